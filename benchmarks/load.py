@@ -1,0 +1,233 @@
+"""A load to put on a target, the generator that does it, and what came of it.
+
+The generator is a process of its own (`load.c` where there is a compiler, else `load_fallback`),
+told what to send as one preformatted HTTP request in which only the digits of the call's id change.
+So the form of the calls is decided here once, and both generators send the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+FIRST_ID = 100_000_000
+"""Nine digits, to leave every message of a run the same size; the generators count up from it."""
+
+DIGITS = len(str(FIRST_ID))
+LONGEST_START_S = 60
+"""Bound on what a generator does beside loading: start, connect, report."""
+
+
+class GeneratorFailed(Exception):
+    """The generator ended without a report: no connection, or arguments it does not take."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+    def __str__(self) -> str:
+        return f"the load generator gave up: {self.words.strip() or 'without a word'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """`connections` clients of one endpoint, each calling `echo` as soon as it has its answer."""
+
+    host: str
+    """An IPv4 address."""
+    port: int
+    path: str
+    connections: int
+    payload_bytes: int
+    seconds: float
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent with every request, beside those of the content."""
+    warm_s: float = 0.0
+    """Load before what is measured, in seconds."""
+    max_calls: int = 0
+    """End after so many calls, if that is sooner; 0 for no such end."""
+    patience_s: float = 10.0
+    """After so long without any answer those awaited are lost."""
+    same_id: bool = False
+    """Send one id and payload for ever: the target answers a constant (`answer_to_first`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What came of the measured part of a load."""
+
+    calls: int
+    """Calls begun; each has exactly one of the six outcomes below."""
+    seconds: float
+    """From the first call's begin to the last answer."""
+    busy_s: float
+    """Processor time of the generator itself in that time."""
+    reopened: int
+    """Connections the target closed, or that were given up with a lost answer."""
+    right: int
+    status: int
+    """Answers that were not 200."""
+    shape: int
+    """Answers that hold no JSON-RPC result of a tool, or none that says it went well."""
+    id: int
+    """Results under another id than the call's."""
+    text: int
+    """Results with another text than the call's."""
+    lost: int
+    """No answer, or none whose end could be known."""
+
+    @property
+    def wrong(self) -> int:
+        """Calls without their right answer, and answers that nobody asked for."""
+        return self.status + self.shape + self.id + self.text + self.lost
+
+    @property
+    def calls_per_s(self) -> float:
+        """Calls answered in a second."""
+        return self.calls / self.seconds
+
+    @property
+    def busy_share(self) -> float:
+        """The share of one processor the generator took; near 1 it was what limited the rate."""
+        return self.busy_s / self.seconds
+
+
+def payload(call_id: int, size: int) -> str:
+    """The text of a call: the id's last digits, filled up, so that no two calls send the same."""
+    return (str(call_id)[-min(size, DIGITS) :] + "x" * size)[:size] if size else ""
+
+
+def call(call_id: int, size: int) -> bytes:
+    """The JSON-RPC request of one call."""
+    message = {
+        "jsonrpc": "2.0",
+        "id": call_id,
+        "method": "tools/call",
+        "params": {"name": "echo", "arguments": {"text": payload(call_id, size)}},
+    }
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def answer_to_first(size: int) -> bytes:
+    """The right answer to the call of a load with `same_id`, as the echo child would write it."""
+    result = {"content": [{"type": "text", "text": payload(FIRST_ID, size)}]}
+    message = {"jsonrpc": "2.0", "id": FIRST_ID, "result": result}
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    request: bytes
+    id_at: int
+    text_at: int
+
+
+def _template(load: Load) -> _Template:
+    body = call(FIRST_ID, load.payload_bytes)
+    headers = {
+        "Host": f"{load.host}:{load.port}",
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "Content-Length": str(len(body)),
+        **load.headers,
+    }
+    lines = [f"POST {load.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    id_at = body.index(b'"id":') + len('"id":')
+    text_at = body.index(b'"text":"') + len('"text":"')
+    return _Template(head + body, len(head) + id_at, len(head) + text_at)
+
+
+def command(load: Load, program: Path | None) -> list[str]:
+    """The generator's command line: `program` (a compiled `load.c`), or the Python one if None."""
+    template = _template(load)
+    fallback = [sys.executable, str(Path(__file__).with_name("load_fallback.py"))]
+    arguments = (
+        load.host,
+        load.port,
+        load.connections,
+        load.warm_s,
+        load.seconds,
+        load.max_calls,
+        load.patience_s,
+        0 if load.same_id else 1,
+        template.id_at,
+        template.text_at,
+        load.payload_bytes,
+        len(template.request),
+    )
+    return [*([str(program)] if program else fallback), *map(str, arguments)]
+
+
+@contextmanager
+def warm_generator(load: Load, program: Path | None) -> Iterator[Callable[[], Tally]]:
+    """A generator, connected and warm; calling what it yields, once, is the measured load.
+
+    The connections stay open until the context ends.
+
+    Raises:
+        GeneratorFailed: On entry or from the call: the target refuses connections.
+    """
+    process = subprocess.Popen(
+        command(load, program),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        _say(process, _template(load).request)
+        if _next_line(process) != b"warm\n":
+            raise GeneratorFailed(_last_words(process))
+        yield lambda: _measure(process)
+    finally:
+        _end(process)
+
+
+def _measure(process: subprocess.Popen[bytes]) -> Tally:
+    _say(process, b"\n")
+    report = _next_line(process)
+    if not report:
+        raise GeneratorFailed(_last_words(process))
+    return Tally(**json.loads(report))
+
+
+def _open(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise ValueError("the generator was started without pipes")
+    return pipe
+
+
+def _say(process: subprocess.Popen[bytes], words: bytes) -> None:
+    try:
+        _open(process.stdin).write(words)
+        _open(process.stdin).flush()
+    except BrokenPipeError:
+        raise GeneratorFailed(_last_words(process)) from None
+
+
+def _next_line(process: subprocess.Popen[bytes]) -> bytes:
+    # Needs no bound of its own: a generator ends by itself, after its seconds and its patience.
+    return _open(process.stdout).readline()
+
+
+def _last_words(process: subprocess.Popen[bytes]) -> str:
+    try:
+        return process.communicate(timeout=LONGEST_START_S)[1].decode(errors="replace")
+    except (subprocess.TimeoutExpired, ValueError):
+        return ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.communicate(timeout=LONGEST_START_S)
+    except (subprocess.TimeoutExpired, ValueError):
+        process.kill()
+        process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        _open(pipe).close()

@@ -1,0 +1,4 @@
+"""The program: `build` assembles it without any I/O, `serve` is its life from start to end.
+
+`health` is the small client behind `mcpbridge health`.
+"""

@@ -1,0 +1,65 @@
+"""Config in, program out; nothing is opened or started here."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+
+from mcpbridge import __version__
+from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.placement import Placement
+from mcpbridge.bridge.supervisor import Supervisor
+from mcpbridge.config.model import Config
+from mcpbridge.http.admin import admin_app
+from mcpbridge.http.endpoint import Endpoint
+from mcpbridge.http.keepalive import KeepAlive
+from mcpbridge.http.stateful import Stateful
+from mcpbridge.rules.hosts import HostRules
+from mcpbridge.rules.profile import bridge_introduction
+from mcpbridge.telemetry.meters import Meters
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class App:
+    """The parts of the program that `app.serve` brings to life."""
+
+    config: Config
+    bridge: Bridge
+    keepalive: KeepAlive
+    endpoint: Endpoint
+    meters: Meters
+
+
+def build(config: Config) -> App:
+    """Assemble the program."""
+    settings = config.settings
+    meters = Meters()
+    gate = Gate()
+    placement = Placement(config.child, settings.placement, settings.pipes, meters)
+    supervisor = Supervisor(
+        placement,
+        gate,
+        settings.restart,
+        bridge_introduction(__version__),
+        settings.placement.start_timeout_s,
+    )
+    bridge = Bridge(placement, supervisor, settings.placement, settings.sessions, gate, meters)
+    keepalive = KeepAlive()
+    stateful = Stateful(bridge, keepalive, settings.answers, settings.guard.max_request_bytes)
+    rules = HostRules(
+        loopback=_is_loopback(config.bind.host),
+        allowed_hosts=settings.guard.allowed_hosts,
+        allowed_origins=settings.guard.allowed_origins,
+    )
+    endpoint = Endpoint(stateful, admin_app(gate), settings.listen.path, rules)
+    return App(config, bridge, keepalive, endpoint, meters)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,27 @@
+"""`mcpbridge health`: asks a running bridge how it is, for images without curl.
+
+The standard library's client: a container runtime runs this every few seconds, and the import of
+a richer one would cost more than the question.
+"""
+
+from __future__ import annotations
+
+import http.client
+from urllib.parse import urlsplit
+
+TIMEOUT_S = 3.0
+
+
+def ask(url: str) -> tuple[bool, str]:
+    """Whether the bridge at a URL is healthy, and its answer or the reason there is none."""
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    if parts.scheme != "http" or not parts.hostname:
+        return False, f"{url} is no http URL"
+    try:
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        connection.request("GET", parts.path if parts.path not in ("", "/") else "/health")
+        response = connection.getresponse()
+        body = response.read(65536).decode("utf-8", "replace")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return False, f"no answer from {parts.netloc}: {error}"
+    return response.status == 200, body

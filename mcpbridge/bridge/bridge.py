@@ -1,0 +1,242 @@
+"""One named server and everybody who uses it: the facade that the faces talk to.
+
+A face admits a request and hands it over; from then on the bridge owns it, whatever becomes of
+the connection, and everything about it comes back through its exchange.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+from anyio.abc import TaskGroup
+
+from mcpbridge.bridge.drain import Drain
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.handshake import initialize
+from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
+from mcpbridge.bridge.session import Session
+from mcpbridge.bridge.sessions import Sessions, SessionSettings, new_session_id
+from mcpbridge.bridge.supervisor import Ready, Supervisor
+from mcpbridge.errors import Unavailable
+from mcpbridge.rules.admission import Opening
+from mcpbridge.rules.correlate import Questions
+from mcpbridge.rules.eventlog import Window
+from mcpbridge.rules.faults import (
+    Fault,
+    capacity,
+    draining,
+    handshake_refused,
+    session_closed,
+    shutdown,
+)
+from mcpbridge.rules.isolation import Isolation, needs_own_child, spares_wanted
+from mcpbridge.rules.lifecycle import SessionEvent, SessionState
+from mcpbridge.rules.methods import INITIALIZED
+from mcpbridge.rules.profile import Introduction, Profile, read_profile
+from mcpbridge.telemetry.meters import Meters
+from mcpbridge.wire.messages import Failure, Notification, Reply, Result
+
+log = logging.getLogger("mcpbridge.bridge")
+
+_CUTOFF_GRACE_S = 2.0
+"""The rungs of a child's stop ladder when the process ends: shorter, the deadline is fixed."""
+
+
+class Bridge:
+    """Sessions, exchanges and children of one server; alive within `running`."""
+
+    def __init__(
+        self,
+        placement: Placement,
+        supervisor: Supervisor,
+        placement_settings: PlacementSettings,
+        session_settings: SessionSettings,
+        gate: Gate,
+        meters: Meters,
+    ) -> None:
+        self.gate = gate
+        self.drain = Drain()
+        self.sessions = Sessions(session_settings, gate)
+        self.session_settings = session_settings
+        self.supervisor = supervisor
+        self.meters = meters
+        self._placement = placement
+        self._settings = placement_settings
+        self._question_numbers = itertools.count(1)
+        self._window = Window()
+        self._tasks: TaskGroup
+        self._outside: Session
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Serve until the block ends."""
+        async with self._placement.running(), anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            self._outside = self._new_session(None, None)
+            self._outside.acquire = self.supervisor.lease
+            self._outside.advance(SessionEvent.OPENED)
+            tasks.start_soon(self.supervisor.run)
+            tasks.start_soon(self._reap)
+            tasks.start_soon(self._size_spares)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
+
+    def open(self, opening: Opening, *, streams: bool) -> tuple[Session, Exchange]:
+        """Open a session; its exchange gets the answer to `initialize`.
+
+        Raises:
+            Unavailable: No session is opened now; says why.
+        """
+        if not self.drain.accepts_sessions:
+            raise Unavailable(draining())
+        if self.sessions.full:
+            raise Unavailable(capacity("--max-sessions", self.session_settings.max_sessions))
+        session = self._new_session(new_session_id(), opening.introduction)
+        self.sessions.add(session)
+        exchange = session.exchange(opening.request, streams=streams)
+        if needs_own_child(self._settings.isolation, opening.introduction):
+            session.acquire = functools.partial(self._own_child_again, session)
+            self._tasks.start_soon(self._open_on_own_child, session, exchange)
+        else:
+            session.acquire = self.supervisor.lease
+            state = self.supervisor.state
+            if isinstance(state, Ready) and not state.lease.mux.lost:
+                self._open_on_shared_child(session, exchange, state.lease)
+            else:
+                self._tasks.start_soon(self._open_when_ready, session, exchange)
+        return session, exchange
+
+    def outside(self) -> Session:
+        """What stands in for a session where a request names none: the shared child serves it.
+
+        Raises:
+            Unavailable: The bridge is about to end.
+        """
+        if not self.drain.accepts_sessions:
+            raise Unavailable(draining())
+        return self._outside
+
+    def close(self, session: Session, fault: Fault | None = None) -> None:
+        """End a session, and the child it had for itself."""
+        self.sessions.remove(session)
+        lease = session.close(fault)
+        if lease is not None and not lease.mux.shared:
+            self._placement.release(lease)
+
+    def end_idle_streams(self) -> None:
+        """Let clients that only listen connect elsewhere; calls in flight keep their streams."""
+        for session in self.sessions:
+            session.standalone.dismiss()
+
+    async def cut_off(self) -> None:
+        """Answer every call that is left, end every stream, stop every child."""
+        for session in self.sessions:
+            self.close(session, shutdown())
+        self._outside.close(shutdown())
+        await self._placement.stop_all(_CUTOFF_GRACE_S)
+
+    def kill_children(self) -> None:
+        """A further signal has come: nobody waits for children any more."""
+        self._placement.kill_all()
+
+    def _new_session(self, session_id: str | None, introduction: Introduction | None) -> Session:
+        return Session(
+            session_id,
+            introduction,
+            Questions(self._question_numbers),
+            self._window,
+            self.meters,
+            self.drain,
+            self._tasks.start_soon,
+        )
+
+    async def _open_when_ready(self, session: Session, exchange: Exchange) -> None:
+        try:
+            lease = await self.supervisor.lease()
+        except Unavailable as error:
+            self._fail_opening(session, exchange, error.fault)
+        else:
+            self._open_on_shared_child(session, exchange, lease)
+
+    def _open_on_shared_child(self, session: Session, exchange: Exchange, lease: Lease) -> None:
+        if session.state is SessionState.CLOSED:
+            return
+        assert lease.profile is not None
+        assert session.introduction is not None
+        session.revision, result = lease.profile.answer(session.introduction.requested)
+        session.take(lease)
+        session.advance(SessionEvent.OPENED)
+        exchange.answered(Result(exchange.request.id, result))
+
+    async def _open_on_own_child(self, session: Session, exchange: Exchange) -> None:
+        try:
+            lease = await self._placement.own()
+            session.take(lease)
+            reply = await self._introduce(session, lease)
+        except Unavailable as error:
+            self._fail_opening(session, exchange, error.fault)
+            return
+        if session.state is SessionState.CLOSED:
+            return
+        profile = _profile_in(reply)
+        if profile is not None:
+            session.revision = profile.revision
+            session.advance(SessionEvent.OPENED)
+            exchange.answered(Result(exchange.request.id, profile.result))
+        elif isinstance(reply, Failure):
+            exchange.answered(Failure(exchange.request.id, reply.error))
+            self.close(session)
+        else:
+            self._fail_opening(session, exchange, handshake_refused())
+
+    async def _own_child_again(self, session: Session) -> Lease:
+        """A fresh child that has been told everything the last one of this session was."""
+        lease = await self._placement.own()
+        try:
+            if _profile_in(await self._introduce(session, lease)) is None:
+                raise Unavailable(handshake_refused())
+        except Unavailable:
+            self._placement.release(lease)
+            raise
+        if session.state is SessionState.CLOSED:
+            self._placement.release(lease)
+            raise Unavailable(session_closed())
+        if session.initialized:
+            lease.mux.send(Notification(INITIALIZED))
+        return lease
+
+    async def _introduce(self, session: Session, lease: Lease) -> Reply:
+        assert session.introduction is not None
+        params = session.introduction.params
+        return await initialize(lease, params, self._settings.start_timeout_s)
+
+    def _fail_opening(self, session: Session, exchange: Exchange, fault: Fault) -> None:
+        exchange.refused = True
+        exchange.fail(fault)
+        self.close(session)
+
+    async def _reap(self) -> None:
+        while True:
+            await anyio.sleep(self.sessions.sweep_every_s)
+            for session in self.sessions.expired(anyio.current_time()):
+                log.info("session.expired", extra={"used": session.used})
+                self.close(session)
+
+    async def _size_spares(self) -> None:
+        if self._settings.isolation is Isolation.SHARED:
+            return
+        with suppress(Unavailable):
+            await self.supervisor.lease()
+        self._placement.keep_spares(spares_wanted(self._settings.spares, self.supervisor.start_s))
+
+
+def _profile_in(reply: Reply) -> Profile | None:
+    return read_profile(reply.result) if isinstance(reply, Result) else None

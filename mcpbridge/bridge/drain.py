@@ -1,0 +1,70 @@
+"""The ordered end: what is in flight finishes, what is left is told, then all stops.
+
+Source: `rules.lifecycle` has the phases and their order.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+
+from mcpbridge.rules.lifecycle import DRAIN, DrainEvent, DrainState, step
+
+log = logging.getLogger("mcpbridge.bridge")
+
+
+class Drain:
+    """The phase the process is in, and how many calls hold it up."""
+
+    def __init__(self) -> None:
+        self.state = DrainState.SERVING
+        self._held = 0
+        self._idle = anyio.Event()
+        self._idle.set()
+        self._cutoff = anyio.Event()
+
+    @property
+    def ending(self) -> bool:
+        """The first signal has come."""
+        return self.state is not DrainState.SERVING
+
+    @property
+    def accepts_sessions(self) -> bool:
+        """New work is still taken."""
+        return self.state in (DrainState.SERVING, DrainState.LAME_DUCK)
+
+    @property
+    def held(self) -> int:
+        """Calls in flight."""
+        return self._held
+
+    def hold(self) -> None:
+        """A call is in flight: the end waits for it, up to its deadline."""
+        if self._held == 0:
+            self._idle = anyio.Event()
+        self._held += 1
+
+    def release(self) -> None:
+        """That call is finished."""
+        self._held -= 1
+        if self._held == 0:
+            self._idle.set()
+
+    def advance(self, event: DrainEvent) -> None:
+        """Go on to the next phase."""
+        before, self.state = self.state, step(DRAIN, self.state, event)
+        if before is not self.state:
+            extra = {"phase": self.state.value, "because": event.value, "calls": self._held}
+            log.info("drain.phase", extra=extra)
+        if self.state is DrainState.CUTOFF:
+            self._cutoff.set()
+
+    async def until_idle(self) -> None:
+        """Wait until no call is in flight."""
+        while self._held:
+            await self._idle.wait()
+
+    async def until_cutoff(self) -> None:
+        """Wait until a further signal has cut the phases short."""
+        await self._cutoff.wait()

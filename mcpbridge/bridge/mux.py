@@ -1,0 +1,234 @@
+"""Many waiters on one child's pipe.
+
+What goes down is numbered by the correlator and sent in the same turn; what comes up is read in
+one task and handed on without waiting, so that no reader can hold up another. The decisions are
+`rules.correlate`'s; this module only moves messages and counts what reaches nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from mcpbridge.channels.base import Channel, Received, Spoiled
+from mcpbridge.errors import ChannelClosed, Unavailable, WireError
+from mcpbridge.rules.correlate import (
+    Answered,
+    Asked,
+    Correlator,
+    Dropped,
+    Progressed,
+    Told,
+    Withdrawn,
+    cancel_for,
+)
+from mcpbridge.rules.faults import (
+    Fault,
+    bad_child_message,
+    child_exited,
+    message_too_large,
+    nobody_to_ask,
+)
+from mcpbridge.rules.methods import PING, Audience, shared_audience
+from mcpbridge.telemetry.meters import Meters
+from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
+
+log = logging.getLogger("mcpbridge.bridge")
+
+_NOISE_LOG_EVERY_S = 1.0
+
+
+class Waiter(Protocol):
+    """Whoever waits for the answer to one request."""
+
+    def progressed(self, notification: Notification) -> None:
+        """Progress, with the waiter's own token."""
+
+    def answered(self, reply: Reply) -> None:
+        """The final answer, with the waiter's own id; called once at most."""
+
+    def fail(self, fault: Fault) -> None:
+        """There will be no answer of the child."""
+
+
+class Tenant(Protocol):
+    """Whoever holds a lease on the child: a session."""
+
+    def told(self, notification: Notification) -> None:
+        """The child says something that belongs to no request."""
+
+    def asked(self, request: Request) -> None:
+        """The child asks its client; only a child of the tenant's own does."""
+
+    def withdrawn(self, withdrawal: Withdrawn) -> None:
+        """The child takes a question back."""
+
+
+class Mux:
+    """One child's pipe and everybody who waits on it; lives as long as the channel."""
+
+    def __init__(
+        self, channel: Channel, meters: Meters, *, shared: bool, max_message_bytes: int
+    ) -> None:
+        self.channel = channel
+        self.shared = shared
+        """Several sessions speak through it, so that what names no request cannot be told."""
+        self.lost = False
+        """The channel has ended: nothing can be sent, nothing will be answered."""
+        self._correlator: Correlator[Waiter] = Correlator()
+        self._tenants: dict[Tenant, None] = {}
+        self._meters = meters
+        self._max_message_bytes = max_message_bytes
+        self._noise_logged_at = float("-inf")
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that the child has not answered."""
+        return len(self._correlator)
+
+    def enter(self, tenant: Tenant) -> None:
+        """Hear, from now on, what the child says to all."""
+        self._tenants[tenant] = None
+
+    def leave(self, tenant: Tenant) -> None:
+        """Hear nothing any more."""
+        self._tenants.pop(tenant, None)
+
+    def request(self, request: Request, waiter: Waiter) -> int:
+        """Send a request; its waiter hears of everything that answers it.
+
+        Returns:
+            The request's number on the pipe.
+
+        Raises:
+            ChannelClosed: The child is gone.
+            WireError: The parameters cannot be sent without ambiguity.
+        """
+        if self.lost:
+            raise ChannelClosed
+        number, numbered = self._correlator.outbound(request, waiter)
+        try:
+            self.channel.send(numbered)
+        except ChannelClosed:
+            self._correlator.forget(number)
+            raise
+        return number
+
+    def send(self, message: Message) -> None:
+        """Send a notification, or an answer to a question of the child; lost with the child."""
+        try:
+            self.channel.send(message)
+        except ChannelClosed:
+            self._meters.count("sent_to_closed_child")
+
+    def cancel(self, number: int, reason: str) -> None:
+        """Tell the child that nobody wants this answer any more, and take it as late."""
+        self._correlator.forget(number)
+        self.send(cancel_for(number, reason))
+
+    def forget(self, number: int) -> None:
+        """Whatever still comes for this request is late."""
+        self._correlator.forget(number)
+
+    async def ask(self, method: str, params: bytes | None) -> Reply:
+        """Send a request of the bridge's own and wait for its answer; the caller bounds the wait.
+
+        Raises:
+            Unavailable: The child ended before it answered.
+        """
+        waiter = _OwnCall()
+        try:
+            number = self.request(Request(b"0", method, params), waiter)
+        except ChannelClosed:
+            raise Unavailable(child_exited(None, "no")) from None
+        try:
+            return await waiter.reply
+        finally:
+            self._correlator.forget(number)
+
+    async def run(self) -> None:
+        """Hand on what the child says until its stream ends."""
+        while received := await self.channel.receive():
+            for item in received:
+                self._hear(item)
+
+    def lose(self, fault: Fault) -> None:
+        """The child is gone: nobody waits in vain."""
+        self.lost = True
+        for waiter in self._correlator.owners():
+            waiter.fail(fault)
+
+    def _hear(self, item: Received) -> None:
+        try:
+            heard = item if isinstance(item, Spoiled) else self._correlator.inbound(item)
+        except WireError:
+            self._meters.count("bad_child_message")
+            return
+        match heard:
+            case Spoiled():
+                self._spoiled(heard)
+            case Answered(waiter, reply):
+                waiter.answered(reply)
+            case Progressed(waiter, notification):
+                waiter.progressed(notification)
+            case Asked(request):
+                self._asked(request)
+            case Told(notification):
+                self._told(notification)
+            case Withdrawn():
+                for tenant in list(self._tenants):
+                    tenant.withdrawn(heard)
+            case Dropped():
+                self._meters.count(heard.value)
+
+    def _told(self, notification: Notification) -> None:
+        if self.shared and shared_audience(notification.method) is Audience.NOBODY:
+            self._meters.count("unattributable_notification")
+            return
+        for tenant in list(self._tenants):
+            tenant.told(notification)
+
+    def _asked(self, request: Request) -> None:
+        if request.method == PING:
+            # The child wants to know that its client lives, and that is this process.
+            self.send(Result(request.id, b"{}"))
+        elif self.shared or not self._tenants:
+            self._meters.count("declined_question")
+            self.send(Failure(request.id, nobody_to_ask().error()))
+        else:
+            next(iter(self._tenants)).asked(request)
+
+    def _spoiled(self, spoiled: Spoiled) -> None:
+        self._meters.count(f"stdout_{spoiled.reason}")
+        now = asyncio.get_running_loop().time()
+        if now - self._noise_logged_at >= _NOISE_LOG_EVERY_S:
+            self._noise_logged_at = now
+            sample = spoiled.sample.decode("utf-8", "backslashreplace")
+            extra = {"reason": spoiled.reason, "bytes": spoiled.size, "sample": sample}
+            log.warning("child.stdout_noise", extra=extra)
+        waiter = self._correlator.owner(spoiled.answers)
+        if waiter is not None and spoiled.answers is not None:
+            self._correlator.forget(spoiled.answers)
+            if spoiled.reason == "message_too_large":
+                waiter.fail(message_too_large(spoiled.size, self._max_message_bytes))
+            else:
+                waiter.fail(bad_child_message())
+
+
+class _OwnCall:
+    """The waiter behind `Mux.ask`."""
+
+    def __init__(self) -> None:
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def progressed(self, notification: Notification) -> None:
+        """The bridge asks for no progress."""
+
+    def answered(self, reply: Reply) -> None:
+        if not self.reply.done():
+            self.reply.set_result(reply)
+
+    def fail(self, fault: Fault) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(Unavailable(fault))

@@ -1,0 +1,110 @@
+"""The table of sessions, its cap, and the end of those that nobody uses.
+
+Deployed clients rarely delete their sessions, and some open two for each attempt to connect. A
+session that never sent a request after `initialize` goes early; one that was used stays long,
+because clients commonly do not recover from a session that is gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Iterator
+
+from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.session import Session
+from mcpbridge.settings import Unit, setting
+
+GROUP = "Limits"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """How many sessions there may be and for how long."""
+
+    max_sessions: int = setting(
+        1000, "--max-sessions", "Sessions at once.", group=GROUP, unit=Unit.INTEGER, minimum=1
+    )
+    idle_timeout_s: float = setting(
+        1800.0,
+        "--session-idle-timeout",
+        "End a session that has had no call and no open stream for so long.",
+        group=GROUP,
+        unit=Unit.SECONDS,
+        minimum=0.1,
+    )
+    unused_timeout_s: float = setting(
+        30.0,
+        "--unused-session-timeout",
+        "End a session that has sent no request after initialize and has no open stream.",
+        group=GROUP,
+        unit=Unit.SECONDS,
+        minimum=0.1,
+    )
+    require_session: bool = setting(
+        False,
+        "--require-session",
+        "Refuse requests without Mcp-Session-Id instead of serving them by the shared process.",
+        group="Isolation",
+        unit=Unit.SWITCH,
+    )
+
+
+class Sessions:
+    """Every session that can be named, by id; owned by the bridge."""
+
+    def __init__(self, settings: SessionSettings, gate: Gate) -> None:
+        self._settings = settings
+        self._gate = gate
+        self._by_id: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(list(self._by_id.values()))
+
+    @property
+    def full(self) -> bool:
+        """No further session may be opened."""
+        return len(self._by_id) >= self._settings.max_sessions
+
+    @property
+    def sweep_every_s(self) -> float:
+        """How often to look for sessions that expired."""
+        shortest = min(self._settings.idle_timeout_s, self._settings.unused_timeout_s)
+        return max(0.05, min(5.0, shortest / 4))
+
+    def get(self, session_id: str) -> Session | None:
+        """The session with this id."""
+        return self._by_id.get(session_id)
+
+    def add(self, session: Session) -> None:
+        """Make a session known by its id."""
+        assert session.id is not None
+        self._by_id[session.id] = session
+        if self.full:
+            self._gate.lack("room", f"--max-sessions {self._settings.max_sessions}")
+
+    def remove(self, session: Session) -> None:
+        """Forget a session; its id is answered 404 from now on."""
+        if session.id is not None:
+            self._by_id.pop(session.id, None)
+        if not self.full:
+            self._gate.satisfy("room")
+
+    def expired(self, now: float) -> list[Session]:
+        """Sessions that nobody has used for too long."""
+        return [session for session in self if self._is_expired(session, now)]
+
+    def _is_expired(self, session: Session, now: float) -> bool:
+        if session.busy:
+            return False
+        settings = self._settings
+        allowed_s = settings.idle_timeout_s if session.used else settings.unused_timeout_s
+        return now - session.last_used >= allowed_s
+
+
+def new_session_id() -> str:
+    """256 bits that nobody can guess, in characters that every client can carry."""
+    return secrets.token_hex(32)

@@ -1,0 +1,61 @@
+"""A connected pair of channels in memory: what one sends, the other receives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from mcpbridge.channels.base import Received
+from mcpbridge.errors import ChannelClosed
+from mcpbridge.wire.messages import Message
+
+
+class MemoryChannel:
+    """One end of a pair; made by `memory_pair`."""
+
+    def __init__(self) -> None:
+        self._received: list[Received] = []
+        self._news = anyio.Event()
+        self._closed = False
+        self._peer: MemoryChannel = self
+
+    async def receive(self) -> Sequence[Received]:
+        """What the other end has sent since; empty once it is closed."""
+        while not self._received and not self._closed:
+            self._news = anyio.Event()
+            await self._news.wait()
+        received, self._received = self._received, []
+        return received
+
+    def send(self, message: Message) -> None:
+        """Hand a message to the other end."""
+        if self._closed:
+            raise ChannelClosed
+        self._peer.put(message)
+
+    def put(self, item: Received) -> None:
+        """Let this end receive something, a spoiled line included."""
+        self._received.append(item)
+        self._news.set()
+
+    @property
+    def congested(self) -> bool:
+        """Never: memory takes everything."""
+        return False
+
+    async def writable(self) -> None:
+        """Return at once."""
+
+    def close(self) -> None:
+        """End the stream for both ends."""
+        for end in (self, self._peer):
+            end._closed = True
+            end._news.set()
+
+
+def memory_pair() -> tuple[MemoryChannel, MemoryChannel]:
+    """Two connected channels."""
+    one, other = MemoryChannel(), MemoryChannel()
+    one._peer, other._peer = other, one
+    return one, other

@@ -1,0 +1,124 @@
+"""Every exception mcpbridge raises on purpose.
+
+    BridgeError
+    ├── ConfigError             the command line, the environment or a file is wrong
+    ├── WireError               bytes that are not what they should be
+    │   ├── NotJson             not JSON at all
+    │   ├── NotMessage          JSON, but no JSON-RPC message
+    │   ├── TooDeep             nested beyond the limit
+    │   └── DuplicateMember     one object names a member twice
+    ├── ChannelClosed           the peer of a channel is gone
+    ├── SpawnError              the operating system would not start the command
+    │   ├── CommandNotFound
+    │   └── CommandNotExecutable
+    ├── CursorLost              a reader asks for entries that were trimmed
+    └── Unavailable             a request cannot be served; carries the fault to tell the client
+
+Exceptions hold facts as attributes; their text is made in `__str__`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mcpbridge.rules.faults import Fault
+
+
+class BridgeError(Exception):
+    """The root of the tree."""
+
+
+class ConfigError(BridgeError):
+    """A setting is wrong: what, where it came from, what would be right."""
+
+    def __init__(self, key: str, origin: str, problem: str, remedy: str = "") -> None:
+        super().__init__(key, origin, problem, remedy)
+        self.key = key
+        self.origin = origin
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        origin = f" (from {self.origin})" if self.origin else ""
+        return f"{self.key}{origin}: {self.problem}{remedy}"
+
+
+class WireError(BridgeError):
+    """Bytes from a peer that are not what the protocol asks for."""
+
+    def __init__(self, detail: str, request_id: bytes | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.request_id = request_id
+        """The raw JSON-RPC id of the offending message, where it could be read."""
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+class NotJson(WireError):
+    """The bytes are not a JSON text in UTF-8."""
+
+
+class NotMessage(WireError):
+    """The bytes are JSON but not a JSON-RPC 2.0 message as MCP has it."""
+
+
+class TooDeep(WireError):
+    """The JSON text nests deeper than the limit."""
+
+
+class DuplicateMember(WireError):
+    """An object that the bridge must understand names a member twice."""
+
+
+class ChannelClosed(BridgeError):
+    """The peer of this channel is gone; nothing more can be sent to it."""
+
+    def __str__(self) -> str:
+        return "channel closed"
+
+
+class SpawnError(BridgeError):
+    """The operating system refused to start the command."""
+
+    def __init__(self, command: str, problem: str) -> None:
+        super().__init__(command, problem)
+        self.command = command
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return f"cannot start {self.command!r}: {self.problem}"
+
+
+class CommandNotFound(SpawnError):
+    """No such file, here or on PATH."""
+
+
+class CommandNotExecutable(SpawnError):
+    """The file is there but may not or cannot be executed."""
+
+
+class CursorLost(BridgeError):
+    """The entry after a cursor has been trimmed; the reader cannot catch up without a gap."""
+
+    def __init__(self, wanted: int, oldest: int) -> None:
+        super().__init__(wanted, oldest)
+        self.wanted = wanted
+        self.oldest = oldest
+
+    def __str__(self) -> str:
+        return f"entry {self.wanted} is gone, the oldest kept is {self.oldest}"
+
+
+class Unavailable(BridgeError):
+    """A request that was understood cannot be served; `fault` is what the client is told."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+    def __str__(self) -> str:
+        return self.fault.message

@@ -1,0 +1,43 @@
+"""One HTTP request on its way in: its head, read once, and where to read and write."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from starlette.types import Receive, Scope, Send
+
+from mcpbridge.rules.admission import Names
+from mcpbridge.wire.headers import Acceptable, acceptable
+
+
+@dataclasses.dataclass(slots=True)
+class Incoming:
+    """A request as the faces see it; lives as long as its response."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    method: str
+    path: str
+    values: dict[bytes, bytes]
+    """Header values by lower-case name; of a repeated header the last."""
+
+    @classmethod
+    def of(cls, scope: Scope, receive: Receive, send: Send) -> Incoming:
+        """The request behind an ASGI call."""
+        return cls(scope, receive, send, scope["method"], scope["path"], dict(scope["headers"]))
+
+    def get(self, name: bytes) -> str | None:
+        """One header's value as text, or None."""
+        value = self.values.get(name)
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def names(self) -> Names:
+        """What it says of its session and revision."""
+        return Names(self.get(b"mcp-session-id"), self.get(b"mcp-protocol-version"))
+
+    @property
+    def accepts(self) -> Acceptable:
+        """Which forms of an answer the client takes."""
+        return acceptable(self.get(b"accept"))

@@ -1,0 +1,156 @@
+"""What is written to clients: one JSON answer, an event stream, an error, and nothing else.
+
+An event stream is sse-starlette's response with its tasks left out: as shipped it runs one task
+for pings, one to watch for a signal and one to wait for the end of the connection, which costs
+more than the call it carries. Here one timer serves all streams and the drain ends them.
+
+Source: MCP 2025-03-26 to 2025-11-25, Transports; WHATWG HTML, Server-sent events.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncIterator, Iterable
+
+import anyio
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import AppStatus, EventSourceResponse
+from starlette.types import Receive, Scope, Send
+
+from mcpbridge.bridge.stream import Reader
+from mcpbridge.errors import Unavailable
+from mcpbridge.rules.admission import Refusal
+from mcpbridge.wire.headers import EVENT_STREAM, JSON
+from mcpbridge.wire.messages import Failure, encode
+
+# The end of the process is ours to order; the library must not cut streams at a signal.
+AppStatus.enable_automatic_graceful_drain = False
+
+log = logging.getLogger("mcpbridge.http")
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+SEND_STALL_S = 30.0
+"""A connection that takes nothing for so long is given up."""
+SESSION_HEADER = b"mcp-session-id"
+CLOSE: tuple[bytes, bytes] = (b"connection", b"close")
+
+_JSON_TYPE = (b"content-type", JSON.encode())
+_RETRY_MS = (500, 3000)
+"""Clients that are sent elsewhere come back at different moments."""
+_COMMENT = ServerSentEvent(comment="keep-alive").encode()
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
+    """A whole JSON answer."""
+    length = (b"content-length", b"%d" % len(body))
+    start = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [_JSON_TYPE, length, *headers],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_empty(send: Send, status: int, headers: Headers = ()) -> None:
+    """A status without a body."""
+    length = (b"content-length", b"0")
+    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def send_refusal(send: Send, refusal: Refusal, headers: Headers = ()) -> None:
+    """An error before anything was served: status, and a JSON-RPC error with the request's id.
+
+    Never with a session id: a deployed client adopts one from any response.
+    """
+    extra = [*headers]
+    if refusal.allow is not None:
+        extra.append((b"allow", refusal.allow.encode()))
+    if refusal.retry_after_s is not None:
+        extra.append((b"retry-after", b"%d" % refusal.retry_after_s))
+    if refusal.status == 413:
+        # The rest of the body is not worth reading.
+        extra.append(CLOSE)
+    await send_json(send, refusal.status, refusal_body(refusal), extra)
+
+
+def refusal_body(refusal: Refusal) -> bytes:
+    """The JSON-RPC text of a refusal."""
+    return encode(Failure(refusal.request_id, refusal.error))
+
+
+def refusal_of(error: Unavailable, request_id: bytes | None) -> Refusal:
+    """How a fault is told where the request was not admitted."""
+    fault = error.fault
+    return Refusal(fault.status, fault.error(), request_id, retry_after_s=fault.retry_after_s)
+
+
+async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> None:
+    """A JSON answer whose head goes out now and whose body follows when it is there.
+
+    For clients that take no event stream. White space before a JSON text means nothing, so it
+    serves as the sign of life.
+    """
+    start = {"type": "http.response.start", "status": 200, "headers": [_JSON_TYPE, *headers]}
+    await send(start)
+    body = b""
+    while (entries := await reader.read()) is not None:
+        if entries:
+            body = entries[-1].payload
+        else:
+            await send({"type": "http.response.body", "body": b" ", "more_body": True})
+    await send({"type": "http.response.body", "body": body})
+
+
+class EventStream(EventSourceResponse):
+    """A stream of messages to one client, until its source or the client ends it."""
+
+    def __init__(self, reader: Reader, headers: Headers = ()) -> None:
+        super().__init__(
+            _events(reader),
+            headers={
+                "content-type": EVENT_STREAM,
+                "cache-control": "no-cache, no-transform",
+                **{name.decode(): value.decode("latin-1") for name, value in headers},
+            },
+            ping=0,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream; two tasks, this one and one that waits for the client to leave."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
+            await send(
+                {
+                    "type": "http.response.start",
+                    "status": self.status_code,
+                    "headers": self.raw_headers,
+                }
+            )
+            async for chunk in self.body_iterator:
+                with anyio.move_on_after(SEND_STALL_S) as patience:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if patience.cancelled_caught:
+                    log.info("stream.stalled", extra={"seconds": SEND_STALL_S})
+                    break
+            else:
+                await send({"type": "http.response.body", "body": b""})
+            tasks.cancel_scope.cancel()
+
+
+async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()
+
+
+async def _events(reader: Reader) -> AsyncIterator[bytes]:
+    while (entries := await reader.read()) is not None:
+        # ServerSentEvent would look for line ends in payloads that cannot have any.
+        events = [b"event: message\r\ndata: %b\r\n\r\n" % entry.payload for entry in entries]
+        yield b"".join(events) if events else _COMMENT
+    if reader.leaving:
+        yield ServerSentEvent(retry=random.randint(*_RETRY_MS)).encode()

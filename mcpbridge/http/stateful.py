@@ -1,0 +1,249 @@
+"""The handshake revisions over Streamable HTTP: POST, GET and DELETE on the MCP path.
+
+Source: MCP 2025-03-26 to 2025-11-25, Transports, Streamable HTTP; clients of 2024-11-05 that POST
+here are served the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.session import Session
+from mcpbridge.bridge.stream import Stream
+from mcpbridge.errors import Unavailable, WireError
+from mcpbridge.http.guard import read_body
+from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.keepalive import KeepAlive
+from mcpbridge.http.responses import (
+    CLOSE,
+    SESSION_HEADER,
+    EventStream,
+    Headers,
+    refusal_of,
+    send_empty,
+    send_json,
+    send_late_json,
+    send_refusal,
+)
+from mcpbridge.rules.admission import (
+    Admitted,
+    Opening,
+    Refusal,
+    admit_batch,
+    admit_message,
+    check_names,
+    check_post_head,
+    echoing,
+    refuse,
+    refused_text,
+    session_gone,
+    session_required,
+)
+from mcpbridge.rules.faults import INVALID_REQUEST, draining
+from mcpbridge.rules.lifecycle import SessionState
+from mcpbridge.settings import Unit, setting
+from mcpbridge.wire.headers import Acceptable
+from mcpbridge.wire.messages import (
+    Message,
+    Notification,
+    Request,
+    decode,
+    decode_batch,
+    encode,
+    is_batch,
+)
+
+METHODS = "GET, POST, DELETE"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AnswerSettings:
+    """How answers are given."""
+
+    json_window_s: float = setting(
+        1.0,
+        "--json-window",
+        "An answer that comes within this time, with nothing before it, is plain JSON; otherwise"
+        " the response begins then, as an event stream.",
+        group="Listening",
+        unit=Unit.SECONDS,
+        minimum=0,
+    )
+
+
+class Stateful:
+    """Serves one bridge to clients of the handshake revisions."""
+
+    def __init__(
+        self, bridge: Bridge, keepalive: KeepAlive, settings: AnswerSettings, max_body: int
+    ) -> None:
+        self._bridge = bridge
+        self._keepalive = keepalive
+        self._settings = settings
+        self._max_body = max_body
+
+    async def post(self, incoming: Incoming) -> None:
+        """Take one message, or a batch of 2025-03-26, and answer what asks for an answer."""
+        body = await read_body(incoming, self._max_body)
+        judged = body if isinstance(body, Refusal) else self._judge(incoming, body)
+        if isinstance(judged, Refusal):
+            await self._refuse(incoming, judged)
+            return
+        session, admitted = judged
+        try:
+            if isinstance(admitted, Opening):
+                await self._open(incoming, admitted)
+            elif admitted.batch and session is not None:
+                await self._serve_batch(incoming, session, admitted.messages)
+            else:
+                await self._serve(incoming, session or self._bridge.outside(), admitted.messages[0])
+        except Unavailable as error:
+            await self._refuse(incoming, refusal_of(error, _id_of(admitted)))
+
+    async def get(self, incoming: Incoming) -> None:
+        """Open the stream of what belongs to no request."""
+        session = self._required_session(incoming)
+        if not incoming.accepts.stream:
+            session = refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
+        elif isinstance(session, Session) and not self._bridge.drain.accepts_sessions:
+            session = refusal_of(Unavailable(draining()), None)
+        if isinstance(session, Refusal):
+            await self._refuse(incoming, session)
+            return
+        await self._stream(incoming, session.standalone, self._farewell())
+
+    async def delete(self, incoming: Incoming) -> None:
+        """End a session at its client's wish."""
+        session = self._required_session(incoming)
+        if isinstance(session, Refusal):
+            await self._refuse(incoming, session)
+            return
+        self._bridge.close(session)
+        await send_empty(incoming.send, 200, self._farewell())
+
+    def _judge(
+        self, incoming: Incoming, body: bytes
+    ) -> tuple[Session | None, Opening | Admitted] | Refusal:
+        """Every rule on a POST, in order; the session it names, and what it asks for."""
+        content = _read(body)
+        request_id = content.id if isinstance(content, Request) else None
+        refusal = (
+            check_post_head(
+                incoming.accepts,
+                incoming.get(b"content-type"),
+                incoming.get(b"content-encoding"),
+            )
+            or (content if isinstance(content, Refusal) else None)
+            or check_names(incoming.names)
+        )
+        session = self._named_session(incoming) if refusal is None else refusal
+        if isinstance(session, Refusal) or isinstance(content, Refusal):
+            assert isinstance(session, Refusal)
+            return echoing(session, request_id)
+        revision = session.revision if session is not None else None
+        if isinstance(content, list):
+            admitted: Opening | Admitted | Refusal = admit_batch(content, revision)
+        else:
+            strict = self._bridge.session_settings.require_session
+            admitted = admit_message(content, revision, require_session=strict)
+        return admitted if isinstance(admitted, Refusal) else (session, admitted)
+
+    def _named_session(self, incoming: Incoming) -> Session | Refusal | None:
+        session_id = incoming.get(SESSION_HEADER)
+        if session_id is None:
+            return None
+        return self._bridge.sessions.get(session_id) or session_gone()
+
+    def _required_session(self, incoming: Incoming) -> Session | Refusal:
+        refusal = check_names(incoming.names)
+        return refusal or self._named_session(incoming) or session_required()
+
+    async def _open(self, incoming: Incoming, opening: Opening) -> None:
+        session, exchange = self._bridge.open(opening, streams=_streams(incoming.accepts))
+        await exchange.first(self._settings.json_window_s)
+        headers = self._farewell()
+        if session.state is not SessionState.CLOSED and session.id is not None:
+            headers = [*headers, (SESSION_HEADER, session.id.encode())]
+        await self._respond(incoming, exchange, headers)
+
+    async def _serve(self, incoming: Incoming, session: Session, message: Message) -> None:
+        match message:
+            case Request():
+                exchange = session.call(message, streams=_streams(incoming.accepts))
+                await exchange.first(self._settings.json_window_s)
+                await self._respond(incoming, exchange, self._farewell())
+            case Notification():
+                session.tell(message)
+                await send_empty(incoming.send, 202, self._farewell())
+            case _:
+                session.answer(message)
+                await send_empty(incoming.send, 202, self._farewell())
+
+    async def _serve_batch(
+        self, incoming: Incoming, session: Session, messages: Sequence[Message]
+    ) -> None:
+        exchanges: list[Exchange] = []
+        for message in messages:
+            match message:
+                case Request():
+                    exchanges.append(session.call(message, streams=False))
+                case Notification():
+                    session.tell(message)
+                case _:
+                    session.answer(message)
+        if not exchanges:
+            await send_empty(incoming.send, 202, self._farewell())
+            return
+        for exchange in exchanges:
+            await exchange.finished()
+        replies = b",".join(encode(e.reply) for e in exchanges if e.reply is not None)
+        await send_json(incoming.send, 200, b"[%b]" % replies, self._farewell())
+
+    async def _respond(self, incoming: Incoming, exchange: Exchange, headers: Headers) -> None:
+        """Answer one request, in the form that what has come so far asks for."""
+        accepts = incoming.accepts
+        if exchange.fault is not None and exchange.refused:
+            refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
+            await self._refuse(incoming, refusal)
+        elif exchange.reply is not None and exchange.log.last == 1 and accepts.json:
+            await send_json(incoming.send, 200, encode(exchange.reply), headers)
+        elif _streams(accepts):
+            await self._stream(incoming, exchange, headers)
+        else:
+            with exchange.attach() as reader, self._keepalive.watching(reader):
+                await send_late_json(incoming.send, reader, headers)
+
+    async def _stream(self, incoming: Incoming, stream: Stream, headers: Headers) -> None:
+        with stream.attach() as reader, self._keepalive.watching(reader):
+            await EventStream(reader, headers)(incoming.scope, incoming.receive, incoming.send)
+
+    async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
+        await send_refusal(incoming.send, refusal, self._farewell())
+
+    def _farewell(self) -> Headers:
+        """While the process ends, each response asks its client to connect elsewhere next."""
+        return (CLOSE,) if self._bridge.drain.ending else ()
+
+
+def _read(body: bytes) -> Message | list[Message] | Refusal:
+    try:
+        return decode_batch(body) if is_batch(body) else decode(body)
+    except WireError as error:
+        return refused_text(error)
+
+
+def _streams(accepts: Acceptable) -> bool:
+    """Whether an event stream may answer a call.
+
+    Only a client that names the type itself is known to read one: a bare `*/*` is what curl and
+    other simple clients send, and they expect JSON.
+    """
+    return accepts.names_stream or not accepts.json
+
+
+def _id_of(admitted: Opening | Admitted) -> bytes | None:
+    message = admitted.request if isinstance(admitted, Opening) else admitted.messages[0]
+    return message.id if isinstance(message, Request) else None

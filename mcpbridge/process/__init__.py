@@ -1,0 +1,6 @@
+"""Children: server processes that the bridge starts and ends.
+
+`spec` says what to start and with which environment; `child` is one running process from its
+spawn to its report; `group` ends a process together with everything it started; `stderr` keeps
+what a child says to people.
+"""

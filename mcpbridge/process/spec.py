@@ -1,0 +1,103 @@
+"""What to start: the command, its environment and its folder.
+
+The command comes from the operator alone, as an argv without a shell; nothing a client sends can
+reach it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+
+from mcpbridge.errors import CommandNotExecutable, CommandNotFound
+
+_OWN_PREFIX = "MCPBRIDGE_"
+_STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
+_SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+_DROPPED = ("MCP_HTTP_PATH", "MCP_SESSION_MANAGEMENT")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChildSpec:
+    """Everything needed to start a child; the same for all children of a bridge."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """The child's whole environment."""
+    cwd: str | None = None
+
+
+def child_environment(own: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child: the bridge's, less what is the bridge's alone.
+
+    `MCPBRIDGE_*` may hold secrets. Variables by which platforms tell a server to speak HTTP would
+    make it leave its pipe. A Python child buffers its stdout when that is a pipe, and some servers
+    never flush. What the operator adds wins over all of this.
+    """
+    env = {name: value for name, value in own.items() if not name.startswith(_OWN_PREFIX)}
+    for name in _DROPPED:
+        env.pop(name, None)
+    env.update(_STDIO)
+    env.setdefault("PYTHONUNBUFFERED", "1")
+    env.update(added)
+    return env
+
+
+def check_command(spec: ChildSpec) -> None:
+    """Look for the command as a shell would, before anything is started.
+
+    Raises:
+        CommandNotFound: No file of that name, here or on the child's PATH.
+        CommandNotExecutable: The file may not be executed.
+    """
+    command = spec.argv[0]
+    path = spec.env.get("PATH", os.defpath)
+    file = shutil.which(_in_folder(command, spec.cwd), path=path)
+    if file is not None:
+        if _is_bare_text(file):
+            raise CommandNotExecutable(command, "it is a text without a #! line")
+        return
+    if _is_there(_in_folder(command, spec.cwd), path):
+        raise CommandNotExecutable(command, "it is there, but it is no executable file")
+    where = "no such file" if os.sep in command else "not found on PATH"
+    raise CommandNotFound(command, where)
+
+
+def shown(argv: Sequence[str]) -> str:
+    """The command for the log, without the values of arguments that look like secrets."""
+    words: list[str] = []
+    hide = False
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        secret = _SECRET.search(name) is not None
+        if hide:
+            words.append("***")
+        else:
+            words.append(f"{name}=***" if secret and equals else word)
+        hide = not hide and secret and not equals and word.startswith("-")
+    return shlex.join(words)
+
+
+def _in_folder(command: str, cwd: str | None) -> str:
+    return os.path.join(cwd, command) if cwd is not None and os.sep in command else command
+
+
+def _is_there(command: str, path: str) -> bool:
+    if os.sep in command:
+        return os.path.exists(command)
+    return any(os.path.isfile(os.path.join(folder, command)) for folder in path.split(os.pathsep))
+
+
+def _is_bare_text(file: str) -> bool:
+    """Whether the kernel would refuse it as no executable format: a script without its `#!`."""
+    try:
+        with open(file, "rb") as opened:
+            head = opened.read(512)
+    except OSError:
+        # May be executed and not read: only trying tells.
+        return False
+    return not head.startswith((b"#!", b"\x7fELF")) and b"\0" not in head

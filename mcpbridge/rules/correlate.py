@@ -1,0 +1,291 @@
+"""The ids and progress tokens on one child's pipe, and what they stand for.
+
+Many clients number their requests from 0 or 1, so on a shared pipe their ids collide; and an id
+of one client must never be answerable by, or visible to, another. Every request therefore gets a
+number of the bridge's own, unique for the life of the child, and its progress token, if it has
+one, becomes the same number: what comes back under that number belongs to exactly one call and is
+given its sender's own id and token again, spelled as they came. Nothing a client writes reaches
+the child in the role of an id, a token or a `requestId` without being mapped here, so a client
+cannot name another's call.
+
+A number that is not (or no longer) in the table has no owner: a late answer, a second answer, an
+invention of the child. It is dropped and counted, never guessed at.
+
+The other direction is a table of its own: a child numbers its questions from 0 too. They get a
+number of the bridge's own towards the client, and only an answer that names it, from the very
+session that was asked, goes back under the child's id.
+
+Source: JSON-RPC 2.0, 4 and 5; MCP 2025-11-25, Progress and Cancellation.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import msgspec
+
+from mcpbridge.rules.methods import CANCELLED, PROGRESS
+from mcpbridge.wire.members import Span, replaced, spans, unmistakable
+from mcpbridge.wire.messages import (
+    Message,
+    Notification,
+    Reply,
+    Request,
+    Result,
+    text_of,
+)
+
+Owner = TypeVar("Owner")
+"""Whoever waits for an answer; the table only keeps it."""
+
+
+class Dropped(enum.Enum):
+    """Why a message of the child reaches nobody; each is counted under its name."""
+
+    UNKNOWN_ANSWER = "unknown_answer"
+    """No such call: late, answered twice, or invented."""
+    UNKNOWN_PROGRESS = "unknown_progress"
+    UNKNOWN_CANCEL = "unknown_cancel"
+
+
+_META_SIGNS = (b'"_m', b'"_M', b"\\u")
+"""One of them stands wherever a member is named `_meta`, in capitals or with escapes too."""
+
+
+class Answered(msgspec.Struct, Generic[Owner], frozen=True):
+    """The final answer to a call, with its client's own id."""
+
+    owner: Owner
+    reply: Reply
+
+
+class Progressed(msgspec.Struct, Generic[Owner], frozen=True):
+    """Progress of a call, with its client's own token."""
+
+    owner: Owner
+    notification: Notification
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The child asks its client something; whom is not for this table to say."""
+
+    request: Request
+    """With the child's own id."""
+
+
+class Withdrawn(msgspec.Struct, frozen=True):
+    """The child takes back a question."""
+
+    child_id: bytes
+    notification: Notification
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A notification that names no call."""
+
+    notification: Notification
+
+
+Heard = Answered[Owner] | Progressed[Owner] | Asked | Withdrawn | Told | Dropped
+
+
+class _Call(msgspec.Struct, Generic[Owner]):
+    owner: Owner
+    client_id: bytes
+    token: bytes | None
+
+
+class Correlator(Generic[Owner]):
+    """The table of calls in flight on one child's pipe; owned by that pipe's mux."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, _Call[Owner]] = {}
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def outbound(self, request: Request, owner: Owner) -> tuple[int, Request]:
+        """Number a client's request for the child's pipe.
+
+        Returns:
+            The number, and the request to send: under that number as id and, where the request
+            had a progress token, as token.
+
+        Raises:
+            DuplicateMember: `params` or `_meta` names a member twice, be it in capitals, so that
+                the child might read another token than the one that was replaced.
+        """
+        params, token = request.params, None
+        if params is not None and any(sign in params for sign in _META_SIGNS):
+            # A token left in place could name another's call.
+            params, token = _with_token(params, b"%d" % (self._last + 1))
+        self._last += 1
+        self._calls[self._last] = _Call(owner, request.id, token)
+        return self._last, Request(b"%d" % self._last, request.method, params, request.extra)
+
+    def forget(self, number: int) -> None:
+        """This call is over; whatever still comes for it is late."""
+        self._calls.pop(number, None)
+
+    def owner(self, number: int | None) -> Owner | None:
+        """Who waits under this number."""
+        call = self._calls.get(number) if number is not None else None
+        return call.owner if call is not None else None
+
+    def owners(self) -> list[Owner]:
+        """Everybody who waits, oldest call first."""
+        return [call.owner for call in self._calls.values()]
+
+    def inbound(self, message: Message) -> Heard[Owner]:
+        """What a message of the child means; an answer ends its call.
+
+        Raises:
+            WireError: A progress or cancellation that is none; it concerns nobody.
+        """
+        match message:
+            case Request():
+                return Asked(message)
+            case Notification(method=method):
+                if method == PROGRESS:
+                    return self._progress(message)
+                if method == CANCELLED:
+                    return _withdrawal(message)
+                return Told(message)
+            case _:
+                return self._answer(message)
+
+    def _answer(self, reply: Reply) -> Answered[Owner] | Dropped:
+        call = self._calls.pop(_number(reply.id) or 0, None)
+        if call is None:
+            return Dropped.UNKNOWN_ANSWER
+        if isinstance(reply, Result):
+            return Answered(call.owner, Result(call.client_id, reply.result, reply.extra))
+        return Answered(call.owner, type(reply)(call.client_id, reply.error, reply.extra))
+
+    def _progress(self, notification: Notification) -> Progressed[Owner] | Dropped:
+        params = notification.params or b""
+        span = spans(params).get("progressToken")
+        number = _number(params[slice(*span)]) if span is not None else None
+        call = self._calls.get(number or 0)
+        if call is None or call.token is None or span is None:
+            return Dropped.UNKNOWN_PROGRESS
+        own = replaced(params, [(span, call.token)])
+        return Progressed(call.owner, Notification(PROGRESS, own, notification.extra))
+
+
+class Questions:
+    """The questions a child has put to one session and that are not answered yet."""
+
+    def __init__(self, numbers: Iterator[int]) -> None:
+        self._numbers = numbers
+        self._child_ids: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._child_ids)
+
+    def ask(self, request: Request) -> tuple[int, Request]:
+        """Number a child's question towards the client."""
+        number = next(self._numbers)
+        self._child_ids[number] = request.id
+        return number, Request(b"%d" % number, request.method, request.params, request.extra)
+
+    def answered(self, reply: Reply) -> Reply | None:
+        """A client's answer under the child's id; None where nothing was asked under its id."""
+        number = _number(reply.id)
+        child_id = self._child_ids.pop(number, None) if number is not None else None
+        if child_id is None:
+            return None
+        if isinstance(reply, Result):
+            return Result(child_id, reply.result, reply.extra)
+        return type(reply)(child_id, reply.error, reply.extra)
+
+    def withdrawn(self, withdrawal: Withdrawn) -> Notification | None:
+        """The child's withdrawal with the number the client knows; None for an unknown one."""
+        for number, child_id in self._child_ids.items():
+            if child_id == withdrawal.child_id:
+                del self._child_ids[number]
+                return renamed_cancel(withdrawal.notification, b"%d" % number)
+        return None
+
+    def give_up(self, number: int) -> bytes | None:
+        """Stop waiting for an answer; returns the child's id, where it still waits."""
+        return self._child_ids.pop(number, None)
+
+    def clear(self) -> list[bytes]:
+        """Stop waiting for all; returns the child's ids."""
+        ids = list(self._child_ids.values())
+        self._child_ids.clear()
+        return ids
+
+
+def cancelled_id(notification: Notification) -> bytes | None:
+    """The raw `requestId` in a `notifications/cancelled`, or None.
+
+    Raises:
+        DuplicateMember: Some reader of `params` could find another.
+    """
+    params = notification.params
+    span = _request_id_span(params)
+    return params[slice(*span)] if params is not None and span is not None else None
+
+
+def renamed_cancel(notification: Notification, request_id: bytes) -> Notification:
+    """The same cancellation, naming the request by its receiver's id.
+
+    Raises:
+        DuplicateMember: Some reader of `params` could find another `requestId`.
+        KeyError: It names no request.
+    """
+    params = notification.params or b"{}"
+    span = _request_id_span(params)
+    if span is None:
+        raise KeyError("requestId")
+    return Notification(CANCELLED, replaced(params, [(span, request_id)]), notification.extra)
+
+
+def cancel_for(number: int, reason: str) -> Notification:
+    """A cancellation of the bridge's own, for the child."""
+    params = b'{"requestId":%d,"reason":%b}' % (number, msgspec.json.encode(reason))
+    return Notification(CANCELLED, params)
+
+
+def _request_id_span(params: bytes | None) -> Span | None:
+    if params is None or not params.startswith(b"{"):
+        return None
+    return unmistakable(spans(params), "requestId")
+
+
+def _with_token(params: bytes, number: bytes) -> tuple[bytes, bytes | None]:
+    if not params.startswith(b"{"):
+        return params, None
+    meta_span = unmistakable(spans(params), "_meta")
+    if meta_span is None:
+        return params, None
+    meta = params[slice(*meta_span)]
+    if not meta.startswith(b"{"):
+        return params, None
+    token_span = unmistakable(spans(meta), "progressToken")
+    if token_span is None:
+        return params, None
+    offset = meta_span[0]
+    absolute = (token_span[0] + offset, token_span[1] + offset)
+    return replaced(params, [(absolute, number)]), meta[slice(*token_span)]
+
+
+def _withdrawal(notification: Notification) -> Withdrawn | Dropped:
+    child_id = cancelled_id(notification)
+    return Withdrawn(child_id, notification) if child_id is not None else Dropped.UNKNOWN_CANCEL
+
+
+def _number(raw: bytes | None) -> int | None:
+    """The number in an id or token of ours; as a string too, since some children turn it."""
+    if raw is None:
+        return None
+    digits = raw
+    if raw.startswith(b'"'):
+        text = text_of(raw)
+        digits = text.encode() if text is not None else b""
+    return int(digits) if digits.isdigit() and len(digits) <= 15 else None

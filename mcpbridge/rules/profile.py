@@ -1,0 +1,95 @@
+"""What a child said of itself in its handshake, and what is answered from it.
+
+One child may serve many sessions; each session's `initialize` is answered from the record of the
+one handshake the bridge did with it, with only the revision adapted.
+
+Source: MCP 2024-11-05 to 2025-11-25, Lifecycle, Initialization.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.methods import ASKED_ABILITY
+from mcpbridge.rules.revisions import NEWEST_LEGACY, Era, Revision, known, negotiated
+from mcpbridge.wire.members import member, replaced, spans
+from mcpbridge.wire.messages import quoted, text_of
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """A child's answer to `initialize`, as it came."""
+
+    result: bytes
+    revision: Revision
+
+    def answer(self, requested: str | None) -> tuple[Revision, bytes]:
+        """The revision and the result to answer another client's `initialize` with."""
+        revision = negotiated(requested, self.revision)
+        if revision is self.revision:
+            return revision, self.result
+        span = spans(self.result)["protocolVersion"]
+        return revision, replaced(self.result, [(span, quoted(revision.date))])
+
+    @property
+    def name(self) -> str:
+        """The child's name for itself, for people."""
+        try:
+            return text_of(member(self.result, "serverInfo", "name")) or "unnamed"
+        except WireError:
+            return "unnamed"
+
+
+def read_profile(result: bytes) -> Profile | None:
+    """The profile in an `initialize` result; None where it is none a handshake can rest on."""
+    try:
+        revision = known(text_of(member(result, "protocolVersion")))
+    except WireError:
+        return None
+    if revision is None or revision.era is not Era.LEGACY:
+        return None
+    return Profile(result, revision)
+
+
+class Introduction(msgspec.Struct, frozen=True):
+    """What a client said of itself in `initialize`."""
+
+    params: bytes
+    requested: str
+    """The revision it asked for, as it spelled it."""
+    abilities: frozenset[str]
+    """Which of sampling, elicitation and roots it offers to be asked for."""
+
+
+def read_introduction(params: bytes | None) -> Introduction | None:
+    """The introduction in the params of `initialize`; None where they are not what they must be.
+
+    Raises:
+        DuplicateMember: A member that decides is named twice.
+    """
+    if params is None or not params.startswith(b"{"):
+        return None
+    requested = text_of(member(params, "protocolVersion"))
+    capabilities = member(params, "capabilities")
+    if requested is None or capabilities is None or not capabilities.startswith(b"{"):
+        return None
+    offered = frozenset(
+        name
+        for name, (start, end) in spans(capabilities).items()
+        if name in ASKED_ABILITY.values() and capabilities[start:end] != b"null"
+    )
+    return Introduction(params, requested, offered)
+
+
+def bridge_introduction(version: str) -> bytes:
+    """The params with which the bridge itself introduces itself to a child it shares out.
+
+    It offers nothing: a question of a shared child could not be attributed to a session.
+    """
+    return msgspec.json.encode(
+        {
+            "protocolVersion": NEWEST_LEGACY.date,
+            "capabilities": {},
+            "clientInfo": {"name": "mcpbridge", "version": version},
+        }
+    )

@@ -1,0 +1,73 @@
+"""The published revisions of MCP and what each can do on our transports, as one table.
+
+Code asks for a feature (`revision.batches`), it never compares dates.
+
+Source: MCP specification, one page tree for each dated revision.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Era(enum.Enum):
+    """How a conversation begins."""
+
+    LEGACY = "legacy"
+    """With a handshake: `initialize`, then a session."""
+    MODERN = "modern"
+    """With nothing: every request carries its own envelope."""
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """One dated revision and its features."""
+
+    date: str
+    """`YYYY-MM-DD`, as it travels in `protocolVersion` and `MCP-Protocol-Version`."""
+    era: Era = Era.LEGACY
+    batches: bool = False
+    """A POST may hold an array of messages."""
+    primes_streams: bool = False
+    """An event stream begins with an event that has an id and no data; older parsers fail on it."""
+    elicitation: bool = False
+    """The server may ask the user for input."""
+
+
+NEWEST_LEGACY = Revision("2025-11-25", primes_streams=True, elicitation=True)
+REVISIONS: tuple[Revision, ...] = (
+    Revision("2024-11-05"),
+    Revision("2025-03-26", batches=True),
+    Revision("2025-06-18", elicitation=True),
+    NEWEST_LEGACY,
+    Revision("2026-07-28", era=Era.MODERN),
+)
+"""Oldest first."""
+
+SERVED: tuple[Revision, ...] = tuple(r for r in REVISIONS if r.era is Era.LEGACY)
+"""What this bridge serves to clients, oldest first."""
+
+_BY_DATE = {revision.date: revision for revision in REVISIONS}
+
+
+def known(date: str | None) -> Revision | None:
+    """The revision with this date, or None for one this program does not know."""
+    return _BY_DATE.get(date) if date is not None else None
+
+
+def negotiated(requested: str | None, child: Revision) -> Revision:
+    """The handshake revision to answer a client with, in front of a child of revision `child`.
+
+    A client that asks for an older revision gets it, since newer messages only add to it;
+    one that asks for a newer or an unknown one gets the child's.
+    """
+    asked = known(requested)
+    if asked is None or asked.era is not Era.LEGACY:
+        return child
+    return min(asked, child, key=REVISIONS.index)
+
+
+def served_dates() -> str:
+    """The dates this bridge serves, newest first, for an error text."""
+    return ", ".join(revision.date for revision in reversed(SERVED))

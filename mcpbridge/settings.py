@@ -1,0 +1,65 @@
+"""What a setting is: a field of a frozen dataclass, with its flag, its reason and its unit.
+
+The dataclasses stand beside the code that obeys them; `config.model` composes them and makes
+the command line, the environment names and the README's table from this metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any
+
+
+class Unit(enum.Enum):
+    """How the text of a setting is read."""
+
+    TEXT = "TEXT"
+    INTEGER = "N"
+    SECONDS = "DURATION"
+    """Seconds; `500ms`, `30s`, `5m` and `1h` are understood too."""
+    BYTES = "SIZE"
+    """Bytes; `64KiB` and `4MiB` are understood too."""
+    SWITCH = ""
+    """On when the flag is given."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """The outside of one field: everything `--help` and the README say of it."""
+
+    flag: str
+    """The long flag, `--max-sessions`; the variable is `MCPBRIDGE_MAX_SESSIONS`."""
+    help: str
+    group: str
+    """The heading in `--help`."""
+    unit: Unit
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    repeatable: bool = False
+    metavar: str = ""
+    also_env: tuple[str, ...] = ()
+    """Further environment variables that set it, used where the first is absent."""
+    parse: Callable[[str], object] | None = None
+    """Turns the text into the value where the unit alone does not; raises ValueError."""
+
+
+def setting(
+    default: Any,
+    flag: str,
+    help: str,  # noqa: A002 - the word `--help` prints
+    *,
+    group: str,
+    unit: Unit = Unit.TEXT,
+    **more: Any,
+) -> Any:
+    """A dataclass field with a default that the command line can change."""
+    facts = Setting(flag=flag, help=help, group=group, unit=unit, **more)
+    return dataclasses.field(default=default, metadata={"setting": facts})
+
+
+def setting_of(field: dataclasses.Field[Any]) -> Setting | None:
+    """The setting behind a dataclass field, or None where it has none."""
+    found = field.metadata.get("setting")
+    return found if isinstance(found, Setting) else None

@@ -1,0 +1,1 @@
+"""Telling what happens: `logs` writes records to stderr, `meters` counts."""

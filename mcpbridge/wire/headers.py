@@ -1,0 +1,71 @@
+"""Header values that decide how a request is served, read leniently.
+
+Source: MCP 2025-03-26 to 2025-11-25, Transports, Streamable HTTP; RFC 9110, 12.5.1 (Accept).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import msgspec
+
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
+
+_SESSION_ID = re.compile(r"[\x21-\x7e]{1,256}\Z")
+
+
+class Acceptable(msgspec.Struct, frozen=True):
+    """Which of the two forms of an answer a client takes."""
+
+    json: bool
+    stream: bool
+    names_stream: bool
+    """The client names `text/event-stream` itself: it is one that reads event streams."""
+
+
+@functools.lru_cache(maxsize=128)
+def acceptable(accept: str | None) -> Acceptable:
+    """What an Accept header allows.
+
+    A missing header and wildcards allow both. Weights order nothing here, but `q=0` refuses; the
+    most specific range decides.
+    """
+    if accept is None or not accept.strip():
+        return Acceptable(json=True, stream=True, names_stream=False)
+    ranges: dict[str, bool] = {}
+    for media, _, parameters in (part.partition(";") for part in accept.split(",")):
+        name = media.strip().lower()
+        ranges[name] = ranges.get(name, False) or not _refused(parameters)
+    return Acceptable(
+        json=_allows(ranges, JSON, "application/*", "*/*"),
+        stream=_allows(ranges, EVENT_STREAM, "text/*", "*/*"),
+        names_stream=_allows(ranges, EVENT_STREAM),
+    )
+
+
+@functools.lru_cache(maxsize=128)
+def is_json(content_type: str | None) -> bool:
+    """Whether a Content-Type says JSON; parameters such as a charset are tolerated."""
+    return content_type is not None and content_type.partition(";")[0].strip().lower() == JSON
+
+
+def is_session_id(value: str) -> bool:
+    """Whether a value obeys the grammar of `Mcp-Session-Id`: visible ASCII."""
+    return _SESSION_ID.match(value) is not None
+
+
+def _allows(ranges: dict[str, bool], *specific_first: str) -> bool:
+    return next((ranges[name] for name in specific_first if name in ranges), False)
+
+
+def _refused(parameters: str) -> bool:
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return float(value) == 0
+            except ValueError:
+                return False
+    return False

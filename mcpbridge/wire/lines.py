@@ -1,0 +1,107 @@
+"""A byte stream cut into lines, bounded, in linear time.
+
+Lines end at the byte 0x0A and nowhere else: U+2028 and its like are legal inside JSON strings.
+The search for the next line end starts where the last one stopped, so a line of 100 MB that
+arrives in 64 KiB pieces costs its length, not its square.
+
+Source: MCP, Transports, stdio: messages are delimited by newlines.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+BOM = b"\xef\xbb\xbf"
+KEPT_BYTES = 4096
+"""How much of both ends of a line over the limit is kept, to read its id."""
+
+
+class OverlongLine(msgspec.Struct, frozen=True):
+    """What is left of a line that exceeded the limit: its length and both its ends."""
+
+    size: int
+    head: bytes
+    tail: bytes
+
+
+Line = bytes | OverlongLine
+
+
+class LineSplitter:
+    """Turns chunks of bytes into lines; owned by one reader.
+
+    A line over the limit is skipped to its end in constant memory and told as `OverlongLine`.
+    Blank lines are dropped; a trailing CR and a leading byte-order mark are taken off.
+    """
+
+    def __init__(self, max_line_bytes: int) -> None:
+        self._max = max_line_bytes
+        self._held = bytearray()
+        self._searched = 0
+        self._skipped = 0
+        self._head = b""
+
+    @property
+    def skipping(self) -> int:
+        """Bytes seen so far of a line that is over the limit; 0 in the usual case."""
+        return self._skipped
+
+    def feed(self, chunk: bytes) -> list[Line]:
+        """The lines that end in this chunk, oldest first."""
+        if not self._held and not self._skipped and chunk.endswith(b"\n"):
+            return self._whole_lines(chunk)
+        lines: list[Line] = []
+        self._held += chunk
+        while (end := self._held.find(b"\n", self._searched)) >= 0:
+            line = self._take(end)
+            if line:
+                lines.append(line)
+        self._searched = len(self._held)
+        if self._searched > (KEPT_BYTES if self._skipped else self._max):
+            self._skip()
+        return lines
+
+    def end(self) -> list[Line]:
+        """The last line, where the stream ended without a line end."""
+        return self.feed(b"\n") if self._held or self._skipped else []
+
+    def _whole_lines(self, chunk: bytes) -> list[Line]:
+        # Nearly every read holds whole lines only; no copy into the buffer then.
+        lines: list[Line] = []
+        for raw in chunk[:-1].split(b"\n"):
+            line = self._finished(raw)
+            if line:
+                lines.append(line)
+        return lines
+
+    def _take(self, end: int) -> Line:
+        raw = bytes(self._held[:end])
+        del self._held[: end + 1]
+        self._searched = 0
+        if not self._skipped:
+            return self._finished(raw)
+        size = self._skipped + len(raw)
+        line = OverlongLine(size, self._head, raw[-KEPT_BYTES:])
+        self._skipped, self._head = 0, b""
+        return line
+
+    def _finished(self, raw: bytes) -> Line:
+        if len(raw) > self._max:
+            return OverlongLine(len(raw), raw[:KEPT_BYTES], raw[-KEPT_BYTES:])
+        return raw.removeprefix(BOM).strip(b" \t\r")
+
+    def _skip(self) -> None:
+        if not self._skipped:
+            self._head = bytes(self._held[:KEPT_BYTES])
+        cut = max(0, len(self._held) - KEPT_BYTES)
+        self._skipped += cut
+        del self._held[:cut]
+        self._searched = len(self._held)
+
+
+def encode_line(message: bytes) -> bytes:
+    """A message as exactly one line.
+
+    `mcpbridge.wire.messages.decode` has taken raw line ends out, so this only adds the one.
+    """
+    return message + b"\n"

@@ -1,0 +1,196 @@
+"""The members of a JSON object, found and replaced without decoding their values.
+
+A payload travels as its sender's bytes, so a value that must change (an id, a progress token)
+is cut out and replaced where it stands. msgspec checks the whole text and tells each value's
+length; one walk over the keys then tells where each value stands, and sees a key named twice,
+which msgspec and most parsers silently resolve, each in its own way. Two readers that resolve
+it differently would let a client name one token to us and another to the child.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep
+
+MAX_DEPTH = 512
+"""Nesting allowed anywhere in a message; common parsers give up at about 1000."""
+
+T = TypeVar("T")
+
+Span = tuple[int, int]
+"""Where a value stands: start and end offset."""
+
+_object_decoder = msgspec.json.Decoder(dict[str, Raw])
+_array_decoder = msgspec.json.Decoder(list[Raw])
+_string_decoder = msgspec.json.Decoder(str)
+_text_decoder = msgspec.json.Decoder(Raw)
+
+# Possessive: a key of 4 MB would otherwise leave 600 MB of places to come back to.
+_KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
+_AFTER_VALUE = re.compile(rb"[ \t\r\n]*([,}])")
+# A string without an end is matched to the end of the text: were it refused, each escaped quote
+# in it would be tried as another beginning, which costs the square of its length.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_HEX2 = rb"[0-9a-fA-F]{2}"
+_SURROGATES = re.compile(
+    rb"\\\\|\\u[dD][89abAB]%b\\u[dD][c-fC-F]%b|\\u[dD][89a-fA-F]%b" % (_HEX2, _HEX2, _HEX2)
+)
+_NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_PASSES = 4
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+
+def spans(data: bytes) -> dict[str, Span]:
+    """Where the value of each member of a JSON object stands, in the object's order.
+
+    Costs one native pass over `data` and a little for each member.
+
+    Raises:
+        NotJson: `data` is not a JSON text.
+        NotMessage: `data` is JSON but not an object.
+        DuplicateMember: A key stands in it twice.
+    """
+    data = _without_lone_surrogates(data)
+    values = decode_checked(_object_decoder, data, "an object")
+    found: dict[str, Span] = {}
+    position = data.index(b"{") + 1
+    while (key_match := _KEY.match(data, position)) is not None:
+        key = _string_decoder.decode(key_match[1])
+        start = key_match.end()
+        value = bytes(values[key])
+        end = start + len(value)
+        after = _AFTER_VALUE.match(data, end)
+        if key in found or after is None or data[start:end] != value:
+            raise DuplicateMember(f"member {key[:64]!r} stands twice in one object")
+        found[key] = (start, end)
+        position = after.end()
+    return found
+
+
+def unmistakable(found: dict[str, Span], name: str) -> Span | None:
+    """The span of a member that no reader can take for another; None where it is absent.
+
+    Some readers ignore case (Go's `encoding/json`), so that `ID` overrides `id` for them.
+
+    Raises:
+        DuplicateMember: Another member has this name but for case.
+    """
+    folded = name.casefold()
+    for other in found:
+        if other != name and other.casefold() == folded:
+            raise DuplicateMember(f"member {other[:64]!r} could be read as {name!r}")
+    return found.get(name)
+
+
+def elements(data: bytes) -> list[bytes]:
+    """The elements of a JSON array, each as its own bytes.
+
+    Raises:
+        NotJson: `data` is not a JSON text.
+        NotMessage: `data` is JSON but not an array.
+    """
+    if _without_lone_surrogates(data) is not data:
+        raise NotJson("lone surrogate in a batch")
+    return [bytes(raw) for raw in decode_checked(_array_decoder, data, "an array")]
+
+
+def member(data: bytes, *path: str) -> bytes | None:
+    """The raw value at a path of member names below an object, or None where it ends early."""
+    for name in path:
+        if not data.startswith(b"{"):
+            return None
+        span = spans(data).get(name)
+        if span is None:
+            return None
+        data = data[slice(*span)]
+    return data
+
+
+def replaced(data: bytes, changes: Iterable[tuple[Span, bytes]]) -> bytes:
+    """`data` with the bytes at each span replaced; spans do not overlap."""
+    pieces: list[bytes] = []
+    position = 0
+    for (start, end), value in sorted(changes):
+        pieces += (data[position:start], value)
+        position = end
+    pieces.append(data[position:])
+    return b"".join(pieces)
+
+
+def check_text(data: bytes) -> None:
+    """Refuse what the decoder below would pass: invalid UTF-8 in opaque parts, great depth.
+
+    Raises:
+        NotJson: `data` is not UTF-8.
+        TooDeep: `data` nests more than `MAX_DEPTH` deep.
+    """
+    if not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError as error:
+            raise NotJson(f"not UTF-8 at byte {error.start}") from None
+    if len(data) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+        _check_depth(data)
+
+
+def check_json(data: bytes) -> None:
+    """Refuse what is not JSON, whatever its value.
+
+    Raises:
+        NotJson: `data` is not a JSON text.
+        TooDeep: `data` nests too deep to be read.
+    """
+    decode_checked(_text_decoder, _without_lone_surrogates(data), "a value")
+
+
+def decode_checked(decoder: msgspec.json.Decoder[T], data: bytes, wanted: str) -> T:
+    """Decode, with msgspec's errors turned into ours."""
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        raise NotMessage(f"not {wanted}") from None
+    except msgspec.DecodeError as error:
+        raise NotJson(str(error)) from None
+    except RecursionError:
+        raise TooDeep(f"nested more than {MAX_DEPTH} deep") from None
+
+
+def _check_depth(data: bytes) -> None:
+    brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
+    # Flat data is mostly empty pairs by now: taking them out natively leaves little to count.
+    # Each pass takes at most two levels off, so only what is near the limit is counted whole.
+    rest = brackets
+    for _ in range(_PASSES):
+        rest = rest.replace(b"{}", b"").replace(b"[]", b"")
+    if _deeper_than(MAX_DEPTH - 2 * _PASSES, rest) and _deeper_than(MAX_DEPTH, brackets):
+        raise TooDeep(f"nested more than {MAX_DEPTH} deep")
+
+
+def _deeper_than(limit: int, brackets: bytes) -> bool:
+    depth = 0
+    for bracket in brackets:
+        depth += _STEP[bracket]
+        if depth > limit:
+            return True
+    return False
+
+
+def _without_lone_surrogates(data: bytes) -> bytes:
+    """`data` with `\\ud800`-like escapes that stand alone masked, at the same length.
+
+    They are legal JSON, travel as they came, and only msgspec refuses them.
+    """
+    if b"\\ud" not in data and b"\\uD" not in data:
+        return data
+
+    def mask(match: re.Match[bytes]) -> bytes:
+        return b"\\ufffd" if len(match[0]) == len(b"\\ud800") else match[0]
+
+    masked = _SURROGATES.sub(mask, data)
+    return data if masked == data else masked

@@ -1,0 +1,274 @@
+"""JSON-RPC 2.0 messages with opaque payloads.
+
+A message is opened one level only. `params`, `result` and `error` stay the bytes their sender
+wrote: it is many times cheaper than decoding and encoding, and the only way that integers of 20
+digits, number spelling, key order and unknown members survive. Line ends and the Unicode line
+separators are the exception: between tokens or as an escape they mean the same, and some readers
+of lines and of event streams cut at them.
+
+Source: JSON-RPC 2.0; MCP 2024-11-05 to 2025-11-25, Base Protocol (an id is a string or an
+integer, never null).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from mcpbridge.errors import DuplicateMember, NotMessage
+from mcpbridge.wire.members import check_json, check_text, elements, spans
+
+MAX_ID_BYTES = 1024
+"""An id is kept as long as its request is; a longer one is refused."""
+
+_INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)\Z")
+_KNOWN = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
+_VERSION = b'"2.0"'
+_CACHED_CHARACTERS = 128
+
+
+class Request(msgspec.Struct, frozen=True):
+    """Asks for an answer under `id`."""
+
+    id: bytes
+    """The id as its sender spelled it: `1`, `"1"`, `""`, `9007199254740993`."""
+    method: str
+    params: bytes | None = None
+    extra: bytes = b""
+    """Members of the envelope that JSON-RPC does not know, as `,"name":value…`."""
+
+
+class Notification(msgspec.Struct, frozen=True):
+    """Says something and wants no answer."""
+
+    method: str
+    params: bytes | None = None
+    extra: bytes = b""
+
+
+class Result(msgspec.Struct, frozen=True):
+    """The good answer to the request with this id."""
+
+    id: bytes
+    result: bytes
+    extra: bytes = b""
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The bad answer to the request with this id; `None` where the id could not be read."""
+
+    id: bytes | None
+    error: bytes
+    extra: bytes = b""
+
+
+Reply = Result | Failure
+Message = Request | Notification | Result | Failure
+
+
+class _Envelope(msgspec.Struct):
+    jsonrpc: Raw | UnsetType = UNSET
+    id: Raw | UnsetType = UNSET
+    method: Raw | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
+
+
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+_string_decoder = msgspec.json.Decoder(str)
+_MEMBERS = tuple(
+    (name, len(name) + len('"":,'))
+    for name in ("jsonrpc", "id", "method", "params", "result", "error")
+)
+
+
+def decode(data: bytes) -> Message:
+    """One JSON text as a message.
+
+    Raises:
+        NotJson: Not UTF-8, or not a JSON text.
+        TooDeep: Nested deeper than `mcpbridge.wire.members.MAX_DEPTH`.
+        NotMessage: No JSON-RPC message; carries the id where it could be read.
+        DuplicateMember: The envelope names a member twice, be it in capitals.
+    """
+    check_text(data)
+    data = _on_one_line(data)
+    parts = _plain_parts(data)
+    extra = b""
+    if parts is None:
+        parts, extra = _any_parts(data)
+    return _message(parts, extra)
+
+
+def is_batch(data: bytes) -> bool:
+    """Whether a JSON text is an array: a batch of MCP 2025-03-26."""
+    return data.lstrip(b" \t\r\n").startswith(b"[")
+
+
+def decode_batch(data: bytes) -> list[Message]:
+    """The messages of a batch, in order; raises what `decode` raises."""
+    check_text(data)
+    return [decode(element) for element in elements(data)]
+
+
+def encode(message: Message) -> bytes:
+    """A message as one JSON text without a line end; payloads as they came."""
+    match message:
+        case Request(id, method, params, extra):
+            head = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (id, quoted(method))
+        case Notification(method, params, extra):
+            head = b'{"jsonrpc":"2.0","method":%b' % quoted(method)
+        case Result(id, result, extra):
+            return b'{"jsonrpc":"2.0","id":%b,"result":%b%b}' % (id, result, extra)
+        case Failure(failed_id, error, extra):
+            return b'{"jsonrpc":"2.0","id":%b,"error":%b%b}' % (failed_id or b"null", error, extra)
+    if params is None:
+        return b"%b%b}" % (head, extra)
+    return b'%b,"params":%b%b}' % (head, params, extra)
+
+
+def quoted(text: str) -> bytes:
+    """A text as a JSON string on one line."""
+    # Methods come again and again; a long one is an attempt to fill the cache with megabytes.
+    return _quoted_name(text) if len(text) <= _CACHED_CHARACTERS else _quoted(text)
+
+
+def text_of(raw: bytes | None) -> str | None:
+    """The text of a raw JSON string; None where it is anything else."""
+    if raw is None or not raw.startswith(b'"'):
+        return None
+    try:
+        return _string_decoder.decode(raw)
+    except msgspec.DecodeError:
+        return None
+
+
+def canonical_id(raw: bytes) -> bytes:
+    """An id in one spelling, so that `"a"` and `"\\u0061"` are seen to be the same.
+
+    Type is kept: `1` and `"1"` stay different.
+    """
+    if b"\\" not in raw:
+        return b"0" if raw == b"-0" else raw
+    text = text_of(raw)
+    return raw if text is None else msgspec.json.encode(text)
+
+
+def is_request_id(raw: bytes) -> bool:
+    """Whether a raw value may be an id: a string or an integer, not null, not a fraction."""
+    return len(raw) <= MAX_ID_BYTES and (raw.startswith(b'"') or _INTEGER.match(raw) is not None)
+
+
+@functools.lru_cache(maxsize=256)
+def _quoted_name(text: str) -> bytes:
+    return _quoted(text)
+
+
+def _quoted(text: str) -> bytes:
+    return _separators_escaped(msgspec.json.encode(text))
+
+
+def _on_one_line(data: bytes) -> bytes:
+    line = _separators_escaped(data)
+    if b"\n" in line or b"\r" in line:
+        line = line.replace(b"\n", b" ").replace(b"\r", b" ")
+    if line != data:
+        # In JSON, raw line ends stand only between tokens and separators never after a backslash;
+        # in what is no JSON the change could make it some.
+        check_json(data)
+    return line
+
+
+def _separators_escaped(data: bytes) -> bytes:
+    if not data.isascii():
+        for separator, escape in (
+            (b"\xe2\x80\xa8", b"\\u2028"),
+            (b"\xe2\x80\xa9", b"\\u2029"),
+            (b"\xc2\x85", b"\\u0085"),
+        ):
+            data = data.replace(separator, escape)
+    return data
+
+
+def _plain_parts(data: bytes) -> dict[str, bytes] | None:
+    """The members of an envelope in the usual compact form; None where a closer look is due.
+
+    The members found, their keys and the commas add up to the length of the text only if no
+    member stands twice, none is unknown and no blanks are between them: one native pass.
+    """
+    try:
+        envelope = _envelope_decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    length = 1
+    parts: dict[str, bytes] = {}
+    for name, overhead in _MEMBERS:
+        raw = getattr(envelope, name)
+        if raw is not UNSET:
+            value = bytes(raw)
+            parts[name] = value
+            length += overhead + len(value)
+    return parts if length == len(data) else None
+
+
+def _any_parts(data: bytes) -> tuple[dict[str, bytes], bytes]:
+    try:
+        found = spans(data)
+    except NotMessage:
+        raise NotMessage("not a JSON-RPC message: not an object") from None
+    parts = {name: data[start:end] for name, (start, end) in found.items()}
+    unknown = [name for name in parts if name not in _KNOWN]
+    for name in unknown:
+        if name.casefold() in _KNOWN:
+            # A reader that ignores case would take it for the id or method that we map and check.
+            raise DuplicateMember(f"member {name!r} could be read as {name.casefold()!r}")
+    extra = b"".join(b",%b:%b" % (quoted(name), parts.pop(name)) for name in unknown)
+    return parts, extra
+
+
+def _message(parts: dict[str, bytes], extra: bytes) -> Message:
+    raw_id = parts.get("id")
+    good_id = raw_id if raw_id is not None and is_request_id(raw_id) else None
+    if parts.get("jsonrpc") != _VERSION:
+        raise _refused('member "jsonrpc" must be "2.0"', good_id)
+    if raw_id is not None and good_id is None and not ("error" in parts and raw_id == b"null"):
+        raise _refused(f"an id is a string or an integer of at most {MAX_ID_BYTES} bytes", None)
+    if "method" in parts:
+        return _call(parts, good_id, extra)
+    answers = [name for name in ("result", "error") if name in parts]
+    if len(answers) != 1:
+        raise _refused("no method, and not exactly one of result and error", good_id)
+    if "error" in parts:
+        if not parts["error"].startswith(b"{"):
+            raise _refused('member "error" must be an object', good_id)
+        return Failure(good_id, parts["error"], extra)
+    if good_id is None:
+        raise _refused("a result needs an id", None)
+    return Result(good_id, parts["result"], extra)
+
+
+def _call(
+    parts: dict[str, bytes], request_id: bytes | None, extra: bytes
+) -> Request | Notification:
+    method = text_of(parts["method"])
+    if method is None:
+        raise _refused('member "method" must be a string', request_id)
+    if "result" in parts or "error" in parts:
+        raise _refused("both a method and an answer", request_id)
+    params = parts.get("params")
+    if params == b"null":
+        # Not legal JSON-RPC, but some serialisers write it for "none" and it can mean no other.
+        params = None
+    if params is not None and not params.startswith((b"{", b"[")):
+        raise _refused('member "params" must be an object or an array', request_id)
+    if request_id is None:
+        return Notification(method, params, extra)
+    return Request(request_id, method, params, extra)
+
+
+def _refused(why: str, request_id: bytes | None) -> NotMessage:
+    return NotMessage(f"not a JSON-RPC message: {why}", request_id)

@@ -1,0 +1,230 @@
+"""The bridge as a process, for tests that drive it from outside."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_S = 30.0
+END_S = 30.0
+DEMO = (sys.executable, "-m", "mcpbridge.demo")
+CHILDREN = Path(__file__).parent.parent / "children"
+ACCEPT = {"accept": "application/json, text/event-stream"}
+_MARK = "BRIDGE_TEST_RUN"
+
+
+def child(name: str, *words: str) -> tuple[str, ...]:
+    """The command of one of the programs in `tests/children`."""
+    return (sys.executable, str(CHILDREN / f"{name}.py"), *words)
+
+
+class RunningBridge:
+    """One `python -m mcpbridge`, its log, and everything it started."""
+
+    def __init__(self, process: asyncio.subprocess.Process, mark: str) -> None:
+        self.process = process
+        self.pid = process.pid
+        self.url = ""
+        """Without a path: `http://127.0.0.1:PORT`."""
+        self.log: list[dict[str, Any]] = []
+        """Every record it wrote so far, oldest first."""
+        self.noise: list[str] = []
+        """Lines on stderr that were no record."""
+        self._mark = mark
+        self._news = asyncio.Condition()
+        self._ended = False
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return int(self.url.rpartition(":")[2])
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The records with this event name, oldest first."""
+        return [record for record in self.log if record["event"] == name]
+
+    async def logged(
+        self, name: str, wanted: Callable[[dict[str, Any]], bool] = lambda _: True, count: int = 1
+    ) -> list[dict[str, Any]]:
+        """Wait until so many records of this name (and kind) have been written."""
+
+        def found() -> list[dict[str, Any]]:
+            return [record for record in self.events(name) if wanted(record)]
+
+        async with self._news, asyncio.timeout(START_S):
+            await self._news.wait_for(lambda: len(found()) >= count or self._ended)
+        assert len(found()) >= count, f"no {name} in {self.log} {self.noise}"
+        return found()
+
+    def client(self, **options: Any) -> httpx.AsyncClient:
+        """An HTTP client of this bridge."""
+        return httpx.AsyncClient(base_url=self.url, timeout=END_S, **options)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the bridge's own process."""
+        self.process.send_signal(number)
+
+    async def ended(self, within_s: float = END_S) -> int:
+        """Wait for its end; the exit status."""
+        async with asyncio.timeout(within_s):
+            return await self.process.wait()
+
+    async def terminate(self) -> int:
+        """SIGTERM and the exit status."""
+        self.signal(signal.SIGTERM)
+        return await self.ended()
+
+    def processes(self) -> set[int]:
+        """Every living process of this run but the bridge itself: children, grandchildren."""
+        return {pid for pid in marked(self._mark) if pid != self.pid}
+
+    async def read_log(self) -> None:
+        """Collect what it writes until it ends."""
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            async with self._news:
+                try:
+                    self.log.append(json.loads(line))
+                except ValueError:
+                    self.noise.append(line.decode("utf-8", "replace").rstrip())
+                self._news.notify_all()
+        async with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+
+def marked(mark: str) -> set[int]:
+    """Living processes that carry a run's mark in their environment; zombies have none."""
+    found: set[int] = set()
+    wanted = f"{_MARK}={mark}".encode()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                environment = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if wanted in environment.split(b"\0"):
+                found.add(int(entry.name))
+    return found
+
+
+async def eventually(condition: Callable[[], bool], what: str, within_s: float = END_S) -> None:
+    """Look until a condition of the outside world holds, of which nothing tells."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"not within {within_s} s: {what}"
+        await asyncio.sleep(0.02)  # the outside world gives no event to wait for
+
+
+@asynccontextmanager
+async def started(
+    *words: str, env: Mapping[str, str] | None = None
+) -> AsyncIterator[RunningBridge]:
+    """`python -m mcpbridge WORDS`, whatever becomes of it; serves the demo if no `--` is in them.
+
+    Whatever the test left running is killed at the end; it is the test's to say how it ended.
+    """
+    mark = uuid.uuid4().hex
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "mcpbridge",
+        *words,
+        *(() if "--" in words else ("--", *DEMO)),
+        stderr=asyncio.subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
+        env={**os.environ, **(env or {}), _MARK: mark},
+        limit=1 << 24,
+    )
+    bridge = RunningBridge(process, mark)
+    reading = asyncio.create_task(bridge.read_log())
+    try:
+        yield bridge
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        for pid in marked(mark):
+            os.kill(pid, signal.SIGKILL)
+        await reading
+
+
+@asynccontextmanager
+async def bridge(
+    *words: str, env: Mapping[str, str] | None = None, ready: bool = True
+) -> AsyncIterator[RunningBridge]:
+    """A bridge that serves, on a free port.
+
+    Ends it with SIGTERM if the test has not, and asserts what every end must show: exit status 0
+    (where nobody asked for another), no process left, no unhandled error in the log.
+    """
+    async with started("--port", "0", *words, env=env) as running:
+        (record,) = await running.logged("serve.started")
+        running.url = str(record["url"]).rpartition("/")[0]
+        if ready:
+            await running.logged("child.ready")
+        yield running
+        if running.process.returncode is None:
+            assert await running.terminate() == 0, running.log
+        await eventually(lambda: not marked(running._mark), "no process is left", 5)
+        assert_clean(running)
+
+
+def assert_clean(running: RunningBridge) -> None:
+    """No record of the run may tell of an error that nobody handled."""
+    assert running.noise == []
+    bad = [record for record in running.log if "exception" in record]
+    assert bad == []
+
+
+def rpc(request_id: Any, method: str, params: Any = None) -> dict[str, Any]:
+    """A JSON-RPC request."""
+    message = {"jsonrpc": "2.0", "id": request_id, "method": method}
+    return message if params is None else {**message, "params": params}
+
+
+def initialize(
+    request_id: Any = 0, revision: str = "2025-06-18", capabilities: Any = None
+) -> dict[str, Any]:
+    """An `initialize` request."""
+    params = {
+        "protocolVersion": revision,
+        "capabilities": capabilities or {},
+        "clientInfo": {"name": "test", "version": "1"},
+    }
+    return rpc(request_id, "initialize", params)
+
+
+async def open_session(
+    client: httpx.AsyncClient, revision: str = "2025-06-18", capabilities: Any = None
+) -> dict[str, str]:
+    """Initialize a session; the headers that name it in every further request."""
+    response = await client.post("/mcp", json=initialize(0, revision, capabilities), headers=ACCEPT)
+    assert response.status_code == 200, response.text
+    headers = {
+        **ACCEPT,
+        "mcp-session-id": response.headers["mcp-session-id"],
+        "mcp-protocol-version": revision,
+    }
+    told = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    response = await client.post("/mcp", json=told, headers=headers)
+    assert (response.status_code, response.content) == (202, b"")
+    return headers
+
+
+def messages(body: str) -> list[Any]:
+    """The messages of an event stream or a JSON answer, in order."""
+    if not body.lstrip().startswith(("event:", "data:", "id:", ":", "retry:")):
+        return [json.loads(body)]
+    lines = body.replace("\r\n", "\n").split("\n")
+    return [json.loads(line[5:]) for line in lines if line.startswith("data:") and line[5:].strip()]

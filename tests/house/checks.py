@@ -1,0 +1,255 @@
+"""What the house rules ask of source text, as functions from text to findings.
+
+A finding is one line, `line: what`, so that a failing test says where to go. Each function is
+pure; test_checks.py shows each of them a sample that it must refuse and one that it must pass.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+MODULE_LINES = 400
+"""Beyond it, a module has two purposes."""
+FUNCTION_LINES = 50
+"""Without the docstring: explaining more is never punished."""
+
+LOWER = frozenset({">", ">=", "==", "~=", "==="})
+UPPER = frozenset({"<", "<=", "==", "~=", "==="})
+
+# In pieces, so that the pattern does not find itself.
+MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:{})/".format("|".join(("work", "farm", "root"))))
+
+BROAD = frozenset({"Exception", "BaseException"})
+
+STARTS_PROCESS = frozenset(
+    {
+        "Popen",
+        "create_subprocess_exec",
+        "create_subprocess_shell",
+        "fork",
+        "forkpty",
+        "open_process",
+        "popen",
+        "posix_spawn",
+        "posix_spawnp",
+        "run_process",
+        "subprocess_exec",
+        "subprocess_shell",
+    }
+)
+"""Callables of os, asyncio, anyio and subprocess that make a process."""
+
+TAKES_SIGNAL = frozenset(
+    {"add_signal_handler", "open_signal_receiver", "set_wakeup_fd", "siginterrupt", "sigwait"}
+)
+"""Callables that take a signal; `signal.signal` is looked for apart, its name is too common."""
+
+READS_ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Documented = Function | ast.ClassDef
+
+
+def overlong_module(text: str) -> list[str]:
+    """The module's length, where it is more than `MODULE_LINES`."""
+    lines = len(text.splitlines())
+    return [f"1: module of {lines} lines exceeds {MODULE_LINES}"] if lines > MODULE_LINES else []
+
+
+def overlong_functions(text: str) -> list[str]:
+    """Functions of more than `FUNCTION_LINES` lines, from `def` to end less the docstring."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, Function):
+            continue
+        lines = _extent(node)
+        if ast.get_docstring(node, clean=False) is not None:
+            lines -= _extent(node.body[0])
+        if lines > FUNCTION_LINES:
+            found.append(f"{node.lineno}: {node.name} of {lines} lines exceeds {FUNCTION_LINES}")
+    return found
+
+
+def undocumented(text: str) -> list[str]:
+    """The module, public classes and public functions in them that have no docstring.
+
+    What stands inside a function or under a private name is not public. An overload, a setter
+    and what is marked as an override are described where the name is first given.
+    """
+    module = ast.parse(text)
+    found = [] if ast.get_docstring(module) else ["1: module without a docstring"]
+    found += [
+        f"{node.lineno}: {node.name} without a docstring"
+        for node in _public(module)
+        if not ast.get_docstring(node)
+    ]
+    return found
+
+
+def broad_excepts(text: str) -> list[str]:
+    """Places that catch `Exception`, `BaseException` or everything, and keep it.
+
+    A handler whose last line is a bare `raise` only tidies up; it catches nothing.
+    """
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.ExceptHandler(body=[*_, ast.Raise(exc=None)]):
+                continue
+            case ast.ExceptHandler(type=None):
+                found.append(f"{node.lineno}: catches everything")
+            case ast.ExceptHandler(type=ast.expr() as caught) if _names(caught) & BROAD:
+                found.append(f"{node.lineno}: catches {ast.unparse(caught)}")
+            case ast.Call() if _last_name(node.func) == "suppress":
+                if any(_names(each) & BROAD for each in node.args):
+                    found.append(f"{node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def process_starts(text: str) -> list[str]:
+    """Places that start a process or import a module made for that."""
+    return _imports_of(text, {"subprocess", "multiprocessing", "pty"}) + _uses(
+        text, STARTS_PROCESS, {"os.system", "os.execv", "os.execve", "os.execvp", "os.execvpe"}
+    )
+
+
+def signal_handling(text: str) -> list[str]:
+    """Places that take a signal; sending one is no matter of this rule."""
+    return _uses(text, TAKES_SIGNAL, {"signal.signal"})
+
+
+def environment_reads(text: str) -> list[str]:
+    """Places that read the process's environment."""
+    return _uses(text, READS_ENVIRONMENT, set())
+
+
+def imports_beyond_the_standard_library(text: str) -> list[str]:
+    """Imports that a bare interpreter cannot serve."""
+    return [
+        f"{line}: imports {name}"
+        for line, name in _imports(ast.parse(text))
+        if name.partition(".")[0] not in sys.stdlib_module_names
+    ]
+
+
+def unbounded(requirements: Iterable[str]) -> list[str]:
+    """Requirements that lack a lower or an upper bound."""
+    found = []
+    for text in requirements:
+        operators = {each.operator for each in Requirement(text).specifier}
+        found += [
+            f"{text}: no {side} bound"
+            for side, wanted in (("lower", LOWER), ("upper", UPPER))
+            if not operators & wanted
+        ]
+    return found
+
+
+def loose_pins(lock: str) -> list[str]:
+    """Lines of a lock that are neither comments nor one exact release from any index."""
+    found = []
+    for number, line in enumerate(lock.splitlines(), start=1):
+        if not line or line.startswith("#"):
+            continue
+        if not re.fullmatch(r"[\w.-]+==[\w.!+]+(?: ; [\w.!<>='\" ()]+)?", line):
+            found.append(f"{number}: {line}")
+    return found
+
+
+def unmet(requirements: Iterable[str], lock: str) -> list[str]:
+    """Requirements for which a lock has no release, or one out of their bounds."""
+    pinned = {
+        canonicalize_name(pin.name): next(iter(pin.specifier)).version
+        for line in lock.splitlines()
+        if line and not line.startswith("#")
+        for pin in [Requirement(line)]
+    }
+    found = []
+    for text in requirements:
+        wanted = Requirement(text)
+        version = pinned.get(canonicalize_name(wanted.name))
+        if version is None or version not in wanted.specifier:
+            found.append(f"{text}: locked {version}")
+    return found
+
+
+def machine_paths(text: str) -> list[str]:
+    """Lines that name a directory of the machine they were written on."""
+    return [
+        f"{number}: {line.strip()[:80]}"
+        for number, line in enumerate(text.splitlines(), start=1)
+        if MACHINE_PATH.search(line)
+    ]
+
+
+def _extent(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def _public(scope: ast.Module | ast.ClassDef) -> Iterator[Documented]:
+    for node in scope.body:
+        if not isinstance(node, Documented) or node.name.startswith("_"):
+            continue
+        if {_last_name(each) for each in node.decorator_list} & {"overload", "override", "setter"}:
+            continue
+        yield node
+        if isinstance(node, ast.ClassDef):
+            yield from _public(node)
+
+
+def _last_name(node: ast.expr) -> str:
+    match node:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+        case ast.Call(func=func):
+            return _last_name(func)
+        case _:
+            return ""
+
+
+def _names(node: ast.expr) -> set[str]:
+    """The last names of an expression or of each member of a tuple."""
+    members = node.elts if isinstance(node, ast.Tuple) else [node]
+    return {_last_name(member) for member in members}
+
+
+def _imports(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of everything a module imports, at any depth of nesting."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def _imports_of(text: str, packages: set[str]) -> list[str]:
+    return [
+        f"{line}: imports {name}"
+        for line, name in _imports(ast.parse(text))
+        if name.partition(".")[0] in packages
+    ]
+
+
+def _uses(text: str, names: frozenset[str], dotted: set[str]) -> list[str]:
+    """Uses of last names or of whole dotted names, and imports that would hide them.
+
+    Only attributes and imported names count: a local variable named `environ` reads nothing.
+    """
+    module = ast.parse(text)
+    found = [
+        f"{line}: imports {name}"
+        for line, name in _imports(module)
+        if name.rpartition(".")[2] in names or name in dotted
+    ]
+    found += [
+        f"{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(module)
+        if isinstance(node, ast.Attribute) and (node.attr in names or ast.unparse(node) in dotted)
+    ]
+    return found

@@ -1,0 +1,200 @@
+"""The benchmarks can be believed: generators see wrong answers, children give right ones."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks import load, measure
+from benchmarks.compiled import compile_c, compiler
+
+HERE = Path(__file__).resolve().parents[2] / "benchmarks"
+LANGUAGES = ["python", *(["c"] if compiler() else [])]
+ROUNDS = 5
+"""How often a test has each answer of the table given."""
+
+
+def _message(call_id: object, text: str, **more: object) -> bytes:
+    result = {"content": [{"type": "text", "text": text}], **more}
+    return json.dumps({"jsonrpc": "2.0", "id": call_id, "result": result}).encode()
+
+
+def _http(body: bytes, status: str = "200 OK", kind: str = "application/json") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def _chunked(body: bytes, kind: str = "application/json") -> bytes:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    pieces = [body[:7], body[7:]]
+    return head.encode() + b"".join(b"%x\r\n%b\r\n" % (len(p), p) for p in [*pieces, b""])
+
+
+def _stream(*messages: bytes) -> bytes:
+    events = b"".join(b"event: message\r\ndata: %b\r\n\r\n" % message for message in messages)
+    return _chunked(b": hello\r\n\r\n" + events, "text/event-stream")
+
+
+PROGRESS = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"id":1}}'
+ERROR = b'{"jsonrpc":"2.0","id":%d,"error":{"code":-32603,"message":"no"}}'
+
+# What the responder makes of a call (id, text), and what the generator must make of that. An empty
+# answer closes the connection.
+ANSWERS: list[tuple[str, Callable[[int, str], bytes]]] = [
+    ("right", lambda i, t: _http(_message(i, t))),
+    ("right", lambda i, t: _http(_message(i, t), kind="application/json; charset=utf-8")),
+    ("right", lambda i, t: _chunked(_message(i, t))),
+    ("right", lambda i, t: _stream(PROGRESS, _message(i, t))),
+    ("right", lambda i, t: _http(b'{"x":{"id":1},"a":"\\"id\\\\",' + _message(i, t)[1:])),
+    ("status", lambda i, t: _http(_message(i, t), status="500 Oh")),
+    ("status", lambda i, t: _http(b"", status="202 Accepted")),
+    ("shape", lambda i, t: _http(ERROR % i)),
+    ("shape", lambda i, t: _http(_message(i, t, isError=True))),
+    ("shape", lambda i, t: _http(_message(i, t)[:-1])),
+    ("shape", lambda i, t: _http(_message(i, t) * 2)),
+    ("shape", lambda i, t: _stream(PROGRESS)),
+    ("shape", lambda i, t: _stream(_message(i, t), _message(i, t))),
+    ("id", lambda i, t: _http(_message(i + 1, t))),
+    ("id", lambda i, t: _http(_message(str(i), t))),
+    ("id", lambda i, t: _stream(_message(i - 1, t))),
+    ("text", lambda i, t: _http(_message(i, t[:-1]))),
+    ("text", lambda i, t: _http(_message(i, "1" + t[1:-1] + "y"))),
+    ("text", lambda i, t: _chunked(_message(i, t + "x"))),
+    ("lost", lambda i, t: b""),
+    ("lost", lambda i, t: _http(_message(i, t)) * 2),
+    ("lost", lambda i, t: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n"),
+]
+
+
+class _Responder(socketserver.StreamRequestHandler):
+    """Answers each call from the table, by the call's id."""
+
+    def handle(self) -> None:
+        while self.rfile.readline():
+            size = 0
+            while (line := self.rfile.readline().strip()) != b"":
+                name, _, value = line.partition(b":")
+                size = int(value) if name.lower() == b"content-length" else size
+            request = json.loads(self.rfile.read(size))
+            call_id, text = request["id"], request["params"]["arguments"]["text"]
+            answer = ANSWERS[call_id % len(ANSWERS)][1](call_id, text)
+            if not answer:
+                return
+            self.wfile.write(answer)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    block_on_close = False
+
+
+@pytest.fixture
+def responder() -> Iterator[tuple[str, int]]:
+    with _Server(("127.0.0.1", 0), _Responder) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield "127.0.0.1", int(server.server_address[1])
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_generator_counts_every_kind_of_wrong_answer(
+    language: str, folder: Path, responder: tuple[str, int]
+) -> None:
+    """Each answer is counted under what it is, none as right that is not, whatever its framing."""
+    calls = ROUNDS * len(ANSWERS)
+    work = load.Load(*responder, "/mcp", 3, payload_bytes=40, seconds=30, max_calls=calls)
+    program = compile_c("load", folder) if language == "c" else None
+    with load.warm_generator(work, program) as measured:
+        tally = asdict(measured())
+    expected = dict.fromkeys(("right", "status", "shape", "id", "text", "lost"), 0)
+    for reason, _ in ANSWERS:
+        expected[reason] += ROUNDS
+    assert {reason: tally[reason] for reason in expected} == expected
+    assert tally["calls"] == calls
+    assert tally["reopened"] == expected["lost"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_generator_gives_up_on_silence(language: str, folder: Path) -> None:
+    """An answer that never comes is lost after the patience, and the load ends."""
+    program = compile_c("load", folder) if language == "c" else None
+    silent = socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+    with silent:  # listens, and so takes connections, but nobody serves them
+        port = int(silent.server_address[1])
+        work = load.Load("127.0.0.1", port, "/", 2, 10, seconds=30, patience_s=0.05)
+        with load.warm_generator(work, program) as measured:
+            tally = measured()
+    assert (tally.calls, tally.right, tally.lost) == (2, 0, 2)
+
+
+def test_generator_says_that_nobody_listens() -> None:
+    """A target that is not there is an error, not a tally of nothing."""
+    with socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler) as closed:
+        port = int(closed.server_address[1])
+    work = load.Load("127.0.0.1", port, "/", 1, 10, seconds=1)
+    with pytest.raises(load.GeneratorFailed, match="refused"), load.warm_generator(work, None):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_echo_child_is_a_correct_server(language: str, folder: Path) -> None:
+    """It negotiates, lists, echoes exactly, refuses by the book, and is quiet when it must."""
+    python = [sys.executable, str(HERE / "echo_child.py")]
+    argv = python if language == "python" else [str(compile_c("echo_child", folder))]
+    long_text = "x" * 600_000 + '\\ "\n\u2028\U0001f600'
+    asked = [
+        b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}',
+        b'{"jsonrpc":"2.0","method":"notifications/initialized"}',
+        b'{"jsonrpc":"2.0","id":"1","method":"ping"}\r',
+        b'{"params":{},"method":"tools/list","id":2}',
+        load.call(load.FIRST_ID, 30),
+        json.dumps({**json.loads(load.call(4, 1)), "params": _echo(long_text)}).encode(),
+        b'{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"other"}}',
+        b'{"jsonrpc":"2.0","id":6,"method":"no/such"}',
+        b"",
+        b"not JSON",
+    ]
+    done = subprocess.run(argv, input=b"\n".join([*asked, b""]), capture_output=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, b"")
+    replies = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [reply["id"] for reply in replies] == [0, "1", 2, load.FIRST_ID, 4, 5, 6, None]
+    assert replies[0]["result"]["protocolVersion"] == "2025-06-18"
+    assert [tool["name"] for tool in replies[2]["result"]["tools"]] == ["echo"]
+    assert done.stdout.splitlines()[3] == load.answer_to_first(30)
+    assert replies[4]["result"]["content"][0]["text"] == long_text
+    assert [reply["error"]["code"] for reply in replies[5:]] == [-32602, -32601, -32700]
+
+
+def _echo(text: str) -> dict[str, object]:
+    return {"name": "echo", "arguments": {"text": text}}
+
+
+def test_processor_time_of_a_lost_thread_is_counted_in_ticks() -> None:
+    """Fine figures are used while they can be true; a thread that ended takes its own with it."""
+    before = measure.CpuReading({1: 10_000, 2: 5_000}, ticks=7)
+    grown = measure.CpuReading({1: 12_000, 2: 5_000, 3: 1_000}, ticks=7)
+    after_loss = measure.CpuReading({1: 12_000}, ticks=107)
+    without = measure.CpuReading({}, ticks=107)
+    assert measure.cpu_ns_between(before, grown) == 3_000
+    assert measure.cpu_ns_between(before, after_loss) == measure.NS_PER_S
+    assert measure.cpu_ns_between(before, without) == measure.NS_PER_S

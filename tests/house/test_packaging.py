@@ -1,0 +1,91 @@
+"""What is installed, and what the repository holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import mcpbridge
+from tests.house import checks
+
+ROOT = Path(__file__).parents[2]
+LOCK = (ROOT / "constraints.txt").read_text("utf-8")
+NOT_OURS = {"node_modules", "build", "dist", "__pycache__"}
+"""Folders, besides hidden ones, that no commit holds."""
+
+
+def _pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def _requirements() -> list[str]:
+    project = _pyproject()["project"]
+    extras = project["optional-dependencies"].values()
+    return [*project["dependencies"], *(each for extra in extras for each in extra)]
+
+
+def _repository_files() -> list[Path]:
+    """Files of the repository, new ones too; all but what tools made where there is no git."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        listing = subprocess.run(
+            # A clone that belongs to somebody else is read all the same.
+            ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            timeout=30,
+        )
+        listed = [ROOT / os.fsdecode(name) for name in listing.stdout.split(b"\0") if name]
+        return [path for path in listed if path.is_file()]
+    found = []
+    for folder, folders, names in os.walk(ROOT):
+        folders[:] = [name for name in folders if name not in NOT_OURS and name[0] != "."]
+        found += [Path(folder, name) for name in names]
+    return found
+
+
+def test_every_dependency_has_two_bounds() -> None:
+    """A release that does not exist yet is never installed unseen; nor one that is too old."""
+    asked = _requirements() + _pyproject()["build-system"]["requires"]
+
+    assert len(asked) > 10
+    assert checks.unbounded(asked) == []
+
+
+def test_the_lock_holds_exact_releases_and_nothing_else() -> None:
+    """It names no index and no file, so that it serves wherever releases come from."""
+    assert LOCK.count("==") > 20
+    assert checks.loose_pins(LOCK) == []
+
+
+def test_the_lock_was_made_after_the_bounds() -> None:
+    """Every direct dependency is locked within its bounds; `make lock` mends it."""
+    asked = _requirements() + _pyproject()["build-system"]["requires"]
+
+    assert checks.unmet(asked, LOCK) == []
+
+
+def test_no_file_names_the_machine_it_was_written_on() -> None:
+    """A path that exists on one machine only has no place in the repository."""
+    files = _repository_files()
+    findings = [
+        f"{path.relative_to(ROOT)}:{finding}"
+        for path in files
+        for finding in checks.machine_paths(path.read_text("utf-8", errors="replace"))
+    ]
+
+    assert Path(__file__) in files
+    assert findings == []
+
+
+def test_the_changelog_has_a_place_for_what_comes() -> None:
+    """Unreleased stands first, and a version is a number of three parts."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+
+    assert headings[0] == "[Unreleased]"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", mcpbridge.__version__)

@@ -1,0 +1,85 @@
+"""The package keeps the house rules that no off-the-shelf tool checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.house import checks
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+    for path in sorted((ROOT / "mcpbridge").rglob("*.py"))
+}
+
+BROAD_EXCEPTS = {
+    "mcpbridge/http/endpoint.py": "a bug in one request is that request's 500",
+    "mcpbridge/http/responses.py": "a bug in one request is that request's 500",
+    "mcpbridge/process/pumps.py": "a child's pump reports the child's end whatever ended it",
+    "mcpbridge/process/supervisor.py": "a child that cannot be had must not end the others",
+    "mcpbridge/app/main.py": "the last place that can log, and the exit code",
+}
+"""Where everything may be caught, each with its reason."""
+
+PROCESS_STARTS = ("mcpbridge/process/",)
+# The demo is a program of its own, which only happens to be installed with the bridge.
+SIGNAL_HANDLING = ("mcpbridge/app/serve.py", "mcpbridge/demo.py")
+ENVIRONMENT_READS = ("mcpbridge/config/",)
+
+
+def _findings(check: Callable[[str], list[str]], allowed: tuple[str, ...] = ()) -> list[str]:
+    """Findings in all of the package but the paths that begin with one of `allowed`."""
+    return [
+        f"{path}:{finding}"
+        for path, text in SOURCES.items()
+        if not path.startswith(allowed)
+        for finding in check(text)
+    ]
+
+
+def test_the_package_is_looked_at() -> None:
+    """None of the tests below passes because nothing was read."""
+    assert {"mcpbridge/__init__.py", "mcpbridge/demo.py"} <= set(SOURCES)
+    assert all(SOURCES.values())
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        checks.overlong_module,
+        checks.overlong_functions,
+        checks.undocumented,
+        checks.machine_paths,
+    ],
+)
+def test_every_module_keeps_the_rule(check: Callable[[str], list[str]]) -> None:
+    """Sizes, docstrings and paths know no exceptions."""
+    assert _findings(check) == []
+
+
+def test_everything_is_caught_in_few_places() -> None:
+    """`except Exception` stands where one failure must not become everybody's."""
+    assert _findings(checks.broad_excepts, tuple(BROAD_EXCEPTS)) == []
+
+
+def test_only_process_starts_processes() -> None:
+    """Whoever looks for how a child is started has one folder to read."""
+    assert _findings(checks.process_starts, PROCESS_STARTS) == []
+
+
+def test_only_serve_takes_signals() -> None:
+    """Two owners of SIGTERM would mean two orders of ending."""
+    assert _findings(checks.signal_handling, SIGNAL_HANDLING) == []
+
+
+def test_only_config_reads_the_environment() -> None:
+    """All the others are given what they need, so that a test can give it too."""
+    assert _findings(checks.environment_reads, ENVIRONMENT_READS) == []
+
+
+def test_the_demo_needs_only_an_interpreter() -> None:
+    """It runs as a child under whatever Python the reader of the README has."""
+    assert checks.imports_beyond_the_standard_library(SOURCES["mcpbridge/demo.py"]) == []

@@ -1,0 +1,138 @@
+// A stdio server made with the TypeScript SDK: the tools, resources and prompt of the Python
+// servers in tests/e2e/peers, under the same names.
+
+import { completable } from '@modelcontextprotocol/sdk/server/completable.js';
+import { McpServer, ResourceTemplate } from '@modelcontextprotocol/sdk/server/mcp.js';
+import { StdioServerTransport } from '@modelcontextprotocol/sdk/server/stdio.js';
+import {
+  CreateMessageResultSchema,
+  ElicitResultSchema,
+  ListRootsResultSchema,
+} from '@modelcontextprotocol/sdk/types.js';
+import { setTimeout as pause } from 'node:timers/promises';
+import { z } from 'zod';
+
+const server = new McpServer(
+  { name: 'peer-typescript', version: '1.0' },
+  { capabilities: { logging: {} }, instructions: 'server of the TypeScript SDK' },
+);
+
+const text = (words) => ({ content: [{ type: 'text', text: words }] });
+
+server.registerTool('echo', { inputSchema: { text: z.string() } }, ({ text: said }) => text(said));
+
+server.registerTool(
+  'add',
+  { inputSchema: { a: z.number(), b: z.number() }, outputSchema: { sum: z.number() } },
+  ({ a, b }) => ({ ...text(String(a + b)), structuredContent: { sum: a + b } }),
+);
+
+server.registerTool(
+  'countdown',
+  { inputSchema: { seconds: z.number(), steps: z.number() } },
+  async ({ seconds, steps }, extra) => {
+    const progressToken = extra._meta?.progressToken;
+    for (let step = 0; step < steps; step += 1) {
+      if (progressToken !== undefined) {
+        await extra.sendNotification({
+          method: 'notifications/progress',
+          params: { progressToken, progress: step, total: steps, message: `${steps - step} to go` },
+        });
+      }
+      await pause((seconds * 1000) / steps);
+    }
+    return text('liftoff');
+  },
+);
+
+server.registerTool('slow', { inputSchema: { seconds: z.number() } }, async ({ seconds }) => {
+  await pause(seconds * 1000);
+  return text('rested');
+});
+
+server.registerTool('fail', { inputSchema: { message: z.string() } }, ({ message }) => {
+  throw new Error(message);
+});
+
+server.registerTool('log', { inputSchema: { message: z.string() } }, async ({ message }) => {
+  await server.server.sendLoggingMessage({ level: 'warning', logger: 'peer', data: message });
+  return text('logged');
+});
+
+server.registerTool('pid', {}, () => text(String(process.pid)));
+
+server.registerTool('ask', { inputSchema: { question: z.string() } }, async ({ question }, extra) => {
+  const answer = await extra.sendRequest(
+    {
+      method: 'elicitation/create',
+      params: {
+        message: question,
+        requestedSchema: {
+          type: 'object',
+          properties: { answer: { type: 'string' } },
+          required: ['answer'],
+        },
+      },
+    },
+    ElicitResultSchema,
+  );
+  return text(`${answer.action}: ${answer.content?.answer}`);
+});
+
+server.registerTool('sample', { inputSchema: { prompt: z.string() } }, async ({ prompt }, extra) => {
+  const said = await extra.sendRequest(
+    {
+      method: 'sampling/createMessage',
+      params: {
+        messages: [{ role: 'user', content: { type: 'text', text: prompt } }],
+        maxTokens: 10,
+      },
+    },
+    CreateMessageResultSchema,
+  );
+  return text(said.content.text);
+});
+
+server.registerTool('roots', {}, async (extra) => {
+  const listed = await extra.sendRequest({ method: 'roots/list' }, ListRootsResultSchema);
+  return text(listed.roots.map((root) => root.uri).join(' '));
+});
+
+server.registerResource('greeting', 'peer://greeting', { mimeType: 'text/plain' }, (uri) => ({
+  contents: [{ uri: uri.href, mimeType: 'text/plain', text: 'good day' }],
+}));
+
+server.registerResource('bytes', 'peer://bytes', { mimeType: 'image/png' }, (uri) => ({
+  contents: [
+    {
+      uri: uri.href,
+      mimeType: 'image/png',
+      blob: Buffer.from(Array.from({ length: 256 }, (_, byte) => byte)).toString('base64'),
+    },
+  ],
+}));
+
+server.registerResource(
+  'item',
+  new ResourceTemplate('peer://item/{name}', { list: undefined }),
+  { mimeType: 'text/plain' },
+  (uri, { name }) => ({
+    contents: [{ uri: uri.href, mimeType: 'text/plain', text: `item ${name}` }],
+  }),
+);
+
+server.registerPrompt(
+  'summarize',
+  {
+    argsSchema: {
+      topic: completable(z.string(), (begun) =>
+        ['bees', 'beans', 'tea'].filter((topic) => topic.startsWith(begun)),
+      ),
+    },
+  },
+  ({ topic }) => ({
+    messages: [{ role: 'user', content: { type: 'text', text: `Summarize ${topic}.` } }],
+  }),
+);
+
+await server.connect(new StdioServerTransport());

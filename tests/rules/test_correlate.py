@@ -1,0 +1,452 @@
+"""Ids and tokens on one pipe: whatever the interleaving, a reply reaches its own asker."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from typing import NamedTuple
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, WireError
+from mcpbridge.rules.correlate import (
+    Answered,
+    Asked,
+    Correlator,
+    Dropped,
+    Progressed,
+    Questions,
+    Told,
+    Withdrawn,
+    cancel_for,
+    cancelled_id,
+    renamed_cancel,
+)
+from mcpbridge.wire.members import member
+from mcpbridge.wire.messages import (
+    Failure,
+    Notification,
+    Reply,
+    Request,
+    Result,
+    decode,
+    encode,
+)
+
+PROGRESS = "notifications/progress"
+CANCELLED = "notifications/cancelled"
+
+CLIENT_IDS = (
+    b"0",
+    b"-0",
+    b"1",
+    b'"1"',
+    b'""',
+    b"2",
+    b"9007199254740992",
+    b"12345678901234567890",
+    b'"\\u0061"',
+)
+TOKENS = (None, b"0", b"1", b'"1"', b'""', b"1.0", b"2", b'"\\u0061"', b"null", b'{"a":1}')
+
+
+class Asking(NamedTuple):
+    """What a client wrote, to be held against what it gets."""
+
+    owner: str
+    client_id: bytes
+    token: bytes | None
+    nonce: int
+
+
+class PipeMachine(RuleBasedStateMachine):
+    """Clients with colliding ids before a child that answers late, twice, as strings, or lies.
+
+    The child echoes the nonce of the request it answers, so that each delivery shows whose it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.correlator: Correlator[str] = Correlator()
+        self.askings: list[Asking] = []
+        self.pipe: list[Request] = []
+        self.waiting: set[int] = set()
+        self.delivered: Counter[int] = Counter()
+
+    @rule(
+        owner=st.sampled_from("ABCD"),
+        client_id=st.sampled_from(CLIENT_IDS),
+        token=st.sampled_from(TOKENS),
+        key=st.sampled_from((b'"progressToken"', b'"progress\\u0054oken"')),
+        meta=st.sampled_from((b'"_meta"', b'"_m\\u0065ta"')),
+    )
+    def ask(
+        self, owner: str, client_id: bytes, token: bytes | None, key: bytes, meta: bytes
+    ) -> None:
+        """A client asks; the child sees a new number in the role of id and of token."""
+        nonce = len(self.askings)
+        params = b'{"nonce":%d}' % nonce
+        if token is not None:
+            params = b'{"nonce":%d,%b:{"x":1.0,%b: %b },"y":[ ]}' % (nonce, meta, key, token)
+        number, sent = self.correlator.outbound(Request(client_id, "m", params), owner)
+        assert sent.id == b"%d" % number
+        assert sent.id not in {earlier.id for earlier in self.pipe}
+        assert sent.params is not None
+        expected = sent.id if token is not None else None
+        assert member(sent.params, "_meta", "progressToken") == expected
+        assert decode(encode(sent)) == sent
+        self.askings.append(Asking(owner, client_id, token, nonce))
+        self.pipe.append(sent)
+        self.waiting.add(nonce)
+
+    @rule(data=st.data(), as_text=st.booleans(), good=st.booleans())
+    def answer(self, data: st.DataObject, as_text: bool, good: bool) -> None:
+        """The child answers something it was asked, perhaps again, perhaps too late."""
+        if not self.pipe:
+            return
+        nonce = data.draw(st.integers(0, len(self.pipe) - 1))
+        raw = b'"%b"' % self.pipe[nonce].id if as_text else self.pipe[nonce].id
+        body = b'{"nonce":%d}' % nonce
+        reply: Reply = Result(raw, body, b',"x":1') if good else Failure(raw, body, b',"x":1')
+        heard = self.correlator.inbound(reply)
+        if nonce not in self.waiting:
+            assert heard is Dropped.UNKNOWN_ANSWER
+            return
+        asking = self.askings[nonce]
+        kind = Result if good else Failure
+        assert heard == Answered(asking.owner, kind(asking.client_id, body, b',"x":1'))
+        self.waiting.discard(nonce)
+        self.delivered[nonce] += 1
+
+    @rule(data=st.data(), as_text=st.booleans())
+    def progress(self, data: st.DataObject, as_text: bool) -> None:
+        """The child tells of progress under a number it was given, as a token or only as an id."""
+        if not self.pipe:
+            return
+        nonce = data.draw(st.integers(0, len(self.pipe) - 1))
+        raw = b'"%b"' % self.pipe[nonce].id if as_text else self.pipe[nonce].id
+        params = b'{"progress":0.50,"progressToken" : %b}'
+        heard = self.correlator.inbound(Notification(PROGRESS, params % raw, b',"x":1'))
+        asking = self.askings[nonce]
+        if nonce not in self.waiting or asking.token is None:
+            assert heard is Dropped.UNKNOWN_PROGRESS
+        else:
+            own = Notification(PROGRESS, params % asking.token, b',"x":1')
+            assert heard == Progressed(asking.owner, own)
+
+    @rule(
+        raw=st.one_of(
+            st.none(),
+            st.sampled_from(CLIENT_IDS),
+            st.integers(-5, 10**18).map(lambda n: b"%d" % n),
+            st.sampled_from((b'"x"', b'"-1"', b'"\\ud800"', b'" 1"', b'"+1"', '"١"'.encode())),
+        )
+    )
+    def invent(self, raw: bytes | None) -> None:
+        """The child answers and reports under ids that it was never given."""
+        if raw is not None and raw.strip(b'"') in {sent.id for sent in self.pipe}:
+            return
+        assert self.correlator.inbound(Failure(raw, b"{}")) is Dropped.UNKNOWN_ANSWER
+        if raw is not None:
+            assert self.correlator.inbound(Result(raw, b"{}")) is Dropped.UNKNOWN_ANSWER
+            told = Notification(PROGRESS, b'{"progressToken":%b}' % raw)
+            assert self.correlator.inbound(told) is Dropped.UNKNOWN_PROGRESS
+
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        """A call is given up; whatever comes for it is late from then on."""
+        if not self.pipe:
+            return
+        nonce = data.draw(st.integers(0, len(self.pipe) - 1))
+        self.correlator.forget(int(self.pipe[nonce].id))
+        self.waiting.discard(nonce)
+
+    @invariant()
+    def nobody_is_answered_twice_and_none_forgotten(self) -> None:
+        """Each call waits, was answered once, or was given up; the table holds the waiting ones."""
+        assert all(count == 1 for count in self.delivered.values())
+        assert len(self.correlator) == len(self.waiting)
+        expected = [self.askings[nonce].owner for nonce in sorted(self.waiting)]
+        assert self.correlator.owners() == expected
+        for nonce, sent in enumerate(self.pipe):
+            owner = self.askings[nonce].owner if nonce in self.waiting else None
+            assert self.correlator.owner(int(sent.id)) == owner
+
+
+TestPipe = PipeMachine.TestCase
+TestPipe.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+TestPipe.pytestmark = [pytest.mark.slow]  # type: ignore[attr-defined]  # read by pytest
+
+
+def sent_params(params: bytes | None) -> bytes | None:
+    """What becomes of a request's params on the pipe, under number 1."""
+    number, sent = Correlator[str]().outbound(Request(b"7", "m", params, b',"x":1'), "A")
+    assert (number, sent.id, sent.method, sent.extra) == (1, b"1", "m", b',"x":1')
+    return sent.params
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (None, None),
+        (b"{}", b"{}"),
+        (b'{"_meta":{}}', b'{"_meta":{}}'),
+        (b'{"_meta":{"progressToken":"t"}}', b'{"_meta":{"progressToken":1}}'),
+        (
+            b'{ "a" : 1.0, "_meta" : { "x":[ ], "progressToken" : "t" } , "b":2}',
+            b'{ "a" : 1.0, "_meta" : { "x":[ ], "progressToken" : 1 } , "b":2}',
+        ),
+        (b'{"_meta":{"progress\\u0054oken":5}}', b'{"_meta":{"progress\\u0054oken":1}}'),
+        (b'{"\\u005fmeta":{"progressToken":5}}', b'{"\\u005fmeta":{"progressToken":1}}'),
+        (b'{"_meta":{"progressToken":null}}', b'{"_meta":{"progressToken":1}}'),
+        (b'{"_meta":{"progressToken":{"a":[5]}}}', b'{"_meta":{"progressToken":1}}'),
+        # Not in the role of a token: these travel as they came.
+        (b'{"progressToken":5}', b'{"progressToken":5}'),
+        (b'{"x":{"_meta":{"progressToken":5}}}', b'{"x":{"_meta":{"progressToken":5}}}'),
+        (b'{"_meta":{"x":{"progressToken":5}}}', b'{"_meta":{"x":{"progressToken":5}}}'),
+        (b'{"_meta":[{"progressToken":5}]}', b'{"_meta":[{"progressToken":5}]}'),
+        (b'{"_meta":null}', b'{"_meta":null}'),
+        (b'[{"_meta":{"progressToken":5}}]', b'[{"_meta":{"progressToken":5}}]'),
+        (b'{"x":"\\"_meta\\":{\\"progressToken\\":5}"}', None),
+        (b'{"x":"\\ud800","_meta":{"progressToken":"\\udfff"}}', None),
+        (b'{"x":1,"x":2}', b'{"x":1,"x":2}'),
+    ],
+)
+def test_a_token_is_replaced_where_it_stands(params: bytes | None, expected: bytes | None) -> None:
+    """The token in `_meta`, however its name is spelled, becomes the number; nothing else does."""
+    sent = sent_params(params)
+    if params is not None and expected is None:
+        expected = params.replace(b'"progressToken":"\\udfff"', b'"progressToken":1')
+    assert sent == expected
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        b'{"_meta":{"progressToken":1,"progressToken":5}}',
+        b'{"_meta":{"progressToken":5,"progress\\u0054oken":5}}',
+        b'{"_meta":{"progress\\u0054oken":5,"progress\\u0054oken":1}}',
+        b'{"_meta":{},"_meta":{"progressToken":5}}',
+        b'{"_meta":{"progressToken":5},"_meta":{}}',
+        b'{"_meta":{},"_m\\u0065ta":{"progressToken":5}}',
+        b'{"_m\\u0065ta":{},"_m\\u0065ta":{"progressToken":5}}',
+        b'{"_meta":{"x":1,"x":2}}',
+        b'{"_META":{"progressToken":5}}',
+        b'{"_Meta":{"progressToken":5}}',
+        b'{"_meta":{},"_Meta":{"progressToken":5}}',
+        b'{"_\\u004deta":{"progressToken":5}}',
+        b'{"_meta":{"ProgressToken":5}}',
+        b'{"_meta":{"progressToken":5,"progresstoken":5}}',
+        b'{"_meta":{"progre\\u017f\\u017fToken":5}}',
+        '{"_meta":{"progressTo\u212aen":5}}'.encode(),
+    ],
+)
+def test_no_client_puts_a_token_of_its_choice_on_the_pipe(params: bytes) -> None:
+    """Names that stand twice, or that a reader without regard to case confuses, are refused."""
+    correlator: Correlator[str] = Correlator()
+    with pytest.raises(DuplicateMember):
+        correlator.outbound(Request(b"7", "m", params), "A")
+    assert len(correlator) == 0
+    number, sent = correlator.outbound(Request(b"7", "m"), "A")
+    assert sent.id == b"%d" % number
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_no_parser_finds_a_foreign_token(lenient: bool) -> None:
+    """Whichever of several members a parser of the child prefers, it finds the number or none."""
+    names = (b'"_meta"', b'"_META"', b'"_m\\u0065ta"', b'"other"')
+    tokens = (b'"progressToken"', b'"PROGRESSTOKEN"', b'"progress\\u0054oken"', b'"x"')
+    for meta, other, token, twin in itertools.product(names, names, tokens, tokens):
+        params = b"{%b:{%b:5,%b:6},%b:{%b:7}}" % (meta, token, twin, other, token)
+        try:
+            sent = sent_params(params)
+        except DuplicateMember:
+            continue
+        assert sent is not None
+        for pick in (0, -1):
+            assert seen_token(sent, pick, lenient) in (None, 1)
+
+
+def seen_token(params: bytes, pick: int, lenient: bool) -> object:
+    """The token as a parser finds it that takes the first or the last of several members."""
+
+    def get(pairs: object, name: str) -> object:
+        if not isinstance(pairs, tuple):
+            return None
+        fold = str.casefold if lenient else str
+        found = [value for key, value in pairs if fold(key) == fold(name)]
+        return found[pick] if found else None
+
+    return get(get(json.loads(params, object_pairs_hook=tuple), "_meta"), "progressToken")
+
+
+def test_other_messages_of_the_child_are_told_by_their_kind() -> None:
+    """Questions, withdrawals and notifications come out as what they are, unchanged."""
+    correlator: Correlator[str] = Correlator()
+    correlator.outbound(Request(b"7", "m"), "A")
+    request = Request(b"1", "roots/list", b"{}")
+    assert correlator.inbound(request) == Asked(request)
+    told = Notification("notifications/message", b'{"progressToken":1,"requestId":1}')
+    assert correlator.inbound(told) == Told(told)
+    cancel = Notification(CANCELLED, b'{"requestId": "q" }')
+    assert correlator.inbound(cancel) == Withdrawn(b'"q"', cancel)
+    for params in (None, b"{}", b"[]", b'{"reason":"x"}'):
+        heard = correlator.inbound(Notification(CANCELLED, params))
+        assert heard is Dropped.UNKNOWN_CANCEL
+    assert len(correlator) == 1
+    assert correlator.owner(None) is None
+
+
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        (None, NotJson),
+        (b"[]", NotMessage),
+        (b'{"progressToken":1,"progressToken":1}', DuplicateMember),
+        (b'{"progressToken":1,"progress\\u0054oken":2}', DuplicateMember),
+    ],
+)
+def test_progress_that_is_none_concerns_nobody(
+    params: bytes | None, error: type[WireError]
+) -> None:
+    """Progress without params that can be read raises instead of being guessed at."""
+    correlator: Correlator[str] = Correlator()
+    correlator.outbound(Request(b"7", "m", b'{"_meta":{"progressToken":"t"}}'), "A")
+    with pytest.raises(error):
+        correlator.inbound(Notification(PROGRESS, params))
+
+
+def test_progress_without_a_token_is_dropped() -> None:
+    """Progress that names no token reaches nobody, though a call waits."""
+    correlator: Correlator[str] = Correlator()
+    correlator.outbound(Request(b"7", "m", b'{"_meta":{"progressToken":"t"}}'), "A")
+    assert correlator.inbound(Notification(PROGRESS, b"{}")) is Dropped.UNKNOWN_PROGRESS
+
+
+def test_forgetting_twice_is_as_forgetting_once() -> None:
+    """A call that is over already, or never was, may be forgotten."""
+    correlator: Correlator[str] = Correlator()
+    number, _ = correlator.outbound(Request(b"7", "m"), "A")
+    correlator.forget(number)
+    correlator.forget(number)
+    correlator.forget(99)
+    assert correlator.owners() == []
+
+
+@pytest.mark.parametrize("first", [0, 1, 1000])
+def test_a_question_is_answered_once_under_the_childs_id(first: int) -> None:
+    """An answer goes back under the id as the child spelled it, and only the first one does."""
+    questions = Questions(itertools.count(first))
+    number, asked = questions.ask(Request(b'"\\u0071"', "roots/list", b"{ }", b',"x":1'))
+    assert (number, asked) == (first, Request(b"%d" % first, "roots/list", b"{ }", b',"x":1'))
+    other, _ = questions.ask(Request(b"0", "roots/list"))
+    assert len(questions) == 2
+    as_text = Result(b'"%d"' % number, b"{ }", b',"y":1')
+    assert questions.answered(as_text) == Result(b'"\\u0071"', b"{ }", b',"y":1')
+    assert questions.answered(as_text) is None
+    failed = Failure(b"%d" % other, b"{}", b',"y":1')
+    assert questions.answered(failed) == Failure(b"0", b"{}", b',"y":1')
+    assert questions.answered(failed) is None
+    assert len(questions) == 0
+
+
+@pytest.mark.parametrize(
+    "raw", [None, b"2", b'"q"', b"-1", b'"x"', b"1.0", b'"\\ud800"', b"9" * 30]
+)
+def test_an_answer_to_no_question_goes_nowhere(raw: bytes | None) -> None:
+    """An answer under an id that nobody was asked under, the child's own included, is none."""
+    questions = Questions(itertools.count(1))
+    questions.ask(Request(b'"q"', "roots/list"))
+    assert questions.answered(Failure(raw, b"{}")) is None
+    assert len(questions) == 1
+
+
+def test_sessions_number_their_questions_apart() -> None:
+    """With numbers drawn from one source, no session can answer what another was asked."""
+    numbers = itertools.count(1)
+    one, other = Questions(numbers), Questions(numbers)
+    first, _ = one.ask(Request(b"0", "roots/list"))
+    second, _ = other.ask(Request(b"0", "roots/list"))
+    assert other.answered(Result(b"%d" % first, b"{}")) is None
+    assert one.answered(Result(b"%d" % second, b"{}")) is None
+    assert one.answered(Result(b"%d" % first, b"{}")) == Result(b"0", b"{}")
+
+
+def test_a_withdrawn_question_is_named_as_the_client_knows_it() -> None:
+    """A withdrawal reaches the client under its number, once, and unknown ones nowhere."""
+    questions = Questions(itertools.count(5))
+    questions.ask(Request(b"0", "roots/list"))
+    questions.ask(Request(b"1", "roots/list"))
+    cancel = Notification(CANCELLED, b'{"requestId": 1 ,"reason":"late"}', b',"x":1')
+    expected = Notification(CANCELLED, b'{"requestId": 6 ,"reason":"late"}', b',"x":1')
+    assert questions.withdrawn(Withdrawn(b"1", cancel)) == expected
+    assert questions.withdrawn(Withdrawn(b"1", cancel)) is None
+    assert questions.withdrawn(Withdrawn(b'"0"', cancel)) is None
+    assert questions.answered(Result(b"6", b"{}")) is None
+
+
+def test_questions_can_be_given_up_one_by_one_or_all() -> None:
+    """Giving up tells which of the child's ids still wait for an answer."""
+    questions = Questions(itertools.count(1))
+    for child_id in (b"0", b'"a"', b"2"):
+        questions.ask(Request(child_id, "roots/list"))
+    assert questions.give_up(2) == b'"a"'
+    assert questions.give_up(2) is None
+    assert questions.clear() == [b"0", b"2"]
+    assert questions.clear() == []
+    assert questions.answered(Result(b"1", b"{}")) is None
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (None, None),
+        (b"{}", None),
+        (b"[]", None),
+        (b'{"requestId":"7"}', b'"7"'),
+        (b'{ "reason":"x", "request\\u0049d" : 7 }', b"7"),
+    ],
+)
+def test_a_cancellation_names_a_request(params: bytes | None, expected: bytes | None) -> None:
+    """The id in a cancellation is read as it was spelled, or its absence told."""
+    assert cancelled_id(Notification(CANCELLED, params)) == expected
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        b'{"requestId":1,"requestId":2}',
+        b'{"requestId":1,"request\\u0049d":2}',
+        b'{"requestId":1,"requestID":2}',
+        b'{"REQUESTID":2}',
+    ],
+)
+def test_no_client_cancels_what_is_not_its_own(params: bytes) -> None:
+    """A cancellation that some reader takes for that of another request is refused."""
+    notification = Notification(CANCELLED, params)
+    with pytest.raises(DuplicateMember):
+        cancelled_id(notification)
+    with pytest.raises(DuplicateMember):
+        renamed_cancel(notification, b"9")
+
+
+def test_a_cancellation_is_renamed_in_place() -> None:
+    """Only the id changes in a cancellation that is passed on; one without an id is a bug."""
+    notification = Notification(CANCELLED, b'{ "reason":"x", "request\\u0049d" : 7 }', b',"x":1')
+    expected = Notification(CANCELLED, b'{ "reason":"x", "request\\u0049d" : 91 }', b',"x":1')
+    assert renamed_cancel(notification, b"91") == expected
+    for params in (None, b"{}", b"[]"):
+        with pytest.raises(KeyError):
+            renamed_cancel(Notification(CANCELLED, params), b"91")
+
+
+def test_the_bridge_cancels_in_its_own_name() -> None:
+    """A cancellation of the bridge's own is one that a child can read."""
+    notification = cancel_for(91, 'a "reason"')
+    assert decode(encode(notification)) == notification
+    assert notification.method == CANCELLED
+    assert json.loads(notification.params or b"") == {"requestId": 91, "reason": 'a "reason"'}

@@ -1,0 +1,196 @@
+"""One stream's record: each reader sees every entry once and in order, or is told it cannot."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from mcpbridge.errors import CursorLost
+from mcpbridge.rules.eventlog import START, Entry, EventLog, Window
+
+
+class Said(NamedTuple):
+    """What was appended."""
+
+    payload: bytes
+    sheddable: bool
+
+
+class LogMachine(RuleBasedStateMachine):
+    """Readers of any pace on a log with a small window, against a list that keeps everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.window = Window(entries=4, max_bytes=30)
+        self.log = EventLog(self.window)
+        self.said: list[Said] = []
+        self.cursors = [START, START, START]
+        self.trimmed = START
+
+    def expected(self, cursor: int) -> list[Entry]:
+        """All that was appended after a cursor."""
+        return [Entry(i + 1, *said) for i, said in enumerate(self.said) if i >= cursor]
+
+    @rule(size=st.integers(0, 40), sheddable=st.booleans())
+    def append(self, size: int, sheddable: bool) -> None:
+        """Something is said; the log's cursor moves by one and the newest entry is there."""
+        payload = b"%d" % len(self.said) + b"x" * size
+        before = self.log.last
+        self.log.append(payload, sheddable=sheddable)
+        self.said.append(Said(payload, sheddable))
+        assert self.log.last == before + 1
+        assert list(self.log.after(before)) == [Entry(before + 1, payload, sheddable)]
+
+    @rule(reader=st.integers(0, 2))
+    def read(self, reader: int) -> None:
+        """A reader gets exactly what it has not seen, or is told that it lost its place."""
+        cursor = self.cursors[reader]
+        expected = self.expected(cursor)
+        kept = list(self.log.after(cursor, strict=False))
+        if kept == expected:
+            assert list(self.log.after(cursor)) == expected
+        else:
+            with pytest.raises(CursorLost) as lost:
+                self.log.after(cursor)
+            assert lost.value.wanted == cursor + 1
+            assert lost.value.oldest == (kept[0].number if kept else self.log.last + 1)
+        self.cursors[reader] = self.log.last
+        assert not self.log.after(self.log.last)
+
+    @rule(reader=st.integers(0, 2))
+    def read_what_is_left(self, reader: int) -> None:
+        """A reader that does not mind gaps gets every answer, in order, and no entry twice."""
+        cursor = self.cursors[reader]
+        found = list(self.log.after(cursor, strict=False))
+        expected = self.expected(cursor)
+        assert [entry for entry in expected if entry in found] == found
+        for entry in expected:
+            assert entry.sheddable or entry.number <= self.trimmed or entry in found
+        self.cursors[reader] = self.log.last
+
+    @rule(data=st.data())
+    def trim(self, data: st.DataObject) -> None:
+        """What was read is forgotten up to a cursor, and what came after stays."""
+        cursor = data.draw(st.integers(START, self.log.last))
+        later = list(self.log.after(cursor, strict=False))
+        self.log.trim(cursor)
+        self.trimmed = max(self.trimmed, cursor)
+        assert list(self.log.after(START, strict=False)) == [
+            entry for entry in later if entry.number > self.trimmed
+        ]
+
+    @invariant()
+    def the_window_bounds_what_may_be_shed(self) -> None:
+        """Over its window a log holds answers and its newest entry only; all shed is counted."""
+        kept = self.log.after(START, strict=False)
+        size = sum(len(entry.payload) for entry in kept)
+        if len(kept) > self.window.entries or size > self.window.max_bytes:
+            assert not any(entry.sheddable for entry in kept[:-1])
+        untrimmed = len(self.said) - self.trimmed
+        assert self.log.shed >= untrimmed - len(kept)
+        assert self.log.shed <= sum(said.sheddable for said in self.said)
+
+
+TestLog = LogMachine.TestCase
+TestLog.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+TestLog.pytestmark = [pytest.mark.slow]  # type: ignore[attr-defined]  # read by pytest
+
+
+def numbers(log: EventLog, cursor: int = START) -> list[int]:
+    """The entries that are left after a cursor."""
+    return [entry.number for entry in log.after(cursor, strict=False)]
+
+
+def test_a_new_log_has_nothing_to_say() -> None:
+    """An empty log is up to date for every reader."""
+    log = EventLog(Window())
+    assert (log.last, log.shed, log.closed) == (START, 0, False)
+    assert not log.after(START)
+    assert not log.after(5)
+
+
+def test_the_oldest_chatter_goes_first_and_answers_stay() -> None:
+    """Over the number of entries the oldest that may go is shed, around those that may not."""
+    log = EventLog(Window(entries=3))
+    for sheddable in (False, True, True, True, True):
+        log.append(b"x", sheddable=sheddable)
+    assert numbers(log) == [1, 4, 5]
+    assert log.shed == 2
+    with pytest.raises(CursorLost) as caught:
+        log.after(1)
+    assert (caught.value.wanted, caught.value.oldest) == (2, 4)
+    assert [entry.number for entry in log.after(3)] == [4, 5]
+
+
+def test_answers_are_kept_beyond_the_window() -> None:
+    """Entries that somebody waits for are never shed, however many and large they are."""
+    log = EventLog(Window(entries=2, max_bytes=10))
+    for _ in range(50):
+        log.append(b"x" * 20, sheddable=False)
+    assert numbers(log) == list(range(1, 51))
+    assert log.shed == 0
+
+
+def test_the_window_counts_bytes_too() -> None:
+    """Over the bytes as many old entries go as are needed, the newest never."""
+    log = EventLog(Window(max_bytes=10))
+    for size in (4, 4, 2):
+        log.append(b"x" * size, sheddable=True)
+    assert numbers(log) == [1, 2, 3]
+    log.append(b"x" * 5, sheddable=True)
+    assert numbers(log) == [3, 4]
+    log.append(b"x" * 1000, sheddable=True)
+    assert numbers(log) == [5]
+    assert log.shed == 4
+
+
+def test_trimming_makes_room() -> None:
+    """What was trimmed no longer counts against the window, and is lost to old cursors."""
+    log = EventLog(Window(max_bytes=10))
+    log.append(b"x" * 9, sheddable=True)
+    log.append(b"x", sheddable=False)
+    log.trim(1)
+    log.append(b"x" * 9, sheddable=True)
+    assert numbers(log) == [2, 3]
+    assert log.shed == 0
+    with pytest.raises(CursorLost, match="entry 1 is gone, the oldest kept is 2"):
+        log.after(START)
+    log.trim(3)
+    with pytest.raises(CursorLost, match="entry 1 is gone, the oldest kept is 4"):
+        log.after(START)
+    assert not log.after(3)
+
+
+def test_a_closed_log_is_read_but_not_written() -> None:
+    """Closing ends the appending; what was said can still be read."""
+    log = EventLog(Window())
+    log.append(b"a", sheddable=False)
+    log.close()
+    assert log.closed
+    assert numbers(log) == [1]
+    with pytest.raises(AssertionError, match="closed"):
+        log.append(b"b", sheddable=False)
+    assert log.last == 1
+
+
+def test_a_reader_that_keeps_up_looks_at_new_entries_only() -> None:
+    """Reading the one new entry of a log of thousands looks at that one and its neighbour."""
+    looked = 0
+
+    class Cursor(int):
+        """A cursor that counts the entries it is compared with."""
+
+        def __lt__(self, other: int) -> bool:
+            nonlocal looked
+            looked += 1
+            return super().__lt__(other)
+
+    log = EventLog(Window(entries=10_000))
+    for _ in range(5000):
+        log.append(b"x", sheddable=True)
+    assert [entry.number for entry in log.after(Cursor(4999))] == [5000]
+    assert 0 < looked <= 3

@@ -1,0 +1,191 @@
+"""Which Host and Origin may in: a matrix of names, bindings and allowances."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcpbridge.rules.hosts import HostRules, host_allowed, host_name, origin_allowed
+
+LOOPBACK = HostRules(loopback=True)
+WIDE = HostRules(loopback=False)
+LISTED_HOSTS = ("mcp.example.org", "*.Example.com", "::2")
+LISTED_LOOPBACK = HostRules(loopback=True, allowed_hosts=LISTED_HOSTS)
+LISTED_WIDE = HostRules(loopback=False, allowed_hosts=LISTED_HOSTS)
+ANY = HostRules(loopback=True, allowed_hosts=("*",))
+
+MATRIX: list[tuple[str | None, bool, bool, bool, bool]] = [
+    # Host, on loopback, bound wider, on loopback with a list, bound wider with a list
+    (None, True, True, True, True),
+    ("localhost", True, True, True, True),
+    ("LocalHost:8000", True, True, True, True),
+    ("localhost.", True, True, True, True),
+    ("127.0.0.1", True, True, True, True),
+    ("127.0.0.1:65535", True, True, True, True),
+    ("[::1]", True, True, True, True),
+    ("[::1]:8000", True, True, True, True),
+    ("localhost:", True, True, True, True),
+    ("127.0.0.2", False, True, False, True),
+    ("10.1.2.3:80", False, True, False, True),
+    ("[fd00::1]:80", False, True, False, True),
+    ("[::2]:80", False, True, True, True),
+    ("mcpbridge", False, True, False, True),
+    ("mcpbridge:8000", False, True, False, True),
+    ("mcpbridge.default.svc", False, True, False, True),
+    ("mcpbridge.default.svc.cluster.local:80", False, True, False, True),
+    ("mcp.example.org", False, False, True, True),
+    ("MCP.Example.org.:443", False, False, True, True),
+    ("a.example.com", False, False, True, True),
+    ("a.b.example.com", False, False, True, True),
+    ("example.com", False, False, False, False),
+    ("evilexample.com", False, False, False, False),
+    ("sub.mcp.example.org", False, False, False, False),
+    ("mcp.example.org.evil.test", False, False, False, False),
+    ("evil.test", False, False, False, False),
+    ("localhost.evil.test", False, False, False, False),
+    ("127.0.0.1.evil.test", False, False, False, False),
+    ("svc.evil.test", False, False, False, False),
+    ("evil.testsvc", False, False, False, False),
+]
+
+MALFORMED = [
+    "",
+    ".",
+    "..",
+    ":80",
+    "::1",
+    "[::1",
+    "::1]",
+    "[]",
+    "[1.2.3.4]",
+    "[localhost]",
+    "[::1]evil.test",
+    "evil.test[::1]",
+    "[::1][::1]",
+    "[::1]:80:80",
+    "localhost:80:80",
+    "localhost:http",
+    "localhost:-1",
+    "localhost:65536",
+    "localhost:999999",
+    "localhost:٨",
+    "user@localhost",
+    "evil.test@localhost",
+    "localhost/",
+    "localhost?",
+    "localhost#",
+    "localhost\\evil.test",
+    "localhost, evil.test",
+    "local host",
+    " localhost",
+    "localhost ",
+    "localhost\n",
+    "local\thost",
+    "local\rhost",
+    "localhost\x00",
+    "ｌocalhost",
+    "http://localhost",
+]
+
+
+@pytest.mark.parametrize(("host", "loopback", "wide", "listed_loopback", "listed_wide"), MATRIX)
+def test_a_host_is_served_by_binding_and_list(
+    host: str | None, loopback: bool, wide: bool, listed_loopback: bool, listed_wide: bool
+) -> None:
+    """Loopback serves its own names, a wider binding what no browser is lured to, both the list."""
+    assert host_allowed(host, LOOPBACK) is loopback
+    assert host_allowed(host, WIDE) is wide
+    assert host_allowed(host, LISTED_LOOPBACK) is listed_loopback
+    assert host_allowed(host, LISTED_WIDE) is listed_wide
+    assert host_allowed(host, ANY) is True
+
+
+@pytest.mark.parametrize("host", MALFORMED)
+def test_a_malformed_host_is_never_served(host: str) -> None:
+    """What is no host and port is refused whatever is allowed; no parser's guess decides."""
+    assert host_name(host) is None
+    assert not any(host_allowed(host, rules) for rules in (LOOPBACK, WIDE, LISTED_WIDE, ANY))
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("LOCALHOST:80", "localhost"),
+        ("[FD00::A]:80", "fd00::a"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+        ("a.b.", "a.b"),
+        ("xn--bcher-kva.example:0", "xn--bcher-kva.example"),
+        ("under_score", "under_score"),
+    ],
+)
+def test_a_host_has_one_name(host: str, name: str) -> None:
+    """Case, port, brackets and a final dot do not make another name."""
+    assert host_name(host) == name
+
+
+LISTED_ORIGINS = (
+    "https://app.example.org",
+    "http://app.example.org:8080/",
+    "chrome-extension://abcdef",
+    "null",
+    "not an origin",
+)
+
+ORIGINS: list[tuple[str | None, bool, bool, bool]] = [
+    # Origin, on loopback, bound wider, bound wider with a list
+    (None, True, True, True),
+    ("http://localhost", True, False, False),
+    ("http://localhost:5173", True, False, False),
+    ("https://LOCALHOST:5173", True, False, False),
+    ("http://127.0.0.1:3000", True, False, False),
+    ("http://[::1]:3000", True, False, False),
+    ("http://localhost/", True, False, False),
+    ("null", False, False, True),
+    ("not an origin", False, False, True),
+    ("https://app.example.org", False, False, True),
+    ("https://app.example.org:443", False, False, True),
+    ("HTTPS://App.Example.org", False, False, True),
+    ("http://app.example.org:8080", False, False, True),
+    ("chrome-extension://abcdef", False, False, True),
+    ("http://app.example.org", False, False, False),
+    ("https://app.example.org:8443", False, False, False),
+    ("https://sub.app.example.org", False, False, False),
+    ("https://app.example.org.evil.test", False, False, False),
+    ("https://evil.test", False, False, False),
+    ("http://localhost.evil.test", False, False, False),
+    ("http://127.0.0.1.evil.test", False, False, False),
+    ("http://localhost@evil.test", False, False, False),
+    ("http://evil.test@localhost", False, False, False),
+    ("http://[::1]evil.test", False, False, False),
+    ("http://localhost evil.test", False, False, False),
+    ("http://localhost:99999", False, False, False),
+    ("http://localhost:x", False, False, False),
+    ("http://localhost/evil", False, False, False),
+    ("http://[", False, False, False),
+    ("http://", False, False, False),
+    ("localhost", False, False, False),
+    ("//localhost", False, False, False),
+    ("file://localhost", False, False, False),
+    ("file://", False, False, False),
+    ("ftp://localhost", False, False, False),
+    ("", False, False, False),
+]
+
+
+@pytest.mark.parametrize(("origin", "loopback", "wide", "listed"), ORIGINS)
+def test_an_origin_is_served_by_binding_and_list(
+    origin: str | None, loopback: bool, wide: bool, listed: bool
+) -> None:
+    """Programs may in; pages of this machine on loopback; every other page only if listed."""
+    assert origin_allowed(origin, LOOPBACK) is loopback
+    assert origin_allowed(origin, WIDE) is wide
+    listing = HostRules(loopback=False, allowed_origins=LISTED_ORIGINS)
+    assert origin_allowed(origin, listing) is listed
+    assert origin_allowed(origin, HostRules(loopback=True, allowed_origins=("*",))) is True
+
+
+def test_hosts_and_origins_are_allowed_apart() -> None:
+    """A host in the list does not let pages of that host in, nor the other way round."""
+    by_host = HostRules(loopback=False, allowed_hosts=("app.example.org",))
+    assert not origin_allowed("https://app.example.org", by_host)
+    by_origin = HostRules(loopback=False, allowed_origins=("https://app.example.org",))
+    assert not host_allowed("app.example.org", by_origin)

@@ -1,0 +1,57 @@
+"""Which child a session gets, and how many spare ones are kept."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcpbridge.rules.isolation import Isolation, needs_own_child, spares_wanted
+from mcpbridge.rules.profile import Introduction
+
+
+@pytest.mark.parametrize(
+    ("isolation", "silent", "asked"),
+    [
+        (Isolation.AUTO, False, True),
+        (Isolation.SHARED, False, False),
+        (Isolation.SESSION, True, True),
+    ],
+)
+def test_a_client_that_can_be_asked_gets_its_own_child(
+    isolation: Isolation, silent: bool, asked: bool
+) -> None:
+    """By default only clients that a child may ask get one of their own; the operator decides."""
+    assert needs_own_child(isolation, Introduction(b"{}", "", frozenset())) is silent
+    for ability in ("roots", "sampling", "elicitation"):
+        introduction = Introduction(b"{}", "", frozenset((ability,)))
+        assert needs_own_child(isolation, introduction) is asked
+
+
+def test_isolation_is_spelled_as_on_the_command_line() -> None:
+    """The words of `--isolation` are the values."""
+    assert [isolation.value for isolation in Isolation] == ["auto", "shared", "session"]
+
+
+@pytest.mark.parametrize(
+    ("spares", "start_s", "wanted"),
+    [
+        ("auto", None, 0),
+        ("auto", 0.0, 0),
+        ("auto", 1.0, 0),
+        ("auto", 1.01, 1),
+        ("auto", 60.0, 1),
+        ("0", 60.0, 0),
+        ("3", None, 3),
+        ("3", 0.1, 3),
+    ],
+)
+def test_a_spare_child_is_kept_where_starting_is_slow(
+    spares: str, start_s: float | None, wanted: int
+) -> None:
+    """Left to itself the bridge keeps one spare for a slow child; a number is a number."""
+    assert spares_wanted(spares, start_s) == wanted
+
+
+def test_spares_that_are_no_number_are_an_error() -> None:
+    """Another word than `auto` is no number of spares."""
+    with pytest.raises(ValueError, match="many"):
+        spares_wanted("many", None)

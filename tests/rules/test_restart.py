@@ -1,0 +1,63 @@
+"""When a child is started again: the back-off, its reset, and the point of giving up."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcpbridge.rules.restart import Record, RestartPolicy, Verdict, after_exit
+
+POLICY = RestartPolicy(give_up_after=0)
+
+
+def verdicts(policy: RestartPolicy, runs: list[tuple[float, float]]) -> list[Verdict]:
+    """The verdicts on ends in a row, each given as seconds up and the time of the end."""
+    record, found = Record(), []
+    for up_s, now in runs:
+        found.append(after_exit(policy, record, up_s, now))
+        record = found[-1].record
+    return found
+
+
+def test_the_delay_doubles_up_to_its_limit() -> None:
+    """A child that fails each time is tried ever more rarely, down to twice a minute."""
+    delays = [v.max_delay_s for v in verdicts(POLICY, [(0.0, 100.0 * i) for i in range(9)])]
+    assert delays == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
+
+
+def test_a_child_may_fail_for_years() -> None:
+    """However often it failed, the delay is the limit and the record stays small."""
+    verdict = after_exit(POLICY, Record(failures=10**9, ends=(0.0,)), 0.0, 1e9)
+    assert verdict.max_delay_s == POLICY.max_delay_s
+    assert verdict.record == Record(10**9 + 1, (1e9,))
+
+
+@pytest.mark.parametrize(("up_s", "failures", "delay"), [(29.9, 4, 4.0), (30.0, 1, 0.5)])
+def test_a_stable_run_resets_the_back_off(up_s: float, failures: int, delay: float) -> None:
+    """After half a minute up an end counts as the first again."""
+    verdict = after_exit(POLICY, Record(failures=3), up_s, 1000.0)
+    assert verdict.record.failures == failures
+    assert verdict.max_delay_s == delay
+
+
+def test_five_ends_within_a_minute_are_given_up() -> None:
+    """With the default figures the fifth end in 60 s is the last, and not one before it."""
+    ends = [(0.0, float(now)) for now in (0, 10, 20, 30, 59)]
+    assert [v.give_up for v in verdicts(RestartPolicy(), ends)] == [False] * 4 + [True]
+
+
+def test_ends_further_apart_are_not_given_up() -> None:
+    """An end that is a minute old counts no more."""
+    ends = [(0.0, float(now)) for now in (0, 15, 30, 45, 60, 75, 90)]
+    found = verdicts(RestartPolicy(), ends)
+    assert not any(v.give_up for v in found)
+    assert found[-1].record.ends == (45.0, 60.0, 75.0, 90.0)
+
+
+def test_zero_never_gives_up() -> None:
+    """With `--give-up-after 0` no number of ends is the last."""
+    assert not any(v.give_up for v in verdicts(POLICY, [(0.0, i / 10) for i in range(100)]))
+
+
+def test_one_gives_up_at_once() -> None:
+    """With `--give-up-after 1` the first end is the last, however long the run."""
+    assert after_exit(RestartPolicy(give_up_after=1), Record(), 1e6, 1e6).give_up

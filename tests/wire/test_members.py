@@ -1,0 +1,327 @@
+"""Members found and replaced where they stand, against the json module and against attackers."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
+from mcpbridge.wire.members import (
+    MAX_DEPTH,
+    check_json,
+    check_text,
+    elements,
+    member,
+    replaced,
+    spans,
+    unmistakable,
+)
+from tests.wire.strategies import objects, values
+
+
+@settings(deadline=None)
+@given(objects)
+def test_spans_agree_with_the_json_module(data: bytes) -> None:
+    """Each span holds exactly the value that the json module reads under that name, in order."""
+    expected = json.loads(data)
+    found = spans(data)
+    assert list(found) == list(expected)
+    for name, (start, end) in found.items():
+        raw = data[start:end]
+        assert raw == raw.strip(b" \t\r\n")
+        assert json.loads(raw) == expected[name]
+
+
+@settings(deadline=None)
+@given(objects, values, st.data())
+def test_replacing_changes_the_chosen_members_alone(
+    data: bytes, value: bytes, draw: st.DataObject
+) -> None:
+    """An object with some values replaced reads as before but for these."""
+    found = spans(data)
+    names = draw.draw(st.sets(st.sampled_from(list(found)))) if found else set[str]()
+    changed = replaced(data, [(found[name], value) for name in names])
+    expected = json.loads(data)
+    expected.update(dict.fromkeys(names, json.loads(value)))
+    assert json.loads(changed) == expected
+    if not names:
+        assert changed == data
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"{}", {}),
+        (b" \t\r\n{ \n} ", {}),
+        (b'{"a":1}', {"a": b"1"}),
+        (b' { "a" :\t1 ,\r\n"b": [ 1 , 2 ] } ', {"a": b"1", "b": b"[ 1 , 2 ]"}),
+        (b'{"":""}', {"": b'""'}),
+        (b'{"\\u0061":1}', {"a": b"1"}),
+        (b'{"a\\"b\\\\":1}', {'a"b\\': b"1"}),
+        (b'{"a":{"a":{"a":1}}}', {"a": b'{"a":{"a":1}}'}),
+        (b'{"a":"\\ud800","b":"\\uDC00\\ud83d\\ude00"}', {"a": b'"\\ud800"', "b": None}),
+        (b'{"a":"\\\\ud800"}', {"a": b'"\\\\ud800"'}),
+        ('{"é":"ü\u2028"}'.encode(), {"é": '"ü\u2028"'.encode()}),
+    ],
+)
+def test_values_keep_their_spelling(data: bytes, expected: dict[str, bytes | None]) -> None:
+    """A value is cut out as its sender spelled it, whatever stands around it."""
+    found = {name: data[start:end] for name, (start, end) in spans(data).items()}
+    assert list(found) == list(expected)
+    assert all(raw is None or found[name] == raw for name, raw in expected.items())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":1,"a":1}',
+        b'{"a":1,"a":2}',
+        b'{"a":2,"a":1}',
+        b'{"a":12,"a":1}',
+        b'{"a":1,"a":12}',
+        b'{"a":1,"\\u0061":2}',
+        b'{"\\u0061":1,"b":0,"a":2}',
+        b'{"a":[1],"a":[1,2]}',
+        b'{"a":"x","a":"x,"}',
+        b'{"a":1 ,"a":1}',
+        b'{"":1,"":2}',
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
+    """Two members of one name are seen, however they are spelled and whatever they hold."""
+    with pytest.raises(DuplicateMember, match="stands twice"):
+        spans(data)
+
+
+@settings(deadline=None)
+@given(objects, st.data())
+def test_any_member_repeated_is_refused(data: bytes, draw: st.DataObject) -> None:
+    """Whatever member of whatever object is repeated, with whatever value, it is seen."""
+    found = spans(data)
+    if not found:
+        return
+    name = draw.draw(st.sampled_from(list(found)))
+    value = draw.draw(values)
+    inner = data.rstrip()[:-1]
+    again = inner + b"," + json.dumps(name).encode() + b":" + value + b"}"
+    with pytest.raises(DuplicateMember):
+        spans(again)
+
+
+@pytest.mark.parametrize("data", [b"[]", b"1", b'"{}"', b"null"])
+def test_what_is_no_object_has_no_members(data: bytes) -> None:
+    """JSON of another kind is told from text that is no JSON."""
+    with pytest.raises(NotMessage, match="not an object"):
+        spans(data)
+
+
+NOT_JSON = [
+    b"",
+    b"{",
+    b'{"a":1',
+    b'{"a":1}}',
+    b'{"a":1,}',
+    b'{"a":NaN}',
+    b'{"a":Infinity}',
+    b'{"a":-Infinity}',
+    b"{'a':1}",
+    b'{"a":01}',
+    b'{"a":"x\ny"}',
+    b'{"a":"\x01"}',
+    b'{"a":"\\ud8"}',
+    b'{"a":"\\ud8","}',
+    b'{"a":"\\ud83d\\ude","}',
+    b'{"a":"\\ud80g"}',
+    b'{"a":1}\x00',
+    b"\xef\xbb\xbf{}",
+]
+
+
+@pytest.mark.parametrize("data", NOT_JSON)
+def test_text_that_is_no_json_is_refused(data: bytes) -> None:
+    """Neither constants of JavaScript nor broken escapes nor a byte-order mark pass as JSON."""
+    with pytest.raises(NotJson):
+        spans(data)
+    with pytest.raises(NotJson):
+        check_json(data)
+
+
+@pytest.mark.parametrize("data", [b"[]", b" 1 ", b'"\\ud800"', b"null", b'{"a":1,"a":2}'])
+def test_any_json_value_passes_the_check(data: bytes) -> None:
+    """The plain check takes every value, lone surrogate escapes among them."""
+    check_json(data)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (("a",), b'{"b":{"c":1.0}}'),
+        (("a", "b", "c"), b"1.0"),
+        (("a", "x"), None),
+        (("x", "b"), None),
+        (("a", "b", "c", "d"), None),
+        (("list", "0"), None),
+        ((), b'{"a":{"b":{"c":1.0}},"list":[1]}'),
+    ],
+)
+def test_a_path_leads_to_a_raw_value(path: tuple[str, ...], expected: bytes | None) -> None:
+    """A path ends in the raw value, or in None where something on the way is no object."""
+    assert member(b'{"a":{"b":{"c":1.0}},"list":[1]}', *path) == expected
+
+
+def test_elements_keep_their_spelling() -> None:
+    """The elements of an array come one by one, each as it was spelled."""
+    assert elements(b' [ 1.0 , {"a" : 1}, "\\ud83d\\ude00" ] ') == [
+        b"1.0",
+        b'{"a" : 1}',
+        b'"\\ud83d\\ude00"',
+    ]
+    assert elements(b"[]") == []
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [(b"{}", NotMessage), (b"[1", NotJson), (b"[1,]", NotJson), (b'["\\ud800"]', NotJson)],
+)
+def test_what_is_no_array_has_no_elements(data: bytes, error: type[WireError]) -> None:
+    """An object, a broken text and a lone surrogate in an array are refused."""
+    with pytest.raises(error):
+        elements(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"ID":1}',
+        b'{"id":1,"Id":2}',
+        b'{"Id":2,"id":1}',
+        b'{"\\u0049d":1}',
+    ],
+)
+def test_a_name_in_other_capitals_is_refused(data: bytes) -> None:
+    """A member that a reader without regard to case takes for the wanted one is refused."""
+    with pytest.raises(DuplicateMember, match="could be read as 'id'"):
+        unmistakable(spans(data), "id")
+
+
+def test_letters_that_fold_to_ascii_count_as_capitals() -> None:
+    """The long s and the Kelvin sign stand for s and k to readers that fold case."""
+    for name in ("progre\u017f\u017fToken", "progressTo\u212aen", "PROGRESSTOKEN"):
+        with pytest.raises(DuplicateMember):
+            unmistakable({name: (0, 1)}, "progressToken")
+
+
+def test_an_unmistakable_member_is_found() -> None:
+    """The wanted member is found among others, and its absence told."""
+    assert unmistakable({"a": (0, 1), "id": (2, 3)}, "id") == (2, 3)
+    assert unmistakable({"a": (0, 1)}, "id") is None
+
+
+def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
+    """An empty container inside others, `depth` in all."""
+    return opening * depth + closing * depth
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        nested(MAX_DEPTH),
+        nested(MAX_DEPTH - 1, b'{"a":', b"}").replace(b":}", b":{}}", 1),
+        b"[" + b"[]," * 5000 + b"[]]",
+        b"[" + b'{"a":[]},' * 5000 + b"0]",
+        nested(300)[:-300] + b",".join([nested(200)] * 20) + b"]" * 300,
+        b'["' + b"[{" * 5000 + b'"]',
+        b'["\\"' + b"[" * 5000 + b'","' + b"\\\\" * 3 + b'",' + nested(500) + b"]",
+    ],
+)
+def test_depth_up_to_the_limit_passes(data: bytes) -> None:
+    """The limit counts depth, not brackets, and none inside strings."""
+    check_text(data)
+    check_json(data)
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH + 1, MAX_DEPTH + 2, MAX_DEPTH + 8, 1000, 100_000])
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}"), (b"[[],", b"]")])
+def test_depth_beyond_the_limit_is_refused(depth: int, opening: bytes, closing: bytes) -> None:
+    """One level too many is refused, before any parser has to go down there."""
+    inner = b"0" if opening.endswith((b":", b",")) else b""
+    data = opening * depth + inner + closing * depth
+    with pytest.raises(TooDeep, match="512"):
+        check_text(data)
+    with pytest.raises(TooDeep):
+        check_text(data.replace(b"]", b" ]").replace(b"[", b"[ "))
+
+
+@pytest.mark.parametrize("depth", [100_000])
+def test_depth_hidden_from_the_count_ends_in_an_error(depth: int) -> None:
+    """Closing brackets before the opening ones deceive the count, but not the parser."""
+    data = b"]" * depth + b"[" * depth
+    check_text(data)
+    with pytest.raises(NotJson):
+        check_json(data)
+    with pytest.raises(TooDeep):
+        check_json(nested(depth))
+
+
+@pytest.mark.parametrize(
+    ("data", "at"),
+    [
+        (b'"\xff"', 1),
+        (b'"\xc3"', 1),
+        (b'"\xed\xa0\x80"', 1),
+        (b'"ab\xc0\xaf"', 3),
+        (b'"\xe2\x80', 1),
+    ],
+)
+def test_invalid_utf_8_is_refused(data: bytes, at: int) -> None:
+    """Bytes that are no UTF-8 are refused, with the place of the first."""
+    with pytest.raises(NotJson, match=f"not UTF-8 at byte {at}"):
+        check_text(data)
+
+
+def test_a_string_without_an_end_is_read_once() -> None:
+    """Escaped quotes after a quote that is never closed do not cost their number squared.
+
+    A square of two million would take longer than any bound on a test run.
+    """
+    for end in (b"", b"\\", b"x"):
+        data = b"[" * (MAX_DEPTH + 1) + b'"' + b'\\"' * 2_000_000 + end
+        with pytest.raises(TooDeep):
+            check_text(data)
+        shallow = b'"' + b'\\"[' * 1_000_000 + end
+        check_text(shallow)
+
+
+def test_a_long_key_costs_its_own_size() -> None:
+    """A key of a megabyte is found in a few times its size of memory."""
+    size = 1_000_000
+    for key in (b"a" * size, b"\\n" * (size // 2), b'\\"' * (size // 2)):
+        data = b'{"' + key + b'":1}'
+        tracemalloc.start()
+        try:
+            (span,) = spans(data).values()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert data[slice(*span)] == b"1"
+        assert peak < 16 * size
+
+
+@pytest.mark.slow
+def test_many_members_cost_one_step_each() -> None:
+    """An object of a hundred thousand members is walked once.
+
+    A walk that began anew for each would take longer than any bound on a test run.
+    """
+    count = 100_000
+    data = b"{" + b",".join(b'"k%d" : [%d]' % (i, i) for i in range(count)) + b"}"
+    found = spans(data)
+    assert len(found) == count
+    assert data[slice(*found[f"k{count - 1}"])] == b"[%d]" % (count - 1)
+    masked = b'{"s":"' + b"\\ud800" * count + b'"}'
+    assert spans(masked) == {"s": (5, len(masked) - 1)}
+    assert spans(b'{"s":"\\ud8ff' + b"\\\\" * count + b'"}')

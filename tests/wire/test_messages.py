@@ -1,0 +1,478 @@
+"""JSON-RPC messages: opened one level, their payloads as they came, refused with their id."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
+from mcpbridge.wire.lines import LineSplitter, encode_line
+from mcpbridge.wire.members import MAX_DEPTH
+from mcpbridge.wire.messages import (
+    MAX_ID_BYTES,
+    Failure,
+    Message,
+    Notification,
+    Request,
+    Result,
+    canonical_id,
+    decode,
+    decode_batch,
+    encode,
+    is_batch,
+    is_request_id,
+    quoted,
+    text_of,
+)
+from tests.wire.strategies import SPELLINGS, ids, messages, object_text, one_line, values
+
+SEPARATORS = ("\u2028", "\u2029", "\u0085")
+
+
+@settings(deadline=None)
+@given(messages)
+def test_what_was_encoded_decodes_to_itself(message: Message) -> None:
+    """Any message, written and read, is the same message."""
+    assert decode(encode(message)) == message
+
+
+@settings(deadline=None)
+@given(messages)
+def test_an_encoded_message_is_one_line_to_every_reader(message: Message) -> None:
+    """No reader that cuts at CR, LF or a Unicode line separator cuts a message in two."""
+    line = encode(message)
+    assert line.decode().splitlines() == [line.decode()]
+    assert LineSplitter(1 << 20).feed(encode_line(line) * 2) == [line, line]
+
+
+def strictly_json(data: bytes) -> bool:
+    """Whether the json module takes these bytes, without its own liberties."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    try:
+        json.loads(data.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(messages.map(encode), values),
+    st.integers(0, 60),
+    st.integers(0, 3),
+    st.sampled_from((b"", b"\n", b"\r", b"\\", b'"', b"\x01", b"\xff", b"{", b"]", b",", b"\\ud8"))
+    | st.sampled_from(SEPARATORS).map(str.encode),
+)
+@example(b'{"jsonrpc":"2.0","method":"a\xe2\x80\xa8"}', 28, 0, b"\\")
+@example(b'{"jsonrpc":"2.0","method":"ab"}', 28, 0, b"\n")
+def test_nothing_but_json_is_decoded(data: bytes, at: int, cut: int, patch: bytes) -> None:
+    """What decodes is JSON to a strict parser, before and after, and means the same."""
+    spoiled = data[:at] + patch + data[at + cut :]
+    try:
+        message = decode(spoiled)
+    except NotJson:
+        assert not strictly_json(spoiled)
+    except WireError:
+        pass
+    else:
+        assert strictly_json(spoiled)
+        before, after = json.loads(spoiled), json.loads(encode(message))
+        if before.get("params", ...) is None:
+            del before["params"]
+        if "error" in after:
+            before.setdefault("id", None)
+        assert after == before
+
+
+MESSAGES: list[tuple[bytes, Message]] = [
+    (b'{"jsonrpc":"2.0","id":1,"method":"ping"}', Request(b"1", "ping")),
+    (b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"b":1.0}}', Request(b"1", "a", b'{"b":1.0}')),
+    (b'{"jsonrpc":"2.0","id":1,"method":"a","params":[ 1 ]}', Request(b"1", "a", b"[ 1 ]")),
+    (b'{"jsonrpc":"2.0","id":1,"method":"a","params":null}', Request(b"1", "a")),
+    (b'{"method":"a\\u0062\\n","id":1,"jsonrpc":"2.0"}', Request(b"1", "ab\n")),
+    (b'{"jsonrpc":"2.0","\\u0069d":1,"m\\u0065thod":"a"}', Request(b"1", "a")),
+    (b' {\t"jsonrpc" : "2.0" ,\r\n"id": 1, "method":"a" } ', Request(b"1", "a")),
+    (b'{"jsonrpc":"2.0","method":"n"}', Notification("n")),
+    (b'{"jsonrpc":"2.0","method":"n","params":{}}', Notification("n", b"{}")),
+    (b'{"jsonrpc":"2.0","id":1,"result":{}}', Result(b"1", b"{}")),
+    (b'{"jsonrpc":"2.0","id":1,"result":null}', Result(b"1", b"null")),
+    (b'{"jsonrpc":"2.0","id":1,"error":{"code":1}}', Failure(b"1", b'{"code":1}')),
+    (b'{"jsonrpc":"2.0","id":null,"error":{}}', Failure(None, b"{}")),
+    (b'{"jsonrpc":"2.0","error":{}}', Failure(None, b"{}")),
+    (
+        b'{"jsonrpc":"2.0","x":1.0,"id":1,"method":"a","\\u0079":[ ]}',
+        Request(b"1", "a", None, b',"x":1.0,"y":[ ]'),
+    ),
+    (b'{"jsonrpc":"2.0","id":1,"result":1,"x":2}', Result(b"1", b"1", b',"x":2')),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), MESSAGES)
+def test_messages_are_told_apart(data: bytes, message: Message) -> None:
+    """Each kind is known by its members, whatever their order, spelling and surroundings."""
+    assert decode(data) == message
+    assert decode(encode(message)) == message
+
+
+@pytest.mark.parametrize(("data", "message"), MESSAGES)
+def test_a_message_cut_short_or_followed_by_more_is_none(data: bytes, message: Message) -> None:
+    """Neither a part of a message nor a message with trailing bytes is a message."""
+    text = data.strip()
+    for end in range(len(text)):
+        with pytest.raises(NotJson):
+            decode(text[:end])
+    for more in (b"x", b"{}", b",", b"\x00", text):
+        with pytest.raises(NotJson):
+            decode(data + more)
+    assert decode(data + b" \t\r\n") == message
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"0",
+        b"-0",
+        b"1",
+        b"-1",
+        b"9007199254740992",
+        b"9007199254740993",
+        b"12345678901234567890",
+        b"-12345678901234567890",
+        b'""',
+        b'"1"',
+        b'"\\u0061"',
+        b'"\\ud800"',
+        b'"\\""',
+        '"é"'.encode(),
+        b'"' + b"x" * (MAX_ID_BYTES - 2) + b'"',
+        b"1" * MAX_ID_BYTES,
+    ],
+)
+def test_an_id_travels_as_it_was_spelled(raw: bytes) -> None:
+    """Zero, the empty string, 20 digits and escapes come out of every kind as they went in."""
+    assert is_request_id(raw)
+    for blank in (b"", b" "):
+        head = b'{"jsonrpc":"2.0","id":' + blank + raw + blank
+        for tail in (b',"method":"a"}', b',"result":1}', b',"error":{}}'):
+            message = decode(head + tail)
+            assert not isinstance(message, Notification)
+            assert message.id == raw
+            assert b'"id":' + raw + b"," in encode(message)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"null",
+        b"1.5",
+        b"1.0",
+        b"1e3",
+        b"-0.0",
+        b"true",
+        b"false",
+        b"{}",
+        b"[]",
+        b'{"id":1}',
+        b'"' + b"x" * (MAX_ID_BYTES - 1) + b'"',
+        b"1" * (MAX_ID_BYTES + 1),
+    ],
+)
+@pytest.mark.parametrize("blank", [b"", b" "])
+def test_what_is_no_id_is_refused_and_not_echoed(raw: bytes, blank: bytes) -> None:
+    """Null, fractions, booleans, containers and more than a KiB are no ids."""
+    assert not is_request_id(raw)
+    head = b'{"jsonrpc":"2.0","id":' + blank + raw
+    for tail in (b',"method":"a"}', b',"result":1}'):
+        with pytest.raises(NotMessage) as caught:
+            decode(head + tail)
+        assert caught.value.request_id is None
+    if raw != b"null":
+        with pytest.raises(NotMessage, match="at most 1024 bytes"):
+            decode(head + b',"error":{}}')
+
+
+REFUSED = [
+    (b'{"id":7,"method":"a"}', '"jsonrpc" must be', b"7"),
+    (b'{"jsonrpc":"1.0","id":7,"method":"a"}', '"jsonrpc" must be', b"7"),
+    (b'{"jsonrpc":2.0,"id":7,"method":"a"}', '"jsonrpc" must be', b"7"),
+    (b'{"jsonrpc":"2.0","id":"7","method":1}', '"method" must be', b'"7"'),
+    (b'{"jsonrpc":"2.0","id":7,"method":null}', '"method" must be', b"7"),
+    (b'{"jsonrpc":"2.0","id":7,"method":"\\ud800"}', '"method" must be', b"7"),
+    (b'{"jsonrpc":"2.0","id":7,"method":"a","params":1}', '"params" must be', b"7"),
+    (b'{"jsonrpc":"2.0","id":7,"method":"a","params":"{}"}', '"params" must be', b"7"),
+    (b'{"jsonrpc":"2.0","method":"a","params":false}', '"params" must be', None),
+    (b'{"jsonrpc":"2.0","id":7,"method":"a","result":1}', "both a method and", b"7"),
+    (b'{"jsonrpc":"2.0","id":null,"method":"a","error":{}}', "both a method and", None),
+    (b'{"jsonrpc":"2.0","id":7}', "no method, and not exactly", b"7"),
+    (b'{"jsonrpc":"2.0","id":7,"params":{}}', "no method, and not exactly", b"7"),
+    (b'{"jsonrpc":"2.0","id":7,"result":1,"error":{}}', "no method, and not exactly", b"7"),
+    (b'{"jsonrpc":"2.0","id":7,"error":1}', '"error" must be', b"7"),
+    (b'{"jsonrpc":"2.0","id":7,"error":null}', '"error" must be', b"7"),
+    (b'{"jsonrpc":"2.0","result":1}', "a result needs an id", None),
+    (b"{}", '"jsonrpc" must be', None),
+    (b"[]", "not an object", None),
+    (b'"a"', "not an object", None),
+    (b" 1 ", "not an object", None),
+    (b"null", "not an object", None),
+]
+
+
+@pytest.mark.parametrize(("data", "why", "echoed"), REFUSED)
+def test_a_refusal_says_why_and_carries_the_id(data: bytes, why: str, echoed: bytes | None) -> None:
+    """JSON that is no message is refused with its reason, and with its id where it has one."""
+    for text in (data, data.replace(b",", b" , "), b" " + data):
+        with pytest.raises(NotMessage, match="not a JSON-RPC message") as caught:
+            decode(text)
+        assert why in str(caught.value)
+        assert caught.value.request_id == echoed
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"hello",
+        b"{",
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":NaN}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":-Infinity}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":"\xff"}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"\xed\xa0\x80"}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":"a\nb"}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":"a\rb"}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":"a\tb"}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":"a\\\xe2\x80\xa8b"}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":"a\\\xc2\x85b"}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":["\\ud8","]}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a"}\xe2\x80\xa8',
+        b'\xef\xbb\xbf{"jsonrpc":"2.0","id":1,"method":"a"}',
+        b'{"jsonrpc":"2.0","id":01,"method":"a"}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a",}',
+    ],
+)
+def test_what_is_no_json_is_refused(data: bytes) -> None:
+    """No byte that JSON forbids is passed on, and none is mended."""
+    with pytest.raises(NotJson) as caught:
+        decode(data)
+    assert caught.value.request_id is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"jsonrpc":"2.0","id":1,"id":2,"method":"a"}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","\\u0069d":2}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","method":"a"}',
+        b'{"jsonrpc":"2.0","jsonrpc":"2.0","method":"a"}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{},"params":{}}',
+        b'{"jsonrpc":"2.0","id":1,"result":1,"result":2}',
+        b'{"jsonrpc":"2.0","id":1,"result":1,"x":1,"x":2}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","ID":2}',
+        b'{"jsonrpc":"2.0","method":"a","Id":2}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","Params":{}}',
+        '{"jsonrpc":"2.0","id":1,"method":"a","param\u017f":{}}'.encode(),
+        b'{"jsonrpc":"2.0","id":1,"method":"a","re\\u017fult":{}}',
+    ],
+)
+def test_an_envelope_that_two_readers_read_differently_is_refused(data: bytes) -> None:
+    """A member that stands twice, in escapes or in capitals too, is refused."""
+    with pytest.raises(DuplicateMember):
+        decode(data)
+
+
+PAYLOADS = [
+    *SPELLINGS,
+    b'{"a":1,"a":2}',
+    b'{ "b" : 1.0 , "a" : [ -0.0 , 1e-7 ] }',
+    b"-12345678901234567890.10",
+    b"1" * 5000,
+]
+
+
+@pytest.mark.parametrize("value", PAYLOADS)
+def test_a_payload_travels_as_it_was_spelled(value: bytes) -> None:
+    """Digits, exponents, blanks, escapes, order and even repeated names survive both ways."""
+    expected = one_line(value)
+    for blank in (b"", b" ", b"\n"):
+        members = [
+            (b'"jsonrpc"', b'"2.0"'),
+            (b'"id"', b"1"),
+            (b'"method"', b'"a"'),
+            (b'"params"', b"[" + value + b"]"),
+        ]
+        request = decode(object_text(members, blank))
+        assert request == Request(b"1", "a", b"[" + expected + b"]")
+        assert encode(request).endswith(b'"params":[' + expected + b"]}")
+        result = decode(object_text([*members[:2], (b'"result"', value)], blank))
+        assert result == Result(b"1", expected)
+        error = decode(object_text([*members[:2], (b'"error"', b'{"x":' + value + b"}")], blank))
+        assert error == Failure(b"1", b'{"x":' + expected + b"}")
+        extra = decode(object_text([*members[:3], (b'"other"', value)], blank))
+        assert extra == Request(b"1", "a", None, b',"other":' + expected)
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+def test_separators_leave_as_escapes_wherever_they_stand(separator: str) -> None:
+    """In a method, an id, a name or a value, escaped or not, separators leave as escapes."""
+    escape = f"\\u{ord(separator):04x}"
+    template = (
+        '{"jsonrpc":"2.0","id":"i@","method":"m@","params":{"p@":"v@"},"x@":["y@"],"z":"\\\\u@"}'
+    )
+    for spelled in (separator, escape):
+        message = decode(template.replace("@", spelled).encode())
+        assert isinstance(message, Request)
+        assert message.method == "m" + separator
+        assert encode(message) == template.replace("@", escape).encode()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n", b"\n\n \r"])
+def test_line_ends_between_tokens_become_blanks(end: bytes) -> None:
+    """A message printed over many lines is one line when it leaves, and means the same."""
+    data = b'{@"jsonrpc"@:@"2.0"@,@"id"@:@1@,@"method":"a",@"params"@:@{@"x"@:@[@1@]@}@}@'
+    message = decode(data.replace(b"@", end))
+    line = encode(message)
+    assert b"\n" not in line
+    assert b"\r" not in line
+    assert json.loads(line) == json.loads(data.replace(b"@", b""))
+
+
+def test_depth_is_limited_exactly() -> None:
+    """A message of depth 512 passes, one of 513 or 100,000 does not."""
+
+    def message(depth: int) -> bytes:
+        inner = b"[" * (depth - 1) + b"]" * (depth - 1)
+        return b'{"jsonrpc":"2.0","id":1,"method":"a","params":' + inner + b"}"
+
+    assert isinstance(decode(message(MAX_DEPTH)), Request)
+    for depth in (MAX_DEPTH + 1, 1000, 100_000):
+        with pytest.raises(TooDeep):
+            decode(message(depth))
+        with pytest.raises(TooDeep):
+            decode_batch(b"[" + message(depth) + b"]")
+    unended = message(100_000)[:100_000]
+    with pytest.raises(TooDeep):
+        decode(unended)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"[]", True),
+        (b" \t\r\n[", True),
+        (b"{}", False),
+        (b'"["', False),
+        (b"", False),
+        (b"\xef\xbb\xbf[]", False),
+    ],
+)
+def test_a_batch_is_known_by_its_first_character(data: bytes, expected: bool) -> None:
+    """An array is a batch, whatever blanks stand before it."""
+    assert is_batch(data) is expected
+
+
+def test_a_batch_holds_messages_in_order() -> None:
+    """The messages of a batch come in its order, each as it would alone."""
+    batch = b' [ {"jsonrpc":"2.0","id":1,"method":"a"} ,\n{"jsonrpc":"2.0","method":"b"}]'
+    assert decode_batch(batch) == [Request(b"1", "a"), Notification("b")]
+    assert decode_batch(b"[]") == []
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "echoed"),
+    [
+        (b"[1]", NotMessage, None),
+        (b"[[]]", NotMessage, None),
+        (b'[{"jsonrpc":"2.0","method":"a"},{"id":7,"method":"b"}]', NotMessage, b"7"),
+        (b"{}", NotMessage, None),
+        (b"[", NotJson, None),
+        (b'["\xff"]', NotJson, None),
+        (b'[{"jsonrpc":"2.0","method":"a","params":["\\ud800"]}]', NotJson, None),
+        (b'[{"jsonrpc":"2.0","method":"a","method":"b"}]', DuplicateMember, None),
+    ],
+)
+def test_one_bad_message_spoils_its_batch(
+    data: bytes, error: type[WireError], echoed: bytes | None
+) -> None:
+    """A batch is refused as a whole for the first of its messages that is none."""
+    with pytest.raises(error) as caught:
+        decode_batch(data)
+    assert caught.value.request_id == echoed
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (b'"a"', b'"\\u0061"', True),
+        (b'"/"', b'"\\/"', True),
+        ('"é"'.encode(), b'"\\u00e9"', True),
+        ('"\u2028"'.encode(), b'"\\u2028"', True),
+        (b'"\\n"', b'"\\u000A"', True),
+        (b"0", b"-0", True),
+        (b"1", b'"1"', False),
+        (b"1", b"-1", False),
+        (b'"1"', b'"\\u0031"', True),
+        (b'"A"', b'"a"', False),
+        (b'""', b"0", False),
+        (b'"\\ud800"', b'"\\ud801"', False),
+        (b"9007199254740992", b"9007199254740993", False),
+    ],
+)
+def test_ids_are_the_same_by_value_and_type(one: bytes, other: bytes, same: bool) -> None:
+    """Two spellings of one id have one canonical form; other types and values have others."""
+    assert (canonical_id(one) == canonical_id(other)) is same
+
+
+@settings(deadline=None)
+@given(ids)
+def test_a_canonical_id_is_its_own(raw: bytes) -> None:
+    """What is canonical stays as it is."""
+    assert canonical_id(canonical_id(raw)) == canonical_id(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (None, None),
+        (b'"a"', "a"),
+        (b'"\\u0061\\n"', "a\n"),
+        (b'""', ""),
+        (b"1", None),
+        (b"null", None),
+        (b'{"a":"b"}', None),
+        (b'"\\ud800"', None),
+        (b'"a', None),
+    ],
+)
+def test_only_a_string_has_a_text(raw: bytes | None, expected: str | None) -> None:
+    """The text of a raw string is told; of anything else, or a lone surrogate, none is."""
+    assert text_of(raw) == expected
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
+def test_a_quoted_text_is_read_back(text: str) -> None:
+    """A text quoted, short or long, reads as itself and stays on one line."""
+    raw = quoted(text)
+    assert json.loads(raw) == text
+    assert raw.decode().splitlines() == [raw.decode()]
+
+
+def test_long_methods_are_not_kept() -> None:
+    """What a client names its methods does not stay in memory after them."""
+    size = 100_000
+    tracemalloc.start()
+    try:
+        for i in range(50):
+            method = f"{i}-" + "x" * size
+            assert len(encode(Notification(method))) > size
+        del method
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept < 5 * size
