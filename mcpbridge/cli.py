@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,13 @@ Starts COMMAND, keeps it running, and lets many clients use it at once over Stre
   mcpbridge --stdio "node /srv/index.js" --listen 0.0.0.0:8000
   mcpbridge health http://127.0.0.1:8000
 
-Every option is a variable too: --max-sessions is MCPBRIDGE_MAX_SESSIONS.
+Every option is a variable too: --max-sessions is MCPBRIDGE_MAX_SESSIONS. The option wins.
+"""
+
+_HEALTH_HELP = """Ask a running bridge how it is; exits 0 when it can serve, else 1.
+
+Without URL it asks the bridge of this machine, on the port that MCPBRIDGE_LISTEN, MCPBRIDGE_PORT
+or PORT names, else on 8000. A URL without a path means /health.
 """
 
 
@@ -35,11 +41,11 @@ class _GroupedCommand(click.Command):
     """A command whose help shows its options under headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, one section for each heading."""
+        """Write the options, one section for each heading; what is not ours comes last."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 heading = getattr(parameter, "heading", "General")
                 sections.setdefault(heading, []).append(record)
         for heading, records in sections.items():
@@ -59,18 +65,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program and exit with its status."""
     words = list(sys.argv[1:] if argv is None else argv)
     own, command = _split(words)
+    program = _health_command() if own[:1] == ["health"] else _serve_command(command)
+    own = own[1:] if program.name == "health" else own
     try:
-        if own[:1] == ["health"]:
-            status = _health_command().main(own[1:], "mcpbridge health", standalone_mode=False)
-        else:
-            status = _serve_command(command).main(own, "mcpbridge", standalone_mode=False)
+        status = program.main(own, _path_of(program), standalone_mode=False)
     except click.exceptions.Exit as ended:
         status = ended.exit_code
     except click.ClickException as error:
-        if isinstance(error, click.NoSuchOption) and error.possibilities:
-            error.possibilities = difflib.get_close_matches(
-                error.option_name, error.possibilities, n=1, cutoff=0
-            )
+        if isinstance(error, click.NoSuchOption):
+            nearest = _nearest(program, error.option_name)
+            error = click.NoSuchOption(error.option_name, possibilities=nearest, ctx=error.ctx)
         error.show()
         status = EXIT_CONFIG
     except ConfigError as error:
@@ -87,47 +91,79 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:cut], words[cut + 1 :]
 
 
+def _path_of(program: click.Command) -> str:
+    return "mcpbridge health" if program.name == "health" else "mcpbridge"
+
+
+def _nearest(program: click.Command, flag: str) -> list[str]:
+    """The one of our flags that is most like an unknown one."""
+    known = [name for param in program.params for name in param.opts if name.startswith("--")]
+    return difflib.get_close_matches(flag, known, n=1, cutoff=0)
+
+
 def _serve_command(command: Sequence[str]) -> click.Command:
+    from mcpbridge.app.early import hold_signals
+
+    hold_signals()
     # Imported here: `mcpbridge health` runs every few seconds and needs none of it.
-    from mcpbridge.config.load import environment_names
     from mcpbridge.config.model import options
 
     def serve(stray: tuple[str, ...], **flags: Any) -> int:
         from mcpbridge.app.serve import run
         from mcpbridge.config.load import load
 
-        if stray:
-            raise click.UsageError(
-                f"unexpected {stray[0]!r}; the server's command stands after --, as in:"
-                " mcpbridge --port 8000 -- python server.py"
-            )
         given = {f"--{name.replace('_', '-')}": _texts(value) for name, value in flags.items()}
+        if stray:
+            raise click.UsageError(_stray_hint(given, stray, command))
         return run(load({flag: texts for flag, texts in given.items() if texts}, command))
 
     params: list[click.Parameter] = [click.Argument(["stray"], nargs=-1, metavar="-- COMMAND")]
-    for option in options():
-        facts = option.setting
-        switch = facts.unit is Unit.SWITCH
-        notes = [f"[{', '.join(environment_names(facts)[1:])}]"] if facts.also_env else []
-        default = _default_text(option.default, facts.unit)
-        if default:
-            notes.append(f"[default: {default}]")
-        params.append(
-            _Flag(
-                facts.flag,
-                facts.flag.removeprefix("--").replace("-", "_"),
-                heading=facts.group,
-                help=" ".join([facts.help, *notes]),
-                is_flag=switch,
-                default=None,
-                multiple=facts.repeatable,
-                metavar=None
-                if switch
-                else facts.metavar or "|".join(facts.choices) or facts.unit.value,
-            )
-        )
+    params.extend(_flag_of(option) for option in options())
     params.append(_version_flag())
-    return _GroupedCommand("mcpbridge", callback=serve, params=params, help=_HELP)
+    return _GroupedCommand(
+        "serve",
+        callback=serve,
+        params=params,
+        help=_HELP,
+        # What follows the first word that is no option of ours belongs to the server; a flag
+        # there is not ours to refuse, and the hint can show the line as it should have been.
+        context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
+    )
+
+
+def _flag_of(option: Any) -> click.Option:
+    from mcpbridge.config.load import environment_names
+    from mcpbridge.config.values import shown
+
+    facts = option.setting
+    switch = facts.unit is Unit.SWITCH
+    notes = [f"[{', '.join(environment_names(facts)[1:])}]"] if facts.also_env else []
+    default = shown(option.default, facts.unit)
+    if default:
+        notes.append(f"[default: {default}]")
+    return _Flag(
+        facts.flag,
+        facts.flag.removeprefix("--").replace("-", "_"),
+        heading=facts.group,
+        help=" ".join([facts.help, *notes]),
+        is_flag=switch,
+        default=None,
+        multiple=facts.repeatable,
+        metavar=None if switch else facts.metavar or "|".join(facts.choices) or facts.unit.value,
+    )
+
+
+def _stray_hint(given: dict[str, list[str]], stray: tuple[str, ...], command: Sequence[str]) -> str:
+    from mcpbridge.process.spec import shown
+
+    if command:
+        return f"unexpected {stray[0]!r} before --; only options of mcpbridge stand there"
+    own = [word for flag, texts in given.items() for text in texts for word in (flag, text)]
+    ours = shlex.join(["mcpbridge", *own])
+    return (
+        f"the server's command, here {stray[0]!r}, stands after --, as in:\n"
+        f"  {ours if not given.get('--env') else 'mcpbridge …'} -- {shown(stray)}"
+    )
 
 
 def _version_flag() -> click.Option:
@@ -148,20 +184,17 @@ def _version_flag() -> click.Option:
 
 
 def _health_command() -> click.Command:
-    @click.command(help="Ask a running bridge how it is; exits 0 when it can serve, else 1.")
+    @click.command(name="health", help=_HEALTH_HELP)
     @click.argument("url", required=False)
     def health(url: str | None) -> int:
         from mcpbridge.app.health import ask
+        from mcpbridge.config.reach import own_url
 
-        good, answer = ask(url or f"http://127.0.0.1:{_own_port()}")
+        good, answer = ask(url or own_url())
         click.echo(answer, err=not good)
         return 0 if good else 1
 
     return health
-
-
-def _own_port() -> str:
-    return os.environ.get("MCPBRIDGE_PORT") or os.environ.get("PORT") or "8000"
 
 
 def _texts(value: Any) -> list[str]:
@@ -170,13 +203,3 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, bool):
         return ["true"] if value else []
     return [value] if isinstance(value, str) else list(value)
-
-
-def _default_text(value: Any, unit: Unit) -> str:
-    if value in (None, (), False):
-        return ""
-    if unit is Unit.SECONDS:
-        return f"{value:g}s"
-    if unit is Unit.BYTES:
-        return f"{value >> 20}MiB" if value >= 1 << 20 else str(value)
-    return str(getattr(value, "value", value))

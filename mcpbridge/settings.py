@@ -38,6 +38,8 @@ class Setting:
     choices: tuple[str, ...] = ()
     minimum: float | None = None
     repeatable: bool = False
+    quoted: bool = False
+    """In a variable its texts are split as a shell would, since they may hold spaces and commas."""
     metavar: str = ""
     also_env: tuple[str, ...] = ()
     """Further environment variables that set it, used where the first is absent."""

@@ -14,6 +14,7 @@ from mcpbridge.config.model import Config
 from mcpbridge.http.admin import admin_app
 from mcpbridge.http.endpoint import Endpoint
 from mcpbridge.http.keepalive import KeepAlive
+from mcpbridge.http.legacy_sse import LegacySse
 from mcpbridge.http.stateful import Stateful
 from mcpbridge.rules.hosts import HostRules
 from mcpbridge.rules.profile import bridge_introduction
@@ -44,7 +45,15 @@ def build(config: Config) -> App:
         bridge_introduction(__version__),
         settings.placement.start_timeout_s,
     )
-    bridge = Bridge(placement, supervisor, settings.placement, settings.sessions, gate, meters)
+    bridge = Bridge(
+        placement,
+        supervisor,
+        settings.placement,
+        settings.sessions,
+        settings.calls,
+        gate,
+        meters,
+    )
     keepalive = KeepAlive()
     stateful = Stateful(bridge, keepalive, settings.answers, settings.guard.max_request_bytes)
     rules = HostRules(
@@ -52,7 +61,15 @@ def build(config: Config) -> App:
         allowed_hosts=settings.guard.allowed_hosts,
         allowed_origins=settings.guard.allowed_origins,
     )
-    endpoint = Endpoint(stateful, admin_app(gate), settings.listen.path, rules)
+    legacy = LegacySse(bridge, keepalive, settings.proxy, settings.guard.max_request_bytes)
+    endpoint = Endpoint(
+        stateful,
+        legacy,
+        admin_app(gate),
+        rules,
+        mcp_path=settings.listen.path,
+        root_path=settings.proxy.root_path,
+    )
     return App(config, bridge, keepalive, endpoint, meters)
 
 

@@ -14,11 +14,15 @@ TIMEOUT_S = 3.0
 
 def ask(url: str) -> tuple[bool, str]:
     """Whether the bridge at a URL is healthy, and its answer or the reason there is none."""
-    parts = urlsplit(url if "//" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
+    try:
+        parts = urlsplit(url if "//" in url else f"http://{url}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or parts.scheme != "http":
         return False, f"{url} is no http URL"
     try:
-        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
         connection.request("GET", parts.path if parts.path not in ("", "/") else "/health")
         response = connection.getresponse()
         body = response.read(65536).decode("utf-8", "replace")

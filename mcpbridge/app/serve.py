@@ -19,8 +19,10 @@ import uvicorn
 
 from mcpbridge import __version__
 from mcpbridge.app.build import App, build
+from mcpbridge.app.early import release_signals
 from mcpbridge.config.model import Bind, Config, cutoff_after_s
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
+from mcpbridge.process.orphans import reap_orphans
 from mcpbridge.process.spec import check_command, shown
 from mcpbridge.rules.faults import Exit
 from mcpbridge.rules.lifecycle import DrainEvent, DrainState
@@ -65,9 +67,10 @@ def run(config: Config) -> int:
             return EXIT_NOT_EXECUTABLE
         try:
             listener = _listener(config.bind)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # UnicodeError: a host that cannot even be written as a DNS name.
             where = f"{config.bind.host}:{config.bind.port}"
-            problem = f"cannot listen on {where}: {error.strerror or error}"
+            problem = f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
             log.error("serve.failed", extra={"problem": problem})
             return EXIT_START
         with listener:
@@ -129,8 +132,11 @@ class _Life:
         """Live; returns the exit status."""
         ending = anyio.Event()
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            release_signals()
             async with anyio.create_task_group() as watch:
                 watch.start_soon(self._hear_signals, signals, ending)
+                if os.getpid() == 1:
+                    watch.start_soon(reap_orphans)
                 async with self._app.bridge.running():
                     watch.start_soon(self._hear_giving_up, ending)
                     watch.start_soon(self._app.keepalive.run)

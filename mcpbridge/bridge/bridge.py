@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,8 +20,9 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.handshake import initialize
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
-from mcpbridge.bridge.session import Session
-from mcpbridge.bridge.sessions import Sessions, SessionSettings, new_session_id
+from mcpbridge.bridge.session import Means, Session
+from mcpbridge.bridge.sessions import CallLimits, Sessions, SessionSettings, new_session_id
+from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.supervisor import Ready, Supervisor
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.admission import Opening
@@ -37,8 +38,8 @@ from mcpbridge.rules.faults import (
 )
 from mcpbridge.rules.isolation import Isolation, needs_own_child, spares_wanted
 from mcpbridge.rules.lifecycle import SessionEvent, SessionState
-from mcpbridge.rules.methods import INITIALIZED
-from mcpbridge.rules.profile import Introduction, Profile, read_profile
+from mcpbridge.rules.methods import INITIALIZE, INITIALIZED
+from mcpbridge.rules.profile import Profile, read_profile
 from mcpbridge.telemetry.meters import Meters
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 
@@ -57,6 +58,7 @@ class Bridge:
         supervisor: Supervisor,
         placement_settings: PlacementSettings,
         session_settings: SessionSettings,
+        call_limits: CallLimits,
         gate: Gate,
         meters: Meters,
     ) -> None:
@@ -68,9 +70,11 @@ class Bridge:
         self.meters = meters
         self._placement = placement
         self._settings = placement_settings
+        self._call_limits = call_limits
         self._question_numbers = itertools.count(1)
-        self._window = Window()
+        self._one_streams: set[Stream] = set()
         self._tasks: TaskGroup
+        self._means: Means
         self._outside: Session
 
     @asynccontextmanager
@@ -78,7 +82,15 @@ class Bridge:
         """Serve until the block ends."""
         async with self._placement.running(), anyio.create_task_group() as tasks:
             self._tasks = tasks
-            self._outside = self._new_session(None, None)
+            self._means = Means(
+                Window(),
+                self.meters,
+                self.drain,
+                lambda: Questions(self._question_numbers),
+                tasks.start_soon,
+                self._sharers,
+            )
+            self._outside = Session(None, None, self._means)
             self._outside.acquire = self.supervisor.lease
             self._outside.advance(SessionEvent.OPENED)
             tasks.start_soon(self.supervisor.run)
@@ -89,8 +101,15 @@ class Bridge:
             finally:
                 tasks.cancel_scope.cancel()
 
-    def open(self, opening: Opening, *, streams: bool) -> tuple[Session, Exchange]:
+    def open(
+        self, opening: Opening, *, streams: bool, one_stream: Stream | None = None
+    ) -> tuple[Session, Exchange]:
         """Open a session; its exchange gets the answer to `initialize`.
+
+        Args:
+            opening: The client's `initialize`.
+            streams: The client reads event streams.
+            one_stream: The stream for all the session says, in the transport of 2024-11-05.
 
         Raises:
             Unavailable: No session is opened now; says why.
@@ -99,7 +118,9 @@ class Bridge:
             raise Unavailable(draining())
         if self.sessions.full:
             raise Unavailable(capacity("--max-sessions", self.session_settings.max_sessions))
-        session = self._new_session(new_session_id(), opening.introduction)
+        session = Session(
+            new_session_id(), opening.introduction, self._means, one_stream=one_stream
+        )
         self.sessions.add(session)
         exchange = session.exchange(opening.request, streams=streams)
         if needs_own_child(self._settings.isolation, opening.introduction):
@@ -113,6 +134,24 @@ class Bridge:
             else:
                 self._tasks.start_soon(self._open_when_ready, session, exchange)
         return session, exchange
+
+    @contextmanager
+    def one_stream(self) -> Iterator[Stream]:
+        """A stream for a client of the transport of 2024-11-05, which has one for everything.
+
+        Raises:
+            Unavailable: No client is taken now; says why.
+        """
+        if not self.drain.accepts_sessions:
+            raise Unavailable(draining())
+        if len(self._one_streams) >= self.session_settings.max_sessions:
+            raise Unavailable(capacity("--max-sessions", self.session_settings.max_sessions))
+        stream = Stream(self._means.window, self.meters)
+        self._one_streams.add(stream)
+        try:
+            yield stream
+        finally:
+            self._one_streams.discard(stream)
 
     def outside(self) -> Session:
         """What stands in for a session where a request names none: the shared child serves it.
@@ -133,30 +172,29 @@ class Bridge:
 
     def end_idle_streams(self) -> None:
         """Let clients that only listen connect elsewhere; calls in flight keep their streams."""
-        for session in self.sessions:
-            session.standalone.dismiss()
+        needed = {s.standalone for s in self.sessions if s.one_streamed and s.in_flight}
+        listening = {session.standalone for session in self.sessions} | self._one_streams
+        for stream in listening - needed:
+            stream.dismiss()
 
     async def cut_off(self) -> None:
         """Answer every call that is left, end every stream, stop every child."""
         for session in self.sessions:
             self.close(session, shutdown())
         self._outside.close(shutdown())
+        for stream in self._one_streams:
+            stream.close()
         await self._placement.stop_all(_CUTOFF_GRACE_S)
 
     def kill_children(self) -> None:
         """A further signal has come: nobody waits for children any more."""
         self._placement.kill_all()
 
-    def _new_session(self, session_id: str | None, introduction: Introduction | None) -> Session:
-        return Session(
-            session_id,
-            introduction,
-            Questions(self._question_numbers),
-            self._window,
-            self.meters,
-            self.drain,
-            self._tasks.start_soon,
-        )
+    def _sharers(self) -> Iterator[Session]:
+        yield self._outside
+        for session in self.sessions:
+            if session.lease is not None and session.lease.mux.shared:
+                yield session
 
     async def _open_when_ready(self, session: Session, exchange: Exchange) -> None:
         try:
@@ -226,9 +264,19 @@ class Bridge:
     async def _reap(self) -> None:
         while True:
             await anyio.sleep(self.sessions.sweep_every_s)
-            for session in self.sessions.expired(anyio.current_time()):
+            now = anyio.current_time()
+            for session in self.sessions.expired(now):
                 log.info("session.expired", extra={"used": session.used})
                 self.close(session)
+            for session in (self._outside, *self.sessions):
+                self._end_overdue(session, now)
+
+    def _end_overdue(self, session: Session, now: float) -> None:
+        for exchange in list(session.in_flight.values()):
+            fault = self._call_limits.overdue(exchange, now)
+            if fault is not None and exchange.request.method != INITIALIZE:
+                log.warning("call.overdue", extra={"method": exchange.request.method})
+                session.abandon(exchange, fault)
 
     async def _size_spares(self) -> None:
         if self._settings.isolation is Isolation.SHARED:

@@ -1,41 +1,80 @@
 """One client request and everything that answers it.
 
-Its stream gets what the child says about the request, in the child's order, and last its one
-final answer. Whoever serves the request over HTTP reads it from there; nobody has to: a client of
+Most requests have one answer and nothing before it, so a stream begins only when something comes
+first or takes long. Whoever serves the request over HTTP reads from it; nobody has to: a client of
 the handshake era may go away without cancelling.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import Fault
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 
 
-class Exchange(Stream):
+class Home(Protocol):
+    """Where an exchange belongs: a session."""
+
+    def begin_stream(self) -> Stream:
+        """A stream for the exchange's answer and what comes before it."""
+
+    def ended(self, exchange: Exchange) -> None:
+        """It has its final answer."""
+
+    def told(self, notification: Notification) -> None:
+        """Something came for it after the end."""
+
+    def admits(self, notification: Notification) -> bool:
+        """Whether the client wants a log message."""
+
+
+class Exchange:
     """From the moment a request is accepted until its one final answer.
 
     It is finished exactly once, by whichever comes first: the child's answer, its death, the
     client's cancellation, the end of the session or of the bridge. What comes later is ignored.
     """
 
+    __slots__ = (
+        "_awaited",
+        "_home",
+        "fault",
+        "heard_at",
+        "mux",
+        "number",
+        "refused",
+        "reply",
+        "request",
+        "sent",
+        "started_at",
+        "stream",
+        "streams",
+    )
+
     def __init__(
-        self,
-        request: Request,
-        ended: Callable[[Exchange], None],
-        window: Window,
-        *,
-        streams: bool,
+        self, request: Request, home: Home, now: float, *, streams: bool, stream: Stream | None
     ) -> None:
-        super().__init__(window)
+        """Begin an exchange.
+
+        Args:
+            request: With the client's own id.
+            home: The session.
+            now: On the event loop's clock.
+            streams: The client reads event streams, so that more than the answer can reach it.
+            stream: Where the answer goes, if that is settled; else it begins one when needed.
+        """
         self.request = request
+        self.sent = request
+        """What goes to the child: the request, unless the bridge had to change it."""
         self.streams = streams
-        """The client reads event streams, so that more than the answer can reach it."""
+        self.stream = stream
+        self.started_at = now
+        self.heard_at = now
+        """When it began or something came of it last."""
         self.reply: Reply | None = None
         self.fault: Fault | None = None
         """Why the bridge answered in the child's place, if it did."""
@@ -44,28 +83,50 @@ class Exchange(Stream):
         self.mux: Mux | None = None
         self.number: int | None = None
         """The request's id on the child's pipe; None until it is sent."""
-        self._ended = ended
-        self._first: asyncio.Future[None] | None = None
+        self._home = home
+        self._awaited: asyncio.Future[None] | None = None
 
     def progressed(self, notification: Notification) -> None:
-        """Progress of this very request."""
-        self.tell(encode(notification), sheddable=True)
+        """Progress of this very request; after the answer that of the task it began."""
+        self.heard_at = asyncio.get_running_loop().time()
+        if self.reply is None:
+            self.tell(encode(notification), sheddable=True)
+        else:
+            self._home.told(notification)
+
+    def remarked(self, notification: Notification) -> None:
+        """A log message that can only be about this request."""
+        if self._home.admits(notification):
+            self.tell(encode(notification), sheddable=True)
 
     def tell(self, payload: bytes, *, sheddable: bool) -> None:
         """Something that belongs to this request and is not its answer."""
         if self.reply is None and self.streams:
-            self.append(payload, sheddable=sheddable)
-            self._something_came()
+            self.streamed().append(payload, sheddable=sheddable)
+            self._wake()
+
+    def noticed(self) -> None:
+        """Something was put on its stream by another hand: whoever waits should look."""
+        self.heard_at = asyncio.get_running_loop().time()
+        self._wake()
+
+    def streamed(self) -> Stream:
+        """The stream of this exchange; begins one if there is none."""
+        if self.stream is None:
+            self.stream = self._home.begin_stream()
+            if self.reply is not None:
+                self.stream.answer(encode(self.reply))
+        return self.stream
 
     def answered(self, reply: Reply) -> None:
         """The final answer."""
         if self.reply is not None:
             return
         self.reply = reply
-        self.append(encode(reply), sheddable=False)
-        self.close()
-        self._something_came()
-        self._ended(self)
+        if self.stream is not None:
+            self.stream.answer(encode(reply))
+        self._wake()
+        self._home.ended(self)
 
     def fail(self, fault: Fault) -> None:
         """The bridge answers in the child's place."""
@@ -75,20 +136,20 @@ class Exchange(Stream):
 
     async def first(self, within_s: float) -> None:
         """Wait until anything has come, for at most so many seconds."""
-        if self.log.last:
+        if self.reply is not None or self.stream is not None:
             return
         loop = asyncio.get_running_loop()
-        self._first = loop.create_future()
-        timer = loop.call_later(within_s, self._something_came)
-        await self._first
+        self._awaited = loop.create_future()
+        timer = loop.call_later(within_s, self._wake)
+        await self._awaited
         timer.cancel()
 
     async def finished(self) -> None:
         """Wait for the final answer; bounded by what bounds the call itself."""
-        with self.attach() as reader:
-            while await reader.read() is not None:
-                pass
+        while self.reply is None:
+            self._awaited = asyncio.get_running_loop().create_future()
+            await self._awaited
 
-    def _something_came(self) -> None:
-        if self._first is not None and not self._first.done():
-            self._first.set_result(None)
+    def _wake(self) -> None:
+        if self._awaited is not None and not self._awaited.done():
+            self._awaited.set_result(None)

@@ -48,6 +48,9 @@ class Waiter(Protocol):
     def answered(self, reply: Reply) -> None:
         """The final answer, with the waiter's own id; called once at most."""
 
+    def remarked(self, notification: Notification) -> None:
+        """A log message that can only be about this request."""
+
     def fail(self, fault: Fault) -> None:
         """There will be no answer of the child."""
 
@@ -63,6 +66,9 @@ class Tenant(Protocol):
 
     def withdrawn(self, withdrawal: Withdrawn) -> None:
         """The child takes a question back."""
+
+    def lost(self) -> None:
+        """The child is gone; what was in flight has been told."""
 
 
 class Mux:
@@ -158,6 +164,8 @@ class Mux:
         self.lost = True
         for waiter in self._correlator.owners():
             waiter.fail(fault)
+        for tenant in list(self._tenants):
+            tenant.lost()
 
     def _hear(self, item: Received) -> None:
         try:
@@ -183,11 +191,21 @@ class Mux:
                 self._meters.count(heard.value)
 
     def _told(self, notification: Notification) -> None:
-        if self.shared and shared_audience(notification.method) is Audience.NOBODY:
+        audience = shared_audience(notification.method) if self.shared else None
+        if audience is Audience.NOBODY:
             self._meters.count("unattributable_notification")
-            return
-        for tenant in list(self._tenants):
-            tenant.told(notification)
+        elif audience is Audience.ONLY_CALLER:
+            self._remarked(notification)
+        else:
+            for tenant in list(self._tenants):
+                tenant.told(notification)
+
+    def _remarked(self, notification: Notification) -> None:
+        callers = self._correlator.owners()
+        if len(callers) == 1:
+            callers[0].remarked(notification)
+        else:
+            self._meters.count("unattributable_notification")
 
     def _asked(self, request: Request) -> None:
         if request.method == PING:
@@ -224,6 +242,9 @@ class _OwnCall:
 
     def progressed(self, notification: Notification) -> None:
         """The bridge asks for no progress."""
+
+    def remarked(self, notification: Notification) -> None:
+        """What the child logs about the bridge's own requests is nobody's."""
 
     def answered(self, reply: Reply) -> None:
         if not self.reply.done():

@@ -21,7 +21,7 @@ from mcpbridge.errors import SpawnError, Unavailable
 from mcpbridge.process.child import Child
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.faults import capacity, child_exited, spawn_failed
-from mcpbridge.rules.isolation import Isolation
+from mcpbridge.rules.isolation import Isolation, spares_text
 from mcpbridge.rules.profile import Profile
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.meters import Meters
@@ -52,7 +52,7 @@ class PlacementSettings:
         " where the server takes more than 1 s to start.",
         group="Isolation",
         metavar="auto|N",
-        parse=lambda text: text if text == "auto" else str(int(text)),
+        parse=spares_text,
     )
     max_children: int = setting(
         16,

@@ -11,8 +11,11 @@ import dataclasses
 import secrets
 from collections.abc import Iterator
 
+from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.session import Session
+from mcpbridge.rules.faults import Fault, timed_out
+from mcpbridge.rules.methods import PING
 from mcpbridge.settings import Unit, setting
 
 GROUP = "Limits"
@@ -50,6 +53,41 @@ class SessionSettings:
     )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class CallLimits:
+    """How long a call may take."""
+
+    timeout_s: float = setting(
+        300.0,
+        "--request-timeout",
+        "Longest time for one call, whatever happens; 0: none.",
+        group=GROUP,
+        unit=Unit.SECONDS,
+        minimum=0,
+    )
+    idle_timeout_s: float = setting(
+        120.0,
+        "--request-idle-timeout",
+        "Longest time in which nothing is heard of a call: no progress, no question; 0: none.",
+        group=GROUP,
+        unit=Unit.SECONDS,
+        minimum=0,
+    )
+    ping_timeout_s: float = 10.0
+    """A server that is alive answers `ping` at once; one that hangs must not look alive."""
+
+    def overdue(self, exchange: Exchange, now: float) -> Fault | None:
+        """What to tell a client whose call has taken too long; None while it has not."""
+        idle_s, age_s = now - exchange.heard_at, now - exchange.started_at
+        if exchange.request.method == PING and age_s >= self.ping_timeout_s:
+            return timed_out("ping", self.ping_timeout_s)
+        if self.timeout_s and age_s >= self.timeout_s:
+            return timed_out("--request-timeout", self.timeout_s)
+        if self.idle_timeout_s and idle_s >= self.idle_timeout_s:
+            return timed_out("--request-idle-timeout", self.idle_timeout_s)
+        return None
+
+
 class Sessions:
     """Every session that can be named, by id; owned by the bridge."""
 
@@ -71,9 +109,9 @@ class Sessions:
 
     @property
     def sweep_every_s(self) -> float:
-        """How often to look for sessions that expired."""
+        """How often to look for sessions that expired and calls that are overdue."""
         shortest = min(self._settings.idle_timeout_s, self._settings.unused_timeout_s)
-        return max(0.05, min(5.0, shortest / 4))
+        return max(0.05, min(1.0, shortest / 4))
 
     def get(self, session_id: str) -> Session | None:
         """The session with this id."""

@@ -4,7 +4,7 @@ Any number of readers may be attached; what is new goes to the newest of them, s
 message appears on exactly one connection. The older ones stay open and silent, and take over when
 the newest leaves: closing them would make a deployed client reconnect for ever.
 
-Source: MCP 2025-11-25, Transports, Multiple Connections 2.
+Source: MCP 2025-11-25, Transports, Multiple Connections 2, Resumability and Redelivery.
 """
 
 from __future__ import annotations
@@ -13,27 +13,89 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from mcpbridge.rules.eventlog import START, Entry, EventLog, Window
+from mcpbridge.rules.eventlog import START, Entry, EventId, EventLog, Window
+from mcpbridge.telemetry.meters import Meters
 
 
 class Stream:
-    """A bounded log and its readers; owned by an exchange or a session, which closes it."""
+    """A bounded log and its readers; ends when all the answers it waits for are there."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(
+        self,
+        window: Window,
+        meters: Meters,
+        *,
+        answers_due: int | None = None,
+        first_id: EventId | None = None,
+    ) -> None:
+        """Begin a stream.
+
+        Args:
+            window: How much of it is kept.
+            meters: Counts what is shed.
+            answers_due: It closes itself after so many answers; None: only `close` ends it.
+            first_id: The id of its position before the first event. With one its events have
+                ids and stay in the window after delivery; without they go when delivered.
+        """
         self.log = EventLog(window)
+        self._meters = meters
+        self._answers_due = answers_due
+        self._first_id = first_id
         self._delivered = START
         self._readers: list[Reader] = []
+        self._pending_keys: set[str] = set()
 
     @property
     def attached(self) -> bool:
         """Somebody reads."""
         return bool(self._readers)
 
-    def append(self, payload: bytes, *, sheddable: bool) -> None:
-        """Add a message for whoever reads now or next."""
+    @property
+    def delivered(self) -> int:
+        """The cursor of what readers have taken."""
+        return self._delivered
+
+    @property
+    def number(self) -> int | None:
+        """Its number in its session; None where its events have no ids."""
+        return self._first_id.stream if self._first_id is not None else None
+
+    def event_id(self, number: int) -> EventId | None:
+        """The id of one of its events, by number; 0 for its beginning."""
+        first = self._first_id
+        return EventId(first.tag, first.stream, number) if first is not None else None
+
+    def append(self, payload: bytes, *, sheddable: bool, key: str | None = None) -> int:
+        """Add a message for whoever reads now or next.
+
+        Args:
+            payload: The message.
+            sheddable: It may go when the window is full.
+            key: Another with the same key that nobody has taken yet makes this one superfluous.
+
+        Returns:
+            Its number.
+        """
+        if key is not None:
+            if key in self._pending_keys:
+                self._meters.count("coalesced_notification")
+                return self.log.last
+            self._pending_keys.add(key)
+        shed = self.log.shed
         self.log.append(payload, sheddable=sheddable)
+        if self.log.shed > shed:
+            self._meters.count("shed_notification", self.log.shed - shed)
         if self._readers:
             self._readers[-1].wake()
+        return self.log.last
+
+    def answer(self, payload: bytes) -> None:
+        """Add an answer; the last one that is due ends the stream."""
+        self.append(payload, sheddable=False)
+        if self._answers_due is not None:
+            self._answers_due -= 1
+            if self._answers_due <= 0:
+                self.close()
 
     def close(self) -> None:
         """Nothing more will come; readers take what is left and end."""
@@ -46,6 +108,15 @@ class Stream:
         """End every connection that reads; the stream itself goes on."""
         for reader in self._readers:
             reader.leave()
+
+    def seek(self, cursor: int) -> None:
+        """Let the next reader begin after a cursor, delivered before or not.
+
+        Raises:
+            CursorLost: What came after it is no longer there.
+        """
+        self.log.after(cursor)
+        self._delivered = min(cursor, self.log.last)
 
     @contextmanager
     def attach(self) -> Iterator[Reader]:
@@ -66,7 +137,9 @@ class Stream:
         entries = self.log.after(self._delivered, strict=False)
         if entries:
             self._delivered = entries[-1].number
-            self.log.trim(self._delivered)
+            self._pending_keys.clear()
+            if self._first_id is None:
+                self.log.trim(self._delivered)
         return entries
 
 
@@ -74,7 +147,7 @@ class Reader:
     """One connection that delivers a stream; made by `Stream.attach`."""
 
     def __init__(self, stream: Stream) -> None:
-        self._stream = stream
+        self.stream = stream
         self._waiter: asyncio.Future[None] | None = None
         self._nudged = False
         self.leaving = False
@@ -85,10 +158,10 @@ class Reader:
         while True:
             if self.leaving:
                 return None
-            entries = self._stream.take(self)
+            entries = self.stream.take(self)
             if entries:
                 return entries
-            if self._stream.log.closed:
+            if self.stream.log.closed:
                 return None
             if self._nudged:
                 self._nudged = False

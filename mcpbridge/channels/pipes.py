@@ -140,16 +140,17 @@ class PipeChannel:
             self._reading = True
             self._loop.add_reader(self._stdout_fd, self._readable)
 
-    def _readable(self) -> None:
+    def _readable(self) -> bool:
+        """Read once; whether there was anything."""
         try:
             chunk = os.read(self._stdout_fd, _READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             chunk = b""
         if not chunk:
             self.end()
-            return
+            return False
         self._held += len(chunk)
         self._lines += self._splitter.feed(chunk)
         if self._splitter.skipping > _ENDLESS * self._limits.max_message_bytes:
@@ -159,6 +160,7 @@ class PipeChannel:
                 self._reading = False
                 self._loop.remove_reader(self._stdout_fd)
             self._wake_reader()
+        return True
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -206,11 +208,14 @@ class PipeChannel:
         self._blocked = blocked
 
     def _break(self) -> None:
-        """The child closed its stdin: as good as gone."""
+        """The child closed its stdin: as good as gone; what it has said before still counts."""
         self._outgoing.clear()
         self._rest = memoryview(b"")
         self._pending = 0
         self.close_input()
+        # Bounded, since a child that lives may write on for ever.
+        while not self.ended.is_set() and self._held <= _HELD_BYTES and self._readable():
+            pass
         self.end()
 
     def _wake_senders(self) -> None:

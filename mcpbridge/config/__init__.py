@@ -1,4 +1,8 @@
-"""Settings: `model` composes them from the modules that obey them; `load` reads them.
+"""Settings: what can be set, and how it is read.
+
+`model` composes the settings from the modules that obey them; `values` reads and shows one text;
+`load` reads flags and environment into one `Config`; `address` decides where to listen; `reach`
+finds the bridge from beside it; `table` writes the README's list.
 
 This is the only package that reads the environment.
 """

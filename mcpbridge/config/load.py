@@ -6,38 +6,43 @@ Everything is read and checked before a port is bound. Each setting is a flag an
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mcpbridge.config.address import COMMAND_LINE, bind_of
 from mcpbridge.config.model import (
-    Bind,
+    CommandSettings,
     Config,
     Option,
-    Settings,
+    ShutdownSettings,
     cutoff_after_s,
     options,
     settings_from,
 )
+from mcpbridge.config.reach import is_service_link
+from mcpbridge.config.values import shown, value_of
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec, child_environment
 from mcpbridge.settings import Setting, Unit
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|)\Z")
-_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
-_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB|KB|MB|GB|)\Z", re.IGNORECASE)
-_BYTES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
-          "kb": 10**3, "mb": 10**6, "gb": 10**9}  # fmt: skip
+PREFIX = "MCPBRIDGE_"
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+# What Kubernetes sets beside a Service whose name begins with `mcpbridge`.
+_SERVICE_NAME = re.compile(
+    r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)\Z"
+)
 _KUBERNETES_LAME_DUCK_S = 5.0
 
 
 def environment_names(facts: Setting) -> tuple[str, ...]:
     """The variables that set a setting, the first found wins."""
-    own = "MCPBRIDGE_" + facts.flag.removeprefix("--").replace("-", "_").upper()
+    own = PREFIX + facts.flag.removeprefix("--").replace("-", "_").upper()
     return (own, *facts.also_env)
 
 
@@ -52,162 +57,138 @@ def load(
         env: The environment; the process's own by default.
 
     Raises:
-        ConfigError: A value is wrong, or there is no command, or there are two.
+        ConfigError: A value is wrong, a variable unknown, or there is no command, or there are two.
     """
     env = os.environ if env is None else env
+    _check_variables(env)
     values: dict[tuple[str, str], Any] = {}
+    origins: dict[str, dict[str, str]] = {}
     for option in options():
         texts, origin = _texts(option, flags, env)
         if texts:
             values[option.section, option.name] = _value(option, texts, origin)
+            origins.setdefault(option.section, {})[option.name] = origin
     settings = settings_from(values)
     in_cluster = "KUBERNETES_SERVICE_HOST" in env
-    lame_duck_s = settings.shutdown.lame_duck_s
-    if lame_duck_s is None:
-        lame_duck_s = _KUBERNETES_LAME_DUCK_S if in_cluster else 0.0
-    _check_shutdown(settings.shutdown.grace_s, lame_duck_s)
-    child = _child(settings, command, env)
-    return Config(settings, child, _bind(settings, in_cluster), lame_duck_s)
+    lame_duck_s = _lame_duck_s(settings.shutdown, origins.get("shutdown", {}), in_cluster)
+    child = _child(settings.command, origins.get("command", {}), command, env)
+    bind = bind_of(settings.listen, origins.get("listen", {}), in_cluster=in_cluster)
+    return Config(settings, child, bind, lame_duck_s)
 
 
-def seconds(text: str) -> float:
-    """`90`, `500ms`, `30s`, `5m`, `1h` as seconds."""
-    match = _DURATION.match(text.strip())
-    if match is None:
-        raise ValueError("is no time; write 30s, 500ms, 5m or 1h")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def size(text: str) -> int:
-    """`4096`, `64KiB`, `4MiB` as bytes."""
-    match = _SIZE.match(text.strip())
-    if match is None:
-        raise ValueError("is no size; write 65536, 64KiB or 4MiB")
-    return int(match[1]) * _BYTES[match[2].lower()]
+def _check_variables(env: Mapping[str, str]) -> None:
+    """A misspelt variable would be a setting that silently does nothing."""
+    known = {environment_names(option.setting)[0] for option in options()}
+    for name in sorted(env):
+        if not name.startswith(PREFIX) or name in known or not env[name]:
+            continue
+        if _SERVICE_NAME.match(name.removeprefix(PREFIX)):
+            continue
+        (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        raise ConfigError(name, "", "no such setting", f"did you mean {nearest}?")
 
 
 def _texts(
     option: Option, flags: Mapping[str, Sequence[str]], env: Mapping[str, str]
 ) -> tuple[Sequence[str], str]:
-    flag = option.setting.flag
-    if flag in flags:
-        return flags[flag], "the command line"
-    for name in environment_names(option.setting):
-        if env.get(name, "") != "":
-            text = env[name]
-            repeated = option.setting.repeatable
-            return (text.replace(",", " ").split() if repeated else [text]), name
+    facts = option.setting
+    if facts.flag in flags:
+        return flags[facts.flag], COMMAND_LINE
+    for name in environment_names(facts):
+        text = env.get(name, "")
+        if text and not is_service_link(text):
+            return (_separate(facts, text, name) if facts.repeatable else [text]), name
     return (), ""
 
 
+def _separate(facts: Setting, text: str, origin: str) -> list[str]:
+    """The texts that one variable gives a repeatable setting."""
+    if not facts.quoted:
+        return text.replace(",", " ").split()
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(facts.flag, origin, f"cannot be split: {_lower(error)}") from None
+
+
 def _value(option: Option, texts: Sequence[str], origin: str) -> Any:
-    read = [_one_value(option.setting, text, origin) for text in texts]
+    read = [value_of(option.setting, text, origin) for text in texts]
     return tuple(read) if option.setting.repeatable else read[-1]
 
 
-def _one_value(facts: Setting, text: str, origin: str) -> Any:
-    def wrong(problem: str) -> ConfigError:
-        return ConfigError(facts.flag, origin, f"{text!r} {problem}")
-
-    if facts.choices and text not in facts.choices:
-        raise wrong(f"is none of {', '.join(facts.choices)}")
-    try:
-        value = _READERS[facts.unit](text) if facts.parse is None else facts.parse(text)
-    except ValueError as error:
-        generic = "is no number" if facts.unit is Unit.INTEGER else "is not understood"
-        raise wrong(str(error) if str(error).startswith("is no") else generic) from None
-    if facts.minimum is not None and isinstance(value, int | float) and value < facts.minimum:
-        raise wrong(f"is less than {facts.minimum:g}")
-    return value
-
-
-def _switch(text: str) -> bool:
-    lowered = text.lower()
-    if lowered in ("1", "true", "yes", "on"):
-        return True
-    if lowered in ("0", "false", "no", "off"):
-        return False
-    raise ValueError("is no switch; write true or false")
-
-
-_READERS: dict[Unit, Callable[[str], object]] = {
-    Unit.TEXT: str,
-    Unit.INTEGER: int,
-    Unit.SECONDS: seconds,
-    Unit.BYTES: size,
-    Unit.SWITCH: _switch,
-}
-
-
-def _child(settings: Settings, command: Sequence[str], env: Mapping[str, str]) -> ChildSpec:
-    text = settings.command.stdio
-    if command and text is not None:
-        raise ConfigError("--stdio", "", "a command stands after -- as well", "give only one")
-    if text is not None:
+def _child(
+    settings: CommandSettings,
+    origins: Mapping[str, str],
+    command: Sequence[str],
+    env: Mapping[str, str],
+) -> ChildSpec:
+    text, origin = settings.stdio, origins.get("stdio", "")
+    if command and text is not None and origin == COMMAND_LINE:
+        raise ConfigError("--stdio", origin, "a command stands after -- as well", "give only one")
+    if text is not None and not command:
         try:
             command = shlex.split(text)
         except ValueError as error:
-            raise ConfigError("--stdio", "", f"cannot be split: {error}") from None
-    if not command:
+            raise ConfigError("--stdio", origin, f"cannot be split: {_lower(error)}") from None
+    if not command or not command[0]:
         raise ConfigError(
             "command",
             "",
             "no MCP server to start",
             "put its command after --, as in: mcpbridge --port 8000 -- python server.py",
         )
-    cwd = settings.command.cwd
+    cwd = settings.cwd
     if cwd is not None and not Path(cwd).is_dir():
-        raise ConfigError("--cwd", "", f"{cwd!r} is no folder")
-    return ChildSpec(tuple(command), child_environment(env, _added(settings)), cwd)
+        raise ConfigError("--cwd", origins.get("cwd", ""), f"{cwd!r} is no folder")
+    return ChildSpec(tuple(command), child_environment(env, _added(settings, origins)), cwd)
 
 
-def _added(settings: Settings) -> dict[str, str]:
+def _added(settings: CommandSettings, origins: Mapping[str, str]) -> dict[str, str]:
     added: dict[str, str] = {}
-    if (name := settings.command.env_file) is not None:
+    if (name := settings.env_file) is not None:
+        origin = origins.get("env_file", "")
         try:
-            lines = Path(name).read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("--env-file", "", f"{name!r} cannot be read: {error}") from None
+            lines = Path(name).read_text("utf-8-sig").splitlines()
+        except OSError as error:
+            problem = f"{name!r} cannot be read: {error.strerror}"
+            raise ConfigError("--env-file", origin, problem) from None
+        except UnicodeDecodeError:
+            raise ConfigError("--env-file", origin, f"{name!r} is no text in UTF-8") from None
         for number, line in enumerate(lines, 1):
             if line.strip() and not line.lstrip().startswith("#"):
-                added.update([_assignment(line.strip(), f"--env-file {name}:{number}")])
-    for text in settings.command.env:
-        added.update([_assignment(text, "--env")])
+                added.update([_assignment(line.strip(), f"--env-file {name}:{number}", origin)])
+    for text in settings.env:
+        added.update([_assignment(text, "--env", origins.get("env", ""))])
     return added
 
 
-def _assignment(text: str, where: str) -> tuple[str, str]:
+def _assignment(text: str, key: str, origin: str) -> tuple[str, str]:
+    # The text is not repeated in an error: what was meant as a value may be a secret.
     name, equals, value = text.partition("=")
     if not equals or _NAME.match(name) is None:
-        # The text is not repeated: what was meant as a value may be a secret.
-        raise ConfigError(where, "", "is not of the form NAME=VALUE")
+        raise ConfigError(key, origin, "is not of the form NAME=VALUE")
+    if "\0" in value:
+        raise ConfigError(key, origin, f"the value of {name} holds a NUL, which none can")
     return name, value
 
 
-def _check_shutdown(grace_s: float, lame_duck_s: float) -> None:
-    if lame_duck_s >= cutoff_after_s(grace_s):
+def _lame_duck_s(settings: ShutdownSettings, origins: Mapping[str, str], in_cluster: bool) -> float:
+    """How long to serve on after the first signal; by default never longer than calls need."""
+    cutoff_s = cutoff_after_s(settings.grace_s)
+    asked_s = settings.lame_duck_s
+    if asked_s is None:
+        return min(_KUBERNETES_LAME_DUCK_S, cutoff_s / 2) if in_cluster else 0.0
+    if asked_s > 0 and asked_s >= cutoff_s:
+        asked, grace = shown(asked_s, Unit.SECONDS), shown(settings.grace_s, Unit.SECONDS)
         raise ConfigError(
             "--lame-duck",
-            "",
-            f"{lame_duck_s:g} s leaves no time for calls in flight within --grace {grace_s:g} s",
-            "shorten it or lengthen --grace",
+            origins.get("lame_duck_s", ""),
+            f"{asked} leaves no time for calls in flight within --grace {grace}",
+            f"give less than {shown(cutoff_s, Unit.SECONDS)}, or lengthen --grace",
         )
+    return asked_s
 
 
-def _bind(settings: Settings, in_cluster: bool) -> Bind:
-    listen = settings.listen
-    host, port = listen.host, listen.port
-    if listen.listen is not None:
-        name, colon, number = listen.listen.rpartition(":")
-        if not colon or not number.isdecimal():
-            raise ConfigError("--listen", "", f"{listen.listen!r} is not of the form HOST:PORT")
-        host, port = name.strip("[]") or "0.0.0.0", int(number)
-    if port > 65535:
-        raise ConfigError("--port", "", f"{port} is no port", "1 to 65535, or 0 for a free one")
-    if host is not None:
-        return Bind(host, port, "as asked for")
-    if in_cluster:
-        return Bind("0.0.0.0", port, "KUBERNETES_SERVICE_HOST is set: probes come from outside")
-    if os.getpid() == 1:
-        return Bind("0.0.0.0", port, "process 1 of a container: its ports are reached from outside")
-    return Bind("127.0.0.1", port, "only this machine may connect; --host opens it to others")
+def _lower(error: ValueError) -> str:
+    text = str(error)
+    return text[:1].lower() + text[1:]

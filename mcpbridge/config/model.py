@@ -7,14 +7,32 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 from mcpbridge.bridge.placement import PlacementSettings
-from mcpbridge.bridge.sessions import SessionSettings
+from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.channels.pipes import PipeLimits
+from mcpbridge.config.reach import DEFAULT_PORT
 from mcpbridge.http.guard import GuardSettings
+from mcpbridge.http.legacy_sse import ProxySettings
 from mcpbridge.http.stateful import AnswerSettings
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.restart import RestartPolicy
 from mcpbridge.settings import Setting, Unit, setting, setting_of
 from mcpbridge.telemetry.logs import LogSettings
+
+_PROBES = ("/livez", "/readyz", "/startupz", "/health", "/healthz")
+
+
+def mcp_path(text: str) -> str:
+    """The path of the MCP endpoint: begins with a slash, and is nobody else's.
+
+    Raises:
+        ValueError: It cannot be one; the text completes a sentence that begins with the value.
+    """
+    path = "/" + text.strip("/")
+    if not path.isascii() or not path.isprintable() or any(mark in path for mark in " ?#%"):
+        raise ValueError("is no path; write one without query and escapes, like /mcp")
+    if path in _PROBES:
+        raise ValueError("is the path of a health probe")
+    return path
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +54,7 @@ class CommandSettings:
         group="Server",
         metavar="NAME=VALUE",
         repeatable=True,
+        quoted=True,
     )
     env_file: str | None = setting(
         None,
@@ -68,7 +87,7 @@ class ListenSettings:
         metavar="ADDRESS",
     )
     port: int = setting(
-        8000,
+        DEFAULT_PORT,
         "--port",
         "Port to bind; 0 picks a free one.",
         group="Listening",
@@ -83,6 +102,7 @@ class ListenSettings:
         group="Listening",
         metavar="PATH",
         also_env=("MCP_HTTP_PATH",),
+        parse=mcp_path,
     )
 
 
@@ -118,8 +138,10 @@ class Settings:
     listen: ListenSettings = ListenSettings()
     guard: GuardSettings = GuardSettings()
     answers: AnswerSettings = AnswerSettings()
+    proxy: ProxySettings = ProxySettings()
     placement: PlacementSettings = PlacementSettings()
     sessions: SessionSettings = SessionSettings()
+    calls: CallLimits = CallLimits()
     pipes: PipeLimits = PipeLimits()
     restart: RestartPolicy = RestartPolicy()
     shutdown: ShutdownSettings = ShutdownSettings()

@@ -33,16 +33,16 @@ def admin_app(gate: Gate) -> Starlette:
     """
 
     async def livez(request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok"}, headers=_farewell(gate))
 
     async def readyz(request: Request) -> Response:
-        return _verdict(gate.ready, gate.missing)
+        return _verdict(gate.ready, gate)
 
     async def startupz(request: Request) -> Response:
-        return _verdict(gate.started, gate.missing)
+        return _verdict(gate.started, gate)
 
     async def health(request: Request) -> Response:
-        return _verdict(gate.serving, gate.missing)
+        return _verdict(gate.serving, gate)
 
     routes = [
         Route("/livez", livez),
@@ -65,6 +65,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     )
 
 
-def _verdict(good: bool, missing: Mapping[str, str]) -> JSONResponse:
-    status = "ok" if good else "unavailable"
-    return JSONResponse({"status": status, "missing": dict(missing)}, 200 if good else 503)
+def _verdict(good: bool, gate: Gate) -> JSONResponse:
+    content = {"status": "ok" if good else "unavailable", "missing": dict(gate.missing)}
+    return JSONResponse(content, 200 if good else 503, headers=_farewell(gate))
+
+
+def _farewell(gate: Gate) -> Mapping[str, str]:
+    """While the process ends, the next request of whoever asked is better sent elsewhere."""
+    return {"connection": "close"} if "draining" in gate.missing else {}

@@ -13,8 +13,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpbridge.http.guard import ClientGone, check_source
 from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.legacy_sse import MESSAGES_PATH, SSE_PATH, LegacySse
 from mcpbridge.http.responses import send_refusal
-from mcpbridge.http.stateful import METHODS, Stateful
+from mcpbridge.http.stateful import Stateful
 from mcpbridge.rules.admission import refuse
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
 from mcpbridge.rules.hosts import HostRules
@@ -22,18 +23,46 @@ from mcpbridge.rules.hosts import HostRules
 log = logging.getLogger("mcpbridge.http")
 
 
+Verbs = dict[str, Callable[[Incoming], Awaitable[None]]]
+"""What serves each HTTP method of a path."""
+
+
 class Endpoint:
     """The ASGI application of one bridge."""
 
-    def __init__(self, stateful: Stateful, admin: ASGIApp, mcp_path: str, rules: HostRules) -> None:
+    def __init__(
+        self,
+        stateful: Stateful,
+        legacy: LegacySse,
+        admin: ASGIApp,
+        rules: HostRules,
+        *,
+        mcp_path: str,
+        root_path: str,
+    ) -> None:
+        """Put the faces in their places.
+
+        Args:
+            stateful: Serves the MCP path and `/`.
+            legacy: Serves `/sse` and `/messages`.
+            admin: Serves every other path.
+            rules: Which Host and Origin may in.
+            mcp_path: The MCP path.
+            root_path: A prefix that a proxy may leave in the paths of requests.
+        """
         self._admin = admin
         self._rules = rules
-        bare = "/" + mcp_path.strip("/")
-        self._mcp_paths = frozenset(("/", bare, f"{bare}/"))
-        self._verbs: dict[str, Callable[[Incoming], Awaitable[None]]] = {
+        self._root_path = root_path.rstrip("/")
+        streamable: Verbs = {
             "POST": stateful.post,
             "GET": stateful.get,
             "DELETE": stateful.delete,
+        }
+        self._faces: dict[str, Verbs] = {
+            SSE_PATH: {"GET": legacy.connect},
+            MESSAGES_PATH: {"POST": legacy.post},
+            "": streamable,
+            "/" + mcp_path.strip("/"): streamable,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,10 +84,15 @@ class Endpoint:
         refusal = check_source(incoming, self._rules)
         if refusal is not None:
             await send_refusal(incoming.send, refusal)
-        elif incoming.path not in self._mcp_paths:
-            await self._admin(incoming.scope, incoming.receive, incoming.send)
-        elif (verb := self._verbs.get(incoming.method)) is not None:
+            return
+        path = incoming.path
+        if self._root_path and path.startswith(f"{self._root_path}/"):
+            path = path.removeprefix(self._root_path)
+        verbs = self._faces.get(path.removesuffix("/"))
+        if verbs is None:
+            await self._admin({**incoming.scope, "path": path}, incoming.receive, incoming.send)
+        elif (verb := verbs.get(incoming.method)) is not None:
             await verb(incoming)
         else:
-            refusal = refuse(405, INVALID_REQUEST, "method not allowed", allow=METHODS)
+            refusal = refuse(405, INVALID_REQUEST, "method not allowed", allow=", ".join(verbs))
             await send_refusal(incoming.send, refusal)

@@ -10,7 +10,7 @@ import dataclasses
 from mcpbridge.http.incoming import Incoming
 from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.rules.hosts import HostRules, host_allowed, origin_allowed
+from mcpbridge.rules.hosts import HostRules, host_allowed, host_pattern, origin_allowed
 from mcpbridge.settings import Unit, setting
 
 
@@ -25,6 +25,7 @@ class GuardSettings:
         group="Listening",
         metavar="HOST",
         repeatable=True,
+        parse=host_pattern,
     )
     allowed_origins: tuple[str, ...] = setting(
         (),

@@ -18,9 +18,11 @@ from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import AppStatus, EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
-from mcpbridge.bridge.stream import Reader
+from mcpbridge.bridge.drain import Drain
+from mcpbridge.bridge.stream import Reader, Stream
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.admission import Refusal
+from mcpbridge.rules.eventlog import Entry
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
 from mcpbridge.wire.messages import Failure, encode
 
@@ -37,9 +39,16 @@ SESSION_HEADER = b"mcp-session-id"
 CLOSE: tuple[bytes, bytes] = (b"connection", b"close")
 
 _JSON_TYPE = (b"content-type", JSON.encode())
-_RETRY_MS = (500, 3000)
+_RETRY_MS = 1000
+"""When a client whose connection broke should come back."""
+_LEAVE_RETRY_MS = (500, 3000)
 """Clients that are sent elsewhere come back at different moments."""
 _COMMENT = ServerSentEvent(comment="keep-alive").encode()
+
+
+def farewell(drain: Drain) -> Headers:
+    """While the process ends, each response asks its client to connect elsewhere next."""
+    return (CLOSE,) if drain.ending else ()
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
@@ -108,9 +117,25 @@ async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> N
 class EventStream(EventSourceResponse):
     """A stream of messages to one client, until its source or the client ends it."""
 
-    def __init__(self, reader: Reader, headers: Headers = ()) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        headers: Headers = (),
+        greeting: bytes = b"",
+        *,
+        polled: bool = False,
+    ) -> None:
+        """Prepare a response.
+
+        Args:
+            reader: Delivers the stream.
+            headers: Further headers.
+            greeting: Events that come before those of the stream.
+            polled: The client's revision lets the server end the connection before the stream
+                and tell when to come back: a first event without data, and `retry:`.
+        """
         super().__init__(
-            _events(reader),
+            _events(reader, greeting, polled),
             headers={
                 "content-type": EVENT_STREAM,
                 "cache-control": "no-cache, no-transform",
@@ -147,10 +172,21 @@ async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _events(reader: Reader) -> AsyncIterator[bytes]:
+async def _events(reader: Reader, greeting: bytes, polled: bool) -> AsyncIterator[bytes]:
+    if greeting:
+        yield greeting
+    stream = reader.stream
+    beginning = stream.event_id(stream.delivered)
+    if polled and beginning is not None:
+        yield ServerSentEvent(data="", id=str(beginning), retry=_RETRY_MS).encode()
     while (entries := await reader.read()) is not None:
-        # ServerSentEvent would look for line ends in payloads that cannot have any.
-        events = [b"event: message\r\ndata: %b\r\n\r\n" % entry.payload for entry in entries]
-        yield b"".join(events) if events else _COMMENT
-    if reader.leaving:
-        yield ServerSentEvent(retry=random.randint(*_RETRY_MS)).encode()
+        yield b"".join(_event(stream, entry) for entry in entries) if entries else _COMMENT
+    if polled and reader.leaving:
+        yield ServerSentEvent(retry=random.randint(*_LEAVE_RETRY_MS)).encode()
+
+
+def _event(stream: Stream, entry: Entry) -> bytes:
+    # ServerSentEvent would look for line ends in payloads, which cannot have any.
+    event_id = stream.event_id(entry.number)
+    named = b"id: %b\r\n" % str(event_id).encode() if event_id is not None else b""
+    return b"%bevent: message\r\ndata: %b\r\n\r\n" % (named, entry.payload)

@@ -6,22 +6,26 @@ here are served the same way.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.session import Session
-from mcpbridge.bridge.stream import Stream
-from mcpbridge.errors import Unavailable, WireError
+from mcpbridge.bridge.stream import Reader, Stream
+from mcpbridge.bridge.streams import Resume
+from mcpbridge.errors import Unavailable
+from mcpbridge.http.bodies import id_of, judge_body
 from mcpbridge.http.guard import read_body
 from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.responses import (
-    CLOSE,
     SESSION_HEADER,
     EventStream,
     Headers,
+    farewell,
     refusal_of,
     send_empty,
     send_json,
@@ -35,10 +39,8 @@ from mcpbridge.rules.admission import (
     admit_batch,
     admit_message,
     check_names,
-    check_post_head,
     echoing,
     refuse,
-    refused_text,
     session_gone,
     session_required,
 )
@@ -50,10 +52,7 @@ from mcpbridge.wire.messages import (
     Message,
     Notification,
     Request,
-    decode,
-    decode_batch,
     encode,
-    is_batch,
 )
 
 METHODS = "GET, POST, DELETE"
@@ -68,6 +67,15 @@ class AnswerSettings:
         "--json-window",
         "An answer that comes within this time, with nothing before it, is plain JSON; otherwise"
         " the response begins then, as an event stream.",
+        group="Listening",
+        unit=Unit.SECONDS,
+        minimum=0,
+    )
+    max_stream_age_s: float = setting(
+        0.0,
+        "--max-stream-age",
+        "End the connection of a call's event stream at this age; clients of 2025-11-25 come back"
+        " for the rest. 0: never.",
         group="Listening",
         unit=Unit.SECONDS,
         minimum=0,
@@ -101,19 +109,19 @@ class Stateful:
             else:
                 await self._serve(incoming, session or self._bridge.outside(), admitted.messages[0])
         except Unavailable as error:
-            await self._refuse(incoming, refusal_of(error, _id_of(admitted)))
+            await self._refuse(incoming, refusal_of(error, id_of(admitted)))
 
     async def get(self, incoming: Incoming) -> None:
-        """Open the stream of what belongs to no request."""
+        """Open the stream of what belongs to no request, or resume the one it names."""
         session = self._required_session(incoming)
         if not incoming.accepts.stream:
             session = refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
-        elif isinstance(session, Session) and not self._bridge.drain.accepts_sessions:
-            session = refusal_of(Unavailable(draining()), None)
-        if isinstance(session, Refusal):
-            await self._refuse(incoming, session)
-            return
-        await self._stream(incoming, session.standalone, self._farewell())
+        stream = session if isinstance(session, Refusal) else self._stream_for(incoming, session)
+        if isinstance(stream, Refusal) or isinstance(session, Refusal):
+            assert isinstance(stream, Refusal)
+            await self._refuse(incoming, stream)
+        else:
+            await self._stream(incoming, session, stream, farewell(self._bridge.drain))
 
     async def delete(self, incoming: Incoming) -> None:
         """End a session at its client's wish."""
@@ -122,27 +130,18 @@ class Stateful:
             await self._refuse(incoming, session)
             return
         self._bridge.close(session)
-        await send_empty(incoming.send, 200, self._farewell())
+        await send_empty(incoming.send, 200, farewell(self._bridge.drain))
 
     def _judge(
         self, incoming: Incoming, body: bytes
     ) -> tuple[Session | None, Opening | Admitted] | Refusal:
         """Every rule on a POST, in order; the session it names, and what it asks for."""
-        content = _read(body)
-        request_id = content.id if isinstance(content, Request) else None
-        refusal = (
-            check_post_head(
-                incoming.accepts,
-                incoming.get(b"content-type"),
-                incoming.get(b"content-encoding"),
-            )
-            or (content if isinstance(content, Refusal) else None)
-            or check_names(incoming.names)
-        )
-        session = self._named_session(incoming) if refusal is None else refusal
+        content = judge_body(incoming, body)
+        refusal = content if isinstance(content, Refusal) else check_names(incoming.names)
+        session = refusal or self._named_session(incoming)
         if isinstance(session, Refusal) or isinstance(content, Refusal):
             assert isinstance(session, Refusal)
-            return echoing(session, request_id)
+            return echoing(session, id_of(content))
         revision = session.revision if session is not None else None
         if isinstance(content, list):
             admitted: Opening | Admitted | Refusal = admit_batch(content, revision)
@@ -161,78 +160,106 @@ class Stateful:
         refusal = check_names(incoming.names)
         return refusal or self._named_session(incoming) or session_required()
 
+    def _stream_for(self, incoming: Incoming, session: Session) -> Stream | Refusal:
+        """The stream that a GET asks for."""
+        last_event_id = incoming.get(b"last-event-id")
+        found = Resume.FRESH if last_event_id is None else session.streams.find(last_event_id)
+        if found is Resume.FOREIGN:
+            return refuse(400, INVALID_REQUEST, "Last-Event-ID is not of this session")
+        if found is Resume.OVER:
+            # The one status at which every deployed client stops asking.
+            return refuse(405, INVALID_REQUEST, "nothing is left on that stream", allow=METHODS)
+        stream = session.standalone if isinstance(found, Resume) else found
+        if stream is session.standalone and not self._bridge.drain.accepts_sessions:
+            return refusal_of(Unavailable(draining()), None)
+        return stream
+
     async def _open(self, incoming: Incoming, opening: Opening) -> None:
         session, exchange = self._bridge.open(opening, streams=_streams(incoming.accepts))
         await exchange.first(self._settings.json_window_s)
-        headers = self._farewell()
+        headers = farewell(self._bridge.drain)
         if session.state is not SessionState.CLOSED and session.id is not None:
             headers = [*headers, (SESSION_HEADER, session.id.encode())]
-        await self._respond(incoming, exchange, headers)
+        await self._respond(incoming, session, exchange, headers)
 
     async def _serve(self, incoming: Incoming, session: Session, message: Message) -> None:
         match message:
             case Request():
                 exchange = session.call(message, streams=_streams(incoming.accepts))
                 await exchange.first(self._settings.json_window_s)
-                await self._respond(incoming, exchange, self._farewell())
+                await self._respond(incoming, session, exchange, farewell(self._bridge.drain))
             case Notification():
                 session.tell(message)
-                await send_empty(incoming.send, 202, self._farewell())
+                await send_empty(incoming.send, 202, farewell(self._bridge.drain))
             case _:
                 session.answer(message)
-                await send_empty(incoming.send, 202, self._farewell())
+                await send_empty(incoming.send, 202, farewell(self._bridge.drain))
 
     async def _serve_batch(
         self, incoming: Incoming, session: Session, messages: Sequence[Message]
     ) -> None:
+        requests = [message for message in messages if isinstance(message, Request)]
+        streams = _streams(incoming.accepts)
+        stream = session.streams.begin(len(requests)) if streams and requests else None
         exchanges: list[Exchange] = []
         for message in messages:
             match message:
                 case Request():
-                    exchanges.append(session.call(message, streams=False))
+                    exchanges.append(session.call(message, streams=streams, stream=stream))
                 case Notification():
                     session.tell(message)
                 case _:
                     session.answer(message)
-        if not exchanges:
-            await send_empty(incoming.send, 202, self._farewell())
-            return
-        for exchange in exchanges:
-            await exchange.finished()
-        replies = b",".join(encode(e.reply) for e in exchanges if e.reply is not None)
-        await send_json(incoming.send, 200, b"[%b]" % replies, self._farewell())
+        if stream is not None:
+            await self._stream(incoming, session, stream, farewell(self._bridge.drain))
+        elif exchanges:
+            for exchange in exchanges:
+                await exchange.finished()
+            replies = b",".join(encode(e.reply) for e in exchanges if e.reply is not None)
+            await send_json(incoming.send, 200, b"[%b]" % replies, farewell(self._bridge.drain))
+        else:
+            await send_empty(incoming.send, 202, farewell(self._bridge.drain))
 
-    async def _respond(self, incoming: Incoming, exchange: Exchange, headers: Headers) -> None:
+    async def _respond(
+        self, incoming: Incoming, session: Session, exchange: Exchange, headers: Headers
+    ) -> None:
         """Answer one request, in the form that what has come so far asks for."""
         accepts = incoming.accepts
         if exchange.fault is not None and exchange.refused:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
             await self._refuse(incoming, refusal)
-        elif exchange.reply is not None and exchange.log.last == 1 and accepts.json:
+        elif exchange.reply is not None and exchange.stream is None and accepts.json:
             await send_json(incoming.send, 200, encode(exchange.reply), headers)
         elif _streams(accepts):
-            await self._stream(incoming, exchange, headers)
+            await self._stream(incoming, session, exchange.streamed(), headers)
         else:
-            with exchange.attach() as reader, self._keepalive.watching(reader):
+            with exchange.streamed().attach() as reader, self._keepalive.watching(reader):
                 await send_late_json(incoming.send, reader, headers)
 
-    async def _stream(self, incoming: Incoming, stream: Stream, headers: Headers) -> None:
+    async def _stream(
+        self, incoming: Incoming, session: Session, stream: Stream, headers: Headers
+    ) -> None:
+        polled = session.revision.primes_streams
         with stream.attach() as reader, self._keepalive.watching(reader):
-            await EventStream(reader, headers)(incoming.scope, incoming.receive, incoming.send)
+            response = EventStream(reader, headers, polled=polled)
+            with self._aging(reader, polled and stream is not session.standalone):
+                await response(incoming.scope, incoming.receive, incoming.send)
+
+    @contextmanager
+    def _aging(self, reader: Reader, ages: bool) -> Iterator[None]:
+        """End this connection when it is old; its client comes back for the rest."""
+        if not ages or not self._settings.max_stream_age_s:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._settings.max_stream_age_s, reader.leave)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
-        await send_refusal(incoming.send, refusal, self._farewell())
-
-    def _farewell(self) -> Headers:
-        """While the process ends, each response asks its client to connect elsewhere next."""
-        return (CLOSE,) if self._bridge.drain.ending else ()
-
-
-def _read(body: bytes) -> Message | list[Message] | Refusal:
-    try:
-        return decode_batch(body) if is_batch(body) else decode(body)
-    except WireError as error:
-        return refused_text(error)
+        await send_refusal(incoming.send, refusal, farewell(self._bridge.drain))
 
 
 def _streams(accepts: Acceptable) -> bool:
@@ -242,8 +269,3 @@ def _streams(accepts: Acceptable) -> bool:
     other simple clients send, and they expect JSON.
     """
     return accepts.names_stream or not accepts.json
-
-
-def _id_of(admitted: Opening | Admitted) -> bytes | None:
-    message = admitted.request if isinstance(admitted, Opening) else admitted.messages[0]
-    return message.id if isinstance(message, Request) else None

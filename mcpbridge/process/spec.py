@@ -18,6 +18,7 @@ from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 _OWN_PREFIX = "MCPBRIDGE_"
 _STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
 _SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+_USER_INFO = re.compile(r"//[^/@\s]+@")
 _DROPPED = ("MCP_HTTP_PATH", "MCP_SESSION_MANAGEMENT")
 
 
@@ -74,12 +75,18 @@ def shown(argv: Sequence[str]) -> str:
     for word in argv:
         name, equals, _ = word.partition("=")
         secret = _SECRET.search(name) is not None
-        if hide:
-            words.append("***")
-        else:
-            words.append(f"{name}=***" if secret and equals else word)
+        words.append("***" if hide else _masked(word))
         hide = not hide and secret and not equals and word.startswith("-")
     return shlex.join(words)
+
+
+def _masked(word: str) -> str:
+    """One word without what looks like a secret: `api_key=…`, `Authorization: …`, `//me:…@`."""
+    for mark in ("=", ": "):
+        name, found, _ = word.partition(mark)
+        if found and _SECRET.search(name) is not None:
+            return f"{name}{mark}***"
+    return _USER_INFO.sub("//***@", word)
 
 
 def _in_folder(command: str, cwd: str | None) -> str:

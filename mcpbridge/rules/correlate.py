@@ -29,6 +29,7 @@ import msgspec
 from mcpbridge.rules.methods import CANCELLED, PROGRESS
 from mcpbridge.wire.members import Span, replaced, spans, unmistakable
 from mcpbridge.wire.messages import (
+    Failure,
     Message,
     Notification,
     Reply,
@@ -95,6 +96,12 @@ class _Call(msgspec.Struct, Generic[Owner]):
     owner: Owner
     client_id: bytes
     token: bytes | None
+    outlives: bool
+    """A task of 2025-11-25 reports progress under its call's token after the answer."""
+
+
+_LATE_TOKENS = 256
+"""Tasks whose progress is still mapped after their call was answered; the oldest goes first."""
 
 
 class Correlator(Generic[Owner]):
@@ -102,6 +109,7 @@ class Correlator(Generic[Owner]):
 
     def __init__(self) -> None:
         self._calls: dict[int, _Call[Owner]] = {}
+        self._tasks: dict[int, _Call[Owner]] = {}
         self._last = 0
 
     def __len__(self) -> int:
@@ -123,7 +131,8 @@ class Correlator(Generic[Owner]):
             # A token left in place could name another's call.
             params, token = _with_token(params, b"%d" % (self._last + 1))
         self._last += 1
-        self._calls[self._last] = _Call(owner, request.id, token)
+        outlives = token is not None and params is not None and "task" in spans(params)
+        self._calls[self._last] = _Call(owner, request.id, token, outlives)
         return self._last, Request(b"%d" % self._last, request.method, params, request.extra)
 
     def forget(self, number: int) -> None:
@@ -161,19 +170,65 @@ class Correlator(Generic[Owner]):
         call = self._calls.pop(_number(reply.id) or 0, None)
         if call is None:
             return Dropped.UNKNOWN_ANSWER
+        if call.outlives:
+            self._tasks[_number(reply.id) or 0] = call
+            if len(self._tasks) > _LATE_TOKENS:
+                self._tasks.pop(next(iter(self._tasks)))
         if isinstance(reply, Result):
             return Answered(call.owner, Result(call.client_id, reply.result, reply.extra))
-        return Answered(call.owner, type(reply)(call.client_id, reply.error, reply.extra))
+        return Answered(call.owner, Failure(call.client_id, reply.error, reply.extra))
 
     def _progress(self, notification: Notification) -> Progressed[Owner] | Dropped:
         params = notification.params or b""
         span = spans(params).get("progressToken")
         number = _number(params[slice(*span)]) if span is not None else None
-        call = self._calls.get(number or 0)
+        call = self._calls.get(number or 0) or self._tasks.get(number or 0)
         if call is None or call.token is None or span is None:
             return Dropped.UNKNOWN_PROGRESS
         own = replaced(params, [(span, call.token)])
         return Progressed(call.owner, Notification(PROGRESS, own, notification.extra))
+
+
+class Place(enum.Enum):
+    """Where a question of a child goes."""
+
+    ONLY_CALL = "the stream of the one call in flight"
+    LISTENER = "the session's standalone stream, which somebody reads"
+    LATEST_CALL = "the stream of the call that began last"
+    QUEUE = "the standalone stream, for whoever reads it next"
+    DECLINED = "nowhere: the client does not offer it"
+
+
+class Calls(enum.Enum):
+    """How many calls are in flight whose clients read event streams."""
+
+    NONE = "none"
+    ONE = "one"
+    SEVERAL = "several"
+
+
+QUESTION_PLACE: dict[tuple[Calls, bool], Place] = {
+    (Calls.NONE, False): Place.QUEUE,
+    (Calls.NONE, True): Place.LISTENER,
+    (Calls.ONE, False): Place.ONLY_CALL,
+    (Calls.ONE, True): Place.ONLY_CALL,
+    (Calls.SEVERAL, False): Place.LATEST_CALL,
+    (Calls.SEVERAL, True): Place.LISTENER,
+}
+"""By calls in flight, and whether somebody reads the standalone stream.
+
+A child does not say which call its question belongs to. With one call in flight there is no doubt;
+with several any of them would be a guess, which only moves the dialog to another stream of the
+same client: clients answer by message, not by stream.
+"""
+
+
+def place_question(offered: bool, calls: int, listening: bool) -> Place:
+    """Where a question of a session's own child goes."""
+    if not offered:
+        return Place.DECLINED
+    count = Calls.NONE if not calls else Calls.ONE if calls == 1 else Calls.SEVERAL
+    return QUESTION_PLACE[count, listening]
 
 
 class Questions:
@@ -192,33 +247,30 @@ class Questions:
         self._child_ids[number] = request.id
         return number, Request(b"%d" % number, request.method, request.params, request.extra)
 
-    def answered(self, reply: Reply) -> Reply | None:
-        """A client's answer under the child's id; None where nothing was asked under its id."""
-        number = _number(reply.id)
-        child_id = self._child_ids.pop(number, None) if number is not None else None
+    def answered(self, reply: Reply) -> tuple[int, Reply] | None:
+        """A question's number, and its answer under the child's id.
+
+        None where nothing was asked under the answer's id.
+        """
+        number = _number(reply.id) or 0
+        child_id = self._child_ids.pop(number, None)
         if child_id is None:
             return None
         if isinstance(reply, Result):
-            return Result(child_id, reply.result, reply.extra)
-        return type(reply)(child_id, reply.error, reply.extra)
+            return number, Result(child_id, reply.result, reply.extra)
+        return number, Failure(child_id, reply.error, reply.extra)
 
-    def withdrawn(self, withdrawal: Withdrawn) -> Notification | None:
-        """The child's withdrawal with the number the client knows; None for an unknown one."""
+    def withdrawn(self, withdrawal: Withdrawn) -> tuple[int, Notification] | None:
+        """A question's number, and its withdrawal under it; None where it is not open."""
         for number, child_id in self._child_ids.items():
             if child_id == withdrawal.child_id:
                 del self._child_ids[number]
-                return renamed_cancel(withdrawal.notification, b"%d" % number)
+                return number, renamed_cancel(withdrawal.notification, b"%d" % number)
         return None
 
     def give_up(self, number: int) -> bytes | None:
         """Stop waiting for an answer; returns the child's id, where it still waits."""
         return self._child_ids.pop(number, None)
-
-    def clear(self) -> list[bytes]:
-        """Stop waiting for all; returns the child's ids."""
-        ids = list(self._child_ids.values())
-        self._child_ids.clear()
-        return ids
 
 
 def cancelled_id(notification: Notification) -> bytes | None:

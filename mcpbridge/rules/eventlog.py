@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import collections
 import itertools
+import re
 from collections.abc import Sequence
 
 import msgspec
 
 from mcpbridge.errors import CursorLost
 
+STANDALONE = 0
+"""The number of a session's stream of what belongs to no request; the others count from 1."""
 START = 0
 """The cursor of a reader that has seen nothing. A cursor is the number of the last entry read."""
 
@@ -38,6 +41,27 @@ class Entry(msgspec.Struct, frozen=True):
     sheddable: bool
 
 
+class EventId(msgspec.Struct, frozen=True):
+    """The id of an event: which session's, which stream's, which entry."""
+
+    tag: str
+    """A random word of the session's: an id of another session is seen to be foreign."""
+    stream: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.tag}-{self.stream}-{self.number}"
+
+
+_EVENT_ID = re.compile(r"([0-9a-f]{1,16})-(\d{1,15})-(\d{1,15})\Z", re.ASCII)
+
+
+def read_event_id(text: str) -> EventId | None:
+    """The event id in a `Last-Event-ID` header; None for one that this program never wrote."""
+    match = _EVENT_ID.match(text)
+    return EventId(match[1], int(match[2]), int(match[3])) if match is not None else None
+
+
 class EventLog:
     """Everything said on one stream, oldest first; owned by the stream's exchange or session."""
 
@@ -54,6 +78,11 @@ class EventLog:
     def last(self) -> int:
         """The cursor of a reader that has seen everything."""
         return self._last
+
+    @property
+    def size(self) -> int:
+        """Bytes of the payloads kept."""
+        return self._size
 
     @property
     def shed(self) -> int:
@@ -92,6 +121,12 @@ class EventLog:
     def close(self) -> None:
         """Nothing more will come."""
         self.closed = True
+
+    def discard(self, number: int) -> None:
+        """Forget one entry: it is not true any more and must reach nobody."""
+        kept = [entry for entry in self._entries if entry.number != number]
+        self._size -= sum(len(e.payload) for e in self._entries if e.number == number)
+        self._entries = collections.deque(kept)
 
     def trim(self, cursor: int) -> None:
         """Forget entries up to and including a cursor: read, and nobody may resume before it."""

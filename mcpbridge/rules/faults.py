@@ -168,3 +168,16 @@ def nobody_to_ask() -> Fault:
         "no client can answer this: the server is shared, or the client does not offer it",
         code=METHOD_NOT_FOUND,
     )
+
+
+def question_undelivered(seconds: float) -> Fault:
+    """The server asked its client something and the client opened no stream to hear it on."""
+    return Fault(
+        "question_undelivered",
+        f"the client has had no stream open for {seconds:g} s to be asked on",
+    )
+
+
+def timed_out(flag: str, seconds: float) -> Fault:
+    """The server did not answer in time; it has been told that nobody waits any more."""
+    return Fault("timeout", f"the MCP server did not answer within {seconds:g} s ({flag})", "maybe")

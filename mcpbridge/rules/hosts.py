@@ -50,6 +50,23 @@ def host_allowed(host: str | None, rules: HostRules) -> bool:
     return "." not in name or name.endswith(_CLUSTER_SUFFIXES) or _is_address(name)
 
 
+def host_pattern(text: str) -> str:
+    """An entry for `HostRules.allowed_hosts`, lower case and without brackets.
+
+    Raises:
+        ValueError: No Host could ever match it; the text completes a sentence about the value.
+    """
+    if text == "*":
+        return text
+    stars, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
+    if ":" in name and _HOST.fullmatch(name) and not name.endswith("]"):
+        raise ValueError("has a port; give the name alone, every port is meant")
+    plain = host_name(f"[{name}]" if ":" in name and not name.endswith("]") else name)
+    if plain is None or "*" in plain:
+        raise ValueError("is no host name; write mcp.example.org or *.example.org")
+    return stars + plain
+
+
 def origin_allowed(origin: str | None, rules: HostRules) -> bool:
     """Whether an Origin header may be served.
 

@@ -26,13 +26,20 @@ class Isolation(enum.Enum):
 
 def needs_own_child(isolation: Isolation, introduction: Introduction) -> bool:
     """Whether a session that begins with this introduction gets a child of its own."""
-    match isolation:
-        case Isolation.AUTO:
-            return bool(introduction.abilities)
-        case Isolation.SHARED:
-            return False
-        case Isolation.SESSION:
-            return True
+    if isolation is Isolation.AUTO:
+        return bool(introduction.abilities)
+    return isolation is Isolation.SESSION
+
+
+def spares_text(text: str) -> str:
+    """What `--spares` may be: `auto` or a number from 0 on.
+
+    Raises:
+        ValueError: Neither; the text completes a sentence that begins with the value.
+    """
+    if text != "auto" and not (text.isascii() and text.isdecimal()):
+        raise ValueError("is neither auto nor a number from 0 on")
+    return text
 
 
 def spares_wanted(spares: str, start_s: float | None) -> int:

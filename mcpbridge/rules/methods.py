@@ -16,6 +16,15 @@ CANCELLED = "notifications/cancelled"
 PROGRESS = "notifications/progress"
 LOG_MESSAGE = "notifications/message"
 PING = "ping"
+SET_LEVEL = "logging/setLevel"
+SUBSCRIBE = "resources/subscribe"
+UNSUBSCRIBE = "resources/unsubscribe"
+RESOURCE_UPDATED = "notifications/resources/updated"
+
+LOG_LEVELS = (
+    "debug", "info", "notice", "warning", "error", "critical", "alert", "emergency",
+)  # fmt: skip
+"""Ascending, RFC 5424."""
 
 _OF_ONE_CLIENT = frozenset((INITIALIZED, PROGRESS, "notifications/roots/list_changed"))
 
@@ -31,10 +40,14 @@ class Audience(enum.Enum):
     """Who gets an unasked notification of a child that several sessions share."""
 
     EVERY_SESSION = "every session, once"
+    SUBSCRIBERS = "the sessions that subscribed to the resource it names"
+    ONLY_CALLER = "the caller, while exactly one call is in flight"
     NOBODY = "nobody: it cannot be told whose it is"
 
 
 _AUDIENCES = {
+    LOG_MESSAGE: Audience.ONLY_CALLER,
+    RESOURCE_UPDATED: Audience.SUBSCRIBERS,
     "notifications/tools/list_changed": Audience.EVERY_SESSION,
     "notifications/prompts/list_changed": Audience.EVERY_SESSION,
     "notifications/resources/list_changed": Audience.EVERY_SESSION,
@@ -55,3 +68,31 @@ def stops_at_the_bridge(method: str) -> bool:
     A shared child has had one handshake and asks nobody, so it must not see another client's.
     """
     return method in _OF_ONE_CLIENT
+
+
+def coalescing_key(method: str, uri: str | None) -> str | None:
+    """What makes two notifications say the same, so that one of them is enough; None where not.
+
+    A list has changed, or a resource has: how often, while nobody listened, is no news.
+    """
+    if method in _AUDIENCES and _AUDIENCES[method] is Audience.EVERY_SESSION:
+        return method
+    return f"{method} {uri}" if method == RESOURCE_UPDATED and uri is not None else None
+
+
+def more_verbose(one: str | None, other: str | None) -> str | None:
+    """Of two log levels the one that lets more through; None stands for unset."""
+    known = [level for level in (one, other) if level in LOG_LEVELS]
+    return min(known, key=LOG_LEVELS.index, default=None)
+
+
+def level_admits(asked: str | None, level: str | None) -> bool:
+    """Whether a session that asked for a level wants a message of another; unset wants all."""
+    if asked not in LOG_LEVELS or level not in LOG_LEVELS:
+        return True
+    return LOG_LEVELS.index(level) >= LOG_LEVELS.index(asked)
+
+
+def concerns(subscribed: str, updated: str) -> bool:
+    """Whether an update of one resource is news for a subscriber of another: itself or a part."""
+    return updated == subscribed or updated.startswith(subscribed.rstrip("/") + "/")

@@ -124,8 +124,9 @@ def encode(message: Message) -> bytes:
             head = b'{"jsonrpc":"2.0","method":%b' % quoted(method)
         case Result(id, result, extra):
             return b'{"jsonrpc":"2.0","id":%b,"result":%b%b}' % (id, result, extra)
-        case Failure(failed_id, error, extra):
-            return b'{"jsonrpc":"2.0","id":%b,"error":%b%b}' % (failed_id or b"null", error, extra)
+        case _:
+            failed_id, error = message.id or b"null", message.error
+            return b'{"jsonrpc":"2.0","id":%b,"error":%b%b}' % (failed_id, error, message.extra)
     if params is None:
         return b"%b%b}" % (head, extra)
     return b'%b,"params":%b%b}' % (head, params, extra)

@@ -1,0 +1,75 @@
+"""What sessions on one shared child ask of it together: a log level and subscriptions.
+
+The child knows one client. Its log level is the most verbose that any session asked for, and each
+session gets what it asked for itself; a resource is subscribed to while anybody wants it.
+
+Source: MCP 2025-11-25, Logging; Resources, Subscriptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.methods import SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, more_verbose
+from mcpbridge.wire.members import member, replaced, spans
+from mcpbridge.wire.messages import Notification, Request, Result, quoted, text_of
+
+
+class Sharer(Protocol):
+    """A session, as far as it shares."""
+
+    level: str | None
+    subscriptions: set[str]
+
+
+def shared_verb(request: Request, asking: Sharer, others: Iterable[Sharer]) -> Request | Result:
+    """What becomes of a session's request on a shared child.
+
+    Returns:
+        The request to send, perhaps changed, or the answer where the child need not be asked.
+    """
+    match request.method:
+        case "logging/setLevel":
+            return _set_level(request, others)
+        case "resources/subscribe" | "resources/unsubscribe":
+            uri = text_member(request.params, "uri")
+            if any(uri in other.subscriptions for other in others):
+                return Result(request.id, b"{}")
+    return request
+
+
+def remember(sharer: Sharer, request: Request) -> None:
+    """Keep in mind what a session has asked for and got."""
+    if request.method == SET_LEVEL:
+        sharer.level = text_member(request.params, "level")
+    elif request.method == SUBSCRIBE and (uri := text_member(request.params, "uri")) is not None:
+        sharer.subscriptions.add(uri)
+    elif request.method == UNSUBSCRIBE:
+        sharer.subscriptions.discard(text_member(request.params, "uri") or "")
+
+
+def text_member(params: bytes | None, name: str) -> str | None:
+    """A text in the parameters of a message, or None where there is none."""
+    try:
+        return text_of(member(params, name)) if params is not None else None
+    except WireError:
+        return None
+
+
+def log_level_of(notification: Notification) -> str | None:
+    """The level of a log message."""
+    return text_member(notification.params, "level")
+
+
+def _set_level(request: Request, others: Iterable[Sharer]) -> Request:
+    wanted = text_member(request.params, "level")
+    common = wanted
+    for other in others:
+        common = more_verbose(common, other.level)
+    if request.params is None or common is None or wanted is None or common == wanted:
+        return request
+    span = spans(request.params)["level"]
+    params = replaced(request.params, [(span, quoted(common))])
+    return Request(request.id, request.method, params, request.extra)

@@ -1,0 +1,133 @@
+"""Questions that a session's own child puts to its client: sampling, elicitation, roots.
+
+A question is delivered once, on one stream, and answered by that session's client or by nobody.
+Where no stream takes it within the time limit the child gets an error instead of silence; once it
+is delivered a person may be at the other end, and only the call's own limits bound the answer.
+
+Source: MCP 2025-11-25, Client Features; 2025-11-25, Transports, Sending and Receiving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import anyio
+import msgspec
+
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.mux import Mux
+from mcpbridge.bridge.outbox import Spawn
+from mcpbridge.bridge.stream import Stream
+from mcpbridge.rules.correlate import Place, Questions, Withdrawn, cancel_for, place_question
+from mcpbridge.rules.faults import Fault, nobody_to_ask, question_undelivered
+from mcpbridge.rules.methods import ASKED_ABILITY
+from mcpbridge.telemetry.meters import Meters
+from mcpbridge.wire.messages import Failure, Reply, Request, encode
+
+DELIVERY_S = 30.0
+"""How long a question waits for a stream of its client."""
+MAX_OPEN = 64
+"""Questions of one child that may be open at once."""
+
+
+class _Open(msgspec.Struct):
+    mux: Mux
+    exchange: Exchange | None
+    """The call that the question surely belongs to."""
+    stream: Stream
+    entry: int
+
+
+class Inquiries:
+    """The open questions of one session; owned by it."""
+
+    def __init__(
+        self, questions: Questions, standalone: Stream, meters: Meters, spawn: Spawn
+    ) -> None:
+        self._questions = questions
+        self._standalone = standalone
+        self._meters = meters
+        self._spawn = spawn
+        self._open: dict[int, _Open] = {}
+
+    def ask(
+        self, request: Request, mux: Mux, abilities: Collection[str], calls: Collection[Exchange]
+    ) -> None:
+        """Put a question of the child to the client, or decline it.
+
+        Args:
+            request: With the child's own id.
+            mux: The child's.
+            abilities: What the client offers.
+            calls: Those in flight whose clients read event streams, oldest first.
+        """
+        ability = ASKED_ABILITY.get(request.method)
+        offered = ability is None or ability in abilities
+        place = place_question(offered, len(calls), self._standalone.attached)
+        if place is Place.DECLINED or len(self._open) >= MAX_OPEN:
+            self._decline(mux, request.id, nobody_to_ask())
+            return
+        latest = list(calls)[-1] if place in (Place.ONLY_CALL, Place.LATEST_CALL) else None
+        number, question = self._questions.ask(request)
+        stream = latest.streamed() if latest is not None else self._standalone
+        entry = stream.append(encode(question), sheddable=False)
+        if latest is not None:
+            latest.noticed()
+        only = latest if place is Place.ONLY_CALL else None
+        self._open[number] = _Open(mux, only, stream, entry)
+        if place is Place.QUEUE:
+            self._spawn(self._expire, number, question)
+
+    def answer(self, reply: Reply) -> None:
+        """Give the child the client's answer; one that nobody asked for is dropped."""
+        answered = self._questions.answered(reply)
+        if answered is None:
+            self._meters.count("unasked_answer")
+            return
+        number, own = answered
+        self._open.pop(number).mux.send(own)
+
+    def withdraw(self, withdrawal: Withdrawn) -> bytes | None:
+        """The child takes a question back; the cancellation for the client, if it was open."""
+        found = self._questions.withdrawn(withdrawal)
+        if found is None:
+            return None
+        number, notification = found
+        del self._open[number]
+        return encode(notification)
+
+    def call_cancelled(self, exchange: Exchange) -> list[bytes]:
+        """A call is over early: what it alone asked is asked no more.
+
+        Returns:
+            The cancellations for the client.
+        """
+        numbers = [n for n, question in self._open.items() if question.exchange is exchange]
+        return [self._give_up(number, nobody_to_ask()) for number in numbers]
+
+    def child_lost(self) -> list[bytes]:
+        """The child is gone: nobody waits for the answers; the cancellations for the client."""
+        cancellations = [encode(cancel_for(number, "the server ended")) for number in self._open]
+        for number in self._open:
+            self._questions.give_up(number)
+        self._open.clear()
+        return cancellations
+
+    async def _expire(self, number: int, question: Request) -> None:
+        await anyio.sleep(DELIVERY_S)
+        waiting = self._open.get(number)
+        if waiting is not None and waiting.stream.delivered < waiting.entry:
+            self._meters.count("undelivered_question")
+            waiting.stream.log.discard(waiting.entry)
+            self._give_up(number, question_undelivered(DELIVERY_S))
+
+    def _give_up(self, number: int, fault: Fault) -> bytes:
+        question = self._open.pop(number)
+        child_id = self._questions.give_up(number)
+        if child_id is not None:
+            question.mux.send(Failure(child_id, fault.error()))
+        return encode(cancel_for(number, "the call it belonged to is over"))
+
+    def _decline(self, mux: Mux, child_id: bytes, fault: Fault) -> None:
+        self._meters.count("declined_question")
+        mux.send(Failure(child_id, fault.error()))

@@ -1,0 +1,125 @@
+"""The streams of one session: the standalone one, and those of requests, kept for resuming.
+
+A client whose connection broke comes back with the id of the last event it saw. It gets exactly
+that stream from there on. A finished stream is kept for a while, because the answer itself may be
+what was lost; once a client has all of it, 405 is the only answer that stops deployed clients from
+asking again for ever.
+
+Source: MCP 2025-11-25, Transports, Resumability and Redelivery.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from collections.abc import Callable
+
+import msgspec
+
+from mcpbridge.bridge.stream import Stream
+from mcpbridge.errors import CursorLost
+from mcpbridge.rules.eventlog import STANDALONE, START, EventId, Window, read_event_id
+from mcpbridge.telemetry.meters import Meters
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long and how many streams of finished requests are kept."""
+
+    streams: int = 64
+    max_bytes: int = 4 << 20
+    age_s: float = 300.0
+
+
+class Resume(enum.Enum):
+    """Why no stream is resumed."""
+
+    FRESH = "the id is none of ours: a standalone stream from now on"
+    OVER = "nothing is left to deliver on the stream it names"
+    FOREIGN = "the id belongs to another session"
+
+
+class Streams:
+    """Makes, numbers and keeps the streams of one session."""
+
+    def __init__(
+        self, window: Window, meters: Meters, clock: Callable[[], float], *, resumable: bool
+    ) -> None:
+        """Begin with the standalone stream alone.
+
+        Args:
+            window: How much of each stream is kept.
+            meters: Counts what is shed.
+            clock: Seconds, monotonic.
+            resumable: Events have ids.
+        """
+        self._window = window
+        self._meters = meters
+        self._clock = clock
+        self._tag = secrets.token_hex(4) if resumable else None
+        self._last = STANDALONE
+        self._kept: dict[int, Stream] = {}
+        self._finished_at: dict[int, float] = {}
+        self._retention = Retention()
+        self.standalone = Stream(window, meters, first_id=self._id(STANDALONE))
+
+    def begin(self, answers_due: int) -> Stream:
+        """A stream for the answers of one POST."""
+        self._last += 1
+        stream = Stream(
+            self._window, self._meters, answers_due=answers_due, first_id=self._id(self._last)
+        )
+        if self._tag is not None:
+            self._prune()
+            self._kept[self._last] = stream
+        return stream
+
+    def find(self, last_event_id: str) -> Stream | Resume:
+        """The stream that a `Last-Event-ID` names, set to continue after that event."""
+        event = read_event_id(last_event_id)
+        if event is None or self._tag is None:
+            return Resume.FRESH
+        if event.tag != self._tag:
+            return Resume.FOREIGN
+        self._prune()
+        standalone = event.stream == STANDALONE
+        stream = self.standalone if standalone else self._kept.get(event.stream)
+        if stream is None:
+            return Resume.OVER
+        try:
+            stream.seek(event.number)
+        except CursorLost:
+            self._meters.count("cursor_lost")
+            return Resume.FRESH if standalone else Resume.OVER
+        over = stream.log.closed and event.number >= stream.log.last
+        return Resume.OVER if over else stream
+
+    def dismiss_idle(self) -> None:
+        """End the connections that only listen."""
+        self.standalone.dismiss()
+
+    def close(self) -> None:
+        """End every stream."""
+        for stream in (self.standalone, *self._kept.values()):
+            stream.close()
+
+    def _id(self, stream: int) -> EventId | None:
+        return EventId(self._tag, stream, START) if self._tag is not None else None
+
+    def _prune(self) -> None:
+        now = self._clock()
+        for number, stream in self._kept.items():
+            if stream.log.closed:
+                self._finished_at.setdefault(number, now)
+        size = sum(self._kept[number].log.size for number in self._finished_at)
+        oldest_first = sorted(self._finished_at, key=self._finished_at.__getitem__)
+        for place, number in enumerate(oldest_first):
+            left = len(oldest_first) - place
+            expired = now - self._finished_at[number] > self._retention.age_s
+            if (
+                left <= self._retention.streams
+                and size <= self._retention.max_bytes
+                and not expired
+            ):
+                break
+            size -= self._kept[number].log.size
+            del self._kept[number], self._finished_at[number]

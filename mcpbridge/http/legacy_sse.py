@@ -1,0 +1,164 @@
+"""The transport of 2024-11-05: one event stream down, POSTs to a second path up.
+
+A client opens `/sse`; the first event names the path for its messages, with a key that nobody can
+guess; everything the server says comes on that stream; closing it ends the session. Any handshake
+revision may be negotiated over it.
+
+Source: MCP 2024-11-05, Transports, HTTP with SSE. That the URI is relative is the deployed SDKs'
+rule: they resolve it against the stream's and refuse another origin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from urllib.parse import parse_qs
+
+from sse_starlette.event import ServerSentEvent
+
+from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.session import Session
+from mcpbridge.bridge.sessions import new_session_id
+from mcpbridge.bridge.stream import Stream
+from mcpbridge.errors import Unavailable
+from mcpbridge.http.bodies import judge_body
+from mcpbridge.http.guard import read_body
+from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.keepalive import KeepAlive
+from mcpbridge.http.responses import EventStream, farewell, refusal_of, send_empty, send_refusal
+from mcpbridge.rules.admission import (
+    Admitted,
+    Opening,
+    Refusal,
+    admit_batch,
+    admit_message,
+    refuse,
+    session_gone,
+)
+from mcpbridge.rules.faults import INVALID_REQUEST
+from mcpbridge.settings import setting
+from mcpbridge.wire.messages import Failure, Message, Notification, Request, encode
+
+SSE_PATH = "/sse"
+MESSAGES_PATH = "/messages"
+
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*\Z")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """What a reverse proxy in front of the bridge does to paths."""
+
+    root_path: str = setting(
+        "",
+        "--root-path",
+        "Prefix under which a reverse proxy publishes the bridge, as in /tools/git; an"
+        " X-Forwarded-Prefix header of the proxy says it too.",
+        group="Listening",
+        metavar="PREFIX",
+    )
+
+
+@dataclasses.dataclass(slots=True)
+class _Connection:
+    """One open event stream and, once its client has initialized, its session."""
+
+    stream: Stream
+    session: Session | None = None
+
+
+class LegacySse:
+    """Serves one bridge to clients of the transport of 2024-11-05."""
+
+    def __init__(
+        self, bridge: Bridge, keepalive: KeepAlive, settings: ProxySettings, max_body: int
+    ) -> None:
+        self._bridge = bridge
+        self._keepalive = keepalive
+        self._root_path = settings.root_path.rstrip("/")
+        self._max_body = max_body
+        self._connections: dict[str, _Connection] = {}
+
+    async def connect(self, incoming: Incoming) -> None:
+        """Open the stream; its end is the end of the session."""
+        if not incoming.accepts.stream:
+            await self._refuse(
+                incoming, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
+            )
+            return
+        key = new_session_id()
+        try:
+            with self._bridge.one_stream() as stream, stream.attach() as reader:
+                self._connections[key] = _Connection(stream)
+                endpoint = f"{self._prefix(incoming)}{MESSAGES_PATH}?session_id={key}"
+                greeting = ServerSentEvent(endpoint, event="endpoint").encode()
+                with self._keepalive.watching(reader):
+                    response = EventStream(reader, farewell(self._bridge.drain), greeting)
+                    await response(incoming.scope, incoming.receive, incoming.send)
+        except Unavailable as error:
+            await self._refuse(incoming, refusal_of(error, None))
+        finally:
+            ended = self._connections.pop(key, None)
+            if ended is not None and ended.session is not None:
+                self._bridge.close(ended.session)
+
+    async def post(self, incoming: Incoming) -> None:
+        """Take a message; what answers it comes on the stream."""
+        body = await read_body(incoming, self._max_body)
+        content = body if isinstance(body, Refusal) else judge_body(incoming, body)
+        connection = self._named(incoming)
+        if isinstance(content, Refusal) or isinstance(connection, Refusal):
+            refusal = content if isinstance(content, Refusal) else connection
+            assert isinstance(refusal, Refusal)
+            await self._refuse(incoming, refusal)
+            return
+        revision = connection.session.revision if connection.session is not None else None
+        admitted: Opening | Admitted | Refusal
+        if isinstance(content, list):
+            admitted = admit_batch(content, revision)
+        else:
+            admitted = admit_message(content, revision, require_session=True)
+        if isinstance(admitted, Refusal):
+            await self._refuse(incoming, admitted)
+            return
+        if isinstance(admitted, Opening):
+            self._open(connection, admitted)
+        elif connection.session is not None:
+            for message in admitted.messages:
+                _serve(connection.session, message)
+        await send_empty(incoming.send, 202, farewell(self._bridge.drain))
+
+    def _open(self, connection: _Connection, opening: Opening) -> None:
+        try:
+            connection.session, _ = self._bridge.open(
+                opening, streams=True, one_stream=connection.stream
+            )
+        except Unavailable as error:
+            # The client listens on its stream only, whatever the POST is answered.
+            failure = Failure(opening.request.id, error.fault.error())
+            connection.stream.answer(encode(failure))
+
+    def _named(self, incoming: Incoming) -> _Connection | Refusal:
+        query = parse_qs(incoming.scope["query_string"].decode("latin-1"))
+        keys = query.get("session_id", [])
+        if len(keys) != 1:
+            return refuse(400, INVALID_REQUEST, "session_id is missing: begin with GET /sse")
+        return self._connections.get(keys[0]) or session_gone()
+
+    def _prefix(self, incoming: Incoming) -> str:
+        prefix = (incoming.get(b"x-forwarded-prefix") or "").rstrip("/")
+        # Anything else could send the client's messages to another place than this one.
+        return prefix if prefix and _PREFIX.match(prefix) else self._root_path
+
+    async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
+        await send_refusal(incoming.send, refusal, farewell(self._bridge.drain))
+
+
+def _serve(session: Session, message: Message) -> None:
+    match message:
+        case Request():
+            session.call(message, streams=True)
+        case Notification():
+            session.tell(message)
+        case _:
+            session.answer(message)
