@@ -19,12 +19,8 @@ from mcpbridge.rules.correlate import (
     Correlator,
     Dropped,
     Progressed,
-    Questions,
     Told,
     Withdrawn,
-    cancel_for,
-    cancelled_id,
-    renamed_cancel,
 )
 from mcpbridge.wire.members import member
 from mcpbridge.wire.messages import (
@@ -327,6 +323,47 @@ def test_progress_without_a_token_is_dropped() -> None:
     assert correlator.inbound(Notification(PROGRESS, b"{}")) is Dropped.UNKNOWN_PROGRESS
 
 
+def task(correlator: Correlator[str], owner: str, token: bytes) -> Notification:
+    """Begin and answer a call that starts a task; returns progress for it."""
+    params = b'{"task":{},"_meta":{"progressToken":%b}}' % token
+    number, _ = correlator.outbound(Request(b"7", "m", params), owner)
+    answered = correlator.inbound(Result(b'"%d"' % number, b"{}"))
+    assert answered == Answered(owner, Result(b"7", b"{}"))
+    return Notification(PROGRESS, b'{"progressToken":%d}' % number)
+
+
+def test_a_task_reports_progress_after_its_answer() -> None:
+    """Progress of a task reaches its owner when the call is answered already, and never ends it."""
+    correlator: Correlator[str] = Correlator()
+    told = task(correlator, "A", b'"t"')
+    own = Notification(PROGRESS, b'{"progressToken":"t"}')
+    for _ in range(2):
+        assert correlator.inbound(told) == Progressed("A", own)
+    assert len(correlator) == 0
+    assert correlator.inbound(Result(b"1", b"{}")) is Dropped.UNKNOWN_ANSWER
+
+
+def test_a_task_without_a_token_or_given_up_is_forgotten() -> None:
+    """Only an answered task with a token is remembered."""
+    correlator: Correlator[str] = Correlator()
+    silent, _ = correlator.outbound(Request(b"7", "m", b'{"task":{}}'), "A")
+    correlator.inbound(Result(b"%d" % silent, b"{}"))
+    params = b'{"task":{},"_meta":{"progressToken":1}}'
+    given_up, _ = correlator.outbound(Request(b"7", "m", params), "A")
+    correlator.forget(given_up)
+    for number in (silent, given_up):
+        told = Notification(PROGRESS, b'{"progressToken":%d}' % number)
+        assert correlator.inbound(told) is Dropped.UNKNOWN_PROGRESS
+
+
+def test_tasks_are_remembered_up_to_a_number() -> None:
+    """Of answered tasks the last 256 are kept, so that a child's memory of them costs little."""
+    correlator: Correlator[str] = Correlator()
+    told = [task(correlator, "A", b"0") for _ in range(257)]
+    assert correlator.inbound(told[0]) is Dropped.UNKNOWN_PROGRESS
+    assert all(isinstance(correlator.inbound(later), Progressed) for later in told[1:])
+
+
 def test_forgetting_twice_is_as_forgetting_once() -> None:
     """A call that is over already, or never was, may be forgotten."""
     correlator: Correlator[str] = Correlator()
@@ -335,118 +372,3 @@ def test_forgetting_twice_is_as_forgetting_once() -> None:
     correlator.forget(number)
     correlator.forget(99)
     assert correlator.owners() == []
-
-
-@pytest.mark.parametrize("first", [0, 1, 1000])
-def test_a_question_is_answered_once_under_the_childs_id(first: int) -> None:
-    """An answer goes back under the id as the child spelled it, and only the first one does."""
-    questions = Questions(itertools.count(first))
-    number, asked = questions.ask(Request(b'"\\u0071"', "roots/list", b"{ }", b',"x":1'))
-    assert (number, asked) == (first, Request(b"%d" % first, "roots/list", b"{ }", b',"x":1'))
-    other, _ = questions.ask(Request(b"0", "roots/list"))
-    assert len(questions) == 2
-    as_text = Result(b'"%d"' % number, b"{ }", b',"y":1')
-    assert questions.answered(as_text) == Result(b'"\\u0071"', b"{ }", b',"y":1')
-    assert questions.answered(as_text) is None
-    failed = Failure(b"%d" % other, b"{}", b',"y":1')
-    assert questions.answered(failed) == Failure(b"0", b"{}", b',"y":1')
-    assert questions.answered(failed) is None
-    assert len(questions) == 0
-
-
-@pytest.mark.parametrize(
-    "raw", [None, b"2", b'"q"', b"-1", b'"x"', b"1.0", b'"\\ud800"', b"9" * 30]
-)
-def test_an_answer_to_no_question_goes_nowhere(raw: bytes | None) -> None:
-    """An answer under an id that nobody was asked under, the child's own included, is none."""
-    questions = Questions(itertools.count(1))
-    questions.ask(Request(b'"q"', "roots/list"))
-    assert questions.answered(Failure(raw, b"{}")) is None
-    assert len(questions) == 1
-
-
-def test_sessions_number_their_questions_apart() -> None:
-    """With numbers drawn from one source, no session can answer what another was asked."""
-    numbers = itertools.count(1)
-    one, other = Questions(numbers), Questions(numbers)
-    first, _ = one.ask(Request(b"0", "roots/list"))
-    second, _ = other.ask(Request(b"0", "roots/list"))
-    assert other.answered(Result(b"%d" % first, b"{}")) is None
-    assert one.answered(Result(b"%d" % second, b"{}")) is None
-    assert one.answered(Result(b"%d" % first, b"{}")) == Result(b"0", b"{}")
-
-
-def test_a_withdrawn_question_is_named_as_the_client_knows_it() -> None:
-    """A withdrawal reaches the client under its number, once, and unknown ones nowhere."""
-    questions = Questions(itertools.count(5))
-    questions.ask(Request(b"0", "roots/list"))
-    questions.ask(Request(b"1", "roots/list"))
-    cancel = Notification(CANCELLED, b'{"requestId": 1 ,"reason":"late"}', b',"x":1')
-    expected = Notification(CANCELLED, b'{"requestId": 6 ,"reason":"late"}', b',"x":1')
-    assert questions.withdrawn(Withdrawn(b"1", cancel)) == expected
-    assert questions.withdrawn(Withdrawn(b"1", cancel)) is None
-    assert questions.withdrawn(Withdrawn(b'"0"', cancel)) is None
-    assert questions.answered(Result(b"6", b"{}")) is None
-
-
-def test_questions_can_be_given_up_one_by_one_or_all() -> None:
-    """Giving up tells which of the child's ids still wait for an answer."""
-    questions = Questions(itertools.count(1))
-    for child_id in (b"0", b'"a"', b"2"):
-        questions.ask(Request(child_id, "roots/list"))
-    assert questions.give_up(2) == b'"a"'
-    assert questions.give_up(2) is None
-    assert questions.clear() == [b"0", b"2"]
-    assert questions.clear() == []
-    assert questions.answered(Result(b"1", b"{}")) is None
-
-
-@pytest.mark.parametrize(
-    ("params", "expected"),
-    [
-        (None, None),
-        (b"{}", None),
-        (b"[]", None),
-        (b'{"requestId":"7"}', b'"7"'),
-        (b'{ "reason":"x", "request\\u0049d" : 7 }', b"7"),
-    ],
-)
-def test_a_cancellation_names_a_request(params: bytes | None, expected: bytes | None) -> None:
-    """The id in a cancellation is read as it was spelled, or its absence told."""
-    assert cancelled_id(Notification(CANCELLED, params)) == expected
-
-
-@pytest.mark.parametrize(
-    "params",
-    [
-        b'{"requestId":1,"requestId":2}',
-        b'{"requestId":1,"request\\u0049d":2}',
-        b'{"requestId":1,"requestID":2}',
-        b'{"REQUESTID":2}',
-    ],
-)
-def test_no_client_cancels_what_is_not_its_own(params: bytes) -> None:
-    """A cancellation that some reader takes for that of another request is refused."""
-    notification = Notification(CANCELLED, params)
-    with pytest.raises(DuplicateMember):
-        cancelled_id(notification)
-    with pytest.raises(DuplicateMember):
-        renamed_cancel(notification, b"9")
-
-
-def test_a_cancellation_is_renamed_in_place() -> None:
-    """Only the id changes in a cancellation that is passed on; one without an id is a bug."""
-    notification = Notification(CANCELLED, b'{ "reason":"x", "request\\u0049d" : 7 }', b',"x":1')
-    expected = Notification(CANCELLED, b'{ "reason":"x", "request\\u0049d" : 91 }', b',"x":1')
-    assert renamed_cancel(notification, b"91") == expected
-    for params in (None, b"{}", b"[]"):
-        with pytest.raises(KeyError):
-            renamed_cancel(Notification(CANCELLED, params), b"91")
-
-
-def test_the_bridge_cancels_in_its_own_name() -> None:
-    """A cancellation of the bridge's own is one that a child can read."""
-    notification = cancel_for(91, 'a "reason"')
-    assert decode(encode(notification)) == notification
-    assert notification.method == CANCELLED
-    assert json.loads(notification.params or b"") == {"requestId": 91, "reason": 'a "reason"'}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mcpbridge.errors import CursorLost
-from mcpbridge.rules.eventlog import START, Entry, EventLog, Window
+from mcpbridge.rules.eventlog import START, Entry, EventId, EventLog, Window, read_event_id
 
 
 class Said(NamedTuple):
@@ -88,6 +88,7 @@ class LogMachine(RuleBasedStateMachine):
         """Over its window a log holds answers and its newest entry only; all shed is counted."""
         kept = self.log.after(START, strict=False)
         size = sum(len(entry.payload) for entry in kept)
+        assert self.log.size == size
         if len(kept) > self.window.entries or size > self.window.max_bytes:
             assert not any(entry.sheddable for entry in kept[:-1])
         untrimmed = len(self.said) - self.trimmed
@@ -152,7 +153,7 @@ def test_trimming_makes_room() -> None:
     """What was trimmed no longer counts against the window, and is lost to old cursors."""
     log = EventLog(Window(max_bytes=10))
     log.append(b"x" * 9, sheddable=True)
-    log.append(b"x", sheddable=False)
+    log.append(b"x", sheddable=True)
     log.trim(1)
     log.append(b"x" * 9, sheddable=True)
     assert numbers(log) == [2, 3]
@@ -194,3 +195,52 @@ def test_a_reader_that_keeps_up_looks_at_new_entries_only() -> None:
         log.append(b"x", sheddable=True)
     assert [entry.number for entry in log.after(Cursor(4999))] == [5000]
     assert 0 < looked <= 3
+
+
+def test_a_discarded_entry_reaches_nobody() -> None:
+    """What is not true any more is taken out alone; a reader before it is told of the gap."""
+    log = EventLog(Window())
+    for payload in (b"a", b"bb", b"ccc"):
+        log.append(payload, sheddable=False)
+    log.discard(2)
+    log.discard(2)
+    log.discard(99)
+    assert numbers(log) == [1, 3]
+    assert log.size == 4
+    assert [entry.number for entry in log.after(2)] == [3]
+    with pytest.raises(CursorLost):
+        log.after(1)
+
+
+@pytest.mark.parametrize(
+    "event_id",
+    [EventId("0", 0, 0), EventId("0123456789abcdef", 7, 42), EventId("f", 1, 999999999999999)],
+)
+def test_an_event_id_is_read_back(event_id: EventId) -> None:
+    """An event id, written and read, is the same."""
+    assert read_event_id(str(event_id)) == event_id
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "a-1",
+        "a-1-2-3",
+        "-1-2",
+        "g-1-2",
+        "A-1-2",
+        "a--1-2",
+        "a-1-",
+        "a-1-2\n",
+        " a-1-2",
+        "a-1-\u0662",
+        "a-1-" + "9" * 16,
+        "0" * 17 + "-1-2",
+        "a-1-" + "9" * 5000,
+    ],
+)
+def test_what_this_program_never_wrote_is_no_event_id(text: str) -> None:
+    """Other text in the header is told from an id, however close it comes."""
+    assert read_event_id(text) is None

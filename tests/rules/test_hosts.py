@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.hosts import HostRules, host_allowed, host_name, origin_allowed
+from mcpbridge.rules.hosts import HostRules, host_allowed, host_name, host_pattern, origin_allowed
 
 LOOPBACK = HostRules(loopback=True)
 WIDE = HostRules(loopback=False)
@@ -125,6 +125,7 @@ def test_a_host_has_one_name(host: str, name: str) -> None:
 LISTED_ORIGINS = (
     "https://app.example.org",
     "http://app.example.org:8080/",
+    "http://plain.example.org",
     "chrome-extension://abcdef",
     "null",
     "not an origin",
@@ -143,6 +144,8 @@ ORIGINS: list[tuple[str | None, bool, bool, bool]] = [
     ("not an origin", False, False, True),
     ("https://app.example.org", False, False, True),
     ("https://app.example.org:443", False, False, True),
+    ("http://plain.example.org:80", False, False, True),
+    ("http://plain.example.org:443", False, False, False),
     ("HTTPS://App.Example.org", False, False, True),
     ("http://app.example.org:8080", False, False, True),
     ("chrome-extension://abcdef", False, False, True),
@@ -189,3 +192,38 @@ def test_hosts_and_origins_are_allowed_apart() -> None:
     assert not origin_allowed("https://app.example.org", by_host)
     by_origin = HostRules(loopback=False, allowed_origins=("https://app.example.org",))
     assert not host_allowed("app.example.org", by_origin)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "host"),
+    [
+        ("*", "*", "anything.example"),
+        ("MCP.Example.org.", "mcp.example.org", "mcp.example.org:80"),
+        ("*.Example.org", "*.example.org", "a.example.org"),
+        ("FD00::1", "fd00::1", "[fd00::1]:80"),
+        ("[fd00::1]", "fd00::1", "[FD00::1]"),
+    ],
+)
+def test_an_allowed_host_is_written_as_people_write_it(text: str, pattern: str, host: str) -> None:
+    """Capitals, brackets and a final dot in the list do not keep the host out."""
+    assert host_pattern(text) == pattern
+    assert host_allowed(host, HostRules(loopback=True, allowed_hosts=(pattern,)))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("mcp.example.org:80", "has a port"),
+        ("*.example.org:80", "has a port"),
+        ("http://mcp.example.org", "is no host name"),
+        ("", "is no host name"),
+        ("*.", "is no host name"),
+        ("a.*.org", "is no host name"),
+        ("**", "is no host name"),
+        ("a b", "is no host name"),
+    ],
+)
+def test_an_entry_that_no_host_matches_is_refused(text: str, why: str) -> None:
+    """A list entry that could never match is told at once, with what would be right."""
+    with pytest.raises(ValueError, match=why):
+        host_pattern(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.isolation import Isolation, needs_own_child, spares_wanted
+from mcpbridge.rules.isolation import Isolation, needs_own_child, spares_text, spares_wanted
 from mcpbridge.rules.profile import Introduction
 
 
@@ -55,3 +55,17 @@ def test_spares_that_are_no_number_are_an_error() -> None:
     """Another word than `auto` is no number of spares."""
     with pytest.raises(ValueError, match="many"):
         spares_wanted("many", None)
+
+
+@pytest.mark.parametrize("text", ["auto", "0", "3", "16"])
+def test_spares_are_auto_or_a_number(text: str) -> None:
+    """What `--spares` may be is taken as it is, and is understood."""
+    assert spares_text(text) == text
+    assert spares_wanted(text, None) >= 0
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "many", "AUTO", "\u0663", "\u00b2"])
+def test_other_spares_are_refused(text: str) -> None:
+    """Anything else is refused with a text that says what would be right."""
+    with pytest.raises(ValueError, match="is neither auto nor a number from 0 on"):
+        spares_text(text)

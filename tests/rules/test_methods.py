@@ -6,7 +6,12 @@ import pytest
 
 from mcpbridge.rules.methods import (
     ASKED_ABILITY,
+    LOG_LEVELS,
     Audience,
+    coalescing_key,
+    concerns,
+    level_admits,
+    more_verbose,
     shared_audience,
     stops_at_the_bridge,
 )
@@ -21,10 +26,8 @@ def test_changed_lists_concern_every_session(kind: str) -> None:
 @pytest.mark.parametrize(
     "method",
     [
-        "notifications/message",
         "notifications/progress",
         "notifications/cancelled",
-        "notifications/resources/updated",
         "notifications/roots/list_changed",
         "notifications/elicitation/complete",
         "notifications/Tools/list_changed",
@@ -60,3 +63,74 @@ def test_each_question_needs_an_ability() -> None:
         "elicitation/create": "elicitation",
         "roots/list": "roots",
     }
+
+
+def test_some_notifications_have_an_audience_of_their_own() -> None:
+    """A log message is the only caller's, an update is for those who subscribed."""
+    assert shared_audience("notifications/message") is Audience.ONLY_CALLER
+    assert shared_audience("notifications/resources/updated") is Audience.SUBSCRIBERS
+
+
+@pytest.mark.parametrize(
+    ("method", "uri", "key"),
+    [
+        ("notifications/tools/list_changed", None, "notifications/tools/list_changed"),
+        ("notifications/resources/updated", "a:b", "notifications/resources/updated a:b"),
+        ("notifications/resources/updated", None, None),
+        ("notifications/message", None, None),
+        ("notifications/message", "a:b", None),
+        ("notifications/unheard-of", "a:b", None),
+    ],
+)
+def test_news_that_says_the_same_has_the_same_key(
+    method: str, uri: str | None, key: str | None
+) -> None:
+    """Changes of one list or one resource are one piece of news; all else is told each time."""
+    assert coalescing_key(method, uri) == key
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "level"),
+    [
+        ("debug", "error", "debug"),
+        ("error", "debug", "debug"),
+        ("error", "error", "error"),
+        (None, "error", "error"),
+        ("emergency", None, "emergency"),
+        ("loud", "error", "error"),
+        (None, None, None),
+        ("loud", None, None),
+    ],
+)
+def test_the_more_verbose_level_wins(one: str | None, other: str | None, level: str | None) -> None:
+    """Of two levels the lower one is asked of the child; an unknown one asks nothing."""
+    assert more_verbose(one, other) == level
+
+
+def test_a_level_admits_itself_and_what_is_graver() -> None:
+    """A session gets the messages of its level and above, and all where a level is unknown."""
+    for i, asked in enumerate(LOG_LEVELS):
+        for j, level in enumerate(LOG_LEVELS):
+            assert level_admits(asked, level) is (j >= i)
+        assert level_admits(asked, None)
+        assert level_admits(asked, "loud")
+        assert level_admits(None, asked)
+        assert level_admits("loud", asked)
+
+
+@pytest.mark.parametrize(
+    ("subscribed", "updated", "expected"),
+    [
+        ("file:///a", "file:///a", True),
+        ("file:///a", "file:///a/b", True),
+        ("file:///a/", "file:///a/b/c", True),
+        ("file:///a", "file:///ab", False),
+        ("file:///a/b", "file:///a", False),
+        ("file:///a", "http:///a", False),
+    ],
+)
+def test_an_update_concerns_the_resource_and_what_it_is_part_of(
+    subscribed: str, updated: str, expected: bool
+) -> None:
+    """A subscriber hears of its resource and of those below it, not of its neighbours."""
+    assert concerns(subscribed, updated) is expected

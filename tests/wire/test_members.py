@@ -23,6 +23,7 @@ from mcpbridge.wire.members import (
 from tests.wire.strategies import objects, values
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(objects)
 def test_spans_agree_with_the_json_module(data: bytes) -> None:
@@ -36,6 +37,7 @@ def test_spans_agree_with_the_json_module(data: bytes) -> None:
         assert json.loads(raw) == expected[name]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(objects, values, st.data())
 def test_replacing_changes_the_chosen_members_alone(
@@ -97,6 +99,7 @@ def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
         spans(data)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(objects, st.data())
 def test_any_member_repeated_is_refused(data: bytes, draw: st.DataObject) -> None:
@@ -231,6 +234,8 @@ def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
     [
         nested(MAX_DEPTH),
         nested(MAX_DEPTH - 1, b'{"a":', b"}").replace(b":}", b":{}}", 1),
+        b"[[]," + nested(MAX_DEPTH - 1) + b"]",
+        b"[[]," + b'{"a":' * (MAX_DEPTH - 1) + b"0" + b"}" * (MAX_DEPTH - 1) + b"]",
         b"[" + b"[]," * 5000 + b"[]]",
         b"[" + b'{"a":[]},' * 5000 + b"0]",
         nested(300)[:-300] + b",".join([nested(200)] * 20) + b"]" * 300,
