@@ -1,8 +1,11 @@
 """The middle: who may speak to which child, and which stream each message belongs to.
 
-In reading order: `stream` (an event log that readers wait on), `exchange` (one client request
-and everything that answers it), `mux` (many waiters on one child's pipe), `supervisor` (keeps the
-shared child running), `placement` (which child serves whom), `session` and `sessions`
-(handshake-era conversations), `gate` (one condition for readiness), `drain` (the ordered end),
-`bridge` (the facade that the faces talk to).
+In reading order: `stream` (an event log that readers wait on) and `streams` (those of one session,
+kept for resuming); `mux` (many waiters on one child's pipe); `exchange` (one client request and
+everything that answers it); `placement` (which child serves whom), `handshake`, `supervisor`
+(keeps the shared child running); `session` (a handshake-era conversation) with its parts `outbox`
+(what waits for the child), `inquiries` (what the child asks) and `commons` (what it shares with
+others); `sessions` (all of them, and their limits); `repeat` (what a new child is told); `gate`
+(one condition for readiness), `drain` (the ordered end); `bridge` (the facade that the faces talk
+to).
 """

@@ -6,6 +6,7 @@ the connection, and everything about it comes back through its exchange.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import itertools
 import logging
@@ -20,6 +21,7 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.handshake import initialize
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
+from mcpbridge.bridge.repeat import repeat
 from mcpbridge.bridge.session import Means, Session
 from mcpbridge.bridge.sessions import CallLimits, Sessions, SessionSettings, new_session_id
 from mcpbridge.bridge.stream import Stream
@@ -88,6 +90,7 @@ class Bridge:
                 self.drain,
                 lambda: Questions(self._question_numbers),
                 tasks.start_soon,
+                asyncio.get_running_loop().time,
                 self._sharers,
             )
             self._outside = Session(None, None, self._means)
@@ -96,6 +99,7 @@ class Bridge:
             tasks.start_soon(self.supervisor.run)
             tasks.start_soon(self._reap)
             tasks.start_soon(self._size_spares)
+            tasks.start_soon(self._follow_shared_child)
             try:
                 yield
             finally:
@@ -179,16 +183,21 @@ class Bridge:
 
     async def cut_off(self) -> None:
         """Answer every call that is left, end every stream, stop every child."""
+        self._close_all()
+        await self._placement.stop_all(_CUTOFF_GRACE_S)
+
+    def kill_children(self) -> None:
+        """A further signal has come: nobody waits for children any more."""
+        # First, so that calls in flight are told of the shutdown and not of a child that died.
+        self._close_all()
+        self._placement.kill_all()
+
+    def _close_all(self) -> None:
         for session in self.sessions:
             self.close(session, shutdown())
         self._outside.close(shutdown())
         for stream in self._one_streams:
             stream.close()
-        await self._placement.stop_all(_CUTOFF_GRACE_S)
-
-    def kill_children(self) -> None:
-        """A further signal has come: nobody waits for children any more."""
-        self._placement.kill_all()
 
     def _sharers(self) -> Iterator[Session]:
         yield self._outside
@@ -239,7 +248,8 @@ class Bridge:
         """A fresh child that has been told everything the last one of this session was."""
         lease = await self._placement.own()
         try:
-            if _profile_in(await self._introduce(session, lease)) is None:
+            profile = _profile_in(await self._introduce(session, lease))
+            if profile is None:
                 raise Unavailable(handshake_refused())
         except Unavailable:
             self._placement.release(lease)
@@ -249,6 +259,7 @@ class Bridge:
             raise Unavailable(session_closed())
         if session.initialized:
             lease.mux.send(Notification(INITIALIZED))
+        await repeat(lease, profile, [session])
         return lease
 
     async def _introduce(self, session: Session, lease: Lease) -> Reply:
@@ -260,6 +271,15 @@ class Bridge:
         exchange.refused = True
         exchange.fail(fault)
         self.close(session)
+
+    async def _follow_shared_child(self) -> None:
+        """Give the sessions of a shared child that ended to the next one, as they were."""
+        async for lease in self.supervisor.further_lives():
+            sharers = [s for s in self._sharers() if s.lease is not None]
+            for session in sharers:
+                session.take(lease)
+            assert lease.profile is not None
+            await repeat(lease, lease.profile, sharers)
 
     async def _reap(self) -> None:
         while True:

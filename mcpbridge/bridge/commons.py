@@ -12,7 +12,13 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.methods import SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, more_verbose
+from mcpbridge.rules.methods import (
+    DEFAULT_LOG_LEVEL,
+    SET_LEVEL,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    more_verbose,
+)
 from mcpbridge.wire.members import member, replaced, spans
 from mcpbridge.wire.messages import Notification, Request, Result, quoted, text_of
 
@@ -24,7 +30,7 @@ class Sharer(Protocol):
     subscriptions: set[str]
 
 
-def shared_verb(request: Request, asking: Sharer, others: Iterable[Sharer]) -> Request | Result:
+def shared_verb(request: Request, others: Iterable[Sharer]) -> Request | Result:
     """What becomes of a session's request on a shared child.
 
     Returns:
@@ -67,7 +73,8 @@ def _set_level(request: Request, others: Iterable[Sharer]) -> Request:
     wanted = text_member(request.params, "level")
     common = wanted
     for other in others:
-        common = more_verbose(common, other.level)
+        # A session that asked for none was promised what the server thinks right.
+        common = more_verbose(common, other.level or DEFAULT_LOG_LEVEL)
     if request.params is None or common is None or wanted is None or common == wanted:
         return request
     span = spans(request.params)["level"]

@@ -31,6 +31,7 @@ from mcpbridge.rules.methods import (
     INITIALIZED,
     LOG_MESSAGE,
     RESOURCE_UPDATED,
+    SHARED_VERBS,
     coalescing_key,
     concerns,
     level_admits,
@@ -61,6 +62,8 @@ class Means:
     drain: Drain
     questions: Callable[[], Questions]
     spawn: Spawn
+    clock: Callable[[], float]
+    """Seconds on the event loop's own clock."""
     sharers: Callable[[], Iterable[Session]]
     """The sessions on the shared child."""
 
@@ -87,6 +90,7 @@ class Session:
             means: What it works with.
             one_stream: The stream that carries all there is, in the transport of 2024-11-05.
         """
+        self._means = means
         self.id = session_id
         self.introduction = introduction
         self.revision = _expected_revision(introduction)
@@ -95,7 +99,7 @@ class Session:
         """By canonical id."""
         self.used = False
         """The client has sent a request after `initialize`."""
-        self.last_used = anyio.current_time()
+        self.last_used = self._means.clock()
         self.lease: Lease | None = None
         self.initialized = False
         """The client has sent `notifications/initialized`."""
@@ -103,12 +107,11 @@ class Session:
         self.subscriptions: set[str] = set()
         self.acquire: Callable[[], Awaitable[Lease]]
         """Finds a child for this session, handshake included; set by the bridge."""
-        self._means = means
         self._one_stream = one_stream
         self.streams = Streams(
             means.window,
             means.meters,
-            anyio.current_time,
+            means.clock,
             resumable=session_id is not None and one_stream is None,
         )
         self.standalone = one_stream or self.streams.standalone
@@ -140,6 +143,8 @@ class Session:
 
     def take(self, lease: Lease) -> None:
         """Use this child from now on."""
+        if self.lease is not None:
+            self.lease.mux.leave(self)
         self.lease = lease
         lease.mux.enter(self)
 
@@ -147,7 +152,7 @@ class Session:
         self, request: Request, *, streams: bool, stream: Stream | None = None
     ) -> Exchange:
         """An exchange of this session; whoever asked for it sees to the answer."""
-        now = anyio.current_time()
+        now = self._means.clock()
         exchange = Exchange(request, self, now, streams=streams, stream=stream or self._one_stream)
         self.last_used = now
         self.in_flight[self._key(exchange)] = exchange
@@ -169,9 +174,9 @@ class Session:
             return refused
         self.used = True
         exchange = self.exchange(request, streams=streams, stream=stream)
-        if self.lease is not None and self.lease.mux.shared:
+        if request.method in SHARED_VERBS and self._shares:
             others = (other for other in self._means.sharers() if other is not self)
-            verdict = shared_verb(request, self, others)
+            verdict = shared_verb(request, others)
             if isinstance(verdict, Result):
                 exchange.answered(verdict)
                 return exchange
@@ -181,7 +186,7 @@ class Session:
 
     def tell(self, notification: Notification) -> None:
         """Send a notification to the child, or do what it says where that is the bridge's."""
-        self.last_used = anyio.current_time()
+        self.last_used = self._means.clock()
         if notification.method == CANCELLED:
             self._cancel(notification)
         elif notification.method == INITIALIZED and self.initialized:
@@ -192,7 +197,7 @@ class Session:
 
     def answer(self, reply: Reply) -> None:
         """Give the child the client's answer to a question of its; an unasked one is dropped."""
-        self.last_used = anyio.current_time()
+        self.last_used = self._means.clock()
         for exchange in self.in_flight.values():
             exchange.noticed()
         self._inquiries.answer(reply)
@@ -265,9 +270,9 @@ class Session:
     def ended(self, exchange: Exchange) -> None:
         """An exchange has its answer: see `bridge.exchange.Home`."""
         self.in_flight.pop(self._key(exchange), None)
-        self.last_used = anyio.current_time()
+        self.last_used = self._means.clock()
         self._means.drain.release()
-        if isinstance(exchange.reply, Result):
+        if exchange.request.method in SHARED_VERBS and isinstance(exchange.reply, Result):
             remember(self, exchange.request)
 
     @property
@@ -284,16 +289,14 @@ class Session:
 
     async def _find_child(self) -> Lease:
         await self._settled.wait()
-        if self.lease is not None and self.lease.mux.lost:
-            self.lease.mux.leave(self)
-            self.lease = None
-        if self.state is SessionState.OPEN and self.lease is None:
+        lease = self._usable_lease()
+        if lease is None and self.state is SessionState.OPEN:
             lease = await self.acquire()
-            if self.state is SessionState.OPEN:
-                self.take(lease)
-        if self.state is SessionState.CLOSED or self.lease is None:
+        if lease is None or self.state is not SessionState.OPEN:
             raise Unavailable(session_closed())
-        return self.lease
+        if lease is not self.lease:
+            self.take(lease)
+        return lease
 
     def _say(self, payload: bytes, *, key: str | None = None) -> None:
         if not self.standalone.log.closed:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import AsyncIterator
 
 import anyio
 import msgspec
@@ -79,6 +80,17 @@ class Supervisor:
                 case Failed(fault):
                     raise Unavailable(fault)
             await self._changed.wait()
+
+    async def further_lives(self) -> AsyncIterator[Lease]:
+        """Each child after the first, when it is ready; a life that is over at once is left out."""
+        known: Lease | None = None
+        while True:
+            if isinstance(self.state, Ready) and self.state.lease is not known:
+                later, known = known is not None, self.state.lease
+                if later:
+                    yield known
+            else:
+                await self._changed.wait()
 
     async def run(self) -> None:
         """Keep a child running until the policy says to give up."""

@@ -22,22 +22,25 @@ class Incoming:
     values: dict[bytes, bytes]
     """Header values by lower-case name; of a repeated header the last."""
 
+    names: Names
+    """What it says of its session and revision."""
+    accepts: Acceptable
+    """Which forms of an answer the client takes."""
+
     @classmethod
     def of(cls, scope: Scope, receive: Receive, send: Send) -> Incoming:
         """The request behind an ASGI call."""
-        return cls(scope, receive, send, scope["method"], scope["path"], dict(scope["headers"]))
+        values = dict(scope["headers"])
+        names = Names(
+            _text(values.get(b"mcp-session-id")), _text(values.get(b"mcp-protocol-version"))
+        )
+        accepts = acceptable(_text(values.get(b"accept")))
+        return cls(scope, receive, send, scope["method"], scope["path"], values, names, accepts)
 
     def get(self, name: bytes) -> str | None:
         """One header's value as text, or None."""
-        value = self.values.get(name)
-        return None if value is None else value.decode("latin-1")
+        return _text(self.values.get(name))
 
-    @property
-    def names(self) -> Names:
-        """What it says of its session and revision."""
-        return Names(self.get(b"mcp-session-id"), self.get(b"mcp-protocol-version"))
 
-    @property
-    def accepts(self) -> Acceptable:
-        """Which forms of an answer the client takes."""
-        return acceptable(self.get(b"accept"))
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

@@ -151,7 +151,7 @@ class Stateful:
         return admitted if isinstance(admitted, Refusal) else (session, admitted)
 
     def _named_session(self, incoming: Incoming) -> Session | Refusal | None:
-        session_id = incoming.get(SESSION_HEADER)
+        session_id = incoming.names.session_id
         if session_id is None:
             return None
         return self._bridge.sessions.get(session_id) or session_gone()

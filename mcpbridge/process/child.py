@@ -10,19 +10,18 @@ Source: MCP 2025-11-25, Lifecycle, Shutdown, stdio.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import anyio
-from anyio.abc import Process, TaskStatus
+from anyio.abc import TaskStatus
 
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
-from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.group import end_group, signal_group
+from mcpbridge.process.spawn import Process, spawn
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.stderr import StderrDrain
 from mcpbridge.rules.faults import Exit
@@ -53,6 +52,7 @@ class Child:
         self._limits = limits
         self._stop_asked = anyio.Event()
         self._grace_s = 5.0
+        self._rung = anyio.CancelScope()
         self._asked = False
         self.gone = anyio.Event()
         """Set when the process itself has ended; `how` stands from then on."""
@@ -64,9 +64,14 @@ class Child:
         self.pid = 0
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """Begin the stop ladder, with so many seconds on each of its two rungs; does not wait."""
+        """Begin the stop ladder, with so many seconds on each of its two rungs; does not wait.
+
+        Where it has begun already, a shorter grace counts from now on: the bridge's own end has
+        less time than a single child's.
+        """
         self._asked = True
         self._grace_s = min(self._grace_s, grace_s)
+        self._rung.deadline = min(self._rung.deadline, anyio.current_time() + self._grace_s)
         self._stop_asked.set()
 
     def kill(self) -> None:
@@ -84,7 +89,7 @@ class Child:
             SpawnError: The process could not be started.
         """
         started_at = anyio.current_time()
-        async with self._process() as (process, stderr):
+        with self._process() as (process, stderr):
             task_status.started()
             log.info("child.started", extra={"pid": self.pid})
             async with anyio.create_task_group() as watch:
@@ -95,12 +100,12 @@ class Child:
                 finally:
                     with anyio.CancelScope(shield=True):
                         await self._descend(process)
+                    stderr.finish()
+                    self._report(anyio.current_time() - started_at, stderr.tail)
                 watch.cancel_scope.cancel()
-            stderr.finish()
-            self._report(anyio.current_time() - started_at, stderr.tail)
 
-    @asynccontextmanager
-    async def _process(self) -> AsyncIterator[tuple[Process, StderrDrain]]:
+    @contextmanager
+    def _process(self) -> Iterator[tuple[Process, StderrDrain]]:
         with ExitStack() as ends:
             stdin_read, stdin_write = os.pipe()
             stdout_read, stdout_write = os.pipe()
@@ -110,7 +115,7 @@ class Child:
                 (stdin_read, stdout_write, stderr_write),
             )
             try:
-                process = await self._spawn(*theirs)
+                process = spawn(self._spec, *theirs)
             except BaseException:
                 for fd in ours:
                     os.close(fd)
@@ -125,29 +130,8 @@ class Child:
             ends.enter_context(stderr.open())
             yield process, stderr
 
-    async def _spawn(self, stdin: int, stdout: int, stderr: int) -> Process:
-        command = self._spec.argv[0]
-        try:
-            return await anyio.open_process(
-                self._spec.argv,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                env=self._spec.env,
-                cwd=self._spec.cwd,
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise CommandNotFound(command, error.strerror or "not found") from error
-        except PermissionError as error:
-            raise CommandNotExecutable(command, error.strerror or "not permitted") from error
-        except OSError as error:
-            kind = CommandNotExecutable if error.errno == errno.ENOEXEC else SpawnError
-            raise kind(command, error.strerror or str(error)) from error
-
     async def _watch_exit(self, process: Process) -> None:
-        self.how = Exit.of(await process.wait())
-        self.gone.set()
+        self._has_gone(await process.wait())
         with anyio.move_on_after(_LAST_BYTES_S):
             await self.channel.ended.wait()
         self.channel.end()
@@ -161,13 +145,20 @@ class Child:
     async def _descend(self, process: Process) -> None:
         self.channel.close_input()
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with anyio.move_on_after(self._grace_s):
-                await self.gone.wait()
+            # The process is waited for and not `gone`: under cancellation nobody else watches it.
+            with anyio.move_on_after(self._grace_s) as self._rung:
+                self._has_gone(await process.wait())
             if self.gone.is_set():
                 break
             signal_group(self.pid, number)
-        self.how = Exit.of(await process.wait())
+        self._has_gone(await process.wait())
         await end_group(self.pid, self._grace_s)
+        with anyio.move_on_after(_LAST_BYTES_S):
+            await self.channel.ended.wait()
+
+    def _has_gone(self, returncode: int) -> None:
+        self.how = Exit.of(returncode)
+        self.gone.set()
 
     def _report(self, up_s: float, last_words: tuple[str, ...]) -> None:
         how = self.how or Exit()

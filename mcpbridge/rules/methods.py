@@ -21,6 +21,9 @@ SUBSCRIBE = "resources/subscribe"
 UNSUBSCRIBE = "resources/unsubscribe"
 RESOURCE_UPDATED = "notifications/resources/updated"
 
+SHARED_VERBS = frozenset((SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE))
+"""Requests whose effect on a child outlasts them."""
+
 LOG_LEVELS = (
     "debug", "info", "notice", "warning", "error", "critical", "alert", "emergency",
 )  # fmt: skip
@@ -34,6 +37,10 @@ ASKED_ABILITY: dict[str, str] = {
     "roots/list": "roots",
 }
 """Requests of a server to its client, and the client capability each needs."""
+
+
+DEFAULT_LOG_LEVEL = "info"
+"""What a client that asked for no level is taken to want."""
 
 
 class Audience(enum.Enum):
@@ -84,6 +91,14 @@ def more_verbose(one: str | None, other: str | None) -> str | None:
     """Of two log levels the one that lets more through; None stands for unset."""
     known = [level for level in (one, other) if level in LOG_LEVELS]
     return min(known, key=LOG_LEVELS.index, default=None)
+
+
+LIST_CHANGED: dict[str, str] = {
+    "tools": "notifications/tools/list_changed",
+    "prompts": "notifications/prompts/list_changed",
+    "resources": "notifications/resources/list_changed",
+}
+"""By server capability: how its client is told to look again."""
 
 
 def level_admits(asked: str | None, level: str | None) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.methods import ASKED_ABILITY
+from mcpbridge.rules.methods import ASKED_ABILITY, LIST_CHANGED
 from mcpbridge.rules.revisions import NEWEST_LEGACY, Era, Revision, known, negotiated
 from mcpbridge.wire.members import member, replaced, spans
 from mcpbridge.wire.messages import quoted, text_of
@@ -30,6 +30,21 @@ class Profile(msgspec.Struct, frozen=True):
             return revision, self.result
         span = spans(self.result)["protocolVersion"]
         return revision, replaced(self.result, [(span, quoted(revision.date))])
+
+    @property
+    def changing_lists(self) -> tuple[str, ...]:
+        """The notifications by which this child tells that a list of its has changed."""
+        return tuple(
+            method
+            for capability, method in LIST_CHANGED.items()
+            if self._says_true("capabilities", capability, "listChanged")
+        )
+
+    def _says_true(self, *path: str) -> bool:
+        try:
+            return member(self.result, *path) == b"true"
+        except WireError:
+            return False
 
     @property
     def name(self) -> str:

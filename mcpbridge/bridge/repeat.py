@@ -1,0 +1,54 @@
+"""What a new child is told that the last one knew, and what its sessions are told of it.
+
+A session outlives its child. The new one has had the handshake; it still has to hear the log level
+and the subscriptions that sessions were granted, and the sessions that lists may have changed.
+
+Source: MCP 2025-11-25, Logging; Resources, Subscriptions; list_changed of each feature.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+import anyio
+import msgspec
+
+from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.session import Session
+from mcpbridge.errors import Unavailable
+from mcpbridge.rules.methods import SET_LEVEL, SUBSCRIBE, more_verbose
+from mcpbridge.rules.profile import Profile
+from mcpbridge.wire.messages import Failure, Notification
+
+log = logging.getLogger("mcpbridge.bridge")
+
+_ANSWER_S = 10.0
+
+
+async def repeat(lease: Lease, profile: Profile, sessions: Collection[Session]) -> None:
+    """Tell a new child what these sessions asked of the last one; then tell them of it.
+
+    A child that refuses or dies meanwhile is only logged: the sessions are served all the same.
+    """
+    level: str | None = None
+    for session in sessions:
+        level = more_verbose(level, session.level)
+    if level is not None:
+        await _ask(lease, SET_LEVEL, {"level": level})
+    for uri in sorted({uri for session in sessions for uri in session.subscriptions}):
+        await _ask(lease, SUBSCRIBE, {"uri": uri})
+    for session in sessions:
+        for method in profile.changing_lists:
+            session.told(Notification(method))
+
+
+async def _ask(lease: Lease, method: str, params: dict[str, str]) -> None:
+    reply = None
+    try:
+        with anyio.move_on_after(_ANSWER_S):
+            reply = await lease.mux.ask(method, msgspec.json.encode(params))
+    except Unavailable:
+        pass
+    if reply is None or isinstance(reply, Failure):
+        log.warning("child.not_repeated", extra={"method": method})

@@ -1,0 +1,79 @@
+"""Starting a process, and hearing of its end.
+
+The standard library starts it and not the event loop: uvloop leaves copies of its three pipe ends
+open in the child, so that a child which closes its stdout or stdin is never seen to, and with them
+whatever else is inheritable. `Popen` closes all but three. Its end is told by a pidfd, elsewhere
+than on Linux by a thread that waits; the end of its pipes would not do, since a grandchild may
+hold them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+
+import anyio
+from anyio import to_thread
+
+from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
+from mcpbridge.process.spec import ChildSpec
+
+
+class Process:
+    """A process of ours that was started; made by `spawn`."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self.pid = popen.pid
+        self._popen = popen
+
+    async def wait(self) -> int:
+        """Wait for its end; any number of tasks may.
+
+        Returns:
+            The exit code, or the negative number of the signal that ended it.
+        """
+        while (code := self._popen.poll()) is None:
+            await self._until_end()
+        return code
+
+    async def _until_end(self) -> None:
+        try:
+            fd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):
+            # Not Linux, a kernel before 5.3, or a sandbox that forbids the call.
+            await to_thread.run_sync(self._popen.wait, abandon_on_cancel=True)
+            return
+        try:
+            await anyio.wait_readable(fd)
+        finally:
+            os.close(fd)
+
+
+def spawn(spec: ChildSpec, stdin: int, stdout: int, stderr: int) -> Process:
+    """Start a process in a session and group of its own, with these descriptors and no others.
+
+    Raises:
+        CommandNotFound: No such file.
+        CommandNotExecutable: The file may not or cannot be executed.
+        SpawnError: The system refused for another reason: too many processes, too long a command.
+    """
+    command = spec.argv[0]
+    try:
+        popen = subprocess.Popen(
+            spec.argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=spec.env,
+            cwd=spec.cwd,
+            start_new_session=True,
+        )
+    except FileNotFoundError as error:
+        raise CommandNotFound(command, error.strerror or "not found") from error
+    except PermissionError as error:
+        raise CommandNotExecutable(command, error.strerror or "not permitted") from error
+    except OSError as error:
+        kind = CommandNotExecutable if error.errno == errno.ENOEXEC else SpawnError
+        raise kind(command, error.strerror or str(error)) from error
+    return Process(popen)
