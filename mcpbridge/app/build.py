@@ -6,9 +6,10 @@ import dataclasses
 import ipaddress
 
 from mcpbridge import __version__
-from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.bridge import Bridge, BridgeSettings
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.placement import Placement
+from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.supervisor import Supervisor
 from mcpbridge.config.model import Config
 from mcpbridge.http.admin import admin_app
@@ -16,6 +17,8 @@ from mcpbridge.http.endpoint import Endpoint
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.legacy_sse import LegacySse
 from mcpbridge.http.stateful import Stateful
+from mcpbridge.http.stateless import StatelessFace
+from mcpbridge.http.streamable import Streamable
 from mcpbridge.rules.hosts import HostRules
 from mcpbridge.rules.profile import bridge_introduction
 from mcpbridge.telemetry.meters import Meters
@@ -48,23 +51,30 @@ def build(config: Config) -> App:
     bridge = Bridge(
         placement,
         supervisor,
-        settings.placement,
-        settings.sessions,
-        settings.calls,
+        BridgeSettings(
+            settings.placement,
+            settings.sessions,
+            settings.calls,
+            settings.parking,
+            settings.eras,
+        ),
         gate,
         meters,
+        Seal(config.state_key),
     )
     keepalive = KeepAlive()
-    stateful = Stateful(bridge, keepalive, settings.answers, settings.guard.max_request_bytes)
+    limit = settings.guard.max_request_bytes
+    stateful = Stateful(bridge, keepalive, settings.answers)
+    stateless = StatelessFace(bridge, keepalive, settings.answers.json_window_s)
     rules = HostRules(
         loopback=_is_loopback(config.bind.host),
         allowed_hosts=settings.guard.allowed_hosts,
         allowed_origins=settings.guard.allowed_origins,
     )
-    legacy = LegacySse(bridge, keepalive, settings.proxy, settings.guard.max_request_bytes)
+    legacy = LegacySse(bridge, keepalive, settings.proxy, limit)
     endpoint = Endpoint(
-        stateful,
-        legacy,
+        Streamable(stateful, stateless, settings.eras, limit),
+        legacy if settings.eras.serves_handshake else None,
         admin_app(gate),
         rules,
         mcp_path=settings.listen.path,

@@ -7,6 +7,7 @@ the connection, and everything about it comes back through its exchange.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import itertools
 import logging
@@ -16,14 +17,19 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import anyio
 from anyio.abc import TaskGroup
 
+from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.handshake import initialize
+from mcpbridge.bridge.modern import Modern
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
+from mcpbridge.bridge.pool import Pool
 from mcpbridge.bridge.repeat import repeat
+from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.session import Means, Session
 from mcpbridge.bridge.sessions import CallLimits, Sessions, SessionSettings, new_session_id
+from mcpbridge.bridge.stateless import ParkSettings, Stateless
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.supervisor import Ready, Supervisor
 from mcpbridge.errors import Unavailable
@@ -42,6 +48,8 @@ from mcpbridge.rules.isolation import Isolation, needs_own_child, spares_wanted
 from mcpbridge.rules.lifecycle import SessionEvent, SessionState
 from mcpbridge.rules.methods import INITIALIZE, INITIALIZED
 from mcpbridge.rules.profile import Profile, read_profile
+from mcpbridge.rules.revisions import SERVED
+from mcpbridge.settings import setting
 from mcpbridge.telemetry.meters import Meters
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 
@@ -51,6 +59,48 @@ _CUTOFF_GRACE_S = 2.0
 """The rungs of a child's stop ladder when the process ends: shorter, the deadline is fixed."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class EraSettings:
+    """Which eras are served to clients."""
+
+    modern: str = setting(
+        "emulate",
+        "--modern",
+        "Clients of 2026-07-28: `emulate` serves them in front of a server of the handshake"
+        " revisions, `off` lets clients of both eras fall back to the handshake.",
+        group="Protocol",
+        choices=("emulate", "off"),
+    )
+    legacy: str = setting(
+        "on",
+        "--legacy",
+        "Clients of the handshake revisions, 2024-11-05 to 2025-11-25.",
+        group="Protocol",
+        choices=("on", "off"),
+    )
+
+    @property
+    def serves_modern(self) -> bool:
+        """Clients of 2026-07-28 are served."""
+        return self.modern != "off"
+
+    @property
+    def serves_handshake(self) -> bool:
+        """Clients of the handshake revisions are served."""
+        return self.legacy == "on"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BridgeSettings:
+    """What a bridge and its parts go by."""
+
+    placement: PlacementSettings
+    sessions: SessionSettings
+    calls: CallLimits
+    parking: ParkSettings
+    eras: EraSettings
+
+
 class Bridge:
     """Sessions, exchanges and children of one server; alive within `running`."""
 
@@ -58,26 +108,30 @@ class Bridge:
         self,
         placement: Placement,
         supervisor: Supervisor,
-        placement_settings: PlacementSettings,
-        session_settings: SessionSettings,
-        call_limits: CallLimits,
+        settings: BridgeSettings,
         gate: Gate,
         meters: Meters,
+        seal: Seal,
     ) -> None:
         self.gate = gate
         self.drain = Drain()
-        self.sessions = Sessions(session_settings, gate)
-        self.session_settings = session_settings
+        self.sessions = Sessions(settings.sessions, gate)
+        self.session_settings = settings.sessions
+        self.eras = settings.eras
         self.supervisor = supervisor
         self.meters = meters
         self._placement = placement
-        self._settings = placement_settings
-        self._call_limits = call_limits
+        self._settings = settings.placement
+        self._parking = settings.parking
+        self._call_limits = settings.calls
+        self._seal = seal
         self._question_numbers = itertools.count(1)
         self._one_streams: set[Stream] = set()
         self._tasks: TaskGroup
         self._means: Means
         self._outside: Session
+        self.modern: Modern
+        """What serves clients of 2026-07-28; there while the bridge runs."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -92,7 +146,9 @@ class Bridge:
                 tasks.start_soon,
                 asyncio.get_running_loop().time,
                 self._sharers,
+                self._call_limits.question_timeout_s,
             )
+            self.modern = self._make_modern()
             self._outside = Session(None, None, self._means)
             self._outside.acquire = self.supervisor.lease
             self._outside.advance(SessionEvent.OPENED)
@@ -104,6 +160,17 @@ class Bridge:
                 yield
             finally:
                 tasks.cancel_scope.cancel()
+
+    def _make_modern(self) -> Modern:
+        pool = Pool(self._placement, self._settings.start_timeout_s)
+        stateless = Stateless(
+            self._means, self.supervisor, pool, self._settings.isolation, self._parking, self._seal
+        )
+        served = reversed(SERVED) if self.eras.serves_handshake else ()
+        dates = tuple(revision.date for revision in served)
+        return Modern(
+            self._means, self.supervisor, stateless, self.session_settings.max_sessions, dates
+        )
 
     def open(
         self, opening: Opening, *, streams: bool, one_stream: Stream | None = None
@@ -180,6 +247,7 @@ class Bridge:
         listening = {session.standalone for session in self.sessions} | self._one_streams
         for stream in listening - needed:
             stream.dismiss()
+        self.modern.end_listens()
 
     async def cut_off(self) -> None:
         """Answer every call that is left, end every stream, stop every child."""
@@ -196,11 +264,13 @@ class Bridge:
         for session in self.sessions:
             self.close(session, shutdown())
         self._outside.close(shutdown())
+        self.modern.cut_off()
         for stream in self._one_streams:
             stream.close()
 
-    def _sharers(self) -> Iterator[Session]:
+    def _sharers(self) -> Iterator[Sharer]:
         yield self._outside
+        yield from self.modern.listens
         for session in self.sessions:
             if session.lease is not None and session.lease.mux.shared:
                 yield session
@@ -275,9 +345,9 @@ class Bridge:
     async def _follow_shared_child(self) -> None:
         """Give the sessions of a shared child that ended to the next one, as they were."""
         async for lease in self.supervisor.further_lives():
-            sharers = [s for s in self._sharers() if s.lease is not None]
-            for session in sharers:
-                session.take(lease)
+            sharers = [sharer for sharer in self._sharers() if sharer.lease is not None]
+            for sharer in sharers:
+                sharer.take(lease)
             assert lease.profile is not None
             await repeat(lease, lease.profile, sharers)
 
@@ -290,6 +360,7 @@ class Bridge:
                 self.close(session)
             for session in (self._outside, *self.sessions):
                 self._end_overdue(session, now)
+            self.modern.sweep(now, self._call_limits.overdue)
 
     def _end_overdue(self, session: Session, now: float) -> None:
         for exchange in list(session.in_flight.values()):

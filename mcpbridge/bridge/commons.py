@@ -8,10 +8,16 @@ Source: MCP 2025-11-25, Logging; Resources, Subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Protocol
 
-from mcpbridge.errors import WireError
+import anyio
+import msgspec
+
+from mcpbridge.bridge.mux import Mux
+from mcpbridge.bridge.placement import Lease
+from mcpbridge.errors import Unavailable, WireError
 from mcpbridge.rules.methods import (
     DEFAULT_LOG_LEVEL,
     SET_LEVEL,
@@ -22,12 +28,26 @@ from mcpbridge.rules.methods import (
 from mcpbridge.wire.members import member, replaced, spans
 from mcpbridge.wire.messages import Notification, Request, Result, quoted, text_of
 
+_ANSWER_S = 10.0
+
 
 class Sharer(Protocol):
-    """A session, as far as it shares."""
+    """A session or a listen, as far as it shares a child with others."""
 
     level: str | None
     subscriptions: set[str]
+    """Granted."""
+    lease: Lease | None
+
+    def take(self, lease: Lease) -> None:
+        """Use this child from now on."""
+
+    def told(self, notification: Notification) -> None:
+        """The child says something that belongs to no request."""
+
+    @property
+    def wanted(self) -> set[str]:
+        """Subscriptions that were granted or are asked for at this moment."""
 
 
 def shared_verb(request: Request, others: Iterable[Sharer]) -> Request | Result:
@@ -39,21 +59,44 @@ def shared_verb(request: Request, others: Iterable[Sharer]) -> Request | Result:
     match request.method:
         case "logging/setLevel":
             return _set_level(request, others)
-        case "resources/subscribe" | "resources/unsubscribe":
+        case "resources/subscribe":
             uri = text_member(request.params, "uri")
             if any(uri in other.subscriptions for other in others):
+                return Result(request.id, b"{}")
+        case "resources/unsubscribe":
+            uri = text_member(request.params, "uri")
+            if any(uri in other.wanted for other in others):
                 return Result(request.id, b"{}")
     return request
 
 
-def remember(sharer: Sharer, request: Request) -> None:
-    """Keep in mind what a session has asked for and got."""
+def intend(sharer: Sharer, request: Request) -> None:
+    """Keep in mind what a session asks for, as far as it holds from now on.
+
+    Another session's request may be on its way before this one is answered, and must reckon with
+    it: a level that is wanted, a subscription that is not wanted any more.
+    """
     if request.method == SET_LEVEL:
         sharer.level = text_member(request.params, "level")
-    elif request.method == SUBSCRIBE and (uri := text_member(request.params, "uri")) is not None:
-        sharer.subscriptions.add(uri)
     elif request.method == UNSUBSCRIBE:
         sharer.subscriptions.discard(text_member(request.params, "uri") or "")
+
+
+def settle(sharer: Sharer, request: Request, *, granted: bool) -> None:
+    """Keep in mind what has become of it."""
+    if request.method == SUBSCRIBE and granted:
+        uri = text_member(request.params, "uri")
+        if uri is not None:
+            sharer.subscriptions.add(uri)
+    elif request.method == SET_LEVEL and not granted:
+        sharer.level = None
+
+
+async def unsubscribe(mux: Mux, uris: Collection[str]) -> None:
+    """Tell a child, in the bridge's own name, that nobody wants these resources any more."""
+    with anyio.move_on_after(_ANSWER_S), suppress(Unavailable):
+        for uri in uris:
+            await mux.ask(UNSUBSCRIBE, msgspec.json.encode({"uri": uri}))
 
 
 def text_member(params: bytes | None, name: str) -> str | None:

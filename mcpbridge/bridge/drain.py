@@ -35,6 +35,11 @@ class Drain:
         return self.state in (DrainState.SERVING, DrainState.LAME_DUCK)
 
     @property
+    def cut_off(self) -> bool:
+        """Sessions are closed because the process ends, not because their clients are unknown."""
+        return self.state in (DrainState.CUTOFF, DrainState.ENDED)
+
+    @property
     def held(self) -> int:
         """Calls in flight."""
         return self._held

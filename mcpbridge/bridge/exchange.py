@@ -8,6 +8,7 @@ the handshake era may go away without cancelling.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from mcpbridge.bridge.mux import Mux
@@ -53,6 +54,7 @@ class Exchange:
         "started_at",
         "stream",
         "streams",
+        "translate",
     )
 
     def __init__(
@@ -75,6 +77,8 @@ class Exchange:
         self.started_at = now
         self.heard_at = now
         """When it began or something came of it last."""
+        self.translate: Callable[[Reply], Reply] | None = None
+        """Makes the child's answer one of the client's era."""
         self.reply: Reply | None = None
         self.fault: Fault | None = None
         """Why the bridge answered in the child's place, if it did."""
@@ -122,7 +126,7 @@ class Exchange:
         """The final answer."""
         if self.reply is not None:
             return
-        self.reply = reply
+        self.reply = reply = self.translate(reply) if self.translate is not None else reply
         if self.stream is not None:
             self.stream.answer(encode(reply))
         self._wake()

@@ -9,7 +9,7 @@ import anyio
 
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
-from mcpbridge.rules.faults import handshake_refused, start_timeout
+from mcpbridge.rules.faults import child_exited, handshake_refused, start_timeout
 from mcpbridge.rules.methods import INITIALIZE, INITIALIZED
 from mcpbridge.rules.profile import Profile, read_profile
 from mcpbridge.wire.messages import Notification, Reply, Result
@@ -21,8 +21,12 @@ async def initialize(lease: Lease, params: bytes, within_s: float) -> Reply:
     Raises:
         Unavailable: No answer in time, or the child ended before it answered.
     """
-    with anyio.move_on_after(within_s):
-        return await lease.mux.ask(INITIALIZE, params)
+    try:
+        with anyio.move_on_after(within_s):
+            return await lease.mux.ask(INITIALIZE, params)
+    except Unavailable as error:
+        # A handshake carries out nothing: whoever waits for this child may try again.
+        raise Unavailable(child_exited(error.fault.exit, "no")) from error
     raise Unavailable(start_timeout(within_s))
 
 

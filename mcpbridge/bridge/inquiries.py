@@ -24,8 +24,6 @@ from mcpbridge.rules.methods import ASKED_ABILITY
 from mcpbridge.telemetry.meters import Meters
 from mcpbridge.wire.messages import Failure, Reply, Request, encode
 
-DELIVERY_S = 30.0
-"""How long a question waits for a stream of its client."""
 MAX_OPEN = 64
 """Questions of one child that may be open at once."""
 
@@ -42,12 +40,27 @@ class Inquiries:
     """The open questions of one session; owned by it."""
 
     def __init__(
-        self, questions: Questions, standalone: Stream, meters: Meters, spawn: Spawn
+        self,
+        questions: Questions,
+        standalone: Stream,
+        meters: Meters,
+        spawn: Spawn,
+        delivery_s: float,
     ) -> None:
+        """Begin with no question open.
+
+        Args:
+            questions: Numbers them.
+            standalone: The stream of what belongs to no call.
+            meters: Counts what is declined or reaches nobody.
+            spawn: Runs work in the bridge's own time.
+            delivery_s: How long a question waits for a stream of its client.
+        """
         self._questions = questions
         self._standalone = standalone
         self._meters = meters
         self._spawn = spawn
+        self._delivery_s = delivery_s
         self._open: dict[int, _Open] = {}
 
     def ask(
@@ -87,14 +100,16 @@ class Inquiries:
         number, own = answered
         self._open.pop(number).mux.send(own)
 
-    def withdraw(self, withdrawal: Withdrawn) -> bytes | None:
-        """The child takes a question back; the cancellation for the client, if it was open."""
+    def withdraw(self, withdrawal: Withdrawn) -> None:
+        """The child takes a question back: its client hears of it where it was asked."""
         found = self._questions.withdrawn(withdrawal)
         if found is None:
-            return None
+            return
         number, notification = found
-        del self._open[number]
-        return encode(notification)
+        question = self._open.pop(number)
+        stream = self._standalone if question.stream.log.closed else question.stream
+        if not stream.log.closed:
+            stream.append(encode(notification), sheddable=True)
 
     def call_cancelled(self, exchange: Exchange) -> list[bytes]:
         """A call is over early: what it alone asked is asked no more.
@@ -114,12 +129,12 @@ class Inquiries:
         return cancellations
 
     async def _expire(self, number: int, question: Request) -> None:
-        await anyio.sleep(DELIVERY_S)
+        await anyio.sleep(self._delivery_s)
         waiting = self._open.get(number)
         if waiting is not None and waiting.stream.delivered < waiting.entry:
             self._meters.count("undelivered_question")
             waiting.stream.log.discard(waiting.entry)
-            self._give_up(number, question_undelivered(DELIVERY_S))
+            self._give_up(number, question_undelivered(self._delivery_s))
 
     def _give_up(self, number: int, fault: Fault) -> bytes:
         question = self._open.pop(number)

@@ -81,6 +81,8 @@ class Lease:
         self.mux = mux
         self.profile: Profile | None = None
         """What the child said in the handshake; None while it has had none."""
+        self.log_level: str | None = None
+        """The level that calls without a session have set on it."""
 
 
 class Placement:

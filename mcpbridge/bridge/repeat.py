@@ -14,8 +14,8 @@ from collections.abc import Collection
 import anyio
 import msgspec
 
+from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.bridge.session import Session
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.methods import SET_LEVEL, SUBSCRIBE, more_verbose
 from mcpbridge.rules.profile import Profile
@@ -26,21 +26,21 @@ log = logging.getLogger("mcpbridge.bridge")
 _ANSWER_S = 10.0
 
 
-async def repeat(lease: Lease, profile: Profile, sessions: Collection[Session]) -> None:
+async def repeat(lease: Lease, profile: Profile, sharers: Collection[Sharer]) -> None:
     """Tell a new child what these sessions asked of the last one; then tell them of it.
 
     A child that refuses or dies meanwhile is only logged: the sessions are served all the same.
     """
     level: str | None = None
-    for session in sessions:
-        level = more_verbose(level, session.level)
+    for sharer in sharers:
+        level = more_verbose(level, sharer.level)
     if level is not None:
         await _ask(lease, SET_LEVEL, {"level": level})
-    for uri in sorted({uri for session in sessions for uri in session.subscriptions}):
+    for uri in sorted({uri for sharer in sharers for uri in sharer.subscriptions}):
         await _ask(lease, SUBSCRIBE, {"uri": uri})
-    for session in sessions:
+    for sharer in sharers:
         for method in profile.changing_lists:
-            session.told(Notification(method))
+            sharer.told(Notification(method))
 
 
 async def _ask(lease: Lease, method: str, params: dict[str, str]) -> None:

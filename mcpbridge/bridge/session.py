@@ -8,11 +8,19 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports, Session Management.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import anyio
 
-from mcpbridge.bridge.commons import log_level_of, remember, shared_verb, text_member
+from mcpbridge.bridge.commons import (
+    Sharer,
+    intend,
+    log_level_of,
+    settle,
+    shared_verb,
+    text_member,
+    unsubscribe,
+)
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.inquiries import Inquiries
@@ -28,10 +36,12 @@ from mcpbridge.rules.faults import Fault, cancelled, session_closed
 from mcpbridge.rules.lifecycle import SESSION, SessionEvent, SessionState, step
 from mcpbridge.rules.methods import (
     CANCELLED,
+    INITIALIZE,
     INITIALIZED,
     LOG_MESSAGE,
     RESOURCE_UPDATED,
     SHARED_VERBS,
+    SUBSCRIBE,
     coalescing_key,
     concerns,
     level_admits,
@@ -64,8 +74,10 @@ class Means:
     spawn: Spawn
     clock: Callable[[], float]
     """Seconds on the event loop's own clock."""
-    sharers: Callable[[], Iterable[Session]]
+    sharers: Callable[[], Iterable[Sharer]]
     """The sessions on the shared child."""
+    question_timeout_s: float
+    """How long a question of a child waits for a stream of its client."""
 
 
 class Session:
@@ -117,7 +129,9 @@ class Session:
         self.standalone = one_stream or self.streams.standalone
         """What the child says that belongs to no request."""
         self._settled = anyio.Event()
-        self._inquiries = Inquiries(means.questions(), self.standalone, means.meters, means.spawn)
+        self._inquiries = Inquiries(
+            means.questions(), self.standalone, means.meters, means.spawn, means.question_timeout_s
+        )
         self._outbox = Outbox(
             self._usable_lease,
             self._find_child,
@@ -174,9 +188,10 @@ class Session:
             return refused
         self.used = True
         exchange = self.exchange(request, streams=streams, stream=stream)
+        if request.method in SHARED_VERBS:
+            intend(self, request)
         if request.method in SHARED_VERBS and self._shares:
-            others = (other for other in self._means.sharers() if other is not self)
-            verdict = shared_verb(request, others)
+            verdict = shared_verb(request, self._other_sharers())
             if isinstance(verdict, Result):
                 exchange.answered(verdict)
                 return exchange
@@ -199,7 +214,7 @@ class Session:
         """Give the child the client's answer to a question of its; an unasked one is dropped."""
         self.last_used = self._means.clock()
         for exchange in self.in_flight.values():
-            exchange.noticed()
+            exchange.heard_at = self.last_used
         self._inquiries.answer(reply)
 
     def close(self, fault: Fault | None = None) -> Lease | None:
@@ -217,6 +232,9 @@ class Session:
         lease, self.lease = self.lease, None
         if lease is not None:
             lease.mux.leave(self)
+            if lease.mux.shared and self.subscriptions and not self._means.drain.ending:
+                kept = {uri for other in self._other_sharers() for uri in other.wanted}
+                self._means.spawn(unsubscribe, lease.mux, sorted(self.subscriptions - kept))
         return lease
 
     def abandon(self, exchange: Exchange, fault: Fault) -> None:
@@ -254,9 +272,7 @@ class Session:
 
     def withdrawn(self, withdrawal: Withdrawn) -> None:
         """The child takes a question back: see `bridge.mux.Tenant`."""
-        cancellation = self._inquiries.withdraw(withdrawal)
-        if cancellation is not None:
-            self._say(cancellation)
+        self._inquiries.withdraw(withdrawal)
 
     def lost(self) -> None:
         """The child is gone: see `bridge.mux.Tenant`."""
@@ -272,8 +288,21 @@ class Session:
         self.in_flight.pop(self._key(exchange), None)
         self.last_used = self._means.clock()
         self._means.drain.release()
-        if exchange.request.method in SHARED_VERBS and isinstance(exchange.reply, Result):
-            remember(self, exchange.request)
+        if exchange.request.method in SHARED_VERBS:
+            settle(self, exchange.request, granted=isinstance(exchange.reply, Result))
+
+    @property
+    def wanted(self) -> set[str]:
+        """Subscriptions granted or asked for: see `bridge.commons.Sharer`."""
+        asked = (
+            text_member(exchange.request.params, "uri")
+            for exchange in self.in_flight.values()
+            if exchange.request.method == SUBSCRIBE
+        )
+        return self.subscriptions | {uri for uri in asked if uri is not None}
+
+    def _other_sharers(self) -> Iterator[Sharer]:
+        return (other for other in self._means.sharers() if other is not self)
 
     @property
     def _shares(self) -> bool:
@@ -308,7 +337,8 @@ class Session:
         except WireError:
             request_id = None
         exchange = self.in_flight.get(canonical_id(request_id)) if request_id else None
-        if exchange is None or self.id is None:
+        if exchange is None or self.id is None or exchange.request.method == INITIALIZE:
+            # A client must not cancel `initialize`: what came of it would be nobody's.
             self._means.meters.count("cancel_of_unknown")
             return
         self._withdraw_questions(exchange)

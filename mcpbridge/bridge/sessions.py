@@ -73,6 +73,14 @@ class CallLimits:
         unit=Unit.SECONDS,
         minimum=0,
     )
+    question_timeout_s: float = setting(
+        30.0,
+        "--question-timeout",
+        "Longest time that a question of the server waits for its client to open a stream.",
+        group=GROUP,
+        unit=Unit.SECONDS,
+        minimum=0.1,
+    )
     ping_timeout_s: float = 10.0
     """A server that is alive answers `ping` at once; one that hangs must not look alive."""
 
@@ -132,7 +140,10 @@ class Sessions:
             self._gate.satisfy("room")
 
     def expired(self, now: float) -> list[Session]:
-        """Sessions that nobody has used for too long."""
+        """Sessions that nobody has used for too long; one that is busy is being used now."""
+        for session in self:
+            if session.busy:
+                session.last_used = now
         return [session for session in self if self._is_expired(session, now)]
 
     def _is_expired(self, session: Session, now: float) -> bool:

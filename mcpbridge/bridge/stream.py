@@ -76,15 +76,17 @@ class Stream:
         Returns:
             Its number.
         """
-        if key is not None:
-            if key in self._pending_keys:
-                self._meters.count("coalesced_notification")
-                return self.log.last
-            self._pending_keys.add(key)
+        if key is not None and key in self._pending_keys:
+            self._meters.count("coalesced_notification")
+            return self.log.last
         shed = self.log.shed
         self.log.append(payload, sheddable=sheddable)
         if self.log.shed > shed:
             self._meters.count("shed_notification", self.log.shed - shed)
+            # What was shed may be the one that makes others superfluous.
+            self._pending_keys.clear()
+        if key is not None:
+            self._pending_keys.add(key)
         if self._readers:
             self._readers[-1].wake()
         return self.log.last

@@ -119,11 +119,15 @@ class Supervisor:
         try:
             lease.profile = await shake_hands(lease, self._introduction, self._start_timeout_s)
         except Unavailable as error:
+            exited = error.fault.reason == "child_exited"
+            if not exited:
+                # Told before the child has ended, which may take it both rungs of the ladder.
+                self._lack(error.fault)
             lease.child.stop()
             await lease.child.exited.wait()
             self.last_report = lease.child.report
-            exited = error.fault.reason == "child_exited"
-            self._lack(child_exited(self._how(), "no") if exited else error.fault)
+            if exited:
+                self._lack(child_exited(self._how(), "no"))
             return 0.0
         ready_at = anyio.current_time()
         self.start_s = ready_at - began

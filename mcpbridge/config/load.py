@@ -7,6 +7,7 @@ Everything is read and checked before a port is bound. Each setting is a flag an
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import shlex
@@ -31,6 +32,8 @@ from mcpbridge.process.spec import ChildSpec, child_environment
 from mcpbridge.settings import Setting, Unit
 
 PREFIX = "MCPBRIDGE_"
+STATE_KEY = PREFIX + "STATE_KEY"
+"""The one setting without a flag: a secret, and command lines are for all to see."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # What Kubernetes sets beside a Service whose name begins with `mcpbridge`.
@@ -38,6 +41,7 @@ _SERVICE_NAME = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)\Z"
 )
 _KUBERNETES_LAME_DUCK_S = 5.0
+_MIN_KEY_CHARACTERS = 32
 
 
 def environment_names(facts: Setting) -> tuple[str, ...]:
@@ -73,12 +77,12 @@ def load(
     lame_duck_s = _lame_duck_s(settings.shutdown, origins.get("shutdown", {}), in_cluster)
     child = _child(settings.command, origins.get("command", {}), command, env)
     bind = bind_of(settings.listen, origins.get("listen", {}), in_cluster=in_cluster)
-    return Config(settings, child, bind, lame_duck_s)
+    return Config(settings, child, bind, lame_duck_s, _state_key(env))
 
 
 def _check_variables(env: Mapping[str, str]) -> None:
     """A misspelt variable would be a setting that silently does nothing."""
-    known = {environment_names(option.setting)[0] for option in options()}
+    known = {environment_names(option.setting)[0] for option in options()} | {STATE_KEY}
     for name in sorted(env):
         if not name.startswith(PREFIX) or name in known or not env[name]:
             continue
@@ -99,6 +103,14 @@ def _texts(
         if text and not is_service_link(text):
             return (_separate(facts, text, name) if facts.repeatable else [text]), name
     return (), ""
+
+
+def _state_key(env: Mapping[str, str]) -> bytes | None:
+    text = env.get(STATE_KEY, "")
+    if text and len(text) < _MIN_KEY_CHARACTERS:
+        problem = f"a key of {len(text)} characters can be guessed"
+        raise ConfigError(STATE_KEY, "", problem, f"use at least {_MIN_KEY_CHARACTERS}")
+    return hashlib.sha256(text.encode()).digest() if text else None
 
 
 def _separate(facts: Setting, text: str, origin: str) -> list[str]:

@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
+from mcpbridge.bridge.bridge import EraSettings
 from mcpbridge.bridge.placement import PlacementSettings
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
+from mcpbridge.bridge.stateless import ParkSettings
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.config.reach import DEFAULT_PORT
 from mcpbridge.http.guard import GuardSettings
@@ -123,7 +125,7 @@ class ShutdownSettings:
         None,
         "--lame-duck",
         "Serve everything for so long after the first signal, until load balancers have noticed;"
-        " 5s in Kubernetes, else 0.",
+        " 5s in Kubernetes, less with a short --grace, else 0.",
         group="Shutdown",
         unit=Unit.SECONDS,
         minimum=0.0,
@@ -142,6 +144,8 @@ class Settings:
     placement: PlacementSettings = PlacementSettings()
     sessions: SessionSettings = SessionSettings()
     calls: CallLimits = CallLimits()
+    parking: ParkSettings = ParkSettings()
+    eras: EraSettings = EraSettings()
     pipes: PipeLimits = PipeLimits()
     restart: RestartPolicy = RestartPolicy()
     shutdown: ShutdownSettings = ShutdownSettings()
@@ -165,6 +169,8 @@ class Config:
     child: ChildSpec
     bind: Bind
     lame_duck_s: float
+    state_key: bytes | None
+    """Seals what parked calls give their clients to keep; None for a random one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from mcpbridge.http.guard import ClientGone, check_source
 from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.legacy_sse import MESSAGES_PATH, SSE_PATH, LegacySse
 from mcpbridge.http.responses import send_refusal
-from mcpbridge.http.stateful import Stateful
+from mcpbridge.http.streamable import Streamable
 from mcpbridge.rules.admission import refuse
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
 from mcpbridge.rules.hosts import HostRules
@@ -32,8 +32,8 @@ class Endpoint:
 
     def __init__(
         self,
-        stateful: Stateful,
-        legacy: LegacySse,
+        streamable: Streamable,
+        legacy: LegacySse | None,
         admin: ASGIApp,
         rules: HostRules,
         *,
@@ -43,8 +43,8 @@ class Endpoint:
         """Put the faces in their places.
 
         Args:
-            stateful: Serves the MCP path and `/`.
-            legacy: Serves `/sse` and `/messages`.
+            streamable: Serves the MCP path and `/`.
+            legacy: Serves `/sse` and `/messages`, if they are served.
             admin: Serves every other path.
             rules: Which Host and Origin may in.
             mcp_path: The MCP path.
@@ -53,17 +53,15 @@ class Endpoint:
         self._admin = admin
         self._rules = rules
         self._root_path = root_path.rstrip("/")
-        streamable: Verbs = {
-            "POST": stateful.post,
-            "GET": stateful.get,
-            "DELETE": stateful.delete,
+        mcp: Verbs = {
+            "POST": streamable.post,
+            "GET": streamable.get,
+            "DELETE": streamable.delete,
         }
-        self._faces: dict[str, Verbs] = {
-            SSE_PATH: {"GET": legacy.connect},
-            MESSAGES_PATH: {"POST": legacy.post},
-            "": streamable,
-            "/" + mcp_path.strip("/"): streamable,
-        }
+        self._faces: dict[str, Verbs] = {"": mcp, "/" + mcp_path.strip("/"): mcp}
+        if legacy is not None:
+            self._faces[SSE_PATH] = {"GET": legacy.connect}
+            self._faces[MESSAGES_PATH] = {"POST": legacy.post}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""

@@ -21,7 +21,7 @@ from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import new_session_id
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import Unavailable
-from mcpbridge.http.bodies import judge_body
+from mcpbridge.http.bodies import id_of, judge_body
 from mcpbridge.http.guard import read_body
 from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.keepalive import KeepAlive
@@ -32,6 +32,7 @@ from mcpbridge.rules.admission import (
     Refusal,
     admit_batch,
     admit_message,
+    echoing,
     refuse,
     session_gone,
 )
@@ -110,7 +111,7 @@ class LegacySse:
         if isinstance(content, Refusal) or isinstance(connection, Refusal):
             refusal = content if isinstance(content, Refusal) else connection
             assert isinstance(refusal, Refusal)
-            await self._refuse(incoming, refusal)
+            await self._refuse(incoming, echoing(refusal, id_of(content)))
             return
         revision = connection.session.revision if connection.session is not None else None
         admitted: Opening | Admitted | Refusal
@@ -143,7 +144,10 @@ class LegacySse:
         keys = query.get("session_id", [])
         if len(keys) != 1:
             return refuse(400, INVALID_REQUEST, "session_id is missing: begin with GET /sse")
-        return self._connections.get(keys[0]) or session_gone()
+        connection = self._connections.get(keys[0])
+        # The last events of an ended session may still be on their way to a slow reader.
+        gone = connection is None or connection.stream.log.closed
+        return session_gone() if connection is None or gone else connection
 
     def _prefix(self, incoming: Incoming) -> str:
         prefix = (incoming.get(b"x-forwarded-prefix") or "").rstrip("/")

@@ -148,22 +148,25 @@ class EventStream(EventSourceResponse):
         """Send the stream; two tasks, this one and one that waits for the client to leave."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_until_gone, receive, tasks.cancel_scope)
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": self.status_code,
-                    "headers": self.raw_headers,
-                }
-            )
-            async for chunk in self.body_iterator:
-                with anyio.move_on_after(SEND_STALL_S) as patience:
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                if patience.cancelled_caught:
-                    log.info("stream.stalled", extra={"seconds": SEND_STALL_S})
-                    break
-            else:
-                await send({"type": "http.response.body", "body": b""})
+            await self.send_all(send)
             tasks.cancel_scope.cancel()
+
+    async def send_all(self, send: Send) -> None:
+        """Send the stream to its end; the caller sees to the client's leaving."""
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status_code,
+                "headers": self.raw_headers,
+            }
+        )
+        async for chunk in self.body_iterator:
+            with anyio.move_on_after(SEND_STALL_S) as patience:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if patience.cancelled_caught:
+                log.info("stream.stalled", extra={"seconds": SEND_STALL_S})
+                return
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:

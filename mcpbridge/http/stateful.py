@@ -17,8 +17,7 @@ from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.stream import Reader, Stream
 from mcpbridge.bridge.streams import Resume
 from mcpbridge.errors import Unavailable
-from mcpbridge.http.bodies import id_of, judge_body
-from mcpbridge.http.guard import read_body
+from mcpbridge.http.bodies import id_of
 from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.responses import (
@@ -85,18 +84,14 @@ class AnswerSettings:
 class Stateful:
     """Serves one bridge to clients of the handshake revisions."""
 
-    def __init__(
-        self, bridge: Bridge, keepalive: KeepAlive, settings: AnswerSettings, max_body: int
-    ) -> None:
+    def __init__(self, bridge: Bridge, keepalive: KeepAlive, settings: AnswerSettings) -> None:
         self._bridge = bridge
         self._keepalive = keepalive
         self._settings = settings
-        self._max_body = max_body
 
-    async def post(self, incoming: Incoming) -> None:
+    async def post(self, incoming: Incoming, content: Message | list[Message]) -> None:
         """Take one message, or a batch of 2025-03-26, and answer what asks for an answer."""
-        body = await read_body(incoming, self._max_body)
-        judged = body if isinstance(body, Refusal) else self._judge(incoming, body)
+        judged = self._judge(incoming, content)
         if isinstance(judged, Refusal):
             await self._refuse(incoming, judged)
             return
@@ -133,14 +128,11 @@ class Stateful:
         await send_empty(incoming.send, 200, farewell(self._bridge.drain))
 
     def _judge(
-        self, incoming: Incoming, body: bytes
+        self, incoming: Incoming, content: Message | list[Message]
     ) -> tuple[Session | None, Opening | Admitted] | Refusal:
-        """Every rule on a POST, in order; the session it names, and what it asks for."""
-        content = judge_body(incoming, body)
-        refusal = content if isinstance(content, Refusal) else check_names(incoming.names)
-        session = refusal or self._named_session(incoming)
-        if isinstance(session, Refusal) or isinstance(content, Refusal):
-            assert isinstance(session, Refusal)
+        """The rules on names and session; the session it names, and what it asks for."""
+        session = check_names(incoming.names) or self._named_session(incoming)
+        if isinstance(session, Refusal):
             return echoing(session, id_of(content))
         revision = session.revision if session is not None else None
         if isinstance(content, list):
@@ -154,7 +146,11 @@ class Stateful:
         session_id = incoming.names.session_id
         if session_id is None:
             return None
-        return self._bridge.sessions.get(session_id) or session_gone()
+        session = self._bridge.sessions.get(session_id)
+        if session is None and self._bridge.drain.cut_off:
+            # A client takes 404 for the end of its session; this one may live on elsewhere.
+            return refusal_of(Unavailable(draining()), None)
+        return session or session_gone()
 
     def _required_session(self, incoming: Incoming) -> Session | Refusal:
         refusal = check_names(incoming.names)

@@ -174,7 +174,7 @@ def question_undelivered(seconds: float) -> Fault:
     """The server asked its client something and the client opened no stream to hear it on."""
     return Fault(
         "question_undelivered",
-        f"the client has had no stream open for {seconds:g} s to be asked on",
+        f"the client has had no stream open for {seconds:g} s to be asked on (--question-timeout)",
     )
 
 

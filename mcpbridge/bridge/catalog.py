@@ -1,0 +1,70 @@
+"""Which arguments of which tool its client must repeat in headers, as the child's list has it.
+
+Fetched when the first call needs it and kept until the child says that its tools have changed. A
+list that cannot be had validates nothing: the call is the child's to judge then.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from mcpbridge.bridge.placement import Lease
+from mcpbridge.errors import Unavailable
+from mcpbridge.rules.correlate import Withdrawn
+from mcpbridge.rules.methods import LIST_CHANGED
+from mcpbridge.rules.toolparams import Annotations, Path, annotations_in
+from mcpbridge.wire.members import member
+from mcpbridge.wire.messages import Notification, Request, Result
+
+_WITHIN_S = 5.0
+_MAX_PAGES = 50
+
+
+class Catalog:
+    """The annotations of one child's tools; a tenant of the shared child."""
+
+    def __init__(self) -> None:
+        self._lease: Lease | None = None
+        self._known: Annotations | None = None
+
+    async def annotations(self, lease: Lease) -> Annotations:
+        """The annotations of this child's tools; none where the list cannot be had."""
+        if self._lease is not lease:
+            self._lease, self._known = lease, None
+            lease.mux.enter(self)
+        if self._known is None:
+            with anyio.move_on_after(_WITHIN_S):
+                self._known = await self._fetch(lease)
+        return self._known or {}
+
+    def told(self, notification: Notification) -> None:
+        """See `bridge.mux.Tenant`."""
+        if notification.method == LIST_CHANGED["tools"]:
+            self._known = None
+
+    def asked(self, request: Request) -> None:
+        """A shared child asks nobody."""
+
+    def withdrawn(self, withdrawal: Withdrawn) -> None:
+        """A shared child asks nobody."""
+
+    def lost(self) -> None:
+        """The child is gone, and what was known of it."""
+        self._lease, self._known = None, None
+
+    async def _fetch(self, lease: Lease) -> Annotations | None:
+        found: dict[str, dict[Path, str]] = {}
+        params: bytes | None = None
+        for _ in range(_MAX_PAGES):
+            try:
+                reply = await lease.mux.ask("tools/list", params)
+            except Unavailable:
+                return None
+            if not isinstance(reply, Result):
+                return None
+            found.update(annotations_in(reply.result))
+            cursor = member(reply.result, "nextCursor")
+            if cursor is None or cursor == b"null":
+                return found
+            params = b'{"cursor":%b}' % cursor
+        return found

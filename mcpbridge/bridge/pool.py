@@ -1,0 +1,85 @@
+"""Handshaken children for calls of 2026-07-28 that may ask their client something.
+
+A handshake child cannot say which call its question belongs to, so such a call has a child for
+itself while it runs. Afterwards the child waits for the next call of a client that offers the
+same: what the client offered is part of the handshake and cannot be changed.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+
+import msgspec
+
+from mcpbridge import __version__
+from mcpbridge.bridge.handshake import shake_hands
+from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.errors import Unavailable
+from mcpbridge.rules.envelope import Envelope, handshake_capabilities
+from mcpbridge.rules.revisions import NEWEST_LEGACY
+
+log = logging.getLogger("mcpbridge.bridge")
+
+IDLE_S = 300.0
+"""How long a child waits for another call."""
+
+
+class Pool:
+    """Children by what their clients offer; owned by the stateless face's bridge part."""
+
+    def __init__(self, placement: Placement, start_timeout_s: float) -> None:
+        self._placement = placement
+        self._start_timeout_s = start_timeout_s
+        self._idle: collections.deque[tuple[str, float, Lease]] = collections.deque()
+
+    async def take(self, envelope: Envelope) -> Lease:
+        """A child that nobody else uses, introduced to what this client offers.
+
+        Raises:
+            Unavailable: All places are taken, or it could not be started.
+        """
+        fingerprint = envelope.fingerprint
+        for entry in reversed(self._idle):
+            if entry[0] == fingerprint:
+                self._idle.remove(entry)
+                if not entry[2].mux.lost:
+                    return entry[2]
+                break
+        try:
+            lease = await self._placement.own()
+        except Unavailable:
+            if not self._idle:
+                raise
+            # A place is taken by a child that nobody uses at the moment.
+            await self._retire(self._idle.popleft()[2])
+            lease = await self._placement.own()
+        try:
+            params = {
+                "protocolVersion": NEWEST_LEGACY.date,
+                "capabilities": msgspec.Raw(handshake_capabilities(envelope)),
+                "clientInfo": {"name": "mcpbridge", "version": __version__},
+            }
+            await shake_hands(lease, msgspec.json.encode(params), self._start_timeout_s)
+        except Unavailable:
+            self._placement.release(lease)
+            raise
+        return lease
+
+    def give_back(self, lease: Lease, envelope: Envelope, now: float) -> None:
+        """The call is over; the child may serve another."""
+        if not lease.mux.lost:
+            self._idle.append((envelope.fingerprint, now, lease))
+
+    def discard(self, lease: Lease) -> None:
+        """The child is in a state that no other call should meet."""
+        self._placement.release(lease)
+
+    def expire(self, now: float) -> None:
+        """End children that have waited long enough."""
+        while self._idle and now - self._idle[0][1] > IDLE_S:
+            self._placement.release(self._idle.popleft()[2])
+
+    async def _retire(self, lease: Lease) -> None:
+        self._placement.release(lease, 1.0)
+        await lease.child.exited.wait()

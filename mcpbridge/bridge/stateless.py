@@ -1,0 +1,372 @@
+"""Requests of 2026-07-28 served by children of the handshake era.
+
+There is no session: each request says all there is to say of its client. One that cannot ask goes
+to the shared child. One that may ask, of a client that can be asked, has a child for itself and
+becomes an errand, which may be parked while its client looks for an answer.
+
+Source: MCP 2026-07-28, Base Protocol; Multi Round-Trip Requests.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Coroutine
+
+import anyio
+
+from mcpbridge.bridge.errand import Errand
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.pool import Pool
+from mcpbridge.bridge.seal import Seal, Sealed
+from mcpbridge.bridge.session import Means
+from mcpbridge.bridge.stream import Stream
+from mcpbridge.bridge.supervisor import Ready, Supervisor
+from mcpbridge.errors import ChannelClosed, Unavailable, WireError
+from mcpbridge.rules.envelope import Envelope, stripped
+from mcpbridge.rules.faults import (
+    INVALID_PARAMS,
+    Fault,
+    cancelled,
+    capacity,
+    child_exited,
+    error_object,
+    shutdown,
+)
+from mcpbridge.rules.isolation import Isolation
+from mcpbridge.rules.methods import SET_LEVEL, level_admits, more_verbose
+from mcpbridge.rules.modern import MAY_ASK, missing_capability
+from mcpbridge.rules.profile import Profile
+from mcpbridge.rules.questions import (
+    all_accepted,
+    digest,
+    input_required,
+    input_responses,
+    pages_to_visit,
+    request_state,
+)
+from mcpbridge.rules.translate.up import URL_REQUIRED_BEFORE, code_of, completed, error_up
+from mcpbridge.settings import Unit, setting
+from mcpbridge.wire.members import member
+from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result, quoted, text_of
+
+log = logging.getLogger("mcpbridge.bridge")
+
+Work = Coroutine[None, None, None]
+Overdue = Callable[[Exchange, float], Fault | None]
+"""What to tell the client of a call that has taken too long, by now."""
+
+_REPLAY_S = 60.0
+"""How long a finished errand is kept for a retry that comes a second time."""
+_LEVEL_S = 5.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ParkSettings:
+    """Bounds on calls that wait for their client's answers."""
+
+    parked_timeout_s: float = setting(
+        600.0,
+        "--parked-timeout",
+        "How long a call of a 2026-07-28 client waits for the answer to a question of the server.",
+        group="Limits",
+        unit=Unit.SECONDS,
+        minimum=0.1,
+    )
+    max_parked: int = setting(
+        64,
+        "--max-parked",
+        "Calls that may wait so at once.",
+        group="Limits",
+        unit=Unit.INTEGER,
+        minimum=1,
+    )
+
+
+class Visit:
+    """The home of an exchange without a session; see `bridge.exchange.Home`."""
+
+    def __init__(self, means: Means, envelope: Envelope, in_flight: set[Exchange]) -> None:
+        self._means = means
+        self._envelope = envelope
+        self._in_flight = in_flight
+
+    def begin_stream(self) -> Stream:
+        """Its events have no ids: nothing is resumed in this era."""
+        return Stream(self._means.window, self._means.meters, answers_due=1)
+
+    def ended(self, exchange: Exchange) -> None:
+        """It has its final answer."""
+        self._in_flight.discard(exchange)
+        self._means.drain.release()
+
+    def told(self, notification: Notification) -> None:
+        """Nothing may come after the answer."""
+
+    def admits(self, notification: Notification) -> bool:
+        """Log messages only for a client that asked for them in this very request."""
+        level = text_of(member(notification.params or b"{}", "level"))
+        return self._envelope.log_level is not None and level_admits(
+            self._envelope.log_level, level
+        )
+
+
+class Stateless:
+    """The calls of all clients without sessions; owned by the bridge."""
+
+    def __init__(
+        self,
+        means: Means,
+        supervisor: Supervisor,
+        pool: Pool,
+        isolation: Isolation,
+        settings: ParkSettings,
+        seal: Seal,
+    ) -> None:
+        self._means = means
+        self._supervisor = supervisor
+        self._pool = pool
+        self._isolation = isolation
+        self._settings = settings
+        self._seal = seal
+        self._errands: dict[str, Errand] = {}
+        self._finished: dict[str, float] = {}
+        self.in_flight: set[Exchange] = set()
+        """Calls that have an open exchange."""
+
+    async def profile(self) -> Profile:
+        """What the server says of itself.
+
+        Raises:
+            Unavailable: There is no child at present.
+        """
+        profile = (await self._supervisor.lease()).profile
+        assert profile is not None
+        return profile
+
+    def call(self, request: Request, envelope: Envelope, *, streams: bool) -> Exchange:
+        """Serve a request; its exchange gets everything that comes of it, in its era's terms."""
+        visit = Visit(self._means, envelope, self.in_flight)
+        exchange = Exchange(request, visit, self._means.clock(), streams=streams, stream=None)
+        self._means.drain.hold()
+        self.in_flight.add(exchange)
+        exchange.translate = functools.partial(self._translated, request, envelope)
+        try:
+            state = request_state(request.params)
+            if state is not None:
+                self._means.spawn(self._guarded, exchange, self._resume(exchange, envelope, state))
+            elif self._may_ask(request, envelope):
+                self._means.spawn(self._guarded, exchange, self._begin(exchange, envelope))
+            else:
+                self._serve_shared(exchange, envelope)
+        except WireError as error:
+            exchange.answered(_invalid(request, str(error)))
+        return exchange
+
+    def cancel(self, exchange: Exchange) -> None:
+        """The client closed the connection: in this era that is the cancellation."""
+        self._end(exchange, cancelled())
+
+    def sweep(self, now: float, overdue: Overdue) -> None:
+        """End what has waited too long: calls, parked ones, finished ones, unused children."""
+        for exchange in list(self.in_flight):
+            fault = overdue(exchange, now)
+            if fault is not None:
+                log.warning("call.overdue", extra={"method": exchange.request.method})
+                self._end(exchange, fault)
+        for key, errand in list(self._errands.items()):
+            parked_at = errand.parked_at
+            if parked_at is not None and now - parked_at > self._settings.parked_timeout_s:
+                log.info("call.parked_too_long", extra={"round": errand.round})
+                self._drop(errand, "nobody answered in time")
+            elif now - self._finished.get(key, now) > _REPLAY_S:
+                del self._errands[key], self._finished[key]
+        self._pool.expire(now)
+
+    def cut_off(self) -> None:
+        """The process ends: every open call gets its error."""
+        for errand in list(self._errands.values()):
+            self._drop(errand, "shutdown")
+        for exchange in list(self.in_flight):
+            exchange.fail(shutdown())
+
+    def _end(self, exchange: Exchange, fault: Fault) -> None:
+        if exchange.reply is not None:
+            return
+        for errand in list(self._errands.values()):
+            if errand.leg is exchange:
+                self._drop(errand, fault.message)
+        if exchange.mux is not None and exchange.number is not None:
+            exchange.mux.cancel(exchange.number, fault.message)
+        exchange.fail(fault)
+
+    def _may_ask(self, request: Request, envelope: Envelope) -> bool:
+        return (
+            request.method in MAY_ASK
+            and bool(envelope.abilities)
+            and self._isolation is not Isolation.SHARED
+        )
+
+    def _serve_shared(self, exchange: Exchange, envelope: Envelope) -> None:
+        exchange.sent = Request(
+            exchange.request.id,
+            exchange.request.method,
+            stripped(exchange.request.params),
+            exchange.request.extra,
+        )
+        state = self._supervisor.state
+        ready = isinstance(state, Ready) and not state.lease.mux.channel.congested
+        if isinstance(state, Ready) and ready and envelope.log_level is None:
+            self._send(exchange, state.lease)
+        else:
+            self._means.spawn(self._guarded, exchange, self._send_when_ready(exchange, envelope))
+
+    async def _send_when_ready(self, exchange: Exchange, envelope: Envelope) -> None:
+        lease = await self._supervisor.lease()
+        await self._set_level(lease, envelope)
+        await lease.mux.channel.writable()
+        if exchange.reply is None:
+            self._send(exchange, lease)
+
+    def _send(self, exchange: Exchange, lease: Lease) -> None:
+        try:
+            exchange.number = lease.mux.request(exchange.sent, exchange)
+            exchange.mux = lease.mux
+        except ChannelClosed:
+            exchange.fail(child_exited(None, "no"))
+
+    async def _begin(self, exchange: Exchange, envelope: Envelope) -> None:
+        if len(self._errands) - len(self._finished) >= self._settings.max_parked:
+            raise Unavailable(capacity("--max-parked", self._settings.max_parked))
+        lease = await self._pool.take(envelope)
+        await self._set_level(lease, envelope)
+        sent = Request(b"0", exchange.request.method, stripped(exchange.request.params))
+        errand = Errand(lease, sent, envelope, self._hand_over, self._over)
+        self._errands[errand.key] = errand
+        try:
+            errand.begin(exchange)
+        except ChannelClosed:
+            errand.fail(child_exited(None, "no"))
+        await errand.gather(exchange)
+
+    async def _resume(self, exchange: Exchange, envelope: Envelope, text: str) -> None:
+        request = exchange.request
+        state = self._seal.open(text, time.time())
+        fits = (
+            state is not None
+            and state.method == request.method
+            and state.digest == digest(request.method, request.params)
+        )
+        if state is None or not fits:
+            exchange.answered(_invalid(request, "requestState is not valid for this request"))
+            return
+        responses = input_responses(request.params)
+        if not state.errand:
+            await self._after_pages(exchange, envelope, responses, state)
+            return
+        errand = self._errands.get(state.errand)
+        if errand is None or (errand.round != state.round and not errand.over):
+            exchange.answered(_invalid(request, "the call is not waiting for this answer any more"))
+            return
+        for key in [key for key in errand.questions if key in responses]:
+            errand.answer(key, responses[key])
+        if errand.questions:
+            self._ask_client(errand, exchange)
+            return
+        errand.round += 1
+        errand.take_leg(exchange, envelope)
+        await errand.gather(exchange)
+
+    async def _after_pages(
+        self,
+        exchange: Exchange,
+        envelope: Envelope,
+        responses: dict[str, bytes],
+        state: Sealed,
+    ) -> None:
+        if all_accepted(responses, state.count):
+            await self._begin(exchange, envelope)
+        elif exchange.request.method == "tools/call":
+            text = b'{"content":[{"type":"text","text":"declined by the user"}],"isError":true}'
+            exchange.answered(Result(exchange.request.id, text))
+        else:
+            exchange.answered(_invalid(exchange.request, "declined by the user"))
+
+    def _hand_over(self, errand: Errand, leg: Exchange) -> None:
+        errand.park(self._means.clock())
+        self._ask_client(errand, leg)
+
+    def _ask_client(self, errand: Errand, leg: Exchange) -> None:
+        requests = {key: question.entry for key, question in errand.questions.items()}
+        state = self._sealed(leg.request, errand.key, errand.round)
+        leg.answered(Result(leg.request.id, input_required(requests, state)))
+
+    def _sealed(self, request: Request, errand: str, number: int, count: int = 0) -> str:
+        return self._seal.seal(
+            Sealed(
+                errand=errand,
+                round=number,
+                method=request.method,
+                digest=digest(request.method, request.params),
+                expires_at=time.time() + self._settings.parked_timeout_s,
+                count=count,
+            )
+        )
+
+    def _translated(self, request: Request, envelope: Envelope, reply: Reply) -> Reply:
+        state = self._supervisor.state
+        profile = state.lease.profile if isinstance(state, Ready) else None
+        if isinstance(reply, Result):
+            if profile is None:
+                return reply
+            return Result(reply.id, completed(reply.result, request.method, profile), reply.extra)
+        if code_of(reply.error) != URL_REQUIRED_BEFORE:
+            return Failure(reply.id, error_up(reply.error), reply.extra)
+        pages = pages_to_visit(reply.error)
+        if pages is None or request.method not in MAY_ASK:
+            return Failure(reply.id, error_up(reply.error), reply.extra)
+        if not envelope.url_elicitation:
+            return Failure(reply.id, missing_capability({"elicitation": {"url": {}}}))
+        sealed = self._sealed(request, "", 0, len(pages))
+        return Result(request.id, input_required(pages, sealed))
+
+    async def _set_level(self, lease: Lease, envelope: Envelope) -> None:
+        level = more_verbose(lease.log_level, envelope.log_level)
+        profile = lease.profile
+        if level is None or level == lease.log_level or profile is None:
+            return
+        if member(profile.result, "capabilities", "logging") is None:
+            return
+        lease.log_level = level
+        with anyio.move_on_after(_LEVEL_S):
+            await lease.mux.ask(SET_LEVEL, b'{"level":%b}' % quoted(level))
+
+    def _over(self, errand: Errand) -> None:
+        if errand.key in self._errands and errand.key not in self._finished:
+            self._finished[errand.key] = self._means.clock()
+            self._pool.give_back(errand.lease, errand.envelope, self._means.clock())
+
+    def _drop(self, errand: Errand, reason: str) -> None:
+        finished = errand.key in self._finished
+        self._errands.pop(errand.key, None)
+        self._finished.pop(errand.key, None)
+        if not finished:
+            errand.abandon(reason)
+            # What it may still ask or say must not meet another client's call.
+            self._pool.discard(errand.lease)
+
+    async def _guarded(self, exchange: Exchange, work: Work) -> None:
+        try:
+            await work
+        except Unavailable as error:
+            exchange.refused = True
+            exchange.fail(error.fault)
+        except WireError as error:
+            exchange.answered(_invalid(exchange.request, str(error)))
+
+
+def _invalid(request: Request, why: str) -> Failure:
+    return Failure(request.id, error_object(INVALID_PARAMS, why))

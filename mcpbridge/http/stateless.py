@@ -1,0 +1,170 @@
+"""The revision 2026-07-28: one POST for each request, no session, no other method.
+
+Closing the connection is the cancellation, whatever has been sent by then.
+
+Source: MCP 2026-07-28, Transports, Streamable HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.errors import Unavailable
+from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.keepalive import KeepAlive
+from mcpbridge.http.responses import (
+    EventStream,
+    farewell,
+    refusal_of,
+    send_empty,
+    send_json,
+    send_late_json,
+    send_refusal,
+)
+from mcpbridge.rules.admission import Refusal, echoing, refuse
+from mcpbridge.rules.envelope import Envelope
+from mcpbridge.rules.faults import INVALID_REQUEST, METHOD_NOT_FOUND
+from mcpbridge.rules.modern import (
+    DISCOVER,
+    LISTEN,
+    MISSING_CAPABILITY,
+    Routing,
+    check_message,
+    climb,
+)
+from mcpbridge.rules.translate.up import code_of
+from mcpbridge.wire.messages import Failure, Message, Reply, Request, Result, encode
+
+_STATUS = {METHOD_NOT_FOUND: 404, MISSING_CAPABILITY: 400}
+"""Errors of a call that have an HTTP status of their own; every other is 200."""
+_WATCH_AFTER_S = 0.02
+"""Most calls are answered sooner; then nothing need watch for the end of the connection."""
+_PARAM_PREFIX = b"mcp-param-"
+_ROUTING = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
+
+
+class StatelessFace:
+    """Serves one bridge to clients of 2026-07-28."""
+
+    def __init__(self, bridge: Bridge, keepalive: KeepAlive, json_window_s: float) -> None:
+        self._bridge = bridge
+        self._keepalive = keepalive
+        self._json_window_s = json_window_s
+
+    async def post(self, incoming: Incoming, message: Message) -> None:
+        """Serve one message whose head and form have passed."""
+        refusal = check_message(message)
+        if refusal is not None:
+            await self._refuse(incoming, refusal)
+        elif not isinstance(message, Request):
+            # There is none that a client could send; it has no effect.
+            await send_empty(incoming.send, 202, farewell(self._bridge.drain))
+        else:
+            try:
+                await self._request(incoming, message)
+            except Unavailable as error:
+                await self._refuse(incoming, refusal_of(error, message.id))
+
+    async def _request(self, incoming: Incoming, request: Request) -> None:
+        routing = routing_of(incoming)
+        envelope = climb(request, routing)
+        refusal = envelope if isinstance(envelope, Refusal) else None
+        if refusal is None:
+            refusal = await self._bridge.modern.check(request, routing)
+        if isinstance(envelope, Refusal) or refusal is not None:
+            assert refusal is not None
+            await self._refuse(incoming, echoing(refusal, request.id))
+        elif request.method == DISCOVER:
+            result = await self._bridge.modern.discover()
+            reply = encode(Result(request.id, result))
+            await send_json(incoming.send, 200, reply, farewell(self._bridge.drain))
+        elif request.method == LISTEN:
+            await self._listen(incoming, request)
+        else:
+            await self._call(incoming, request, envelope)
+
+    async def _call(self, incoming: Incoming, request: Request, envelope: Envelope) -> None:
+        accepts = incoming.accepts
+        streams = accepts.names_stream or not accepts.json
+        exchange = self._bridge.modern.call(request, envelope, streams=streams)
+        await exchange.first(_WATCH_AFTER_S)
+        if exchange.reply is not None and exchange.stream is None:
+            await self._respond(incoming, exchange)
+            return
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._watch, incoming, exchange, tasks.cancel_scope)
+                await exchange.first(self._json_window_s)
+                await self._respond(incoming, exchange)
+                tasks.cancel_scope.cancel()
+        finally:
+            if exchange.reply is None:
+                self._bridge.modern.cancel(exchange)
+
+    async def _watch(
+        self, incoming: Incoming, exchange: Exchange, scope: anyio.CancelScope
+    ) -> None:
+        while (await incoming.receive())["type"] != "http.disconnect":
+            pass
+        if exchange.reply is None:
+            scope.cancel()
+
+    async def _respond(self, incoming: Incoming, exchange: Exchange) -> None:
+        headers = farewell(self._bridge.drain)
+        if exchange.fault is not None and exchange.refused:
+            refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
+            await self._refuse(incoming, refusal)
+        elif exchange.reply is not None and exchange.stream is None and incoming.accepts.json:
+            body = encode(exchange.reply)
+            await send_json(incoming.send, _status_of(exchange.reply), body, headers)
+        else:
+            with exchange.streamed().attach() as reader, self._keepalive.watching(reader):
+                if exchange.streams:
+                    response = EventStream(reader, headers)
+                    await response.send_all(incoming.send)
+                else:
+                    await send_late_json(incoming.send, reader, headers)
+
+    async def _listen(self, incoming: Incoming, request: Request) -> None:
+        if not incoming.accepts.stream:
+            await self._refuse(
+                incoming, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
+            )
+            return
+        async with self._bridge.modern.listening(request) as listen:
+            if isinstance(listen, Refusal):
+                await self._refuse(incoming, listen)
+                return
+            with listen.stream.attach() as reader, self._keepalive.watching(reader):
+                response = EventStream(reader, farewell(self._bridge.drain))
+                await response(incoming.scope, incoming.receive, incoming.send)
+
+    async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
+        await send_refusal(incoming.send, refusal, farewell(self._bridge.drain))
+
+
+def routing_of(incoming: Incoming) -> Routing:
+    """The routing headers of a request."""
+    raw: Sequence[tuple[bytes, bytes]] = incoming.scope["headers"]
+    names = [name for name, _ in raw if name in _ROUTING or name.startswith(_PARAM_PREFIX)]
+    return Routing(
+        version=incoming.names.revision,
+        method=incoming.get(b"mcp-method"),
+        name=incoming.get(b"mcp-name"),
+        params={
+            name.removeprefix(_PARAM_PREFIX).decode("latin-1"): value.decode("latin-1")
+            for name, value in raw
+            if name.startswith(_PARAM_PREFIX)
+        },
+        repeated=len(names) != len(set(names)),
+    )
+
+
+def _status_of(reply: Reply) -> int:
+    if not isinstance(reply, Failure):
+        return 200
+    return _STATUS.get(code_of(reply.error) or 0, 200)

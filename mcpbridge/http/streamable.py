@@ -1,0 +1,107 @@
+"""One path for both eras of Streamable HTTP: which rules a request goes by, and who serves it.
+
+A body that carries the envelope of 2026-07-28 goes by its rules, whatever else it names; the
+header alone decides only where the body says nothing. The verdict depends on the request and the
+settings alone: clients remember what they were answered.
+
+Source: MCP 2026-07-28, Transports, Backward Compatibility.
+"""
+
+from __future__ import annotations
+
+from mcpbridge.bridge.bridge import EraSettings
+from mcpbridge.http.bodies import id_of, judge_body
+from mcpbridge.http.guard import read_body
+from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.responses import send_refusal
+from mcpbridge.http.stateful import Stateful
+from mcpbridge.http.stateless import StatelessFace
+from mcpbridge.rules.admission import Refusal, echoing, refuse
+from mcpbridge.rules.envelope import claimed_version
+from mcpbridge.rules.faults import INVALID_REQUEST
+from mcpbridge.rules.methods import INITIALIZE
+from mcpbridge.rules.modern import SUPPORTED, is_modern, unsupported
+from mcpbridge.rules.revisions import Era, known, served_dates
+from mcpbridge.wire.messages import Message, Request
+
+
+class Streamable:
+    """The MCP path of one bridge."""
+
+    def __init__(
+        self, stateful: Stateful, stateless: StatelessFace, eras: EraSettings, max_body: int
+    ) -> None:
+        self._stateful = stateful
+        self._stateless = stateless
+        self._eras = eras
+        self._max_body = max_body
+
+    async def post(self, incoming: Incoming) -> None:
+        """Serve a message, or a batch, by the rules of its era."""
+        body = await read_body(incoming, self._max_body)
+        content = body if isinstance(body, Refusal) else judge_body(incoming, body)
+        if isinstance(content, Refusal):
+            await send_refusal(incoming.send, content)
+            return
+        face = self._face_for(incoming, content)
+        if isinstance(face, Refusal):
+            await send_refusal(incoming.send, echoing(face, id_of(content)))
+        elif isinstance(face, StatelessFace) and not isinstance(content, list):
+            await face.post(incoming, content)
+        else:
+            await self._stateful.post(incoming, content)
+
+    async def get(self, incoming: Incoming) -> None:
+        """Open a stream of a session."""
+        if self._only_posts(incoming):
+            await self._refuse_method(incoming)
+        else:
+            await self._stateful.get(incoming)
+
+    async def delete(self, incoming: Incoming) -> None:
+        """End a session."""
+        if self._only_posts(incoming):
+            await self._refuse_method(incoming)
+        else:
+            await self._stateful.delete(incoming)
+
+    def _face_for(
+        self, incoming: Incoming, content: Message | list[Message]
+    ) -> Stateful | StatelessFace | Refusal:
+        version = incoming.names.revision
+        if isinstance(content, list):
+            claims = any(claimed_version(message) is not None for message in content)
+            modern = claims or _is_modern_date(version)
+            if modern:
+                return refuse(400, INVALID_REQUEST, "there are no batches in 2026-07-28")
+            return self._stateful
+        modern = is_modern(content, claimed_version(content), version)
+        if modern and not self._eras.serves_modern:
+            # Not an error that a client of both eras knows: it is to fall back to initialize.
+            return refuse(400, INVALID_REQUEST, f"only {served_dates()} are served here")
+        if modern:
+            return self._stateless
+        if not self._eras.serves_handshake:
+            return self._without_handshake(content)
+        return self._stateful
+
+    def _without_handshake(self, content: Message) -> Refusal:
+        if isinstance(content, Request) and content.method == INITIALIZE:
+            dates = ", ".join(SUPPORTED)
+            return refuse(400, INVALID_REQUEST, f"initialize is not served: only {dates} is")
+        return unsupported(None)
+
+    def _only_posts(self, incoming: Incoming) -> bool:
+        if not self._eras.serves_handshake:
+            return True
+        modern = _is_modern_date(incoming.names.revision)
+        return self._eras.serves_modern and (modern or incoming.get(b"mcp-method") is not None)
+
+    async def _refuse_method(self, incoming: Incoming) -> None:
+        refusal = refuse(405, INVALID_REQUEST, "method not allowed", allow="POST")
+        await send_refusal(incoming.send, refusal)
+
+
+def _is_modern_date(date: str | None) -> bool:
+    revision = known(date)
+    return revision is not None and revision.era is Era.MODERN

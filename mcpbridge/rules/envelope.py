@@ -1,0 +1,128 @@
+"""The envelope of 2026-07-28: what every request says of its client, in `params._meta`.
+
+Source: MCP 2026-07-28, Base Protocol, `_meta`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.methods import ASKED_ABILITY
+from mcpbridge.wire.members import member
+from mcpbridge.wire.messages import Message, Notification, Request, text_of
+from mcpbridge.wire.objects import opened, packed
+
+RESERVED = "io.modelcontextprotocol/"
+PROTOCOL_VERSION = RESERVED + "protocolVersion"
+CLIENT_CAPABILITIES = RESERVED + "clientCapabilities"
+CLIENT_INFO = RESERVED + "clientInfo"
+LOG_LEVEL = RESERVED + "logLevel"
+SERVER_INFO = RESERVED + "serverInfo"
+SUBSCRIPTION_ID = RESERVED + "subscriptionId"
+RELATED_TASK = RESERVED + "related-task"
+
+_ENVELOPE_KEYS = (PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL)
+_RETRY_KEYS = ("inputResponses", "requestState")
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What one request says of its client."""
+
+    version: str
+    capabilities: bytes
+    """The client's capabilities, as it wrote them."""
+    abilities: frozenset[str]
+    """Which of sampling, elicitation and roots it offers to be asked for."""
+    url_elicitation: bool
+    """It can send its user to a page."""
+    form_elicitation: bool
+    """It can show its user a form."""
+    log_level: str | None
+    """The least severe log message it wants; None: none at all."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two clients that a handshake child cannot tell apart."""
+        return hashlib.sha256(handshake_capabilities(self)).hexdigest()[:16]
+
+
+def claimed_version(message: Message) -> bytes | None:
+    """The raw value by which a message claims to be of a revision with envelopes, if any."""
+    if not isinstance(message, Request | Notification) or message.params is None:
+        return None
+    if RESERVED.encode() not in message.params and b"\\u" not in message.params:
+        return None
+    try:
+        return member(message.params, "_meta", PROTOCOL_VERSION)
+    except WireError:
+        return None
+
+
+def read_envelope(params: bytes | None) -> Envelope | str:
+    """The envelope in the params of a request, or what is wrong with it.
+
+    Raises:
+        WireError: `params` or `_meta` names a member twice.
+    """
+    meta = member(params, "_meta") if params is not None else None
+    if meta is None or not meta.startswith(b"{"):
+        return "params._meta is missing"
+    keys = opened(meta)
+    version = text_of(keys.get(PROTOCOL_VERSION))
+    if version is None:
+        return f"_meta key {PROTOCOL_VERSION} (a string) is missing"
+    capabilities = keys.get(CLIENT_CAPABILITIES)
+    if capabilities is None or not capabilities.startswith(b"{"):
+        return f"_meta key {CLIENT_CAPABILITIES} (an object) is missing"
+    offered = {name: value for name, value in opened(capabilities).items() if value != b"null"}
+    elicitation = offered.get("elicitation", b"null")
+    modes = opened(elicitation) if elicitation.startswith(b"{") else {}
+    return Envelope(
+        version=version,
+        capabilities=capabilities,
+        abilities=frozenset(offered).intersection(ASKED_ABILITY.values()),
+        url_elicitation="url" in modes,
+        form_elicitation="elicitation" in offered and (not modes or "form" in modes),
+        log_level=text_of(keys.get(LOG_LEVEL)),
+    )
+
+
+def stripped(params: bytes | None) -> bytes | None:
+    """The params as a handshake child expects them: without envelope and retry members.
+
+    Trace and vendor keys of `_meta` stay; an empty `_meta` goes, since some servers do not answer
+    a request that has one they do not know.
+    """
+    if params is None or not params.startswith(b"{"):
+        return params
+    members = {name: v for name, v in opened(params).items() if name not in _RETRY_KEYS}
+    if members.get("_meta", b"").startswith(b"{"):
+        meta = {
+            name: value
+            for name, value in opened(members["_meta"]).items()
+            if not name.startswith(RESERVED)
+        }
+        if meta:
+            members["_meta"] = packed(meta)
+        else:
+            del members["_meta"]
+    return packed(members)
+
+
+def handshake_capabilities(envelope: Envelope) -> bytes:
+    """The client capabilities to introduce a handshake child to, in one spelling.
+
+    Roots without `listChanged` and no tasks: nothing in 2026-07-28 could serve them.
+    """
+    offered = opened(envelope.capabilities)
+    kept: dict[str, bytes] = {}
+    for ability in sorted(envelope.abilities):
+        kept[ability] = b"{}" if ability == "roots" else _sorted(offered[ability])
+    return packed(kept)
+
+
+def _sorted(raw: bytes) -> bytes:
+    return msgspec.json.encode(msgspec.json.decode(raw), order="sorted")

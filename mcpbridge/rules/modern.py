@@ -1,0 +1,194 @@
+"""The ladder of checks on a request of 2026-07-28, in its order, with its codes and statuses.
+
+| rung | refused with |
+|---|---|
+| routing headers twice | 400 -32020 |
+| `_meta` with version and capabilities | 400 -32602 |
+| header version = body version | 400 -32020 |
+| version served | 400 -32022 |
+| `Mcp-Method`, `Mcp-Name` = body | 400 -32020 |
+| method exists in this revision, its capability is advertised | 404 -32601 |
+| `Mcp-Param-*` = arguments | 400 -32020 |
+
+Source: MCP 2026-07-28, Transports, Streamable HTTP; Errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.admission import Refusal, refuse
+from mcpbridge.rules.envelope import Envelope, read_envelope
+from mcpbridge.rules.faults import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    METHOD_NOT_FOUND,
+    error_object,
+)
+from mcpbridge.rules.methods import INITIALIZE
+from mcpbridge.rules.revisions import REVISIONS, Era, known
+from mcpbridge.wire.members import member
+from mcpbridge.wire.messages import Message, Notification, Reply, Request, text_of
+from mcpbridge.wire.routing import decoded_value
+
+HEADER_MISMATCH = -32020
+MISSING_CAPABILITY = -32021
+UNSUPPORTED_VERSION = -32022
+
+DISCOVER = "server/discover"
+LISTEN = "subscriptions/listen"
+
+NAME_SOURCE = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
+"""Which parameter `Mcp-Name` repeats."""
+
+MAY_ASK = frozenset(("tools/call", "prompts/get", "resources/read"))
+"""Requests that may be answered by `input_required`."""
+
+_REMOVED = frozenset(
+    (
+        "initialize",
+        "ping",
+        "logging/setLevel",
+        "resources/subscribe",
+        "resources/unsubscribe",
+        "tasks/list",
+        "tasks/result",
+    )
+)
+_CAPABILITY = {
+    "tools/": "tools",
+    "prompts/": "prompts",
+    "resources/": "resources",
+    "completion/": "completions",
+}
+SUPPORTED = tuple(r.date for r in reversed(REVISIONS) if r.era is Era.MODERN)
+"""Revisions with envelopes that are served, newest first."""
+
+
+class Routing(msgspec.Struct, frozen=True):
+    """The headers of 2026-07-28 on one request."""
+
+    version: str | None
+    method: str | None
+    name: str | None
+    params: Mapping[str, str]
+    """`Mcp-Param-*` by lower-case name, without the prefix."""
+    repeated: bool
+    """One of the routing headers stands more than once."""
+
+
+def is_modern(message: Message, claim: bytes | None, version: str | None) -> bool:
+    """Whether a message goes by the rules of 2026-07-28.
+
+    The body decides; the header alone only where the body claims nothing and is no `initialize`.
+    """
+    if claim is not None:
+        revision = known(text_of(claim))
+        return revision is None or revision.era is Era.MODERN
+    revision = known(version)
+    return revision is not None and revision.era is Era.MODERN
+
+
+def climb(request: Request, routing: Routing) -> Envelope | Refusal:
+    """The rungs that need nothing but the request; its envelope, or the first refusal."""
+    if routing.repeated:
+        return mismatch("a routing header stands more than once")
+    try:
+        envelope = read_envelope(request.params)
+    except WireError as error:
+        return refuse(400, INVALID_REQUEST, str(error))
+    if isinstance(envelope, str):
+        if request.method == INITIALIZE:
+            return mismatch(f"initialize does not exist in {routing.version}; send {DISCOVER}")
+        return refuse(400, INVALID_PARAMS, envelope)
+    return _compare(request, routing, envelope)
+
+
+def check_method(method: str, capabilities: Collection[str], old_child: bool) -> Refusal | None:
+    """Whether the method exists in this revision and the server advertises its family.
+
+    Args:
+        method: Of the request.
+        capabilities: What the server advertises, by name.
+        old_child: It speaks 2024-11-05, which has completion without a capability for it.
+    """
+    if method in _REMOVED:
+        return method_not_found(method)
+    for prefix, capability in _CAPABILITY.items():
+        if method.startswith(prefix) and capability not in capabilities:
+            if capability == "completions" and old_child:
+                return None
+            return method_not_found(method)
+    return None
+
+
+def check_message(message: Message) -> Refusal | None:
+    """The rules on what is no request: answers do not exist, notifications have no effect."""
+    if isinstance(message, Reply):
+        return refuse(400, INVALID_REQUEST, "a client of 2026-07-28 sends no answers")
+    assert isinstance(message, Request | Notification)
+    return None
+
+
+def method_not_found(method: str) -> Refusal:
+    """The method does not exist here; the status is the specification's."""
+    return refuse(404, METHOD_NOT_FOUND, f"method not found: {method[:64]}")
+
+
+def mismatch(why: str) -> Refusal:
+    """Headers and body do not say the same."""
+    return refuse(400, HEADER_MISMATCH, why)
+
+
+def unsupported(requested: str | None) -> Refusal:
+    """The version is none that is served."""
+    data = {"supported": list(SUPPORTED), "requested": requested}
+    return Refusal(400, error_object(UNSUPPORTED_VERSION, "unsupported protocol version", data))
+
+
+def missing_capability(required: dict[str, object]) -> bytes:
+    """The JSON-RPC error for a call that needs what its client does not offer."""
+    return error_object(
+        MISSING_CAPABILITY,
+        "the call needs a client capability that was not declared",
+        {"requiredCapabilities": required},
+    )
+
+
+def _compare(request: Request, routing: Routing, envelope: Envelope) -> Envelope | Refusal:
+    if routing.version is None:
+        return mismatch("MCP-Protocol-Version header is missing")
+    if routing.version != envelope.version:
+        return mismatch("MCP-Protocol-Version header and body differ")
+    revision = known(envelope.version)
+    if revision is None or revision.era is not Era.MODERN:
+        return unsupported(envelope.version)
+    if routing.method is None:
+        return mismatch("Mcp-Method header is missing")
+    if routing.method != request.method:
+        return mismatch("Mcp-Method header and body differ")
+    source = NAME_SOURCE.get(request.method)
+    if source is not None:
+        return _compare_name(request, routing, source) or envelope
+    return envelope
+
+
+def _compare_name(request: Request, routing: Routing, source: str) -> Refusal | None:
+    name = text_of(member(request.params or b"{}", source))
+    if name is None:
+        return refuse(400, INVALID_PARAMS, f"params.{source} (a string) is missing")
+    if routing.name is None:
+        return mismatch("Mcp-Name header is missing")
+    if decoded_value(routing.name) != name:
+        return mismatch(f"Mcp-Name header and params.{source} differ")
+    return None

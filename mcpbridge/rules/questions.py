@@ -1,0 +1,102 @@
+"""Questions of a handshake child as `input_required`, and the answers on their way back.
+
+Source: MCP 2026-07-28, Multi Round-Trip Requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
+
+import msgspec
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.envelope import Envelope, stripped
+from mcpbridge.rules.faults import INVALID_PARAMS, METHOD_NOT_FOUND, error_object
+from mcpbridge.rules.methods import ASKED_ABILITY
+from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.messages import Request, quoted, text_of
+from mcpbridge.wire.objects import opened, packed, with_members, without
+
+_UNKNOWN_ABOVE = ("elicitationId", "task")
+
+
+def refusal_to_ask(question: Request, envelope: Envelope) -> bytes | None:
+    """The error for a child that asks what the client does not offer; None where it does."""
+    ability = ASKED_ABILITY.get(question.method)
+    if ability is None or ability not in envelope.abilities:
+        return error_object(METHOD_NOT_FOUND, f"the client does not offer {question.method[:64]}")
+    if ability == "elicitation":
+        mode = text_of(member(question.params or b"{}", "mode")) or "form"
+        offered = envelope.url_elicitation if mode == "url" else envelope.form_elicitation
+        if not offered:
+            return error_object(INVALID_PARAMS, f"the client has no elicitation mode {mode[:16]!r}")
+    return None
+
+
+def input_request(question: Request) -> bytes:
+    """A child's question as an entry of `inputRequests`."""
+    params = without(question.params or b"{}", lambda name: name in _UNKNOWN_ABOVE)
+    meta = member(params, "_meta")
+    if meta is not None and meta.startswith(b"{"):
+        kept = without(meta, lambda name: name == "progressToken")
+        params = with_members(params, {"_meta": kept})
+    return packed({"method": quoted(question.method), "params": params})
+
+
+def input_required(requests: Mapping[str, bytes], state: str) -> bytes:
+    """The result that asks the client for input."""
+    return packed(
+        {
+            "resultType": b'"input_required"',
+            "inputRequests": packed(requests),
+            "requestState": quoted(state),
+        }
+    )
+
+
+def input_responses(params: bytes | None) -> dict[str, bytes]:
+    """The answers that a retry carries, by key; those that are no objects are left out."""
+    raw = member(params or b"{}", "inputResponses")
+    if raw is None or not raw.startswith(b"{"):
+        return {}
+    return {key: value for key, value in opened(raw).items() if value.startswith(b"{")}
+
+
+def request_state(params: bytes | None) -> str | None:
+    """The `requestState` that a retry carries."""
+    return text_of(member(params or b"{}", "requestState"))
+
+
+def digest(method: str, params: bytes | None) -> str:
+    """What must not change from one leg of a call to the next, in short.
+
+    Everything but the envelope and the answers, whatever the order in which it is written.
+    """
+    salient = without(stripped(params) or b"{}", lambda name: name == "_meta")
+    with suppress(msgspec.MsgspecError):  # A number beyond any machine's: its spelling counts.
+        salient = msgspec.json.encode(msgspec.json.decode(salient), order="sorted")
+    return hashlib.sha256(method.encode() + b"\0" + salient).hexdigest()
+
+
+def pages_to_visit(error: bytes) -> dict[str, bytes] | None:
+    """The url elicitations in a -32042 error of 2025-11-25, as `inputRequests`."""
+    raw = member(error, "data", "elicitations")
+    if raw is None or not raw.startswith(b"["):
+        return None
+    requests: dict[str, bytes] = {}
+    try:
+        for place, entry in enumerate(elements(raw), 1):
+            params = without(entry, lambda name: name in _UNKNOWN_ABOVE)
+            params = with_members(params, {"mode": b'"url"'})
+            requests[f"i{place}"] = packed({"method": b'"elicitation/create"', "params": params})
+    except WireError:
+        return None
+    return requests or None
+
+
+def all_accepted(responses: Mapping[str, bytes], count: int) -> bool:
+    """Whether every page was agreed to."""
+    actions = [text_of(member(value, "action")) for value in responses.values()]
+    return len(actions) >= count and all(action == "accept" for action in actions)

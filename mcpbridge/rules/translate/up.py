@@ -1,0 +1,112 @@
+"""Answers of a handshake child, made whole for a client of 2026-07-28.
+
+Source: MCP 2026-07-28, Base Protocol, Results; Errors; Caching.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.envelope import RELATED_TASK, SERVER_INFO
+from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_PARAMS, error_object
+from mcpbridge.rules.modern import SUPPORTED
+from mcpbridge.rules.profile import Profile
+from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.objects import opened, packed, without
+
+CACHEABLE = frozenset(
+    (
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        "resources/read",
+    )
+)
+NOT_FOUND_BEFORE = -32002
+"""Resource not found, in the handshake revisions."""
+URL_REQUIRED_BEFORE = -32042
+"""A page must be visited first, in 2025-11-25."""
+
+
+def discovered(profile: Profile, serves_handshake: tuple[str, ...]) -> bytes:
+    """The answer to `server/discover`, from what a handshake child said of itself."""
+    said = opened(profile.result)
+    dates = (*SUPPORTED, *serves_handshake)
+    members = {
+        "supportedVersions": msgspec.json.encode(dates),
+        "capabilities": without(said.get("capabilities", b"{}"), lambda name: name == "tasks"),
+    }
+    if "instructions" in said:
+        members["instructions"] = said["instructions"]
+    return completed(packed(members), "server/discover", profile)
+
+
+def completed(result: bytes, method: str, profile: Profile) -> bytes:
+    """A result with everything that 2026-07-28 wants on it.
+
+    What it has already stays; what only the tasks of 2025-11-25 know goes.
+    """
+    try:
+        members = opened(result)
+    except WireError:
+        return result
+    members.setdefault("resultType", b'"complete"')
+    if method in CACHEABLE:
+        # Nothing is known of how long it holds, and children are per principal.
+        members.setdefault("ttlMs", b"0")
+        members.setdefault("cacheScope", b'"private"')
+    if method == "tools/list" and "tools" in members:
+        members["tools"] = _without_execution(members["tools"])
+    members["_meta"] = _stamped(members.get("_meta"), profile)
+    return packed(members)
+
+
+def error_up(error: bytes) -> bytes:
+    """An error of a handshake child in codes that mean the same in 2026-07-28."""
+    code = code_of(error)
+    if code is None:
+        return error_object(INTERNAL_ERROR, "the MCP server answered with a malformed error")
+    members = opened(error)
+    if code == NOT_FOUND_BEFORE:
+        members["code"] = b"%d" % INVALID_PARAMS
+    elif -32099 <= code <= -32020:
+        # The range is the specification's own; a foreign meaning must not appear in it.
+        members = {
+            "code": b"%d" % INTERNAL_ERROR,
+            "message": members.get("message", b'"error"'),
+            "data": packed({"original": error}),
+        }
+    else:
+        return error
+    return packed(members)
+
+
+def code_of(error: bytes) -> int | None:
+    """The code of a JSON-RPC error object, if it has one."""
+    try:
+        raw = member(error, "code")
+        return int(raw) if raw is not None else None
+    except (WireError, ValueError):
+        return None
+
+
+def _stamped(meta: bytes | None, profile: Profile) -> bytes:
+    keys = opened(meta) if meta is not None and meta.startswith(b"{") else {}
+    keys.pop(RELATED_TASK, None)
+    server_info = member(profile.result, "serverInfo")
+    if server_info is not None:
+        keys.setdefault(SERVER_INFO, server_info)
+    return packed(keys)
+
+
+def _without_execution(tools: bytes) -> bytes:
+    if b"execution" not in tools:
+        return tools
+    try:
+        kept = [without(tool, lambda name: name == "execution") for tool in elements(tools)]
+    except WireError:
+        return tools
+    return b"[%b]" % b",".join(kept)
