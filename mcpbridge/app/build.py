@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 
-from mcpbridge import __version__
 from mcpbridge.bridge.bridge import Bridge, BridgeSettings
+from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.placement import Placement
 from mcpbridge.bridge.seal import Seal
-from mcpbridge.bridge.supervisor import Supervisor
 from mcpbridge.config.model import Config
 from mcpbridge.http.admin import admin_app
 from mcpbridge.http.endpoint import Endpoint
@@ -20,7 +19,6 @@ from mcpbridge.http.stateful import Stateful
 from mcpbridge.http.stateless import StatelessFace
 from mcpbridge.http.streamable import Streamable
 from mcpbridge.rules.hosts import HostRules
-from mcpbridge.rules.profile import bridge_introduction
 from mcpbridge.telemetry.meters import Meters
 
 
@@ -41,16 +39,16 @@ def build(config: Config) -> App:
     meters = Meters()
     gate = Gate()
     placement = Placement(config.child, settings.placement, settings.pipes, meters)
-    supervisor = Supervisor(
+    eras = Eras(
         placement,
         gate,
         settings.restart,
-        bridge_introduction(__version__),
+        settings.eras.child,
         settings.placement.start_timeout_s,
     )
     bridge = Bridge(
         placement,
-        supervisor,
+        eras,
         BridgeSettings(
             settings.placement,
             settings.sessions,

@@ -41,6 +41,8 @@ EXIT_NOT_FOUND = 127
 _TERMINAL_CUTOFF_S = 5.0
 """Somebody at a keyboard waits for Ctrl-C to do its work."""
 _UVICORN_GRACE_S = 3
+_STALLED_GRACE_S = 2.0
+"""How long clients have to take their last bytes; less than what uvicorn gives."""
 _BACKLOG = 1024
 
 
@@ -100,6 +102,19 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        async with anyio.create_task_group() as abort:
+            abort.start_soon(self._abort_stalled)
+            await super().shutdown(sockets)
+            abort.cancel_scope.cancel()
+
+    async def _abort_stalled(self) -> None:
+        # Everything has been written by now; a client that does not read would be waited for.
+        await anyio.sleep(_STALLED_GRACE_S)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
 
 
 class _Life:
@@ -187,9 +202,9 @@ class _Life:
                 os._exit(128 + signal.SIGINT)
 
     async def _hear_giving_up(self, ending: anyio.Event) -> None:
-        supervisor = self._app.bridge.supervisor
-        await supervisor.gave_up.wait()
-        report = supervisor.last_report
+        eras = self._app.bridge.eras
+        await eras.gave_up.wait()
+        report = eras.last_report
         self._status = _status_of(report.how if report is not None else None)
         extra = {"status": self._status, "last_words": list(report.last_words) if report else []}
         log.error("serve.gave_up", extra=extra)

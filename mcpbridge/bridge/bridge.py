@@ -19,10 +19,12 @@ from anyio.abc import TaskGroup
 
 from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.drain import Drain
+from mcpbridge.bridge.eras import Eras, EraSettings
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.handshake import initialize
 from mcpbridge.bridge.modern import Modern
+from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
 from mcpbridge.bridge.pool import Pool
 from mcpbridge.bridge.repeat import repeat
@@ -31,7 +33,7 @@ from mcpbridge.bridge.session import Means, Session
 from mcpbridge.bridge.sessions import CallLimits, Sessions, SessionSettings, new_session_id
 from mcpbridge.bridge.stateless import ParkSettings, Stateless
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.bridge.supervisor import Ready, Supervisor
+from mcpbridge.bridge.supervisor import Ready
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.admission import Opening
 from mcpbridge.rules.correlate import Questions
@@ -48,8 +50,6 @@ from mcpbridge.rules.isolation import Isolation, needs_own_child, spares_wanted
 from mcpbridge.rules.lifecycle import SessionEvent, SessionState
 from mcpbridge.rules.methods import INITIALIZE, INITIALIZED
 from mcpbridge.rules.profile import Profile, read_profile
-from mcpbridge.rules.revisions import SERVED
-from mcpbridge.settings import setting
 from mcpbridge.telemetry.meters import Meters
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 
@@ -57,37 +57,6 @@ log = logging.getLogger("mcpbridge.bridge")
 
 _CUTOFF_GRACE_S = 2.0
 """The rungs of a child's stop ladder when the process ends: shorter, the deadline is fixed."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class EraSettings:
-    """Which eras are served to clients."""
-
-    modern: str = setting(
-        "emulate",
-        "--modern",
-        "Clients of 2026-07-28: `emulate` serves them in front of a server of the handshake"
-        " revisions, `off` lets clients of both eras fall back to the handshake.",
-        group="Protocol",
-        choices=("emulate", "off"),
-    )
-    legacy: str = setting(
-        "on",
-        "--legacy",
-        "Clients of the handshake revisions, 2024-11-05 to 2025-11-25.",
-        group="Protocol",
-        choices=("on", "off"),
-    )
-
-    @property
-    def serves_modern(self) -> bool:
-        """Clients of 2026-07-28 are served."""
-        return self.modern != "off"
-
-    @property
-    def serves_handshake(self) -> bool:
-        """Clients of the handshake revisions are served."""
-        return self.legacy == "on"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -107,7 +76,7 @@ class Bridge:
     def __init__(
         self,
         placement: Placement,
-        supervisor: Supervisor,
+        eras: Eras,
         settings: BridgeSettings,
         gate: Gate,
         meters: Meters,
@@ -117,8 +86,8 @@ class Bridge:
         self.drain = Drain()
         self.sessions = Sessions(settings.sessions, gate)
         self.session_settings = settings.sessions
-        self.eras = settings.eras
-        self.supervisor = supervisor
+        self.era_settings = settings.eras
+        self.eras = eras
         self.meters = meters
         self._placement = placement
         self._settings = settings.placement
@@ -150,12 +119,12 @@ class Bridge:
             )
             self.modern = self._make_modern()
             self._outside = Session(None, None, self._means)
-            self._outside.acquire = self.supervisor.lease
+            self._outside.acquire = self.eras.handshake.lease
             self._outside.advance(SessionEvent.OPENED)
-            tasks.start_soon(self.supervisor.run)
+            self.eras.handshake.prepare = self._give_to_next_child
+            tasks.start_soon(self.eras.run)
             tasks.start_soon(self._reap)
             tasks.start_soon(self._size_spares)
-            tasks.start_soon(self._follow_shared_child)
             try:
                 yield
             finally:
@@ -163,13 +132,21 @@ class Bridge:
 
     def _make_modern(self) -> Modern:
         pool = Pool(self._placement, self._settings.start_timeout_s)
-        stateless = Stateless(
-            self._means, self.supervisor, pool, self._settings.isolation, self._parking, self._seal
+        emulated = Stateless(
+            self._means,
+            self.eras.handshake,
+            pool,
+            self._settings.isolation,
+            self._parking,
+            self._seal,
         )
-        served = reversed(SERVED) if self.eras.serves_handshake else ()
-        dates = tuple(revision.date for revision in served)
         return Modern(
-            self._means, self.supervisor, stateless, self.session_settings.max_sessions, dates
+            self._means,
+            self.eras,
+            emulated,
+            Native(self._means, self.eras),
+            self.session_settings.max_sessions,
+            self.era_settings,
         )
 
     def open(
@@ -198,8 +175,8 @@ class Bridge:
             session.acquire = functools.partial(self._own_child_again, session)
             self._tasks.start_soon(self._open_on_own_child, session, exchange)
         else:
-            session.acquire = self.supervisor.lease
-            state = self.supervisor.state
+            session.acquire = self.eras.handshake.lease
+            state = self.eras.handshake.state
             if isinstance(state, Ready) and not state.lease.mux.lost:
                 self._open_on_shared_child(session, exchange, state.lease)
             else:
@@ -261,6 +238,7 @@ class Bridge:
         self._placement.kill_all()
 
     def _close_all(self) -> None:
+        self.eras.handshake.retire()
         for session in self.sessions:
             self.close(session, shutdown())
         self._outside.close(shutdown())
@@ -277,7 +255,7 @@ class Bridge:
 
     async def _open_when_ready(self, session: Session, exchange: Exchange) -> None:
         try:
-            lease = await self.supervisor.lease()
+            lease = await self.eras.handshake.lease()
         except Unavailable as error:
             self._fail_opening(session, exchange, error.fault)
         else:
@@ -342,14 +320,16 @@ class Bridge:
         exchange.fail(fault)
         self.close(session)
 
-    async def _follow_shared_child(self) -> None:
+    async def _give_to_next_child(self, lease: Lease) -> None:
         """Give the sessions of a shared child that ended to the next one, as they were."""
-        async for lease in self.supervisor.further_lives():
-            sharers = [sharer for sharer in self._sharers() if sharer.lease is not None]
-            for sharer in sharers:
-                sharer.take(lease)
-            assert lease.profile is not None
-            await repeat(lease, lease.profile, sharers)
+        if lease.profile is not None:
+            await repeat(lease, lease.profile, self._holders())
+        # Only now: a call must not reach the child before what it rests on.
+        for sharer in self._holders():
+            sharer.take(lease)
+
+    def _holders(self) -> list[Sharer]:
+        return [sharer for sharer in self._sharers() if sharer.lease is not None]
 
     async def _reap(self) -> None:
         while True:
@@ -373,8 +353,10 @@ class Bridge:
         if self._settings.isolation is Isolation.SHARED:
             return
         with suppress(Unavailable):
-            await self.supervisor.lease()
-        self._placement.keep_spares(spares_wanted(self._settings.spares, self.supervisor.start_s))
+            await self.eras.handshake.lease()
+        self._placement.keep_spares(
+            spares_wanted(self._settings.spares, self.eras.handshake.start_s)
+        )
 
 
 def _profile_in(reply: Reply) -> Profile | None:

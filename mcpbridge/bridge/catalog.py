@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import anyio
 
+from mcpbridge import __version__
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.correlate import Withdrawn
+from mcpbridge.rules.era import own_envelope
 from mcpbridge.rules.methods import LIST_CHANGED
+from mcpbridge.rules.modern import SUPPORTED
+from mcpbridge.rules.revisions import Era
 from mcpbridge.rules.toolparams import Annotations, Path, annotations_in
 from mcpbridge.wire.members import member
 from mcpbridge.wire.messages import Notification, Request, Result
+from mcpbridge.wire.objects import with_members
 
 _WITHIN_S = 5.0
 _MAX_PAGES = 50
+_KEPT_S = 30.0
+"""A child of 2026-07-28 tells of changes only where it is listened to; its list is read anew."""
 
 
 class Catalog:
@@ -26,15 +33,17 @@ class Catalog:
     def __init__(self) -> None:
         self._lease: Lease | None = None
         self._known: Annotations | None = None
+        self._until = float("inf")
 
-    async def annotations(self, lease: Lease) -> Annotations:
+    async def annotations(self, lease: Lease, now: float) -> Annotations:
         """The annotations of this child's tools; none where the list cannot be had."""
         if self._lease is not lease:
             self._lease, self._known = lease, None
             lease.mux.enter(self)
-        if self._known is None:
+        if self._known is None or now >= self._until:
             with anyio.move_on_after(_WITHIN_S):
                 self._known = await self._fetch(lease)
+            self._until = now + _KEPT_S if _is_modern(lease) else float("inf")
         return self._known or {}
 
     def told(self, notification: Notification) -> None:
@@ -54,7 +63,8 @@ class Catalog:
 
     async def _fetch(self, lease: Lease) -> Annotations | None:
         found: dict[str, dict[Path, str]] = {}
-        params: bytes | None = None
+        envelope = own_envelope(SUPPORTED[0], __version__) if _is_modern(lease) else None
+        params = envelope
         for _ in range(_MAX_PAGES):
             try:
                 reply = await lease.mux.ask("tools/list", params)
@@ -66,5 +76,9 @@ class Catalog:
             cursor = member(reply.result, "nextCursor")
             if cursor is None or cursor == b"null":
                 return found
-            params = b'{"cursor":%b}' % cursor
+            params = with_members(envelope or b"{}", {"cursor": cursor})
         return found
+
+
+def _is_modern(lease: Lease) -> bool:
+    return lease.profile is not None and lease.profile.revision.era is Era.MODERN

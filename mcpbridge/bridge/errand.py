@@ -52,6 +52,8 @@ class Question(msgspec.Struct, frozen=True):
 class Errand:
     """A call, its child, and what the client still owes it; owned by the table of errands."""
 
+    lasting = False
+
     def __init__(
         self,
         lease: Lease,
@@ -146,6 +148,9 @@ class Errand:
         """A log message of the call; see `bridge.mux.Waiter`."""
         if self._leg is not None:
             self._leg.remarked(notification)
+
+    def tagged(self, notification: Notification) -> None:
+        """A handshake child knows no subscriptions; see `bridge.mux.Waiter`."""
 
     def answered(self, reply: Reply) -> None:
         """The child's final answer; see `bridge.mux.Waiter`."""

@@ -14,6 +14,7 @@ from typing import Protocol
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.rules.faults import Fault
+from mcpbridge.rules.methods import LISTEN
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 
 
@@ -90,6 +91,11 @@ class Exchange:
         self._home = home
         self._awaited: asyncio.Future[None] | None = None
 
+    @property
+    def lasting(self) -> bool:
+        """See `bridge.mux.Waiter`."""
+        return self.request.method == LISTEN
+
     def progressed(self, notification: Notification) -> None:
         """Progress of this very request; after the answer that of the task it began."""
         self.heard_at = asyncio.get_running_loop().time()
@@ -102,6 +108,10 @@ class Exchange:
         """A log message that can only be about this request."""
         if self._home.admits(notification):
             self.tell(encode(notification), sheddable=True)
+
+    def tagged(self, notification: Notification) -> None:
+        """Something for the subscription that this request opened."""
+        self.tell(encode(notification), sheddable=True)
 
     def tell(self, payload: bytes, *, sheddable: bool) -> None:
         """Something that belongs to this request and is not its answer."""

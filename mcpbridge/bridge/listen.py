@@ -14,13 +14,18 @@ from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import WireError
 from mcpbridge.rules.correlate import Withdrawn
-from mcpbridge.rules.envelope import SUBSCRIPTION_ID
-from mcpbridge.rules.methods import LIST_CHANGED, RESOURCE_UPDATED, coalescing_key, concerns
+from mcpbridge.rules.methods import (
+    ACKNOWLEDGED,
+    LIST_CHANGED,
+    RESOURCE_UPDATED,
+    SUBSCRIPTION_ID,
+    coalescing_key,
+    concerns,
+)
 from mcpbridge.wire.members import elements, member
 from mcpbridge.wire.messages import Notification, Request, Result, encode, quoted, text_of
 from mcpbridge.wire.objects import opened, packed
 
-ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 _LIST_FLAGS = {
     "toolsListChanged": LIST_CHANGED["tools"],
     "promptsListChanged": LIST_CHANGED["prompts"],

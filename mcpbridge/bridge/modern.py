@@ -1,4 +1,4 @@
-"""Clients of 2026-07-28 in front of a handshake child: what their face talks to.
+"""Clients of 2026-07-28, whatever the child speaks: what their face talks to.
 
 Source: MCP 2026-07-28, Discovery; Subscriptions; Tools, Header Parameters.
 """
@@ -12,25 +12,26 @@ import anyio
 
 from mcpbridge.bridge.catalog import Catalog
 from mcpbridge.bridge.commons import Sharer, unsubscribe
+from mcpbridge.bridge.eras import Eras, EraSettings
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.listen import Listen
+from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.session import Means
 from mcpbridge.bridge.stateless import Overdue, Stateless
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.bridge.supervisor import Supervisor
 from mcpbridge.errors import Unavailable, WireError
 from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.envelope import Envelope
 from mcpbridge.rules.faults import INVALID_PARAMS, capacity, draining
-from mcpbridge.rules.methods import SUBSCRIBE
-from mcpbridge.rules.modern import DISCOVER, LISTEN, Routing, check_method
+from mcpbridge.rules.methods import DISCOVER, LISTEN, SUBSCRIBE
+from mcpbridge.rules.modern import Routing, check_method
 from mcpbridge.rules.profile import Profile
+from mcpbridge.rules.revisions import SERVED
 from mcpbridge.rules.toolparams import check_tool_params
 from mcpbridge.rules.translate.up import discovered
 from mcpbridge.wire.members import member
 from mcpbridge.wire.messages import Request, Result, quoted, text_of
-from mcpbridge.wire.objects import opened
 
 _SUBSCRIBE_S = 10.0
 
@@ -41,25 +42,28 @@ class Modern:
     def __init__(
         self,
         means: Means,
-        supervisor: Supervisor,
-        stateless: Stateless,
+        eras: Eras,
+        emulated: Stateless,
+        native: Native,
         max_listens: int,
-        handshake_dates: tuple[str, ...],
+        settings: EraSettings,
     ) -> None:
         """Make it.
 
         Args:
             means: What sessions work with, too.
-            supervisor: Keeps the shared child.
-            stateless: Serves calls.
+            eras: Keeps the shared children.
+            emulated: Serves calls by a handshake child.
+            native: Serves calls by a child of their era.
             max_listens: How many listens may be open at once.
-            handshake_dates: Revisions with a handshake that are served beside.
+            settings: Which eras are served.
         """
         self._means = means
-        self._supervisor = supervisor
-        self._stateless = stateless
+        self._eras = eras
+        self._emulated = emulated
+        self._native = native
         self._max_listens = max_listens
-        self._handshake_dates = handshake_dates
+        self._settings = settings
         self._catalog = Catalog()
         self._listens: dict[Listen, None] = {}
 
@@ -67,6 +71,13 @@ class Modern:
     def listens(self) -> Iterable[Listen]:
         """Those that are open."""
         return list(self._listens)
+
+    async def served(self) -> bool:
+        """Whether clients of this era are served at all; the same for as long as the bridge lives.
+
+        `--modern native` serves them only where the child is of their era.
+        """
+        return self._settings.modern != "native" or (await self._eras.known()).modern
 
     async def check(self, request: Request, routing: Routing) -> Refusal | None:
         """The rungs of the ladder that need to know the child.
@@ -78,12 +89,12 @@ class Modern:
             raise Unavailable(draining())
         if request.method in (DISCOVER, LISTEN):
             return None
-        lease = await self._supervisor.lease()
+        lease = await self._lease()
         profile = _profile_of(lease)
-        offered = opened(member(profile.result, "capabilities") or b"{}")
-        refusal = check_method(request.method, offered, profile.revision.date == "2024-11-05")
+        old = profile.revision.date == "2024-11-05"
+        refusal = check_method(request.method, profile.capabilities, old)
         if refusal is None and request.method == "tools/call" and request.params is not None:
-            annotations = await self._catalog.annotations(lease)
+            annotations = await self._catalog.annotations(lease, self._means.clock())
             name = text_of(member(request.params, "name")) or ""
             if name in annotations:
                 refusal = check_tool_params(request.params, routing, annotations[name])
@@ -91,27 +102,39 @@ class Modern:
 
     async def discover(self) -> bytes:
         """The result of `server/discover`; raises what `check` raises."""
-        lease = await self._supervisor.lease()
-        return discovered(_profile_of(lease), self._handshake_dates)
+        profile = _profile_of(await self._lease())
+        served = reversed(SERVED) if self._settings.serves_handshake else ()
+        return discovered(profile, tuple(revision.date for revision in served))
 
-    def call(self, request: Request, envelope: Envelope, *, streams: bool) -> Exchange:
+    async def call(self, request: Request, envelope: Envelope, *, streams: bool) -> Exchange:
         """Serve a request that has passed the ladder."""
-        return self._stateless.call(request, envelope, streams=streams)
+        backend = self._native if await self._is_native() else self._emulated
+        return backend.call(request, envelope, streams=streams)
 
     def cancel(self, exchange: Exchange) -> None:
         """Its client closed the connection."""
-        self._stateless.cancel(exchange)
+        self._native.cancel(exchange)
+        self._emulated.cancel(exchange)
 
     @asynccontextmanager
-    async def listening(self, request: Request) -> AsyncIterator[Listen | Refusal]:
-        """An open listen until the block ends; its stream begins with the acknowledgement.
+    async def listening(
+        self, request: Request, envelope: Envelope
+    ) -> AsyncIterator[Stream | Refusal]:
+        """The stream of a listen until the block ends; it begins with the acknowledgement.
 
         Raises:
             Unavailable: There is no child, or there are too many listens.
         """
-        lease = await self._supervisor.lease()
-        if len(self._listens) >= self._max_listens:
+        if len(self._listens) + len(self._native.in_flight) >= self._max_listens:
             raise Unavailable(capacity("--max-sessions", self._max_listens))
+        if await self._is_native():
+            exchange = self._native.call(request, envelope, streams=True)
+            try:
+                yield exchange.streamed()
+            finally:
+                self._native.cancel(exchange)
+            return
+        lease = await self._eras.handshake.lease()
         stream = Stream(self._means.window, self._means.meters)
         try:
             listen = Listen(request, stream)
@@ -122,7 +145,7 @@ class Modern:
         self._listens[listen] = None
         listen.take(lease)
         try:
-            yield listen
+            yield listen.stream
         finally:
             del self._listens[listen]
             listen.leave()
@@ -130,17 +153,29 @@ class Modern:
 
     def sweep(self, now: float, overdue: Overdue) -> None:
         """End what has waited too long."""
-        self._stateless.sweep(now, overdue)
+        self._emulated.sweep(now, overdue)
+        self._native.sweep(now, overdue)
 
     def end_listens(self) -> None:
         """The process is about to end: every listen gets its result."""
         for listen in self.listens:
             listen.end()
+        self._native.end_listens()
 
     def cut_off(self) -> None:
         """Every call that is left gets its error."""
         self.end_listens()
-        self._stateless.cut_off()
+        self._emulated.cut_off()
+        self._native.cut_off()
+
+    async def _is_native(self) -> bool:
+        verdict = await self._eras.known()
+        return verdict.modern and not (verdict.handshake and self._settings.prefer_handshake)
+
+    async def _lease(self) -> Lease:
+        if await self._is_native():
+            return await self._eras.modern_lease()
+        return await self._eras.handshake.lease()
 
     async def _grant(self, listen: Listen, lease: Lease) -> None:
         profile = _profile_of(lease)

@@ -19,6 +19,7 @@ from mcpbridge.rules.correlate import (
     Correlator,
     Dropped,
     Progressed,
+    Tagged,
     Told,
     Withdrawn,
     cancel_for,
@@ -42,6 +43,10 @@ _NOISE_LOG_EVERY_S = 1.0
 class Waiter(Protocol):
     """Whoever waits for the answer to one request."""
 
+    @property
+    def lasting(self) -> bool:
+        """It is a subscription: in flight as long as its client likes, and no call."""
+
     def progressed(self, notification: Notification) -> None:
         """Progress, with the waiter's own token."""
 
@@ -50,6 +55,9 @@ class Waiter(Protocol):
 
     def remarked(self, notification: Notification) -> None:
         """A log message that can only be about this request."""
+
+    def tagged(self, notification: Notification) -> None:
+        """Something for the subscription that this request opened."""
 
     def fail(self, fault: Fault) -> None:
         """There will be no answer of the child."""
@@ -168,27 +176,29 @@ class Mux:
             tenant.lost()
 
     def _hear(self, item: Received) -> None:
+        if isinstance(item, Spoiled):
+            self._spoiled(item)
+            return
         try:
-            heard = item if isinstance(item, Spoiled) else self._correlator.inbound(item)
+            heard = self._correlator.inbound(item)
         except WireError:
             self._meters.count("bad_child_message")
             return
         match heard:
-            case Spoiled():
-                self._spoiled(heard)
             case Answered(waiter, reply):
                 waiter.answered(reply)
             case Progressed(waiter, notification):
                 waiter.progressed(notification)
+            case Tagged(waiter, notification):
+                waiter.tagged(notification)
             case Asked(request):
                 self._asked(request)
             case Told(notification):
                 self._told(notification)
             case Withdrawn():
-                for tenant in list(self._tenants):
-                    tenant.withdrawn(heard)
-            case Dropped():
-                self._meters.count(heard.value)
+                self._withdrawn(heard)
+            case Dropped(value=why):
+                self._meters.count(why)
 
     def _told(self, notification: Notification) -> None:
         audience = shared_audience(notification.method) if self.shared else None
@@ -200,8 +210,12 @@ class Mux:
             for tenant in list(self._tenants):
                 tenant.told(notification)
 
+    def _withdrawn(self, withdrawal: Withdrawn) -> None:
+        for tenant in list(self._tenants):
+            tenant.withdrawn(withdrawal)
+
     def _remarked(self, notification: Notification) -> None:
-        callers = self._correlator.owners()
+        callers = [waiter for waiter in self._correlator.owners() if not waiter.lasting]
         if len(callers) == 1:
             callers[0].remarked(notification)
         else:
@@ -237,6 +251,8 @@ class Mux:
 class _OwnCall:
     """The waiter behind `Mux.ask`."""
 
+    lasting = False
+
     def __init__(self) -> None:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
@@ -245,6 +261,9 @@ class _OwnCall:
 
     def remarked(self, notification: Notification) -> None:
         """What the child logs about the bridge's own requests is nobody's."""
+
+    def tagged(self, notification: Notification) -> None:
+        """The bridge's own subscriptions have waiters of their own."""
 
     def answered(self, reply: Reply) -> None:
         if not self.reply.done():

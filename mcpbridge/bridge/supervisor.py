@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 
 import anyio
 import msgspec
 
 from mcpbridge.bridge.gate import Gate
-from mcpbridge.bridge.handshake import shake_hands
 from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.errors import Unavailable
 from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.faults import Exit, Fault, child_exited
+from mcpbridge.rules.profile import Profile
 from mcpbridge.rules.restart import Record, RestartPolicy, after_exit
 
 log = logging.getLogger("mcpbridge.bridge")
@@ -41,6 +41,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 State = Starting | Ready | Failed
+Introduce = Callable[[Lease], Awaitable[Profile]]
 
 
 class Supervisor:
@@ -49,18 +50,25 @@ class Supervisor:
     def __init__(
         self,
         placement: Placement,
-        gate: Gate,
         policy: RestartPolicy,
-        introduction: bytes,
-        start_timeout_s: float,
+        introduce: Introduce,
     ) -> None:
+        """Make a supervisor.
+
+        Args:
+            placement: Starts children.
+            policy: When to start again, and when to give up.
+            introduce: Asks a fresh child what it is; it is up when that has an answer.
+        """
         self._placement = placement
-        self._gate = gate
+        self._gate = Gate()
         self._policy = policy
-        self._introduction = introduction
-        self._start_timeout_s = start_timeout_s
+        self._introduce = introduce
         self._changed = anyio.Event()
+        self._retired = False
         self.state: State = Starting()
+        self.prepare: Callable[[Lease], Awaitable[None]] = _nothing
+        """Tells a child that has been introduced what else it must know before it serves."""
         self.gave_up = anyio.Event()
         """No further start will be tried; `last_report` says how the last child ended."""
         self.last_report: ExitReport | None = None
@@ -81,22 +89,29 @@ class Supervisor:
                     raise Unavailable(fault)
             await self._changed.wait()
 
-    async def further_lives(self) -> AsyncIterator[Lease]:
-        """Each child after the first, when it is ready; a life that is over at once is left out."""
-        known: Lease | None = None
-        while True:
-            if isinstance(self.state, Ready) and self.state.lease is not known:
-                later, known = known is not None, self.state.lease
-                if later:
-                    yield known
-            else:
-                await self._changed.wait()
+    async def settled(self) -> bool:
+        """Wait until a start has succeeded or failed; whether it succeeded."""
+        while isinstance(self.state, Starting):
+            await self._changed.wait()
+        return isinstance(self.state, Ready)
 
-    async def run(self) -> None:
-        """Keep a child running until the policy says to give up."""
+    def retire(self) -> None:
+        """All ends: the child that is there is the last one."""
+        self._retired = True
+
+    async def run(self, gate: Gate) -> None:
+        """Keep a child running until the policy says to give up.
+
+        Args:
+            gate: Learns whether there is one.
+        """
+        self._gate = gate
         record = Record()
         while True:
             up_s = await self._one_life()
+            if self._retired:
+                # It ended because all ends: no failure to count, and nothing to start again.
+                return
             verdict = after_exit(self._policy, record, up_s, anyio.current_time())
             record = verdict.record
             if verdict.give_up:
@@ -117,7 +132,8 @@ class Supervisor:
             self._lack(error.fault)
             return 0.0
         try:
-            lease.profile = await shake_hands(lease, self._introduction, self._start_timeout_s)
+            lease.profile = await self._introduce(lease)
+            await self.prepare(lease)
         except Unavailable as error:
             exited = error.fault.reason == "child_exited"
             if not exited:
@@ -157,3 +173,7 @@ class Supervisor:
 
     def _how(self) -> Exit | None:
         return self.last_report.how if self.last_report is not None else None
+
+
+async def _nothing(lease: Lease) -> None:
+    """There is nothing more to tell."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
-from mcpbridge.bridge.bridge import EraSettings
+from mcpbridge.bridge.eras import EraSettings
 from mcpbridge.bridge.placement import PlacementSettings
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings

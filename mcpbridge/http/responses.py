@@ -14,6 +14,7 @@ import random
 from collections.abc import AsyncIterator, Iterable
 
 import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
 from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import AppStatus, EventSourceResponse
 from starlette.types import Receive, Scope, Send
@@ -166,6 +167,8 @@ class EventStream(EventSourceResponse):
             if patience.cancelled_caught:
                 log.info("stream.stalled", extra={"seconds": SEND_STALL_S})
                 return
+            # What is sent to a client that has left goes nowhere: take no more from its stream.
+            await checkpoint_if_cancelled()
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -28,18 +28,25 @@ from mcpbridge.http.responses import (
 from mcpbridge.rules.admission import Refusal, echoing, refuse
 from mcpbridge.rules.envelope import Envelope
 from mcpbridge.rules.faults import INVALID_REQUEST, METHOD_NOT_FOUND
+from mcpbridge.rules.methods import DISCOVER, LISTEN
 from mcpbridge.rules.modern import (
-    DISCOVER,
-    LISTEN,
+    HEADER_MISMATCH,
     MISSING_CAPABILITY,
+    UNSUPPORTED_VERSION,
     Routing,
     check_message,
     climb,
+    not_served,
 )
 from mcpbridge.rules.translate.up import code_of
 from mcpbridge.wire.messages import Failure, Message, Reply, Request, Result, encode
 
-_STATUS = {METHOD_NOT_FOUND: 404, MISSING_CAPABILITY: 400}
+_STATUS = {
+    METHOD_NOT_FOUND: 404,
+    MISSING_CAPABILITY: 400,
+    HEADER_MISMATCH: 400,
+    UNSUPPORTED_VERSION: 400,
+}
 """Errors of a call that have an HTTP status of their own; every other is 200."""
 _WATCH_AFTER_S = 0.02
 """Most calls are answered sooner; then nothing need watch for the end of the connection."""
@@ -70,6 +77,9 @@ class StatelessFace:
                 await self._refuse(incoming, refusal_of(error, message.id))
 
     async def _request(self, incoming: Incoming, request: Request) -> None:
+        if not await self._bridge.modern.served():
+            await self._refuse(incoming, echoing(not_served(), request.id))
+            return
         routing = routing_of(incoming)
         envelope = climb(request, routing)
         refusal = envelope if isinstance(envelope, Refusal) else None
@@ -83,14 +93,14 @@ class StatelessFace:
             reply = encode(Result(request.id, result))
             await send_json(incoming.send, 200, reply, farewell(self._bridge.drain))
         elif request.method == LISTEN:
-            await self._listen(incoming, request)
+            await self._listen(incoming, request, envelope)
         else:
             await self._call(incoming, request, envelope)
 
     async def _call(self, incoming: Incoming, request: Request, envelope: Envelope) -> None:
         accepts = incoming.accepts
         streams = accepts.names_stream or not accepts.json
-        exchange = self._bridge.modern.call(request, envelope, streams=streams)
+        exchange = await self._bridge.modern.call(request, envelope, streams=streams)
         await exchange.first(_WATCH_AFTER_S)
         if exchange.reply is not None and exchange.stream is None:
             await self._respond(incoming, exchange)
@@ -129,17 +139,17 @@ class StatelessFace:
                 else:
                     await send_late_json(incoming.send, reader, headers)
 
-    async def _listen(self, incoming: Incoming, request: Request) -> None:
+    async def _listen(self, incoming: Incoming, request: Request, envelope: Envelope) -> None:
         if not incoming.accepts.stream:
             await self._refuse(
                 incoming, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
             )
             return
-        async with self._bridge.modern.listening(request) as listen:
-            if isinstance(listen, Refusal):
-                await self._refuse(incoming, listen)
+        async with self._bridge.modern.listening(request, envelope) as stream:
+            if isinstance(stream, Refusal):
+                await self._refuse(incoming, stream)
                 return
-            with listen.stream.attach() as reader, self._keepalive.watching(reader):
+            with stream.attach() as reader, self._keepalive.watching(reader):
                 response = EventStream(reader, farewell(self._bridge.drain))
                 await response(incoming.scope, incoming.receive, incoming.send)
 

@@ -9,7 +9,7 @@ Source: MCP 2026-07-28, Transports, Backward Compatibility.
 
 from __future__ import annotations
 
-from mcpbridge.bridge.bridge import EraSettings
+from mcpbridge.bridge.eras import EraSettings
 from mcpbridge.http.bodies import id_of, judge_body
 from mcpbridge.http.guard import read_body
 from mcpbridge.http.incoming import Incoming
@@ -20,8 +20,8 @@ from mcpbridge.rules.admission import Refusal, echoing, refuse
 from mcpbridge.rules.envelope import claimed_version
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.methods import INITIALIZE
-from mcpbridge.rules.modern import SUPPORTED, is_modern, unsupported
-from mcpbridge.rules.revisions import Era, known, served_dates
+from mcpbridge.rules.modern import SUPPORTED, is_modern, not_served, unsupported
+from mcpbridge.rules.revisions import Era, known
 from mcpbridge.wire.messages import Message, Request
 
 
@@ -77,8 +77,7 @@ class Streamable:
             return self._stateful
         modern = is_modern(content, claimed_version(content), version)
         if modern and not self._eras.serves_modern:
-            # Not an error that a client of both eras knows: it is to fall back to initialize.
-            return refuse(400, INVALID_REQUEST, f"only {served_dates()} are served here")
+            return not_served()
         if modern:
             return self._stateless
         if not self._eras.serves_handshake:

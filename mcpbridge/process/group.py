@@ -7,6 +7,7 @@ number to nobody else, and when none does the signal finds nobody.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
@@ -42,6 +43,11 @@ async def end_group(leader_pid: int, grace_s: float) -> None:
 
 
 def _is_alive(leader_pid: int) -> bool:
+    if os.getpid() == 1:
+        # We inherit what lost its parent, and it stays in its group until it is waited for.
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-leader_pid, os.WNOHANG) != (0, 0):
+                pass
     try:
         os.killpg(leader_pid, 0)
     except (ProcessLookupError, PermissionError):

@@ -3,9 +3,9 @@
 A server that starts programs and ends before them leaves them to process 1 of its container; each
 becomes a zombie at its end, and enough of them use up the container's process ids.
 
-Whoever waits for "any child" may take the status of a server from under the event loop, which
-waits for each by its pid. The loop does so within one turn of its end, so a process that is found
-dead twice, a look apart, is nobody's but ours.
+Whoever waits for "any child" may take the status of a server from under those who started it and
+wait for it by its pid. They do so within one turn of the event loop after its end, so a process
+that is found dead twice, a look apart, is nobody's but ours.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def reap_orphans() -> None:
         for pid in dead & seen:
             _reap(pid)
         seen = dead
-        # SIGCHLD is the event loop's, and comes for its own children only to its own watcher.
+        # Not at SIGCHLD: it belongs to the event loop, and several of them may come as one.
         await anyio.sleep(LOOK_EVERY_S)
 
 

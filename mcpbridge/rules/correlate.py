@@ -26,7 +26,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from mcpbridge.rules.methods import CANCELLED, PROGRESS
+from mcpbridge.rules.methods import CANCELLED, PROGRESS, SUBSCRIPTION_ID
 from mcpbridge.wire.members import Span, replaced, spans, unmistakable
 from mcpbridge.wire.messages import (
     Failure,
@@ -49,6 +49,7 @@ class Dropped(enum.Enum):
     """No such call: late, answered twice, or invented."""
     UNKNOWN_PROGRESS = "unknown_progress"
     UNKNOWN_CANCEL = "unknown_cancel"
+    UNKNOWN_SUBSCRIPTION = "unknown_subscription"
 
 
 _META_SIGNS = (b'"_m', b'"_M', b"\\u")
@@ -64,6 +65,13 @@ class Answered(msgspec.Struct, Generic[Owner], frozen=True):
 
 class Progressed(msgspec.Struct, Generic[Owner], frozen=True):
     """Progress of a call, with its client's own token."""
+
+    owner: Owner
+    notification: Notification
+
+
+class Tagged(msgspec.Struct, Generic[Owner], frozen=True):
+    """Something for one `subscriptions/listen`, tagged with its client's own id."""
 
     owner: Owner
     notification: Notification
@@ -89,7 +97,7 @@ class Told(msgspec.Struct, frozen=True):
     notification: Notification
 
 
-Heard = Answered[Owner] | Progressed[Owner] | Asked | Withdrawn | Told | Dropped
+Heard = Answered[Owner] | Progressed[Owner] | Tagged[Owner] | Asked | Withdrawn | Told | Dropped
 
 
 class _Call(msgspec.Struct, Generic[Owner]):
@@ -100,6 +108,7 @@ class _Call(msgspec.Struct, Generic[Owner]):
     """A task of 2025-11-25 reports progress under its call's token after the answer."""
 
 
+_TAG = SUBSCRIPTION_ID.encode()
 _LATE_TOKENS = 256
 """Tasks whose progress is still mapped after their call was answered; the oldest goes first."""
 
@@ -162,6 +171,8 @@ class Correlator(Generic[Owner]):
                     return self._progress(message)
                 if method == CANCELLED:
                     return _withdrawal(message)
+                if message.params is not None and _TAG in message.params:
+                    return self._tagged(message, message.params)
                 return Told(message)
             case _:
                 return self._answer(message)
@@ -175,7 +186,10 @@ class Correlator(Generic[Owner]):
             if len(self._tasks) > _LATE_TOKENS:
                 self._tasks.pop(next(iter(self._tasks)))
         if isinstance(reply, Result):
-            return Answered(call.owner, Result(call.client_id, reply.result, reply.extra))
+            result = reply.result
+            if _TAG in result and (span := _span_at(result, "_meta", SUBSCRIPTION_ID)):
+                result = replaced(result, [(span, call.client_id)])
+            return Answered(call.owner, Result(call.client_id, result, reply.extra))
         return Answered(call.owner, Failure(call.client_id, reply.error, reply.extra))
 
     def _progress(self, notification: Notification) -> Progressed[Owner] | Dropped:
@@ -187,6 +201,16 @@ class Correlator(Generic[Owner]):
             return Dropped.UNKNOWN_PROGRESS
         own = replaced(params, [(span, call.token)])
         return Progressed(call.owner, Notification(PROGRESS, own, notification.extra))
+
+    def _tagged(self, notification: Notification, params: bytes) -> Tagged[Owner] | Told | Dropped:
+        span = _span_at(params, "_meta", SUBSCRIPTION_ID)
+        if span is None:
+            return Told(notification)
+        call = self._calls.get(_number(params[slice(*span)]) or 0)
+        if call is None:
+            return Dropped.UNKNOWN_SUBSCRIPTION
+        own = replaced(params, [(span, call.client_id)])
+        return Tagged(call.owner, Notification(notification.method, own, notification.extra))
 
 
 class Place(enum.Enum):
@@ -325,6 +349,19 @@ def _with_token(params: bytes, number: bytes) -> tuple[bytes, bytes | None]:
     offset = meta_span[0]
     absolute = (token_span[0] + offset, token_span[1] + offset)
     return replaced(params, [(absolute, number)]), meta[slice(*token_span)]
+
+
+def _span_at(data: bytes, *path: str) -> Span | None:
+    """Where the value at a path of member names stands; None where the path ends early."""
+    start, end = 0, len(data)
+    for name in path:
+        if not data.startswith(b"{", start):
+            return None
+        found = spans(data[start:end]).get(name)
+        if found is None:
+            return None
+        start, end = start + found[0], start + found[1]
+    return start, end
 
 
 def _withdrawal(notification: Notification) -> Withdrawn | Dropped:

@@ -21,6 +21,12 @@ SUBSCRIBE = "resources/subscribe"
 UNSUBSCRIBE = "resources/unsubscribe"
 RESOURCE_UPDATED = "notifications/resources/updated"
 
+DISCOVER = "server/discover"
+LISTEN = "subscriptions/listen"
+ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
+SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
+"""The `_meta` key by which a message of 2026-07-28 names the listen it is for."""
+
 SHARED_VERBS = frozenset((SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE))
 """Requests whose effect on a child outlasts them."""
 

@@ -28,8 +28,8 @@ from mcpbridge.rules.faults import (
     METHOD_NOT_FOUND,
     error_object,
 )
-from mcpbridge.rules.methods import INITIALIZE
-from mcpbridge.rules.revisions import REVISIONS, Era, known
+from mcpbridge.rules.methods import DISCOVER, INITIALIZE
+from mcpbridge.rules.revisions import MODERN, Era, known, served_dates
 from mcpbridge.wire.members import member
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, text_of
 from mcpbridge.wire.routing import decoded_value
@@ -37,9 +37,6 @@ from mcpbridge.wire.routing import decoded_value
 HEADER_MISMATCH = -32020
 MISSING_CAPABILITY = -32021
 UNSUPPORTED_VERSION = -32022
-
-DISCOVER = "server/discover"
-LISTEN = "subscriptions/listen"
 
 NAME_SOURCE = {
     "tools/call": "name",
@@ -71,7 +68,7 @@ _CAPABILITY = {
     "resources/": "resources",
     "completion/": "completions",
 }
-SUPPORTED = tuple(r.date for r in reversed(REVISIONS) if r.era is Era.MODERN)
+SUPPORTED = tuple(revision.date for revision in reversed(MODERN))
 """Revisions with envelopes that are served, newest first."""
 
 
@@ -148,6 +145,14 @@ def method_not_found(method: str) -> Refusal:
 def mismatch(why: str) -> Refusal:
     """Headers and body do not say the same."""
     return refuse(400, HEADER_MISMATCH, why)
+
+
+def not_served() -> Refusal:
+    """This era is not served here; not an error that a client of both eras would take for it.
+
+    It is to fall back to `initialize`.
+    """
+    return refuse(400, INVALID_REQUEST, f"only {served_dates()} are served here")
 
 
 def unsupported(requested: str | None) -> Refusal:

@@ -12,13 +12,17 @@ import msgspec
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.methods import ASKED_ABILITY, LIST_CHANGED
-from mcpbridge.rules.revisions import NEWEST_LEGACY, Era, Revision, known, negotiated
-from mcpbridge.wire.members import member, replaced, spans
+from mcpbridge.rules.revisions import MODERN, NEWEST_LEGACY, Era, Revision, known, negotiated
+from mcpbridge.wire.members import elements, member, replaced, spans
 from mcpbridge.wire.messages import quoted, text_of
+from mcpbridge.wire.objects import opened
+
+SERVER_INFO = "io.modelcontextprotocol/serverInfo"
+"""Where a result of 2026-07-28 says who made it."""
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """A child's answer to `initialize`, as it came."""
+    """A child's answer to `initialize`, or to `server/discover`, as it came."""
 
     result: bytes
     revision: Revision
@@ -47,10 +51,27 @@ class Profile(msgspec.Struct, frozen=True):
             return False
 
     @property
+    def server_info(self) -> bytes | None:
+        """Who the child says it is."""
+        path = ("serverInfo",) if self.revision.era is Era.LEGACY else ("_meta", SERVER_INFO)
+        try:
+            return member(self.result, *path)
+        except WireError:
+            return None
+
+    @property
+    def capabilities(self) -> dict[str, bytes]:
+        """What the child offers, by name."""
+        try:
+            return opened(member(self.result, "capabilities") or b"{}")
+        except WireError:
+            return {}
+
+    @property
     def name(self) -> str:
         """The child's name for itself, for people."""
         try:
-            return text_of(member(self.result, "serverInfo", "name")) or "unnamed"
+            return text_of(member(self.server_info or b"{}", "name")) or "unnamed"
         except WireError:
             return "unnamed"
 
@@ -64,6 +85,19 @@ def read_profile(result: bytes) -> Profile | None:
     if revision is None or revision.era is not Era.LEGACY:
         return None
     return Profile(result, revision)
+
+
+def read_discovery(result: bytes) -> Profile | None:
+    """The profile in a `server/discover` result; None where it names no version known here."""
+    try:
+        raw = member(result, "supportedVersions")
+        dates = {text_of(date) for date in elements(raw)} if raw is not None else set()
+    except WireError:
+        return None
+    for revision in reversed(MODERN):
+        if revision.date in dates:
+            return Profile(result, revision)
+    return None
 
 
 class Introduction(msgspec.Struct, frozen=True):

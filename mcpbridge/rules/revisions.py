@@ -48,6 +48,9 @@ REVISIONS: tuple[Revision, ...] = (
 SERVED: tuple[Revision, ...] = tuple(r for r in REVISIONS if r.era is Era.LEGACY)
 """What this bridge serves to clients, oldest first."""
 
+MODERN: tuple[Revision, ...] = tuple(r for r in REVISIONS if r.era is Era.MODERN)
+"""Those without a handshake, oldest first."""
+
 _BY_DATE = {revision.date: revision for revision in REVISIONS}
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ DEMO = (sys.executable, "-m", "mcpbridge.demo")
 CHILDREN = Path(__file__).parent.parent / "children"
 ACCEPT = {"accept": "application/json, text/event-stream"}
 _MARK = "BRIDGE_TEST_RUN"
+_SETTLED = {"MCPBRIDGE_CHILD_ERA": "handshake"}
+"""No probe, so that every process of a run is one that serves; tests of eras say otherwise."""
 
 
 def child(name: str, *words: str) -> tuple[str, ...]:
@@ -128,23 +130,31 @@ async def eventually(condition: Callable[[], bool], what: str, within_s: float =
 
 @asynccontextmanager
 async def started(
-    *words: str, env: Mapping[str, str] | None = None
+    *words: str, env: Mapping[str, str] | None = None, under: Sequence[str] = (), **options: Any
 ) -> AsyncIterator[RunningBridge]:
     """`python -m mcpbridge WORDS`, whatever becomes of it; serves the demo if no `--` is in them.
 
     Whatever the test left running is killed at the end; it is the test's to say how it ended.
+
+    Args:
+        words: The command line.
+        env: Variables besides those of the test run.
+        under: A program that runs the bridge, with its own arguments.
+        options: More for `asyncio.create_subprocess_exec`.
     """
     mark = uuid.uuid4().hex
+    given: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, **options}
     process = await asyncio.create_subprocess_exec(
+        *under,
         sys.executable,
         "-m",
         "mcpbridge",
         *words,
         *(() if "--" in words else ("--", *DEMO)),
         stderr=asyncio.subprocess.PIPE,
-        stdin=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **(env or {}), _MARK: mark},
+        env={**os.environ, **_SETTLED, **(env or {}), _MARK: mark},
         limit=1 << 24,
+        **given,
     )
     bridge = RunningBridge(process, mark)
     reading = asyncio.create_task(bridge.read_log())
@@ -161,14 +171,14 @@ async def started(
 
 @asynccontextmanager
 async def bridge(
-    *words: str, env: Mapping[str, str] | None = None, ready: bool = True
+    *words: str, env: Mapping[str, str] | None = None, ready: bool = True, **options: Any
 ) -> AsyncIterator[RunningBridge]:
-    """A bridge that serves, on a free port.
+    """A bridge that serves, on a free port; `options` are those of `started`.
 
     Ends it with SIGTERM if the test has not, and asserts what every end must show: exit status 0
     (where nobody asked for another), no process left, no unhandled error in the log.
     """
-    async with started("--port", "0", *words, env=env) as running:
+    async with started("--port", "0", *words, env=env, **options) as running:
         (record,) = await running.logged("serve.started")
         running.url = str(record["url"]).rpartition("/")[0]
         if ready:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.envelope import RELATED_TASK, SERVER_INFO
+from mcpbridge.rules.envelope import RELATED_TASK
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_PARAMS, error_object
 from mcpbridge.rules.modern import SUPPORTED
-from mcpbridge.rules.profile import Profile
+from mcpbridge.rules.profile import SERVER_INFO, Profile
 from mcpbridge.wire.members import elements, member
 from mcpbridge.wire.objects import opened, packed, without
 
@@ -96,7 +96,7 @@ def code_of(error: bytes) -> int | None:
 def _stamped(meta: bytes | None, profile: Profile) -> bytes:
     keys = opened(meta) if meta is not None and meta.startswith(b"{") else {}
     keys.pop(RELATED_TASK, None)
-    server_info = member(profile.result, "serverInfo")
+    server_info = profile.server_info
     if server_info is not None:
         keys.setdefault(SERVER_INFO, server_info)
     return packed(keys)

@@ -1,0 +1,172 @@
+"""Which eras the child speaks, and a supervised process for each that is needed.
+
+One process per era: the first message on a pipe pins it. The handshake process is started at once
+and serves from the moment it is ready; the question whether the server speaks 2026-07-28 too is
+put to another process meanwhile, and its answer stands for as long as the bridge lives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+
+import anyio
+from anyio.abc import TaskGroup
+
+from mcpbridge import __version__
+from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.handshake import shake_hands
+from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.probe import discover, probe
+from mcpbridge.bridge.supervisor import Supervisor
+from mcpbridge.process.child import ExitReport
+from mcpbridge.rules.era import VERDICTS, ChildEra, Verdict
+from mcpbridge.rules.profile import bridge_introduction
+from mcpbridge.rules.restart import RestartPolicy
+from mcpbridge.settings import Unit, setting
+
+log = logging.getLogger("mcpbridge.bridge")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EraSettings:
+    """Which eras are served to clients."""
+
+    modern: str = setting(
+        "emulate",
+        "--modern",
+        "Clients of 2026-07-28: `native` serves them where the server speaks it, `emulate` in front"
+        " of a server of the handshake revisions as well, `off` lets them fall back.",
+        group="Protocol",
+        choices=("native", "emulate", "off"),
+    )
+    legacy: str = setting(
+        "on",
+        "--legacy",
+        "Clients of the handshake revisions, 2024-11-05 to 2025-11-25.",
+        group="Protocol",
+        choices=("on", "off"),
+    )
+
+    prefer_handshake: bool = setting(
+        False,
+        "--prefer-handshake",
+        "Serve clients of 2026-07-28 by the handshake process of a server that speaks both, for"
+        " tools that ask their client while they run.",
+        group="Protocol",
+        unit=Unit.SWITCH,
+    )
+    child: ChildEra = setting(
+        ChildEra.AUTO,
+        "--child-era",
+        "What the server speaks; `auto` asks a process of its own at start.",
+        group="Protocol",
+        choices=tuple(choice.value for choice in ChildEra),
+        parse=ChildEra,
+    )
+
+    @property
+    def serves_modern(self) -> bool:
+        """Clients of 2026-07-28 are served."""
+        return self.modern != "off"
+
+    @property
+    def serves_handshake(self) -> bool:
+        """Clients of the handshake revisions are served."""
+        return self.legacy == "on"
+
+
+class Eras:
+    """The verdict on the child, and its supervisors; owned by the bridge."""
+
+    def __init__(
+        self,
+        placement: Placement,
+        gate: Gate,
+        policy: RestartPolicy,
+        era: ChildEra,
+        start_timeout_s: float,
+    ) -> None:
+        self._placement = placement
+        self._era = era
+        self._start_timeout_s = start_timeout_s
+        introduction = bridge_introduction(__version__)
+        shake = functools.partial(shake_hands, params=introduction, within_s=start_timeout_s)
+        meet = functools.partial(discover, within_s=start_timeout_s)
+        self._gate = gate
+        self.handshake = Supervisor(placement, policy, shake)
+        self.modern = Supervisor(placement, policy, meet)
+        self.verdict: Verdict | None = VERDICTS.get(era)
+        self._known = anyio.Event()
+        self.gave_up = anyio.Event()
+        """The process that everything rests on will not be started again."""
+        self._tasks: TaskGroup
+        self._modern_runs = False
+
+    @property
+    def primary(self) -> Supervisor:
+        """The process that readiness goes by."""
+        alone = self.verdict is not None and not self.verdict.handshake
+        return self.modern if alone else self.handshake
+
+    @property
+    def last_report(self) -> ExitReport | None:
+        """How the process that everything rests on ended last."""
+        return self.primary.last_report
+
+    def retire(self) -> None:
+        """All ends: no process is started again."""
+        self.handshake.retire()
+        self.modern.retire()
+
+    async def known(self) -> Verdict:
+        """The verdict, as soon as there is one."""
+        while self.verdict is None:
+            await self._known.wait()
+        return self.verdict
+
+    async def modern_lease(self) -> Lease:
+        """The child that speaks 2026-07-28; a second one is started when first asked for.
+
+        Raises:
+            Unavailable: It cannot be started at present.
+        """
+        if not self._modern_runs:
+            self._modern_runs = True
+            # A second process does not decide whether the first one serves: a gate of its own.
+            self._tasks.start_soon(self.modern.run, Gate())
+        return await self.modern.lease()
+
+    async def run(self) -> None:
+        """Find the verdict and keep the processes running."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            if self.verdict is None:
+                await self._find_out(tasks)
+            elif self.verdict.handshake:
+                tasks.start_soon(self.handshake.run, self._gate)
+            else:
+                self._modern_runs = True
+                tasks.start_soon(self.modern.run, self._gate)
+            self._known.set()
+            await self.primary.gave_up.wait()
+            self.gave_up.set()
+
+    async def _find_out(self, tasks: TaskGroup) -> None:
+        handshake = anyio.CancelScope()
+        tasks.start_soon(self._keep_handshake, handshake)
+        modern = await probe(self._placement, self._start_timeout_s)
+        if not modern or await self.handshake.settled():
+            self.verdict = Verdict(handshake=True, modern=modern)
+        else:
+            handshake.cancel()
+            self.verdict = Verdict(handshake=False, modern=True)
+            self._modern_runs = True
+            tasks.start_soon(self.modern.run, self._gate)
+        extra = {"handshake": self.verdict.handshake, "modern": self.verdict.modern}
+        log.info("child.eras", extra=extra)
+
+    async def _keep_handshake(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self.handshake.run(self._gate)

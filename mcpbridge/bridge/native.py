@@ -1,0 +1,109 @@
+"""Requests of 2026-07-28 served by a child of the same revision: all but the numbers as they came.
+
+The revision forbids a server to remember anything of a connection, so one process serves everybody.
+
+Source: MCP 2026-07-28, Transports, stdio.
+"""
+
+from __future__ import annotations
+
+from mcpbridge.bridge.eras import Eras
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.session import Means
+from mcpbridge.bridge.stateless import Overdue, Visit, log
+from mcpbridge.errors import ChannelClosed, Unavailable, WireError
+from mcpbridge.rules.envelope import Envelope
+from mcpbridge.rules.faults import (
+    INVALID_PARAMS,
+    Fault,
+    cancelled,
+    child_exited,
+    error_object,
+    shutdown,
+)
+from mcpbridge.rules.methods import SUBSCRIPTION_ID
+from mcpbridge.rules.profile import Profile
+from mcpbridge.wire.messages import Failure, Reply, Request, Result
+from mcpbridge.wire.objects import packed
+
+
+class Native:
+    """The calls of all clients without sessions, by a child of their era; owned by the bridge."""
+
+    def __init__(self, means: Means, eras: Eras) -> None:
+        self._means = means
+        self._eras = eras
+        self.in_flight: set[Exchange] = set()
+        """Calls and listens that are open."""
+
+    async def profile(self) -> Profile:
+        """What the server says of itself; raises Unavailable where there is none."""
+        profile = (await self._eras.modern_lease()).profile
+        assert profile is not None
+        return profile
+
+    def call(self, request: Request, envelope: Envelope, *, streams: bool) -> Exchange:
+        """Serve a request; its exchange gets everything that comes of it."""
+        visit = Visit(self._means, envelope, self.in_flight)
+        exchange = Exchange(request, visit, self._means.clock(), streams=streams, stream=None)
+        if exchange.lasting:
+            exchange.translate = _gracefully
+        self._means.drain.hold()
+        self.in_flight.add(exchange)
+        self._means.spawn(self._serve, exchange)
+        return exchange
+
+    def cancel(self, exchange: Exchange, fault: Fault | None = None) -> None:
+        """The client closed the connection, or its time is over."""
+        if exchange.reply is None:
+            if exchange.mux is not None and exchange.number is not None:
+                exchange.mux.cancel(exchange.number, "the client closed the connection")
+            exchange.fail(fault or cancelled())
+
+    def sweep(self, now: float, overdue: Overdue) -> None:
+        """End calls that have taken too long; a listen may last."""
+        for exchange in list(self.in_flight):
+            fault = None if exchange.lasting else overdue(exchange, now)
+            if fault is not None:
+                log.warning("call.overdue", extra={"method": exchange.request.method})
+                self.cancel(exchange, fault)
+
+    def end_listens(self) -> None:
+        """The process is about to end: every listen gets its result."""
+        for exchange in list(self.in_flight):
+            if exchange.lasting:
+                exchange.fail(shutdown())
+
+    def cut_off(self) -> None:
+        """Every call that is left gets its error."""
+        for exchange in list(self.in_flight):
+            exchange.fail(shutdown())
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            lease = await self._eras.modern_lease()
+            await lease.mux.channel.writable()
+            if exchange.reply is None:
+                self._send(exchange, lease)
+        except Unavailable as error:
+            exchange.refused = True
+            exchange.fail(error.fault)
+        except WireError as error:
+            refusal = error_object(INVALID_PARAMS, str(error))
+            exchange.answered(Failure(exchange.request.id, refusal))
+
+    def _send(self, exchange: Exchange, lease: Lease) -> None:
+        try:
+            exchange.number = lease.mux.request(exchange.request, exchange)
+            exchange.mux = lease.mux
+        except ChannelClosed:
+            exchange.fail(child_exited(None, "no"))
+
+
+def _gracefully(reply: Reply) -> Reply:
+    """A listen that cannot go on ends with its result; its client opens another."""
+    if isinstance(reply, Result) or reply.id is None or b'"mcpbridge"' not in reply.error:
+        return reply
+    tag = packed({SUBSCRIPTION_ID: reply.id})
+    return Result(reply.id, packed({"resultType": b'"complete"', "_meta": tag}))

@@ -1,0 +1,77 @@
+"""Asking a child which eras it speaks, on a process that is asked nothing else and serves nobody.
+
+Source: `rules.era`.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+
+from mcpbridge import __version__
+from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.errors import Unavailable
+from mcpbridge.rules.era import discovery_of, own_envelope, speaks_modern
+from mcpbridge.rules.faults import handshake_refused, start_timeout
+from mcpbridge.rules.methods import DISCOVER, PING
+from mcpbridge.rules.modern import SUPPORTED
+from mcpbridge.rules.profile import Profile
+
+log = logging.getLogger("mcpbridge.bridge")
+
+_SILENCE_S = 2.0
+"""A server that has said nothing for so long is asked whether it is there at all."""
+_PROBE_GRACE_S = 1.0
+
+
+async def probe(placement: Placement, within_s: float) -> bool:
+    """Whether the server speaks 2026-07-28; any error, silence or exit means that it does not."""
+    try:
+        lease = await placement.shared()
+    except Unavailable:
+        return False
+    found = False
+    try:
+        with anyio.move_on_after(within_s):
+            async with anyio.create_task_group() as asking:
+                asking.start_soon(_ping_after_silence, lease, asking.cancel_scope)
+                found = await _asked(lease)
+                asking.cancel_scope.cancel()
+    finally:
+        placement.release(lease, _PROBE_GRACE_S)
+    log.info("child.probed", extra={"pid": lease.child.pid, "modern": found})
+    return found
+
+
+async def discover(lease: Lease, within_s: float) -> Profile:
+    """The introduction of a serving child of 2026-07-28.
+
+    Raises:
+        Unavailable: No answer in time, an error, or an answer that is none.
+    """
+    with anyio.move_on_after(within_s):
+        reply = await lease.mux.ask(DISCOVER, own_envelope(SUPPORTED[0], __version__))
+        profile = discovery_of(reply)
+        if profile is None:
+            raise Unavailable(handshake_refused())
+        return profile
+    raise Unavailable(start_timeout(within_s))
+
+
+async def _asked(lease: Lease) -> bool:
+    try:
+        reply = await lease.mux.ask(DISCOVER, own_envelope(SUPPORTED[0], __version__))
+    except Unavailable:
+        return False
+    return speaks_modern(reply)
+
+
+async def _ping_after_silence(lease: Lease, scope: anyio.CancelScope) -> None:
+    # `ping` is allowed before a handshake: its answer shows that discover was swallowed.
+    await anyio.sleep(_SILENCE_S)
+    try:
+        await lease.mux.ask(PING, None)
+    except Unavailable:
+        return
+    scope.cancel()

@@ -1,0 +1,86 @@
+"""Which eras a child speaks: the probe, and what its answer means.
+
+The first message on a pipe may pin the era of the whole process, and some servers exit on a
+message they do not expect. So a process that is asked is asked nothing else and serves nobody.
+
+Source: MCP 2026-07-28, Transports, stdio, Backward Compatibility: fall back on anything but a
+result or a recognised error, and key on no single code.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.envelope import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
+from mcpbridge.rules.modern import HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION
+from mcpbridge.rules.profile import Profile, read_discovery
+from mcpbridge.rules.revisions import MODERN, Revision, known
+from mcpbridge.rules.translate.up import code_of
+from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.messages import Reply, Result, text_of
+
+
+class ChildEra(enum.Enum):
+    """The operator's word on what the server speaks."""
+
+    AUTO = "auto"
+    """It is asked, on a process of its own."""
+    HANDSHAKE = "handshake"
+    MODERN = "modern"
+    DUAL = "dual"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What the server speaks; constant while the bridge lives."""
+
+    handshake: bool
+    modern: bool
+
+
+VERDICTS = {
+    ChildEra.HANDSHAKE: Verdict(handshake=True, modern=False),
+    ChildEra.MODERN: Verdict(handshake=False, modern=True),
+    ChildEra.DUAL: Verdict(handshake=True, modern=True),
+}
+"""Where the operator has said it."""
+
+
+def own_envelope(version: str, bridge_version: str) -> bytes:
+    """The params of a request that the bridge sends in its own name to a child of 2026-07-28."""
+    meta = {
+        PROTOCOL_VERSION: version,
+        CLIENT_CAPABILITIES: {},
+        CLIENT_INFO: {"name": "mcpbridge", "version": bridge_version},
+    }
+    return msgspec.json.encode({"_meta": meta})
+
+
+def speaks_modern(reply: Reply) -> bool:
+    """Whether an answer to the probe can only come from a server of 2026-07-28."""
+    if isinstance(reply, Result):
+        return read_discovery(reply.result) is not None
+    code = code_of(reply.error)
+    if code == UNSUPPORTED_VERSION:
+        return _names_a_known_version(reply.error)
+    return code in (HEADER_MISMATCH, MISSING_CAPABILITY)
+
+
+def _names_a_known_version(error: bytes) -> bool:
+    try:
+        raw = member(error, "data", "supported")
+        dates = [text_of(date) for date in elements(raw)] if raw is not None else []
+    except WireError:
+        return False
+    return any(_is_modern(known(date)) for date in dates)
+
+
+def _is_modern(revision: Revision | None) -> bool:
+    return revision is not None and revision in MODERN
+
+
+def discovery_of(reply: Reply) -> Profile | None:
+    """The profile in an answer to `server/discover`."""
+    return read_discovery(reply.result) if isinstance(reply, Result) else None

@@ -1,0 +1,180 @@
+"""Plays of three: people who use a mux, the mux, and the child at the other end of its pipe.
+
+A play is text, a step a line; `>>` goes towards the child, `<<` comes from it:
+
+    A >> {"id":7,"method":"x"}          A sends this
+    child >> {"id":1,"method":"x"}      this must arrive at the child, next
+    child << {"id":1,"result":{}}       the child says this
+    A << {"id":7,"result":{}}           A must hear this, next
+    child ~~ noise                      the child says something spoiled; `bad_json 1` answers 1
+    A << fault bad_child_message        A's call must fail with this reason, next
+
+`"jsonrpc"` is left out. At the end nobody may have heard, and the child may not have got, anything
+that is not in the play.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import ParamSpec
+
+from mcpbridge.bridge.mux import Mux
+from mcpbridge.channels.base import Spoiled
+from mcpbridge.channels.memory import MemoryChannel, memory_pair
+from mcpbridge.rules.correlate import Withdrawn
+from mcpbridge.rules.faults import Fault
+from mcpbridge.telemetry.meters import Meters
+from mcpbridge.wire.messages import Message, Notification, Reply, Request, decode, encode
+
+PREFIX = b'{"jsonrpc":"2.0",'
+TURNS = 10
+WITHIN_S = 10.0
+
+Given = ParamSpec("Given")
+
+
+def bounded(test: Callable[Given, Awaitable[None]]) -> Callable[Given, Awaitable[None]]:
+    """Let a test fail that would wait for ever."""
+
+    @functools.wraps(test)
+    async def run(*args: Given.args, **options: Given.kwargs) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            await test(*args, **options)
+
+    return run
+
+
+async def turns(count: int = TURNS) -> None:
+    """Let every task that can go on go on, as far as it gets."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def message(text: str) -> Message:
+    """A message as plays write it."""
+    return decode(PREFIX + text.encode()[1:])
+
+
+def written(item: Message) -> str:
+    """A message in the words of a play."""
+    return "{" + encode(item).removeprefix(PREFIX).decode()
+
+
+class Person:
+    """A waiter and a tenant in one: whoever calls and listens."""
+
+    def __init__(self) -> None:
+        self.heard: deque[str] = deque()
+        self.lasting = False
+        """Its calls are subscriptions."""
+        self.losses = 0
+
+    def progressed(self, notification: Notification) -> None:
+        """As a waiter."""
+        self.heard.append(written(notification))
+
+    def remarked(self, notification: Notification) -> None:
+        """As a waiter."""
+        self.heard.append(f"remark {written(notification)}")
+
+    def tagged(self, notification: Notification) -> None:
+        """As a waiter."""
+        self.heard.append(f"tagged {written(notification)}")
+
+    def answered(self, reply: Reply) -> None:
+        """As a waiter."""
+        self.heard.append(written(reply))
+
+    def fail(self, fault: Fault) -> None:
+        """As a waiter."""
+        self.heard.append(f"fault {fault.reason}")
+
+    def told(self, notification: Notification) -> None:
+        """As a tenant."""
+        self.heard.append(written(notification))
+
+    def asked(self, request: Request) -> None:
+        """As a tenant."""
+        self.heard.append(written(request))
+
+    def withdrawn(self, withdrawal: Withdrawn) -> None:
+        """As a tenant."""
+        self.heard.append(f"withdrawn {withdrawal.child_id.decode()}")
+
+    def lost(self) -> None:
+        """As a tenant."""
+        self.losses += 1
+
+
+class Stage:
+    """A mux, its child's end of the pipe, and people who come in when they are first named."""
+
+    def __init__(self, *, shared: bool) -> None:
+        self.meters = Meters()
+        near, self.child = memory_pair()
+        self.near: MemoryChannel = near
+        self.mux = Mux(near, self.meters, shared=shared, max_message_bytes=1000)
+        self.people: dict[str, Person] = {}
+        self._arrived: deque[str] = deque()
+
+    def enter(self, *names: str) -> None:
+        """Let people hold leases on the child."""
+        for name in names:
+            self.mux.enter(self._person(name))
+
+    def leave(self, name: str) -> None:
+        """Let somebody give the lease back."""
+        self.mux.leave(self._person(name))
+
+    def call(self, name: str, text: str) -> int:
+        """Let somebody send a request; its number on the pipe."""
+        request = message(text)
+        assert isinstance(request, Request)
+        return self.mux.request(request, self._person(name))
+
+    async def play(self, script: str) -> None:
+        """Play it, and see that nothing happened besides."""
+        running = asyncio.create_task(self.mux.run())
+        listening = asyncio.create_task(self._listen())
+        try:
+            for step in filter(None, map(str.strip, script.splitlines())):
+                await turns()
+                await self._step(step)
+            await turns()
+            left = {name: list(person.heard) for name, person in self.people.items()}
+            assert (list(self._arrived), left) == ([], {name: [] for name in left})
+        finally:
+            self.child.close()
+            await running
+            await listening
+
+    async def _step(self, step: str) -> None:
+        who, arrow, what = step.split(" ", 2)
+        match who, arrow:
+            case "child", ">>":
+                assert self._arrived, f"nothing arrived: {step}"
+                assert self._arrived.popleft() == what
+            case "child", "<<":
+                self.child.send(message(what))
+            case "child", "~~":
+                reason, _, answers = what.partition(" ")
+                spoiled = Spoiled(reason, 2000, b"sample", int(answers) if answers else None)
+                self.near.put(spoiled)
+            case name, ">>":
+                self.call(name, what)
+            case name, _:
+                heard = self._person(name).heard
+                assert heard, f"nothing was heard: {step}"
+                assert heard.popleft() == what
+
+    async def _listen(self) -> None:
+        while received := await self.child.receive():
+            for item in received:
+                assert not isinstance(item, Spoiled)
+                self._arrived.append(written(item))
+
+    def _person(self, name: str) -> Person:
+        return self.people.setdefault(name, Person())

@@ -1,0 +1,152 @@
+"""One request: exactly one final answer, whatever comes and in whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.stream import Stream
+from mcpbridge.rules.eventlog import Window
+from mcpbridge.rules.faults import cancelled, child_exited, session_closed
+from mcpbridge.telemetry.meters import Meters
+from mcpbridge.wire.messages import Failure, Notification, Request, Result, encode
+from tests.bridge.playbook import bounded, turns
+
+PROGRESS = Notification("notifications/progress", b'{"progressToken":1}')
+LOG = Notification("notifications/message", b'{"level":"info"}')
+LONG_S = 1000.0
+
+
+class Home:
+    """A session, as far as its exchanges know it."""
+
+    def __init__(self, *, admits: bool = True) -> None:
+        self.finished: list[Exchange] = []
+        self.heard: list[Notification] = []
+        self._admits = admits
+
+    def begin_stream(self) -> Stream:
+        """One that ends with its answer."""
+        return Stream(Window(), Meters(), answers_due=1)
+
+    def ended(self, exchange: Exchange) -> None:
+        """Remember it."""
+        self.finished.append(exchange)
+
+    def told(self, notification: Notification) -> None:
+        """Remember it."""
+        self.heard.append(notification)
+
+    def admits(self, notification: Notification) -> bool:
+        """As the test says."""
+        return self._admits
+
+
+def exchange_of(home: Home, *, streams: bool = True) -> Exchange:
+    """An exchange for a request with the id "a"."""
+    return Exchange(Request(b'"a"', "x"), home, 0.0, streams=streams, stream=None)
+
+
+async def read(exchange: Exchange) -> list[bytes]:
+    """Everything on its stream, which must have ended."""
+    found: list[bytes] = []
+    with exchange.streamed().attach() as reader:
+        while (entries := await reader.read()) is not None:
+            found += [entry.payload for entry in entries]
+    return found
+
+
+ENDS: dict[str, Callable[[Exchange], None]] = {
+    "answer": lambda exchange: exchange.answered(Result(b'"a"', b"1")),
+    "error": lambda exchange: exchange.answered(Failure(b'"a"', b'{"code":1,"message":""}')),
+    "death": lambda exchange: exchange.fail(child_exited(None, "maybe")),
+    "cancel": lambda exchange: exchange.fail(cancelled()),
+    "close": lambda exchange: exchange.fail(session_closed()),
+}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(ENDS, 3)), ids="-".join)
+@bounded
+async def test_the_first_end_is_the_only_one(order: tuple[str, ...]) -> None:
+    """Whatever else ends it later is ignored; the session hears once (architecture 6.3)."""
+    home = Home()
+    exchange = exchange_of(home)
+    exchange.progressed(PROGRESS)
+    ENDS[order[0]](exchange)
+    first = exchange.reply
+    assert first is not None
+    for late in order[1:]:
+        ENDS[late](exchange)
+    assert (exchange.reply, home.finished) == (first, [exchange])
+    assert (exchange.fault is None) == (order[0] in ("answer", "error"))
+    assert await read(exchange) == [encode(PROGRESS), encode(first)]
+
+
+@bounded
+async def test_an_answer_with_nothing_before_it_needs_no_stream() -> None:
+    """It is JSON; if somebody wants a stream all the same it holds the answer alone."""
+    exchange = exchange_of(Home())
+    await asyncio.gather(exchange.first(LONG_S), turned(lambda: ENDS["answer"](exchange)))
+    assert exchange.stream is None
+    assert await read(exchange) == [encode(Result(b'"a"', b"1"))]
+    await exchange.first(LONG_S)
+    await exchange.finished()
+
+
+async def turned(act: Callable[[], None]) -> None:
+    """Do something after others had their turn."""
+    await turns()
+    act()
+
+
+@bounded
+async def test_the_first_word_ends_the_wait_whatever_it_is() -> None:
+    """Progress begins a stream; silence ends with the window (architecture 6.4)."""
+    exchange = exchange_of(Home())
+    await exchange.first(0)
+    assert (exchange.reply, exchange.stream) == (None, None)
+    await asyncio.gather(exchange.first(LONG_S), turned(lambda: exchange.progressed(PROGRESS)))
+    assert exchange.stream is not None
+    assert exchange.reply is None
+    finishing = asyncio.create_task(exchange.finished())
+    await turns()
+    assert not finishing.done()
+    ENDS["death"](exchange)
+    await finishing
+
+
+@bounded
+async def test_a_client_without_streams_gets_the_answer_alone() -> None:
+    """Progress could not reach it, so that nothing is kept (C94)."""
+    exchange = exchange_of(Home(), streams=False)
+    exchange.progressed(PROGRESS)
+    exchange.remarked(LOG)
+    assert exchange.stream is None
+    ENDS["answer"](exchange)
+    assert len(await read(exchange)) == 1
+
+
+@bounded
+async def test_what_comes_after_the_answer_is_not_on_its_stream() -> None:
+    """Progress of a task that the call began goes to the session instead (C77)."""
+    home = Home()
+    exchange = exchange_of(home)
+    ENDS["answer"](exchange)
+    exchange.progressed(PROGRESS)
+    exchange.remarked(LOG)
+    assert home.heard == [PROGRESS]
+    assert len(await read(exchange)) == 1
+
+
+@pytest.mark.parametrize("admits", [True, False])
+@bounded
+async def test_a_log_message_about_a_call_comes_if_its_level_is_wanted(admits: bool) -> None:
+    """The session knows what its client asked for."""
+    exchange = exchange_of(Home(admits=admits))
+    exchange.remarked(LOG)
+    ENDS["answer"](exchange)
+    assert (await read(exchange))[:-1] == ([encode(LOG)] if admits else [])

@@ -1,0 +1,261 @@
+"""The shared child's lives: handshake, readiness, back-off, giving up, over a pipe in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+import anyio
+import pytest
+
+from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.handshake import shake_hands
+from mcpbridge.bridge.mux import Mux
+from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.supervisor import Ready, Starting, Supervisor
+from mcpbridge.channels.base import Spoiled
+from mcpbridge.channels.memory import MemoryChannel, memory_pair
+from mcpbridge.errors import Unavailable
+from mcpbridge.process.child import Child, ExitReport
+from mcpbridge.rules.faults import Exit, child_exited, spawn_failed
+from mcpbridge.rules.restart import RestartPolicy
+from mcpbridge.telemetry.meters import Meters
+from tests.bridge.playbook import message, turns, written
+
+AT_ONCE = RestartPolicy(give_up_after=3, first_delay_s=0.0, max_delay_s=0.0)
+GOOD = '{"id":1,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"fake"}}}'
+WITHIN_S = 10.0
+
+
+class FakeChild:
+    """A child without a process: its far end is the test's."""
+
+    pid = 7
+
+    def __init__(self, far: MemoryChannel) -> None:
+        self.far = far
+        self.exited = anyio.Event()
+        self.report: ExitReport | None = None
+        self.how: Exit | None = None
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Ends at once."""
+        self.end(Exit(signal=15), asked=True)
+
+    def end(self, how: Exit, *, asked: bool = False) -> None:
+        """The process ends."""
+        if self.report is None:
+            self.how = how
+            self.report = ExitReport(how, 0.0, ("last words",), asked)
+            self.far.close()
+            self.exited.set()
+
+    async def hears(self) -> list[str]:
+        """What has arrived on its stdin since."""
+        heard = await self.far.receive()
+        return [written(item) for item in heard if not isinstance(item, Spoiled)]
+
+    async def shake_hands(self, answer: str = GOOD) -> None:
+        """Take `initialize` and answer it."""
+        (asked,) = await self.hears()
+        assert asked.startswith('{"id":1,"method":"initialize","params":{"introduced":true}')
+        self.far.send(message(answer))
+        await turns()
+
+
+class FakePlacement:
+    """Starts fake children, or fails to."""
+
+    def __init__(self) -> None:
+        self.children: list[FakeChild] = []
+        self.failures = 0
+        """So many starts will fail first."""
+        self._started = anyio.Event()
+
+    async def shared(self) -> Lease:
+        """As `Placement.shared`."""
+        if self.failures:
+            self.failures -= 1
+            raise Unavailable(spawn_failed())
+        near, far = memory_pair()
+        child = FakeChild(far)
+        mux = Mux(near, Meters(), shared=True, max_message_bytes=1000)
+        self.children.append(child)
+        self._attending = asyncio.create_task(self._attend(child, mux))
+        self._started.set()
+        return Lease(cast(Child, child), mux)
+
+    async def newest(self) -> FakeChild:
+        """The next child that is started."""
+        await self._started.wait()
+        self._started = anyio.Event()
+        return self.children[-1]
+
+    async def _attend(self, child: FakeChild, mux: Mux) -> None:
+        await mux.run()
+        mux.lose(child_exited(child.how, "maybe"))
+
+
+class Scene:
+    """A supervisor at work."""
+
+    def __init__(self, policy: RestartPolicy, start_timeout_s: float) -> None:
+        self.placement = FakePlacement()
+        self.gate = Gate()
+        self.supervisor = Supervisor(
+            cast(Placement, self.placement),
+            policy,
+            lambda lease: shake_hands(lease, b'{"introduced":true}', start_timeout_s),
+        )
+
+
+@asynccontextmanager
+async def scene(
+    policy: RestartPolicy = AT_ONCE, *, start_timeout_s: float = WITHIN_S, failures: int = 0
+) -> AsyncIterator[Scene]:
+    """Run a supervisor while the test plays the children."""
+    made = Scene(policy, start_timeout_s)
+    made.placement.failures = failures
+    async with asyncio.timeout(WITHIN_S), anyio.create_task_group() as tasks:
+        tasks.start_soon(made.supervisor.run, made.gate)
+        yield made
+        for child in made.placement.children:
+            child.stop()
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_child_is_ready_after_its_handshake_and_not_before() -> None:
+    """Whoever asked for it meanwhile gets it then (faults 4, 18)."""
+    async with scene() as on:
+        child = await on.placement.newest()
+        early = asyncio.create_task(on.supervisor.lease())
+        await turns()
+        assert not early.done()
+        assert (on.gate.ready, on.supervisor.start_s) == (False, None)
+        await child.shake_hands()
+        assert await child.hears() == ['{"method":"notifications/initialized"}']
+        lease = await early
+        assert isinstance(on.supervisor.state, Ready)
+        assert on.gate.ready
+        assert on.supervisor.start_s is not None
+        assert lease.profile is not None
+        assert (lease.profile.name, lease.profile.revision.date) == ("fake", "2025-06-18")
+        assert await on.supervisor.lease() is lease
+
+
+async def test_a_child_that_ends_is_replaced() -> None:
+    """Not ready meanwhile, and who asks waits for the next one (fault 6)."""
+    async with scene() as on:
+        child = await on.placement.newest()
+        await child.shake_hands()
+        first = await on.supervisor.lease()
+        child.end(Exit(code=1))
+        await turns()
+        assert not on.gate.ready
+        assert isinstance(on.supervisor.state, Starting)
+        late = asyncio.create_task(on.supervisor.lease())
+        await (await on.placement.newest()).shake_hands()
+        assert await late is not first
+        assert (on.gate.ready, on.gate.started) == (True, True)
+        report = on.supervisor.last_report
+        assert report is not None
+        assert (report.how, report.last_words) == (Exit(code=1), ("last words",))
+
+
+async def test_a_lost_child_is_leased_to_nobody() -> None:
+    """Between the end of its stdout and the report of its end too (faults 14, 35)."""
+    async with scene() as on:
+        child = await on.placement.newest()
+        await child.shake_hands()
+        lease = await on.supervisor.lease()
+        child.far.close()
+        await turns()
+        assert lease.mux.lost
+        waiting = asyncio.create_task(on.supervisor.lease())
+        await turns()
+        assert not waiting.done()
+        child.end(Exit(code=0))
+        await (await on.placement.newest()).shake_hands()
+        assert await waiting is not lease
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"id":1,"error":{"code":-32603,"message":"no"}}',
+        '{"id":1,"result":{}}',
+        '{"id":1,"result":{"protocolVersion":"1999-01-01"}}',
+        '{"id":1,"result":[]}',
+    ],
+)
+async def test_a_child_that_refuses_the_handshake_is_stopped_and_told_about(answer: str) -> None:
+    """Then the next one is tried."""
+    async with scene(RestartPolicy(give_up_after=1)) as on:
+        child = await on.placement.newest()
+        await child.shake_hands(answer)
+        await on.supervisor.gave_up.wait()
+        assert child.exited.is_set()
+        assert dict(on.gate.missing)["child"] == "handshake_refused"
+
+
+async def test_a_child_that_never_answers_is_stopped_in_time() -> None:
+    """The reason names the time-out (fault 4)."""
+    async with scene(RestartPolicy(give_up_after=1), start_timeout_s=0.01) as on:
+        child = await on.placement.newest()
+        await on.supervisor.gave_up.wait()
+        assert child.exited.is_set()
+        assert dict(on.gate.missing)["child"] == "start_timeout"
+
+
+async def test_a_child_that_ends_in_its_handshake_is_told_with_its_end() -> None:
+    """Its exit, not a time-out, and at once (faults 2, 3)."""
+    async with scene(RestartPolicy(give_up_after=1)) as on:
+        child = await on.placement.newest()
+        asking = asyncio.create_task(on.supervisor.lease())
+        await child.hears()
+        child.end(Exit(code=3))
+        with pytest.raises(Unavailable) as raised:
+            await asking
+        fault = raised.value.fault
+        assert (fault.reason, fault.exit, fault.executed) == ("child_exited", Exit(code=3), "no")
+
+
+async def test_after_too_many_ends_it_gives_up_and_says_so_to_all() -> None:
+    """Whoever waits or comes later is told at once, with the last exit (fault 2)."""
+    async with scene() as on:
+        for _ in range(3):
+            child = await on.placement.newest()
+            child.end(Exit(code=9))
+        await on.supervisor.gave_up.wait()
+        assert len(on.placement.children) == 3
+        assert not on.gate.serving
+        for _ in range(2):
+            with pytest.raises(Unavailable) as raised:
+                await on.supervisor.lease()
+            assert raised.value.fault.exit == Exit(code=9)
+
+
+async def test_a_command_that_cannot_be_started_is_tried_again() -> None:
+    """And succeeds when it can (fault 1)."""
+    async with scene(failures=2) as on:
+        child = await on.placement.newest()
+        await child.shake_hands()
+        assert (await on.supervisor.lease()).profile is not None
+        assert on.gate.ready
+    async with scene(failures=3) as on:
+        await on.supervisor.gave_up.wait()
+        assert dict(on.gate.missing)["child"] == "spawn_failed"
+
+
+async def test_the_end_of_the_last_child_is_no_failure() -> None:
+    """When all ends it is not started again, and nothing is given up (fault 96)."""
+    async with scene(RestartPolicy(give_up_after=1)) as on:
+        child = await on.placement.newest()
+        await child.shake_hands()
+        on.supervisor.retire()
+        child.end(Exit(code=0))
+        await turns()
+        assert len(on.placement.children) == 1
+        assert not on.supervisor.gave_up.is_set()

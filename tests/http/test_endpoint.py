@@ -1,0 +1,108 @@
+"""The way from a path to its face, and what happens when a face fails."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from mcpbridge.http.endpoint import Endpoint
+from mcpbridge.http.guard import ClientGone
+from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.legacy_sse import LegacySse
+from mcpbridge.http.responses import send_empty
+from mcpbridge.http.streamable import Streamable
+from mcpbridge.rules.hosts import HostRules
+from tests.bridge.playbook import bounded
+from tests.http.fakes import Wire, scope
+
+
+class Face:
+    """Answers 200 and remembers, or fails."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.served: list[str] = []
+        self._failure = failure
+
+    async def post(self, incoming: Incoming) -> None:
+        """A verb."""
+        self.served.append(f"{incoming.method} {incoming.path}")
+        if self._failure is not None:
+            raise self._failure
+        await send_empty(incoming.send, 200)
+
+    get = delete = connect = post
+
+
+class Admin:
+    """What is behind every other path."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
+        self.paths.append(scope["path"])
+        await send_empty(send, 200)
+
+
+def endpoint_of(face: Face, admin: Admin, mcp_path: str = "/mcp", root_path: str = "") -> Endpoint:
+    """An endpoint with one face for all."""
+    return Endpoint(
+        cast(Streamable, face),
+        cast(LegacySse, face),
+        admin,
+        HostRules(loopback=True),
+        mcp_path=mcp_path,
+        root_path=root_path,
+    )
+
+
+@pytest.mark.parametrize("mcp_path", ["/mcp", "mcp", "/mcp/"])
+@bounded
+async def test_the_mcp_path_and_the_root_are_served_with_and_without_a_slash(
+    mcp_path: str,
+) -> None:
+    """Without redirects; everything else is the admin's (architecture 6.7)."""
+    face, admin = Face(), Admin()
+    endpoint = endpoint_of(face, admin, mcp_path)
+    for path in ("/", "/mcp", "/mcp/", "/health", "/mcpx", "/MCP"):
+        wire = Wire()
+        await endpoint(scope("POST", path), wire.receive, wire.send)
+        assert wire.status == 200
+    assert face.served == ["POST /", "POST /mcp", "POST /mcp/"]
+    assert admin.paths == ["/health", "/mcpx", "/MCP"]
+
+
+@bounded
+async def test_a_bug_in_a_face_is_one_500_without_detail_and_one_record(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The client learns nothing of it, the log everything (fault 119)."""
+    wire = Wire()
+    endpoint = endpoint_of(Face(ZeroDivisionError("secret")), Admin())
+    await endpoint(scope(), wire.receive, wire.send)
+    assert wire.status == 500
+    assert b"secret" not in wire.chunks[0]
+    assert b'"code":-32603' in wire.chunks[0]
+    (record,) = caplog.records
+    assert (record.message, record.exc_info is not None) == ("request.failed", True)
+
+
+@bounded
+async def test_a_client_that_left_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """There is nobody to answer and nothing to log above debug (fault 52)."""
+    wire = Wire()
+    caplog.set_level("INFO")
+    await endpoint_of(Face(ClientGone()), Admin())(scope(), wire.receive, wire.send)
+    assert (wire.sent, caplog.records) == ([], [])
+
+
+@bounded
+async def test_what_is_no_http_is_left_alone() -> None:
+    """A lifespan or a web socket gets no answer of ours."""
+    face, admin, wire = Face(), Admin(), Wire()
+    for kind in ("lifespan", "websocket"):
+        await endpoint_of(face, admin)({"type": kind}, wire.receive, wire.send)
+    assert (face.served, admin.paths, wire.sent) == ([], [], [])

@@ -1,0 +1,241 @@
+"""The bytes of every form of an answer, and what a stream costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from mcpbridge.bridge.stream import Reader, Stream
+from mcpbridge.errors import Unavailable
+from mcpbridge.http.keepalive import EVERY_S, KeepAlive
+from mcpbridge.http.responses import (
+    SEND_STALL_S,
+    EventStream,
+    refusal_of,
+    send_empty,
+    send_json,
+    send_late_json,
+    send_refusal,
+)
+from mcpbridge.rules.admission import refuse
+from mcpbridge.rules.eventlog import EventId, Window
+from mcpbridge.rules.faults import capacity
+from mcpbridge.telemetry.meters import Meters
+from tests.bridge.playbook import bounded, turns
+from tests.http.fakes import Wire, scope
+
+HEAD = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
+}
+COMMENT = b": keep-alive\r\n\r\n"
+
+
+def stream_of(first_id: EventId | None = None) -> Stream:
+    """A stream."""
+    return Stream(Window(), Meters(), first_id=first_id)
+
+
+@asynccontextmanager
+async def served(
+    stream: Stream, wire: Wire, *, polled: bool = False
+) -> AsyncIterator[tuple[Reader, asyncio.Task[None]]]:
+    """A response that sends a stream, in a task of its own as a server runs it."""
+    with stream.attach() as reader:
+        response = EventStream(reader, [(b"x-more", b"1")], polled=polled)
+        task = asyncio.create_task(response(scope(), wire.receive, wire.send))
+        await turns()
+        yield reader, task
+        stream.close()
+        async with asyncio.timeout(10):
+            await task
+
+
+@bounded
+async def test_a_stream_begins_at_once_with_the_head_that_proxies_need() -> None:
+    """Before there is anything to say; the content type is exact (C91, O4)."""
+    wire = Wire()
+    async with served(stream_of(), wire):
+        assert (wire.status, wire.chunks, wire.ended) == (200, [], False)
+        assert {**HEAD, "x-more": "1"}.items() <= wire.headers.items()
+        assert "content-length" not in wire.headers
+        assert [name for name, _ in wire.sent[0]["headers"]].count(b"content-type") == 1
+    assert (wire.chunks, wire.ended) == ([b""], True)
+
+
+@bounded
+async def test_each_message_is_one_event_with_the_payload_as_it_is() -> None:
+    """What is ready together goes out together."""
+    stream, wire = stream_of(), Wire()
+    payload = '{"a":"é😀\\u2028 : data: event:"}'.encode()
+    stream.append(payload, sheddable=True)
+    stream.append(b"{}", sheddable=True)
+    async with served(stream, wire):
+        event = b"event: message\r\ndata: %b\r\n\r\n"
+        assert wire.chunks == [event % payload + event % b"{}"]
+        stream.append(b"[1]", sheddable=True)
+        await turns()
+        assert wire.chunks[1:] == [event % b"[1]"]
+    assert wire.chunks[2:] == [b""]
+
+
+@bounded
+async def test_events_have_ids_where_the_stream_can_be_resumed() -> None:
+    """A first one without data only where the client's revision has it (C63, C64)."""
+    for polled in (False, True):
+        stream, wire = stream_of(EventId("ab", 3, 0)), Wire()
+        stream.append(b"{}", sheddable=True)
+        async with served(stream, wire, polled=polled):
+            text = b"".join(wire.chunks).decode()
+        events = [event for event in text.split("\r\n\r\n") if event]
+        assert events[-1] == "id: ab-3-1\r\nevent: message\r\ndata: {}"
+        primer = [dict(re.findall(r"(?m)^(\w+): ?(.*?)\r?$", event)) for event in events[:-1]]
+        assert primer == ([{"id": "ab-3-0", "data": "", "retry": "1000"}] if polled else [])
+
+
+@bounded
+async def test_a_client_that_is_sent_away_is_told_when_to_come_back() -> None:
+    """`retry:` and a clean end, only for a revision that knows it."""
+    for polled in (False, True):
+        stream, wire = stream_of(EventId("ab", 3, 0)), Wire()
+        async with served(stream, wire, polled=polled) as (_, task):
+            stream.dismiss()
+            await task
+            assert wire.ended
+            last = wire.chunks[-2].decode() if polled else ""
+            match = re.fullmatch(r"retry: (\d+)\r\n\r\n", last)
+            assert (match is not None) == polled
+            assert match is None or 500 <= int(match[1]) <= 3000
+
+
+@bounded
+async def test_a_stream_ends_when_its_client_leaves() -> None:
+    """Nothing more is taken from it, so that the next reader gets what comes (fault 55)."""
+    stream, wire = stream_of(), Wire()
+    async with served(stream, wire) as (_, task):
+        wire.leave()
+        await task
+    assert wire.chunks == []
+
+
+@bounded
+async def test_an_idle_stream_costs_two_tasks() -> None:
+    """The response and the one that waits for the client to leave (fault 85)."""
+    before = len(asyncio.all_tasks())
+    wires = [Wire() for _ in range(10)]
+    async with anyio.create_task_group() as tasks:
+        streams = [stream_of() for _ in wires]
+        for stream, wire in zip(streams, wires, strict=True):
+            tasks.start_soon(_serve, stream, wire)
+        await turns()
+        assert all(wire.sent for wire in wires)
+        assert len(asyncio.all_tasks()) - before <= 2 * len(wires)
+        for stream in streams:
+            stream.close()
+    assert len(asyncio.all_tasks()) == before
+
+
+async def _serve(stream: Stream, wire: Wire) -> None:
+    with stream.attach() as reader:
+        await EventStream(reader)(scope(), wire.receive, wire.send)
+
+
+async def test_a_client_that_takes_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a while, and the response is left unended so that the connection is cut (54; C59)."""
+    caplog.set_level("INFO")
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    stream, wire = stream_of(), Wire()
+    async with served(stream, wire) as (_, task):
+        wire.reads = False
+        stream.append(b"{}", sheddable=True)
+        await turns()
+        assert not task.done()
+        monkeypatch.setattr(loop, "time", lambda: clock() + SEND_STALL_S)
+        await task
+    assert not wire.ended
+    assert [record.message for record in caplog.records] == ["stream.stalled"]
+
+
+@bounded
+async def test_one_timer_gives_every_open_stream_a_sign_of_life() -> None:
+    """A comment on each, the silent older connection too; none when it is closed (57; C90)."""
+    assert EVERY_S <= 15
+    keepalive = KeepAlive(every_s=0.01)
+    stream, older, newer, closed = stream_of(), Wire(), Wire(), Wire()
+    async with asyncio.timeout(10), anyio.create_task_group() as tasks:
+        tasks.start_soon(keepalive.run)
+        async with served(stream, older) as (first, _), served(stream, newer) as (second, _):
+            with keepalive.watching(first), keepalive.watching(second):
+                assert keepalive.open == 2
+                for wire in (older, newer):
+                    await wire.until_chunks(3)
+            assert keepalive.open == 0
+        async with served(stream_of(), closed):
+            await turns()
+        tasks.cancel_scope.cancel()
+    assert set(older.chunks) | set(newer.chunks) == {COMMENT, b""}
+    assert closed.chunks == [b""]
+
+
+@bounded
+async def test_late_json_begins_at_once_and_is_one_text_in_the_end() -> None:
+    """White space is its sign of life (C94)."""
+    stream, wire = stream_of(), Wire()
+    with stream.attach() as reader:
+        task = asyncio.create_task(send_late_json(wire.send, reader, [(b"x-more", b"1")]))
+        await turns()
+        assert (wire.status, wire.headers["content-type"]) == (200, "application/json")
+        assert "content-length" not in wire.headers
+        for _ in range(2):
+            reader.nudge()
+            await turns()
+        stream.append(b'{"jsonrpc":"2.0"}', sheddable=False)
+        stream.close()
+        await task
+    assert wire.chunks == [b" ", b" ", b'{"jsonrpc":"2.0"}']
+    assert wire.ended
+    assert json.loads(b"".join(wire.chunks)) == {"jsonrpc": "2.0"}
+
+
+@bounded
+async def test_plain_answers_are_whole_and_say_how_long_they_are() -> None:
+    """JSON, and nothing at all (C02)."""
+    wire = Wire()
+    await send_json(wire.send, 200, b"{}", [(b"mcp-session-id", b"s")])
+    assert (wire.status, wire.chunks, wire.ended) == (200, [b"{}"], True)
+    assert wire.headers == {
+        "content-type": "application/json",
+        "content-length": "2",
+        "mcp-session-id": "s",
+    }
+    wire = Wire()
+    await send_empty(wire.send, 202)
+    assert (wire.status, wire.headers, wire.chunks) == (202, {"content-length": "0"}, [b""])
+
+
+@bounded
+async def test_a_refusal_says_what_helps() -> None:
+    """The id, Allow, Retry-After, and that the connection ends where a body is unread (C78)."""
+    wire = Wire()
+    await send_refusal(wire.send, refuse(405, -32600, "no", request_id=b'"a"', allow="GET"))
+    assert (wire.status, wire.headers["allow"]) == (405, "GET")
+    expected = b'{"jsonrpc":"2.0","id":"a","error":{"code":-32600,"message":"no"}}'
+    assert wire.chunks == [expected]
+    wire = Wire()
+    await send_refusal(wire.send, refusal_of(Unavailable(capacity("--flag", 1)), None))
+    assert (wire.status, wire.headers["retry-after"]) == (503, "5")
+    assert json.loads(wire.chunks[0])["id"] is None
+    assert "connection" not in wire.headers
+    wire = Wire()
+    await send_refusal(wire.send, refuse(413, -32600, "no"))
+    assert wire.headers["connection"] == "close"
