@@ -1,11 +1,12 @@
-# Needs only make and a Python >= 3.11 with venv; `make interop` needs Node >= 20 besides.
+# Needs only make and a Python >= 3.11 with venv; `make interop` needs Node >= 20 besides,
+# `make conformance` npm.
 # Each target makes the environments it uses. Environments are made anew when what they are
 # made of changes; PYTHON chooses the interpreter (PYTHON=python3.13 make test).
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop lock bench clean
+.PHONY: help run test check interop conformance docs lock bench clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -16,16 +17,18 @@ endif
 PORT ?= 8000
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+BRIDGE_ARGS ?=
 
 BIN := .venv/bin
 # Errors only: a mirror that holds less than the index is no concern of who runs make.
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 PEERS := .venv-mcp1/stamp .venv-mcp2/stamp
 NODE_PEERS := tests/interop/node_modules/.stamp
+REFEREES := tests/referees/node_modules/.stamp
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
-		printf 'make %-8s %s\n' "$$name" "$$what"; done
+		printf 'make %-11s %s\n' "$$name" "$$what"; done
 
 # exec: the signals of a terminal or a supervisor reach the bridge and not a shell before it.
 run: .venv/stamp ## serve the bundled example on PORT (8000)
@@ -43,6 +46,12 @@ check: .venv/stamp ## format, lint, types, floors
 interop: .venv/stamp $(PEERS) $(NODE_PEERS) ## the tests that need Node >= 20
 	$(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
+conformance: .venv/stamp .venv-mcp1/stamp $(REFEREES) ## the official suites; BRIDGE_ARGS is passed on
+	$(BIN)/python -m tests.referees.conformance $(BRIDGE_ARGS)
+
+docs: .venv/stamp ## write the settings into README.md
+	$(BIN)/python -m mcpbridge.config.table README.md
+
 bench: .venv/stamp ## calls/s, CPU and memory as JSON lines; BENCH_ARGS is passed on
 	$(BIN)/python benchmarks/throughput.py $(BENCH_ARGS)
 
@@ -59,7 +68,8 @@ lock: ## resolve anew and write constraints.txt
 	cat "$$made/constraints.txt" > constraints.txt
 
 clean: ## remove environments, caches and built files
-	rm -rf .venv .venv-mcp1 .venv-mcp2 tests/interop/node_modules build dist
+	rm -rf .venv .venv-mcp1 .venv-mcp2 build dist
+	rm -rf tests/interop/node_modules tests/referees/node_modules
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find mcpbridge tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -83,8 +93,15 @@ $(NODE_PEERS): tests/interop/package.json $(wildcard tests/interop/package-lock.
 	@node -e 'process.exit(parseInt(process.versions.node, 10) < 20 ? 1 : 0)' \
 		|| { echo "make interop: needs node >= 20; found $$(node --version)" >&2; exit 1; }
 	cd tests/interop && \
-		if test -f package-lock.json; then npm ci --no-audit --no-fund; \
+		if test -f package-lock.json; then npm ci --no-audit --no-fund --loglevel=error; \
 		else npm install --no-audit --no-fund; fi
+	@touch $@
+
+# The suites need Node >= 22: where a package can bring one it is among what is installed here, so
+# that any Node that runs npm will do.
+$(REFEREES): tests/referees/package.json tests/referees/package-lock.json
+	@command -v npm >/dev/null || { echo 'make conformance: needs npm; install Node.js' >&2; exit 1; }
+	cd tests/referees && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # The first two lines fail with one sentence each where the interpreter cannot do it.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
 import itertools
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -22,9 +21,9 @@ from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.eras import Eras, EraSettings
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
-from mcpbridge.bridge.handshake import initialize
 from mcpbridge.bridge.modern import Modern
 from mcpbridge.bridge.native import Native
+from mcpbridge.bridge.opener import Opener
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
 from mcpbridge.bridge.pool import Pool
 from mcpbridge.bridge.repeat import repeat
@@ -33,7 +32,6 @@ from mcpbridge.bridge.session import Means, Session
 from mcpbridge.bridge.sessions import CallLimits, Sessions, SessionSettings, new_session_id
 from mcpbridge.bridge.stateless import ParkSettings, Stateless
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.bridge.supervisor import Ready
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.admission import Opening
 from mcpbridge.rules.correlate import Questions
@@ -42,16 +40,11 @@ from mcpbridge.rules.faults import (
     Fault,
     capacity,
     draining,
-    handshake_refused,
-    session_closed,
     shutdown,
 )
-from mcpbridge.rules.isolation import Isolation, needs_own_child, spares_wanted
-from mcpbridge.rules.lifecycle import SessionEvent, SessionState
-from mcpbridge.rules.methods import INITIALIZE, INITIALIZED
-from mcpbridge.rules.profile import Profile, read_profile
+from mcpbridge.rules.isolation import Isolation, spares_wanted
+from mcpbridge.rules.methods import INITIALIZE
 from mcpbridge.telemetry.meters import Meters
-from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 
 log = logging.getLogger("mcpbridge.bridge")
 
@@ -98,6 +91,7 @@ class Bridge:
         self._one_streams: set[Stream] = set()
         self._tasks: TaskGroup
         self._means: Means
+        self._opener: Opener
         self._outside: Session
         self.modern: Modern
         """What serves clients of 2026-07-28; there while the bridge runs."""
@@ -119,8 +113,10 @@ class Bridge:
             )
             self.modern = self._make_modern()
             self._outside = Session(None, None, self._means)
-            self._outside.acquire = self.eras.handshake.lease
-            self._outside.advance(SessionEvent.OPENED)
+            self._opener = Opener(
+                self.eras, self._placement, self._settings, tasks.start_soon, self.close
+            )
+            tasks.start_soon(self._opener.attach, self._outside)
             self.eras.handshake.prepare = self._give_to_next_child
             tasks.start_soon(self.eras.run)
             tasks.start_soon(self._reap)
@@ -171,16 +167,7 @@ class Bridge:
         )
         self.sessions.add(session)
         exchange = session.exchange(opening.request, streams=streams)
-        if needs_own_child(self._settings.isolation, opening.introduction):
-            session.acquire = functools.partial(self._own_child_again, session)
-            self._tasks.start_soon(self._open_on_own_child, session, exchange)
-        else:
-            session.acquire = self.eras.handshake.lease
-            state = self.eras.handshake.state
-            if isinstance(state, Ready) and not state.lease.mux.lost:
-                self._open_on_shared_child(session, exchange, state.lease)
-            else:
-                self._tasks.start_soon(self._open_when_ready, session, exchange)
+        self._opener.open(session, exchange)
         return session, exchange
 
     @contextmanager
@@ -201,7 +188,7 @@ class Bridge:
         finally:
             self._one_streams.discard(stream)
 
-    def outside(self) -> Session:
+    async def outside(self) -> Session:
         """What stands in for a session where a request names none: the shared child serves it.
 
         Raises:
@@ -209,6 +196,7 @@ class Bridge:
         """
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
+        await self._opener.attach(self._outside)
         return self._outside
 
     def close(self, session: Session, fault: Fault | None = None) -> None:
@@ -253,73 +241,6 @@ class Bridge:
             if session.lease is not None and session.lease.mux.shared:
                 yield session
 
-    async def _open_when_ready(self, session: Session, exchange: Exchange) -> None:
-        try:
-            lease = await self.eras.handshake.lease()
-        except Unavailable as error:
-            self._fail_opening(session, exchange, error.fault)
-        else:
-            self._open_on_shared_child(session, exchange, lease)
-
-    def _open_on_shared_child(self, session: Session, exchange: Exchange, lease: Lease) -> None:
-        if session.state is SessionState.CLOSED:
-            return
-        assert lease.profile is not None
-        assert session.introduction is not None
-        session.revision, result = lease.profile.answer(session.introduction.requested)
-        session.take(lease)
-        session.advance(SessionEvent.OPENED)
-        exchange.answered(Result(exchange.request.id, result))
-
-    async def _open_on_own_child(self, session: Session, exchange: Exchange) -> None:
-        try:
-            lease = await self._placement.own()
-            session.take(lease)
-            reply = await self._introduce(session, lease)
-        except Unavailable as error:
-            self._fail_opening(session, exchange, error.fault)
-            return
-        if session.state is SessionState.CLOSED:
-            return
-        profile = _profile_in(reply)
-        if profile is not None:
-            session.revision = profile.revision
-            session.advance(SessionEvent.OPENED)
-            exchange.answered(Result(exchange.request.id, profile.result))
-        elif isinstance(reply, Failure):
-            exchange.answered(Failure(exchange.request.id, reply.error))
-            self.close(session)
-        else:
-            self._fail_opening(session, exchange, handshake_refused())
-
-    async def _own_child_again(self, session: Session) -> Lease:
-        """A fresh child that has been told everything the last one of this session was."""
-        lease = await self._placement.own()
-        try:
-            profile = _profile_in(await self._introduce(session, lease))
-            if profile is None:
-                raise Unavailable(handshake_refused())
-        except Unavailable:
-            self._placement.release(lease)
-            raise
-        if session.state is SessionState.CLOSED:
-            self._placement.release(lease)
-            raise Unavailable(session_closed())
-        if session.initialized:
-            lease.mux.send(Notification(INITIALIZED))
-        await repeat(lease, profile, [session])
-        return lease
-
-    async def _introduce(self, session: Session, lease: Lease) -> Reply:
-        assert session.introduction is not None
-        params = session.introduction.params
-        return await initialize(lease, params, self._settings.start_timeout_s)
-
-    def _fail_opening(self, session: Session, exchange: Exchange, fault: Fault) -> None:
-        exchange.refused = True
-        exchange.fail(fault)
-        self.close(session)
-
     async def _give_to_next_child(self, lease: Lease) -> None:
         """Give the sessions of a shared child that ended to the next one, as they were."""
         if lease.profile is not None:
@@ -357,7 +278,3 @@ class Bridge:
         self._placement.keep_spares(
             spares_wanted(self._settings.spares, self.eras.handshake.start_s)
         )
-
-
-def _profile_in(reply: Reply) -> Profile | None:
-    return read_profile(reply.result) if isinstance(reply, Result) else None

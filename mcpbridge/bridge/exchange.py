@@ -167,3 +167,27 @@ class Exchange:
     def _wake(self) -> None:
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_result(None)
+
+
+class Nowhere:
+    """The home of an exchange that is refused and leaves no trace in its session.
+
+    A request whose id is in flight already must not take the place of the first one.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def begin_stream(self) -> Stream:
+        """See `Home`."""
+        return self._home.begin_stream()
+
+    def ended(self, exchange: Exchange) -> None:
+        """Nobody counted it."""
+
+    def told(self, notification: Notification) -> None:
+        """Nothing comes of it."""
+
+    def admits(self, notification: Notification) -> bool:
+        """Nothing comes of it."""
+        return False

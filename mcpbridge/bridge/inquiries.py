@@ -10,26 +10,33 @@ Source: MCP 2025-11-25, Client Features; 2025-11-25, Transports, Sending and Rec
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Protocol
 
 import anyio
 import msgspec
 
 from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.rules.correlate import Place, Questions, Withdrawn, cancel_for, place_question
 from mcpbridge.rules.faults import Fault, nobody_to_ask, question_undelivered
 from mcpbridge.rules.methods import ASKED_ABILITY
 from mcpbridge.telemetry.meters import Meters
-from mcpbridge.wire.messages import Failure, Reply, Request, encode
+from mcpbridge.wire.messages import Failure, Message, Reply, Request, encode
 
 MAX_OPEN = 64
 """Questions of one child that may be open at once."""
 
 
+class Asker(Protocol):
+    """Whoever asks, and gets the answer under the id it asked with: a child's mux, a call."""
+
+    def send(self, message: Message) -> None:
+        """Take an answer."""
+
+
 class _Open(msgspec.Struct):
-    mux: Mux
+    asker: Asker
     exchange: Exchange | None
     """The call that the question surely belongs to."""
     stream: Stream
@@ -64,13 +71,17 @@ class Inquiries:
         self._open: dict[int, _Open] = {}
 
     def ask(
-        self, request: Request, mux: Mux, abilities: Collection[str], calls: Collection[Exchange]
+        self,
+        request: Request,
+        asker: Asker,
+        abilities: Collection[str],
+        calls: Collection[Exchange],
     ) -> None:
         """Put a question of the child to the client, or decline it.
 
         Args:
             request: With the child's own id.
-            mux: The child's.
+            asker: Gets the answer.
             abilities: What the client offers.
             calls: Those in flight whose clients read event streams, oldest first.
         """
@@ -78,7 +89,7 @@ class Inquiries:
         offered = ability is None or ability in abilities
         place = place_question(offered, len(calls), self._standalone.attached)
         if place is Place.DECLINED or len(self._open) >= MAX_OPEN:
-            self._decline(mux, request.id, nobody_to_ask())
+            self._decline(asker, request.id, nobody_to_ask())
             return
         latest = list(calls)[-1] if place in (Place.ONLY_CALL, Place.LATEST_CALL) else None
         number, question = self._questions.ask(request)
@@ -87,7 +98,7 @@ class Inquiries:
         if latest is not None:
             latest.noticed()
         only = latest if place is Place.ONLY_CALL else None
-        self._open[number] = _Open(mux, only, stream, entry)
+        self._open[number] = _Open(asker, only, stream, entry)
         if place is Place.QUEUE:
             self._spawn(self._expire, number, question)
 
@@ -98,7 +109,7 @@ class Inquiries:
             self._meters.count("unasked_answer")
             return
         number, own = answered
-        self._open.pop(number).mux.send(own)
+        self._open.pop(number).asker.send(own)
 
     def withdraw(self, withdrawal: Withdrawn) -> None:
         """The child takes a question back: its client hears of it where it was asked."""
@@ -140,9 +151,9 @@ class Inquiries:
         question = self._open.pop(number)
         child_id = self._questions.give_up(number)
         if child_id is not None:
-            question.mux.send(Failure(child_id, fault.error()))
+            question.asker.send(Failure(child_id, fault.error()))
         return encode(cancel_for(number, "the call it belonged to is over"))
 
-    def _decline(self, mux: Mux, child_id: bytes, fault: Fault) -> None:
+    def _decline(self, asker: Asker, child_id: bytes, fault: Fault) -> None:
         self._meters.count("declined_question")
-        mux.send(Failure(child_id, fault.error()))
+        asker.send(Failure(child_id, fault.error()))

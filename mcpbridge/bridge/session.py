@@ -22,8 +22,9 @@ from mcpbridge.bridge.commons import (
     unsubscribe,
 )
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.inquiries import Inquiries
+from mcpbridge.bridge.exchange import Exchange, Nowhere
+from mcpbridge.bridge.inquiries import Asker, Inquiries
+from mcpbridge.bridge.interpreter import Interpreter
 from mcpbridge.bridge.outbox import Outbox, Spawn
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stream import Stream
@@ -119,6 +120,8 @@ class Session:
         self.subscriptions: set[str] = set()
         self.acquire: Callable[[], Awaitable[Lease]]
         """Finds a child for this session, handshake included; set by the bridge."""
+        self.interpreter: Interpreter | None = None
+        """Stands between the session and a child of 2026-07-28."""
         self._one_stream = one_stream
         self.streams = Streams(
             means.window,
@@ -134,7 +137,7 @@ class Session:
         )
         self._outbox = Outbox(
             self._usable_lease,
-            self._find_child,
+            self.find_child,
             means.meters,
             means.spawn,
             refuses=session_id is None,
@@ -180,14 +183,16 @@ class Session:
         """
         duplicate = self.id is not None and canonical_id(request.id) in self.in_flight
         if duplicate:
-            # A throw-away id keeps the exchange that is in flight in its place.
             refused = Exchange(
-                request, _Nowhere(self), 0, streams=streams, stream=stream or self._one_stream
+                request, Nowhere(self), 0, streams=streams, stream=stream or self._one_stream
             )
             refused.answered(Failure(request.id, duplicate_id()))
             return refused
         self.used = True
         exchange = self.exchange(request, streams=streams, stream=stream)
+        if self.interpreter is not None:
+            self.interpreter.call(exchange)
+            return exchange
         if request.method in SHARED_VERBS:
             intend(self, request)
         if request.method in SHARED_VERBS and self._shares:
@@ -208,7 +213,10 @@ class Session:
             self._means.meters.count("repeated_initialized")
         else:
             self.initialized = self.initialized or notification.method == INITIALIZED
-            self._outbox.put(notification)
+            if self.interpreter is not None:
+                self.interpreter.tell(notification)
+            else:
+                self._outbox.put(notification)
 
     def answer(self, reply: Reply) -> None:
         """Give the child the client's answer to a question of its; an unasked one is dropped."""
@@ -232,14 +240,16 @@ class Session:
         lease, self.lease = self.lease, None
         if lease is not None:
             lease.mux.leave(self)
-            if lease.mux.shared and self.subscriptions and not self._means.drain.ending:
+            if self.interpreter is not None:
+                self.interpreter.close()
+            elif lease.mux.shared and self.subscriptions and not self._means.drain.ending:
                 kept = {uri for other in self._other_sharers() for uri in other.wanted}
                 self._means.spawn(unsubscribe, lease.mux, sorted(self.subscriptions - kept))
         return lease
 
     def abandon(self, exchange: Exchange, fault: Fault) -> None:
         """Nobody waits for this call any more: the child is told, the client gets the fault."""
-        self._withdraw_questions(exchange)
+        self.withdraw_questions(exchange)
         if exchange.mux is not None and exchange.number is not None:
             exchange.mux.cancel(exchange.number, fault.message)
         exchange.fail(fault)
@@ -269,6 +279,11 @@ class Session:
         abilities = self.introduction.abilities if self.introduction is not None else ()
         calls = [exchange for exchange in self.in_flight.values() if exchange.streams]
         self._inquiries.ask(request, self.lease.mux, abilities, calls)
+
+    def inquire(self, request: Request, asker: Asker, exchange: Exchange) -> None:
+        """Ask the client something that belongs to this call: see `bridge.interpreter.Client`."""
+        abilities = self.introduction.abilities if self.introduction is not None else ()
+        self._inquiries.ask(request, asker, abilities, [exchange] if exchange.streams else [])
 
     def withdrawn(self, withdrawal: Withdrawn) -> None:
         """The child takes a question back: see `bridge.mux.Tenant`."""
@@ -316,7 +331,12 @@ class Session:
             return None
         return self.lease
 
-    async def _find_child(self) -> Lease:
+    async def find_child(self) -> Lease:
+        """The child that serves this session, as soon as there is one.
+
+        Raises:
+            Unavailable: There will be none now, or the session is closed.
+        """
         await self._settled.wait()
         lease = self._usable_lease()
         if lease is None and self.state is SessionState.OPEN:
@@ -341,7 +361,7 @@ class Session:
             # A client must not cancel `initialize`: what came of it would be nobody's.
             self._means.meters.count("cancel_of_unknown")
             return
-        self._withdraw_questions(exchange)
+        self.withdraw_questions(exchange)
         if exchange.mux is None or exchange.number is None:
             exchange.fail(cancelled())
             return
@@ -355,7 +375,8 @@ class Session:
             exchange.mux.forget(exchange.number)
         exchange.fail(cancelled())
 
-    def _withdraw_questions(self, exchange: Exchange) -> None:
+    def withdraw_questions(self, exchange: Exchange) -> None:
+        """What this call alone asked of the client is asked no more."""
         for cancellation in self._inquiries.call_cancelled(exchange):
             exchange.tell(cancellation, sheddable=True)
 
@@ -369,25 +390,6 @@ class Session:
     def _key(self, exchange: Exchange) -> bytes:
         # Outside of sessions the same id may come from many clients at once.
         return b"%d" % id(exchange) if self.id is None else canonical_id(exchange.request.id)
-
-
-class _Nowhere:
-    """The home of an exchange that is refused and leaves no trace in its session."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def begin_stream(self) -> Stream:
-        return self._session.begin_stream()
-
-    def ended(self, exchange: Exchange) -> None:
-        """Nobody counted it."""
-
-    def told(self, notification: Notification) -> None:
-        """Nothing comes of it."""
-
-    def admits(self, notification: Notification) -> bool:
-        return False
 
 
 def _expected_revision(introduction: Introduction | None) -> Revision:

@@ -102,7 +102,9 @@ class Stateful:
             elif admitted.batch and session is not None:
                 await self._serve_batch(incoming, session, admitted.messages)
             else:
-                await self._serve(incoming, session or self._bridge.outside(), admitted.messages[0])
+                await self._serve(
+                    incoming, session or await self._bridge.outside(), admitted.messages[0]
+                )
         except Unavailable as error:
             await self._refuse(incoming, refusal_of(error, id_of(admitted)))
 

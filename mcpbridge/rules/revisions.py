@@ -33,9 +33,17 @@ class Revision(msgspec.Struct, frozen=True):
     """An event stream begins with an event that has an id and no data; older parsers fail on it."""
     elicitation: bool = False
     """The server may ask the user for input."""
+    url_elicitation: bool = False
+    """It may send the user to a page for it."""
+
+    def knows(self, question: str, mode: str | None) -> bool:
+        """Whether a server may put this question to its client, in this mode of elicitation."""
+        if question != "elicitation/create":
+            return question in ("sampling/createMessage", "roots/list")
+        return self.url_elicitation if mode == "url" else self.elicitation
 
 
-NEWEST_LEGACY = Revision("2025-11-25", primes_streams=True, elicitation=True)
+NEWEST_LEGACY = Revision("2025-11-25", primes_streams=True, elicitation=True, url_elicitation=True)
 REVISIONS: tuple[Revision, ...] = (
     Revision("2024-11-05"),
     Revision("2025-03-26", batches=True),

@@ -71,7 +71,7 @@ function answerQuestions(client) {
     };
   });
   client.setRequestHandler(ListRootsRequestSchema, () => ({
-    roots: [{ uri: 'file:///peer/root', name: 'root' }],
+    roots: [{ uri: 'file:///peer/place', name: 'root' }],
   }));
 }
 

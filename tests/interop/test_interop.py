@@ -10,28 +10,24 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.peers_support import (
+from tests.e2e.peers_servers import (
     ANSWERS,
     LISTS,
     PEER_PLAN,
     PEER_SHOWS,
     ROOT,
-    Client,
     Server,
     demo_server,
     failed,
     fastmcp_server,
     gist,
     mcp1_server,
-    python_clients,
-    questioned,
     refused,
-    reported,
     said,
     shown,
     steady,
-    toured,
 )
+from tests.e2e.peers_support import Client, python_clients, questioned, reported, toured
 from tests.e2e.running import bridge
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]

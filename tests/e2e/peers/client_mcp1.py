@@ -83,7 +83,7 @@ async def _sampled(_context, params):
 
 
 async def _roots(_context):
-    return types.ListRootsResult(roots=[types.Root(uri="file:///peer/root", name="root")])
+    return types.ListRootsResult(roots=[types.Root(uri="file:///peer/place", name="root")])
 
 
 DECLARED = {

@@ -185,6 +185,9 @@ async def _slow_call(talk: Talk, options: argparse.Namespace) -> JsonObject:
         steps.append(done)
         tell("progress", done=done)
 
+    # The SDKs check an answer against the tool's output schema, and ask for the list of tools
+    # after the answer if they have none yet; by then the server this scenario is for is gone.
+    await _everything(talk, "tools")
     began = time.monotonic()
     arguments = {"seconds": options.seconds, "steps": options.steps}
     answer = await _attempt(talk.call("countdown", arguments, on_progress))

@@ -1,0 +1,233 @@
+"""A handshake-era session in front of a child of 2026-07-28: what each understands of the other.
+
+The child knows no session, so what a session is made of is kept here: the log level goes with
+every request, the subscriptions with one listen that is opened anew whenever they change. Where
+the child wants input, the client is asked as its revision knows it, and the call is sent again
+with the answers.
+
+Source: MCP 2026-07-28, Multi Round-Trip Requests; Subscriptions; MCP 2025-11-25.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+import msgspec
+
+from mcpbridge.bridge.commons import text_member
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.outbox import Spawn
+from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.rounds import Client, Leg
+from mcpbridge.errors import ChannelClosed, Unavailable, WireError
+from mcpbridge.rules.faults import (
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
+    Fault,
+    error_object,
+)
+from mcpbridge.rules.methods import (
+    ACKNOWLEDGED,
+    INITIALIZED,
+    LIST_CHANGED,
+    LISTEN,
+    LOG_LEVELS,
+    PING,
+    SET_LEVEL,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+)
+from mcpbridge.rules.translate.down import (
+    adapted_tools,
+    enveloped,
+    plain_notification,
+)
+from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.messages import (
+    Failure,
+    Notification,
+    Reply,
+    Request,
+    Result,
+    text_of,
+)
+from mcpbridge.wire.objects import packed
+
+log = logging.getLogger("mcpbridge.bridge")
+
+_ACKNOWLEDGED_WITHIN_S = 10.0
+_LIST_FLAGS = {"tools": "toolsListChanged", "prompts": "promptsListChanged",
+               "resources": "resourcesListChanged"}  # fmt: skip
+
+
+class Interpreter:
+    """One session's translation; owned by the session."""
+
+    def __init__(self, client: Client, spawn: Spawn) -> None:
+        self._client = client
+        self._spawn = spawn
+        self._listen: _Listen | None = None
+        self._editing = anyio.Lock()
+        self._wrapped: frozenset[str] = frozenset()
+        self._closed = False
+
+    def call(self, exchange: Exchange) -> None:
+        """Serve a request: by itself, or by the child."""
+        request = exchange.request
+        if request.method == PING:
+            exchange.answered(Result(request.id, b"{}"))
+        elif request.method == SET_LEVEL:
+            exchange.answered(self._set_level(request))
+        elif request.method.startswith("tasks/"):
+            refusal = error_object(METHOD_NOT_FOUND, f"method not found: {request.method[:64]}")
+            exchange.answered(Failure(request.id, refusal))
+        elif request.method in (SUBSCRIBE, UNSUBSCRIBE):
+            self._spawn(self._subscribe, exchange)
+        else:
+            self._spawn(self._serve, exchange)
+
+    def tell(self, notification: Notification) -> None:
+        """Take a notification of the client; the child would understand none."""
+        if notification.method == INITIALIZED:
+            self._spawn(self._listen_anew, frozenset())
+
+    def close(self) -> None:
+        """The session is over: its listen ends."""
+        self._closed = True
+        if self._listen is not None:
+            self._listen.cancel()
+
+    def tools_listed(self, result: bytes) -> bytes:
+        """A list of tools as the client may see it; what changed is remembered."""
+        adapted, wrapped = adapted_tools(result)
+        self._wrapped |= wrapped
+        return adapted
+
+    def wraps(self, tool: str | None) -> bool:
+        """Whether the client has seen another output schema of this tool than the child's."""
+        return tool in self._wrapped
+
+    def lost_listen(self, listen: _Listen) -> None:
+        """The child is gone and the listen with it: the next child gets another."""
+        if listen is self._listen and not self._closed:
+            self._listen = None
+            self._spawn(self._listen_anew, frozenset(), True)
+
+    def _set_level(self, request: Request) -> Reply:
+        level = text_member(request.params, "level")
+        if level not in LOG_LEVELS:
+            problem = f"level must be one of {', '.join(LOG_LEVELS)}"
+            return Failure(request.id, error_object(INVALID_PARAMS, problem))
+        self._client.level = level
+        return Result(request.id, b"{}")
+
+    async def _serve(self, exchange: Exchange) -> None:
+        try:
+            lease = await self._client.find_child()
+            await lease.mux.channel.writable()
+            Leg(lease.mux, exchange, self._client, self, self._spawn).begin()
+        except Unavailable as error:
+            exchange.fail(error.fault)
+        except WireError as error:
+            refusal = error_object(INVALID_PARAMS, str(error))
+            exchange.answered(Failure(exchange.request.id, refusal))
+
+    async def _subscribe(self, exchange: Exchange) -> None:
+        request = exchange.request
+        uri = text_member(request.params, "uri")
+        if uri is None:
+            refusal = error_object(INVALID_PARAMS, "params.uri (a string) is missing")
+            exchange.answered(Failure(request.id, refusal))
+        elif request.method == UNSUBSCRIBE:
+            self._client.subscriptions.discard(uri)
+            await self._listen_anew(frozenset())
+            exchange.answered(Result(request.id, b"{}"))
+        elif uri in await self._listen_anew(frozenset((uri,))):
+            exchange.answered(Result(request.id, b"{}"))
+        else:
+            refusal = error_object(INVALID_PARAMS, "the MCP server does not let this be subscribed")
+            exchange.answered(Failure(request.id, refusal))
+
+    async def _listen_anew(self, more: frozenset[str], changed: bool = False) -> frozenset[str]:
+        """Open a listen for all that is wanted, then end the one before: nothing is missed.
+
+        Returns:
+            The resources that the child grants.
+        """
+        async with self._editing:
+            try:
+                lease = await self._client.find_child()
+                listen = _Listen(self, lease, self._client.subscriptions | more)
+                granted = await listen.open(self._client)
+            except (Unavailable, ChannelClosed, WireError):
+                return frozenset()
+            before, self._listen = self._listen, listen
+            if before is not None:
+                before.cancel()
+            if changed:
+                for method in listen.methods:
+                    self._client.told(Notification(method))
+            return granted
+
+
+class _Listen:
+    """The one listen of a session; see `bridge.mux.Waiter`."""
+
+    lasting = True
+
+    def __init__(self, interpreter: Interpreter, lease: Lease, uris: set[str]) -> None:
+        self._interpreter = interpreter
+        self._mux = lease.mux
+        capabilities = lease.profile.capabilities if lease.profile is not None else {}
+        lists = [name for name in _LIST_FLAGS if _changes(capabilities.get(name))]
+        self.methods = [LIST_CHANGED[name] for name in lists]
+        self._flags = {_LIST_FLAGS[name]: b"true" for name in lists}
+        if uris:
+            self._flags["resourceSubscriptions"] = msgspec.json.encode(sorted(uris))
+        self._acknowledged = anyio.Event()
+        self._granted: frozenset[str] = frozenset()
+        self._number = 0
+        self._client: Client
+
+    async def open(self, client: Client) -> frozenset[str]:
+        """Send it and wait for the acknowledgement; the resources that are granted."""
+        self._client = client
+        params = enveloped(None, client.introduction, None, {"notifications": packed(self._flags)})
+        self._number = self._mux.request(Request(b"0", LISTEN, params), self)
+        with anyio.move_on_after(_ACKNOWLEDGED_WITHIN_S):
+            await self._acknowledged.wait()
+        return self._granted
+
+    def cancel(self) -> None:
+        """End it."""
+        self._mux.cancel(self._number, "not wanted any more")
+
+    def tagged(self, notification: Notification) -> None:
+        """Something for this listen."""
+        if notification.method == ACKNOWLEDGED:
+            raw = member(notification.params or b"{}", "notifications", "resourceSubscriptions")
+            uris = [text_of(uri) for uri in elements(raw)] if raw is not None else []
+            self._granted = frozenset(uri for uri in uris if uri is not None)
+            self._acknowledged.set()
+        else:
+            self._client.told(plain_notification(notification))
+
+    def progressed(self, notification: Notification) -> None:
+        """There is no progress of a listen."""
+
+    def remarked(self, notification: Notification) -> None:
+        """Log messages never come on a listen."""
+
+    def answered(self, reply: Reply) -> None:
+        """The child has ended it, or refused it."""
+        self._acknowledged.set()
+
+    def fail(self, fault: Fault) -> None:
+        """The child is gone."""
+        self._acknowledged.set()
+        self._interpreter.lost_listen(self)
+
+
+def _changes(capability: bytes | None) -> bool:
+    return capability is not None and member(capability, "listChanged") == b"true"

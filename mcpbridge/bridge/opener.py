@@ -1,0 +1,169 @@
+"""How a session begins: on which child, and with which answer to its `initialize`.
+
+| child | session | answered from |
+|---|---|---|
+| handshake, shared | cannot be asked | the record of the bridge's own handshake |
+| handshake, its own | can be asked | the child's own answer, as it came |
+| 2026-07-28 | any | what the child says to `server/discover` |
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from mcpbridge.bridge.eras import Eras
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.handshake import initialize
+from mcpbridge.bridge.interpreter import Interpreter
+from mcpbridge.bridge.outbox import Spawn
+from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
+from mcpbridge.bridge.repeat import repeat
+from mcpbridge.bridge.session import Session
+from mcpbridge.bridge.supervisor import Ready
+from mcpbridge.errors import Unavailable
+from mcpbridge.rules.faults import Fault, handshake_refused, session_closed
+from mcpbridge.rules.isolation import needs_own_child
+from mcpbridge.rules.lifecycle import SessionEvent, SessionState
+from mcpbridge.rules.methods import INITIALIZED
+from mcpbridge.rules.profile import Profile, read_profile
+from mcpbridge.rules.revisions import NEWEST_LEGACY, negotiated
+from mcpbridge.rules.translate.down import introduced
+from mcpbridge.wire.messages import Failure, Notification, Reply, Result
+
+
+class Opener:
+    """Opens the sessions of one bridge; owned by it."""
+
+    def __init__(
+        self,
+        eras: Eras,
+        placement: Placement,
+        settings: PlacementSettings,
+        spawn: Spawn,
+        close: Callable[[Session], None],
+    ) -> None:
+        """Make it.
+
+        Args:
+            eras: Keeps the shared children.
+            placement: Starts children of single sessions.
+            settings: Who gets one.
+            spawn: Runs work in the bridge's own time.
+            close: Ends a session whose opening fails.
+        """
+        self._eras = eras
+        self._placement = placement
+        self._settings = settings
+        self._spawn = spawn
+        self._close = close
+
+    def open(self, session: Session, exchange: Exchange) -> None:
+        """Open a session; the exchange gets the answer, or the reason why there is none."""
+        state = self._eras.handshake.state
+        verdict = self._eras.verdict
+        shares = verdict is not None and verdict.handshake and not self._wants_own(session)
+        if shares and isinstance(state, Ready) and not state.lease.mux.lost:
+            self._share(session, exchange, state.lease)
+        else:
+            self._spawn(self._open, session, exchange)
+
+    async def attach(self, session: Session) -> None:
+        """Open what stands in for a session where requests name none; nobody waits for it."""
+        verdict = await self._eras.known()
+        if session.state is SessionState.OPENING:
+            if verdict.handshake:
+                session.acquire = self._eras.handshake.lease
+            else:
+                session.acquire = self._eras.modern_lease
+                session.interpreter = Interpreter(session, self._spawn)
+            session.advance(SessionEvent.OPENED)
+
+    def _wants_own(self, session: Session) -> bool:
+        assert session.introduction is not None
+        return needs_own_child(self._settings.isolation, session.introduction)
+
+    async def _open(self, session: Session, exchange: Exchange) -> None:
+        try:
+            verdict = await self._eras.known()
+            if not verdict.handshake:
+                await self._interpret(session, exchange)
+            elif self._wants_own(session):
+                await self._give_own(session, exchange)
+            else:
+                self._share(session, exchange, await self._eras.handshake.lease())
+        except Unavailable as error:
+            self._fail(session, exchange, error.fault)
+
+    def _share(self, session: Session, exchange: Exchange, lease: Lease) -> None:
+        if session.state is SessionState.CLOSED:
+            return
+        assert lease.profile is not None
+        assert session.introduction is not None
+        session.acquire = self._eras.handshake.lease
+        session.revision, result = lease.profile.answer(session.introduction.requested)
+        session.take(lease)
+        session.advance(SessionEvent.OPENED)
+        exchange.answered(Result(exchange.request.id, result))
+
+    async def _interpret(self, session: Session, exchange: Exchange) -> None:
+        lease = await self._eras.modern_lease()
+        if session.state is SessionState.CLOSED:
+            return
+        assert lease.profile is not None
+        assert session.introduction is not None
+        session.acquire = self._eras.modern_lease
+        session.revision = negotiated(session.introduction.requested, NEWEST_LEGACY)
+        session.interpreter = Interpreter(session, self._spawn)
+        session.take(lease)
+        session.advance(SessionEvent.OPENED)
+        exchange.answered(Result(exchange.request.id, introduced(lease.profile, session.revision)))
+
+    async def _give_own(self, session: Session, exchange: Exchange) -> None:
+        session.acquire = functools.partial(self._own_child_again, session)
+        lease = await self._placement.own()
+        session.take(lease)
+        reply = await self._introduce(session, lease)
+        if session.state is SessionState.CLOSED:
+            return
+        profile = _profile_in(reply)
+        if profile is not None:
+            session.revision = profile.revision
+            session.advance(SessionEvent.OPENED)
+            exchange.answered(Result(exchange.request.id, profile.result))
+        elif isinstance(reply, Failure):
+            exchange.answered(Failure(exchange.request.id, reply.error))
+            self._close(session)
+        else:
+            raise Unavailable(handshake_refused())
+
+    async def _own_child_again(self, session: Session) -> Lease:
+        """A fresh child that has been told everything the last one of this session was."""
+        lease = await self._placement.own()
+        try:
+            profile = _profile_in(await self._introduce(session, lease))
+            if profile is None:
+                raise Unavailable(handshake_refused())
+        except Unavailable:
+            self._placement.release(lease)
+            raise
+        if session.state is SessionState.CLOSED:
+            self._placement.release(lease)
+            raise Unavailable(session_closed())
+        if session.initialized:
+            lease.mux.send(Notification(INITIALIZED))
+        await repeat(lease, profile, [session])
+        return lease
+
+    async def _introduce(self, session: Session, lease: Lease) -> Reply:
+        assert session.introduction is not None
+        return await initialize(lease, session.introduction.params, self._settings.start_timeout_s)
+
+    def _fail(self, session: Session, exchange: Exchange, fault: Fault) -> None:
+        exchange.refused = True
+        exchange.fail(fault)
+        self._close(session)
+
+
+def _profile_in(reply: Reply) -> Profile | None:
+    return read_profile(reply.result) if isinstance(reply, Result) else None

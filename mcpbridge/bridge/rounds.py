@@ -1,0 +1,218 @@
+"""One call of a handshake-era session on a child of 2026-07-28, over as many rounds as it takes.
+
+Where the child wants input the client is asked, and the call is sent again with the answers: the
+child remembers nothing but what it wrote into `requestState`.
+
+Source: MCP 2026-07-28, Multi Round-Trip Requests.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import anyio
+
+from mcpbridge.bridge.commons import text_member
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.inquiries import Asker
+from mcpbridge.bridge.mux import Mux
+from mcpbridge.bridge.outbox import Spawn
+from mcpbridge.bridge.placement import Lease
+from mcpbridge.errors import ChannelClosed, WireError
+from mcpbridge.rules.faults import INTERNAL_ERROR, Fault, child_exited, error_object
+from mcpbridge.rules.profile import Introduction
+from mcpbridge.rules.revisions import Revision
+from mcpbridge.rules.translate.down import (
+    adapted_content,
+    enveloped,
+    error_down,
+    plain_result,
+    result_type,
+)
+from mcpbridge.wire.members import member
+from mcpbridge.wire.messages import (
+    Failure,
+    Message,
+    Notification,
+    Reply,
+    Request,
+    Result,
+    quoted,
+    text_of,
+)
+from mcpbridge.wire.objects import opened, packed
+
+MAX_ROUNDS = 10
+"""Rounds of questions in one call; what deployed SDK clients allow."""
+PACE_S = 0.25
+"""Pause before a round in which the child only wants to be asked again."""
+
+
+class Client(Protocol):
+    """The session, as far as the interpreter speaks for it."""
+
+    introduction: Introduction | None
+    revision: Revision
+    level: str | None
+    subscriptions: set[str]
+
+    async def find_child(self) -> Lease:
+        """The child that serves the session."""
+
+    def told(self, notification: Notification) -> None:
+        """The child says something that belongs to no request."""
+
+    def inquire(self, request: Request, asker: Asker, exchange: Exchange) -> None:
+        """Ask the client something that belongs to this call."""
+
+    def withdraw_questions(self, exchange: Exchange) -> None:
+        """What this call asked is asked no more."""
+
+
+class Lists(Protocol):
+    """What is remembered of the lists of tools that the client has seen."""
+
+    def tools_listed(self, result: bytes) -> bytes:
+        """A list of tools as the client may see it."""
+
+    def wraps(self, tool: str | None) -> bool:
+        """Whether the client has seen another output schema of this tool than the child's."""
+
+
+class Leg:
+    """One call of the session on the child, over as many rounds as it takes.
+
+    It waits for the child's answers (`bridge.mux.Waiter`) and, while the client is asked, for the
+    client's (`bridge.inquiries.Asker`).
+    """
+
+    lasting = False
+
+    def __init__(
+        self,
+        mux: Mux,
+        exchange: Exchange,
+        client: Client,
+        lists: Lists,
+        spawn: Spawn,
+    ) -> None:
+        self._lists = lists
+        self._client = client
+        self._mux = mux
+        self._exchange = exchange
+        self._spawn = spawn
+        self._rounds = 0
+        self._state: bytes | None = None
+        self._wanted: set[str] = set()
+        self._answers: dict[str, bytes] = {}
+
+    def begin(self) -> None:
+        """Send the request; raises WireError where it cannot be sent."""
+        if self._exchange.reply is not None:
+            return
+        added: dict[str, bytes] = {}
+        if self._rounds:
+            if self._answers:
+                added["inputResponses"] = packed(self._answers)
+            if self._state is not None:
+                added["requestState"] = self._state
+        request = self._exchange.request
+        params = enveloped(request.params, self._client.introduction, self._client.level, added)
+        try:
+            number = self._mux.request(Request(b"0", request.method, params), self)
+        except ChannelClosed:
+            self._exchange.fail(child_exited(None, "no"))
+            return
+        self._exchange.mux, self._exchange.number = self._mux, number
+
+    def progressed(self, notification: Notification) -> None:
+        """Progress, under the client's own token."""
+        self._exchange.progressed(notification)
+
+    def remarked(self, notification: Notification) -> None:
+        """A log message of this call."""
+        self._exchange.remarked(notification)
+
+    def tagged(self, notification: Notification) -> None:
+        """A call is no listen."""
+
+    def fail(self, fault: Fault) -> None:
+        """The child is gone."""
+        self._exchange.fail(fault)
+
+    def answered(self, reply: Reply) -> None:
+        """The child's answer to this round."""
+        self._exchange.number = None
+        if isinstance(reply, Failure):
+            self._finish(Failure(self._exchange.request.id, error_down(reply.error)))
+            return
+        try:
+            self._understand(reply.result)
+        except WireError as error:
+            self._give_up(str(error))
+
+    def send(self, message: Message) -> None:
+        """The client's answer to one question, under its key; see `bridge.inquiries.Asker`."""
+        if isinstance(message, Failure):
+            self._give_up("the client could not answer a question of the MCP server")
+        elif isinstance(message, Result):
+            key = text_of(message.id) or ""
+            if key in self._wanted:
+                self._wanted.discard(key)
+                self._answers[key] = message.result
+                if not self._wanted:
+                    self._again()
+
+    def _understand(self, result: bytes) -> None:
+        kind = result_type(result)
+        method = self._exchange.request.method
+        if kind == "input_required":
+            self._ask(result)
+        elif kind != "complete":
+            self._give_up(f"the MCP server answered with a result of kind {kind[:32]!r}")
+        else:
+            plain = plain_result(result)
+            if method == "tools/list":
+                plain = self._lists.tools_listed(plain)
+            elif method == "tools/call":
+                tool = text_member(self._exchange.request.params, "name")
+                plain = adapted_content(plain, wrap=self._lists.wraps(tool))
+            self._finish(Result(self._exchange.request.id, plain))
+
+    def _ask(self, result: bytes) -> None:
+        self._rounds += 1
+        if self._rounds > MAX_ROUNDS:
+            self._give_up(f"the MCP server asked more than {MAX_ROUNDS} times")
+            return
+        self._state = member(result, "requestState")
+        self._answers = {}
+        questions = opened(member(result, "inputRequests") or b"{}")
+        self._wanted = set(questions)
+        if not questions:
+            self._spawn(self._after_pause)
+        for key, entry in questions.items():
+            method = text_of(member(entry, "method")) or ""
+            params = member(entry, "params")
+            if not self._client.revision.knows(method, text_of(member(params or b"{}", "mode"))):
+                self._give_up(f"the client's revision does not know {method[:64]}")
+                return
+            self._client.inquire(Request(quoted(key), method, params), self, self._exchange)
+
+    async def _after_pause(self) -> None:
+        await anyio.sleep(PACE_S)
+        self._again()
+
+    def _again(self) -> None:
+        try:
+            self.begin()
+        except WireError as error:
+            self._give_up(str(error))
+
+    def _finish(self, reply: Reply) -> None:
+        self._exchange.answered(reply)
+
+    def _give_up(self, why: str) -> None:
+        if self._exchange.reply is None:
+            self._client.withdraw_questions(self._exchange)
+            error = error_object(INTERNAL_ERROR, why)
+            self._finish(Failure(self._exchange.request.id, error))

@@ -1,0 +1,192 @@
+"""Answers of a child of 2026-07-28 for a client of the handshake revisions, and its requests.
+
+Source: MCP 2026-07-28, Base Protocol; MCP 2025-11-25, Lifecycle; Tools, Output Schema.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.envelope import (
+    CLIENT_CAPABILITIES,
+    CLIENT_INFO,
+    LOG_LEVEL,
+    PROTOCOL_VERSION,
+)
+from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
+from mcpbridge.rules.methods import SUBSCRIPTION_ID
+from mcpbridge.rules.modern import (
+    HEADER_MISMATCH,
+    MISSING_CAPABILITY,
+    SUPPORTED,
+    UNSUPPORTED_VERSION,
+)
+from mcpbridge.rules.profile import SERVER_INFO, Introduction, Profile
+from mcpbridge.rules.revisions import Revision
+from mcpbridge.rules.translate.up import code_of
+from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.messages import Notification, quoted, text_of
+from mcpbridge.wire.objects import opened, packed, with_members, without
+
+TASKS = "io.modelcontextprotocol/tasks"
+_ADDED = ("resultType", "ttlMs", "cacheScope")
+_NAMELESS = msgspec.json.encode({"name": "mcp-server", "version": "0"})
+
+
+def introduced(profile: Profile, revision: Revision) -> bytes:
+    """The answer to `initialize`, from what a child of 2026-07-28 said of itself."""
+    capabilities = opened(member(profile.result, "capabilities") or b"{}")
+    if "extensions" in capabilities:
+        kept = without(capabilities["extensions"], lambda name: name == TASKS)
+        capabilities["extensions"] = kept
+    members = {
+        "protocolVersion": quoted(revision.date),
+        "capabilities": packed(capabilities),
+        "serverInfo": _server_info(profile),
+    }
+    instructions = member(profile.result, "instructions")
+    if instructions is not None:
+        members["instructions"] = instructions
+    return packed(members)
+
+
+def enveloped(
+    params: bytes | None,
+    introduction: Introduction | None,
+    log_level: str | None,
+    added: dict[str, bytes] | None = None,
+) -> bytes:
+    """The params of a handshake client's request as a child of 2026-07-28 expects them.
+
+    Args:
+        params: As the client sent them.
+        introduction: What the client said of itself in `initialize`.
+        log_level: What it asked for with `logging/setLevel`.
+        added: Members that a retry has besides.
+    """
+    members = opened(params) if params is not None and params.startswith(b"{") else {}
+    meta = opened(members["_meta"]) if members.get("_meta", b"").startswith(b"{") else {}
+    meta[PROTOCOL_VERSION] = quoted(SUPPORTED[0])
+    meta[CLIENT_CAPABILITIES] = _capabilities(introduction)
+    client_info = member(introduction.params, "clientInfo") if introduction is not None else None
+    if client_info is not None:
+        meta[CLIENT_INFO] = client_info
+    if log_level is not None:
+        meta[LOG_LEVEL] = quoted(log_level)
+    return packed({**members, **(added or {}), "_meta": packed(meta)})
+
+
+def result_type(result: bytes) -> str:
+    """What kind of result it is; `complete` where it does not say."""
+    return text_of(member(result, "resultType")) or "complete"
+
+
+def plain_result(result: bytes) -> bytes:
+    """A result without what only 2026-07-28 knows."""
+    members = {name: value for name, value in opened(result).items() if name not in _ADDED}
+    meta = members.get("_meta", b"")
+    if meta.startswith(b"{"):
+        kept = without(meta, lambda name: name in (SERVER_INFO, SUBSCRIPTION_ID))
+        if kept == b"{}":
+            del members["_meta"]
+        else:
+            members["_meta"] = kept
+    return packed(members)
+
+
+def plain_notification(notification: Notification) -> Notification:
+    """A notification of a listen as a session hears it."""
+    params = opened(notification.params or b"{}")
+    meta = params.get("_meta", b"")
+    if meta.startswith(b"{"):
+        kept = without(meta, lambda name: name == SUBSCRIPTION_ID)
+        if kept == b"{}":
+            del params["_meta"]
+        else:
+            params["_meta"] = kept
+    return Notification(notification.method, packed(params) if params else None)
+
+
+def error_down(error: bytes) -> bytes:
+    """An error of a child of 2026-07-28 for a client that knows no envelope.
+
+    One that is about the envelope is about what the bridge wrote, not the client.
+    """
+    if code_of(error) in (HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION):
+        return error_object(
+            INTERNAL_ERROR, "the MCP server refused the request", {"original": msgspec.Raw(error)}
+        )
+    return error
+
+
+def adapted_tools(result: bytes) -> tuple[bytes, frozenset[str]]:
+    """A `tools/list` result with every output schema an object's; and the tools that changed.
+
+    The handshake revisions know only objects as structured content, and their SDK clients check
+    the one against the other: both must be wrapped, or neither.
+    """
+    raw = member(result, "tools")
+    if raw is None or b"outputSchema" not in raw:
+        return result, frozenset()
+    wrapped: set[str] = set()
+    tools: list[bytes] = []
+    for tool in elements(raw):
+        schema = member(tool, "outputSchema")
+        if schema is not None and text_of(_type_in(schema)) != "object":
+            wrapped.add(text_of(member(tool, "name")) or "")
+            around = {
+                "type": b'"object"',
+                "properties": packed({"result": schema}),
+                "required": b'["result"]',
+            }
+            tool = with_members(tool, {"outputSchema": packed(around)})
+        tools.append(tool)
+    return with_members(result, {"tools": b"[%b]" % b",".join(tools)}), frozenset(wrapped)
+
+
+def adapted_content(result: bytes, *, wrap: bool) -> bytes:
+    """A `tools/call` result whose structured content is an object, as its schema says now.
+
+    Args:
+        result: Of the child.
+        wrap: The tool's schema was wrapped.
+    """
+    value = member(result, "structuredContent")
+    if value is None or (value.startswith(b"{") and not wrap):
+        return result
+    content = member(result, "content") or b"[]"
+    if b'"text"' not in content:
+        text = packed({"type": b'"text"', "text": quoted(value.decode("utf-8", "replace"))})
+        content = b"[%b]" % b",".join([*elements(content), text])
+    return with_members(
+        result, {"structuredContent": packed({"result": value}), "content": content}
+    )
+
+
+def _type_in(schema: bytes) -> bytes | None:
+    try:
+        return member(schema, "type")
+    except WireError:
+        return None
+
+
+def _server_info(profile: Profile) -> bytes:
+    info = profile.server_info
+    if info is None:
+        return _NAMELESS
+    named = {**opened(_NAMELESS), **opened(info)}
+    # Both are required there, and some clients refuse an empty one.
+    return packed({name: v if v != b'""' else b'"0"' for name, v in named.items()})
+
+
+def _capabilities(introduction: Introduction | None) -> bytes:
+    raw = member(introduction.params, "capabilities") if introduction is not None else None
+    if raw is None:
+        return b"{}"
+    offered = {name: v for name, v in opened(raw).items() if name != "tasks" and v != b"null"}
+    if "roots" in offered:
+        offered["roots"] = b"{}"
+    if offered.get("extensions", b"").startswith(b"{"):
+        offered["extensions"] = without(offered["extensions"], lambda name: name == TASKS)
+    return packed(offered)

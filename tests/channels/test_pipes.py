@@ -1,0 +1,339 @@
+"""The channel over two real pipes, in literal bytes, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from mcpbridge.channels.base import Received, Spoiled
+from mcpbridge.channels.pipes import PipeChannel, PipeLimits
+from mcpbridge.errors import ChannelClosed
+from mcpbridge.wire.messages import Notification, Request, Result
+
+WITHIN_S = 20.0
+TINY = PipeLimits(max_message_bytes=1024)
+PING = b'{"jsonrpc":"2.0","method":"ping"}'
+
+
+class Peer:
+    """The child's side: a pipe to read what it is told and one to write what it says."""
+
+    def __init__(self, channel: PipeChannel, stdin: int, stdout: int) -> None:
+        self.channel = channel
+        self.stdin = stdin
+        self.stdout = stdout
+        self._open = {stdin, stdout}
+
+    def heard(self) -> bytes:
+        """What one read finds now; empty where nothing is there or ever will be."""
+        with suppress(BlockingIOError):
+            return os.read(self.stdin, 1 << 20)
+        return b""
+
+    def says(self, raw: bytes) -> None:
+        """Bytes on stdout, few enough for a pipe to hold."""
+        assert os.write(self.stdout, raw) == len(raw)
+
+    def ends(self) -> None:
+        """No stdout any more."""
+        self._close(self.stdout)
+
+    def stops_listening(self) -> None:
+        """No stdin any more."""
+        self._close(self.stdin)
+
+    def _close(self, fd: int) -> None:
+        if fd in self._open:
+            self._open.remove(fd)
+            os.close(fd)
+
+
+@contextmanager
+def wired(limits: PipeLimits | None = None, flags: int = 0) -> Iterator[Peer]:
+    """An open channel and its peer; `flags` are for the pipe that is the child's stdin."""
+    stdout_read, stdout_write = os.pipe()
+    stdin_read, stdin_write = os.pipe2(flags)
+    for fd in (stdin_read, stdout_write):
+        os.set_blocking(fd, False)
+    channel = PipeChannel(stdout_read, stdin_write, limits or PipeLimits())
+    peer = Peer(channel, stdin_read, stdout_write)
+    try:
+        with channel.open():
+            yield peer
+    finally:
+        peer.ends()
+        peer.stops_listening()
+
+
+async def turns(count: int = 5) -> None:
+    """Let the loop go round."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def read_all(fd: int, size: int) -> bytes:
+    """So many bytes of a pipe, read as they come."""
+    found = bytearray()
+    async with asyncio.timeout(WITHIN_S):
+        while len(found) < size:
+            with suppress(BlockingIOError):
+                found += os.read(fd, 1 << 20)
+            await asyncio.sleep(0)
+    return bytes(found)
+
+
+async def received(channel: PipeChannel) -> list[Received]:
+    """Everything up to the end of the stream."""
+    found: list[Received] = []
+    async with asyncio.timeout(WITHIN_S):
+        while batch := await channel.receive():
+            found += batch
+    return found
+
+
+async def test_one_turn_of_the_loop_is_one_write() -> None:
+    """A hundred sends in a turn leave together, in order, when the turn is over (C46)."""
+    # A pipe in packet mode keeps the bounds of writes: a read finds one write and no more.
+    with wired(flags=os.O_DIRECT) as peer:
+        for number in range(100):
+            peer.channel.send(Notification(f"n{number}"))
+        assert peer.heard() == b""
+        await asyncio.sleep(0)
+        lines = [b'{"jsonrpc":"2.0","method":"n%d"}\n' % number for number in range(100)]
+        assert peer.heard() == b"".join(lines)
+        assert peer.heard() == b""
+        peer.channel.send(Request(b"7", "next", b'{"a":"\\n"}'))
+        await asyncio.sleep(0)
+        assert peer.heard() == b'{"jsonrpc":"2.0","id":7,"method":"next","params":{"a":"\\n"}}\n'
+
+
+@pytest.mark.slow
+async def test_ten_megabytes_go_out_in_pieces() -> None:
+    """What the pipe cannot take at once follows as it empties, not a byte lost or doubled."""
+    with wired() as peer:
+        big = b'"' + bytes(itertools.islice(itertools.cycle(b"0123456789abc"), 10_000_000)) + b'"'
+        peer.channel.send(Notification("big", b"[" + big + b"]"))
+        peer.channel.send(Notification("after"))
+        wanted = b'{"jsonrpc":"2.0","method":"big","params":[%b]}\n' % big
+        wanted += b'{"jsonrpc":"2.0","method":"after"}\n'
+        assert await read_all(peer.stdin, len(wanted)) == wanted
+        await turns()
+        assert peer.heard() == b""
+
+
+async def test_senders_can_wait_for_a_slow_child() -> None:
+    """Above a bound the channel is congested, and `writable` waits until the child has read."""
+    with wired() as peer:
+        params = b'["' + b"x" * 100_000 + b'"]'
+        sent = 0
+        while not peer.channel.congested:
+            peer.channel.send(Notification("n", params))
+            await asyncio.sleep(0)
+            sent += 1
+            assert sent < 50
+        waiting = [asyncio.create_task(peer.channel.writable()) for _ in range(3)]
+        await turns()
+        assert not any(task.done() for task in waiting)
+        line = b'{"jsonrpc":"2.0","method":"n","params":%b}\n' % params
+        assert await read_all(peer.stdin, sent * len(line)) == line * sent
+        async with asyncio.timeout(WITHIN_S):
+            await asyncio.gather(*waiting)
+            await peer.channel.writable()
+
+
+async def test_a_child_that_writes_more_than_is_taken_has_to_wait() -> None:
+    """Unread messages are bounded: the pipe fills, and nothing is lost when reading goes on."""
+    with wired() as peer:
+        rest = b'","params":["' + b"x" * 1000 + b'"]}\n'
+        lines = [b'{"jsonrpc":"2.0","method":"n%05d' % number + rest for number in range(10_000)]
+        raw, at, idle = b"".join(lines), 0, 0
+        while idle < 200:
+            try:
+                at += os.write(peer.stdout, raw[at : at + 65536])
+                idle = 0
+            except BlockingIOError:
+                idle += 1
+            await asyncio.sleep(0)
+        assert 4 << 20 <= at < 5 << 20, at
+        names: list[str] = []
+        async with asyncio.timeout(WITHIN_S):
+            while at < len(raw) or len(names) < len(lines):
+                with suppress(BlockingIOError):
+                    at += os.write(peer.stdout, raw[at : at + 65536])
+                if at < len(raw):
+                    await asyncio.sleep(0)
+                batch = await peer.channel.receive()
+                names += [item.method for item in batch if isinstance(item, Notification)]
+        assert names == [f"n{number:05d}" for number in range(10_000)]
+
+
+RESULT = b'{"jsonrpc":"2.0","id":5,"result":{"t":"\xe2\x82\xac"}}'
+SAID: list[tuple[bytes, list[Received]]] = [
+    (PING, [Notification("ping")]),
+    (RESULT, [Result(b"5", b'{"t":"\xe2\x82\xac"}')]),
+    (b"\xef\xbb\xbf" + RESULT + b"\r", [Result(b"5", b'{"t":"\xe2\x82\xac"}')]),
+    (b"", []),
+    (b" \t\r", []),
+    (b"[" + PING + b"," + PING + b"]", [Notification("ping"), Notification("ping")]),
+    (b"Server ready", [Spoiled("noise", 12, b"Server ready", None)]),
+    (b"{}", [Spoiled("bad_message", 2, b"{}", None)]),
+    (b'{"id":5', [Spoiled("bad_json", 7, b'{"id":5', None)]),
+    (
+        b'{"jsonrpc":"2.0","id":5,"result":NaN}',
+        [Spoiled("bad_json", 37, b'{"jsonrpc":"2.0","id":5,"result":NaN}', 5)],
+    ),
+    (
+        b'{"jsonrpc":"2.0","id":5,"result":"\xff"}',
+        [Spoiled("bad_json", 37, b'{"jsonrpc":"2.0","id":5,"result":"\xff"}', 5)],
+    ),
+    (
+        b'{"jsonrpc":"2.0","id":5,"result":1,"error":{}}',
+        [Spoiled("bad_message", 46, b'{"jsonrpc":"2.0","id":5,"result":1,"error":{}}', 5)],
+    ),
+    (b"n" * 1000, [Spoiled("noise", 1000, b"n" * 200, None)]),
+    (b"n" * 1025, [Spoiled("message_too_large", 1025, b"n" * 200, None)]),
+]
+
+
+@pytest.mark.parametrize(("raw", "wanted"), SAID)
+async def test_what_a_line_is_taken_for(raw: bytes, wanted: list[Received]) -> None:
+    """Every line is a message, several, none or a spoiled one, and never spoils the next.
+
+    Given whole, byte by byte, and as the unfinished last line before the end (faults 17 to 25, 29,
+    42; C47, C48).
+    """
+    with wired(TINY) as whole:
+        whole.says(raw + b"\n" + PING + b"\n")
+        whole.ends()
+        assert await received(whole.channel) == [*wanted, Notification("ping")]
+    with wired(TINY) as dripping:
+        for byte in raw + b"\n" + PING + b"\n":
+            dripping.says(bytes([byte]))
+            await asyncio.sleep(0)
+        dripping.ends()
+        assert await received(dripping.channel) == [*wanted, Notification("ping")]
+    with wired(TINY) as unfinished:
+        unfinished.says(PING + b"\n" + raw)
+        unfinished.ends()
+        assert await received(unfinished.channel) == [Notification("ping"), *wanted]
+
+
+async def test_the_end_stays_the_end() -> None:
+    """After the end `receive` is empty each time, and waiting readers hear of it at once."""
+    with wired() as peer:
+        waiting = asyncio.create_task(peer.channel.receive())
+        await turns()
+        assert not waiting.done()
+        peer.ends()
+        async with asyncio.timeout(WITHIN_S):
+            assert await waiting == []
+            await peer.channel.ended.wait()
+        assert await peer.channel.receive() == []
+        peer.channel.end()
+        assert await peer.channel.receive() == []
+
+
+async def test_reading_can_be_ended_from_this_side() -> None:
+    """`end` gives up on a stdout that somebody else holds open; what was read is still given."""
+    with wired() as peer:
+        peer.says(PING + b"\n" + b'{"half')
+        async with asyncio.timeout(WITHIN_S):
+            assert await peer.channel.receive() == [Notification("ping")]
+        peer.channel.end()
+        assert await received(peer.channel) == [Spoiled("bad_json", 6, b'{"half', None)]
+
+
+async def test_a_line_without_end_ends_the_channel() -> None:
+    """Four times over the limit it is no line any more; the answer it began has failed (31)."""
+    with wired(TINY) as peer:
+        peer.says(b'{"jsonrpc":"2.0","id":5,"result":"' + b"x" * 4000)
+        await turns(20)
+        assert not peer.channel.ended.is_set()
+        peer.says(b"x" * 6000)
+        (spoiled,) = await received(peer.channel)
+        assert isinstance(spoiled, Spoiled)
+        assert (spoiled.reason, spoiled.answers) == ("message_too_large", 5)
+        assert spoiled.size > 4 * TINY.max_message_bytes
+
+
+async def test_a_line_over_the_limit_is_skipped() -> None:
+    """It is told with its size and id, and the next line is a message again (fault 30)."""
+    with wired(TINY) as peer:
+        peer.says(b'{"jsonrpc":"2.0","id":5,"result":"' + b"x" * 3000 + b'"}\n' + PING + b"\n")
+        peer.ends()
+        spoiled, ping = await received(peer.channel)
+        assert isinstance(spoiled, Spoiled)
+        assert (spoiled.reason, spoiled.size, spoiled.answers) == ("message_too_large", 3036, 5)
+        assert ping == Notification("ping")
+
+
+async def test_closing_the_input_is_seen_by_the_child() -> None:
+    """What was queued goes out if the pipe takes it, then end of file; the child may still speak.
+
+    The first rung of the stop ladder (C49).
+    """
+    with wired() as peer:
+        peer.channel.send(Notification("last"))
+        peer.channel.close_input()
+        peer.channel.close_input()
+        assert peer.heard() == b'{"jsonrpc":"2.0","method":"last"}\n'
+        assert os.read(peer.stdin, 1) == b""
+        with pytest.raises(ChannelClosed):
+            peer.channel.send(Notification("more"))
+        peer.says(PING + b"\n")
+        async with asyncio.timeout(WITHIN_S):
+            assert await peer.channel.receive() == [Notification("ping")]
+
+
+async def test_closing_a_blocked_input_frees_those_who_wait() -> None:
+    """Senders that wait for a child that never reads do not wait for ever (fault 37)."""
+    with wired() as peer:
+        peer.channel.send(Notification("n", b'["' + b"x" * 3_000_000 + b'"]'))
+        waiting = asyncio.create_task(peer.channel.writable())
+        await turns()
+        assert peer.channel.congested
+        assert not waiting.done()
+        peer.channel.close_input()
+        async with asyncio.timeout(WITHIN_S):
+            await waiting
+
+
+async def test_a_child_that_closed_its_stdin_is_as_good_as_gone() -> None:
+    """The write fails, the channel ends, and sending is refused from then on (fault 36)."""
+    with wired() as peer:
+        peer.stops_listening()
+        peer.channel.send(Notification("n"))
+        assert await received(peer.channel) == []
+        with pytest.raises(ChannelClosed):
+            peer.channel.send(Notification("n"))
+        async with asyncio.timeout(WITHIN_S):
+            await peer.channel.writable()
+
+
+async def test_what_a_dying_child_answered_is_not_lost_by_a_late_request() -> None:
+    """A failed write does not throw away the answers that stand in the other pipe already."""
+    with wired() as peer:
+        peer.says((RESULT + b"\n") * 1000)
+        peer.stops_listening()
+        peer.channel.send(Notification("n"))
+        assert await received(peer.channel) == [Result(b"5", b'{"t":"\xe2\x82\xac"}')] * 1000
+
+
+async def test_leaving_closes_both_pipes() -> None:
+    """After `open` the peer finds both its ends broken."""
+    with wired() as peer:
+        channel = peer.channel
+        stdin, stdout = os.dup(peer.stdin), os.dup(peer.stdout)
+    try:
+        assert os.read(stdin, 1) == b""
+        with pytest.raises(BrokenPipeError):
+            os.write(stdout, b"x")
+    finally:
+        os.close(stdin)
+        os.close(stdout)
+    assert await channel.receive() == []

@@ -1,0 +1,31 @@
+"""A server whose process group cannot be emptied: a zombie stays in it that nobody waits for.
+
+Usage: `lingering.py`. It starts a process in a group of its own, and that one a second, which goes
+back to the server's group. Killing the server's group kills the second; its parent never asks.
+Serves once both are in place; the parent is left to whoever runs this.
+"""
+
+import os
+import signal
+
+from _mcp import serve  # type: ignore[import-not-found]
+
+
+def main() -> None:
+    """Put the family in place, then serve."""
+    ours, (told, tell) = os.getpgrp(), os.pipe()
+    if os.fork() == 0:
+        os.setpgid(0, 0)
+        for fd in (0, 1, 2):
+            os.close(fd)
+        if os.fork() == 0:
+            os.setpgid(0, ours)
+            os.write(tell, b".")
+        while True:
+            signal.pause()
+    os.read(told, 1)
+    serve({})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,383 @@
+"""The end: what a signal does to calls, streams, children and the exit status.
+
+faults.md, Shutdown, and rows 96 to 98 and 109 to 112.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import re
+import signal
+import sys
+import termios
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e import running
+from tests.e2e.running import RunningBridge, bridge, child, eventually, initialize, rpc, started
+
+pytestmark = pytest.mark.slow
+
+SILENT = (sys.executable, "-c", "import sys; sys.stdin.read()")
+"""A server that never answers, and ends with its stdin."""
+OWN_PID_SPACE = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
+ELICITS: dict[str, Any] = {"elicitation": {}}
+
+
+class Held:
+    """A call whose response has begun, and whose answer is not there yet."""
+
+    def __init__(self, response: httpx.Response, first: str) -> None:
+        self._response = response
+        self._text = first
+
+    async def messages(self) -> list[Any]:
+        """The rest, up to the end of the response."""
+        async for text in self._lines:
+            self._text += text
+        return running.messages(self._text)
+
+    async def begun(self) -> Held:
+        """Wait for the first event."""
+        self._lines = self._response.aiter_text()
+        async for text in self._lines:
+            self._text += text
+            if "notifications/progress" in self._text:
+                return self
+        raise AssertionError(f"the response ended: {self._text}")
+
+
+@asynccontextmanager
+async def held(
+    client: httpx.AsyncClient, headers: dict[str, str], message: dict[str, Any]
+) -> AsyncIterator[Held]:
+    """A call in flight: the server has it and has reported its first progress."""
+    async with client.stream("POST", "/mcp", json=message, headers=headers) as response:
+        assert response.status_code == 200
+        yield await Held(response, "").begun()
+
+
+def countdown(request_id: Any, seconds: float, steps: int = 10) -> dict[str, Any]:
+    """A call of the demo that reports progress at once and then takes its time."""
+    arguments = {"seconds": seconds, "steps": steps}
+    meta = {"progressToken": f"token of {request_id}"}
+    params = {"name": "countdown", "arguments": arguments, "_meta": meta}
+    return rpc(request_id, "tools/call", params)
+
+
+def hold(request_id: Any, name: str = "it") -> dict[str, Any]:
+    """A call of the recorder that ends when it is released."""
+    return rpc(request_id, "x/hold", {"name": name, "progress": 1, "_meta": {"progressToken": 1}})
+
+
+def reason(message: dict[str, Any]) -> Any:
+    """Why the bridge answered with an error of its own."""
+    return message["error"]["data"]["mcpbridge"]["reason"]
+
+
+async def phase(run: RunningBridge, name: str) -> dict[str, Any]:
+    """Wait until the end has come to this phase."""
+    (record,) = await run.logged("drain.phase", lambda record: record["phase"] == name)
+    return record
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_calls_in_flight_are_answered_and_the_status_is_0(number: signal.Signals) -> None:
+    """On the shared child, on one of its own, and outside of any session (faults 96)."""
+    async with bridge() as run, run.client() as client:
+        shared = await running.open_session(client)
+        own = await running.open_session(client, capabilities=ELICITS)
+        async with (
+            held(client, shared, countdown("a", 1)) as first,
+            held(client, own, countdown("a", 1)) as second,
+            held(client, running.ACCEPT, countdown("a", 1)) as third,
+        ):
+            run.signal(number)
+            answers = [(await call.messages())[-1] for call in (first, second, third)]
+        assert await run.ended(10) == 0
+    assert [answer["id"] for answer in answers] == ["a", "a", "a"]
+    assert all("result" in answer for answer in answers), answers
+    assert [record["calls"] for record in run.events("drain.phase")][:2] == [3, 3]
+
+
+async def test_without_calls_the_end_is_at_once() -> None:
+    """Children end at the end of their stdin; nobody waits for a deadline (faults 96)."""
+    async with bridge() as run, run.client() as client:
+        await running.open_session(client)
+        await running.open_session(client, capabilities=ELICITS)
+        run.signal(signal.SIGTERM)
+        assert await run.ended(4) == 0
+    assert [record["how"] for record in run.events("child.stopped")] == ["exit code 0"] * 2
+
+
+async def test_while_calls_finish_new_sessions_are_refused(tmp_path: Path) -> None:
+    """Probes say so, old sessions go on, idle streams end, all answers say close (faults 96)."""
+    command = ("--", *child("recorder", str(tmp_path)))
+    async with bridge(*command) as run, run.client() as client:
+        session = await running.open_session(client)
+        listener = await running.open_session(client, "2025-11-25")
+        older = await running.open_session(client)
+        async with (
+            client.stream("GET", "/mcp", headers=listener) as stream,
+            client.stream("GET", "/mcp", headers=older) as older_stream,
+            held(client, session, hold(1)) as call,
+        ):
+            run.signal(signal.SIGTERM)
+            assert (await phase(run, "draining"))["calls"] == 1
+            # Idle streams end by themselves; who knows of that is told when to come back.
+            *_, last = re.findall(r"^retry: ?(\d+)\r?$", (await stream.aread()).decode(), re.M)
+            assert 500 <= int(last) <= 3000
+            assert await older_stream.aread() == b""
+
+            probes = {path: await client.get(path) for path in ("/livez", "/readyz", "/startupz")}
+            health = await client.get("/health")
+            assert [probe.status_code for probe in probes.values()] == [200, 503, 200]
+            assert (health.status_code, "draining" in health.json()["missing"]) == (503, True)
+
+            opening = await client.post("/mcp", json=initialize(7), headers=running.ACCEPT)
+            outside = await client.post("/mcp", json=rpc(8, "ping"), headers=running.ACCEPT)
+            again = await client.get("/mcp", headers=session)
+            for refused in (opening, outside, again):
+                assert refused.status_code == 503
+                assert refused.headers["retry-after"] == "1"
+                assert "mcp-session-id" not in refused.headers
+                assert reason(refused.json()) == "draining"
+            assert [opening.json()["id"], outside.json()["id"]] == [7, 8]
+
+            release = rpc(9, "x/release", {"name": "it"})
+            released = await client.post("/mcp", json=release, headers=session)
+            assert released.json()["result"] == {"released": 1}
+            for answer in (*probes.values(), health, opening, outside, again, released):
+                assert answer.headers["connection"] == "close"
+            assert (await call.messages())[-1] == {
+                "jsonrpc": "2.0",
+                "id": 1,
+                "result": {"held": "it"},
+            }
+        assert await run.ended(5) == 0
+
+
+async def test_at_the_deadline_calls_get_one_error(tmp_path: Path) -> None:
+    """Each form of answer carries it, the status is 3, the grace is kept (faults 96)."""
+    command = ("--grace", "6", "--json-window", "0", "--", *child("recorder", str(tmp_path)))
+    json_only = {"accept": "application/json"}
+    async with bridge(*command) as run, run.client() as client:
+        session = await running.open_session(client)
+        began = asyncio.get_running_loop().time()
+        async with (
+            held(client, session, hold(1)) as call,
+            client.stream("POST", "/mcp", json=hold(2), headers={**session, **json_only}) as late,
+        ):
+            run.signal(signal.SIGTERM)
+            errors = [(await call.messages())[-1], *running.messages((await late.aread()).decode())]
+        assert await run.ended(6) == 3
+        assert asyncio.get_running_loop().time() - began < 6
+    facts = {"reason": "shutdown", "executed": "maybe", "retryable": False}
+    assert [error["id"] for error in errors] == [1, 2]
+    assert [error["error"]["data"]["mcpbridge"] for error in errors] == [facts, facts]
+    assert "deadline" in [record["because"] for record in run.events("drain.phase")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
+    """Calls still get their error, children are killed, the status is 3 (faults 97)."""
+    async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
+        session = await running.open_session(client)
+        async with held(client, session, hold(1)) as call:
+            run.signal(number)
+            await phase(run, "draining")
+            run.signal(number)
+            assert reason((await call.messages())[-1]) == "shutdown"
+        assert await run.ended(3) == 3
+
+
+async def test_a_third_signal_waits_for_nothing() -> None:
+    """Not even for children that cannot be got rid of (faults 97)."""
+    async with started("--port", "0", "--", *child("lingering")) as run:
+        await run.logged("child.ready")
+        for count in (1, 2):
+            run.signal(signal.SIGTERM)
+            await run.logged("serve.signal", count=count)
+        run.signal(signal.SIGTERM)
+        assert await run.ended(1.5) == 130
+
+
+async def test_a_child_that_will_not_end_is_killed_in_time() -> None:
+    """It ignores the end of its stdin and SIGTERM; so does what it started (faults 11, 12; C49)."""
+    async with bridge("--", *child("clinging")) as run:
+        assert len(run.processes()) == 2
+        began = asyncio.get_running_loop().time()
+        assert await run.terminate() == 0
+        # Two rungs of 2 s; the rest is for a busy machine.
+        assert asyncio.get_running_loop().time() - began < 8
+        assert run.processes() == set()
+    assert [record["how"] for record in run.events("child.stopped")] == ["signal 9"]
+
+
+async def test_a_signal_while_the_child_starts_ends_it() -> None:
+    """Nobody has called, so nobody is waited for (faults 96)."""
+    async with bridge("--", *SILENT, ready=False) as run:
+        await run.logged("child.started")
+        run.signal(signal.SIGTERM)
+        assert await run.ended(4) == 0
+
+
+async def test_an_initialize_that_waits_for_the_child_gets_its_error() -> None:
+    """A child that never comes up does not leave a client without an answer (faults 4, 96)."""
+    async with bridge("--grace", "6", "--", *SILENT, ready=False) as run, run.client() as client:
+        await run.logged("child.started")
+        opening = client.stream("POST", "/mcp", json=initialize(1), headers=running.ACCEPT)
+        async with opening as response:  # its head comes when the JSON window is over
+            run.signal(signal.SIGTERM)
+            (answer,) = running.messages((await response.aread()).decode())
+        assert (answer["id"], reason(answer)) == (1, "shutdown")
+        assert await run.ended(6) == 3
+
+
+async def test_no_signal_is_lost_at_the_start() -> None:
+    """From the first lines of the program on, long before it listens (faults 110)."""
+    async with started("--port", "0") as run:
+        await eventually(lambda: _heeds_sigterm(run.pid), "SIGTERM is held or heard")
+        assert await run.terminate() == 0
+        running.assert_clean(run)
+        await eventually(lambda: run.processes() == set(), "no process is left")
+
+
+async def test_a_lame_duck_serves_everything_until_balancers_have_noticed() -> None:
+    """Not ready, yet new sessions and calls are served, with Connection: close (faults 96)."""
+    async with bridge("--lame-duck", "1s") as run, run.client() as client:
+        began = asyncio.get_running_loop().time()
+        run.signal(signal.SIGTERM)
+        await phase(run, "lame_duck")
+        probes = [await client.get(path) for path in ("/readyz", "/livez", "/startupz")]
+        assert [probe.status_code for probe in probes] == [503, 200, 200]
+        opened = await client.post("/mcp", json=initialize(1), headers=running.ACCEPT)
+        assert (opened.status_code, opened.headers["connection"]) == (200, "close")
+        session = {**running.ACCEPT, "mcp-session-id": opened.headers["mcp-session-id"]}
+        listed = await client.post("/mcp", json=rpc(2, "tools/list"), headers=session)
+        assert listed.json()["result"]["tools"]
+        assert await run.ended(5) == 0
+        assert asyncio.get_running_loop().time() - began >= 1
+
+
+async def test_in_kubernetes_the_end_begins_as_a_lame_duck() -> None:
+    """Removal from the endpoints is not synchronous with the signal (faults 96, 97)."""
+    async with bridge(env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) as run, run.client() as client:
+        run.signal(signal.SIGTERM)
+        await phase(run, "lame_duck")
+        await running.open_session(client)
+        run.signal(signal.SIGTERM)
+        assert await run.ended(3) == 3
+    (record,) = run.events("serve.started")
+    assert record["address"].startswith("0.0.0.0:")
+    assert "KUBERNETES_SERVICE_HOST" in record["because"]
+
+
+async def test_process_1_ends_like_any_other() -> None:
+    """The kernel drops signals that process 1 has no handler for (faults 109, 110)."""
+    # Processes that have lost their parent when they end.
+    leaves = 'for i in 1 2 3; do (sleep 0 &); done; exec "$@"'
+    words = ("--log-level", "debug", "--", "sh", "-c", leaves, "sh", *running.DEMO)
+    async with bridge(*words, under=OWN_PID_SPACE) as run, run.client() as client:
+        first = _children(run.process.pid)[0]
+        (record,) = run.events("serve.started")
+        assert record["address"].startswith("0.0.0.0:")
+        assert "process 1" in record["because"]
+        await run.logged("orphan.reaped", count=3)
+        session = await running.open_session(client)
+        async with held(client, session, countdown(1, 0.5)) as call:
+            os.kill(first, signal.SIGTERM)
+            assert "result" in (await call.messages())[-1]
+        assert await run.ended(5) == 0
+    assert [record["how"] for record in run.events("child.stopped")] == ["exit code 0"]
+
+
+async def test_process_1_hears_a_second_signal(tmp_path: Path) -> None:
+    """With the same status as anywhere (faults 97, 110)."""
+    words = ("--", *child("recorder", str(tmp_path)))
+    async with bridge(*words, under=OWN_PID_SPACE) as run, run.client() as client:
+        first = _children(run.process.pid)[0]
+        session = await running.open_session(client)
+        async with held(client, session, hold(1)) as call:
+            os.kill(first, signal.SIGTERM)
+            await phase(run, "draining")
+            os.kill(first, signal.SIGINT)
+            assert reason((await call.messages())[-1]) == "shutdown"
+        assert await run.ended(3) == 3
+
+
+async def test_the_keys_of_a_terminal_reach_the_bridge_alone() -> None:
+    """Ctrl-C is for us to pass on in order; a child that heard it would drop calls (faults 98)."""
+    keyboard, terminal = pty.openpty()
+    try:
+        async with (
+            bridge(
+                "--lame-duck",
+                "20s",
+                stdin=terminal,
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            ) as run,
+            run.client() as client,
+        ):
+            session = await running.open_session(client)
+            async with held(client, session, countdown(1, 0.5)) as call:
+                os.write(keyboard, b"\x03")
+                assert "result" in (await call.messages())[-1]
+            # Somebody waits at the keyboard: no lame duck.
+            assert await run.ended(5) == 0
+        assert [record["signal"] for record in run.events("serve.signal")] == ["SIGINT"]
+    finally:
+        os.close(keyboard)
+        os.close(terminal)
+
+
+async def test_a_taken_port_is_told_before_a_child_starts(tmp_path: Path) -> None:
+    """One line with the address, status 1, no child (faults 114)."""
+    touched = tmp_path / "touched"
+    async with bridge() as first:
+        words = ("--port", str(first.port), "--", "sh", "-c", f"touch {touched}; cat")
+        async with started(*words) as second:
+            assert await second.ended(10) == 1
+            (record,) = await second.logged("serve.failed")
+    assert f"cannot listen on 127.0.0.1:{first.port}: Address already in use" in record["problem"]
+    assert second.log == [record]
+    assert not touched.exists()
+
+
+async def test_it_runs_where_nothing_can_be_written() -> None:
+    """Every file system read-only, no HOME, no TMPDIR, no name for the user (faults 111)."""
+    script = (
+        "mount -o remount,bind,ro / && cd / && ! touch /tmp/x 2>/dev/null && unset HOME TMPDIR USER"
+        ' LOGNAME XDG_CACHE_HOME && exec "$@"'
+    )
+    root = str(Path(__file__).parents[2])
+    under = ("unshare", "--mount", "sh", "-c", script, "sh")
+    async with bridge(under=under, env={"PYTHONPATH": root}) as run, run.client() as client:
+        session = await running.open_session(client)
+        echo = {"name": "echo", "arguments": {"text": "x"}}
+        answer = await client.post("/mcp", json=rpc(1, "tools/call", echo), headers=session)
+        assert answer.json()["result"]["content"][0]["text"] == "x"
+
+
+def _heeds_sigterm(pid: int) -> bool:
+    """Whether a process holds SIGTERM back or has a handler for it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    sets = re.findall(r"^Sig(?:Blk|Cgt):\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return any(int(each, 16) & 1 << (signal.SIGTERM - 1) for each in sets)
+
+
+def _children(pid: int) -> list[int]:
+    """The children of a process."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,0 +1,145 @@
+"""What a child is started with: its environment, its command, and how the log shows that."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
+from mcpbridge.process.spec import ChildSpec, check_command, child_environment, shown
+
+STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
+USUAL = {**STDIO, "PYTHONUNBUFFERED": "1"}
+ENVIRONMENTS: list[tuple[dict[str, str], dict[str, str], dict[str, str]]] = [
+    # the bridge's own, what the operator adds, what the child gets
+    ({}, {}, USUAL),
+    ({"PATH": "/bin", "HOME": ""}, {}, {**USUAL, "PATH": "/bin", "HOME": ""}),
+    ({"MCPBRIDGE_AUTH_TOKEN": "s", "MCPBRIDGE_": "s"}, {}, USUAL),
+    ({"XMCPBRIDGE_A": "1", "mcpbridge_": ""}, {}, {**USUAL, "XMCPBRIDGE_A": "1", "mcpbridge_": ""}),
+    ({"MCP_TRANSPORT": "http", "FASTMCP_TRANSPORT": "sse"}, {}, USUAL),
+    ({"MCP_HTTP_PATH": "/mcp", "MCP_SESSION_MANAGEMENT": "1"}, {}, USUAL),
+    ({"PYTHONUNBUFFERED": ""}, {}, {**STDIO, "PYTHONUNBUFFERED": ""}),
+    ({"A": "1"}, {"A": "2", "B": "3"}, {**USUAL, "A": "2", "B": "3"}),
+    (
+        {"MCPBRIDGE_PORT": "1"},
+        {"MCPBRIDGE_PORT": "2", "MCP_TRANSPORT": "http", "MCP_HTTP_PATH": "/x"},
+        {**USUAL, "MCPBRIDGE_PORT": "2", "MCP_TRANSPORT": "http", "MCP_HTTP_PATH": "/x"},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "added", "wanted"), ENVIRONMENTS)
+def test_the_environment_of_a_child(
+    own: dict[str, str], added: dict[str, str], wanted: dict[str, str]
+) -> None:
+    """The bridge's less what is the bridge's alone; what the operator adds wins (fault 50)."""
+    before = dict(own), dict(added)
+    assert child_environment(own, added) == wanted
+    assert (own, added) == before
+
+
+def file(folder: Path, name: str, content: bytes, mode: int = 0o755) -> str:
+    """A file with this mode, whatever the umask."""
+    path = folder / name
+    path.write_bytes(content)
+    path.chmod(mode)
+    return str(path)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A folder of files that can be started and files that cannot."""
+    file(tmp_path, "script", b"#!/bin/sh\nexit 0\n")
+    file(tmp_path, "text", b"echo hello\n")
+    file(tmp_path, "empty", b"")
+    file(tmp_path, "plain", b"#!/bin/sh\nexit 0\n", mode=0o644)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    return tmp_path
+
+
+def check(shelf: Path, command: str, cwd: str | None = None) -> None:
+    """Check a command whose PATH is the shelf."""
+    check_command(ChildSpec((command, "argument"), {"PATH": f"/nowhere:{shelf}"}, cwd))
+
+
+@pytest.mark.parametrize("form", ["{name}", "{shelf}/{name}", "./{name}", "../{folder}/{name}"])
+@pytest.mark.parametrize(
+    ("name", "kind", "word"),
+    [
+        ("script", None, ""),
+        ("text", CommandNotExecutable, "text without a #! line"),
+        ("empty", CommandNotExecutable, "text without a #! line"),
+        ("plain", CommandNotExecutable, "no executable file"),
+        ("folder", CommandNotExecutable, "no executable file"),
+        ("nothing", CommandNotFound, ""),
+        ("dangling", CommandNotFound, ""),
+    ],
+)
+def test_a_command_is_looked_for_as_a_shell_would(
+    shelf: Path, form: str, name: str, kind: type[SpawnError] | None, word: str
+) -> None:
+    """On the child's PATH for a name, in the child's folder for a path (fault 1)."""
+    command = form.format(name=name, shelf=shelf, folder=shelf.name)
+    if kind is None:
+        check(shelf, command, str(shelf))
+        return
+    if name == "folder" and "/" not in command:
+        kind, word = CommandNotFound, "not found on PATH"  # a shell does not look at folders there
+    with pytest.raises(kind) as caught:
+        check(shelf, command, str(shelf))
+    assert str(caught.value).startswith(f"cannot start {command!r}: ")
+    assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_relative_command_is_in_the_childs_folder(
+    shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a folder of its own the child's is the bridge's, and with one only that counts."""
+    monkeypatch.chdir(shelf)
+    check(shelf, "./script")
+    check(shelf, "./script", ".")
+    with pytest.raises(CommandNotFound, match="no such file"):
+        check(shelf, "./script", "folder")
+    check(shelf, "../script", "folder")
+
+
+def test_only_the_childs_path_counts(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bridge may be told to give its child another PATH than its own."""
+    monkeypatch.setenv("PATH", str(shelf))
+    with pytest.raises(CommandNotFound, match="not found on PATH"):
+        check_command(ChildSpec(("script",), {"PATH": "/nowhere"}))
+    # Where there is none at all the system's own is used.
+    check_command(ChildSpec(("sh",), {}))
+
+
+def test_programs_may_be_started(shelf: Path) -> None:
+    """A binary is no text, nor is a file that cannot be read but executed."""
+    check_command(ChildSpec((sys.executable,), {}))
+    check(shelf, file(shelf, "binary", b"\x00\x01\x02"))
+    hidden = file(shelf, "hidden", b"#!/bin/sh\n", mode=stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    assert os.access(hidden, os.X_OK)
+    check(shelf, hidden)
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        (("python", "server.py", "--port", "1"), "python server.py --port 1"),
+        (("a b", "c'd"), """'a b' 'c'"'"'d'"""),
+        (("s", "--api-key", "sk-1", "--name", "x"), "s --api-key '***' --name x"),
+        (("s", "--api-key=sk-1"), "s '--api-key=***'"),
+        (("s", "GITHUB_TOKEN=ghp"), "s 'GITHUB_TOKEN=***'"),
+        (("s", "--password", "--verbose"), "s --password '***'"),
+        (("s", "--Secret=a=b"), "s '--Secret=***'"),
+        (("token-server", "x"), "token-server x"),
+    ],
+)
+def test_secrets_in_a_command_are_not_shown(argv: tuple[str, ...], wanted: str) -> None:
+    """The start-up line names the command without the values that look like secrets."""
+    assert shown(argv) == wanted
