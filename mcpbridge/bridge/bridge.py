@@ -21,6 +21,7 @@ from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.eras import Eras, EraSettings
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.modern import Modern
 from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.opener import Opener
@@ -28,7 +29,7 @@ from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
 from mcpbridge.bridge.pool import Pool
 from mcpbridge.bridge.repeat import repeat
 from mcpbridge.bridge.seal import Seal
-from mcpbridge.bridge.session import Means, Session
+from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import CallLimits, Sessions, SessionSettings, new_session_id
 from mcpbridge.bridge.stateless import ParkSettings, Stateless
 from mcpbridge.bridge.stream import Stream
@@ -114,7 +115,12 @@ class Bridge:
             self.modern = self._make_modern()
             self._outside = Session(None, None, self._means)
             self._opener = Opener(
-                self.eras, self._placement, self._settings, tasks.start_soon, self.close
+                self.eras,
+                self._placement,
+                self._settings,
+                tasks.start_soon,
+                self.close,
+                self.sessions.resting,
             )
             tasks.start_soon(self._opener.attach, self._outside)
             self.eras.handshake.prepare = self._give_to_next_child
@@ -207,7 +213,11 @@ class Bridge:
             self._placement.release(lease)
 
     def end_idle_streams(self) -> None:
-        """Let clients that only listen connect elsewhere; calls in flight keep their streams."""
+        """Let clients that only listen connect elsewhere; calls in flight keep their streams.
+
+        A child that ends from now on is not started again.
+        """
+        self.eras.retire()
         needed = {s.standalone for s in self.sessions if s.one_streamed and s.in_flight}
         listening = {session.standalone for session in self.sessions} | self._one_streams
         for stream in listening - needed:
@@ -226,7 +236,7 @@ class Bridge:
         self._placement.kill_all()
 
     def _close_all(self) -> None:
-        self.eras.handshake.retire()
+        self.eras.retire()
         for session in self.sessions:
             self.close(session, shutdown())
         self._outside.close(shutdown())

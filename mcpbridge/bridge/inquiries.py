@@ -88,6 +88,8 @@ class Inquiries:
         ability = ASKED_ABILITY.get(request.method)
         offered = ability is None or ability in abilities
         place = place_question(offered, len(calls), self._standalone.attached)
+        if place is not Place.DECLINED and len(self._open) >= MAX_OPEN:
+            self._make_room()
         if place is Place.DECLINED or len(self._open) >= MAX_OPEN:
             self._decline(asker, request.id, nobody_to_ask())
             return
@@ -138,6 +140,15 @@ class Inquiries:
             self._questions.give_up(number)
         self._open.clear()
         return cancellations
+
+    def _make_room(self) -> None:
+        """Give up the oldest question whose call is over: its child waits no more, most likely."""
+        for number, question in self._open.items():
+            if question.exchange is not None and question.exchange.reply is not None:
+                cancellation = self._give_up(number, nobody_to_ask())
+                if not self._standalone.log.closed:
+                    self._standalone.append(cancellation, sheddable=True)
+                return
 
     async def _expire(self, number: int, question: Request) -> None:
         await anyio.sleep(self._delivery_s)

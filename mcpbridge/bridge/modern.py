@@ -15,9 +15,9 @@ from mcpbridge.bridge.commons import Sharer, unsubscribe
 from mcpbridge.bridge.eras import Eras, EraSettings
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.listen import Listen
+from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.bridge.session import Means
 from mcpbridge.bridge.stateless import Overdue, Stateless
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import Unavailable, WireError

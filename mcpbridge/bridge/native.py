@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.bridge.session import Means
 from mcpbridge.bridge.stateless import Overdue, Visit, log
 from mcpbridge.errors import ChannelClosed, Unavailable, WireError
 from mcpbridge.rules.envelope import Envelope

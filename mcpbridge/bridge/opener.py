@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 
 from mcpbridge.bridge.eras import Eras
@@ -23,13 +24,15 @@ from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.supervisor import Ready
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.faults import Fault, handshake_refused, session_closed
-from mcpbridge.rules.isolation import needs_own_child
+from mcpbridge.rules.isolation import Isolation, needs_own_child
 from mcpbridge.rules.lifecycle import SessionEvent, SessionState
 from mcpbridge.rules.methods import INITIALIZED
 from mcpbridge.rules.profile import Profile, read_profile
 from mcpbridge.rules.revisions import NEWEST_LEGACY, negotiated
 from mcpbridge.rules.translate.down import introduced
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
+
+log = logging.getLogger("mcpbridge.bridge")
 
 
 class Opener:
@@ -42,6 +45,7 @@ class Opener:
         settings: PlacementSettings,
         spawn: Spawn,
         close: Callable[[Session], None],
+        resting: Callable[[], Session | None],
     ) -> None:
         """Make it.
 
@@ -51,12 +55,14 @@ class Opener:
             settings: Who gets one.
             spawn: Runs work in the bridge's own time.
             close: Ends a session whose opening fails.
+            resting: The session whose child can best be done without, if there is one.
         """
         self._eras = eras
         self._placement = placement
         self._settings = settings
         self._spawn = spawn
         self._close = close
+        self._resting = resting
 
     def open(self, session: Session, exchange: Exchange) -> None:
         """Open a session; the exchange gets the answer, or the reason why there is none."""
@@ -121,7 +127,7 @@ class Opener:
 
     async def _give_own(self, session: Session, exchange: Exchange) -> None:
         session.acquire = functools.partial(self._own_child_again, session)
-        lease = await self._placement.own()
+        lease = await self._own_child()
         session.take(lease)
         reply = await self._introduce(session, lease)
         if session.state is SessionState.CLOSED:
@@ -139,7 +145,7 @@ class Opener:
 
     async def _own_child_again(self, session: Session) -> Lease:
         """A fresh child that has been told everything the last one of this session was."""
-        lease = await self._placement.own()
+        lease = await self._own_child()
         try:
             profile = _profile_in(await self._introduce(session, lease))
             if profile is None:
@@ -154,6 +160,21 @@ class Opener:
             lease.mux.send(Notification(INITIALIZED))
         await repeat(lease, profile, [session])
         return lease
+
+    async def _own_child(self) -> Lease:
+        try:
+            return await self._placement.own()
+        except Unavailable:
+            resting = self._resting() if self._settings.isolation is Isolation.AUTO else None
+            unused = resting.rest() if resting is not None else None
+            if unused is None:
+                raise
+        # Its session has not called for long, and gets another when it does: clients that never
+        # delete their sessions must not lock out the next one.
+        log.info("child.rested", extra={"pid": unused.child.pid})
+        self._placement.release(unused)
+        await unused.child.exited.wait()
+        return await self._placement.own()
 
     async def _introduce(self, session: Session, lease: Lease) -> Reply:
         assert session.introduction is not None

@@ -7,8 +7,7 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports, Session Management.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 
@@ -21,18 +20,17 @@ from mcpbridge.bridge.commons import (
     text_member,
     unsubscribe,
 )
-from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.exchange import Exchange, Nowhere
 from mcpbridge.bridge.inquiries import Asker, Inquiries
 from mcpbridge.bridge.interpreter import Interpreter
-from mcpbridge.bridge.outbox import Outbox, Spawn
+from mcpbridge.bridge.means import Means
+from mcpbridge.bridge.outbox import Outbox
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.streams import Streams
 from mcpbridge.errors import Unavailable, WireError
 from mcpbridge.rules.admission import duplicate_id
-from mcpbridge.rules.correlate import Questions, Withdrawn, cancelled_id, renamed_cancel
-from mcpbridge.rules.eventlog import Window
+from mcpbridge.rules.correlate import Withdrawn, cancelled_id, renamed_cancel
 from mcpbridge.rules.faults import Fault, cancelled, session_closed
 from mcpbridge.rules.lifecycle import SESSION, SessionEvent, SessionState, step
 from mcpbridge.rules.methods import (
@@ -48,8 +46,7 @@ from mcpbridge.rules.methods import (
     level_admits,
 )
 from mcpbridge.rules.profile import Introduction
-from mcpbridge.rules.revisions import NEWEST_LEGACY, Era, Revision, known
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.rules.revisions import expected
 from mcpbridge.wire.messages import (
     Failure,
     Notification,
@@ -62,23 +59,6 @@ from mcpbridge.wire.messages import (
 
 CANCEL_GRACE_S = 1.0
 """How long a cancelled call waits for the child's own last word."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Means:
-    """What every session of a bridge works with."""
-
-    window: Window
-    meters: Meters
-    drain: Drain
-    questions: Callable[[], Questions]
-    spawn: Spawn
-    clock: Callable[[], float]
-    """Seconds on the event loop's own clock."""
-    sharers: Callable[[], Iterable[Sharer]]
-    """The sessions on the shared child."""
-    question_timeout_s: float
-    """How long a question of a child waits for a stream of its client."""
 
 
 class Session:
@@ -106,7 +86,8 @@ class Session:
         self._means = means
         self.id = session_id
         self.introduction = introduction
-        self.revision = _expected_revision(introduction)
+        self.revision = expected(introduction.requested if introduction is not None else None)
+        """Negotiated; until the child has answered what its client asked for."""
         self.state = SessionState.OPENING
         self.in_flight: dict[bytes, Exchange] = {}
         """By canonical id."""
@@ -152,6 +133,24 @@ class Session:
     def busy(self) -> bool:
         """A call is in flight, or somebody listens."""
         return bool(self.in_flight) or self.standalone.attached
+
+    @property
+    def idle_s(self) -> float:
+        """How long its client has sent nothing, in seconds."""
+        return self._means.clock() - self.last_used
+
+    @property
+    def holds_own_child(self) -> bool:
+        """It has a child for itself, and could be given another."""
+        usable = self._usable_lease()
+        return usable is not None and not usable.mux.shared
+
+    def rest(self) -> Lease | None:
+        """Do without the child until the next call; returns it."""
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            lease.mux.leave(self)
+        return lease
 
     def advance(self, event: SessionEvent) -> None:
         """Go on to the next state of `rules.lifecycle.SESSION`."""
@@ -237,9 +236,8 @@ class Session:
         self._outbox.clear()
         self.streams.close()
         self.standalone.close()
-        lease, self.lease = self.lease, None
+        lease = self.rest()
         if lease is not None:
-            lease.mux.leave(self)
             if self.interpreter is not None:
                 self.interpreter.close()
             elif lease.mux.shared and self.subscriptions and not self._means.drain.ending:
@@ -390,9 +388,3 @@ class Session:
     def _key(self, exchange: Exchange) -> bytes:
         # Outside of sessions the same id may come from many clients at once.
         return b"%d" % id(exchange) if self.id is None else canonical_id(exchange.request.id)
-
-
-def _expected_revision(introduction: Introduction | None) -> Revision:
-    """What the stream of `initialize` itself goes by, before the child has answered."""
-    requested = known(introduction.requested) if introduction is not None else None
-    return requested if requested is not None and requested.era is Era.LEGACY else NEWEST_LEGACY

@@ -44,6 +44,15 @@ class SessionSettings:
         unit=Unit.SECONDS,
         minimum=0.1,
     )
+    child_rest_s: float = setting(
+        60.0,
+        "--child-rest-after",
+        "Where all processes are taken: end that of the session that has called nothing for"
+        " longest, if for this long; it gets another with its next call. `--isolation auto` only.",
+        group=GROUP,
+        unit=Unit.SECONDS,
+        minimum=0.1,
+    )
     require_session: bool = setting(
         False,
         "--require-session",
@@ -138,6 +147,14 @@ class Sessions:
             self._by_id.pop(session.id, None)
         if not self.full:
             self._gate.satisfy("room")
+
+    def resting(self) -> Session | None:
+        """The session with a child of its own that has been idle longest, if for long enough."""
+        idle = [session for session in self if session.holds_own_child and not session.busy]
+        longest = min(idle, key=lambda session: session.last_used, default=None)
+        if longest is None or longest.idle_s < self._settings.child_rest_s:
+            return None
+        return longest
 
     def expired(self, now: float) -> list[Session]:
         """Sessions that nobody has used for too long; one that is busy is being used now."""

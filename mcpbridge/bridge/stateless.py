@@ -19,10 +19,10 @@ import anyio
 
 from mcpbridge.bridge.errand import Errand
 from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.pool import Pool
 from mcpbridge.bridge.seal import Seal, Sealed
-from mcpbridge.bridge.session import Means
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.supervisor import Ready, Supervisor
 from mcpbridge.errors import ChannelClosed, Unavailable, WireError

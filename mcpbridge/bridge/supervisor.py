@@ -17,7 +17,7 @@ from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.errors import Unavailable
 from mcpbridge.process.child import ExitReport
-from mcpbridge.rules.faults import Exit, Fault, child_exited
+from mcpbridge.rules.faults import Exit, Fault, child_exited, draining
 from mcpbridge.rules.profile import Profile
 from mcpbridge.rules.restart import Record, RestartPolicy, after_exit
 
@@ -65,7 +65,7 @@ class Supervisor:
         self._policy = policy
         self._introduce = introduce
         self._changed = anyio.Event()
-        self._retired = False
+        self._retired = anyio.Event()
         self.state: State = Starting()
         self.prepare: Callable[[Lease], Awaitable[None]] = _nothing
         """Tells a child that has been introduced what else it must know before it serves."""
@@ -97,7 +97,7 @@ class Supervisor:
 
     def retire(self) -> None:
         """All ends: the child that is there is the last one."""
-        self._retired = True
+        self._retired.set()
 
     async def run(self, gate: Gate) -> None:
         """Keep a child running until the policy says to give up.
@@ -109,9 +109,9 @@ class Supervisor:
         record = Record()
         while True:
             up_s = await self._one_life()
-            if self._retired:
-                # It ended because all ends: no failure to count, and nothing to start again.
-                return
+            if self._retired.is_set():
+                # It ended because all ends: no failure to count.
+                break
             verdict = after_exit(self._policy, record, up_s, anyio.current_time())
             record = verdict.record
             if verdict.give_up:
@@ -120,8 +120,11 @@ class Supervisor:
                 self.gave_up.set()
                 return
             await anyio.sleep(random.uniform(0, verdict.max_delay_s))
+            if self._retired.is_set():
+                break
             log.info("child.start_again", extra={"failures": record.failures})
             self._become(Starting())
+        self._become(Failed(draining()))
 
     async def _one_life(self) -> float:
         """Start a child and stay until it is gone; returns how long it was ready, in seconds."""

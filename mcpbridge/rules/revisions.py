@@ -79,6 +79,12 @@ def negotiated(requested: str | None, child: Revision) -> Revision:
     return min(asked, child, key=REVISIONS.index)
 
 
+def expected(requested: str | None) -> Revision:
+    """What a handshake goes by before the child has answered: what was asked for, if known."""
+    asked = known(requested)
+    return asked if asked is not None and asked.era is Era.LEGACY else NEWEST_LEGACY
+
+
 def served_dates() -> str:
     """The dates this bridge serves, newest first, for an error text."""
     return ", ".join(revision.date for revision in reversed(SERVED))

@@ -84,7 +84,7 @@ class Questioner:
             error = {"code": -32001, "message": "not you" * params["clientInfo"].get("loud", 1)}
             write(json.dumps({"jsonrpc": "2.0", "id": request_id, "error": error}).encode() + b"\n")
             return
-        wanted = params.get("protocolVersion")
+        wanted = str(params.get("protocolVersion"))
         capabilities = {
             "tools": {CHANGED: True},
             "resources": {"subscribe": True, CHANGED: True},

@@ -14,7 +14,7 @@ from tests.e2e.running import RunningBridge, bridge, child, eventually, messages
 from tests.e2e.wires import recorded
 
 Headers = dict[str, str]
-ASKED = {"elicitation": {}, "sampling": {}, "roots": {}}
+ASKED: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
 """The abilities of a client that gets a child of its own."""
 
 
