@@ -15,6 +15,8 @@ PYTHON := $(shell for each in python3 python3.13 python3.12 python3.11 python3.1
 	"$$each" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo "$$each" && exit; done; echo python3)
 endif
 PORT ?= 8000
+# Test modules at once: the tests wait for processes more than they compute.
+JOBS ?= 3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 BRIDGE_ARGS ?=
@@ -35,7 +37,7 @@ run: .venv/stamp ## serve the bundled example on PORT (8000)
 	exec $(BIN)/python -m mcpbridge --port $(PORT) -- $(BIN)/python -m mcpbridge.demo
 
 test: .venv/stamp $(PEERS) ## every test that needs no Node; PYTEST_ARGS='-k name' is passed on
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 check: .venv/stamp ## format, lint, types, floors
 	$(BIN)/ruff format --check .
@@ -46,7 +48,7 @@ check: .venv/stamp ## format, lint, types, floors
 interop: .venv/stamp $(PEERS) $(NODE_PEERS) ## the tests that need Node >= 20
 	$(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
-conformance: .venv/stamp .venv-mcp1/stamp $(REFEREES) ## the official suites; BRIDGE_ARGS is passed on
+conformance: .venv/stamp $(PEERS) $(REFEREES) ## the official suites; BRIDGE_ARGS is passed on
 	$(BIN)/python -m tests.referees.conformance $(BRIDGE_ARGS)
 
 docs: .venv/stamp ## write the settings into README.md
