@@ -6,6 +6,7 @@ when every stream has ended, because it would wait for them.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from mcpbridge.app.build import App, build
 from mcpbridge.app.early import release_signals
 from mcpbridge.config.model import Bind, Config, cutoff_after_s
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
+from mcpbridge.http.protocol import CorkedProtocol
 from mcpbridge.process.orphans import reap_orphans
 from mcpbridge.process.spec import check_command, shown
 from mcpbridge.rules.faults import Exit
@@ -44,6 +46,8 @@ _UVICORN_GRACE_S = 3
 _STALLED_GRACE_S = 2.0
 """How long clients have to take their last bytes; less than what uvicorn gives."""
 _BACKLOG = 1024
+_COLLECT_AFTER = 20_000
+"""Objects made and not freed before the collector looks for cycles among them."""
 
 
 def run(config: Config) -> int:
@@ -131,7 +135,7 @@ class _Life:
             uvicorn.Config(
                 app.endpoint,
                 interface="asgi3",
-                http="httptools",
+                http=CorkedProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -159,6 +163,7 @@ class _Life:
                         serving.start_soon(self._server.serve, [self._listener])
                         await self._server.listening.wait()
                         self._announce()
+                        _settle_memory()
                         await ending.wait()
                         await self._end()
                         self._server.should_exit = True
@@ -249,6 +254,16 @@ class _Life:
     def _advance(self, event: DrainEvent) -> None:
         if self._drain.state is not DrainState.ENDED:
             self._drain.advance(event)
+
+
+def _settle_memory() -> None:
+    """What start-up made lives as long as the process: the collector need not look at it again.
+
+    Calls make many objects and next to no cycles, so it need not look for them often either.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
 
 
 def _listener(bind: Bind) -> socket.socket:

@@ -34,6 +34,7 @@ class Catalog:
         self._lease: Lease | None = None
         self._known: Annotations | None = None
         self._until = float("inf")
+        self._changes = 0
 
     async def annotations(self, lease: Lease, now: float) -> Annotations:
         """The annotations of this child's tools; none where the list cannot be had."""
@@ -41,14 +42,20 @@ class Catalog:
             self._lease, self._known = lease, None
             lease.mux.enter(self)
         if self._known is None or now >= self._until:
+            found, before = None, self._changes
             with anyio.move_on_after(_WITHIN_S):
-                self._known = await self._fetch(lease)
+                found = await self._fetch(lease)
+            if before != self._changes:
+                # News that came meanwhile: the list is good for this call and no other.
+                return found or {}
+            self._known = found
             self._until = now + _KEPT_S if _is_modern(lease) else float("inf")
         return self._known or {}
 
     def told(self, notification: Notification) -> None:
         """See `bridge.mux.Tenant`."""
         if notification.method == LIST_CHANGED["tools"]:
+            self._changes += 1
             self._known = None
 
     def asked(self, request: Request) -> None:
@@ -59,6 +66,7 @@ class Catalog:
 
     def lost(self) -> None:
         """The child is gone, and what was known of it."""
+        self._changes += 1
         self._lease, self._known = None, None
 
     async def _fetch(self, lease: Lease) -> Annotations | None:

@@ -54,7 +54,7 @@ class Listen:
         }
         uris = flags.get("resourceSubscriptions", b"[]")
         found = (text_of(uri) for uri in elements(uris)) if uris.startswith(b"[") else ()
-        self.wanted_uris = [uri for uri in found if uri is not None]
+        self.wanted_uris = list(dict.fromkeys(uri for uri in found if uri is not None))
 
     @property
     def wanted(self) -> set[str]:

@@ -113,8 +113,10 @@ class Modern:
 
     def cancel(self, exchange: Exchange) -> None:
         """Its client closed the connection."""
-        self._native.cancel(exchange)
-        self._emulated.cancel(exchange)
+        if exchange in self._native.in_flight:
+            self._native.cancel(exchange)
+        else:
+            self._emulated.cancel(exchange)
 
     @asynccontextmanager
     async def listening(
@@ -125,9 +127,12 @@ class Modern:
         Raises:
             Unavailable: There is no child, or there are too many listens.
         """
-        if len(self._listens) + len(self._native.in_flight) >= self._max_listens:
+        native = sum(exchange.lasting for exchange in self._native.in_flight)
+        if len(self._listens) + native >= self._max_listens:
             raise Unavailable(capacity("--max-sessions", self._max_listens))
         if await self._is_native():
+            # Without a child there would be a stream that ends before its acknowledgement.
+            await self._eras.modern_lease()
             exchange = self._native.call(request, envelope, streams=True)
             try:
                 yield exchange.streamed()

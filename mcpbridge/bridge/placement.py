@@ -146,6 +146,12 @@ class Placement:
         """The child is not used any more: it ends."""
         lease.child.stop(grace_s)
 
+    async def end(self, lease: Lease, grace_s: float) -> None:
+        """End a child and wait until its place is free; bounded by the ladder that ends it."""
+        lease.child.stop(grace_s)
+        await lease.child.exited.wait()
+        self._leases.discard(lease)
+
     def keep_spares(self, wanted: int) -> None:
         """How many spare children to have ready from now on."""
         self._spares_wanted = wanted

@@ -23,6 +23,8 @@ log = logging.getLogger("mcpbridge.bridge")
 
 IDLE_S = 300.0
 """How long a child waits for another call."""
+_RETIRE_S = 1.0
+"""How long one that makes room may take to end; a client waits for it."""
 
 
 class Pool:
@@ -52,7 +54,7 @@ class Pool:
             if not self._idle:
                 raise
             # A place is taken by a child that nobody uses at the moment.
-            await self._retire(self._idle.popleft()[2])
+            await self._placement.end(self._idle.popleft()[2], _RETIRE_S)
             lease = await self._placement.own()
         try:
             params = {
@@ -79,7 +81,3 @@ class Pool:
         """End children that have waited long enough."""
         while self._idle and now - self._idle[0][1] > IDLE_S:
             self._placement.release(self._idle.popleft()[2])
-
-    async def _retire(self, lease: Lease) -> None:
-        self._placement.release(lease, 1.0)
-        await lease.child.exited.wait()

@@ -8,6 +8,7 @@ Source: MCP 2026-07-28, Multi Round-Trip Requests.
 
 from __future__ import annotations
 
+import secrets
 from typing import Protocol
 
 import anyio
@@ -18,8 +19,9 @@ from mcpbridge.bridge.inquiries import Asker
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.errors import ChannelClosed, WireError
+from mcpbridge.errors import ChannelClosed, Unavailable, WireError
 from mcpbridge.rules.faults import INTERNAL_ERROR, Fault, child_exited, error_object
+from mcpbridge.rules.modern import MAY_ASK
 from mcpbridge.rules.profile import Introduction
 from mcpbridge.rules.revisions import Revision
 from mcpbridge.rules.translate.down import (
@@ -27,6 +29,7 @@ from mcpbridge.rules.translate.down import (
     enveloped,
     error_down,
     plain_result,
+    question_down,
     result_type,
 )
 from mcpbridge.wire.members import member
@@ -154,14 +157,16 @@ class Leg:
     def send(self, message: Message) -> None:
         """The client's answer to one question, under its key; see `bridge.inquiries.Asker`."""
         if isinstance(message, Failure):
-            self._give_up("the client could not answer a question of the MCP server")
+            # Of a question that is withdrawn comes a failure as well: then whoever withdraws it
+            # says, in this very turn of the loop, how the call ends.
+            self._spawn(self._unanswered)
         elif isinstance(message, Result):
             key = text_of(message.id) or ""
             if key in self._wanted:
                 self._wanted.discard(key)
                 self._answers[key] = message.result
                 if not self._wanted:
-                    self._again()
+                    self._spawn(self._again)
 
     def _understand(self, result: bytes) -> None:
         kind = result_type(result)
@@ -180,6 +185,9 @@ class Leg:
             self._finish(Result(self._exchange.request.id, plain))
 
     def _ask(self, result: bytes) -> None:
+        if self._exchange.request.method not in MAY_ASK:
+            self._give_up("the MCP server asked during a call that may not ask")
+            return
         self._rounds += 1
         if self._rounds > MAX_ROUNDS:
             self._give_up(f"the MCP server asked more than {MAX_ROUNDS} times")
@@ -196,17 +204,27 @@ class Leg:
             if not self._client.revision.knows(method, text_of(member(params or b"{}", "mode"))):
                 self._give_up(f"the client's revision does not know {method[:64]}")
                 return
-            self._client.inquire(Request(quoted(key), method, params), self, self._exchange)
+            shown = question_down(method, params, secrets.token_urlsafe(16))
+            self._client.inquire(Request(quoted(key), method, shown), self, self._exchange)
 
     async def _after_pause(self) -> None:
         await anyio.sleep(PACE_S)
-        self._again()
+        await self._again()
 
-    def _again(self) -> None:
+    async def _again(self) -> None:
+        # Nothing of a round is left in the process that asked: any other may take the next one.
         try:
+            lease = await self._client.find_child()
+            await lease.mux.channel.writable()
+            self._mux = lease.mux
             self.begin()
+        except Unavailable as error:
+            self._exchange.fail(error.fault)
         except WireError as error:
             self._give_up(str(error))
+
+    async def _unanswered(self) -> None:
+        self._give_up("the client could not answer a question of the MCP server")
 
     def _finish(self, reply: Reply) -> None:
         self._exchange.answered(reply)

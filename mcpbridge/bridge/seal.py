@@ -57,6 +57,9 @@ class Seal:
 
         try:
             raw = base64.urlsafe_b64decode(text.encode())
+            if base64.urlsafe_b64encode(raw).decode() != text:
+                # Decoding forgives what stands after the padding, and bits that mean nothing.
+                return None
             plain = AESGCM(self._key).decrypt(raw[:12], raw[12:], None)
             content = msgspec.json.decode(plain, type=Sealed)
         except (ValueError, binascii.Error, InvalidTag, msgspec.MsgspecError):

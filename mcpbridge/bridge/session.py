@@ -289,6 +289,8 @@ class Session:
 
     def lost(self) -> None:
         """The child is gone: see `bridge.mux.Tenant`."""
+        if self.interpreter is not None:
+            return  # What is asked for a child of 2026-07-28, the next one takes the answer to.
         for cancellation in self._inquiries.child_lost():
             self._say(cancellation)
 

@@ -182,7 +182,7 @@ class Stateless:
             if parked_at is not None and now - parked_at > self._settings.parked_timeout_s:
                 log.info("call.parked_too_long", extra={"round": errand.round})
                 self._drop(errand, "nobody answered in time")
-            elif now - self._finished.get(key, now) > _REPLAY_S:
+            elif parked_at is None and now - self._finished.get(key, now) > _REPLAY_S:
                 del self._errands[key], self._finished[key]
         self._pool.expire(now)
 
@@ -243,6 +243,10 @@ class Stateless:
             raise Unavailable(capacity("--max-parked", self._settings.max_parked))
         lease = await self._pool.take(envelope)
         await self._set_level(lease, envelope)
+        if exchange.reply is not None:
+            # Its client has gone meanwhile; the child has seen nothing of the call.
+            self._pool.give_back(lease, envelope, self._means.clock())
+            return
         sent = Request(b"0", exchange.request.method, stripped(exchange.request.params))
         errand = Errand(lease, sent, envelope, self._hand_over, self._over)
         self._errands[errand.key] = errand
@@ -250,6 +254,9 @@ class Stateless:
             errand.begin(exchange)
         except ChannelClosed:
             errand.fail(child_exited(None, "no"))
+        except WireError:
+            self._drop(errand, "it cannot be sent")
+            raise
         await errand.gather(exchange)
 
     async def _resume(self, exchange: Exchange, envelope: Envelope, text: str) -> None:
@@ -287,8 +294,10 @@ class Stateless:
         responses: dict[str, bytes],
         state: Sealed,
     ) -> None:
-        if all_accepted(responses, state.count):
+        if all_accepted(responses, state.count) and self._may_ask(exchange.request, envelope):
             await self._begin(exchange, envelope)
+        elif all_accepted(responses, state.count):
+            self._serve_shared(exchange, envelope)
         elif exchange.request.method == "tools/call":
             text = b'{"content":[{"type":"text","text":"declined by the user"}],"isError":true}'
             exchange.answered(Result(exchange.request.id, text))

@@ -43,4 +43,5 @@ class Incoming:
 
 
 def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")
+    # Not every parser takes off the blanks after a value (RFC 9110, 5.5).
+    return None if value is None else value.decode("latin-1").strip(" \t")

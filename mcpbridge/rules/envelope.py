@@ -10,7 +10,7 @@ import hashlib
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.methods import ASKED_ABILITY
+from mcpbridge.rules.methods import ASKED_ABILITY, LOG_LEVELS
 from mcpbridge.wire.members import member
 from mcpbridge.wire.messages import Message, Notification, Request, text_of
 from mcpbridge.wire.objects import opened, packed
@@ -24,6 +24,7 @@ RELATED_TASK = RESERVED + "related-task"
 
 _ENVELOPE_KEYS = (PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL)
 _RETRY_KEYS = ("inputResponses", "requestState")
+_SIGN = RESERVED.rstrip("/").encode()
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -51,7 +52,8 @@ def claimed_version(message: Message) -> bytes | None:
     """The raw value by which a message claims to be of a revision with envelopes, if any."""
     if not isinstance(message, Request | Notification) or message.params is None:
         return None
-    if RESERVED.encode() not in message.params and b"\\u" not in message.params:
+    # Without the solidus: some writers escape it.
+    if _SIGN not in message.params and b"\\u" not in message.params:
         return None
     try:
         return member(message.params, "_meta", PROTOCOL_VERSION)
@@ -75,6 +77,8 @@ def read_envelope(params: bytes | None) -> Envelope | str:
     capabilities = keys.get(CLIENT_CAPABILITIES)
     if capabilities is None or not capabilities.startswith(b"{"):
         return f"_meta key {CLIENT_CAPABILITIES} (an object) is missing"
+    if LOG_LEVEL in keys and text_of(keys[LOG_LEVEL]) not in LOG_LEVELS:
+        return f"_meta key {LOG_LEVEL} must be one of {', '.join(LOG_LEVELS)}"
     offered = {name: value for name, value in opened(capabilities).items() if value != b"null"}
     elicitation = offered.get("elicitation", b"null")
     modes = opened(elicitation) if elicitation.startswith(b"{") else {}
@@ -123,4 +127,7 @@ def handshake_capabilities(envelope: Envelope) -> bytes:
 
 
 def _sorted(raw: bytes) -> bytes:
-    return msgspec.json.encode(msgspec.json.decode(raw), order="sorted")
+    try:
+        return msgspec.json.encode(msgspec.json.decode(raw), order="sorted")
+    except msgspec.MsgspecError:  # A lone surrogate, a number beyond any machine's.
+        return raw

@@ -10,6 +10,7 @@ is answered 403); RFC 9110, 15.5.20 (421).
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+MAX_HOST_CHARACTERS = 300
+"""A domain name has at most 253; the answers for a few hundred such are kept."""
 _CLUSTER_SUFFIXES = (".svc", ".cluster.local")
 _HOST = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~-]+)?)\]|([0-9A-Za-z._~!$&'()*+;=%-]+))(?::([0-9]{0,5}))?"
@@ -38,8 +41,11 @@ class HostRules(msgspec.Struct, frozen=True):
 
 def host_allowed(host: str | None, rules: HostRules) -> bool:
     """Whether a Host header may be served; a missing one (HTTP/1.0) may."""
-    if host is None:
-        return True
+    return host is None or (len(host) <= MAX_HOST_CHARACTERS and _allowed(host, rules))
+
+
+@functools.lru_cache(maxsize=256)
+def _allowed(host: str, rules: HostRules) -> bool:
     name = host_name(host)
     if name is None:
         return False

@@ -29,8 +29,8 @@ def refusal_to_ask(question: Request, envelope: Envelope) -> bytes | None:
         return error_object(METHOD_NOT_FOUND, f"the client does not offer {question.method[:64]}")
     if ability == "elicitation":
         mode = text_of(member(question.params or b"{}", "mode")) or "form"
-        offered = envelope.url_elicitation if mode == "url" else envelope.form_elicitation
-        if not offered:
+        offered = {"url": envelope.url_elicitation, "form": envelope.form_elicitation}
+        if not offered.get(mode):
             return error_object(INVALID_PARAMS, f"the client has no elicitation mode {mode[:16]!r}")
     return None
 
@@ -65,8 +65,9 @@ def input_responses(params: bytes | None) -> dict[str, bytes]:
 
 
 def request_state(params: bytes | None) -> str | None:
-    """The `requestState` that a retry carries."""
-    return text_of(member(params or b"{}", "requestState"))
+    """The `requestState` that a retry carries; one that is no text is as good as a forged one."""
+    raw = member(params or b"{}", "requestState")
+    return None if raw is None or raw == b"null" else text_of(raw) or ""
 
 
 def digest(method: str, params: bytes | None) -> str:

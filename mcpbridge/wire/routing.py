@@ -22,8 +22,8 @@ def decoded_value(raw: str) -> str | None:
         return None
     marked = _MARKED.match(value)
     if marked is None:
-        # What looks like the marker and is not well formed must not pass as plain text.
-        return None if value.startswith("=?base64?") else value
+        # What has both markers and is not well formed must not pass as plain text.
+        return None if value.startswith("=?base64?") and value.endswith("?=") else value
     try:
         text = base64.b64decode(marked["text"], validate=True)
         canonical = base64.b64encode(text).decode() == marked["text"]

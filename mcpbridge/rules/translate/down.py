@@ -82,6 +82,21 @@ def result_type(result: bytes) -> str:
     return text_of(member(result, "resultType")) or "complete"
 
 
+def question_down(method: str, params: bytes | None, page_id: str) -> bytes | None:
+    """The params of a question as the handshake revisions want them.
+
+    Args:
+        method: What is asked.
+        params: As the child has them.
+        page_id: For a page to visit; it had to have an id there, and 2026-07-28 knows none.
+    """
+    if method != "elicitation/create" or params is None:
+        return params
+    if text_of(member(params, "mode")) != "url" or member(params, "elicitationId") is not None:
+        return params
+    return with_members(params, {"elicitationId": quoted(page_id)})
+
+
 def plain_result(result: bytes) -> bytes:
     """A result without what only 2026-07-28 knows."""
     members = {name: value for name, value in opened(result).items() if name not in _ADDED}

@@ -37,7 +37,7 @@ def discovered(profile: Profile, serves_handshake: tuple[str, ...]) -> bytes:
     dates = (*SUPPORTED, *serves_handshake)
     members = {
         "supportedVersions": msgspec.json.encode(dates),
-        "capabilities": without(said.get("capabilities", b"{}"), lambda name: name == "tasks"),
+        "capabilities": packed({n: v for n, v in profile.capabilities.items() if n != "tasks"}),
     }
     if "instructions" in said:
         members["instructions"] = said["instructions"]
@@ -54,7 +54,7 @@ def completed(result: bytes, method: str, profile: Profile) -> bytes:
     except WireError:
         return result
     members.setdefault("resultType", b'"complete"')
-    if method in CACHEABLE:
+    if method in CACHEABLE and members["resultType"] == b'"complete"':
         # Nothing is known of how long it holds, and children are per principal.
         members.setdefault("ttlMs", b"0")
         members.setdefault("cacheScope", b'"private"')
