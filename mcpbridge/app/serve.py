@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import anyio
 import uvicorn
@@ -23,7 +24,7 @@ from mcpbridge.app.build import App, build
 from mcpbridge.app.early import release_signals
 from mcpbridge.config.model import Bind, Config, cutoff_after_s
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
-from mcpbridge.http.protocol import CorkedProtocol
+from mcpbridge.http.protocol import protocol_with
 from mcpbridge.process.orphans import reap_orphans
 from mcpbridge.process.spec import check_command, shown
 from mcpbridge.rules.faults import Exit
@@ -135,7 +136,7 @@ class _Life:
             uvicorn.Config(
                 app.endpoint,
                 interface="asgi3",
-                http=CorkedProtocol,
+                http=cast(Any, protocol_with(app.config.settings.arrival)),
                 ws="none",
                 lifespan="off",
                 log_config=None,

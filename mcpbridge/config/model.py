@@ -14,6 +14,7 @@ from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.config.reach import DEFAULT_PORT
 from mcpbridge.http.guard import GuardSettings
 from mcpbridge.http.legacy_sse import ProxySettings
+from mcpbridge.http.protocol import ArrivalLimits
 from mcpbridge.http.stateful import AnswerSettings
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.restart import RestartPolicy
@@ -139,6 +140,7 @@ class Settings:
     command: CommandSettings = CommandSettings()
     listen: ListenSettings = ListenSettings()
     guard: GuardSettings = GuardSettings()
+    arrival: ArrivalLimits = ArrivalLimits()
     answers: AnswerSettings = AnswerSettings()
     proxy: ProxySettings = ProxySettings()
     placement: PlacementSettings = PlacementSettings()
