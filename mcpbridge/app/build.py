@@ -55,6 +55,7 @@ def build(config: Config) -> App:
             settings.calls,
             settings.parking,
             settings.eras,
+            settings.restart.on_exit,
         ),
         gate,
         meters,

@@ -23,6 +23,7 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.modern import Modern
+from mcpbridge.bridge.mux import Tenant
 from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.opener import Opener
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
@@ -45,6 +46,7 @@ from mcpbridge.rules.faults import (
 )
 from mcpbridge.rules.isolation import Isolation, spares_wanted
 from mcpbridge.rules.methods import INITIALIZE
+from mcpbridge.rules.restart import OnChildExit
 from mcpbridge.telemetry.meters import Meters
 
 log = logging.getLogger("mcpbridge.bridge")
@@ -62,6 +64,7 @@ class BridgeSettings:
     calls: CallLimits
     parking: ParkSettings
     eras: EraSettings
+    on_child_exit: OnChildExit
 
 
 class Bridge:
@@ -87,6 +90,7 @@ class Bridge:
         self._settings = settings.placement
         self._parking = settings.parking
         self._call_limits = settings.calls
+        self._on_child_exit = settings.on_child_exit
         self._seal = seal
         self._question_numbers = itertools.count(1)
         self._one_streams: set[Stream] = set()
@@ -110,6 +114,7 @@ class Bridge:
                 tasks.start_soon,
                 asyncio.get_running_loop().time,
                 self._sharers,
+                self._child_lost,
                 self._call_limits.question_timeout_s,
             )
             self.modern = self._make_modern()
@@ -243,6 +248,11 @@ class Bridge:
         self.modern.cut_off()
         for stream in self._one_streams:
             stream.close()
+
+    def _child_lost(self, session: Tenant) -> None:
+        keeps = self._on_child_exit is OnChildExit.RESTART
+        if not keeps and isinstance(session, Session) and session.id is not None:
+            self.close(session)
 
     def _sharers(self) -> Iterator[Sharer]:
         yield self._outside

@@ -91,8 +91,7 @@ class Modern:
             return None
         lease = await self._lease()
         profile = _profile_of(lease)
-        old = profile.revision.date == "2024-11-05"
-        refusal = check_method(request.method, profile.capabilities, old)
+        refusal = check_method(request.method, profile.capabilities, profile.revision)
         if refusal is None and request.method == "tools/call" and request.params is not None:
             annotations = await self._catalog.annotations(lease, self._means.clock())
             name = text_of(member(request.params, "name")) or ""

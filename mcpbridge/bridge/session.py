@@ -293,6 +293,7 @@ class Session:
             return  # What is asked for a child of 2026-07-28, the next one takes the answer to.
         for cancellation in self._inquiries.child_lost():
             self._say(cancellation)
+        self._means.child_lost(self)
 
     def begin_stream(self) -> Stream:
         """A stream for one exchange: see `bridge.exchange.Home`."""

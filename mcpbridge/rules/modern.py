@@ -29,7 +29,7 @@ from mcpbridge.rules.faults import (
     error_object,
 )
 from mcpbridge.rules.methods import DISCOVER, INITIALIZE
-from mcpbridge.rules.revisions import MODERN, Era, known, served_dates
+from mcpbridge.rules.revisions import MODERN, Era, Revision, known, served_dates
 from mcpbridge.wire.members import member
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, text_of
 from mcpbridge.wire.routing import decoded_value
@@ -111,19 +111,20 @@ def climb(request: Request, routing: Routing) -> Envelope | Refusal:
     return _compare(request, routing, envelope)
 
 
-def check_method(method: str, capabilities: Collection[str], old_child: bool) -> Refusal | None:
+def check_method(method: str, capabilities: Collection[str], child: Revision) -> Refusal | None:
     """Whether the method exists in this revision and the server advertises its family.
 
     Args:
         method: Of the request.
         capabilities: What the server advertises, by name.
-        old_child: It speaks 2024-11-05, which has completion without a capability for it.
+        child: What the server speaks. The tasks of 2025-11-25 are not those of this revision.
     """
-    if method in _REMOVED:
+    foreign = child.era is Era.LEGACY and method.startswith("tasks/")
+    if method in _REMOVED or foreign:
         return method_not_found(method)
     for prefix, capability in _CAPABILITY.items():
         if method.startswith(prefix) and capability not in capabilities:
-            if capability == "completions" and old_child:
+            if capability == "completions" and not child.names_completion:
                 return None
             return method_not_found(method)
     return None

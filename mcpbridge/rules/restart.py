@@ -10,6 +10,7 @@ that the container runtime shows a crash loop where people look for it.
 from __future__ import annotations
 
 import dataclasses
+import enum
 
 import msgspec
 
@@ -18,10 +19,30 @@ from mcpbridge.settings import Unit, setting
 GROUP = "Supervision"
 
 
+class OnChildExit(enum.Enum):
+    """What becomes of everything when a server process ends by itself."""
+
+    RESTART = "restart"
+    """Sessions stay and get another process."""
+    END = "end"
+    """The sessions it served end; their clients begin anew."""
+    EXIT = "exit"
+    """The bridge ends with the exit status of the shared process; other sessions as in `end`."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """The figures of the back-off."""
+    """What follows the end of a child, and the figures of the back-off."""
 
+    on_exit: OnChildExit = setting(
+        OnChildExit.RESTART,
+        "--on-child-exit",
+        "When a server process ends by itself: `restart` it and keep its sessions; `end` its"
+        " sessions; `exit` with its status, so that a container runtime sees it.",
+        group=GROUP,
+        choices=tuple(choice.value for choice in OnChildExit),
+        parse=OnChildExit,
+    )
     give_up_after: int = setting(
         5,
         "--give-up-after",
@@ -61,7 +82,8 @@ def after_exit(policy: RestartPolicy, record: Record, up_s: float, now: float) -
     stable = up_s >= policy.stable_after_s
     failures = 1 if stable else record.failures + 1
     ends = (*tuple(end for end in record.ends if now - end < policy.window_s), now)
-    give_up = policy.give_up_after > 0 and len(ends) >= policy.give_up_after
+    exits = policy.on_exit is OnChildExit.EXIT
+    give_up = exits or (policy.give_up_after > 0 and len(ends) >= policy.give_up_after)
     # The exponent is bounded before the power is taken: a child may fail for days.
     delay = min(policy.max_delay_s, policy.first_delay_s * 2.0 ** min(failures - 1, 16))
     return Verdict(Record(failures, ends), give_up, delay)

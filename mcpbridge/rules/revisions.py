@@ -33,6 +33,8 @@ class Revision(msgspec.Struct, frozen=True):
     """An event stream begins with an event that has an id and no data; older parsers fail on it."""
     elicitation: bool = False
     """The server may ask the user for input."""
+    names_completion: bool = True
+    """A server that completes arguments has a capability for it."""
     url_elicitation: bool = False
     """It may send the user to a page for it."""
 
@@ -45,7 +47,7 @@ class Revision(msgspec.Struct, frozen=True):
 
 NEWEST_LEGACY = Revision("2025-11-25", primes_streams=True, elicitation=True, url_elicitation=True)
 REVISIONS: tuple[Revision, ...] = (
-    Revision("2024-11-05"),
+    Revision("2024-11-05", names_completion=False),
     Revision("2025-03-26", batches=True),
     Revision("2025-06-18", elicitation=True),
     NEWEST_LEGACY,

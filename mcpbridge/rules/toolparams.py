@@ -8,6 +8,7 @@ Source: MCP 2026-07-28, Tools, Header Parameters.
 
 from __future__ import annotations
 
+import decimal
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,6 +27,7 @@ Annotations = Mapping[str, Mapping[Path, str]]
 """By tool name: the path of each annotated property, and its header's lower-case name."""
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?\Z")
 _KINDS = ("string", "integer", "boolean")
 
 
@@ -85,8 +87,7 @@ def _same(raw: bytes, sent: str | None) -> bool:
         return text_of(raw) == sent
     if raw in (b"true", b"false"):
         return raw.decode() == sent
-    try:
-        # 42 and 42.0 are the same number.
-        return float(raw) == float(sent)
-    except ValueError:
+    if _NUMBER.match(argument := raw.decode()) is None or _NUMBER.match(sent) is None:
         return False
+    # 42 and 42.0 are the same number; of two with more than 15 digits a float would not tell.
+    return decimal.Decimal(argument) == decimal.Decimal(sent)
