@@ -218,3 +218,13 @@ def shown(report: Mapping[str, Any], labels: Iterable[str]) -> dict[str, object]
 def steady(report: Mapping[str, Any], server: Server) -> dict[str, Any]:
     """All of a report that must be the same whenever and however the server is visited."""
     return {label: seen for label, seen in report.items() if label not in server.wavering}
+
+
+def in_2026(gists: dict[str, object]) -> dict[str, object]:
+    """What a tour shows in 2026-07-28: no ping, and another code for what is not found."""
+    gone, renamed = refused(-32002), refused(-32602)
+    told = {label: renamed if seen == gone else seen for label, seen in gists.items()}
+    hello = told.get("hello")
+    if isinstance(hello, dict):
+        told["hello"] = {**hello, "protocolVersion": "2026-07-28"}
+    return {**told, "ping": refused(-32601)} if "ping" in told else told

@@ -16,8 +16,8 @@ from tests.e2e.peers_servers import (
     demo_server,
     fastmcp_server,
     gist,
+    in_2026,
     mcp1_server,
-    refused,
     shown,
     steady,
 )
@@ -84,8 +84,8 @@ async def test_a_client_sees_of_a_server_what_it_sees_without_the_bridge(
     direct = await toured(client, server, None)
     if client.name == "mcp2-auto":
         # It takes the newest revision there is, and the bridge has a newer one than the server.
-        assert shown(through, server.shows) == _in_2026(dict(server.shows))
-        assert shown(through, direct) == _in_2026(shown(direct, direct))
+        assert shown(through, server.shows) == in_2026(dict(server.shows))
+        assert shown(through, direct) == in_2026(shown(direct, direct))
     else:
         assert shown(through, server.shows) == dict(server.shows)
         assert steady(through, server) == steady(direct, server)
@@ -251,16 +251,6 @@ async def test_a_log_message_reaches_the_session_of_its_child(
         report = await run.report()
     expected = [] if client.name == "mcp2-auto" else ["logged-here"]
     assert [_message(entry) for entry in report["logs"]] == expected
-
-
-def _in_2026(gists: dict[str, object]) -> dict[str, object]:
-    """What a tour shows in 2026-07-28: no ping, and another code for what is not found."""
-    gone, renamed = refused(-32002), refused(-32602)
-    told = {label: renamed if seen == gone else seen for label, seen in gists.items()}
-    hello = told.get("hello")
-    if isinstance(hello, dict):
-        told["hello"] = {**hello, "protocolVersion": "2026-07-28"}
-    return {**told, "ping": refused(-32601)} if "ping" in told else told
 
 
 def _message(entry: dict[str, Any]) -> object:
