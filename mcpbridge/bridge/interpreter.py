@@ -57,6 +57,8 @@ from mcpbridge.wire.objects import packed
 log = logging.getLogger("mcpbridge.bridge")
 
 _ACKNOWLEDGED_WITHIN_S = 10.0
+_RENEWED_AFTER_S = 1.0
+"""Pause before a listen that the child has ended is opened again: it may end that one too."""
 _LIST_FLAGS = {"tools": "toolsListChanged", "prompts": "promptsListChanged",
                "resources": "resourcesListChanged"}  # fmt: skip
 
@@ -114,6 +116,14 @@ class Interpreter:
             self._listen = None
             self._spawn(self._listen_anew, frozenset(), True)
 
+    def renew(self, listen: _Listen) -> None:
+        """The child has ended it, which it may: another one is opened soon."""
+        self._spawn(self._after_pause, listen)
+
+    async def _after_pause(self, listen: _Listen) -> None:
+        await anyio.sleep(_RENEWED_AFTER_S)
+        self.lost_listen(listen)
+
     def _set_level(self, request: Request) -> Reply:
         level = text_member(request.params, "level")
         if level not in LOG_LEVELS:
@@ -165,6 +175,10 @@ class Interpreter:
             before, self._listen = self._listen, listen
             if before is not None:
                 before.cancel()
+            if self._closed:
+                listen.cancel()
+            elif listen.lost:
+                self.lost_listen(listen)
             if changed:
                 for method in listen.methods:
                     self._client.told(Notification(method))
@@ -186,6 +200,8 @@ class _Listen:
         if uris:
             self._flags["resourceSubscriptions"] = msgspec.json.encode(sorted(uris))
         self._acknowledged = anyio.Event()
+        self.lost = False
+        """The child is gone."""
         self._granted: frozenset[str] = frozenset()
         self._number = 0
         self._client: Client
@@ -221,12 +237,18 @@ class _Listen:
 
     def answered(self, reply: Reply) -> None:
         """The child has ended it, or refused it."""
+        if self._acknowledged.is_set():
+            self._interpreter.renew(self)
         self._acknowledged.set()
 
     def fail(self, fault: Fault) -> None:
-        """The child is gone."""
+        """The child is gone, or has taken the listen back."""
+        self.lost = self._mux.lost
+        if self.lost:
+            self._interpreter.lost_listen(self)
+        elif self._acknowledged.is_set():
+            self._interpreter.renew(self)
         self._acknowledged.set()
-        self._interpreter.lost_listen(self)
 
 
 def _changes(capability: bytes | None) -> bool:

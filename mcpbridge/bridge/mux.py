@@ -27,6 +27,7 @@ from mcpbridge.rules.correlate import (
 from mcpbridge.rules.faults import (
     Fault,
     bad_child_message,
+    cancelled,
     child_exited,
     message_too_large,
     nobody_to_ask,
@@ -211,6 +212,14 @@ class Mux:
                 tenant.told(notification)
 
     def _withdrawn(self, withdrawal: Withdrawn) -> None:
+        number = int(withdrawal.child_id) if withdrawal.child_id.isdigit() else None
+        listen = self._correlator.owner(number)
+        if number is not None and listen is not None and listen.lasting:
+            # MCP 2026-07-28, Cancellation: so a server ends a subscription on stdio. A child that
+            # may be asked to listen asks nothing itself, so the number can mean nothing else.
+            self._correlator.forget(number)
+            listen.fail(cancelled())
+            return
         for tenant in list(self._tenants):
             tenant.withdrawn(withdrawal)
 

@@ -28,8 +28,9 @@ from mcpbridge.telemetry.meters import Meters
 
 log = logging.getLogger("mcpbridge.bridge")
 
-_STATUS_WAIT_S = 0.1
-"""How long to wait for a dead child's exit status before its callers are told without it."""
+_STATUS_WAIT_S = 0.05
+"""How long to wait for a dead child's exit status before its callers are told without it: they are
+to know within 100 ms, also of a child that has closed its stdout and lives on."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

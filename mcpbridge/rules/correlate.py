@@ -52,10 +52,6 @@ class Dropped(enum.Enum):
     UNKNOWN_SUBSCRIPTION = "unknown_subscription"
 
 
-_META_SIGNS = (b'"_m', b'"_M', b"\\u")
-"""One of them stands wherever a member is named `_meta`, in capitals or with escapes too."""
-
-
 class Answered(msgspec.Struct, Generic[Owner], frozen=True):
     """The final answer to a call, with its client's own id."""
 
@@ -136,8 +132,9 @@ class Correlator(Generic[Owner]):
                 the child might read another token than the one that was replaced.
         """
         params, token = request.params, None
-        if params is not None and any(sign in params for sign in _META_SIGNS):
-            # A token left in place could name another's call.
+        if params is not None and (b'"_' in params or b"\\u" in params):
+            # `_meta` may be there, in capitals or with escapes too: a token left in place could
+            # name another's call.
             params, token = _with_token(params, b"%d" % (self._last + 1))
         self._last += 1
         outlives = token is not None and params is not None and "task" in spans(params)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -70,20 +71,21 @@ Message = Request | Notification | Result | Failure
 
 
 class _Envelope(msgspec.Struct):
-    jsonrpc: Raw | UnsetType = UNSET
+    """A message in the usual form; whatever has another goes the long way."""
+
+    jsonrpc: Literal["2.0"]
     id: Raw | UnsetType = UNSET
-    method: Raw | UnsetType = UNSET
+    method: str | UnsetType = UNSET
     params: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
-    error: Raw | UnsetType = UNSET
 
 
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 _string_decoder = msgspec.json.Decoder(str)
-_MEMBERS = tuple(
-    (name, len(name) + len('"":,'))
-    for name in ("jsonrpc", "id", "method", "params", "result", "error")
-)
+_CALL_BYTES = len('{"jsonrpc":"2.0","method":""}')
+_RESULT_BYTES = len('{"jsonrpc":"2.0","id":,"result":}')
+_ID_BYTES = len('"id":,')
+_PARAMS_BYTES = len('"params":,')
 
 
 def decode(data: bytes) -> Message:
@@ -97,10 +99,10 @@ def decode(data: bytes) -> Message:
     """
     check_text(data)
     data = _on_one_line(data)
-    parts = _plain_parts(data)
-    extra = b""
-    if parts is None:
-        parts, extra = _any_parts(data)
+    message = _plain_message(data)
+    if message is not None:
+        return message
+    parts, extra = _any_parts(data)
     return _message(parts, extra)
 
 
@@ -195,25 +197,37 @@ def _separators_escaped(data: bytes) -> bytes:
     return data
 
 
-def _plain_parts(data: bytes) -> dict[str, bytes] | None:
-    """The members of an envelope in the usual compact form; None where a closer look is due.
+def _plain_message(data: bytes) -> Request | Notification | Result | None:
+    """A message in the usual compact form, in one native pass; None where a closer look is due.
 
     The members found, their keys and the commas add up to the length of the text only if no
-    member stands twice, none is unknown and no blanks are between them: one native pass.
+    member stands twice, none is unknown, none is spelled with escapes and no blanks are between.
     """
     try:
         envelope = _envelope_decoder.decode(data)
     except (msgspec.DecodeError, RecursionError):
         return None
-    length = 1
-    parts: dict[str, bytes] = {}
-    for name, overhead in _MEMBERS:
-        raw = getattr(envelope, name)
-        if raw is not UNSET:
-            value = bytes(raw)
-            parts[name] = value
-            length += overhead + len(value)
-    return parts if length == len(data) else None
+    method, left = envelope.method, len(data)
+    request_id = bytes(envelope.id) if envelope.id is not UNSET else None
+    if request_id is not None and not is_request_id(request_id):
+        return None
+    if method is UNSET:
+        if envelope.result is UNSET or request_id is None:
+            return None
+        result = bytes(envelope.result)
+        whole = _RESULT_BYTES + len(request_id) + len(result)
+        return Result(request_id, result) if left == whole else None
+    left -= _CALL_BYTES + len(method)
+    params = None
+    if envelope.params is not UNSET:
+        params = bytes(envelope.params)
+        left -= _PARAMS_BYTES + len(params)
+        if not params.startswith((b"{", b"[")):
+            return None
+    if request_id is None:
+        return Notification(method, params) if left == 0 else None
+    left -= _ID_BYTES + len(request_id)
+    return Request(request_id, method, params) if left == 0 else None
 
 
 def _any_parts(data: bytes) -> tuple[dict[str, bytes], bytes]:
