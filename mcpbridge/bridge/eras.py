@@ -28,6 +28,9 @@ from mcpbridge.settings import Unit, setting
 
 log = logging.getLogger("mcpbridge.bridge")
 
+_SILENCE_S = 5.0
+"""How long after a good handshake another process may leave the probe unanswered."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EraSettings:
@@ -156,7 +159,7 @@ class Eras:
     async def _find_out(self, tasks: TaskGroup) -> None:
         handshake = anyio.CancelScope()
         tasks.start_soon(self._keep_handshake, handshake)
-        modern = await probe(self._placement, self._start_timeout_s)
+        modern = await self._probe()
         if not modern or await self.handshake.settled():
             self.verdict = Verdict(handshake=True, modern=modern)
         else:
@@ -166,6 +169,21 @@ class Eras:
             tasks.start_soon(self.modern.run, self._gate)
         extra = {"handshake": self.verdict.handshake, "modern": self.verdict.modern}
         log.info("child.eras", extra=extra)
+
+    async def _probe(self) -> bool:
+        modern = False
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(self._stop_asking, asking.cancel_scope)
+            modern = await probe(self._placement, self._start_timeout_s)
+            asking.cancel_scope.cancel()
+        return modern
+
+    async def _stop_asking(self, scope: anyio.CancelScope) -> None:
+        # A server that has shaken hands and does not answer the probe swallows what it does not
+        # know, and clients wait for the verdict.
+        if await self.handshake.settled():
+            await anyio.sleep(_SILENCE_S)
+            scope.cancel()
 
     async def _keep_handshake(self, scope: anyio.CancelScope) -> None:
         with scope:

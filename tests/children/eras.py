@@ -15,7 +15,8 @@ obeyed. One thread and no clocks.
 | `dual` | either, by the first message; the other era is an error from then on |
 
 A word changes its manners: `old` negotiates 2024-11-05 and offers tools alone; `shy` offers
-nothing; `changing` says that its tools have changed in one write with the answer to each list.
+nothing; `gated FIFO` serves once somebody has opened the fifo for writing; `changing` says that its
+tools have changed in one write with the answer to each list.
 
 `arguments` of `tools/call` and `prompts/get`, or the JSON after `do:` in the uri of
 `resources/read` and in the cursor of `tools/list`, may hold:
@@ -23,17 +24,21 @@ nothing; `changing` says that its tools have changed in one write with the answe
 | key | what it does, in this order |
 |---|---|
 | `say` | these lines, `$TOKEN` replaced by the call's progress token |
+| `news` | notifications `[NAME, PARAMS]`; in 2026-07-28 to the listens that want them, tagged |
 | `exit` | ends the process |
 | `ask` | a list of rounds, each a list of questions `{"method": M, "params": P}`; it goes on once \
 each of a round has its answer, or at once with `"shrug": true` |
 | `hold` | no answer until a call of this process has `release` with the same name |
+| `after` | as `say`, straight before the answer |
 | `error` | this error for an answer |
 
 Anything else gets `{"content": [{"type": "text", "text": JSON}]}` with the answers and params.
+SIGUSR1 is the end of its patience: every call that waits for answers gets its own at once.
 """
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -264,11 +269,32 @@ class Server:
 
     def say(self, call: Call) -> None:
         """What comes before the answer."""
-        token = json.dumps(call.params.get("_meta", {}).get("progressToken"))
-        for line in call.wishes.get("say", ()):
-            write(line.replace('"$TOKEN"', token).encode() + b"\n")
+        self.lines(call, "say")
+        for name, params in call.wishes.get("news", ()):
+            self.tell(name, params)
         if "exit" in call.wishes:
             sys.exit(1)
+
+    def lines(self, call: Call, key: str) -> None:
+        """Say what a call wants to be said."""
+        token = json.dumps(call.params.get("_meta", {}).get("progressToken"))
+        for line in call.wishes.get(key, ()):
+            write(line.replace('"$TOKEN"', token).encode() + b"\n")
+
+    def tell(self, name: str, params: Any) -> None:
+        """A notification that belongs to no call."""
+        if self.era == "handshake":
+            note(name, params)
+            return
+        flag = name.replace("/list_changed", "ListChanged")
+        for request_id, wanted in self.listens.items():
+            if wanted.get(flag) or params.get("uri") in wanted.get("resourceSubscriptions", ()):
+                note(name, {**params, "_meta": {RESERVED + "subscriptionId": request_id}})
+
+    def lose_patience(self) -> None:
+        """Answer what waits for answers."""
+        while self.calls:
+            self.answer(self.calls.pop())
 
     def conclude(self, call: Call) -> None:
         """The answer, or later."""
@@ -282,6 +308,7 @@ class Server:
 
     def answer(self, call: Call) -> None:
         """The answer."""
+        self.lines(call, "after")
         if "error" in call.wishes:
             error = call.wishes["error"]
             line = {"jsonrpc": "2.0", "id": call.id, "error": error}
@@ -307,6 +334,10 @@ def main() -> None:
     """Serve stdin until its end."""
     kind, folder, *words = sys.argv[1:]
     server = Server(kind, words)
+    if "gated" in words:
+        with open(words[words.index("gated") + 1], "rb"):
+            pass
+    signal.signal(signal.SIGUSR1, lambda *_: server.lose_patience())
     with open(os.path.join(folder, str(os.getpid())), "wb", buffering=0) as record:
         for line in sys.stdin.buffer:
             record.write(line)

@@ -195,9 +195,7 @@ _NEXT = "belongs to the service of 2026-07-28, whose tests name it when they are
 _DOOR = "belongs to authentication, which this program does not offer yet"
 
 CARRIED: dict[str, str] = {
-    **{r.id: _NEXT for r in FURTHER if r.id not in ("C95", "C96", "C97")},
-    "C86": "follows from the recorded handshake that every session is answered from; its test"
-    " comes with the second era, which could change it",
+    "C102": _NEXT,
     "C95": _DOOR,
     "C96": _DOOR,
     "C101": "takes minutes; it comes with the load suites and not with the tests of every change",

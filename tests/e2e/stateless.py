@@ -192,14 +192,14 @@ def retry_of(params: Any, result: Any, **responses: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def serving(
-    kind: str, folder: Path, *words: str, manners: tuple[str, ...] = (), **env: str
+    kind: str, folder: Path, *words: str, manners: tuple[str, ...] = (), ready: bool = True
 ) -> AsyncIterator[Stateless]:
-    """A bridge over `eras` of this kind; its era is asked unless the words or `env` say it."""
+    """A bridge over `eras` of this kind; its era is asked unless the words say it."""
     limits = httpx.Limits(max_connections=None)
-    asked = {"MCPBRIDGE_CHILD_ERA": "auto", **env}
+    asked = {"MCPBRIDGE_CHILD_ERA": "auto"}
     command = child("eras", kind, str(folder), *manners)
     async with (
-        bridge(*words, "--", *command, env=asked) as running,
+        bridge(*words, "--", *command, env=asked, ready=ready) as running,
         running.client(limits=limits) as client,
     ):
         yield Stateless(running, folder, client)

@@ -1,0 +1,123 @@
+"""Answers of a handshake child, made whole for a client of 2026-07-28."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mcpbridge.rules.profile import SERVER_INFO, Profile
+from mcpbridge.rules.revisions import NEWEST_LEGACY
+from mcpbridge.rules.translate.up import CACHEABLE, code_of, completed, discovered, error_up
+
+
+def profile(**said: Any) -> Profile:
+    """What a server said in its handshake."""
+    return Profile(json.dumps({"protocolVersion": "2025-11-25", **said}).encode(), NEWEST_LEGACY)
+
+
+INFO = {"name": "n", "version": "1"}
+SERVER = profile(serverInfo=INFO, capabilities={"tools": {}, "tasks": {}}, instructions="i")
+
+
+def test_discovery_is_made_of_the_handshake() -> None:
+    """Versions, capabilities without tasks, instructions; nothing else at its top (C20)."""
+    assert json.loads(discovered(SERVER, ("2025-11-25", "2024-11-05"))) == {
+        "supportedVersions": ["2026-07-28", "2025-11-25", "2024-11-05"],
+        "capabilities": {"tools": {}},
+        "instructions": "i",
+        "resultType": "complete",
+        "ttlMs": 0,
+        "cacheScope": "private",
+        "_meta": {SERVER_INFO: INFO},
+    }
+
+
+@pytest.mark.parametrize("said", [{}, {"capabilities": None}, {"capabilities": [1]}])
+def test_a_handshake_that_says_little_is_enough(said: Any) -> None:
+    """No capabilities are none (C20)."""
+    found = json.loads(discovered(profile(**said), ()))
+    assert found["capabilities"] == {}
+    assert found["supportedVersions"] == ["2026-07-28"]
+    assert found["_meta"] == {}
+    assert "instructions" not in found
+
+
+@pytest.mark.parametrize("method", [*sorted(CACHEABLE), "tools/call", "prompts/get", "x/y"])
+def test_a_result_tells_its_type_and_how_long_it_may_be_kept(method: str) -> None:
+    """The latter where it may be kept, and not while it asks for input (C30)."""
+    found = json.loads(completed(b'{"a":1}', method, SERVER))
+    assert found["resultType"] == "complete"
+    assert ("ttlMs" in found, "cacheScope" in found) == ((method in CACHEABLE,) * 2)
+    asking = json.loads(completed(b'{"resultType":"input_required"}', method, SERVER))
+    assert set(asking) == {"resultType", "_meta"}
+
+
+def test_what_is_there_stays() -> None:
+    """Values keep their spelling; what the result says already is not said again (C30)."""
+    meta = b'{"k":1.0,"io.modelcontextprotocol/serverInfo":{"name":"own"},'
+    meta += b'"io.modelcontextprotocol/related-task":{"taskId":"t"}}'
+    result = b'{"x":1.50,"ttlMs":9,"cacheScope":"public","_meta":%b}' % meta
+    found = completed(result, "tools/list", SERVER)
+    assert b'"x":1.50' in found
+    assert json.loads(found) == {
+        "x": 1.5,
+        "ttlMs": 9,
+        "cacheScope": "public",
+        "resultType": "complete",
+        "_meta": {"k": 1.0, SERVER_INFO: {"name": "own"}},
+    }
+    assert json.loads(completed(b'{"_meta":7}', "x/y", SERVER))["_meta"] == {SERVER_INFO: INFO}
+
+
+@pytest.mark.parametrize("result", [b"[]", b"7", b"null", b'{"a":1,"a":2}'])
+def test_a_result_that_is_no_object_passes(result: bytes) -> None:
+    """There is nothing to put into it."""
+    assert completed(result, "tools/list", SERVER) == result
+
+
+@pytest.mark.parametrize(
+    ("tools", "left"),
+    [
+        (b'[{"name":"a"}]', b'[{"name":"a"}]'),
+        (b'[{"name":"a","execution":{}},{"b": 1}]', b'[{"name":"a"},{"b": 1}]'),
+        (b'{"execution":1}', b'{"execution":1}'),
+        (b'["execution"]', b'["execution"]'),
+    ],
+)
+def test_tools_know_no_tasks(tools: bytes, left: bytes) -> None:
+    """What cannot be read as tools is left alone (C30)."""
+    found = completed(b'{"tools":%b}' % tools, "tools/list", SERVER)
+    assert b'"tools":%b' % left in found
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (b'{"code":-32002,"message":"m","data":{"uri":"u"},"x":1}', -32602),
+        (b'{"code":-32019,"message":"m"}', -32019),
+        (b'{"code":-32020,"message":"m"}', -32603),
+        (b'{"code":-32042,"message":"m"}', -32603),
+        (b'{"code":-32099}', -32603),
+        (b'{"code":-32100,"message":"m"}', -32100),
+        (b'{"code":-32601,"message":"m"}', -32601),
+        (b'{"code":0,"message":"m"}', 0),
+        (b'{"code":"x","message":"m"}', -32603),
+        (b'{"code":1.5,"message":"m"}', -32603),
+        (b'{"message":"m"}', -32603),
+        (b"7", -32603),
+        (b'{"code":1,"code":2}', -32603),
+    ],
+)
+def test_codes_mean_the_same(error: bytes, code: int) -> None:
+    """What the revision reserves is not used in another sense, and the original is told (C43)."""
+    found = json.loads(error_up(error))
+    assert found["code"] == code
+    assert isinstance(found.get("message"), str)
+    if b"-32002" in error:
+        assert (found["data"], found["x"]) == ({"uri": "u"}, 1)
+    elif code == code_of(error):
+        assert error_up(error) == error
+    elif code_of(error) is not None:
+        assert found["data"]["original"] == json.loads(error)
