@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.running import assert_clean, bridge, eventually, open_session, rpc, started
 
-ASKED = {"elicitation": {}}
+ASKED: dict[str, object] = {"elicitation": {}}
 
 
 @pytest.mark.slow

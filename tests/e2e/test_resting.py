@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.running import bridge, open_session, rpc
 
-ASKED = {"elicitation": {}}
+ASKED: dict[str, object] = {"elicitation": {}}
 ECHO = {"name": "echo", "arguments": {"text": "x"}}
 
 
