@@ -17,7 +17,7 @@ ASKED: dict[str, object] = {"elicitation": {}}
 async def test_sessions_end_with_their_child_where_that_is_asked_for(
     capabilities: dict[str, object],
 ) -> None:
-    """`--on-child-exit end`: 404 for the sessions of that child, and a new session works (6, C54)."""
+    """With `end`: 404 for the sessions of that child, and a new session works (6, C54)."""
     async with bridge("--on-child-exit", "end") as running, running.client() as client:
         before = running.processes()
         headers = await open_session(client, capabilities=capabilities)
