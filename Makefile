@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop conformance docs lock bench clean
+.PHONY: help run test check interop conformance chaos soak docs lock bench clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -50,6 +50,12 @@ interop: .venv/stamp $(PEERS) $(NODE_PEERS) ## the tests that need Node >= 20
 
 conformance: .venv/stamp $(PEERS) $(REFEREES) ## the official suites; BRIDGE_ARGS is passed on
 	$(BIN)/python -m tests.referees.conformance $(BRIDGE_ARGS)
+
+chaos: .venv/stamp ## calls while children are killed; CALLS=100000 is the size, SEED repeats
+	$(BIN)/python -m tests.suites.chaos
+
+soak: .venv/stamp ## memory and whatever else could grow; CALLS=100000 and SESSIONS=20000 is the size
+	$(BIN)/python -m tests.suites.soak
 
 docs: .venv/stamp ## write the settings into README.md
 	$(BIN)/python -m mcpbridge.config.table README.md

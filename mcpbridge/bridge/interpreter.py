@@ -29,6 +29,7 @@ from mcpbridge.rules.faults import (
 )
 from mcpbridge.rules.methods import (
     ACKNOWLEDGED,
+    DISCOVER,
     INITIALIZED,
     LIST_CHANGED,
     LISTEN,
@@ -56,6 +57,8 @@ from mcpbridge.wire.objects import packed
 
 log = logging.getLogger("mcpbridge.bridge")
 
+_NOT_IN_A_SESSION = (DISCOVER, LISTEN)
+"""What the child knows and no handshake revision does."""
 _ACKNOWLEDGED_WITHIN_S = 10.0
 _RENEWED_AFTER_S = 1.0
 """Pause before a listen that the child has ended is opened again: it may end that one too."""
@@ -81,7 +84,7 @@ class Interpreter:
             exchange.answered(Result(request.id, b"{}"))
         elif request.method == SET_LEVEL:
             exchange.answered(self._set_level(request))
-        elif request.method.startswith("tasks/"):
+        elif request.method in _NOT_IN_A_SESSION or request.method.startswith("tasks/"):
             refusal = error_object(METHOD_NOT_FOUND, f"method not found: {request.method[:64]}")
             exchange.answered(Failure(request.id, refusal))
         elif request.method in (SUBSCRIBE, UNSUBSCRIBE):

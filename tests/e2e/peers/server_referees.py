@@ -30,6 +30,7 @@ from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http import EventCallback, EventMessage, EventStore
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
+from mcp.shared.exceptions import McpError
 from pydantic import AnyUrl
 
 STEP_S = 0.05
@@ -39,11 +40,13 @@ RETRY_MS = 100
 
 
 class Subscribable(Server):
-    """Says that resources can be subscribed to, which the SDK's own never does."""
+    """Says that resources can be subscribed to and that lists change, as the SDK's never does."""
 
     def create_initialization_options(self, *args: Any, **kwargs: Any) -> InitializationOptions:
         options = super().create_initialization_options(*args, **kwargs)
         options.capabilities.resources.subscribe = True
+        options.capabilities.tools.listChanged = True
+        options.capabilities.prompts.listChanged = True
         return options
 
 
@@ -219,6 +222,93 @@ async def json_schema(arguments: dict[str, Any]) -> list[Any]:
     return [_text(json.dumps(arguments))]
 
 
+# What 2026-07-28 has a server ask for between two rounds, these ask for while they run.
+
+
+async def _ask(message: str, name: str, kind: str = "string") -> Any:
+    context = server.request_context
+    schema = {"type": "object", "properties": {name: {"type": kind}}, "required": [name]}
+    answer = await context.session.elicit(message, schema, context.request_id)
+    return (answer.content or {}).get(name)
+
+
+async def _sample(prompt: str, tokens: int) -> str:
+    context = server.request_context
+    asked = types.SamplingMessage(role="user", content=_text(prompt))
+    answer = await context.session.create_message(
+        [asked], max_tokens=tokens, related_request_id=context.request_id
+    )
+    return str(answer.content.text)
+
+
+async def ask_name(_: dict[str, Any]) -> list[Any]:
+    return [_text(f"Hello, {await _ask('What is your name?', 'name')}!")]
+
+
+async def ask_model(_: dict[str, Any]) -> list[Any]:
+    return [_text(await _sample("What is the capital of France?", 100))]
+
+
+async def ask_roots(_: dict[str, Any]) -> list[Any]:
+    found = await server.request_context.session.list_roots()
+    return [_text(", ".join(str(root.uri) for root in found.roots))]
+
+
+async def ask_confirmation(_: dict[str, Any]) -> list[Any]:
+    await _ask("Please confirm", "ok", "boolean")
+    return [_text("state-ok")]
+
+
+async def ask_three(_: dict[str, Any]) -> list[Any]:
+    async with anyio.create_task_group() as together:
+        together.start_soon(_ask, "What is your name?", "name")
+        together.start_soon(_sample, "Generate a greeting", 50)
+        together.start_soon(server.request_context.session.list_roots)
+    return [_text("all three were answered")]
+
+
+async def ask_twice(_: dict[str, Any]) -> list[Any]:
+    await _ask("Step 1: What is your name?", "name")
+    return [_text(f"{await _ask('Step 2: What is your favorite color?', 'color')} it is")]
+
+
+async def ask_what_is_offered(_: dict[str, Any]) -> list[Any]:
+    session = server.request_context.session
+    if session.check_client_capability(
+        types.ClientCapabilities(elicitation=types.ElicitationCapability())
+    ):
+        return await ask_name({})
+    return [_text(await _sample("Say something", 50))]
+
+
+async def change_tools(_: dict[str, Any]) -> list[Any]:
+    await server.request_context.session.send_tool_list_changed()
+    return [_text("the tools changed")]
+
+
+async def change_prompts(_: dict[str, Any]) -> list[Any]:
+    await server.request_context.session.send_prompt_list_changed()
+    return [_text("the prompts changed")]
+
+
+waiting: set[object] = set()
+
+
+async def wait(_: dict[str, Any]) -> list[Any]:
+    """Only a cancellation ends it."""
+    call = object()
+    waiting.add(call)
+    try:
+        await anyio.sleep_forever()
+    finally:
+        waiting.discard(call)
+    return []
+
+
+async def count_waiting(_: dict[str, Any]) -> list[Any]:
+    return [_text(str(len(waiting)))]
+
+
 def _takes(**properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties)}
 
@@ -265,6 +355,21 @@ TOOLS: dict[str, tuple[Tool, dict[str, Any]]] = {
     "test_elicitation_sep1330_enums": (elicitation_enums, _takes()),
     "test_reconnection": (reconnection, _takes()),
     "json_schema_2020_12_tool": (json_schema, JSON_SCHEMA),
+    "wait": (wait, _takes()),
+    "waiting": (count_waiting, _takes()),
+    "test_logging_tool": (with_logging, _takes()),
+    "test_streaming_elicitation": (ask_name, _takes()),
+    "test_input_required_result_elicitation": (ask_name, _takes()),
+    "test_input_required_result_sampling": (ask_model, _takes()),
+    "test_input_required_result_list_roots": (ask_roots, _takes()),
+    "test_input_required_result_request_state": (ask_confirmation, _takes()),
+    "test_input_required_result_tampered_state": (ask_confirmation, _takes()),
+    "test_input_required_result_multiple_inputs": (ask_three, _takes()),
+    "test_input_required_result_multi_round": (ask_twice, _takes()),
+    "test_input_required_result_capabilities": (ask_what_is_offered, _takes()),
+    "test_trigger_tool_change": (change_tools, _takes()),
+    "test_trigger_prompt_change": (change_prompts, _takes()),
+    "test_header_parameter": (json_schema, _takes(region={**TEXT, "x-mcp-header": "Region"})),
 }
 
 
@@ -328,7 +433,10 @@ async def read_resource(uri: AnyUrl) -> list[ReadResourceContents]:
         case other:
             found = re.fullmatch(r"test://template/([^/]+)/data", other)
             if found is None:
-                raise ValueError(f"no resource {other}")
+                missing = types.ErrorData(
+                    code=-32002, message="Resource not found", data={"uri": other}
+                )
+                raise McpError(missing)
             held = {"id": found[1], "templateTest": True, "data": f"Data for ID: {found[1]}"}
             return [ReadResourceContents(json.dumps(held), mime_type="application/json")]
 
@@ -350,6 +458,7 @@ PROMPTS: dict[str, tuple[str, ...]] = {
     "test_prompt_with_arguments": ("arg1", "arg2"),
     "test_prompt_with_embedded_resource": ("resourceUri",),
     "test_prompt_with_image": (),
+    "test_input_required_result_prompt": (),
 }
 
 
@@ -387,7 +496,11 @@ def _prompted(name: str, given: dict[str, str]) -> list[Any]:
 
 @server.get_prompt()
 async def get_prompt(name: str, arguments: dict[str, str] | None) -> types.GetPromptResult:
-    contents = _prompted(name, arguments or {})
+    if name == "test_input_required_result_prompt":
+        said = await _ask("What context should the prompt use?", "context")
+        contents = [_text(f"Given that {said}")]
+    else:
+        contents = _prompted(name, arguments or {})
     return types.GetPromptResult(
         messages=[types.PromptMessage(role="user", content=content) for content in contents]
     )

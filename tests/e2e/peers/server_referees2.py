@@ -25,7 +25,7 @@ import mcp_types as types
 from mcp import MCPError
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel import Server
+from mcp.server.lowlevel import NotificationOptions, Server
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import (
     InMemorySubscriptionBus,
@@ -49,9 +49,7 @@ Context = ServerRequestContext[Any, Any]
 Tool = Callable[[Context, types.CallToolRequestParams], Awaitable[Json]]
 
 # One red pixel, and no sound at all.
-PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
-)
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 WAV = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAIA+AAACABAAZGF0YQAAAAA="
 
 bus = InMemorySubscriptionBus()
@@ -74,7 +72,7 @@ def _embedded(uri: str, text: str, mime_type: str = "text/plain") -> Json:
     return {"type": "resource", "resource": held}
 
 
-# What is asked of a client, as an input request or as a request of its own -------------------------
+# What is asked of a client, as an input request or as a request of its own ------------------------
 
 
 def _form(message: str, properties: Json, required: list[str] | None = None) -> Json:
@@ -255,7 +253,10 @@ async def ask_model(_: Context, params: types.CallToolRequestParams) -> Json:
     return _said(_text(answer["content"]["text"]))
 
 
-async def ask_roots(_: Context, params: types.CallToolRequestParams) -> Json:
+async def ask_roots(context: Context, params: types.CallToolRequestParams) -> Json:
+    if context.protocol_version != MODERN:
+        found = await context.session.list_roots()
+        return _said(_text(", ".join(str(root.uri) for root in found.roots)))
     answer = _answers(params).get("client_roots")
     if answer is None:
         return _wants({"client_roots": ROOTS})
@@ -312,8 +313,11 @@ async def missing_capability(context: Context, _: types.CallToolRequestParams) -
     return _said(_text("sampling is declared"))
 
 
-async def change_tools(_: Context, __: types.CallToolRequestParams) -> Json:
-    await bus.publish(ToolsListChanged())
+async def change_tools(context: Context, _: types.CallToolRequestParams) -> Json:
+    if context.protocol_version == MODERN:
+        await bus.publish(ToolsListChanged())
+    else:
+        await context.session.send_tool_list_changed()
     return _said(_text("the tools changed"))
 
 
@@ -325,6 +329,24 @@ async def change_prompts(_: Context, __: types.CallToolRequestParams) -> Json:
 async def change_resource(_: Context, __: types.CallToolRequestParams) -> Json:
     await bus.publish(ResourceUpdated(uri="test://watched-resource"))
     return _said(_text("the resource changed"))
+
+
+waiting: set[object] = set()
+
+
+async def wait(_: Context, __: types.CallToolRequestParams) -> Json:
+    """Only a cancellation ends it."""
+    call = object()
+    waiting.add(call)
+    try:
+        await anyio.sleep_forever()
+    finally:
+        waiting.discard(call)
+    return _said()
+
+
+async def count_waiting(_: Context, __: types.CallToolRequestParams) -> Json:
+    return _said(_text(str(len(waiting))))
 
 
 TEXT = {"type": "string"}
@@ -404,6 +426,8 @@ TOOLS: dict[str, tuple[Tool, Json]] = {
     "test_trigger_resource_change": (change_resource, _takes()),
     "test_header_parameter": (json_schema, _takes(region={**TEXT, "x-mcp-header": "Region"})),
     "json_schema_2020_12_tool": (json_schema, JSON_SCHEMA),
+    "wait": (wait, _takes()),
+    "waiting": (count_waiting, _takes()),
 }
 
 
@@ -569,7 +593,8 @@ async def _only_modern(context: Context, call_next: Callable[[Context], Awaitabl
 
 async def serve_stdio() -> None:
     async with stdio_server() as (received, sent):
-        await server.run(received, sent, server.create_initialization_options())
+        changes = NotificationOptions(tools_changed=True, prompts_changed=True)
+        await server.run(received, sent, server.create_initialization_options(changes))
 
 
 def serve_http() -> None:
