@@ -1,0 +1,37 @@
+"""Runs `python -m MODULE ARGUMENT...` in this process and tells what it holds when asked.
+
+    python watched.py PYTHON -m MODULE ARGUMENT...
+
+For each line on standard input, one line of JSON on standard output: the asyncio tasks that are
+not done and the threads. Tasks of the start are not among them, since the bridge takes what its
+start made away from the collector; they would only add the same number each time. It is asked from
+a thread of its own, which leaves the program as it is. PYTHON is the word that a harness would have
+started, and this interpreter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import runpy
+import sys
+import threading
+
+
+def tell() -> None:
+    """Answer each line until there are no more."""
+    for _ in sys.stdin:
+        gc.collect()
+        tasks = sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
+        told = {"tasks": tasks, "threads": threading.active_count()}
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _, _, _, module, *arguments = sys.argv
+    sys.argv = [module, *arguments]
+    sys.path[0] = ""
+    threading.Thread(target=tell, daemon=True).start()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
