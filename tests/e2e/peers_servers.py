@@ -84,6 +84,8 @@ def _name_of(entry: Any) -> object:
 
 LISTS = ("tools", "resources", "resourceTemplates", "prompts")
 TOOLS = ["echo", "add", "countdown", "slow", "fail", "log", "pid", "ask", "sample", "roots"]
+MORE_TOOLS = ["wait", "ended", "ping_client", "big", "change"]
+"""Of the low-level servers only."""
 QUESTIONS = {
     "ask": ["ask", {"question": "who?"}],
     "sample": ["sample", {"prompt": "hum"}],
@@ -169,6 +171,7 @@ def mcp1_server() -> Server:
         plan=PEER_PLAN,
         shows={
             **PEER_SHOWS,
+            "tools": [*TOOLS, *MORE_TOOLS],
             "add": said("5"),
             "unknown tool": failed("no tool 'nonesuch'"),
             "missing argument": failed("Input validation error: 'text' is a required property"),

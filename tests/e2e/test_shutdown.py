@@ -1,6 +1,6 @@
 """The end: what a signal does to calls, streams, children and the exit status.
 
-faults.md, Shutdown, and rows 96 to 98 and 109 to 112.
+The catalogue of faults: its timeline of the end, and rows 96 to 98 and 109 to 112.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import {
   LoggingMessageNotificationSchema,
   McpError,
 } from '@modelcontextprotocol/sdk/types.js';
+import { features } from './features.mjs';
 import { once } from 'node:events';
 import { parseArgs } from 'node:util';
 
@@ -228,6 +229,12 @@ async function logs({ client, logs: arrived }) {
   return { ...answer, logs: arrived.entries };
 }
 
+// Closing a transport sends no DELETE; a session is ended on purpose, as the Python SDKs do.
+async function leave({ client, transport }) {
+  if (options.transport === 'http') await transport.terminateSession();
+  await client.close();
+}
+
 async function connectAndVanish() {
   for (let session = 0; session < Number(options.sessions); session += 1) {
     const { client } = await connect();
@@ -247,8 +254,10 @@ setTimeout(() => {
 }, Number(options.within) * 1000).unref();
 
 if (options.scenario === 'connect-and-vanish') await connectAndVanish();
+if (options.scenario === 'features') {
+  await writeLine(process.stdout, await features({ attempt, call, connect, leave }, options));
+  process.exit(0);
+}
 const talk = await connect();
 await writeLine(process.stdout, await scenarios[options.scenario](talk));
-// Closing a transport sends no DELETE; a session is ended on purpose, as the Python SDKs do.
-if (options.transport === 'http') await talk.transport.terminateSession();
-await talk.client.close();
+await leave(talk);

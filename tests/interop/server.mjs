@@ -1,5 +1,6 @@
 // A stdio server made with the TypeScript SDK: the tools, resources and prompt of the Python
-// servers in tests/e2e/peers, under the same names.
+// servers in tests/e2e/peers, under the same names; what the later tools do is told in
+// tests/e2e/peers/server_mcp1.py.
 
 import { completable } from '@modelcontextprotocol/sdk/server/completable.js';
 import { McpServer, ResourceTemplate } from '@modelcontextprotocol/sdk/server/mcp.js';
@@ -7,14 +8,17 @@ import { StdioServerTransport } from '@modelcontextprotocol/sdk/server/stdio.js'
 import {
   CreateMessageResultSchema,
   ElicitResultSchema,
+  EmptyResultSchema,
   ListRootsResultSchema,
+  SubscribeRequestSchema,
+  UnsubscribeRequestSchema,
 } from '@modelcontextprotocol/sdk/types.js';
 import { setTimeout as pause } from 'node:timers/promises';
 import { z } from 'zod';
 
 const server = new McpServer(
   { name: 'peer-typescript', version: '1.0' },
-  { capabilities: { logging: {} }, instructions: 'server of the TypeScript SDK' },
+  { capabilities: { logging: {}, resources: { subscribe: true } }, instructions: 'server of the TypeScript SDK' },
 );
 
 const text = (words) => ({ content: [{ type: 'text', text: words }] });
@@ -98,6 +102,61 @@ server.registerTool('roots', {}, async (extra) => {
   return text(listed.roots.map((root) => root.uri).join(' '));
 });
 
+const tellProgress = async ({ _meta, sendNotification }) => {
+  const progressToken = _meta?.progressToken;
+  if (progressToken === undefined) return;
+  const params = { progressToken, progress: 0, total: 1 };
+  await sendNotification({ method: 'notifications/progress', params });
+};
+
+const ENDED_WITHIN_MS = 10_000;
+const cancelled = new Map();
+const items = new Map();
+const subscribed = new Set();
+
+server.registerTool('wait', { inputSchema: { label: z.string() } }, async ({ label }, extra) => {
+  const aborted = new Promise((resolve) => extra.signal.addEventListener('abort', resolve));
+  cancelled.set(label, aborted);
+  await tellProgress(extra);
+  await aborted;
+  return text('never sent');
+});
+
+server.registerTool('ended', { inputSchema: { label: z.string() } }, async ({ label }) => {
+  const late = pause(ENDED_WITHIN_MS, 'still waiting', { ref: false });
+  return text(await Promise.race([cancelled.get(label).then(() => 'cancelled'), late]));
+});
+
+server.registerTool('ping_client', {}, async (extra) => {
+  await extra.sendRequest({ method: 'ping' }, EmptyResultSchema);
+  return text('pong');
+});
+
+server.registerTool('big', { inputSchema: { size: z.number() } }, async ({ size }, extra) => {
+  await tellProgress(extra);
+  return text('x'.repeat(size));
+});
+
+server.registerTool(
+  'change',
+  { inputSchema: { name: z.string(), text: z.string() } },
+  async ({ name, text: held }) => {
+    const uri = `peer://item/${name}`;
+    items.set(name, held);
+    if (subscribed.has(uri)) await server.server.sendResourceUpdated({ uri });
+    return text('changed');
+  },
+);
+
+server.server.setRequestHandler(SubscribeRequestSchema, ({ params }) => {
+  subscribed.add(params.uri);
+  return {};
+});
+server.server.setRequestHandler(UnsubscribeRequestSchema, ({ params }) => {
+  subscribed.delete(params.uri);
+  return {};
+});
+
 server.registerResource('greeting', 'peer://greeting', { mimeType: 'text/plain' }, (uri) => ({
   contents: [{ uri: uri.href, mimeType: 'text/plain', text: 'good day' }],
 }));
@@ -117,7 +176,7 @@ server.registerResource(
   new ResourceTemplate('peer://item/{name}', { list: undefined }),
   { mimeType: 'text/plain' },
   (uri, { name }) => ({
-    contents: [{ uri: uri.href, mimeType: 'text/plain', text: `item ${name}` }],
+    contents: [{ uri: uri.href, mimeType: 'text/plain', text: items.get(name) ?? `item ${name}` }],
   }),
 );
 

@@ -13,9 +13,11 @@ import pytest
 from tests.e2e.peers_servers import (
     ANSWERS,
     LISTS,
+    MORE_TOOLS,
     PEER_PLAN,
     PEER_SHOWS,
     ROOT,
+    TOOLS,
     Server,
     demo_server,
     failed,
@@ -57,6 +59,7 @@ def typescript_server() -> Server:
         plan=PEER_PLAN,
         shows={
             **PEER_SHOWS,
+            "tools": [*TOOLS, *MORE_TOOLS],
             "add": said("5"),
             "unknown tool": failed("MCP error -32602: Tool nonesuch not found"),
             "unknown resource": refused(-32602),

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
+import features
 import mcp.types as types
 import scenarios
 from mcp import ClientSession, McpError, StdioServerParameters
@@ -28,15 +30,30 @@ def _wire(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(by_alias=True, mode="json", exclude_unset=True)
 
 
+class Heard:
+    """What a session was told outside of answers."""
+
+    def __init__(self) -> None:
+        self.logs = scenarios.Arrivals()
+        self.updates = scenarios.Arrivals()
+
+    async def hear(self, message: object) -> None:
+        """Take in what the SDK hands on."""
+        match message:
+            case types.ServerNotification(root=types.LoggingMessageNotification(params=params)):
+                self.logs.append(_wire(params))
+            case types.ServerNotification(root=types.ResourceUpdatedNotification(params=params)):
+                self.updates.append(_wire(params))
+
+
 class Talk:
     """A `ClientSession` seen as `scenarios.Talk`."""
 
-    def __init__(
-        self, session: ClientSession, hello: dict[str, Any], logs: scenarios.Arrivals
-    ) -> None:
+    def __init__(self, session: ClientSession, hello: dict[str, Any], heard: Heard) -> None:
         self._session = session
         self.hello = hello
-        self.logs = logs
+        self.logs = heard.logs
+        self.updates = heard.updates
 
     async def call(self, name, arguments, on_progress=None):
         return await _told(self._session.call_tool(name, arguments, progress_callback=on_progress))
@@ -68,6 +85,30 @@ class Talk:
 
     async def set_level(self, level):
         return await _told(self._session.set_logging_level(level))
+
+    async def subscribe(self, uri):
+        return await _told(self._session.subscribe_resource(AnyUrl(uri)))
+
+    async def unsubscribe(self, uri):
+        return await _told(self._session.unsubscribe_resource(AnyUrl(uri)))
+
+    async def abandon(self, name, arguments):
+        """Call a tool and cancel the call once it has told of progress."""
+        begun = anyio.Event()
+
+        async def on_progress(*_step):
+            begun.set()
+
+        # This version of the SDK does not say which id a call has, and cancels none by itself.
+        request_id = self._session._request_id
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.call, name, arguments, on_progress)
+            await begun.wait()
+            gone = types.CancelledNotificationParams(requestId=request_id, reason="enough")
+            await self._session.send_notification(
+                types.ClientNotification(types.CancelledNotification(params=gone))
+            )
+            group.cancel_scope.cancel()
 
 
 async def _elicited(_context, params):
@@ -104,19 +145,19 @@ def _transport(options: argparse.Namespace):
 @asynccontextmanager
 async def connect(options: argparse.Namespace) -> AsyncIterator[Talk]:
     """An initialized session; left by DELETE where the transport has sessions."""
-    logs = scenarios.Arrivals()
-
-    async def log(params: types.LoggingMessageNotificationParams) -> None:
-        logs.append(_wire(params))
+    heard = Heard()
 
     async with (
         _transport(options) as (received, sent, *_),
         ClientSession(
-            received, sent, logging_callback=log, **(DECLARED if options.declare else {})
+            received,
+            sent,
+            message_handler=heard.hear,
+            **(DECLARED if options.declare else {}),
         ) as session,
     ):
-        yield Talk(session, await _told(session.initialize()), logs)
+        yield Talk(session, await _told(session.initialize()), heard)
 
 
 if __name__ == "__main__":
-    scenarios.main(connect)
+    scenarios.main(connect, {"features": features.features})

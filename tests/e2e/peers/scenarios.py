@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Protocol
 
@@ -83,6 +83,8 @@ class Talk(Protocol):
 
 
 Connect = Callable[[argparse.Namespace], AbstractAsyncContextManager[Talk]]
+Whole = Callable[[Connect, argparse.Namespace], Awaitable[JsonObject]]
+"""A scenario that opens its sessions itself; returns its report."""
 
 
 def tell(event: str, **fields: Any) -> None:
@@ -114,7 +116,7 @@ async def _everything(talk: Talk, kind: str) -> list[JsonObject]:
             return found
 
 
-async def _attempt(step: Awaitable[JsonObject]) -> JsonObject:
+async def attempt(step: Awaitable[JsonObject]) -> JsonObject:
     """The answer of a step that is expected to be refused, whichever way it ends."""
     try:
         return {"result": await step}
@@ -124,12 +126,12 @@ async def _attempt(step: Awaitable[JsonObject]) -> JsonObject:
 
 async def _tour(talk: Talk, options: argparse.Namespace) -> JsonObject:
     plan = options.plan
-    seen: JsonObject = {"hello": talk.hello, "ping": await _attempt(talk.ping())}
+    seen: JsonObject = {"hello": talk.hello, "ping": await attempt(talk.ping())}
     for kind in ("tools", "resources", "resourceTemplates", "prompts"):
         if kind in plan["lists"]:
             seen[kind] = await _everything(talk, kind)
     for label, (name, arguments) in plan.get("calls", {}).items():
-        seen[label] = await _attempt(talk.call(name, arguments))
+        seen[label] = await attempt(talk.call(name, arguments))
     for label, (name, arguments) in plan.get("counted", {}).items():
         steps: list[list[float | None]] = []
 
@@ -138,14 +140,14 @@ async def _tour(talk: Talk, options: argparse.Namespace) -> JsonObject:
         ) -> None:
             steps.append([done, total])
 
-        seen[label] = await _attempt(talk.call(name, arguments, on_progress))
+        seen[label] = await attempt(talk.call(name, arguments, on_progress))
         seen[f"{label}-progress"] = steps
     for label, uri in plan.get("reads", {}).items():
-        seen[label] = await _attempt(talk.read(uri))
+        seen[label] = await attempt(talk.read(uri))
     for label, (name, given) in plan.get("prompted", {}).items():
-        seen[label] = await _attempt(talk.prompt(name, given))
+        seen[label] = await attempt(talk.prompt(name, given))
     for label, (ref, argument) in plan.get("completions", {}).items():
-        seen[label] = await _attempt(talk.complete(ref, argument))
+        seen[label] = await attempt(talk.complete(ref, argument))
     return seen
 
 
@@ -162,7 +164,7 @@ async def _echoes(talk: Talk, options: argparse.Namespace) -> JsonObject:
         nonlocal right
         sent = payload(options.marker, number)
         async with limit:
-            answer = await _attempt(talk.call(options.echo_tool, {options.echo_argument: sent}))
+            answer = await attempt(talk.call(options.echo_tool, {options.echo_argument: sent}))
         content = answer.get("result", {}).get("content", [{}])
         # Some servers put words before what they echo; none may put anything after it.
         if len(content) == 1 and content[0].get("text", "").endswith(sent):
@@ -174,7 +176,7 @@ async def _echoes(talk: Talk, options: argparse.Namespace) -> JsonObject:
     async with anyio.create_task_group() as group:
         for number in range(options.calls):
             group.start_soon(one, number)
-    child = await _attempt(talk.call("pid", {})) if options.ask_pid else None
+    child = await attempt(talk.call("pid", {})) if options.ask_pid else None
     return {"right": right, "wrong": wrong[:5], "wrong_count": len(wrong), "child": child}
 
 
@@ -190,19 +192,19 @@ async def _slow_call(talk: Talk, options: argparse.Namespace) -> JsonObject:
     await _everything(talk, "tools")
     began = time.monotonic()
     arguments = {"seconds": options.seconds, "steps": options.steps}
-    answer = await _attempt(talk.call("countdown", arguments, on_progress))
+    answer = await attempt(talk.call("countdown", arguments, on_progress))
     return {**answer, "took_s": round(time.monotonic() - began, 3), "progress": steps}
 
 
 async def _questions(talk: Talk, options: argparse.Namespace) -> JsonObject:
     seen = {}
     for label, (name, arguments) in options.plan["questions"].items():
-        seen[label] = await _attempt(talk.call(name, arguments))
+        seen[label] = await attempt(talk.call(name, arguments))
     return {"hello": talk.hello, **seen}
 
 
 async def _logs(talk: Talk, options: argparse.Namespace) -> JsonObject:
-    answer = await _attempt(talk.call("log", {"message": options.marker}))
+    answer = await attempt(talk.call("log", {"message": options.marker}))
     await talk.logs.holding(options.marker)
     return {**answer, "logs": talk.logs.entries}
 
@@ -228,8 +230,11 @@ async def _connect_and_vanish(connect: Connect, options: argparse.Namespace) -> 
         os._exit(0)
 
 
-async def _run(connect: Connect, options: argparse.Namespace) -> None:
+async def _run(connect: Connect, more: Mapping[str, Whole], options: argparse.Namespace) -> None:
     with anyio.fail_after(options.within):
+        if options.scenario in more:
+            report(await more[options.scenario](connect, options))
+            return
         if options.scenario == "connect-and-vanish":
             await _connect_and_vanish(connect, options)
         async with connect(options) as talk:
@@ -238,10 +243,11 @@ async def _run(connect: Connect, options: argparse.Namespace) -> None:
             report(seen)
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
+def _options(more: Mapping[str, Whole]) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("target", nargs="+", help="the URL, or with --transport stdio a command")
-    parser.add_argument("--scenario", choices=[*SCENARIOS, "connect-and-vanish"], required=True)
+    scenarios = [*SCENARIOS, "connect-and-vanish", *more]
+    parser.add_argument("--scenario", choices=scenarios, required=True)
     parser.add_argument("--transport", choices=["http", "sse", "stdio"], default="http")
     parser.add_argument("--mode", default="legacy", help="mcp 2.x: legacy, auto or a revision")
     parser.add_argument("--declare", action="store_true", help="roots, sampling and elicitation")
@@ -258,9 +264,14 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--used", action="store_true", help="connect-and-vanish: after a call each")
     parser.add_argument("--gate", action="store_true", help="say ready, begin at a line on stdin")
     parser.add_argument("--within", type=float, default=60, help="give up after, in seconds")
-    return parser.parse_args(argv)
+    return parser.parse_args()
 
 
-def main(connect: Connect) -> None:
-    """Run the scenario argv asks for; exit status 1 and a traceback when it cannot be told."""
-    anyio.run(_run, connect, _options(None))
+def main(connect: Connect, more: Mapping[str, Whole] | None = None) -> None:
+    """Run the scenario argv asks for; exit status 1 and a traceback when it cannot be told.
+
+    Args:
+        connect: Opens a session.
+        more: Scenarios that only this client has, by name.
+    """
+    anyio.run(_run, connect, more or {}, _options(more or {}))

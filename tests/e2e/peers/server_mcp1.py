@@ -2,8 +2,9 @@
 
 `server_mcp1.py` speaks stdio; `server_mcp1.py --http PORT` serves the same over the SDK's own
 Streamable HTTP, which tells a client's fault from a bridge's. Its tools: echo, add, countdown
-(progress), slow (silence), fail, log, pid; and the three that put a question to the client: ask,
-sample, roots.
+(progress), slow (silence), fail, log, pid; the three that put a question to the client: ask,
+sample, roots; wait (until it is cancelled), ended (how it was), ping_client, big (an answer after
+progress) and change (of an item that may be subscribed to).
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ TOOLS = {
     "ask": _takes(question=TEXT),
     "sample": _takes(prompt=TEXT),
     "roots": _takes(),
+    "wait": _takes(label=TEXT),
+    "ended": _takes(label=TEXT),
+    "ping_client": _takes(),
+    "big": _takes(size=NUMBER),
+    "change": _takes(name=TEXT, text=TEXT),
 }
 OUTPUTS = {"add": _takes(sum=NUMBER)}
 
@@ -95,7 +101,8 @@ async def _fail(message: str) -> Any:
 
 
 async def _log(message: str) -> Any:
-    await server.request_context.session.send_log_message("warning", message, logger="peer")
+    if LEVELS.index("warning") >= LEVELS.index(level["least"]):
+        await server.request_context.session.send_log_message("warning", message, logger="peer")
     return _text("logged")
 
 
@@ -122,6 +129,73 @@ async def _sample(prompt: str) -> Any:
 async def _roots() -> Any:
     listed = await server.request_context.session.list_roots()
     return _text(" ".join(str(root.uri) for root in listed.roots))
+
+
+async def _tell_progress() -> None:
+    context = server.request_context
+    if context.meta and context.meta.progressToken is not None:
+        await context.session.send_progress_notification(
+            context.meta.progressToken, 0, 1, related_request_id=str(context.request_id)
+        )
+
+
+# One process serves one session or several that share it, and labels and names are theirs alone.
+cancelled: dict[str, anyio.Event] = {}
+items: dict[str, str] = {}
+subscribed: set[str] = set()
+LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+level = {"least": "debug"}
+ENDED_WITHIN_S = 10
+
+
+async def _wait(label: str) -> Any:
+    ended = cancelled.setdefault(label, anyio.Event())
+    await _tell_progress()
+    try:
+        await anyio.sleep_forever()
+    except anyio.get_cancelled_exc_class():
+        ended.set()
+        raise
+
+
+async def _ended(label: str) -> Any:
+    with anyio.move_on_after(ENDED_WITHIN_S):
+        await cancelled[label].wait()
+        return _text("cancelled")
+    return _text("still waiting")
+
+
+async def _ping_client() -> Any:
+    await server.request_context.session.send_ping()
+    return _text("pong")
+
+
+async def _big(size: float) -> Any:
+    await _tell_progress()
+    return _text("x" * int(size))
+
+
+async def _change(name: str, text: str) -> Any:
+    uri = f"peer://item/{name}"
+    items[name] = text
+    if uri in subscribed:
+        await server.request_context.session.send_resource_updated(AnyUrl(uri))
+    return _text("changed")
+
+
+@server.subscribe_resource()
+async def subscribe(uri: AnyUrl) -> None:
+    subscribed.add(str(uri))
+
+
+@server.unsubscribe_resource()
+async def unsubscribe(uri: AnyUrl) -> None:
+    subscribed.discard(str(uri))
+
+
+@server.set_logging_level()
+async def set_level(least: types.LoggingLevel) -> None:
+    level["least"] = least
 
 
 PAGES = {
@@ -151,7 +225,8 @@ async def read_resource(uri: AnyUrl) -> list[ReadResourceContents]:
         case "peer://bytes":
             return [ReadResourceContents(content=bytes(range(256)), mime_type="image/png")]
         case item if item.startswith("peer://item/"):
-            return [ReadResourceContents(content=f"item {item[12:]}", mime_type="text/plain")]
+            held = items.get(item[12:], f"item {item[12:]}")
+            return [ReadResourceContents(content=held, mime_type="text/plain")]
         case other:
             raise ValueError(f"no resource {other}")
 
@@ -181,8 +256,12 @@ async def complete(
 
 
 async def serve_stdio() -> None:
+    options = server.create_initialization_options()
+    # The SDK denies subscriptions whether or not a function serves them.
+    assert options.capabilities.resources is not None
+    options.capabilities.resources.subscribe = True
     async with stdio_server() as (received, sent):
-        await server.run(received, sent, server.create_initialization_options())
+        await server.run(received, sent, options)
 
 
 def serve_http(port: int) -> None:

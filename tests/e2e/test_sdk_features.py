@@ -1,0 +1,29 @@
+"""Everything a client of the Python SDK 1.x may do, over both transports of the handshake era."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.peers_servers import mcp1_server
+from tests.e2e.peers_support import python_clients, reported
+from tests.e2e.running import bridge
+from tests.e2e.visits import judge
+
+pytestmark = [pytest.mark.sdk, pytest.mark.slow]
+
+PATHS = {"http": "/mcp", "sse": "/sse"}
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["asked", "shared"])
+@pytest.mark.parametrize("transport", list(PATHS))
+async def test_two_sessions_at_once_do_all_there_is(transport: str, declared: bool) -> None:
+    """Verbs, questions, pushes to the right session, a cancellation the child sees, 2 MB each way.
+
+    The 2 MB come as an answer alone, as one after progress, and in a question and what is said
+    to it (C10, C14, C15, C17, C73).
+    """
+    options = ("--transport", transport, *(("--declare",) if declared else ()))
+    async with bridge("--", *mcp1_server().argv) as between:
+        url = f"{between.url}{PATHS[transport]}"
+        report = await reported(python_clients()["mcp1"], "features", *options, target=(url,))
+    judge(report, declared)
