@@ -167,6 +167,9 @@ class Mux:
         while received := await self.channel.receive():
             for item in received:
                 self._hear(item)
+        # From here on a call would be read by nobody: it waits for the next child instead. Those
+        # in flight are told as soon as it is known how this one ended.
+        self.lost = True
 
     def lose(self, fault: Fault) -> None:
         """The child is gone: nobody waits in vain."""
