@@ -102,7 +102,7 @@ class Opener:
             self._fail(session, exchange, error.fault)
 
     def _share(self, session: Session, exchange: Exchange, lease: Lease) -> None:
-        if session.state is SessionState.CLOSED:
+        if _is_over(session):
             return
         assert lease.profile is not None
         assert session.introduction is not None
@@ -114,7 +114,7 @@ class Opener:
 
     async def _interpret(self, session: Session, exchange: Exchange) -> None:
         lease = await self._eras.modern_lease()
-        if session.state is SessionState.CLOSED:
+        if _is_over(session):
             return
         assert lease.profile is not None
         assert session.introduction is not None
@@ -128,9 +128,13 @@ class Opener:
     async def _give_own(self, session: Session, exchange: Exchange) -> None:
         session.acquire = functools.partial(self._own_child_again, session)
         lease = await self._own_child()
+        if _is_over(session):
+            # Its client left while the child started: nobody else would ever end it.
+            self._placement.release(lease)
+            return
         session.take(lease)
         reply = await self._introduce(session, lease)
-        if session.state is SessionState.CLOSED:
+        if _is_over(session):
             return
         profile = _profile_in(reply)
         if profile is not None:
@@ -153,12 +157,12 @@ class Opener:
         except Unavailable:
             self._placement.release(lease)
             raise
-        if session.state is SessionState.CLOSED:
-            self._placement.release(lease)
-            raise Unavailable(session_closed())
         if session.initialized:
             lease.mux.send(Notification(INITIALIZED))
         await repeat(lease, profile, [session])
+        if _is_over(session):
+            self._placement.release(lease)
+            raise Unavailable(session_closed())
         return lease
 
     async def _own_child(self) -> Lease:
@@ -188,3 +192,7 @@ class Opener:
 
 def _profile_in(reply: Reply) -> Profile | None:
     return read_profile(reply.result) if isinstance(reply, Result) else None
+
+
+def _is_over(session: Session) -> bool:
+    return session.state is SessionState.CLOSED

@@ -218,8 +218,9 @@ class Stateless:
             exchange.request.extra,
         )
         state = self._supervisor.state
-        ready = isinstance(state, Ready) and not state.lease.mux.channel.congested
-        if isinstance(state, Ready) and ready and envelope.log_level is None:
+        mux = state.lease.mux if isinstance(state, Ready) else None
+        at_once = mux is not None and not mux.lost and not mux.channel.congested
+        if isinstance(state, Ready) and at_once and envelope.log_level is None:
             self._send(exchange, state.lease)
         else:
             self._means.spawn(self._guarded, exchange, self._send_when_ready(exchange, envelope))
