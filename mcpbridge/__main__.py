@@ -1,6 +1,6 @@
 """`python -m mcpbridge`."""
 
-from mcpbridge.cli import main
+from mcpbridge.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,20 +1,16 @@
-"""The command line: `mcpbridge [OPTIONS] -- COMMAND` and `mcpbridge health [URL]`."""
+"""`mcpbridge [OPTIONS] -- COMMAND`: every setting an option, under headings."""
 
 from __future__ import annotations
 
-import difflib
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from mcpbridge import __version__
-from mcpbridge.errors import ConfigError
+from mcpbridge.app.early import hold_signals
 from mcpbridge.settings import Unit
-
-EXIT_CONFIG = 2
 
 _HELP = """Serve a stdio MCP server over HTTP.
 
@@ -28,12 +24,6 @@ Starts COMMAND, keeps it running, and lets many clients use it at once over Stre
   mcpbridge health http://127.0.0.1:8000
 
 Every option is a variable too: --max-sessions is MCPBRIDGE_MAX_SESSIONS. The option wins.
-"""
-
-_HEALTH_HELP = """Ask a running bridge how it is; exits 0 when it can serve, else 1.
-
-Without URL it asks the bridge of this machine, on the port that MCPBRIDGE_LISTEN, MCPBRIDGE_PORT
-or PORT names, else on 8000. A URL without a path means /health.
 """
 
 
@@ -61,51 +51,10 @@ class _Flag(click.Option):
         self.heading = heading
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the program and exit with its status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    own, command = _split(words)
-    program = _health_command() if own[:1] == ["health"] else _serve_command(command)
-    own = own[1:] if program.name == "health" else own
-    try:
-        status = program.main(own, _path_of(program), standalone_mode=False)
-    except click.exceptions.Exit as ended:
-        status = ended.exit_code
-    except click.ClickException as error:
-        if isinstance(error, click.NoSuchOption):
-            nearest = _nearest(program, error.option_name)
-            error = click.NoSuchOption(error.option_name, possibilities=nearest, ctx=error.ctx)
-        error.show()
-        status = EXIT_CONFIG
-    except ConfigError as error:
-        click.echo(f"mcpbridge: {error}", err=True)
-        status = EXIT_CONFIG
-    sys.exit(status)
-
-
-def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Our own words, and the server's command: all after the first `--`."""
-    if "--" not in words:
-        return words, []
-    cut = words.index("--")
-    return words[:cut], words[cut + 1 :]
-
-
-def _path_of(program: click.Command) -> str:
-    return "mcpbridge health" if program.name == "health" else "mcpbridge"
-
-
-def _nearest(program: click.Command, flag: str) -> list[str]:
-    """The one of our flags that is most like an unknown one."""
-    known = [name for param in program.params for name in param.opts if name.startswith("--")]
-    return difflib.get_close_matches(flag, known, n=1, cutoff=0)
-
-
-def _serve_command(command: Sequence[str]) -> click.Command:
-    from mcpbridge.app.early import hold_signals
-
+def program(command: Sequence[str]) -> click.Command:
+    """The command that serves; `command` is the server's, all after `--`."""
     hold_signals()
-    # Imported here: `mcpbridge health` runs every few seconds and needs none of it.
+    # Imported after that: it takes its time, and a signal may come.
     from mcpbridge.config.model import options
 
     def serve(stray: tuple[str, ...], **flags: Any) -> int:
@@ -181,20 +130,6 @@ def _version_flag() -> click.Option:
         callback=show,
         help="Show the version and exit.",
     )
-
-
-def _health_command() -> click.Command:
-    @click.command(name="health", help=_HEALTH_HELP)
-    @click.argument("url", required=False)
-    def health(url: str | None) -> int:
-        from mcpbridge.app.health import ask
-        from mcpbridge.config.reach import own_url
-
-        good, answer = ask(url or own_url())
-        click.echo(answer, err=not good)
-        return 0 if good else 1
-
-    return health
 
 
 def _texts(value: Any) -> list[str]:
