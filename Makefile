@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop conformance chaos soak docs lock bench clean
+.PHONY: help run test check interop conformance chaos soak streams drain fuzz docs faults lock bench clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -57,8 +57,22 @@ chaos: .venv/stamp ## calls while children are killed; CALLS=100000 is the size,
 soak: .venv/stamp ## memory and whatever else could grow; CALLS=100000 and SESSIONS=20000 is the size
 	$(BIN)/python -m tests.suites.soak
 
-docs: .venv/stamp ## write the settings into README.md
+streams: .venv/stamp ## memory and p99 with many open streams; STREAMS=5000 is the size
+	$(BIN)/python -m tests.suites.streams
+
+drain: .venv/stamp ## replicas end under load behind a balancer; RUNS=100 is the size, SEED repeats
+	$(BIN)/python -m tests.suites.drain
+
+fuzz: .venv/stamp ## any bytes are read right or refused; SECONDS_EACH=60 for each of five targets
+	$(BIN)/python -m tests.suites.fuzz
+
+docs: .venv/stamp ## write the settings into README.md, and docs/faults.md
 	$(BIN)/python -m mcpbridge.config.table README.md
+	$(BIN)/python -m tests.faults.catalogue docs/faults.md
+
+# What may go wrong, what mcpbridge does about it, and which tests prove it.
+faults: .venv/stamp ## what may go wrong, what happens then, and the tests that prove it
+	@$(BIN)/python -m tests.faults.catalogue
 
 bench: .venv/stamp ## calls/s, CPU and memory as JSON lines; BENCH_ARGS is passed on
 	$(BIN)/python benchmarks/throughput.py $(BENCH_ARGS)

@@ -10,7 +10,8 @@
     ├── ChannelClosed           the peer of a channel is gone
     ├── SpawnError              the operating system would not start the command
     │   ├── CommandNotFound
-    │   └── CommandNotExecutable
+    │   ├── CommandNotExecutable
+    │   └── Unreachable         nobody starts it at the other end of a connection
     ├── CursorLost              a reader asks for entries that were trimmed
     └── Unavailable             a request cannot be served; carries the fault to tell the client
 
@@ -101,6 +102,13 @@ class CommandNotExecutable(SpawnError):
     """The file is there but may not or cannot be executed."""
 
 
+class Unreachable(SpawnError):
+    """Nobody listens at the address behind which a server process would be started."""
+
+    def __str__(self) -> str:
+        return f"cannot connect to {self.command}: {self.problem}"
+
+
 class CursorLost(BridgeError):
     """The entry after a cursor has been trimmed; the reader cannot catch up without a gap."""
 
@@ -116,9 +124,11 @@ class CursorLost(BridgeError):
 class Unavailable(BridgeError):
     """A request that was understood cannot be served; `fault` is what the client is told."""
 
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(fault)
+    def __init__(self, fault: Fault, problem: str = "") -> None:
+        super().__init__(fault, problem)
         self.fault = fault
+        self.problem = problem
+        """What only the people who run the bridge are told."""
 
     def __str__(self) -> str:
         return self.fault.message

@@ -37,6 +37,7 @@ class Setting:
     unit: Unit
     choices: tuple[str, ...] = ()
     minimum: float | None = None
+    maximum: float | None = None
     repeatable: bool = False
     quoted: bool = False
     """In a variable its texts are split as a shell would, since they may hold spaces and commas."""

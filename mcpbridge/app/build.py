@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import ipaddress
+from collections.abc import Callable
 
+from starlette.types import ASGIApp
+
+from mcpbridge.app.watch import watch
 from mcpbridge.bridge.bridge import Bridge, BridgeSettings
 from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.placement import Placement
 from mcpbridge.bridge.seal import Seal
-from mcpbridge.config.model import Config
-from mcpbridge.http.admin import admin_app
+from mcpbridge.bridge.tracing import Tracing
+from mcpbridge.channels.pipes import PipeChannel
+from mcpbridge.config.model import Bind, Config
+from mcpbridge.http.admin import AdminDoor, admin_app, rendering
+from mcpbridge.http.bodies import BodyLimits
+from mcpbridge.http.direct import Direct
 from mcpbridge.http.endpoint import Endpoint
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.legacy_sse import LegacySse
+from mcpbridge.http.metered import Metered
 from mcpbridge.http.stateful import Stateful
 from mcpbridge.http.stateless import StatelessFace
 from mcpbridge.http.streamable import Streamable
+from mcpbridge.process.base import MakeChild
+from mcpbridge.process.child import Child
+from mcpbridge.process.dialled import DialledChild
+from mcpbridge.process.household import Household
+from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.hosts import HostRules
+from mcpbridge.rules.methods import KNOWN_REQUESTS
 from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.traces import Tracer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,22 +47,74 @@ class App:
     config: Config
     bridge: Bridge
     keepalive: KeepAlive
-    endpoint: Endpoint
+    endpoint: ASGIApp
+    """What is behind the MCP port."""
+    admin: ASGIApp | None
+    """What is behind `--admin-port`, if there is one."""
+    direct: Direct
     meters: Meters
+    household: Household
+    tracer: Tracer | None
+    """Where calls are traced; to be shut down at the end."""
 
 
-def build(config: Config) -> App:
+def build(config: Config, household: Household) -> App:
     """Assemble the program."""
     settings = config.settings
-    meters = Meters()
+    meters = Meters(KNOWN_REQUESTS)
+    tracer = _tracer(config)
+    bridge, placement = _bridge(config, household, meters, tracer)
+    keepalive = KeepAlive()
+    watch(meters, bridge, keepalive, placement)
+    render = rendering(functools.partial(_exporter, meters))
+    limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
+    endpoint = Endpoint(
+        Streamable(
+            Stateful(bridge, keepalive, settings.answers),
+            StatelessFace(bridge, keepalive, settings.answers.json_window_s),
+            settings.eras,
+            limits,
+        ),
+        LegacySse(bridge, keepalive, settings.proxy, limits)
+        if settings.eras.serves_handshake
+        else None,
+        admin_app(bridge.gate, None if config.admin_bind is not None else render),
+        _host_rules(config, config.bind),
+        mcp_path=settings.listen.path,
+        root_path=settings.proxy.root_path,
+    )
+    admin = None
+    if config.admin_bind is not None:
+        rules = _host_rules(config, config.admin_bind)
+        admin = AdminDoor(admin_app(bridge.gate, render), rules)
+    # A traced call belongs to a task of its own, whose records carry its trace.
+    window_s = settings.answers.json_window_s if tracer is None else 0.0
+    direct = Direct(endpoint, limits, window_s, lambda: bridge.drain.ending, meters.http)
+    metered = Metered(endpoint, meters.http)
+    return App(config, bridge, keepalive, metered, admin, direct, meters, household, tracer)
+
+
+def _bridge(
+    config: Config, household: Household, meters: Meters, tracer: Tracer | None
+) -> tuple[Bridge, Placement]:
+    settings = config.settings
+    tracing = Tracing(tracer, meters) if tracer is not None else None
     gate = Gate()
-    placement = Placement(config.child, settings.placement, settings.pipes, meters)
+    placement = Placement(
+        _children(config, household),
+        settings.placement,
+        settings.pipes,
+        meters,
+        settings.loads,
+        tracing,
+    )
     eras = Eras(
         placement,
         gate,
         settings.restart,
         settings.eras.child,
         settings.placement.start_timeout_s,
+        finish_s=settings.calls.timeout_s,
     )
     bridge = Bridge(
         placement,
@@ -56,30 +126,49 @@ def build(config: Config) -> App:
             settings.parking,
             settings.eras,
             settings.restart.on_exit,
+            settings.recycling,
+            settings.loads,
+            settings.streams,
         ),
         gate,
         meters,
+        Ledger(meters, log_calls=settings.logs.calls, tracing=tracing),
         Seal(config.state_key),
     )
-    keepalive = KeepAlive()
-    limit = settings.guard.max_request_bytes
-    stateful = Stateful(bridge, keepalive, settings.answers)
-    stateless = StatelessFace(bridge, keepalive, settings.answers.json_window_s)
-    rules = HostRules(
-        loopback=_is_loopback(config.bind.host),
-        allowed_hosts=settings.guard.allowed_hosts,
-        allowed_origins=settings.guard.allowed_origins,
+    return bridge, placement
+
+
+def _children(config: Config, household: Household) -> MakeChild:
+    limits = config.settings.pipes
+    match config.source:
+        case ChildSpec() as spec:
+            ends = functools.partial(PipeChannel, limits=limits)
+            return functools.partial(Child, spec, ends, household)
+        case address:
+            within_s = config.settings.placement.start_timeout_s
+            return functools.partial(DialledChild, address, limits, within_s)
+
+
+def _tracer(config: Config) -> Tracer | None:
+    if config.otel is None:
+        return None
+    from mcpbridge.telemetry.otel import OtelTracer  # an extra, which need not be installed
+
+    return OtelTracer(metrics=config.otel.metrics)
+
+
+def _exporter(meters: Meters) -> Callable[[str | None], tuple[bytes, str]]:
+    from mcpbridge.telemetry.export import Export  # a third of an idle bridge's start, else
+
+    return Export(meters).render
+
+
+def _host_rules(config: Config, bind: Bind) -> HostRules:
+    return HostRules(
+        loopback=_is_loopback(bind.host),
+        allowed_hosts=config.settings.guard.allowed_hosts,
+        allowed_origins=config.settings.guard.allowed_origins,
     )
-    legacy = LegacySse(bridge, keepalive, settings.proxy, limit)
-    endpoint = Endpoint(
-        Streamable(stateful, stateless, settings.eras, limit),
-        legacy if settings.eras.serves_handshake else None,
-        admin_app(gate),
-        rules,
-        mcp_path=settings.listen.path,
-        root_path=settings.proxy.root_path,
-    )
-    return App(config, bridge, keepalive, endpoint, meters)
 
 
 def _is_loopback(host: str) -> bool:

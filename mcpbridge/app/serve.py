@@ -6,47 +6,49 @@ when every stream has ended, because it would wait for them.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack
 
 import anyio
-import uvicorn
+from anyio import to_thread
+from starlette.types import ASGIApp
 
 from mcpbridge import __version__
 from mcpbridge.app.build import App, build
-from mcpbridge.app.early import release_signals
+from mcpbridge.app.descriptors import fitted
+from mcpbridge.app.early import HEARD, release_signals
+from mcpbridge.app.server import Server, inherited_listener, listener_at, server_of
+from mcpbridge.app.sockets import watch_peers
+from mcpbridge.app.stall import StallWatch
+from mcpbridge.app.state import state_of
+from mcpbridge.app.status import EXIT_FORCED, EXIT_INTERNAL, EXIT_OK, EXIT_START, checked
 from mcpbridge.config.model import Bind, Config, cutoff_after_s
-from mcpbridge.errors import CommandNotExecutable, CommandNotFound
+from mcpbridge.config.otel import MISSING_EXTRA
+from mcpbridge.http.connections import BAND, Connections
+from mcpbridge.http.direct import Direct
 from mcpbridge.http.protocol import protocol_with
-from mcpbridge.process.orphans import reap_orphans
-from mcpbridge.process.spec import check_command, shown
+from mcpbridge.process.household import Household
+from mcpbridge.process.keeper import kept
+from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.faults import Exit
 from mcpbridge.rules.lifecycle import DrainEvent, DrainState
-from mcpbridge.telemetry.logs import logging_to_stderr
+from mcpbridge.telemetry.logs import logging_to_stderr, toggle_debug
 
 log = logging.getLogger("mcpbridge.app")
 
-EXIT_OK = 0
-EXIT_START = 1
-EXIT_CONFIG = 2
-EXIT_FORCED = 3
-EXIT_INTERNAL = 70
-EXIT_NOT_EXECUTABLE = 126
-EXIT_NOT_FOUND = 127
-
 _TERMINAL_CUTOFF_S = 5.0
 """Somebody at a keyboard waits for Ctrl-C to do its work."""
-_UVICORN_GRACE_S = 3
-_STALLED_GRACE_S = 2.0
-"""How long clients have to take their last bytes; less than what uvicorn gives."""
-_BACKLOG = 1024
+_LAST_BYTES_S = 2.0
+"""How long clients have to take their last bytes, from the moment when these are written."""
+_LAST_SPANS_S = 2.0
+"""How long a collector of traces has to take the last ones."""
 _COLLECT_AFTER = 20_000
 """Objects made and not freed before the collector looks for cycles among them."""
 
@@ -64,114 +66,126 @@ def run(config: Config) -> int:
     | other | the server kept failing: its own exit status, 128 + n for a signal n |
     """
     with logging_to_stderr(config.settings.logs):
-        try:
-            check_command(config.child)
-        except CommandNotFound as error:
-            log.error("serve.failed", extra={"problem": str(error)})
-            return EXIT_NOT_FOUND
-        except CommandNotExecutable as error:
-            log.error("serve.failed", extra={"problem": str(error)})
-            return EXIT_NOT_EXECUTABLE
-        try:
-            listener = _listener(config.bind)
-        except (OSError, UnicodeError) as error:
-            # UnicodeError: a host that cannot even be written as a DNS name.
-            where = f"{config.bind.host}:{config.bind.port}"
-            problem = f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
+        if isinstance(config.source, ChildSpec) and (status := checked(config.source)) != EXIT_OK:
+            return status
+        if config.otel_missing:
+            log.warning("traces.unavailable", extra={"problem": MISSING_EXTRA})
+        fitting = fitted(config)
+        if isinstance(fitting, str):
+            log.error("serve.failed", extra={"problem": fitting})
+            return EXIT_START
+        config = fitting
+        with ExitStack() as held:
+            listener, admin = (_listener(bind) for bind in (config.bind, config.admin_bind))
+            for bound in (listener, admin):
+                if isinstance(bound, socket.socket):
+                    held.enter_context(bound)
+                    watch_peers(bound, config.settings.connections.send_s)
+            if isinstance(listener, socket.socket) and not isinstance(admin, str):
+                config = _settled(config, listener)
+                env = config.source.env if isinstance(config.source, ChildSpec) else None
+                keeper = held.enter_context(kept(env))
+                return _run_loop(build(config, Household(keeper)), listener, admin)
+            problem = listener if isinstance(listener, str) else admin
             log.error("serve.failed", extra={"problem": problem})
             return EXIT_START
-        with listener:
-            return _run_loop(build(config), listener)
 
 
-def _run_loop(app: App, listener: socket.socket) -> int:
-    on_uvloop = sys.platform != "win32"
+def _listener(bind: Bind | None) -> socket.socket | str | None:
+    """A bound socket, or why there is none; None where none is asked for."""
+    if bind is None:
+        return None
     try:
-        return anyio.run(_Life(app, listener).run, backend_options={"use_uvloop": on_uvloop})
+        if bind.fd is not None:
+            return inherited_listener(bind.fd)
+        return listener_at(bind.host, bind.port)
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: a host that cannot even be written as a DNS name.
+        where = f"{bind.host}:{bind.port}" if bind.fd is None else f"descriptor {bind.fd}"
+        return f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
+
+
+def _settled(config: Config, listener: socket.socket) -> Config:
+    """The config with the address that an inherited socket turned out to have."""
+    if config.bind.fd is None:
+        return config
+    host, port, *_ = listener.getsockname()
+    return dataclasses.replace(config, bind=dataclasses.replace(config.bind, host=host, port=port))
+
+
+def _run_loop(app: App, listener: socket.socket, admin: socket.socket | None) -> int:
+    on_uvloop = sys.platform != "win32"
+    life = _Life(app, listener, admin)
+    try:
+        return anyio.run(life.run, backend_options={"use_uvloop": on_uvloop})
     except Exception:
-        log.exception("serve.crashed")
+        log.exception("serve.crashed", extra={"state": life.last_state})
         return EXIT_INTERNAL
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, driven: signals are not its business, and it tells when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = anyio.Event()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listening.set()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        async with anyio.create_task_group() as abort:
-            abort.start_soon(self._abort_stalled)
-            await super().shutdown(sockets)
-            abort.cancel_scope.cancel()
-
-    async def _abort_stalled(self) -> None:
-        # Everything has been written by now; a client that does not read would be waited for.
-        await anyio.sleep(_STALLED_GRACE_S)
-        for connection in list(self.server_state.connections):
-            if connection.transport is not None:
-                connection.transport.abort()
 
 
 class _Life:
     """One run of the program, from its first signal handler to its exit status."""
 
-    def __init__(self, app: App, listener: socket.socket) -> None:
+    def __init__(
+        self, app: App, listener: socket.socket, admin: socket.socket | None = None
+    ) -> None:
         self._app = app
         self._listener = listener
         self._drain = app.bridge.drain
         self._status = EXIT_OK
         self._signals = 0
         self._from_terminal = False
-        self._server = _Server(
-            uvicorn.Config(
-                app.endpoint,
-                interface="asgi3",
-                http=cast(Any, protocol_with(app.config.settings.arrival)),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=_BACKLOG,
-                timeout_graceful_shutdown=_UVICORN_GRACE_S,
-            )
-        )
+        self._has_terminal = _has_terminal()
+        self._cut_at = 0.0
+        self.last_state: Mapping[str, object] = {}
+        """What the program was doing when it ended by a fault of its own."""
+        self._admin = admin
+        self._server = _server(app.config, app.endpoint, app.direct)
+        self._servers = [(self._server, listener)]
+        if app.admin is not None and admin is not None:
+            self._servers.append((_server(app.config, app.admin), admin))
 
     async def run(self) -> int:
         """Live; returns the exit status."""
         ending = anyio.Event()
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        self._app.household.open()
+        with anyio.open_signal_receiver(*_to_hear()) as signals, StallWatch().watching():
             release_signals()
             async with anyio.create_task_group() as watch:
                 watch.start_soon(self._hear_signals, signals, ending)
-                if os.getpid() == 1:
-                    watch.start_soon(reap_orphans)
+                watch.start_soon(self._app.household.run)
                 async with self._app.bridge.running():
                     watch.start_soon(self._hear_giving_up, ending)
                     watch.start_soon(self._app.keepalive.run)
-                    async with anyio.create_task_group() as serving:
-                        serving.start_soon(self._server.serve, [self._listener])
-                        await self._server.listening.wait()
-                        self._announce()
-                        _settle_memory()
-                        await ending.wait()
-                        await self._end()
-                        self._server.should_exit = True
+                    try:
+                        await self._serve(ending)
+                    except BaseException:
+                        # Here, while there is something to tell of.
+                        self.last_state = state_of(self._app)
+                        raise
                 watch.cancel_scope.cancel()
+        await self._send_last_spans()
         counts = dict(self._app.meters.counts())
         log.info("serve.ended", extra={"status": self._status, "counts": counts})
         return self._status
+
+    async def _serve(self, ending: anyio.Event) -> None:
+        async with anyio.create_task_group() as serving:
+            for server, listener in self._servers:
+                serving.start_soon(server.serve, [listener])
+                await server.listening.wait()
+            self._announce()
+            _settle_memory()
+            await ending.wait()
+            await self._end()
+            waited_s = anyio.current_time() - self._cut_at
+            for server, _ in self._servers:
+                server.stalled_after_s = max(0.0, _LAST_BYTES_S - waited_s)
+                server.should_exit = True
+
+    async def _send_last_spans(self) -> None:
+        if self._app.tracer is not None:
+            await to_thread.run_sync(self._app.tracer.shutdown, _LAST_SPANS_S)
 
     def _announce(self) -> None:
         bind, settings = self._app.config.bind, self._app.config.settings
@@ -184,28 +198,50 @@ class _Life:
                 "url": f"http://{reachable}:{port}{settings.listen.path}",
                 "address": f"{host}:{port}",
                 "because": bind.why,
-                "command": shown(self._app.config.child.argv),
+                **_served(self._app.config),
                 "isolation": settings.placement.isolation.value,
                 "version": __version__,
+                **self._admin_address(),
             },
         )
+
+    def _admin_address(self) -> dict[str, str]:
+        bind = self._app.config.admin_bind
+        if bind is None or self._admin is None:
+            return {}
+        host = f"[{bind.host}]" if ":" in bind.host else bind.host
+        return {"admin": f"{host}:{self._admin.getsockname()[1]}"}
 
     async def _hear_signals(
         self, signals: AsyncIterator[signal.Signals], ending: anyio.Event
     ) -> None:
         async for received in signals:
-            self._signals += 1
-            log.info("serve.signal", extra={"signal": received.name, "count": self._signals})
-            if self._signals == 1:
-                self._from_terminal = received is signal.SIGINT and sys.stdin.isatty()
-                ending.set()
-            elif self._signals == 2:
-                self._status = EXIT_FORCED
-                self._advance(DrainEvent.SIGNAL)
-                self._server.force_exit = True
-                self._app.bridge.kill_children()
-            else:
-                os._exit(128 + signal.SIGINT)
+            match received.name:
+                case "SIGUSR1":
+                    log.info("serve.state", extra=state_of(self._app))
+                case "SIGUSR2":
+                    level = toggle_debug(self._app.config.settings.logs)
+                    log.warning("log.level", extra={"now": level})
+                case "SIGHUP" if not self._has_terminal:
+                    # There is nothing to read anew, and it is no order to end.
+                    log.info("serve.signal", extra={"signal": received.name, "ignored": True})
+                case _:
+                    self._told_to_end(received, ending)
+
+    def _told_to_end(self, received: signal.Signals, ending: anyio.Event) -> None:
+        self._signals += 1
+        log.info("serve.signal", extra={"signal": received.name, "count": self._signals})
+        if self._signals == 1:
+            self._from_terminal = received is not signal.SIGTERM and self._has_terminal
+            ending.set()
+        elif self._signals == 2:
+            self._status = EXIT_FORCED
+            self._advance(DrainEvent.SIGNAL)
+            for server, _ in self._servers:
+                server.force_exit = True
+            self._app.bridge.kill_children()
+        else:
+            os._exit(128 + signal.SIGINT)
 
     async def _hear_giving_up(self, ending: anyio.Event) -> None:
         eras = self._app.bridge.eras
@@ -237,6 +273,7 @@ class _Life:
             self._advance(DrainEvent.DEADLINE)
         if self._drain.held and self._status == EXIT_OK:
             self._status = EXIT_FORCED
+        self._cut_at = anyio.current_time()
         await bridge.cut_off()
         self._advance(DrainEvent.STOPPED)
 
@@ -257,6 +294,48 @@ class _Life:
             self._drain.advance(event)
 
 
+def _to_hear() -> list[signal.Signals]:
+    """The signals we take: all that we hold from the start, but for what `nohup` took away."""
+    return [each for each in HEARD if signal.getsignal(each) is not signal.SIG_IGN]
+
+
+def _has_terminal() -> bool:
+    """Whether somebody at a keyboard waits for us: then a hang-up means the end, else nothing.
+
+    Process 1 may have a terminal; but who detaches from a container does not mean to end it.
+    """
+    if os.getpid() == 1 or sys.platform == "win32":
+        return False
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return os.isatty(0)
+
+
+def _server(config: Config, app: ASGIApp, direct: Direct | None = None) -> Server:
+    """What serves the connections of one listener."""
+    settings = config.settings
+    connections = Connections(
+        settings.connections,
+        app,
+        most=settings.connections.max_connections or BAND,
+        max_request_bytes=settings.guard.max_request_bytes,
+    )
+    return server_of(
+        app,
+        protocol_with(settings.arrival, connections, direct),
+        timeout_keep_alive=settings.connections.keep_alive_s,
+    )
+
+
+def _served(config: Config) -> dict[str, str]:
+    """What is served, in the words of the start-up line."""
+    if isinstance(config.source, ChildSpec):
+        return {"command": shown(config.source.argv)}
+    return {"connect": str(config.source)}
+
+
 def _settle_memory() -> None:
     """What start-up made lives as long as the process: the collector need not look at it again.
 
@@ -265,21 +344,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
-
-
-def _listener(bind: Bind) -> socket.socket:
-    """A bound socket that does not listen yet: a taken port is known before a child starts."""
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        bind.host, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 def _status_of(how: Exit | None) -> int:

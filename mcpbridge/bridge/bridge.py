@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -17,35 +18,43 @@ import anyio
 from anyio.abc import TaskGroup
 
 from mcpbridge.bridge.commons import Sharer
+from mcpbridge.bridge.contained import contained
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.eras import Eras, EraSettings
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.modern import Modern
 from mcpbridge.bridge.mux import Tenant
 from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.opener import Opener
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
+from mcpbridge.bridge.places import LoadLimits
 from mcpbridge.bridge.pool import Pool
-from mcpbridge.bridge.repeat import repeat
+from mcpbridge.bridge.renewal import Renewal
+from mcpbridge.bridge.repeat import catch_up, repeat
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import CallLimits, Sessions, SessionSettings, new_session_id
 from mcpbridge.bridge.stateless import ParkSettings, Stateless
 from mcpbridge.bridge.stream import Stream
+from mcpbridge.bridge.streams import StreamLimits
+from mcpbridge.bridge.watch import Watch
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.admission import Opening
 from mcpbridge.rules.correlate import Questions
-from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import (
     Fault,
+    bridge_failed,
     capacity,
     draining,
     shutdown,
 )
 from mcpbridge.rules.isolation import Isolation, spares_wanted
+from mcpbridge.rules.lifecycle import SessionState
 from mcpbridge.rules.methods import INITIALIZE
+from mcpbridge.rules.recycling import RecyclePolicy
 from mcpbridge.rules.restart import OnChildExit
 from mcpbridge.telemetry.meters import Meters
 
@@ -65,6 +74,9 @@ class BridgeSettings:
     parking: ParkSettings
     eras: EraSettings
     on_child_exit: OnChildExit
+    recycling: RecyclePolicy
+    loads: LoadLimits = LoadLimits()
+    streams: StreamLimits = StreamLimits()
 
 
 class Bridge:
@@ -77,6 +89,7 @@ class Bridge:
         settings: BridgeSettings,
         gate: Gate,
         meters: Meters,
+        ledger: Ledger,
         seal: Seal,
     ) -> None:
         self.gate = gate
@@ -86,11 +99,15 @@ class Bridge:
         self.era_settings = settings.eras
         self.eras = eras
         self.meters = meters
+        self._ledger = ledger
         self._placement = placement
         self._settings = settings.placement
         self._parking = settings.parking
         self._call_limits = settings.calls
+        self._load_limits = settings.loads
+        self._stream_limits = settings.streams
         self._on_child_exit = settings.on_child_exit
+        self._recycling = settings.recycling
         self._seal = seal
         self._question_numbers = itertools.count(1)
         self._one_streams: set[Stream] = set()
@@ -106,16 +123,20 @@ class Bridge:
         """Serve until the block ends."""
         async with self._placement.running(), anyio.create_task_group() as tasks:
             self._tasks = tasks
+            spawn = contained(tasks.start_soon, self._failed)
             self._means = Means(
-                Window(),
+                self._stream_limits.window,
                 self.meters,
+                self._ledger,
                 self.drain,
                 lambda: Questions(self._question_numbers),
-                tasks.start_soon,
+                spawn,
                 asyncio.get_running_loop().time,
                 self._sharers,
                 self._child_lost,
                 self._call_limits.question_timeout_s,
+                self._load_limits.max_calls,
+                self._stream_limits.max_streams,
             )
             self.modern = self._make_modern()
             self._outside = Session(None, None, self._means)
@@ -123,12 +144,15 @@ class Bridge:
                 self.eras,
                 self._placement,
                 self._settings,
-                tasks.start_soon,
-                self.close,
+                spawn,
+                functools.partial(self.close, why="failed"),
                 self.sessions.resting,
             )
             tasks.start_soon(self._opener.attach, self._outside)
             self.eras.handshake.prepare = self._give_to_next_child
+            self.eras.handshake.settle = self._settle_with_next_child
+            renewal = Renewal(self.eras, self._placement, self._opener, self.sessions, spawn)
+            tasks.start_soon(Watch(self._placement, self._recycling, renewal.replace).run)
             tasks.start_soon(self.eras.run)
             tasks.start_soon(self._reap)
             tasks.start_soon(self._size_spares)
@@ -172,11 +196,12 @@ class Bridge:
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
         if self.sessions.full:
-            raise Unavailable(capacity("--max-sessions", self.session_settings.max_sessions))
+            raise self._no_room()
         session = Session(
             new_session_id(), opening.introduction, self._means, one_stream=one_stream
         )
         self.sessions.add(session)
+        self._ledger.session_began(one_streamed=one_stream is not None)
         exchange = session.exchange(opening.request, streams=streams)
         self._opener.open(session, exchange)
         return session, exchange
@@ -191,13 +216,21 @@ class Bridge:
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
         if len(self._one_streams) >= self.session_settings.max_sessions:
-            raise Unavailable(capacity("--max-sessions", self.session_settings.max_sessions))
+            raise self._no_room()
         stream = Stream(self._means.window, self.meters)
         self._one_streams.add(stream)
         try:
             yield stream
         finally:
             self._one_streams.discard(stream)
+
+    def over_streams(self, session: Session) -> Fault | None:
+        """What to tell a client that would open one event stream too many; None lets it."""
+        return self._means.over_streams(session.streams.open)
+
+    def _no_room(self) -> Unavailable:
+        limit = capacity("--max-sessions", self.session_settings.max_sessions)
+        return Unavailable(self._ledger.refused(limit))
 
     async def outside(self) -> Session:
         """What stands in for a session where a request names none: the shared child serves it.
@@ -210,12 +243,19 @@ class Bridge:
         await self._opener.attach(self._outside)
         return self._outside
 
-    def close(self, session: Session, fault: Fault | None = None) -> None:
-        """End a session, and the child it had for itself."""
+    def close(self, session: Session, fault: Fault | None = None, *, why: str = "deleted") -> None:
+        """End a session, and the child it had for itself; `why` is a word for the meters."""
+        if session.state is not SessionState.CLOSED:
+            self._ledger.session_ended(why, self._means.clock() - session.opened_at)
         self.sessions.remove(session)
         lease = session.close(fault)
         if lease is not None and not lease.mux.shared:
             self._placement.release(lease)
+
+    def _failed(self, session: Session) -> None:
+        """A bug of ours has met this session: nothing is known of its state any more."""
+        if session.id is not None:
+            self.close(session, bridge_failed(), why="failed")
 
     def end_idle_streams(self) -> None:
         """Let clients that only listen connect elsewhere; calls in flight keep their streams.
@@ -243,7 +283,7 @@ class Bridge:
     def _close_all(self) -> None:
         self.eras.retire()
         for session in self.sessions:
-            self.close(session, shutdown())
+            self.close(session, shutdown(), why="shutdown")
         self._outside.close(shutdown())
         self.modern.cut_off()
         for stream in self._one_streams:
@@ -252,7 +292,7 @@ class Bridge:
     def _child_lost(self, session: Tenant) -> None:
         keeps = self._on_child_exit is OnChildExit.RESTART
         if not keeps and isinstance(session, Session) and session.id is not None:
-            self.close(session)
+            self.close(session, why="child_exited")
 
     def _sharers(self) -> Iterator[Sharer]:
         yield self._outside
@@ -269,6 +309,13 @@ class Bridge:
         for sharer in self._holders():
             sharer.take(lease)
 
+    async def _settle_with_next_child(self, before: Lease, lease: Lease) -> None:
+        """A shared child has answered its last call, and another one serves already."""
+        for sharer in self._holders():
+            if sharer.lease is before:
+                sharer.take(lease)
+        await catch_up(lease, self._holders())
+
     def _holders(self) -> list[Sharer]:
         return [sharer for sharer in self._sharers() if sharer.lease is not None]
 
@@ -278,7 +325,7 @@ class Bridge:
             now = anyio.current_time()
             for session in self.sessions.expired(now):
                 log.info("session.expired", extra={"used": session.used})
-                self.close(session)
+                self.close(session, why="expired")
             for session in (self._outside, *self.sessions):
                 self._end_overdue(session, now)
             self.modern.sweep(now, self._call_limits.overdue)

@@ -36,6 +36,10 @@ class Catalog:
         self._until = float("inf")
         self._changes = 0
 
+    def known(self, lease: Lease, now: float) -> Annotations | None:
+        """The annotations of this child's tools, where they need not be asked for."""
+        return self._known if self._lease is lease and now < self._until else None
+
     async def annotations(self, lease: Lease, now: float) -> Annotations:
         """The annotations of this child's tools; none where the list cannot be had."""
         if self._lease is not lease:
@@ -48,8 +52,10 @@ class Catalog:
             if before != self._changes:
                 # News that came meanwhile: the list is good for this call and no other.
                 return found or {}
-            self._known = found
-            self._until = now + _KEPT_S if _is_modern(lease) else float("inf")
+            # What could not be had is asked for again later, not at every call.
+            self._known = found or {}
+            lasts = found is not None and not _is_modern(lease)
+            self._until = float("inf") if lasts else now + _KEPT_S
         return self._known or {}
 
     def told(self, notification: Notification) -> None:

@@ -20,6 +20,7 @@ class Drain:
     def __init__(self) -> None:
         self.state = DrainState.SERVING
         self._held = 0
+        self._lasting = 0
         self._idle = anyio.Event()
         self._idle.set()
         self._cutoff = anyio.Event()
@@ -41,18 +42,25 @@ class Drain:
 
     @property
     def held(self) -> int:
-        """Calls in flight."""
+        """Calls in flight, and subscriptions."""
         return self._held
 
-    def hold(self) -> None:
-        """A call is in flight: the end waits for it, up to its deadline."""
+    @property
+    def calls(self) -> int:
+        """Calls in flight."""
+        return self._held - self._lasting
+
+    def hold(self, *, lasting: bool = False) -> None:
+        """A call is in flight, or a lasting subscription: the end waits, up to its deadline."""
         if self._held == 0:
             self._idle = anyio.Event()
         self._held += 1
+        self._lasting += lasting
 
-    def release(self) -> None:
+    def release(self, *, lasting: bool = False) -> None:
         """That call is finished."""
         self._held -= 1
+        self._lasting -= lasting
         if self._held == 0:
             self._idle.set()
 

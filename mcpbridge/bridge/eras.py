@@ -15,19 +15,23 @@ import anyio
 from anyio.abc import TaskGroup
 
 from mcpbridge import __version__
+from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.handshake import shake_hands
-from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.probe import discover, probe
-from mcpbridge.bridge.supervisor import Supervisor
+from mcpbridge.bridge.supervisor import Failed, Supervisor
 from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.era import VERDICTS, ChildEra, Verdict
+from mcpbridge.rules.faults import UNREACHABLE
 from mcpbridge.rules.profile import bridge_introduction
 from mcpbridge.rules.restart import RestartPolicy
 from mcpbridge.settings import Unit, setting
 
 log = logging.getLogger("mcpbridge.bridge")
 
+_UNREACHED_S = 1.0
+"""How long to wait before another attempt to ask a server that could not be reached."""
 _SILENCE_S = 5.0
 """How long after a good handshake another process may leave the probe unanswered."""
 
@@ -85,27 +89,55 @@ class Eras:
 
     def __init__(
         self,
-        placement: Placement,
+        placement: Supply,
         gate: Gate,
         policy: RestartPolicy,
         era: ChildEra,
         start_timeout_s: float,
+        *,
+        finish_s: float = 0,
     ) -> None:
+        """Make it.
+
+        Args:
+            placement: Starts the processes.
+            gate: Learns whether the one that everything rests on is there.
+            policy: When to start again, and when to give up.
+            era: What the operator says of the server.
+            start_timeout_s: For a start with its handshake.
+            finish_s: How long a process whose place is taken has for its calls; 0: no limit.
+        """
         self._placement = placement
         self._era = era
+        self._policy = policy
+        self._finish_s = finish_s
         self._start_timeout_s = start_timeout_s
         introduction = bridge_introduction(__version__)
         shake = functools.partial(shake_hands, params=introduction, within_s=start_timeout_s)
         meet = functools.partial(discover, within_s=start_timeout_s)
         self._gate = gate
-        self.handshake = Supervisor(placement, policy, shake)
-        self.modern = Supervisor(placement, policy, meet)
+        self.handshake = Supervisor(placement, policy, shake, finish_s)
+        self.modern = Supervisor(placement, policy, meet, finish_s)
         self.verdict: Verdict | None = VERDICTS.get(era)
         self._known = anyio.Event()
         self.gave_up = anyio.Event()
         """The process that everything rests on will not be started again."""
         self._tasks: TaskGroup
         self._modern_runs = False
+
+    def another(self, placement: Supply) -> Eras:
+        """The same for children of another principal, which decide nothing about readiness."""
+        eras = Eras(
+            placement,
+            Gate(),
+            self._policy,
+            self._era,
+            self._start_timeout_s,
+            finish_s=self._finish_s,
+        )
+        # It is the same program: what it speaks need not be found out again.
+        eras.verdict = self.verdict
+        return eras
 
     @property
     def primary(self) -> Supervisor:
@@ -117,6 +149,11 @@ class Eras:
     def last_report(self) -> ExitReport | None:
         """How the process that everything rests on ended last."""
         return self.primary.last_report
+
+    def replace(self, lease: Lease) -> None:
+        """Let another process take over from one that all share."""
+        self.handshake.replace(lease)
+        self.modern.replace(lease)
 
     def retire(self) -> None:
         """All ends: no process is started again."""
@@ -159,8 +196,15 @@ class Eras:
     async def _find_out(self, tasks: TaskGroup) -> None:
         handshake = anyio.CancelScope()
         tasks.start_soon(self._keep_handshake, handshake)
-        modern = await self._probe()
-        if not modern or await self.handshake.settled():
+        while (modern := await self._probe()) is None:
+            # Its callers are told that it cannot be reached; what it speaks is found out when it
+            # can, since two containers of a pod start in any order.
+            self.verdict = Verdict(handshake=True, modern=False)
+            self._known.set()
+            with anyio.move_on_after(_UNREACHED_S):
+                await self.handshake.gave_up.wait()
+                return
+        if not modern or await self._shakes_hands():
             self.verdict = Verdict(handshake=True, modern=modern)
         else:
             handshake.cancel()
@@ -170,8 +214,18 @@ class Eras:
         extra = {"handshake": self.verdict.handshake, "modern": self.verdict.modern}
         log.info("child.eras", extra=extra)
 
-    async def _probe(self) -> bool:
-        modern = False
+    async def _shakes_hands(self) -> bool:
+        """Whether the handshake process came up, as soon as it could be reached at all."""
+        while not await self.handshake.settled():
+            match self.handshake.state:
+                case Failed(fault) if fault.reason == UNREACHABLE:
+                    await self.handshake.moved()
+                case _:
+                    return False
+        return True
+
+    async def _probe(self) -> bool | None:
+        modern: bool | None = False
         async with anyio.create_task_group() as asking:
             asking.start_soon(self._stop_asking, asking.cancel_scope)
             modern = await probe(self._placement, self._start_timeout_s)

@@ -8,6 +8,7 @@ the handshake era may go away without cancelling.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,11 +16,16 @@ from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.methods import LISTEN
+from mcpbridge.telemetry.traces import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 
 
 class Home(Protocol):
     """Where an exchange belongs: a session."""
+
+    @property
+    def outside(self) -> bool:
+        """It is none: each call stands for itself."""
 
     def begin_stream(self) -> Stream:
         """A stream for the exchange's answer and what comes before it."""
@@ -42,8 +48,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_awaited",
         "_home",
+        "_listener",
         "fault",
         "heard_at",
         "mux",
@@ -52,6 +58,7 @@ class Exchange:
         "reply",
         "request",
         "sent",
+        "span",
         "started_at",
         "stream",
         "streams",
@@ -88,8 +95,10 @@ class Exchange:
         self.mux: Mux | None = None
         self.number: int | None = None
         """The request's id on the child's pipe; None until it is sent."""
+        self.span: Span | None = None
+        """What traces the call towards its client, where calls are traced; `Ledger` ends it."""
         self._home = home
-        self._awaited: asyncio.Future[None] | None = None
+        self._listener: Callable[[], None] | None = None
 
     @property
     def lasting(self) -> bool:
@@ -146,27 +155,52 @@ class Exchange:
         """The bridge answers in the child's place."""
         if self.reply is None:
             self.fault = fault
+            # Where there is no session a client has not been let in yet: HTTP says so, and what
+            # stands in front may send it elsewhere.
+            self.refused = self.refused or (fault.reason == "capacity" and self._home.outside)
             self.answered(Failure(self.request.id, fault.error()))
 
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call this, once, when something has come: at once if something has.
+
+        There is one listener at a time; another takes the place of the one before.
+        """
+        self._listener = listener
+        if self.reply is not None or self.stream is not None:
+            self._wake()
+
+    def ignore(self) -> None:
+        """Nobody listens any more."""
+        self._listener = None
+
     async def first(self, within_s: float) -> None:
-        """Wait until anything has come, for at most so many seconds."""
+        """Wait until anything has come, or until the exchange is so many seconds old."""
         if self.reply is not None or self.stream is not None:
             return
         loop = asyncio.get_running_loop()
-        self._awaited = loop.create_future()
-        timer = loop.call_later(within_s, self._wake)
-        await self._awaited
+        awaited = loop.create_future()
+        self._listener = functools.partial(_arrived, awaited)
+        timer = loop.call_at(self.started_at + within_s, self._wake)
+        await awaited
         timer.cancel()
 
     async def finished(self) -> None:
         """Wait for the final answer; bounded by what bounds the call itself."""
         while self.reply is None:
-            self._awaited = asyncio.get_running_loop().create_future()
-            await self._awaited
+            awaited = asyncio.get_running_loop().create_future()
+            self._listener = functools.partial(_arrived, awaited)
+            await awaited
 
     def _wake(self) -> None:
-        if self._awaited is not None and not self._awaited.done():
-            self._awaited.set_result(None)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener()
+
+
+def _arrived(awaited: asyncio.Future[None]) -> None:
+    # Whoever waits may have been cancelled.
+    if not awaited.done():
+        awaited.set_result(None)
 
 
 class Nowhere:
@@ -177,6 +211,7 @@ class Nowhere:
 
     def __init__(self, home: Home) -> None:
         self._home = home
+        self.outside = home.outside
 
     def begin_stream(self) -> Stream:
         """See `Home`."""

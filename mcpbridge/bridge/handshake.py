@@ -27,6 +27,8 @@ async def initialize(lease: Lease, params: bytes, within_s: float) -> Reply:
     except Unavailable as error:
         # A handshake carries out nothing: whoever waits for this child may try again.
         raise Unavailable(child_exited(error.fault.exit, "no")) from error
+    finally:
+        lease.introduced()
     raise Unavailable(start_timeout(within_s))
 
 

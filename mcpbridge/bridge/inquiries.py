@@ -70,6 +70,9 @@ class Inquiries:
         self._delivery_s = delivery_s
         self._open: dict[int, _Open] = {}
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def ask(
         self,
         request: Request,

@@ -246,7 +246,7 @@ class _Listen:
 
     def fail(self, fault: Fault) -> None:
         """The child is gone, or has taken the listen back."""
-        self.lost = self._mux.lost
+        self.lost = self._mux.shut
         if self.lost:
             self._interpreter.lost_listen(self)
         elif self._acknowledged.is_set():

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable
 
 from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.drain import Drain
+from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.mux import Tenant
 from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.rules.correlate import Questions
 from mcpbridge.rules.eventlog import Window
+from mcpbridge.rules.faults import Fault, capacity, too_many_streams
 from mcpbridge.telemetry.meters import Meters
 
 
@@ -20,6 +22,7 @@ class Means:
 
     window: Window
     meters: Meters
+    ledger: Ledger
     drain: Drain
     questions: Callable[[], Questions]
     spawn: Spawn
@@ -31,3 +34,21 @@ class Means:
     """Told when the child of a session has ended by itself."""
     question_timeout_s: float
     """How long a question of a child waits for a stream of its client."""
+    max_calls: int = 1024
+    """Calls at once in all."""
+    max_streams: int = 256
+    """Event streams that one session may have open at once."""
+
+    def over_load(self, streams: int = 0) -> Fault | None:
+        """What to tell a client whose call would be one too many; None lets it in.
+
+        Args:
+            streams: What its session has open already, where the call may open another.
+        """
+        if self.drain.calls >= self.max_calls:
+            return capacity("--max-calls", self.max_calls)
+        return self.over_streams(streams)
+
+    def over_streams(self, streams: int) -> Fault | None:
+        """What to tell a client whose session has so many streams open and would open another."""
+        return too_many_streams(self.max_streams) if streams >= self.max_streams else None

@@ -23,12 +23,14 @@ from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import Unavailable, WireError
 from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.envelope import Envelope
+from mcpbridge.rules.era import Verdict
 from mcpbridge.rules.faults import INVALID_PARAMS, capacity, draining
 from mcpbridge.rules.methods import DISCOVER, LISTEN, SUBSCRIBE
 from mcpbridge.rules.modern import Routing, check_method
+from mcpbridge.rules.outcome import TOOLS_CALL
 from mcpbridge.rules.profile import Profile
 from mcpbridge.rules.revisions import SERVED
-from mcpbridge.rules.toolparams import check_tool_params
+from mcpbridge.rules.toolparams import Annotations, check_tool_params
 from mcpbridge.rules.translate.up import discovered
 from mcpbridge.wire.members import member
 from mcpbridge.wire.messages import Request, Result, quoted, text_of
@@ -72,6 +74,11 @@ class Modern:
         """Those that are open."""
         return list(self._listens)
 
+    @property
+    def busy(self) -> bool:
+        """A call is open or parked, or somebody listens."""
+        return bool(self._listens or self._native.in_flight) or self._emulated.busy
+
     async def served(self) -> bool:
         """Whether clients of this era are served at all; the same for as long as the bridge lives.
 
@@ -90,18 +97,40 @@ class Modern:
         if request.method in (DISCOVER, LISTEN):
             return None
         lease = await self._lease()
-        profile = _profile_of(lease)
-        refusal = check_method(request.method, profile.capabilities, profile.revision)
-        if refusal is None and request.method == "tools/call" and request.params is not None:
-            annotations = await self._catalog.annotations(lease, self._means.clock())
-            name = text_of(member(request.params, "name")) or ""
-            if name in annotations:
-                refusal = check_tool_params(request.params, routing, annotations[name])
+        refusal = _check(request, routing, lease, {})
+        if refusal is None and request.method == TOOLS_CALL:
+            known = await self._catalog.annotations(lease, self._means.clock())
+            refusal = _check(request, routing, lease, known)
         return refusal
+
+    def begin(
+        self, request: Request, envelope: Envelope, routing: Routing, *, streams: bool
+    ) -> Exchange | None:
+        """`served`, `check` and `call` in one, where nothing must be waited for.
+
+        Returns:
+            None where something must, or where the request is refused: nothing was done.
+        """
+        verdict = self._eras.verdict
+        if verdict is None or request.method in (DISCOVER, LISTEN):
+            return None
+        native = self._serves_natively(verdict)
+        lease = (self._eras.modern if native else self._eras.handshake).usable
+        served = self._settings.modern != "native" or verdict.modern
+        if lease is None or not served or not self._means.drain.accepts_sessions:
+            return None
+        known: Annotations | None = {}
+        if request.method == TOOLS_CALL:
+            known = self._catalog.known(lease, self._means.clock())
+        if known is None or _check(request, routing, lease, known) is not None:
+            return None
+        return (self._native if native else self._emulated).call(request, envelope, streams=streams)
 
     async def discover(self) -> bytes:
         """The result of `server/discover`; raises what `check` raises."""
+        began = self._means.clock()
         profile = _profile_of(await self._lease())
+        self._means.ledger.answered(DISCOVER, self._means.clock() - began)
         served = reversed(SERVED) if self._settings.serves_handshake else ()
         return discovered(profile, tuple(revision.date for revision in served))
 
@@ -128,7 +157,8 @@ class Modern:
         """
         native = sum(exchange.lasting for exchange in self._native.in_flight)
         if len(self._listens) + native >= self._max_listens:
-            raise Unavailable(capacity("--max-sessions", self._max_listens))
+            fault = capacity("--max-sessions", self._max_listens)
+            raise Unavailable(self._means.ledger.refused(fault))
         if await self._is_native():
             # Without a child there would be a stream that ends before its acknowledgement.
             await self._eras.modern_lease()
@@ -173,7 +203,9 @@ class Modern:
         self._native.cut_off()
 
     async def _is_native(self) -> bool:
-        verdict = await self._eras.known()
+        return self._serves_natively(await self._eras.known())
+
+    def _serves_natively(self, verdict: Verdict) -> bool:
         return verdict.modern and not (verdict.handshake and self._settings.prefer_handshake)
 
     async def _lease(self) -> Lease:
@@ -204,8 +236,19 @@ class Modern:
             for uri in listen.subscriptions
             if not any(uri in other.wanted for other in others())
         }
-        if unwanted and listen.lease is not None and not listen.lease.mux.lost:
+        if unwanted and listen.lease is not None and not listen.lease.mux.shut:
             self._means.spawn(unsubscribe, listen.lease.mux, unwanted)
+
+
+def _check(request: Request, routing: Routing, lease: Lease, known: Annotations) -> Refusal | None:
+    """Whether the child has this method, and the headers repeat what its tools say they do."""
+    profile = _profile_of(lease)
+    refusal = check_method(request.method, profile.capabilities, profile.revision)
+    if refusal is None and known and request.params is not None:
+        name = text_of(member(request.params, "name")) or ""
+        if name in known:
+            refusal = check_tool_params(request.params, routing, known[name])
+    return refusal
 
 
 def _profile_of(lease: Lease) -> Profile:

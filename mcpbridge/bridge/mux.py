@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+from collections.abc import Callable
 from typing import Protocol
 
+from mcpbridge.bridge.own import OwnCall
+from mcpbridge.bridge.places import LoadLimits, Places
+from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.base import Channel, Received, Spoiled
 from mcpbridge.errors import ChannelClosed, Unavailable, WireError
 from mcpbridge.rules.correlate import (
@@ -23,22 +28,28 @@ from mcpbridge.rules.correlate import (
     Told,
     Withdrawn,
     cancel_for,
+    number_of,
 )
 from mcpbridge.rules.faults import (
     Fault,
     bad_child_message,
     cancelled,
     child_exited,
+    child_message_too_deep,
     message_too_large,
     nobody_to_ask,
+    not_begun,
 )
-from mcpbridge.rules.methods import PING, Audience, shared_audience
+from mcpbridge.rules.methods import LISTEN, PING, Audience, shared_audience
 from mcpbridge.telemetry.meters import Meters
+from mcpbridge.wire.members import MAX_DEPTH
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
 
 log = logging.getLogger("mcpbridge.bridge")
 
 _NOISE_LOG_EVERY_S = 1.0
+_PLACELESS = frozenset((PING, LISTEN))
+"""What takes no place and never waits: a sign of life, and what is no work to the child."""
 
 
 class Waiter(Protocol):
@@ -84,23 +95,75 @@ class Mux:
     """One child's pipe and everybody who waits on it; lives as long as the channel."""
 
     def __init__(
-        self, channel: Channel, meters: Meters, *, shared: bool, max_message_bytes: int
+        self,
+        channel: Channel,
+        meters: Meters,
+        *,
+        shared: bool,
+        max_message_bytes: int,
+        max_json_depth: int = MAX_DEPTH,
+        loads: LoadLimits | None = None,
     ) -> None:
         self.channel = channel
         self.shared = shared
         """Several sessions speak through it, so that what names no request cannot be told."""
         self.lost = False
         """The channel has ended: nothing can be sent, nothing will be answered."""
+        self.shut = False
+        """No further call should begin on it: it is lost, or another child takes over."""
+        self.heard = 0
+        """How often something has come from the child: a sign of life, no count of messages."""
+        self.timeouts = 0
+        """Calls that ran out of time since the last one was answered."""
+        self.mark = sys.maxsize
+        """The request at which `reached` is called."""
+        self.reached: Callable[[], None] = _nothing
+        self.tracing: Tracing | None = None
+        """Makes a span of each call, where calls are traced."""
         self._correlator: Correlator[Waiter] = Correlator()
         self._tenants: dict[Tenant, None] = {}
         self._meters = meters
         self._max_message_bytes = max_message_bytes
+        self._max_json_depth = max_json_depth
         self._noise_logged_at = float("-inf")
+        self.places = Places(loads or LoadLimits(), self._send_waiting, self._refuse_waiting)
+        """Who the child works for, and who waits for that."""
+        self._own = 0
+        self._stirred: asyncio.Event | None = None
 
     @property
     def in_flight(self) -> int:
         """Requests that the child has not answered."""
         return len(self._correlator)
+
+    @property
+    def calls(self) -> int:
+        """Those of them that are no subscriptions."""
+        return sum(not waiter.lasting for waiter in self._correlator.owners())
+
+    @property
+    def requests(self) -> int:
+        """All that clients ever asked of the child."""
+        return self._correlator.last - self._own
+
+    async def quiet(self) -> None:
+        """Wait until no call is in flight; each has a limit of its own, and so has the wait."""
+        while self.calls and not self.lost:
+            self._stirred = asyncio.Event()
+            await self._stirred.wait()
+        self._stirred = None
+
+    def retire(self) -> None:
+        """Let no further call begin: another child takes over; calls in flight are finished.
+
+        Subscriptions end as they do with the child: those who hold them look for the next.
+        """
+        self.shut = True
+        for number, waiter in self._correlator.waiting():
+            if waiter.lasting:
+                self._correlator.forget(number)
+                waiter.fail(child_exited(None, "no"))
+        self._stir()
 
     def enter(self, tenant: Tenant) -> None:
         """Hear, from now on, what the child says to all."""
@@ -110,8 +173,11 @@ class Mux:
         """Hear nothing any more."""
         self._tenants.pop(tenant, None)
 
-    def request(self, request: Request, waiter: Waiter) -> int:
+    def request(self, request: Request, waiter: Waiter, *, aside: bool = False) -> int:
         """Send a request; its waiter hears of everything that answers it.
+
+        Where all places of the child are taken it waits for its turn, or its waiter is told at
+        once that too many do.
 
         Returns:
             The request's number on the pipe.
@@ -122,13 +188,28 @@ class Mux:
         """
         if self.lost:
             raise ChannelClosed
+        if self.tracing is not None and not aside:
+            request, waiter = self.tracing.sent(request, waiter, self._correlator.last + 1)
         number, numbered = self._correlator.outbound(request, waiter)
-        try:
-            self.channel.send(numbered)
-        except ChannelClosed:
-            self._correlator.forget(number)
-            raise
+        if request.method in _PLACELESS or aside or self.places.take(number):
+            try:
+                self.channel.send(numbered)
+            except ChannelClosed:
+                self._correlator.forget(number)
+                raise
+        else:
+            self.places.wait(number, numbered)
+        if number >= self.mark:
+            self.mark = sys.maxsize
+            self.reached()
         return number
+
+    def request_aside(self, request: Request, waiter: Waiter) -> int:
+        """Send a request of the bridge's own: it counts for nothing; else as `request`."""
+        self._own += 1
+        if self.mark != sys.maxsize:
+            self.mark += 1
+        return self.request(request, waiter, aside=True)
 
     def send(self, message: Message) -> None:
         """Send a notification, or an answer to a question of the child; lost with the child."""
@@ -137,14 +218,31 @@ class Mux:
         except ChannelClosed:
             self._meters.count("sent_to_closed_child")
 
-    def cancel(self, number: int, reason: str) -> None:
-        """Tell the child that nobody wants this answer any more, and take it as late."""
-        self._correlator.forget(number)
+    def cancel(self, number: int, reason: str, *, overdue: bool = False) -> None:
+        """Tell the child that nobody wants this answer any more, and take it as late.
+
+        `reason` is for the child's log; `overdue`: it is the child that took too long.
+        """
+        if self.withdraw(number):
+            return
+        self.timeouts += overdue
+        self.forget(number)
         self.send(cancel_for(number, reason))
+
+    def withdraw(self, number: int) -> bool:
+        """Take a request back that still waits for its turn; whether it did."""
+        waited = self.places.withdraw(number)
+        if waited:
+            self.forget(number)
+        return waited
 
     def forget(self, number: int) -> None:
         """Whatever still comes for this request is late."""
+        if self.tracing is not None:
+            self.tracing.forgotten(self._correlator.owner(number))
         self._correlator.forget(number)
+        self.places.linger(number)
+        self._stir()
 
     async def ask(self, method: str, params: bytes | None) -> Reply:
         """Send a request of the bridge's own and wait for its answer; the caller bounds the wait.
@@ -152,32 +250,46 @@ class Mux:
         Raises:
             Unavailable: The child ended before it answered.
         """
-        waiter = _OwnCall()
+        waiter = OwnCall()
         try:
-            number = self.request(Request(b"0", method, params), waiter)
+            number = self.request_aside(Request(b"0", method, params), waiter)
         except ChannelClosed:
             raise Unavailable(child_exited(None, "no")) from None
         try:
             return await waiter.reply
         finally:
-            self._correlator.forget(number)
+            self.forget(number)
 
     async def run(self) -> None:
         """Hand on what the child says until its stream ends."""
         while received := await self.channel.receive():
+            self.heard += 1
+            if self.lost:
+                continue  # It was given up, and its callers know.
             for item in received:
                 self._hear(item)
+            if self._stirred is not None:
+                self._stir()
         # From here on a call would be read by nobody: it waits for the next child instead. Those
         # in flight are told as soon as it is known how this one ended.
-        self.lost = True
+        self.lost = self.shut = True
+        self._stir()
 
     def lose(self, fault: Fault) -> None:
-        """The child is gone: nobody waits in vain."""
-        self.lost = True
-        for waiter in self._correlator.owners():
+        """The child is gone, or given up: nobody waits in vain; who was told is not told again."""
+        self.lost = self.shut = True
+        for number in self.places.close():
+            self._refuse_waiting(number, not_begun(fault))
+        for waiter in self._correlator.end_all():
             waiter.fail(fault)
-        for tenant in list(self._tenants):
+        self._stir()
+        tenants, self._tenants = self._tenants, {}
+        for tenant in tenants:
             tenant.lost()
+
+    def _stir(self) -> None:
+        if self._stirred is not None:
+            self._stirred.set()
 
     def _hear(self, item: Received) -> None:
         if isinstance(item, Spoiled):
@@ -189,7 +301,9 @@ class Mux:
             self._meters.count("bad_child_message")
             return
         match heard:
-            case Answered(waiter, reply):
+            case Answered(waiter, reply, number):
+                self.places.free(number)
+                self.timeouts = 0
                 waiter.answered(reply)
             case Progressed(waiter, notification):
                 waiter.progressed(notification)
@@ -203,6 +317,7 @@ class Mux:
                 self._withdrawn(heard)
             case Dropped(value=why):
                 self._meters.count(why)
+                self._freed_late(item)
 
     def _told(self, notification: Notification) -> None:
         audience = shared_audience(notification.method) if self.shared else None
@@ -254,33 +369,31 @@ class Mux:
         waiter = self._correlator.owner(spoiled.answers)
         if waiter is not None and spoiled.answers is not None:
             self._correlator.forget(spoiled.answers)
+            self.places.free(spoiled.answers)
             if spoiled.reason == "message_too_large":
                 waiter.fail(message_too_large(spoiled.size, self._max_message_bytes))
+            elif spoiled.reason == "too_deep":
+                waiter.fail(child_message_too_deep(self._max_json_depth))
             else:
                 waiter.fail(bad_child_message())
 
+    def _freed_late(self, message: Message) -> None:
+        # The child has answered a call, it may be, that was cancelled.
+        if isinstance(message, Result | Failure):
+            self.places.free(number_of(message.id) or 0)
 
-class _OwnCall:
-    """The waiter behind `Mux.ask`."""
+    def _send_waiting(self, number: int, request: Request) -> None:
+        try:
+            self.channel.send(request)
+        except ChannelClosed:
+            self._refuse_waiting(number, child_exited(None, "no"))
 
-    lasting = False
+    def _refuse_waiting(self, number: int, fault: Fault) -> None:
+        waiter = self._correlator.owner(number)
+        self._correlator.forget(number)
+        if waiter is not None:
+            waiter.fail(fault)
 
-    def __init__(self) -> None:
-        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
-    def progressed(self, notification: Notification) -> None:
-        """The bridge asks for no progress."""
-
-    def remarked(self, notification: Notification) -> None:
-        """What the child logs about the bridge's own requests is nobody's."""
-
-    def tagged(self, notification: Notification) -> None:
-        """The bridge's own subscriptions have waiters of their own."""
-
-    def answered(self, reply: Reply) -> None:
-        if not self.reply.done():
-            self.reply.set_result(reply)
-
-    def fail(self, fault: Fault) -> None:
-        if not self.reply.done():
-            self.reply.set_exception(Unavailable(fault))
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -16,6 +16,7 @@ from mcpbridge.errors import ChannelClosed, Unavailable, WireError
 from mcpbridge.rules.envelope import Envelope
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
+    TIMED_OUT,
     Fault,
     cancelled,
     child_exited,
@@ -47,18 +48,29 @@ class Native:
         """Serve a request; its exchange gets everything that comes of it."""
         visit = Visit(self._means, envelope, self.in_flight)
         exchange = Exchange(request, visit, self._means.clock(), streams=streams, stream=None)
+        if self._means.ledger.tracing is not None:
+            self._means.ledger.trace(exchange, envelope.version, None)
         if exchange.lasting:
             exchange.translate = _gracefully
-        self._means.drain.hold()
+        fault = None if exchange.lasting else self._means.over_load()
+        self._means.drain.hold(lasting=exchange.lasting)
         self.in_flight.add(exchange)
-        self._means.spawn(self._serve, exchange)
+        lease = self._eras.modern.usable
+        if fault is not None:
+            exchange.fail(fault)
+        elif lease is not None and not lease.mux.channel.congested:
+            self._send(exchange, lease)
+        else:
+            self._means.spawn(self._serve, exchange)
         return exchange
 
     def cancel(self, exchange: Exchange, fault: Fault | None = None) -> None:
         """The client closed the connection, or its time is over."""
         if exchange.reply is None:
             if exchange.mux is not None and exchange.number is not None:
-                exchange.mux.cancel(exchange.number, "the client closed the connection")
+                overdue = fault is not None and fault.reason == TIMED_OUT
+                reason = fault.message if fault is not None else "the client closed the connection"
+                exchange.mux.cancel(exchange.number, reason, overdue=overdue)
             exchange.fail(fault or cancelled())
 
     def sweep(self, now: float, overdue: Overdue) -> None:
@@ -89,9 +101,6 @@ class Native:
         except Unavailable as error:
             exchange.refused = True
             exchange.fail(error.fault)
-        except WireError as error:
-            refusal = error_object(INVALID_PARAMS, str(error))
-            exchange.answered(Failure(exchange.request.id, refusal))
 
     def _send(self, exchange: Exchange, lease: Lease) -> None:
         try:
@@ -99,6 +108,9 @@ class Native:
             exchange.mux = lease.mux
         except ChannelClosed:
             exchange.fail(child_exited(None, "no"))
+        except WireError as error:
+            refusal = error_object(INVALID_PARAMS, str(error))
+            exchange.answered(Failure(exchange.request.id, refusal))
 
 
 def _gracefully(reply: Reply) -> Reply:

@@ -13,12 +13,13 @@ import functools
 import logging
 from collections.abc import Callable
 
+from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.handshake import initialize
 from mcpbridge.bridge.interpreter import Interpreter
 from mcpbridge.bridge.outbox import Spawn
-from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
+from mcpbridge.bridge.placement import Lease, PlacementSettings
 from mcpbridge.bridge.repeat import repeat
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.supervisor import Ready
@@ -41,7 +42,7 @@ class Opener:
     def __init__(
         self,
         eras: Eras,
-        placement: Placement,
+        placement: Supply,
         settings: PlacementSettings,
         spawn: Spawn,
         close: Callable[[Session], None],
@@ -69,7 +70,7 @@ class Opener:
         state = self._eras.handshake.state
         verdict = self._eras.verdict
         shares = verdict is not None and verdict.handshake and not self._wants_own(session)
-        if shares and isinstance(state, Ready) and not state.lease.mux.lost:
+        if shares and isinstance(state, Ready) and not state.lease.mux.shut:
             self._share(session, exchange, state.lease)
         else:
             self._spawn(self._open, session, exchange)
@@ -138,6 +139,7 @@ class Opener:
             return
         profile = _profile_in(reply)
         if profile is not None:
+            lease.profile = profile
             session.revision = profile.revision
             session.advance(SessionEvent.OPENED)
             exchange.answered(Result(exchange.request.id, profile.result))
@@ -146,6 +148,27 @@ class Opener:
             self._close(session)
         else:
             raise Unavailable(handshake_refused())
+
+    async def renew(self, session: Session) -> None:
+        """Give a session that has nothing in flight another child of its own.
+
+        The old one ends first: of a server with a state of its own (a browser's profile, say) two
+        processes cannot serve one session. A call that comes meanwhile waits for the new one,
+        which starts at once where its client listens, else with the next call.
+        """
+        before = session.rest()
+        if before is None:
+            return
+        session.acquire = functools.partial(self._own_child_after, session, before)
+        self._placement.release(before)
+        if session.standalone.attached or session.subscriptions:
+            session.outbox.seek()
+        await before.child.exited.wait()
+        session.acquire = functools.partial(self._own_child_again, session)
+
+    async def _own_child_after(self, session: Session, before: Lease) -> Lease:
+        await before.child.exited.wait()
+        return await self._own_child_again(session)
 
     async def _own_child_again(self, session: Session) -> Lease:
         """A fresh child that has been told everything the last one of this session was."""
@@ -157,6 +180,7 @@ class Opener:
         except Unavailable:
             self._placement.release(lease)
             raise
+        lease.profile = profile
         if session.initialized:
             lease.mux.send(Notification(INITIALIZED))
         await repeat(lease, profile, [session])

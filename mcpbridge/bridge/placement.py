@@ -9,28 +9,36 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from mcpbridge.bridge.mux import Mux
+from mcpbridge.bridge.places import LoadLimits
+from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeLimits
-from mcpbridge.errors import SpawnError, Unavailable
-from mcpbridge.process.child import Child
-from mcpbridge.process.spec import ChildSpec
-from mcpbridge.rules.faults import capacity, child_exited, spawn_failed
+from mcpbridge.errors import SpawnError, Unavailable, Unreachable
+from mcpbridge.process.base import AnyChild, MakeChild
+from mcpbridge.rules.faults import capacity, child_exited, spawn_failed, unreachable
 from mcpbridge.rules.isolation import Isolation, spares_text
 from mcpbridge.rules.profile import Profile
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.traces import CURRENT
 
 log = logging.getLogger("mcpbridge.bridge")
 
 _STATUS_WAIT_S = 0.05
 """How long to wait for a dead child's exit status before its callers are told without it: they are
 to know within 100 ms, also of a child that has closed its stdout and lives on."""
+
+
+_STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
+"""Children of single sessions that may start at the same moment: a server's imports take seconds of
+processor time, and a storm of starts would make every one of them too late."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,39 +82,95 @@ class PlacementSettings:
     )
 
 
+class _Turn:
+    """The right to start a process while others wait; ends once."""
+
+    def __init__(self, starts: anyio.Semaphore) -> None:
+        self._starts: anyio.Semaphore | None = starts
+
+    def end(self) -> None:
+        """Let the next one start."""
+        starts, self._starts = self._starts, None
+        if starts is not None:
+            starts.release()
+
+
 class Lease:
     """The right to use a child until it is released."""
 
-    def __init__(self, child: Child, mux: Mux) -> None:
+    def __init__(self, child: AnyChild, mux: Mux) -> None:
         self.child = child
         self.mux = mux
         self.profile: Profile | None = None
         """What the child said in the handshake; None while it has had none."""
         self.log_level: str | None = None
         """The level that calls without a session have set on it."""
+        self.repeated_level: str | None = None
+        """The level that was repeated to it when it took over from another."""
+        self.repeated_uris: frozenset[str] = frozenset()
+        """The subscriptions that were."""
+        self.worn = False
+        """Another child is to take its place as soon as that costs nobody anything."""
+        self.introduced: Callable[[], None] = _nothing
+        """Told that its start is over, so that the next process may start."""
+        self.counted = not mux.shared
+        """It takes one of the places that are not kept for what serves everybody."""
+
+
+async def _live(child: AnyChild, *, task_status: TaskStatus[None]) -> None:
+    # Whichever call had it started, what it says from now on belongs to no call.
+    CURRENT.set(None)
+    await child.run(task_status=task_status)
 
 
 class Placement:
     """Starts, counts and ends children; alive within `running`."""
 
     def __init__(
-        self, spec: ChildSpec, settings: PlacementSettings, limits: PipeLimits, meters: Meters
+        self,
+        make_child: MakeChild,
+        settings: PlacementSettings,
+        limits: PipeLimits,
+        meters: Meters,
+        loads: LoadLimits | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        self._spec = spec
+        self._make_child = make_child
         self._settings = settings
         self._limits = limits
+        self._loads = loads
+        self._tracing = tracing
         self._meters = meters
         self._leases: set[Lease] = set()
         self._spares: list[Lease] = []
         self._spares_wanted = 0
         self._spares_due = anyio.Event()
         self._closing = anyio.Event()
+        self._starts = anyio.Semaphore(_STARTS_AT_ONCE)
+        self._queued = 0
         self._tasks: TaskGroup
+        self.met: Callable[[Lease], None] = _unmet
+        """Told of each child that has been started."""
+        self.make_room: Callable[[], Awaitable[bool]] = _no_room
+        """Asked to end a child that nobody uses, where all places are taken; whether it has."""
+
+    @property
+    def leases(self) -> Collection[Lease]:
+        """All children that run, spares included."""
+        return list(self._leases)
 
     @property
     def children(self) -> int:
         """Processes that are running, spares included."""
         return len(self._leases)
+
+    def became_ready(self, start_s: float) -> None:
+        """A shared child has had its handshake, so many seconds after its start."""
+        self._meters.observe("child_start_seconds", start_s)
+
+    def starts_again(self) -> None:
+        """A shared child will be started in place of one that ended."""
+        self._meters.tally("child_restarts", ())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -125,23 +189,63 @@ class Placement:
         Raises:
             Unavailable: It could not be started.
         """
-        return await self._start(shared=True)
+        return await self._start(self._make_child, shared=True)
 
-    async def own(self) -> Lease:
-        """A fresh child for one session alone: a spare, or a new one.
+    async def further(self, make_child: MakeChild | None) -> Lease:
+        """A fresh child that the sessions of one principal share, beside the one kept a place for.
+
+        Args:
+            make_child: Makes it; None: like all others.
 
         Raises:
             Unavailable: All places are taken, or it could not be started.
         """
-        while self._spares:
+        await self._await_place()
+        return await self._start(make_child or self._make_child, shared=True, counted=True)
+
+    async def own(self, make_child: MakeChild | None = None) -> Lease:
+        """A fresh child for one session alone: a spare, or a new one.
+
+        A new one waits for its turn where many start at once; its start has a time limit only from
+        then on. Whoever gets it says when its start is over: see `Lease.introduced`.
+
+        Args:
+            make_child: Makes it, and no spare will do; None: it is like all others.
+
+        Raises:
+            Unavailable: All places are taken, or it could not be started.
+        """
+        while self._spares and make_child is None:
             spare = self._spares.pop(0)
             self._spares_due.set()
-            if not spare.mux.lost:
+            if not spare.mux.shut:
                 return spare
-        single = sum(not lease.mux.shared for lease in self._leases)
-        if single >= self._settings.max_children - 1:
-            raise Unavailable(capacity("--max-children", self._settings.max_children))
-        return await self._start(shared=False)
+        await self._await_place()
+        return await self._start_in_turn(make_child or self._make_child)
+
+    async def _await_place(self) -> None:
+        """Raises Unavailable where all places are taken and none can be made free."""
+        most = self._settings.max_children
+        if self._taken() >= most - 1 and not (await self.make_room() and self._taken() < most - 1):
+            raise Unavailable(capacity("--max-children", most))
+
+    def _taken(self) -> int:
+        return sum(lease.counted for lease in self._leases) + self._queued
+
+    async def _start_in_turn(self, make_child: MakeChild) -> Lease:
+        self._queued += 1
+        try:
+            await self._starts.acquire()
+        finally:
+            self._queued -= 1
+        turn = _Turn(self._starts)
+        try:
+            lease = await self._start(make_child, shared=False)
+        except BaseException:
+            turn.end()
+            raise
+        lease.introduced = turn.end
+        return lease
 
     def release(self, lease: Lease, grace_s: float = 5.0) -> None:
         """The child is not used any more: it ends."""
@@ -152,6 +256,38 @@ class Placement:
         lease.child.stop(grace_s)
         await lease.child.exited.wait()
         self._leases.discard(lease)
+
+    def retire(
+        self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Let a child finish what it has, then end it; another one serves in its place already.
+
+        Args:
+            lease: Gets no further call.
+            within_s: How long its calls may take; None: as long as they are allowed each.
+            settle: Sees to what came of the last calls.
+        """
+        lease.mux.retire()
+        self._tasks.start_soon(self._finish, lease, within_s, settle)
+
+    async def _finish(
+        self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
+    ) -> None:
+        with anyio.move_on_after(within_s):
+            # Whoever waits to write to it goes first: those who came before us are woken before.
+            await lease.mux.channel.writable()
+            await lease.mux.quiet()
+            await settle()
+        lease.child.stop()
+
+    def refresh(self, lease: Lease) -> bool:
+        """End a spare child, for another one; False where it is none."""
+        if lease not in self._spares:
+            return False
+        self._spares.remove(lease)
+        self.release(lease)
+        self._spares_due.set()
+        return True
 
     def keep_spares(self, wanted: int) -> None:
         """How many spare children to have ready from now on."""
@@ -171,37 +307,56 @@ class Placement:
         for lease in self._leases:
             lease.child.kill()
 
-    async def _start(self, *, shared: bool) -> Lease:
+    async def _start(self, make_child: MakeChild, *, shared: bool, counted: bool = False) -> Lease:
         if self._closing.is_set():
             raise Unavailable(child_exited(None, "no"))
-        child = Child(self._spec, self._limits)
+        child = make_child()
         try:
-            await self._tasks.start(child.run)
+            await self._tasks.start(_live, child)
         except SpawnError as error:
             log.error("child.spawn_failed", extra={"problem": str(error)})
-            raise Unavailable(spawn_failed()) from error
+            self._meters.tally("child_start_failures", ())
+            fault = unreachable() if isinstance(error, Unreachable) else spawn_failed()
+            raise Unavailable(fault, str(error)) from error
         mux = Mux(
             child.channel,
             self._meters,
             shared=shared,
             max_message_bytes=self._limits.max_message_bytes,
+            max_json_depth=self._limits.max_json_depth,
+            loads=self._loads,
         )
+        mux.tracing = self._tracing
         lease = Lease(child, mux)
+        lease.counted = counted or not shared
         self._leases.add(lease)
+        self._meters.tally("child_starts", "shared" if shared else "own")
+        self.met(lease)
         self._tasks.start_soon(self._attend, lease)
         if self._closing.is_set():
             child.stop(0)
         return lease
 
     async def _attend(self, lease: Lease) -> None:
+        CURRENT.set(None)
         try:
-            await lease.mux.run()
+            try:
+                await lease.mux.run()
+            except Exception:
+                # A bug of ours, met by what this child said: it costs this child and no other.
+                log.exception("child.failed", extra={"pid": lease.child.pid})
+                lease.child.kill()
             with anyio.move_on_after(_STATUS_WAIT_S):
                 await lease.child.gone.wait()
             lease.mux.lose(child_exited(lease.child.how, "maybe"))
             await lease.child.exited.wait()
         finally:
+            lease.introduced()
             self._leases.discard(lease)
+            report = lease.child.report
+            if report is not None:
+                asked = "yes" if report.asked else "no"
+                self._meters.tally("child_exits", (str(report.how), asked))
 
     async def _keep_spares(self) -> None:
         while True:
@@ -210,9 +365,22 @@ class Placement:
             self._spares = [spare for spare in self._spares if not spare.mux.lost]
             while len(self._spares) < self._spares_wanted and self._has_room_for_spare():
                 try:
-                    self._spares.append(await self._start(shared=False))
+                    self._spares.append(await self._start(self._make_child, shared=False))
                 except Unavailable:
                     break
 
     def _has_room_for_spare(self) -> bool:
         return len(self._leases) < self._settings.max_children and not self._closing.is_set()
+
+
+def _nothing() -> None:
+    """Nobody waits for its start."""
+
+
+def _unmet(lease: Lease) -> None:
+    """Nobody wants to know of it."""
+
+
+async def _no_room() -> bool:
+    """Nothing is left that could be ended."""
+    return False

@@ -13,8 +13,9 @@ import logging
 import msgspec
 
 from mcpbridge import __version__
+from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.handshake import shake_hands
-from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.envelope import Envelope, handshake_capabilities
 from mcpbridge.rules.revisions import NEWEST_LEGACY
@@ -30,7 +31,7 @@ _RETIRE_S = 1.0
 class Pool:
     """Children by what their clients offer; owned by the stateless face's bridge part."""
 
-    def __init__(self, placement: Placement, start_timeout_s: float) -> None:
+    def __init__(self, placement: Supply, start_timeout_s: float) -> None:
         self._placement = placement
         self._start_timeout_s = start_timeout_s
         self._idle: collections.deque[tuple[str, float, Lease]] = collections.deque()
@@ -45,7 +46,7 @@ class Pool:
         for entry in reversed(self._idle):
             if entry[0] == fingerprint:
                 self._idle.remove(entry)
-                if not entry[2].mux.lost:
+                if not entry[2].mux.shut:
                     return entry[2]
                 break
         try:
@@ -70,7 +71,9 @@ class Pool:
 
     def give_back(self, lease: Lease, envelope: Envelope, now: float) -> None:
         """The call is over; the child may serve another."""
-        if not lease.mux.lost:
+        if lease.worn:
+            self._placement.release(lease)
+        elif not lease.mux.lost:
             self._idle.append((envelope.fingerprint, now, lease))
 
     def discard(self, lease: Lease) -> None:
@@ -78,6 +81,9 @@ class Pool:
         self._placement.release(lease)
 
     def expire(self, now: float) -> None:
-        """End children that have waited long enough."""
+        """End children that have waited long enough, or served long enough."""
+        for entry in [entry for entry in self._idle if entry[2].worn]:
+            self._idle.remove(entry)
+            self._placement.release(entry[2])
         while self._idle and now - self._idle[0][1] > IDLE_S:
             self._placement.release(self._idle.popleft()[2])

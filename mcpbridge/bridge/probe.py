@@ -10,10 +10,11 @@ import logging
 import anyio
 
 from mcpbridge import __version__
-from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.allotment import Supply
+from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.era import discovery_of, own_envelope, speaks_modern
-from mcpbridge.rules.faults import handshake_refused, start_timeout
+from mcpbridge.rules.faults import UNREACHABLE, handshake_refused, start_timeout
 from mcpbridge.rules.methods import DISCOVER, PING
 from mcpbridge.rules.modern import SUPPORTED
 from mcpbridge.rules.profile import Profile
@@ -25,12 +26,15 @@ _SILENCE_S = 2.0
 _PROBE_GRACE_S = 1.0
 
 
-async def probe(placement: Placement, within_s: float) -> bool:
-    """Whether the server speaks 2026-07-28; any error, silence or exit means that it does not."""
+async def probe(placement: Supply, within_s: float) -> bool | None:
+    """Whether the server speaks 2026-07-28; any error, silence or exit means that it does not.
+
+    None where nobody could be asked: the other end of a connection is not there yet.
+    """
     try:
         lease = await placement.shared()
-    except Unavailable:
-        return False
+    except Unavailable as error:
+        return None if error.fault.reason == UNREACHABLE else False
     found = False
     try:
         with anyio.move_on_after(within_s):

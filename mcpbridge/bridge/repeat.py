@@ -17,7 +17,7 @@ import msgspec
 from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
-from mcpbridge.rules.methods import SET_LEVEL, SUBSCRIBE, more_verbose
+from mcpbridge.rules.methods import SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, more_verbose
 from mcpbridge.rules.profile import Profile
 from mcpbridge.wire.messages import Failure, Notification
 
@@ -31,16 +31,30 @@ async def repeat(lease: Lease, profile: Profile, sharers: Collection[Sharer]) ->
 
     A child that refuses or dies meanwhile is only logged: the sessions are served all the same.
     """
-    level: str | None = None
-    for sharer in sharers:
-        level = more_verbose(level, sharer.level)
-    if level is not None:
-        await _ask(lease, SET_LEVEL, {"level": level})
-    for uri in sorted({uri for sharer in sharers for uri in sharer.subscriptions}):
-        await _ask(lease, SUBSCRIBE, {"uri": uri})
+    await catch_up(lease, sharers)
     for sharer in sharers:
         for method in profile.changing_lists:
             sharer.told(Notification(method))
+
+
+async def catch_up(lease: Lease, sharers: Collection[Sharer]) -> None:
+    """Tell a new child what these sessions were granted and it has not been told.
+
+    Where the last child finished calls while the new one served already, that is what came of
+    those calls.
+    """
+    level: str | None = None
+    for sharer in sharers:
+        level = more_verbose(level, sharer.level)
+    if level is not None and level != lease.repeated_level:
+        lease.repeated_level = level
+        await _ask(lease, SET_LEVEL, {"level": level})
+    uris = frozenset(uri for sharer in sharers for uri in sharer.subscriptions)
+    told, lease.repeated_uris = lease.repeated_uris, uris
+    for uri in sorted(uris - told):
+        await _ask(lease, SUBSCRIBE, {"uri": uri})
+    for uri in sorted(told - uris):
+        await _ask(lease, UNSUBSCRIBE, {"uri": uri})
 
 
 async def _ask(lease: Lease, method: str, params: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 
+from mcpbridge.bridge.cancelling import cancel
 from mcpbridge.bridge.commons import (
     Sharer,
     intend,
@@ -28,14 +29,13 @@ from mcpbridge.bridge.outbox import Outbox
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.streams import Streams
-from mcpbridge.errors import Unavailable, WireError
+from mcpbridge.errors import Unavailable
 from mcpbridge.rules.admission import duplicate_id
-from mcpbridge.rules.correlate import Withdrawn, cancelled_id, renamed_cancel
-from mcpbridge.rules.faults import Fault, cancelled, session_closed
+from mcpbridge.rules.correlate import Withdrawn
+from mcpbridge.rules.faults import TIMED_OUT, Fault, session_closed
 from mcpbridge.rules.lifecycle import SESSION, SessionEvent, SessionState, step
 from mcpbridge.rules.methods import (
     CANCELLED,
-    INITIALIZE,
     INITIALIZED,
     LOG_MESSAGE,
     RESOURCE_UPDATED,
@@ -56,9 +56,6 @@ from mcpbridge.wire.messages import (
     canonical_id,
     encode,
 )
-
-CANCEL_GRACE_S = 1.0
-"""How long a cancelled call waits for the child's own last word."""
 
 
 class Session:
@@ -85,6 +82,7 @@ class Session:
         """
         self._means = means
         self.id = session_id
+        self.outside = session_id is None
         self.introduction = introduction
         self.revision = expected(introduction.requested if introduction is not None else None)
         """Negotiated; until the child has answered what its client asked for."""
@@ -93,7 +91,7 @@ class Session:
         """By canonical id."""
         self.used = False
         """The client has sent a request after `initialize`."""
-        self.last_used = self._means.clock()
+        self.opened_at = self.last_used = self._means.clock()
         self.lease: Lease | None = None
         self.initialized = False
         """The client has sent `notifications/initialized`."""
@@ -112,11 +110,12 @@ class Session:
         )
         self.standalone = one_stream or self.streams.standalone
         """What the child says that belongs to no request."""
-        self._settled = anyio.Event()
-        self._inquiries = Inquiries(
+        self._settled: anyio.Event | None = None
+        """Made when somebody waits for it: an event is a KiB, and few sessions are waited for."""
+        self.inquiries = Inquiries(
             means.questions(), self.standalone, means.meters, means.spawn, means.question_timeout_s
         )
-        self._outbox = Outbox(
+        self.outbox = Outbox(
             self._usable_lease,
             self.find_child,
             means.meters,
@@ -155,7 +154,8 @@ class Session:
     def advance(self, event: SessionEvent) -> None:
         """Go on to the next state of `rules.lifecycle.SESSION`."""
         self.state = step(SESSION, self.state, event)
-        self._settled.set()
+        if self._settled is not None:
+            self._settled.set()
 
     def take(self, lease: Lease) -> None:
         """Use this child from now on."""
@@ -170,6 +170,8 @@ class Session:
         """An exchange of this session; whoever asked for it sees to the answer."""
         now = self._means.clock()
         exchange = Exchange(request, self, now, streams=streams, stream=stream or self._one_stream)
+        if self._means.ledger.tracing is not None:
+            self._means.ledger.trace(exchange, self.revision.date, self.id)
         self.last_used = now
         self.in_flight[self._key(exchange)] = exchange
         self._means.drain.hold()
@@ -180,15 +182,19 @@ class Session:
 
         Never fails: whatever is wrong is the exchange's final answer.
         """
-        duplicate = self.id is not None and canonical_id(request.id) in self.in_flight
-        if duplicate:
+        if self.id is not None and canonical_id(request.id) in self.in_flight:
             refused = Exchange(
                 request, Nowhere(self), 0, streams=streams, stream=stream or self._one_stream
             )
             refused.answered(Failure(request.id, duplicate_id()))
             return refused
         self.used = True
+        fault = self._means.over_load(self.streams.open if streams else 0)
         exchange = self.exchange(request, streams=streams, stream=stream)
+        request = exchange.request
+        if fault is not None:
+            exchange.fail(fault)
+            return exchange
         if self.interpreter is not None:
             self.interpreter.call(exchange)
             return exchange
@@ -200,14 +206,14 @@ class Session:
                 exchange.answered(verdict)
                 return exchange
             exchange.sent = verdict
-        self._outbox.put(exchange)
+        self.outbox.put(exchange)
         return exchange
 
     def tell(self, notification: Notification) -> None:
         """Send a notification to the child, or do what it says where that is the bridge's."""
         self.last_used = self._means.clock()
         if notification.method == CANCELLED:
-            self._cancel(notification)
+            cancel(self, notification, self._means)
         elif notification.method == INITIALIZED and self.initialized:
             self._means.meters.count("repeated_initialized")
         else:
@@ -215,14 +221,14 @@ class Session:
             if self.interpreter is not None:
                 self.interpreter.tell(notification)
             else:
-                self._outbox.put(notification)
+                self.outbox.put(notification)
 
     def answer(self, reply: Reply) -> None:
         """Give the child the client's answer to a question of its; an unasked one is dropped."""
         self.last_used = self._means.clock()
         for exchange in self.in_flight.values():
             exchange.heard_at = self.last_used
-        self._inquiries.answer(reply)
+        self.inquiries.answer(reply)
 
     def close(self, fault: Fault | None = None) -> Lease | None:
         """End the session: calls in flight get their error, streams end.
@@ -233,7 +239,7 @@ class Session:
         self.advance(SessionEvent.CLOSE)
         for exchange in list(self.in_flight.values()):
             self.abandon(exchange, fault or session_closed())
-        self._outbox.clear()
+        self.outbox.clear()
         self.streams.close()
         self.standalone.close()
         lease = self.rest()
@@ -249,7 +255,8 @@ class Session:
         """Nobody waits for this call any more: the child is told, the client gets the fault."""
         self.withdraw_questions(exchange)
         if exchange.mux is not None and exchange.number is not None:
-            exchange.mux.cancel(exchange.number, fault.message)
+            overdue = fault.reason == TIMED_OUT
+            exchange.mux.cancel(exchange.number, fault.message, overdue=overdue)
         exchange.fail(fault)
 
     def told(self, notification: Notification) -> None:
@@ -260,7 +267,8 @@ class Session:
             if self._shares and not self._subscribes(uri):
                 return
         payload = encode(notification)
-        aside = self._only_call() if notification.method == LOG_MESSAGE else None
+        log_message = notification.method == LOG_MESSAGE
+        aside = self._only_call() if log_message and self._takes_logs else None
         if aside is not None and not self.standalone.attached:
             aside.tell(payload, sheddable=True)
         else:
@@ -268,7 +276,12 @@ class Session:
 
     def admits(self, notification: Notification) -> bool:
         """Whether the client wants a log message: see `bridge.exchange.Home`."""
-        return level_admits(self.level, log_level_of(notification))
+        return self._takes_logs and level_admits(self.level, log_level_of(notification))
+
+    @property
+    def _takes_logs(self) -> bool:
+        """A log message may stand before an answer."""
+        return self.revision.unasked_logs or self.level is not None or self.one_streamed
 
     def asked(self, request: Request) -> None:
         """The child asks its client: see `bridge.mux.Tenant`."""
@@ -276,22 +289,22 @@ class Session:
             return
         abilities = self.introduction.abilities if self.introduction is not None else ()
         calls = [exchange for exchange in self.in_flight.values() if exchange.streams]
-        self._inquiries.ask(request, self.lease.mux, abilities, calls)
+        self.inquiries.ask(request, self.lease.mux, abilities, calls)
 
     def inquire(self, request: Request, asker: Asker, exchange: Exchange) -> None:
         """Ask the client something that belongs to this call: see `bridge.interpreter.Client`."""
         abilities = self.introduction.abilities if self.introduction is not None else ()
-        self._inquiries.ask(request, asker, abilities, [exchange] if exchange.streams else [])
+        self.inquiries.ask(request, asker, abilities, [exchange] if exchange.streams else [])
 
     def withdrawn(self, withdrawal: Withdrawn) -> None:
         """The child takes a question back: see `bridge.mux.Tenant`."""
-        self._inquiries.withdraw(withdrawal)
+        self.inquiries.withdraw(withdrawal)
 
     def lost(self) -> None:
         """The child is gone: see `bridge.mux.Tenant`."""
         if self.interpreter is not None:
             return  # What is asked for a child of 2026-07-28, the next one takes the answer to.
-        for cancellation in self._inquiries.child_lost():
+        for cancellation in self.inquiries.child_lost():
             self._say(cancellation)
         self._means.child_lost(self)
 
@@ -303,6 +316,7 @@ class Session:
         """An exchange has its answer: see `bridge.exchange.Home`."""
         self.in_flight.pop(self._key(exchange), None)
         self.last_used = self._means.clock()
+        self._means.ledger.ended(exchange, self.last_used)
         self._means.drain.release()
         if exchange.request.method in SHARED_VERBS:
             settle(self, exchange.request, granted=isinstance(exchange.reply, Result))
@@ -328,7 +342,7 @@ class Session:
         return uri is not None and any(concerns(own, uri) for own in self.subscriptions)
 
     def _usable_lease(self) -> Lease | None:
-        if self.state is not SessionState.OPEN or self.lease is None or self.lease.mux.lost:
+        if self.state is not SessionState.OPEN or self.lease is None or self.lease.mux.shut:
             return None
         return self.lease
 
@@ -338,7 +352,7 @@ class Session:
         Raises:
             Unavailable: There will be none now, or the session is closed.
         """
-        await self._settled.wait()
+        await self._opened()
         lease = self._usable_lease()
         if lease is None and self.state is SessionState.OPEN:
             lease = await self.acquire()
@@ -348,37 +362,18 @@ class Session:
             self.take(lease)
         return lease
 
+    async def _opened(self) -> None:
+        while self.state is SessionState.OPENING:
+            self._settled = self._settled or anyio.Event()
+            await self._settled.wait()
+
     def _say(self, payload: bytes, *, key: str | None = None) -> None:
         if not self.standalone.log.closed:
             self.standalone.append(payload, sheddable=True, key=key)
 
-    def _cancel(self, notification: Notification) -> None:
-        try:
-            request_id = cancelled_id(notification)
-        except WireError:
-            request_id = None
-        exchange = self.in_flight.get(canonical_id(request_id)) if request_id else None
-        if exchange is None or self.id is None or exchange.request.method == INITIALIZE:
-            # A client must not cancel `initialize`: what came of it would be nobody's.
-            self._means.meters.count("cancel_of_unknown")
-            return
-        self.withdraw_questions(exchange)
-        if exchange.mux is None or exchange.number is None:
-            exchange.fail(cancelled())
-            return
-        exchange.mux.send(renamed_cancel(notification, b"%d" % exchange.number))
-        self._means.spawn(self._end_cancelled, exchange)
-
-    async def _end_cancelled(self, exchange: Exchange) -> None:
-        # The child is told not to answer, yet the client's stream must end with something.
-        await anyio.sleep(CANCEL_GRACE_S)
-        if exchange.mux is not None and exchange.number is not None:
-            exchange.mux.forget(exchange.number)
-        exchange.fail(cancelled())
-
     def withdraw_questions(self, exchange: Exchange) -> None:
         """What this call alone asked of the client is asked no more."""
-        for cancellation in self._inquiries.call_cancelled(exchange):
+        for cancellation in self.inquiries.call_cancelled(exchange):
             exchange.tell(cancellation, sheddable=True)
 
     def _only_call(self) -> Exchange | None:

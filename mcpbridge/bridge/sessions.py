@@ -28,6 +28,15 @@ class SessionSettings:
     max_sessions: int = setting(
         1000, "--max-sessions", "Sessions at once.", group=GROUP, unit=Unit.INTEGER, minimum=1
     )
+    max_per_principal: int | None = setting(
+        None,
+        "--max-sessions-per-principal",
+        "Sessions at once of one client, as far as tokens tell clients apart; without"
+        " authentication all are one.",
+        group=GROUP,
+        unit=Unit.INTEGER,
+        minimum=1,
+    )
     idle_timeout_s: float = setting(
         1800.0,
         "--session-idle-timeout",
@@ -60,6 +69,12 @@ class SessionSettings:
         group="Isolation",
         unit=Unit.SWITCH,
     )
+
+    @property
+    def max_listens(self) -> int:
+        """How many listens of 2026-07-28, which stand in for sessions, one principal may have."""
+        most = self.max_per_principal
+        return self.max_sessions if most is None else min(most, self.max_sessions)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from mcpbridge.errors import ChannelClosed, Unavailable, WireError
 from mcpbridge.rules.envelope import Envelope, stripped
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
+    TIMED_OUT,
     Fault,
     cancelled,
     capacity,
@@ -89,6 +90,8 @@ class ParkSettings:
 class Visit:
     """The home of an exchange without a session; see `bridge.exchange.Home`."""
 
+    outside = True
+
     def __init__(self, means: Means, envelope: Envelope, in_flight: set[Exchange]) -> None:
         self._means = means
         self._envelope = envelope
@@ -101,7 +104,8 @@ class Visit:
     def ended(self, exchange: Exchange) -> None:
         """It has its final answer."""
         self._in_flight.discard(exchange)
-        self._means.drain.release()
+        self._means.ledger.ended(exchange, self._means.clock())
+        self._means.drain.release(lasting=exchange.lasting)
 
     def told(self, notification: Notification) -> None:
         """Nothing may come after the answer."""
@@ -137,6 +141,11 @@ class Stateless:
         self.in_flight: set[Exchange] = set()
         """Calls that have an open exchange."""
 
+    @property
+    def busy(self) -> bool:
+        """A call is open or parked."""
+        return bool(self.in_flight) or len(self._errands) > len(self._finished)
+
     async def profile(self) -> Profile:
         """What the server says of itself.
 
@@ -151,8 +160,14 @@ class Stateless:
         """Serve a request; its exchange gets everything that comes of it, in its era's terms."""
         visit = Visit(self._means, envelope, self.in_flight)
         exchange = Exchange(request, visit, self._means.clock(), streams=streams, stream=None)
+        if self._means.ledger.tracing is not None:
+            self._means.ledger.trace(exchange, envelope.version, None)
+        fault = self._means.over_load()
         self._means.drain.hold()
         self.in_flight.add(exchange)
+        if fault is not None:
+            exchange.fail(fault)
+            return exchange
         exchange.translate = functools.partial(self._translated, request, envelope)
         try:
             state = request_state(request.params)
@@ -200,7 +215,8 @@ class Stateless:
             if errand.leg is exchange:
                 self._drop(errand, fault.message)
         if exchange.mux is not None and exchange.number is not None:
-            exchange.mux.cancel(exchange.number, fault.message)
+            overdue = fault.reason == TIMED_OUT
+            exchange.mux.cancel(exchange.number, fault.message, overdue=overdue)
         exchange.fail(fault)
 
     def _may_ask(self, request: Request, envelope: Envelope) -> bool:
@@ -219,7 +235,7 @@ class Stateless:
         )
         state = self._supervisor.state
         mux = state.lease.mux if isinstance(state, Ready) else None
-        at_once = mux is not None and not mux.lost and not mux.channel.congested
+        at_once = mux is not None and not mux.shut and not mux.channel.congested
         if isinstance(state, Ready) and at_once and envelope.log_level is None:
             self._send(exchange, state.lease)
         else:

@@ -10,8 +10,7 @@ Source: MCP 2025-11-25, Transports, Multiple Connections 2, Resumability and Red
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from mcpbridge.rules.eventlog import START, Entry, EventId, EventLog, Window
 from mcpbridge.telemetry.meters import Meters
@@ -19,6 +18,16 @@ from mcpbridge.telemetry.meters import Meters
 
 class Stream:
     """A bounded log and its readers; ends when all the answers it waits for are there."""
+
+    __slots__ = (
+        "_answers_due",
+        "_delivered",
+        "_first_id",
+        "_meters",
+        "_pending_keys",
+        "_readers",
+        "log",
+    )
 
     def __init__(
         self,
@@ -43,7 +52,8 @@ class Stream:
         self._first_id = first_id
         self._delivered = START
         self._readers: list[Reader] = []
-        self._pending_keys: set[str] = set()
+        self._pending_keys: set[str] | None = None
+        """Made with the first key: most streams have none, and an open one is to be small."""
 
     @property
     def attached(self) -> bool:
@@ -76,7 +86,7 @@ class Stream:
         Returns:
             Its number.
         """
-        if key is not None and key in self._pending_keys:
+        if key is not None and self._pending_keys and key in self._pending_keys:
             self._meters.count("coalesced_notification")
             return self.log.last
         shed = self.log.shed
@@ -84,8 +94,9 @@ class Stream:
         if self.log.shed > shed:
             self._meters.count("shed_notification", self.log.shed - shed)
             # What was shed may be the one that makes others superfluous.
-            self._pending_keys.clear()
+            self._pending_keys = None
         if key is not None:
+            self._pending_keys = self._pending_keys or set()
             self._pending_keys.add(key)
         if self._readers:
             self._readers[-1].wake()
@@ -120,17 +131,19 @@ class Stream:
         self.log.after(cursor)
         self._delivered = min(cursor, self.log.last)
 
-    @contextmanager
-    def attach(self) -> Iterator[Reader]:
-        """Read from where the last reader stopped, until the block ends."""
-        reader = Reader(self)
+    def attach(self) -> Reader:
+        """Read from where the last reader stopped, in a `with` block and until it ends."""
+        return Reader(self)
+
+    def enter(self, reader: Reader) -> None:
+        """What is new goes to this reader from now on."""
         self._readers.append(reader)
-        try:
-            yield reader
-        finally:
-            self._readers.remove(reader)
-            if self._readers:
-                self._readers[-1].wake()
+
+    def leave(self, reader: Reader) -> None:
+        """It goes to the one before."""
+        self._readers.remove(reader)
+        if self._readers:
+            self._readers[-1].wake()
 
     def take(self, reader: Reader) -> Sequence[Entry]:
         """What this reader has to deliver now: nothing while a newer one is attached."""
@@ -139,7 +152,7 @@ class Stream:
         entries = self.log.after(self._delivered, strict=False)
         if entries:
             self._delivered = entries[-1].number
-            self._pending_keys.clear()
+            self._pending_keys = None
             if self._first_id is None:
                 self.log.trim(self._delivered)
         return entries
@@ -148,12 +161,21 @@ class Stream:
 class Reader:
     """One connection that delivers a stream; made by `Stream.attach`."""
 
+    __slots__ = ("_nudged", "_waiter", "leaving", "stream")
+
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
         self._waiter: asyncio.Future[None] | None = None
         self._nudged = False
         self.leaving = False
         """This connection is over, whatever the stream does."""
+
+    def __enter__(self) -> Reader:
+        self.stream.enter(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.leave(self)
 
     async def read(self) -> Sequence[Entry] | None:
         """The next entries, at least one; an empty sequence after a nudge; None at the end."""

@@ -10,6 +10,7 @@ Source: MCP 2025-11-25, Transports, Resumability and Redelivery.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import secrets
 from collections.abc import Callable
@@ -19,7 +20,44 @@ import msgspec
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.eventlog import STANDALONE, START, EventId, Window, read_event_id
+from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.meters import Meters
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """How many streams a session may have, and how much each keeps for a reader who lags."""
+
+    max_streams: int = setting(
+        256,
+        "--max-streams",
+        "Event streams that one session may have open at once.",
+        group="Limits",
+        unit=Unit.INTEGER,
+        minimum=1,
+    )
+    buffer_bytes: int = setting(
+        1 << 20,
+        "--stream-buffer",
+        "What each event stream keeps for a client that lags, or comes back for it; the oldest"
+        " notifications go first.",
+        group="Limits",
+        unit=Unit.BYTES,
+        minimum=1 << 10,
+    )
+    buffer_events: int = setting(
+        1000,
+        "--stream-events",
+        "Messages that each event stream keeps so.",
+        group="Limits",
+        unit=Unit.INTEGER,
+        minimum=1,
+    )
+
+    @property
+    def window(self) -> Window:
+        """What each stream keeps."""
+        return Window(self.buffer_events, self.buffer_bytes)
 
 
 class Retention(msgspec.Struct, frozen=True):
@@ -52,6 +90,8 @@ class Streams:
             clock: Seconds, monotonic.
             resumable: Events have ids.
         """
+        self.open = 0
+        """Connections that carry one of them now."""
         self._window = window
         self._meters = meters
         self._clock = clock

@@ -6,6 +6,7 @@ and that takes a mux.
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -13,8 +14,9 @@ from collections.abc import Awaitable, Callable
 import anyio
 import msgspec
 
+from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.gate import Gate
-from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
 from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.faults import Exit, Fault, child_exited, draining
@@ -49,9 +51,10 @@ class Supervisor:
 
     def __init__(
         self,
-        placement: Placement,
+        placement: Supply,
         policy: RestartPolicy,
         introduce: Introduce,
+        finish_s: float = 0,
     ) -> None:
         """Make a supervisor.
 
@@ -59,21 +62,32 @@ class Supervisor:
             placement: Starts children.
             policy: When to start again, and when to give up.
             introduce: Asks a fresh child what it is; it is up when that has an answer.
+            finish_s: How long one whose place is taken may finish its calls; 0: no limit.
         """
         self._placement = placement
         self._gate = Gate()
         self._policy = policy
         self._introduce = introduce
+        self._finish_s = finish_s or None
         self._changed = anyio.Event()
         self._retired = anyio.Event()
+        self._worn = anyio.Event()
         self.state: State = Starting()
         self.prepare: Callable[[Lease], Awaitable[None]] = _nothing
         """Tells a child that has been introduced what else it must know before it serves."""
+        self.settle: Callable[[Lease, Lease], Awaitable[None]] = _nothing_more
+        """Tells the next child what came of the last calls of the one before, given both."""
         self.gave_up = anyio.Event()
         """No further start will be tried; `last_report` says how the last child ended."""
         self.last_report: ExitReport | None = None
         self.start_s: float | None = None
         """How long the last successful start took, handshake included."""
+
+    @property
+    def usable(self) -> Lease | None:
+        """The child, if it is ready at this moment."""
+        state = self.state
+        return state.lease if isinstance(state, Ready) and not state.lease.mux.shut else None
 
     async def lease(self) -> Lease:
         """The child, as soon as it is ready.
@@ -83,7 +97,7 @@ class Supervisor:
         """
         while True:
             match self.state:
-                case Ready(lease) if not lease.mux.lost:
+                case Ready(lease) if not lease.mux.shut:
                     return lease
                 case Failed(fault):
                     raise Unavailable(fault)
@@ -94,6 +108,15 @@ class Supervisor:
         while isinstance(self.state, Starting):
             await self._changed.wait()
         return isinstance(self.state, Ready)
+
+    async def moved(self) -> None:
+        """Wait until the state is another."""
+        await self._changed.wait()
+
+    def replace(self, lease: Lease) -> None:
+        """Let another child take over as soon as there is one, if this is the one that serves."""
+        if isinstance(self.state, Ready) and self.state.lease is lease:
+            self._worn.set()
 
     def retire(self) -> None:
         """All ends: the child that is there is the last one."""
@@ -123,47 +146,104 @@ class Supervisor:
             if self._retired.is_set():
                 break
             log.info("child.start_again", extra={"failures": record.failures})
+            self._placement.starts_again()
             self._become(Starting())
         self._become(Failed(draining()))
 
     async def _one_life(self) -> float:
-        """Start a child and stay until it is gone; returns how long it was ready, in seconds."""
+        """Start a child and stay until it, and whichever takes over from it, is gone.
+
+        Returns:
+            How long the place was filled, in seconds.
+        """
         began = anyio.current_time()
         try:
             lease = await self._placement.shared()
+            await self._meet(lease)
         except Unavailable as error:
             self._lack(error.fault)
+            if error.problem:
+                self.last_report = ExitReport(Exit(), 0.0, (error.problem,), asked=False)
             return 0.0
+        ready_at = anyio.current_time()
+        self._serve(lease, ready_at - began)
+        while not lease.child.exited.is_set():
+            await _first_of(lease.child.exited, self._worn)
+            if self._worn.is_set():
+                self._worn = anyio.Event()
+                lease = await self._succeed(lease)
+        self.last_report = lease.child.report
+        self._gate.lack("child", "restarting")
+        self._become(Starting())
+        return anyio.current_time() - ready_at
+
+    async def _meet(self, lease: Lease) -> None:
+        """Have a fresh child introduced; one that fails is gone when this raises Unavailable."""
         try:
             lease.profile = await self._introduce(lease)
             await self.prepare(lease)
         except Unavailable as error:
-            exited = error.fault.reason == "child_exited"
-            if not exited:
+            exited = error.fault.reason in ("child_exited", "child_oom")
+            if not exited and not isinstance(self.state, Ready):
                 # Told before the child has ended, which may take it both rungs of the ladder.
                 self._lack(error.fault)
             lease.child.stop()
             await lease.child.exited.wait()
             self.last_report = lease.child.report
-            if exited:
-                self._lack(child_exited(self._how(), "no"))
-            return 0.0
-        ready_at = anyio.current_time()
-        self.start_s = ready_at - began
+            raise Unavailable(child_exited(self._how(), "no") if exited else error.fault) from error
+
+    async def _succeed(self, before: Lease) -> Lease:
+        """Let another child take over; returns the one that serves from now on.
+
+        Where none can be started the old one goes on, and the next attempt comes after the longest
+        of the back-offs: a worn child is seldom as bad as none.
+        """
+        began = anyio.current_time()
+        lease = None
+        if not self._retired.is_set() and not before.mux.lost:
+            async with anyio.create_task_group() as meanwhile:
+                meanwhile.start_soon(self._lack_after, before)
+                lease = await self._successor()
+                if lease is not None:
+                    # In the same turn: from here on nobody finds the old one.
+                    self._serve(lease, anyio.current_time() - began)
+                meanwhile.cancel_scope.cancel()
+        if lease is None:
+            with anyio.move_on_after(self._policy.max_delay_s):
+                await before.child.exited.wait()
+            return before
+        settle = functools.partial(self.settle, before, lease)
+        self._placement.retire(before, self._finish_s, settle)
+        return lease
+
+    async def _successor(self) -> Lease | None:
+        try:
+            lease = await self._placement.shared()
+            await self._meet(lease)
+        except Unavailable as error:
+            log.warning("child.not_replaced", extra={"reason": error.fault.reason})
+            return None
+        return lease
+
+    async def _lack_after(self, lease: Lease) -> None:
+        await lease.child.exited.wait()
+        if isinstance(self.state, Ready) and self.state.lease is lease:
+            self._gate.lack("child", "restarting")
+
+    def _serve(self, lease: Lease, start_s: float) -> None:
+        assert lease.profile is not None
+        self.start_s = start_s
+        self._worn = anyio.Event()
+        self._placement.became_ready(start_s)
         self._gate.satisfy("child")
         self._become(Ready(lease))
         extra = {
             "pid": lease.child.pid,
             "server": lease.profile.name,
             "revision": lease.profile.revision.date,
-            "start_s": round(self.start_s, 3),
+            "start_s": round(start_s, 3),
         }
         log.info("child.ready", extra=extra)
-        await lease.child.exited.wait()
-        self.last_report = lease.child.report
-        self._gate.lack("child", "restarting")
-        self._become(Starting())
-        return anyio.current_time() - ready_at
 
     def _lack(self, fault: Fault) -> None:
         self._gate.lack("child", fault.reason)
@@ -180,3 +260,18 @@ class Supervisor:
 
 async def _nothing(lease: Lease) -> None:
     """There is nothing more to tell."""
+
+
+async def _nothing_more(before: Lease, lease: Lease) -> None:
+    """There was nothing to tell in the first place."""
+
+
+async def _first_of(*events: anyio.Event) -> None:
+    async with anyio.create_task_group() as waiting:
+        for event in events:
+            waiting.start_soon(_leave_at, event, waiting.cancel_scope)
+
+
+async def _leave_at(event: anyio.Event, scope: anyio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

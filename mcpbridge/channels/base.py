@@ -14,7 +14,7 @@ class Spoiled(msgspec.Struct, frozen=True):
     """A line of the peer that is no message."""
 
     reason: str
-    """`noise`, `bad_json`, `bad_message` or `message_too_large`."""
+    """`noise`, `bad_json`, `bad_message`, `too_deep` or `message_too_large`."""
     size: int
     sample: bytes
     """Its first bytes, for the log."""
@@ -37,6 +37,10 @@ class Channel(Protocol):
         Raises:
             ChannelClosed: The peer is gone.
         """
+
+    @property
+    def taken(self) -> int:
+        """How many bytes the peer's end has taken so far: whether it takes any is what counts."""
 
     @property
     def congested(self) -> bool:

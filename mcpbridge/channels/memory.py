@@ -40,6 +40,11 @@ class MemoryChannel:
         self._news.set()
 
     @property
+    def taken(self) -> int:
+        """Nothing is ever on its way."""
+        return 0
+
+    @property
     def congested(self) -> bool:
         """Never: memory takes everything."""
         return False

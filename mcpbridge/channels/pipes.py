@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mcpbridge.channels.base import Received, Spoiled
-from mcpbridge.errors import ChannelClosed, NotJson, WireError
+from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.lines import Line, LineSplitter, OverlongLine, encode_line
+from mcpbridge.wire.members import MAX_DEPTH
 from mcpbridge.wire.messages import Message, decode, decode_batch, encode, is_batch
 from mcpbridge.wire.salvage import answer_id
 
@@ -32,7 +33,7 @@ _ENDLESS = 4
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PipeLimits:
-    """Bounds on what a child may write."""
+    """Bounds on what a child may write; the depth counts for clients too."""
 
     max_message_bytes: int = setting(
         16 << 20,
@@ -42,16 +43,41 @@ class PipeLimits:
         unit=Unit.BYTES,
         minimum=1 << 10,
     )
+    max_json_depth: int = setting(
+        MAX_DEPTH,
+        "--max-json-depth",
+        "Deepest nesting of a message, a client's or the server's; 512 is the most, since parsers"
+        " give up at about 1000.",
+        group="Limits",
+        unit=Unit.INTEGER,
+        minimum=4,
+        maximum=MAX_DEPTH,
+    )
 
 
 class PipeChannel:
     """A channel over two pipe ends, which it owns and closes; lives within `open`."""
 
-    def __init__(self, stdout_fd: int, stdin_fd: int, limits: PipeLimits) -> None:
+    def __init__(
+        self,
+        stdout_fd: int,
+        stdin_fd: int,
+        limits: PipeLimits,
+        close_stdin: Callable[[int], None] = os.close,
+    ) -> None:
+        """Make a channel.
+
+        Args:
+            stdout_fd: Read from.
+            stdin_fd: Written to.
+            limits: Bounds on what is read.
+            close_stdin: Ends what is written, and closes that descriptor.
+        """
         self._loop = asyncio.get_running_loop()
         self._stdout_fd = stdout_fd
         self._stdin_fd = stdin_fd
         self._limits = limits
+        self._close_stdin = close_stdin
         self._splitter = LineSplitter(limits.max_message_bytes)
         self._lines: list[Line] = []
         self._held = 0
@@ -62,6 +88,8 @@ class PipeChannel:
         self._outgoing: list[bytes] = []
         self._rest = memoryview(b"")
         self._pending = 0
+        self.taken = 0
+        """Bytes that the pipe has taken; see `Channel.taken`."""
         self._flush_due = False
         self._blocked = False
         self._input_open = True
@@ -122,7 +150,7 @@ class PipeChannel:
             self._input_open = False
             self._flush()
             self._loop.remove_writer(self._stdin_fd)
-            os.close(self._stdin_fd)
+            self._close_stdin(self._stdin_fd)
             self._outgoing.clear()
             self._rest = memoryview(b"")
             self._wake_senders()
@@ -171,9 +199,10 @@ class PipeChannel:
             answers = answer_id(line)
             return [Spoiled("message_too_large", line.size, line.head[:_SAMPLE_BYTES], answers)]
         try:
-            return decode_batch(line) if is_batch(line) else [decode(line)]
+            depth = self._limits.max_json_depth
+            return decode_batch(line, depth) if is_batch(line) else [decode(line, depth)]
         except WireError as error:
-            reason = "bad_message"
+            reason = "too_deep" if isinstance(error, TooDeep) else "bad_message"
             if isinstance(error, NotJson):
                 reason = "bad_json" if line.startswith((b"{", b"[")) else "noise"
             return [Spoiled(reason, len(line), line[:_SAMPLE_BYTES], answer_id(line))]
@@ -193,6 +222,7 @@ class PipeChannel:
             self._break()
             return
         self._pending -= written
+        self.taken += written
         self._rest = self._rest[written:]
         self._wait_for_room(bool(self._rest))
         self._wake_senders()

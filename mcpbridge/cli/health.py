@@ -9,7 +9,8 @@ import click
 _HELP = """Ask a running bridge how it is; exits 0 when it can serve, else 1.
 
 Without URL it asks the bridge of this machine, on the port that MCPBRIDGE_LISTEN, MCPBRIDGE_PORT
-or PORT names, else on 8000. A URL without a path means /health.
+or PORT names, else on 8000. A URL without a path means /health. Of a shim, at unix:PATH or
+tcp:HOST:PORT, it asks only whether it listens.
 """
 
 

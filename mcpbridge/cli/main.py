@@ -13,7 +13,12 @@ from mcpbridge.errors import ConfigError
 
 EXIT_CONFIG = 2
 
-_NAMED = {"health": "mcpbridge.cli.health"}
+NAMED = {
+    "doctor": "mcpbridge.cli.doctor",
+    "health": "mcpbridge.cli.health",
+    "shim": "mcpbridge.cli.shim",
+    "sidecar": "mcpbridge.cli.sidecar",
+}
 """The programs that the first word names, by their modules; without one of these words: serve."""
 
 
@@ -21,9 +26,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program and exit with its status."""
     words = list(sys.argv[1:] if argv is None else argv)
     own, command = _split(words)
-    named = own[0] if own and own[0] in _NAMED else None
+    named = own[0] if own and own[0] in NAMED else None
     # Imported by name: `mcpbridge health` runs every few seconds and needs little.
-    module = importlib.import_module(_NAMED[named] if named else "mcpbridge.cli.serve")
+    module = importlib.import_module(NAMED[named] if named else "mcpbridge.cli.serve")
     program: click.Command = module.program(command)
     try:
         status = program.main(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mcpbridge import __version__
-from mcpbridge.app.early import hold_signals
+from mcpbridge.app.early import hold_signals, occupy_descriptors
 from mcpbridge.settings import Unit
 
 _HELP = """Serve a stdio MCP server over HTTP.
@@ -21,6 +21,7 @@ Starts COMMAND, keeps it running, and lets many clients use it at once over Stre
   mcpbridge -- python server.py
   mcpbridge --port 9000 -- npx -y @modelcontextprotocol/server-everything
   mcpbridge --stdio "node /srv/index.js" --listen 0.0.0.0:8000
+  mcpbridge --connect unix:/run/mcp/mcp.sock
   mcpbridge health http://127.0.0.1:8000
 
 Every option is a variable too: --max-sessions is MCPBRIDGE_MAX_SESSIONS. The option wins.
@@ -54,6 +55,7 @@ class _Flag(click.Option):
 def program(command: Sequence[str]) -> click.Command:
     """The command that serves; `command` is the server's, all after `--`."""
     hold_signals()
+    occupy_descriptors()
     # Imported after that: it takes its time, and a signal may come.
     from mcpbridge.config.model import options
 

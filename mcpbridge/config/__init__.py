@@ -1,8 +1,10 @@
 """Settings: what can be set, and how it is read.
 
 `model` composes the settings from the modules that obey them; `values` reads and shows one text;
-`load` reads flags and environment into one `Config`; `address` decides where to listen; `reach`
-finds the bridge from beside it; `table` writes the README's list.
+`load` reads flags and environment into one `Config`; `command` finds what to start in them, and
+`alone` reads what a program with few settings needs; `address` decides where to listen; `reach`
+finds the bridge from beside it; `otel` tells whether anything goes to a collector; `table` writes
+the README's list.
 
 This is the only package that reads the environment.
 """

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 
+from mcpbridge.config.command import COMMAND_LINE
 from mcpbridge.config.model import Bind, ListenSettings
 from mcpbridge.config.reach import split_address
 from mcpbridge.errors import ConfigError
+from mcpbridge.http.admin import AdminSettings
 
-COMMAND_LINE = "the command line"
-"""The origin of what was given as a flag."""
+_FIRST_HANDED_OVER = 3
 
 
 def bind_of(settings: ListenSettings, origins: Mapping[str, str], *, in_cluster: bool) -> Bind:
@@ -45,6 +47,47 @@ def bind_of(settings: ListenSettings, origins: Mapping[str, str], *, in_cluster:
     if os.getpid() == 1:
         return Bind("0.0.0.0", port, "process 1 of a container: its ports are reached from outside")
     return Bind("127.0.0.1", port, "only this machine may connect; --host opens it to others")
+
+
+def handed_over(bind: Bind, env: Mapping[str, str], pid: int) -> Bind:
+    """The socket that systemd opened for us in place of the address, if it did.
+
+    Args:
+        bind: Where to listen otherwise.
+        env: The environment; `LISTEN_FDS` counts the sockets, `LISTEN_PID` says whom they are for.
+        pid: Our own process id.
+
+    Source: systemd, sd_listen_fds(3); the first socket is descriptor 3.
+    """
+    if env.get("LISTEN_PID") != str(pid) or env.get("LISTEN_FDS", "0") in ("", "0"):
+        return bind
+    return dataclasses.replace(bind, fd=_FIRST_HANDED_OVER, why="handed over by LISTEN_FDS")
+
+
+def admin_bind_of(settings: AdminSettings, origins: Mapping[str, str], main: Bind) -> Bind | None:
+    """The address for probes and metrics alone, or None where they have none of their own.
+
+    Args:
+        settings: What was asked for.
+        origins: Where each of the fields of `settings` came from.
+        main: Where MCP is served.
+
+    Raises:
+        ConfigError: No such port, a host without a port, or MCP's own address.
+    """
+    port, origin = settings.port, origins.get("port", "")
+    if port is None:
+        if settings.host is not None:
+            problem = "is given without --admin-port"
+            raise ConfigError("--admin-host", origins.get("host", ""), problem, "give both")
+        return None
+    if port > 65535:
+        raise ConfigError(
+            "--admin-port", origin, f"{port} is no port", "1 to 65535, or 0 for a free one"
+        )
+    if port == main.port and port != 0:
+        raise ConfigError("--admin-port", origin, f"{port} is the port of the MCP path", "another")
+    return Bind(settings.host or main.host, port, "--admin-port")
 
 
 def _stands_above(field: str, origins: Mapping[str, str]) -> bool:

@@ -10,14 +10,12 @@ import difflib
 import hashlib
 import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from mcpbridge.config.address import COMMAND_LINE, bind_of
+from mcpbridge.config.address import admin_bind_of, bind_of, handed_over
+from mcpbridge.config.command import COMMAND_LINE, child_of, words_of
 from mcpbridge.config.model import (
-    CommandSettings,
     Config,
     Option,
     ShutdownSettings,
@@ -25,17 +23,16 @@ from mcpbridge.config.model import (
     options,
     settings_from,
 )
+from mcpbridge.config.otel import otel_of
 from mcpbridge.config.reach import is_service_link
 from mcpbridge.config.values import shown, value_of
 from mcpbridge.errors import ConfigError
-from mcpbridge.process.spec import ChildSpec, child_environment
 from mcpbridge.settings import Setting, Unit
 
 PREFIX = "MCPBRIDGE_"
 STATE_KEY = PREFIX + "STATE_KEY"
 """The one setting without a flag: a secret, and command lines are for all to see."""
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 # What Kubernetes sets beside a Service whose name begins with `mcpbridge`.
 _SERVICE_NAME = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)\Z"
@@ -75,9 +72,12 @@ def load(
     settings = settings_from(values)
     in_cluster = "KUBERNETES_SERVICE_HOST" in env
     lame_duck_s = _lame_duck_s(settings.shutdown, origins.get("shutdown", {}), in_cluster)
-    child = _child(settings.command, origins.get("command", {}), command, env)
+    child = child_of(settings.command, origins.get("command", {}), command, env)
     bind = bind_of(settings.listen, origins.get("listen", {}), in_cluster=in_cluster)
-    return Config(settings, child, bind, lame_duck_s, _state_key(env))
+    bind = handed_over(bind, env, os.getpid())
+    admin_bind = admin_bind_of(settings.admin, origins.get("admin", {}), bind)
+    otel, missing = otel_of(settings.traces, origins.get("traces", {}), env)
+    return Config(settings, child, bind, admin_bind, otel, missing, lame_duck_s, _state_key(env))
 
 
 def _check_variables(env: Mapping[str, str]) -> None:
@@ -117,71 +117,12 @@ def _separate(facts: Setting, text: str, origin: str) -> list[str]:
     """The texts that one variable gives a repeatable setting."""
     if not facts.quoted:
         return text.replace(",", " ").split()
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise ConfigError(facts.flag, origin, f"cannot be split: {_lower(error)}") from None
+    return words_of(text, facts.flag, origin)
 
 
 def _value(option: Option, texts: Sequence[str], origin: str) -> Any:
     read = [value_of(option.setting, text, origin) for text in texts]
     return tuple(read) if option.setting.repeatable else read[-1]
-
-
-def _child(
-    settings: CommandSettings,
-    origins: Mapping[str, str],
-    command: Sequence[str],
-    env: Mapping[str, str],
-) -> ChildSpec:
-    text, origin = settings.stdio, origins.get("stdio", "")
-    if command and text is not None and origin == COMMAND_LINE:
-        raise ConfigError("--stdio", origin, "a command stands after -- as well", "give only one")
-    if text is not None and not command:
-        try:
-            command = shlex.split(text)
-        except ValueError as error:
-            raise ConfigError("--stdio", origin, f"cannot be split: {_lower(error)}") from None
-    if not command or not command[0]:
-        raise ConfigError(
-            "command",
-            "",
-            "no MCP server to start",
-            "put its command after --, as in: mcpbridge --port 8000 -- python server.py",
-        )
-    cwd = settings.cwd
-    if cwd is not None and not Path(cwd).is_dir():
-        raise ConfigError("--cwd", origins.get("cwd", ""), f"{cwd!r} is no folder")
-    return ChildSpec(tuple(command), child_environment(env, _added(settings, origins)), cwd)
-
-
-def _added(settings: CommandSettings, origins: Mapping[str, str]) -> dict[str, str]:
-    added: dict[str, str] = {}
-    if (name := settings.env_file) is not None:
-        origin = origins.get("env_file", "")
-        try:
-            lines = Path(name).read_text("utf-8-sig").splitlines()
-        except OSError as error:
-            problem = f"{name!r} cannot be read: {error.strerror}"
-            raise ConfigError("--env-file", origin, problem) from None
-        except UnicodeDecodeError:
-            raise ConfigError("--env-file", origin, f"{name!r} is no text in UTF-8") from None
-        for number, line in enumerate(lines, 1):
-            if line.strip() and not line.lstrip().startswith("#"):
-                added.update([_assignment(line.strip(), f"--env-file {name}:{number}", origin)])
-    for text in settings.env:
-        added.update([_assignment(text, "--env", origins.get("env", ""))])
-    return added
-
-
-def _assignment(text: str, key: str, origin: str) -> tuple[str, str]:
-    # The text is not repeated in an error: what was meant as a value may be a secret.
-    name, equals, value = text.partition("=")
-    if not equals or _NAME.match(name) is None:
-        raise ConfigError(key, origin, "is not of the form NAME=VALUE")
-    if "\0" in value:
-        raise ConfigError(key, origin, f"the value of {name} holds a NUL, which none can")
-    return name, value
 
 
 def _lame_duck_s(settings: ShutdownSettings, origins: Mapping[str, str], in_cluster: bool) -> float:
@@ -199,8 +140,3 @@ def _lame_duck_s(settings: ShutdownSettings, origins: Mapping[str, str], in_clus
             f"give less than {shown(cutoff_s, Unit.SECONDS)}, or lengthen --grace",
         )
     return asked_s
-
-
-def _lower(error: ValueError) -> str:
-    text = str(error)
-    return text[:1].lower() + text[1:]

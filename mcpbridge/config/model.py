@@ -8,18 +8,27 @@ from typing import Any, get_type_hints
 
 from mcpbridge.bridge.eras import EraSettings
 from mcpbridge.bridge.placement import PlacementSettings
+from mcpbridge.bridge.places import LoadLimits
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings
+from mcpbridge.bridge.streams import StreamLimits
 from mcpbridge.channels.pipes import PipeLimits
+from mcpbridge.config.command import CommandSettings
 from mcpbridge.config.reach import DEFAULT_PORT
+from mcpbridge.errors import ConfigError
+from mcpbridge.http.admin import METRICS_PATH, AdminSettings
+from mcpbridge.http.arrival import ArrivalLimits
+from mcpbridge.http.connections import ConnectionLimits
 from mcpbridge.http.guard import GuardSettings
 from mcpbridge.http.legacy_sse import ProxySettings
-from mcpbridge.http.protocol import ArrivalLimits
 from mcpbridge.http.stateful import AnswerSettings
 from mcpbridge.process.spec import ChildSpec
+from mcpbridge.rules.recycling import RecyclePolicy
 from mcpbridge.rules.restart import RestartPolicy
 from mcpbridge.settings import Setting, Unit, setting, setting_of
 from mcpbridge.telemetry.logs import LogSettings
+from mcpbridge.telemetry.traces import TraceSettings
+from mcpbridge.wire.address import Address
 
 _PROBES = ("/livez", "/readyz", "/startupz", "/health", "/healthz")
 
@@ -35,40 +44,9 @@ def mcp_path(text: str) -> str:
         raise ValueError("is no path; write one without query and escapes, like /mcp")
     if path in _PROBES:
         raise ValueError("is the path of a health probe")
+    if path == METRICS_PATH:
+        raise ValueError("is the path of the metrics")
     return path
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CommandSettings:
-    """What to start and with what."""
-
-    stdio: str | None = setting(
-        None,
-        "--stdio",
-        "The server's command as one text, split like a shell would but run without one; or give"
-        " it after `--`.",
-        group="Server",
-        metavar="COMMAND",
-    )
-    env: tuple[str, ...] = setting(
-        (),
-        "--env",
-        "Set a variable for the server; may be repeated.",
-        group="Server",
-        metavar="NAME=VALUE",
-        repeatable=True,
-        quoted=True,
-    )
-    env_file: str | None = setting(
-        None,
-        "--env-file",
-        "Set the variables in this file, one NAME=VALUE a line, for the server.",
-        group="Server",
-        metavar="FILE",
-    )
-    cwd: str | None = setting(
-        None, "--cwd", "Start the server in this folder.", group="Server", metavar="FOLDER"
-    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,19 +117,25 @@ class Settings:
 
     command: CommandSettings = CommandSettings()
     listen: ListenSettings = ListenSettings()
+    admin: AdminSettings = AdminSettings()
     guard: GuardSettings = GuardSettings()
     arrival: ArrivalLimits = ArrivalLimits()
+    connections: ConnectionLimits = ConnectionLimits()
     answers: AnswerSettings = AnswerSettings()
     proxy: ProxySettings = ProxySettings()
     placement: PlacementSettings = PlacementSettings()
     sessions: SessionSettings = SessionSettings()
     calls: CallLimits = CallLimits()
     parking: ParkSettings = ParkSettings()
+    loads: LoadLimits = LoadLimits()
+    streams: StreamLimits = StreamLimits()
     eras: EraSettings = EraSettings()
     pipes: PipeLimits = PipeLimits()
     restart: RestartPolicy = RestartPolicy()
+    recycling: RecyclePolicy = RecyclePolicy()
     shutdown: ShutdownSettings = ShutdownSettings()
     logs: LogSettings = LogSettings()
+    traces: TraceSettings = TraceSettings()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -161,6 +145,16 @@ class Bind:
     host: str
     port: int
     why: str
+    fd: int | None = None
+    """A listening socket that the process was started with; host and port are then its own."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Otel:
+    """What is sent by OpenTelemetry besides traces."""
+
+    metrics: bool
+    """Durations of calls and sessions."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,11 +162,30 @@ class Config:
     """What the program was asked to do, complete and checked."""
 
     settings: Settings
-    child: ChildSpec
+    source: ChildSpec | Address
+    """What to start, or who starts it at the other end of a connection."""
     bind: Bind
+    admin_bind: Bind | None
+    """Where probes and metrics have a port of their own."""
+    otel: Otel | None
+    """What to send by OpenTelemetry; None: nothing."""
+    otel_missing: bool
+    """The environment asks for it, and the extra is not installed."""
     lame_duck_s: float
     state_key: bytes | None
     """Seals what parked calls give their clients to keep; None for a random one."""
+
+    @property
+    def child(self) -> ChildSpec:
+        """The command to start.
+
+        Raises:
+            ConfigError: There is none: the server is started at the other end of a connection.
+        """
+        if isinstance(self.source, ChildSpec):
+            return self.source
+        remedy = "use it where the command is: mcpbridge … -- COMMAND"
+        raise ConfigError("--connect", "", "this needs the server's command", remedy)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

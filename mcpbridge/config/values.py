@@ -85,7 +85,8 @@ def value_of(facts: Setting, text: str, origin: str) -> Any:
         origin: Where, for the error.
 
     Raises:
-        ConfigError: It cannot be read, is none of the choices, or is too small.
+        ConfigError: It cannot be read, is none of the choices, is too small or too
+            large.
     """
 
     def wrong(problem: str) -> ConfigError:
@@ -99,6 +100,8 @@ def value_of(facts: Setting, text: str, origin: str) -> Any:
         raise wrong(str(error)) from None
     if facts.minimum is not None and isinstance(value, int | float) and value < facts.minimum:
         raise wrong(f"is less than {shown(facts.minimum, facts.unit)}")
+    if facts.maximum is not None and isinstance(value, int | float) and value > facts.maximum:
+        raise wrong(f"is more than {shown(facts.maximum, facts.unit)}")
     return value
 
 

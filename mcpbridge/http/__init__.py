@@ -4,6 +4,7 @@
 else; `incoming` and `bodies` read a request; `streamable` tells the eras apart on the MCP path:
 `stateful` serves the handshake revisions, `stateless` the revision 2026-07-28; `legacy_sse` serves
 the two paths of 2024-11-05; `responses` writes JSON answers, event streams and errors; `keepalive`
-shows signs of life on open streams; `admin` answers health probes;
+shows signs of life on open streams; `admin` answers health probes and scrapes, `metered` counts;
+`relay` is the reverse proxy of `mcpbridge sidecar`;
 `protocol` is uvicorn's own with what is slow cut off.
 """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from mcpbridge.errors import WireError
-from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.incoming import Head
 from mcpbridge.rules.admission import (
     Admitted,
     Opening,
@@ -12,19 +14,37 @@ from mcpbridge.rules.admission import (
     echoing,
     refused_text,
 )
+from mcpbridge.rules.tracing import carried
 from mcpbridge.wire.messages import Message, Request, decode, decode_batch, is_batch
 
+TRACEPARENT = b"traceparent"
+"""The header by which a client says which trace its request belongs to."""
 
-def judge_body(incoming: Incoming, body: bytes) -> Message | list[Message] | Refusal:
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """How much a body may hold."""
+
+    max_bytes: int
+    max_depth: int
+    """Of nested objects and arrays."""
+
+
+def judge_body(head: Head, body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
     """The message or the batch in a body, by the rules on head and body.
 
     A head that is refused is refused with the id in the body, where that can be read.
     """
-    content = _read(body)
-    refusal = check_post_head(
-        incoming.accepts, incoming.get(b"content-type"), incoming.get(b"content-encoding")
-    )
+    content = _read(body, max_depth)
+    if TRACEPARENT in head.values:
+        content = _carrying(head, content)
+    refusal = judge_head(head)
     return content if refusal is None else echoing(refusal, id_of(content))
+
+
+def judge_head(head: Head) -> Refusal | None:
+    """The rules on the head of a POST that need no body."""
+    return check_post_head(head.accepts, head.get(b"content-type"), head.get(b"content-encoding"))
 
 
 def id_of(content: Message | list[Message] | Opening | Admitted | Refusal) -> bytes | None:
@@ -41,8 +61,24 @@ def id_of(content: Message | list[Message] | Opening | Admitted | Refusal) -> by
     return None
 
 
-def _read(body: bytes) -> Message | list[Message] | Refusal:
+def _carrying(
+    head: Head, content: Message | list[Message] | Refusal
+) -> Message | list[Message] | Refusal:
+    """The content with the trace that the head names, where a request names none itself."""
+    if isinstance(content, list):
+        return [_carrying_one(head, message) for message in content]
+    return content if isinstance(content, Refusal) else _carrying_one(head, content)
+
+
+def _carrying_one(head: Head, message: Message) -> Message:
+    if not isinstance(message, Request):
+        return message
+    params = carried(message.params, head.get(TRACEPARENT), head.get(b"tracestate"))
+    return Request(message.id, message.method, params, message.extra)
+
+
+def _read(body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
     try:
-        return decode_batch(body) if is_batch(body) else decode(body)
+        return decode_batch(body, max_depth) if is_batch(body) else decode(body, max_depth)
     except WireError as error:
         return refused_text(error)

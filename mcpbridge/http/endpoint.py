@@ -11,14 +11,16 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mcpbridge.http.direct import Begun
 from mcpbridge.http.guard import ClientGone, check_source
-from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.http.legacy_sse import MESSAGES_PATH, SSE_PATH, LegacySse
 from mcpbridge.http.responses import send_refusal
 from mcpbridge.http.streamable import Streamable
 from mcpbridge.rules.admission import refuse
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
 from mcpbridge.rules.hosts import HostRules
+from mcpbridge.wire.messages import Request
 
 log = logging.getLogger("mcpbridge.http")
 
@@ -51,6 +53,7 @@ class Endpoint:
             root_path: A prefix that a proxy may leave in the paths of requests.
         """
         self._admin = admin
+        self._streamable = streamable
         self._rules = rules
         self._root_path = root_path.rstrip("/")
         mcp: Verbs = {
@@ -78,14 +81,22 @@ class Endpoint:
             log.exception("request.failed", extra={"method": incoming.method})
             await send_refusal(send, refuse(500, INTERNAL_ERROR, "internal error"))
 
+    def may_begin(self, head: Head) -> bool:
+        """Whether calls under a head may be begun by `begin`: it passes all rules on heads."""
+        verbs = self._faces.get(self._own_path(head).removesuffix("/"))
+        mcp = verbs is self._faces[""] and head.method == "POST"
+        return mcp and check_source(head, self._rules) is None and self._streamable.may_begin(head)
+
+    def begin(self, head: Head, request: Request) -> Begun | None:
+        """Begin a call whose head `may_begin`; None where it has to come as a request of HTTP."""
+        return self._streamable.begin(head, request)
+
     async def _serve(self, incoming: Incoming) -> None:
         refusal = check_source(incoming, self._rules)
         if refusal is not None:
             await send_refusal(incoming.send, refusal)
             return
-        path = incoming.path
-        if self._root_path and path.startswith(f"{self._root_path}/"):
-            path = path.removeprefix(self._root_path)
+        path = self._own_path(incoming)
         verbs = self._faces.get(path.removesuffix("/"))
         if verbs is None:
             await self._admin({**incoming.scope, "path": path}, incoming.receive, incoming.send)
@@ -94,3 +105,9 @@ class Endpoint:
         else:
             refusal = refuse(405, INVALID_REQUEST, "method not allowed", allow=", ".join(verbs))
             await send_refusal(incoming.send, refusal)
+
+    def _own_path(self, head: Head) -> str:
+        """The path without the prefix that a proxy may have left in it."""
+        if self._root_path and head.path.startswith(f"{self._root_path}/"):
+            return head.path.removeprefix(self._root_path)
+        return head.path

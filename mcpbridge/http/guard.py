@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.hosts import HostRules, host_allowed, host_pattern, origin_allowed
@@ -49,11 +49,11 @@ class ClientGone(Exception):
     """The client left before it had sent its request."""
 
 
-def check_source(incoming: Incoming, rules: HostRules) -> Refusal | None:
+def check_source(head: Head, rules: HostRules) -> Refusal | None:
     """The rules on Host and Origin, the same for every path and method."""
-    if not host_allowed(incoming.get(b"host"), rules):
+    if not host_allowed(head.get(b"host"), rules):
         return refuse(421, INVALID_REQUEST, "Host is not served here (--allowed-host)")
-    if not origin_allowed(incoming.get(b"origin"), rules):
+    if not origin_allowed(head.get(b"origin"), rules):
         # The status is the specification's; the text avoids it, since some clients take the
         # number anywhere in a body for a request to log in.
         return refuse(403, INVALID_REQUEST, "Origin is not allowed (--allowed-origin)")

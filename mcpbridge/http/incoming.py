@@ -3,43 +3,74 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from mcpbridge.rules.admission import Names
+from mcpbridge.rules.modern import Routing
 from mcpbridge.wire.headers import Acceptable, acceptable
+
+BEGUN = "mcpbridge.begun"
+"""Where a scope holds a call that the connection has begun already; see `http.direct`."""
 
 
 @dataclasses.dataclass(slots=True)
-class Incoming:
+class Head:
+    """What stands before a request's body, as the rules see it."""
+
+    method: str
+    path: str
+    raw: Sequence[tuple[bytes, bytes]]
+    """The headers as they came, names in lower case."""
+    values: dict[bytes, bytes]
+    """Their values by name; of a repeated header the last."""
+    names: Names
+    """What it says of its session and revision."""
+    accepts: Acceptable
+    """Which forms of an answer the client takes."""
+    routing: Routing | None = dataclasses.field(default=None, init=False)
+    """What it says of the body, once somebody has looked."""
+
+    @classmethod
+    def in_scope(cls, scope: MutableMapping[str, Any]) -> Head:
+        """The head of the request with this ASGI scope."""
+        return cls(*_parts(scope))
+
+    def get(self, name: bytes) -> str | None:
+        """One header's value as text, or None."""
+        return _text(self.values.get(name))
+
+
+@dataclasses.dataclass(slots=True)
+class Incoming(Head):
     """A request as the faces see it; lives as long as its response."""
 
     scope: Scope
     receive: Receive
     send: Send
-    method: str
-    path: str
-    values: dict[bytes, bytes]
-    """Header values by lower-case name; of a repeated header the last."""
-
-    names: Names
-    """What it says of its session and revision."""
-    accepts: Acceptable
-    """Which forms of an answer the client takes."""
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive, send: Send) -> Incoming:
         """The request behind an ASGI call."""
-        values = dict(scope["headers"])
-        names = Names(
-            _text(values.get(b"mcp-session-id")), _text(values.get(b"mcp-protocol-version"))
-        )
-        accepts = acceptable(_text(values.get(b"accept")))
-        return cls(scope, receive, send, scope["method"], scope["path"], values, names, accepts)
+        return cls(*_parts(scope), scope, receive, send)
 
-    def get(self, name: bytes) -> str | None:
-        """One header's value as text, or None."""
-        return _text(self.values.get(name))
+    @property
+    def begun(self) -> Callable[[Incoming], Awaitable[None]] | None:
+        """Finishes the call that the connection has begun already, if it has."""
+        found: Callable[[Incoming], Awaitable[None]] | None = self.scope.get(BEGUN)
+        return found
+
+
+def _parts(
+    scope: MutableMapping[str, Any],
+) -> tuple[str, str, Sequence[tuple[bytes, bytes]], dict[bytes, bytes], Names, Acceptable]:
+    raw: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    values = dict(raw)
+    names = Names(_text(values.get(b"mcp-session-id")), _text(values.get(b"mcp-protocol-version")))
+    accepts = acceptable(_text(values.get(b"accept")))
+    return scope["method"], scope["path"], raw, values, names, accepts
 
 
 def _text(value: bytes | None) -> str | None:

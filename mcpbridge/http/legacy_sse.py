@@ -21,7 +21,7 @@ from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import new_session_id
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import Unavailable
-from mcpbridge.http.bodies import id_of, judge_body
+from mcpbridge.http.bodies import BodyLimits, id_of, judge_body
 from mcpbridge.http.guard import read_body
 from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.keepalive import KeepAlive
@@ -72,12 +72,12 @@ class LegacySse:
     """Serves one bridge to clients of the transport of 2024-11-05."""
 
     def __init__(
-        self, bridge: Bridge, keepalive: KeepAlive, settings: ProxySettings, max_body: int
+        self, bridge: Bridge, keepalive: KeepAlive, settings: ProxySettings, limits: BodyLimits
     ) -> None:
         self._bridge = bridge
         self._keepalive = keepalive
         self._root_path = settings.root_path.rstrip("/")
-        self._max_body = max_body
+        self._limits = limits
         self._connections: dict[str, _Connection] = {}
 
     async def connect(self, incoming: Incoming) -> None:
@@ -101,12 +101,13 @@ class LegacySse:
         finally:
             ended = self._connections.pop(key, None)
             if ended is not None and ended.session is not None:
-                self._bridge.close(ended.session)
+                self._bridge.close(ended.session, why="disconnected")
 
     async def post(self, incoming: Incoming) -> None:
         """Take a message; what answers it comes on the stream."""
-        body = await read_body(incoming, self._max_body)
-        content = body if isinstance(body, Refusal) else judge_body(incoming, body)
+        body = await read_body(incoming, self._limits.max_bytes)
+        depth = self._limits.max_depth
+        content = body if isinstance(body, Refusal) else judge_body(incoming, body, depth)
         connection = self._named(incoming)
         if isinstance(content, Refusal) or isinstance(connection, Refusal):
             refusal = content if isinstance(content, Refusal) else connection

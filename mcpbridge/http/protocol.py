@@ -1,9 +1,9 @@
-"""uvicorn's HTTP protocol with two habits changed.
+"""uvicorn's HTTP protocol with some habits changed.
 
 What one turn of the loop writes is sent as one: uvicorn writes the head and the body of a response
 on their own, and each write is a system call that wakes the client. And a client that sends its
 request too slowly is cut: uvicorn would wait for ever, and a thousand such clients would hold all
-descriptors.
+descriptors. And a call under a head that is known takes the short way of `http.direct`.
 
 Source: RFC 9110, 15.5.9 (408).
 """
@@ -11,7 +11,6 @@ Source: RFC 9110, 15.5.9 (408).
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import enum
 import functools
 from collections.abc import Callable
@@ -19,32 +18,25 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from mcpbridge.http.arrival import ArrivalLimits
+from mcpbridge.http.connections import BAND, BAND_HEADER_S, Connections, SendWatch
+from mcpbridge.http.corked import CorkedTransport
+from mcpbridge.http.direct import MAX_KNOWN, Begun, Direct, KnownHead
+from mcpbridge.http.incoming import BEGUN
 from mcpbridge.http.responses import refusal_body
-from mcpbridge.rules.admission import refuse
+from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.settings import Unit, setting
+
+_FRAMED = 8
+"""A body in chunks of one byte each, the smallest there are, is 6 times itself on the wire."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ArrivalLimits:
-    """How long a request may take to arrive."""
+_LINGER_S = 1.0
+"""How long a client that was refused may go on sending before it must have seen why."""
 
-    header_s: float = setting(
-        10.0,
-        "--header-timeout",
-        "Longest time from the connection, or from a request's first byte, to the end of its head.",
-        group="Limits",
-        unit=Unit.SECONDS,
-        minimum=0.1,
-    )
-    body_s: float = setting(
-        30.0,
-        "--body-timeout",
-        "Longest time from the end of a request's head to the end of its body.",
-        group="Limits",
-        unit=Unit.SECONDS,
-        minimum=0.1,
-    )
+
+class _Refused(Exception):
+    """Ends the parsing of what has been refused."""
 
 
 class _Awaited(enum.Enum):
@@ -53,77 +45,307 @@ class _Awaited(enum.Enum):
     NOTHING = ""
 
 
-class CorkedTransport:
-    """A transport that sends what is written in one turn of the loop at the end of that turn."""
-
-    __slots__ = ("_loop", "_pieces", "_transport")
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._pieces: list[bytes] = []
-
-    def write(self, data: bytes) -> None:
-        """Send with whatever else is written before the loop comes round."""
-        if not self._pieces:
-            self._loop.call_soon(self._flush)
-        self._pieces.append(data)
-
-    def close(self) -> None:
-        """Send what is left, then close."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        if self._pieces:
-            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            self._pieces.clear()
-            self._transport.write(data)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
 class BridgeProtocol(HttpToolsProtocol):
     """The protocol behind every connection of the bridge."""
 
-    def __init__(self, *args: Any, limits: ArrivalLimits, **more: Any) -> None:
+    # The dictionary that uvicorn's own attributes are in is full: one more, and each connection
+    # would have a dictionary of its own, of more than a KiB.
+    __slots__ = (
+        "_adopted",
+        "_arrived",
+        "_awaited",
+        "_call",
+        "_call_data",
+        "_chunk",
+        "_connections",
+        "_direct",
+        "_known",
+        "_limits",
+        "_over",
+        "_quiet_since",
+        "_refused",
+        "_stall",
+        "_timer",
+        "_window",
+    )
+
+    def __init__(
+        self,
+        *args: Any,
+        limits: ArrivalLimits,
+        connections: Connections,
+        direct: Direct | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(*args, **more)
         self._limits = limits
+        self._connections = connections
+        self._over = False
+        """It is one too many, and ends with its first request."""
+        self._refused = False
+        """It has been told so and ends; what still comes is not read."""
+        self._stall: SendWatch | None = None
+        self._arrived = 0
+        """Bytes of a request that does not come whole, up to now."""
+        self._chunk = 0
+        """Bytes that came last."""
         self._awaited = _Awaited.HEAD
         self._timer: asyncio.TimerHandle | None = None
+        self._direct = direct
+        self._known: tuple[KnownHead, ...] = ()
+        """Of calls that may take the short way; the one seen last first."""
+        self._call: Begun | None = None
+        """The call that is on the short way now."""
+        self._call_data = b""
+        """The request that it came in."""
+        self._adopted: Begun | None = None
+        """The call that is leaving the short way."""
+        self._window: asyncio.TimerHandle | None = None
+        self._quiet_since = 0.0
+        """When the last answer on the short way was sent."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there, and owes a request."""
         corked = CorkedTransport(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, corked))
-        self._set_timer()
+        if len(self.connections) > self._connections.most and not self._find_room():
+            self._overflow()
+        if not self.transport.is_closing():
+            self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._await(_Awaited.NOTHING)
+        if self._stall is not None:
+            self._stall.end()
+        if self._window is not None:
+            self._window.cancel()
+        if self._call is not None:
+            self._call.exchange.ignore()
+            if self._call.abandon is not None:
+                self._call.abandon()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of one request or several; most requests come whole, and need no timer."""
+        if self._refused:
+            return
+        if self._call is not None:
+            self._leave_short_way()
+        elif self._known and self._is_between() and self._begin(data):
+            return
+        before = self.scope if self._is_between() else None
+        self._chunk = len(data)
         super().data_received(data)
-        if self._awaited is not _Awaited.NOTHING and self._timer is None:
-            self._set_timer()
+        if self._awaited is not _Awaited.NOTHING:
+            self._arrived += len(data)
+            if self._arrived > self._most_bytes():
+                self._refuse_size()
+            elif self._timer is None:
+                self._set_timer()
+        elif before is not None and before is not self.scope and self.cycle.keep_alive:
+            self._learn(data)
+
+    def shutdown(self) -> None:
+        """The server ends: the connection closes after what it is busy with."""
+        if self._call is not None:
+            self._leave_short_way()
+        super().shutdown()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The connection has been quiet for long, unless calls came on the short way."""
+        self.timeout_keep_alive_task = None
+        left_s = self._quiet_since + self.timeout_keep_alive - self.loop.time()
+        if self._call is not None or left_s > 0:
+            wait_s = left_s if left_s > 0 else self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(
+                wait_s, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than is written."""
+        super().pause_writing()
+        if self._stall is None:
+            limit_s = self._connections.limits.send_s
+            self._stall = SendWatch(self.transport, self.loop, limit_s)
+        self._stall.begin()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        super().resume_writing()
+        if self._stall is not None:
+            self._stall.end()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is asked on it: it may be closed to make room."""
+        asked = self._call is not None or not self._is_between()
+        return not asked and not self.transport.is_closing()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._await(_Awaited.HEAD)
+        self._arrived = 0
         super().on_message_begin()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP; unless it was refused for another reason, and the client told."""
+        if not self._refused and not self.transport.is_closing():
+            self._say(refuse(400, INVALID_REQUEST, "this is no valid HTTP/1.1 request"))
 
     def on_headers_complete(self) -> None:
         """Its head is there."""
+        if self._arrived + self._chunk > self._limits.max_header_bytes:
+            # Most of that may be the body; whatever else, it is more than usual.
+            head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            if head > self._limits.max_header_bytes:
+                self._refuse_size()
+                raise _Refused
         self._await(_Awaited.BODY)
+        if self._adopted is not None:
+            cast(dict[str, Any], self.scope)[BEGUN] = self._adopted.finish
+            self._adopted = None
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """All of it is there."""
         self._await(_Awaited.NOTHING)
         super().on_message_complete()
+
+    def _is_between(self) -> bool:
+        """A request has come whole and been answered, and no other has begun."""
+        return self._awaited is _Awaited.NOTHING and self.cycle.response_complete
+
+    def _learn(self, data: bytes) -> None:
+        # A head may be known and its body be no call.
+        if self._direct is not None and all(k.body_of(data) is None for k in self._known):
+            known = self._direct.known(data, cast(dict[str, Any], self.scope))
+            if known is not None:
+                self._known = (known, *self._known[: MAX_KNOWN - 1])
+
+    def _begin(self, data: bytes) -> bool:
+        """Begin the call in these data on the short way, if it may; whether it was begun."""
+        for known in self._known:
+            body = known.body_of(data)
+            if body is not None:
+                break
+        else:
+            return False
+        if self._direct is None or self.flow.write_paused or self.transport.is_closing():
+            return False
+        call = self._direct.begin(known, body)
+        if call is None:
+            return False
+        self._call, self._call_data = call, data
+        if self._window is None:
+            self._window = self.loop.call_later(self._direct.window_s, self._window_over)
+        call.exchange.listen(self._heard)
+        return True
+
+    def _heard(self) -> None:
+        """Something has come of the call on the short way."""
+        call, direct = self._call, self._direct
+        body = direct.answer(call) if direct is not None and call is not None else None
+        if body is None:
+            self._leave_short_way()
+            return
+        self._call, self._call_data = None, b""
+        head = self._answer_head()
+        cast(CorkedTransport, self.transport).write_now(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        self.server_state.total_requests += 1
+        self._quiet_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _answer_head(self) -> bytes:
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
+        return b"%b%bcontent-type: application/json\r\ncontent-length: " % (STATUS_LINE[200], lines)
+
+    def _window_over(self) -> None:
+        """Now and then, while calls take the short way: none may stay on it for longer."""
+        self._window = None
+        if self._call is None or self._direct is None:
+            return
+        due = self._call.exchange.started_at + self._direct.window_s
+        if due <= self.loop.time():
+            self._leave_short_way()
+        else:
+            self._window = self.loop.call_at(due, self._window_over)
+
+    def _leave_short_way(self) -> None:
+        """Let the call go on as the request that it came in."""
+        call, data = self._call, self._call_data
+        self._call, self._call_data = None, b""
+        if call is not None:
+            call.exchange.ignore()
+            self._adopted = call
+            super().data_received(data)
+
+    def _find_room(self) -> bool:
+        """Close an idle connection, where there is one."""
+        for other in self.connections:
+            if isinstance(other, BridgeProtocol) and other.is_idle:
+                other.transport.close()
+                return True
+        return False
+
+    def _overflow(self) -> None:
+        """It is one too many: it ends with its first request, or at once."""
+        self._over = True
+        connections = self._connections
+        connections.log_full(self.loop.time())
+        if len(self.connections) <= connections.most + BAND:
+            self.app = cast(Any, connections.overflow)
+        else:
+            self.transport.write(connections.refusal())
+            self.transport.close()
+
+    def _most_bytes(self) -> int:
+        """What a request that is on its way may have come to."""
+        most = self._limits.max_header_bytes
+        if self._awaited is _Awaited.BODY:
+            most += _FRAMED * self._connections.max_request_bytes
+        return most
+
+    def _refuse_size(self) -> None:
+        if self._refused or self.transport.is_closing():
+            return
+        if self._awaited is _Awaited.BODY:
+            # Its body alone would have been refused by now: this is the framing around it.
+            if not self.cycle.response_started:
+                limit = self._connections.max_request_bytes
+                problem = f"the body exceeds --max-request-bytes {limit} by far with its framing"
+                self._say(refuse(413, INVALID_REQUEST, problem), linger=True)
+            else:
+                self.transport.close()
+        else:
+            limit = self._limits.max_header_bytes
+            problem = f"the head exceeds --max-header-bytes {limit}"
+            self._say(refuse(431, INVALID_REQUEST, problem), linger=True)
+
+    def _say(self, refusal: Refusal, *, linger: bool = False) -> None:
+        """Refuse what never became a request, and end the connection.
+
+        Where much of it is still to come, not at once: for bytes that are left unread the client
+        would be told to forget the answer too (RFC 9112, 9.6).
+        """
+        body = refusal_body(refusal)
+        self.transport.write(
+            STATUS_LINE[refusal.status]
+            + b"content-type: application/json\r\nconnection: close\r\n"
+            + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        if linger:
+            self._refused = True
+            self._await(_Awaited.NOTHING)
+            self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def _await(self, what: _Awaited) -> None:
         self._awaited = what
@@ -134,6 +356,8 @@ class BridgeProtocol(HttpToolsProtocol):
     def _set_timer(self) -> None:
         head = self._awaited is _Awaited.HEAD
         limit_s = self._limits.header_s if head else self._limits.body_s
+        if self._over:
+            limit_s = min(limit_s, BAND_HEADER_S)
         self._timer = self.loop.call_later(limit_s, self._cut, limit_s)
 
     def _cut(self, limit_s: float) -> None:
@@ -144,15 +368,13 @@ class BridgeProtocol(HttpToolsProtocol):
         begun = in_body or self.headers is not None
         if begun and not (in_body and self.cycle.response_started):
             problem = f"the request has not arrived within {self._awaited.value} {limit_s:g} s"
-            body = refusal_body(refuse(408, INVALID_REQUEST, problem))
-            self.transport.write(
-                STATUS_LINE[408]
-                + b"content-type: application/json\r\nconnection: close\r\n"
-                + b"content-length: %d\r\n\r\n%b" % (len(body), body)
-            )
-        self.transport.close()
+            self._say(refuse(408, INVALID_REQUEST, problem))
+        else:
+            self.transport.close()
 
 
-def protocol_with(limits: ArrivalLimits) -> Callable[..., asyncio.Protocol]:
+def protocol_with(
+    limits: ArrivalLimits, connections: Connections, direct: Direct | None = None
+) -> Callable[..., asyncio.Protocol]:
     """What uvicorn makes a protocol of for each connection."""
-    return functools.partial(BridgeProtocol, limits=limits)
+    return functools.partial(BridgeProtocol, limits=limits, connections=connections, direct=direct)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.exchange import Exchange
@@ -18,7 +17,8 @@ from mcpbridge.bridge.stream import Reader, Stream
 from mcpbridge.bridge.streams import Resume
 from mcpbridge.errors import Unavailable
 from mcpbridge.http.bodies import id_of
-from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.direct import Begun
+from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.responses import (
     SESSION_HEADER,
@@ -108,6 +108,18 @@ class Stateful:
         except Unavailable as error:
             await self._refuse(incoming, refusal_of(error, id_of(admitted)))
 
+    def begin(self, head: Head, request: Request) -> Begun | None:
+        """Begin a call of a session without a response; see `http.direct`."""
+        session = self._named_session(head)
+        if not isinstance(session, Session):
+            return None
+        strict = self._bridge.session_settings.require_session
+        admitted = admit_message(request, session.revision, require_session=strict)
+        if not isinstance(admitted, Admitted):
+            return None
+        exchange = session.call(request, streams=_streams(head.accepts))
+        return Begun(exchange, lambda incoming: self._finish(incoming, session, exchange))
+
     async def get(self, incoming: Incoming) -> None:
         """Open the stream of what belongs to no request, or resume the one it names."""
         session = self._required_session(incoming)
@@ -144,8 +156,8 @@ class Stateful:
             admitted = admit_message(content, revision, require_session=strict)
         return admitted if isinstance(admitted, Refusal) else (session, admitted)
 
-    def _named_session(self, incoming: Incoming) -> Session | Refusal | None:
-        session_id = incoming.names.session_id
+    def _named_session(self, head: Head) -> Session | Refusal | None:
+        session_id = head.names.session_id
         if session_id is None:
             return None
         session = self._bridge.sessions.get(session_id)
@@ -170,7 +182,8 @@ class Stateful:
         stream = session.standalone if isinstance(found, Resume) else found
         if stream is session.standalone and not self._bridge.drain.accepts_sessions:
             return refusal_of(Unavailable(draining()), None)
-        return stream
+        fault = self._bridge.over_streams(session)
+        return stream if fault is None else refusal_of(Unavailable(fault), None)
 
     async def _open(self, incoming: Incoming, opening: Opening) -> None:
         session, exchange = self._bridge.open(opening, streams=_streams(incoming.accepts))
@@ -184,14 +197,18 @@ class Stateful:
         match message:
             case Request():
                 exchange = session.call(message, streams=_streams(incoming.accepts))
-                await exchange.first(self._settings.json_window_s)
-                await self._respond(incoming, session, exchange, farewell(self._bridge.drain))
+                await self._finish(incoming, session, exchange)
             case Notification():
                 session.tell(message)
                 await send_empty(incoming.send, 202, farewell(self._bridge.drain))
             case _:
                 session.answer(message)
                 await send_empty(incoming.send, 202, farewell(self._bridge.drain))
+
+    async def _finish(self, incoming: Incoming, session: Session, exchange: Exchange) -> None:
+        """Answer a call, in the form that what comes within the window asks for."""
+        await exchange.first(self._settings.json_window_s)
+        await self._respond(incoming, session, exchange, farewell(self._bridge.drain))
 
     async def _serve_batch(
         self, incoming: Incoming, session: Session, messages: Sequence[Message]
@@ -238,23 +255,24 @@ class Stateful:
         self, incoming: Incoming, session: Session, stream: Stream, headers: Headers
     ) -> None:
         polled = session.revision.primes_streams
+        # No context managers of generators here: each is half a KiB of an idle stream.
         with stream.attach() as reader, self._keepalive.watching(reader):
             response = EventStream(reader, headers, polled=polled)
-            with self._aging(reader, polled and stream is not session.standalone):
+            aging = self._age(reader) if polled and stream is not session.standalone else None
+            session.streams.open += 1
+            try:
                 await response(incoming.scope, incoming.receive, incoming.send)
+            finally:
+                session.streams.open -= 1
+                if aging is not None:
+                    aging.cancel()
 
-    @contextmanager
-    def _aging(self, reader: Reader, ages: bool) -> Iterator[None]:
+    def _age(self, reader: Reader) -> asyncio.TimerHandle | None:
         """End this connection when it is old; its client comes back for the rest."""
-        if not ages or not self._settings.max_stream_age_s:
-            yield
-            return
+        if not self._settings.max_stream_age_s:
+            return None
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._settings.max_stream_age_s, reader.leave)
-        try:
-            yield
-        finally:
-            timer.cancel()
+        return loop.call_later(self._settings.max_stream_age_s, reader.leave)
 
     async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
         await send_refusal(incoming.send, refusal, farewell(self._bridge.drain))

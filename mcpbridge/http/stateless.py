@@ -7,14 +7,13 @@ Source: MCP 2026-07-28, Transports, Streamable HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anyio
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.errors import Unavailable
-from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.direct import Begun
+from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.responses import (
     EventStream,
@@ -76,6 +75,25 @@ class StatelessFace:
             except Unavailable as error:
                 await self._refuse(incoming, refusal_of(error, message.id))
 
+    def begin(self, head: Head, request: Request) -> Begun | None:
+        """Begin a call without a response, where nothing must be waited for; see `http.direct`."""
+        if head.routing is None:
+            # The same for all requests under this head.
+            head.routing = routing_of(head)
+        envelope = climb(request, head.routing)
+        if isinstance(envelope, Refusal):
+            return None
+        modern = self._bridge.modern
+        streams = _streams(head)
+        exchange = modern.begin(request, envelope, head.routing, streams=streams)
+        if exchange is None:
+            return None
+        return Begun(
+            exchange,
+            lambda incoming: self._finish(incoming, exchange),
+            lambda: modern.cancel(exchange),
+        )
+
     async def _request(self, incoming: Incoming, request: Request) -> None:
         if not await self._bridge.modern.served():
             await self._refuse(incoming, echoing(not_served(), request.id))
@@ -98,9 +116,11 @@ class StatelessFace:
             await self._call(incoming, request, envelope)
 
     async def _call(self, incoming: Incoming, request: Request, envelope: Envelope) -> None:
-        accepts = incoming.accepts
-        streams = accepts.names_stream or not accepts.json
+        streams = _streams(incoming)
         exchange = await self._bridge.modern.call(request, envelope, streams=streams)
+        await self._finish(incoming, exchange)
+
+    async def _finish(self, incoming: Incoming, exchange: Exchange) -> None:
         await exchange.first(_WATCH_AFTER_S)
         if exchange.reply is not None and exchange.stream is None:
             await self._respond(incoming, exchange)
@@ -157,14 +177,18 @@ class StatelessFace:
         await send_refusal(incoming.send, refusal, farewell(self._bridge.drain))
 
 
-def routing_of(incoming: Incoming) -> Routing:
+def _streams(head: Head) -> bool:
+    return head.accepts.names_stream or not head.accepts.json
+
+
+def routing_of(head: Head) -> Routing:
     """The routing headers of a request."""
-    raw: Sequence[tuple[bytes, bytes]] = incoming.scope["headers"]
+    raw = head.raw
     names = [name for name, _ in raw if name in _ROUTING or name.startswith(_PARAM_PREFIX)]
     return Routing(
-        version=incoming.names.revision,
-        method=incoming.get(b"mcp-method"),
-        name=incoming.get(b"mcp-name"),
+        version=head.names.revision,
+        method=head.get(b"mcp-method"),
+        name=head.get(b"mcp-name"),
         params={
             name.removeprefix(_PARAM_PREFIX).decode("latin-1"): value.decode("latin-1")
             for name, value in raw

@@ -10,13 +10,14 @@ Source: MCP 2026-07-28, Transports, Backward Compatibility.
 from __future__ import annotations
 
 from mcpbridge.bridge.eras import EraSettings
-from mcpbridge.http.bodies import id_of, judge_body
+from mcpbridge.http.bodies import TRACEPARENT, BodyLimits, id_of, judge_body, judge_head
+from mcpbridge.http.direct import Begun
 from mcpbridge.http.guard import read_body
-from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.http.responses import send_refusal
 from mcpbridge.http.stateful import Stateful
 from mcpbridge.http.stateless import StatelessFace
-from mcpbridge.rules.admission import Refusal, echoing, refuse
+from mcpbridge.rules.admission import Refusal, check_names, echoing, refuse
 from mcpbridge.rules.envelope import claimed_version
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.methods import INITIALIZE
@@ -29,17 +30,21 @@ class Streamable:
     """The MCP path of one bridge."""
 
     def __init__(
-        self, stateful: Stateful, stateless: StatelessFace, eras: EraSettings, max_body: int
+        self, stateful: Stateful, stateless: StatelessFace, eras: EraSettings, limits: BodyLimits
     ) -> None:
         self._stateful = stateful
         self._stateless = stateless
         self._eras = eras
-        self._max_body = max_body
+        self._limits = limits
 
     async def post(self, incoming: Incoming) -> None:
         """Serve a message, or a batch, by the rules of its era."""
-        body = await read_body(incoming, self._max_body)
-        content = body if isinstance(body, Refusal) else judge_body(incoming, body)
+        if incoming.begun is not None:
+            await incoming.begun(incoming)
+            return
+        body = await read_body(incoming, self._limits.max_bytes)
+        depth = self._limits.max_depth
+        content = body if isinstance(body, Refusal) else judge_body(incoming, body, depth)
         if isinstance(content, Refusal):
             await send_refusal(incoming.send, content)
             return
@@ -50,6 +55,22 @@ class Streamable:
             await face.post(incoming, content)
         else:
             await self._stateful.post(incoming, content)
+
+    def may_begin(self, head: Head) -> bool:
+        """Whether calls with this head need nothing of it to be looked at again.
+
+        A head with names that no call may have is left to `post`, which refuses it; so is one that
+        names a trace, which goes into the call.
+        """
+        if TRACEPARENT in head.values:
+            return False
+        modern = _is_modern_date(head.names.revision)
+        return judge_head(head) is None and (modern or check_names(head.names) is None)
+
+    def begin(self, head: Head, request: Request) -> Begun | None:
+        """Begin a call whose head `may_begin`; None where it is more than a call. See `post`."""
+        face = self._face_for(head, request)
+        return None if isinstance(face, Refusal) else face.begin(head, request)
 
     async def get(self, incoming: Incoming) -> None:
         """Open a stream of a session."""
@@ -66,9 +87,9 @@ class Streamable:
             await self._stateful.delete(incoming)
 
     def _face_for(
-        self, incoming: Incoming, content: Message | list[Message]
+        self, head: Head, content: Message | list[Message]
     ) -> Stateful | StatelessFace | Refusal:
-        version = incoming.names.revision
+        version = head.names.revision
         if isinstance(content, list):
             claims = any(claimed_version(message) is not None for message in content)
             modern = claims or _is_modern_date(version)

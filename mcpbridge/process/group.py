@@ -7,11 +7,12 @@ number to nobody else, and when none does the signal finds nobody.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 
 import anyio
+
+from mcpbridge.process.linux import group_lives
 
 _LOOK_EVERY_S = 0.05
 
@@ -28,28 +29,19 @@ def signal_group(leader_pid: int, number: signal.Signals) -> bool:
     return True
 
 
-async def end_group(leader_pid: int, grace_s: float) -> None:
-    """End what outlived the leader of a group: SIGTERM, then SIGKILL after `grace_s` seconds.
+async def group_ends(leader_pid: int) -> None:
+    """Wait until nobody in a group lives; whoever calls it bounds it.
 
     Nothing tells when a process that is not our child ends, so this looks now and then.
     """
-    if not signal_group(leader_pid, signal.SIGTERM):
-        return
-    with anyio.move_on_after(grace_s):
-        while _is_alive(leader_pid):  # noqa: ASYNC110 - no event tells of a foreign process
-            await anyio.sleep(_LOOK_EVERY_S)
-        return
-    signal_group(leader_pid, signal.SIGKILL)
+    while _lives(leader_pid):  # noqa: ASYNC110 - no event tells of a foreign process
+        await anyio.sleep(_LOOK_EVERY_S)
 
 
-def _is_alive(leader_pid: int) -> bool:
-    if os.getpid() == 1:
-        # We inherit what lost its parent, and it stays in its group until it is waited for.
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-leader_pid, os.WNOHANG) != (0, 0):
-                pass
+def _lives(leader_pid: int) -> bool:
     try:
         os.killpg(leader_pid, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    return True
+    # Somebody is there, but it may be dead: whoever has not waited for it must not hold us up.
+    return group_lives(leader_pid) is not False

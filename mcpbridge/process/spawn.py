@@ -19,6 +19,12 @@ from anyio import to_thread
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.spec import ChildSpec
 
+_LIMITS = {
+    errno.EAGAIN: "processes (ulimit -u, TasksMax=, pids.max)",
+    errno.EMFILE: "open files (ulimit -n, LimitNOFILE=)",
+    errno.ENFILE: "open files of the whole system (fs.file-max)",
+}
+
 
 class Process:
     """A process of ours that was started; made by `spawn`."""
@@ -50,6 +56,13 @@ class Process:
             os.close(fd)
 
 
+def explained(error: OSError) -> str:
+    """Why the system refused, with the limit that an operator can raise where it is one."""
+    why = error.strerror or str(error)
+    limit = _LIMITS.get(error.errno or 0)
+    return f"{why}; raise the limit on {limit}" if limit is not None else why
+
+
 def spawn(spec: ChildSpec, stdin: int, stdout: int, stderr: int) -> Process:
     """Start a process in a session and group of its own, with these descriptors and no others.
 
@@ -75,5 +88,5 @@ def spawn(spec: ChildSpec, stdin: int, stdout: int, stderr: int) -> Process:
         raise CommandNotExecutable(command, error.strerror or "not permitted") from error
     except OSError as error:
         kind = CommandNotExecutable if error.errno == errno.ENOEXEC else SpawnError
-        raise kind(command, error.strerror or str(error)) from error
+        raise kind(command, explained(error)) from error
     return Process(popen)

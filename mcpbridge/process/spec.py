@@ -19,7 +19,14 @@ _OWN_PREFIX = "MCPBRIDGE_"
 _STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
 _SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
 _USER_INFO = re.compile(r"//[^/@\s]+@")
-_DROPPED = ("MCP_HTTP_PATH", "MCP_SESSION_MANAGEMENT")
+_DROPPED = (
+    "MCP_HTTP_PATH",
+    "MCP_SESSION_MANAGEMENT",
+    # Sockets that were handed to the bridge; a child would look for them at the same numbers.
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

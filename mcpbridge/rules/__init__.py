@@ -5,5 +5,6 @@ client is told when the bridge cannot answer; `hosts` which Host and Origin may 
 an HTTP request that passed every rule, or its refusal; `profile` what a child said of itself;
 `lifecycle` the states of a session and of the drain; `isolation` which child a session gets;
 `correlate` ids and tokens on a child's pipe; `eventlog` the record of one stream; `restart`
-when a child is started again.
+when a child is started again; `outcome` how a call ended; `tracing` which trace it belongs to;
+`glance` what a proxy reads in passing.
 """

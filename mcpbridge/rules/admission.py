@@ -42,6 +42,8 @@ class Refusal(msgspec.Struct, frozen=True):
     allow: str | None = None
     """The methods that would do, for 405."""
     retry_after_s: int | None = None
+    challenge: str | None = None
+    """How to authenticate: the value of WWW-Authenticate, for 401 and 403."""
 
 
 class Opening(msgspec.Struct, frozen=True):

@@ -57,6 +57,8 @@ class Answered(msgspec.Struct, Generic[Owner], frozen=True):
 
     owner: Owner
     reply: Reply
+    number: int
+    """Of the call on the pipe."""
 
 
 class Progressed(msgspec.Struct, Generic[Owner], frozen=True):
@@ -145,6 +147,21 @@ class Correlator(Generic[Owner]):
         """This call is over; whatever still comes for it is late."""
         self._calls.pop(number, None)
 
+    @property
+    def last(self) -> int:
+        """The number given last; as many have been given."""
+        return self._last
+
+    def end_all(self) -> list[Owner]:
+        """Every call is over; returns who waited, oldest call first."""
+        owners = self.owners()
+        self._calls.clear()
+        return owners
+
+    def waiting(self) -> list[tuple[int, Owner]]:
+        """Every call's number and who waits for it, oldest call first."""
+        return [(number, call.owner) for number, call in self._calls.items()]
+
     def owner(self, number: int | None) -> Owner | None:
         """Who waits under this number."""
         call = self._calls.get(number) if number is not None else None
@@ -175,24 +192,25 @@ class Correlator(Generic[Owner]):
                 return self._answer(message)
 
     def _answer(self, reply: Reply) -> Answered[Owner] | Dropped:
-        call = self._calls.pop(_number(reply.id) or 0, None)
+        number = number_of(reply.id) or 0
+        call = self._calls.pop(number, None)
         if call is None:
             return Dropped.UNKNOWN_ANSWER
         if call.outlives:
-            self._tasks[_number(reply.id) or 0] = call
+            self._tasks[number] = call
             if len(self._tasks) > _LATE_TOKENS:
                 self._tasks.pop(next(iter(self._tasks)))
         if isinstance(reply, Result):
             result = reply.result
             if _TAG in result and (span := _span_at(result, "_meta", SUBSCRIPTION_ID)):
                 result = replaced(result, [(span, call.client_id)])
-            return Answered(call.owner, Result(call.client_id, result, reply.extra))
-        return Answered(call.owner, Failure(call.client_id, reply.error, reply.extra))
+            return Answered(call.owner, Result(call.client_id, result, reply.extra), number)
+        return Answered(call.owner, Failure(call.client_id, reply.error, reply.extra), number)
 
     def _progress(self, notification: Notification) -> Progressed[Owner] | Dropped:
         params = notification.params or b""
         span = spans(params).get("progressToken")
-        number = _number(params[slice(*span)]) if span is not None else None
+        number = number_of(params[slice(*span)]) if span is not None else None
         call = self._calls.get(number or 0) or self._tasks.get(number or 0)
         if call is None or call.token is None or span is None:
             return Dropped.UNKNOWN_PROGRESS
@@ -203,7 +221,7 @@ class Correlator(Generic[Owner]):
         span = _span_at(params, "_meta", SUBSCRIPTION_ID)
         if span is None:
             return Told(notification)
-        call = self._calls.get(_number(params[slice(*span)]) or 0)
+        call = self._calls.get(number_of(params[slice(*span)]) or 0)
         if call is None:
             return Dropped.UNKNOWN_SUBSCRIPTION
         own = replaced(params, [(span, call.client_id)])
@@ -273,7 +291,7 @@ class Questions:
 
         None where nothing was asked under the answer's id.
         """
-        number = _number(reply.id) or 0
+        number = number_of(reply.id) or 0
         child_id = self._child_ids.pop(number, None)
         if child_id is None:
             return None
@@ -366,7 +384,7 @@ def _withdrawal(notification: Notification) -> Withdrawn | Dropped:
     return Withdrawn(child_id, notification) if child_id is not None else Dropped.UNKNOWN_CANCEL
 
 
-def _number(raw: bytes | None) -> int | None:
+def number_of(raw: bytes | None) -> int | None:
     """The number in an id or token of ours; as a string too, since some children turn it."""
     if raw is None:
         return None

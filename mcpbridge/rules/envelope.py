@@ -5,6 +5,7 @@ Source: MCP 2026-07-28, Base Protocol, `_meta`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import msgspec
@@ -25,6 +26,8 @@ RELATED_TASK = RESERVED + "related-task"
 _ENVELOPE_KEYS = (PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL)
 _RETRY_KEYS = ("inputResponses", "requestState")
 _SIGN = RESERVED.rstrip("/").encode()
+_RECENT_BYTES = 2048
+"""Of a longer `_meta` nothing is remembered, so that what is remembered is bounded."""
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -70,6 +73,10 @@ def read_envelope(params: bytes | None) -> Envelope | str:
     meta = member(params, "_meta") if params is not None else None
     if meta is None or not meta.startswith(b"{"):
         return "params._meta is missing"
+    return _recent_envelope(meta) if len(meta) <= _RECENT_BYTES else _envelope(meta)
+
+
+def _envelope(meta: bytes) -> Envelope | str:
     keys = opened(meta)
     version = text_of(keys.get(PROTOCOL_VERSION))
     if version is None:
@@ -92,6 +99,10 @@ def read_envelope(params: bytes | None) -> Envelope | str:
     )
 
 
+_recent_envelope = functools.lru_cache(maxsize=128)(_envelope)
+"""A client says the same of itself with every request."""
+
+
 def stripped(params: bytes | None) -> bytes | None:
     """The params as a handshake child expects them: without envelope and retry members.
 
@@ -101,17 +112,23 @@ def stripped(params: bytes | None) -> bytes | None:
     if params is None or not params.startswith(b"{"):
         return params
     members = {name: v for name, v in opened(params).items() if name not in _RETRY_KEYS}
-    if members.get("_meta", b"").startswith(b"{"):
-        meta = {
-            name: value
-            for name, value in opened(members["_meta"]).items()
-            if not name.startswith(RESERVED)
-        }
-        if meta:
-            members["_meta"] = packed(meta)
+    meta = members.get("_meta", b"")
+    if meta.startswith(b"{"):
+        kept = _recent_kept(meta) if len(meta) <= _RECENT_BYTES else _kept(meta)
+        if kept is not None:
+            members["_meta"] = kept
         else:
             del members["_meta"]
     return packed(members)
+
+
+def _kept(meta: bytes) -> bytes | None:
+    """What of `_meta` is no part of the envelope; None where nothing is."""
+    kept = {name: v for name, v in opened(meta).items() if not name.startswith(RESERVED)}
+    return packed(kept) if kept else None
+
+
+_recent_kept = functools.lru_cache(maxsize=128)(_kept)
 
 
 def handshake_capabilities(envelope: Envelope) -> bytes:

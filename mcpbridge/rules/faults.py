@@ -20,6 +20,10 @@ METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 REQUEST_CANCELLED = -32800
 """What deployed SDK servers end a cancelled call's stream with."""
+TIMED_OUT = "timeout"
+"""The reason of a fault that tells of a server which took too long."""
+UNREACHABLE = "unreachable"
+"""The reason of a fault that ends by itself, as soon as somebody listens again."""
 SESSION_NOT_FOUND = -32001
 """What deployed TypeScript servers send with their 404."""
 
@@ -31,14 +35,25 @@ class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
 
     code: int | None = None
     signal: int | None = None
+    out_of_memory: bool = False
+    """The kernel killed it for want of memory."""
 
     @classmethod
     def of(cls, returncode: int) -> Exit:
         """From a return code as `subprocess` gives it: negative for a signal."""
         return cls(signal=-returncode) if returncode < 0 else cls(code=returncode)
 
+    @property
+    def is_known(self) -> bool:
+        """There was a process whose end could be seen."""
+        return self.code is not None or self.signal is not None
+
     def __str__(self) -> str:
-        return f"exit code {self.code}" if self.signal is None else f"signal {self.signal}"
+        if not self.is_known:
+            return "no exit status"
+        if self.signal is None:
+            return f"exit code {self.code}"
+        return f"signal {self.signal}{', out of memory' if self.out_of_memory else ''}"
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -76,10 +91,15 @@ def error_object(code: int, message: str, data: object = None) -> bytes:
 
 
 def child_exited(how: Exit | None, executed: Executed) -> Fault:
-    """The server process ended; `executed` tells whether it had been given the request."""
+    """The server process ended; `executed` tells whether it had been given the request.
+
+    The reason is `child_oom` where the kernel killed it for want of memory: nothing else will help
+    than more of it.
+    """
+    how = how if how is not None and how.is_known else None
     ended = f" ({how})" if how is not None else ""
     return Fault(
-        "child_exited",
+        "child_oom" if how is not None and how.out_of_memory else "child_exited",
         f"the MCP server process ended{ended}",
         executed,
         exit=how,
@@ -91,6 +111,21 @@ def child_exited(how: Exit | None, executed: Executed) -> Fault:
 def spawn_failed() -> Fault:
     """The command could not be started at all; the log says why."""
     return Fault("spawn_failed", "the MCP server could not be started", retry_after_s=5)
+
+
+def bridge_failed() -> Fault:
+    """A fault of mcpbridge's own has ended the session; its log says how."""
+    return Fault("bridge_failed", "mcpbridge failed to serve this session", "maybe")
+
+
+def unreachable() -> Fault:
+    """Nobody listens where the server is to be reached; the log says how that showed."""
+    return Fault(
+        UNREACHABLE,
+        "the MCP server cannot be reached (--connect)",
+        retryable=True,
+        retry_after_s=1,
+    )
 
 
 def start_timeout(seconds: float) -> Fault:
@@ -117,6 +152,15 @@ def bad_child_message() -> Fault:
     )
 
 
+def child_message_too_deep(limit: int) -> Fault:
+    """The server's answer to this very call was nested too deep to be read safely."""
+    return Fault(
+        "bad_child_message",
+        f"the MCP server's answer is nested deeper than --max-json-depth {limit}",
+        executed="yes",
+    )
+
+
 def message_too_large(size: int, limit: int) -> Fault:
     """The server's answer to this very call was over the limit."""
     return Fault(
@@ -126,19 +170,41 @@ def message_too_large(size: int, limit: int) -> Fault:
     )
 
 
-def child_stalled(seconds: float) -> Fault:
-    """The server does not read its input."""
-    return Fault(
-        "child_stalled",
-        f"the MCP server has not read its input for {seconds:g} s",
-        retryable=True,
-        retry_after_s=1,
-    )
+def not_begun(fault: Fault) -> Fault:
+    """The same fault, for a call that had not been given to the server yet."""
+    return msgspec.structs.replace(fault, executed="no", retryable=True, retry_after_s=1)
+
+
+def child_stalled(limit: str) -> Fault:
+    """The server runs and serves nobody any more: it was killed and another one is started."""
+    return Fault("child_stalled", f"the MCP server does not answer any more ({limit})", "maybe")
 
 
 def capacity(flag: str, limit: int) -> Fault:
     """A limit on how much is served at once is reached."""
     return Fault("capacity", f"limit reached: {flag} {limit}", retryable=True, retry_after_s=5)
+
+
+def queued_too_long(limit: int, seconds: float) -> Fault:
+    """The server was busy with as many calls as it may have, for too long."""
+    return Fault(
+        "capacity",
+        f"limit reached: --max-calls-per-child {limit}, and no turn came within {seconds:g} s"
+        " (--queue-timeout)",
+        retryable=True,
+        retry_after_s=5,
+    )
+
+
+def too_many_streams(limit: int) -> Fault:
+    """One session has as many streams open as it may; another session is none the worse."""
+    return Fault(
+        "capacity",
+        f"limit reached: --max-streams {limit} of one session",
+        retryable=True,
+        status=429,
+        retry_after_s=5,
+    )
 
 
 def draining() -> Fault:
@@ -180,4 +246,4 @@ def question_undelivered(seconds: float) -> Fault:
 
 def timed_out(flag: str, seconds: float) -> Fault:
     """The server did not answer in time; it has been told that nobody waits any more."""
-    return Fault("timeout", f"the MCP server did not answer within {seconds:g} s ({flag})", "maybe")
+    return Fault(TIMED_OUT, f"the MCP server did not answer within {seconds:g} s ({flag})", "maybe")

@@ -27,6 +27,14 @@ ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 """The `_meta` key by which a message of 2026-07-28 names the listen it is for."""
 
+KNOWN_REQUESTS = frozenset((
+    INITIALIZE, PING, DISCOVER, LISTEN, SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, "completion/complete",
+    "prompts/get", "prompts/list", "resources/list", "resources/read", "resources/templates/list",
+    "tasks/cancel", "tasks/get", "tasks/list", "tasks/result", "tasks/update", "tools/call",
+    "tools/list",
+))  # fmt: skip
+"""Every request that a revision lets a client send."""
+
 SHARED_VERBS = frozenset((SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE))
 """Requests whose effect on a child outlasts them."""
 

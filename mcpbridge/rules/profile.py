@@ -8,6 +8,9 @@ Source: MCP 2024-11-05 to 2025-11-25, Lifecycle, Initialization.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
 import msgspec
 
 from mcpbridge.errors import WireError
@@ -60,12 +63,9 @@ class Profile(msgspec.Struct, frozen=True):
             return None
 
     @property
-    def capabilities(self) -> dict[str, bytes]:
+    def capabilities(self) -> Mapping[str, bytes]:
         """What the child offers, by name."""
-        try:
-            return opened(member(self.result, "capabilities") or b"{}")
-        except WireError:
-            return {}
+        return _capabilities(self.result)
 
     @property
     def name(self) -> str:
@@ -74,6 +74,15 @@ class Profile(msgspec.Struct, frozen=True):
             return text_of(member(self.server_info or b"{}", "name")) or "unnamed"
         except WireError:
             return "unnamed"
+
+
+@functools.lru_cache(maxsize=16)
+def _capabilities(result: bytes) -> Mapping[str, bytes]:
+    # Each request of 2026-07-28 is checked against them; there are but a few children.
+    try:
+        return opened(member(result, "capabilities") or b"{}")
+    except WireError:
+        return {}
 
 
 def read_profile(result: bytes) -> Profile | None:

@@ -37,6 +37,10 @@ class Revision(msgspec.Struct, frozen=True):
     """A server that completes arguments has a capability for it."""
     url_elicitation: bool = False
     """It may send the user to a page for it."""
+    unasked_logs: bool = True
+    """A log message may come before an answer without `logging/setLevel`. A client that POSTs at
+    2024-11-05 has no event streams in its revision; a deployed operator takes all it gets for one
+    JSON text."""
 
     def knows(self, question: str, mode: str | None) -> bool:
         """Whether a server may put this question to its client, in this mode of elicitation."""
@@ -47,7 +51,7 @@ class Revision(msgspec.Struct, frozen=True):
 
 NEWEST_LEGACY = Revision("2025-11-25", primes_streams=True, elicitation=True, url_elicitation=True)
 REVISIONS: tuple[Revision, ...] = (
-    Revision("2024-11-05", names_completion=False),
+    Revision("2024-11-05", names_completion=False, unasked_logs=False),
     Revision("2025-03-26", batches=True),
     Revision("2025-06-18", elicitation=True),
     NEWEST_LEGACY,

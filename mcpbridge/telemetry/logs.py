@@ -2,7 +2,11 @@
 
 A record is an event name and fields: `log.info("child.exited", extra={"code": 1})`. Writing is
 done by a thread of its own behind a bounded queue: a log pipe that nobody reads must not stop the
-event loop, so records are dropped then, and their number is told when there is room again.
+event loop, so records are dropped then, and their number is told when there is room again. Nor
+must it stop the end of the program: what cannot be written within a second is given up.
+
+The thread writes to descriptor 2 and not to `sys.stderr`, whose lock a blocked writer would hold
+for ever, and without which no interpreter ends.
 """
 
 from __future__ import annotations
@@ -13,14 +17,20 @@ import datetime
 import json
 import logging
 import logging.handlers
+import os
 import queue
-import sys
+import threading
+import time
 from collections.abc import Iterator
 
-from mcpbridge.settings import setting
+from mcpbridge.settings import Unit, setting
+from mcpbridge.telemetry.traces import CURRENT
 
 GROUP = "Logs"
 _QUEUE_RECORDS = 10_000
+_FLUSH_S = 1.0
+_STDERR = 2
+_ROOM_EVERY_S = 0.05
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -41,6 +51,13 @@ class LogSettings:
         "One JSON object a line, text for people, or by whether stderr is a terminal.",
         group=GROUP,
         choices=("auto", "json", "text"),
+    )
+    calls: bool = setting(
+        False,
+        "--log-calls",
+        "One record for each finished call, at level info; without it they are of level debug.",
+        group=GROUP,
+        unit=Unit.SWITCH,
     )
 
 
@@ -79,50 +96,120 @@ class _DroppingHandler(logging.handlers.QueueHandler):
     dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        trace = CURRENT.get()
+        if trace is not None and "trace_id" not in vars(record):
+            record.trace_id, record.span_id = trace
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
         try:
             if self.dropped:
-                notice = logging.makeLogRecord(
-                    {
-                        "name": __name__,
-                        "levelno": logging.WARNING,
-                        "levelname": "WARNING",
-                        "msg": "log.dropped",
-                        "records": self.dropped,
-                    }
-                )
-                self.queue.put_nowait(notice)
+                self.queue.put_nowait(_dropped_notice(self.dropped))
                 self.dropped = 0
             self.queue.put_nowait(record)
         except queue.Full:
             self.dropped += 1
 
 
+class _Stderr:
+    """Descriptor 2 as something to write text to; blocks in the kernel and holds no lock."""
+
+    def write(self, text: str) -> None:
+        """Write all of it.
+
+        Raises:
+            OSError: Nobody reads any more, or there is no room for it and never will be.
+        """
+        rest = memoryview(text.encode("utf-8", "backslashreplace"))
+        while rest:
+            try:
+                rest = rest[os.write(_STDERR, rest) :]
+            except BlockingIOError:
+                # Whoever shares the pipe with us has made it so; it is not ours to change back.
+                time.sleep(_ROOM_EVERY_S)
+
+    def flush(self) -> None:
+        """Nothing: nothing is kept back."""
+
+
+class _Writer(logging.StreamHandler[_Stderr]):
+    """Writes records in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, records: queue.Queue[logging.LogRecord | None]) -> None:
+        super().__init__(_Stderr())
+        self._records = records
+        self._thread = threading.Thread(target=self._write, name="log-writer", daemon=True)
+        self._lost = 0
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is queued, as far as a second allows; a reader may have stopped reading."""
+        until = time.monotonic() + _FLUSH_S
+        with contextlib.suppress(queue.Full):
+            self._records.put(None, timeout=_FLUSH_S)
+        self._thread.join(max(0.0, until - time.monotonic()))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
+        """Count what could not be written: a full disk, nobody at the other end."""
+        self._lost += 1
+
+    def _write(self) -> None:
+        while (record := self._records.get()) is not None:
+            lost = self._lost
+            # Not `handle`: nobody else writes, and at its end the interpreter wants the lock.
+            self.emit(record)
+            if lost and self._lost == lost:
+                # It can be written to again.
+                self._lost = 0
+                self.emit(_dropped_notice(lost))
+
+
 @contextlib.contextmanager
 def logging_to_stderr(settings: LogSettings) -> Iterator[None]:
-    """Log to stderr until the block ends; what is queued then is written first."""
-    target = logging.StreamHandler(sys.stderr)
-    as_text = settings.form == "text" or (settings.form == "auto" and sys.stderr.isatty())
-    target.setFormatter(TextFormatter() if as_text else JsonFormatter())
-    # A closed or full stderr is nobody's error but the reader's; never raise into the program.
-    logging.raiseExceptions = False
-    records: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_RECORDS)
+    """Log to stderr until the block ends; what is queued then is written first.
+
+    Whatever becomes of stderr, logging neither raises into the program nor holds it up.
+    """
+    as_text = settings.form == "text" or (settings.form == "auto" and os.isatty(_STDERR))
+    records: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_RECORDS)
     handler = _DroppingHandler(records)
-    listener = logging.handlers.QueueListener(records, target)
+    writer = _Writer(records)
+    writer.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    logging.raiseExceptions = False
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(settings.level.upper())
     # The server library speaks of its own start and end; ours are the ones that count.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    listener.start()
+    writer.start()
     try:
         yield
     finally:
         root.removeHandler(handler)
-        listener.stop()
+        writer.stop()
+
+
+def toggle_debug(settings: LogSettings) -> str:
+    """Log everything, or again what the settings say; returns the level from now on."""
+    root = logging.getLogger()
+    root.setLevel(settings.level.upper() if root.level == logging.DEBUG else logging.DEBUG)
+    return logging.getLevelName(root.level).lower()
+
+
+def _dropped_notice(count: int) -> logging.LogRecord:
+    return logging.makeLogRecord(
+        {
+            "name": __name__,
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": "log.dropped",
+            "records": count,
+        }
+    )
 
 
 def _fields(record: logging.LogRecord) -> dict[str, object]:

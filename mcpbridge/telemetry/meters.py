@@ -1,24 +1,176 @@
-"""Counters of what cannot be seen in any one answer: what was dropped, shed, refused.
+"""Counts, times and gauges, kept as plain numbers; `export` renders them when somebody asks.
 
-One object, made in `app.build` and handed down; names have few values and never come from a peer.
+One object, made in `app.build` and handed down. Labels have few values and never come from a peer:
+a method that is not known is `other`, and so is a tool that no `tools/list` has named. What every
+call does here is a few additions, so that nobody pays for metrics but who reads them.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+import msgspec
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+"""Upper bounds of the buckets of a duration: the MCP semantic conventions', and below."""
+MAX_TOOLS = 200
+"""Tools that have series of their own; those named later are `other`."""
+OTHER = "other"
+
+_TOOLS_CALL = "tools/call"
+_MAX_NAME = 128
+_NAME_FIRST = b'{"name":"'
+
+Label = str | tuple[str, ...]
+"""The value of a family's label, or of its labels in their order."""
+Gauge = Callable[[], float | Mapping[str, float]]
+"""Reads a gauge: one value, or one for each value of its label."""
+
+
+class Histogram:
+    """How many durations fell below each bound, and their sum."""
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        """By bucket, not summed up; the last has no bound."""
+        self.total_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Add one duration."""
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total_s += seconds
+
+
+class CallMeter:
+    """The calls of one method, or of one tool."""
+
+    __slots__ = ("method", "outcomes", "seconds", "tool")
+
+    def __init__(self, method: str, tool: str = "") -> None:
+        self.method = method
+        self.tool = tool
+        """Empty where the method calls none."""
+        self.outcomes: collections.Counter[str] = collections.Counter()
+        self.seconds = Histogram()
+
+    def ended(self, outcome: str, seconds: float) -> None:
+        """One call is over."""
+        self.outcomes[outcome] += 1
+        self.seconds.observe(seconds)
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+class _ToolList(msgspec.Struct):
+    tools: list[_Named]
+
+
+_named_decoder = msgspec.json.Decoder(_Named)
+_list_decoder = msgspec.json.Decoder(_ToolList)
+
+
+class CallMeters:
+    """A meter for each method and each tool that is known; one for all others."""
+
+    def __init__(self, methods: Collection[str]) -> None:
+        self._methods = {method: CallMeter(method) for method in methods}
+        self._other = CallMeter(OTHER)
+        self._other_tool = CallMeter(_TOOLS_CALL, OTHER)
+        self._tools: dict[bytes, CallMeter] = {}
+        self._last_list = b""
+
+    def __iter__(self) -> Iterator[CallMeter]:
+        """Those that have counted anything."""
+        everything = (*self._methods.values(), *self._tools.values(), self._other, self._other_tool)
+        return (meter for meter in everything if meter.outcomes)
+
+    def meter(self, method: str, params: bytes | None) -> CallMeter:
+        """The meter of a call, by its method and the tool that its params name."""
+        if method == _TOOLS_CALL:
+            return self._tool(params or b"")
+        return self._methods.get(method, self._other)
+
+    def learn(self, result: bytes) -> None:
+        """Give a meter to each tool that a result of `tools/list` names."""
+        if result == self._last_list:
+            return
+        self._last_list = result
+        try:
+            tools = _list_decoder.decode(result).tools
+        except msgspec.MsgspecError:
+            return
+        for tool in tools:
+            name = tool.name.encode()
+            # With a backslash the spelling in a call could be that of another name.
+            fits = 0 < len(name) <= _MAX_NAME and b"\\" not in name
+            if fits and len(self._tools) < MAX_TOOLS:
+                self._tools.setdefault(name, CallMeter(_TOOLS_CALL, tool.name))
+
+    def _tool(self, params: bytes) -> CallMeter:
+        # The usual spelling is found without a parser; a wrong guess finds no tool.
+        if params.startswith(_NAME_FIRST):
+            start = len(_NAME_FIRST)
+            found = self._tools.get(params[start : params.find(b'"', start)])
+            if found is not None:
+                return found
+        try:
+            name = _named_decoder.decode(params).name
+        except msgspec.MsgspecError:
+            return self._other_tool
+        return self._tools.get(name.encode(), self._other_tool)
+
+
+class HttpMeter:
+    """Requests and bytes of one HTTP listener."""
+
+    def __init__(self) -> None:
+        self.requests: collections.Counter[tuple[str, int]] = collections.Counter()
+        """By HTTP method and status; 499 where the client left before there was one."""
+        self.received_bytes = 0
+        """Bodies of requests."""
+        self.sent_bytes = 0
+        """Bodies of responses."""
 
 
 class Meters:
-    """Counts by name; written from the event loop only."""
+    """Everything that is counted; written from the event loop only."""
 
-    def __init__(self) -> None:
+    def __init__(self, methods: Collection[str] = ()) -> None:
+        """Begin at zero.
+
+        Args:
+            methods: Whose calls are told apart; all others are `other`.
+        """
         self._counts: collections.Counter[str] = collections.Counter()
+        self.tallies: dict[str, collections.Counter[Label]] = {}
+        """Counters with labels: by family, then by the values of its labels."""
+        self.histograms: dict[str, Histogram] = {}
+        self.gauges: dict[str, Gauge] = {}
+        self.calls = CallMeters(methods)
+        self.http = HttpMeter()
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add to a counter."""
+        """Add to a counter of what was dropped, shed or refused."""
         self._counts[name] += by
 
     def counts(self) -> Mapping[str, int]:
-        """Every counter that is not zero, by name."""
+        """Every counter of `count` that is not zero, by name."""
         return dict(sorted(self._counts.items()))
+
+    def tally(self, family: str, label: Label, by: int = 1) -> None:
+        """Add to one of a family of counters; `export` says which families there are."""
+        self.tallies.setdefault(family, collections.Counter())[label] += by
+
+    def observe(self, family: str, seconds: float) -> None:
+        """Add a duration to a histogram; `export` says which there are."""
+        self.histograms.setdefault(family, Histogram()).observe(seconds)
+
+    def watch(self, family: str, read: Gauge) -> None:
+        """Read this value whenever somebody asks; `export` says which gauges there are."""
+        self.gauges[family] = read

@@ -2,15 +2,17 @@
 
 A payload travels as its sender's bytes, so a value that must change (an id, a progress token)
 is cut out and replaced where it stands. msgspec checks the whole text and tells each value's
-length; one walk over the keys then tells where each value stands, and sees a key named twice,
-which msgspec and most parsers silently resolve, each in its own way. Two readers that resolve
+length; in the usual compact form the lengths alone tell where each value stands, else a walk over
+the keys does. Either sees a key named twice, which msgspec and most parsers silently resolve, each
+in its own way. Two readers that resolve
 it differently would let a client name one token to us and another to the child.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -19,7 +21,7 @@ from msgspec import Raw
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep
 
 MAX_DEPTH = 512
-"""Nesting allowed anywhere in a message; common parsers give up at about 1000."""
+"""Nesting that is ever allowed in a message; common parsers give up at about 1000."""
 
 T = TypeVar("T")
 
@@ -43,10 +45,12 @@ _SURROGATES = re.compile(
 )
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PASSES = 4
+_RECENT_BYTES = 4096
+"""Of longer texts nothing is remembered, so that what is remembered is bounded."""
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
-def spans(data: bytes) -> dict[str, Span]:
+def spans(data: bytes) -> Mapping[str, Span]:
     """Where the value of each member of a JSON object stands, in the object's order.
 
     Costs one native pass over `data` and a little for each member.
@@ -56,6 +60,39 @@ def spans(data: bytes) -> dict[str, Span]:
         NotMessage: `data` is JSON but not an object.
         DuplicateMember: A key stands in it twice.
     """
+    # One call's params are opened by several rules in turn, and its `_meta` is that of the last.
+    return _recent_spans(data) if len(data) <= _RECENT_BYTES else _spans(data)
+
+
+def _spans(data: bytes) -> dict[str, Span]:
+    found = _plain_spans(data)
+    return _walked_spans(data) if found is None else found
+
+
+_recent_spans = functools.lru_cache(maxsize=64)(_spans)
+
+
+def _plain_spans(data: bytes) -> dict[str, Span] | None:
+    """The spans in an object in the usual compact form; None where a closer look is due.
+
+    Keys, values and marks add up to the length of the text only if no key stands twice, none is
+    spelled with escapes or beyond ASCII, and no blanks are between: each of them makes the text
+    longer than its sum.
+    """
+    try:
+        values = _object_decoder.decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    found: dict[str, Span] = {}
+    position = 1
+    for key, value in values.items():
+        start = position + len(key) + 3
+        position = start + len(memoryview(value)) + 1
+        found[key] = (start, position - 1)
+    return found if position == len(data) else None
+
+
+def _walked_spans(data: bytes) -> dict[str, Span]:
     data = _without_lone_surrogates(data)
     values = decode_checked(_object_decoder, data, "an object")
     found: dict[str, Span] = {}
@@ -73,7 +110,7 @@ def spans(data: bytes) -> dict[str, Span]:
     return found
 
 
-def unmistakable(found: dict[str, Span], name: str) -> Span | None:
+def unmistakable(found: Mapping[str, Span], name: str) -> Span | None:
     """The span of a member that no reader can take for another; None where it is absent.
 
     Some readers ignore case (Go's `encoding/json`), so that `ID` overrides `id` for them.
@@ -123,20 +160,23 @@ def replaced(data: bytes, changes: Iterable[tuple[Span, bytes]]) -> bytes:
     return b"".join(pieces)
 
 
-def check_text(data: bytes) -> None:
+def check_text(data: bytes, max_depth: int = MAX_DEPTH) -> None:
     """Refuse what the decoder below would pass: invalid UTF-8 in opaque parts, great depth.
+
+    Text with fewer brackets than the depth allowed costs two native counts; only one with more
+    is looked at closely.
 
     Raises:
         NotJson: `data` is not UTF-8.
-        TooDeep: `data` nests more than `MAX_DEPTH` deep.
+        TooDeep: `data` nests more than `max_depth` deep.
     """
     if not data.isascii():
         try:
             data.decode()
         except UnicodeDecodeError as error:
             raise NotJson(f"not UTF-8 at byte {error.start}") from None
-    if len(data) > MAX_DEPTH and data.count(b"[") + data.count(b"{") > MAX_DEPTH:
-        _check_depth(data)
+    if len(data) > max_depth and data.count(b"[") + data.count(b"{") > max_depth:
+        _check_depth(data, max_depth)
 
 
 def check_json(data: bytes) -> None:
@@ -158,18 +198,18 @@ def decode_checked(decoder: msgspec.json.Decoder[T], data: bytes, wanted: str) -
     except msgspec.DecodeError as error:
         raise NotJson(str(error)) from None
     except RecursionError:
-        raise TooDeep(f"nested more than {MAX_DEPTH} deep") from None
+        raise TooDeep("nested too deep to be read") from None
 
 
-def _check_depth(data: bytes) -> None:
+def _check_depth(data: bytes, max_depth: int) -> None:
     brackets = _STRING.sub(b"", data).translate(None, _NOT_BRACKETS)
     # Flat data is mostly empty pairs by now: taking them out natively leaves little to count.
     # Each pass takes at most two levels off, so only what is near the limit is counted whole.
     rest = brackets
     for _ in range(_PASSES):
         rest = rest.replace(b"{}", b"").replace(b"[]", b"")
-    if _deeper_than(MAX_DEPTH - 2 * _PASSES, rest) and _deeper_than(MAX_DEPTH, brackets):
-        raise TooDeep(f"nested more than {MAX_DEPTH} deep")
+    if _deeper_than(max_depth - 2 * _PASSES, rest) and _deeper_than(max_depth, brackets):
+        raise TooDeep(f"nested deeper than --max-json-depth {max_depth}")
 
 
 def _deeper_than(limit: int, brackets: bytes) -> bool:

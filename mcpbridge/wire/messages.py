@@ -20,7 +20,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from mcpbridge.errors import DuplicateMember, NotMessage
-from mcpbridge.wire.members import check_json, check_text, elements, spans
+from mcpbridge.wire.members import MAX_DEPTH, check_json, check_text, elements, spans
 
 MAX_ID_BYTES = 1024
 """An id is kept as long as its request is; a longer one is refused."""
@@ -88,16 +88,16 @@ _ID_BYTES = len('"id":,')
 _PARAMS_BYTES = len('"params":,')
 
 
-def decode(data: bytes) -> Message:
+def decode(data: bytes, max_depth: int = MAX_DEPTH) -> Message:
     """One JSON text as a message.
 
     Raises:
         NotJson: Not UTF-8, or not a JSON text.
-        TooDeep: Nested deeper than `mcpbridge.wire.members.MAX_DEPTH`.
+        TooDeep: Nested deeper than `max_depth`.
         NotMessage: No JSON-RPC message; carries the id where it could be read.
         DuplicateMember: The envelope names a member twice, be it in capitals.
     """
-    check_text(data)
+    check_text(data, max_depth)
     data = _on_one_line(data)
     message = _plain_message(data)
     if message is not None:
@@ -111,10 +111,10 @@ def is_batch(data: bytes) -> bool:
     return data.lstrip(b" \t\r\n").startswith(b"[")
 
 
-def decode_batch(data: bytes) -> list[Message]:
+def decode_batch(data: bytes, max_depth: int = MAX_DEPTH) -> list[Message]:
     """The messages of a batch, in order; raises what `decode` raises."""
-    check_text(data)
-    return [decode(element) for element in elements(data)]
+    check_text(data, max_depth)
+    return [decode(element, max_depth) for element in elements(data)]
 
 
 def encode(message: Message) -> bytes:

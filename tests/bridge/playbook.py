@@ -123,17 +123,17 @@ class Stage:
     def enter(self, *names: str) -> None:
         """Let people hold leases on the child."""
         for name in names:
-            self.mux.enter(self._person(name))
+            self.mux.enter(self.person(name))
 
     def leave(self, name: str) -> None:
         """Let somebody give the lease back."""
-        self.mux.leave(self._person(name))
+        self.mux.leave(self.person(name))
 
     def call(self, name: str, text: str) -> int:
         """Let somebody send a request; its number on the pipe."""
         request = message(text)
         assert isinstance(request, Request)
-        return self.mux.request(request, self._person(name))
+        return self.mux.request(request, self.person(name))
 
     async def play(self, script: str) -> None:
         """Play it, and see that nothing happened besides."""
@@ -166,7 +166,7 @@ class Stage:
             case name, ">>":
                 self.call(name, what)
             case name, _:
-                heard = self._person(name).heard
+                heard = self.person(name).heard
                 assert heard, f"nothing was heard: {step}"
                 assert heard.popleft() == what
 
@@ -176,5 +176,6 @@ class Stage:
                 assert not isinstance(item, Spoiled)
                 self._arrived.append(written(item))
 
-    def _person(self, name: str) -> Person:
+    def person(self, name: str) -> Person:
+        """Whoever has this name; comes in when first named."""
         return self.people.setdefault(name, Person())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 
 import pytest
@@ -23,6 +24,8 @@ LONG_S = 1000.0
 
 class Home:
     """A session, as far as its exchanges know it."""
+
+    outside = False
 
     def __init__(self, *, admits: bool = True) -> None:
         self.finished: list[Exchange] = []
@@ -48,7 +51,8 @@ class Home:
 
 def exchange_of(home: Home, *, streams: bool = True) -> Exchange:
     """An exchange for a request with the id "a"."""
-    return Exchange(Request(b'"a"', "x"), home, 0.0, streams=streams, stream=None)
+    now = time.monotonic()
+    return Exchange(Request(b'"a"', "x"), home, now, streams=streams, stream=None)
 
 
 async def read(exchange: Exchange) -> list[bytes]:

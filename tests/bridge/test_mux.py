@@ -35,7 +35,7 @@ async def test_answers_find_their_askers_in_any_order() -> None:
 
 @bounded
 async def test_progress_goes_to_its_caller_under_the_callers_own_token() -> None:
-    """Equal tokens do not meet; progress for nobody is dropped (46; C14)."""
+    """Equal tokens do not meet; progress for nobody is dropped (fault 46; C14)."""
     stage = Stage(shared=True)
     await stage.play("""
         A >> {"id":0,"method":"x","params":{"_meta":{"progressToken":7}}}
@@ -124,7 +124,7 @@ async def test_a_shared_child_may_ask_nobody() -> None:
 
 @bounded
 async def test_a_child_of_ones_own_asks_its_tenant() -> None:
-    """And the withdrawal of a question reaches the same (43; C15)."""
+    """And the withdrawal of a question reaches the same (fault 43; C15)."""
     stage = Stage(shared=False)
     stage.enter("A")
     await stage.play("""

@@ -9,6 +9,7 @@ import anyio
 
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.eras import Eras
+from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.opener import Opener
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
@@ -64,6 +65,7 @@ async def test_a_child_that_starts_for_a_closed_session_is_given_back() -> None:
             means = Means(
                 Window(),
                 Meters(),
+                Ledger(Meters()),
                 Drain(),
                 lambda: Questions(itertools.count(1)),
                 tasks.start_soon,

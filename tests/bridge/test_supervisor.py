@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -18,7 +18,8 @@ from mcpbridge.bridge.supervisor import Ready, Starting, Supervisor
 from mcpbridge.channels.base import Spoiled
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
 from mcpbridge.errors import Unavailable
-from mcpbridge.process.child import Child, ExitReport
+from mcpbridge.process.base import AnyChild
+from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.faults import Exit, child_exited, spawn_failed
 from mcpbridge.rules.restart import RestartPolicy
 from mcpbridge.telemetry.meters import Meters
@@ -72,6 +73,8 @@ class FakePlacement:
         self.children: list[FakeChild] = []
         self.failures = 0
         """So many starts will fail first."""
+        self.retired: list[tuple[Lease, float | None]] = []
+        self._attending: list[asyncio.Task[None]] = []
         self._started = anyio.Event()
 
     async def shared(self) -> Lease:
@@ -83,9 +86,22 @@ class FakePlacement:
         child = FakeChild(far)
         mux = Mux(near, Meters(), shared=True, max_message_bytes=1000)
         self.children.append(child)
-        self._attending = asyncio.create_task(self._attend(child, mux))
+        self._attending.append(asyncio.create_task(self._attend(child, mux)))
         self._started.set()
-        return Lease(cast(Child, child), mux)
+        return Lease(cast(AnyChild, child), mux)
+
+    def became_ready(self, start_s: float) -> None:
+        """Nobody counts here."""
+
+    def starts_again(self) -> None:
+        """Nobody counts here."""
+
+    def retire(
+        self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
+    ) -> None:
+        """As `Placement.retire`, and no more than is done at once."""
+        lease.mux.retire()
+        self.retired.append((lease, within_s))
 
     async def newest(self) -> FakeChild:
         """The next child that is started."""
@@ -259,3 +275,100 @@ async def test_the_end_of_the_last_child_is_no_failure() -> None:
         await turns()
         assert len(on.placement.children) == 1
         assert not on.supervisor.gave_up.is_set()
+
+
+async def test_another_child_takes_over_from_a_worn_one() -> None:
+    """The next one is ready first; only then is the old one let go, and nobody waits (fault 47)."""
+    async with scene(RestartPolicy(give_up_after=1)) as on:
+        first = await on.placement.newest()
+        await first.shake_hands()
+        worn = await on.supervisor.lease()
+        on.supervisor.replace(worn)
+        second = await on.placement.newest()
+        assert await on.supervisor.lease() is worn
+        assert (on.gate.ready, worn.mux.shut) == (True, False)
+        await second.shake_hands()
+        lease = await on.supervisor.lease()
+        assert lease is not worn
+        assert (on.placement.retired, worn.mux.shut) == ([(worn, None)], True)
+        first.stop()
+        await turns()
+        assert on.gate.ready
+        assert len(on.placement.children) == 2
+        second.end(Exit(code=1))
+        await on.supervisor.gave_up.wait()
+
+
+async def test_the_new_child_is_prepared_before_it_takes_over() -> None:
+    """What the sessions asked of the old one is told first; the last of it is settled later."""
+    prepared: list[Lease] = []
+
+    async def prepare(lease: Lease) -> None:
+        prepared.append(lease)
+        state = on.supervisor.state
+        assert not isinstance(state, Ready) or state.lease is not lease
+
+    async with scene() as on:
+        on.supervisor.prepare = prepare
+        await (await on.placement.newest()).shake_hands()
+        worn = await on.supervisor.lease()
+        on.supervisor.replace(worn)
+        await (await on.placement.newest()).shake_hands()
+        assert prepared == [worn, await on.supervisor.lease()]
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_a_worn_child_goes_on_where_no_other_can_be_started(refuses: bool) -> None:
+    """It is ready all the while, and may be replaced later."""
+    async with scene() as on:
+        await (await on.placement.newest()).shake_hands()
+        worn = await on.supervisor.lease()
+        on.placement.failures = 0 if refuses else 1
+        on.supervisor.replace(worn)
+        if refuses:
+            await (await on.placement.newest()).shake_hands('{"id":1,"result":{}}')
+        await turns()
+        assert await on.supervisor.lease() is worn
+        assert (on.gate.ready, on.placement.retired) == (True, [])
+        on.supervisor.replace(worn)
+        await (await on.placement.newest()).shake_hands()
+        assert await on.supervisor.lease() is not worn
+        assert len(on.placement.retired) == 1
+
+
+async def test_a_worn_child_may_end_before_the_next_one_is_ready() -> None:
+    """Not ready meanwhile; the next one serves, and nothing counts as a failure (fault 6)."""
+    async with scene(RestartPolicy(give_up_after=1)) as on:
+        first = await on.placement.newest()
+        await first.shake_hands()
+        worn = await on.supervisor.lease()
+        on.supervisor.replace(worn)
+        second = await on.placement.newest()
+        readiness = [on.gate.ready]
+        first.end(Exit(code=1))
+        await turns()
+        readiness.append(on.gate.ready)
+        waiting = asyncio.create_task(on.supervisor.lease())
+        await turns()
+        assert not waiting.done()
+        await second.shake_hands()
+        assert await waiting is not worn
+        readiness.append(on.gate.ready)
+        assert readiness == [True, False, True]
+        assert not on.supervisor.gave_up.is_set()
+
+
+async def test_only_the_child_that_serves_is_replaced() -> None:
+    """Not one that has been replaced already, and none when all ends (fault 96)."""
+    async with scene() as on:
+        await (await on.placement.newest()).shake_hands()
+        worn = await on.supervisor.lease()
+        on.supervisor.replace(worn)
+        await (await on.placement.newest()).shake_hands()
+        lease = await on.supervisor.lease()
+        on.supervisor.replace(worn)
+        await turns()
+        on.supervisor.retire()
+        on.supervisor.replace(lease)
+        await turns()
+        assert len(on.placement.children) == 2

@@ -249,7 +249,10 @@ async def test_reading_can_be_ended_from_this_side() -> None:
 
 
 async def test_a_line_without_end_ends_the_channel() -> None:
-    """Four times over the limit it is no line any more; the answer it began has failed (31)."""
+    """Four times over the limit it is no line any more; the answer it began has failed.
+
+    (fault 31)
+    """
     with wired(TINY) as peer:
         peer.says(b'{"jsonrpc":"2.0","id":5,"result":"' + b"x" * 4000)
         await turns(20)

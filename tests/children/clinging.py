@@ -1,6 +1,6 @@
 """A server that nothing but SIGKILL ends, and neither does the process it starts in its group.
 
-Both ignore SIGTERM; the server stays after the end of its stdin.
+Both ignore SIGTERM; the server stays after the end of its stdin. It never answers `x/silent`.
 """
 
 import os
@@ -13,7 +13,7 @@ def main() -> None:
     """Start the other one, serve, and stay."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if os.fork() != 0:
-        serve({})
+        serve({"x/silent": lambda *_: None})
     while True:
         signal.pause()
 

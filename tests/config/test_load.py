@@ -51,6 +51,7 @@ def sample(facts: Setting) -> str:
         "--stdio": "node index.js",
         "--env": "A=1",
         "--listen": "127.0.0.1:9000",
+        "--connect": "unix:@name",
         "--path": "/x",
         "--spares": "3",
         "--env-file": __file__.replace("test_load.py", "sample.env"),
@@ -69,11 +70,12 @@ def test_each_setting_is_a_flag_and_a_variable(option: Option) -> None:
     """Both ways give the same value, and it is not the default's."""
     facts = option.setting
     text = sample(facts)
-    command = () if facts.flag == "--stdio" else COMMAND
+    command = () if facts.flag in ("--stdio", "--connect") else COMMAND
     own, *_ = environment_names(facts)
+    company = {"--admin-port": ["7"]} if facts.flag == "--admin-host" else {}
 
-    by_flag = value(load({facts.flag: [text]}, command, {}), facts.flag)
-    by_variable = value(load({}, command, {own: text}), facts.flag)
+    by_flag = value(load({facts.flag: [text], **company}, command, {}), facts.flag)
+    by_variable = value(load(company, command, {own: text}), facts.flag)
 
     assert own == "MCPBRIDGE_" + facts.flag[2:].replace("-", "_").upper()
     assert by_flag == by_variable
@@ -145,6 +147,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest() -> None:
         ("--port", "-1", "'-1' is less than 0"),
         ("--port", "65536", "65536 is no port"),
         ("--max-sessions", "0", "'0' is less than 1"),
+        ("--max-json-depth", "513", "'513' is more than 512"),
         ("--max-request-bytes", "4M", "'4M' is no size; write 65536, 64KiB or 4MiB"),
         ("--max-request-bytes", "10", "'10' is less than 1KiB"),
         ("--grace", "soon", "'soon' is no time; write 30s, 500ms, 5m or 1h"),
@@ -224,6 +227,26 @@ def test_there_is_one_command() -> None:
     with pytest.raises(ConfigError, match=r"MCPBRIDGE_STDIO\): cannot be split: no closing"):
         read({"MCPBRIDGE_STDIO": "'a"}, command=())
     assert read({"MCPBRIDGE_STDIO": "a"}).child.argv == COMMAND
+
+
+def test_there_is_a_command_or_a_connection() -> None:
+    """Never both, and nothing that would do nothing; a flag and a variable do not collide."""
+    to = "unix:/run/mcp.sock"
+    assert str(read(command=(), connect=to).source) == to
+    both = "--connect (from the command line): a command stands after -- as well: python"
+    assert both in str(wrong(connect=to))
+    with pytest.raises(ConfigError, match="--stdio gives a command as well; give only one"):
+        read(command=(), connect=to, stdio="a")
+    with pytest.raises(ConfigError, match="--stdio gives a command as well; give only one"):
+        read({"MCPBRIDGE_CONNECT": to, "MCPBRIDGE_STDIO": "a"}, command=())
+    with pytest.raises(ConfigError, match=r"--env .*: has no effect with --connect; give it to"):
+        read(command=(), connect=to, env=["A=1"])
+    assert "is no address of a socket; write unix:PATH" in str(wrong(connect="/run/mcp.sock"))
+
+    assert read({"MCPBRIDGE_CONNECT": to}).child.argv == COMMAND
+    assert str(read({"MCPBRIDGE_STDIO": "a"}, command=(), connect=to).source) == to
+    with pytest.raises(ConfigError, match="--connect: this needs the server's command"):
+        _ = read(command=(), connect=to).child
 
 
 def test_the_child_has_our_environment_but_for_what_is_ours() -> None:

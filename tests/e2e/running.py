@@ -130,7 +130,11 @@ async def eventually(condition: Callable[[], bool], what: str, within_s: float =
 
 @asynccontextmanager
 async def started(
-    *words: str, env: Mapping[str, str] | None = None, under: Sequence[str] = (), **options: Any
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
+    faulty: bool = False,
+    **options: Any,
 ) -> AsyncIterator[RunningBridge]:
     """`python -m mcpbridge WORDS`, whatever becomes of it; serves the demo if no `--` is in them.
 
@@ -140,6 +144,7 @@ async def started(
         words: The command line.
         env: Variables besides those of the test run.
         under: A program that runs the bridge, with its own arguments.
+        faulty: The test puts a bug into the program, and sees to what becomes of it.
         options: More for `asyncio.create_subprocess_exec`.
     """
     mark = uuid.uuid4().hex
@@ -150,7 +155,7 @@ async def started(
         "-m",
         "mcpbridge",
         *words,
-        *(() if "--" in words else ("--", *DEMO)),
+        *(() if {"--", "--connect"} & set(words) else ("--", *DEMO)),
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **_SETTLED, **(env or {}), _MARK: mark},
         limit=1 << 24,
@@ -167,6 +172,8 @@ async def started(
         for pid in marked(mark):
             os.kill(pid, signal.SIGKILL)
         await reading
+    if not faulty:
+        assert_handled(bridge)
 
 
 @asynccontextmanager
@@ -191,10 +198,19 @@ async def bridge(
 
 
 def assert_clean(running: RunningBridge) -> None:
-    """No record of the run may tell of an error that nobody handled."""
+    """As `assert_handled`, and it wrote nothing besides its records."""
     assert running.noise == []
+    assert_handled(running)
+
+
+def assert_handled(running: RunningBridge) -> None:
+    """No record of the run may tell of an error that nobody handled: a 500 is one.
+
+    It holds for a run that ends badly too; what it says of wrong words is no record.
+    """
     bad = [record for record in running.log if "exception" in record]
     assert bad == []
+    assert [line for line in running.noise if line.startswith("Traceback")] == []
 
 
 def rpc(request_id: Any, method: str, params: Any = None) -> dict[str, Any]:

@@ -203,7 +203,7 @@ async def test_leaving_is_not_cancelling(patient: Served, steps: int) -> None:
 
 @pytest.mark.slow
 async def test_a_cancellation_reaches_the_call_of_its_own_session_only(hasty: Served) -> None:
-    """Two sessions run call 5: one cancels it, under the child's number (41; C13, C76)."""
+    """Two sessions run call 5: one cancels it, under the child's number (fault 41; C13, C76)."""
     mine, theirs = [await open_session(hasty.client) for _ in range(2)]
     async with (
         streaming(hasty.client, mine, hold(5, "mine")) as one,

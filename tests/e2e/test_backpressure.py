@@ -97,7 +97,10 @@ async def test_a_listener_that_stops_reading_delays_nobody(tmp_path: Path) -> No
 
 
 async def test_a_listener_that_comes_back_gets_what_is_left_in_order(tmp_path: Path) -> None:
-    """The window's end is whole; nothing comes twice, and its answers were never shed (54; C59)."""
+    """The window's end is whole; nothing comes twice, and its answers were never shed.
+
+    (fault 54; C59)
+    """
     async with serving(tmp_path) as served:
         stuck = await served.own(NEWEST)
         with deaf(served, listen(stuck)):
@@ -126,7 +129,10 @@ async def test_a_listener_that_comes_back_gets_what_is_left_in_order(tmp_path: P
 
 
 async def test_a_caller_that_stops_reading_delays_nobody(tmp_path: Path) -> None:
-    """Its progress is shed, its answer is not: it is the last thing on the stream (32, 54; C59)."""
+    """Its progress is shed, its answer is not: it is the last thing on the stream.
+
+    (faults 32, 54; C59)
+    """
     async with serving(tmp_path) as served:
         stuck, pad = await served.open(), "x" * 1000
         params = {"name": "stuck", "_meta": {"progressToken": pad}}
@@ -167,7 +173,7 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 async def test_a_deaf_subscriber_of_a_shared_child_delays_nobody(tmp_path: Path) -> None:
-    """Another subscriber gets every update while the deaf one's are shed (54; C59, C10)."""
+    """Another subscriber gets every update while the deaf one's are shed (fault 54; C59, C10)."""
     async with serving(tmp_path) as served:
         stuck, well = await served.open(), await served.open()
         for session in (stuck, well):

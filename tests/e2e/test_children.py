@@ -141,7 +141,7 @@ async def test_trouble_on_the_pipe_stays_with_its_call(
 ) -> None:
     """The call gets its answer or one error at once; calls beside and after it get their own.
 
-    (faults 17 to 33, 38 to 45; C46 to C48, C50)
+    (faults 17, 19 to 23, 25, 27 to 30, 32, 33, 38 to 40, 42, 44; C46 to C48, C50)
     """
     async with callers(troubled, None, None) as (victim, bystander):
         pid = (await bystander.result("x/look"))["pid"]
@@ -243,7 +243,10 @@ async def test_an_answer_without_a_line_end_counts(mortal: RunningBridge) -> Non
 
 
 async def test_a_child_that_closes_its_stdin_is_replaced(mortal: RunningBridge) -> None:
-    """What was answered counts; a call that cannot be written fails, or is served anew (36)."""
+    """What was answered counts; a call that cannot be written fails, or is served anew.
+
+    (fault 36)
+    """
     async with callers(mortal, None) as (caller,):
         pid = await caller.result("x/pid")
         assert await caller.result("x/shut") == GOOD
@@ -255,7 +258,10 @@ async def test_a_child_that_closes_its_stdin_is_replaced(mortal: RunningBridge) 
 
 
 async def test_a_child_that_never_reads_holds_up_nobody_else(mortal: RunningBridge) -> None:
-    """Its own callers wait, within bounds; the others go on; ending its session frees all (37)."""
+    """Its own callers wait, within bounds; the others go on; ending its session frees all.
+
+    (fault 37)
+    """
     async with callers(mortal, None, None) as (victim, bystander):
         assert await victim.result("x/deaf") == GOOD
         body = [rpc(number, "x/echo", {"text": "x" * 100_000}) for number in range(30)]
@@ -282,7 +288,10 @@ async def holding(record: Path, count: int) -> None:
 
 
 async def test_a_shared_child_that_dies_takes_nobody_with_it(tmp_path: Path) -> None:
-    """Every call in flight gets the one error; all sessions go on on the next child (5 to 7)."""
+    """Every call in flight gets the one error; all sessions go on on the next child.
+
+    (faults 5 to 7)
+    """
     async with bridge("--isolation", "shared", "--", *child("recorder", str(tmp_path))) as running:
         async with callers(running, None, None) as (one, other):
             for way in ("exit", "kill"):
@@ -306,7 +315,10 @@ async def test_a_shared_child_that_dies_takes_nobody_with_it(tmp_path: Path) -> 
 
 
 async def test_a_new_child_is_told_what_the_last_one_was(tmp_path: Path) -> None:
-    """The session's own handshake is repeated word for word, then its next call comes (5, 54)."""
+    """The session's own handshake is repeated word for word, then its next call comes.
+
+    (fault 5; C54)
+    """
     async with bridge("--", *child("recorder", str(tmp_path))) as running:
         async with callers(running, ROOTS) as (caller,):
             first = (await caller.result("x/pid"))["pid"]
@@ -349,7 +361,10 @@ async def refused(client: httpx.AsyncClient, message: Any) -> Any:
 async def test_a_child_that_dies_at_its_start_is_told_at_once(
     words: tuple[str, ...], how: Any, shown: str, last_words: list[str]
 ) -> None:
-    """Whoever asks gets 503 with its end, shared or not; the log has its last words (2, 3)."""
+    """Whoever asks gets 503 with its end, shared or not; the log has its last words.
+
+    (faults 2, 3)
+    """
     command = ("--give-up-after", "0", "--", *child("opening", *words))
     async with bridge(*command, ready=False) as running, running.client() as client:
         asked = [initialize(4), initialize("x", capabilities=ROOTS), rpc(0, "tools/list")]
@@ -365,7 +380,7 @@ async def test_a_child_that_dies_at_its_start_is_told_at_once(
 
 
 async def test_a_child_that_never_answers_is_given_up_in_time() -> None:
-    """After --start-timeout it is told to all, however long the child takes to end (4)."""
+    """After --start-timeout it is told to all, however long the child takes to end (fault 4)."""
     silent, stubborn = (
         ("--start-timeout", "1", "--json-window", "9", "--", *child("opening", kind))
         for kind in ("silent", "stubborn")
@@ -398,7 +413,10 @@ async def test_a_child_that_refuses_its_handshake() -> None:
 
 
 async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> None:
-    """A slow start is no error: requests wait, readiness says no, liveness yes (4, 48; C99)."""
+    """A slow start is no error: requests wait, readiness says no, liveness yes.
+
+    (faults 4, 48; C99)
+    """
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     command = ("--isolation", "shared", "--", *child("opening", "late", str(gate)))
@@ -421,7 +439,10 @@ async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> 
 
 
 async def test_a_child_may_talk_before_and_after_its_handshake() -> None:
-    """A banner is no answer; what it says straight after its answer comes once (18; C10, B16)."""
+    """A banner is no answer; what it says straight after its answer comes once.
+
+    (fault 18; C10, B16)
+    """
     async with (
         bridge("--", *child("opening", "chatty")) as running,
         running.client() as client,
@@ -474,7 +495,10 @@ async def test_a_child_that_keeps_failing_ends_the_bridge_or_not() -> None:
 
 
 async def test_a_command_that_cannot_run_is_told_before_anything_listens(tmp_path: Path) -> None:
-    """127 for what is not there, 126 for what cannot be run; one record, which names it (1)."""
+    """127 for what is not there, 126 for what cannot be run; one record, which names it.
+
+    (fault 1)
+    """
     text = tmp_path / "text"
     text.write_text("echo hello\n")
     plain = tmp_path / "plain"

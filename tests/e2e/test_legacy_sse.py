@@ -218,7 +218,10 @@ async def test_a_key_that_is_none_is_refused(served: Served) -> None:
 
 
 async def test_what_cannot_be_taken_is_refused_and_the_session_goes_on(served: Served) -> None:
-    """Too early, twice, no JSON, another type; each with the id it had (68, 66; C56, C78, C93)."""
+    """Too early, twice, no JSON, another type; each with the id it had.
+
+    (faults 68, 66; C56, C78, C93)
+    """
     async with connected(served.client) as line:
         for body in (rpc("early", "x/echo"), [rpc("early", "x/echo")]):
             answer = await line.post(body)
@@ -244,7 +247,7 @@ async def test_what_cannot_be_taken_is_refused_and_the_session_goes_on(served: S
 
 
 async def test_verbs_sources_and_forms_are_checked_as_everywhere(served: Served) -> None:
-    """405 with Allow, 406, 403 and 421, before anything is opened (90, 92; C07, C08)."""
+    """405 with Allow, 406, 403 and 421, before anything is opened (faults 90, 92; C07, C08)."""
     ask = served.client.request
     for verb, path, allow in (("GET", "/messages", "POST"), ("POST", "/sse", "GET")):
         answer = await ask(verb, path, json=rpc(1, "ping"))

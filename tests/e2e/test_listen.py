@@ -63,7 +63,7 @@ def is_native(served: Stateless) -> bool:
 async def test_what_is_honoured_comes_first_and_all_is_tagged(
     either: Stateless, request_id: Any
 ) -> None:
-    """Only what was asked for, each message with the listen's own id (C37, C41)."""
+    """Only what was asked for, each message with the listen's own id (fault 46; C37, C41)."""
     wanted = {**TOOLS, "resourceSubscriptions": ["a:b"]}
     async with either.stream(listen(either, wanted, request_id)) as events:
         assert "mcp-session-id" not in events.response.headers

@@ -133,7 +133,10 @@ async def test_only_post_exists(either: Stateless, verb: str, headers: dict[str,
 async def test_header_and_body_name_one_revision(
     either: Stateless, in_header: str | None, in_body: str
 ) -> None:
-    """Two revisions, or one in the body alone, are a mismatch, known or not (C22, C25, C78)."""
+    """Two revisions, or one in the body alone, are a mismatch, known or not.
+
+    (fault 77; C22, C25, C78)
+    """
     message = either.request("tools/list", id="v", **{RESERVED + "protocolVersion": in_body})
     await refused(either, message, 400, -32020, mcp_protocol_version=in_header)
 
@@ -142,7 +145,7 @@ async def test_header_and_body_name_one_revision(
 async def test_a_revision_nobody_serves_is_refused_with_those_that_are(
     either: Stateless, date: str
 ) -> None:
-    """Header and body agree on a revision that is unknown here (C23)."""
+    """Header and body agree on a revision that is unknown here (fault 77; C23)."""
     message = either.request("tools/list", **{RESERVED + "protocolVersion": date})
     error = await refused(either, message, 400, -32022, mcp_protocol_version=date)
     assert error["data"]["requested"] == date
@@ -204,7 +207,7 @@ async def test_a_claim_is_seen_however_it_is_spelled(either: Stateless) -> None:
 
 @pytest.mark.parametrize("method", [Leave, "tools/call", "Tools/list", "tools/list ,x", ""])
 async def test_the_method_header_must_match(either: Stateless, method: str | None) -> None:
-    """`Mcp-Method` is missing, another, or of other case (C26)."""
+    """`Mcp-Method` is missing, another, or of other case (fault 77; C26)."""
     await refused(either, either.request("tools/list"), 400, -32020, mcp_method=method)
 
 
@@ -235,7 +238,7 @@ async def test_names_of_headers_know_no_case(either: Stateless) -> None:
 async def test_the_name_header_must_match(
     either: Stateless, method: str, params: Any, name: str | None
 ) -> None:
-    """`Mcp-Name` is missing, another, or not decodable (C27)."""
+    """`Mcp-Name` is missing, another, or not decodable (fault 77; C27)."""
     await refused(either, either.request(method, params), 400, -32020, mcp_name=name)
 
 
@@ -275,7 +278,10 @@ async def test_names_may_be_encoded(either: Stateless) -> None:
 async def test_what_this_revision_does_not_have_is_not_found(
     either: Stateless, method: str
 ) -> None:
-    """Methods of the handshake, and those that nobody knows, are 404 with -32601 (C28, C78)."""
+    """Methods of the handshake, and those that nobody knows, are 404 with -32601.
+
+    (fault 76; C28, C78)
+    """
     before = len(either.heard(method))
     params = {"uri": "a:b", "level": "info", "taskId": "t"}
     await refused(either, either.request(method, params), 404, -32601, mcp_name="t")
@@ -493,7 +499,10 @@ async def test_a_list_that_changes_while_it_is_read_is_read_again(
 
 
 async def test_equal_ids_and_tokens_do_not_meet(either: Stateless) -> None:
-    """Calls with one id and one token at the same time get their own answers (C45, C14)."""
+    """Calls with one id and one token at the same time get their own answers.
+
+    (faults 46, 62; C45, C14)
+    """
 
     async def call(number: int, capabilities: Any) -> None:
         wishes = {"say": [progress(number)], "mark": number}
@@ -550,7 +559,10 @@ async def test_the_log_is_for_those_who_asked_for_it(old: Stateless, capabilitie
 async def test_closing_the_connection_cancels(
     either: Stateless, capabilities: Any, streams: bool
 ) -> None:
-    """The child reads a cancellation of its own id, be it that a stream or JSON is due (C12)."""
+    """The child reads a cancellation of its own id, be it that a stream or JSON is due.
+
+    (fault 56; C12)
+    """
     name = f"{streams}{capabilities}"
     wishes: dict[str, Any] = {"hold": name, **({"say": [progress(1)]} if streams else {})}
     message = either.request(

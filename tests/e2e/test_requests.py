@@ -376,10 +376,14 @@ async def test_a_chunked_body_is_served(served: Served) -> None:
 async def test_an_unknown_path_or_verb_is_told(
     served: Served, verb: str, path: str, status: int, allow: set[str] | None
 ) -> None:
-    """404 for the path, 405 with Allow for the verb, both with a JSON-RPC body."""
+    """404 for the path, 405 with Allow for the verb, both with a JSON-RPC body.
+
+    A preflight is refused like any verb: no page of another origin is served (faults 91, 92)
+    """
     head = f"{verb} {path} HTTP/1.1\r\nHost: localhost\r\n{served.session_line}\r\n\r\n"
     heard = await served.sent(head.encode())
     assert_refused(heard, status, INVALID_REQUEST)
+    assert not any(name.startswith("access-control-") for name in heard.headers)
     if allow is not None:
         assert {name.strip() for name in heard.headers["allow"].split(",")} == allow
 
@@ -394,6 +398,8 @@ FOREIGN = [
     (421, ("Host: 127.0.0.1.evil.example",)),
     (421, ("Host: mcp.default.svc",)),
     (421, ("Host: 192.168.0.1",)),
+    (421, ("Host: localhost/evil",)),
+    (421, ("Host: localhost?/health",)),
     (421, ("Host: evil.example", "Origin: http://evil.example")),
 ]
 
@@ -402,7 +408,7 @@ FOREIGN = [
 async def test_a_foreign_origin_or_host_gets_nowhere(
     served: Served, status: int, headers: tuple[str, ...]
 ) -> None:
-    """Every path and verb, before the body is read or the child hears (fault 90; C07, C08)."""
+    """Every path and verb, before the body is read or the child hears (faults 89, 90; C07, C08)."""
     before = await served.record()
     for path in ("/mcp", "/", "/health", "/livez", "/readyz", "/startupz", "/nowhere"):
         for verb in ("POST", "GET", "DELETE", "OPTIONS"):
@@ -589,7 +595,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("data", BROKEN, ids=[repr(data[:40]) for data in BROKEN])
 async def test_what_is_no_http_is_refused_and_harms_nobody(served: Served, data: bytes) -> None:
-    """400 or an end of the connection, no traceback, and the next one is served (87, 94)."""
+    """400 or an end of the connection, no traceback, and the next one is served (faults 87, 94)."""
     async with wire(served.bridge.port) as connection:
         await connection.send(data)
         refusal = await connection.rest()

@@ -149,7 +149,7 @@ async def test_a_session_that_is_not_there_is_404_for_every_verb(served: Served)
 
 
 async def test_without_a_session_the_shared_child_serves(served: Served) -> None:
-    """Requests and notifications; to listen or to end takes a session (C05, C71)."""
+    """Requests and notifications; to listen or to end takes a session (fault 80; C05, C71)."""
     shared = await served.open()
     assert await served.pid({}) == await served.pid(shared)
     answer = await served.client.post("/", json=rpc(1, "ping"))
@@ -255,7 +255,7 @@ async def test_every_session_of_a_shared_child_hears_that_a_list_changed_once(
 
 
 async def test_the_newest_of_two_listeners_hears_and_the_older_takes_over(served: Served) -> None:
-    """Neither is refused or closed by the other (fault 60, architecture 6.9; C69, B3b)."""
+    """Neither is refused or closed by the other (fault 60; architecture 6.9, C69, B3b)."""
     session = await served.open(**ASKED)
     async with streaming(served.client, session) as older:
         await served.ask(session, "x/say", lines=[CHANGED % 1])
@@ -364,7 +364,10 @@ async def ended(running: RunningBridge, pid: int) -> None:
 
 @pytest.mark.slow
 async def test_unused_and_idle_sessions_end_by_themselves(tmp_path: Path) -> None:
-    """Unused ones early, used ones late, those with a stream or a call not at all (83; O9)."""
+    """Unused ones early, used ones late, those with a stream or a call not at all.
+
+    (fault 83; O9)
+    """
     timeouts = ("--unused-session-timeout", "500ms", "--session-idle-timeout", "2s")
     words = (*timeouts, "--", *child("recorder", str(tmp_path)))
     held = rpc(1, "x/hold", {"name": "x", "progress": 1, "_meta": {"progressToken": 1}})

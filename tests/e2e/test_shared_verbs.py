@@ -118,7 +118,7 @@ async def test_a_log_message_reaches_the_caller_while_there_is_only_one(served: 
 
 
 async def test_subscriptions_are_counted_for_each_resource(served: Served) -> None:
-    """Asked for once, given back with the last; updates to subscribers only (45; 4.7)."""
+    """Asked for once, given back with the last; updates to subscribers only (fault 45; 4.7)."""
     first, second, third = [await served.open() for _ in range(3)]
     uri = "file:///counted"
     async with AsyncExitStack() as stack:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import pty
 import re
 import signal
+import socket
 import sys
 import termios
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -381,3 +383,58 @@ def _heeds_sigterm(pid: int) -> bool:
 def _children(pid: int) -> list[int]:
     """The children of a process."""
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_everything_at_once_ends_in_time(tmp_path: Path) -> None:
+    """100 streams, readers that stall, half a request, a server that obeys nobody: in its grace.
+
+    Status 3, since a call got its error; nothing is left (faults 11, 12, 54, 96).
+    """
+    words = ("--grace", "6", "--json-window", "0", "--", *child("clinging"))
+    # As many as are open at once, and half a head and half a body besides.
+    limits = httpx.Limits(max_connections=None)
+    async with bridge(*words) as run, run.client(limits=limits) as client, AsyncExitStack() as held:
+        streams = []
+        for _ in range(100):
+            session = await running.open_session(client)
+            opening = client.stream("GET", "/mcp", headers=session)
+            streams.append(await held.enter_async_context(opening))
+        assert [stream.status_code for stream in streams] == [200] * 100
+        silent = client.stream("POST", "/mcp", json=rpc(1, "x/silent"), headers=session)
+        call = await held.enter_async_context(silent)  # its head says that the server has it
+        head = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        for half in (head, head + b"Content-Length: 100\r\n\r\n{"):
+            _, writer = await asyncio.open_connection("127.0.0.1", run.port)
+            held.callback(writer.close)
+            writer.write(half)
+            await writer.drain()
+        await stalled_reader(run, held)
+
+        began = asyncio.get_running_loop().time()
+        run.signal(signal.SIGTERM)
+        (error,) = running.messages((await call.aread()).decode())
+        assert reason(error) == "shutdown"
+        for stream in streams:
+            await stream.aread()
+        assert await run.ended(8) == 3
+        # The kill comes at 6 s; the rest is for a busy machine.
+        assert asyncio.get_running_loop().time() - began < 6.5
+        assert run.processes() == set()
+
+
+async def stalled_reader(run: RunningBridge, held: AsyncExitStack) -> None:
+    """A client that asks and asks and never reads."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", run.port))
+    held.callback(sock.close)
+    sock.setblocking(False)
+    text = json.dumps(rpc(1, "x/echo", {"text": "x" * 3_000_000})).encode()
+    request = (
+        b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Accept: application/json, text/event-stream\r\nContent-Length: %d\r\n\r\n%b"
+    ) % (len(text), text)
+    # The second is taken in when the first has been answered: more than any buffer holds.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await asyncio.get_running_loop().sock_sendall(sock, request * 4)

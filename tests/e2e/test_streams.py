@@ -119,7 +119,10 @@ async def test_how_a_client_finds_out_which_transport_is_spoken(served: Served) 
 async def test_a_resumed_stream_goes_on_after_the_event_named_and_then_lives(
     served: Served,
 ) -> None:
-    """Only that stream's events, each once, in order; ids are unique in the session (58; C64)."""
+    """Only that stream's events, each once, in order; ids are unique in the session.
+
+    (fault 58; C64)
+    """
     session = await served.own(NEWEST)
     seen: list[Block] = []
     async with reading(served.client, session, hold(2, "b")) as other:
@@ -152,7 +155,10 @@ async def test_a_resumed_stream_goes_on_after_the_event_named_and_then_lives(
 
 
 async def test_the_listening_stream_is_resumed_after_the_event_named(served: Served) -> None:
-    """What a broken connection swallowed comes again, then what waited, then the new (C64)."""
+    """What a broken connection swallowed comes again, then what waited, then the new.
+
+    (fault 58; C64)
+    """
     session = await served.own(NEWEST)
     async with reading(served.client, session) as broken:
         await served.say(session, note("x", n="#"), times=3)
@@ -229,7 +235,10 @@ async def test_an_id_of_nobody_opens_a_fresh_stream_that_stays_open(
 
 
 async def test_a_stream_that_never_was_is_not_to_be_resumed(served: Served) -> None:
-    """405 for a stream of this session that it does not know, with the verbs that do (C66)."""
+    """405 for a stream of this session that it does not know, with the verbs that do.
+
+    (fault 59; C66)
+    """
     session = await served.own(NEWEST)
     async with reading(served.client, session, rpc(1, "x/echo")) as events:
         tag, stream, _ = (await events.rest())[0].id.split("-")
@@ -341,7 +350,7 @@ async def test_an_old_connection_is_ended_and_its_client_comes_back(aging: Serve
 
 @pytest.mark.slow
 async def test_a_cancelled_call_ends_its_stream_with_an_error(served: Served) -> None:
-    """Also where the child says nothing more; its late answer reaches nobody (41; C76)."""
+    """Also where the child says nothing more; its late answer reaches nobody (fault 41; C76)."""
     session = await served.own(NEWEST)
     async with reading(served.client, session, hold(1, "c")) as events:
         assert is_primer(await events.next())
@@ -413,7 +422,10 @@ async def test_what_is_said_to_nobody_waits_for_the_next_listener(served: Served
 
 @pytest.mark.slow
 async def test_what_waits_is_bounded_and_a_change_is_never_lost(tmp_path: Path) -> None:
-    """The oldest of too many go, counted; a change said again after that is kept (32; C75)."""
+    """The oldest of too many go, counted; a change said again after that is kept.
+
+    (fault 32; C75)
+    """
     async with serving(tmp_path) as served:
         session = await served.own()
         await served.say(session, note(CHANGED))

@@ -52,6 +52,9 @@ TAKES_SIGNAL = frozenset(
 
 READS_ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
 
+TIME_OF_DAY = frozenset({"now", "utcnow", "today"})
+"""Methods of datetime and date; what they make of a given time is no matter of this rule."""
+
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = Function | ast.ClassDef
 
@@ -127,6 +130,11 @@ def signal_handling(text: str) -> list[str]:
 def environment_reads(text: str) -> list[str]:
     """Places that read the process's environment."""
     return _uses(text, READS_ENVIRONMENT, set())
+
+
+def wall_clock(text: str) -> list[str]:
+    """Places that ask for the time of day, which may jump; intervals are of the monotonic clock."""
+    return _uses(text, TIME_OF_DAY, {"time.time", "time.time_ns", "time.ctime", "time.localtime"})
 
 
 def imports_beyond_the_standard_library(text: str) -> list[str]:

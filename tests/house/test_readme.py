@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
-from mcpbridge.app import serve
+from mcpbridge.app import status
+from mcpbridge.cli.main import NAMED
 from mcpbridge.config.load import STATE_KEY, environment_names
 from mcpbridge.config.model import options
 from mcpbridge.config.table import settings_tables, with_settings
@@ -36,7 +38,13 @@ def test_no_option_is_named_that_does_not_exist() -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(ours)))
     named -= {"--from", "--help"}  # COPY's in the Dockerfiles, and click's own
     assert "--isolation" in named
-    assert named <= FLAGS
+    assert named <= FLAGS | _flags_of_programs()
+
+
+def _flags_of_programs() -> set[str]:
+    """The options of the programs beside the bridge itself."""
+    programs = [importlib.import_module(name).program([]) for name in NAMED.values()]
+    return {flag for program in programs for param in program.params for flag in param.opts}
 
 
 def test_no_variable_is_named_that_does_not_exist() -> None:
@@ -52,7 +60,7 @@ def test_every_exit_status_is_explained() -> None:
     """The program's constants and the table agree."""
     section = README.partition("## Exit statuses")[2].partition("\n## ")[0]
     explained = {int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
-    used = {value for name, value in vars(serve).items() if name.startswith("EXIT_")}
+    used = {value for name, value in vars(status).items() if name.startswith("EXIT_")}
     assert explained == used | {130}
 
 

@@ -17,13 +17,24 @@ SOURCES = {
 
 BROAD_EXCEPTS = {
     "mcpbridge/http/endpoint.py": "a bug in one request is that request's 500",
+    "mcpbridge/bridge/contained.py": "a bug in the work of one session is that session's end",
+    "mcpbridge/bridge/placement.py": "a bug met by what one child said is that child's end",
     "mcpbridge/app/serve.py": "the last place that can log, and the exit status",
 }
 """Where everything may be caught, each with its reason."""
 
 PROCESS_STARTS = ("mcpbridge/process/",)
 # The demo is a program of its own, which only happens to be installed with the bridge.
-SIGNAL_HANDLING = ("mcpbridge/app/serve.py", "mcpbridge/demo.py")
+SIGNAL_HANDLING = (
+    "mcpbridge/app/serve.py",
+    "mcpbridge/app/shim.py",
+    "mcpbridge/app/sidecar.py",
+    "mcpbridge/demo.py",
+)
+WALL_CLOCK = {
+    "mcpbridge/bridge/stateless.py": "what a client keeps of a parked call expires on any replica",
+}
+"""Where the time of day is asked for, each with its reason."""
 ENVIRONMENT_READS = ("mcpbridge/config/",)
 
 
@@ -76,6 +87,11 @@ def test_only_serve_takes_signals() -> None:
 def test_only_config_reads_the_environment() -> None:
     """All the others are given what they need, so that a test can give it too."""
     assert _findings(checks.environment_reads, ENVIRONMENT_READS) == []
+
+
+def test_no_interval_is_measured_with_a_clock_that_may_jump() -> None:
+    """A year forward ends no session, a day back holds up no deadline (fault 107)."""
+    assert _findings(checks.wall_clock, tuple(WALL_CLOCK)) == []
 
 
 def test_the_demo_needs_only_an_interpreter() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -10,12 +11,13 @@ from pathlib import Path
 
 import anyio
 
-from mcpbridge.channels.pipes import PipeLimits
+from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.process.child import Child, ExitReport
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.wire.messages import Message
 
 CHILDREN = Path(__file__).parent.parent / "children"
+PipedChild = Child[PipeChannel]
 WITHIN_S = 20.0
 """Bound of every wait; generous, as only a fault ever uses it up."""
 
@@ -26,10 +28,15 @@ def spec(name: str, *words: str) -> ChildSpec:
     return ChildSpec(argv, dict(os.environ))
 
 
+def piped(command: ChildSpec) -> PipedChild:
+    """A child as the bridge makes it, not started yet."""
+    return Child(command, functools.partial(PipeChannel, limits=PipeLimits()))
+
+
 @asynccontextmanager
-async def living(command: ChildSpec) -> AsyncIterator[Child]:
+async def living(command: ChildSpec) -> AsyncIterator[PipedChild]:
     """A child that runs; killed at the end of the block if it still does."""
-    child = Child(command, PipeLimits())
+    child = piped(command)
     async with anyio.create_task_group() as tasks:
         await tasks.start(child.run)
         try:
@@ -38,7 +45,7 @@ async def living(command: ChildSpec) -> AsyncIterator[Child]:
             child.kill()
 
 
-async def next_message(child: Child) -> Message:
+async def next_message(child: PipedChild) -> Message:
     """The one message that the child says next."""
     with anyio.fail_after(WITHIN_S):
         (message,) = await child.channel.receive()
@@ -46,7 +53,7 @@ async def next_message(child: Child) -> Message:
     return message
 
 
-async def ended(child: Child) -> ExitReport:
+async def ended(child: PipedChild) -> ExitReport:
     """Its report, once it is gone."""
     with anyio.fail_after(WITHIN_S):
         await child.exited.wait()

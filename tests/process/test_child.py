@@ -14,16 +14,23 @@ from typing import Any
 import anyio
 import pytest
 
-from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
-from mcpbridge.process.child import Child
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.faults import Exit
 from mcpbridge.wire.messages import Notification, Request, Result
-from tests.process.lives import WITHIN_S, ended, gone, living, next_message, spec
+from tests.process.lives import (
+    WITHIN_S,
+    PipedChild,
+    ended,
+    gone,
+    living,
+    next_message,
+    piped,
+    spec,
+)
 
 
-async def asked(child: Child, method: str, params: Any = None) -> Any:
+async def asked(child: PipedChild, method: str, params: Any = None) -> Any:
     """What a child answers."""
     child.channel.send(Request(b"1", method, json.dumps(params or {}).encode()))
     reply = await next_message(child)
@@ -31,7 +38,7 @@ async def asked(child: Child, method: str, params: Any = None) -> Any:
     return json.loads(reply.result)
 
 
-async def heard(child: Child) -> str:
+async def heard(child: PipedChild) -> str:
     """The method of the next notification of a child."""
     message = await next_message(child)
     assert isinstance(message, Notification)
@@ -99,7 +106,10 @@ LADDER = [
 
 @pytest.mark.slow
 async def test_the_ladder_goes_as_far_as_it_must() -> None:
-    """First end of file, then SIGTERM, then SIGKILL; stdout is read on meanwhile (11, 12; C49)."""
+    """First end of file, then SIGTERM, then SIGKILL; stdout is read on meanwhile.
+
+    (faults 11, 12; C49)
+    """
 
     async def stopped(obeys: str, wanted: list[str], how: Exit) -> None:
         async with living(spec("stubborn", obeys)) as child:
@@ -118,7 +128,10 @@ async def test_the_ladder_goes_as_far_as_it_must() -> None:
 
 
 async def test_a_shorter_grace_counts_on_the_rung_where_the_child_is() -> None:
-    """When the bridge itself must end, a child that was given a minute has it no more (96)."""
+    """When the bridge itself must end, a child that was given a minute has it no more.
+
+    (fault 96)
+    """
     async with living(spec("stubborn", "kill")) as child:
         await asked(child, "x/echo")
         child.stop(600)
@@ -227,8 +240,8 @@ async def test_killing_spares_nobody(tmp_path: Path) -> None:
 
 
 async def test_cancelling_run_stops_the_child() -> None:
-    """A child does not outlive its task; one that obeys takes no part of the grace (119)."""
-    child = Child(spec("trouble"), PipeLimits())
+    """A child does not outlive its task; one that obeys takes no part of the grace (fault 119)."""
+    child = piped(spec("trouble"))
     with anyio.fail_after(8):  # less than both rungs of the ladder
         async with anyio.create_task_group() as tasks:
             await tasks.start(child.run)
@@ -243,7 +256,7 @@ async def test_cancelling_run_stops_the_child() -> None:
 @pytest.mark.slow
 async def test_cancelling_run_stops_a_stubborn_child_too(tmp_path: Path) -> None:
     """The ladder is climbed down under cancellation as well."""
-    child = Child(spec("stubborn", "term"), PipeLimits())
+    child = piped(spec("stubborn", "term"))
     with anyio.fail_after(WITHIN_S):
         async with anyio.create_task_group() as tasks:
             await tasks.start(child.run)
@@ -269,10 +282,13 @@ async def test_cancelling_run_stops_a_stubborn_child_too(tmp_path: Path) -> None
 async def test_a_command_that_cannot_be_started_is_named(
     argv: tuple[str, ...], kind: type[SpawnError], word: str
 ) -> None:
-    """The error names the command and the system's reason, and leaves nothing open (1, 16)."""
+    """The error names the command and the system's reason, and leaves nothing open.
+
+    (faults 1, 16)
+    """
     before = sorted(os.listdir("/proc/self/fd"))
     with pytest.raises(kind) as caught:
-        await Child(ChildSpec(argv, dict(os.environ)), PipeLimits()).run()
+        await piped(ChildSpec(argv, dict(os.environ))).run()
     assert caught.value.command == argv[0]
     assert word in str(caught.value)
     assert sorted(os.listdir("/proc/self/fd")) == before

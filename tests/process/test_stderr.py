@@ -113,7 +113,10 @@ async def test_a_closed_stderr_is_nothing_special(log: pytest.LogCaptureFixture)
 
 @pytest.mark.slow
 async def test_a_flood_is_drained_and_logged_in_measure(log: pytest.LogCaptureFixture) -> None:
-    """A writer is never held up; the log gets so much a second and the number of the rest (33)."""
+    """A writer is never held up; the log gets so much a second and the number of the rest.
+
+    (fault 33)
+    """
     line = b"e" * 999 + b"\n"
     total = 10_000
 

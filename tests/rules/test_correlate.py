@@ -114,7 +114,8 @@ class PipeMachine(RuleBasedStateMachine):
             return
         asking = self.askings[nonce]
         kind = Result if good else Failure
-        assert heard == Answered(asking.owner, kind(asking.client_id, body, b',"x":1'))
+        reply = kind(asking.client_id, body, b',"x":1')
+        assert heard == Answered(asking.owner, reply, int(self.pipe[nonce].id))
         self.waiting.discard(nonce)
         self.delivered[nonce] += 1
 
@@ -328,7 +329,7 @@ def task(correlator: Correlator[str], owner: str, token: bytes) -> Notification:
     params = b'{"task":{},"_meta":{"progressToken":%b}}' % token
     number, _ = correlator.outbound(Request(b"7", "m", params), owner)
     answered = correlator.inbound(Result(b'"%d"' % number, b"{}"))
-    assert answered == Answered(owner, Result(b"7", b"{}"))
+    assert answered == Answered(owner, Result(b"7", b"{}"), number)
     return Notification(PROGRESS, b'{"progressToken":%d}' % number)
 
 

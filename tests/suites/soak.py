@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from benchmarks.measure import read_memory
-from tests.e2e.running import RunningBridge, bridge
+from tests.e2e.running import bridge
 from tests.e2e.stateless import headers_of, meta
 from tests.suites.figures import Figures, slope
+from tests.suites.holdings import WATCHED, Watched
 from tests.suites.wire import Connection, echo_call, open_session
 
 WORKERS = 16
@@ -45,9 +45,6 @@ JUDGED_FROM = 4
 """A phase is judged by no less than this part of what its growth is told for."""
 MODERN_PART, OWN_PART = 4, 100
 DISCONNECTS = 0.3
-SETTLE_LOOKS = 30
-"""One a second: children end and idle connections are closed within that."""
-WATCHED = Path(__file__).with_name("watched.py")
 CHILD = Path(__file__).parents[2] / "benchmarks" / "echo_child.py"
 
 Work = Callable[[Connection, int], Awaitable[None]]
@@ -64,68 +61,6 @@ class Phase(NamedTuple):
     """The growth is told for so many."""
     workers: int
     work: Work
-
-
-class Watched:
-    """What the bridge's process holds, as the system and the process itself see it."""
-
-    def __init__(self, running: RunningBridge) -> None:
-        self._bridge = running
-        self._pid = running.pid
-
-    @property
-    def rss_kib(self) -> int:
-        """Resident memory."""
-        return read_memory(self._pid).rss_kib
-
-    async def holdings(self) -> dict[str, int]:
-        """Descriptors, tasks, threads, children and zombies at this moment."""
-        process = self._bridge.process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b"?\n")
-        told = json.loads(await process.stdout.readline())
-        states = children_of(self._pid)
-        return {
-            "descriptors": len(os.listdir(f"/proc/{self._pid}/fd")),
-            "children": len(states),
-            "zombies": states.count("Z"),
-            **told,
-        }
-
-    async def steady(self) -> dict[str, int]:
-        """What it holds once that has not changed for a second: the last of a load is gone."""
-        found = await self.holdings()
-        for _ in range(SETTLE_LOOKS):
-            await asyncio.sleep(1)
-            before, found = found, await self.holdings()
-            if found == before:
-                break
-        return found
-
-    async def settled(self, wanted: Mapping[str, int]) -> dict[str, int]:
-        """What it holds once that is what is wanted, or when the time for it is over."""
-        found = await self.holdings()
-        for _ in range(SETTLE_LOOKS):
-            if found == wanted:
-                break
-            await asyncio.sleep(1)
-            found = await self.holdings()
-        return found
-
-
-def children_of(pid: int) -> list[str]:
-    """The states of a process's children, Z for a zombie."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == pid:
-                found.append(fields[0])
-    return found
 
 
 async def spread(url: str, phase: Phase, size: int) -> None:
@@ -235,10 +170,8 @@ async def main() -> int:
     sessions = int(os.environ.get("SESSIONS") or 20_000)
     figures = Figures("soak")
     chance = random.Random(calls)
-    pipe = asyncio.subprocess.PIPE
     words = ("--spares", "0", "--", sys.executable, "-S", str(CHILD))
-    under = (sys.executable, str(WATCHED))
-    async with bridge(*words, under=under, stdin=pipe, stdout=pipe) as running:
+    async with bridge(*words, **WATCHED) as running:
         watched = Watched(running)
         url = running.url
         async with sessions_for_calls(url) as work:

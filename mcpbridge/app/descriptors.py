@@ -1,0 +1,94 @@
+"""What the system allows this process: raised where it may be, and the settings made to fit.
+
+Better said at the start than found out by the thousandth client.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+
+from mcpbridge.config.model import Config
+from mcpbridge.http.connections import BAND
+from mcpbridge.rules.descriptors import least_needed, share
+
+log = logging.getLogger("mcpbridge.app")
+
+_ENOUGH_FILES = 1 << 16
+"""Not all that may be had: server processes inherit the limit, and some close every descriptor up
+to it when they start."""
+_LEAST_STACK_BYTES = 512 << 10
+"""The interpreter's own C stack; with less it may end by a signal in the middle of a call."""
+_WITHOUT_LIMIT = 4096
+"""Connections where the system has no such limit: Windows."""
+
+
+def fitted(config: Config) -> Config | str:
+    """The configuration with as many connections and processes as can be had; or why there is none.
+
+    Logs what had to be less than was asked for.
+    """
+    limit = _open_files()
+    problem = _stack_problem()
+    if problem is not None:
+        return problem
+    settings = config.settings
+    asked = settings.placement.max_children
+    shared = share(limit, BAND, asked, settings.connections.max_connections)
+    if shared is None:
+        return (
+            f"the limit on open files is {limit} and {least_needed(BAND)} are needed at least:"
+            " raise it (ulimit -n, LimitNOFILE=, --ulimit nofile=)"
+        )
+    if shared.children < asked:
+        extra = {
+            "open_files": limit,
+            "max_children": shared.children,
+            "max_connections": shared.connections,
+            "raise": "ulimit -n",
+        }
+        log.warning("serve.scaled_down", extra=extra)
+    placement = dataclasses.replace(settings.placement, max_children=shared.children)
+    connections = dataclasses.replace(settings.connections, max_connections=shared.connections)
+    fitting = dataclasses.replace(settings, placement=placement, connections=connections)
+    return dataclasses.replace(config, settings=fitting)
+
+
+def _open_files() -> int:
+    """The limit on open files, raised as far as is sensible and may be."""
+    if sys.platform == "win32":
+        return _WITHOUT_LIMIT
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _ENOUGH_FILES
+    wanted = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
+    if wanted <= soft:
+        return soft
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):
+        # A kernel may have a limit of its own below the hard one, as macOS does.
+        return soft
+    return wanted
+
+
+def _stack_problem() -> str | None:
+    """Why there is too little stack, if there is; raised where it may be."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    if soft == resource.RLIM_INFINITY or soft >= _LEAST_STACK_BYTES:
+        return None
+    needed = f"{_LEAST_STACK_BYTES >> 10} KiB"
+    if hard != resource.RLIM_INFINITY and hard < _LEAST_STACK_BYTES:
+        return (
+            f"the limit on the stack is {soft >> 10} KiB and {needed} are needed:"
+            " raise it (ulimit -s, LimitSTACK=)"
+        )
+    resource.setrlimit(resource.RLIMIT_STACK, (_LEAST_STACK_BYTES, hard))
+    return None

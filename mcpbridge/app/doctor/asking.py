@@ -1,0 +1,162 @@
+"""JSON-RPC over HTTP, as somebody asks who has a clock and habits of its own."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import anyio
+import msgspec
+
+from mcpbridge.app.doctor.web import LineTooLong, Place, Response, requested
+from mcpbridge.wire.headers import EVENT_STREAM, JSON
+
+BOTH = f"{JSON}, {EVENT_STREAM}"
+_KEPT_CHARACTERS = 200
+
+
+class Manner(NamedTuple):
+    """How long somebody waits, and how it reads."""
+
+    head_s: float
+    """To the end of the response's head, connecting included."""
+    whole_s: float
+    """To the end of the response."""
+    line_bytes: int | None = None
+    """The longest line of an event stream that it reads."""
+    literal: bool = False
+    """It compares the content type of a stream by equality, and takes all `data:` lines of a
+    stream for one JSON text."""
+
+
+class Came(enum.Enum):
+    """How far an answer came."""
+
+    WHOLE = "whole"
+    NO_CONNECTION = "no connection"
+    NO_HEAD = "no head in time"
+    NO_END = "no end in time"
+    BROKEN = "the connection broke"
+    TOO_LONG = "a line was too long"
+
+
+class Answer(NamedTuple):
+    """What came of one request."""
+
+    came: Came
+    problem: str = ""
+    """In words, where it did not come whole."""
+    status: int = 0
+    headers: Mapping[str, str] = {}
+    text: str = ""
+    """The body, or the `data:` lines of a stream without their ends."""
+    messages: tuple[Any, ...] = ()
+    """The JSON values in it, as far as they could be read."""
+    head_s: float = 0.0
+    whole_s: float = 0.0
+
+    @property
+    def accepted(self) -> bool:
+        """It is whole, and its status is 200 to 299."""
+        return self.came is Came.WHOLE and 200 <= self.status < 300
+
+    @property
+    def content_type(self) -> str:
+        """As it was spelled."""
+        return self.headers.get("content-type", "")
+
+    @property
+    def shown(self) -> str:
+        """The beginning of its text."""
+        return self.text[:_KEPT_CHARACTERS]
+
+    def reply_to(self, request_id: int) -> dict[str, Any] | None:
+        """The message that answers a request, its id of whatever type; None where none does."""
+        for message in self.messages:
+            if not isinstance(message, dict) or "method" in message:
+                continue
+            if str(message.get("id")) == str(request_id):
+                return message
+        return None
+
+
+def initialize(request_id: int, revision: str) -> dict[str, Any]:
+    """An `initialize` request of a client that offers nothing."""
+    params = {
+        "protocolVersion": revision,
+        "capabilities": {},
+        "clientInfo": {"name": "mcpbridge-doctor", "version": "1"},
+    }
+    return request(request_id, "initialize", params)
+
+
+def request(request_id: int, method: str, params: Any = None) -> dict[str, Any]:
+    """A request."""
+    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params or {}}
+
+
+def told(method: str) -> dict[str, Any]:
+    """A notification."""
+    return {"jsonrpc": "2.0", "method": method}
+
+
+async def post(
+    place: Place, message: Any, manner: Manner, headers: Mapping[str, str] | None = None
+) -> Answer:
+    """POST a message and read what comes, in the given manner; raises nothing."""
+    fields = {"content-type": JSON, "accept": BOTH, **(headers or {})}
+    return await asked(place, "POST", fields, manner, msgspec.json.encode(message))
+
+
+async def asked(
+    place: Place, method: str, headers: Mapping[str, str], manner: Manner, body: bytes = b""
+) -> Answer:
+    """Any request, as `post`."""
+    began, head = anyio.current_time(), Answer(Came.NO_HEAD)
+    try:
+        with anyio.fail_after(manner.whole_s), anyio.fail_after(manner.head_s) as until_head:
+            async with requested(place, method, headers, body) as response:
+                await response.head()
+                until_head.deadline = math.inf
+                head = Answer(
+                    Came.NO_END,
+                    status=response.status,
+                    headers=response.headers,
+                    head_s=anyio.current_time() - began,
+                )
+                texts = await _texts(response, manner)
+    except TimeoutError:
+        limit_s = manner.head_s if head.came is Came.NO_HEAD else manner.whole_s
+        return head._replace(problem=f"{head.came.value}: {limit_s:g} s")
+    except LineTooLong as error:
+        return head._replace(came=Came.TOO_LONG, problem=str(error))
+    except OSError as error:
+        came = Came.NO_CONNECTION if isinstance(error, ConnectionRefusedError) else Came.BROKEN
+        return head._replace(came=came, problem=error.strerror or str(error))
+    messages = tuple(message for text in texts for message in _read(text))
+    whole_s = anyio.current_time() - began
+    return head._replace(came=Came.WHOLE, text="".join(texts), messages=messages, whole_s=whole_s)
+
+
+async def _texts(response: Response, manner: Manner) -> list[str]:
+    """The JSON texts of a response: one, or those of its events."""
+    kind = response.content_type
+    lenient = kind.partition(";")[0].strip().lower()
+    if (kind if manner.literal else lenient) != EVENT_STREAM:
+        return [(await response.body()).decode("utf-8", "replace")]
+    data = [event.data async for event in response.events(manner.line_bytes)]
+    if manner.literal:
+        return ["".join(line for lines in data for line in lines)]
+    return ["\n".join(lines) for lines in data]
+
+
+def _read(text: str) -> list[Any]:
+    if not text.strip():
+        return []
+    try:
+        read = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return []
+    return read if isinstance(read, list) else [read]

@@ -1,0 +1,151 @@
+"""`mcpbridge doctor -- COMMAND`: from a command to the report on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from mcpbridge.app.doctor.course import Course, Tell, Visit, Visits
+from mcpbridge.app.doctor.flags import command_line, flags
+from mcpbridge.app.doctor.hints import hints
+from mcpbridge.app.doctor.report import Buffering, Flag, Noise, Outcome, ServerReport
+from mcpbridge.config.model import Config
+from mcpbridge.errors import CommandNotExecutable, CommandNotFound
+from mcpbridge.process.spec import check_command, shown
+from mcpbridge.rules.profile import Profile
+from mcpbridge.rules.revisions import REVISIONS
+from mcpbridge.wire.members import member
+from mcpbridge.wire.messages import text_of
+
+
+def examine(config: Config, given: Mapping[str, Sequence[str]], tell: Tell) -> ServerReport:
+    """Start the server as the bridge would, ask it, end it, and say what was seen.
+
+    No tool is called. Takes a few seconds, with a server that says nothing up to its start
+    timeout, and leaves no process behind.
+
+    Args:
+        config: What the bridge would be told.
+        given: Flags about the server that stand in the command line, to be repeated in the advice.
+        tell: Hears what is being done.
+    """
+    # What the bridge would log of its children is told in the report.
+    logging.getLogger("mcpbridge").addHandler(logging.NullHandler())
+    try:
+        check_command(config.child)
+    except (CommandNotFound, CommandNotExecutable) as error:
+        missing = isinstance(error, CommandNotFound)
+        outcome = Outcome.NOT_FOUND if missing else Outcome.NOT_EXECUTABLE
+        visits = Visits(Visit(outcome, str(error)))
+    else:
+        within_s = config.settings.placement.start_timeout_s
+        course = Course(config.child, config.settings.pipes, within_s, tell)
+        visits = anyio.run(course.run)
+    return _report(config, given, visits)
+
+
+def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Visits) -> ServerReport:
+    argv, main = config.child.argv, visits.main
+    handshake = visits.handshake.profile
+    modern = visits.modern.profile if visits.modern is not None else None
+    served = handshake is not None or modern is not None
+    facts = _facts_of(main)
+    noise: Noise | None = facts.get("noise")
+    by_itself = main.ending is not None and main.ending.by == "itself"
+    how = main.report.how if main.report is not None and by_itself else None
+    found: tuple[Flag, ...] = ()
+    if served:
+        found = flags(
+            handshake=handshake is not None,
+            modern=modern is not None,
+            handshake_s=main.seconds or 0.0,
+            longest_bytes=_longest(main),
+            max_message_bytes=config.settings.pipes.max_message_bytes,
+            tools=main.lists.get("tools"),
+        )
+    return ServerReport(
+        command=shown(argv),
+        served=served,
+        outcome=main.outcome,
+        problem=None if served else _problem(config, main),
+        handshake=handshake is not None,
+        modern=modern is not None,
+        revisions=_revisions(visits),
+        buffering=main.buffering,
+        questions=tuple(visits.asked.talk.questions) if visits.asked and visits.asked.talk else (),
+        hints=hints(
+            argv,
+            main.outcome,
+            said=facts.get("stderr", ()),
+            how=how,
+            noise=noise,
+            buffering=main.buffering,
+        ),
+        flags=found,
+        command_line=command_line(argv, given, found) if served else None,
+        **facts,
+    )
+
+
+def _facts_of(visit: Visit) -> dict[str, Any]:
+    """What one process showed, as fields of the report."""
+    facts: dict[str, Any] = {
+        "handshake_s": visit.seconds,
+        "memory": visit.memory,
+        "ending": visit.ending,
+        **visit.lists,
+    }
+    if visit.profile is not None:
+        facts["name"] = visit.profile.name
+        facts["version"] = _version(visit.profile)
+        facts["capabilities"] = tuple(sorted(visit.profile.capabilities))
+    if visit.talk is not None:
+        facts["noise"] = visit.talk.noise
+        facts["overlong_bytes"] = visit.talk.overlong_bytes
+        facts["notifications"] = dict(visit.talk.notifications)
+    if visit.report is not None:
+        facts["stderr"] = visit.report.last_words
+    return facts
+
+
+def _version(profile: Profile) -> str | None:
+    return text_of(member(profile.server_info or b"{}", "version"))
+
+
+def _revisions(visits: Visits) -> tuple[str, ...]:
+    met = (visits.asked, visits.handshake, visits.modern)
+    seen = {visit.profile.revision for visit in met if visit and visit.profile}
+    return tuple(revision.date for revision in REVISIONS if revision in seen)
+
+
+def _longest(visit: Visit) -> int:
+    read = [listing.bytes // max(1, listing.pages) for listing in visit.lists.values()]
+    return max([*read, visit.talk.overlong_bytes if visit.talk else 0])
+
+
+def _problem(config: Config, visit: Visit) -> str:
+    """Why the server cannot be served, in one sentence."""
+    match visit.outcome:
+        case Outcome.ENDED:
+            how = visit.ending.how if visit.ending is not None else "unknown"
+            return f"it ended before it answered initialize ({how})"
+        case Outcome.CLOSED:
+            return "it closed its stdout before it answered initialize"
+        case Outcome.REFUSED:
+            return f"it did not accept initialize: {visit.problem}"
+        case Outcome.SILENT if visit.buffering is not Buffering.NONE:
+            return "it does not answer while its input is open: it keeps its answers in a buffer"
+        case Outcome.SILENT:
+            waited_s = config.settings.placement.start_timeout_s
+            return f"it did not answer initialize within {waited_s:g} s"
+        case _:
+            return visit.problem or "it could not be started"
+
+
+def as_json(report: ServerReport) -> str:
+    """The report as one JSON object, indented."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()

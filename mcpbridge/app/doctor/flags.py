@@ -1,0 +1,70 @@
+"""Which flags of mcpbridge fit a server, by what was found out about it; pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from mcpbridge.app.doctor.report import Flag, Listing
+from mcpbridge.process.spec import shown
+
+_USUAL_START_S = 60.0
+_NEAR = 0.5
+"""Beyond this share of a bound the bound is worth raising."""
+_MIB = 1 << 20
+_OF_ONE_CLIENT = ("browser_", "puppeteer_", "playwright_")
+"""Tools that work on a window which only one client can have."""
+
+
+def flags(
+    *,
+    handshake: bool,
+    modern: bool,
+    handshake_s: float,
+    longest_bytes: int,
+    max_message_bytes: int,
+    tools: Listing | None,
+) -> tuple[Flag, ...]:
+    """What to set; nothing where the default is right.
+
+    Args:
+        handshake: It speaks the handshake revisions.
+        modern: It speaks 2026-07-28.
+        handshake_s: From its start to its first answer.
+        longest_bytes: Its longest message so far, be it too long to be read.
+        max_message_bytes: The bound in force.
+        tools: Its tools.
+    """
+    era = "dual" if handshake and modern else "modern" if modern else "handshake"
+    found = [Flag(("--child-era", era), "it need not be asked at each start what it speaks")]
+    if handshake_s > _USUAL_START_S * _NEAR:
+        wanted = math.ceil(handshake_s * 3 / 30) * 30
+        reason = f"it took {handshake_s:.0f} s to answer, and may take longer under load"
+        found.append(Flag(("--start-timeout", f"{wanted}s"), reason))
+    if longest_bytes > max_message_bytes * _NEAR:
+        wanted = 2 ** math.ceil(math.log2(longest_bytes * 2 / _MIB))
+        reason = f"a message of {longest_bytes} bytes came"
+        found.append(Flag(("--max-message-bytes", f"{wanted}MiB"), reason))
+    names = tools.names if tools is not None else ()
+    alone = next((name for name in names if name.startswith(_OF_ONE_CLIENT)), None)
+    if alone is not None:
+        reason = f"its tools, {alone} among them, work on something that only one client can have"
+        found.append(Flag(("--isolation", "session"), reason))
+        if handshake_s > 1.0:
+            found.append(Flag(("--spares", "1"), f"each session would wait {handshake_s:.1f} s"))
+    return tuple(found)
+
+
+def command_line(
+    argv: Sequence[str], given: Mapping[str, Sequence[str]], found: Sequence[Flag]
+) -> str:
+    """The line that serves this server; what looks like a secret is not repeated.
+
+    Args:
+        argv: The server's command.
+        given: Flags about the server that the doctor was given, with their texts.
+        found: What `flags` found.
+    """
+    own = [word for flag, texts in given.items() for text in texts for word in (flag, text)]
+    own += [word for flag in found for word in flag.words]
+    return " ".join(["mcpbridge", *([shown(own)] if own else []), "--", shown(argv)])

@@ -1,0 +1,81 @@
+"""The MCP lifecycle operator's look at a server: a TCP connect, then a handshake.
+
+It takes `initialize` or `server/discover`, whichever is answered within 10 s, and goes away without
+a DELETE, in the middle of a call if need be.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from mcpbridge.app.doctor.asking import Answer, Came, Manner, initialize, post
+from mcpbridge.app.doctor.checks import Findings
+from mcpbridge.app.doctor.modern import discover
+from mcpbridge.app.doctor.web import Place, connected
+from mcpbridge.rules.revisions import NEWEST_LEGACY
+
+WITHIN_S = 10.0
+_CONNECT_S = 1.0
+_GONE_S = 0.05
+_DIALS = 3
+
+
+async def check(place: Place) -> Findings:
+    """Make its checks in their order; raises nothing but Stopped, with the findings complete."""
+    findings = Findings()
+    await _readiness(place, findings)
+    if findings.good:
+        await _handshake(place, findings)
+    if findings.good:
+        await _gone_in_the_middle(place, findings)
+    return findings
+
+
+async def _readiness(place: Place, findings: Findings) -> None:
+    for _ in range(_DIALS):
+        try:
+            with anyio.fail_after(_CONNECT_S):
+                async with connected(place):
+                    pass
+        except OSError as error:
+            words = f"no connection to {place.authority}: {error.strerror or 'no answer'}"
+            findings.failed("readiness", words, "the pod does not become ready")
+            return
+    findings.passed("readiness", f"{place.authority} takes connections: ready")
+
+
+async def _handshake(place: Place, findings: Findings) -> None:
+    manner = Manner(head_s=WITHIN_S, whole_s=WITHIN_S)
+    answer = await post(place, initialize(1, NEWEST_LEGACY.date), manner)
+    if answer.accepted and "result" in (answer.reply_to(1) or {}):
+        findings.passed("handshake", f"initialize is answered in {answer.whole_s:.2f} s")
+        return
+    findings.note("initialize", f"initialize: {_shown(answer)}")
+    modern = await discover(place, manner)
+    if modern.accepted and "result" in (modern.reply_to(1) or {}):
+        findings.passed("handshake", f"server/discover is answered in {modern.whole_s:.2f} s")
+        return
+    then = "the operator reports that the handshake failed"
+    findings.failed("handshake", f"server/discover: {_shown(modern)}", then)
+
+
+async def _gone_in_the_middle(place: Place, findings: Findings) -> None:
+    """Leave in the middle of a handshake, then ask again."""
+    hasty = Manner(head_s=_GONE_S, whole_s=_GONE_S)
+    for number in range(_DIALS):
+        await post(place, initialize(number, NEWEST_LEGACY.date), hasty)
+    manner = Manner(head_s=WITHIN_S, whole_s=WITHIN_S)
+    answers = [await post(place, initialize(1, NEWEST_LEGACY.date), manner)]
+    if not answers[0].accepted:
+        answers.append(await discover(place, manner))
+    if answers[-1].accepted:
+        findings.passed("cancelled", "clients that leave without DELETE do no harm")
+        return
+    then = "the operator's next handshake fails"
+    findings.failed("cancelled", f"after clients that left: {_shown(answers[-1])}", then)
+
+
+def _shown(answer: Answer) -> str:
+    if answer.came is not Came.WHOLE:
+        return answer.problem
+    return f"answered {answer.status}: {answer.shown}"

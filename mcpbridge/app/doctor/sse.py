@@ -1,0 +1,100 @@
+"""The transport of 2024-11-05, asked with a clock: one stream down, POSTs to a second path up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+import msgspec
+
+from mcpbridge.app.doctor.asking import Manner, post
+from mcpbridge.app.doctor.web import Event, LineTooLong, Place, requested
+from mcpbridge.wire.headers import EVENT_STREAM
+
+ENDPOINT_S = 1.0
+REPLY_S = 2.0
+T = TypeVar("T")
+
+_POSTED = Manner(head_s=2.0, whole_s=2.0)
+
+
+class SseTalk:
+    """One event stream and the place for messages that it names; lives within `open`."""
+
+    def __init__(self, place: Place, line_bytes: int | None) -> None:
+        self._place = place
+        self._line_bytes = line_bytes
+        self._events: AsyncIterator[Event]
+        self.endpoint = ""
+        """Where messages go, as the stream spelled it."""
+        self.size = 0
+        """Of the last answer, in bytes."""
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[str]:
+        """Connect and read the `endpoint` event; yields the content type.
+
+        Where that is none of an event stream's, nothing is read.
+
+        Raises:
+            OSError: No connection, no stream, or what was waited for did not come in time; the
+                text says which.
+        """
+        async with requested(self._place, "GET", {"accept": EVENT_STREAM}) as response:
+            await _within(response.head(), REPLY_S, "no head")
+            if response.status != 200:
+                raise OSError(f"answered {response.status}")
+            kind = response.content_type
+            if kind.partition(";")[0].strip().lower() == EVENT_STREAM:
+                self._events = response.events(self._line_bytes)
+                event = await self._next(ENDPOINT_S, "no endpoint event")
+                if event.name != "endpoint" or not event.data:
+                    raise OSError(f"the first event is {event.name!r} and not 'endpoint'")
+                self.endpoint = event.data[0]
+            yield kind
+
+    async def tell(self, message: Any) -> None:
+        """POST a message; raises OSError unless it is taken."""
+        try:
+            place = self._place.at(self.endpoint)
+        except ValueError as error:
+            raise OSError(f"the endpoint event names {self.endpoint!r}") from error
+        answer = await post(place, message, _POSTED)
+        if not answer.accepted:
+            raise OSError(f"POST {self.endpoint}: {answer.problem or answer.status}")
+
+    async def call(self, message: Any) -> tuple[Any, ...]:
+        """POST a request; its answer, none where it is no JSON; raises OSError where none comes."""
+        await self.tell(message)
+        return await _within(self._answer(), REPLY_S, f"no answer to {message['method']}")
+
+    async def _answer(self) -> tuple[Any, ...]:
+        """The next message that is no notification and no question."""
+        while True:
+            event = await self._next(REPLY_S, "no further event")
+            text = "".join(event.data)
+            self.size = len(text)
+            try:
+                message = msgspec.json.decode(text)
+            except msgspec.DecodeError:
+                return ()
+            if not isinstance(message, dict) or "method" not in message:
+                return (message,)
+
+    async def _next(self, within_s: float, missing: str) -> Event:
+        try:
+            return await _within(anext(self._events), within_s, missing)
+        except StopAsyncIteration:
+            raise OSError(f"{missing}: the stream has ended") from None
+        except LineTooLong as error:
+            raise OSError(str(error)) from error
+
+
+async def _within(waited: Awaitable[T], within_s: float, missing: str) -> T:
+    try:
+        with anyio.fail_after(within_s):
+            return await waited
+    except TimeoutError:
+        raise OSError(f"{missing} within {within_s:g} s") from None

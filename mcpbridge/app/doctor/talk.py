@@ -1,0 +1,257 @@
+"""One process of the server, started as the bridge starts it, and what is said with it.
+
+The doctor is a client of its own: it answers what the server asks, and never calls a tool, since
+a tool may do anything.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import msgspec
+
+from mcpbridge.app.doctor.report import Ending, Listing, Noise, Rung
+from mcpbridge.channels.base import Received, Spoiled
+from mcpbridge.channels.pipes import PipeChannel, PipeLimits
+from mcpbridge.errors import ChannelClosed, SpawnError
+from mcpbridge.process.child import Child, ExitReport
+from mcpbridge.process.spec import ChildSpec
+from mcpbridge.rules.faults import INVALID_REQUEST, error_object
+from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
+
+STOP_GRACE_S = 2.0
+"""How long the process may take after the end of its input, and again after SIGTERM: as long as the
+bridge gives at its own end."""
+_GOING_S = 0.25
+_RUNGS: tuple[Rung, ...] = ("end_of_input", "SIGTERM", "SIGKILL")
+_SAMPLES = 3
+_NAMES = 20
+_PAGES = 100
+
+_ANSWERS: Mapping[str, bytes] = {
+    "ping": b"{}",
+    "roots/list": b'{"roots":[]}',
+    "elicitation/create": b'{"action":"decline"}',
+}
+
+
+class Talk:
+    """A process from its start to its end; lives within `running`."""
+
+    def __init__(self, spec: ChildSpec, limits: PipeLimits) -> None:
+        self._child = Child(spec, functools.partial(PipeChannel, limits=limits))
+        self._next_id = 0
+        self._replies: dict[bytes, Reply] = {}
+        self._news = anyio.Event()
+        self._over = False
+        self._started_at = 0.0
+        self._sample: list[str] = []
+        self._noise_lines = 0
+        self._noise_bytes = 0
+        self.overlong_bytes = 0
+        """The longest line that was too long to read."""
+        self.refused: SpawnError | None = None
+        """Why the system did not start it."""
+        self.questions: list[str] = []
+        """Methods that it asked of us, each once."""
+        self.notifications: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the process until the block ends; look at `refused` first."""
+        async with anyio.create_task_group() as tasks:
+            self._started_at = anyio.current_time()
+            try:
+                await tasks.start(self._child.run)
+            except SpawnError as error:
+                self.refused = error
+            else:
+                tasks.start_soon(self._read)
+            try:
+                yield
+            finally:
+                self._child.stop(STOP_GRACE_S)
+            if self.refused is None:
+                await self._child.exited.wait()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the start."""
+        return anyio.current_time() - self._started_at
+
+    @property
+    def pid(self) -> int:
+        """The process, which leads a group of its own."""
+        return self._child.pid
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will be heard of it."""
+        return self._over
+
+    async def goes(self) -> bool:
+        """Whether the process has ended, or does at this moment: its stdout ends a bit before."""
+        with anyio.move_on_after(_GOING_S):
+            await self._child.gone.wait()
+        return self._child.gone.is_set()
+
+    @property
+    def report(self) -> ExitReport | None:
+        """How it ended, after `running`."""
+        return self._child.report
+
+    @property
+    def noise(self) -> Noise | None:
+        """What came on stdout and was no message; None for nothing."""
+        if not self._noise_lines:
+            return None
+        return Noise(self._noise_lines, self._noise_bytes, tuple(self._sample))
+
+    def begin(self, method: str, params: bytes | None = None) -> bytes:
+        """Send a request and do not wait; its id."""
+        self._next_id += 1
+        request_id = b"%d" % self._next_id
+        self._send(Request(request_id, method, params))
+        return request_id
+
+    def tell(self, method: str) -> None:
+        """Send a notification."""
+        self._send(Notification(method))
+
+    async def answer(self, request_id: bytes, within_s: float) -> Reply | None:
+        """Wait for the answer to a request; None at the end of the time or of the process."""
+        with anyio.move_on_after(within_s):
+            while request_id not in self._replies and not self._over:
+                await self._news.wait()
+        return self._replies.get(request_id)
+
+    async def ask(self, method: str, params: bytes | None, within_s: float) -> Reply | None:
+        """Send a request and wait for its answer; None where none comes."""
+        return await self.answer(self.begin(method, params), within_s)
+
+    async def listing(
+        self, method: str, member: str, common: Mapping[str, Any], within_s: float
+    ) -> Listing:
+        """A whole list, page by page.
+
+        Args:
+            method: `tools/list` and its like.
+            member: Where the result holds the entries.
+            common: Params that every request has.
+            within_s: For each page.
+        """
+        names: list[str] = []
+        count = size = pages = 0
+        params = dict(common)
+        problem: str | None = None
+        while pages < _PAGES:
+            reply = await self.ask(method, msgspec.json.encode(params), within_s)
+            page = _page_of(reply, member)
+            if isinstance(page, str) or not isinstance(reply, Result):
+                problem = f"{method}: {page}"
+                break
+            entries, cursor = page
+            pages, count, size = pages + 1, count + len(entries), size + len(reply.result)
+            names += [_name_of(entry) for entry in entries[: _NAMES - len(names)]]
+            if cursor is None:
+                break
+            params["cursor"] = cursor
+        return Listing(count, size, pages, tuple(names), problem)
+
+    async def end(self) -> Ending:
+        """Close its stdin, then climb down as the bridge does; how it ended."""
+        by_itself = self._child.gone.is_set()
+        asked_at = anyio.current_time()
+        self._child.stop(STOP_GRACE_S)
+        await self._child.gone.wait()
+        took_s = anyio.current_time() - asked_at
+        await self._child.exited.wait()
+        how = str(self._child.how)
+        if by_itself:
+            return Ending("itself", 0.0, how)
+        return Ending(_RUNGS[min(2, int(took_s / STOP_GRACE_S))], round(took_s, 3), how)
+
+    def _send(self, message: Message) -> None:
+        with suppress(ChannelClosed):  # Its end is seen where it is read.
+            self._child.channel.send(message)
+
+    async def _read(self) -> None:
+        while received := await self._child.channel.receive():
+            for item in received:
+                self._take(item)
+            self._tell_news()
+        self._over = True
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = anyio.Event()
+
+    def _take(self, item: Received) -> None:
+        match item:
+            case Request(id, method):
+                if method not in self.questions and method != "ping":
+                    self.questions.append(method)
+                self._send(_own_answer(id, method))
+            case Notification(method):
+                self.notifications[method] += 1
+            case Spoiled():
+                self._take_spoiled(item)
+            case Result(id) | Failure(id):
+                if id is not None:
+                    # Some servers spell every id as a text; the bridge knows them too.
+                    self._replies[id.strip(b'"')] = item
+
+    def _take_spoiled(self, spoiled: Spoiled) -> None:
+        if spoiled.answers is not None:
+            error = error_object(0, f"an answer of {spoiled.size} bytes: {spoiled.reason}")
+            request_id = b"%d" % spoiled.answers
+            self._replies.setdefault(request_id, Failure(request_id, error))
+        if spoiled.reason == "message_too_large":
+            self.overlong_bytes = max(self.overlong_bytes, spoiled.size)
+            return
+        self._noise_lines += 1
+        self._noise_bytes += spoiled.size
+        if len(self._sample) < _SAMPLES:
+            self._sample.append(spoiled.sample.decode("utf-8", "backslashreplace"))
+
+
+def error_text(reply: Failure) -> str:
+    """The code and the words of an error, for people."""
+    try:
+        error = msgspec.json.decode(reply.error)
+        return f"error {error.get('code')}: {error.get('message')}"
+    except (msgspec.DecodeError, AttributeError):
+        return "an error that cannot be read"
+
+
+def _own_answer(request_id: bytes, method: str) -> Reply:
+    result = _ANSWERS.get(method)
+    if result is not None:
+        return Result(request_id, result)
+    return Failure(request_id, error_object(INVALID_REQUEST, "the doctor answers no questions"))
+
+
+def _page_of(reply: Reply | None, member: str) -> tuple[list[Any], str | None] | str:
+    """Entries and cursor of one page, or what is wrong with it."""
+    if reply is None:
+        return "no answer"
+    if isinstance(reply, Failure):
+        return error_text(reply)
+    try:
+        result = msgspec.json.decode(reply.result)
+    except msgspec.DecodeError as error:
+        return f"cannot be read: {error}"
+    if not isinstance(result, dict) or not isinstance(result.get(member), list):
+        return f"no list in {member!r}"
+    cursor = result.get("nextCursor")
+    return result[member], cursor if isinstance(cursor, str) else None
+
+
+def _name_of(entry: Any) -> str:
+    return str(entry.get("name", "unnamed")) if isinstance(entry, dict) else "unnamed"

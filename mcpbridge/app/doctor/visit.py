@@ -1,0 +1,56 @@
+"""`mcpbridge doctor URL`: from an address to a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from mcpbridge.app.doctor import endpoint, lifecycle_operator, mcp_operator
+from mcpbridge.app.doctor.checks import Findings, Verdict
+from mcpbridge.app.doctor.web import Place
+from mcpbridge.errors import ConfigError
+
+_USUAL_PATH = "/mcp"
+
+
+def examine(
+    url: str, guise: str | None, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
+) -> Verdict:
+    """Ask a running endpoint; nothing is started, and no tool is called.
+
+    Args:
+        url: Where; without a path `/mcp` is meant.
+        guise: `mcp-operator`, `lifecycle-operator`, or None for any client.
+        protocol: For the first of these: `auto`, `streamable-http` or `sse`.
+        retry_wait_s: How long that one waits before it tries again.
+        tell: Hears what is being done.
+
+    Raises:
+        ConfigError: The URL is none.
+    """
+    try:
+        place = Place.of(url)
+    except ValueError as error:
+        raise ConfigError("URL", "", str(error), "write http://HOST:PORT/PATH") from None
+    if place.path == "/":
+        place = place.at(_USUAL_PATH)
+
+    async def visit() -> tuple[Findings, int]:
+        tell(f"asking {place.url}")
+        match guise:
+            case "mcp-operator":
+                return await mcp_operator.try_until_good(place, protocol, retry_wait_s, tell)
+            case "lifecycle-operator":
+                return await lifecycle_operator.check(place), 1
+            case _:
+                return await endpoint.check(place), 1
+
+    findings, attempts = anyio.run(visit)
+    return Verdict(
+        url=place.url,
+        guise=guise,
+        good=findings.good,
+        attempts=attempts,
+        checks=tuple(findings.checks),
+    )

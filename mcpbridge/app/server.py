@@ -1,0 +1,115 @@
+"""uvicorn as a part: it takes no signals, tells when it listens, and leaves nobody behind."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import anyio
+import uvicorn
+from starlette.types import ASGIApp
+
+_GRACE_S = 3
+_STALLED_AFTER_S = 2.0
+_BACKLOG = 1024
+
+
+class Server(uvicorn.Server):
+    """uvicorn, driven: signals are not its business, and it tells when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = anyio.Event()
+        self.stalled_after_s = _STALLED_AFTER_S
+        """How long clients have at the end to take their last bytes; less than uvicorn gives."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: there is one owner of signals, and it is not this."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and tell."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, without waiting for clients that do not read."""
+        async with anyio.create_task_group() as abort:
+            abort.start_soon(self._abort_stalled)
+            await super().shutdown(sockets)
+            abort.cancel_scope.cancel()
+
+    async def _abort_stalled(self) -> None:
+        # Everything has been written by now; a client that does not read would be waited for.
+        await anyio.sleep(self.stalled_after_s)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
+
+def server_of(app: ASGIApp, protocol: Callable[..., asyncio.Protocol], **more: Any) -> Server:
+    """A server of an application; `protocol` makes what serves each connection.
+
+    Args:
+        app: The ASGI application.
+        protocol: As `http.protocol.protocol_with` makes it.
+        more: Further settings of uvicorn's.
+    """
+    return Server(
+        uvicorn.Config(
+            cast(Any, app),
+            interface="asgi3",
+            http=cast(Any, protocol),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=_GRACE_S,
+            **more,
+        )
+    )
+
+
+def listener_at(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet: a taken port is known before anything starts.
+
+    Raises:
+        OSError: The address cannot be bound.
+        UnicodeError: The host cannot even be written as a DNS name.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and host == "::":
+            # All addresses are meant, those of IPv4 too, however the system is set.
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def inherited_listener(fd: int) -> socket.socket:
+    """The listening socket that the one who started us had opened for us.
+
+    Raises:
+        OSError: It is no socket, or no TCP socket that listens.
+    """
+    listener = socket.socket(fileno=fd)
+    listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if listener.family not in (socket.AF_INET, socket.AF_INET6) or not listens:
+        listener.close()
+        raise OSError("it is no TCP socket that listens")
+    listener.set_inheritable(False)
+    return listener

@@ -1,0 +1,317 @@
+"""`mcpbridge shim`: beside a server in its own container, one process of it for each connection.
+
+A bridge elsewhere connects; the bytes of the connection are the process's stdin and stdout. The
+process is started by the first byte and not by the connection, since probes connect and say
+nothing: such a connection costs a descriptor, for as long as its peer likes. Nothing is parsed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, suppress
+
+import anyio
+from anyio.abc import TaskGroup
+
+from mcpbridge import __version__
+from mcpbridge.app.early import HEARD, release_signals
+from mcpbridge.app.status import EXIT_FORCED, EXIT_OK, EXIT_START, checked
+from mcpbridge.channels.sockets import listening, tune
+from mcpbridge.errors import SpawnError
+from mcpbridge.process.child import Child
+from mcpbridge.process.household import Household
+from mcpbridge.process.keeper import kept
+from mcpbridge.process.relay import Relay
+from mcpbridge.process.spec import ChildSpec, shown
+from mcpbridge.settings import Unit, setting
+from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
+from mcpbridge.wire.address import Address, TcpAddress, address_of
+
+log = logging.getLogger("mcpbridge.app")
+
+_GROUP = "Shim"
+_SILENT = 256
+"""Connections that have not said anything; one more closes the oldest."""
+_STUCK_S = 5.0
+"""So long may a process leave unread what its peer said before it left."""
+_FLUSH_S = 30.0
+"""How long a slow peer has to take the last words of a process that is gone."""
+_PART_S = 2.0
+"""How long a peer has to close its side too."""
+_GOING_S = 1.0
+"""A process that has closed its stdin is most likely about to end by itself."""
+_READ_BYTES = 1 << 16
+_AFTER_CUTOFF_S = 6.0
+"""Before the platform kills: two rungs of the ladder, the last bytes, and a second in hand. Less
+than a bridge's, so that whoever gets SIGTERM together with its bridge outlives it."""
+_END_GRACE_S = 2.0
+_OUT_OF_DESCRIPTORS_S = 0.1
+_ENDING = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)
+)
+
+
+def file_mode(text: str) -> str:
+    """Permissions of a file in octal digits.
+
+    Raises:
+        ValueError: They are none; the text completes a sentence that begins with the value.
+    """
+    if re.fullmatch(r"0?[0-7]{3}", text) is None:
+        raise ValueError("are no permissions; write three octal digits such as 0660")
+    return text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShimSettings:
+    """Where to listen, for how many, and how to end."""
+
+    listen: Address | None = setting(
+        None,
+        "--listen",
+        "Address to listen on; `unix:@NAME` is a name without a file (Linux). Whoever can connect"
+        " can use the server.",
+        group=_GROUP,
+        metavar="unix:PATH|tcp:HOST:PORT",
+        parse=address_of,
+    )
+    mode: str = setting(
+        "0660",
+        "--mode",
+        "Permissions of the file of a unix socket: who may write to it may connect.",
+        group=_GROUP,
+        metavar="MODE",
+        parse=file_mode,
+    )
+    max_connections: int = setting(
+        32,
+        "--max-connections",
+        "Server processes at once; a connection that would need one more is closed.",
+        group=_GROUP,
+        unit=Unit.INTEGER,
+        minimum=1,
+    )
+    grace_s: float = setting(
+        30.0,
+        "--grace",
+        "Time from the first signal until the platform kills; connections that stand are served"
+        " until they close, but no longer than that.",
+        group=_GROUP,
+        unit=Unit.SECONDS,
+        minimum=_AFTER_CUTOFF_S,
+        also_env=("TERMINATION_GRACE_PERIOD_SECONDS",),
+    )
+
+
+def run(settings: ShimSettings, address: Address, spec: ChildSpec, logs: LogSettings) -> int:
+    """Listen until told to end; returns the exit status.
+
+    | status | meaning |
+    |---|---|
+    | 0 | ended as asked |
+    | 1 | could not listen |
+    | 3 | ended by a second signal |
+    | 126, 127 | the command cannot be executed, was not found |
+    """
+    with logging_to_stderr(logs), ExitStack() as opened:
+        if (status := checked(spec)) != EXIT_OK:
+            return status
+        try:
+            listener = opened.enter_context(listening(address, int(settings.mode, 8)))
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            log.error("shim.failed", extra={"problem": f"cannot listen on {address}: {reason}"})
+            return EXIT_START
+        if isinstance(address, TcpAddress):
+            address = TcpAddress(address.host, listener.getsockname()[1])
+        with kept(spec.env) as keeper:
+            shim = _Shim(settings, spec, Household(keeper), listener, opened.pop_all())
+            return anyio.run(shim.run, str(address))
+
+
+class _Shim:
+    """One run of the program, from its first signal handler to its exit status."""
+
+    def __init__(
+        self,
+        settings: ShimSettings,
+        spec: ChildSpec,
+        household: Household,
+        listener: socket.socket,
+        closing: ExitStack,
+    ) -> None:
+        self._settings = settings
+        self._spec = spec
+        self._household = household
+        self._listener = listener
+        self._closing = closing
+        """Closes the listener and removes its file."""
+        self._silent: dict[socket.socket, anyio.CancelScope] = {}
+        """Connections without a first byte, oldest first."""
+        self._children: set[Child[Relay]] = set()
+        self._served = 0
+        self._ending = anyio.Event()
+        self._connections: TaskGroup
+        self._status = EXIT_OK
+
+    async def run(self, address: str) -> int:
+        """Live; returns the exit status."""
+        self._household.open()
+        with self._closing, anyio.open_signal_receiver(*HEARD) as signals:
+            release_signals()
+            async with anyio.create_task_group() as watch:
+                watch.start_soon(self._hear_signals, signals)
+                watch.start_soon(self._household.run)
+                extra = {
+                    "address": address,
+                    "command": shown(self._spec.argv),
+                    "version": __version__,
+                }
+                log.info("shim.started", extra=extra)
+                await self._serve(watch)
+                watch.cancel_scope.cancel()
+        log.info("shim.ended", extra={"status": self._status, "connections": self._served})
+        return self._status
+
+    async def _serve(self, watch: TaskGroup) -> None:
+        async with anyio.create_task_group() as self._connections:
+            async with anyio.create_task_group() as accepting:
+                accepting.start_soon(self._accept)
+                await self._ending.wait()
+                accepting.cancel_scope.cancel()
+            self._closing.close()
+            for scope in self._silent.values():
+                scope.cancel()
+            watch.start_soon(self._cut_off)
+
+    async def _hear_signals(self, signals: AsyncIterator[signal.Signals]) -> None:
+        count = 0
+        async for received in signals:
+            if received not in _ENDING:
+                # A terminal that goes, and signals by which a bridge is asked something.
+                continue
+            count += 1
+            log.info("shim.signal", extra={"signal": received.name, "count": count})
+            if count == 1:
+                self._ending.set()
+            elif count == 2:
+                self._status = EXIT_FORCED
+                for child in self._children:
+                    child.kill()
+                self._connections.cancel_scope.cancel()
+            else:
+                os._exit(128 + signal.SIGINT)
+
+    async def _cut_off(self) -> None:
+        await anyio.sleep(self._settings.grace_s - _AFTER_CUTOFF_S)
+        log.warning("shim.cut_off", extra={"connections": len(self._children)})
+        for child in self._children:
+            child.stop(_END_GRACE_S)
+        await anyio.sleep(2 * _END_GRACE_S + 1)
+        self._connections.cancel_scope.cancel()
+
+    async def _accept(self) -> None:
+        while True:
+            await anyio.wait_readable(self._listener)
+            try:
+                connection, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionError):
+                # Gone again before we looked.
+                continue
+            except OSError as error:
+                log.warning("shim.accept_failed", extra={"problem": str(error)})
+                await anyio.sleep(_OUT_OF_DESCRIPTORS_S)
+                continue
+            self._connections.start_soon(self._attend, connection)
+
+    async def _attend(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            tune(connection)
+            if await self._has_spoken(connection):
+                await self._relay(connection)
+                await _part(connection)
+
+    async def _has_spoken(self, connection: socket.socket) -> bool:
+        """Wait for the first byte; False where the connection ends without one."""
+        if len(self._silent) >= _SILENT:
+            next(iter(self._silent.values())).cancel()
+        with anyio.CancelScope() as scope:
+            self._silent[connection] = scope
+            try:
+                await anyio.wait_readable(connection)
+                return bool(connection.recv(1, socket.MSG_PEEK))
+            finally:
+                del self._silent[connection]
+        return False
+
+    async def _relay(self, connection: socket.socket) -> None:
+        """Start a process and serve it to this connection until both are gone."""
+        limit = self._settings.max_connections
+        if len(self._children) >= limit:
+            log.warning("shim.refused", extra={"limit": f"--max-connections {limit}"})
+            return
+        child = Child(self._spec, functools.partial(Relay, connection=connection), self._household)
+        self._children.add(child)
+        self._served += 1
+        try:
+            async with anyio.create_task_group() as tasks:
+                try:
+                    await tasks.start(child.run)
+                except SpawnError as error:
+                    log.error("child.spawn_failed", extra={"problem": str(error)})
+                    return
+                tasks.start_soon(_stop_at_end, child)
+                tasks.start_soon(_pass_end_on, child.channel, connection)
+                await child.exited.wait()
+                self._children.discard(child)
+                with anyio.move_on_after(_FLUSH_S):
+                    await child.channel.outward.flushed.wait()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._children.discard(child)
+            if hasattr(child, "channel"):
+                # It writes to the connection, which is closed now.
+                child.channel.outward.stop()
+
+
+async def _stop_at_end(child: Child[Relay]) -> None:
+    """Stop a process when its peer says no more, or when it hears no more itself."""
+    inward, moved, deserted = child.channel.inward, -1, False
+    while not inward.ended.is_set() and not deserted:
+        with anyio.move_on_after(_STUCK_S):
+            await inward.ended.wait()
+        deserted = inward.moved == moved and child.channel.is_deserted
+        moved = inward.moved
+    if inward.sink_closed:
+        with anyio.move_on_after(_GOING_S):
+            await child.gone.wait()
+    if (inward.source_ended or inward.sink_closed or deserted) and not child.gone.is_set():
+        child.stop()
+
+
+async def _pass_end_on(relay: Relay, connection: socket.socket) -> None:
+    """When the process has said its last byte, the peer is told so at once."""
+    await relay.outward.flushed.wait()
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_WR)
+
+
+async def _part(connection: socket.socket) -> None:
+    """Say that nothing more comes, and read what nobody wants any more.
+
+    Closed with something unread a connection is reset, and its peer may lose what it has not read
+    itself.
+    """
+    connection.shutdown(socket.SHUT_WR)
+    with anyio.move_on_after(_PART_S):
+        while True:
+            await anyio.wait_readable(connection)
+            if not connection.recv(_READ_BYTES):
+                return

@@ -1,0 +1,184 @@
+"""`mcpbridge sidecar`: stands in front of an MCP server in the same pod and counts what passes.
+
+It takes the place of the MCP Operator's own metrics sidecar: the same flags, ports, probes and
+metric names. It reads no environment and writes no file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import Any
+
+import anyio
+import uvicorn
+from anyio.abc import TaskGroup
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from mcpbridge import __version__
+from mcpbridge.app.early import HEARD, release_signals
+from mcpbridge.app.server import Server, listener_at, server_of
+from mcpbridge.app.status import EXIT_FORCED, EXIT_OK, EXIT_START
+from mcpbridge.http.relay import Relay
+from mcpbridge.remote.upstream import Upstream
+from mcpbridge.rules.methods import KNOWN_REQUESTS
+from mcpbridge.telemetry.dashboard import Dashboard
+from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
+
+log = logging.getLogger("mcpbridge.app")
+
+DRAIN_S = 20.0
+"""How long answers in hand may take after the first signal; a pod has 30 s in all."""
+_ENDING = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)
+)
+
+Address = tuple[str, int]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SidecarSettings:
+    """Where it listens and what is behind it."""
+
+    target: Address
+    listen: Address
+    metrics: Address
+    cert_file: str | None = None
+    """With `key_file`: serve TLS."""
+    key_file: str | None = None
+    newest_only: bool = False
+    """TLS 1.3 and nothing older."""
+    unknown: tuple[str, ...] = ()
+    """Flags that mean nothing here."""
+
+
+def run(settings: SidecarSettings, logs: LogSettings) -> int:
+    """Serve until told to end; returns the exit status.
+
+    | status | meaning |
+    |---|---|
+    | 0 | ended as asked |
+    | 1 | could not listen, or could not read the certificate |
+    | 3 | ended by a second signal |
+    """
+    with logging_to_stderr(logs), ExitStack() as held:
+        for flag in settings.unknown:
+            log.warning("sidecar.unknown_flag", extra={"flag": flag})
+        try:
+            main, metrics = (
+                held.enter_context(listener_at(*address))
+                for address in (settings.listen, settings.metrics)
+            )
+            sidecar = Sidecar(settings, main, metrics)
+        except (OSError, UnicodeError, ssl.SSLError) as error:
+            problem = getattr(error, "strerror", None) or str(error)
+            log.error("sidecar.failed", extra={"problem": problem})
+            return EXIT_START
+        return anyio.run(sidecar.run, backend_options={"use_uvloop": sys.platform != "win32"})
+
+
+class Sidecar:
+    """One run of the program, from its first signal handler to its exit status."""
+
+    def __init__(
+        self, settings: SidecarSettings, main: socket.socket, metrics: socket.socket
+    ) -> None:
+        """Put the parts together; raises OSError where a certificate cannot be read."""
+        self._upstream = Upstream(*settings.target)
+        self._dashboard = Dashboard(__version__, self._upstream.url, KNOWN_REQUESTS)
+        self._relay = Relay(self._upstream, self._dashboard)
+        self._sockets = (main, metrics)
+        more: dict[str, Any] = {"date_header": False}
+        if settings.cert_file is not None:
+            more |= {"ssl_certfile": settings.cert_file, "ssl_keyfile": settings.key_file}
+        server = server_of(self._relay, HttpToolsProtocol, **more)
+        if settings.cert_file is not None:
+            _load_tls(server.config, newest_only=settings.newest_only)
+        self._servers: tuple[Server, ...] = (server, server_of(self._probes(), HttpToolsProtocol))
+        self._ending = anyio.Event()
+        self._status = EXIT_OK
+
+    async def run(self) -> int:
+        """Live; returns the exit status."""
+        with anyio.open_signal_receiver(*HEARD) as signals:
+            release_signals()
+            async with anyio.create_task_group() as watch, self._upstream.open():
+                watch.start_soon(self._hear_signals, signals)
+                async with anyio.create_task_group() as serving:
+                    await self._serve(serving)
+                watch.cancel_scope.cancel()
+        log.info("sidecar.ended", extra={"status": self._status})
+        return self._status
+
+    async def _serve(self, serving: TaskGroup) -> None:
+        for server, listener in zip(self._servers, self._sockets, strict=True):
+            serving.start_soon(server.serve, [listener])
+            await server.listening.wait()
+        addresses = [listener.getsockname() for listener in self._sockets]
+        facts = {
+            "listen": f"{addresses[0][0]}:{addresses[0][1]}",
+            "metrics": f"{addresses[1][0]}:{addresses[1][1]}",
+            "target": self._upstream.url,
+            "version": __version__,
+        }
+        log.info("sidecar.started", extra=facts)
+        await self._ending.wait()
+        await self._relay.drain(DRAIN_S if self._status == EXIT_OK else 0.0)
+        for server in self._servers:
+            server.should_exit = True
+
+    async def _hear_signals(self, signals: AsyncIterator[signal.Signals]) -> None:
+        count = 0
+        async for received in signals:
+            if received not in _ENDING:
+                continue
+            count += 1
+            log.info("sidecar.signal", extra={"signal": received.name, "count": count})
+            if count == 1:
+                self._ending.set()
+            elif count == 2:
+                self._status = EXIT_FORCED
+                for server in self._servers:
+                    server.should_exit = server.force_exit = True
+                self._relay.end_all()
+            else:
+                os._exit(128 + signal.SIGINT)
+
+    def _probes(self) -> Starlette:
+        async def healthz(request: Request) -> Response:
+            return JSONResponse({"status": "ok"})
+
+        async def readyz(request: Request) -> Response:
+            missing = {}
+            if self._relay.draining:
+                missing["draining"] = "shutting down"
+            elif not await self._upstream.reachable():
+                missing["target"] = f"{self._upstream.url} accepts no connection"
+            content = {"status": "unavailable" if missing else "ok", "missing": missing}
+            return JSONResponse(content, 503 if missing else 200)
+
+        async def metrics(request: Request) -> Response:
+            body, content_type = self._dashboard.render(request.headers.get("accept"))
+            return Response(body, headers={"content-type": content_type})
+
+        named = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
+        return Starlette(routes=[Route(path, answer) for path, answer in named.items()])
+
+
+def _load_tls(config: uvicorn.Config, *, newest_only: bool) -> None:
+    """Read certificate and key now, so that what is wrong with them ends the start."""
+    config.load()
+    if config.ssl is not None:
+        newest, usual = ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2
+        config.ssl.minimum_version = newest if newest_only else usual

@@ -1,0 +1,96 @@
+"""What is written down of each call and each session: counted, timed, logged, traced.
+
+One call at one moment, when its exchange has its final answer. What a plain call pays for it is a
+few additions; the log record is made only where it will be written.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.tracing import Tracing, end
+from mcpbridge.rules.faults import Fault
+from mcpbridge.rules.outcome import OK, limit_of, outcome_of
+from mcpbridge.telemetry.meters import Meters
+from mcpbridge.wire.messages import Result
+
+log = logging.getLogger("mcpbridge.bridge")
+
+_LISTS_TOOLS = "tools/list"
+_WRONG_ENDS = ("failed", "child_exited", "shutdown")
+"""Why a session may end that its client would have gone on with."""
+
+
+class Ledger:
+    """Keeps the books of one bridge; made in `app.build` and handed down."""
+
+    def __init__(
+        self, meters: Meters, *, log_calls: bool = False, tracing: Tracing | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            meters: Where it counts.
+            log_calls: Log each finished call at level info, and not at debug.
+            tracing: Makes spans; None where calls are not traced.
+        """
+        self.tracing = tracing
+        self._meters = meters
+        self._level = logging.INFO if log_calls else logging.DEBUG
+
+    def trace(self, exchange: Exchange, version: str, session_id: str | None) -> None:
+        """A call has begun: what it sends from now on is under its span; see `tracing`."""
+        assert self.tracing is not None
+        exchange.request, exchange.span = self.tracing.began(exchange.request, version, session_id)
+        exchange.sent = exchange.request
+
+    def ended(self, exchange: Exchange, now: float) -> None:
+        """A call has its final answer, at this moment of the loop's clock."""
+        request, reply, fault = exchange.request, exchange.reply, exchange.fault
+        assert reply is not None
+        outcome = outcome_of(request.method, reply, fault)
+        seconds = now - exchange.started_at
+        meter = self._meters.calls.meter(request.method, request.params)
+        meter.ended(outcome, seconds)
+        if fault is not None:
+            self._meters.tally("call_faults", fault.reason)
+            self.refused(fault)
+        elif request.method == _LISTS_TOOLS and isinstance(reply, Result):
+            self._meters.calls.learn(reply.result)
+        if log.isEnabledFor(self._level):
+            facts: dict[str, object] = {"method": meter.method, "outcome": outcome}
+            if meter.tool:
+                facts["tool"] = meter.tool
+            if fault is not None:
+                facts["reason"] = fault.reason
+            facts["ms"] = round(seconds * 1000, 1)
+            if exchange.span is not None:
+                # The task that brings an answer is not the one that serves its call.
+                facts["trace_id"], facts["span_id"] = exchange.span.traceparent.split("-")[1:3]
+            log.log(self._level, "call.finished", extra=facts)
+        if exchange.span is not None:
+            end(exchange.span, request.method, reply, fault)
+
+    def answered(self, method: str, seconds: float) -> None:
+        """The bridge has answered a request by itself, without an exchange."""
+        self._meters.calls.meter(method, None).ended(OK, seconds)
+
+    def refused(self, fault: Fault) -> Fault:
+        """Count a fault that tells of a limit; returns it."""
+        limit = limit_of(fault)
+        if limit is not None:
+            self._meters.tally("refusals", limit)
+        return fault
+
+    def session_began(self, *, one_streamed: bool) -> None:
+        """A session is open; `one_streamed`: over the transport of 2024-11-05."""
+        self._meters.tally("sessions", "http+sse" if one_streamed else "streamable-http")
+
+    def session_ended(self, why: str, seconds: float) -> None:
+        """A session is over, after so many seconds."""
+        self._meters.tally("sessions_ended", why)
+        self._meters.observe("session_duration_seconds", seconds)
+        if self.tracing is not None:
+            wrong = why if why in _WRONG_ENDS else None
+            self.tracing.tracer.session_ended(seconds, wrong)

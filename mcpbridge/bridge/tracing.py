@@ -1,0 +1,119 @@
+"""Spans of calls: one towards the client, one towards the child, joined by `_meta.traceparent`.
+
+What a request carries in `_meta` is the span above whoever reads it: the client's when it arrives,
+the bridge's server span while it is in the bridge, its client span when the child gets it. So no
+part of the bridge need know which call another part's call belongs to: the message says it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.faults import Fault
+from mcpbridge.rules.outcome import error_type, outcome_of
+from mcpbridge.rules.tracing import Trace, trace_in, with_trace
+from mcpbridge.rules.translate.up import code_of
+from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.traces import Call, Span, Tracer
+from mcpbridge.wire.members import member
+from mcpbridge.wire.messages import Failure, Notification, Reply, Request, text_of
+
+if TYPE_CHECKING:
+    from mcpbridge.bridge.mux import Waiter
+
+_TARGETED = frozenset(("tools/call", "prompts/get"))
+
+
+class Tracing:
+    """Makes the spans of one bridge; there only where calls are traced."""
+
+    def __init__(self, tracer: Tracer, meters: Meters) -> None:
+        self.tracer = tracer
+        self._meters = meters
+
+    def began(self, request: Request, version: str, session_id: str | None) -> tuple[Request, Span]:
+        """A client's request has come; returns it under the span that it has from now on."""
+        call = self._call(request, request.id, version, session_id)
+        return _under(self.tracer.server(call), request)
+
+    def sent(self, request: Request, waiter: Waiter, number: int) -> tuple[Request, Waiter]:
+        """A request goes to the child, under this number; returns it, and who ends its span."""
+        call = self._call(request, b"%d" % number, "", None)
+        request, span = _under(self.tracer.client(call), request)
+        return request, TracedWaiter(waiter, span, request.method)
+
+    def forgotten(self, waiter: Waiter | None) -> None:
+        """Nobody waits for this answer any more."""
+        if isinstance(waiter, TracedWaiter):
+            waiter.span.end("cancelled")
+
+    def _call(self, request: Request, own_id: bytes, version: str, session: str | None) -> Call:
+        above = trace_in(request.params)
+        meter = self._meters.calls.meter(request.method, request.params)
+        return Call(
+            method=request.method,
+            target=_target(request),
+            request_id=text_of(own_id) or own_id.decode("utf-8", "replace"),
+            label=(meter.method, meter.tool),
+            traceparent=above.traceparent if above is not None else "",
+            tracestate=above.tracestate if above is not None else "",
+            version=version,
+            session_id=session or "",
+        )
+
+
+class TracedWaiter:
+    """A waiter, and the span that ends with what it hears; see `bridge.mux.Waiter`."""
+
+    def __init__(self, waiter: Waiter, span: Span, method: str) -> None:
+        self.span = span
+        self._waiter = waiter
+        self._method = method
+
+    @property
+    def lasting(self) -> bool:
+        """As the waiter has it."""
+        return self._waiter.lasting
+
+    def progressed(self, notification: Notification) -> None:
+        """The waiter's."""
+        self._waiter.progressed(notification)
+
+    def answered(self, reply: Reply) -> None:
+        """The final answer, which ends the span."""
+        end(self.span, self._method, reply, None)
+        self._waiter.answered(reply)
+
+    def remarked(self, notification: Notification) -> None:
+        """The waiter's."""
+        self._waiter.remarked(notification)
+
+    def tagged(self, notification: Notification) -> None:
+        """The waiter's."""
+        self._waiter.tagged(notification)
+
+    def fail(self, fault: Fault) -> None:
+        """There will be no answer, which ends the span."""
+        self.span.end(fault.reason)
+        self._waiter.fail(fault)
+
+
+def end(span: Span, method: str, reply: Reply, fault: Fault | None) -> None:
+    """End the span of a call with its final answer."""
+    code = code_of(reply.error) if isinstance(reply, Failure) else None
+    span.end(error_type(outcome_of(method, reply, fault), reply, fault, code), code)
+
+
+def _under(span: Span, request: Request) -> tuple[Request, Span]:
+    params = with_trace(request.params, Trace(span.traceparent, span.tracestate))
+    return Request(request.id, request.method, params, request.extra), span
+
+
+def _target(request: Request) -> str:
+    if request.method not in _TARGETED or request.params is None:
+        return ""
+    try:
+        return text_of(member(request.params, "name")) or ""
+    except WireError:
+        return ""

@@ -1,0 +1,193 @@
+"""Looks at all children now and then: which are worn, and which run but serve nobody any more.
+
+One timer for all of them and no task for any: a question whether a child lives is sent like any
+request, and what is heard since is seen at the next look. The decisions are `rules.recycling`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+
+import anyio
+from anyio import to_thread
+
+from mcpbridge import __version__
+from mcpbridge.bridge.mux import Mux
+from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.errors import ChannelClosed
+from mcpbridge.process.footprint import footprint
+from mcpbridge.process.linux import group_is_stopped
+from mcpbridge.rules.era import own_envelope
+from mcpbridge.rules.faults import Fault, child_stalled
+from mcpbridge.rules.methods import DISCOVER, PING
+from mcpbridge.rules.modern import SUPPORTED
+from mcpbridge.rules.recycling import Finding, RecyclePolicy, Sight, Vital, begin, is_quiet, look
+from mcpbridge.rules.revisions import MODERN
+from mcpbridge.wire.messages import Notification, Reply, Request
+
+log = logging.getLogger("mcpbridge.bridge")
+
+
+class Watch:
+    """Watches the children of one bridge; owned by it."""
+
+    def __init__(
+        self, placement: Placement, policy: RecyclePolicy, replace: Callable[[Lease], None]
+    ) -> None:
+        """Make it; from now on it knows every child that is started.
+
+        Args:
+            placement: Has the children.
+            policy: What they are judged by.
+            replace: Lets another child take over from a worn one as soon as that costs nobody
+                anything; called at each look until the child is gone.
+        """
+        self._placement = placement
+        self._policy = policy
+        self._replace = replace
+        self._due = anyio.Event()
+        self._watched: dict[Lease, _Watched] = {}
+        placement.met = self._meet
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            with anyio.move_on_after(self._policy.look_every_s):
+                await self._due.wait()
+            self._due = anyio.Event()
+            leases = self._placement.leases
+            self._watched = {lease: self._watched[lease] for lease in leases}
+            for lease, watched in list(self._watched.items()):
+                await self._look(lease, watched)
+
+    def _meet(self, lease: Lease) -> None:
+        now = anyio.current_time()
+        self._watched[lease] = _Watched(begin(now, random.uniform(-1, 1)))
+        if self._policy.max_requests:
+            lease.mux.mark = self._policy.max_requests
+            lease.mux.reached = self._look_soon
+
+    def _look_soon(self) -> None:
+        self._due.set()
+
+    async def _look(self, lease: Lease, watched: _Watched) -> None:
+        if lease.mux.lost or lease.mux.shut:
+            return
+        stopped, rss_bytes = await self._look_closely(lease, watched.vital)
+        mux = lease.mux
+        sight = Sight(
+            heard=mux.heard,
+            taken=mux.channel.taken,
+            congested=mux.channel.congested,
+            requests=mux.requests,
+            calls=mux.calls,
+            timeouts=mux.timeouts,
+            introduced=lease.profile is not None,
+            answers_pings=watched.pulse.answers,
+            stopped=stopped,
+            rss_bytes=rss_bytes,
+        )
+        now = anyio.current_time()
+        watched.vital, finding = look(self._policy, watched.vital, sight, now)
+        if finding is Finding.ASK:
+            watched.ask(lease)
+        elif finding.lost:
+            self._give_up(lease, finding)
+        elif finding.worn:
+            self._wear(lease, finding)
+
+    async def _look_closely(self, lease: Lease, vital: Vital) -> tuple[bool, int]:
+        """Whether the system says that it was stopped, and the bytes of memory that it takes."""
+        policy, pid = self._policy, lease.child.pid
+        quiet = policy.ping_interval_s and is_quiet(
+            policy, vital, lease.mux.heard, anyio.current_time()
+        )
+        stopped, rss_bytes = False, 0
+        if pid and quiet and lease.profile is not None:
+            stopped = await to_thread.run_sync(group_is_stopped, pid)
+        if pid and policy.max_rss_bytes:
+            # In a thread: it reads a file for each process of the machine.
+            memory = await to_thread.run_sync(footprint, pid)
+            rss_bytes = memory.bytes if memory is not None else 0
+        return stopped, rss_bytes
+
+    def _wear(self, lease: Lease, finding: Finding) -> None:
+        if not lease.worn:
+            lease.worn = True
+            log.info("child.worn", extra={"pid": lease.child.pid, "by": finding.value})
+        self._replace(lease)
+
+    def _give_up(self, lease: Lease, finding: Finding) -> None:
+        extra = {"pid": lease.child.pid, "by": finding.value, "calls": lease.mux.calls}
+        log.warning("child.stalled", extra=extra)
+        lease.mux.lose(self._fault(finding))
+        lease.child.kill()
+
+    def _fault(self, finding: Finding) -> Fault:
+        policy = self._policy
+        match finding:
+            case Finding.UNREAD:
+                return child_stalled(f"--child-stall-timeout {policy.stall_timeout_s:g} s")
+            case Finding.TIMEOUTS:
+                return child_stalled(f"--child-max-timeouts {policy.max_timeouts}")
+            case _:
+                return child_stalled(f"--ping-timeout {policy.ping_timeout_s:g} s")
+
+
+class _Watched:
+    """One child between two looks."""
+
+    def __init__(self, vital: Vital) -> None:
+        self.vital = vital
+        self.pulse = _Pulse()
+        self._number: int | None = None
+
+    def ask(self, lease: Lease) -> None:
+        """Ask a child whether it lives; the question before is not waited for any more."""
+        if self._number is not None:
+            lease.mux.forget(self._number)
+        assert lease.profile is not None
+        if lease.profile.revision in MODERN:
+            request = Request(b"0", DISCOVER, own_envelope(SUPPORTED[0], __version__))
+        else:
+            request = Request(b"0", PING, None)
+        self.pulse.mux, self.pulse.timeouts = lease.mux, lease.mux.timeouts
+        try:
+            self._number = lease.mux.request_aside(request, self.pulse)
+        except ChannelClosed:
+            self._number = None
+
+
+class _Pulse:
+    """The waiter behind the question whether a child lives; see `bridge.mux.Waiter`."""
+
+    lasting = True
+    """It is no call: nobody waits for it, and it keeps no child from being replaced."""
+
+    def __init__(self) -> None:
+        self.answers = False
+        """The child has answered one, be it with an error."""
+        self.mux: Mux | None = None
+        self.timeouts = 0
+        """How many calls had run out of time when it was asked."""
+
+    def answered(self, reply: Reply) -> None:
+        """It lives."""
+        self.answers = True
+        if self.mux is not None:
+            # A server may answer this and no call: it ends no row of calls that run out of time.
+            self.mux.timeouts = self.timeouts
+
+    def progressed(self, notification: Notification) -> None:
+        """Not asked for."""
+
+    def remarked(self, notification: Notification) -> None:
+        """Nobody's."""
+
+    def tagged(self, notification: Notification) -> None:
+        """Nobody's."""
+
+    def fail(self, fault: Fault) -> None:
+        """It does not live."""

@@ -1,0 +1,90 @@
+"""`mcpbridge sidecar`: the flags of the MCP Operator's metrics sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from mcpbridge.app.early import hold_signals
+
+_HELP = """Stand in front of an MCP server in the same pod and count what passes.
+
+Takes the flags of the MCP Operator's metrics sidecar and serves the metric names that its
+dashboard reads. Requests to --listen-addr go on to --target-addr, streams included; /healthz,
+/readyz and /metrics are on --metrics-addr. No variable is read.
+
+\b
+  mcpbridge sidecar --target-addr=localhost:3001 --listen-addr=:8080 --metrics-addr=:9090
+"""
+
+_LEVELS = {"warn": "warning"}
+
+
+def program(command: Sequence[str]) -> click.Command:
+    """The command that relays; no server's command belongs to it."""
+    hold_signals()
+
+    @click.command(
+        name="sidecar",
+        help=_HELP,
+        # The operator may pass flags of later days; they are told of and not obeyed.
+        context_settings={
+            "ignore_unknown_options": True,
+            "allow_extra_args": True,
+            "help_option_names": ["-h", "--help"],
+        },
+    )
+    @click.option("--target-addr", default="localhost:3001", metavar="HOST:PORT", show_default=True)
+    @click.option("--listen-addr", default=":8080", metavar="HOST:PORT", show_default=True)
+    @click.option("--metrics-addr", default=":9090", metavar="HOST:PORT", show_default=True)
+    @click.option(
+        "--log-level",
+        default="info",
+        type=click.Choice(["debug", "info", "warn", "warning", "error"]),
+        show_default=True,
+    )
+    @click.option("--log-format", default="auto", type=click.Choice(["auto", "json", "text"]))
+    @click.option("--tls-enabled", is_flag=False, flag_value="true", default="false", type=bool)
+    @click.option("--tls-cert-file", metavar="FILE", help="Certificate chain, PEM.")
+    @click.option("--tls-key-file", metavar="FILE", help="Its key, PEM.")
+    @click.option("--tls-min-version", default="1.2", type=click.Choice(["1.2", "1.3"]))
+    @click.option("--health-check-interval", metavar="DURATION", help="Taken and not needed.")
+    @click.pass_context
+    def sidecar(ctx: click.Context, /, **flags: Any) -> int:
+        return _run(flags, tuple(ctx.args))
+
+    return sidecar
+
+
+def _run(flags: Mapping[str, Any], unknown: tuple[str, ...]) -> int:
+    from mcpbridge.app.sidecar import SidecarSettings, run
+    from mcpbridge.telemetry.logs import LogSettings
+
+    certificate, key = flags["tls_cert_file"], flags["tls_key_file"]
+    if flags["tls_enabled"] and None in (certificate, key):
+        raise click.UsageError("--tls-enabled needs --tls-cert-file and --tls-key-file")
+    settings = SidecarSettings(
+        _address("--target-addr", flags["target_addr"], "localhost"),
+        _address("--listen-addr", flags["listen_addr"], "0.0.0.0"),
+        _address("--metrics-addr", flags["metrics_addr"], "0.0.0.0"),
+        certificate if flags["tls_enabled"] else None,
+        key if flags["tls_enabled"] else None,
+        newest_only=flags["tls_min_version"] == "1.3",
+        unknown=unknown,
+    )
+    level = flags["log_level"]
+    return run(settings, LogSettings(_LEVELS.get(level, level), flags["log_format"]))
+
+
+def _address(flag: str, text: str, default_host: str) -> tuple[str, int]:
+    """`HOST:PORT` or `:PORT`, with or without `http://`."""
+    from mcpbridge.config.reach import split_address
+
+    text = text.removeprefix("http://").rstrip("/")
+    try:
+        host, port = split_address(f"{default_host}{text}" if text.startswith(":") else text)
+    except ValueError as error:
+        raise click.UsageError(f"{flag}: {text!r} {error}") from None
+    return host, port

@@ -1,0 +1,176 @@
+"""What to start and with what: a command with its environment, or an address to connect to."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mcpbridge.errors import ConfigError
+from mcpbridge.process.spec import ChildSpec, child_environment, shown
+from mcpbridge.settings import setting
+from mcpbridge.wire.address import Address, address_of
+
+COMMAND_LINE = "the command line"
+"""The origin of what was given as a flag."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CommandSettings:
+    """What to start and with what."""
+
+    stdio: str | None = setting(
+        None,
+        "--stdio",
+        "The server's command as one text, split like a shell would but run without one; or give"
+        " it after `--`.",
+        group="Server",
+        metavar="COMMAND",
+    )
+    connect: Address | None = setting(
+        None,
+        "--connect",
+        "Instead of a command: connect to a `mcpbridge shim`, or the like, that starts a server"
+        " process for each connection.",
+        group="Server",
+        metavar="unix:PATH|tcp:HOST:PORT",
+        parse=address_of,
+    )
+    env: tuple[str, ...] = setting(
+        (),
+        "--env",
+        "Set a variable for the server; may be repeated.",
+        group="Server",
+        metavar="NAME=VALUE",
+        repeatable=True,
+        quoted=True,
+    )
+    env_file: str | None = setting(
+        None,
+        "--env-file",
+        "Set the variables in this file, one NAME=VALUE a line, for the server.",
+        group="Server",
+        metavar="FILE",
+    )
+    cwd: str | None = setting(
+        None, "--cwd", "Start the server in this folder.", group="Server", metavar="FOLDER"
+    )
+
+
+def child_of(
+    settings: CommandSettings,
+    origins: Mapping[str, str],
+    command: Sequence[str],
+    env: Mapping[str, str],
+) -> ChildSpec | Address:
+    """What the settings say: a command to start, or an address where somebody starts it.
+
+    Args:
+        settings: What was asked for.
+        origins: Where each of the fields of `settings` came from; nothing for a default.
+        command: What stood after `--`.
+        env: Our own environment.
+
+    Raises:
+        ConfigError: There is neither, or more than one; or a value cannot be used.
+    """
+    if settings.connect is not None and (origins.get("connect") == COMMAND_LINE or not command):
+        return _only_connect(settings, origins, command, settings.connect)
+    return spec_of(settings, origins, command, env)
+
+
+def spec_of(
+    settings: CommandSettings,
+    origins: Mapping[str, str],
+    command: Sequence[str],
+    env: Mapping[str, str],
+) -> ChildSpec:
+    """The command to start, from its settings; arguments and errors as for `child_of`."""
+    text, origin = settings.stdio, origins.get("stdio", "")
+    if command and text is not None and origin == COMMAND_LINE:
+        raise ConfigError("--stdio", origin, "a command stands after -- as well", "give only one")
+    if text is not None and not command:
+        command = words_of(text, "--stdio", origin)
+    if not command or not command[0]:
+        raise ConfigError(
+            "command",
+            "",
+            "no MCP server to start",
+            "put its command after --, as in: mcpbridge --port 8000 -- python server.py",
+        )
+    cwd = settings.cwd
+    if cwd is not None and not Path(cwd).is_dir():
+        raise ConfigError("--cwd", origins.get("cwd", ""), f"{cwd!r} is no folder")
+    return ChildSpec(tuple(command), child_environment(env, _added(settings, origins)), cwd)
+
+
+def words_of(text: str, key: str, origin: str) -> list[str]:
+    """A text split like a shell would.
+
+    Args:
+        text: As written.
+        key: What is being read, for the error.
+        origin: Where it was written, for the error.
+
+    Raises:
+        ConfigError: A quotation has no end.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        problem = str(error)
+        raise ConfigError(
+            key, origin, f"cannot be split: {problem[:1].lower()}{problem[1:]}"
+        ) from None
+
+
+def _only_connect(
+    settings: CommandSettings, origins: Mapping[str, str], command: Sequence[str], address: Address
+) -> Address:
+    origin = origins.get("connect", "")
+    if command:
+        problem = f"a command stands after -- as well: {shown(command)}"
+        raise ConfigError("--connect", origin, problem, "give only one")
+    if settings.stdio is not None and (
+        origin != COMMAND_LINE or origins.get("stdio") == COMMAND_LINE
+    ):
+        raise ConfigError("--connect", origin, "--stdio gives a command as well", "give only one")
+    for field in ("env", "env_file", "cwd"):
+        if origins.get(field) == COMMAND_LINE:
+            flag = f"--{field.replace('_', '-')}"
+            problem = "has no effect with --connect"
+            raise ConfigError(flag, COMMAND_LINE, problem, "give it to what listens there")
+    return address
+
+
+def _added(settings: CommandSettings, origins: Mapping[str, str]) -> dict[str, str]:
+    added: dict[str, str] = {}
+    if (name := settings.env_file) is not None:
+        origin = origins.get("env_file", "")
+        try:
+            lines = Path(name).read_text("utf-8-sig").splitlines()
+        except OSError as error:
+            problem = f"{name!r} cannot be read: {error.strerror}"
+            raise ConfigError("--env-file", origin, problem) from None
+        except UnicodeDecodeError:
+            raise ConfigError("--env-file", origin, f"{name!r} is no text in UTF-8") from None
+        for number, line in enumerate(lines, 1):
+            if line.strip() and not line.lstrip().startswith("#"):
+                added.update([_assignment(line.strip(), f"--env-file {name}:{number}", origin)])
+    for text in settings.env:
+        added.update([_assignment(text, "--env", origins.get("env", ""))])
+    return added
+
+
+def _assignment(text: str, key: str, origin: str) -> tuple[str, str]:
+    # The text is not repeated in an error: what was meant as a value may be a secret.
+    name, equals, value = text.partition("=")
+    if not equals or _NAME.match(name) is None:
+        raise ConfigError(key, origin, "is not of the form NAME=VALUE")
+    if "\0" in value:
+        raise ConfigError(key, origin, f"the value of {name} holds a NUL, which none can")
+    return name, value

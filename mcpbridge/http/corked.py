@@ -1,0 +1,49 @@
+"""A transport that writes less often than it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+
+class CorkedTransport:
+    """A transport that sends what is written in one turn of the loop at the end of that turn."""
+
+    __slots__ = ("_loop", "_pieces", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Send with whatever else is written before the loop comes round."""
+        if not self._pieces:
+            self._loop.call_soon(self._flush)
+        self._pieces.append(data)
+
+    def write_now(self, data: bytes) -> None:
+        """Send at once, after what is left."""
+        self._flush()
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is left, then close."""
+        self._flush()
+        self._transport.close()
+
+    def write_eof(self) -> None:
+        """Send what is left, and then the end; go on reading."""
+        self._flush()
+        self._transport.write_eof()
+
+    def _flush(self) -> None:
+        if self._pieces:
+            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            self._pieces.clear()
+            # Aborted or lost meanwhile: nobody is there, and uvloop raises where asyncio is silent.
+            if not self._transport.is_closing():
+                self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

@@ -1,0 +1,293 @@
+"""A reverse proxy that lets every byte pass as it came, and reads along.
+
+Streams go through unbuffered and without a time limit. What is read is read beside the stream, so
+that nothing waits for it, and what cannot be read passes all the same.
+
+Source: RFC 9110, 7.6.1: connection-specific fields are not passed on; RFC 7239 and its elders for
+what a proxy says of the client.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import anyio
+from starlette.types import Receive, Scope, Send
+
+from mcpbridge.http.guard import ClientGone
+from mcpbridge.http.metered import CLIENT_LEFT
+from mcpbridge.http.responses import send_refusal
+from mcpbridge.remote.upstream import Answer, Broken, Unreachable, Upstream
+from mcpbridge.rules.admission import Refusal
+from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
+from mcpbridge.rules.glance import MAX_KEPT, EventScan, Glimpse, asked, error_codes, results
+from mcpbridge.telemetry.dashboard import Dashboard
+
+log = logging.getLogger("mcpbridge.http")
+
+_NOT_PASSED = frozenset((
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
+    b"proxy-connection",
+    b"te", b"trailer", b"transfer-encoding", b"upgrade",
+))  # fmt: skip
+_EVENT_STREAM = b"text/event-stream"
+_LISTS_TOOLS = "tools/list"
+
+
+class Relay:
+    """The ASGI application in front of one server."""
+
+    def __init__(self, upstream: Upstream, dashboard: Dashboard) -> None:
+        self._upstream = upstream
+        self._dashboard = dashboard
+        self._in_hand: set[_Passage] = set()
+        self._idle = anyio.Event()
+        self.draining = False
+        """The process is about to end: each response asks its client to connect elsewhere."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on, and its answer back."""
+        if scope["type"] != "http":
+            return
+        passage = _Passage(scope, receive, send, self._dashboard, closing=self.draining)
+        self._in_hand.add(passage)
+        with self._dashboard.active.track_inprogress():
+            try:
+                await passage.run(self._upstream)
+            finally:
+                self._in_hand.discard(passage)
+                passage.told()
+                if not self._in_hand:
+                    self._idle.set()
+
+    async def drain(self, within_s: float) -> None:
+        """End the streams that only listen, and wait for the rest; at most so many seconds."""
+        self.draining = True
+        for passage in list(self._in_hand):
+            passage.closing = True
+            if passage.listens:
+                passage.end()
+        with anyio.move_on_after(within_s):
+            while self._in_hand:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+        self.end_all()
+
+    def end_all(self) -> None:
+        """End every answer that is being passed back."""
+        for passage in list(self._in_hand):
+            passage.end()
+
+
+class _Passage:
+    """One request and its answer, on their way."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, dashboard: Dashboard, *, closing: bool
+    ) -> None:
+        self.closing = closing
+        self.listens = False
+        """It is a stream that was opened by GET."""
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._dashboard = dashboard
+        self._began = time.perf_counter()
+        self._status = CLIENT_LEFT
+        self._asked_bytes = bytearray()
+        self._received = 0
+        self._sent = 0
+        self._glimpses: list[Glimpse] = []
+        self._whole = anyio.Event()
+        self._scope_of_answer = anyio.CancelScope()
+
+    async def run(self, upstream: Upstream) -> None:
+        """Pass it on; whoever leaves first ends it for the other."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._until_gone, tasks.cancel_scope)
+            try:
+                async with upstream.asked(
+                    self._scope["method"], self._target(), self._headers(upstream), self._body()
+                ) as answer:
+                    await self._pass_back(answer)
+            except ClientGone:
+                log.debug("request.abandoned")
+            except Unreachable:
+                await self._read_on()
+                await self._refuse(503, "the MCP server is not reachable")
+            except Broken as error:
+                log.warning("relay.broken", extra={"problem": str(error), "begun": self._has_begun})
+                if not self._has_begun:
+                    await self._refuse(502, "the MCP server closed the connection")
+            tasks.cancel_scope.cancel()
+
+    def end(self) -> None:
+        """End the answer here; its client sees a proper end of the body."""
+        self._scope_of_answer.cancel()
+
+    def told(self) -> None:
+        """It is over: count it."""
+        methods = [self._dashboard.method(glimpse.method) for glimpse in self._glimpses]
+        seconds = time.perf_counter() - self._began
+        self._dashboard.ended(self._status, methods, seconds, self._received, self._sent)
+        if self.listens:
+            self._dashboard.stream_ended(seconds)
+
+    @property
+    def _has_begun(self) -> bool:
+        return self._status != CLIENT_LEFT
+
+    def _target(self) -> bytes:
+        path: bytes = self._scope.get("raw_path") or self._scope["path"].encode()
+        query: bytes = self._scope["query_string"]
+        return path + b"?" + query if query else path
+
+    def _headers(self, upstream: Upstream) -> list[tuple[bytes, bytes]]:
+        raw: list[tuple[bytes, bytes]] = self._scope["headers"]
+        named = {
+            token.strip().lower()
+            for name, value in raw
+            if name == b"connection"
+            for token in value.split(b",")
+        }
+        passed = [
+            pair
+            for pair in raw
+            if pair[0] not in _NOT_PASSED and pair[0] not in named and pair[0] != b"host"
+        ]
+        # A server behind it may admit its own address only; what the client asked for goes along.
+        host = next((value for name, value in raw if name == b"host"), b"")
+        passed.append((b"host", upstream.url.removeprefix("http://").encode()))
+        client = self._scope.get("client")
+        if client is not None:
+            passed.append((b"x-forwarded-for", client[0].encode()))
+        passed.append((b"x-forwarded-host", host))
+        passed.append((b"x-forwarded-proto", self._scope["scheme"].encode()))
+        return passed
+
+    def _body(self) -> AsyncIterator[bytes] | None:
+        names = {name for name, _ in self._scope["headers"]}
+        if not names & {b"content-length", b"transfer-encoding"}:
+            self._whole.set()
+            return None
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            self._received += len(piece)
+            if self._received <= MAX_KEPT:
+                self._asked_bytes += piece
+            if piece:
+                yield piece
+        self._look_at_request()
+        self._whole.set()
+
+    async def _read_on(self) -> None:
+        """Read what nobody takes, for its meaning and so that its sender is not cut off."""
+        if self._whole.is_set():
+            return
+        with suppress(ClientGone):
+            async for _ in self._pieces():
+                if self._received > MAX_KEPT:
+                    return
+
+    def _look_at_request(self) -> None:
+        if self._received > MAX_KEPT:
+            return
+        self._glimpses = asked(bytes(self._asked_bytes))
+        self._asked_bytes.clear()
+        for glimpse in self._glimpses:
+            if glimpse.method == "tools/call":
+                self._dashboard.tool_called(bytes(glimpse.params))
+
+    async def _until_gone(self, scope: anyio.CancelScope) -> None:
+        await self._whole.wait()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()
+
+    async def _pass_back(self, answer: Answer) -> None:
+        content_type = next((v for n, v in answer.headers if n.lower() == b"content-type"), b"")
+        streams = content_type.partition(b";")[0].strip().lower() == _EVENT_STREAM
+        headers = [pair for pair in answer.headers if pair[0].lower() not in _NOT_PASSED]
+        if self.closing:
+            headers.append((b"connection", b"close"))
+        self._status = answer.status
+        await self._send(
+            {"type": "http.response.start", "status": answer.status, "headers": headers}
+        )
+        if streams and self._scope["method"] == "GET":
+            self.listens = True
+            self._dashboard.stream_began()
+        reader = _EventReader(self) if streams else _JsonReader(self)
+        with self._scope_of_answer:
+            async for piece in answer.body:
+                self._sent += len(piece)
+                reader.feed(piece)
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+            reader.end()
+        await self._send({"type": "http.response.body", "body": b""})
+
+    def saw_errors(self, codes: list[int]) -> None:
+        """These error codes went by."""
+        # In a batch nothing but the ids would say which of them failed.
+        method = self._glimpses[0].method if self._glimpses else ""
+        self._dashboard.errors(self._dashboard.method(method), codes)
+
+    def saw_events(self, types: list[str]) -> None:
+        """Events of these types went by."""
+        self._dashboard.events(types)
+
+    def saw_answer(self, body: bytes) -> None:
+        """A whole JSON answer went by."""
+        self.saw_errors(error_codes(body))
+        if any(glimpse.method == _LISTS_TOOLS for glimpse in self._glimpses):
+            for result in results(body):
+                self._dashboard.tools_listed(result)
+
+    async def _refuse(self, status: int, text: str) -> None:
+        self._status = status
+        refusal = Refusal(status, error_object(INTERNAL_ERROR, text), None, retry_after_s=1)
+        await send_refusal(self._send, refusal)
+
+
+class _EventReader:
+    """Looks at an event stream that passes."""
+
+    def __init__(self, passage: _Passage) -> None:
+        self._passage = passage
+        self._scan = EventScan()
+
+    def feed(self, piece: bytes) -> None:
+        types, codes = self._scan.feed(piece)
+        self._passage.saw_events(types)
+        if codes:
+            self._passage.saw_errors(codes)
+
+    def end(self) -> None:
+        """Events end with a blank line; the rest is none."""
+
+
+class _JsonReader:
+    """Looks at a JSON body that passes, once it is whole."""
+
+    def __init__(self, passage: _Passage) -> None:
+        self._passage = passage
+        self._kept = bytearray()
+
+    def feed(self, piece: bytes) -> None:
+        if len(self._kept) <= MAX_KEPT:
+            self._kept += piece
+
+    def end(self) -> None:
+        if len(self._kept) <= MAX_KEPT:
+            self._passage.saw_answer(bytes(self._kept))

@@ -1,0 +1,106 @@
+"""The keeper, a program of its own: ends the children of a bridge that was killed.
+
+Run by `mcpbridge.process.keeper` as `python -S _keeper.py TOKEN`, with a pipe from the bridge as
+stdin. `+123` on a line: process 123 leads a group that is not to outlive the bridge; `-123`: that
+has ended. When the pipe ends, the bridge has, in whatever way, and what is still on the list is
+ended, and whoever carries a mark with that token in its environment: by the end of its own stdin,
+which came with the bridge's; after half a second by SIGTERM; after another by SIGKILL.
+
+Stands alone and imports next to nothing: it waits for years and must not be seen in any memory.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+_RUNG_S = 0.5
+_LOOK_EVERY_S = 0.05
+_ENVIRONMENT_BYTES = 1 << 21
+_SWEEPS = 20
+"""So many times the list is gone through with SIGKILL: who is killed may be starting others."""
+
+
+def keep(fd: int, token: str) -> None:
+    """Read the list from a pipe until it ends; then end who is on it."""
+    groups: dict[int, bytes] = {}
+    rest = b""
+    while chunk := os.read(fd, 4096):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            pid = int(line[1:])
+            if line[:1] == b"+":
+                groups[pid] = _started(pid)
+            else:
+                groups.pop(pid, None)
+    _end(groups, b"\0_MCPBRIDGE_CHILD=%b." % token.encode())
+
+
+def _end(groups: dict[int, bytes], mark: bytes) -> None:
+    for number in (0, signal.SIGTERM):
+        if number:
+            _signal(groups, mark, number)
+        until = time.monotonic() + _RUNG_S
+        while _signal(groups, mark, 0):
+            if time.monotonic() > until:
+                break
+            time.sleep(_LOOK_EVERY_S)
+        else:
+            return
+    for _ in range(_SWEEPS):
+        if not _signal(groups, mark, signal.SIGKILL):
+            return
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _signal(groups: dict[int, bytes], mark: bytes, number: int) -> bool:
+    """Send a signal to the groups and to all with the mark; whether anybody was there."""
+    reached = False
+    for pid, started in groups.items():
+        # Else the number is somebody else's by now, so the group has ended.
+        if _started(pid) in (b"", started):
+            reached = _sent(os.killpg, pid, number) or reached
+    for pid in _marked(mark):
+        reached = _sent(os.kill, pid, number) or reached
+    return reached
+
+
+def _sent(send: Callable[[int, int], None], pid: int, number: int) -> bool:
+    try:
+        send(pid, number)
+    except OSError:
+        return False
+    return True
+
+
+def _marked(mark: bytes) -> Iterator[int]:
+    """Who carries the mark; nobody where there is no /proc. The dead have no environment."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/environ", "rb", 0) as file:
+                    if mark in b"\0" + file.read(_ENVIRONMENT_BYTES):
+                        yield int(name)
+            except OSError:
+                continue
+
+
+def _started(pid: int) -> bytes:
+    """When a process started; empty for one that has ended, and where nothing tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb", 0) as file:
+            fields = file.read(1024).rpartition(b") ")[2].split()
+    except OSError:
+        return b""
+    return b"" if fields[0] in b"ZX" else fields[19]
+
+
+if __name__ == "__main__":
+    keep(0, sys.argv[1])

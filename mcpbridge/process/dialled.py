@@ -1,0 +1,134 @@
+"""A server process behind a connection: the one who listens there starts it and ends it.
+
+One connection is one process, so the end of the one stands for the end of the other. Nothing is
+known of its exit status. Stopping is a ladder of two rungs: the end of what we write, which the
+listener passes on as the end of the server's stdin; after a while the end of the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+
+import anyio
+from anyio.abc import TaskStatus
+
+from mcpbridge.channels.pipes import PipeChannel, PipeLimits
+from mcpbridge.channels.sockets import dial, socket_channel
+from mcpbridge.errors import Unreachable
+from mcpbridge.process.child import ExitReport
+from mcpbridge.rules.faults import Exit
+from mcpbridge.wire.address import Address
+
+log = logging.getLogger("mcpbridge.process")
+
+_RUNGS = 2
+"""A local child has so many rungs of the same length before it is killed; so has this one, since
+the listener stops it by a ladder too."""
+
+
+class DialledChild:
+    """One connection and the server process at its other end; gone when `run` returns."""
+
+    pid = None
+    """It is a process of somewhere else."""
+
+    def __init__(self, address: Address, limits: PipeLimits, within_s: float) -> None:
+        """Make a child that has not been dialled.
+
+        Args:
+            address: Who starts a server process for each connection.
+            limits: Bounds on what it may write.
+            within_s: How long connecting may take, in seconds.
+        """
+        self._address = address
+        self._limits = limits
+        self._within_s = within_s
+        self._stop_asked = anyio.Event()
+        self._grace_s = 5.0
+        self._rung = anyio.CancelScope()
+        self._asked = False
+        self.gone = anyio.Event()
+        """Set when the connection has ended."""
+        self.how: Exit | None = None
+        self.exited = anyio.Event()
+        """Set when the connection is over and `report` stands."""
+        self.report: ExitReport | None = None
+        self.channel: PipeChannel
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Begin to end it, within twice so many seconds; does not wait.
+
+        A shorter grace counts from now on, as for a child that is a process here.
+        """
+        self._asked = True
+        self._grace_s = min(self._grace_s, grace_s)
+        deadline = anyio.current_time() + _RUNGS * self._grace_s
+        self._rung.deadline = min(self._rung.deadline, deadline)
+        self._stop_asked.set()
+
+    def kill(self) -> None:
+        """Close the connection; `run` sees the end of it."""
+        self.stop(0)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Connect and stay until the connection has ended.
+
+        Reports itself started when the connection stands; whether there is a process behind it
+        only its first answer tells.
+
+        Raises:
+            Unreachable: Nobody listens there, or not within the time.
+        """
+        self.channel = socket_channel(await self._connected(), self._limits)
+        started_at = anyio.current_time()
+        with self.channel.open():
+            task_status.started()
+            log.info("child.connected", extra={"address": str(self._address)})
+            async with anyio.create_task_group() as watch:
+                watch.start_soon(self._watch_end)
+                try:
+                    await self._stop_asked.wait()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await self._descend()
+                    self._report(anyio.current_time() - started_at)
+                watch.cancel_scope.cancel()
+
+    async def _connected(self) -> socket.socket:
+        try:
+            with anyio.fail_after(self._within_s):
+                return await dial(self._address)
+        except TimeoutError:
+            problem = f"no answer within {self._within_s:g} s (--start-timeout)"
+            raise Unreachable(str(self._address), problem) from None
+        except (OSError, UnicodeError) as error:
+            code = getattr(error, "errno", None)
+            # A name that has no address has numbers of its own, below zero.
+            problem = os.strerror(code).lower() if code is not None and code > 0 else str(error)
+            raise Unreachable(str(self._address), problem) from error
+
+    async def _watch_end(self) -> None:
+        await self.channel.ended.wait()
+        self._has_gone()
+        self._stop_asked.set()
+
+    async def _descend(self) -> None:
+        self.channel.close_input()
+        with anyio.move_on_after(_RUNGS * self._grace_s) as self._rung:
+            await self.channel.ended.wait()
+        self._has_gone()
+
+    def _has_gone(self) -> None:
+        self.how = Exit()
+        self.gone.set()
+
+    def _report(self, up_s: float) -> None:
+        self.report = ExitReport(Exit(), up_s, ("the connection ended",), self._asked)
+        extra = {"address": str(self._address), "up_s": round(up_s, 3)}
+        if self._asked:
+            log.info("child.disconnected", extra=extra)
+        else:
+            log.warning("child.connection_lost", extra=extra)
+        self.exited.set()

@@ -1,0 +1,122 @@
+"""What a proxy reads of messages that pass it: methods, tools, error codes, kinds of events.
+
+Nothing is judged and nothing changed: what cannot be read is simply not known.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+MAX_KEPT = 1 << 20
+"""Bytes of a body that are kept to be looked at; a longer one is not known."""
+MAX_LINE = 1 << 16
+"""A longer line of an event stream is not looked at."""
+
+_EVENT_TYPES = frozenset(("message", "endpoint", "ping", "error"))
+
+
+class _Error(msgspec.Struct):
+    code: int
+
+
+class _Answered(msgspec.Struct):
+    error: _Error | None = None
+
+
+class Glimpse(msgspec.Struct, frozen=True):
+    """A request or notification, as far as it was read."""
+
+    method: str
+    params: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Listed(msgspec.Struct):
+    result: msgspec.Raw
+
+
+_asked = msgspec.json.Decoder(Glimpse)
+_listed = msgspec.json.Decoder(_Listed)
+_batch = msgspec.json.Decoder(list[msgspec.Raw])
+_answered = msgspec.json.Decoder(_Answered)
+
+
+def asked(body: bytes) -> list[Glimpse]:
+    """The requests and notifications in a body, a batch included."""
+    return [found for text in _texts(body) if (found := _glimpse(text)) is not None]
+
+
+def results(body: bytes) -> list[bytes]:
+    """The results in a body, a batch included."""
+    found = []
+    for text in _texts(body):
+        try:
+            found.append(bytes(_listed.decode(text).result))
+        except msgspec.MsgspecError:
+            continue
+    return found
+
+
+def error_codes(body: bytes) -> list[int]:
+    """The codes of the JSON-RPC errors in a body, a batch included."""
+    if b'"error"' not in body:
+        return []
+    codes = []
+    for text in _texts(body):
+        try:
+            answer = _answered.decode(text)
+        except msgspec.MsgspecError:
+            continue
+        if answer.error is not None:
+            codes.append(answer.error.code)
+    return codes
+
+
+class EventScan:
+    """Counts the events of a stream and the errors in them, piece by piece."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._skipping = False
+        self._type = ""
+        self._has_data = False
+
+    def feed(self, piece: bytes) -> tuple[list[str], list[int]]:
+        """The types of the events that end in a piece, and the codes of errors in it."""
+        types: list[str] = []
+        codes: list[int] = []
+        *lines, rest = (self._rest + piece).replace(b"\r\n", b"\n").split(b"\n")
+        for line in lines:
+            if self._skipping:
+                self._skipping = False
+                self._has_data = True
+            elif not line:
+                if self._has_data:
+                    types.append(self._type or "message")
+                self._type, self._has_data = "", False
+            elif line.startswith(b"event:"):
+                name = line[6:].strip().decode("utf-8", "replace")
+                self._type = name if name in _EVENT_TYPES else "other"
+            elif line.startswith(b"data:"):
+                self._has_data = True
+                codes += error_codes(line[5:].strip())
+        if len(rest) > MAX_LINE:
+            self._skipping, rest = True, b""
+        # While a long line goes on its end alone counts, and that may be cut in two itself.
+        self._rest = rest[-1:] if self._skipping else rest
+        return types, codes
+
+
+def _texts(body: bytes) -> list[bytes]:
+    if body.lstrip()[:1] != b"[":
+        return [body]
+    try:
+        return [bytes(raw) for raw in _batch.decode(body)]
+    except msgspec.MsgspecError:
+        return []
+
+
+def _glimpse(text: bytes) -> Glimpse | None:
+    try:
+        return _asked.decode(text)
+    except msgspec.MsgspecError:
+        return None

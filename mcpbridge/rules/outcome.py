@@ -1,0 +1,86 @@
+"""How a call ended, in one word, for whoever counts and traces.
+
+| word | meaning |
+|---|---|
+| `ok` | the server's result |
+| `tool_error` | the server's result, which says that the tool failed |
+| `error` | the server's JSON-RPC error |
+| `cancelled` | its client wanted it no more |
+| `fault` | the bridge answered in the server's place; the fault has the reason |
+
+Source: MCP 2025-11-25, Tools, Error Handling: `isError` in a result is a failure of the tool.
+"""
+
+from __future__ import annotations
+
+import re
+
+from mcpbridge.errors import WireError
+from mcpbridge.rules.faults import Fault
+from mcpbridge.wire.members import member
+from mcpbridge.wire.messages import Failure, Reply
+
+OK = "ok"
+TOOL_ERROR = "tool_error"
+ERROR = "error"
+CANCELLED = "cancelled"
+FAULT = "fault"
+
+TOOLS_CALL = "tools/call"
+
+_SIGN = b'"isError"'
+_FLAG = re.compile(r"--[a-z-]+")
+_BLANKS_AND_COLON = b" \t\r\n:"
+
+
+def outcome_of(method: str, reply: Reply, fault: Fault | None) -> str:
+    """The word for a call with this final answer.
+
+    Args:
+        method: Of the request.
+        reply: What its client was answered.
+        fault: Why the bridge answered in the server's place, if it did.
+    """
+    if fault is not None:
+        return CANCELLED if fault.reason == "cancelled" else FAULT
+    if isinstance(reply, Failure):
+        return ERROR
+    return TOOL_ERROR if method == TOOLS_CALL and is_tool_error(reply.result) else OK
+
+
+def is_tool_error(result: bytes) -> bool:
+    """Whether a result of `tools/call` says that the tool failed.
+
+    Costs one search; only what looks like it is read.
+    """
+    at = result.find(_SIGN)
+    while at >= 0:
+        after = at + len(_SIGN)
+        if result[after : after + 16].lstrip(_BLANKS_AND_COLON).startswith(b"true"):
+            # A nested member may have that name too.
+            try:
+                return member(result, "isError") == b"true"
+            except WireError:
+                return False
+        at = result.find(_SIGN, after)
+    return False
+
+
+def error_type(outcome: str, reply: Reply, fault: Fault | None, code: int | None) -> str | None:
+    """What OpenTelemetry calls `error.type`: None for a good end.
+
+    Source: OpenTelemetry semantic conventions for MCP.
+    """
+    if outcome == OK:
+        return None
+    if fault is not None:
+        return fault.reason
+    return TOOL_ERROR if not isinstance(reply, Failure) else str(code)
+
+
+def limit_of(fault: Fault) -> str | None:
+    """The flag of the limit that a fault tells of; None for another kind of fault."""
+    if fault.reason != "capacity":
+        return None
+    found = _FLAG.search(fault.message)
+    return found[0] if found is not None else "other"

@@ -1,0 +1,109 @@
+"""A child that another one takes over from, and one that is given up: who is told what."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mcpbridge.errors import ChannelClosed
+from mcpbridge.rules.faults import child_stalled
+from mcpbridge.wire.messages import Request
+from tests.bridge.playbook import Stage, bounded, turns
+
+
+@bounded
+async def test_a_retired_child_finishes_its_calls_and_no_subscription() -> None:
+    """The last answer is the moment when it may end; a subscription ends at once (fault 47)."""
+    on = Stage(shared=True)
+    on.person("L").lasting = True
+    on.call("L", '{"id":1,"method":"subscriptions/listen"}')
+    on.call("A", '{"id":7,"method":"x"}')
+    on.mux.retire()
+    assert (on.mux.shut, on.mux.lost, on.mux.calls) == (True, False, 1)
+    quiet = asyncio.create_task(on.mux.quiet())
+    await on.play(
+        """
+        child >> {"id":1,"method":"subscriptions/listen"}
+        child >> {"id":2,"method":"x"}
+        L << fault child_exited
+        child << {"id":1,"result":{}}
+        child << {"id":2,"result":{}}
+        A << {"id":7,"result":{}}
+        """
+    )
+    await quiet
+    assert on.mux.calls == 0
+
+
+@bounded
+async def test_a_cancelled_call_keeps_no_child_from_ending() -> None:
+    """Nobody waits for it any more."""
+    on = Stage(shared=True)
+    number = on.call("A", '{"id":7,"method":"x"}')
+    quiet = asyncio.create_task(on.mux.quiet())
+    await turns()
+    assert not quiet.done()
+    on.mux.cancel(number, "late")
+    await quiet
+
+
+@bounded
+async def test_a_child_that_is_given_up_fails_each_call_once() -> None:
+    """What it still says reaches nobody, and nothing more is sent to it (faults 10, 41)."""
+    on = Stage(shared=False)
+    on.enter("A")
+    on.call("A", '{"id":7,"method":"x"}')
+    on.mux.lose(child_stalled("--ping-timeout 1 s"))
+    on.mux.lose(child_stalled("--ping-timeout 1 s"))
+    await on.play(
+        """
+        A << fault child_stalled
+        child >> {"id":1,"method":"x"}
+        child << {"id":1,"result":{}}
+        child << {"method":"notifications/tools/list_changed"}
+        """
+    )
+    assert on.person("A").losses == 1
+    try:
+        on.call("A", '{"id":8,"method":"x"}')
+    except ChannelClosed:
+        return
+    raise AssertionError("a lost child takes a call")
+
+
+@bounded
+async def test_calls_that_run_out_of_time_are_counted_until_one_is_answered() -> None:
+    """Only those that the child had, and were not just given up by their clients (fault 9)."""
+    on = Stage(shared=True)
+    for _ in range(2):
+        on.mux.cancel(on.call("A", '{"id":7,"method":"x"}'), "late", overdue=True)
+    on.mux.cancel(on.call("A", '{"id":7,"method":"x"}'), "not wanted")
+    assert on.mux.timeouts == 2
+    on.call("A", '{"id":8,"method":"y"}')
+    await on.play(
+        """
+        child >> {"id":1,"method":"x"}
+        child >> {"method":"notifications/cancelled","params":{"requestId":1,"reason":"late"}}
+        child >> {"id":2,"method":"x"}
+        child >> {"method":"notifications/cancelled","params":{"requestId":2,"reason":"late"}}
+        child >> {"id":3,"method":"x"}
+        child >> {"method":"notifications/cancelled","params":{"requestId":3,"reason":"not wanted"}}
+        child >> {"id":4,"method":"y"}
+        child << {"id":4,"result":{}}
+        A << {"id":8,"result":{}}
+        """
+    )
+    assert on.mux.timeouts == 0
+
+
+@bounded
+async def test_the_requests_of_clients_are_counted_and_no_others() -> None:
+    """A mark is reached once, by the call whose number it is (fault 47)."""
+    on = Stage(shared=True)
+    reached: list[int] = []
+    on.mux.mark, on.mux.reached = 2, lambda: reached.append(on.mux.requests)
+    on.mux.request_aside(Request(b"0", "ping", None), on.person("own"))
+    on.call("A", '{"id":7,"method":"x"}')
+    assert (on.mux.requests, reached) == (1, [])
+    on.call("A", '{"id":8,"method":"x"}')
+    on.call("A", '{"id":9,"method":"x"}')
+    assert (on.mux.requests, reached) == (3, [2])

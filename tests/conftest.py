@@ -1,0 +1,40 @@
+"""What holds for every test: nobody may leave an error behind that no one handled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+UNHANDLED = ("asyncio", "uvicorn.error")
+"""Who tells of tasks and callbacks that failed, and of applications that raised: as errors."""
+
+
+class _Complaints(logging.Handler):
+    """Keeps what is logged as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep one record, with its traceback if it has one."""
+        self.heard.append(logging.Formatter().format(record))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_unhandled() -> Iterator[None]:
+    """A task whose exception nobody took, a callback or an application that failed: each fails.
+
+    Of the program as a process `tests.e2e.running` asserts the same.
+    """
+    complaints = _Complaints()
+    for name in UNHANDLED:
+        logging.getLogger(name).addHandler(complaints)
+    try:
+        yield
+    finally:
+        for name in UNHANDLED:
+            logging.getLogger(name).removeHandler(complaints)
+    assert complaints.heard == []

@@ -1,0 +1,65 @@
+"""The flags that fit a server follow from what was found out about it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+
+from mcpbridge.app.doctor.flags import command_line, flags
+from mcpbridge.app.doctor.report import Listing
+
+QUICK: dict[str, Any] = {
+    "handshake": True,
+    "modern": False,
+    "handshake_s": 0.2,
+    "longest_bytes": 1000,
+    "max_message_bytes": 16 << 20,
+    "tools": None,
+}
+WINDOW = Listing(1, 10, 1, ("browser_click",))
+
+
+def words(**changes: Any) -> list[tuple[str, ...]]:
+    """The flags for a server that differs from a quick one like this."""
+    found = flags(**{**QUICK, **changes})
+    assert all(flag.reason for flag in found)
+    return [flag.words for flag in found]
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({}, []),
+        ({"handshake_s": 29.0}, []),
+        ({"handshake_s": 45.0}, [("--start-timeout", "150s")]),
+        ({"longest_bytes": 9 << 20}, [("--max-message-bytes", "32MiB")]),
+        ({"longest_bytes": 20 << 20}, [("--max-message-bytes", "64MiB")]),
+        ({"tools": WINDOW}, [("--isolation", "session")]),
+        ({"tools": WINDOW, "handshake_s": 3.0}, [("--isolation", "session"), ("--spares", "1")]),
+    ],
+)
+def test_what_the_default_does_not_fit_is_set(
+    changes: dict[str, Any], more: list[tuple[str, ...]]
+) -> None:
+    """And nothing else; the era is always known afterwards."""
+    assert words(**changes) == [("--child-era", "handshake"), *more]
+
+
+def test_the_era_is_what_was_seen() -> None:
+    """One of the three."""
+    assert words(modern=True)[0] == ("--child-era", "dual")
+    assert words(modern=True, handshake=False)[0] == ("--child-era", "modern")
+
+
+def test_the_line_can_be_pasted() -> None:
+    """Quoted where a shell would split it, without what looks like a secret."""
+    given = {"--env": ["A=b c", "API_KEY=x"], "--cwd": ["/my folder"]}
+    line = command_line(("python", "my server.py"), given, flags(**QUICK))
+    assert shlex.split(line) == [
+        "mcpbridge",
+        *("--env", "A=b c", "--env", "API_KEY=***", "--cwd", "/my folder"),
+        *("--child-era", "handshake", "--", "python", "my server.py"),
+    ]
+    assert command_line(("x",), {}, ()) == "mcpbridge -- x"

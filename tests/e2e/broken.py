@@ -1,0 +1,48 @@
+"""The program with three bugs in it, for what it does about bugs; run as `python broken.py ...`.
+
+Opening a session whose client has the experimental capability `broken` fails; SIGWINCH makes a
+task of the program's own fail; telling the state (SIGUSR1) stands still for a while first.
+"""
+
+import signal
+import sys
+import time
+from typing import Any
+
+import anyio
+
+from mcpbridge.app import serve, state
+from mcpbridge.bridge import opener
+from mcpbridge.cli import main as cli
+from mcpbridge.http.keepalive import KeepAlive
+
+open_session = opener.Opener._open
+keep_alive = KeepAlive.run
+state_of = state.state_of
+
+
+async def fail_session(self: Any, session: Any, exchange: Any) -> None:
+    """As before, but for the clients that ask for it."""
+    if b"broken" in (exchange.request.params or b""):
+        raise RuntimeError("a bug of one session")
+    await open_session(self, session, exchange)
+
+
+async def fail_program(self: Any) -> None:
+    """As before, until the signal."""
+    with anyio.open_signal_receiver(signal.SIGWINCH) as signals:
+        async for _ in signals:
+            raise RuntimeError("a bug of the program")
+
+
+def stand_still(app: Any) -> Any:
+    """As before, but slowly."""
+    time.sleep(2.5)
+    return state_of(app)
+
+
+opener.Opener._open = fail_session  # type: ignore[method-assign]
+KeepAlive.run = fail_program  # type: ignore[method-assign]
+serve.state_of = stand_still  # type: ignore[attr-defined]
+# What runs it puts the words of the usual command line behind it: an interpreter, -m, the package.
+cli.main(sys.argv[4:])

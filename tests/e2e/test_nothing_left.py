@@ -1,0 +1,245 @@
+"""Whatever ends, and however: no process of it is left.
+
+The catalogue of faults, rows 7, 8, 13, 15, 16, 102, 103, 109 and 119.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import running
+from tests.e2e.running import RunningBridge, bridge, child, eventually, rpc, started
+
+pytestmark = pytest.mark.slow
+
+KILLED_WITHIN_S = 6.0
+"""The keeper takes one second; the rest is for a busy machine."""
+OWN_PID_SPACE = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
+ELICITS: dict[str, Any] = {"elicitation": {}}
+
+
+def strays(folder: Path, server: int) -> set[int]:
+    """The processes that a server left behind outside of its group."""
+    return {int(pid) for pid in (folder / str(server)).read_text().split()}
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+async def gone(pids: set[int], within_s: float = KILLED_WITHIN_S) -> None:
+    """Wait until none of them lives."""
+    await eventually(lambda: not any(map(lives, pids)), f"{pids} have ended", within_s)
+
+
+def keeper_of(run: RunningBridge) -> int:
+    """The pid of the process that ends a killed bridge's children."""
+    (keeper,) = [
+        pid
+        for pid in children(run.pid)
+        if b"_keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    return keeper
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process."""
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_strays_end_with_their_child_and_no_other(tmp_path: Path) -> None:
+    """Those of a deleted session, of a crashed child, of the bridge (faults 15, 8)."""
+    command = ("--", *child("escaping", str(tmp_path), "obeys"))
+    async with bridge("--isolation", "session", *command) as run, run.client() as client:
+        first = await running.open_session(client, capabilities=ELICITS)
+        second = await running.open_session(client, capabilities=ELICITS)
+        servers = [record["pid"] for record in run.events("child.started")]
+        told = {pid: strays(tmp_path, pid) for pid in servers}
+        assert all(map(lives, set().union(*told.values())))
+        shared, one, other = servers
+
+        await client.delete("/mcp", headers=first)
+        (stopped,) = await run.logged("child.stopped")
+        ended = stopped["pid"]
+        assert ended == one
+        await gone(told[ended])
+        assert all(map(lives, told[other] | told[shared]))
+
+        answer = await client.post("/mcp", json=rpc(1, "x/crash"), headers=second)
+        assert answer.json()["error"]["data"]["mcpbridge"]["exit"] == {"signal": signal.SIGSEGV}
+        (crashed,) = await run.logged("child.exited")
+        await gone(told[crashed["pid"]])
+        assert all(map(lives, told[shared]))
+
+        assert await run.terminate() == 0
+        assert not any(map(lives, set().union(*told.values())))
+
+
+async def test_strays_that_obey_nobody_are_killed_in_time(tmp_path: Path) -> None:
+    """SIGTERM is tried first; the end of the bridge takes no longer for them (fault 15; C49)."""
+    command = ("--grace", "6", "--", *child("escaping", str(tmp_path), "ignores"))
+    async with bridge(*command) as run:
+        (started_,) = run.events("child.started")
+        left = strays(tmp_path, started_["pid"])
+        assert await run.terminate() == 0
+        assert not any(map(lives, left))
+    (seen,) = run.events("child.strays")
+    assert set(seen["strays"]) == left
+
+
+@pytest.mark.parametrize("under", [(), OWN_PID_SPACE])
+async def test_orphans_are_waited_for_and_children_keep_their_status(
+    under: tuple[str, ...], tmp_path: Path
+) -> None:
+    """As process 1 and as any other process: dead orphans go, an exit status stays (fault 109)."""
+    words = ("--log-level", "debug", "--", *child("ending", str(tmp_path / "left")))
+    leaves = "(sleep 0 & sleep 0 &); " + 'exec "$@"'
+    wrapped = ("sh", "-c", leaves, "sh", *words[words.index("--") + 1 :])
+    async with bridge(*words[:3], *wrapped, under=under) as run, run.client() as client:
+        await run.logged("orphan.reaped", count=2)
+        for code in (7, 9):
+            crash = rpc(1, "x/crash", {"code": code})
+            answer = await client.post("/mcp", json=crash, headers=running.ACCEPT)
+            assert answer.json()["error"]["data"]["mcpbridge"]["exit"] == {"code": code}
+            await run.logged("child.ready", count=2 + (code == 9))
+        own = run.pid if not under else children(run.pid)[0]
+        await eventually(lambda: not zombies(own), "nobody is left unwaited for")
+        os.kill(own, signal.SIGTERM)
+        assert await run.ended(10) == 0
+
+
+def zombies(pid: int) -> list[int]:
+    """Children of a process that have ended and that it has not waited for."""
+    return [each for each in children(pid) if not lives(each)]
+
+
+async def killed(run: RunningBridge) -> None:
+    """SIGKILL to the bridge alone."""
+    run.signal(signal.SIGKILL)
+    assert await run.ended() == -signal.SIGKILL
+
+
+async def third_signal(run: RunningBridge) -> None:
+    """The signal after which it waits for nobody."""
+    for count in (1, 2):
+        run.signal(signal.SIGTERM)
+        await run.logged("serve.signal", count=count)
+    run.signal(signal.SIGTERM)
+    assert await run.ended() in (3, 130)
+
+
+@pytest.mark.parametrize("end", [killed, third_signal])
+@pytest.mark.parametrize(
+    "program", [("trouble",), ("clinging",), ("escaping", "{}", "ignores")], ids=lambda p: p[0]
+)
+async def test_nothing_outlives_a_bridge_that_was_killed(
+    program: tuple[str, ...], end: Callable[[RunningBridge], Awaitable[None]], tmp_path: Path
+) -> None:
+    """Not who ignores the end of its stdin and SIGTERM, nor who left its group (fault 102)."""
+    words = [word.format(tmp_path) for word in program]
+    async with started("--port", "0", "--", *child(words[0], *words[1:])) as run:
+        await run.logged("child.ready")
+        keeper = keeper_of(run)
+        everybody = {keeper, *run.processes()}
+        assert len(everybody) == {"trouble": 2, "clinging": 3, "escaping": 4}[program[0]]
+        await end(run)
+        await gone(everybody)
+
+
+async def test_a_lost_keeper_is_told_of_and_costs_nothing_else() -> None:
+    """Calls go on; the log says what is not to be had any more (fault 102)."""
+    async with bridge("--isolation", "session") as run, run.client() as client:
+        os.kill(keeper_of(run), signal.SIGKILL)
+        session = await running.open_session(client, capabilities=ELICITS)
+        (lost,) = await run.logged("keeper.lost")
+        assert lost["level"] == "warning"
+        listed = await client.post("/mcp", json=rpc(1, "tools/list"), headers=session)
+        assert listed.json()["result"]["tools"]
+
+
+async def test_a_child_dies_first_and_leaves_no_core(tmp_path: Path) -> None:
+    """The kernel knows whom to kill first; no secret gets into a file (faults 8, 103)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    own = int(Path("/proc/self/oom_score_adj").read_text())
+
+    def allow_cores() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+
+    words = ("--", *child("escaping", str(tmp_path), "obeys"))
+    async with bridge(*words, preexec_fn=allow_cores) as run, run.client() as client:
+        answer = await client.post("/mcp", json=rpc(1, "x/limits"), headers=running.ACCEPT)
+        assert answer.json()["result"] == {"oom_score_adj": min(own + 500, 1000), "core": 0}
+        bridge_score = int(Path(f"/proc/{run.pid}/oom_score_adj").read_text())
+        assert bridge_score == own
+        answer = await client.post("/mcp", json=rpc(2, "x/left"), headers=running.ACCEPT)
+        assert answer.json()["result"] == {}
+
+
+async def test_a_child_that_memory_ran_out_for_is_told_apart(tmp_path: Path) -> None:
+    """By the count of its cgroup; another SIGKILL is not that (fault 7)."""
+    table = tmp_path / "cgroup"
+    for folder in (table, table / "memory"):
+        folder.mkdir()
+    counts = [table / "memory.events", table / "memory" / "memory.oom_control"]
+    write(counts, 3)
+    # In a mount space of its own, so that the counts are ours to change.
+    script = f'mount --bind {table} /sys/fs/cgroup && exec "$@"'
+    under = ("unshare", "--mount", "sh", "-c", script, "sh")
+    words = ("--", *child("ending", str(tmp_path / "left")))
+    kill = rpc(1, "x/kill", {"signal": signal.SIGKILL})
+    async with bridge(*words, under=under) as run, run.client() as client:
+        reasons: list[Any] = []
+        for count, kills in enumerate((3, 4, 4), start=2):
+            write(counts, kills)
+            answer = await client.post("/mcp", json=kill, headers=running.ACCEPT)
+            facts = answer.json()["error"]["data"]["mcpbridge"]
+            reasons.append((facts["reason"], facts["exit"]))
+            await run.logged("child.ready", count=count)
+    plain = ("child_exited", {"signal": signal.SIGKILL})
+    short = ("child_oom", {"signal": signal.SIGKILL, "out_of_memory": True})
+    assert reasons == [plain, short, plain]
+
+
+def write(counts: list[Path], kills: int) -> None:
+    """Set the count that the kernel keeps, of both versions of cgroups."""
+    for file in counts:
+        file.write_text(f"low 0\noom_kill {kills}\n")
+
+
+async def test_a_system_without_room_for_a_process_refuses_only_that(tmp_path: Path) -> None:
+    """A session that needs one is told so; what runs goes on (fault 16)."""
+    # Another user, for whom alone the limit counts, who may read whatever the tests' own may.
+    script = (
+        "exec setpriv --reuid 64321 --clear-groups --inh-caps +dac_override --ambient-caps"
+        ' +dac_override "$@"'
+    )
+    under = ("prlimit", "--nproc=6", "sh", "-c", script, "sh")
+    demo = f"exec {sys.executable} -m mcpbridge.demo"
+    words = ("--isolation", "session", "--spares", "0", "--", "sh", "-c", demo)
+    env = {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONDONTWRITEBYTECODE": "1"}
+    async with bridge(*words, under=under, env=env) as run, run.client() as client:
+        refused: list[Any] = []
+        for _ in range(8):
+            answer = await client.post("/mcp", json=running.initialize(1), headers=running.ACCEPT)
+            if answer.status_code != 200 or "error" in answer.json():
+                refused.append(answer)
+        assert refused, "the limit was never reached"
+        for answer in refused:
+            assert answer.json()["error"]["data"]["mcpbridge"]["reason"] == "spawn_failed"
+        (failed, *_) = await run.logged("child.spawn_failed")
+        assert os.strerror(11) in failed["problem"]
+        listed = await client.post("/mcp", json=rpc(2, "tools/list"), headers=running.ACCEPT)
+        assert listed.json()["result"]["tools"]

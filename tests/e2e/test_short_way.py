@@ -1,0 +1,188 @@
+"""Calls one after the other on one connection, each sent in one piece: the short way and its ends.
+
+Nothing outside tells which way a call took, and that is what these tests are about: whatever comes
+under a head that the bridge knows is served as under one that it sees for the first time.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.running import (
+    RunningBridge,
+    bridge,
+    child,
+    eventually,
+    messages,
+    open_session,
+    rpc,
+)
+from tests.e2e.stateless import headers_of, meta
+from tests.e2e.wires import Heard, Wire, recorded, wire
+
+BOTH = "application/json, text/event-stream"
+
+
+def request(body: Any, headers: dict[str, str]) -> bytes:
+    """A POST as most client libraries write it, in one piece."""
+    data = json.dumps(body).encode()
+    lines = ["POST /mcp HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, f"Content-Length: {len(data)}", "", ""]).encode() + data
+
+
+class Caller:
+    """A client that keeps to one connection."""
+
+    def __init__(self, connection: Wire, headers: dict[str, str]) -> None:
+        self.connection = connection
+        self.headers = headers
+        self._last = 0
+
+    async def send(self, method: str, params: Any = None) -> int:
+        """One call, sent; its id."""
+        self._last += 1
+        await self.connection.send(request(rpc(self._last, method, params), self.headers))
+        return self._last
+
+    async def ask(self, method: str, params: Any = None) -> Heard:
+        """One call and its response."""
+        await self.send(method, params)
+        return await self.connection.heard()
+
+    async def tool(self, name: str, **arguments: Any) -> Heard:
+        """One call of a tool."""
+        return await self.ask("tools/call", {"name": name, "arguments": arguments})
+
+    async def settle(self) -> None:
+        """So many calls that the bridge knows the head."""
+        for number in range(3):
+            heard = await self.tool("echo", text=str(number))
+            assert result(heard)["content"][0]["text"] == str(number)
+
+
+def result(heard: Heard) -> Any:
+    """The result in a JSON response under its own id."""
+    assert heard.status == 200, heard
+    assert heard.headers["content-type"] == "application/json"
+    return json.loads(heard.body)["result"]
+
+
+@asynccontextmanager
+async def caller(running: RunningBridge, **more: str) -> AsyncIterator[Caller]:
+    """A client of the handshake era with a session."""
+    async with running.client() as client, wire(running.port) as connection:
+        session = await open_session(client)
+        yield Caller(connection, {**session, "Accept": BOTH, **more})
+
+
+@pytest.mark.slow
+async def test_whatever_comes_under_a_known_head_is_served_as_ever() -> None:
+    """Sizes, errors, notifications, nonsense, a call that becomes a stream, two at once."""
+    async with bridge("--json-window", "200ms") as running, caller(running) as here:
+        await here.settle()
+        for size in (0, 1, 80, 1000, 60_000):
+            assert result(await here.tool("echo", text="x" * size))["content"][0]["text"] == (
+                "x" * size
+            )
+        unknown = await here.ask("no/such")
+        assert unknown.status == 200
+        assert json.loads(unknown.body)["error"]["code"] == -32601
+        await here.connection.send(
+            request({"jsonrpc": "2.0", "method": "notifications/x"}, here.headers)
+        )
+        assert (await here.connection.heard()).status == 202
+        for nonsense, code in ((b"{", -32700), (b"[]", -32600), (b'{"jsonrpc":"2.0"}', -32600)):
+            text = request({}, here.headers).replace(b"Length: 2", b"Length: %d" % len(nonsense))
+            await here.connection.send(text.removesuffix(b"{}") + nonsense)
+            heard = await here.connection.heard()
+            assert (heard.status, heard.error["code"]) == (400, code)
+        slow = await here.tool("countdown", seconds=0.6)
+        assert slow.headers["content-type"] == "text/event-stream"
+        assert messages(slow.body.decode())[-1]["result"]["content"][0]["text"] == "liftoff"
+        await here.settle()
+        first = await here.send("tools/call", {"name": "countdown", "arguments": {"seconds": 0.1}})
+        second = await here.send("ping")
+        bodies = [await here.connection.heard(), await here.connection.heard()]
+        told = [messages(body.body.decode()) for body in bodies if body.body.startswith(b"id")]
+        ids = [m[-1]["id"] for m in told] or [json.loads(body.body)["id"] for body in bodies]
+        assert ids[0] == first
+        assert json.loads(bodies[-1].body)["id"] == second
+
+
+@pytest.mark.slow
+async def test_a_head_that_is_known_names_a_session_that_may_end() -> None:
+    """Deleted by another connection: the next call is told so (faults 79, 82)."""
+    async with bridge() as running, caller(running) as here:
+        await here.settle()
+        async with running.client() as other:
+            gone = await other.delete("/mcp", headers=here.headers)
+            assert gone.status_code == 200
+        heard = await here.tool("echo", text="x")
+        assert heard.status == 404
+        assert json.loads(heard.body)["id"] == 4
+
+
+@pytest.mark.slow
+async def test_a_client_of_2026_07_28_is_served_so_too() -> None:
+    """Its head says what the body says; one that does not is refused."""
+    async with bridge() as running, wire(running.port) as connection:
+        for number in range(6):
+            params = {"name": "echo", "arguments": {"text": str(number)}, "_meta": meta()}
+            message = rpc(number, "tools/call", params)
+            headers = {"Accept": BOTH, **headers_of(message)}
+            await connection.send(request(message, headers))
+            heard = await connection.heard()
+            assert result(heard)["content"][0]["text"] == str(number)
+        params["name"] = "add"
+        await connection.send(request(rpc(7, "tools/call", params), headers))
+        refused = await connection.heard()
+        assert (refused.status, refused.error["code"]) == (400, -32020)
+        wrong = rpc(8, "tools/call", {"name": "none", "arguments": {}, "_meta": meta()})
+        headers = {"Accept": BOTH, **headers_of(wrong)}
+        for _ in range(3):
+            await connection.send(request(wrong, headers))
+            assert (await connection.heard()).status == 200
+
+
+@pytest.mark.slow
+async def test_a_client_of_2026_07_28_that_leaves_has_cancelled(tmp_path: Path) -> None:
+    """The child is told, whichever way the call took (faults 56)."""
+    async with bridge("--", *child("recorder", str(tmp_path))) as running:
+        async with wire(running.port) as connection:
+            for number in range(3):
+                message = rpc(number, "x/echo", {"_meta": meta()})
+                await connection.send(request(message, {"Accept": BOTH, **headers_of(message)}))
+                assert (await connection.heard()).status == 200
+            held = rpc(3, "x/hold", {"name": "it", "_meta": meta()})
+            # Another method is another head: `x/hold` is known after a call that is released.
+            release = rpc(4, "x/release", {"name": "it", "_meta": meta()})
+            await connection.send(request(held, {"Accept": BOTH, **headers_of(held)}))
+            await eventually(lambda: b"x/hold" in recorded(tmp_path), "the child has the call")
+            async with wire(running.port) as other:
+                await other.send(request(release, {"Accept": BOTH, **headers_of(release)}))
+                assert (await other.heard()).status == 200
+            assert (await connection.heard()).status == 200
+            await connection.send(request(held, {"Accept": BOTH, **headers_of(held)}))
+            await eventually(lambda: recorded(tmp_path).count(b"x/hold") == 2, "it has it again")
+        await eventually(lambda: b"notifications/cancelled" in recorded(tmp_path), "it is told")
+
+
+@pytest.mark.slow
+async def test_a_call_in_flight_at_sigterm_is_answered_with_a_farewell() -> None:
+    """Its client is asked to connect elsewhere next (faults 96)."""
+    async with bridge() as running, caller(running) as here:
+        await here.settle()
+        await here.send("tools/call", {"name": "countdown", "arguments": {"seconds": 0.5}})
+        running.signal(signal.SIGTERM)
+        heard = await here.connection.heard()
+        assert heard.headers["connection"] == "close"
+        assert result(heard)["content"][0]["text"] == "liftoff"
+        assert await running.ended() == 0

@@ -1,0 +1,193 @@
+"""Server processes that run and serve nobody: found, killed, replaced; whoever waits is told.
+
+What is merely busy is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import stateless
+from tests.e2e.running import messages
+from tests.e2e.wearing import LOOKS, ROOTS, Worn, new_fifo, open_fifo, wearing
+
+pytestmark = pytest.mark.slow
+PINGS = ("--ping-interval", "300ms", "--ping-timeout", "200ms")
+STALLED = {"reason": "child_stalled", "executed": "maybe", "retryable": False}
+EXITED = {"reason": "child_exited", "executed": "maybe", "retryable": False}
+
+
+async def stalled(worn: Worn, pid: int, by: str) -> dict[str, Any]:
+    """The record of a process that was given up."""
+    (record,) = await worn.bridge.logged("child.stalled", lambda found: found["pid"] == pid)
+    assert record["by"] == by
+    (end,) = await worn.bridge.logged("child.stopped", lambda found: found["pid"] == pid)
+    assert end["how"] == "signal 9"
+    return record
+
+
+async def test_a_stopped_process_is_killed_and_replaced(tmp_path: Path) -> None:
+    """Shared or not, idle or with calls in flight, which get one error each (fault 10).
+
+    The sessions go on, and nobody else is concerned.
+    """
+    async with wearing(tmp_path, *PINGS) as worn:
+        sessions = [await worn.open(), await worn.open(ROOTS)]
+        other = await worn.open(ROOTS)
+        bystander = await worn.pid(other)
+        idle = [await worn.pid(session) for session in sessions]
+        for pid in idle:
+            await worn.until_heard(pid, "ping")
+            os.kill(pid, signal.SIGSTOP)
+        for pid in idle:
+            assert (await stalled(worn, pid, "no_ping"))["calls"] == 0
+        busy = [await worn.pid(session) for session in sessions]
+        for pid in busy:
+            os.kill(pid, signal.SIGSTOP)
+        faults = await asyncio.gather(*(worn.fault(each, "x/pid") for each in sessions * 2))
+        assert faults == [STALLED] * 4
+        for pid in busy:
+            assert (await stalled(worn, pid, "no_ping"))["calls"] == 2
+        last = [await worn.pid(session) for session in sessions]
+        assert len({*idle, *busy, *last, bystander}) == 7
+        assert await worn.pid(other) == bystander
+
+
+async def test_a_process_that_answers_no_ping_any_more_is_replaced(tmp_path: Path) -> None:
+    """Though nothing shows that it was stopped (fault 10)."""
+    async with wearing(tmp_path, *PINGS) as worn:
+        session = await worn.open()
+        pid = await worn.pid(session)
+        await worn.until_heard(pid, "ping")
+        assert await worn.ask(session, "x/freeze") == {}
+        await stalled(worn, pid, "no_ping")
+        assert await worn.pid(session) != pid
+
+
+async def test_a_busy_process_is_left_alone(tmp_path: Path) -> None:
+    """It answers no ping while it works on a call, for longer than three pings would take."""
+    fifo = new_fifo(tmp_path, "fifo")
+    async with wearing(tmp_path, *PINGS) as worn:
+        session, other = await worn.open(ROOTS), await worn.open()
+        pid, quick = await worn.pid(session), await worn.pid(other)
+        await worn.until_heard(pid, "ping")
+        working = asyncio.create_task(worn.ask(session, "x/wait", fifo=fifo))
+        await worn.until_heard(pid, "x/wait")
+        pings = sum(line.get("method") == "ping" for line in worn.heard(quick))
+        # So many questions to a quiet process take longer than the busy one would have.
+        await worn.until_heard(quick, "ping", pings + 5)
+        passed = open_fifo(fifo)
+        assert await working == {"pid": pid}
+        os.close(passed)
+        assert worn.bridge.events("child.stalled") == []
+
+
+async def test_a_process_of_2026_07_28_is_asked_in_its_own_words(tmp_path: Path) -> None:
+    """`server/discover` instead of `ping`; stopped, it is replaced, and its calls told.
+
+    (fault 10)
+    """
+    async with stateless.serving("modern", tmp_path, "--child-era", "modern", *PINGS) as served:
+        await served.do()
+        await served.until_heard("server/discover", 3)
+        (pid,) = served.processes()
+        os.kill(pid, signal.SIGSTOP)
+        error = await served.error("tools/call", {"name": "do", "arguments": {}})
+        assert error["data"]["mcpbridge"] == STALLED
+        await served.do()
+        assert len(served.processes()) == 2
+        assert served.heard("ping") == []
+
+
+async def test_a_process_in_which_call_after_call_hangs_is_replaced(tmp_path: Path) -> None:
+    """After three in a row, where pings are answered; an answer between them counts (fault 9)."""
+    words = ("--request-timeout", "500ms", "--session-idle-timeout", "2s")
+    async with wearing(tmp_path, *words, *LOOKS) as worn:
+        session = await worn.open()
+        pid = await worn.pid(session)
+        for count in (2, 3):
+            calls = [worn.fault(session, "x/forget") for _ in range(count)]
+            assert {fault["reason"] for fault in await asyncio.gather(*calls)} == {"timeout"}
+            if count < 3:
+                assert await worn.pid(session) == pid
+        assert (await stalled(worn, pid, "timeouts"))["calls"] == 0
+        heard = [line["method"] for line in worn.heard(pid)]
+        # The last three may not have been read when it was killed.
+        assert 2 <= heard.count("notifications/cancelled") <= 5
+        assert await worn.pid(session) != pid
+
+
+async def test_a_process_that_reads_nothing_is_replaced(tmp_path: Path) -> None:
+    """What it was given fails, what still waited is served by the next one (fault 37)."""
+    async with wearing(tmp_path, "--child-stall-timeout", "1s") as worn:
+        session, other = await worn.open(ROOTS), await worn.open()
+        pid = await worn.pid(session)
+        assert await worn.ask(session, "x/freeze") == {}
+        text = "x" * 100_000
+        calls = [worn.client.post("/mcp", json=big(number, text), headers=session)
+                 for number in range(20)]  # fmt: skip
+        answers = asyncio.gather(*calls)
+        bystander = await worn.pid(other)
+        found = [messages(response.text)[-1] for response in await answers]
+        told = [each["error"]["data"]["mcpbridge"] for each in found if "error" in each]
+        assert told == [STALLED] * len(told)
+        assert len(told) > 10
+        assert len(told) < 20
+        assert {each["id"] for each in found} == set(range(20))
+        await stalled(worn, pid, "unread")
+        assert await worn.pid(session) != pid
+        assert await worn.pid(other) == bystander
+
+
+def big(number: int, text: str) -> Any:
+    """A call with a long parameter."""
+    return {"jsonrpc": "2.0", "id": number, "method": "x/any", "params": {"text": text}}
+
+
+KILLED_WITHIN_S = 0.1
+
+
+async def timed(call: Awaitable[Any], end: Callable[[], None]) -> tuple[Any, float]:
+    """What a call is told when its process ends, and how long after that, in seconds."""
+    calling = asyncio.ensure_future(call)
+    end()
+    began = time.monotonic()
+    told = await calling
+    return told, time.monotonic() - began
+
+
+@pytest.mark.parametrize("capabilities", [None, ROOTS], ids=["shared", "own"])
+async def test_callers_are_told_at_once(tmp_path: Path, capabilities: Any) -> None:
+    """A killed process's calls have their errors within 100 ms, also where another process holds
+    its stdout open; the best of three, since the machine may be busy (faults 5, 6, 14)."""
+    async with wearing(tmp_path, "--give-up-after", "0") as worn:
+        session = await worn.open(capabilities)
+        killed, left = [], []
+        for _ in range(3):
+            pid = await worn.pid(session)
+            call = asyncio.create_task(worn.fault(session, "x/forget"))
+            await worn.until_heard(pid, "x/forget")
+            told, seconds = await timed(call, functools.partial(os.kill, pid, signal.SIGKILL))
+            assert told == {**EXITED, "exit": {"signal": 9}}
+            killed.append(seconds)
+            if not capabilities:
+                continue  # each end of the shared one makes the next start later
+            pid = await worn.pid(session)
+            call = asyncio.create_task(worn.fault(session, "x/forget"))
+            await worn.until_heard(pid, "x/forget")
+            leaving = asyncio.create_task(worn.fault(session, "x/leave"))
+            told, seconds = await timed(call, lambda: None)
+            assert told == {**EXITED, "exit": {"code": 5}} == await leaving
+            left.append(seconds)
+        assert min(killed) < KILLED_WITHIN_S
+        # From before the process is told to end, its last act included.
+        assert not left or min(left) < 2 * KILLED_WITHIN_S

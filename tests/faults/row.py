@@ -1,0 +1,16 @@
+"""What the catalogue says of one fault."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One fault, what mcpbridge does about it, and why no test makes it happen, if none does."""
+
+    number: int
+    """What the docstrings of tests call it: `(fault 17)`."""
+    fault: str
+    done: str
+    reason: str = ""
+    """Why it cannot happen here, or is decided otherwise or later; empty where tests prove it."""

@@ -1,0 +1,36 @@
+"""What holds whatever goes wrong, and what proves it."""
+
+from __future__ import annotations
+
+LEVELS = (
+    (
+        "Every call that was accepted gets exactly one answer: the server's or one error.",
+        "`make chaos`, `test_child_faults`",
+    ),
+    (
+        "Nobody ever gets what belongs to another session.",
+        "`make chaos`, `test_child_faults`, `test_answers`",
+    ),
+    (
+        "Memory is bounded for each session and in all, whatever a client or a server does.",
+        "`make soak`, `test_faults_bounds`, `test_backpressure`, `test_limits`",
+    ),
+    (
+        "No process outlives mcpbridge, not even where it was killed itself (on Linux).",
+        "`test_nothing_left`, `test_shutdown`, and the end of every other test",
+    ),
+    (
+        "SIGTERM ends it with status 0 within `--grace`.",
+        "`test_shutdown`, and the end of every other test",
+    ),
+    (
+        "After a crash of the server its calls are told within 100 ms, and the next one is served"
+        " as soon as a new process is up.",
+        "`make chaos`, `test_child_faults`, `test_wedged`",
+    ),
+    (
+        "Probes are answered within 100 ms while a server misbehaves.",
+        "`test_faults_bounds`",
+    ),
+)
+"""A sentence each, and the suites or test modules that would fail if it did not hold."""

@@ -1,0 +1,85 @@
+"""The catalogue is whole; each fault is made to happen by a test or carried with a reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mcpbridge.config.model import options
+from tests import proofs
+from tests.faults.catalogue import AGAINST_THE_PROGRAM, ROWS, page, proved, unsettled
+from tests.faults.row import Row
+from tests.faults.service_levels import LEVELS
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "faults.md"
+
+
+def test_rows_are_found_in_docstrings_of_tests_only() -> None:
+    """In parentheses behind the word, alone and as ranges, up to a semicolon."""
+    source = '''
+"""(fault 1)"""
+def helper():
+    """(fault 2)"""
+def test_a():
+    """This (fault 3; C03, 7) and that (faults 4 to 6, 9,
+    11-12)."""  # (fault 13)
+    assert "(fault 14)"
+class TestB:
+    async def test_c(self):
+        """No (default 15), fault 16, nor 408 (17 bytes)."""
+'''
+    found = [(name, proofs.faults(text)) for name, text in proofs.docstrings(source)]
+    assert found == [("test_a", [3, 4, 5, 6, 9, 11, 12]), ("test_c", [])]
+
+
+@pytest.mark.parametrize("text", ["(fault x)", "(faults 3, C04)", "(fault 3 4)", "this (5, 6)."])
+def test_numbers_in_another_form_are_refused(text: str) -> None:
+    """A number that is not read proves nothing, and nobody would notice."""
+    with pytest.raises(ValueError, match="fault"):
+        proofs.faults(text)
+
+
+def test_the_catalogue_is_whole() -> None:
+    """Each row once and in order, with a sentence for the fault and one for what happens."""
+    assert [row.number for row in ROWS] == list(range(1, 121))
+    for row in ROWS:
+        assert re.fullmatch(r"[A-Z][^|\n]{4,}\.", row.fault), row
+        assert re.fullmatch(r"[^|\n]{3,}\.", row.done), row
+        assert row.reason == "" or re.fullmatch(r"[A-Z][^|\n]{20,}\.", row.reason), row
+    assert len({row.fault for row in ROWS}) == len(ROWS)
+
+
+def test_every_fault_is_made_to_happen_or_carried_with_a_reason() -> None:
+    """By a test against the running program; one that cannot happen has no test."""
+    assert unsettled(ROWS, proved(), proofs.proofs(proofs.faults)) == []
+
+
+def test_a_catalogue_that_is_not_settled_is_told() -> None:
+    """A row with nothing, with both, with a test of a part only; a number that is none."""
+    rows = [Row(1, "a", "b"), Row(2, "a", "b", "why"), Row(3, "a", "b"), Row(4, "a", "b", "why")]
+    anywhere = {2: ["wire/x"], 3: ["wire/x"], 9: ["e2e/y"]}
+    wrong = unsettled([*rows, Row(5, "a", "b")], {5: ["e2e/y"], 9: ["e2e/y"]}, anywhere)
+    assert [line.partition(":")[0] for line in wrong] == ["9", "1", "2", "3"]
+
+
+def test_the_page_is_that_of_the_catalogue() -> None:
+    """`make docs` mends it."""
+    assert PAGE.read_text("utf-8") == page()
+
+
+def test_the_page_names_nothing_that_does_not_exist() -> None:
+    """Options, targets of make, and modules of tests."""
+    flags = {option.setting.flag for option in options()}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", page())) <= flags
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z]+)`", page())) <= targets
+    modules = {module for _, by in LEVELS for module in re.findall(r"`(test_\w+)`", by)}
+    assert modules
+    known = {
+        path.stem for folder in AGAINST_THE_PROGRAM for path in (ROOT / "tests" / folder).iterdir()
+    }
+    assert modules <= known

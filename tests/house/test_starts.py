@@ -1,0 +1,35 @@
+"""Whoever starts the program does so through the harness that asserts how it must end."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+STARTS = re.compile(r'"-m",\s*"mcpbridge"|-m mcpbridge(?![.\w])')
+ALLOWED = {
+    "e2e/running.py": "the harness itself",
+    "e2e/doctoring.py": "mcpbridge doctor serves nobody",
+    "e2e/test_cli.py": "words that end it at once; their whole output is compared",
+    "e2e/test_doctor.py": "mcpbridge doctor serves nobody",
+    "e2e/test_shim.py": "mcpbridge health asks once and ends",
+    "e2e/test_host.py": "its log is taken away from it",
+}
+"""Each with the reason why it may start the program by itself."""
+SKIPPED = ("house", "node_modules", "__pycache__")
+
+
+def test_the_program_is_started_by_the_harness() -> None:
+    """It asserts exit status 0, no process left, no error in the log: so no 500 anywhere."""
+    found = {
+        path.relative_to(TESTS).as_posix()
+        for path in TESTS.rglob("*.py")
+        if not set(path.parts) & set(SKIPPED) and _starts(path.read_text("utf-8"))
+    }
+    assert "e2e/running.py" in found
+    assert found - ALLOWED.keys() == set()
+
+
+def _starts(text: str) -> bool:
+    # What stands in a docstring is only told.
+    return STARTS.search(re.sub(r'"""[\s\S]*?"""', "", text)) is not None

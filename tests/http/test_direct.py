@@ -1,0 +1,485 @@
+"""The short way of a call under a known head, and every way off it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.stream import Stream
+from mcpbridge.http.arrival import ArrivalLimits
+from mcpbridge.http.bodies import BodyLimits
+from mcpbridge.http.connections import ConnectionLimits, Connections
+from mcpbridge.http.direct import Begun, Direct, KnownHead
+from mcpbridge.http.incoming import BEGUN, Head, Incoming
+from mcpbridge.http.protocol import BridgeProtocol
+from mcpbridge.http.responses import send_json
+from mcpbridge.rules.eventlog import Window
+from mcpbridge.rules.faults import child_exited
+from mcpbridge.telemetry.meters import Meters
+from mcpbridge.wire.messages import Notification, Request, Result, encode
+from tests.bridge.playbook import turns
+
+LIMITS = BodyLimits(max_bytes=1 << 16, max_depth=512)
+PLAIN = ("Host: x", "Accept: application/json", "Content-Type: application/json")
+
+
+def call(number: int = 1, *lines: str, size: int = 2, method: str = "POST") -> bytes:
+    """A request on the wire; `size` is that of an argument."""
+    body = encode(Request(b"%d" % number, "tools/call", b'{"a":"%b"}' % (b"x" * size)))
+    head = [f"{method} /mcp HTTP/1.1", *PLAIN, f"Content-Length: {len(body)}", *lines]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+class Socket(asyncio.Transport):
+    """The client's end of a connection; remembers what it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
+        self.read = b""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        """To the client."""
+        self.read += bytes(data)
+
+    def close(self) -> None:
+        """By the server."""
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        """The server has closed it."""
+        return self.closed
+
+    def pause_reading(self) -> None:
+        """A request on the heels of another waits."""
+
+    def resume_reading(self) -> None:
+        """It is its turn."""
+
+    def answers(self) -> list[bytes]:
+        """The bodies of the responses so far; all must be JSON with a length."""
+        found: list[bytes] = []
+        rest = self.read
+        while rest:
+            head, _, rest = rest.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n"), head
+            (length,) = (
+                int(line.split()[1])
+                for line in head.lower().split(b"\r\n")
+                if line.startswith(b"content-length:")
+            )
+            found.append(rest[:length])
+            rest = rest[length:]
+        return found
+
+
+class Home:
+    """Where the calls of a desk belong."""
+
+    outside = False
+
+    def begin_stream(self) -> Stream:
+        """See `bridge.exchange.Home`."""
+        return Stream(Window(), Meters(), answers_due=1)
+
+    def ended(self, exchange: Exchange) -> None:
+        """See `bridge.exchange.Home`."""
+
+    def told(self, notification: Notification) -> None:
+        """See `bridge.exchange.Home`."""
+
+    def admits(self, notification: Notification) -> bool:
+        """See `bridge.exchange.Home`."""
+        return True
+
+
+class Desk:
+    """The endpoint: keeps every call open until the test answers it."""
+
+    def __init__(self) -> None:
+        self.ordinary: list[bytes] = []
+        """Ids that came as requests of HTTP."""
+        self.adopted: list[bytes] = []
+        """Ids that came so after the short way."""
+        self.direct: list[bytes] = []
+        """Ids that came by the short way."""
+        self.open: dict[bytes, Exchange] = {}
+        self.left: list[bytes] = []
+        """Ids whose clients left."""
+        self.admits = True
+        self.heads: list[Head] = []
+
+    def may_begin(self, head: Head) -> bool:
+        """As the test says."""
+        self.heads.append(head)
+        return self.admits
+
+    def begin(self, head: Head, request: Request) -> Begun | None:
+        """Every call but those of the method that only HTTP may serve."""
+        if request.method == "only_http!":
+            return None
+        self.direct.append(request.id)
+        exchange = self.exchange(request)
+
+        async def finish(incoming: Incoming) -> None:
+            self.adopted.append(request.id)
+            await self._finish(incoming, exchange)
+
+        return Begun(exchange, finish, lambda: self.left.append(request.id))
+
+    def exchange(self, request: Request) -> Exchange:
+        """A call of one client."""
+        now = asyncio.get_running_loop().time()
+        self.open[request.id] = Exchange(request, Home(), now, streams=True, stream=None)
+        return self.open[request.id]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ordinary way."""
+        incoming = Incoming.of(scope, receive, send)
+        if incoming.begun is not None:
+            await incoming.begun(incoming)
+            return
+        body = b""
+        while True:
+            message = await receive()
+            body += message["body"]
+            if not message["more_body"]:
+                break
+        request_id = body.partition(b'"id":')[2].partition(b",")[0]
+        self.ordinary.append(request_id)
+        await self._finish(incoming, self.exchange(Request(request_id, "tools/call")))
+
+    async def finish_nothing(self, incoming: Incoming) -> None:
+        """What a scope may hold."""
+
+    async def _finish(self, incoming: Incoming, exchange: Exchange) -> None:
+        await exchange.finished()
+        assert exchange.reply is not None
+        await send_json(incoming.send, 200, encode(exchange.reply))
+
+    def answer(self, number: int, result: bytes = b"{}") -> None:
+        """The child answers."""
+        request_id = b"%d" % number
+        self.open[request_id].answered(Result(request_id, result))
+
+
+class Connection:
+    """One connection to a desk."""
+
+    def __init__(self, desk: Desk, window_s: float, keep_alive_s: float) -> None:
+        self.desk = desk
+        self.socket = Socket()
+        self.ending = False
+        config = uvicorn.Config(
+            cast(Any, desk),
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            ws="none",
+            timeout_keep_alive=cast(Any, keep_alive_s),
+        )
+        config.load()
+        direct = Direct(desk, LIMITS, window_s, lambda: self.ending)
+        self.protocol = BridgeProtocol(
+            config=config,
+            server_state=ServerState(),
+            app_state={},
+            limits=ArrivalLimits(),
+            connections=Connections(
+                ConnectionLimits(), cast(Any, None), most=8, max_request_bytes=1 << 20
+            ),
+            direct=direct,
+        )
+        self.protocol.connection_made(self.socket)
+
+    async def send(self, *pieces: bytes) -> None:
+        """Bytes of the client, each piece a read of its own."""
+        for piece in pieces:
+            self.protocol.data_received(piece)
+            await turns()
+
+    async def served(self, number: int, data: bytes) -> None:
+        """One whole call."""
+        await self.send(data)
+        self.desk.answer(number)
+        await turns()
+
+    async def learn(self) -> None:
+        """The two calls after which a head is known; forgets them."""
+        await self.served(1, call(1))
+        await self.served(2, call(2))
+        assert self.desk.ordinary == [b"1", b"2"]
+        assert not self.desk.direct
+        self.socket.read = b""
+        self.desk.ordinary.clear()
+
+
+@asynccontextmanager
+async def connected(
+    *, window_s: float = 100.0, keep_alive_s: float = 100.0
+) -> AsyncIterator[Connection]:
+    """A connection to a desk of its own, closed at the end."""
+    connection = Connection(Desk(), window_s, keep_alive_s)
+    yield connection
+    for exchange in connection.desk.open.values():
+        exchange.fail(child_exited(None, "no"))
+    connection.protocol.connection_lost(None)
+    await turns()
+
+
+async def test_a_call_under_a_known_head_takes_the_short_way_to_the_same_answer() -> None:
+    """The response is byte for byte what the ordinary way gives."""
+    async with connected() as connection:
+        await connection.served(1, call(1))
+        await connection.served(2, call(2))
+        ordinary = connection.socket.read[len(connection.socket.read) // 2 :]
+        connection.socket.read = b""
+        await connection.served(3, call(3))
+        assert connection.desk.direct == [b"3"]
+        assert connection.socket.read == ordinary.replace(b'"id":2', b'"id":3')
+
+
+async def test_lengths_of_any_number_of_digits_are_the_same_head() -> None:
+    """Only the digits of Content-Length differ."""
+    async with connected() as connection:
+        await connection.learn()
+        sizes = [0, 9, 40, 99, 500, 999, 5000, 40000]
+        for number, size in enumerate(sizes, 3):
+            await connection.served(number, call(number, size=size))
+        assert connection.desk.direct == [b"%d" % number for number in range(3, 3 + len(sizes))]
+        assert len(connection.socket.answers()) == len(sizes)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [["X: y"], ["Origin: http://evil.example"], ["Content-Length: 5"], ["Connection: close"]],
+    ids=lambda lines: lines[0],
+)
+async def test_any_other_head_is_looked_at_again(lines: list[str]) -> None:
+    """One more line, and the short way is not taken."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3, *lines))
+        assert not connection.desk.direct
+
+
+async def test_heads_in_turn_are_all_known() -> None:
+    """A client that names its tool in a header alternates between heads."""
+    async with connected() as connection:
+        await connection.learn()
+        for number, name in enumerate("abcabc", 3):
+            await connection.served(number, call(number, f"Mcp-Name: {name}"))
+        assert connection.desk.ordinary == [b"3", b"4", b"5"]
+        assert connection.desk.direct == [b"6", b"7", b"8"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        call(3, "Transfer-Encoding: identity"),
+        call(3, "Expect: 100-continue"),
+        call(3, "X: " + "y" * 5000),
+        call(3).replace(b"HTTP/1.1", b"HTTP/1.0"),
+        call(3, method="PUT"),
+    ],
+    ids=["transfer-encoding", "expect", "long", "1.0", "method"],
+)
+async def test_a_head_that_is_not_plain_is_not_remembered(data: bytes) -> None:
+    """What the parser must see each time is shown to it each time."""
+    async with connected() as connection:
+        await connection.learn()
+        connection.desk.admits = b"PUT" not in data
+        await connection.send(data)
+        for exchange in connection.desk.open.values():
+            exchange.fail(child_exited(None, "no"))
+        await turns()
+        await connection.send(data)
+        assert not connection.desk.direct
+
+
+@pytest.mark.parametrize("cut", [1, 40, -10, -1])
+async def test_a_request_in_pieces_goes_the_ordinary_way(cut: int) -> None:
+    """The short way is for what comes whole; the next whole one takes it again."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3)[:cut], call(3)[cut:])
+        connection.desk.answer(3)
+        await turns()
+        await connection.served(4, call(4))
+        assert connection.desk.ordinary == [b"3"]
+        assert connection.desk.direct == [b"4"]
+        assert len(connection.socket.answers()) == 2
+
+
+@pytest.mark.parametrize(
+    "body", [b"[1]", b"{}", b"{", b'{"jsonrpc":"2.0","method":"notifications/x"}', b""]
+)
+async def test_a_body_that_is_no_request_goes_the_ordinary_way(body: bytes) -> None:
+    """Refusals and notifications have responses of their own."""
+    async with connected() as connection:
+        await connection.learn()
+        head = call(3).partition(b"\r\n\r\n")[0]
+        length = head.rpartition(b" ")[2]
+        await connection.send(head.removesuffix(length) + b"%d" % len(body) + b"\r\n\r\n" + body)
+        assert not connection.desk.direct
+        assert len(connection.desk.ordinary) == 1
+
+
+async def test_a_body_over_the_limit_goes_the_ordinary_way() -> None:
+    """Where it is refused."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3, size=LIMITS.max_bytes))
+        assert not connection.desk.direct
+
+
+async def test_a_call_that_only_http_may_serve_is_left_untouched() -> None:
+    """The endpoint has the last word."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3).replace(b"tools/call", b"only_http!"))
+        assert not connection.desk.direct
+
+
+Way = Callable[[Connection], Any]
+
+
+def _says_something(connection: Connection) -> None:
+    connection.desk.open[b"3"].tell(b"{}", sheddable=True)
+
+
+def _is_cancelled_by_the_end(connection: Connection) -> None:
+    connection.ending = True
+    connection.desk.answer(3)
+
+
+def _is_shut_down(connection: Connection) -> None:
+    connection.protocol.shutdown()
+
+
+def _fails(connection: Connection) -> None:
+    connection.desk.open[b"3"].fail(child_exited(None, "maybe"))
+
+
+@pytest.mark.parametrize(
+    "leaves", [_says_something, _is_cancelled_by_the_end, _is_shut_down, _fails]
+)
+async def test_a_call_that_needs_more_than_one_answer_goes_on_as_a_request(leaves: Way) -> None:
+    """It is the same call, begun once, and answered once."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3))
+        assert connection.desk.direct == [b"3"]
+        leaves(connection)
+        await turns()
+        assert connection.desk.adopted == [b"3"]
+        connection.desk.answer(3)
+        await turns()
+        assert connection.desk.direct == [b"3"]
+        assert not connection.desk.ordinary
+        assert len(connection.socket.answers()) == 1
+
+
+async def test_a_call_that_takes_longer_than_the_window_goes_on_as_a_request() -> None:
+    """From then on its answer may be a stream."""
+    async with connected(window_s=0.02) as connection:
+        await connection.learn()
+        await connection.send(call(3))
+        async with asyncio.timeout(10):
+            while not connection.desk.adopted:  # noqa: ASYNC110 - the protocol tells nobody
+                await asyncio.sleep(0.005)
+        connection.desk.answer(3)
+        await turns()
+        assert len(connection.socket.answers()) == 1
+
+
+async def test_without_a_window_nothing_takes_the_short_way() -> None:
+    """Then every answer is a stream."""
+    async with connected(window_s=0) as connection:
+        await connection.learn()
+        await connection.served(3, call(3))
+        assert not connection.desk.direct
+
+
+async def test_a_request_on_the_heels_of_another_is_answered_after_it() -> None:
+    """In order, whatever comes first (faults 86)."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3), call(4))
+        assert connection.desk.adopted == [b"3"]
+        connection.desk.answer(3)
+        await turns()
+        connection.desk.answer(4)
+        await turns()
+        assert [b'"id":3' in body for body in connection.socket.answers()] == [True, False]
+        await connection.served(5, call(5))
+        assert connection.desk.direct == [b"3", b"5"]
+
+
+async def test_a_client_that_leaves_is_told_of_and_gets_nothing() -> None:
+    """The face decides what becomes of the call."""
+    connection = Connection(Desk(), 100.0, 100.0)
+    await connection.learn()
+    await connection.send(call(3))
+    connection.socket.closed = True
+    connection.protocol.connection_lost(None)
+    connection.desk.answer(3)
+    await turns()
+    assert connection.desk.left == [b"3"]
+    assert connection.socket.read == b""
+
+
+async def test_a_connection_that_is_used_is_not_closed_as_idle() -> None:
+    """Calls on the short way count; the time runs from the last answer."""
+    async with connected(keep_alive_s=0.05) as connection:
+        await connection.learn()
+        await connection.send(call(3))
+        connection.protocol.timeout_keep_alive_handler()
+        assert not connection.socket.closed
+        connection.desk.answer(3)
+        connection.protocol.timeout_keep_alive_handler()
+        assert not connection.socket.closed
+        async with asyncio.timeout(10):
+            while not connection.socket.closed:  # noqa: ASYNC110 - the protocol tells nobody
+                await asyncio.sleep(0.005)
+
+
+@given(
+    before=st.binary(max_size=8),
+    after=st.binary(max_size=8).map(b"\r".__add__),
+    body=st.binary(max_size=300),
+    data=st.binary(max_size=40),
+    digits=st.integers(0, 400),
+)
+def test_only_the_same_head_with_its_whole_body_is_known(
+    before: bytes, after: bytes, body: bytes, data: bytes, digits: int
+) -> None:
+    """Whatever else is read is not taken for it."""
+    known = KnownHead(before, after, cast(Head, None))
+    whole = before + b"%d" % len(body) + after + body
+    assert known.body_of(whole) == body
+    assert known.body_of(whole + b"x") is None
+    assert known.body_of(before + after + body) is None
+    if digits != len(body):
+        assert known.body_of(before + b"%d" % digits + after + body) is None
+    if not data.startswith(before):
+        assert known.body_of(data) is None
+
+
+def test_the_scope_says_where_a_begun_call_is() -> None:
+    """An ordinary request has none."""
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    assert Incoming.of(scope, cast(Any, None), cast(Any, None)).begun is None
+    finish = Desk().finish_nothing
+    begun = Incoming.of({**scope, BEGUN: finish}, cast(Any, None), cast(Any, None)).begun
+    assert begun == finish

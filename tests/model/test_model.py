@@ -1,0 +1,323 @@
+"""Whatever happens in whatever order, the bridge keeps its service levels: a model says which.
+
+Hypothesis plays clients, children and the clock against a whole bridge in memory. After every step
+no call may have an answer that the model does not allow, nor two, nor another's; and none may be
+without one that the model says is over. In the end nothing may be left.
+MCPBRIDGE_MODEL_EXAMPLES and MCPBRIDGE_MODEL_STEPS make it longer.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import os
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from mcpbridge.rules.lifecycle import DrainEvent, DrainState
+from mcpbridge.wire.messages import Result
+from tests.e2e.running import initialize as hello
+from tests.e2e.running import rpc
+from tests.model.model import DUPLICATE, RESULT, Call, Home, Model, verdict_of
+from tests.model.world import MAX_SESSIONS, FakeChild, World, progress_of
+
+IDS: tuple[int | str, ...] = (0, "0", 1)
+REVISION = "2025-11-25"
+TICKS_S = (0.3, 1.2, 6.0, 22.0)
+START_S = 100
+"""A start takes up to the longest back-off; --start-timeout is 60 s."""
+CHANCE = st.integers(0, 1_000_000)
+
+
+class Clients(RuleBasedStateMachine):
+    """Every rule is something a client, a child, the clock or the operator does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.model = Model()
+        self._nonces = itertools.count()
+
+    @initialize()
+    def begin(self) -> None:
+        """The shared child is there."""
+        assert len(self.world.living) == 1
+
+    @rule(own=st.booleans())
+    def open(self, own: bool) -> None:
+        """A client says initialize; `own` offers sampling and so gets a child for itself."""
+        capabilities: dict[str, Any] = {"sampling": {}} if own else {}
+        message = hello(0, REVISION, capabilities)
+        http = self.world.request("POST", (), message)
+        for _ in range(START_S):
+            if http.wire.ended:
+                break
+            # Its child is being started anew: the answer comes with it.
+            self.world.pass_time(1)
+            self._passed()
+        drain = self.world.bridge.drain
+        if not drain.accepts_sessions or len(self.model.open_homes) >= MAX_SESSIONS:
+            assert http.wire.status == 503, http.messages
+            return
+        (answer,) = http.messages
+        assert http.wire.status == 200, answer
+        home = Home(http.wire.headers["mcp-session-id"], own, self.world.loop.now)
+        assert home.id not in {other.id for other in self.model.homes}
+        self.model.homes.append(home)
+        told = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        assert self._request("POST", home, told).wire.status == 202
+
+    @precondition(lambda self: self.model.homes)
+    @rule(which=CHANCE, request_id=st.sampled_from(IDS), progress=st.booleans())
+    def call(self, which: int, request_id: int | str, progress: bool) -> None:
+        """A client calls a tool, under an id that may be in flight already."""
+        home = pick(self.model.homes, which)
+        nonce, now = f"n{next(self._nonces)}", self.world.loop.now
+        params: dict[str, Any] = {"name": "echo", "arguments": {"text": nonce}}
+        if progress:
+            params["_meta"] = {"progressToken": 1}
+        doubled = any(call.request_id == request_id for call in home.open_calls)
+        http = self._request("POST", home, rpc(request_id, "tools/call", params))
+        if home.closed:
+            assert http.wire.status in (404, 503)
+            return
+        call = Call(home, request_id, nonce, now, now, [http])
+        home.calls.append(call)
+        home.used = True
+        if doubled:
+            call.allowed, call.over = {DUPLICATE}, True
+        elif not any(nonce in child.calls for child in self.world.children):
+            call.allowed.add("child_exited")  # it waits for a child, which may never be given it
+
+    @precondition(lambda self: self._asked())
+    @rule(which=CHANCE)
+    def answer(self, which: int) -> None:
+        """A child answers a call, one that nobody waits for any more perhaps."""
+        child, nonce = pick(self._asked(), which)
+        request = child.calls.pop(nonce)
+        text = {"content": [{"type": "text", "text": nonce}]}
+        child.say(Result(request.id, json.dumps(text).encode()))
+        if which % 5 == 0:  # and once more
+            child.say(Result(request.id, b'{"content":[{"type":"text","text":"twice"}]}'))
+        call = self._call(nonce)
+        if not call.over:
+            call.allowed.add(RESULT)
+            call.over = True
+        self.world.settle()
+        self._used(call.home)
+
+    @precondition(lambda self: self._asked())
+    @rule(which=CHANCE)
+    def report(self, which: int) -> None:
+        """A child tells of progress."""
+        child, nonce = pick(self._asked(), which)
+        request = child.calls[nonce]
+        if b"progressToken" in (request.params or b""):
+            child.say(progress_of(request, 1))
+            self._call(nonce).heard_at = self.world.loop.now
+            self.world.settle()
+
+    @precondition(lambda self: self.model.open_calls)
+    @rule(which=CHANCE)
+    def cancel(self, which: int) -> None:
+        """A client cancels a call."""
+        call = pick(self.model.open_calls, which)
+        params = {"requestId": call.request_id}
+        told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
+        given = any(call.nonce in child.calls for child in self.world.living)
+        assert self._request("POST", call.home, told).wire.status == 202
+        call.cancelled_at = call.cancelled_at or self.world.loop.now
+        call.allowed.add("cancelled")
+        call.over = call.over or not given
+
+    @precondition(lambda self: self.model.open_calls)
+    @rule(which=CHANCE)
+    def disconnect(self, which: int) -> None:
+        """A client's connection breaks; the call goes on."""
+        call = pick(self.model.open_calls, which)
+        if call.https[-1].connected:
+            call.https[-1].leave()
+            self.world.settle()
+
+    @precondition(lambda self: self._resumable())
+    @rule(which=CHANCE)
+    def resume(self, which: int) -> None:
+        """A client comes back for the rest, from the last event it saw."""
+        call = pick(self._resumable(), which)
+        ids = [http.last_event_id for http in call.https if http.last_event_id]
+        http = self._request("GET", call.home, None, ("last-event-id", ids[-1]))
+        assert http.wire.status in (200, 405), http.messages
+        if http.wire.status == 200:
+            call.https.append(http)
+        else:
+            assert call.over
+
+    @precondition(lambda self: self.model.open_homes)
+    @rule(which=CHANCE)
+    def listen(self, which: int) -> None:
+        """A client opens its standalone stream."""
+        home = pick(self.model.open_homes, which)
+        http = self._request("GET", home, None)
+        refuses = not self.world.bridge.drain.accepts_sessions
+        assert http.wire.status == (503 if refuses else 200)
+        if not refuses:
+            home.listeners.append(http)
+
+    @precondition(lambda self: self.model.open_homes)
+    @rule(which=CHANCE)
+    def delete(self, which: int) -> None:
+        """A client ends its session."""
+        home = pick(self.model.open_homes, which)
+        home.close("session_closed")
+        assert self._request("DELETE", home, None).wire.status == 200
+
+    @precondition(lambda self: self.world.living)
+    @rule(which=CHANCE)
+    def kill(self, which: int) -> None:
+        """A child ends by itself."""
+        child = pick(self.world.living, which)
+        self.model.died(child)
+        child.crash()
+        self.world.settle()
+
+    @rule(seconds=st.sampled_from(TICKS_S))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.world.pass_time(seconds)
+        self._passed()
+
+    @precondition(lambda self: self.world.bridge.drain.state is not DrainState.CUTOFF)
+    @rule(chance=st.integers(0, 5))
+    def drain(self, chance: int) -> None:
+        """The end goes one phase on; not often, or nothing else would be played."""
+        if chance == 0:
+            self._drain_on()
+
+    @invariant()
+    def answers_are_allowed(self) -> None:
+        """Exactly one to each call that is over, under its own id, with its own text."""
+        for call in self.model.calls:
+            answers = call.answers
+            assert len(answers) <= 1, (call, answers)
+            ids = [event_id for http in call.https for event_id in http.event_ids]
+            assert len(set(ids)) == len(ids), (call, ids)
+            for answer in answers:
+                assert answer["id"] == call.request_id
+                assert type(answer["id"]) is type(call.request_id)
+                assert verdict_of(answer) in call.allowed, (call, answer)
+                assert verdict_of(answer) != RESULT or call.nonce in json.dumps(answer)
+                call.over = True
+            assert answers or not (call.over and call.https[-1].connected), call
+
+    @invariant()
+    def streams_of_sessions_carry_no_answers(self) -> None:
+        """What belongs to a call is on its own stream."""
+        for home in self.model.homes:
+            heard = [m for http in home.listeners for m in http.messages]
+            assert not [message for message in heard if "method" not in message]
+
+    @invariant()
+    def tables_are_bounded(self) -> None:
+        """By what is open, not by what ever was."""
+        bridge = self.world.bridge
+        waiting = len(self.model.open_calls)
+        assert bridge.drain.held == waiting
+        assert sum(lease.mux.in_flight for lease in self.world.placement.leases) <= waiting
+        assert len(bridge.sessions) == len(self.model.open_homes) <= MAX_SESSIONS
+        assert len(self.world.living) <= 1 + sum(home.own for home in self.model.open_homes)
+        assert self.world.failures == []
+
+    def teardown(self) -> None:
+        """The rest of the end; everything is released."""
+        try:
+            while self.world.bridge.drain.state is not DrainState.CUTOFF:
+                self._drain_on()
+            self.answers_are_allowed()
+            self.tables_are_bounded()
+            bridge = self.world.bridge
+            assert (bridge.drain.held, len(bridge.sessions)) == (0, 0)
+            assert (self.world.living, self.world.placement.children) == ([], 0)
+            assert [call for call in self.model.calls if call.connected and not call.answers] == []
+        finally:
+            left = self.world.close()
+        assert left == set()
+        assert self.world.keepalive.open == 0
+        assert self.world.failures == []
+
+    def _drain_on(self) -> None:
+        drain = self.world.bridge.drain
+        match drain.state:
+            case DrainState.SERVING:
+                drain.advance(DrainEvent.SIGNAL)
+            case DrainState.LAME_DUCK:
+                drain.advance(DrainEvent.LAME_DUCK_OVER)
+                self.world.bridge.end_idle_streams()
+                self.world.settle()
+            case _:
+                drain.advance(DrainEvent.DEADLINE)
+                for home in self.model.open_homes:
+                    home.close("shutdown")
+                self.world.cut_off()
+
+    def _passed(self) -> None:
+        now = self.world.loop.now
+        # In this order: a call that has just been answered keeps its session a while longer.
+        self.model.passed(now)
+        self.answers_are_allowed()
+        for home in self.model.open_homes:
+            gone = self.world.bridge.sessions.get(home.id) is None
+            assert not gone or self.model.may_expire(home, now), home
+            assert gone or not self.model.must_expire(home, now), home
+            if gone:
+                home.close("session_closed")
+            elif home.busy:
+                home.last_used = now
+
+    def _request(self, method: str, home: Home, message: Any, *more: tuple[str, str]) -> Any:
+        headers = [("mcp-session-id", home.id), ("mcp-protocol-version", REVISION), *more]
+        self._used(home)
+        return self.world.request(method, headers, message)
+
+    def _used(self, home: Home) -> None:
+        home.last_used = self.world.loop.now
+
+    def _asked(self) -> list[tuple[FakeChild, str]]:
+        """Every call that a living child has not answered."""
+        return [(child, nonce) for child in self.world.living for nonce in child.calls]
+
+    def _call(self, nonce: str) -> Call:
+        return next(call for call in self.model.calls if call.nonce == nonce)
+
+    def _resumable(self) -> list[Call]:
+        calls = (call for home in self.model.open_homes for call in home.calls)
+        return [
+            call
+            for call in calls
+            if not call.connected and any(http.last_event_id for http in call.https)
+        ]
+
+
+def pick(among: list[Any], which: int) -> Any:
+    """One of several, the same for the same number."""
+    return among[which % len(among)]
+
+
+@pytest.mark.slow
+def test_the_model_holds() -> None:
+    """Exactly one answer, no delivery across sessions, bounded tables, nothing left."""
+    examples = int(os.environ.get("MCPBRIDGE_MODEL_EXAMPLES") or 40)
+    steps = int(os.environ.get("MCPBRIDGE_MODEL_STEPS") or 30)
+    machine = Clients.TestCase
+    machine.settings = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    machine("runTest").runTest()
+    gc.collect()
