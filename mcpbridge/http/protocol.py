@@ -124,6 +124,9 @@ class BridgeProtocol(HttpToolsProtocol):
             self._call.exchange.ignore()
             if self._call.abandon is not None:
                 self._call.abandon()
+        # uvicorn forgets to where the client broke the connection, and the timer would keep all
+        # that belongs to it.
+        self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -483,3 +483,13 @@ def test_the_scope_says_where_a_begun_call_is() -> None:
     finish = Desk().finish_nothing
     begun = Incoming.of({**scope, BEGUN: finish}, cast(Any, None), cast(Any, None)).begun
     assert begun == finish
+
+
+async def test_a_connection_that_breaks_leaves_no_timer_behind() -> None:
+    """A timer would keep all that belonged to it, for as long as idle connections are kept."""
+    connection = Connection(Desk(), 100.0, 100.0)
+    await connection.learn()
+    await connection.served(3, call(3))
+    assert connection.protocol.timeout_keep_alive_task is not None
+    connection.protocol.connection_lost(ConnectionResetError())
+    assert connection.protocol.timeout_keep_alive_task is None
