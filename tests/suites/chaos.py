@@ -46,8 +46,8 @@ DEADLINE_S = 90.0
 """For one call: the longest back-off twice, and the time of a start."""
 ERROR_WITHIN_S: dict[How, float] = {"kill": 0.1, "close": 0.15}
 """For the median as it is, and for 99 of 100 beside what the machine was late by in the same run:
-where others use the processors too, that is theirs. Of a child that closed its stdout and lives, the
-bridge waits 50 ms for an exit status first."""
+where others use the processors too, that is theirs. Of a child that closed its stdout and lives,
+the bridge waits 50 ms for an exit status first."""
 BEAT_S = 0.01
 """How often to look how late a process of this machine gets its turn."""
 SHOWN = 5
