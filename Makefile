@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop conformance chaos soak streams drain fuzz docs faults lock bench clean
+.PHONY: help run test check interop browser conformance chaos soak streams drain fuzz deploy-test image-test docs faults lock audit bench bench-peers bench-gate clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -19,37 +19,55 @@ PORT ?= 8000
 JOBS ?= 3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+GATE_ARGS ?=
 BRIDGE_ARGS ?=
 
 BIN := .venv/bin
 # Errors only: a mirror that holds less than the index is no concern of who runs make.
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
-PEERS := .venv-mcp1/stamp .venv-mcp2/stamp
+PEERS := .venv-mcp1/stamp .venv-mcp2/stamp .venv-oauth/stamp
 NODE_PEERS := tests/interop/node_modules/.stamp
 REFEREES := tests/referees/node_modules/.stamp
+BENCH_PEERS := .venv-peer-mcp-proxy/stamp .venv-peer-fastmcp/stamp benchmarks/peers/node_modules/.stamp
+SCANNERS := .venv-deploy/stamp
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
 		printf 'make %-11s %s\n' "$$name" "$$what"; done
 
 # exec: the signals of a terminal or a supervisor reach the bridge and not a shell before it.
 run: .venv/stamp ## serve the bundled example on PORT (8000)
 	exec $(BIN)/python -m mcpbridge --port $(PORT) -- $(BIN)/python -m mcpbridge.demo
 
-test: .venv/stamp $(PEERS) ## every test that needs no Node; PYTEST_ARGS='-k name' is passed on
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+test: .venv/stamp ## every test that needs nothing else; PYTEST_ARGS='-k name' is passed on
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not sdk' $(PYTEST_ARGS)
 
-check: .venv/stamp ## format, lint, types, floors
+check: .venv/stamp ## format, lint, types, floors, what a reviewer for security would ask
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r mcpbridge
 
-interop: .venv/stamp $(PEERS) $(NODE_PEERS) ## the tests that need Node >= 20
+interop: .venv/stamp $(PEERS) $(NODE_PEERS) ## the official SDKs of both languages; needs Node >= 20
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m sdk tests/e2e $(PYTEST_ARGS)
 	$(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
+
+browser: .venv/stamp $(NODE_PEERS) ## pages in a real browser; needs Node >= 20 and Chromium
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
+		|| command -v google-chrome >/dev/null || { echo 'make browser: needs Chromium;' \
+		'apt-get install chromium, or whatever brings it here' >&2; exit 1; }
+	$(BIN)/python -m pytest tests/interop/browser $(PYTEST_ARGS)
 
 conformance: .venv/stamp $(PEERS) $(REFEREES) ## the official suites; BRIDGE_ARGS is passed on
 	$(BIN)/python -m tests.referees.conformance $(BRIDGE_ARGS)
+
+# Where there is neither an engine nor the means to start one it says so and fails.
+image-test: .venv/stamp ## every image, on a Docker engine that answers or is started for it
+	$(BIN)/python -m pytest tests/images -o faulthandler_timeout=600 --durations=10 $(PYTEST_ARGS)
+
+deploy-test: .venv/stamp $(SCANNERS) ## manifests, Dockerfiles and the guides: what they name is there
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/deploy $(PYTEST_ARGS)
 
 chaos: .venv/stamp ## calls while children are killed; CALLS=100000 is the size, SEED repeats
 	$(BIN)/python -m tests.suites.chaos
@@ -74,8 +92,14 @@ docs: .venv/stamp ## write the settings into README.md, and docs/faults.md
 faults: .venv/stamp ## what may go wrong, what happens then, and the tests that prove it
 	@$(BIN)/python -m tests.faults.catalogue
 
-bench: .venv/stamp ## calls/s, CPU and memory as JSON lines; BENCH_ARGS is passed on
-	$(BIN)/python benchmarks/throughput.py $(BENCH_ARGS)
+bench: .venv/stamp ## every goal on speed and footprint, measured; BENCH_ARGS is passed on
+	$(BIN)/python benchmarks/goals.py $(BENCH_ARGS)
+
+bench-peers: .venv/stamp $(BENCH_PEERS) ## other bridges beside this one; BENCH_ARGS is passed on
+	$(BIN)/python benchmarks/peers.py $(BENCH_ARGS)
+
+bench-gate: .venv/stamp ## instructions per call against a record; GATE_ARGS=--record renews it
+	$(BIN)/python benchmarks/gate.py $(GATE_ARGS)
 
 # One resolution for all platforms and for every Python from the oldest supported on. The
 # resolver lives in a directory of its own: no environment of the project holds it.
@@ -89,9 +113,16 @@ lock: ## resolve anew and write constraints.txt
 		--no-header --no-annotate pyproject.toml; } > "$$made/constraints.txt"; \
 	cat "$$made/constraints.txt" > constraints.txt
 
+# Apart from `check` and from CI: its answer changes by the day, with no change here. Strict: it
+# fails as well where the service of advisories does not answer, or knows nothing of a release.
+audit: .venv-audit/stamp ## advisories on what constraints.txt holds; needs the advisory service
+	.venv-audit/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps \
+		--requirement constraints.txt
+
 clean: ## remove environments, caches and built files
-	rm -rf .venv .venv-mcp1 .venv-mcp2 build dist
-	rm -rf tests/interop/node_modules tests/referees/node_modules
+	rm -rf .venv .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-audit build dist
+	rm -rf tests/interop/node_modules tests/referees/node_modules benchmarks/peers/node_modules
+	rm -rf .venv-peer-mcp-proxy .venv-peer-fastmcp
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find mcpbridge tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -103,10 +134,35 @@ clean: ## remove environments, caches and built files
 	$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
-# What the bridge is tested against keeps to its own releases, one environment for each SDK.
+# In an environment of its own: nothing of it is needed to build or to test.
+.venv-audit/stamp: Makefile
+	$(call make_venv,.venv-audit)
+	.venv-audit/bin/python $(PIP_INSTALL) pip-audit==2.10.1
+	@touch $@
+
+# What the bridge is tested against keeps to its own releases, one environment for each SDK and
+# one for the authorization server.
 .venv-%/stamp: tests/e2e/peers/requirements-%.txt
 	$(call make_venv,.venv-$*)
 	.venv-$*/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+# The peers of the benchmark, each with an SDK of its own.
+.venv-peer-%/stamp: benchmarks/peers/%.txt
+	$(call make_venv,.venv-peer-$*)
+	.venv-peer-$*/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+benchmarks/peers/node_modules/.stamp: benchmarks/peers/package.json \
+		benchmarks/peers/package-lock.json
+	@command -v npm >/dev/null || { echo 'make bench-peers: needs npm; install Node.js' >&2; exit 1; }
+	cd benchmarks/peers && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Scanners of manifests and Dockerfiles, with releases of their own as well.
+$(SCANNERS): tests/deploy/requirements.txt
+	$(call make_venv,.venv-deploy)
+	.venv-deploy/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 $(NODE_PEERS): tests/interop/package.json $(wildcard tests/interop/package-lock.json)

@@ -2,9 +2,19 @@
 
 Reading order:
 
-* `throughput`: the program; rounds of one load on the bridge and on a limit, and their figures.
+* `goals`: the program of `make bench`; every row of the table of goals, and whether it is met.
+* `calls`, `streams`, `lives`: the parts of that table.
+* `bench`: what the parts need: programs, servers, loads.
+* `peers`: the program of `make bench-peers`; other bridges under the same loads.
+* `gate`: the program of `make bench-gate`; instructions per call against `instructions.json`.
+* `throughput`: rounds of one load, chosen by options, on the bridge and on a limit.
+* `rounds`: loads on several targets in turns, and what each cost.
+* `figures`: JSON lines and tables.
 * `target`: a server under load as a process: started, found, greeted, stopped.
 * `bare_asgi`: the limit, the same HTTP server under an application that decides nothing.
+* `bare_protocol`, `bare_pipes`: the limits below it, of the client's side and of the child's.
+* `prototype`: pipes and HTTP with nothing between them.
+* `asgi`, `announced`: what these servers share.
 * `load`: the load to put on a target and what came of it; runs one of the two generators.
 * `load.c`, `load_fallback`: the generators, in C and in Python; they check every answer.
 * `echo_child.c`, `echo_child`: the stdio server behind the bridge, in C and in Python.

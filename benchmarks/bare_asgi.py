@@ -7,55 +7,28 @@ line on standard error with the event "serve.started".
 
 from __future__ import annotations
 
-import json
-import socket
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 
-import uvicorn
+# Run as a file, the folder on the path is this one; the package is found from the one above.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-Event = MutableMapping[str, object]
-
-
-class Announcing(uvicorn.Server):
-    """A server that says where it listens once it does."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to listen, then write the start-up line."""
-        await super().startup(sockets)
-        host, port = (sockets or [])[0].getsockname()
-        line = {"event": "serve.started", "url": f"http://{host}:{port}/mcp"}
-        print(json.dumps(line), file=sys.stderr, flush=True)
+from benchmarks import asgi
 
 
 def main() -> None:
     """Serve until SIGTERM."""
     body = sys.stdin.buffer.read()
-    size = str(len(body)).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", size)]
-    start = {"type": "http.response.start", "status": 200, "headers": headers}
-    end = {"type": "http.response.body", "body": body}
+    start = asgi.head(len(body))
+    end: asgi.Event = {"type": "http.response.body", "body": body}
 
-    async def application(
-        scope: Event,
-        receive: Callable[[], Awaitable[Event]],
-        send: Callable[[Event], Awaitable[None]],
-    ) -> None:
+    async def application(scope: asgi.Event, receive: asgi.Receive, send: asgi.Send) -> None:
         while (await receive()).get("more_body"):
             pass
         await send(start)
         await send(end)
 
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    config = uvicorn.Config(
-        application,
-        http="httptools",
-        loop="uvloop",
-        lifespan="off",
-        log_level="critical",
-        access_log=False,
-    )
-    Announcing(config).run(sockets=[listener])
+    asgi.serve(application)
 
 
 if __name__ == "__main__":

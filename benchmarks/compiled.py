@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -37,3 +38,28 @@ def compile_c(name: str, folder: Path) -> Path:
         timeout=COMPILE_WITHIN_S,
     )
     return program
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """What is run beside a server: the load generator, and the stdio server behind it."""
+
+    generator: Path | None
+    """The compiled one; None for the one in Python."""
+    child: list[str]
+
+    @property
+    def mark(self) -> str:
+        """Stands in the child's command line and in no other."""
+        return self.child[-1]
+
+
+def prepare(child: str, generator: str, folder: Path) -> Programs:
+    """The programs in the languages asked for, `c` or `python`, compiled into a folder.
+
+    Raises:
+        FileNotFoundError, subprocess.CalledProcessError: See `compile_c`.
+    """
+    python = [sys.executable, str(HERE / "echo_child.py")]
+    argv = [str(compile_c("echo_child", folder))] if child == "c" else python
+    return Programs(compile_c("load", folder) if generator == "c" else None, argv)

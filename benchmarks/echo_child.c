@@ -4,6 +4,7 @@
  * the end of its input with status 0, or with 1 when memory or its output is gone.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -58,12 +59,28 @@ static void list_tools(struct bytes *out, struct span id) {
                         "\"required\":[\"text\"]}}]}}\n");
 }
 
+/* As many notifications of progress as the arguments ask for, where the caller gave a token. */
+static void report_progress(struct bytes *out, struct span params, struct span arguments) {
+    struct span token = member(member(params, "\"_meta\""), "\"progressToken\"");
+    struct span asked = member(arguments, "\"progress\"");
+    if (token.at == NULL || asked.at == NULL) return;
+    for (long i = 1, count = strtol(asked.at, NULL, 10); i <= count; i++) {
+        char number[32];
+        put_text(out, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\","
+                      "\"params\":{\"progressToken\":");
+        put(out, token.at, token.len);
+        put(out, number, (size_t)snprintf(number, sizeof number, ",\"progress\":%ld}}\n", i));
+    }
+}
+
 static void call_tool(struct bytes *out, struct span id, struct span params) {
-    struct span text = member(member(params, "\"arguments\""), "\"text\"");
+    struct span arguments = member(params, "\"arguments\"");
+    struct span text = member(arguments, "\"text\"");
     if (!spells(member(params, "\"name\""), "\"echo\"") || text.at == NULL || *text.at != '"') {
         open_reply(out, id, ",\"error\":{\"code\":-32602,\"message\":\"echo needs a text\"}}\n");
         return;
     }
+    report_progress(out, params, arguments);
     open_reply(out, id, ",\"result\":{\"content\":[{\"type\":\"text\",\"text\":");
     put(out, text.at, text.len);
     put_text(out, "}]}}\n");

@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 def answer(line: bytes) -> bytes:
-    """The reply line to one line of input; empty for what asks for no reply."""
+    """The lines that answer one line of input; empty for what asks for no reply."""
     call = PLAIN_CALL.fullmatch(line)
     if call is None:
         return _answer_decoded(line)
@@ -57,15 +57,31 @@ def _answer_decoded(line: bytes) -> bytes:
     if not line.strip():
         return b""
     reply: dict[str, object] = {"jsonrpc": "2.0", "id": None}
+    notes = b""
     try:
         message = _decode(line)
         if "id" not in message or "method" not in message:
             return b""
         reply["id"] = message["id"]
         reply["result"] = _result(message["method"], message.get("params"))
+        if message["method"] == "tools/call":
+            notes = _progress(message["params"])
     except Refused as refused:
         reply["error"] = {"code": refused.code, "message": str(refused)}
-    return json.dumps(reply, separators=(",", ":")).encode() + b"\n"
+    return notes + _line(reply)
+
+
+def _line(message: dict[str, object]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def _progress(params: object) -> bytes:
+    match params:
+        case {"_meta": {"progressToken": token}, "arguments": {"progress": int(count)}}:
+            method = {"jsonrpc": "2.0", "method": "notifications/progress"}
+            given = ({"progressToken": token, "progress": i + 1} for i in range(count))
+            return b"".join(_line({**method, "params": each}) for each in given)
+    return b""
 
 
 def _decode(line: bytes) -> dict[str, object]:

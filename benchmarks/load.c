@@ -1,16 +1,19 @@
 /* The load generator: N keep-alive connections, one call after the other on each, every answer read.
  *
- *   load HOST PORT CONNECTIONS WARM_S SECONDS MAX_CALLS PATIENCE_S STEP ID_AT TEXT_AT TEXT_BYTES SIZE
+ *   load HOST PORT CONNECTIONS WARM_S SECONDS MAX_CALLS PATIENCE_S STEP ID_AT TEXT_AT TEXT_BYTES
+ *        NOTES TEMPLATES SIZE
  *
- * Standard input: SIZE bytes of one HTTP request, the template. It holds the nine digits of the id at
- * ID_AT, and at TEXT_AT a text of TEXT_BYTES whose first bytes are the id's last digits. Per call the
- * generator only adds STEP to the id (0: every request is the template) and writes the digits.
+ * Standard input: TEMPLATES HTTP requests of SIZE bytes each; the connections take one each, in turn.
+ * Each holds the nine digits of the id at ID_AT, and at TEXT_AT a text of TEXT_BYTES whose first bytes
+ * are the id's last digits. Per call the generator only adds STEP to the id (0: every request is the
+ * template) and writes the digits.
  * When all connections are open and warm it prints "warm" and waits for a line; then it loads for
  * SECONDS or MAX_CALLS, prints one JSON line, and keeps its connections until its input ends, so that
  * closing them is not on the bill. load_fallback.py is the same program in Python.
  *
  * One answer outstanding per connection, so an answer belongs to the call before it; it is right if it
- * is a 200 whose JSON-RPC result has that call's id and text. A stream must hold it exactly once.
+ * is a 200 whose JSON-RPC result has that call's id and text. A stream must hold it exactly once, and
+ * before it NOTES notifications of progress, 1, 2, 3 and so on, under the request's own token.
  * An answer whose end cannot be known, or none within PATIENCE_S, is lost and its connection reopened.
  */
 #define _GNU_SOURCE /* memmem */
@@ -33,8 +36,9 @@
 #define READ_BYTES (64 * 1024)
 #define FAILURES_BEFORE_STOP 1000 /* a target that only fails would be reconnected to for ever */
 
-enum reason { RIGHT, STATUS, SHAPE, ID, TEXT, LOST, REASONS };
-static const char *const reason_names[REASONS] = {"right", "status", "shape", "id", "text", "lost"};
+enum reason { RIGHT, STATUS, SHAPE, ID, TEXT, NOTES, LOST, REASONS };
+static const char *const reason_names[REASONS] = {"right", "status", "shape", "id",
+                                                  "text",  "notes",  "lost"};
 
 enum framing { BY_LENGTH, BY_CHUNKS, BY_CLOSE };
 enum chunk_stage { CHUNK_SIZE, CHUNK_DATA, CHUNK_DATA_END, TRAILER };
@@ -52,6 +56,7 @@ struct answer {
 struct connection {
     int fd;
     char *request;
+    struct span token; /* of progress, in the request */
     size_t sent;
     char *in;
     size_t len, cap;
@@ -62,8 +67,8 @@ struct connection {
 static struct sockaddr_in address;
 static int poller;
 static struct connection *connections;
-static size_t connection_count, request_size, id_at, text_at, text_bytes;
-static long next_id, step;
+static size_t connection_count, template_count, request_size, id_at, text_at, text_bytes;
+static long next_id, step, notes_wanted;
 static double patience_s;
 
 struct phase {
@@ -234,25 +239,45 @@ static enum reason check_message(const struct connection *c, struct span message
     return memcmp(text.at + 1, c->request + text_at, text_bytes) == 0 ? RIGHT : TEXT;
 }
 
+/* What has been read of a stream: notifications of progress in their order, and answers. */
+struct told {
+    long notes, answers;
+    bool in_order;
+    enum reason verdict;
+};
+
+static void check_note(const struct connection *c, struct span message, struct told *told) {
+    struct span params = member(message, "\"params\""), mine = c->token;
+    struct span number = member(params, "\"progress\""), token = member(params, "\"progressToken\"");
+    if (!spells(member(message, "\"method\""), "\"notifications/progress\"")) return;
+    told->notes++;
+    if (token.len != mine.len || mine.at == NULL || memcmp(token.at, mine.at, mine.len) != 0 ||
+        number.at == NULL || strtol(number.at, NULL, 10) != told->notes || told->answers > 0)
+        told->in_order = false;
+}
+
 /* One event's joined data; a message with a method is the server's own and no answer. */
-static void check_event(const struct connection *c, const char *at, const char *end, int *answers,
-                        enum reason *verdict) {
+static void check_event(const struct connection *c, const char *at, const char *end,
+                        struct told *told) {
     struct span message = whole_value(at, end);
-    if (at == end || member(message, "\"method\"").at != NULL) return;
-    (*answers)++;
-    *verdict = check_message(c, message);
+    if (at == end) return;
+    if (member(message, "\"method\"").at != NULL) {
+        if (notes_wanted > 0) check_note(c, message, told);
+        return;
+    }
+    told->answers++;
+    told->verdict = check_message(c, message);
 }
 
 static enum reason check_events(struct connection *c, char *body, char *end) {
     char *data = body; /* data lines are moved together at the front of what was read */
-    int answers = 0;
-    enum reason verdict = SHAPE;
+    struct told told = {.in_order = true, .verdict = SHAPE};
     for (char *line = body, *newline; (newline = memchr(line, '\n', (size_t)(end - line))) != NULL;
          line = newline + 1) {
         char *line_end = newline > line && newline[-1] == '\r' ? newline - 1 : newline;
         struct span value;
         if (line_end == line) {
-            check_event(c, body, data, &answers, &verdict);
+            check_event(c, body, data, &told);
             data = body;
         } else if (header_is(line, line_end, "data", &value)) {
             if (data > body) *data++ = '\n';
@@ -260,14 +285,17 @@ static enum reason check_events(struct connection *c, char *body, char *end) {
             data += value.len;
         }
     }
-    return answers == 1 ? verdict : SHAPE;
+    if (told.answers != 1) return SHAPE;
+    if (told.verdict == RIGHT && (told.notes != notes_wanted || !told.in_order)) return NOTES;
+    return told.verdict;
 }
 
 static enum reason check_answer(struct connection *c) {
     char *body = c->in + c->answer.head, *end = c->in + c->answer.body_end;
     if (c->answer.status != 200) return STATUS;
     if (c->answer.events) return check_events(c, body, end);
-    return check_message(c, whole_value(body, end));
+    enum reason verdict = check_message(c, whole_value(body, end));
+    return verdict == RIGHT && notes_wanted > 0 ? NOTES : verdict;
 }
 
 /* ---- the load ---- */
@@ -348,33 +376,44 @@ static void report(const struct phase *phase, double seconds, double busy_s) {
     fflush(stdout);
 }
 
-static char *read_template(void) {
-    char *request = malloc(request_size);
-    if (request == NULL) fail("malloc");
-    for (size_t len = 0; len < request_size;) {
-        ssize_t n = read(0, request + len, request_size - len);
-        if (n <= 0) fail("template");
+static char *read_templates(void) {
+    size_t size = template_count * request_size;
+    char *requests = malloc(size);
+    if (requests == NULL) fail("malloc");
+    for (size_t len = 0; len < size;) {
+        ssize_t n = read(0, requests + len, size - len);
+        if (n <= 0) fail("templates");
         len += (size_t)n;
     }
-    return request;
+    return requests;
 }
 
-static void open_all(char *template) {
+static struct span token_in(const char *request) {
+    const char *end = request + request_size, *body = memmem(request, request_size, "\r\n\r\n", 4);
+    struct span none = {NULL, 0};
+    if (body == NULL) return none;
+    struct span params = member(whole_value(body + 4, end), "\"params\"");
+    return member(member(params, "\"_meta\""), "\"progressToken\"");
+}
+
+static void open_all(const char *templates) {
     connections = calloc(connection_count, sizeof *connections);
     poller = epoll_create1(0);
     if (connections == NULL || poller < 0) fail("start");
     for (size_t i = 0; i < connection_count; i++) {
-        connections[i].request = malloc(request_size);
-        if (connections[i].request == NULL) fail("malloc");
-        memcpy(connections[i].request, template, request_size);
-        open_connection(&connections[i]);
+        struct connection *c = &connections[i];
+        c->request = malloc(request_size);
+        if (c->request == NULL) fail("malloc");
+        memcpy(c->request, templates + i % template_count * request_size, request_size);
+        c->token = token_in(c->request);
+        open_connection(c);
     }
 }
 
 int main(int argc, char **argv) {
     char byte;
     struct phase phase;
-    if (argc != 13) return fprintf(stderr, "load: 12 arguments, not %d\n", argc - 1), 2;
+    if (argc != 15) return fprintf(stderr, "load: 14 arguments, not %d\n", argc - 1), 2;
     address.sin_family = AF_INET;
     address.sin_port = htons((uint16_t)atoi(argv[2]));
     if (inet_pton(AF_INET, argv[1], &address.sin_addr) != 1) fail("address");
@@ -384,10 +423,13 @@ int main(int argc, char **argv) {
     id_at = strtoul(argv[9], NULL, 10);
     text_at = strtoul(argv[10], NULL, 10);
     text_bytes = strtoul(argv[11], NULL, 10);
-    request_size = strtoul(argv[12], NULL, 10);
-    char *template = read_template();
-    next_id = strtol(template + id_at, NULL, 10);
-    open_all(template);
+    notes_wanted = atol(argv[12]);
+    template_count = strtoul(argv[13], NULL, 10);
+    request_size = strtoul(argv[14], NULL, 10);
+    char *templates = read_templates();
+    next_id = strtol(templates + id_at, NULL, 10);
+    open_all(templates);
+    free(templates);
     if (atof(argv[4]) > 0) run(&phase, atof(argv[4]), 0);
     printf("warm\n");
     fflush(stdout);

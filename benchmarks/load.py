@@ -1,7 +1,7 @@
 """A load to put on a target, the generator that does it, and what came of it.
 
 The generator is a process of its own (`load.c` where there is a compiler, else `load_fallback`),
-told what to send as one preformatted HTTP request in which only the digits of the call's id change.
+told what to send as preformatted HTTP requests in which only the digits of the call's id change.
 So the form of the calls is decided here once, and both generators send the same bytes.
 """
 
@@ -20,6 +20,8 @@ FIRST_ID = 100_000_000
 """Nine digits, to leave every message of a run the same size; the generators count up from it."""
 
 DIGITS = len(str(FIRST_ID))
+OUTCOMES = ("right", "status", "shape", "id", "text", "notes", "lost")
+"""What may become of a call; the names are explained at `Tally`."""
 LONGEST_START_S = 60
 """Bound on what a generator does beside loading: start, connect, report."""
 
@@ -48,6 +50,12 @@ class Load:
     seconds: float
     headers: dict[str, str] = field(default_factory=dict)
     """Sent with every request, beside those of the content."""
+    each: tuple[dict[str, str], ...] = ()
+    """Further headers, of equal size: the connections take one set each, in turn."""
+    meta: dict[str, object] = field(default_factory=dict)
+    """The `_meta` of every call's params."""
+    notes: int = 0
+    """Notifications of progress that every call asks for, and awaits."""
     warm_s: float = 0.0
     """Load before what is measured, in seconds."""
     max_calls: int = 0
@@ -63,7 +71,7 @@ class Tally:
     """What came of the measured part of a load."""
 
     calls: int
-    """Calls begun; each has exactly one of the six outcomes below."""
+    """Calls begun; each has exactly one of the seven outcomes below."""
     seconds: float
     """From the first call's begin to the last answer."""
     busy_s: float
@@ -79,13 +87,15 @@ class Tally:
     """Results under another id than the call's."""
     text: int
     """Results with another text than the call's."""
+    notes: int
+    """Right results with other notifications of progress than asked for, or in another order."""
     lost: int
     """No answer, or none whose end could be known."""
 
     @property
     def wrong(self) -> int:
         """Calls without their right answer, and answers that nobody asked for."""
-        return self.status + self.shape + self.id + self.text + self.lost
+        return self.status + self.shape + self.id + self.text + self.notes + self.lost
 
     @property
     def calls_per_s(self) -> float:
@@ -103,14 +113,15 @@ def payload(call_id: int, size: int) -> str:
     return (str(call_id)[-min(size, DIGITS) :] + "x" * size)[:size] if size else ""
 
 
-def call(call_id: int, size: int) -> bytes:
+def call(call_id: int, size: int, notes: int = 0, meta: dict[str, object] | None = None) -> bytes:
     """The JSON-RPC request of one call."""
-    message = {
-        "jsonrpc": "2.0",
-        "id": call_id,
-        "method": "tools/call",
-        "params": {"name": "echo", "arguments": {"text": payload(call_id, size)}},
-    }
+    arguments: dict[str, object] = {"text": payload(call_id, size)}
+    params: dict[str, object] = {"name": "echo", "arguments": arguments}
+    if notes:
+        arguments["progress"] = notes
+    if meta:
+        params["_meta"] = meta
+    message = {"jsonrpc": "2.0", "id": call_id, "method": "tools/call", "params": params}
     return json.dumps(message, separators=(",", ":")).encode()
 
 
@@ -122,31 +133,43 @@ def answer_to_first(size: int) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class _Template:
-    request: bytes
+class _Templates:
+    requests: tuple[bytes, ...]
     id_at: int
     text_at: int
 
 
-def _template(load: Load) -> _Template:
-    body = call(FIRST_ID, load.payload_bytes)
+def _templates(load: Load) -> _Templates:
+    # A token has to be one of a kind among the calls in flight, so each connection has its own.
+    count = load.connections if load.notes else max(1, len(load.each))
+    parts = [_request(load, number) for number in range(count)]
+    if len({(len(head), len(body)) for head, body in parts}) > 1:
+        raise ValueError("the requests of a load are not of equal size")
+    head, body = parts[0]
+    id_at = body.index(b'"id":') + len('"id":')
+    text_at = body.index(b'"text":"') + len('"text":"')
+    requests = tuple(head + body for head, body in parts)
+    return _Templates(requests, len(head) + id_at, len(head) + text_at)
+
+
+def _request(load: Load, number: int) -> tuple[bytes, bytes]:
+    token = {"progressToken": FIRST_ID + number} if load.notes else {}
+    body = call(FIRST_ID, load.payload_bytes, load.notes, {**load.meta, **token})
     headers = {
         "Host": f"{load.host}:{load.port}",
         "Content-Type": "application/json",
         "Accept": "application/json, text/event-stream",
         "Content-Length": str(len(body)),
         **load.headers,
+        **(load.each[number % len(load.each)] if load.each else {}),
     }
     lines = [f"POST {load.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
-    id_at = body.index(b'"id":') + len('"id":')
-    text_at = body.index(b'"text":"') + len('"text":"')
-    return _Template(head + body, len(head) + id_at, len(head) + text_at)
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii"), body
 
 
 def command(load: Load, program: Path | None) -> list[str]:
     """The generator's command line: `program` (a compiled `load.c`), or the Python one if None."""
-    template = _template(load)
+    templates = _templates(load)
     fallback = [sys.executable, str(Path(__file__).with_name("load_fallback.py"))]
     arguments = (
         load.host,
@@ -157,10 +180,12 @@ def command(load: Load, program: Path | None) -> list[str]:
         load.max_calls,
         load.patience_s,
         0 if load.same_id else 1,
-        template.id_at,
-        template.text_at,
+        templates.id_at,
+        templates.text_at,
         load.payload_bytes,
-        len(template.request),
+        load.notes,
+        len(templates.requests),
+        len(templates.requests[0]),
     )
     return [*([str(program)] if program else fallback), *map(str, arguments)]
 
@@ -181,7 +206,7 @@ def warm_generator(load: Load, program: Path | None) -> Iterator[Callable[[], Ta
         stderr=subprocess.PIPE,
     )
     try:
-        _say(process, _template(load).request)
+        _say(process, b"".join(_templates(load).requests))
         if _next_line(process) != b"warm\n":
             raise GeneratorFailed(_last_words(process))
         yield lambda: _measure(process)

@@ -15,11 +15,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 DIGITS = 9
 READ_BYTES = 64 * 1024
 FAILURES_BEFORE_STOP = 1000
-REASONS = ("right", "status", "shape", "id", "text", "lost")
+REASONS = ("right", "status", "shape", "id", "text", "notes", "lost")
 
 
 class NotHttp(Exception):
@@ -41,13 +42,15 @@ class Plan:
     id_at: int
     text_at: int
     text_bytes: int
+    notes: int
+    templates: int
     size: int
 
     @classmethod
     def parse(cls, argv: list[str]) -> Plan:
         """The plan of a command line; ValueError or TypeError if it is none."""
         kinds: tuple[Callable[[str], object], ...] = (
-            str, int, int, float, float, int, float, int, int, int, int, int,
+            str, int, int, float, float, int, float, int, int, int, int, int, int, int,
         )  # fmt: skip
         return cls(*[kind(text) for kind, text in zip(kinds, argv, strict=True)])  # type: ignore[arg-type] # the kinds stand in the order of the fields
 
@@ -75,6 +78,8 @@ class Connection:
     def __init__(self, plan: Plan, template: bytes) -> None:
         self.plan = plan
         self.request = bytearray(template)
+        asked = json.loads(template.partition(b"\r\n\r\n")[2])
+        self.token = asked["params"].get("_meta", {}).get("progressToken")
         self.unsent = memoryview(b"")
         self.received = bytearray()
         self.waiting = False
@@ -120,9 +125,20 @@ class Connection:
             messages = [json.loads(text) for text in answer.texts()]
         except ValueError:
             return "shape"
+        answers = messages
         if answer.events:
-            messages = [m for m in messages if not (isinstance(m, dict) and "method" in m)]
-        return self._check_message(messages[0]) if len(messages) == 1 else "shape"
+            answers = [m for m in messages if not (isinstance(m, dict) and "method" in m)]
+        if len(answers) != 1:
+            return "shape"
+        verdict = self._check_message(answers[0])
+        if verdict == "right" and self.plan.notes and not self._told_all(messages):
+            return "notes"
+        return verdict
+
+    def _told_all(self, messages: list[dict[str, Any]]) -> bool:
+        told = [m["params"] for m in messages[:-1] if m.get("method") == "notifications/progress"]
+        wanted = range(1, self.plan.notes + 1)
+        return told == [{"progressToken": self.token, "progress": number} for number in wanted]
 
     def _check_message(self, message: object) -> str:
         match message:
@@ -220,10 +236,13 @@ def _joined_chunks(received: bytearray, at: int) -> bytearray | None:
 class Generator:
     """The connections, and the loop that keeps each at one call after the other."""
 
-    def __init__(self, plan: Plan, template: bytes) -> None:
+    def __init__(self, plan: Plan, templates: list[bytes]) -> None:
         self.plan = plan
-        self.call_id = int(template[plan.id_at : plan.id_at + DIGITS])
-        self.connections = [Connection(plan, template) for _ in range(plan.connections)]
+        self.call_id = int(templates[0][plan.id_at : plan.id_at + DIGITS])
+        self.connections = [
+            Connection(plan, templates[number % len(templates)])
+            for number in range(plan.connections)
+        ]
         self.by_fd = {connection.socket.fileno(): connection for connection in self.connections}
         self.poller = select.poll()
         for fd in self.by_fd:
@@ -304,7 +323,7 @@ def main() -> None:
     """Warm up, wait for the word, load, report, and stay until the input ends."""
     plan = Plan.parse(sys.argv[1:])
     words = sys.stdin.buffer
-    generator = Generator(plan, words.read(plan.size))
+    generator = Generator(plan, [words.read(plan.size) for _ in range(plan.templates)])
     if plan.warm_s > 0:
         generator.run(plan.warm_s, 0)
     print("warm", flush=True)

@@ -1,4 +1,4 @@
-"""Processor time and memory of a process, read from /proc (Linux only).
+"""Processor time and memory of processes, read from /proc (Linux only).
 
 The kernel counts a thread's run time in nanoseconds (`schedstat`) and a process's in ticks, mostly
 of 10 ms (`stat`). The first is exact for threads that are asleep, but a thread that has ended is
@@ -19,12 +19,12 @@ TICKS_OFF = 3
 
 @dataclass(frozen=True, slots=True)
 class CpuReading:
-    """The processor time a process had used up to one moment."""
+    """The processor time some processes had used up to one moment."""
 
     thread_ns: dict[int, int]
     """Run time of each living thread by its id; empty where the kernel keeps no schedstat."""
     ticks: int
-    """utime + stime of the whole process, ended threads included, in clock ticks."""
+    """utime + stime of the whole processes, ended threads included, in clock ticks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,18 @@ class Memory:
     peak_rss_kib: int
 
 
-def read_cpu(pid: int) -> CpuReading:
-    """The processor time of a process until now, of all its threads.
+def read_cpu(*pids: int) -> CpuReading:
+    """The processor time of processes until now, of all their threads.
 
     Raises:
         OSError: There is no such process, or no /proc.
     """
+    readings = [_read_one(pid) for pid in pids]
+    thread_ns = {tid: ns for reading in readings for tid, ns in reading.thread_ns.items()}
+    return CpuReading(thread_ns, sum(reading.ticks for reading in readings))
+
+
+def _read_one(pid: int) -> CpuReading:
     thread_ns = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         try:
@@ -53,7 +59,7 @@ def read_cpu(pid: int) -> CpuReading:
 
 
 def cpu_ns_between(before: CpuReading, after: CpuReading) -> int:
-    """Nanoseconds of processor time a process used between two readings of it.
+    """Nanoseconds of processor time processes used between two readings of them.
 
     Ticks decide where schedstat is missing or has lost time with a thread that ended.
     """
@@ -75,3 +81,30 @@ def read_memory(pid: int) -> Memory:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     facts = dict(line.split(":", 1) for line in lines if ":" in line)
     return Memory(int(facts["VmRSS"].split()[0]), int(facts["VmHWM"].split()[0]))
+
+
+def own_pids(root: int, mark: str) -> tuple[int, ...]:
+    """A process and its descendants, without those whose command line holds a mark.
+
+    So the processes a server is made of are told from the stdio server it has started.
+
+    Raises:
+        OSError: There is no /proc.
+    """
+    parents, words = {}, {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            words[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        if fields[0] != "Z":  # it has ended, and has no command line any more
+            parents[int(entry.name)] = int(fields[1])
+    own = {root}
+    while True:
+        more = {pid for pid, parent in parents.items() if parent in own and mark not in words[pid]}
+        if more <= own:
+            return tuple(sorted(own))
+        own |= more

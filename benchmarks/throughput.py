@@ -15,10 +15,7 @@ there was nothing to measure (no target, no /proc, no compiler for what is asked
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -31,51 +28,32 @@ from statistics import median
 # Run as a file, the folder on the path is this one; the package is found from the one above.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import load, measure, target
-from benchmarks.compiled import compile_c, compiler
+from benchmarks import figures, load, target
+from benchmarks.compiled import Programs, compiler, prepare
+from benchmarks.rounds import BUSY, Contender, take_turns
 
 LEAST_ROUNDS = 3
 WARM_S = 0.5
-BUSY = 0.9
-"""A generator that took more than this share of a processor may have been what limited the rate."""
 WRONG_ANSWERS = 1
 COULD_NOT_MEASURE = 2
-PACKAGES = ("mcpbridge", "uvicorn", "httptools", "uvloop", "starlette", "msgspec")
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One measured load on one target."""
-
-    tally: load.Tally
-    cpu_us_per_call: float
-    memory: measure.Memory
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All rounds on the bridge and on the limit at one number of connections."""
+    """The bridge and the limit after all rounds at one number of connections."""
 
     connections: int
-    bridge: list[Round]
-    bare: list[Round]
+    bridge: Contender
+    bare: Contender
+
+    @property
+    def both(self) -> tuple[Contender, Contender]:
+        """The bridge first."""
+        return self.bridge, self.bare
 
     def wrong(self) -> int:
         """Wrong and missing answers, the limit's included: those would be the generator's fault."""
-        return sum(done.tally.wrong for done in [*self.bridge, *self.bare])
-
-    def ratios(self) -> list[float]:
-        """The bridge's processor time per call over the limit's, round by round."""
-        pairs = zip(self.bridge, self.bare, strict=True)
-        return [bridge.cpu_us_per_call / bare.cpu_us_per_call for bridge, bare in pairs]
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """What is run beside the bridge; paths of compiled programs where there is a compiler."""
-
-    generator: Path | None
-    child: list[str]
+        return self.bridge.wrong + self.bare.wrong
 
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -105,38 +83,15 @@ def _counts(text: str) -> list[int]:
     return counts
 
 
-def prepare(given: argparse.Namespace, folder: Path) -> Programs:
-    """Compile what is asked for in C into a folder.
-
-    Raises:
-        FileNotFoundError, subprocess.CalledProcessError: See `compile_c`.
-    """
-    if given.child == "c":
-        child = [str(compile_c("echo_child", folder))]
-    else:
-        child = [sys.executable, str(Path(__file__).with_name("echo_child.py"))]
-    return Programs(compile_c("load", folder) if given.generator == "c" else None, child)
-
-
-def one_round(server: target.Target, work: load.Load, generator: Path | None) -> Round:
-    """Put a load on a target and see what it cost, its warm-up left out."""
-    with load.warm_generator(work, generator) as measured:
-        before = measure.read_cpu(server.pid)
-        tally = measured()
-        after = measure.read_cpu(server.pid)
-        memory = measure.read_memory(server.pid)
-    return Round(tally, measure.cpu_ns_between(before, after) / 1000 / tally.calls, memory)
-
-
 def one_row(given: argparse.Namespace, programs: Programs, connections: int) -> Row:
     """All rounds at one number of connections, on a fresh bridge and a fresh limit."""
-    row = Row(connections, [], [])
     with ExitStack() as stack:
-        argv = target.bridge_command(given.isolation, programs.child)
-        bridge = stack.enter_context(target.running("bridge", argv))
+        argv = target.bridge_command(programs.child, "--isolation", given.isolation)
+        bridge = stack.enter_context(target.running("bridge", argv, mark=programs.mark))
         constant = load.answer_to_first(given.payload)
-        bare = stack.enter_context(target.running("bare", target.bare_command(), constant))
-        headers = stack.enter_context(target.session(bridge))
+        argv = target.program_command("bare_asgi")
+        bare = stack.enter_context(target.running("bare", argv, constant))
+        (headers,) = stack.enter_context(target.sessions(bridge))
         work = load.Load(
             host=bridge.host,
             port=bridge.port,
@@ -148,16 +103,18 @@ def one_row(given: argparse.Namespace, programs: Programs, connections: int) -> 
             warm_s=WARM_S,
         )
         constant_work = replace(work, host=bare.host, port=bare.port, same_id=True)
-        turns = [(bridge, work, row.bridge), (bare, constant_work, row.bare)]
-        for number in range(given.rounds):
-            for server, its_work, rounds in turns if number % 2 == 0 else reversed(turns):
-                rounds.append(one_round(server, its_work, programs.generator))
+        row = Row(
+            connections,
+            Contender("bridge", bridge, work),
+            Contender("bare", bare, constant_work),
+        )
+        take_turns(row.both, given.rounds, programs.generator)
     return row
 
 
-def figures(row: Row) -> Iterator[dict[str, object]]:
+def row_figures(row: Row) -> Iterator[dict[str, object]]:
     """What a row says, a figure at a time: its name, target, median, unit and rounds."""
-    for name, rounds in (("bridge", row.bridge), ("bare", row.bare)):
+    for name, rounds in ((each.name, each.rounds) for each in row.both):
         of = {
             ("calls_per_s", "1/s"): [done.tally.calls_per_s for done in rounds],
             ("cpu_us_per_call", "us"): [done.cpu_us_per_call for done in rounds],
@@ -169,10 +126,10 @@ def figures(row: Row) -> Iterator[dict[str, object]]:
             yield _figure(row, figure, name, unit, values)
         counts: dict[str, object] = {
             reason: sum(getattr(done.tally, reason) for done in rounds)
-            for reason in ("calls", "right", "status", "shape", "id", "text", "lost", "reopened")
+            for reason in ("calls", "reopened", *load.OUTCOMES)
         }
         yield {"figure": "answers", "target": name, "connections": row.connections, **counts}
-    yield _figure(row, "cpu_ratio", "bridge/bare", "1", row.ratios())
+    yield _figure(row, "cpu_ratio", "bridge/bare", "1", row.bridge.over(row.bare))
 
 
 def _figure(row: Row, name: str, of: str, unit: str, values: list[float]) -> dict[str, object]:
@@ -186,37 +143,18 @@ def _figure(row: Row, name: str, of: str, unit: str, values: list[float]) -> dic
     }
 
 
-def machine(given: argparse.Namespace) -> dict[str, object]:
-    """Where and with what the figures were taken."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "figure": "machine",
-        "processors": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": versions,
-        "options": vars(given),
-    }
-
-
 def table(rows: list[Row]) -> str:
     """The figures for people; medians, times in µs, memory in MiB."""
     titles = ("conns", "target", "calls/s", "CPU us/call", "ratio", "RSS MiB", "peak MiB", "wrong")
     lines = ["".join(f"{title:>12}" for title in titles)]
     for row in rows:
-        for name, rounds in (("bridge", row.bridge), ("bare", row.bare)):
+        for name, rounds in ((each.name, each.rounds) for each in row.both):
             cells = (
                 str(row.connections),
                 name,
                 f"{median(done.tally.calls_per_s for done in rounds):.0f}",
                 f"{median(done.cpu_us_per_call for done in rounds):.1f}",
-                f"{median(row.ratios()):.2f}" if name == "bridge" else "",
+                f"{median(row.bridge.over(row.bare)):.2f}" if name == "bridge" else "",
                 f"{median(done.memory.rss_kib for done in rounds) / 1024:.1f}",
                 f"{median(done.memory.peak_rss_kib for done in rounds) / 1024:.1f}",
                 str(sum(done.tally.wrong for done in rounds)),
@@ -230,14 +168,14 @@ def table(rows: list[Row]) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Measure, print, and return the exit status."""
     given = options(argv)
-    print(json.dumps(machine(given)), flush=True)
+    print(json.dumps(figures.machine(vars(given))), flush=True)
     rows = []
     try:
         with tempfile.TemporaryDirectory(prefix="mcpbridge-bench-") as folder:
-            programs = prepare(given, Path(folder))
+            programs = prepare(given.child, given.generator, Path(folder))
             for connections in given.connections:
                 rows.append(one_row(given, programs, connections))
-                for figure in figures(rows[-1]):
+                for figure in row_figures(rows[-1]):
                     print(json.dumps(figure), flush=True)
     except subprocess.CalledProcessError as error:
         print(f"throughput: {error}\n{error.stderr}", file=sys.stderr)

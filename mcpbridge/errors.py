@@ -6,12 +6,15 @@
     │   ├── NotJson             not JSON at all
     │   ├── NotMessage          JSON, but no JSON-RPC message
     │   ├── TooDeep             nested beyond the limit
-    │   └── DuplicateMember     one object names a member twice
+    │   ├── DuplicateMember     one object names a member twice
+    │   └── ToolDenied          a call of a tool that clients may not use
     ├── ChannelClosed           the peer of a channel is gone
     ├── SpawnError              the operating system would not start the command
     │   ├── CommandNotFound
     │   ├── CommandNotExecutable
     │   └── Unreachable         nobody starts it at the other end of a connection
+    ├── BadToken                a client's token must not be taken
+    ├── KeysUnavailable         nobody can say whether a token is good
     ├── CursorLost              a reader asks for entries that were trimmed
     └── Unavailable             a request cannot be served; carries the fault to tell the client
 
@@ -75,6 +78,17 @@ class DuplicateMember(WireError):
     """An object that the bridge must understand names a member twice."""
 
 
+class ToolDenied(WireError):
+    """A call of a tool that `--allow-tool` and `--deny-tool` keep from clients.
+
+    To its caller it is like any other name that the server does not know.
+    """
+
+    def __init__(self, tool: str) -> None:
+        super().__init__(f"Unknown tool: {tool}")
+        self.tool = tool
+
+
 class ChannelClosed(BridgeError):
     """The peer of this channel is gone; nothing more can be sent to it."""
 
@@ -107,6 +121,31 @@ class Unreachable(SpawnError):
 
     def __str__(self) -> str:
         return f"cannot connect to {self.command}: {self.problem}"
+
+
+class BadToken(BridgeError):
+    """A token that must not be taken; `problem` says why and holds nothing of the token."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class KeysUnavailable(BridgeError):
+    """The keys of an authorization server cannot be had, or are too old to be relied on."""
+
+    def __init__(self, url: str, problem: str, retry_after_s: float) -> None:
+        super().__init__(url, problem, retry_after_s)
+        self.url = url
+        self.problem = problem
+        self.retry_after_s = retry_after_s
+        """When it may be worth another try."""
+
+    def __str__(self) -> str:
+        return f"cannot get keys from {self.url}: {self.problem}"
 
 
 class CursorLost(BridgeError):

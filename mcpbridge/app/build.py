@@ -5,24 +5,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.types import ASGIApp
 
+from mcpbridge.app.access import Access, access_of
 from mcpbridge.app.watch import watch
-from mcpbridge.bridge.bridge import Bridge, BridgeSettings
+from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.ledger import Ledger
+from mcpbridge.bridge.lodgings import Dress
 from mcpbridge.bridge.placement import Placement
+from mcpbridge.bridge.quarters import BridgeSettings
 from mcpbridge.bridge.seal import Seal
+from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeChannel
 from mcpbridge.config.model import Bind, Config
 from mcpbridge.http.admin import AdminDoor, admin_app, rendering
 from mcpbridge.http.bodies import BodyLimits
+from mcpbridge.http.cors import Cors
 from mcpbridge.http.direct import Direct
-from mcpbridge.http.endpoint import Endpoint
+from mcpbridge.http.endpoint import PROBED, Endpoint
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.legacy_sse import LegacySse
 from mcpbridge.http.metered import Metered
@@ -36,6 +41,7 @@ from mcpbridge.process.household import Household
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.hosts import HostRules
 from mcpbridge.rules.methods import KNOWN_REQUESTS
+from mcpbridge.rules.principals import Hidden
 from mcpbridge.telemetry.meters import Meters
 from mcpbridge.telemetry.traces import Tracer
 
@@ -56,6 +62,8 @@ class App:
     household: Household
     tracer: Tracer | None
     """Where calls are traced; to be shut down at the end."""
+    access: Access
+    """Who may call."""
 
 
 def build(config: Config, household: Household) -> App:
@@ -64,34 +72,41 @@ def build(config: Config, household: Household) -> App:
     meters = Meters(KNOWN_REQUESTS)
     tracer = _tracer(config)
     bridge, placement = _bridge(config, household, meters, tracer)
-    keepalive = KeepAlive()
+    access = access_of(config)
+    door = access.door
+    keepalive = KeepAlive(still=door.still if door.asks else None)
     watch(meters, bridge, keepalive, placement)
     render = rendering(functools.partial(_exporter, meters))
     limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
+    rules = host_rules(config, config.bind)
     endpoint = Endpoint(
         Streamable(
             Stateful(bridge, keepalive, settings.answers),
             StatelessFace(bridge, keepalive, settings.answers.json_window_s),
             settings.eras,
             limits,
+            door,
         ),
-        LegacySse(bridge, keepalive, settings.proxy, limits)
+        LegacySse(bridge, keepalive, settings.proxy, limits, door)
         if settings.eras.serves_handshake
         else None,
         admin_app(bridge.gate, None if config.admin_bind is not None else render),
-        _host_rules(config, config.bind),
+        rules,
         mcp_path=settings.listen.path,
         root_path=settings.proxy.root_path,
+        door=door,
     )
-    admin = None
+    admin: ASGIApp | None = None
     if config.admin_bind is not None:
-        rules = _host_rules(config, config.admin_bind)
-        admin = AdminDoor(admin_app(bridge.gate, render), rules)
+        admin_rules = host_rules(config, config.admin_bind)
+        admin = AdminDoor(admin_app(bridge.gate, render), admin_rules)
+        admin = _readable(admin, admin_rules, lambda path: PROBED)
     # A traced call belongs to a task of its own, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
     direct = Direct(endpoint, limits, window_s, lambda: bridge.drain.ending, meters.http)
-    metered = Metered(endpoint, meters.http)
-    return App(config, bridge, keepalive, metered, admin, direct, meters, household, tracer)
+    headers = [pair.header for pair in settings.auth.header_env]
+    metered = Metered(_readable(endpoint, rules, endpoint.methods, headers), meters.http)
+    return App(config, bridge, keepalive, metered, admin, direct, meters, household, tracer, access)
 
 
 def _bridge(
@@ -107,6 +122,7 @@ def _bridge(
         meters,
         settings.loads,
         tracing,
+        ToolFilter(settings.tools, meters) if settings.tools.says_something else None,
     )
     eras = Eras(
         placement,
@@ -134,6 +150,7 @@ def _bridge(
         meters,
         Ledger(meters, log_calls=settings.logs.calls, tracing=tracing),
         Seal(config.state_key),
+        _dress(config, household) if settings.auth.header_env else None,
     )
     return bridge, placement
 
@@ -147,6 +164,17 @@ def _children(config: Config, household: Household) -> MakeChild:
         case address:
             within_s = config.settings.placement.start_timeout_s
             return functools.partial(DialledChild, address, limits, within_s)
+
+
+def _dress(config: Config, household: Household) -> Dress:
+    spec, limits = config.child, config.settings.pipes
+    ends = functools.partial(PipeChannel, limits=limits)
+
+    def dressed(hidden: Hidden) -> Child[PipeChannel]:
+        own = dataclasses.replace(spec, env={**spec.env, **dict(hidden.pairs)}, hidden=hidden)
+        return Child(own, ends, household)
+
+    return dressed
 
 
 def _tracer(config: Config) -> Tracer | None:
@@ -163,12 +191,24 @@ def _exporter(meters: Meters) -> Callable[[str | None], tuple[bytes, str]]:
     return Export(meters).render
 
 
-def _host_rules(config: Config, bind: Bind) -> HostRules:
+def host_rules(config: Config, bind: Bind) -> HostRules:
+    """Which Host and Origin may in at an address."""
     return HostRules(
-        loopback=_is_loopback(bind.host),
+        # No browser reaches a unix socket but through a proxy, which may leave any name in Host.
+        loopback=bind.path is None and _is_loopback(bind.host),
         allowed_hosts=config.settings.guard.allowed_hosts,
         allowed_origins=config.settings.guard.allowed_origins,
     )
+
+
+def _readable(
+    app: ASGIApp,
+    rules: HostRules,
+    methods: Callable[[str], Iterable[str]],
+    headers: Iterable[str] = (),
+) -> ASGIApp:
+    """The application with CORS, where an origin is listed; else just as it is."""
+    return Cors(app, rules, methods, headers) if rules.allowed_origins else app
 
 
 def _is_loopback(host: str) -> bool:

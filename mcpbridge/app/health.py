@@ -8,35 +8,98 @@ from __future__ import annotations
 
 import http.client
 import socket
-from urllib.parse import urlsplit
+import ssl
+from typing import NamedTuple
+from urllib.parse import SplitResult, urlsplit
 
-from mcpbridge.wire.address import SCHEMES, TcpAddress, address_of
+from mcpbridge.wire.address import SCHEMES, TcpAddress, UnixAddress, address_of
 
 TIMEOUT_S = 3.0
 
+_HTTP_UNIX = "http+unix:"
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-def ask(url: str) -> tuple[bool, str]:
+
+class Proof(NamedTuple):
+    """Files for TLS: whom to believe, and what to show."""
+
+    ca: str | None = None
+    """Authorities to believe; without them the system's, and on loopback anybody."""
+    cert: str | None = None
+    key: str | None = None
+    """That of `cert`; may be in the same file."""
+
+
+_NOTHING = Proof()
+
+
+def ask(url: str, proof: Proof = _NOTHING, path: str = "/health") -> tuple[bool, str]:
     """Whether the bridge at a URL is healthy, and its answer or the reason there is none.
 
-    `unix:PATH` and `tcp:HOST:PORT` are a shim's address: it is healthy when it takes connections.
+    `http+unix:PATH` is a bridge on a unix socket. `unix:PATH` and `tcp:HOST:PORT` may be a shim,
+    which is healthy when it takes connections. `path` is for a URL without one.
     """
     if url.startswith(SCHEMES):
         return _connects(url)
+    if url.startswith(_HTTP_UNIX):
+        return _answer(_OverUnix(url.removeprefix(_HTTP_UNIX)), path, url)
     try:
         parts = urlsplit(url if "//" in url else f"http://{url}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if host is None or parts.scheme != "http":
+    if host is None or parts.scheme not in ("http", "https"):
         return False, f"{url} is no http URL"
     try:
-        connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
-        connection.request("GET", parts.path if parts.path not in ("", "/") else "/health")
+        connection = _connection(parts, host, port, proof)
+    except OSError as error:
+        return False, f"--ca, --cert or --key cannot be used: {error}"
+    return _answer(connection, parts.path if parts.path not in ("", "/") else path, parts.netloc)
+
+
+def _connection(
+    parts: SplitResult, host: str, port: int | None, proof: Proof
+) -> http.client.HTTPConnection:
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    context = _tls(host, proof)
+    return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=context)
+
+
+def _tls(host: str, proof: Proof) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=proof.ca)
+    if proof.ca is None and host in _LOOPBACK:
+        # The certificate names the bridge as others know it. Between this machine and itself stands
+        # nobody, and nothing that is sent is a secret.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if proof.cert is not None:
+        context.load_cert_chain(proof.cert, proof.key)
+    return context
+
+
+def _answer(connection: http.client.HTTPConnection, path: str, shown: str) -> tuple[bool, str]:
+    try:
+        connection.request("GET", path)
         response = connection.getresponse()
         body = response.read(65536).decode("utf-8", "replace")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return False, f"no answer from {parts.netloc}: {error}"
+        return False, f"no answer from {shown}: {error}"
     return response.status == 200, body
+
+
+class _OverUnix(http.client.HTTPConnection):
+    """A connection to a unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = UnixAddress(path).raw
+
+    def connect(self) -> None:
+        """As the class above is told to."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(self._path)
 
 
 def _connects(text: str) -> tuple[bool, str]:

@@ -6,7 +6,6 @@ when every stream has ended, because it would wait for them.
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 import logging
 import os
@@ -21,19 +20,28 @@ from anyio import to_thread
 from starlette.types import ASGIApp
 
 from mcpbridge import __version__
-from mcpbridge.app.build import App, build
+from mcpbridge.app.access import open_to_all
+from mcpbridge.app.build import App, build, host_rules
 from mcpbridge.app.descriptors import fitted
 from mcpbridge.app.early import HEARD, release_signals
-from mcpbridge.app.server import Server, inherited_listener, listener_at, server_of
-from mcpbridge.app.sockets import watch_peers
+from mcpbridge.app.listeners import address_of, opened, settled, url_of
+from mcpbridge.app.server import Server, server_of
 from mcpbridge.app.stall import StallWatch
 from mcpbridge.app.state import state_of
-from mcpbridge.app.status import EXIT_FORCED, EXIT_INTERNAL, EXIT_OK, EXIT_START, checked
-from mcpbridge.config.model import Bind, Config, cutoff_after_s
+from mcpbridge.app.status import (
+    EXIT_FORCED,
+    EXIT_INTERNAL,
+    EXIT_OK,
+    EXIT_START,
+    checked,
+    warn_of_root,
+)
+from mcpbridge.config.model import Config, cutoff_after_s
 from mcpbridge.config.otel import MISSING_EXTRA
 from mcpbridge.http.connections import BAND, Connections
 from mcpbridge.http.direct import Direct
 from mcpbridge.http.protocol import protocol_with
+from mcpbridge.http.tls import Certificates, listening_options
 from mcpbridge.process.household import Household
 from mcpbridge.process.keeper import kept
 from mcpbridge.process.spec import ChildSpec, shown
@@ -60,6 +68,7 @@ def run(config: Config) -> int:
     |---|---|
     | 0 | ended as asked, every call answered |
     | 1 | could not listen |
+    | 2 | `--child-user`, and we are not root |
     | 3 | ended by a second signal or the deadline, calls in flight got an error |
     | 70 | a fault of mcpbridge's own |
     | 126, 127 | the command cannot be executed, was not found |
@@ -76,41 +85,18 @@ def run(config: Config) -> int:
             return EXIT_START
         config = fitting
         with ExitStack() as held:
-            listener, admin = (_listener(bind) for bind in (config.bind, config.admin_bind))
-            for bound in (listener, admin):
-                if isinstance(bound, socket.socket):
-                    held.enter_context(bound)
-                    watch_peers(bound, config.settings.connections.send_s)
+            listener, admin = (
+                opened(bind, held, config.settings.connections.send_s) if bind is not None else None
+                for bind in (config.bind, config.admin_bind)
+            )
             if isinstance(listener, socket.socket) and not isinstance(admin, str):
-                config = _settled(config, listener)
+                config = settled(config, listener)
                 env = config.source.env if isinstance(config.source, ChildSpec) else None
                 keeper = held.enter_context(kept(env))
                 return _run_loop(build(config, Household(keeper)), listener, admin)
             problem = listener if isinstance(listener, str) else admin
             log.error("serve.failed", extra={"problem": problem})
             return EXIT_START
-
-
-def _listener(bind: Bind | None) -> socket.socket | str | None:
-    """A bound socket, or why there is none; None where none is asked for."""
-    if bind is None:
-        return None
-    try:
-        if bind.fd is not None:
-            return inherited_listener(bind.fd)
-        return listener_at(bind.host, bind.port)
-    except (OSError, UnicodeError) as error:
-        # UnicodeError: a host that cannot even be written as a DNS name.
-        where = f"{bind.host}:{bind.port}" if bind.fd is None else f"descriptor {bind.fd}"
-        return f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
-
-
-def _settled(config: Config, listener: socket.socket) -> Config:
-    """The config with the address that an inherited socket turned out to have."""
-    if config.bind.fd is None:
-        return config
-    host, port, *_ = listener.getsockname()
-    return dataclasses.replace(config, bind=dataclasses.replace(config.bind, host=host, port=port))
 
 
 def _run_loop(app: App, listener: socket.socket, admin: socket.socket | None) -> int:
@@ -140,7 +126,13 @@ class _Life:
         self.last_state: Mapping[str, object] = {}
         """What the program was doing when it ended by a fault of its own."""
         self._admin = admin
+        tls, settings = app.config.settings.tls, app.config.settings
+        self._certificates = Certificates(tls) if tls.cert is not None else None
         self._server = _server(app.config, app.endpoint, app.direct)
+        if self._certificates is not None:
+            self._server.listening_options = listening_options(
+                self._certificates.context, settings.arrival.header_s
+            )
         self._servers = [(self._server, listener)]
         if app.admin is not None and admin is not None:
             self._servers.append((_server(app.config, app.admin), admin))
@@ -189,14 +181,12 @@ class _Life:
 
     def _announce(self) -> None:
         bind, settings = self._app.config.bind, self._app.config.settings
-        port = self._listener.getsockname()[1]
-        host = f"[{bind.host}]" if ":" in bind.host else bind.host
-        reachable = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+        secure = self._certificates is not None
         log.info(
             "serve.started",
             extra={
-                "url": f"http://{reachable}:{port}{settings.listen.path}",
-                "address": f"{host}:{port}",
+                "url": url_of(bind, self._listener, settings.listen.path, secure=secure),
+                "address": address_of(bind, self._listener),
                 "because": bind.why,
                 **_served(self._app.config),
                 "isolation": settings.placement.isolation.value,
@@ -204,13 +194,17 @@ class _Life:
                 **self._admin_address(),
             },
         )
+        problem = open_to_all(self._app.config)
+        if problem is not None:
+            log.warning("serve.open", extra={"problem": problem})
+        if isinstance(self._app.config.source, ChildSpec):
+            warn_of_root(self._app.config.source)
 
     def _admin_address(self) -> dict[str, str]:
         bind = self._app.config.admin_bind
         if bind is None or self._admin is None:
             return {}
-        host = f"[{bind.host}]" if ":" in bind.host else bind.host
-        return {"admin": f"{host}:{self._admin.getsockname()[1]}"}
+        return {"admin": address_of(bind, self._admin)}
 
     async def _hear_signals(
         self, signals: AsyncIterator[signal.Signals], ending: anyio.Event
@@ -223,10 +217,20 @@ class _Life:
                     level = toggle_debug(self._app.config.settings.logs)
                     log.warning("log.level", extra={"now": level})
                 case "SIGHUP" if not self._has_terminal:
-                    # There is nothing to read anew, and it is no order to end.
-                    log.info("serve.signal", extra={"signal": received.name, "ignored": True})
+                    # It is no order to end.
+                    extra = {"signal": received.name, "ignored": not self._reread()}
+                    log.info("serve.signal", extra=extra)
                 case _:
                     self._told_to_end(received, ending)
+
+    def _reread(self) -> bool:
+        """Look again at the files that may have changed; whether there are any."""
+        tokens = self._app.access.tokens
+        if tokens is not None:
+            tokens.reload()
+        if self._certificates is not None:
+            self._certificates.reread()
+        return self._certificates is not None or tokens is not None
 
     def _told_to_end(self, received: signal.Signals, ending: anyio.Event) -> None:
         self._signals += 1
@@ -321,6 +325,7 @@ def _server(config: Config, app: ASGIApp, direct: Direct | None = None) -> Serve
         app,
         most=settings.connections.max_connections or BAND,
         max_request_bytes=settings.guard.max_request_bytes,
+        rules=host_rules(config, config.bind),
     )
     return server_of(
         app,

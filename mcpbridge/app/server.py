@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -25,6 +25,8 @@ class Server(uvicorn.Server):
         self.listening = anyio.Event()
         self.stalled_after_s = _STALLED_AFTER_S
         """How long clients have at the end to take their last bytes; less than uvicorn gives."""
+        self.listening_options: Mapping[str, Any] = {}
+        """More for the event loop's `create_server`, as for TLS."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -33,8 +35,21 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and tell."""
-        await super().startup(sockets)
+        # uvicorn knows neither of unix sockets that are open already nor of a bound on handshakes.
+        self.servers = [await self._listen(each) for each in sockets or ()]
+        self.started = True
         self.listening.set()
+
+    async def _listen(self, listener: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        unix = listener.family == getattr(socket, "AF_UNIX", None)
+        create = loop.create_unix_server if unix else loop.create_server
+        options = {"ssl": self.config.ssl, **self.listening_options}
+        return await create(self._protocol, sock=listener, backlog=_BACKLOG, **options)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state={})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End, without waiting for clients that do not read."""

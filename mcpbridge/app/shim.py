@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 
 from mcpbridge import __version__
 from mcpbridge.app.early import HEARD, release_signals
-from mcpbridge.app.status import EXIT_FORCED, EXIT_OK, EXIT_START, checked
+from mcpbridge.app.status import EXIT_FORCED, EXIT_OK, EXIT_START, checked, warn_of_root
 from mcpbridge.channels.sockets import listening, tune
 from mcpbridge.errors import SpawnError
 from mcpbridge.process.child import Child
@@ -175,6 +175,7 @@ class _Shim:
                     "version": __version__,
                 }
                 log.info("shim.started", extra=extra)
+                warn_of_root(self._spec)
                 await self._serve(watch)
                 watch.cancel_scope.cancel()
         log.info("shim.ended", extra={"status": self._status, "connections": self._served})

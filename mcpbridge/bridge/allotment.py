@@ -12,6 +12,7 @@ from typing import Protocol
 
 from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.process.base import MakeChild
+from mcpbridge.rules.principals import Hidden
 
 _CLOSE_S = 1.0
 """The rungs of the stop ladder: a client of another principal may wait for the place."""
@@ -47,14 +48,16 @@ class Supply(Protocol):
 class Allotment:
     """The children of one further principal, as placement gives them."""
 
-    def __init__(self, placement: Placement, make_child: MakeChild | None) -> None:
+    def __init__(self, placement: Placement, make_child: MakeChild | None, hidden: Hidden) -> None:
         """Make it.
 
         Args:
             placement: Has the children of all.
             make_child: Makes those of this principal; None: like all others, spares included.
+            hidden: What their noise may hold and no log may show.
         """
         self._placement = placement
+        self._hidden = hidden
         self._make_child = make_child
         self._given: set[Lease] = set()
         self.release = placement.release
@@ -86,4 +89,5 @@ class Allotment:
 
     def _noted(self, lease: Lease) -> Lease:
         self._given.add(lease)
+        lease.mux.hidden = self._hidden
         return lease

@@ -7,7 +7,6 @@ the connection, and everything about it comes back through its exchange.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 import itertools
 import logging
@@ -17,29 +16,24 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import anyio
 from anyio.abc import TaskGroup
 
-from mcpbridge.bridge.commons import Sharer
+from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.contained import contained
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.bridge.eras import Eras, EraSettings
+from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.ledger import Ledger
+from mcpbridge.bridge.lodgings import Dress, Lodgings
 from mcpbridge.bridge.means import Means
-from mcpbridge.bridge.modern import Modern
 from mcpbridge.bridge.mux import Tenant
-from mcpbridge.bridge.native import Native
-from mcpbridge.bridge.opener import Opener
-from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
-from mcpbridge.bridge.places import LoadLimits
-from mcpbridge.bridge.pool import Pool
+from mcpbridge.bridge.outbox import Spawn
+from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.quarters import BridgeSettings, Quarters
 from mcpbridge.bridge.renewal import Renewal
-from mcpbridge.bridge.repeat import catch_up, repeat
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.session import Session
-from mcpbridge.bridge.sessions import CallLimits, Sessions, SessionSettings, new_session_id
-from mcpbridge.bridge.stateless import ParkSettings, Stateless
+from mcpbridge.bridge.sessions import Sessions, new_session_id
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.bridge.streams import StreamLimits
 from mcpbridge.bridge.watch import Watch
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.admission import Opening
@@ -48,13 +42,15 @@ from mcpbridge.rules.faults import (
     Fault,
     bridge_failed,
     capacity,
+    child_exited,
     draining,
+    over_quota,
     shutdown,
 )
 from mcpbridge.rules.isolation import Isolation, spares_wanted
 from mcpbridge.rules.lifecycle import SessionState
 from mcpbridge.rules.methods import INITIALIZE
-from mcpbridge.rules.recycling import RecyclePolicy
+from mcpbridge.rules.principals import Principal
 from mcpbridge.rules.restart import OnChildExit
 from mcpbridge.telemetry.meters import Meters
 
@@ -62,21 +58,6 @@ log = logging.getLogger("mcpbridge.bridge")
 
 _CUTOFF_GRACE_S = 2.0
 """The rungs of a child's stop ladder when the process ends: shorter, the deadline is fixed."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class BridgeSettings:
-    """What a bridge and its parts go by."""
-
-    placement: PlacementSettings
-    sessions: SessionSettings
-    calls: CallLimits
-    parking: ParkSettings
-    eras: EraSettings
-    on_child_exit: OnChildExit
-    recycling: RecyclePolicy
-    loads: LoadLimits = LoadLimits()
-    streams: StreamLimits = StreamLimits()
 
 
 class Bridge:
@@ -91,7 +72,20 @@ class Bridge:
         meters: Meters,
         ledger: Ledger,
         seal: Seal,
+        dress: Dress | None = None,
     ) -> None:
+        """Make it; nothing is started before `running`.
+
+        Args:
+            placement: Starts children.
+            eras: Keeps the shared ones; those of further principals are made by its example.
+            settings: What the parts go by.
+            gate: Says whether more may be let in.
+            meters: Count.
+            ledger: Tells what becomes of calls.
+            seal: Closes what parked calls give their clients to keep.
+            dress: Makes children with variables that clients bring; None: none does.
+        """
         self.gate = gate
         self.drain = Drain()
         self.sessions = Sessions(settings.sessions, gate)
@@ -101,22 +95,14 @@ class Bridge:
         self.meters = meters
         self._ledger = ledger
         self._placement = placement
-        self._settings = settings.placement
-        self._parking = settings.parking
-        self._call_limits = settings.calls
-        self._load_limits = settings.loads
-        self._stream_limits = settings.streams
-        self._on_child_exit = settings.on_child_exit
-        self._recycling = settings.recycling
+        self._settings = settings
         self._seal = seal
+        self._dress = dress
         self._question_numbers = itertools.count(1)
-        self._one_streams: set[Stream] = set()
+        self._one_streams: dict[Stream, bytes] = {}
         self._tasks: TaskGroup
         self._means: Means
-        self._opener: Opener
-        self._outside: Session
-        self.modern: Modern
-        """What serves clients of 2026-07-28; there while the bridge runs."""
+        self._lodgings: Lodgings
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -124,69 +110,86 @@ class Bridge:
         async with self._placement.running(), anyio.create_task_group() as tasks:
             self._tasks = tasks
             spawn = contained(tasks.start_soon, self._failed)
-            self._means = Means(
-                self._stream_limits.window,
-                self.meters,
-                self._ledger,
-                self.drain,
-                lambda: Questions(self._question_numbers),
-                spawn,
-                asyncio.get_running_loop().time,
-                self._sharers,
-                self._child_lost,
-                self._call_limits.question_timeout_s,
-                self._load_limits.max_calls,
-                self._stream_limits.max_streams,
+            self._means = self._make_means(spawn)
+            first = None
+            if self._dress is None:
+                first = self._quarters(self.eras, self._placement)
+                tasks.start_soon(first.run)
+                tasks.start_soon(self._size_spares)
+            else:
+                # What a child needs comes with its clients: the first of them starts the first.
+                self.gate.satisfy("child")
+            self._lodgings = Lodgings(
+                self._placement, first, self._quarters, self.eras, self._dress, spawn
             )
-            self.modern = self._make_modern()
-            self._outside = Session(None, None, self._means)
-            self._opener = Opener(
-                self.eras,
-                self._placement,
-                self._settings,
-                spawn,
-                functools.partial(self.close, why="failed"),
-                self.sessions.resting,
-            )
-            tasks.start_soon(self._opener.attach, self._outside)
-            self.eras.handshake.prepare = self._give_to_next_child
-            self.eras.handshake.settle = self._settle_with_next_child
-            renewal = Renewal(self.eras, self._placement, self._opener, self.sessions, spawn)
-            tasks.start_soon(Watch(self._placement, self._recycling, renewal.replace).run)
-            tasks.start_soon(self.eras.run)
+            tasks.start_soon(Watch(self._placement, self._settings.recycling, self._replace).run)
             tasks.start_soon(self._reap)
-            tasks.start_soon(self._size_spares)
             try:
                 yield
             finally:
                 tasks.cancel_scope.cancel()
 
-    def _make_modern(self) -> Modern:
-        pool = Pool(self._placement, self._settings.start_timeout_s)
-        emulated = Stateless(
-            self._means,
-            self.eras.handshake,
-            pool,
-            self._settings.isolation,
-            self._parking,
-            self._seal,
-        )
-        return Modern(
-            self._means,
-            self.eras,
-            emulated,
-            Native(self._means, self.eras),
-            self.session_settings.max_sessions,
-            self.era_settings,
+    def _make_means(self, spawn: Spawn) -> Means:
+        settings = self._settings
+        return Means(
+            settings.streams.window,
+            self.meters,
+            self._ledger,
+            self.drain,
+            lambda: Questions(self._question_numbers),
+            spawn,
+            asyncio.get_running_loop().time,
+            tuple,
+            self._child_lost,
+            settings.calls.question_timeout_s,
+            settings.loads.max_calls,
+            settings.streams.max_streams,
+            tools=self._placement.tools,
         )
 
+    def _quarters(self, eras: Eras, supply: Supply) -> Quarters:
+        close, resting = functools.partial(self.close, why="failed"), self.sessions.resting
+        means = self._means
+        made = Quarters(eras, supply, means, self._settings, self._seal, close, resting)
+        made.renewal = Renewal(eras, self._placement, made.opener, made.sessions, means.spawn)
+        return made
+
+    def find_quarters(self, principal: Principal) -> Quarters | None:
+        """What belongs to this principal, where it has asked for something before."""
+        return self._lodgings.find(principal)
+
+    def quarters_of(self, principal: Principal) -> Quarters:
+        """What belongs to this principal.
+
+        Raises:
+            Unavailable: There is nothing yet, and the bridge is about to end.
+        """
+        found = self._lodgings.find(principal)
+        if found is None and not self.drain.accepts_sessions:
+            raise Unavailable(draining())
+        found = found or self._lodgings.give(principal)
+        # Until what is asked for shows in them, they must not be ended to make room.
+        found.last_used = self._means.clock()
+        return found
+
+    def session(self, session_id: str, principal: Principal) -> Session | None:
+        """The session with this id, where it is this principal's."""
+        session = self.sessions.get(session_id)
+        return session if session is not None and session.owner.key == principal.key else None
+
     def open(
-        self, opening: Opening, *, streams: bool, one_stream: Stream | None = None
+        self,
+        opening: Opening,
+        principal: Principal,
+        *,
+        streams: bool,
+        one_stream: Stream | None = None,
     ) -> tuple[Session, Exchange]:
         """Open a session; its exchange gets the answer to `initialize`.
 
         Args:
             opening: The client's `initialize`.
+            principal: Whose it will be.
             streams: The client reads event streams.
             one_stream: The stream for all the session says, in the transport of 2024-11-05.
 
@@ -197,17 +200,22 @@ class Bridge:
             raise Unavailable(draining())
         if self.sessions.full:
             raise self._no_room()
+        if self.sessions.fills(principal):
+            raise self._no_room_for_one()
+        quarters = self.quarters_of(principal)
         session = Session(
-            new_session_id(), opening.introduction, self._means, one_stream=one_stream
+            new_session_id(), opening.introduction, quarters.means, one_stream=one_stream
         )
+        session.owner = principal
+        quarters.sessions[session] = None
         self.sessions.add(session)
         self._ledger.session_began(one_streamed=one_stream is not None)
         exchange = session.exchange(opening.request, streams=streams)
-        self._opener.open(session, exchange)
+        quarters.opener.open(session, exchange)
         return session, exchange
 
     @contextmanager
-    def one_stream(self) -> Iterator[Stream]:
+    def one_stream(self, principal: Principal) -> Iterator[Stream]:
         """A stream for a client of the transport of 2024-11-05, which has one for everything.
 
         Raises:
@@ -217,12 +225,16 @@ class Bridge:
             raise Unavailable(draining())
         if len(self._one_streams) >= self.session_settings.max_sessions:
             raise self._no_room()
+        most = self.session_settings.max_per_principal
+        held = list(self._one_streams.values()).count(principal.quota_key) if most else 0
+        if most is not None and held >= most:
+            raise self._no_room_for_one()
         stream = Stream(self._means.window, self.meters)
-        self._one_streams.add(stream)
+        self._one_streams[stream] = principal.quota_key
         try:
             yield stream
         finally:
-            self._one_streams.discard(stream)
+            del self._one_streams[stream]
 
     def over_streams(self, session: Session) -> Fault | None:
         """What to tell a client that would open one event stream too many; None lets it."""
@@ -232,22 +244,18 @@ class Bridge:
         limit = capacity("--max-sessions", self.session_settings.max_sessions)
         return Unavailable(self._ledger.refused(limit))
 
-    async def outside(self) -> Session:
-        """What stands in for a session where a request names none: the shared child serves it.
-
-        Raises:
-            Unavailable: The bridge is about to end.
-        """
-        if not self.drain.accepts_sessions:
-            raise Unavailable(draining())
-        await self._opener.attach(self._outside)
-        return self._outside
+    def _no_room_for_one(self) -> Unavailable:
+        most = self.session_settings.max_per_principal or 0
+        return Unavailable(self._ledger.refused(over_quota("--max-sessions-per-principal", most)))
 
     def close(self, session: Session, fault: Fault | None = None, *, why: str = "deleted") -> None:
         """End a session, and the child it had for itself; `why` is a word for the meters."""
         if session.state is not SessionState.CLOSED:
             self._ledger.session_ended(why, self._means.clock() - session.opened_at)
         self.sessions.remove(session)
+        quarters = self._lodgings.find(session.owner)
+        if quarters is not None:
+            quarters.sessions.pop(session, None)
         lease = session.close(fault)
         if lease is not None and not lease.mux.shared:
             self._placement.release(lease)
@@ -262,12 +270,12 @@ class Bridge:
 
         A child that ends from now on is not started again.
         """
-        self.eras.retire()
         needed = {s.standalone for s in self.sessions if s.one_streamed and s.in_flight}
-        listening = {session.standalone for session in self.sessions} | self._one_streams
+        listening = {session.standalone for session in self.sessions} | self._one_streams.keys()
+        for quarters in self._lodgings:
+            quarters.end_idle_streams()
         for stream in listening - needed:
             stream.dismiss()
-        self.modern.end_listens()
 
     async def cut_off(self) -> None:
         """Answer every call that is left, end every stream, stop every child."""
@@ -281,43 +289,21 @@ class Bridge:
         self._placement.kill_all()
 
     def _close_all(self) -> None:
-        self.eras.retire()
         for session in self.sessions:
             self.close(session, shutdown(), why="shutdown")
-        self._outside.close(shutdown())
-        self.modern.cut_off()
+        for quarters in self._lodgings:
+            quarters.cut_off(shutdown())
         for stream in self._one_streams:
             stream.close()
 
     def _child_lost(self, session: Tenant) -> None:
-        keeps = self._on_child_exit is OnChildExit.RESTART
+        keeps = self._settings.on_child_exit is OnChildExit.RESTART
         if not keeps and isinstance(session, Session) and session.id is not None:
             self.close(session, why="child_exited")
 
-    def _sharers(self) -> Iterator[Sharer]:
-        yield self._outside
-        yield from self.modern.listens
-        for session in self.sessions:
-            if session.lease is not None and session.lease.mux.shared:
-                yield session
-
-    async def _give_to_next_child(self, lease: Lease) -> None:
-        """Give the sessions of a shared child that ended to the next one, as they were."""
-        if lease.profile is not None:
-            await repeat(lease, lease.profile, self._holders())
-        # Only now: a call must not reach the child before what it rests on.
-        for sharer in self._holders():
-            sharer.take(lease)
-
-    async def _settle_with_next_child(self, before: Lease, lease: Lease) -> None:
-        """A shared child has answered its last call, and another one serves already."""
-        for sharer in self._holders():
-            if sharer.lease is before:
-                sharer.take(lease)
-        await catch_up(lease, self._holders())
-
-    def _holders(self) -> list[Sharer]:
-        return [sharer for sharer in self._sharers() if sharer.lease is not None]
+    def _replace(self, lease: Lease) -> None:
+        for quarters in self._lodgings:
+            quarters.renewal.replace(lease)
 
     async def _reap(self) -> None:
         while True:
@@ -326,22 +312,30 @@ class Bridge:
             for session in self.sessions.expired(now):
                 log.info("session.expired", extra={"used": session.used})
                 self.close(session, why="expired")
-            for session in (self._outside, *self.sessions):
-                self._end_overdue(session, now)
-            self.modern.sweep(now, self._call_limits.overdue)
+            for quarters in self._lodgings:
+                for session in quarters.all_sessions:
+                    self._end_overdue(session, now)
+                quarters.modern.sweep(now, self._settings.calls.overdue)
+            self._leave_failed(now)
+
+    def _leave_failed(self, now: float) -> None:
+        """Forget quarters whose child keeps failing: what fails is what one principal brought."""
+        for quarters in self._lodgings.sweep(now):
+            for session in list(quarters.sessions):
+                self.close(session, child_exited(None, "no"), why="failed")
+            self._lodgings.leave(quarters)
 
     def _end_overdue(self, session: Session, now: float) -> None:
         for exchange in list(session.in_flight.values()):
-            fault = self._call_limits.overdue(exchange, now)
+            fault = self._settings.calls.overdue(exchange, now)
             if fault is not None and exchange.request.method != INITIALIZE:
                 log.warning("call.overdue", extra={"method": exchange.request.method})
                 session.abandon(exchange, fault)
 
     async def _size_spares(self) -> None:
-        if self._settings.isolation is Isolation.SHARED:
+        settings = self._settings.placement
+        if settings.isolation is Isolation.SHARED:
             return
         with suppress(Unavailable):
             await self.eras.handshake.lease()
-        self._placement.keep_spares(
-            spares_wanted(self._settings.spares, self.eras.handshake.start_s)
-        )
+        self._placement.keep_spares(spares_wanted(settings.spares, self.eras.handshake.start_s))

@@ -10,10 +10,12 @@ from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.mux import Tenant
 from mcpbridge.bridge.outbox import Spawn
+from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.rules.correlate import Questions
 from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import Fault, capacity, too_many_streams
 from mcpbridge.telemetry.meters import Meters
+from mcpbridge.wire.messages import Request
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +40,13 @@ class Means:
     """Calls at once in all."""
     max_streams: int = 256
     """Event streams that one session may have open at once."""
+    tools: ToolFilter | None = None
+    """Says which tools clients may use, where not all."""
+
+    def check_tool(self, request: Request) -> None:
+        """Refuse a call of a denied tool before a child is taken for it; see `ToolFilter.check`."""
+        if self.tools is not None:
+            self.tools.check(request)
 
     def over_load(self, streams: int = 0) -> Fault | None:
         """What to tell a client whose call would be one too many; None lets it in.

@@ -31,7 +31,7 @@ from mcpbridge.rules.outcome import TOOLS_CALL
 from mcpbridge.rules.profile import Profile
 from mcpbridge.rules.revisions import SERVED
 from mcpbridge.rules.toolparams import Annotations, check_tool_params
-from mcpbridge.rules.translate.up import discovered
+from mcpbridge.rules.translate.up import CACHEABLE, discovered, privately
 from mcpbridge.wire.members import member
 from mcpbridge.wire.messages import Request, Result, quoted, text_of
 
@@ -68,6 +68,8 @@ class Modern:
         self._settings = settings
         self._catalog = Catalog()
         self._listens: dict[Listen, None] = {}
+        self.private = False
+        """Clients are told apart: what one of them gets is for no other's cache."""
 
     @property
     def listens(self) -> Iterable[Listen]:
@@ -124,7 +126,7 @@ class Modern:
             known = self._catalog.known(lease, self._means.clock())
         if known is None or _check(request, routing, lease, known) is not None:
             return None
-        return (self._native if native else self._emulated).call(request, envelope, streams=streams)
+        return self._call(native, request, envelope, streams)
 
     async def discover(self) -> bytes:
         """The result of `server/discover`; raises what `check` raises."""
@@ -136,8 +138,15 @@ class Modern:
 
     async def call(self, request: Request, envelope: Envelope, *, streams: bool) -> Exchange:
         """Serve a request that has passed the ladder."""
-        backend = self._native if await self._is_native() else self._emulated
-        return backend.call(request, envelope, streams=streams)
+        return self._call(await self._is_native(), request, envelope, streams)
+
+    def _call(self, native: bool, request: Request, envelope: Envelope, streams: bool) -> Exchange:
+        backend = self._native if native else self._emulated
+        exchange = backend.call(request, envelope, streams=streams)
+        if self.private and request.method in CACHEABLE:
+            first = exchange.translate
+            exchange.translate = lambda reply: privately(first(reply) if first else reply)
+        return exchange
 
     def cancel(self, exchange: Exchange) -> None:
         """Its client closed the connection."""

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-from mcpbridge.bridge.own import OwnCall
+from mcpbridge.bridge.own import answer_of
 from mcpbridge.bridge.places import LoadLimits, Places
+from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.base import Channel, Received, Spoiled
-from mcpbridge.errors import ChannelClosed, Unavailable, WireError
+from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.correlate import (
     Answered,
     Asked,
@@ -41,6 +42,7 @@ from mcpbridge.rules.faults import (
     not_begun,
 )
 from mcpbridge.rules.methods import LISTEN, PING, Audience, shared_audience
+from mcpbridge.rules.principals import NOTHING
 from mcpbridge.telemetry.meters import Meters
 from mcpbridge.wire.members import MAX_DEPTH
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
@@ -120,6 +122,9 @@ class Mux:
         self.reached: Callable[[], None] = _nothing
         self.tracing: Tracing | None = None
         """Makes a span of each call, where calls are traced."""
+        self.hidden = NOTHING
+        self.tools: ToolFilter | None = None
+        """Says which tools clients may use, where not all."""
         self._correlator: Correlator[Waiter] = Correlator()
         self._tenants: dict[Tenant, None] = {}
         self._meters = meters
@@ -184,10 +189,12 @@ class Mux:
 
         Raises:
             ChannelClosed: The child is gone.
-            WireError: The parameters cannot be sent without ambiguity.
+            WireError: The parameters cannot be sent without ambiguity, or the tool is denied.
         """
         if self.lost:
             raise ChannelClosed
+        if self.tools is not None:
+            waiter = self.tools.sent(request, waiter)
         if self.tracing is not None and not aside:
             request, waiter = self.tracing.sent(request, waiter, self._correlator.last + 1)
         number, numbered = self._correlator.outbound(request, waiter)
@@ -213,6 +220,8 @@ class Mux:
 
     def send(self, message: Message) -> None:
         """Send a notification, or an answer to a question of the child; lost with the child."""
+        if self.tools is not None and self.tools.drops(message):
+            return
         try:
             self.channel.send(message)
         except ChannelClosed:
@@ -250,15 +259,7 @@ class Mux:
         Raises:
             Unavailable: The child ended before it answered.
         """
-        waiter = OwnCall()
-        try:
-            number = self.request_aside(Request(b"0", method, params), waiter)
-        except ChannelClosed:
-            raise Unavailable(child_exited(None, "no")) from None
-        try:
-            return await waiter.reply
-        finally:
-            self.forget(number)
+        return await answer_of(self, Request(b"0", method, params))
 
     async def run(self) -> None:
         """Hand on what the child says until its stream ends."""
@@ -363,7 +364,7 @@ class Mux:
         now = asyncio.get_running_loop().time()
         if now - self._noise_logged_at >= _NOISE_LOG_EVERY_S:
             self._noise_logged_at = now
-            sample = spoiled.sample.decode("utf-8", "backslashreplace")
+            sample = self.hidden.cover(spoiled.sample.decode("utf-8", "backslashreplace"))
             extra = {"reason": spoiled.reason, "bytes": spoiled.size, "sample": sample}
             log.warning("child.stdout_noise", extra=extra)
         waiter = self._correlator.owner(spoiled.answers)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from mcpbridge.errors import Unavailable
-from mcpbridge.rules.faults import Fault
-from mcpbridge.wire.messages import Notification, Reply
+from mcpbridge.errors import ChannelClosed, Unavailable
+from mcpbridge.rules.faults import Fault, child_exited
+from mcpbridge.wire.messages import Notification, Reply, Request
+
+if TYPE_CHECKING:
+    from mcpbridge.bridge.mux import Mux
 
 
 class OwnCall:
@@ -36,3 +40,20 @@ class OwnCall:
         """There will be none."""
         if not self.reply.done():
             self.reply.set_exception(Unavailable(fault))
+
+
+async def answer_of(mux: Mux, request: Request) -> Reply:
+    """Send a request of the bridge's own and wait for its answer; the body of `Mux.ask`.
+
+    Raises:
+        Unavailable: The child ended before it answered.
+    """
+    waiter = OwnCall()
+    try:
+        number = mux.request_aside(request, waiter)
+    except ChannelClosed:
+        raise Unavailable(child_exited(None, "no")) from None
+    try:
+        return await waiter.reply
+    finally:
+        mux.forget(number)

@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.places import LoadLimits
+from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unavailable, Unreachable
@@ -134,12 +135,15 @@ class Placement:
         meters: Meters,
         loads: LoadLimits | None = None,
         tracing: Tracing | None = None,
+        tools: ToolFilter | None = None,
     ) -> None:
         self._make_child = make_child
         self._settings = settings
         self._limits = limits
         self._loads = loads
         self._tracing = tracing
+        self.tools = tools
+        """Says which tools clients may use, where not all."""
         self._meters = meters
         self._leases: set[Lease] = set()
         self._spares: list[Lease] = []
@@ -326,7 +330,7 @@ class Placement:
             max_json_depth=self._limits.max_json_depth,
             loads=self._loads,
         )
-        mux.tracing = self._tracing
+        mux.tracing, mux.tools = self._tracing, self.tools
         lease = Lease(child, mux)
         lease.counted = counted or not shared
         self._leases.add(lease)

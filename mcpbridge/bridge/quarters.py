@@ -29,6 +29,7 @@ from mcpbridge.bridge.opener import Opener
 from mcpbridge.bridge.placement import Lease, PlacementSettings
 from mcpbridge.bridge.places import LoadLimits
 from mcpbridge.bridge.pool import Pool
+from mcpbridge.bridge.renewal import Renewal
 from mcpbridge.bridge.repeat import catch_up, repeat
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.session import Session
@@ -108,6 +109,8 @@ class Quarters:
         self.modern = Modern(self._means, eras, emulated, native, most, settings.eras)
         """What serves clients of 2026-07-28."""
         self.opener = Opener(eras, supply, settings.placement, means.spawn, close, resting)
+        self.renewal: Renewal
+        """Lets worn children go; set by the bridge."""
         eras.handshake.prepare = self._give_to_next_child
         eras.handshake.settle = self._settle_with_next_child
 

@@ -45,6 +45,7 @@ from mcpbridge.rules.methods import (
     concerns,
     level_admits,
 )
+from mcpbridge.rules.principals import ANONYMOUS, Principal
 from mcpbridge.rules.profile import Introduction
 from mcpbridge.rules.revisions import expected
 from mcpbridge.wire.messages import (
@@ -63,6 +64,9 @@ class Session:
 
     Without an id it stands for all requests that come outside of any session.
     """
+
+    owner: Principal = ANONYMOUS
+    """Whose it is; to others it does not exist."""
 
     def __init__(
         self,

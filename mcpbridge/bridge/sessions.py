@@ -16,6 +16,7 @@ from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.session import Session
 from mcpbridge.rules.faults import Fault, timed_out
 from mcpbridge.rules.methods import PING
+from mcpbridge.rules.principals import Principal
 from mcpbridge.settings import Unit, setting
 
 GROUP = "Limits"
@@ -138,6 +139,13 @@ class Sessions:
     def full(self) -> bool:
         """No further session may be opened."""
         return len(self._by_id) >= self._settings.max_sessions
+
+    def fills(self, principal: Principal) -> bool:
+        """Whether this principal has as many as one may have."""
+        most = self._settings.max_per_principal
+        if most is None:
+            return False
+        return sum(session.owner.quota_key == principal.quota_key for session in self) >= most
 
     @property
     def sweep_every_s(self) -> float:

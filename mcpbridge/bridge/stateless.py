@@ -170,6 +170,7 @@ class Stateless:
             return exchange
         exchange.translate = functools.partial(self._translated, request, envelope)
         try:
+            self._means.check_tool(request)
             state = request_state(request.params)
             if state is not None:
                 self._means.spawn(self._guarded, exchange, self._resume(exchange, envelope, state))

@@ -142,7 +142,8 @@ class Supervisor:
                 self._gate.lack("given_up", f"{len(record.ends)} ends within a minute")
                 self.gave_up.set()
                 return
-            await anyio.sleep(random.uniform(0, verdict.max_delay_s))
+            delay_s = random.uniform(0, verdict.max_delay_s)  # nosec B311 # spreads load
+            await anyio.sleep(delay_s)
             if self._retired.is_set():
                 break
             log.info("child.start_again", extra={"failures": record.failures})

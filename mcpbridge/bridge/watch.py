@@ -64,7 +64,8 @@ class Watch:
 
     def _meet(self, lease: Lease) -> None:
         now = anyio.current_time()
-        self._watched[lease] = _Watched(begin(now, random.uniform(-1, 1)))
+        jitter = random.uniform(-1, 1)  # nosec B311 # spreads load, hides nothing
+        self._watched[lease] = _Watched(begin(now, jitter))
         if self._policy.max_requests:
             lease.mux.mark = self._policy.max_requests
             lease.mux.reached = self._look_soon

@@ -9,8 +9,10 @@ import click
 _HELP = """Ask a running bridge how it is; exits 0 when it can serve, else 1.
 
 Without URL it asks the bridge of this machine, on the port that MCPBRIDGE_LISTEN, MCPBRIDGE_PORT
-or PORT names, else on 8000. A URL without a path means /health. Of a shim, at unix:PATH or
-tcp:HOST:PORT, it asks only whether it listens.
+or PORT names, else on 8000. A URL without a path means /health; a path alone, such as /readyz,
+means that of this machine's bridge. A bridge on a unix socket is at
+http+unix:PATH. At unix:PATH or tcp:HOST:PORT, where a shim may be, it asks only whether anybody
+listens.
 """
 
 
@@ -19,11 +21,25 @@ def program(command: Sequence[str]) -> click.Command:
 
     @click.command(name="health", help=_HELP)
     @click.argument("url", required=False)
-    def health(url: str | None) -> int:
-        from mcpbridge.app.health import ask
+    @click.option(
+        "--ca",
+        metavar="FILE",
+        help="Of https, believe these authorities (PEM); without it the system's, and a bridge on"
+        " loopback is believed whatever it shows.",
+    )
+    @click.option(
+        "--cert", metavar="FILE", help="Show this certificate (PEM), where --tls-client-ca asks."
+    )
+    @click.option("--key", metavar="FILE", help="Its private key, if not in the same file.")
+    def health(url: str | None, **files: str | None) -> int:
+        from mcpbridge.app.health import Proof, ask
         from mcpbridge.config.reach import own_url
 
-        good, answer = ask(url or own_url())
+        proof = Proof(**files)
+        if url is not None and url.startswith("/"):
+            good, answer = ask(own_url(), proof, url)
+        else:
+            good, answer = ask(url or own_url(), proof)
         click.echo(answer, err=not good)
         return 0 if good else 1
 

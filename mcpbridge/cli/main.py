@@ -14,6 +14,7 @@ from mcpbridge.errors import ConfigError
 EXIT_CONFIG = 2
 
 NAMED = {
+    "copy-self": "mcpbridge.cli.copy_self",
     "doctor": "mcpbridge.cli.doctor",
     "health": "mcpbridge.cli.health",
     "shim": "mcpbridge.cli.shim",

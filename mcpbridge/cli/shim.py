@@ -65,7 +65,7 @@ def _run(given: dict[str, list[str]], command: Sequence[str]) -> int:
 def _options(struct: type) -> list[click.Parameter]:
     """An option for each setting of a struct that a shim has."""
     from mcpbridge.config.values import shown
-    from mcpbridge.settings import setting_of
+    from mcpbridge.settings import Unit, setting_of
 
     options: list[click.Parameter] = []
     for field in dataclasses.fields(struct):
@@ -76,12 +76,15 @@ def _options(struct: type) -> list[click.Parameter]:
         option = click.Option(
             [facts.flag, field.name],
             help=facts.help + (f" [default: {default}]" if default else ""),
+            is_flag=facts.unit is Unit.SWITCH,
             multiple=facts.repeatable,
-            metavar=facts.metavar or "|".join(facts.choices) or facts.unit.value,
+            metavar=facts.metavar or "|".join(facts.choices) or facts.unit.value or None,
         )
         options.append(option)
     return options
 
 
 def _texts(value: Any) -> list[str]:
+    if value is True:
+        return ["true"]
     return [value] if isinstance(value, str) else list(value)

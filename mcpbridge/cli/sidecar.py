@@ -20,6 +20,7 @@ dashboard reads. Requests to --listen-addr go on to --target-addr, streams inclu
 """
 
 _LEVELS = {"warn": "warning"}
+_EVERYWHERE = "0.0.0.0"  # nosec B104 # what `:8080` means to an operator
 
 
 def program(command: Sequence[str]) -> click.Command:
@@ -67,8 +68,8 @@ def _run(flags: Mapping[str, Any], unknown: tuple[str, ...]) -> int:
         raise click.UsageError("--tls-enabled needs --tls-cert-file and --tls-key-file")
     settings = SidecarSettings(
         _address("--target-addr", flags["target_addr"], "localhost"),
-        _address("--listen-addr", flags["listen_addr"], "0.0.0.0"),
-        _address("--metrics-addr", flags["metrics_addr"], "0.0.0.0"),
+        _address("--listen-addr", flags["listen_addr"], _EVERYWHERE),
+        _address("--metrics-addr", flags["metrics_addr"], _EVERYWHERE),
         certificate if flags["tls_enabled"] else None,
         key if flags["tls_enabled"] else None,
         newest_only=flags["tls_min_version"] == "1.3",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from mcpbridge.config.command import COMMAND_LINE
 from mcpbridge.config.model import Bind, ListenSettings
-from mcpbridge.config.reach import split_address
+from mcpbridge.config.reach import split_address, split_socket
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.admin import AdminSettings
 
@@ -32,20 +32,33 @@ def bind_of(settings: ListenSettings, origins: Mapping[str, str], *, in_cluster:
     host, port, origin = settings.host, settings.port, origins.get("port", "")
     if settings.listen is not None:
         origin = origins.get("listen", "")
+        above = {field: _stands_above(field, origins) for field in ("host", "port")}
         try:
-            listen_host, listen_port = split_address(settings.listen)
+            found = split_socket(settings.listen)
+            if found is not None and not any(above.values()):
+                host = _default(0, in_cluster=in_cluster).host
+                return Bind(host, 0, "as asked for", path=found[0], mode=found[1])
+            listen_host, listen_port = (
+                split_address(settings.listen) if found is None else (host, port)
+            )
         except ValueError as error:
             raise ConfigError("--listen", origin, f"{settings.listen!r} {error}") from None
-        host = host if _stands_above("host", origins) else listen_host
-        port = port if _stands_above("port", origins) else listen_port
+        host = host if above["host"] else listen_host
+        port = port if above["port"] else listen_port
     if port > 65535:
         raise ConfigError("--port", origin, f"{port} is no port", "1 to 65535, or 0 for a free one")
     if host is not None:
         return Bind(host, port, "as asked for")
+    return _default(port, in_cluster=in_cluster)
+
+
+def _default(port: int, *, in_cluster: bool) -> Bind:
     if in_cluster:
-        return Bind("0.0.0.0", port, "KUBERNETES_SERVICE_HOST is set: probes come from outside")
+        why = "KUBERNETES_SERVICE_HOST is set: probes come from outside"
+        return Bind("0.0.0.0", port, why)  # nosec B104 # only there; the start-up line says why
     if os.getpid() == 1:
-        return Bind("0.0.0.0", port, "process 1 of a container: its ports are reached from outside")
+        why = "process 1 of a container: its ports are reached from outside"
+        return Bind("0.0.0.0", port, why)  # nosec B104 # only there; the start-up line says why
     return Bind("127.0.0.1", port, "only this machine may connect; --host opens it to others")
 
 
@@ -61,7 +74,8 @@ def handed_over(bind: Bind, env: Mapping[str, str], pid: int) -> Bind:
     """
     if env.get("LISTEN_PID") != str(pid) or env.get("LISTEN_FDS", "0") in ("", "0"):
         return bind
-    return dataclasses.replace(bind, fd=_FIRST_HANDED_OVER, why="handed over by LISTEN_FDS")
+    why = "handed over by LISTEN_FDS"
+    return dataclasses.replace(bind, fd=_FIRST_HANDED_OVER, path=None, why=why)
 
 
 def admin_bind_of(settings: AdminSettings, origins: Mapping[str, str], main: Bind) -> Bind | None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec, child_environment, shown
-from mcpbridge.settings import setting
+from mcpbridge.process.user import ChildUser, child_user
+from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.address import Address, address_of
 
 COMMAND_LINE = "the command line"
 """The origin of what was given as a flag."""
 
+_OF_A_CHILD = ("child_env_allow", "child_user", "no_new_privileges")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -58,6 +61,31 @@ class CommandSettings:
     )
     cwd: str | None = setting(
         None, "--cwd", "Start the server in this folder.", group="Server", metavar="FOLDER"
+    )
+    child_env_allow: tuple[str, ...] = setting(
+        (),
+        "--child-env-allow",
+        "Of the bridge's own variables pass on only those whose names match, and PATH, HOME, USER,"
+        " LOGNAME, LANG, LC_*, TZ and TMPDIR; may be repeated. Else all but MCPBRIDGE_* are.",
+        group="Server",
+        metavar="GLOB",
+        repeatable=True,
+    )
+    child_user: ChildUser | None = setting(
+        None,
+        "--child-user",
+        "Start the server as this user; only root can. Implies --no-new-privileges on Linux.",
+        group="Server",
+        metavar="NAME|UID[:GROUP]",
+        parse=child_user,
+    )
+    no_new_privileges: bool = setting(
+        False,
+        "--no-new-privileges",
+        "Let nothing that the server executes gain privileges, by sudo or a set-uid program;"
+        " Linux only.",
+        group="Server",
+        unit=Unit.SWITCH,
     )
 
 
@@ -105,7 +133,14 @@ def spec_of(
     cwd = settings.cwd
     if cwd is not None and not Path(cwd).is_dir():
         raise ConfigError("--cwd", origins.get("cwd", ""), f"{cwd!r} is no folder")
-    return ChildSpec(tuple(command), child_environment(env, _added(settings, origins)), cwd)
+    user = settings.child_user
+    return ChildSpec(
+        tuple(command),
+        child_environment(env, _added(settings, origins), settings.child_env_allow, user),
+        cwd,
+        user=user,
+        confined=settings.no_new_privileges or (user is not None and sys.platform == "linux"),
+    )
 
 
 def words_of(text: str, key: str, origin: str) -> list[str]:
@@ -139,7 +174,7 @@ def _only_connect(
         origin != COMMAND_LINE or origins.get("stdio") == COMMAND_LINE
     ):
         raise ConfigError("--connect", origin, "--stdio gives a command as well", "give only one")
-    for field in ("env", "env_file", "cwd"):
+    for field in ("env", "env_file", "cwd", *_OF_A_CHILD):
         if origins.get(field) == COMMAND_LINE:
             flag = f"--{field.replace('_', '-')}"
             problem = "has no effect with --connect"

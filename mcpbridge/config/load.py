@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mcpbridge.config.address import admin_bind_of, bind_of, handed_over
+from mcpbridge.config.auth import AUTH_TOKEN, check_header_env, check_required, tokens_of
 from mcpbridge.config.command import COMMAND_LINE, child_of, words_of
 from mcpbridge.config.model import (
     Config,
@@ -23,10 +24,13 @@ from mcpbridge.config.model import (
     options,
     settings_from,
 )
+from mcpbridge.config.oauth import check_oauth
 from mcpbridge.config.otel import otel_of
 from mcpbridge.config.reach import is_service_link
 from mcpbridge.config.values import shown, value_of
 from mcpbridge.errors import ConfigError
+from mcpbridge.http.tls import check_tls
+from mcpbridge.process.spec import ChildSpec
 from mcpbridge.settings import Setting, Unit
 
 PREFIX = "MCPBRIDGE_"
@@ -76,13 +80,24 @@ def load(
     bind = bind_of(settings.listen, origins.get("listen", {}), in_cluster=in_cluster)
     bind = handed_over(bind, env, os.getpid())
     admin_bind = admin_bind_of(settings.admin, origins.get("admin", {}), bind)
+    check_tls(settings.tls, origins.get("tls", {}))
+    check_oauth(settings.oauth, origins.get("oauth", {}))
+    auth_origins = origins.get("auth", {})
+    tokens = tokens_of(settings.auth, auth_origins, env)
+    connects = not isinstance(child, ChildSpec)
+    check_header_env(settings.auth, auth_origins, connects=connects)
     otel, missing = otel_of(settings.traces, origins.get("traces", {}), env)
-    return Config(settings, child, bind, admin_bind, otel, missing, lame_duck_s, _state_key(env))
+    config = Config(
+        settings, child, bind, admin_bind, otel, missing, lame_duck_s, _state_key(env), *tokens
+    )
+    check_required(settings.auth, auth_origins, asks=config.asks_who)
+    return config
 
 
 def _check_variables(env: Mapping[str, str]) -> None:
     """A misspelt variable would be a setting that silently does nothing."""
-    known = {environment_names(option.setting)[0] for option in options()} | {STATE_KEY}
+    known = {environment_names(option.setting)[0] for option in options()}
+    known |= {STATE_KEY, AUTH_TOKEN}
     for name in sorted(env):
         if not name.startswith(PREFIX) or name in known or not env[name]:
             continue

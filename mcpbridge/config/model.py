@@ -18,13 +18,18 @@ from mcpbridge.config.reach import DEFAULT_PORT
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.admin import METRICS_PATH, AdminSettings
 from mcpbridge.http.arrival import ArrivalLimits
+from mcpbridge.http.auth import AuthSettings
 from mcpbridge.http.connections import ConnectionLimits
 from mcpbridge.http.guard import GuardSettings
 from mcpbridge.http.legacy_sse import ProxySettings
+from mcpbridge.http.oauth import OAuthSettings
 from mcpbridge.http.stateful import AnswerSettings
+from mcpbridge.http.tls import TlsSettings
 from mcpbridge.process.spec import ChildSpec
+from mcpbridge.rules.bearer import Tokens
 from mcpbridge.rules.recycling import RecyclePolicy
 from mcpbridge.rules.restart import RestartPolicy
+from mcpbridge.rules.toolpolicy import ToolPolicy
 from mcpbridge.settings import Setting, Unit, setting, setting_of
 from mcpbridge.telemetry.logs import LogSettings
 from mcpbridge.telemetry.traces import TraceSettings
@@ -56,9 +61,10 @@ class ListenSettings:
     listen: str | None = setting(
         None,
         "--listen",
-        "Address to listen on; short for --host and --port.",
+        "Address to listen on; short for --host and --port. Or a unix socket, whose permissions are"
+        " 0600 if nothing is said of them.",
         group="Listening",
-        metavar="HOST:PORT",
+        metavar="HOST:PORT|unix:PATH[,mode=0660]",
     )
     host: str | None = setting(
         None,
@@ -118,7 +124,10 @@ class Settings:
     command: CommandSettings = CommandSettings()
     listen: ListenSettings = ListenSettings()
     admin: AdminSettings = AdminSettings()
+    tls: TlsSettings = TlsSettings()
     guard: GuardSettings = GuardSettings()
+    auth: AuthSettings = AuthSettings()
+    oauth: OAuthSettings = OAuthSettings()
     arrival: ArrivalLimits = ArrivalLimits()
     connections: ConnectionLimits = ConnectionLimits()
     answers: AnswerSettings = AnswerSettings()
@@ -131,6 +140,7 @@ class Settings:
     streams: StreamLimits = StreamLimits()
     eras: EraSettings = EraSettings()
     pipes: PipeLimits = PipeLimits()
+    tools: ToolPolicy = ToolPolicy()
     restart: RestartPolicy = RestartPolicy()
     recycling: RecyclePolicy = RecyclePolicy()
     shutdown: ShutdownSettings = ShutdownSettings()
@@ -147,6 +157,11 @@ class Bind:
     why: str
     fd: int | None = None
     """A listening socket that the process was started with; host and port are then its own."""
+    path: str | None = None
+    """The file of a unix socket in place of host and port; begins with `@` for one without. The
+    host is then what another port would have."""
+    mode: int = 0o600
+    """Permissions of that file: who may write to it may connect."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,6 +189,16 @@ class Config:
     lame_duck_s: float
     state_key: bytes | None
     """Seals what parked calls give their clients to keep; None for a random one."""
+    file_tokens: Tokens | None = None
+    """What is in `--auth-token-file` at the start."""
+    env_tokens: Tokens | None = None
+    """What the environment gives as a token."""
+
+    @property
+    def asks_who(self) -> bool:
+        """Clients authenticate."""
+        static = self.file_tokens is not None or self.env_tokens is not None
+        return static or self.settings.oauth.issuer is not None
 
     @property
     def child(self) -> ChildSpec:

@@ -20,13 +20,60 @@ Source: RFC 9110, 11.6.1; RFC 6750, 3; MCP 2025-11-25, Authorization.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mcpbridge.http.incoming import Head
 from mcpbridge.rules.admission import Refusal
 from mcpbridge.rules.faults import INVALID_REQUEST, error_object
+from mcpbridge.rules.headerenv import Pair, header_env
 from mcpbridge.rules.principals import ANONYMOUS, Principal
+from mcpbridge.rules.quota import RateLimit, rate_limit
+from mcpbridge.settings import Unit, setting
+
+GROUP = "Authentication"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AuthSettings:
+    """Who may call, and what one client may have of it."""
+
+    token_file: str | None = setting(
+        None,
+        "--auth-token-file",
+        "File of bearer tokens, one on a line, alone or as `name: token`; read again when it"
+        " changes. One more may be in `MCPBRIDGE_AUTH_TOKEN`. Requests need one of them then.",
+        group=GROUP,
+        metavar="FILE",
+    )
+    require: bool = setting(
+        False,
+        "--require-auth",
+        "Refuse to start where nothing says how clients authenticate.",
+        group=GROUP,
+        unit=Unit.SWITCH,
+    )
+    rate_limit: RateLimit | None = setting(
+        None,
+        "--rate-limit",
+        "Messages of one client, as `20/s` or `600/m:50`: how many for each second, minute or"
+        " hour, and how many at once (a second's worth, 10 at least). 429 beyond that.",
+        group=GROUP,
+        metavar="N/s[:BURST]",
+        parse=rate_limit,
+    )
+    header_env: tuple[Pair, ...] = setting(
+        (),
+        "--header-env",
+        "Give the value of a header to the client's own server processes as a variable; with `?` at"
+        " the end a client may do without. May be repeated.",
+        group=GROUP,
+        metavar="HEADER=NAME",
+        repeatable=True,
+        parse=header_env,
+    )
+
 
 Challenge = Refusal
 """A refusal for want of good credentials: 401 or 403 with `challenge`, or 503 with a time to come

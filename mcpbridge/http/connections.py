@@ -16,8 +16,10 @@ import sys
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpbridge.errors import Unavailable
+from mcpbridge.http.cors import readable
 from mcpbridge.http.responses import CLOSE, refusal_body, refusal_of, send_refusal
 from mcpbridge.rules.faults import capacity
+from mcpbridge.rules.hosts import HostRules
 from mcpbridge.settings import Unit, setting
 
 log = logging.getLogger("mcpbridge.http")
@@ -66,7 +68,13 @@ class Connections:
     """What all connections of the process share; made in `app.serve` and handed down."""
 
     def __init__(
-        self, limits: ConnectionLimits, app: ASGIApp, *, most: int, max_request_bytes: int
+        self,
+        limits: ConnectionLimits,
+        app: ASGIApp,
+        *,
+        most: int,
+        max_request_bytes: int,
+        rules: HostRules,
     ) -> None:
         """Make it.
 
@@ -75,7 +83,9 @@ class Connections:
             app: What serves them.
             most: Connections at once.
             max_request_bytes: Of a body.
+            rules: Which pages may read a refusal.
         """
+        self._rules = rules
         self.limits = limits
         self.most = most
         self.max_request_bytes = max_request_bytes
@@ -93,7 +103,8 @@ class Connections:
             await self._app(scope, receive, _closing(send))
         else:
             fault = capacity("--max-connections", self.most)
-            await send_refusal(send, refusal_of(Unavailable(fault), None), [CLOSE])
+            lines = readable(scope, self._rules) or ()
+            await send_refusal(send, refusal_of(Unavailable(fault), None), [CLOSE, *lines])
 
     def refusal(self) -> bytes:
         """The whole response on a connection that is not even asked what it wants."""

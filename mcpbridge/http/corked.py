@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 
 class CorkedTransport:
     """A transport that sends what is written in one turn of the loop at the end of that turn."""
 
-    __slots__ = ("_loop", "_pieces", "_transport")
+    __slots__ = ("_lingers", "_loop", "_pieces", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        lingers: Callable[[], bool],
+    ) -> None:
+        """Wrap a transport.
+
+        Args:
+            transport: Of one connection.
+            loop: It runs on.
+            lingers: Asked where the connection is to be closed: whether its owner does it later.
+        """
         self._transport = transport
         self._loop = loop
+        self._lingers = lingers
         self._pieces: list[bytes] = []
 
     def write(self, data: bytes) -> None:
@@ -28,9 +42,10 @@ class CorkedTransport:
         self._transport.write(data)
 
     def close(self) -> None:
-        """Send what is left, then close."""
+        """Send what is left, then close, at once or by the owner a little later."""
         self._flush()
-        self._transport.close()
+        if not self._lingers():
+            self._transport.close()
 
     def write_eof(self) -> None:
         """Send what is left, and then the end; go on reading."""

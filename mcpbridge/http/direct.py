@@ -24,6 +24,7 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.errors import WireError
 from mcpbridge.http.bodies import BodyLimits
 from mcpbridge.http.incoming import Head, Incoming
+from mcpbridge.rules.principals import Principal
 from mcpbridge.telemetry.meters import HttpMeter
 from mcpbridge.wire.messages import Request, Result, decode, encode
 
@@ -48,6 +49,8 @@ class Begun(msgspec.Struct):
     """Its client has left; None where the call goes on all the same."""
     size: int = 0
     """Bytes of the body that it came in."""
+    principal: Principal | None = None
+    """Whose it is."""
 
 
 class KnownHead(msgspec.Struct, frozen=True):

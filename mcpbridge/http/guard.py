@@ -10,7 +10,14 @@ import dataclasses
 from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.rules.hosts import HostRules, host_allowed, host_pattern, origin_allowed
+from mcpbridge.rules.hosts import (
+    HostRules,
+    fetch_allowed,
+    host_allowed,
+    host_pattern,
+    origin_allowed,
+    origin_pattern,
+)
 from mcpbridge.settings import Unit, setting
 
 
@@ -29,11 +36,13 @@ class GuardSettings:
     )
     allowed_origins: tuple[str, ...] = setting(
         (),
-        "--allowed-origin",
-        "A further Origin to serve (`https://app.example.org`); may be repeated.",
+        "--allow-origin",
+        "A further Origin to serve (`https://app.example.org`), whose pages may read the answers"
+        " (CORS); may be repeated. `*` stands for all.",
         group="Listening",
         metavar="ORIGIN",
         repeatable=True,
+        parse=origin_pattern,
     )
     max_request_bytes: int = setting(
         4 << 20,
@@ -53,10 +62,14 @@ def check_source(head: Head, rules: HostRules) -> Refusal | None:
     """The rules on Host and Origin, the same for every path and method."""
     if not host_allowed(head.get(b"host"), rules):
         return refuse(421, INVALID_REQUEST, "Host is not served here (--allowed-host)")
-    if not origin_allowed(head.get(b"origin"), rules):
-        # The status is the specification's; the text avoids it, since some clients take the
-        # number anywhere in a body for a request to log in.
-        return refuse(403, INVALID_REQUEST, "Origin is not allowed (--allowed-origin)")
+    origin = head.get(b"origin")
+    # The status is the specification's; the text avoids it, since some clients take the number
+    # anywhere in a body for a request to log in.
+    if origin is not None:
+        if not origin_allowed(origin, rules):
+            return refuse(403, INVALID_REQUEST, "Origin is not allowed (--allow-origin)")
+    elif not fetch_allowed(head.get(b"sec-fetch-site"), head.get(b"sec-fetch-dest")):
+        return refuse(403, INVALID_REQUEST, "another site may not embed what is served here")
     return None
 
 

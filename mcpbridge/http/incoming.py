@@ -10,10 +10,13 @@ from starlette.types import Receive, Scope, Send
 
 from mcpbridge.rules.admission import Names
 from mcpbridge.rules.modern import Routing
+from mcpbridge.rules.principals import Principal
 from mcpbridge.wire.headers import Acceptable, acceptable
 
 BEGUN = "mcpbridge.begun"
 """Where a scope holds a call that the connection has begun already; see `http.direct`."""
+PRINCIPAL = "mcpbridge.principal"
+"""Where a scope holds whose request it is; nowhere before `http.door` has found it out."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,6 +33,8 @@ class Head:
     """What it says of its session and revision."""
     accepts: Acceptable
     """Which forms of an answer the client takes."""
+    scope: Scope
+    """All that the server library says of the request."""
     routing: Routing | None = dataclasses.field(default=None, init=False)
     """What it says of the body, once somebody has looked."""
 
@@ -37,6 +42,12 @@ class Head:
     def in_scope(cls, scope: MutableMapping[str, Any]) -> Head:
         """The head of the request with this ASGI scope."""
         return cls(*_parts(scope))
+
+    @property
+    def principal(self) -> Principal:
+        """Whose request it is; there once `http.door` has let it in."""
+        found: Principal = self.scope[PRINCIPAL]
+        return found
 
     def get(self, name: bytes) -> str | None:
         """One header's value as text, or None."""
@@ -47,14 +58,13 @@ class Head:
 class Incoming(Head):
     """A request as the faces see it; lives as long as its response."""
 
-    scope: Scope
     receive: Receive
     send: Send
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive, send: Send) -> Incoming:
         """The request behind an ASGI call."""
-        return cls(*_parts(scope), scope, receive, send)
+        return cls(*_parts(scope), receive, send)
 
     @property
     def begun(self) -> Callable[[Incoming], Awaitable[None]] | None:
@@ -65,12 +75,12 @@ class Incoming(Head):
 
 def _parts(
     scope: MutableMapping[str, Any],
-) -> tuple[str, str, Sequence[tuple[bytes, bytes]], dict[bytes, bytes], Names, Acceptable]:
+) -> tuple[str, str, Sequence[tuple[bytes, bytes]], dict[bytes, bytes], Names, Acceptable, Scope]:
     raw: Sequence[tuple[bytes, bytes]] = scope["headers"]
     values = dict(raw)
     names = Names(_text(values.get(b"mcp-session-id")), _text(values.get(b"mcp-protocol-version")))
     accepts = acceptable(_text(values.get(b"accept")))
-    return scope["method"], scope["path"], raw, values, names, accepts
+    return scope["method"], scope["path"], raw, values, names, accepts, scope
 
 
 def _text(value: bytes | None) -> str | None:

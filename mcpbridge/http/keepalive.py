@@ -12,10 +12,12 @@ Source: the WHATWG HTML standard, Server-sent events, 9.2.7: a comment line ever
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import anyio
 
 from mcpbridge.bridge.stream import Reader
+from mcpbridge.rules.principals import Principal
 
 EVERY_S = 15.0
 PARTS = 50
@@ -25,9 +27,18 @@ PARTS = 50
 class KeepAlive:
     """Nudges each registered reader every so often; alive while `run` runs."""
 
-    def __init__(self, every_s: float = EVERY_S) -> None:
+    def __init__(
+        self, every_s: float = EVERY_S, still: Callable[[Principal], bool] | None = None
+    ) -> None:
+        """Make it.
+
+        Args:
+            every_s: Time of a round.
+            still: Whether a principal may still read; its streams end soon after it may not.
+        """
         self._every_s = every_s
-        self._parts: list[set[Reader]] = [set() for _ in range(PARTS)]
+        self._still = still
+        self._parts: list[dict[Reader, Principal | None]] = [{} for _ in range(PARTS)]
         self._at = 0
         """The part that was nudged last."""
         self._offsets = itertools.cycle(range(PARTS // 2))
@@ -37,13 +48,13 @@ class KeepAlive:
         """Streams that are open now."""
         return sum(map(len, self._parts))
 
-    def watching(self, reader: Reader) -> Watching:
-        """Nudge this reader while a `with` block lasts.
+    def watching(self, reader: Reader, principal: Principal | None = None) -> Watching:
+        """Nudge this reader while a `with` block lasts, and while this principal may read.
 
         For the first time after half a round at the least, since most streams of calls are over
         by then, and after a whole one at the most.
         """
-        return Watching(reader, self._parts[self._at - next(self._offsets)])
+        return Watching(reader, principal, self._parts[self._at - next(self._offsets)])
 
     async def run(self) -> None:
         """Nudge for ever."""
@@ -52,19 +63,33 @@ class KeepAlive:
             self._at = (self._at + 1) % PARTS
             for reader in list(self._parts[self._at]):
                 reader.nudge()
+            if self._still is not None:
+                self._end_streams(self._still)
+
+    def _end_streams(self, still: Callable[[Principal], bool]) -> None:
+        for part in self._parts:
+            for reader, principal in list(part.items()):
+                if principal is not None and not still(principal):
+                    reader.leave()
 
 
 class Watching:
     """One reader's place in the round; made by `KeepAlive.watching`."""
 
-    __slots__ = ("_part", "_reader")
+    __slots__ = ("_part", "_principal", "_reader")
 
-    def __init__(self, reader: Reader, part: set[Reader]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        principal: Principal | None,
+        part: dict[Reader, Principal | None],
+    ) -> None:
         self._reader = reader
+        self._principal = principal
         self._part = part
 
     def __enter__(self) -> None:
-        self._part.add(self._reader)
+        self._part[self._reader] = self._principal
 
     def __exit__(self, *_: object) -> None:
-        self._part.discard(self._reader)
+        self._part.pop(self._reader, None)

@@ -22,6 +22,7 @@ from mcpbridge.bridge.sessions import new_session_id
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import Unavailable
 from mcpbridge.http.bodies import BodyLimits, id_of, judge_body
+from mcpbridge.http.door import Door
 from mcpbridge.http.guard import read_body
 from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.keepalive import KeepAlive
@@ -37,6 +38,7 @@ from mcpbridge.rules.admission import (
     session_gone,
 )
 from mcpbridge.rules.faults import INVALID_REQUEST
+from mcpbridge.rules.principals import Principal
 from mcpbridge.settings import setting
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, encode
 
@@ -65,6 +67,7 @@ class _Connection:
     """One open event stream and, once its client has initialized, its session."""
 
     stream: Stream
+    principal: Principal
     session: Session | None = None
 
 
@@ -72,12 +75,18 @@ class LegacySse:
     """Serves one bridge to clients of the transport of 2024-11-05."""
 
     def __init__(
-        self, bridge: Bridge, keepalive: KeepAlive, settings: ProxySettings, limits: BodyLimits
+        self,
+        bridge: Bridge,
+        keepalive: KeepAlive,
+        settings: ProxySettings,
+        limits: BodyLimits,
+        door: Door | None = None,
     ) -> None:
         self._bridge = bridge
         self._keepalive = keepalive
         self._root_path = settings.root_path.rstrip("/")
         self._limits = limits
+        self._door = door or Door()
         self._connections: dict[str, _Connection] = {}
 
     async def connect(self, incoming: Incoming) -> None:
@@ -89,11 +98,11 @@ class LegacySse:
             return
         key = new_session_id()
         try:
-            with self._bridge.one_stream() as stream, stream.attach() as reader:
-                self._connections[key] = _Connection(stream)
+            with self._bridge.one_stream(incoming.principal) as stream, stream.attach() as reader:
+                self._connections[key] = _Connection(stream, incoming.principal)
                 endpoint = f"{self._prefix(incoming)}{MESSAGES_PATH}?session_id={key}"
                 greeting = ServerSentEvent(endpoint, event="endpoint").encode()
-                with self._keepalive.watching(reader):
+                with self._keepalive.watching(reader, incoming.principal):
                     response = EventStream(reader, farewell(self._bridge.drain), greeting)
                     await response(incoming.scope, incoming.receive, incoming.send)
         except Unavailable as error:
@@ -109,6 +118,8 @@ class LegacySse:
         depth = self._limits.max_depth
         content = body if isinstance(body, Refusal) else judge_body(incoming, body, depth)
         connection = self._named(incoming)
+        if not isinstance(content, Refusal) and isinstance(connection, _Connection):
+            connection = self._door.admits(incoming.principal, content) or connection
         if isinstance(content, Refusal) or isinstance(connection, Refusal):
             refusal = content if isinstance(content, Refusal) else connection
             assert isinstance(refusal, Refusal)
@@ -133,7 +144,7 @@ class LegacySse:
     def _open(self, connection: _Connection, opening: Opening) -> None:
         try:
             connection.session, _ = self._bridge.open(
-                opening, streams=True, one_stream=connection.stream
+                opening, connection.principal, streams=True, one_stream=connection.stream
             )
         except Unavailable as error:
             # The client listens on its stream only, whatever the POST is answered.
@@ -147,8 +158,9 @@ class LegacySse:
             return refuse(400, INVALID_REQUEST, "session_id is missing: begin with GET /sse")
         connection = self._connections.get(keys[0])
         # The last events of an ended session may still be on their way to a slow reader.
-        gone = connection is None or connection.stream.log.closed
-        return session_gone() if connection is None or gone else connection
+        if connection is None or connection.stream.log.closed:
+            return session_gone()
+        return connection if connection.principal.key == incoming.principal.key else session_gone()
 
     def _prefix(self, incoming: Incoming) -> str:
         prefix = (incoming.get(b"x-forwarded-prefix") or "").rstrip("/")

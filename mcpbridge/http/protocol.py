@@ -22,7 +22,7 @@ from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.connections import BAND, BAND_HEADER_S, Connections, SendWatch
 from mcpbridge.http.corked import CorkedTransport
 from mcpbridge.http.direct import MAX_KNOWN, Begun, Direct, KnownHead
-from mcpbridge.http.incoming import BEGUN
+from mcpbridge.http.incoming import BEGUN, PRINCIPAL
 from mcpbridge.http.responses import refusal_body
 from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
@@ -106,7 +106,7 @@ class BridgeProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there, and owes a request."""
-        corked = CorkedTransport(transport, self.loop)
+        corked = CorkedTransport(transport, self.loop, self._lingers)
         super().connection_made(cast(asyncio.Transport, corked))
         if len(self.connections) > self._connections.most and not self._find_room():
             self._overflow()
@@ -146,7 +146,7 @@ class BridgeProtocol(HttpToolsProtocol):
                 self._refuse_size()
             elif self._timer is None:
                 self._set_timer()
-        elif before is not None and before is not self.scope and self.cycle.keep_alive:
+        elif before is not None and before is not self.scope:
             self._learn(data)
 
     def shutdown(self) -> None:
@@ -208,7 +208,8 @@ class BridgeProtocol(HttpToolsProtocol):
                 raise _Refused
         self._await(_Awaited.BODY)
         if self._adopted is not None:
-            cast(dict[str, Any], self.scope)[BEGUN] = self._adopted.finish
+            scope = cast(dict[str, Any], self.scope)
+            scope[BEGUN], scope[PRINCIPAL] = self._adopted.finish, self._adopted.principal
             self._adopted = None
         super().on_headers_complete()
 
@@ -222,6 +223,8 @@ class BridgeProtocol(HttpToolsProtocol):
         return self._awaited is _Awaited.NOTHING and self.cycle.response_complete
 
     def _learn(self, data: bytes) -> None:
+        if self._refused or not self.cycle.keep_alive:
+            return
         # A head may be known and its body be no call.
         if self._direct is not None and all(k.body_of(data) is None for k in self._known):
             known = self._direct.known(data, cast(dict[str, Any], self.scope))
@@ -322,33 +325,38 @@ class BridgeProtocol(HttpToolsProtocol):
             if not self.cycle.response_started:
                 limit = self._connections.max_request_bytes
                 problem = f"the body exceeds --max-request-bytes {limit} by far with its framing"
-                self._say(refuse(413, INVALID_REQUEST, problem), linger=True)
+                self._say(refuse(413, INVALID_REQUEST, problem))
             else:
                 self.transport.close()
         else:
             limit = self._limits.max_header_bytes
             problem = f"the head exceeds --max-header-bytes {limit}"
-            self._say(refuse(431, INVALID_REQUEST, problem), linger=True)
+            self._say(refuse(431, INVALID_REQUEST, problem))
 
-    def _say(self, refusal: Refusal, *, linger: bool = False) -> None:
-        """Refuse what never became a request, and end the connection.
-
-        Where much of it is still to come, not at once: for bytes that are left unread the client
-        would be told to forget the answer too (RFC 9112, 9.6).
-        """
+    def _say(self, refusal: Refusal) -> None:
+        """Refuse what never became a request, and end the connection."""
         body = refusal_body(refusal)
         self.transport.write(
             STATUS_LINE[refusal.status]
             + b"content-type: application/json\r\nconnection: close\r\n"
             + b"content-length: %d\r\n\r\n%b" % (len(body), body)
         )
-        if linger:
-            self._refused = True
-            self._await(_Awaited.NOTHING)
-            self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
+        self.transport.close()
+
+    def _lingers(self) -> bool:
+        """Whether the connection ends a little later: it is answered, and more of it is to come.
+
+        For bytes that are left unread the client would be told to forget the answer too (RFC 9112,
+        9.6).
+        """
+        if self._refused or self._awaited is _Awaited.NOTHING or self.headers is None:
+            return False
+        self._refused = True
+        self._await(_Awaited.NOTHING)
+        self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
+        if self.transport.can_write_eof():  # TLS cannot end one half alone
             self.transport.write_eof()
-        else:
-            self.transport.close()
+        return True
 
     def _await(self, what: _Awaited) -> None:
         self._awaited = what

@@ -103,10 +103,13 @@ class Stateful:
                 await self._serve_batch(incoming, session, admitted.messages)
             else:
                 await self._serve(
-                    incoming, session or await self._bridge.outside(), admitted.messages[0]
+                    incoming, session or await self._outside(incoming), admitted.messages[0]
                 )
         except Unavailable as error:
             await self._refuse(incoming, refusal_of(error, id_of(admitted)))
+
+    async def _outside(self, incoming: Incoming) -> Session:
+        return await self._bridge.quarters_of(incoming.principal).outside()
 
     def begin(self, head: Head, request: Request) -> Begun | None:
         """Begin a call of a session without a response; see `http.direct`."""
@@ -160,7 +163,7 @@ class Stateful:
         session_id = head.names.session_id
         if session_id is None:
             return None
-        session = self._bridge.sessions.get(session_id)
+        session = self._bridge.session(session_id, head.principal)
         if session is None and self._bridge.drain.cut_off:
             # A client takes 404 for the end of its session; this one may live on elsewhere.
             return refusal_of(Unavailable(draining()), None)
@@ -186,7 +189,9 @@ class Stateful:
         return stream if fault is None else refusal_of(Unavailable(fault), None)
 
     async def _open(self, incoming: Incoming, opening: Opening) -> None:
-        session, exchange = self._bridge.open(opening, streams=_streams(incoming.accepts))
+        session, exchange = self._bridge.open(
+            opening, incoming.principal, streams=_streams(incoming.accepts)
+        )
         await exchange.first(self._settings.json_window_s)
         headers = farewell(self._bridge.drain)
         if session.state is not SessionState.CLOSED and session.id is not None:
@@ -256,7 +261,8 @@ class Stateful:
     ) -> None:
         polled = session.revision.primes_streams
         # No context managers of generators here: each is half a KiB of an idle stream.
-        with stream.attach() as reader, self._keepalive.watching(reader):
+        watching = self._keepalive.watching
+        with stream.attach() as reader, watching(reader, incoming.principal):
             response = EventStream(reader, headers, polled=polled)
             aging = self._age(reader) if polled and stream is not session.standalone else None
             session.streams.open += 1

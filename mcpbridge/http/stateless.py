@@ -11,6 +11,7 @@ import anyio
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.modern import Modern
 from mcpbridge.errors import Unavailable
 from mcpbridge.http.direct import Begun
 from mcpbridge.http.incoming import Head, Incoming
@@ -83,44 +84,44 @@ class StatelessFace:
         envelope = climb(request, head.routing)
         if isinstance(envelope, Refusal):
             return None
-        modern = self._bridge.modern
+        quarters = self._bridge.find_quarters(head.principal)
+        if quarters is None:
+            return None
+        modern = quarters.modern
         streams = _streams(head)
         exchange = modern.begin(request, envelope, head.routing, streams=streams)
         if exchange is None:
             return None
         return Begun(
             exchange,
-            lambda incoming: self._finish(incoming, exchange),
+            lambda incoming: self._finish(incoming, modern, exchange),
             lambda: modern.cancel(exchange),
         )
 
     async def _request(self, incoming: Incoming, request: Request) -> None:
-        if not await self._bridge.modern.served():
+        modern = self._bridge.quarters_of(incoming.principal).modern
+        if not await modern.served():
             await self._refuse(incoming, echoing(not_served(), request.id))
             return
         routing = routing_of(incoming)
         envelope = climb(request, routing)
         refusal = envelope if isinstance(envelope, Refusal) else None
         if refusal is None:
-            refusal = await self._bridge.modern.check(request, routing)
+            refusal = await modern.check(request, routing)
         if isinstance(envelope, Refusal) or refusal is not None:
             assert refusal is not None
             await self._refuse(incoming, echoing(refusal, request.id))
         elif request.method == DISCOVER:
-            result = await self._bridge.modern.discover()
+            result = await modern.discover()
             reply = encode(Result(request.id, result))
             await send_json(incoming.send, 200, reply, farewell(self._bridge.drain))
         elif request.method == LISTEN:
-            await self._listen(incoming, request, envelope)
+            await self._listen(incoming, modern, request, envelope)
         else:
-            await self._call(incoming, request, envelope)
+            exchange = await modern.call(request, envelope, streams=_streams(incoming))
+            await self._finish(incoming, modern, exchange)
 
-    async def _call(self, incoming: Incoming, request: Request, envelope: Envelope) -> None:
-        streams = _streams(incoming)
-        exchange = await self._bridge.modern.call(request, envelope, streams=streams)
-        await self._finish(incoming, exchange)
-
-    async def _finish(self, incoming: Incoming, exchange: Exchange) -> None:
+    async def _finish(self, incoming: Incoming, modern: Modern, exchange: Exchange) -> None:
         await exchange.first(_WATCH_AFTER_S)
         if exchange.reply is not None and exchange.stream is None:
             await self._respond(incoming, exchange)
@@ -133,7 +134,7 @@ class StatelessFace:
                 tasks.cancel_scope.cancel()
         finally:
             if exchange.reply is None:
-                self._bridge.modern.cancel(exchange)
+                modern.cancel(exchange)
 
     async def _watch(
         self, incoming: Incoming, exchange: Exchange, scope: anyio.CancelScope
@@ -152,24 +153,29 @@ class StatelessFace:
             body = encode(exchange.reply)
             await send_json(incoming.send, _status_of(exchange.reply), body, headers)
         else:
-            with exchange.streamed().attach() as reader, self._keepalive.watching(reader):
+            principal = incoming.principal if exchange.streams else None
+            watching = self._keepalive.watching
+            with exchange.streamed().attach() as reader, watching(reader, principal):
                 if exchange.streams:
                     response = EventStream(reader, headers)
                     await response.send_all(incoming.send)
                 else:
                     await send_late_json(incoming.send, reader, headers)
 
-    async def _listen(self, incoming: Incoming, request: Request, envelope: Envelope) -> None:
+    async def _listen(
+        self, incoming: Incoming, modern: Modern, request: Request, envelope: Envelope
+    ) -> None:
         if not incoming.accepts.stream:
             await self._refuse(
                 incoming, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
             )
             return
-        async with self._bridge.modern.listening(request, envelope) as stream:
+        async with modern.listening(request, envelope) as stream:
             if isinstance(stream, Refusal):
                 await self._refuse(incoming, stream)
                 return
-            with stream.attach() as reader, self._keepalive.watching(reader):
+            watching = self._keepalive.watching
+            with stream.attach() as reader, watching(reader, incoming.principal):
                 response = EventStream(reader, farewell(self._bridge.drain))
                 await response(incoming.scope, incoming.receive, incoming.send)
 

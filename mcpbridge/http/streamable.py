@@ -12,6 +12,7 @@ from __future__ import annotations
 from mcpbridge.bridge.eras import EraSettings
 from mcpbridge.http.bodies import TRACEPARENT, BodyLimits, id_of, judge_body, judge_head
 from mcpbridge.http.direct import Begun
+from mcpbridge.http.door import Door
 from mcpbridge.http.guard import read_body
 from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.http.responses import send_refusal
@@ -30,12 +31,18 @@ class Streamable:
     """The MCP path of one bridge."""
 
     def __init__(
-        self, stateful: Stateful, stateless: StatelessFace, eras: EraSettings, limits: BodyLimits
+        self,
+        stateful: Stateful,
+        stateless: StatelessFace,
+        eras: EraSettings,
+        limits: BodyLimits,
+        door: Door | None = None,
     ) -> None:
         self._stateful = stateful
         self._stateless = stateless
         self._eras = eras
         self._limits = limits
+        self._door = door or Door()
 
     async def post(self, incoming: Incoming) -> None:
         """Serve a message, or a batch, by the rules of its era."""
@@ -48,7 +55,8 @@ class Streamable:
         if isinstance(content, Refusal):
             await send_refusal(incoming.send, content)
             return
-        face = self._face_for(incoming, content)
+        refusal = self._door.admits(incoming.principal, content)
+        face = refusal or self._face_for(incoming, content)
         if isinstance(face, Refusal):
             await send_refusal(incoming.send, echoing(face, id_of(content)))
         elif isinstance(face, StatelessFace) and not isinstance(content, list):

@@ -152,7 +152,7 @@ class Child(Generic[E]):
                 self._household.took_in(self.pid, self._mark)
             self.channel = self._make_ends(stdout_read, stdin_write)
             ends.enter_context(self.channel.open())
-            stderr = StderrDrain(stderr_read, process.pid)
+            stderr = StderrDrain(stderr_read, process.pid, self._spec.hidden)
             ends.enter_context(stderr.open())
             yield process, stderr
 

@@ -102,7 +102,7 @@ def _started(env: Mapping[str, str], token: str) -> subprocess.Popen[bytes] | No
     if sys.platform == "win32" or os.getpid() == 1 or frozen:
         return None
     with suppress(OSError):
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # nosec B603 # our own program, by our own interpreter
             [sys.executable, "-S", "-s", "-P", str(_PROGRAM), token],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import msgspec
 
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 _OOM_ADDED = 500
 _OOM_HIGHEST = 1000
 
@@ -99,14 +100,16 @@ def inherit_orphans() -> bool:
 
     Without it they go to process 1, and nobody can tell any more where they came from.
     """
-    if sys.platform != "linux":
-        return False
-    import ctypes  # only here: it costs some milliseconds
+    return _prctl(_PR_SET_CHILD_SUBREAPER)
 
-    try:
-        return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
-    except (AttributeError, OSError):
-        return False
+
+def forbid_new_privileges() -> bool:
+    """Let nothing that this thread, or whatever it starts, executes gain privileges; whether so.
+
+    It cannot be undone, and is handed down by fork and exec. Set for ourselves, since Python could
+    set it for a child alone only by running code between fork and exec.
+    """
+    return _prctl(_PR_SET_NO_NEW_PRIVS)
 
 
 def prefer_for_oom(pid: int) -> bool:
@@ -139,6 +142,17 @@ def forbid_cores() -> None:
 
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
+def _prctl(option: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    import ctypes  # only here: it costs some milliseconds
+
+    try:
+        return bool(ctypes.CDLL(None).prctl(option, 1, 0, 0, 0) == 0)
+    except (AttributeError, OSError):
+        return False
 
 
 def _everybody() -> Iterator[Stat]:

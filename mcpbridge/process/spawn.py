@@ -71,9 +71,9 @@ def spawn(spec: ChildSpec, stdin: int, stdout: int, stderr: int) -> Process:
         CommandNotExecutable: The file may not or cannot be executed.
         SpawnError: The system refused for another reason: too many processes, too long a command.
     """
-    command = spec.argv[0]
+    command, user = spec.argv[0], spec.user
     try:
-        popen = subprocess.Popen(
+        popen = subprocess.Popen(  # nosec B603 # the operator's argv, without a shell
             spec.argv,
             stdin=stdin,
             stdout=stdout,
@@ -81,6 +81,10 @@ def spawn(spec: ChildSpec, stdin: int, stdout: int, stderr: int) -> Process:
             env=spec.env,
             cwd=spec.cwd,
             start_new_session=True,
+            # Between fork and exec, by the library's own C code.
+            user=user.uid if user is not None else None,
+            group=user.gid if user is not None else None,
+            extra_groups=user.groups if user is not None else None,
         )
     except FileNotFoundError as error:
         raise CommandNotFound(command, error.strerror or "not found") from error

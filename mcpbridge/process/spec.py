@@ -7,6 +7,7 @@ reach it.
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import os
 import re
 import shlex
@@ -14,6 +15,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
+from mcpbridge.process.user import ChildUser
+from mcpbridge.rules.principals import NOTHING, Hidden
 
 _OWN_PREFIX = "MCPBRIDGE_"
 _STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
@@ -27,6 +30,9 @@ _DROPPED = (
     "LISTEN_PID",
     "LISTEN_FDNAMES",
 )
+_NEEDED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR",
+           "SYSTEMROOT", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "APPDATA")  # fmt: skip
+"""What hardly a program can do without, and what holds no secret."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,16 +43,43 @@ class ChildSpec:
     env: Mapping[str, str]
     """The child's whole environment."""
     cwd: str | None = None
+    hidden: Hidden = NOTHING
+    """Values in its environment that are a client's; not logged where it writes them."""
+    user: ChildUser | None = None
+    """Whom it is to be; None for whoever the bridge is."""
+    confined: bool = False
+    """Nothing that it executes may gain privileges: no `sudo`, no set-uid bit, no capability."""
 
 
-def child_environment(own: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+def child_environment(
+    own: Mapping[str, str],
+    added: Mapping[str, str],
+    allowed: Sequence[str] = (),
+    user: ChildUser | None = None,
+) -> dict[str, str]:
     """The environment of a child: the bridge's, less what is the bridge's alone.
 
     `MCPBRIDGE_*` may hold secrets. Variables by which platforms tell a server to speak HTTP would
     make it leave its pipe. A Python child buffers its stdout when that is a pipe, and some servers
     never flush. What the operator adds wins over all of this.
+
+    Args:
+        own: The bridge's own.
+        added: What the operator sets for the child.
+        allowed: Patterns for the names that pass, besides what every program needs; none: all do.
+        user: Whom the child is to be.
     """
     env = {name: value for name, value in own.items() if not name.startswith(_OWN_PREFIX)}
+    if allowed:
+        patterns = (*_NEEDED, *allowed)
+        env = {
+            name: value
+            for name, value in env.items()
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        }
+    if user is not None:
+        env = {name: value for name, value in env.items() if name not in ("USER", "LOGNAME")}
+        env.update(user.variables)
     for name in _DROPPED:
         env.pop(name, None)
     env.update(_STDIO)

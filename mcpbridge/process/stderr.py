@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mcpbridge.rules.principals import NOTHING, Hidden
 from mcpbridge.wire.lines import LineSplitter, OverlongLine
 
 log = logging.getLogger("mcpbridge.child")
@@ -26,8 +27,16 @@ _TAIL_LINES = 20
 class StderrDrain:
     """Reads one child's stderr from `open` to its end; keeps the last lines."""
 
-    def __init__(self, fd: int, pid: int) -> None:
+    def __init__(self, fd: int, pid: int, hidden: Hidden = NOTHING) -> None:
+        """Make it.
+
+        Args:
+            fd: Where to read.
+            pid: Whose it is.
+            hidden: What no log may show, though the child writes it.
+        """
         self._fd = fd
+        self._hidden = hidden
         self._pid = pid
         self._loop = asyncio.get_running_loop()
         self._splitter = LineSplitter(_LINE_BYTES)
@@ -74,7 +83,7 @@ class StderrDrain:
     def _take(self, lines: list[bytes | OverlongLine]) -> None:
         for line in lines:
             raw = line.head if isinstance(line, OverlongLine) else line
-            text = raw.decode("utf-8", "backslashreplace")
+            text = self._hidden.cover(raw.decode("utf-8", "backslashreplace"))
             self._tail.append(text)
             if self._affords(len(raw)):
                 log.info("child.stderr", extra={"pid": self._pid, "line": text})

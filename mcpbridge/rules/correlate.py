@@ -27,7 +27,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from mcpbridge.rules.methods import CANCELLED, PROGRESS, SUBSCRIPTION_ID
-from mcpbridge.wire.members import Span, replaced, spans, unmistakable
+from mcpbridge.wire.members import Span, may_hold_meta, replaced, spans, unmistakable
 from mcpbridge.wire.messages import (
     Failure,
     Message,
@@ -134,7 +134,7 @@ class Correlator(Generic[Owner]):
                 the child might read another token than the one that was replaced.
         """
         params, token = request.params, None
-        if params is not None and (b'"_' in params or b"\\u" in params):
+        if params is not None and may_hold_meta(params, b'"_'):
             # `_meta` may be there, in capitals or with escapes too: a token left in place could
             # name another's call.
             params, token = _with_token(params, b"%d" % (self._last + 1))
@@ -202,7 +202,8 @@ class Correlator(Generic[Owner]):
                 self._tasks.pop(next(iter(self._tasks)))
         if isinstance(reply, Result):
             result = reply.result
-            if _TAG in result and (span := _span_at(result, "_meta", SUBSCRIPTION_ID)):
+            tagged = b"_" in result and _TAG in result
+            if tagged and (span := _span_at(result, "_meta", SUBSCRIPTION_ID)):
                 result = replaced(result, [(span, call.client_id)])
             return Answered(call.owner, Result(call.client_id, result, reply.extra), number)
         return Answered(call.owner, Failure(call.client_id, reply.error, reply.extra), number)

@@ -12,7 +12,7 @@ import msgspec
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.methods import ASKED_ABILITY, LOG_LEVELS
-from mcpbridge.wire.members import member
+from mcpbridge.wire.members import may_hold_meta, member
 from mcpbridge.wire.messages import Message, Notification, Request, text_of
 from mcpbridge.wire.objects import opened, packed
 
@@ -56,7 +56,7 @@ def claimed_version(message: Message) -> bytes | None:
     if not isinstance(message, Request | Notification) or message.params is None:
         return None
     # Without the solidus: some writers escape it.
-    if _SIGN not in message.params and b"\\u" not in message.params:
+    if not may_hold_meta(message.params, _SIGN):
         return None
     try:
         return member(message.params, "_meta", PROTOCOL_VERSION)

@@ -207,6 +207,17 @@ def too_many_streams(limit: int) -> Fault:
     )
 
 
+def over_quota(flag: str, limit: int | str, retry_after_s: int = 5) -> Fault:
+    """One client has all that it may have; other clients are none the worse."""
+    return Fault(
+        "quota",
+        f"limit of one client reached: {flag} {limit}",
+        retryable=True,
+        status=429,
+        retry_after_s=retry_after_s,
+    )
+
+
 def draining() -> Fault:
     """The bridge is about to end; another replica, or the next one, will answer."""
     return Fault("draining", "mcpbridge is shutting down", retryable=True, retry_after_s=1)

@@ -1,11 +1,14 @@
 """Which Host and Origin may in, before a body is read or a child is woken.
 
 A web page in the user's browser can reach a loopback port, by a name of its own that resolves
-to 127.0.0.1 (DNS rebinding) or by a plain cross-site POST. The first shows in Host, the second
-in Origin. Programs send no Origin; browsers cannot leave it out.
+to 127.0.0.1 (DNS rebinding), by a plain cross-site POST, or by naming it as an image. The first
+shows in Host, the second in Origin, the third in Fetch Metadata, since browsers leave Origin out of
+a GET that nobody may read. Programs send neither; browsers cannot be told to.
+
+That a page may send is one thing, that it may read the answer another: see `readable_by`.
 
 Source: MCP 2025-11-25, Transports, Security Warning (an Origin that is present and not allowed
-is answered 403); RFC 9110, 15.5.20 (421).
+is answered 403); RFC 9110, 15.5.20 (421); W3C, Fetch Metadata Request Headers.
 """
 
 from __future__ import annotations
@@ -21,11 +24,16 @@ import msgspec
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 MAX_HOST_CHARACTERS = 300
 """A domain name has at most 253; the answers for a few hundred such are kept."""
+MAX_ORIGIN_CHARACTERS = 320
+"""A host, a port and a scheme."""
 _CLUSTER_SUFFIXES = (".svc", ".cluster.local")
 _HOST = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~-]+)?)\]|([0-9A-Za-z._~!$&'()*+;=%-]+))(?::([0-9]{0,5}))?"
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+ANY_ORIGIN = "*"
+OPAQUE_ORIGIN = "null"
+"""What sandboxed frames and pages from files call themselves; any page can be such a one."""
 
 
 class HostRules(msgspec.Struct, frozen=True):
@@ -36,7 +44,7 @@ class HostRules(msgspec.Struct, frozen=True):
     allowed_hosts: tuple[str, ...] = ()
     """Further host names, without port; `*.example.org` for all below."""
     allowed_origins: tuple[str, ...] = ()
-    """Origins `scheme://host[:port]`, or `*`."""
+    """Origins `scheme://host[:port]`, as `origin_pattern` writes them; `null`; or `*`."""
 
 
 def host_allowed(host: str | None, rules: HostRules) -> bool:
@@ -53,7 +61,12 @@ def _allowed(host: str, rules: HostRules) -> bool:
         return True
     if rules.loopback:
         return False
-    return "." not in name or name.endswith(_CLUSTER_SUFFIXES) or _is_address(name)
+    return is_cluster_name(name) or _is_address(name)
+
+
+def is_cluster_name(name: str) -> bool:
+    """Whether a host's name means nothing outside of a cluster or a network of containers."""
+    return ("." not in name and ":" not in name) or name.endswith(_CLUSTER_SUFFIXES)
 
 
 def host_pattern(text: str) -> str:
@@ -79,14 +92,70 @@ def origin_allowed(origin: str | None, rules: HostRules) -> bool:
     Absent: yes, it is no browser. On a loopback listener a page of this machine's own
     (`http://localhost:5173`) may; `null` and every other origin must be listed.
     """
-    if origin is None or "*" in rules.allowed_origins or origin in rules.allowed_origins:
+    if origin is None or ANY_ORIGIN in rules.allowed_origins:
+        return True
+    return len(origin) <= MAX_ORIGIN_CHARACTERS and _origin_allowed(origin, rules)
+
+
+def readable_by(origin: str, rules: HostRules) -> str | None:
+    """Who may read what is answered to this Origin: the value of `Access-Control-Allow-Origin`.
+
+    None where its page may not: only those that are listed may. A page of this machine that is
+    served because the listener is on loopback is not among them.
+    """
+    if ANY_ORIGIN in rules.allowed_origins:
+        return ANY_ORIGIN
+    if not rules.allowed_origins or len(origin) > MAX_ORIGIN_CHARACTERS:
+        return None
+    return origin if _origin_listed(origin, rules.allowed_origins) else None
+
+
+def fetch_allowed(site: str | None, destination: str | None) -> bool:
+    """Whether a request without Origin may be served, by its `Sec-Fetch-Site` and `-Dest`.
+
+    A page of another site may not use an answer as an image, a script or a frame; a link that
+    somebody follows may show one.
+    """
+    return site != "cross-site" or destination == "document"
+
+
+def origin_pattern(text: str) -> str:
+    """An entry for `HostRules.allowed_origins`, as browsers write it.
+
+    Raises:
+        ValueError: No Origin could ever match it; the text completes a sentence about the value.
+    """
+    if text in (ANY_ORIGIN, OPAQUE_ORIGIN):
+        return text
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        parts = urlsplit("")
+    plain = _normal_origin(text)
+    if plain is None or "*" in plain[1] or parts.query or parts.fragment:
+        raise ValueError("is no origin; write it whole, as in https://app.example.org:8443")
+    scheme, name, port = plain
+    host = f"[{name}]" if ":" in name else name
+    usual = port is None or port == _DEFAULT_PORTS.get(scheme)
+    return f"{scheme}://{host}" if usual else f"{scheme}://{host}:{port}"
+
+
+@functools.lru_cache(maxsize=256)
+def _origin_allowed(origin: str, rules: HostRules) -> bool:
+    if _origin_listed(origin, rules.allowed_origins):
         return True
     wanted = _normal_origin(origin)
     if wanted is None:
         return False
-    if wanted in {_normal_origin(allowed) for allowed in rules.allowed_origins}:
-        return True
     return rules.loopback and wanted[0] in _DEFAULT_PORTS and wanted[1] in LOOPBACK_NAMES
+
+
+@functools.lru_cache(maxsize=256)
+def _origin_listed(origin: str, listed: Sequence[str]) -> bool:
+    if origin in listed:
+        return True
+    wanted = _normal_origin(origin)
+    return wanted is not None and wanted in {_normal_origin(each) for each in listed}
 
 
 def host_name(host: str) -> str | None:

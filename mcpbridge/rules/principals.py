@@ -14,6 +14,24 @@ import hashlib
 import msgspec
 
 
+class Hidden(msgspec.Struct, frozen=True):
+    """Values for the environment of children, which no log and no error may show."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    def __repr__(self) -> str:
+        return "Hidden(***)"
+
+    def cover(self, text: str) -> str:
+        """A text for the log, with none of the values in it."""
+        for _, value in sorted(self.pairs, key=lambda pair: -len(pair[1])):
+            text = text.replace(value, "***")
+        return text
+
+
+NOTHING = Hidden()
+
+
 class Principal(msgspec.Struct, frozen=True):
     """One client, as far as its credentials tell it from others.
 
@@ -33,13 +51,15 @@ class Principal(msgspec.Struct, frozen=True):
     credential: bytes = b""
     """A hash of what it showed, by which its authenticator knows it again: one client may hold two
     tokens, of which one is withdrawn."""
-    account: bytes = b""
+    env: Hidden = NOTHING
+    """What it brings for the environment of its children (`--header-env`)."""
+    account: bytes | None = None
     """By which quotas count it, where that is not the key; see `quota_key`."""
 
     @property
     def quota_key(self) -> bytes:
         """By which quotas count it: values that it chooses itself make it nobody else."""
-        return self.account or self.key
+        return self.key if self.account is None else self.account
 
 
 ANONYMOUS = Principal(b"", "anonymous")

@@ -36,6 +36,7 @@ _text_decoder = msgspec.json.Decoder(Raw)
 # Possessive: a key of 4 MB would otherwise leave 600 MB of places to come back to.
 _KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
 _AFTER_VALUE = re.compile(rb"[ \t\r\n]*([,}])")
+_BETWEEN = re.compile(rb"[ \t\r\n]*+[\[,]?[ \t\r\n]*+")
 # A string without an end is matched to the end of the text: were it refused, each escaped quote
 # in it would be tried as another beginning, which costs the square of its length.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
@@ -137,6 +138,31 @@ def elements(data: bytes) -> list[bytes]:
     return [bytes(raw) for raw in decode_checked(_array_decoder, data, "an array")]
 
 
+def element_spans(data: bytes) -> list[Span]:
+    """Where the elements of a JSON array stand, in order; raises what `elements` raises.
+
+    One with a lone surrogate in it has its place too.
+    """
+    found: list[Span] = []
+    position = 0
+    for raw in decode_checked(_array_decoder, _without_lone_surrogates(data), "an array"):
+        between = _BETWEEN.match(data, position)
+        assert between is not None  # each part of the pattern may be absent
+        start = between.end()
+        position = start + len(memoryview(raw))
+        found.append((start, position))
+    return found
+
+
+def may_hold_meta(data: bytes, sign: bytes) -> bool:
+    """Whether `_meta` with this sign in it may stand in a text, be it spelled with escapes.
+
+    One byte is sought first: that is native to the processor, where a search for two or more takes
+    each byte of a long text in turn.
+    """
+    return (b"_" in data and sign in data) or (b"\\" in data and b"\\u" in data)
+
+
 def member(data: bytes, *path: str) -> bytes | None:
     """The raw value at a path of member names below an object, or None where it ends early."""
     for name in path:
@@ -226,7 +252,7 @@ def _without_lone_surrogates(data: bytes) -> bytes:
 
     They are legal JSON, travel as they came, and only msgspec refuses them.
     """
-    if b"\\ud" not in data and b"\\uD" not in data:
+    if b"\\" not in data or (b"\\ud" not in data and b"\\uD" not in data):
         return data
 
     def mask(match: re.Match[bytes]) -> bytes:

@@ -11,6 +11,7 @@ from mcpbridge.config.load import environment_names, load
 from mcpbridge.config.model import Config, Option, options
 from mcpbridge.errors import ConfigError
 from mcpbridge.settings import Setting, Unit
+from tests.certs import Authority
 
 COMMAND = ("python", "server.py")
 ALL = {option.setting.flag: option for option in options()}
@@ -56,6 +57,16 @@ def sample(facts: Setting) -> str:
         "--spares": "3",
         "--env-file": __file__.replace("test_load.py", "sample.env"),
         "--cwd": str(Path(__file__).parent),
+        "--allow-origin": "https://app.example.org",
+        "--rate-limit": "7/s:7",
+        "--child-user": "4000000001:5",
+        "--header-env": "X-Api-Key=API_KEY",
+        "--oauth-issuer": "https://issuer.example",
+        "--oauth-audience": "https://mcp.example/mcp",
+        "--oauth-jwks-url": "https://issuer.example/keys",
+        "--oauth-algorithms": "ES256",
+        "--oauth-scope": "mcp:use",
+        "--oauth-method-scope": "tools/call=mcp:tools",
     }
     if facts.flag in special:
         return special[facts.flag]
@@ -65,14 +76,36 @@ def sample(facts: Setting) -> str:
     return by_unit.get(facts.unit, "example.org")
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the settings of TLS name; read at the start, so it must be there."""
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    cert, key = authority.pair("bridge")
+    (both := cert.with_name("both.pem")).write_bytes(cert.read_bytes() + key.read_bytes())
+    (tokens := both.with_name("tokens")).write_text("sample: a-token-that-is-long-enough\n")
+    return {
+        "--auth-token-file": str(tokens),
+        "--tls-cert": str(both),
+        "--tls-key": str(key),
+        "--tls-client-ca": str(authority.cert),
+    }
+
+
 @pytest.mark.parametrize("option", ALL.values(), ids=ALL)
-def test_each_setting_is_a_flag_and_a_variable(option: Option) -> None:
+def test_each_setting_is_a_flag_and_a_variable(option: Option, files: dict[str, str]) -> None:
     """Both ways give the same value, and it is not the default's."""
     facts = option.setting
-    text = sample(facts)
+    text = files.get(facts.flag) or sample(facts)
     command = () if facts.flag in ("--stdio", "--connect") else COMMAND
     own, *_ = environment_names(facts)
-    company = {"--admin-port": ["7"]} if facts.flag == "--admin-host" else {}
+    needed = {"--admin-host": "--admin-port"}
+    needed |= dict.fromkeys(("--tls-key", "--tls-client-ca"), "--tls-cert")
+    needed["--require-auth"] = "--auth-token-file"
+    with_it = needed.get(facts.flag)
+    company = {with_it: [files.get(with_it, "7")]} if with_it is not None else {}
+    if facts.flag.startswith("--oauth-"):
+        both = {"--oauth-issuer", "--oauth-audience"} - {facts.flag}
+        company = {flag: [sample(ALL[flag].setting)] for flag in both}
 
     by_flag = value(load({facts.flag: [text], **company}, command, {}), facts.flag)
     by_variable = value(load(company, command, {own: text}), facts.flag)

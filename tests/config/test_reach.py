@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.config.reach import own_url, split_address
+from mcpbridge.config.reach import own_url, split_address, split_socket
 
 
 @pytest.mark.parametrize(
@@ -43,8 +43,50 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         ({"MCPBRIDGE_LISTEN": ":9002", "PORT": "9000"}, "http://127.0.0.1:9002"),
         ({"MCPBRIDGE_LISTEN": "[::1]:9002"}, "http://[::1]:9002"),
         ({"MCPBRIDGE_LISTEN": "nonsense"}, "http://127.0.0.1:8000"),
+        ({"MCPBRIDGE_LISTEN": "unix:/run/mcp.sock,mode=0660"}, "http+unix:/run/mcp.sock"),
+        ({"MCPBRIDGE_TLS_CERT": "/c", "PORT": "9000"}, "https://127.0.0.1:9000"),
+        ({"MCPBRIDGE_TLS_CERT": "/c", "MCPBRIDGE_ADMIN_PORT": "9001"}, "https://127.0.0.1:8000"),
+        (
+            {
+                "MCPBRIDGE_TLS_CERT": "/c",
+                "MCPBRIDGE_TLS_CLIENT_CA": "/a",
+                "MCPBRIDGE_ADMIN_PORT": "9001",
+                "MCPBRIDGE_ADMIN_HOST": "::",
+            },
+            "http://[::1]:9001",
+        ),
+        (
+            {"MCPBRIDGE_TLS_CERT": "/c", "MCPBRIDGE_TLS_CLIENT_CA": "/a"},
+            "https://127.0.0.1:8000",
+        ),
     ],
 )
 def test_the_own_bridge_is_where_the_environment_says(env: dict[str, str], url: str) -> None:
     """A health check of an image runs with the variables of the bridge beside it."""
     assert own_url(env) == url
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("unix:/run/mcp.sock", ("/run/mcp.sock", 0o600)),
+        ("unix:/run/mcp.sock,mode=0660", ("/run/mcp.sock", 0o660)),
+        ("unix:/run/mcp.sock,mode=666", ("/run/mcp.sock", 0o666)),
+        ("unix:a,b", ("a,b", 0o600)),
+        ("unix:@name", ("@name", 0o600)),
+        ("127.0.0.1:8000", None),
+        ("unix", None),
+    ],
+)
+def test_a_socket_is_a_path_and_its_permissions(text: str, found: object) -> None:
+    """Its owner's alone, where nothing is said of them."""
+    assert split_socket(text) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["unix:", "unix:@", "unix:a,mode=", "unix:a,mode=rw", "unix:a,mode=0999", "unix:a\0b"]
+)
+def test_what_is_no_socket_is_refused(text: str) -> None:
+    """Wrong permissions are no part of a name."""
+    with pytest.raises(ValueError, match=r"unix:PATH|mode="):
+        split_socket(text)

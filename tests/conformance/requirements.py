@@ -191,13 +191,7 @@ FURTHER: tuple[Requirement, ...] = (
 # fmt: on
 REQUIREMENTS = (*HANDSHAKE, *FURTHER)
 
-_DOOR = "belongs to authentication, which this program does not offer yet"
-
 CARRIED: dict[str, str] = {
-    "C102": "without authentication there is one principal, and a server's own `public` is true;"
-    " what the bridge adds itself is `private` (see C30)",
-    "C95": _DOOR,
-    "C96": _DOOR,
     "C101": "takes minutes: `make soak` proves it, and its short form in CI",
 }
 """Ids that no test needs to name yet, and why."""

@@ -21,7 +21,7 @@ HARD_TEXT = "line\r\nline\u2028\u2029 \U0001f98a \\ \" 'e\u0301' \u0000 end"
 def interpreter(version: int) -> str:
     """The Python of the environment that holds major version 1 or 2 of the SDK."""
     python = ROOT / f".venv-mcp{version}" / "bin" / "python"
-    assert python.exists(), f"{python.parent.parent.name} is missing: `make test` makes it"
+    assert python.exists(), f"{python.parent.parent.name} is missing: `make interop` makes it"
     return str(python)
 
 

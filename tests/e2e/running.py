@@ -197,6 +197,26 @@ async def bridge(
         assert_clean(running)
 
 
+async def ran(*words: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """`python -m mcpbridge WORDS`, for words that end by themselves: status, and all it says."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mcpbridge", *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **(env or {})},
+    )
+    try:
+        async with asyncio.timeout(START_S):
+            out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert b"Traceback" not in out, out
+    return process.returncode or 0, out.decode()
+
+
 def assert_clean(running: RunningBridge) -> None:
     """As `assert_handled`, and it wrote nothing besides its records."""
     assert running.noise == []

@@ -281,7 +281,7 @@ async def test_health_asks_the_bridge_beside_it(tmp_path: Path) -> None:
     status, out, err = await said("health", run.url)
     assert (status, out) == (1, "")
     assert err.startswith(f"no answer from 127.0.0.1:{port}: ")
-    for url in ("https://127.0.0.1", "http://[::1", "nonsense://x", ""):
+    for url in ("ftp://127.0.0.1", "http://[::1", "nonsense://x", ""):
         status, _, err = await said("health", url or "http://")
         assert (status, "is no http URL" in err) == (1, True)
 

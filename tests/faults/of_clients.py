@@ -180,8 +180,8 @@ ROWS = (
     Row(
         91,
         "A browser asks beforehand what is allowed.",
-        "403 for an Origin that is not allowed, 405 for others; no answer lets a page of another"
-        " origin read it.",
+        "204 for an origin that `--allow-origin` lists, before it is asked who it is; 403 for one"
+        " that is not allowed, 405 for others, and none of their pages can read an answer.",
     ),
     Row(92, "A GET does not accept an event stream, or has none in its revision.", "406, or 405."),
     Row(

@@ -61,7 +61,12 @@ ROWS = (
         "The log's pipe is closed, or nobody reads it.",
         "Records are lost and counted; no request waits for them, the end a second at most.",
     ),
-    Row(107, "The clock jumps.", "No deadline moves: all are measured by a clock that cannot."),
+    Row(
+        107,
+        "The clock jumps.",
+        "No deadline moves: all are measured by a clock that cannot. Access tokens go by the time"
+        " of day, with 60 s of leeway.",
+    ),
     Row(
         108,
         "The machine is suspended and woken up.",
@@ -98,9 +103,11 @@ ROWS = (
     ),
     Row(
         116,
-        "The name of the server's host (`--connect`) cannot be resolved.",
+        "The name of the server's host (`--connect`) or of the authorization server cannot be"
+        " resolved.",
         "It is tried again, ever later; clients get 503 that says when to come back, `/readyz` 503,"
-        " `/livez` 200.",
+        " `/livez` 200. Keys of an authorization server that were had serve for 24 hours; after"
+        " that, tokens are answered with 503 and not with 401.",
     ),
     Row(
         117,

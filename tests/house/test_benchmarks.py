@@ -7,17 +7,21 @@ import socketserver
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from benchmarks import load, measure
+from benchmarks import gate, load, load_fallback, measure
 from benchmarks.compiled import compile_c, compiler
+from benchmarks.figures import Figure, table
 
 HERE = Path(__file__).resolve().parents[2] / "benchmarks"
 LANGUAGES = ["python", *(["c"] if compiler() else [])]
+REFUSALS = [-32602, -32601, -32700]
 ROUNDS = 5
 """How often a test has each answer of the table given."""
 
@@ -74,38 +78,78 @@ ANSWERS: list[tuple[str, Callable[[int, str], bytes]]] = [
 ]
 
 
+def _note(token: int, number: int) -> bytes:
+    params = {"progressToken": token, "progress": number}
+    message = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
+    return json.dumps(message).encode()
+
+
+# The same of a call that asks for two notifications of progress, under its token.
+TOLD: list[tuple[str, Callable[[int, str, int], bytes]]] = [
+    ("right", lambda i, t, k: _stream(_note(k, 1), _note(k, 2), _message(i, t))),
+    ("notes", lambda i, t, k: _http(_message(i, t))),
+    ("notes", lambda i, t, k: _stream(_message(i, t))),
+    ("notes", lambda i, t, k: _stream(_note(k, 1), _message(i, t))),
+    ("notes", lambda i, t, k: _stream(_note(k, 2), _note(k, 1), _message(i, t))),
+    ("notes", lambda i, t, k: _stream(_note(k, 1), _note(k, 1), _message(i, t))),
+    ("notes", lambda i, t, k: _stream(_note(k + 1, 1), _note(k + 1, 2), _message(i, t))),
+    ("notes", lambda i, t, k: _stream(_note(k, 1), _message(i, t), _note(k, 2))),
+    ("notes", lambda i, t, k: _stream(*(_note(k, n) for n in (1, 2, 3)), _message(i, t))),
+    ("text", lambda i, t, k: _stream(_note(k, 1), _note(k, 2), _message(i, t + "x"))),
+]
+
+
 class _Responder(socketserver.StreamRequestHandler):
-    """Answers each call from the table, by the call's id."""
+    """Answers each call from the tables, by the call's id."""
 
     def handle(self) -> None:
+        seen = set()
         while self.rfile.readline():
             size = 0
             while (line := self.rfile.readline().strip()) != b"":
                 name, _, value = line.partition(b":")
                 size = int(value) if name.lower() == b"content-length" else size
+                seen |= {value.strip()} if name.lower() == b"x-who" else set()
             request = json.loads(self.rfile.read(size))
             call_id, text = request["id"], request["params"]["arguments"]["text"]
-            answer = ANSWERS[call_id % len(ANSWERS)][1](call_id, text)
+            token = request["params"].get("_meta", {}).get("progressToken")
+            if token is not None:
+                answer = TOLD[call_id % len(TOLD)][1](call_id, text, token)
+            elif seen:
+                answer = _http(_message(call_id, text))
+            else:
+                answer = ANSWERS[call_id % len(ANSWERS)][1](call_id, text)
             if not answer:
                 return
             self.wfile.write(answer)
+        if isinstance(self.server, _Server):
+            self.server.seen.append(seen)
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    daemon_threads = True
-    block_on_close = False
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Responder)
+        self.seen: list[set[bytes]] = []
+        """What each connection that has ended named itself."""
+
+
+@contextmanager
+def _responding() -> Iterator[_Server]:
+    """A responder; every connection's handler has ended when the context has."""
+    with _Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
 def responder() -> Iterator[tuple[str, int]]:
-    with _Server(("127.0.0.1", 0), _Responder) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield "127.0.0.1", int(server.server_address[1])
-        finally:
-            server.shutdown()
-            thread.join()
+    with _responding() as server:
+        yield "127.0.0.1", int(server.server_address[1])
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +168,42 @@ def test_generator_counts_every_kind_of_wrong_answer(
     program = compile_c("load", folder) if language == "c" else None
     with load.warm_generator(work, program) as measured:
         tally = asdict(measured())
-    expected = dict.fromkeys(("right", "status", "shape", "id", "text", "lost"), 0)
+    expected = dict.fromkeys(load_fallback.REASONS, 0)
     for reason, _ in ANSWERS:
         expected[reason] += ROUNDS
     assert {reason: tally[reason] for reason in expected} == expected
     assert tally["calls"] == calls
     assert tally["reopened"] == expected["lost"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_generator_counts_lost_and_misplaced_notifications(
+    language: str, folder: Path, responder: tuple[str, int]
+) -> None:
+    """All that was asked for, in order, under the call's token and before its answer, or wrong."""
+    work = load.Load(*responder, "/mcp", 3, 40, seconds=30, max_calls=ROUNDS * len(TOLD), notes=2)
+    program = compile_c("load", folder) if language == "c" else None
+    with load.warm_generator(work, program) as measured:
+        tally = measured()
+    expected = Counter(reason for reason, _ in TOLD for _ in range(ROUNDS))
+    assert {name: getattr(tally, name) for name in expected} == expected
+    assert tally.calls == expected.total()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_connection_keeps_to_its_own_headers(language: str, folder: Path) -> None:
+    """Further headers go to the connections in turn, one set each."""
+    who = ({"X-Who": "a"}, {"X-Who": "b"})
+    program = compile_c("load", folder) if language == "c" else None
+    with _responding() as server:
+        host, port = "127.0.0.1", int(server.server_address[1])
+        work = load.Load(host, port, "/mcp", 4, 40, seconds=30, max_calls=40, each=who)
+        with load.warm_generator(work, program) as measured:
+            tally = measured()
+    assert (tally.calls, tally.right) == (40, 40)
+    assert sorted(server.seen, key=sorted) == [{b"a"}, {b"a"}, {b"b"}, {b"b"}]
 
 
 @pytest.mark.slow
@@ -171,18 +245,23 @@ def test_echo_child_is_a_correct_server(language: str, folder: Path) -> None:
         json.dumps({**json.loads(load.call(4, 1)), "params": _echo(long_text)}).encode(),
         b'{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"other"}}',
         b'{"jsonrpc":"2.0","id":6,"method":"no/such"}',
+        load.call(7, 3, 2, {"progressToken": "mine"}),
         b"",
         b"not JSON",
     ]
     done = subprocess.run(argv, input=b"\n".join([*asked, b""]), capture_output=True, timeout=30)
     assert (done.returncode, done.stderr) == (0, b"")
     replies = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [reply["id"] for reply in replies] == [0, "1", 2, load.FIRST_ID, 4, 5, 6, None]
+    told = [reply["params"] for reply in replies if "method" in reply]
+    assert told == [{"progressToken": "mine", "progress": number} for number in (1, 2)]
+    assert "method" in replies[7]
+    replies = [reply for reply in replies if "method" not in reply]
+    assert [reply["id"] for reply in replies] == [0, "1", 2, load.FIRST_ID, 4, 5, 6, 7, None]
     assert replies[0]["result"]["protocolVersion"] == "2025-06-18"
     assert [tool["name"] for tool in replies[2]["result"]["tools"]] == ["echo"]
     assert done.stdout.splitlines()[3] == load.answer_to_first(30)
     assert replies[4]["result"]["content"][0]["text"] == long_text
-    assert [reply["error"]["code"] for reply in replies[5:]] == [-32602, -32601, -32700]
+    assert [reply["error"]["code"] for reply in replies if "error" in reply] == REFUSALS
 
 
 def _echo(text: str) -> dict[str, object]:
@@ -198,3 +277,55 @@ def test_processor_time_of_a_lost_thread_is_counted_in_ticks() -> None:
     assert measure.cpu_ns_between(before, grown) == 3_000
     assert measure.cpu_ns_between(before, after_loss) == measure.NS_PER_S
     assert measure.cpu_ns_between(before, without) == measure.NS_PER_S
+
+
+PARENT = """
+import subprocess, sys
+words = [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"]
+started = [subprocess.Popen([*words, name], stdout=subprocess.PIPE) for name in ("own", "served")]
+[each.stdout.readline() for each in started]
+print(*(each.pid for each in started), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_stdio_servers_are_not_a_servers_own_processes() -> None:
+    """Who is marked is left out, other descendants are counted."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        own, served = map(int, parent.stdout.readline().split())
+        assert set(measure.own_pids(parent.pid, "served")) == {parent.pid, own}
+        assert set(measure.own_pids(parent.pid, "\0\0")) == {parent.pid, own, served}
+        parent.stdin.close()
+
+
+@pytest.mark.parametrize(
+    ("counted", "complaints"), [(1000, 0), (1099, 0), (901, 0), (1101, 1), (899, 1)]
+)
+def test_gate_admits_a_tenth_either_way(counted: int, complaints: int) -> None:
+    """Cheaper is no pass either: the record would admit a fifth the next time."""
+    assert len(gate.judge({"handshake": counted}, {"handshake": 1000})) == complaints
+
+
+def test_gate_fails_without_a_record_and_says_how_to_make_one() -> None:
+    """An interpreter nobody has recorded must not pass for one that has changed nothing."""
+    for recorded in (None, {"modern": 1000}):
+        (complaint,) = gate.judge({"handshake": 1000}, recorded)
+        assert "no record" in complaint
+        assert "make bench-gate GATE_ARGS=--record" in complaint
+
+
+def test_a_goal_is_met_or_not_in_table_and_line() -> None:
+    """The median decides; a figure without a goal claims nothing."""
+    met = Figure("row", "met", "us", [9.0, 1.0, 2.0], at_most=2)
+    missed = Figure("row", "missed", "us", [9.0, 1.0, 2.1], at_most=2)
+    beside = Figure("row", "beside", "us", [3.0])
+    assert [json.loads(each.line()).get("met") for each in (met, missed, beside)] == [
+        True,
+        False,
+        None,
+    ]
+    marks = [line.split()[-1] for line in table([met, missed, beside]).splitlines()[1:]]
+    assert marks == ["yes", "NO", "us"]

@@ -10,6 +10,7 @@ import pytest
 
 from mcpbridge.app import status
 from mcpbridge.cli.main import NAMED
+from mcpbridge.config.auth import AUTH_TOKEN
 from mcpbridge.config.load import STATE_KEY, environment_names
 from mcpbridge.config.model import options
 from mcpbridge.config.table import settings_tables, with_settings
@@ -36,7 +37,7 @@ def test_no_option_is_named_that_does_not_exist() -> None:
     others = ("docker ", "RUN pip ", "pip ")
     ours = [line for line in README.splitlines() if not line.strip().startswith(others)]
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(ours)))
-    named -= {"--from", "--help"}  # COPY's in the Dockerfiles, and click's own
+    named -= {"--from", "--target", "--tmpfs", "--help"}  # of others
     assert "--isolation" in named
     assert named <= FLAGS | _flags_of_programs()
 
@@ -50,7 +51,7 @@ def _flags_of_programs() -> set[str]:
 def test_no_variable_is_named_that_does_not_exist() -> None:
     """Ours, and those of platforms that are heard."""
     known = {name for option in options() for name in environment_names(option.setting)}
-    known.add(STATE_KEY)
+    known |= {STATE_KEY, AUTH_TOKEN}
     named = set(re.findall(r"\b(?:MCPBRIDGE_[A-Z_]+[A-Z]|TERMINATION_[A-Z_]+)\b", README))
     assert "MCPBRIDGE_MAX_SESSIONS" in named
     assert named <= known

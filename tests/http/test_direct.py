@@ -25,6 +25,7 @@ from mcpbridge.http.protocol import BridgeProtocol
 from mcpbridge.http.responses import send_json
 from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import child_exited
+from mcpbridge.rules.hosts import HostRules
 from mcpbridge.telemetry.meters import Meters
 from mcpbridge.wire.messages import Notification, Request, Result, encode
 from tests.bridge.playbook import turns
@@ -59,6 +60,10 @@ class Socket(asyncio.Transport):
     def is_closing(self) -> bool:
         """The server has closed it."""
         return self.closed
+
+    def can_write_eof(self) -> bool:
+        """It ends as a whole."""
+        return False
 
     def pause_reading(self) -> None:
         """A request on the heels of another waits."""
@@ -196,7 +201,11 @@ class Connection:
             app_state={},
             limits=ArrivalLimits(),
             connections=Connections(
-                ConnectionLimits(), cast(Any, None), most=8, max_request_bytes=1 << 20
+                ConnectionLimits(),
+                cast(Any, None),
+                most=8,
+                max_request_bytes=1 << 20,
+                rules=HostRules(loopback=True),
             ),
             direct=direct,
         )

@@ -25,6 +25,7 @@ const { values: options, positionals: target } = parseArgs({
     scenario: { type: 'string' },
     transport: { type: 'string', default: 'http' },
     mode: { type: 'string', default: 'legacy' },
+    bearer: { type: 'string' },
     declare: { type: 'boolean', default: false },
     plan: { type: 'string', default: '{}' },
     marker: { type: 'string', default: 'm' },
@@ -52,9 +53,10 @@ function makeTransport() {
     return new StdioClientTransport({ command, args, stderr: 'inherit' });
   }
   const url = new URL(target[0]);
+  const headers = options.bearer ? { authorization: `Bearer ${options.bearer}` } : {};
   return options.transport === 'sse'
-    ? new SSEClientTransport(url)
-    : new StreamableHTTPClientTransport(url);
+    ? new SSEClientTransport(url, { requestInit: { headers } })
+    : new StreamableHTTPClientTransport(url, { requestInit: { headers } });
 }
 
 function answerQuestions(client) {

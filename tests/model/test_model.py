@@ -92,7 +92,8 @@ class Clients(RuleBasedStateMachine):
         if doubled:
             call.allowed, call.over = {DUPLICATE}, True
         elif not any(nonce in child.calls for child in self.world.children):
-            call.allowed.add("child_exited")  # it waits for a child, which may never be given it
+            # It waits for a child, which may never be given it, or not be started any more.
+            call.allowed |= {"child_exited", "draining"}
 
     @precondition(lambda self: self._asked())
     @rule(which=CHANCE)

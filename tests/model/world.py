@@ -17,11 +17,12 @@ from typing import Any
 import anyio
 from anyio.abc import TaskStatus
 
-from mcpbridge.bridge.bridge import Bridge, BridgeSettings
+from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.eras import Eras, EraSettings
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.placement import Placement, PlacementSettings
+from mcpbridge.bridge.quarters import BridgeSettings
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings

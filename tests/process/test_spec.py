@@ -11,6 +11,7 @@ import pytest
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.spec import ChildSpec, check_command, child_environment, shown
+from mcpbridge.process.user import ChildUser
 
 STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
 USUAL = {**STDIO, "PYTHONUNBUFFERED": "1"}
@@ -40,6 +41,34 @@ def test_the_environment_of_a_child(
     before = dict(own), dict(added)
     assert child_environment(own, added) == wanted
     assert (own, added) == before
+
+
+@pytest.mark.parametrize(
+    ("allowed", "wanted"),
+    [
+        (("API_*", "exact"), {"PATH": "/bin", "LC_ALL": "C", "API_KEY": "k", "exact": "1"}),
+        (("*",), {"PATH": "/bin", "LC_ALL": "C", "API_KEY": "k", "exact": "1", "DB_URL": "d"}),
+        (("api_key", "MCPBRIDGE_*", "LISTEN_*"), {"PATH": "/bin", "LC_ALL": "C"}),
+    ],
+)
+def test_an_environment_narrowed_to_a_list(
+    allowed: tuple[str, ...], wanted: dict[str, str]
+) -> None:
+    """What every program needs and what is named pass; what is the bridge's never (fault 50)."""
+    own = {"PATH": "/bin", "LC_ALL": "C", "API_KEY": "k", "exact": "1", "DB_URL": "d"}
+    own |= {"MCPBRIDGE_STATE_KEY": "s", "LISTEN_FDS": "1"}
+    found = child_environment(own, {"ADDED": "a"}, allowed)
+    assert found == {**USUAL, **wanted, "ADDED": "a"}
+
+
+def test_another_user_has_a_home_of_its_own() -> None:
+    """The bridge's would not be readable; the operator may say otherwise."""
+    own = {"HOME": "/root", "USER": "root", "LOGNAME": "root"}
+    user = ChildUser(7, 7, (7,), "seven", "/home/seven")
+    wanted = {**USUAL, "HOME": "/x", "USER": "seven", "LOGNAME": "seven"}
+    assert child_environment(own, {"HOME": "/x"}, ("*",), user) == wanted
+    unknown = child_environment(own, {}, (), ChildUser(7, 7, (7,), None, "/"))
+    assert unknown == {**USUAL, "HOME": "/"}
 
 
 def file(folder: Path, name: str, content: bytes, mode: int = 0o755) -> str:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.hosts import HostRules, host_allowed, host_name, host_pattern, origin_allowed
+from mcpbridge.rules.hosts import (
+    HostRules,
+    fetch_allowed,
+    host_allowed,
+    host_name,
+    host_pattern,
+    origin_allowed,
+    origin_pattern,
+    readable_by,
+)
 
 LOOPBACK = HostRules(loopback=True)
 WIDE = HostRules(loopback=False)
@@ -227,3 +236,90 @@ def test_an_entry_that_no_host_matches_is_refused(text: str, why: str) -> None:
     """A list entry that could never match is told at once, with what would be right."""
     with pytest.raises(ValueError, match=why):
         host_pattern(text)
+
+
+@pytest.mark.parametrize(("origin", "loopback", "wide", "listed"), ORIGINS)
+def test_an_answer_is_read_by_listed_origins_alone(
+    origin: str | None, loopback: bool, wide: bool, listed: bool
+) -> None:
+    """A page that is served for being of this machine reads nothing (fault 91)."""
+    if origin is None:
+        return
+    assert readable_by(origin, LOOPBACK) is readable_by(origin, WIDE) is None
+    for on_loopback in (True, False):
+        listing = HostRules(loopback=on_loopback, allowed_origins=LISTED_ORIGINS)
+        assert readable_by(origin, listing) == (origin if listed else None)
+    assert readable_by(origin, HostRules(loopback=False, allowed_origins=("*",))) == "*"
+
+
+def test_an_origin_is_no_longer_than_one_can_be() -> None:
+    """What is kept of past questions stays small, whatever is asked."""
+    origin = "https://" + "a." * 200 + "example"
+    rules = HostRules(loopback=True, allowed_origins=(origin,))
+    assert not origin_allowed(origin, rules)
+    assert readable_by(origin, rules) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("*", "*"),
+        ("null", "null"),
+        ("https://App.Example.org", "https://app.example.org"),
+        ("https://app.example.org/", "https://app.example.org"),
+        ("https://app.example.org:443", "https://app.example.org"),
+        ("http://app.example.org:8080", "http://app.example.org:8080"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("chrome-extension://abcdef", "chrome-extension://abcdef"),
+    ],
+)
+def test_an_allowed_origin_is_written_as_people_write_it(text: str, pattern: str) -> None:
+    """Capitals, a final slash and the port that is meant anyhow do not keep a page out."""
+    assert origin_pattern(text) == pattern
+    if text != "*":
+        rules = HostRules(loopback=False, allowed_origins=(pattern,))
+        assert readable_by(pattern, rules) == pattern
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "app.example.org",
+        "https://*.example.org",
+        "https://",
+        "https://app.example.org/path",
+        "https://app.example.org?x",
+        "https://app.example.org#x",
+        "https://user@app.example.org",
+        "https://app.example.org:x",
+        "http://[",
+        "NULL",
+    ],
+)
+def test_an_entry_that_no_origin_matches_is_refused(text: str) -> None:
+    """Origins are exact: nothing stands for several but `*` alone."""
+    with pytest.raises(ValueError, match="is no origin"):
+        origin_pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("site", "destination", "allowed"),
+    [
+        (None, None, True),
+        (None, "image", True),
+        ("none", "document", True),
+        ("same-origin", "empty", True),
+        ("same-site", "image", True),
+        ("cross-site", "document", True),
+        ("cross-site", "image", False),
+        ("cross-site", "iframe", False),
+        ("cross-site", "empty", False),
+        ("cross-site", None, False),
+    ],
+)
+def test_another_site_may_link_and_not_embed(
+    site: str | None, destination: str | None, allowed: bool
+) -> None:
+    """Programs say nothing of it, browsers cannot leave it out."""
+    assert fetch_allowed(site, destination) is allowed

@@ -9,7 +9,15 @@ import pytest
 
 from mcpbridge.rules.profile import SERVER_INFO, Profile
 from mcpbridge.rules.revisions import NEWEST_LEGACY
-from mcpbridge.rules.translate.up import CACHEABLE, code_of, completed, discovered, error_up
+from mcpbridge.rules.translate.up import (
+    CACHEABLE,
+    code_of,
+    completed,
+    discovered,
+    error_up,
+    privately,
+)
+from mcpbridge.wire.messages import Failure, Result
 
 
 def profile(**said: Any) -> Profile:
@@ -121,3 +129,22 @@ def test_codes_mean_the_same(error: bytes, code: int) -> None:
         assert error_up(error) == error
     elif code_of(error) is not None:
         assert found["data"]["original"] == json.loads(error)
+
+
+@pytest.mark.parametrize(
+    ("result", "after"),
+    [
+        (b'{"cacheScope":"public","n":1.00}', b'{"cacheScope":"private","n":1.00}'),
+        (b'{"cacheScope":"p\\u0075blic"}', b'{"cacheScope":"private"}'),
+        (b'{"cacheScope":"private","a":"public"}', None),
+        (b'{"a":"public"}', None),
+        (b'{"tools":[]}', None),
+        (b'"public"', None),
+    ],
+)
+def test_what_a_server_calls_public_is_made_private(result: bytes, after: bytes | None) -> None:
+    """Nothing else of it changes, nor does an error (C102)."""
+    reply = Result(b"1", result)
+    assert privately(reply) == Result(b"1", result if after is None else after)
+    failure = Failure(b"1", b'{"code":1,"message":"public"}')
+    assert privately(failure) is failure

@@ -14,6 +14,7 @@ from mcpbridge.wire.members import (
     MAX_DEPTH,
     check_json,
     check_text,
+    element_spans,
     elements,
     member,
     replaced,
@@ -52,6 +53,24 @@ def test_replacing_changes_the_chosen_members_alone(
     assert json.loads(changed) == expected
     if not names:
         assert changed == data
+
+
+@pytest.mark.slow
+@settings(deadline=None)
+@given(st.lists(values), st.sampled_from([b",", b" ,", b",\n", b" \t,\r\n "]))
+def test_element_spans_agree_with_the_elements(raws: list[bytes], between: bytes) -> None:
+    """Each span holds exactly the bytes of one element, whatever stands between them."""
+    data = b" [ %b ] " % between.join(raws)
+    found = [data[start:end] for start, end in element_spans(data)]
+    assert found == [raw.strip(b" \t\r\n") for raw in raws]
+
+
+def test_an_element_with_a_lone_surrogate_has_its_place() -> None:
+    """It is legal JSON; what is no array has no elements."""
+    data = b'["\\ud800" , [ {} ] ]'
+    assert [data[start:end] for start, end in element_spans(data)] == [b'"\\ud800"', b"[ {} ]"]
+    with pytest.raises(NotMessage):
+        element_spans(b'{"a":1}')
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from mcpbridge.rules.envelope import RELATED_TASK
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_PARAMS, error_object
 from mcpbridge.rules.modern import SUPPORTED
 from mcpbridge.rules.profile import SERVER_INFO, Profile
-from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.members import elements, may_hold_meta, member
+from mcpbridge.wire.messages import Reply, Result
 from mcpbridge.wire.objects import opened, packed, without
 
 CACHEABLE = frozenset(
@@ -25,6 +26,7 @@ CACHEABLE = frozenset(
         "resources/read",
     )
 )
+_PRIVATE = b'"private"'
 NOT_FOUND_BEFORE = -32002
 """Resource not found, in the handshake revisions."""
 URL_REQUIRED_BEFORE = -32042
@@ -60,17 +62,37 @@ def completed(result: bytes, method: str, profile: Profile) -> bytes:
     if method in CACHEABLE and members["resultType"] == b'"complete"':
         # Nothing is known of how long it holds, and children are per principal.
         members.setdefault("ttlMs", b"0")
-        members.setdefault("cacheScope", b'"private"')
+        members.setdefault("cacheScope", _PRIVATE)
     if method == "tools/list" and "tools" in members:
         members["tools"] = _without_execution(members["tools"])
     members["_meta"] = _stamped(members.get("_meta"), profile)
     return packed(members)
 
 
+def privately(reply: Reply) -> Reply:
+    """A reply that no cache may show to another client, whatever the server says of it.
+
+    Clients are told apart, and the server behind the bridge does not know by what.
+
+    Source: MCP 2026-07-28, Caching.
+    """
+    if not isinstance(reply, Result):
+        return reply
+    if b"public" not in reply.result and b"\\u" not in reply.result:
+        return reply
+    try:
+        members = opened(reply.result)
+    except WireError:
+        return reply
+    if members.get("cacheScope", _PRIVATE) == _PRIVATE:
+        return reply
+    return Result(reply.id, packed({**members, "cacheScope": _PRIVATE}), reply.extra)
+
+
 def _takes_only_stamps(result: bytes, method: str) -> bool:
     """Whether a result is the usual one: it need not be opened to see that it lacks the stamps."""
     closed = result.startswith(b'{"') and result.endswith(b"}")
-    has_them = b"_meta" in result or b"resultType" in result or b"\\u" in result
+    has_them = may_hold_meta(result, b"_meta") or b"resultType" in result
     return closed and not has_them and method not in CACHEABLE
 
 

@@ -15,6 +15,7 @@ from mcp import ClientSession, McpError, StdioServerParameters
 from mcp.client.sse import sse_client
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 from pydantic import AnyUrl, BaseModel
 
 
@@ -138,8 +139,11 @@ def _transport(options: argparse.Namespace):
     if options.transport == "stdio":
         command, *args = options.target
         return stdio_client(StdioServerParameters(command=command, args=args))
-    open_http = sse_client if options.transport == "sse" else streamable_http_client
-    return open_http(options.target[0])
+    head = {"authorization": f"Bearer {options.bearer}"} if options.bearer else {}
+    if options.transport == "sse":
+        return sse_client(options.target[0], headers=head)
+    client = create_mcp_http_client(headers=head) if head else None
+    return streamable_http_client(options.target[0], http_client=client)
 
 
 @asynccontextmanager

@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import mcp_types as types
 import scenarios
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.sse import sse_client
+from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPDeprecationWarning
 from pydantic import BaseModel
 
@@ -105,7 +107,13 @@ def _server(options: argparse.Namespace):
     if options.transport == "stdio":
         command, *args = options.target
         return StdioServerParameters(command=command, args=args)
-    return sse_client(options.target[0]) if options.transport == "sse" else options.target[0]
+    head = {"authorization": f"Bearer {options.bearer}"} if options.bearer else {}
+    if options.transport == "sse":
+        return sse_client(options.target[0], headers=head)
+    if not head:
+        return options.target[0]
+    client = httpx2.AsyncClient(headers=head, timeout=30)
+    return streamable_http_client(options.target[0], http_client=client)
 
 
 @asynccontextmanager

@@ -250,6 +250,7 @@ def _options(more: Mapping[str, Whole]) -> argparse.Namespace:
     parser.add_argument("--scenario", choices=scenarios, required=True)
     parser.add_argument("--transport", choices=["http", "sse", "stdio"], default="http")
     parser.add_argument("--mode", default="legacy", help="mcp 2.x: legacy, auto or a revision")
+    parser.add_argument("--bearer", help="the token that goes with every request")
     parser.add_argument("--declare", action="store_true", help="roots, sampling and elicitation")
     parser.add_argument("--plan", type=json.loads, default={}, help="what a tour visits, as JSON")
     parser.add_argument("--marker", default="m", help="echoes, logs: goes into every payload")

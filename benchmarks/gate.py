@@ -1,0 +1,153 @@
+"""The gate on what a call costs: instructions counted under valgrind, compared with a record.
+
+    .venv/bin/python benchmarks/gate.py            compare; status 1 beyond the tolerance
+    .venv/bin/python benchmarks/gate.py --record   take what is counted as the record
+
+Times on a shared machine differ by a third from run to run, counts by a hundredth. A bridge runs
+under cachegrind (callgrind counts the same in thrice the time) and is given calls one after the
+other on one connection, and another one more of them; the difference, by the call, holds no start
+and no end. The other processes run as they are. The seed of hashes is fixed, for how often a
+dictionary has to look twice hangs on it.
+
+`instructions.json` holds the record, by minor version of Python: interpreters differ by more than
+the tolerance. A version without a record fails; it says how to make one.
+
+Exit status: 0; 1 more (or less) than the record admits, or no record; 2 nothing could be counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+# Run as a file, the folder on the path is this one; the package is found from the one above.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import load, target
+from benchmarks.calls import ENVELOPE, MODERN_HEAD, SMALL
+from benchmarks.compiled import Programs, prepare
+
+RECORD = Path(__file__).with_name("instructions.json")
+TOLERANCE = 0.10
+FIRST, MORE = 200, 800
+"""Calls of every run, and those that are counted: so many that one collection does not show."""
+WITHIN_S = 300.0
+BEYOND = 1
+COULD_NOT_COUNT = 2
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def count(programs: Programs, folder: Path, plain: int, modern: int) -> int:
+    """The instructions of a bridge's whole life, with so many calls of either era.
+
+    Raises:
+        TargetFailed: It did not start, or an answer was wrong.
+    """
+    out = folder / f"{plain}-{modern}"
+    instrument = ("valgrind", "--tool=cachegrind", "--cache-sim=no")
+    argv = [*instrument, f"--cachegrind-out-file={out}.%p", *target.bridge_command(programs.child)]
+    with target.running("bridge", argv, mark=programs.mark) as bridge:
+        with target.sessions(bridge) as (headers,):
+            _make_calls(bridge, plain, headers, {})
+            _make_calls(bridge, modern, MODERN_HEAD, ENVELOPE)
+        pid = bridge.pid
+    told = Path(f"{out}.{pid}").read_text()
+    found = re.search(r"^(?:summary|totals): (\d+)", told, re.MULTILINE)
+    if found is None:
+        raise target.TargetFailed("cachegrind told no total")
+    return int(found[1])
+
+
+def _make_calls(
+    bridge: target.Target, calls: int, headers: Mapping[str, str], meta: Mapping[str, object]
+) -> None:
+    if not calls:
+        return
+    work = load.Load(
+        host=bridge.host,
+        port=bridge.port,
+        path=bridge.path,
+        connections=1,
+        payload_bytes=SMALL,
+        seconds=WITHIN_S,
+        headers=dict(headers),
+        meta=dict(meta),
+        max_calls=calls,
+        patience_s=WITHIN_S,
+    )
+    with load.warm_generator(work, None) as measured:
+        tally = measured()
+    if tally.right != calls:
+        raise target.TargetFailed(f"{tally.right} right answers to {calls} calls: {tally}")
+
+
+def per_call(folder: Path) -> dict[str, int]:
+    """Instructions of a call, by kind."""
+    # In Python, so that no compiler is needed; they are not what is counted.
+    programs = prepare("python", "python", folder)
+    runs = [(FIRST, FIRST), (FIRST + MORE, FIRST), (FIRST, FIRST + MORE)]
+    with ThreadPoolExecutor(max_workers=min(len(runs), os.cpu_count() or 1)) as side_by_side:
+        totals = list(side_by_side.map(lambda run: count(programs, folder, *run), runs))
+    few, more, more_modern = totals
+    return {
+        "handshake": round((more - few) / MORE),
+        "modern": round((more_modern - few) / MORE),
+    }
+
+
+def judge(counted: Mapping[str, int], recorded: Mapping[str, int] | None) -> list[str]:
+    """What is wrong with what was counted; empty if nothing is."""
+    renew = "`make bench-gate GATE_ARGS=--record` takes what is counted as the record"
+    if recorded is None or set(recorded) != set(counted):
+        return [f"no record for Python {PYTHON} in {RECORD.name}; {renew}"]
+    wrong = []
+    for kind, instructions in counted.items():
+        share = instructions / recorded[kind] - 1
+        if abs(share) > TOLERANCE:
+            wrong.append(
+                f"a call of the {kind} era takes {instructions} instructions,"
+                f" {share:+.1%} of the recorded {recorded[kind]} (allowed: {TOLERANCE:.0%});"
+                f" if that is meant, {renew}"
+            )
+    return wrong
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Count, print one JSON line, compare or record, and return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--record", action="store_true", help="take it as the record")
+    given = parser.parse_args(argv)
+    if shutil.which("valgrind") is None:
+        print("gate: needs valgrind (Debian, Ubuntu: apt-get install valgrind)", file=sys.stderr)
+        return COULD_NOT_COUNT
+    os.environ["PYTHONHASHSEED"] = "0"
+    try:
+        with tempfile.TemporaryDirectory(prefix="mcpbridge-gate-") as folder:
+            counted = per_call(Path(folder))
+    except (OSError, load.GeneratorFailed, target.TargetFailed) as error:
+        print(f"gate: {error}", file=sys.stderr)
+        return COULD_NOT_COUNT
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    recorded = record.get(PYTHON)
+    line = {"figure": "instructions_per_call", "python": PYTHON, **counted, "recorded": recorded}
+    print(json.dumps(line), flush=True)
+    if given.record:
+        record[PYTHON] = counted
+        RECORD.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
+        return 0
+    wrong = judge(counted, recorded)
+    for sentence in wrong:
+        print(f"gate: {sentence}", file=sys.stderr)
+    return BEYOND if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

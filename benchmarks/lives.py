@@ -1,0 +1,105 @@
+"""What it costs to be there: the start, idle memory, sessions that come and go."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+from benchmarks import measure, target
+from benchmarks.bench import Bench
+from benchmarks.calls import SMALL
+from benchmarks.figures import Figure
+
+STARTS = 7
+MS_TO_ANSWER, CPU_S_TO_ANSWER = 300, 0.25
+IDLE_MIB = 40
+SETTLE_S = 1.0
+"""After it what the start and the probe of the child had to do is done."""
+HEAVY = ("httpx", "opentelemetry", "prometheus_client", "yaml")
+DEMO = ("-m", "mcpbridge.demo")
+SHARED, FORKED, CLIENTS = 400, 40, 8
+ROOM = ("--max-children", "64")
+"""For those that are about to end beside those that have come since."""
+MS_SHARED, MS_FORKED = 0.2, 1.5
+
+
+def start(bench: Bench) -> Iterator[Figure]:
+    """From the command to the first answer of the bundled example."""
+    row, times, used, held = "start with the bundled example", [], [], []
+    argv = target.bridge_command([sys.executable, *DEMO])
+    for _ in range(STARTS):
+        began = time.monotonic()
+        with target.running("bridge", argv, mark=DEMO[-1]) as bridge:
+            client = target.Client(bridge)
+            client.ask("POST", {}, target.HELLO)
+            times.append((time.monotonic() - began) * 1000)
+            used.append(_cpu_s(bridge))
+            client.close()
+            time.sleep(SETTLE_S)
+            held.append(measure.read_memory(bridge.pid).rss_kib / 1024)
+    yield Figure(row, "to the first initialize answer", "ms", times, MS_TO_ANSWER)
+    yield Figure(row, "processor time of our own", "s", used, CPU_S_TO_ANSWER)
+    heavy = _imported_heavy()
+    yield Figure(row, "heavy imports", "1", [len(heavy)], 0, note=" ".join(heavy))
+    yield Figure("memory", "idle RSS", "MiB", held, IDLE_MIB)
+
+
+def _cpu_s(bridge: target.Target) -> float:
+    nothing = measure.CpuReading({}, 0)
+    return measure.cpu_ns_between(nothing, measure.read_cpu(*bridge.own_pids())) / measure.NS_PER_S
+
+
+def _imported_heavy() -> list[str]:
+    _, *words = target.bridge_command([sys.executable, *DEMO])
+    argv = [sys.executable, "-X", "importtime", *words]
+    with target.running("bridge", argv, mark=DEMO[-1]) as bridge:
+        target.Client(bridge).ask("POST", {}, target.HELLO)
+        time.sleep(SETTLE_S)
+        said = bridge.words().decode(errors="replace")
+    imported = set(re.findall(r"^import time:.*\| +([\w.]+)$", said, re.MULTILINE))
+    if "mcpbridge" not in imported:
+        raise target.TargetFailed("the bridge under -X importtime told no imports")
+    return [name for name in HEAVY if name in imported]
+
+
+def sessions(bench: Bench) -> Iterator[Figure]:
+    """initialize, initialized, DELETE: with a child of its own each, and on the shared one."""
+    row = "session, create and delete"
+    for name, count, goal, words in (
+        ("shared child", SHARED, MS_SHARED, ("--isolation", "shared")),
+        ("forked child", FORKED, MS_FORKED, ("--isolation", "session", *ROOM)),
+    ):
+        with bench.bridge(*words) as bridge:
+            pids = bridge.own_pids()  # before a child could be seen between its fork and its exec
+            _come_and_go(bridge, pids, CLIENTS)
+            used = [_come_and_go(bridge, pids, count) for _ in range(bench.rounds)]
+        yield Figure(row, name, "ms", used, goal)
+    with bench.limit("bare_asgi", SMALL) as bare:
+        pids = bare.own_pids()
+        used = [_come_and_go(bare, pids, SHARED) for _ in range(bench.rounds)]
+    yield Figure(row, "as many requests to bare_asgi", "ms", used)
+
+
+def _come_and_go(server: target.Target, pids: Sequence[int], count: int) -> float:
+    """Milliseconds of its processor time for each of so many sessions, some at the same time.
+
+    One client alone would measure what it costs to be woken for each request.
+    """
+    clients = [target.Client(server) for _ in range(CLIENTS)]
+    before = measure.read_cpu(*pids)
+    for _ in range(count // CLIENTS):
+        for client in clients:
+            client.say("POST", {}, target.HELLO)
+        sessions = [(client, target.session_headers(client.hear())) for client in clients]
+        for method, message in (("POST", target.INITIALIZED), ("DELETE", None)):
+            for client, headers in sessions:
+                client.say(method, headers, message)
+            for client, _ in sessions:
+                client.hear()
+    time.sleep(SETTLE_S / 2)  # children end after the answer to DELETE
+    used = measure.cpu_ns_between(before, measure.read_cpu(*pids))
+    for client in clients:
+        client.close()
+    return used / 1_000_000 / (count // CLIENTS * CLIENTS)

@@ -1,0 +1,127 @@
+"""What pages of other origins may read: CORS, for the origins that `--allow-origin` lists.
+
+It stands before everything else, so that a preflight needs no credentials (a browser sends none)
+and every answer can be read: refusals, event streams and probes as well. Where no origin is listed
+it is not there at all, and a request without Origin passes untouched.
+
+Cookies mean nothing here, so credentials are never allowed; a token is a header like any other.
+
+Source: WHATWG Fetch, 3.2 CORS protocol; WICG Private Network Access, 2.2 and 3.1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mcpbridge.http.guard import check_source
+from mcpbridge.http.incoming import Head
+from mcpbridge.rules.hosts import ANY_ORIGIN, HostRules, readable_by
+
+Lines = tuple[tuple[bytes, bytes], ...]
+"""Headers of a response."""
+
+MAX_AGE_S = 7200
+"""How long a browser may keep what a preflight said; Chromium keeps nothing longer."""
+
+_REQUEST_HEADERS = (
+    "Accept",
+    "Authorization",
+    "Content-Type",
+    "Last-Event-ID",
+    "Mcp-Method",
+    "Mcp-Name",
+    "Mcp-Protocol-Version",
+    "Mcp-Session-Id",
+    "Traceparent",
+    "Tracestate",
+)
+_RESPONSE_HEADERS = b"Mcp-Session-Id, Retry-After, WWW-Authenticate"
+_PARAMETER = re.compile(r"mcp-param-[0-9a-z!#$%&'*+.^_`|~-]{1,100}\Z")
+"""Which headers a tool asks for, it says itself (`x-mcp-header`, 2026-07-28)."""
+_MAX_PARAMETERS = 64
+_VARY = (b"vary", b"Origin")
+
+
+class Cors:
+    """An application whose answers the listed origins may read; otherwise the application."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        rules: HostRules,
+        methods: Callable[[str], Iterable[str]],
+        headers: Iterable[str] = (),
+    ) -> None:
+        """Wrap an application.
+
+        Args:
+            app: What serves.
+            rules: The listed origins, and which Host may in.
+            methods: The HTTP methods of a path.
+            headers: Further headers that requests may carry.
+        """
+        self._app = app
+        self._rules = rules
+        self._methods = methods
+        self._headers = (*_REQUEST_HEADERS, *headers)
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Serve one request; no coroutine of its own, since every request would pay for it."""
+        lines = readable(scope, self._rules) if scope["type"] == "http" else None
+        if lines is None:
+            return self._app(scope, receive, send)
+        if scope["method"] == "OPTIONS":
+            head = Head.in_scope(scope)
+            is_preflight = b"access-control-request-method" in head.values
+            if is_preflight and check_source(head, self._rules) is None:
+                return self._answer(head, lines, send)
+        return self._app(scope, receive, carrying(send, lines))
+
+    async def _answer(self, head: Head, lines: Lines, send: Send) -> None:
+        """Answer a preflight: what may be asked, whether or not it will be granted then."""
+        asked = head.get(b"access-control-request-headers") or ""
+        headers = [
+            *lines,
+            (b"access-control-allow-methods", ", ".join(self._methods(head.path)).encode()),
+            (b"access-control-allow-headers", self._allowed(asked).encode()),
+            (b"access-control-max-age", b"%d" % MAX_AGE_S),
+        ]
+        if head.values.get(b"access-control-request-private-network") == b"true":
+            headers.append((b"access-control-allow-private-network", b"true"))
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+    def _allowed(self, asked: str) -> str:
+        names = (name.strip().lower() for name in asked.split(","))
+        parameters = [name for name in names if _PARAMETER.match(name)]
+        return ", ".join([*self._headers, *parameters[:_MAX_PARAMETERS]])
+
+
+def readable(scope: MutableMapping[str, Any], rules: HostRules) -> Lines | None:
+    """What lets the page behind a request read the answer; None where it is not to."""
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            reader = readable_by(value.decode("latin-1"), rules)
+            return None if reader is None else _lines(reader)
+    return None
+
+
+def carrying(send: Send, lines: Lines) -> Send:
+    """A sender that adds these lines to the head of the response."""
+
+    def sending(message: Message) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *lines]}
+        return send(message)
+
+    return sending
+
+
+def _lines(reader: str) -> Lines:
+    allowed = (b"access-control-allow-origin", reader.encode("latin-1"))
+    exposed = (b"access-control-expose-headers", _RESPONSE_HEADERS)
+    return (allowed, exposed) if reader == ANY_ORIGIN else (allowed, exposed, _VARY)

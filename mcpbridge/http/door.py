@@ -1,0 +1,114 @@
+"""What every request passes before it is served: who it is, and how much that one may ask.
+
+Who it is stands in the request's scope from then on. A call on the short way of `http.direct` is
+asked only whether what was found under its head still holds, and how much.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from mcpbridge.errors import Unavailable
+from mcpbridge.http.auth import Authenticator, NoAuth
+from mcpbridge.http.headerenv import HeaderEnv
+from mcpbridge.http.incoming import PRINCIPAL, Head
+from mcpbridge.http.responses import refusal_of
+from mcpbridge.rules.admission import Refusal
+from mcpbridge.rules.faults import over_quota
+from mcpbridge.rules.principals import Principal
+from mcpbridge.rules.quota import Buckets, RateLimit
+from mcpbridge.wire.messages import Message, Request
+
+
+class Door:
+    """Lets requests in; one for all connections of a listener."""
+
+    def __init__(
+        self,
+        authenticator: Authenticator | None = None,
+        header_env: HeaderEnv | None = None,
+        rate: RateLimit | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Make it; without anything it lets everybody in.
+
+        Args:
+            authenticator: Tells clients apart.
+            header_env: Takes from headers what belongs into the environment of children.
+            rate: How much one client may ask.
+            clock: Seconds, for the rate.
+        """
+        self._authenticator = authenticator or NoAuth()
+        self._header_env = header_env
+        self._buckets = Buckets(rate) if rate is not None else None
+        self._clock = clock
+        self.asks = not isinstance(self._authenticator, NoAuth)
+        """Not everybody is let in."""
+        self._plain = not self.asks and self._buckets is None
+
+    @property
+    def documents(self) -> Mapping[str, bytes]:
+        """JSON texts that anybody may GET, by path."""
+        return self._authenticator.documents
+
+    async def knows(self, head: Head) -> Refusal | None:
+        """Find out who it is, for what is not MCP itself; None where somebody is."""
+        found = await self._authenticator.authenticate(head)
+        return found if isinstance(found, Refusal) else None
+
+    async def enter(self, head: Head) -> Refusal | None:
+        """Find out who it is, or why it may not in; its scope has the principal from then on."""
+        found = await self._authenticator.authenticate(head)
+        if self._header_env is not None and isinstance(found, Principal):
+            found = self._header_env.dressed(found, head)
+        if isinstance(found, Refusal):
+            return found
+        head.scope[PRINCIPAL] = found
+        return None
+
+    def still(self, principal: Principal) -> bool:
+        """Whether it may still in; as `Authenticator.still`."""
+        return self._authenticator.still(principal)
+
+    def admits(self, principal: Principal, content: Message | list[Message]) -> Refusal | None:
+        """What to tell a client that may not ask this, or not so much; None lets it."""
+        if self._plain:
+            return None
+        messages = content if isinstance(content, list) else [content]
+        for message in messages if self.asks else ():
+            if isinstance(message, Request):
+                refusal = self._authenticator.allows(principal, message.method)
+                if refusal is not None:
+                    return refusal
+        return self.charges(principal, len(messages))
+
+    def charges(self, principal: Principal, count: int = 1) -> Refusal | None:
+        """Count so many messages; the refusal where they are too many."""
+        if self._buckets is None:
+            return None
+        wait_s = self._buckets.take(principal.quota_key, count, self._clock())
+        if not wait_s:
+            return None
+        fault = over_quota("--rate-limit", str(self._buckets.limit), max(1, -int(-wait_s // 1)))
+        return refusal_of(Unavailable(fault), None)
+
+    def may_pass(self, head: Head, request: Request) -> bool:
+        """Whether a call under this known head may go on without being asked who it is.
+
+        Counts nothing: see `passed`.
+        """
+        principal = head.scope.get(PRINCIPAL)
+        if self._plain or principal is None:
+            return principal is not None
+        if not self._authenticator.still(principal):
+            return False
+        if self.asks and self._authenticator.allows(principal, request.method) is not None:
+            return False
+        buckets = self._buckets
+        return buckets is None or buckets.has(principal.quota_key, self._clock())
+
+    def passed(self, principal: Principal) -> None:
+        """Such a call has begun."""
+        if self._buckets is not None:
+            self._buckets.take(principal.quota_key, 1, self._clock())

@@ -1,0 +1,292 @@
+"""The keys of one authorization server: fetched when they are needed, kept, and fetched anew.
+
+A server changes its keys now and then: it signs with a new one first, and withdraws the old one
+later. The new one shows as a token that none of our keys signed, which is worth one fetch; the
+withdrawn one shows at the next regular fetch. Anybody can send tokens that nobody signed, so the
+fetches are few, whatever is sent: `FETCHES_PER_MINUTE`, and all who wait share one.
+
+A server that cannot be reached takes nobody's access away at once: the keys it had are good for
+`MAX_STALE_S`. After that nobody can say whether a token is good, which is our trouble and not the
+client's: it is told to come back, not to log in anew.
+
+Only the configured address is asked, and what its own description names. A token names no address.
+
+Source: RFC 7517, 5; RFC 8414, 3; OpenID Connect Discovery 1.0, 4.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+from urllib.parse import urljoin, urlsplit
+
+import anyio
+import httpx
+import msgspec
+
+from mcpbridge.errors import KeysUnavailable
+from mcpbridge.remote.keys import PublicKey, public_keys
+from mcpbridge.rules.tokens import Unsealed, fetchable
+
+log = logging.getLogger("mcpbridge.remote")
+
+FETCHES_PER_MINUTE = 5
+REFRESH_S = 15 * 60.0
+"""How long a withdrawn key may still be taken, and servers keep retired ones published longer."""
+MAX_STALE_S = 24 * 3600.0
+MAX_DOCUMENT_BYTES = 256 << 10
+"""64 keys with their certificates."""
+FETCH_S = 5.0
+"""For a whole fetch, its redirects and the description of the server included."""
+_AFTER_FAILURE_S = 60.0
+"""Between regular fetches that fail; requests wait for each."""
+_MAX_REDIRECTS = 3
+_MAX_TRIED = 8
+"""Keys that one token without a key's name is tried with."""
+
+Read = Callable[[], Awaitable[bytes]]
+"""Fetches the text of a key set; raises Unreadable."""
+
+
+class Unreadable(Exception):
+    """The text could not be fetched, or is not what it should be; the text says why."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(url, problem)
+        self.url = url
+        self.problem = problem
+
+
+class RemoteKeys:
+    """The keys as they were last published; asked by any number of requests at once."""
+
+    def __init__(self, read: Read, now: Callable[[], float] = anyio.current_time) -> None:
+        """Nothing is fetched yet.
+
+        Args:
+            read: Fetches the key set.
+            now: Seconds of a clock that only goes forward.
+        """
+        self._read = read
+        self._now = now
+        self._keys: list[PublicKey] = []
+        self._known: frozenset[bytes] = frozenset()
+        self._stale_at = -math.inf
+        """When what was fetched last is too old to be relied on."""
+        self._due_at = -math.inf
+        self._tries: deque[float] = deque(maxlen=FETCHES_PER_MINUTE)
+        self._flight: anyio.Event | None = None
+        self._failure: Unreadable | None = Unreadable("", "nothing has been fetched yet")
+        self._outcomes = 0
+        """Fetches that came to an end, good or bad."""
+
+    def holds(self, thumbprint: bytes) -> bool:
+        """Whether a key is still among those published, as far as is known."""
+        return thumbprint in self._known
+
+    @property
+    def fresh(self) -> bool:
+        """Whether no regular fetch is due."""
+        return self._now() < min(self._due_at, self._stale_at)
+
+    async def signer(self, token: Unsealed) -> bytes | None:
+        """The thumbprint of the key that signed a token; None where none of them did.
+
+        Raises:
+            KeysUnavailable: It may be signed well, and nobody can say.
+        """
+        due = not self.fresh
+        if due:
+            await self._fetch()
+        found = self._signed_by_known(token)
+        if found is None and not due:
+            # Not only for a new name: some servers change a key behind a name, or name none.
+            known = self._keys
+            await self._fetch()
+            if self._keys is not known:
+                found = self._signed_by_known(token)
+        self._check_relied_on(found)
+        return found
+
+    def _signed_by_known(self, token: Unsealed) -> bytes | None:
+        fitting = (
+            key
+            for key in self._keys
+            if token.algorithm in key.algorithms and token.key_id in (None, key.key_id)
+        )
+        tried = itertools.islice(fitting, _MAX_TRIED)
+        return next((key.thumbprint for key in tried if key.verifies(token)), None)
+
+    def _check_relied_on(self, found: bytes | None) -> None:
+        """Without a key for it, a token is bad only as far as the keys are the newest there are."""
+        failure = self._failure
+        if failure is not None and (found is None or self._now() >= self._stale_at):
+            raise KeysUnavailable(failure.url, failure.problem, self._until_next_try_s())
+
+    def _until_next_try_s(self) -> float:
+        if len(self._tries) < FETCHES_PER_MINUTE:
+            return 1.0
+        return max(1.0, self._tries[0] + 60.0 - self._now())
+
+    async def _fetch(self) -> None:
+        """Fetch, or wait for who does; nothing where there have been too many fetches."""
+        outcomes = self._outcomes
+        while self._flight is not None:
+            await self._flight.wait()
+            if self._outcomes != outcomes:
+                return
+        now = self._now()
+        if len(self._tries) == FETCHES_PER_MINUTE and now < self._tries[0] + 60.0:
+            return
+        self._tries.append(now)
+        self._flight = flight = anyio.Event()
+        try:
+            await self._take(now)
+        finally:
+            # Also when who fetches is cancelled: then one of those who wait fetches instead.
+            self._flight = None
+            flight.set()
+
+    async def _take(self, now: float) -> None:
+        try:
+            document = await self._read()
+        except Unreadable as failure:
+            self._outcomes += 1
+            self._failure = failure
+            self._due_at = now + _AFTER_FAILURE_S
+            log.warning(
+                "oauth.keys_unavailable",
+                extra={"url": failure.url, "problem": failure.problem, "kept": len(self._keys)},
+            )
+            return
+        self._outcomes += 1
+        self._keys = public_keys(document)
+        known = frozenset(key.thumbprint for key in self._keys)
+        if known != self._known or self._failure is not None:
+            log.info("oauth.keys", extra={"keys": len(self._keys)})
+        self._known, self._failure = known, None
+        self._due_at, self._stale_at = now + REFRESH_S, now + MAX_STALE_S
+
+
+class KeyServer:
+    """Where the keys of an issuer are: at a configured address, or where its description says."""
+
+    def __init__(self, issuer: str, jwks_url: str | None, within_s: float = FETCH_S) -> None:
+        self._issuer = issuer
+        self._within_s = within_s
+        self._configured = jwks_url
+        self._discovered: str | None = None
+
+    async def read(self) -> bytes:
+        """The text of the key set, which holds at least one usable key.
+
+        Raises:
+            Unreadable: It cannot be had.
+        """
+        url = self._configured or self._discovered or self._issuer
+        try:
+            with anyio.fail_after(self._within_s):
+                # Proxies and certificates are those of the environment: the server may be far.
+                async with httpx.AsyncClient(timeout=self._within_s) as client:
+                    return await self._read(client)
+        except TimeoutError:
+            self._discovered = None
+            raise Unreadable(url, f"no answer within {self._within_s:g} s") from None
+        except Unreadable:
+            self._discovered = None
+            raise
+
+    async def _read(self, client: httpx.AsyncClient) -> bytes:
+        url = self._configured or self._discovered
+        if url is None:
+            url = self._discovered = await self._discover(client)
+        document = await _fetched(client, url)
+        try:
+            keys = public_keys(document)
+        except ValueError as error:
+            raise Unreadable(url, str(error)) from None
+        if not keys:
+            raise Unreadable(url, "no key in it can check a signature")
+        return document
+
+    async def _discover(self, client: httpx.AsyncClient) -> str:
+        """Where the issuer's own description says that its keys are."""
+        failure = Unreadable(self._issuer, "it has no description")
+        for url in descriptions_of(self._issuer):
+            try:
+                return _described(await _fetched(client, url), url, self._issuer)
+            except Unreadable as error:
+                failure = error
+        raise failure
+
+
+def descriptions_of(issuer: str) -> tuple[str, ...]:
+    """Where an issuer may describe itself, in the order in which to look.
+
+    Source: RFC 8414, 3.1 and 5; OpenID Connect Discovery 1.0, 4.1; MCP 2025-11-25, Authorization
+    Server Metadata Discovery.
+    """
+    parts = urlsplit(issuer)
+    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    found = [f"{origin}/.well-known/{name}{path}" for name in _DESCRIPTIONS]
+    if path:
+        found.append(f"{origin}{path}/.well-known/openid-configuration")
+    return tuple(found)
+
+
+_DESCRIPTIONS = ("oauth-authorization-server", "openid-configuration")
+
+
+def _described(document: bytes, url: str, issuer: str) -> str:
+    try:
+        found = msgspec.json.decode(document)
+    except (ValueError, RecursionError):
+        raise Unreadable(url, "it is no JSON") from None
+    if not isinstance(found, dict) or found.get("issuer") != issuer:
+        # Else one who may write there could speak for another issuer (RFC 8414, 3.3).
+        raise Unreadable(url, "it does not name --oauth-issuer as its issuer, to the letter")
+    try:
+        return fetchable(str(found.get("jwks_uri", "")))
+    except ValueError as error:
+        raise Unreadable(url, f"its jwks_uri {error}") from None
+
+
+async def _fetched(client: httpx.AsyncClient, url: str) -> bytes:
+    """The body of the answer to a GET, redirects within the same origin followed."""
+    for _ in range(_MAX_REDIRECTS + 1):
+        try:
+            async with client.stream("GET", url, headers=_ACCEPT) as response:
+                if not response.is_redirect:
+                    return await _body(response, url)
+                target = urljoin(url, response.headers.get("location", ""))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreadable(url, str(error) or type(error).__name__) from error
+        if _origin(target) != _origin(url):
+            raise Unreadable(url, "it redirects to another origin; configure --oauth-jwks-url")
+        url = target
+    raise Unreadable(url, f"it redirects more than {_MAX_REDIRECTS} times")
+
+
+# An encoded body could unpack to any size.
+_ACCEPT = {"accept": "application/json, application/jwk-set+json", "accept-encoding": "identity"}
+
+
+async def _body(response: httpx.Response, url: str) -> bytes:
+    if response.status_code != 200:
+        raise Unreadable(url, f"it answers {response.status_code}")
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise Unreadable(url, "it encodes its answer, and was asked not to")
+    pieces = bytearray()
+    async for piece in response.aiter_raw():
+        pieces += piece
+        if len(pieces) > MAX_DOCUMENT_BYTES:
+            raise Unreadable(url, f"it answers with more than {MAX_DOCUMENT_BYTES} bytes")
+    return bytes(pieces)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme.lower(), parts.netloc.lower()

@@ -1,0 +1,128 @@
+"""Public keys of an authorization server, and whether one of them made a signature.
+
+Of a published set only what can check a signature is taken, and of each key only its public
+members: a shared secret in it cannot turn a public text into a key, whatever a token says.
+
+Source: RFC 7517; RFC 7518, 6; RFC 8037; RFC 8725, 3.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from joserfc.errors import JoseError
+from joserfc.jwk import Key, import_key
+from joserfc.jws import JWSRegistry
+
+from mcpbridge.rules.tokens import ALGORITHMS, Unsealed
+
+MAX_KEYS = 64
+"""Servers publish two or three; the large ones about a dozen."""
+_RSA_BITS = range(2048, 8193)
+"""Shorter ones can be broken (RFC 7518, 3.3); with longer ones a check costs milliseconds."""
+
+_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_EDWARDS = ("EdDSA", "Ed25519")
+_CURVES = {
+    "P-256": ("ES256",),
+    "P-384": ("ES384",),
+    "P-521": ("ES512",),
+    "Ed25519": _EDWARDS,
+}
+_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
+# The library warns at each use of the old name (RFC 9864); the signature is the same one.
+_LIBRARY_NAMES = {"EdDSA": "Ed25519"}
+_REGISTRY = JWSRegistry(algorithms=[name for name in ALGORITHMS if name != "EdDSA"])
+
+
+class PublicKey(msgspec.Struct, frozen=True):
+    """One key."""
+
+    thumbprint: bytes
+    """By which it is the same key in a later set (RFC 7638)."""
+    key_id: str | None
+    """How tokens name it."""
+    algorithms: frozenset[str]
+    """Which signatures it may check: never more than one kind of them."""
+    key: Key
+
+    def verifies(self, token: Unsealed) -> bool:
+        """Whether it made the token's signature."""
+        if token.algorithm not in self.algorithms:
+            return False
+        algorithm = _REGISTRY.get_alg(_LIBRARY_NAMES.get(token.algorithm, token.algorithm))
+        try:
+            return algorithm.verify(token.signed, token.signature, self.key)
+        except (JoseError, ValueError):
+            return False  # a signature of a form that this kind of key cannot make
+
+
+def public_keys(document: bytes) -> list[PublicKey]:
+    """The usable keys of a published set (JWK Set); what is no such key is passed over.
+
+    Raises:
+        ValueError: It is no set of keys, or holds more than `MAX_KEYS`.
+    """
+    try:
+        found = msgspec.json.decode(document)
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON") from None
+    listed = found.get("keys") if isinstance(found, dict) else None
+    if not isinstance(listed, list):
+        raise ValueError("it is no JWK set: it has no list of keys")
+    if len(listed) > MAX_KEYS:
+        raise ValueError(f"it has more than {MAX_KEYS} keys")
+    keys = [_public_key(each) for each in listed if isinstance(each, dict)]
+    return [key for key in keys if key is not None]
+
+
+def _public_key(found: Mapping[str, Any]) -> PublicKey | None:
+    algorithms = _algorithms(found)
+    if not algorithms:
+        return None
+    public = {name: found[name] for name in ("kty", *_MEMBERS[found["kty"]]) if name in found}
+    key_id = found.get("kid")
+    try:
+        key = import_key(public)
+        thumbprint = key.thumbprint().encode("ascii")
+    except (JoseError, ValueError, TypeError, KeyError):
+        return None
+    return PublicKey(
+        thumbprint, key_id if isinstance(key_id, str) else None, frozenset(algorithms), key
+    )
+
+
+def _algorithms(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which signatures a published key may check; none where it is for something else."""
+    operations = found.get("key_ops", ["verify"])
+    if found.get("use", "sig") != "sig" or not isinstance(operations, list):
+        return ()
+    if "verify" not in operations or not _well_formed(found):
+        return ()
+    able = _RSA if found["kty"] == "RSA" else _CURVES.get(found["crv"], ())
+    named = found.get("alg")
+    if named is None:
+        return able
+    # Both names of one algorithm: servers are about to change theirs.
+    meant = _EDWARDS if named in _EDWARDS else (named,)
+    return tuple(name for name in able if name in meant)
+
+
+def _well_formed(found: Mapping[str, Any]) -> bool:
+    kind = found.get("kty")
+    if not isinstance(kind, str) or kind not in _MEMBERS:
+        return False
+    if not all(isinstance(found.get(name), str) for name in _MEMBERS[kind]):
+        return False
+    return kind != "RSA" or _bits(found["n"]) in _RSA_BITS
+
+
+def _bits(number: str) -> int:
+    try:
+        data = base64.urlsafe_b64decode(number + "=" * (-len(number) % 4))
+    except ValueError:
+        return 0
+    return int.from_bytes(data, "big").bit_length()

@@ -1,0 +1,99 @@
+"""Static tokens: what a line of the file may be, and who a token belongs to.
+
+Only hashes are kept. A token that a client shows is hashed and compared with every one of them in
+constant time, so that neither the answer nor the time it takes tells how near it came.
+
+Source: RFC 6750, 2.1 (the characters of a token).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from mcpbridge.rules.principals import Principal, key_of
+
+MIN_CHARACTERS = 16
+"""A shorter token can be guessed over the network."""
+MAX_CHARACTERS = 4096
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,63}\Z")
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """The tokens that are good, by their hashes."""
+
+    by_digest: Mapping[bytes, Principal]
+
+    def __repr__(self) -> str:
+        return f"Tokens({len(self.by_digest)})"
+
+    def find(self, token: str) -> Principal | None:
+        """Whose token it is; takes the same time whoever's it is, and if it is nobody's."""
+        digest = digest_of(token)
+        found = None
+        for known, principal in self.by_digest.items():
+            if hmac.compare_digest(known, digest):
+                found = principal
+        return found
+
+
+def digest_of(token: str) -> bytes:
+    """By what a token is known."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def named(name: str, token: str) -> tuple[bytes, Principal]:
+    """A token and whose it is: who has two tokens under one name is one client.
+
+    Raises:
+        ValueError: It cannot be a token; the text says why and holds nothing of it.
+    """
+    if len(token) < MIN_CHARACTERS:
+        raise ValueError(
+            f"a token of {len(token)} characters can be guessed: use {MIN_CHARACTERS} or more"
+        )
+    if len(token) > MAX_CHARACTERS:
+        raise ValueError(f"a token has {MAX_CHARACTERS} characters at most")
+    if _TOKEN.match(token) is None:
+        raise ValueError("a token has letters, digits and any of . _ ~ + / - only, = at its end")
+    digest = digest_of(token)
+    key = key_of("name", name) if name else key_of("token", digest)
+    who = name or "token"
+    return digest, Principal(key, who, credential=key_of("credential", digest))
+
+
+def tokens_in(text: str) -> Tokens:
+    """The tokens of a file: one on a line, alone or after a name and a colon; `#` begins a comment.
+
+    Raises:
+        ValueError: A line is none of these, or there is no token; the text says where and what.
+    """
+    found: dict[bytes, Principal] = {}
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        words = line.partition("#")[0].strip()
+        if not words:
+            continue
+        name, colon, token = words.rpartition(":")
+        name = name.strip()
+        if colon and _NAME.match(name) is None:
+            raise ValueError(f"line {number} is no token, and no name: token")
+        try:
+            digest, principal = named(name, token.strip())
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
+        if digest in found and found[digest].key != principal.key:
+            raise ValueError(f"line {number} gives a token that another line has")
+        found[digest] = principal
+    if not found:
+        raise ValueError("there is no token in it")
+    return Tokens(found)
+
+
+def together(tables: Iterable[Tokens]) -> Tokens:
+    """All tokens of several tables."""
+    return Tokens({digest: p for table in tables for digest, p in table.by_digest.items()})

@@ -1,0 +1,102 @@
+"""How much one principal may ask: a bucket of tokens for each, filled at a steady rate.
+
+A bucket holds `burst` tokens and gains `per_s` of them each second. A message takes one; a batch
+takes as many as it holds, and may leave the bucket in debt, since no batch fits into a small one.
+A full bucket is like none at all, so those are forgotten: there are never more than principals
+that have asked for something lately.
+
+Source: RFC 6585, 4 (429); RFC 9110, 10.2.3 (Retry-After).
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)/([smh])(?::([0-9]{1,9}))?\Z")
+_PERIOD_S = {"s": 1, "m": 60, "h": 3600}
+_MIN_BURST = 10
+"""A client that connects sends five messages before its first call."""
+_PRUNE_AT = 1024
+"""Buckets; more are looked through for full ones."""
+
+
+class RateLimit(msgspec.Struct, frozen=True):
+    """How fast one principal may send messages, and how many at once."""
+
+    per_s: float
+    burst: int
+    text: str
+    """As it was written."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def rate_limit(text: str) -> RateLimit:
+    """`20/s`, `600/m:50`: messages for each second, minute or hour, and how many at once.
+
+    Without a burst it is one second's worth, and 10 at least.
+
+    Raises:
+        ValueError: It is none; the text completes a sentence that begins with the value.
+    """
+    match = _RATE.match(text)
+    if match is None:
+        raise ValueError("is no rate; write 20/s or 600/m:50")
+    per_s = float(match[1]) / _PERIOD_S[match[2]]
+    burst = int(match[3]) if match[3] is not None else max(_MIN_BURST, int(per_s))
+    if per_s <= 0 or burst < 1:
+        raise ValueError("is no rate: nothing would ever be served")
+    return RateLimit(per_s, burst, text)
+
+
+class _Bucket(msgspec.Struct):
+    level: float
+    at: float
+
+
+class Buckets:
+    """The buckets of all principals, by their quota keys."""
+
+    def __init__(self, limit: RateLimit) -> None:
+        self.limit = limit
+        self._buckets: dict[bytes, _Bucket] = {}
+        self._prune_at = _PRUNE_AT
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def has(self, key: bytes, now: float) -> bool:
+        """Whether a message may come now; takes nothing."""
+        bucket = self._buckets.get(key)
+        return bucket is None or self._level(bucket, now) >= 1
+
+    def take(self, key: bytes, count: int, now: float) -> float:
+        """Take so many tokens.
+
+        Returns:
+            0, or how many seconds from now there will be one, and then nothing was taken.
+        """
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            self._prune(now)
+            bucket = self._buckets[key] = _Bucket(self.limit.burst, now)
+        bucket.level, bucket.at = self._level(bucket, now), now
+        if bucket.level < 1:
+            return (1 - bucket.level) / self.limit.per_s
+        bucket.level -= count
+        return 0.0
+
+    def _level(self, bucket: _Bucket, now: float) -> float:
+        return min(self.limit.burst, bucket.level + (now - bucket.at) * self.limit.per_s)
+
+    def _prune(self, now: float) -> None:
+        if len(self._buckets) < self._prune_at:
+            return
+        full = self.limit.burst
+        self._buckets = {
+            key: bucket for key, bucket in self._buckets.items() if self._level(bucket, now) < full
+        }
+        self._prune_at = max(_PRUNE_AT, 2 * len(self._buckets))

@@ -1,0 +1,117 @@
+"""Which of the server's tools its clients may use: `--allow-tool`, `--deny-tool`.
+
+A tool that is denied is, to every client, one that the server does not have: it stands in no list,
+and who calls it is told what is told of an unknown tool. What counts is the call: a name that
+cannot be read beyond doubt (missing, no string, a lone surrogate, given twice, in capitals beside
+the right spelling) might be read by the server as another than by the bridge, so it is refused
+wherever there is a policy.
+
+Source: MCP 2025-11-25 and 2026-07-28, Tools, Error Handling: an unknown tool is a protocol error,
+-32602 in the specification's own example.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+
+from mcpbridge.errors import ToolDenied, WireError
+from mcpbridge.settings import setting
+from mcpbridge.wire.members import element_spans, member, replaced, spans, unmistakable
+from mcpbridge.wire.messages import text_of
+
+TOOLS_LIST = "tools/list"
+_SHOWN = 128
+"""Characters of a name that its caller hears back."""
+
+
+def tool_glob(text: str) -> str:
+    """A pattern for names of tools: `*`, `?`, `[a-z]` and `[!a-z]`, capitals told apart.
+
+    Raises:
+        ValueError: It is empty; the text completes a sentence that begins with the value.
+    """
+    if not text:
+        raise ValueError("matches no name; write a name, or a pattern such as read_*")
+    return text
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ToolPolicy:
+    """The patterns; a tool passes that matches one of `allowed`, if any, and none of `denied`."""
+
+    allowed: tuple[str, ...] = setting(
+        (),
+        "--allow-tool",
+        "Serve only tools whose names match; `*`, `?` and `[…]` as in file names, case counts; may"
+        " be repeated. All others are unknown to clients.",
+        group="Tools",
+        metavar="GLOB",
+        repeatable=True,
+        quoted=True,
+        parse=tool_glob,
+    )
+    denied: tuple[str, ...] = setting(
+        (),
+        "--deny-tool",
+        "Serve no tool whose name matches, even if --allow-tool names it; may be repeated.",
+        group="Tools",
+        metavar="GLOB",
+        repeatable=True,
+        quoted=True,
+        parse=tool_glob,
+    )
+
+    @property
+    def says_something(self) -> bool:
+        """There is a pattern; without any all tools pass, and nothing need be asked."""
+        return bool(self.allowed or self.denied)
+
+    def permits(self, name: str) -> bool:
+        """Whether clients may see and call a tool of this very name."""
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.denied):
+            return False
+        return not self.allowed or any(fnmatch.fnmatchcase(name, each) for each in self.allowed)
+
+    def check_call(self, params: bytes | None) -> None:
+        """Let a `tools/call` with these parameters pass, or not.
+
+        Raises:
+            ToolDenied: Its tool is not for clients.
+            WireError: Which tool it means cannot be told beyond doubt.
+        """
+        found = spans(params or b"{}")
+        span = unmistakable(found, "name")
+        name = text_of(params[slice(*span)]) if params is not None and span is not None else None
+        if name is None:
+            raise WireError("params.name (a string) is missing")
+        if not self.permits(name):
+            raise ToolDenied(name[:_SHOWN])
+
+    def listed(self, result: bytes) -> bytes:
+        """A `tools/list` result without the tools that are denied.
+
+        Those that stay, and everything else in it, the cursor too, are the server's own bytes; a
+        page may come out empty. A tool whose name cannot be read could not be called: it goes.
+
+        Raises:
+            WireError: It is no such result, so that a client could find in it what we do not.
+        """
+        span = unmistakable(spans(result), "tools")
+        if span is None:
+            return result
+        tools = result[slice(*span)]
+        if tools == b"null":
+            return result
+        found = element_spans(tools)
+        kept = [tools[start:end] for start, end in found if self._shows(tools[start:end])]
+        if len(kept) == len(found):
+            return result
+        return replaced(result, [(span, b"[%b]" % b",".join(kept))])
+
+    def _shows(self, tool: bytes) -> bool:
+        try:
+            name = text_of(member(tool, "name"))
+        except WireError:
+            return False
+        return name is not None and self.permits(name)

@@ -1,0 +1,221 @@
+"""The guides for containers and Kubernetes: what they name is there, what they print can be run."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mcpbridge.app.shim import ShimSettings
+from mcpbridge.config.load import environment_names, load
+from mcpbridge.config.model import cutoff_after_s, options
+from mcpbridge.config.values import shown
+from mcpbridge.settings import setting_of
+from tests.deploy.tools import DEPLOY, DOCS, ROOT, blocks, deployment, run, stages
+from tests.e2e.doctoring import doctor
+from tests.e2e.running import bridge
+
+pytestmark = pytest.mark.slow
+
+FLAGS = {option.setting.flag for option in options()}
+OF_OTHERS = {
+    "containers.md": {
+        *("--target", "--rm", "--name", "--read-only", "--cap-drop", "--security-opt"),
+        *("--memory", "--cpus", "--pids-limit", "--stop-timeout", "--format", "--user", "--tmpfs"),
+        # COPY, HEALTHCHECK, npm and pip.
+        *("--from", "--interval", "--timeout", "--start-period", "--retries", "--omit"),
+        *("--no-cache-dir",),
+    },
+    # kubectl's, and doctor's own.
+    "kubernetes.md": {"--previous", "--as"},
+}
+"""Options of other programs that the guides name; none in vain."""
+DOCKERFILES = [
+    pytest.param(name, text, id=f"{name}-{number}")
+    for name in DOCS
+    for number, text in enumerate(blocks(name, "dockerfile"))
+]
+
+
+def read(name: str) -> str:
+    """A guide."""
+    return (ROOT / "docs" / name).read_text("utf-8")
+
+
+def commands(name: str) -> list[list[str]]:
+    """Every line of the blocks without a language, in words."""
+    return [shlex.split(line) for block in blocks(name) for line in block.splitlines() if line]
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_every_option_is_the_programs_or_a_known_one(name: str) -> None:
+    """In prose and in commands."""
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", read(name)))
+    assert named - FLAGS == OF_OTHERS[name]
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_variable_is_the_programs(name: str) -> None:
+    """Of those that are for it; the manifests name one."""
+    known = {each for option in options() for each in environment_names(option.setting)}
+    known |= {"MCPBRIDGE_AUTH_TOKEN", "MCPBRIDGE_STATE_KEY"}
+    named = set(re.findall(r"\b(?:MCPBRIDGE_[A-Z_]*[A-Z]|TERMINATION_[A-Z_]+)\b", read(name)))
+    assert named <= known
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_file_that_is_named_exists(name: str) -> None:
+    """And so does each section that is named with it."""
+    for path in re.findall(r"\b(?:docs|deploy)/[\w./-]*\w", read(name)):
+        assert (ROOT / path).exists(), path
+    for path, title in re.findall(r'\b(docs/\w+\.md), "([^"]+)"', read(name)):
+        text = (ROOT / path).read_text("utf-8")
+        assert re.search(rf"^## {title}$|^- \*\*{title}\*\*", text, re.M), title
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_image_is_a_stage_of_the_dockerfile(name: str) -> None:
+    """Tags of ours, and --target of the builds."""
+    named = set(re.findall(r"\bmcpbridge:(\w+)", read(name)))
+    named |= set(re.findall(r"--target (\w+)", read(name)))
+    assert named <= set(stages())
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_every_probe_is_one_that_is_served(name: str) -> None:
+    """The paths of `http.admin`."""
+    admin = (ROOT / "mcpbridge" / "http" / "admin.py").read_text("utf-8")
+    served = set(re.findall(r'Route\("(/\w+)"', admin))
+    named = set(re.findall(r"(?<![\w.])/(?:\w+z|health)\b", read(name)))
+    assert named <= served
+
+
+@pytest.mark.parametrize(("name", "text"), DOCKERFILES)
+def test_hadolint_finds_nothing_in_a_dockerfile(name: str, text: str) -> None:
+    """Of those that readers are to copy."""
+    done = run("hadolint", "--no-color", "-", text=text)
+    assert (done.returncode, done.stdout) == (0, ""), name
+
+
+@pytest.mark.parametrize(("name", "text"), DOCKERFILES)
+def test_a_dockerfile_starts_the_program_with_a_command(name: str, text: str) -> None:
+    """Entry point and CMD are a line that the program takes; the folder of the server is there."""
+    base = re.findall(r"^FROM (\S+)", text, re.M)[-1]
+    entry = re.search(r"^ENTRYPOINT (.*)$", text, re.M)
+    ours = stages()[base.partition(":")[2]] if base.startswith("mcpbridge:") else {}
+    entrypoint = json.loads(entry[1]) if entry else ours["entrypoint"]
+    assert entrypoint == stages()["tree"]["entrypoint"]
+    cmd = re.search(r"^CMD (.*)$", text, re.M)
+    assert cmd is not None
+    words = json.loads(cmd[1])
+    assert words[0] == "--"
+    assert load({}, words[1:], {}).child.argv == tuple(words[1:])
+    assert ours or re.search(r"^USER [0-9]+:[0-9]+$", text, re.M), "a numeric user"
+    assert ours or "HEALTHCHECK" in text
+    assert words[-1].startswith("/srv/")
+    assert Path(words[-1]).name in text.partition("CMD")[0]
+
+
+def test_the_times_of_the_end_are_those_of_the_program() -> None:
+    """The table of the drain: lame duck, cutoff, the ladder of the server, the kubelet."""
+    section = read("kubernetes.md").partition("## The end of a pod")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| ([0-9 to]+) s \| (.*) \|$", section, re.M))
+    env = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
+    config = load({}, ["server"], env)
+    grace_s = config.settings.shutdown.grace_s
+    cutoff_s = cutoff_after_s(grace_s)
+    times = ["0", config.lame_duck_s, cutoff_s, f"{cutoff_s:g} to {cutoff_s + 4:g}", grace_s]
+    assert list(rows) == [f"{time:g}" if isinstance(time, float) else time for time in times]
+    pod = deployment("wrap")["spec"]["template"]["spec"]
+    assert f"`terminationGracePeriodSeconds: {pod['terminationGracePeriodSeconds']}`" in section
+
+
+def test_the_figures_of_the_guides_are_the_defaults() -> None:
+    """`--max-children` (16) and the like."""
+    defaults = {each.setting.flag: shown(each.default, each.setting.unit) for each in options()}
+    seen = 0
+    for name in DOCS[:2]:
+        for flag, figure in re.findall(r"`(--[\w-]+)` \((\d\w*)\)", read(name)):
+            assert defaults[flag] == figure
+            seen += 1
+    assert seen >= 3
+
+
+def test_every_kubectl_line_names_a_folder_that_can_be_applied() -> None:
+    """`kubectl apply -k FOLDER`; all of them are named."""
+    applied = set(re.findall(r"`kubectl apply -k deploy/([\w-]+)`", read("kubernetes.md")))
+    made = {path.parent.name for path in DEPLOY.rglob("kustomization.yaml")}
+    assert applied == made - {"common"}
+    for folder in applied:
+        text = (DEPLOY / folder / "kustomization.yaml").read_text("utf-8")
+        assert f"# kubectl apply -k deploy/{folder}\n" in text
+
+
+def test_what_docker_runs_is_a_line_that_the_program_takes() -> None:
+    """The words after the image, where there are any."""
+    seen = 0
+    for name in DOCS[:2]:
+        for words in commands(name):
+            if words[:2] != ["docker", "run"]:
+                continue
+            (place,) = [
+                number
+                for number, word in enumerate(words)
+                if re.fullmatch(r"(mcpbridge|my-server):\w+", word)
+            ]
+            own = words[place + 1 :]
+            seen += 1
+            if own:
+                assert own[0] in ("--", "doctor")
+                assert load({}, own[own.index("--") + 1 :], {}).child.argv
+    assert seen == 3
+
+
+async def test_the_lines_of_the_guides_run_as_printed() -> None:
+    """curl and doctor, at a bridge; only the port is another."""
+    lines = [
+        shlex.join(words)
+        for name in DOCS[:2]
+        for words in commands(name)
+        if words[0] == "curl" or words[:2] == ["mcpbridge", "doctor"]
+    ]
+    assert len(lines) == 3
+    async with bridge() as running:
+        for line in lines:
+            words = shlex.split(line.replace("localhost:8000", f"127.0.0.1:{running.port}"))
+            if words[0] == "curl":
+                said = await _asked(words[1:])
+                assert '"echo"' in said or '"status":"ok"' in said
+            else:
+                verdict = await doctor(*words[2:])
+                assert verdict.status == 0, verdict
+                assert "Every check passed" in verdict.out
+
+
+def test_the_shims_options_are_its_own() -> None:
+    """What the manifest of the sidecar gives to `mcpbridge shim`."""
+    known = {
+        facts.flag for field in dataclasses.fields(ShimSettings) if (facts := setting_of(field))
+    }
+    (server,) = [
+        container
+        for container in deployment("sidecar")["spec"]["template"]["spec"]["initContainers"]
+        if container["name"] == "my-server"
+    ]
+    own = server["command"][2 : server["command"].index("--")]
+    assert {word for word in own if word.startswith("--")} <= known
+
+
+async def _asked(words: list[str]) -> str:
+    process = await asyncio.create_subprocess_exec(
+        "curl", "-sS", "-f", *words, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(60):
+        said, _ = await process.communicate()
+    assert process.returncode == 0
+    return said.decode()

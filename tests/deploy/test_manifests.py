@@ -1,0 +1,207 @@
+"""The manifests of `deploy/`: what the scanners say of them, and whether their numbers are ours."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mcpbridge.config.model import Settings
+from tests.deploy.tools import (
+    DEPLOY,
+    ROOT,
+    SHAPES,
+    containers,
+    deployment,
+    kustomized,
+    of_kind,
+    run,
+    stages,
+)
+
+pytestmark = pytest.mark.slow
+
+KUBERNETES = "1.36"
+NOT_OURS = {
+    "CKV_K8S_15": "the pull policy: Always is for tags that move, and these do not",
+    "CKV_K8S_21": "the namespace is that of who applies it",
+    "CKV_K8S_43": "the digest of an image that its reader builds is not known here",
+    "CKV_DOCKER_3": "the user of sidecar.Dockerfile is that of the image it is built on",
+    "CKV_DOCKER_7": "the last stages of Dockerfile have no tag: they are stages",
+}
+"""Checks of checkov that are not obeyed, each for its reason."""
+DOCKERFILES = (ROOT / "Dockerfile", DEPLOY / "operator" / "sidecar.Dockerfile")
+SETTINGS = Settings()
+
+
+def rendered(folder: Path) -> list[Path]:
+    """Each shape as one file of its own, of the kinds that Kubernetes itself knows."""
+    files = []
+    for shape in SHAPES:
+        texts = [json.dumps(document) for document in kustomized(DEPLOY / shape)]
+        path = folder / f"{shape}.yaml"
+        path.write_text("\n---\n".join(texts), "utf-8")
+        files.append(path)
+    return files
+
+
+def test_every_manifest_fits_the_schema_of_kubernetes(tmp_path: Path) -> None:
+    """`kubernetes-validate --strict`; and it would say so if one did not."""
+    done = run("kubernetes-validate", "--strict", "-k", KUBERNETES, *map(str, rendered(tmp_path)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for kind in ("service", "deployment", "poddisruptionbudget", "networkpolicy"):
+        assert (done.stdout + done.stderr).count(f"resource {kind}/my-server") == len(SHAPES)
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text((tmp_path / "wrap.yaml").read_text().replace("replicas", "replica"), "utf-8")
+    assert run("kubernetes-validate", "--strict", "-k", KUBERNETES, str(wrong)).returncode != 0
+
+
+def test_checkov_finds_nothing(tmp_path: Path) -> None:
+    """But for what has its reason in `NOT_OURS`, and none of those in vain."""
+    files = [*rendered(tmp_path), *DOCKERFILES]
+    done = run(
+        "checkov",
+        *("--framework", "kubernetes", "dockerfile"),
+        *("--compact", "--skip-download", "-o", "json", "-f"),
+        *map(str, files),
+    )
+    reports = json.loads(done.stdout)
+    found = {
+        failed["check_id"]: f"{failed['file_path']}: {failed['check_name']}"
+        for report in reports
+        for failed in report["results"]["failed_checks"]
+    }
+    assert {report["check_type"] for report in reports} == {"kubernetes", "dockerfile"}
+    assert sum(report["summary"]["passed"] for report in reports) > 300
+    assert sum(report["summary"]["parsing_errors"] for report in reports) == 0
+    assert {check: text for check, text in found.items() if check not in NOT_OURS} == {}
+    assert set(NOT_OURS) <= set(found)
+
+
+def test_hadolint_finds_nothing_in_dockerfiles() -> None:
+    """Ours; those of the documentation have a test of their own."""
+    done = run("hadolint", "--no-color", *map(str, DOCKERFILES))
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_every_file_belongs_to_a_kustomization_or_is_looked_at_by_name() -> None:
+    """Nothing in `deploy/` is checked by nobody."""
+    by_plan = {
+        (path.parent / name).resolve()
+        for path in DEPLOY.rglob("kustomization.yaml")
+        for name in [
+            line.strip().removeprefix("- ") for line in path.read_text("utf-8").splitlines()
+        ]
+    }
+    others = {path for path in DEPLOY.rglob("*") if path.is_file()} - by_plan
+    names = {str(path.relative_to(DEPLOY)) for path in others}
+    names -= {f"{folder}/kustomization.yaml" for folder in (*SHAPES, "common", "monitoring")}
+    assert names == {"operator/wrap.yaml", "operator/sidecar.yaml", "operator/sidecar.Dockerfile"}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_times_are_those_of_the_program(shape: str) -> None:
+    """The grace is --grace; the start may take as long as --start-timeout, and a probe in time."""
+    pod = deployment(shape)["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == SETTINGS.shutdown.grace_s == 30
+    (bridge,) = pod["containers"]
+    start = bridge["startupProbe"]
+    assert (
+        start["periodSeconds"] * start["failureThreshold"] >= 2 * SETTINGS.placement.start_timeout_s
+    )
+    assert "lifecycle" not in bridge, "a preStop hook takes its time from the grace"
+    ready = bridge["readinessProbe"]
+    # The lame duck is to outlast what it takes until the pod is seen as not ready.
+    assert ready["periodSeconds"] <= 5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_ports_are_those_that_the_program_binds(shape: str) -> None:
+    """MCP on the default port, probes and metrics on the one that the variable says."""
+    found = kustomized(DEPLOY / shape)
+    (bridge,) = deployment(shape)["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in bridge["ports"]}
+    (variable,) = bridge["env"]
+    assert variable == {"name": "MCPBRIDGE_ADMIN_PORT", "value": str(ports["admin"])}
+    assert ports["mcp"] == SETTINGS.listen.port
+    for probe, path in (("startup", "startupz"), ("readiness", "readyz"), ("liveness", "livez")):
+        assert bridge[f"{probe}Probe"]["httpGet"] == {"path": f"/{path}", "port": "admin"}
+    (service,) = of_kind("Service", found)
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == set(ports)
+    assert {port["port"] for port in service["spec"]["ports"]} == set(ports.values())
+    (policy,) = of_kind("NetworkPolicy", found)
+    admitted = {port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]}
+    assert admitted == set(ports)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_all_objects_select_the_pods(shape: str) -> None:
+    """Service, budget, policy and Deployment name the same label."""
+    found = kustomized(DEPLOY / shape)
+    workload = deployment(shape)
+    labels = workload["spec"]["template"]["metadata"]["labels"]
+    assert workload["spec"]["selector"]["matchLabels"] == labels
+    (service,), (budget,) = of_kind("Service", found), of_kind("PodDisruptionBudget", found)
+    (policy,) = of_kind("NetworkPolicy", found)
+    assert service["spec"]["selector"] == labels
+    assert budget["spec"]["selector"]["matchLabels"] == labels
+    assert policy["spec"]["podSelector"]["matchLabels"] == labels
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_container_is_restricted_and_bounded(shape: str) -> None:
+    """The restricted Pod Security Standard; 64Mi/100m asked, 256Mi/500m at most."""
+    workload = deployment(shape)
+    pod = workload["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(workload):
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+        }
+        passing = container["name"] == "bring-mcpbridge"
+        assert passing or container["resources"] == {
+            "requests": {"cpu": "100m", "memory": "64Mi"},
+            "limits": {"cpu": "500m", "memory": "256Mi"},
+        }
+        assert container["resources"]["limits"]["memory"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_images_are_ours_or_the_readers(shape: str) -> None:
+    """A tag of ours is a stage of the Dockerfile; no image is without a tag."""
+    for container in containers(deployment(shape)):
+        name, _, tag = container["image"].partition(":")
+        assert tag
+        assert name in ("my-server", "my-node-server") or tag in stages()
+
+
+def test_what_is_copied_is_mounted_where_it_is_executed() -> None:
+    """The folder of `copy-self` is the volume that the server's container begins with."""
+    for shape in ("copy-in", "sidecar"):
+        bring, server, *_ = containers(deployment(shape))
+        assert stages()[bring["image"].partition(":")[2]]["entrypoint"][0] == server["command"][0]
+        volume, folder = bring["volumeMounts"][0]["name"], bring["args"][1]
+        assert bring["args"][0] == "copy-self"
+        assert bring["volumeMounts"] == [{"name": volume, "mountPath": folder}]
+        mounts = {mount["name"]: mount["mountPath"] for mount in server["volumeMounts"]}
+        assert server["command"][0] == f"{mounts[volume]}/bin/mcpbridge"
+
+
+def test_both_ends_of_the_socket_are_in_one_volume() -> None:
+    """The shim is a native sidecar, and listens where the bridge connects."""
+    _, server, bridge = containers(deployment("sidecar"))
+    assert server["restartPolicy"] == "Always"
+    listen, connect = _after("--listen", server["command"]), _after("--connect", bridge["args"])
+    assert listen == connect
+    assert server["startupProbe"]["exec"]["command"][-2:] == ["health", listen]
+    folder = str(Path(listen.removeprefix("unix:")).parent)
+    for container in (server, bridge):
+        assert {"name": "socket", "mountPath": folder} in container["volumeMounts"]
+
+
+def _after(flag: str, words: list[str]) -> str:
+    return words[words.index(flag) + 1]
