@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -93,6 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     told: list[Figure] = []
     try:
         with tempfile.TemporaryDirectory(prefix="mcpbridge-bench-") as folder:
+            # As who installed it has it: pip compiles the modules, a checkout may be read-only.
+            os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+            os.environ["PYTHONPYCACHEPREFIX"] = str(Path(folder, "compiled"))
             programs = prepare(given.child, given.generator, Path(folder))
             bench = Bench(programs, given.seconds, given.rounds)
             for figure in measured(bench, given.only):

@@ -10,7 +10,7 @@ import pytest
 
 from mcpbridge.process.footprint import footprint
 
-GROWN = 'import os; os.fork(); held = b"x" * (1 << 24); print("up", flush=True); os.read(0, 1)'
+GROWN = 'import os; os.fork(); held = b"x" * (1 << 24); os.write(1, b"up\\n"); os.read(0, 1)'
 
 
 @pytest.mark.slow

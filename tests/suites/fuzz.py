@@ -119,6 +119,8 @@ def envelope(data: bytes) -> None:
         return
     said = _json(data.decode())
     assert isinstance(said, dict)
+    if isinstance(message, Request | Notification) and said.get("params", ...) is None:
+        del said["params"]  # some serialisers write null for none; it can mean no other
     if isinstance(message, Failure) and message.id is None:
         said.setdefault("id", None)  # JSON-RPC 2.0, 5: where it cannot be known it is null
     found = _json(encode_line(encode(message)).decode())
