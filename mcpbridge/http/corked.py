@@ -10,7 +10,7 @@ from typing import Any
 class CorkedTransport:
     """A transport that sends what is written in one turn of the loop at the end of that turn."""
 
-    __slots__ = ("_lingers", "_loop", "_pieces", "_transport")
+    __slots__ = ("_ended", "_lingers", "_loop", "_pieces", "_transport")
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class CorkedTransport:
         self._loop = loop
         self._lingers = lingers
         self._pieces: list[bytes] = []
+        self._ended = False
 
     def write(self, data: bytes) -> None:
         """Send with whatever else is written before the loop comes round."""
@@ -38,8 +39,8 @@ class CorkedTransport:
 
     def write_now(self, data: bytes) -> None:
         """Send at once, after what is left."""
+        self._pieces.append(data)
         self._flush()
-        self._transport.write(data)
 
     def close(self) -> None:
         """Send what is left, then close, at once or by the owner a little later."""
@@ -50,14 +51,20 @@ class CorkedTransport:
     def write_eof(self) -> None:
         """Send what is left, and then the end; go on reading."""
         self._flush()
-        self._transport.write_eof()
+        self._ended = True
+        if self._transport.can_write_eof():  # TLS cannot end one half alone
+            self._transport.write_eof()
+
+    def is_closing(self) -> bool:
+        """Nothing that is written now will be sent."""
+        return self._ended or self._transport.is_closing()
 
     def _flush(self) -> None:
         if self._pieces:
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces.clear()
-            # Aborted or lost meanwhile: nobody is there, and uvloop raises where asyncio is silent.
-            if not self._transport.is_closing():
+            # Aborted, ended or lost meanwhile: uvloop raises where asyncio is silent.
+            if not self.is_closing():
                 self._transport.write(data)
 
     def __getattr__(self, name: str) -> Any:

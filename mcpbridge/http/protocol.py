@@ -354,8 +354,7 @@ class BridgeProtocol(HttpToolsProtocol):
         self._refused = True
         self._await(_Awaited.NOTHING)
         self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
-        if self.transport.can_write_eof():  # TLS cannot end one half alone
-            self.transport.write_eof()
+        self.transport.write_eof()
         return True
 
     def _await(self, what: _Awaited) -> None:

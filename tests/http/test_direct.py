@@ -502,3 +502,15 @@ async def test_a_connection_that_breaks_leaves_no_timer_behind() -> None:
     assert connection.protocol.timeout_keep_alive_task is not None
     connection.protocol.connection_lost(ConnectionResetError())
     assert connection.protocol.timeout_keep_alive_task is None
+
+
+async def test_nothing_is_written_after_a_refusal_that_ends_the_connection() -> None:
+    """The answer to a request before it comes too late."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3, "X: y"), b"\0 is no HTTP\r\n\r\n")
+        assert connection.socket.read.startswith(b"HTTP/1.1 400 ")
+        told = connection.socket.read
+        connection.desk.answer(3)
+        await turns()
+        assert connection.socket.read == told
