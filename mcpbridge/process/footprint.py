@@ -21,7 +21,8 @@ class Footprint(NamedTuple):
 
 def footprint(leader_pid: int) -> Footprint | None:
     """The memory of a group at this moment; None where there is no /proc, or nobody is left."""
-    sizes = [_resident(member) for member in _members(leader_pid)]
+    # One that is about to end has given its memory back before the process table says so.
+    sizes = [size for member in _members(leader_pid) if (size := _resident(member))]
     return Footprint(sum(sizes), len(sizes)) if sizes else None
 
 
