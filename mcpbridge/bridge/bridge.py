@@ -150,7 +150,8 @@ class Bridge:
     def _quarters(self, eras: Eras, supply: Supply) -> Quarters:
         close, resting = functools.partial(self.close, why="failed"), self.sessions.resting
         means = self._means
-        made = Quarters(eras, supply, means, self._settings, self._seal, close, resting)
+        seal = self._seal.another()
+        made = Quarters(eras, supply, means, self._settings, seal, close, resting)
         made.renewal = Renewal(eras, self._placement, made.opener, made.sessions, means.spawn)
         return made
 

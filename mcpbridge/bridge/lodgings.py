@@ -72,6 +72,7 @@ class Lodgings:
             found = self._further(principal)
         self._by_key[principal.key] = found
         found.modern.private = principal.key != ANONYMOUS.key
+        found.seal.owner = principal.key
         return found
 
     def sweep(self, now: float) -> list[Quarters]:

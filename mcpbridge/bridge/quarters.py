@@ -89,6 +89,7 @@ class Quarters:
             resting: The session whose child can best be done without; see `Opener`.
         """
         self.eras = eras
+        self.seal = seal
         self.sessions: dict[Session, None] = {}
         """Those that can be named."""
         self.last_used = means.clock()

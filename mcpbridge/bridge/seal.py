@@ -40,6 +40,12 @@ class Seal:
             key: 32 bytes; None for a random one, good for this process only.
         """
         self._key = key or secrets.token_bytes(32)
+        self.owner = b""
+        """Whose the contents are: what was sealed for another cannot be opened."""
+
+    def another(self) -> Seal:
+        """One with the same key, for an owner of its own."""
+        return Seal(self._key)
 
     def seal(self, content: Sealed) -> str:
         """The text for the client."""
@@ -47,7 +53,7 @@ class Seal:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         nonce = secrets.token_bytes(12)
-        sealed = AESGCM(self._key).encrypt(nonce, msgspec.json.encode(content), None)
+        sealed = AESGCM(self._key).encrypt(nonce, msgspec.json.encode(content), self.owner)
         return base64.urlsafe_b64encode(nonce + sealed).decode()
 
     def open(self, text: str, now: float) -> Sealed | None:
@@ -60,7 +66,7 @@ class Seal:
             if base64.urlsafe_b64encode(raw).decode() != text:
                 # Decoding forgives what stands after the padding, and bits that mean nothing.
                 return None
-            plain = AESGCM(self._key).decrypt(raw[:12], raw[12:], None)
+            plain = AESGCM(self._key).decrypt(raw[:12], raw[12:], self.owner)
             content = msgspec.json.decode(plain, type=Sealed)
         except (ValueError, binascii.Error, InvalidTag, msgspec.MsgspecError):
             return None

@@ -37,6 +37,17 @@ def test_the_same_key_opens_what_another_process_sealed() -> None:
     assert Seal(key).open(Seal(key).seal(content()), 0) == content()
 
 
+def test_what_is_one_principals_opens_for_no_other() -> None:
+    """With the same key, in this process or the next (C102)."""
+    seal = Seal(bytes(range(32)))
+    mine, yours, mine_again = seal.another(), seal.another(), Seal(bytes(range(32)))
+    mine.owner, yours.owner, mine_again.owner = b"me", b"you", b"me"
+    text = mine.seal(content("e"))
+    assert yours.open(text, 0) is None
+    assert seal.open(text, 0) is None
+    assert mine_again.open(text, 0) == content("e")
+
+
 @pytest.mark.parametrize("errand", ["", "e", "ee"])
 def test_no_other_text_opens(errand: str) -> None:
     """Not with anything behind or before it, and with no character changed (C34)."""
