@@ -50,7 +50,7 @@ def bounded(test: Callable[Given, Awaitable[None]]) -> Callable[Given, Awaitable
 async def turns(count: int = TURNS) -> None:
     """Let every task that can go on go on, as far as it gets."""
     for _ in range(count):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop
 
 
 def message(text: str) -> Message:

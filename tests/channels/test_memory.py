@@ -28,7 +28,7 @@ async def test_a_waiting_reader_is_woken() -> None:
     """`receive` waits until something comes."""
     one, other = memory_pair()
     receiving = asyncio.create_task(other.receive())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # one turn of the loop
     assert not receiving.done()
     one.send(A)
     async with asyncio.timeout(5):
@@ -48,7 +48,7 @@ async def test_closing_either_end_ends_both() -> None:
     one, other = memory_pair()
     one.send(A)
     waiting = asyncio.create_task(one.receive())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # one turn of the loop
     other.close()
     assert await other.receive() == [A]
     for end in (one, other):

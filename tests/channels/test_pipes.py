@@ -73,7 +73,7 @@ def wired(limits: PipeLimits | None = None, flags: int = 0) -> Iterator[Peer]:
 async def turns(count: int = 5) -> None:
     """Let the loop go round."""
     for _ in range(count):
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop
 
 
 async def read_all(fd: int, size: int) -> bytes:
@@ -83,7 +83,7 @@ async def read_all(fd: int, size: int) -> bytes:
         while len(found) < size:
             with suppress(BlockingIOError):
                 found += os.read(fd, 1 << 20)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the loop
     return bytes(found)
 
 
@@ -103,12 +103,12 @@ async def test_one_turn_of_the_loop_is_one_write() -> None:
         for number in range(100):
             peer.channel.send(Notification(f"n{number}"))
         assert peer.heard() == b""
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop
         lines = [b'{"jsonrpc":"2.0","method":"n%d"}\n' % number for number in range(100)]
         assert peer.heard() == b"".join(lines)
         assert peer.heard() == b""
         peer.channel.send(Request(b"7", "next", b'{"a":"\\n"}'))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop
         assert peer.heard() == b'{"jsonrpc":"2.0","id":7,"method":"next","params":{"a":"\\n"}}\n'
 
 
@@ -133,7 +133,7 @@ async def test_senders_can_wait_for_a_slow_child() -> None:
         sent = 0
         while not peer.channel.congested:
             peer.channel.send(Notification("n", params))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the loop
             sent += 1
             assert sent < 50
         waiting = [asyncio.create_task(peer.channel.writable()) for _ in range(3)]
@@ -158,7 +158,7 @@ async def test_a_child_that_writes_more_than_is_taken_has_to_wait() -> None:
                 idle = 0
             except BlockingIOError:
                 idle += 1
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the loop
         assert 4 << 20 <= at < 5 << 20, at
         names: list[str] = []
         async with asyncio.timeout(WITHIN_S):
@@ -166,7 +166,7 @@ async def test_a_child_that_writes_more_than_is_taken_has_to_wait() -> None:
                 with suppress(BlockingIOError):
                     at += os.write(peer.stdout, raw[at : at + 65536])
                 if at < len(raw):
-                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)  # one turn of the loop
                 batch = await peer.channel.receive()
                 names += [item.method for item in batch if isinstance(item, Notification)]
         assert names == [f"n{number:05d}" for number in range(10_000)]
@@ -214,7 +214,7 @@ async def test_what_a_line_is_taken_for(raw: bytes, wanted: list[Received]) -> N
     with wired(TINY) as dripping:
         for byte in raw + b"\n" + PING + b"\n":
             dripping.says(bytes([byte]))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the loop
         dripping.ends()
         assert await received(dripping.channel) == [*wanted, Notification("ping")]
     with wired(TINY) as unfinished:

@@ -97,9 +97,9 @@ async def test_a_peer_that_vanishes_ends_the_channel(kind: str, tmp_path: Path) 
     async with connected(address(kind, tmp_path)) as (channel, peer):
         while not channel.congested:
             channel.send(Notification("n", b'["' + b"x" * 100_000 + b'"]'))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # one turn of the loop
         waiting = asyncio.ensure_future(channel.writable())
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # one turn of the loop
         assert not waiting.done()
         peer.close()
         async with asyncio.timeout(WITHIN_S):

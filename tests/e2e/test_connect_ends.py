@@ -29,7 +29,7 @@ async def readiness(client: Any, wanted: int) -> None:
     """Ask until the readiness probe answers so."""
     async with asyncio.timeout(20):
         while (await client.get("/readyz")).status_code != wanted:  # noqa: ASYNC110 - nothing tells
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)  # asks again
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])

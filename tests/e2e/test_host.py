@@ -44,7 +44,7 @@ async def echoed(url: str) -> str:
                     continue
                 if ready.status_code == 200:
                     break
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.05)  # nothing tells: asks again
         session = await running.open_session(client)
         answer = await client.post("/mcp", json=rpc(1, "tools/call", echo), headers=session)
         return str(answer.json()["result"]["content"][0]["text"])

@@ -406,7 +406,7 @@ async def test_a_call_that_takes_longer_than_the_window_goes_on_as_a_request() -
         await connection.send(call(3))
         async with asyncio.timeout(10):
             while not connection.desk.adopted:  # noqa: ASYNC110 - the protocol tells nobody
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.005)  # looks again
         connection.desk.answer(3)
         await turns()
         assert len(connection.socket.answers()) == 1
@@ -460,7 +460,7 @@ async def test_a_connection_that_is_used_is_not_closed_as_idle() -> None:
         assert not connection.socket.closed
         async with asyncio.timeout(10):
             while not connection.socket.closed:  # noqa: ASYNC110 - the protocol tells nobody
-                await asyncio.sleep(0.005)
+                await asyncio.sleep(0.005)  # looks again
 
 
 @given(

@@ -252,4 +252,4 @@ def eventually(
     deadline = time.monotonic() + READY_S
     while not condition():
         assert time.monotonic() < deadline, f"not within {READY_S} s: {what}\n{more()}"
-        time.sleep(0.1)
+        time.sleep(0.1)  # nothing tells: looks again

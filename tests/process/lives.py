@@ -65,7 +65,7 @@ async def gone(pid: int) -> None:
     """Wait until a process that is not ours has ended; nothing tells of that."""
     with anyio.fail_after(WITHIN_S):
         while _lives(pid):  # noqa: ASYNC110 - no event tells of a foreign process
-            await anyio.sleep(0.01)
+            await anyio.sleep(0.01)  # looks again
 
 
 def _lives(pid: int) -> bool:

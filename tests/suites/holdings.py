@@ -54,7 +54,7 @@ class Watched:
         """What it holds once that has not changed for a second: the last of a load is gone."""
         found = await self.holdings()
         for _ in range(SETTLE_LOOKS):
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # a process under load has settled, or not yet
             before, found = found, await self.holdings()
             if found == before:
                 break
@@ -66,7 +66,7 @@ class Watched:
         for _ in range(SETTLE_LOOKS):
             if found == wanted:
                 break
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # a process under load has settled, or not yet
             found = await self.holdings()
         return found
 
