@@ -23,7 +23,7 @@ import msgspec
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.errors import WireError
 from mcpbridge.http.bodies import BodyLimits
-from mcpbridge.http.incoming import Head, Incoming
+from mcpbridge.http.incoming import PRINCIPAL, Head, Incoming
 from mcpbridge.rules.principals import Principal
 from mcpbridge.telemetry.meters import HttpMeter
 from mcpbridge.wire.messages import Request, Result, decode, encode
@@ -35,6 +35,7 @@ MAX_KNOWN = 4
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7})(?=\r\n)", re.IGNORECASE)
 _MAX_DIGITS = 7
+_KEPT = ("type", "method", "path", "headers", PRINCIPAL)
 _POSTED = ("POST", 200)
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade")
 
@@ -121,7 +122,8 @@ class Direct:
         found = _LENGTH.search(data, 0, length)
         if found is None or length + int(found[1]) != len(data):
             return None
-        head = Head.in_scope(scope)
+        # No more of the scope than that: it would outlive its request with all that hangs on it.
+        head = Head.in_scope({name: scope[name] for name in _KEPT if name in scope})
         plain = not any(name in head.values for name in _NOT_PLAIN)
         if not plain or not head.accepts.json or not self._entry.may_begin(head):
             return None
