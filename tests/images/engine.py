@@ -15,8 +15,8 @@ STOP_S = 60.0
 COMMAND_S = 120.0
 _MOST_FILES = 16384
 """Less than engines ask for by default, which not every machine may grant."""
-# An address that a test machine's own networks hardly have.
-_BRIDGE = "10.98.0.1/24"
+_BRIDGES = 64
+"""As many are looked at for one that is free."""
 
 
 class NoEngine(Exception):
@@ -86,10 +86,18 @@ def running_engine(folder: Path) -> Iterator[Engine]:
         raise NoEngine("no engine answers; install one (Debian, Ubuntu: apt-get install docker.io)")
     if os.geteuid() != 0:
         raise NoEngine("no engine answers, and only root can start one; set DOCKER_HOST")
+    if shutil.which("ip") is None:
+        raise NoEngine("no ip; install it (Debian, Ubuntu: apt-get install iproute2)")
+    with _bridge() as bridge, _own_engine(folder, bridge) as own:
+        yield own
+
+
+@contextmanager
+def _own_engine(folder: Path, bridge: str) -> Iterator[Engine]:
     log = folder / "engine.log"
     with log.open("wb") as output:
         daemon = subprocess.Popen(
-            _command(folder),
+            _command(folder, bridge),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -108,12 +116,37 @@ def running_engine(folder: Path) -> Iterator[Engine]:
         finally:
             daemon.kill()
             daemon.wait()
-            # It stays mounted where an engine ends, and the folder could not be removed.
-            left = folder / "exec/netns/default"
-            subprocess.run(["umount", left], capture_output=True, check=False)
+            # They stay mounted where an engine ends, and the folder could not be removed.
+            for left in folder.glob("exec/netns/*"):
+                subprocess.run(["umount", left], capture_output=True, check=False)
 
 
-def _command(folder: Path) -> list[str]:
+@contextmanager
+def _bridge() -> Iterator[str]:
+    """A network bridge of our own for an engine's containers; its name.
+
+    With an address that a machine's own networks hardly have, and that no other run of these
+    tests has: the containers of one that was killed stay on theirs, and would answer in ours.
+    """
+    for number in range(_BRIDGES):
+        name = f"mcpbridge{number}"
+        if _ip("link", "add", name, "type", "bridge"):
+            break
+    else:
+        raise NoEngine(f"no network bridge can be made: not one of mcpbridge0 to {name}")
+    try:
+        _ip("address", "add", f"10.99.{number}.1/24", "dev", name)
+        _ip("link", "set", name, "up")
+        yield name
+    finally:
+        _ip("link", "delete", name)
+
+
+def _ip(*words: str) -> bool:
+    return subprocess.run(["ip", *words], capture_output=True, check=False).returncode == 0
+
+
+def _command(folder: Path, bridge: str) -> list[str]:
     limits = f'ulimit -n {_MOST_FILES}; exec dockerd "$@"'
     return [
         *("sh", "-c", limits, "dockerd"),
@@ -124,7 +157,7 @@ def _command(folder: Path) -> list[str]:
         "--exec-opt=native.cgroupdriver=cgroupfs",  # there may be no systemd to ask
         f"--default-ulimit=nofile={_MOST_FILES}:{_MOST_FILES}",
         f"--default-ulimit=nproc={_MOST_FILES}:{_MOST_FILES}",
-        f"--bip={_BRIDGE}",
+        f"--bridge={bridge}",
     ]
 
 
