@@ -23,9 +23,9 @@ from mcpbridge import __version__
 from mcpbridge.app.access import open_to_all
 from mcpbridge.app.build import App, build, host_rules
 from mcpbridge.app.descriptors import fitted
-from mcpbridge.app.early import HEARD, release_signals
 from mcpbridge.app.listeners import address_of, opened, settled, url_of
 from mcpbridge.app.server import Server, server_of
+from mcpbridge.app.signals import heard_signals
 from mcpbridge.app.stall import StallWatch
 from mcpbridge.app.state import state_of
 from mcpbridge.app.status import (
@@ -141,8 +141,7 @@ class _Life:
         """Live; returns the exit status."""
         ending = anyio.Event()
         self._app.household.open()
-        with anyio.open_signal_receiver(*_to_hear()) as signals, StallWatch().watching():
-            release_signals()
+        with heard_signals() as signals, StallWatch().watching():
             async with anyio.create_task_group() as watch:
                 watch.start_soon(self._hear_signals, signals, ending)
                 watch.start_soon(self._app.household.run)
@@ -296,11 +295,6 @@ class _Life:
     def _advance(self, event: DrainEvent) -> None:
         if self._drain.state is not DrainState.ENDED:
             self._drain.advance(event)
-
-
-def _to_hear() -> list[signal.Signals]:
-    """The signals we take: all that we hold from the start, but for what `nohup` took away."""
-    return [each for each in HEARD if signal.getsignal(each) is not signal.SIG_IGN]
 
 
 def _has_terminal() -> bool:

@@ -21,7 +21,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from mcpbridge import __version__
-from mcpbridge.app.early import HEARD, release_signals
+from mcpbridge.app.signals import heard_signals
 from mcpbridge.app.status import EXIT_FORCED, EXIT_OK, EXIT_START, checked, warn_of_root
 from mcpbridge.channels.sockets import listening, tune
 from mcpbridge.errors import SpawnError
@@ -164,8 +164,7 @@ class _Shim:
     async def run(self, address: str) -> int:
         """Live; returns the exit status."""
         self._household.open()
-        with self._closing, anyio.open_signal_receiver(*HEARD) as signals:
-            release_signals()
+        with self._closing, heard_signals() as signals:
             async with anyio.create_task_group() as watch:
                 watch.start_soon(self._hear_signals, signals)
                 watch.start_soon(self._household.run)

@@ -27,8 +27,8 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcpbridge import __version__
-from mcpbridge.app.early import HEARD, release_signals
 from mcpbridge.app.server import Server, listener_at, server_of
+from mcpbridge.app.signals import heard_signals
 from mcpbridge.app.status import EXIT_FORCED, EXIT_OK, EXIT_START
 from mcpbridge.http.relay import Relay
 from mcpbridge.remote.upstream import Upstream
@@ -111,8 +111,7 @@ class Sidecar:
 
     async def run(self) -> int:
         """Live; returns the exit status."""
-        with anyio.open_signal_receiver(*HEARD) as signals:
-            release_signals()
+        with heard_signals() as signals:
             async with anyio.create_task_group() as watch, self._upstream.open():
                 watch.start_soon(self._hear_signals, signals)
                 async with anyio.create_task_group() as serving:

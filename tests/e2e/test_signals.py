@@ -14,9 +14,12 @@ import signal
 import sys
 import termios
 from pathlib import Path
+from threading import Timer
 
 import pytest
+import uvloop
 
+from mcpbridge.app.signals import heard_signals
 from tests.e2e import running
 from tests.e2e.running import bridge, child, eventually, rpc, started
 
@@ -187,3 +190,32 @@ async def test_a_loop_that_stands_still_is_told_with_its_stack() -> None:
         (resumed,) = await run.logged("loop.resumed")
         assert 1 < resumed["after_s"] < 15
         assert await run.terminate() == 0
+
+
+def test_a_signal_amid_another_comes_once() -> None:
+    """It came while the handler of the other ran, and is no second order to end (fault 99)."""
+
+    def amid(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    async def heard() -> list[signal.Signals]:
+        found = []
+        with heard_signals() as signals:
+            # When the loop sleeps, so that it is the loop that wakes up for it.
+            Timer(0.1, os.kill, (os.getpid(), signal.SIGWINCH)).start()
+            async for each in signals:
+                found.append(each)
+                if each is signal.SIGUSR2:
+                    # Whatever is said twice is said before this.
+                    os.kill(os.getpid(), signal.SIGUSR1)
+                elif each is signal.SIGUSR1:
+                    break
+        return found
+
+    before = signal.signal(signal.SIGWINCH, amid)
+    try:
+        found = uvloop.run(heard())
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+    assert sorted(found) == sorted((signal.SIGTERM, signal.SIGUSR2, signal.SIGUSR1))
