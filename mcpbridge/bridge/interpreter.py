@@ -102,6 +102,7 @@ class Interpreter:
         self._closed = True
         if self._listen is not None:
             self._listen.cancel()
+            self._listen = None
 
     def tools_listed(self, result: bytes) -> bytes:
         """A list of tools as the client may see it; what changed is remembered."""
@@ -175,12 +176,13 @@ class Interpreter:
                 granted = await listen.open(self._client)
             except (Unavailable, ChannelClosed, WireError):
                 return frozenset()
+            if self._closed:
+                listen.cancel()
+                return granted
             before, self._listen = self._listen, listen
             if before is not None:
                 before.cancel()
-            if self._closed:
-                listen.cancel()
-            elif listen.lost:
+            if listen.lost:
                 self.lost_listen(listen)
             if changed:
                 for method in listen.methods:

@@ -19,6 +19,7 @@ from mcpbridge.rules.faults import (
     capacity,
     child_exited,
     error_object,
+    session_closed,
 )
 from mcpbridge.rules.methods import stops_at_the_bridge
 from mcpbridge.telemetry.meters import Meters
@@ -81,9 +82,13 @@ class Outbox:
         else:
             self._meters.count("shed_client_notification")
 
-    def clear(self) -> None:
-        """Forget what waits; its exchanges have been told."""
+    def close(self) -> None:
+        """Forget what waits, whose exchanges have been told, and the session, which is over.
+
+        The garbage collector comes seldom: what held each other would stay in memory for long.
+        """
         self._waiting.clear()
+        self._lease, self._find_child = _none, closed
 
     def seek(self) -> None:
         """Have a child before anything is sent: somebody listens to what it says by itself."""
@@ -132,3 +137,16 @@ class Outbox:
             if isinstance(item, Exchange):
                 item.refused = self._refuses
                 item.fail(fault)
+
+
+async def closed() -> Lease:
+    """Find a child for a session that is over.
+
+    Raises:
+        Unavailable: Always.
+    """
+    raise Unavailable(session_closed())
+
+
+def _none() -> None:
+    """There is no child that may be sent to."""

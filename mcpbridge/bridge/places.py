@@ -170,6 +170,8 @@ class Places:
         numbers = list(self._waiting)
         self._waiting.clear()
         self._size = 0
+        # Or the places and their mux would hold each other until the garbage collector comes.
+        self._send = self._refuse = _forget
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -201,3 +203,7 @@ class Places:
                 return
             self._leave(number)
             self._refuse(number, queued_too_long(self._most, limits.queue_timeout_s))
+
+
+def _forget(number: int, what: object) -> None:
+    """Nobody is left to tell."""

@@ -30,6 +30,9 @@ class Sealed(msgspec.Struct, frozen=True):
     """How many answers a retry that begins anew must carry."""
 
 
+_decoder = msgspec.json.Decoder(Sealed)
+
+
 class Seal:
     """Writes and reads sealed states with one key."""
 
@@ -67,7 +70,7 @@ class Seal:
                 # Decoding forgives what stands after the padding, and bits that mean nothing.
                 return None
             plain = AESGCM(self._key).decrypt(raw[:12], raw[12:], self.owner)
-            content = msgspec.json.decode(plain, type=Sealed)
+            content = _decoder.decode(plain)
         except (ValueError, binascii.Error, InvalidTag, msgspec.MsgspecError):
             return None
         return content if now < content.expires_at else None

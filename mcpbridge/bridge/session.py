@@ -25,7 +25,7 @@ from mcpbridge.bridge.exchange import Exchange, Nowhere
 from mcpbridge.bridge.inquiries import Asker, Inquiries
 from mcpbridge.bridge.interpreter import Interpreter
 from mcpbridge.bridge.means import Means
-from mcpbridge.bridge.outbox import Outbox
+from mcpbridge.bridge.outbox import Outbox, closed
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.streams import Streams
@@ -243,13 +243,15 @@ class Session:
         self.advance(SessionEvent.CLOSE)
         for exchange in list(self.in_flight.values()):
             self.abandon(exchange, fault or session_closed())
-        self.outbox.clear()
+        self.outbox.close()
+        self.acquire = closed
         self.streams.close()
         self.standalone.close()
         lease = self.rest()
         if lease is not None:
             if self.interpreter is not None:
                 self.interpreter.close()
+                self.interpreter = None
             elif lease.mux.shared and self.subscriptions and not self._means.drain.ending:
                 kept = {uri for other in self._other_sharers() for uri in other.wanted}
                 self._means.spawn(unsubscribe, lease.mux, sorted(self.subscriptions - kept))

@@ -59,6 +59,10 @@ class CorkedTransport:
         """Nothing that is written now will be sent."""
         return self._ended or self._transport.is_closing()
 
+    def lost(self) -> None:
+        """The connection is gone; its owner, who holds this, is held no longer."""
+        self._lingers = bool
+
     def _flush(self) -> None:
         if self._pieces:
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)

@@ -124,6 +124,9 @@ class BridgeProtocol(HttpToolsProtocol):
             self._call.exchange.ignore()
             if self._call.abandon is not None:
                 self._call.abandon()
+        # Nothing of a connection waits for the garbage collector, which comes seldom: soon a MiB of
+        # connections that are gone would.
+        cast(CorkedTransport, self.transport).lost()
         # uvicorn forgets to where the client broke the connection, and the timer would keep all
         # that belongs to it.
         self._unset_keepalive_if_required()

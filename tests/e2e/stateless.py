@@ -192,11 +192,16 @@ def retry_of(params: Any, result: Any, **responses: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def serving(
-    kind: str, folder: Path, *words: str, manners: tuple[str, ...] = (), ready: bool = True
+    kind: str,
+    folder: Path,
+    *words: str,
+    manners: tuple[str, ...] = (),
+    ready: bool = True,
+    env: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stateless]:
     """A bridge over `eras` of this kind; its era is asked unless the words say it."""
     limits = httpx.Limits(max_connections=None)
-    asked = {"MCPBRIDGE_CHILD_ERA": "auto"}
+    asked = {"MCPBRIDGE_CHILD_ERA": "auto", **(env or {})}
     command = child("eras", kind, str(folder), *manners)
     async with (
         bridge(*words, "--", *command, env=asked, ready=ready) as running,
