@@ -70,10 +70,10 @@ class Stream:
         """Its number in its session; None where its events have no ids."""
         return self._first_id.stream if self._first_id is not None else None
 
-    def event_id(self, number: int) -> EventId | None:
-        """The id of one of its events, by number; 0 for its beginning."""
-        first = self._first_id
-        return EventId(first.tag, first.stream, number) if first is not None else None
+    @property
+    def id_prefix(self) -> bytes | None:
+        """What stands before their numbers in the ids of its events; None where they have none."""
+        return self._first_id.prefix if self._first_id is not None else None
 
     def append(self, payload: bytes, *, sheddable: bool, key: str | None = None) -> int:
         """Add a message for whoever reads now or next.
@@ -192,6 +192,11 @@ class Reader:
                 return ()
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+
+    @property
+    def over(self) -> bool:
+        """Nothing will follow what was read."""
+        return self.stream.log.closed and self.stream.delivered == self.stream.log.last
 
     def nudge(self) -> None:
         """Let `read` return with nothing, so that its caller can show a sign of life."""

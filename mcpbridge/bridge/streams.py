@@ -68,6 +68,13 @@ class Retention(msgspec.Struct, frozen=True):
     age_s: float = 300.0
 
 
+class _Finished(msgspec.Struct, frozen=True):
+    """When a finished stream was seen to be so, and what it keeps."""
+
+    at: float
+    size: int
+
+
 class Resume(enum.Enum):
     """Why no stream is resumed."""
 
@@ -98,7 +105,11 @@ class Streams:
         self._tag = secrets.token_hex(4) if resumable else None
         self._last = STANDALONE
         self._kept: dict[int, Stream] = {}
-        self._finished_at: dict[int, float] = {}
+        self._begun: list[int] = []
+        """Those of them that were not seen to be finished yet."""
+        self._finished: dict[int, _Finished] = {}
+        """The others, oldest first."""
+        self._finished_bytes = 0
         self._retention = Retention()
         self.standalone = Stream(window, meters, first_id=self._id(STANDALONE))
 
@@ -111,6 +122,7 @@ class Streams:
         if self._tag is not None:
             self._prune()
             self._kept[self._last] = stream
+            self._begun.append(self._last)
         return stream
 
     def find(self, last_event_id: str) -> Stream | Resume:
@@ -146,20 +158,18 @@ class Streams:
         return EventId(self._tag, stream, START) if self._tag is not None else None
 
     def _prune(self) -> None:
-        now = self._clock()
-        for number, stream in self._kept.items():
-            if stream.log.closed:
-                self._finished_at.setdefault(number, now)
-        size = sum(self._kept[number].log.size for number in self._finished_at)
-        oldest_first = sorted(self._finished_at, key=self._finished_at.__getitem__)
-        for place, number in enumerate(oldest_first):
-            left = len(oldest_first) - place
-            expired = now - self._finished_at[number] > self._retention.age_s
-            if (
-                left <= self._retention.streams
-                and size <= self._retention.max_bytes
-                and not expired
-            ):
+        # Every streamed call comes here: what it costs depends on those in flight, not on what is
+        # kept.
+        now, bounds = self._clock(), self._retention
+        for number in [each for each in self._begun if self._kept[each].log.closed]:
+            self._begun.remove(number)
+            finished = _Finished(now, self._kept[number].log.size)
+            self._finished[number] = finished
+            self._finished_bytes += finished.size
+        while self._finished:
+            number, oldest = next(iter(self._finished.items()))
+            few = len(self._finished) <= bounds.streams and self._finished_bytes <= bounds.max_bytes
+            if few and now - oldest.at <= bounds.age_s:
                 break
-            size -= self._kept[number].log.size
-            del self._kept[number], self._finished_at[number]
+            self._finished_bytes -= oldest.size
+            del self._kept[number], self._finished[number]

@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
+from mcpbridge.http.departure import Departure
 from mcpbridge.rules.admission import Names
 from mcpbridge.rules.modern import Routing
 from mcpbridge.rules.principals import Principal
@@ -15,6 +16,8 @@ from mcpbridge.wire.headers import Acceptable, acceptable
 
 BEGUN = "mcpbridge.begun"
 """Where a scope holds a call that the connection has begun already; see `http.direct`."""
+DEPARTURE = "mcpbridge.departure"
+"""Where a scope holds how to learn that the client has left; see `http.departure`."""
 PRINCIPAL = "mcpbridge.principal"
 """Where a scope holds whose request it is; nowhere before `http.door` has found it out."""
 
@@ -65,6 +68,12 @@ class Incoming(Head):
     def of(cls, scope: Scope, receive: Receive, send: Send) -> Incoming:
         """The request behind an ASGI call."""
         return cls(*_parts(scope), receive, send)
+
+    @property
+    def departure(self) -> Departure:
+        """How to learn that its client has left."""
+        found: Departure = self.scope[DEPARTURE]
+        return found
 
     @property
     def begun(self) -> Callable[[Incoming], Awaitable[None]] | None:

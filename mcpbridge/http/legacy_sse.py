@@ -14,8 +14,6 @@ import dataclasses
 import re
 from urllib.parse import parse_qs
 
-from sse_starlette.event import ServerSentEvent
-
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import new_session_id
@@ -101,10 +99,13 @@ class LegacySse:
             with self._bridge.one_stream(incoming.principal) as stream, stream.attach() as reader:
                 self._connections[key] = _Connection(stream, incoming.principal)
                 endpoint = f"{self._prefix(incoming)}{MESSAGES_PATH}?session_id={key}"
+                # With it comes a framework, which few bridges need: their clients are newer.
+                from sse_starlette.event import ServerSentEvent
+
                 greeting = ServerSentEvent(endpoint, event="endpoint").encode()
                 with self._keepalive.watching(reader, incoming.principal):
                     response = EventStream(reader, farewell(self._bridge.drain), greeting)
-                    await response(incoming.scope, incoming.receive, incoming.send)
+                    await response.serve(incoming)
         except Unavailable as error:
             await self._refuse(incoming, refusal_of(error, None))
         finally:

@@ -21,8 +21,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.connections import BAND, BAND_HEADER_S, Connections, SendWatch
 from mcpbridge.http.corked import CorkedTransport
+from mcpbridge.http.departure import Departure
 from mcpbridge.http.direct import MAX_KNOWN, Begun, Direct, KnownHead
-from mcpbridge.http.incoming import BEGUN, PRINCIPAL
+from mcpbridge.http.incoming import BEGUN, DEPARTURE, PRINCIPAL
 from mcpbridge.http.responses import refusal_body
 from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
@@ -58,6 +59,7 @@ class BridgeProtocol(HttpToolsProtocol):
         "_call_data",
         "_chunk",
         "_connections",
+        "_departure",
         "_direct",
         "_known",
         "_limits",
@@ -108,6 +110,7 @@ class BridgeProtocol(HttpToolsProtocol):
         """A client is there, and owes a request."""
         corked = CorkedTransport(transport, self.loop, self._lingers)
         super().connection_made(cast(asyncio.Transport, corked))
+        self._departure = Departure(self.flow)
         if len(self.connections) > self._connections.most and not self._find_room():
             self._overflow()
         if not self.transport.is_closing():
@@ -131,6 +134,7 @@ class BridgeProtocol(HttpToolsProtocol):
         # that belongs to it.
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        self._departure.happen()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of one request or several; most requests come whole, and need no timer."""
@@ -210,8 +214,9 @@ class BridgeProtocol(HttpToolsProtocol):
                 self._refuse_size()
                 raise _Refused
         self._await(_Awaited.BODY)
+        scope = cast(dict[str, Any], self.scope)
+        scope[DEPARTURE] = self._departure
         if self._adopted is not None:
-            scope = cast(dict[str, Any], self.scope)
             scope[BEGUN], scope[PRINCIPAL] = self._adopted.finish, self._adopted.principal
             self._adopted = None
         super().on_headers_complete()

@@ -10,16 +10,15 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports; WHATWG HTML, Server-sent event
 
 from __future__ import annotations
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable, Sequence
 
-from sse_starlette.event import ServerSentEvent
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.stream import Reader, Stream
 from mcpbridge.errors import Unavailable
+from mcpbridge.http.incoming import Incoming
 from mcpbridge.rules.admission import Refusal
 from mcpbridge.rules.eventlog import Entry
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
@@ -41,7 +40,7 @@ _STREAM_HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 """The last one keeps nginx from holding events back."""
-_COMMENT = ServerSentEvent(comment="keep-alive").encode()
+_COMMENT = b": keep-alive\r\n\r\n"
 
 
 def farewell(drain: Drain) -> Headers:
@@ -117,7 +116,7 @@ async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> N
 class EventStream:
     """A stream of messages to one client, until its source or the client ends it."""
 
-    __slots__ = ("_chunks", "_gone", "_headers", "_reader")
+    __slots__ = ("_gone", "_greeting", "_headers", "_polled", "_reader")
 
     def __init__(
         self,
@@ -138,54 +137,65 @@ class EventStream:
         """
         self._reader = reader
         self._gone = False
-        self._chunks = _events(reader, greeting, polled)
+        self._polled = polled
+        self._greeting = greeting + _primer(reader.stream) if polled else greeting
         self._headers = [*_STREAM_HEADERS, *headers]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream; two tasks, this one and one that waits for the client to leave."""
-        # No task group: with its scopes it is 3 of the 20 KiB that an idle stream may cost, and
-        # the one task in it neither fails nor outlives this.
-        leaving = asyncio.create_task(self._until_gone(receive))
+    async def serve(self, incoming: Incoming) -> None:
+        """Send the stream as the response to a request, until it ends or its client leaves."""
+        incoming.departure.watch(self._left)
         try:
-            await self.send_all(send)
+            await self.send_all(incoming.send)
         finally:
-            leaving.cancel()
+            incoming.departure.ignore()
 
     async def send_all(self, send: Send) -> None:
         """Send the stream to its end; the caller sees to the client's leaving."""
+        reader = self._reader
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        async for chunk in self._chunks:
+        if self._greeting:
+            await send({"type": "http.response.body", "body": self._greeting, "more_body": True})
+        more = True
+        while more and (entries := await reader.read()) is not None:
             if self._gone:
                 return
+            chunk = _events(reader.stream, entries) if entries else _COMMENT
+            more = not reader.over
             # A client that takes nothing is cut by the connection, which makes this return.
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        if not self._gone:
-            await send({"type": "http.response.body", "body": b""})
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})
+        if more and not self._gone:
+            await send({"type": "http.response.body", "body": self._parting()})
 
-    async def _until_gone(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def _parting(self) -> bytes:
+        """What is said last to a client whose connection ends before the stream."""
+        if not self._polled or not self._reader.leaving:
+            return b""
+        retry_ms = random.randint(*_LEAVE_RETRY_MS)  # nosec B311 # spreads load, hides nothing
+        # With it comes a framework; the start does without, and most streams do.
+        from sse_starlette.event import ServerSentEvent
+
+        return ServerSentEvent(retry=retry_ms).encode()
+
+    def _left(self) -> None:
         # What is sent to a client that has left goes nowhere: take no more from its stream.
         self._gone = True
         self._reader.leave()
 
 
-async def _events(reader: Reader, greeting: bytes, polled: bool) -> AsyncIterator[bytes]:
-    if greeting:
-        yield greeting
-    stream = reader.stream
-    beginning = stream.event_id(stream.delivered)
-    if polled and beginning is not None:
-        yield ServerSentEvent(data="", id=str(beginning), retry=_RETRY_MS).encode()
-    while (entries := await reader.read()) is not None:
-        yield b"".join(_event(stream, entry) for entry in entries) if entries else _COMMENT
-    if polled and reader.leaving:
-        retry_ms = random.randint(*_LEAVE_RETRY_MS)  # nosec B311 # spreads load, hides nothing
-        yield ServerSentEvent(retry=retry_ms).encode()
+def _primer(stream: Stream) -> bytes:
+    """An event without data, so that a client has an id to come back with."""
+    prefix = stream.id_prefix
+    if prefix is None:
+        return b""
+    return b"id: %b%d\r\ndata: \r\nretry: %d\r\n\r\n" % (prefix, stream.delivered, _RETRY_MS)
 
 
-def _event(stream: Stream, entry: Entry) -> bytes:
+def _events(stream: Stream, entries: Sequence[Entry]) -> bytes:
     # ServerSentEvent would look for line ends in payloads, which cannot have any.
-    event_id = stream.event_id(entry.number)
-    named = b"id: %b\r\n" % str(event_id).encode() if event_id is not None else b""
-    return b"%bevent: message\r\ndata: %b\r\n\r\n" % (named, entry.payload)
+    prefix = stream.id_prefix
+    if prefix is None:
+        return b"".join(b"event: message\r\ndata: %b\r\n\r\n" % e.payload for e in entries)
+    return b"".join(
+        b"id: %b%d\r\nevent: message\r\ndata: %b\r\n\r\n" % (prefix, e.number, e.payload)
+        for e in entries
+    )

@@ -267,7 +267,7 @@ class Stateful:
             aging = self._age(reader) if polled and stream is not session.standalone else None
             session.streams.open += 1
             try:
-                await response(incoming.scope, incoming.receive, incoming.send)
+                await response.serve(incoming)
             finally:
                 session.streams.open -= 1
                 if aging is not None:

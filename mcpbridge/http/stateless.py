@@ -7,6 +7,8 @@ Source: MCP 2026-07-28, Transports, Streamable HTTP.
 
 from __future__ import annotations
 
+import functools
+
 import anyio
 
 from mcpbridge.bridge.bridge import Bridge
@@ -127,22 +129,14 @@ class StatelessFace:
             await self._respond(incoming, exchange)
             return
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._watch, incoming, exchange, tasks.cancel_scope)
+            with anyio.CancelScope() as scope:
+                incoming.departure.watch(functools.partial(_abandon, exchange, scope))
                 await exchange.first(self._json_window_s)
                 await self._respond(incoming, exchange)
-                tasks.cancel_scope.cancel()
         finally:
+            incoming.departure.ignore()
             if exchange.reply is None:
                 modern.cancel(exchange)
-
-    async def _watch(
-        self, incoming: Incoming, exchange: Exchange, scope: anyio.CancelScope
-    ) -> None:
-        while (await incoming.receive())["type"] != "http.disconnect":
-            pass
-        if exchange.reply is None:
-            scope.cancel()
 
     async def _respond(self, incoming: Incoming, exchange: Exchange) -> None:
         headers = farewell(self._bridge.drain)
@@ -177,10 +171,16 @@ class StatelessFace:
             watching = self._keepalive.watching
             with stream.attach() as reader, watching(reader, incoming.principal):
                 response = EventStream(reader, farewell(self._bridge.drain))
-                await response(incoming.scope, incoming.receive, incoming.send)
+                await response.serve(incoming)
 
     async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
         await send_refusal(incoming.send, refusal, farewell(self._bridge.drain))
+
+
+def _abandon(exchange: Exchange, serving: anyio.CancelScope) -> None:
+    """Its client has left, which is how a call is cancelled in this era."""
+    if exchange.reply is None:
+        serving.cancel()
 
 
 def _streams(head: Head) -> bool:

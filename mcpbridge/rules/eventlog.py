@@ -48,8 +48,10 @@ class EventId(msgspec.Struct, frozen=True):
     stream: int
     number: int
 
-    def __str__(self) -> str:
-        return f"{self.tag}-{self.stream}-{self.number}"
+    @property
+    def prefix(self) -> bytes:
+        """What the ids of all events of the stream begin with."""
+        return b"%b-%d-" % (self.tag.encode(), self.stream)
 
 
 _EVENT_ID = re.compile(r"([0-9a-f]{1,16})-(\d{1,15})-(\d{1,15})\Z", re.ASCII)

@@ -8,7 +8,8 @@ from typing import Any
 
 from starlette.types import Message
 
-from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.departure import Departure
+from mcpbridge.http.incoming import DEPARTURE, Incoming
 
 GONE: Message = {"type": "http.disconnect"}
 
@@ -27,6 +28,7 @@ class Wire:
         """So many pieces were taken."""
         self.reads = True
         """The client takes what is sent to it."""
+        self.departure = Departure()
         self._news = asyncio.Event()
         self._pieces: asyncio.Queue[Message] = asyncio.Queue()
         for piece in pieces:
@@ -54,6 +56,7 @@ class Wire:
     def leave(self) -> None:
         """The client goes away."""
         self._pieces.put_nowait(GONE)
+        self.departure.happen()
 
     @property
     def status(self) -> int:
@@ -83,6 +86,11 @@ def scope(
     return {"type": "http", "method": method, "path": path, "headers": list(headers)}
 
 
+def scope_on(wire: Wire, method: str = "POST", **more: Any) -> dict[str, Any]:
+    """The scope of a request on a connection whose client may leave."""
+    return {**scope(method, **more), DEPARTURE: wire.departure}
+
+
 def incoming(wire: Wire, *headers: tuple[bytes, bytes]) -> Incoming:
     """A POST with these headers."""
-    return Incoming.of(scope(headers=headers), wire.receive, wire.send)
+    return Incoming.of(scope_on(wire, headers=headers), wire.receive, wire.send)

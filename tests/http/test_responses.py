@@ -26,7 +26,7 @@ from mcpbridge.rules.eventlog import EventId, Window
 from mcpbridge.rules.faults import capacity
 from mcpbridge.telemetry.meters import Meters
 from tests.bridge.playbook import bounded, turns
-from tests.http.fakes import Wire, scope
+from tests.http.fakes import Wire, incoming
 
 HEAD = {
     "content-type": "text/event-stream",
@@ -48,7 +48,7 @@ async def served(
     """A response that sends a stream, in a task of its own as a server runs it."""
     with stream.attach() as reader:
         response = EventStream(reader, [(b"x-more", b"1")], polled=polled)
-        task = asyncio.create_task(response(scope(), wire.receive, wire.send))
+        task = asyncio.create_task(response.serve(incoming(wire)))
         await turns()
         yield reader, task
         stream.close()
@@ -107,7 +107,7 @@ async def test_a_client_that_is_sent_away_is_told_when_to_come_back() -> None:
             stream.dismiss()
             await task
             assert wire.ended
-            last = wire.chunks[-2].decode() if polled else ""
+            last = wire.chunks[-1].decode()
             match = re.fullmatch(r"retry: (\d+)\r\n\r\n", last)
             assert (match is not None) == polled
             assert match is None or 500 <= int(match[1]) <= 3000
@@ -124,8 +124,8 @@ async def test_a_stream_ends_when_its_client_leaves() -> None:
 
 
 @bounded
-async def test_an_idle_stream_costs_two_tasks() -> None:
-    """The response and the one that waits for the client to leave (fault 85)."""
+async def test_an_idle_stream_costs_one_task() -> None:
+    """The response; the connection tells it when the client leaves (fault 85)."""
     before = len(asyncio.all_tasks())
     wires = [Wire() for _ in range(10)]
     async with anyio.create_task_group() as tasks:
@@ -134,7 +134,7 @@ async def test_an_idle_stream_costs_two_tasks() -> None:
             tasks.start_soon(_serve, stream, wire)
         await turns()
         assert all(wire.sent for wire in wires)
-        assert len(asyncio.all_tasks()) - before <= 2 * len(wires)
+        assert len(asyncio.all_tasks()) - before <= len(wires)
         for stream in streams:
             stream.close()
     assert len(asyncio.all_tasks()) == before
@@ -142,7 +142,7 @@ async def test_an_idle_stream_costs_two_tasks() -> None:
 
 async def _serve(stream: Stream, wire: Wire) -> None:
     with stream.attach() as reader:
-        await EventStream(reader)(scope(), wire.receive, wire.send)
+        await EventStream(reader).serve(incoming(wire))
 
 
 @bounded

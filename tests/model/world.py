@@ -46,7 +46,7 @@ from mcpbridge.telemetry.meters import Meters
 from mcpbridge.wire.messages import Message, Notification, Request, Result, decode
 from tests.bridge.playbook import turns
 from tests.e2e.running import messages
-from tests.http.fakes import Wire, body, scope
+from tests.http.fakes import Wire, body, scope_on
 
 MAX_SESSIONS = 4
 SESSIONS = SessionSettings(max_sessions=MAX_SESSIONS, idle_timeout_s=100.0, unused_timeout_s=10.0)
@@ -208,7 +208,7 @@ class World:
         head += [(b"accept", b"application/json, text/event-stream")]
         head += [(name.encode(), value.encode()) for name, value in headers]
         wire = Wire(body(b"" if message is None else json.dumps(message).encode()))
-        serving = self._endpoint(scope(method, headers=head), wire.receive, wire.send)
+        serving = self._endpoint(scope_on(wire, method, headers=head), wire.receive, wire.send)
         http = Http(wire, self.loop.create_task(serving))
         self.exchanges.append(http)
         self.settle()

@@ -44,7 +44,7 @@ from mcpbridge.wire.messages import Failure, Message, Notification, Request, dec
 from mcpbridge.wire.routing import MAX_VALUE_BYTES, decoded_value
 from tests.e2e.running import RunningBridge, bridge
 from tests.e2e.stateless import header_value
-from tests.http.fakes import Wire, scope
+from tests.http.fakes import Wire, incoming
 from tests.suites.corpus import ENVELOPES, HEADERS, HTTP, LINES, WORDS
 from tests.suites.figures import Figures
 
@@ -196,7 +196,7 @@ class Sse:
             stream.append(payload, sheddable=False)
         stream.close()
         with stream.attach() as reader:
-            await EventStream(reader)(scope(), wire.receive, wire.send)
+            await EventStream(reader).serve(incoming(wire))
         events = list(read_events(b"".join(wire.chunks)))
         texts = [payload.decode() for payload in payloads]
         wanted = [(f"ab-1-{number}", "message", text) for number, text in enumerate(texts, 1)]
