@@ -23,7 +23,7 @@ import msgspec
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.errors import WireError
 from mcpbridge.http.bodies import BodyLimits
-from mcpbridge.http.incoming import PRINCIPAL, Head, Incoming
+from mcpbridge.http.incoming import CALLED, PRINCIPAL, Head, Incoming
 from mcpbridge.rules.principals import Principal
 from mcpbridge.telemetry.meters import HttpMeter
 from mcpbridge.wire.messages import Request, Result, decode, encode
@@ -33,11 +33,17 @@ MAX_HEAD_BYTES = 4096
 MAX_KNOWN = 4
 """Heads remembered for a connection: a client of 2026-07-28 names the tool in the head."""
 
+_STRANGE = 2 * MAX_KNOWN
+"""After so many heads in a row that were not known, only one of as many is remembered: where many
+clients share a connection, the next one has another."""
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7})(?=\r\n)", re.IGNORECASE)
 _MAX_DIGITS = 7
 _KEPT = ("type", "method", "path", "headers", PRINCIPAL)
 _POSTED = ("POST", 200)
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade")
+
+CutHead = tuple[bytes, bytes]
+"""A head before and after the digits of its Content-Length."""
 
 
 class Begun(msgspec.Struct):
@@ -109,12 +115,11 @@ class Direct:
         self._ending = ending
         self.window_s = window_s
 
-    def known(self, data: bytes, scope: MutableMapping[str, Any]) -> KnownHead | None:
-        """What to remember of the data of one request, if calls like it may take the short way.
+    def cut(self, data: bytes) -> CutHead | None:
+        """The head in the data of one request, where others that come like it could be known by it.
 
         Args:
             data: All that was read of the connection, begun with the request's first byte.
-            scope: What the parser made of it.
         """
         if self.window_s <= 0:
             return None
@@ -122,12 +127,23 @@ class Direct:
         found = _LENGTH.search(data, 0, length)
         if found is None or length + int(found[1]) != len(data):
             return None
+        return data[: found.start(1)], data[found.end(1) : length]
+
+    def known(self, cut: CutHead, scope: MutableMapping[str, Any]) -> KnownHead | None:
+        """What to remember of a request that was served, if calls like it may take the short way.
+
+        Args:
+            cut: Its head.
+            scope: What became of it in the parser and the application.
+        """
+        if CALLED not in scope:
+            return None
         # No more of the scope than that: it would outlive its request with all that hangs on it.
-        head = Head.in_scope({name: scope[name] for name in _KEPT if name in scope})
+        head = Head.in_scope({name: scope[name] for name in _KEPT})
         plain = not any(name in head.values for name in _NOT_PLAIN)
         if not plain or not head.accepts.json or not self._entry.may_begin(head):
             return None
-        return KnownHead(data[: found.start(1)], data[found.end(1) : length], head)
+        return KnownHead(*cut, head)
 
     def begin(self, known: KnownHead, body: bytes) -> Begun | None:
         """Begin the call in a body; None leaves it to the ordinary way, untouched."""
@@ -154,3 +170,49 @@ class Direct:
         self._meter.received_bytes += call.size
         self._meter.sent_bytes += len(body)
         return body
+
+
+class Heads:
+    """The heads that one connection knows."""
+
+    __slots__ = ("_direct", "_fresh", "_known", "_strange")
+
+    def __init__(self, direct: Direct) -> None:
+        self._direct = direct
+        self._known: tuple[KnownHead, ...] = ()
+        """Of calls that may take the short way; the one seen last first."""
+        self._fresh: CutHead | None = None
+        """Of the request that is being answered, if it is not known."""
+        self._strange = 0
+        """How many were not known since the last one that was."""
+
+    def find(self, data: bytes) -> tuple[KnownHead, bytes] | None:
+        """The head that these data begin with and the body behind it, if it is known."""
+        for known in self._known:
+            body = known.body_of(data)
+            if body is not None:
+                self._strange = 0
+                return known, body
+        return None
+
+    def see(self, data: bytes) -> None:
+        """A request has come with these data, alone and whole, and is served the ordinary way."""
+        # A head may be known and its body be no call.
+        if all(known.body_of(data) is None for known in self._known):
+            self._fresh = self._direct.cut(data)
+
+    def forget(self) -> None:
+        """More has come before the answer: remember nothing of that request."""
+        self._fresh = None
+
+    def learn(self, scope: MutableMapping[str, Any]) -> None:
+        """The request that was seen is answered: remember its head, if that will serve."""
+        fresh, self._fresh = self._fresh, None
+        if fresh is None:
+            return
+        self._strange += 1
+        if self._strange > _STRANGE and self._strange % _STRANGE:
+            return
+        known = self._direct.known(fresh, scope)
+        if known is not None:
+            self._known = (known, *self._known[: MAX_KNOWN - 1])

@@ -16,6 +16,8 @@ from mcpbridge.wire.headers import Acceptable, acceptable
 
 BEGUN = "mcpbridge.begun"
 """Where a scope holds a call that the connection has begun already; see `http.direct`."""
+CALLED = "mcpbridge.called"
+"""Where a scope says that the request was a call; see `http.direct`."""
 DEPARTURE = "mcpbridge.departure"
 """Where a scope holds how to learn that the client has left; see `http.departure`."""
 PRINCIPAL = "mcpbridge.principal"
@@ -54,7 +56,8 @@ class Head:
 
     def get(self, name: bytes) -> str | None:
         """One header's value as text, or None."""
-        return _text(self.values.get(name))
+        value = self.values.get(name)
+        return None if value is None else _text(value)
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,6 +77,10 @@ class Incoming(Head):
         """How to learn that its client has left."""
         found: Departure = self.scope[DEPARTURE]
         return found
+
+    def called(self) -> None:
+        """Note that it is a call: its client may send more of them under the same head."""
+        self.scope[CALLED] = True
 
     @property
     def begun(self) -> Callable[[Incoming], Awaitable[None]] | None:

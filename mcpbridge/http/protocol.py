@@ -22,7 +22,7 @@ from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.connections import BAND, BAND_HEADER_S, Connections, SendWatch
 from mcpbridge.http.corked import CorkedTransport
 from mcpbridge.http.departure import Departure
-from mcpbridge.http.direct import MAX_KNOWN, Begun, Direct, KnownHead
+from mcpbridge.http.direct import Begun, Direct, Heads
 from mcpbridge.http.incoming import BEGUN, DEPARTURE, PRINCIPAL
 from mcpbridge.http.responses import refusal_body
 from mcpbridge.rules.admission import Refusal, refuse
@@ -61,7 +61,7 @@ class BridgeProtocol(HttpToolsProtocol):
         "_connections",
         "_departure",
         "_direct",
-        "_known",
+        "_heads",
         "_limits",
         "_over",
         "_quiet_since",
@@ -94,8 +94,7 @@ class BridgeProtocol(HttpToolsProtocol):
         self._awaited = _Awaited.HEAD
         self._timer: asyncio.TimerHandle | None = None
         self._direct = direct
-        self._known: tuple[KnownHead, ...] = ()
-        """Of calls that may take the short way; the one seen last first."""
+        self._heads = Heads(direct) if direct is not None else None
         self._call: Begun | None = None
         """The call that is on the short way now."""
         self._call_data = b""
@@ -142,10 +141,12 @@ class BridgeProtocol(HttpToolsProtocol):
             return
         if self._call is not None:
             self._leave_short_way()
-        elif self._known and self._is_between() and self._begin(data):
+        elif self._is_between() and self._begin(data):
             return
         before = self.scope if self._is_between() else None
         self._chunk = len(data)
+        if self._heads is not None:
+            self._heads.forget()
         super().data_received(data)
         if self._awaited is not _Awaited.NOTHING:
             self._arrived += len(data)
@@ -153,8 +154,8 @@ class BridgeProtocol(HttpToolsProtocol):
                 self._refuse_size()
             elif self._timer is None:
                 self._set_timer()
-        elif before is not None and before is not self.scope:
-            self._learn(data)
+        elif self._heads is not None and before is not None and before is not self.scope:
+            self._heads.see(data)
 
     def shutdown(self) -> None:
         """The server ends: the connection closes after what it is busy with."""
@@ -221,6 +222,12 @@ class BridgeProtocol(HttpToolsProtocol):
             self._adopted = None
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        """A request is answered."""
+        if self._heads is not None and self.cycle.keep_alive and not self._refused:
+            self._heads.learn(cast(dict[str, Any], self.scope))
+        super().on_response_complete()
+
     def on_message_complete(self) -> None:
         """All of it is there."""
         self._await(_Awaited.NOTHING)
@@ -230,26 +237,14 @@ class BridgeProtocol(HttpToolsProtocol):
         """A request has come whole and been answered, and no other has begun."""
         return self._awaited is _Awaited.NOTHING and self.cycle.response_complete
 
-    def _learn(self, data: bytes) -> None:
-        if self._refused or not self.cycle.keep_alive:
-            return
-        # A head may be known and its body be no call.
-        if self._direct is not None and all(k.body_of(data) is None for k in self._known):
-            known = self._direct.known(data, cast(dict[str, Any], self.scope))
-            if known is not None:
-                self._known = (known, *self._known[: MAX_KNOWN - 1])
-
     def _begin(self, data: bytes) -> bool:
         """Begin the call in these data on the short way, if it may; whether it was begun."""
-        for known in self._known:
-            body = known.body_of(data)
-            if body is not None:
-                break
-        else:
+        found = self._heads.find(data) if self._heads is not None else None
+        if self._direct is None or found is None:
             return False
-        if self._direct is None or self.flow.write_paused or self.transport.is_closing():
+        if self.flow.write_paused or self.transport.is_closing():
             return False
-        call = self._direct.begin(known, body)
+        call = self._direct.begin(*found)
         if call is None:
             return False
         self._call, self._call_data = call, data

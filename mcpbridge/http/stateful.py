@@ -201,6 +201,7 @@ class Stateful:
     async def _serve(self, incoming: Incoming, session: Session, message: Message) -> None:
         match message:
             case Request():
+                incoming.called()
                 exchange = session.call(message, streams=_streams(incoming.accepts))
                 await self._finish(incoming, session, exchange)
             case Notification():

@@ -120,6 +120,7 @@ class StatelessFace:
         elif request.method == LISTEN:
             await self._listen(incoming, modern, request, envelope)
         else:
+            incoming.called()
             exchange = await modern.call(request, envelope, streams=_streams(incoming))
             await self._finish(incoming, modern, exchange)
 

@@ -1,13 +1,15 @@
 """Calls one after the other on one connection, each sent in one piece: the short way and its ends.
 
-Nothing outside tells which way a call took, and that is what these tests are about: whatever comes
-under a head that the bridge knows is served as under one that it sees for the first time.
+Nothing outside tells which way a call took, and that is what most of these tests are about:
+whatever comes under a head that the bridge knows is served as under one that it sees for the first
+time.
 """
 
 from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +29,8 @@ from tests.e2e.running import (
 from tests.e2e.stateless import headers_of, meta
 from tests.e2e.wires import Heard, Wire, recorded, wire
 
+WAYS = (sys.executable, str(Path(__file__).parent / "ways.py"))
+OURS = {"PYTHONPATH": str(Path(__file__).parents[2])}
 BOTH = "application/json, text/event-stream"
 
 
@@ -81,6 +85,36 @@ async def caller(running: RunningBridge, **more: str) -> AsyncIterator[Caller]:
     async with running.client() as client, wire(running.port) as connection:
         session = await open_session(client)
         yield Caller(connection, {**session, "Accept": BOTH, **more})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [(), ("--auth-token-file", "TOKENS")], ids=["open", "token"])
+async def test_calls_do_take_it(words: tuple[str, ...], tmp_path: Path) -> None:
+    """In the whole program: two under each head the ordinary way, and none after them."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("someone:" + "s3cr3t" * 8 + "\n", "utf-8")
+    tokens.chmod(0o600)
+    bearer = {"Authorization": "Bearer " + "s3cr3t" * 8} if words else {}
+    given = [str(tokens) if word == "TOKENS" else word for word in words]
+    async with bridge(*given, under=WAYS, env=OURS) as running:
+        async with running.client(headers=bearer) as client, wire(running.port) as connection:
+            session = await open_session(client)
+            here = Caller(connection, {**session, "Accept": BOTH, **bearer})
+            await here.settle()
+            for number in range(10):
+                assert result(await here.tool("echo", text=str(number)))
+        async with wire(running.port) as connection:
+            for number in range(12):
+                params = {"name": "echo", "arguments": {"text": str(number)}, "_meta": meta()}
+                message = rpc(number, "tools/call", params)
+                headers = {"Accept": BOTH, **headers_of(message), **bearer}
+                await connection.send(request(message, headers))
+                assert result(await connection.heard())
+        running.signal(signal.SIGUSR1)
+        # What was written before that has been read by then.
+        await running.logged("serve.state")
+        opening, first_and_second = 2, 2
+        assert len(running.events("test.ordinary")) == opening + 2 * first_and_second
 
 
 @pytest.mark.slow

@@ -20,12 +20,13 @@ from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.bodies import BodyLimits
 from mcpbridge.http.connections import ConnectionLimits, Connections
 from mcpbridge.http.direct import Begun, Direct, KnownHead
-from mcpbridge.http.incoming import BEGUN, Head, Incoming
+from mcpbridge.http.incoming import BEGUN, PRINCIPAL, Head, Incoming
 from mcpbridge.http.protocol import BridgeProtocol
 from mcpbridge.http.responses import send_json
 from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import child_exited
 from mcpbridge.rules.hosts import HostRules
+from mcpbridge.rules.principals import ANONYMOUS
 from mcpbridge.telemetry.meters import Meters
 from mcpbridge.wire.messages import Notification, Request, Result, encode
 from tests.bridge.playbook import turns
@@ -151,6 +152,8 @@ class Desk:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ordinary way."""
         incoming = Incoming.of(scope, receive, send)
+        scope[PRINCIPAL] = ANONYMOUS
+        incoming.called()
         if incoming.begun is not None:
             await incoming.begun(incoming)
             return

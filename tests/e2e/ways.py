@@ -1,0 +1,25 @@
+"""The program, saying of each request that it takes the ordinary way; run as `python ways.py ...`.
+
+A record `{"event": "test.ordinary", "method": M}` on stderr for each.
+"""
+
+import json
+import sys
+from typing import Any
+
+from mcpbridge.cli import main as cli
+from mcpbridge.http.endpoint import Endpoint
+
+serve = Endpoint.__call__
+
+
+async def told(self: Any, scope: Any, receive: Any, send: Any) -> None:
+    """As before."""
+    record = {"event": "test.ordinary", "method": scope.get("method")}
+    print(json.dumps(record), file=sys.stderr, flush=True)
+    await serve(self, scope, receive, send)
+
+
+Endpoint.__call__ = told  # type: ignore[method-assign]
+# What runs it puts the words of the usual command line behind it: an interpreter, -m, the package.
+cli.main(sys.argv[4:])
