@@ -63,11 +63,12 @@ _REMOVED = frozenset(
     )
 )
 _CAPABILITY = {
-    "tools/": "tools",
-    "prompts/": "prompts",
-    "resources/": "resources",
-    "completion/": "completions",
+    "tools": "tools",
+    "prompts": "prompts",
+    "resources": "resources",
+    "completion": "completions",
 }
+"""By what stands before the solidus in the methods of a family."""
 SUPPORTED = tuple(revision.date for revision in reversed(MODERN))
 """Revisions with envelopes that are served, newest first."""
 
@@ -122,12 +123,13 @@ def check_method(method: str, capabilities: Collection[str], child: Revision) ->
     foreign = child.era is Era.LEGACY and method.startswith("tasks/")
     if method in _REMOVED or foreign:
         return method_not_found(method)
-    for prefix, capability in _CAPABILITY.items():
-        if method.startswith(prefix) and capability not in capabilities:
-            if capability == "completions" and not child.names_completion:
-                return None
-            return method_not_found(method)
-    return None
+    family, solidus, _ = method.partition("/")
+    capability = _CAPABILITY.get(family) if solidus else None
+    if capability is None or capability in capabilities:
+        return None
+    if capability == "completions" and not child.names_completion:
+        return None
+    return method_not_found(method)
 
 
 def check_message(message: Message) -> Refusal | None:

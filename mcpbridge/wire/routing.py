@@ -18,6 +18,8 @@ MAX_VALUE_BYTES = 8192
 def decoded_value(raw: str) -> str | None:
     """The text that a header value stands for; None where it stands for none."""
     value = raw.strip(" \t")
+    if value.isascii() and value.isprintable() and not value.startswith("=?"):
+        return value if len(value) <= MAX_VALUE_BYTES else None
     if len(value) > MAX_VALUE_BYTES or _PLAIN.match(value) is None:
         return None
     marked = _MARKED.match(value)

@@ -5,6 +5,8 @@ Source: MCP 2026-07-28, Base Protocol, Results; Errors; Caching.
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from mcpbridge.errors import WireError
@@ -52,7 +54,7 @@ def completed(result: bytes, method: str, profile: Profile) -> bytes:
     What it has already stays; what only the tasks of 2025-11-25 know goes.
     """
     if _takes_only_stamps(result, method):
-        stamp = _stamped(None, profile)
+        stamp = _bare_stamp(profile)
         return b'%b,"resultType":"complete","_meta":%b}' % (result[:-1], stamp)
     try:
         members = opened(result)
@@ -132,6 +134,12 @@ def _stamped(meta: bytes | None, profile: Profile) -> bytes:
     if server_info is not None:
         keys.setdefault(SERVER_INFO, server_info)
     return packed(keys)
+
+
+@functools.lru_cache(maxsize=16)
+def _bare_stamp(profile: Profile) -> bytes:
+    """Of results that have no `_meta`: the same for all that a child answers."""
+    return _stamped(None, profile)
 
 
 def _without_execution(tools: bytes) -> bytes:
