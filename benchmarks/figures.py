@@ -6,10 +6,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+WIDTH = 110
 PACKAGES = ("mcpbridge", "uvicorn", "httptools", "uvloop", "starlette", "msgspec")
 
 
@@ -27,6 +29,8 @@ class Figure:
     aim: float | None = None
     """What is hoped for beyond the goal."""
     note: str = ""
+    obstacle: str = ""
+    """What profiles show to stand in the way of the goal; told where it is not met."""
 
     @property
     def value(self) -> float:
@@ -52,6 +56,8 @@ class Figure:
             told |= {"goal": self.at_most, "met": self.met}
         if self.note:
             told["note"] = self.note
+        if self.met is False:
+            told["obstacle"] = self.obstacle
         return json.dumps(told)
 
 
@@ -69,7 +75,15 @@ def table(told: Sequence[Figure]) -> str:
             for column, (text, width) in enumerate(zip(shown, widths, strict=True))
         ]
         lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
+    return "\n".join([*lines, *_obstacles(told)])
+
+
+def _obstacles(told: Sequence[Figure]) -> list[str]:
+    """A paragraph for each goal that is not met."""
+    unmet = [each for each in told if each.met is False]
+    texts = [f"{each.row}, {each.name}: {each.obstacle or 'not looked into'}" for each in unmet]
+    title = ["", "What stands in the way of the goals that are not met:"] if unmet else []
+    return [*title, *(textwrap.fill(text, WIDTH, subsequent_indent="    ") for text in texts)]
 
 
 def _cells(each: Figure) -> tuple[str, ...]:

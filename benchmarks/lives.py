@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import resource
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +19,19 @@ MS_TO_ANSWER, CPU_S_TO_ANSWER = 300, 0.25
 IDLE_MIB = 40
 SETTLE_S = 1.0
 """After it what the start and the probe of the child had to do is done."""
-HEAVY = ("httpx", "opentelemetry", "prometheus_client", "yaml")
+HEAVY = (
+    "httpx",
+    "opentelemetry",
+    "prometheus_client",
+    "sse_starlette",
+    "starlette.applications",
+    "yaml",
+)
+LIBRARIES = (
+    "import anyio._backends._asyncio, click, msgspec, os, uvloop;"
+    "import uvicorn.protocols.http.httptools_impl; os._exit(0)"
+)
+"""What no bridge starts without."""
 DEMO = ("-m", "mcpbridge.demo")
 SHARED, FORKED, CLIENTS = 400, 40, 8
 ROOM = ("--max-children", "64")
@@ -27,7 +41,8 @@ MS_SHARED, MS_FORKED = 0.2, 1.5
 
 def start(bench: Bench) -> Iterator[Figure]:
     """From the command to the first answer of the bundled example."""
-    row, times, used, held = "start with the bundled example", [], [], []
+    row = "start with the bundled example"
+    times, used, held, least = [], [], [], []
     argv = target.bridge_command([sys.executable, *DEMO])
     for _ in range(STARTS):
         began = time.monotonic()
@@ -39,8 +54,11 @@ def start(bench: Bench) -> Iterator[Figure]:
             client.close()
             time.sleep(SETTLE_S)
             held.append(measure.read_memory(bridge.pid).rss_kib / 1024)
+        least.append(_libraries_s())
     yield Figure(row, "to the first initialize answer", "ms", times, MS_TO_ANSWER)
     yield Figure(row, "processor time of our own", "s", used, CPU_S_TO_ANSWER)
+    libraries = "of that, the interpreter and its libraries"
+    yield Figure(row, libraries, "s", least)
     heavy = _imported_heavy()
     yield Figure(row, "heavy imports", "1", [len(heavy)], 0, note=" ".join(heavy))
     yield Figure("memory", "idle RSS", "MiB", held, IDLE_MIB)
@@ -49,6 +67,14 @@ def start(bench: Bench) -> Iterator[Figure]:
 def _cpu_s(bridge: target.Target) -> float:
     nothing = measure.CpuReading({}, 0)
     return measure.cpu_ns_between(nothing, measure.read_cpu(*bridge.own_pids())) / measure.NS_PER_S
+
+
+def _libraries_s() -> float:
+    """Processor time of an interpreter that has imported what every bridge needs."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", LIBRARIES], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def _imported_heavy() -> list[str]:

@@ -100,7 +100,8 @@ def own_pids(root: int, mark: str) -> tuple[int, ...]:
             words[int(entry.name)] = (entry / "cmdline").read_bytes().decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has just ended
-        if fields[0] != "Z":  # it has ended, and has no command line any more
+        # What has ended, or is about to, has no command line any more.
+        if fields[0] != "Z" and words[int(entry.name)]:
             parents[int(entry.name)] = int(fields[1])
     own = {root}
     while True:

@@ -11,6 +11,8 @@ import enum
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 
 class Unit(enum.Enum):
     """How the text of a setting is read."""
@@ -25,8 +27,7 @@ class Unit(enum.Enum):
     """On when the flag is given."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """The outside of one field: everything `--help` and the README say of it."""
 
     flag: str

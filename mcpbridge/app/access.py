@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
+
+import msgspec
 
 from mcpbridge.config.model import Bind, Config
 from mcpbridge.http.auth import Authenticator, FirstOf, NoAuth
@@ -14,8 +15,7 @@ from mcpbridge.http.legacy_sse import SSE_PATH
 from mcpbridge.http.oauth import OAuth
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Access:
+class Access(msgspec.Struct, frozen=True):
     """What lets clients in."""
 
     authenticator: Authenticator

@@ -7,6 +7,7 @@ import functools
 import ipaddress
 from collections.abc import Callable, Iterable
 
+import msgspec
 from starlette.types import ASGIApp
 
 from mcpbridge.app.access import Access, access_of
@@ -46,8 +47,7 @@ from mcpbridge.telemetry.meters import Meters
 from mcpbridge.telemetry.traces import Tracer
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class App:
+class App(msgspec.Struct, frozen=True):
     """The parts of the program that `app.serve` brings to life."""
 
     config: Config

@@ -9,6 +9,8 @@ import dataclasses
 import logging
 import sys
 
+import msgspec
+
 from mcpbridge.config.model import Config
 from mcpbridge.http.connections import BAND
 from mcpbridge.rules.descriptors import least_needed, share
@@ -51,8 +53,8 @@ def fitted(config: Config) -> Config | str:
         log.warning("serve.scaled_down", extra=extra)
     placement = dataclasses.replace(settings.placement, max_children=shared.children)
     connections = dataclasses.replace(settings.connections, max_connections=shared.connections)
-    fitting = dataclasses.replace(settings, placement=placement, connections=connections)
-    return dataclasses.replace(config, settings=fitting)
+    fitting = msgspec.structs.replace(settings, placement=placement, connections=connections)
+    return msgspec.structs.replace(config, settings=fitting)
 
 
 def _open_files() -> int:

@@ -1,4 +1,4 @@
-"""What must be so before anything else happens: signals that cannot be lost, descriptors that are.
+"""What must be so before anything else happens: signals held, descriptors taken, memory left be.
 
 Reading settings and importing the program takes some tenths of a second. A signal in that time
 would kill a process that has promised to end with 0, or, as process 1 of a container, be lost:
@@ -6,10 +6,14 @@ the kernel drops what process 1 has no handler for. So they are held until the h
 
 A process may be started with its stdin, stdout or stderr closed. Whatever is opened next gets the
 number, and what is meant for a log or a terminal would be written into somebody's connection.
+
+What is imported stays as long as the process. With its usual thresholds the collector would look
+through it sixty times, and find next to nothing.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from contextlib import suppress
@@ -20,6 +24,8 @@ HEARD = tuple(
     if hasattr(signal, name)  # Windows has the first two
 )
 """Every signal the program takes; each would end it otherwise."""
+_COLLECT_AFTER = 20_000
+"""Objects made and not freed before the collector looks for cycles among them."""
 
 
 def hold_signals() -> None:
@@ -42,3 +48,11 @@ def occupy_descriptors() -> None:
             # The lowest free number is what it gets.
             fd = os.open(os.devnull, os.O_RDWR)
         os.close(fd)
+
+
+def collect_seldom() -> None:
+    """Have the collector look for cycles less often, for as long as the process lives.
+
+    Start-up makes 60,000 objects and leaves 700 in cycles; calls make many and next to no cycles.
+    """
+    gc.set_threshold(_COLLECT_AFTER)

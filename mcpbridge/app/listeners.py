@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 from contextlib import ExitStack
+
+import msgspec
 
 from mcpbridge.app.server import inherited_listener, listener_at
 from mcpbridge.app.sockets import watch_peers
@@ -43,7 +44,8 @@ def settled(config: Config, listener: socket.socket) -> Config:
     if config.bind.fd is None:
         return config
     host, port, *_ = listener.getsockname()
-    return dataclasses.replace(config, bind=dataclasses.replace(config.bind, host=host, port=port))
+    bind = msgspec.structs.replace(config.bind, host=host, port=port)
+    return msgspec.structs.replace(config, bind=bind)
 
 
 def address_of(bind: Bind, listener: socket.socket) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -61,5 +60,7 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 def _nearest(program: click.Command, flag: str) -> list[str]:
     """The one of our flags that is most like an unknown one."""
+    import difflib  # for a mistake alone
+
     known = [name for param in program.params for name in param.opts if name.startswith("--")]
     return difflib.get_close_matches(flag, known, n=1, cutoff=0)

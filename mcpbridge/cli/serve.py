@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mcpbridge import __version__
-from mcpbridge.app.early import hold_signals, occupy_descriptors
+from mcpbridge.app.early import collect_seldom, hold_signals, occupy_descriptors
 from mcpbridge.settings import Unit
 
 _HELP = """Serve a stdio MCP server over HTTP.
@@ -56,7 +56,8 @@ def program(command: Sequence[str]) -> click.Command:
     """The command that serves; `command` is the server's, all after `--`."""
     hold_signals()
     occupy_descriptors()
-    # Imported after that: it takes its time, and a signal may come.
+    collect_seldom()
+    # Imported after that: it takes its time, and makes much, and a signal may come.
     from mcpbridge.config.model import options
 
     def serve(stray: tuple[str, ...], **flags: Any) -> int:

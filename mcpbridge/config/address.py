@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
+
+import msgspec
 
 from mcpbridge.config.command import COMMAND_LINE
 from mcpbridge.config.model import Bind, ListenSettings
@@ -75,7 +76,7 @@ def handed_over(bind: Bind, env: Mapping[str, str], pid: int) -> Bind:
     if env.get("LISTEN_PID") != str(pid) or env.get("LISTEN_FDS", "0") in ("", "0"):
         return bind
     why = "handed over by LISTEN_FDS"
-    return dataclasses.replace(bind, fd=_FIRST_HANDED_OVER, path=None, why=why)
+    return msgspec.structs.replace(bind, fd=_FIRST_HANDED_OVER, path=None, why=why)
 
 
 def admin_bind_of(settings: AdminSettings, origins: Mapping[str, str], main: Bind) -> Bind | None:

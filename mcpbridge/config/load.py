@@ -6,7 +6,6 @@ Everything is read and checked before a port is bound. Each setting is a flag an
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -103,6 +102,8 @@ def _check_variables(env: Mapping[str, str]) -> None:
             continue
         if _SERVICE_NAME.match(name.removeprefix(PREFIX)):
             continue
+        import difflib  # for a mistake alone
+
         (nearest,) = difflib.get_close_matches(name, known, n=1, cutoff=0)
         raise ConfigError(name, "", "no such setting", f"did you mean {nearest}?")
 

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
+import msgspec
+
 from mcpbridge.bridge.eras import EraSettings
 from mcpbridge.bridge.placement import PlacementSettings
 from mcpbridge.bridge.places import LoadLimits
@@ -117,8 +119,7 @@ class ShutdownSettings:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """Every setting, grouped by the module that obeys it."""
 
     command: CommandSettings = CommandSettings()
@@ -148,8 +149,7 @@ class Settings:
     traces: TraceSettings = TraceSettings()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(msgspec.Struct, frozen=True):
     """The address to listen on, and why that one."""
 
     host: str
@@ -164,16 +164,14 @@ class Bind:
     """Permissions of that file: who may write to it may connect."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Otel:
+class Otel(msgspec.Struct, frozen=True):
     """What is sent by OpenTelemetry besides traces."""
 
     metrics: bool
     """Durations of calls and sessions."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """What the program was asked to do, complete and checked."""
 
     settings: Settings
@@ -213,8 +211,7 @@ class Config:
         raise ConfigError("--connect", "", "this needs the server's command", remedy)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Option:
+class Option(msgspec.Struct, frozen=True):
     """One setting with its place in the tree."""
 
     section: str
@@ -236,12 +233,12 @@ def cutoff_after_s(grace_s: float) -> float:
 def options() -> Iterator[Option]:
     """Every setting, in the order of the sections."""
     defaults = Settings()
-    for section in dataclasses.fields(Settings):
-        struct = getattr(defaults, section.name)
+    for section in Settings.__struct_fields__:
+        struct = getattr(defaults, section)
         for field in dataclasses.fields(struct):
             facts = setting_of(field)
             if facts is not None:
-                yield Option(section.name, field.name, facts, getattr(struct, field.name))
+                yield Option(section, field.name, facts, getattr(struct, field.name))
 
 
 def settings_from(values: dict[tuple[str, str], Any]) -> Settings:

@@ -320,12 +320,14 @@ def test_gate_fails_without_a_record_and_says_how_to_make_one() -> None:
 def test_a_goal_is_met_or_not_in_table_and_line() -> None:
     """The median decides; a figure without a goal claims nothing."""
     met = Figure("row", "met", "us", [9.0, 1.0, 2.0], at_most=2)
-    missed = Figure("row", "missed", "us", [9.0, 1.0, 2.1], at_most=2)
+    missed = Figure("row", "missed", "us", [9.0, 1.0, 2.1], at_most=2, obstacle="a wall")
     beside = Figure("row", "beside", "us", [3.0])
     assert [json.loads(each.line()).get("met") for each in (met, missed, beside)] == [
         True,
         False,
         None,
     ]
-    marks = [line.split()[-1] for line in table([met, missed, beside]).splitlines()[1:]]
-    assert marks == ["yes", "NO", "us"]
+    _, *rows, blank, _, obstacle = table([met, missed, beside]).splitlines()
+    assert [line.split()[-1] for line in rows] == ["yes", "NO", "us"]
+    assert (blank, obstacle) == ("", "row, missed: a wall")
+    assert json.loads(missed.line())["obstacle"] == "a wall"

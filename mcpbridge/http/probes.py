@@ -1,0 +1,85 @@
+"""The answers to probes and scrapes. Imported by `http.admin` when the first of them comes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from mcpbridge.bridge.gate import Gate
+from mcpbridge.http.admin import METRICS_PATH, Render
+from mcpbridge.http.responses import refusal_body
+from mcpbridge.rules.admission import refuse
+from mcpbridge.rules.faults import INVALID_REQUEST
+
+
+def probes(gate: Gate, render: Render | None = None) -> ASGIApp:
+    """The application behind every path that is not MCP's own.
+
+    | path | 200 when |
+    |---|---|
+    | `/livez` | the event loop answers |
+    | `/readyz` | a child has completed its handshake, there is room for a session, no drain |
+    | `/startupz` | that has been so once |
+    | `/health`, `/healthz` | requests are taken: neither draining nor given up |
+
+    Each answers JSON that names what is missing; 503 otherwise. With `render` there is `/metrics`
+    besides.
+    """
+
+    async def livez(request: Request) -> Response:
+        return JSONResponse({"status": "ok"}, headers=_farewell(gate))
+
+    async def readyz(request: Request) -> Response:
+        return _verdict(gate.ready, gate)
+
+    async def startupz(request: Request) -> Response:
+        return _verdict(gate.started, gate)
+
+    async def health(request: Request) -> Response:
+        return _verdict(gate.serving, gate)
+
+    routes = [
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/startupz", startupz),
+        Route("/health", health),
+        Route("/healthz", health),
+    ]
+    if render is not None:
+        routes.append(Route(METRICS_PATH, _metrics(render)))
+    return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+
+
+def _metrics(render: Render) -> Callable[[Request], Awaitable[Response]]:
+    async def metrics(request: Request) -> Response:
+        body, content_type = await render(request.headers.get("accept"))
+        return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
+
+    return metrics
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    refusal = refuse(error.status_code, INVALID_REQUEST, error.detail)
+    return Response(
+        refusal_body(refusal),
+        error.status_code,
+        headers=dict(error.headers or {}),
+        media_type="application/json",
+    )
+
+
+def _verdict(good: bool, gate: Gate) -> JSONResponse:
+    content = {"status": "ok" if good else "unavailable", "missing": dict(gate.missing)}
+    return JSONResponse(content, 200 if good else 503, headers=_farewell(gate))
+
+
+def _farewell(gate: Gate) -> Mapping[str, str]:
+    """While the process ends, the next request of whoever asked is better sent elsewhere."""
+    return {"connection": "close"} if "draining" in gate.missing else {}
