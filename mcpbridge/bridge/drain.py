@@ -21,8 +21,8 @@ class Drain:
         self.state = DrainState.SERVING
         self._held = 0
         self._lasting = 0
-        self._idle = anyio.Event()
-        self._idle.set()
+        self._idle: anyio.Event | None = None
+        """Made when somebody waits for it: an event takes longer than the rest of a `hold`."""
         self._cutoff = anyio.Event()
 
     @property
@@ -52,8 +52,6 @@ class Drain:
 
     def hold(self, *, lasting: bool = False) -> None:
         """A call is in flight, or a lasting subscription: the end waits, up to its deadline."""
-        if self._held == 0:
-            self._idle = anyio.Event()
         self._held += 1
         self._lasting += lasting
 
@@ -61,7 +59,7 @@ class Drain:
         """That call is finished."""
         self._held -= 1
         self._lasting -= lasting
-        if self._held == 0:
+        if self._held == 0 and self._idle is not None:
             self._idle.set()
 
     def advance(self, event: DrainEvent) -> None:
@@ -76,6 +74,8 @@ class Drain:
     async def until_idle(self) -> None:
         """Wait until no call is in flight."""
         while self._held:
+            if self._idle is None or self._idle.is_set():
+                self._idle = anyio.Event()
             await self._idle.wait()
 
     async def until_cutoff(self) -> None:

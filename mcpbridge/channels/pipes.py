@@ -11,14 +11,14 @@ import asyncio
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from mcpbridge.channels.base import Received, Spoiled
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.lines import Line, LineSplitter, OverlongLine, encode_line
 from mcpbridge.wire.members import MAX_DEPTH
-from mcpbridge.wire.messages import Message, decode, decode_batch, encode, is_batch
+from mcpbridge.wire.messages import Message, decode, decode_batch, is_batch, pieces
 from mcpbridge.wire.salvage import answer_id
 
 _READ_BYTES = 1 << 18
@@ -26,6 +26,20 @@ _HELD_BYTES = 1 << 22
 """Read but not yet taken by the reader; reading stops above it."""
 _CONGESTED_BYTES = 1 << 20
 """Sent but not yet taken by the child; senders wait above it."""
+_JOINED_BYTES = 1 << 18
+"""So much is copied together and written as one; more goes out from where it stands."""
+_MAX_PIECES = 512
+"""In one write; Linux, macOS and the BSDs take 1024."""
+_PIPE_BYTES = 1 << 16
+"""What a pipe holds as it is made, on Linux and on most systems at least."""
+_GROWN_BYTES = 1 << 18
+"""What it holds once a message has come that is longer.
+
+A message of 1 MB then takes 4 turns of the loop each way and not 16, which is a tenth of its
+processor time; 1 MiB saves no more. It is no larger because Linux counts what a user's pipes may
+hold: beyond 64 MiB (fs.pipe-user-pages-soft) none grows, and new ones are made of a page or two.
+That is 128 children with both pipes grown, where with 1 MiB it would be 32.
+"""
 _SAMPLE_BYTES = 200
 _ENDLESS = 4
 """A line this many times over the limit, and still no end, is no line."""
@@ -82,11 +96,11 @@ class PipeChannel:
         self._lines: list[Line] = []
         self._held = 0
         self._reading = False
+        self._stdout_grown = self._stdin_grown = False
         self.ended = asyncio.Event()
         """Set when nothing more will be read."""
         self._reader: asyncio.Future[None] | None = None
-        self._outgoing: list[bytes] = []
-        self._rest = memoryview(b"")
+        self._outgoing: list[bytes | memoryview] = []
         self._pending = 0
         self.taken = 0
         """Bytes that the pipe has taken; see `Channel.taken`."""
@@ -125,9 +139,10 @@ class PipeChannel:
         """Queue a message for the next write; see `Channel.send`."""
         if not self._input_open:
             raise ChannelClosed
-        line = encode_line(encode(message))
-        self._outgoing.append(line)
-        self._pending += len(line)
+        head, payload, tail = pieces(message)
+        end = encode_line(tail)
+        self._outgoing += (head, payload, end)
+        self._pending += len(head) + len(payload) + len(end)
         if not self._flush_due and not self._blocked:
             self._flush_due = True
             self._loop.call_soon(self._flush)
@@ -152,7 +167,6 @@ class PipeChannel:
             self._loop.remove_writer(self._stdin_fd)
             self._close_stdin(self._stdin_fd)
             self._outgoing.clear()
-            self._rest = memoryview(b"")
             self._wake_senders()
 
     def end(self) -> None:
@@ -179,6 +193,9 @@ class PipeChannel:
         if not chunk:
             self.end()
             return False
+        if len(chunk) >= _PIPE_BYTES and not self._stdout_grown:
+            self._stdout_grown = True
+            _grow(self._stdout_fd)
         self._held += len(chunk)
         self._lines += self._splitter.feed(chunk)
         if self._splitter.skipping > _ENDLESS * self._limits.max_message_bytes:
@@ -209,13 +226,10 @@ class PipeChannel:
 
     def _flush(self) -> None:
         self._flush_due = False
-        if not self._rest:
-            if not self._outgoing:
-                return
-            self._rest = memoryview(b"".join(self._outgoing))
-            self._outgoing.clear()
+        if not self._outgoing:
+            return
         try:
-            written = os.write(self._stdin_fd, self._rest)
+            written = self._write()
         except BlockingIOError:
             written = 0
         except OSError:
@@ -223,12 +237,30 @@ class PipeChannel:
             return
         self._pending -= written
         self.taken += written
-        self._rest = self._rest[written:]
-        self._wait_for_room(bool(self._rest))
+        self._wait_for_room(bool(self._outgoing))
         self._wake_senders()
-        if self._outgoing and not self._rest:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
+
+    def _write(self) -> int:
+        """Write once, as much as there is; how many bytes the pipe took."""
+        if self._pending > _PIPE_BYTES and not self._stdin_grown:
+            self._stdin_grown = True
+            _grow(self._stdin_fd)
+        if len(self._outgoing) > 1 and self._pending <= _JOINED_BYTES:
+            self._outgoing = [b"".join(self._outgoing)]
+        if len(self._outgoing) == 1:
+            written = os.write(self._stdin_fd, self._outgoing[0])
+        else:
+            written = os.writev(self._stdin_fd, self._outgoing[:_MAX_PIECES])
+        left, gone = written, 0
+        for piece in self._outgoing:
+            if left < len(piece):
+                break
+            left -= len(piece)
+            gone += 1
+        del self._outgoing[:gone]
+        if left:
+            self._outgoing[0] = memoryview(self._outgoing[0])[left:]
+        return written
 
     def _wait_for_room(self, blocked: bool) -> None:
         if blocked and not self._blocked and self._input_open:
@@ -240,7 +272,6 @@ class PipeChannel:
     def _break(self) -> None:
         """The child closed its stdin: as good as gone; what it has said before still counts."""
         self._outgoing.clear()
-        self._rest = memoryview(b"")
         self._pending = 0
         self.close_input()
         # Bounded, since a child that lives may write on for ever.
@@ -254,3 +285,13 @@ class PipeChannel:
             for waiter in senders:
                 if not waiter.done():
                     waiter.set_result(None)
+
+
+def _grow(pipe_fd: int) -> None:
+    """Let a pipe hold more, where that can be."""
+    # Only Linux knows how, and there it may be forbidden or used up, or this is a socket.
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        if fcntl.fcntl(pipe_fd, fcntl.F_GETPIPE_SZ) < _GROWN_BYTES:
+            fcntl.fcntl(pipe_fd, fcntl.F_SETPIPE_SZ, _GROWN_BYTES)

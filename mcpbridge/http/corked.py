@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+_LARGE_BYTES = 1 << 16
+"""A piece of this size is not copied to its neighbours: the system takes it from where it is."""
+
 
 class CorkedTransport:
     """A transport that sends what is written in one turn of the loop at the end of that turn."""
@@ -65,11 +68,16 @@ class CorkedTransport:
 
     def _flush(self) -> None:
         if self._pieces:
-            data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            self._pieces.clear()
+            pieces, self._pieces = self._pieces, []
             # Aborted, ended or lost meanwhile: uvloop raises where asyncio is silent.
-            if not self.is_closing():
-                self._transport.write(data)
+            if self.is_closing():
+                return
+            if len(pieces) == 1:
+                self._transport.write(pieces[0])
+            elif max(map(len, pieces)) < _LARGE_BYTES:
+                self._transport.write(b"".join(pieces))
+            else:
+                self._transport.writelines(pieces)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -19,6 +19,7 @@ from mcpbridge.rules.hosts import (
     origin_pattern,
 )
 from mcpbridge.settings import Unit, setting
+from mcpbridge.wire.gathered import Gathered
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,15 +89,16 @@ async def read_body(incoming: Incoming, limit: int) -> bytes | Refusal:
         if message["type"] == "http.disconnect":
             raise ClientGone
         return body if len(body) <= limit else _too_large(limit)
-    pieces = bytearray(body)
+    gathered = Gathered()
+    gathered.add(body)
     while message.get("more_body", False):
-        if len(pieces) > limit:
+        if gathered.size > limit:
             return _too_large(limit)
         message = await incoming.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        pieces += message.get("body", b"")
-    return bytes(pieces) if len(pieces) <= limit else _too_large(limit)
+        gathered.add(message.get("body", b""))
+    return gathered.take() if gathered.size <= limit else _too_large(limit)
 
 
 def _too_large(limit: int) -> Refusal:

@@ -116,9 +116,9 @@ class CallMeters:
         # The usual spelling is found without a parser; a wrong guess finds no tool.
         if params.startswith(_NAME_FIRST):
             start = len(_NAME_FIRST)
-            found = self._tools.get(params[start : params.find(b'"', start)])
-            if found is not None:
-                return found
+            plain = params[start : params.find(b'"', start)]
+            if b"\\" not in plain:
+                return self._tools.get(plain, self._other_tool)
         try:
             name = _named_decoder.decode(params).name
         except msgspec.MsgspecError:

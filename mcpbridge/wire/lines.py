@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import msgspec
 
+from mcpbridge.wire.gathered import Gathered
+
 BOM = b"\xef\xbb\xbf"
 KEPT_BYTES = 4096
 """How much of both ends of a line over the limit is kept, to read its id."""
@@ -36,8 +38,7 @@ class LineSplitter:
 
     def __init__(self, max_line_bytes: int) -> None:
         self._max = max_line_bytes
-        self._held = bytearray()
-        self._searched = 0
+        self._held = Gathered()
         self._skipped = 0
         self._head = b""
 
@@ -48,22 +49,23 @@ class LineSplitter:
 
     def feed(self, chunk: bytes) -> list[Line]:
         """The lines that end in this chunk, oldest first."""
-        if not self._held and not self._skipped and chunk.endswith(b"\n"):
+        if not self._held.size and not self._skipped and chunk.endswith(b"\n"):
             return self._whole_lines(chunk)
-        lines: list[Line] = []
-        self._held += chunk
-        while (end := self._held.find(b"\n", self._searched)) >= 0:
-            line = self._take(end)
-            if line:
-                lines.append(line)
-        self._searched = len(self._held)
-        if self._searched > (KEPT_BYTES if self._skipped else self._max):
-            self._skip()
+        end = chunk.find(b"\n")
+        if end < 0:
+            self._hold(chunk)
+            return []
+        first = self._ended(chunk[:end])
+        lines = [first] if first else []
+        last = chunk.rfind(b"\n")
+        if last > end:
+            lines += self._whole_lines(chunk[end + 1 : last + 1])
+        self._hold(chunk[last + 1 :])
         return lines
 
     def end(self) -> list[Line]:
         """The last line, where the stream ended without a line end."""
-        return self.feed(b"\n") if self._held or self._skipped else []
+        return self.feed(b"\n") if self._held.size or self._skipped else []
 
     def _whole_lines(self, chunk: bytes) -> list[Line]:
         # Nearly every read holds whole lines only; no copy into the buffer then.
@@ -74,10 +76,11 @@ class LineSplitter:
                 lines.append(line)
         return lines
 
-    def _take(self, end: int) -> Line:
-        raw = bytes(self._held[:end])
-        del self._held[: end + 1]
-        self._searched = 0
+    def _ended(self, rest: bytes) -> Line:
+        raw = rest
+        if self._held.size:
+            self._held.add(rest)
+            raw = self._held.take()
         if not self._skipped:
             return self._finished(raw)
         size = self._skipped + len(raw)
@@ -85,18 +88,23 @@ class LineSplitter:
         self._skipped, self._head = 0, b""
         return line
 
+    def _hold(self, chunk: bytes) -> None:
+        self._held.add(chunk)
+        if self._held.size > (KEPT_BYTES if self._skipped else self._max):
+            self._skip()
+
     def _finished(self, raw: bytes) -> Line:
         if len(raw) > self._max:
             return OverlongLine(len(raw), raw[:KEPT_BYTES], raw[-KEPT_BYTES:])
         return raw.removeprefix(BOM).strip(b" \t\r")
 
     def _skip(self) -> None:
+        held = self._held.take()
         if not self._skipped:
-            self._head = bytes(self._held[:KEPT_BYTES])
-        cut = max(0, len(self._held) - KEPT_BYTES)
+            self._head = held[:KEPT_BYTES]
+        cut = max(0, len(held) - KEPT_BYTES)
         self._skipped += cut
-        del self._held[:cut]
-        self._searched = len(self._held)
+        self._held.add(held[cut:])
 
 
 def encode_line(message: bytes) -> bytes:

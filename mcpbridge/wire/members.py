@@ -48,6 +48,9 @@ _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _PASSES = 4
 _RECENT_BYTES = 4096
 """Of longer texts nothing is remembered, so that what is remembered is bounded."""
+_LONG_BYTES = 4096
+_FEW = 8
+"""Brackets that are sought one by one before they are counted; one more for each 4 KiB of text."""
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 
@@ -186,23 +189,27 @@ def replaced(data: bytes, changes: Iterable[tuple[Span, bytes]]) -> bytes:
     return b"".join(pieces)
 
 
-def check_text(data: bytes, max_depth: int = MAX_DEPTH) -> None:
+def check_text(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
     """Refuse what the decoder below would pass: invalid UTF-8 in opaque parts, great depth.
 
-    Text with fewer brackets than the depth allowed costs two native counts; only one with more
-    is looked at closely.
+    Only a text with more opening brackets than the depth allowed is looked at closely.
+
+    Returns:
+        Whether the text is ASCII alone, for those who would look once more.
 
     Raises:
         NotJson: `data` is not UTF-8.
         TooDeep: `data` nests more than `max_depth` deep.
     """
-    if not data.isascii():
+    ascii_alone = data.isascii()
+    if not ascii_alone:
         try:
             data.decode()
         except UnicodeDecodeError as error:
             raise NotJson(f"not UTF-8 at byte {error.start}") from None
-    if len(data) > max_depth and data.count(b"[") + data.count(b"{") > max_depth:
+    if len(data) > max_depth and _openings(data) > max_depth:
         _check_depth(data, max_depth)
+    return ascii_alone
 
 
 def check_json(data: bytes) -> None:
@@ -225,6 +232,29 @@ def decode_checked(decoder: msgspec.json.Decoder[T], data: bytes, wanted: str) -
         raise NotJson(str(error)) from None
     except RecursionError:
         raise TooDeep("nested too deep to be read") from None
+
+
+def _openings(data: bytes) -> int:
+    """How many brackets a text opens, those in its strings too."""
+    if len(data) < _LONG_BYTES:
+        return data.count(b"[") + data.count(b"{")
+    return _sought(data, b"[") + _sought(data, b"{")
+
+
+def _sought(data: bytes, byte: bytes) -> int:
+    """How often a byte stands in a long text, which mostly is seldom.
+
+    A count takes each byte in turn, 0.3 ms a MB; to seek the next is native to the processor, and
+    thirty times as fast where there are few. Where there are not so few the rest is counted.
+    """
+    found, position = 0, data.find(byte)
+    most = _FEW + len(data) // _LONG_BYTES
+    while position >= 0:
+        found += 1
+        if found > most:
+            return found + data.count(byte, position + 1)
+        position = data.find(byte, position + 1)
+    return found
 
 
 def _check_depth(data: bytes, max_depth: int) -> None:

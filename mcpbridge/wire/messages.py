@@ -97,8 +97,7 @@ def decode(data: bytes, max_depth: int = MAX_DEPTH) -> Message:
         NotMessage: No JSON-RPC message; carries the id where it could be read.
         DuplicateMember: The envelope names a member twice, be it in capitals.
     """
-    check_text(data, max_depth)
-    data = _on_one_line(data)
+    data = _on_one_line(data, ascii_alone=check_text(data, max_depth))
     message = _plain_message(data)
     if message is not None:
         return message
@@ -119,19 +118,27 @@ def decode_batch(data: bytes, max_depth: int = MAX_DEPTH) -> list[Message]:
 
 def encode(message: Message) -> bytes:
     """A message as one JSON text without a line end; payloads as they came."""
+    return b"".join(pieces(message))
+
+
+def pieces(message: Message) -> tuple[bytes, bytes, bytes]:
+    """The text of `encode` in three: its payload, which is not copied, and what is around it."""
     match message:
+        case Result(id, payload, extra):
+            head = b'{"jsonrpc":"2.0","id":%b,"result":' % id
         case Request(id, method, params, extra):
             head = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (id, quoted(method))
+            head, payload = _with_params(head, params)
         case Notification(method, params, extra):
-            head = b'{"jsonrpc":"2.0","method":%b' % quoted(method)
-        case Result(id, result, extra):
-            return b'{"jsonrpc":"2.0","id":%b,"result":%b%b}' % (id, result, extra)
+            head, payload = _with_params(b'{"jsonrpc":"2.0","method":%b' % quoted(method), params)
         case _:
-            failed_id, error = message.id or b"null", message.error
-            return b'{"jsonrpc":"2.0","id":%b,"error":%b%b}' % (failed_id, error, message.extra)
-    if params is None:
-        return b"%b%b}" % (head, extra)
-    return b'%b,"params":%b%b}' % (head, params, extra)
+            payload, extra = message.error, message.extra
+            head = b'{"jsonrpc":"2.0","id":%b,"error":' % (message.id or b"null")
+    return head, payload, extra + b"}" if extra else b"}"
+
+
+def _with_params(head: bytes, params: bytes | None) -> tuple[bytes, bytes]:
+    return (head, b"") if params is None else (head + b',"params":', params)
 
 
 def quoted(text: str) -> bytes:
@@ -175,8 +182,8 @@ def _quoted(text: str) -> bytes:
     return _separators_escaped(msgspec.json.encode(text))
 
 
-def _on_one_line(data: bytes) -> bytes:
-    line = _separators_escaped(data)
+def _on_one_line(data: bytes, *, ascii_alone: bool) -> bytes:
+    line = data if ascii_alone else _separators_escaped(data)
     if b"\n" in line or b"\r" in line:
         line = line.replace(b"\n", b" ").replace(b"\r", b" ")
     if line != data:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import itertools
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -124,6 +126,74 @@ async def test_ten_megabytes_go_out_in_pieces() -> None:
         assert await read_all(peer.stdin, len(wanted)) == wanted
         await turns()
         assert peer.heard() == b""
+
+
+async def test_a_large_message_goes_out_beside_small_ones() -> None:
+    """What is too large to be copied together keeps its place among what is not."""
+    with wired() as peer:
+        params = b'["' + b"x" * 400_000 + b'"]'
+        wanted = b""
+        for number in range(1000):
+            peer.channel.send(Request(b"%d" % number, "small", b"{}"))
+            wanted += b'{"jsonrpc":"2.0","id":%d,"method":"small","params":{}}\n' % number
+            if number % 400 == 0:
+                peer.channel.send(Result(b"%d" % number, params))
+                wanted += b'{"jsonrpc":"2.0","id":%d,"result":%b}\n' % (number, params)
+        assert await read_all(peer.stdin, len(wanted)) == wanted
+        await turns()
+        assert peer.heard() == b""
+        assert peer.channel.taken == len(wanted)
+        assert not peer.channel.congested
+
+
+def capacity(fd: int) -> int:
+    """How many bytes a pipe holds."""
+    return fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+
+
+async def test_a_pipe_grows_with_the_first_message_it_cannot_hold() -> None:
+    """A child that is told and tells little keeps the pipes it came with; each grows alone."""
+    with wired() as peer:
+        made = capacity(peer.stdin)
+        assert made == capacity(peer.stdout)
+        line = b'{"jsonrpc":"2.0","method":"n","params":["%b"]}\n' % (b"x" * 40_000)
+        peer.channel.send(Notification("n", b'["%b"]' % (b"x" * 40_000)))
+        assert await read_all(peer.stdin, len(line)) == line
+        peer.says(line)
+        assert len(await peer.channel.receive()) == 1
+        assert capacity(peer.stdin) == capacity(peer.stdout) == made
+
+        peer.channel.send(Notification("n", b'["%b"]' % (b"x" * 70_000)))
+        await turns()
+        assert made < capacity(peer.stdin) <= 1 << 20
+        assert capacity(peer.stdout) == made
+
+        peer.says(b" " * made)  # nobody reads before the loop comes round
+        await turns()
+        peer.says(line)
+        assert len(await peer.channel.receive()) == 1
+        assert made < capacity(peer.stdout) <= 1 << 20
+
+
+async def test_what_cannot_grow_does_not_matter() -> None:
+    """Over a socket, and over a pipe that holds more already, large messages pass as they did."""
+    ours, theirs = socket.socketpair()
+    channel = PipeChannel(ours.fileno(), os.dup(ours.fileno()), PipeLimits())
+    ours.detach()
+    payload = b'["%b"]' % (b"x" * 1_000_000)
+    line = b'{"jsonrpc":"2.0","id":1,"result":%b}\n' % payload
+    with theirs, channel.open():
+        theirs.setblocking(False)
+        channel.send(Result(b"1", payload))
+        assert await read_all(theirs.fileno(), len(line)) == line
+        await asyncio.get_running_loop().sock_sendall(theirs, line)
+        async with asyncio.timeout(WITHIN_S):
+            assert await channel.receive() == [Result(b"1", payload)]
+    with wired() as peer:
+        fcntl.fcntl(peer.stdin, fcntl.F_SETPIPE_SZ, 1 << 20)
+        peer.channel.send(Result(b"1", payload))
+        assert await read_all(peer.stdin, len(line)) == line
+        assert capacity(peer.stdin) == 1 << 20
 
 
 async def test_senders_can_wait_for_a_slow_child() -> None:

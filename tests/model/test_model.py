@@ -163,11 +163,14 @@ class Clients(RuleBasedStateMachine):
     def listen(self, which: int) -> None:
         """A client opens its standalone stream."""
         home = pick(self.model.open_homes, which)
+        before = home.last_used
         http = self._request("GET", home, None)
-        refuses = not self.world.bridge.drain.accepts_sessions
-        assert http.wire.status == (503 if refuses else 200)
-        if not refuses:
+        if self.world.bridge.drain.accepts_sessions:
+            assert http.wire.status == 200
             home.listeners.append(http)
+        else:
+            assert http.wire.status == 503
+            home.last_used = before  # what is refused is no use of the session
 
     @precondition(lambda self: self.model.open_homes)
     @rule(which=CHANCE)
