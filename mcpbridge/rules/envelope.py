@@ -12,9 +12,9 @@ import msgspec
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.methods import ASKED_ABILITY, LOG_LEVELS
-from mcpbridge.wire.members import may_hold_meta, member
+from mcpbridge.wire.members import may_hold_meta, member, replaced_at, spans
 from mcpbridge.wire.messages import Message, Notification, Request, text_of
-from mcpbridge.wire.objects import opened, packed
+from mcpbridge.wire.objects import opened, packed, without
 
 RESERVED = "io.modelcontextprotocol/"
 PROTOCOL_VERSION = RESERVED + "protocolVersion"
@@ -111,15 +111,14 @@ def stripped(params: bytes | None) -> bytes | None:
     """
     if params is None or not params.startswith(b"{"):
         return params
-    members = {name: v for name, v in opened(params).items() if name not in _RETRY_KEYS}
-    meta = members.get("_meta", b"")
-    if meta.startswith(b"{"):
-        kept = _recent_kept(meta) if len(meta) <= _RECENT_BYTES else _kept(meta)
-        if kept is not None:
-            members["_meta"] = kept
-        else:
-            del members["_meta"]
-    return packed(members)
+    span = spans(params).get("_meta")
+    if span is None or not params.startswith(b"{", span[0]):
+        return without(params, _RETRY_KEYS)
+    meta = params[slice(*span)]
+    kept = _recent_kept(meta) if len(meta) <= _RECENT_BYTES else _kept(meta)
+    if kept is None:
+        return without(params, ("_meta", *_RETRY_KEYS))
+    return without(replaced_at(params, span, kept), _RETRY_KEYS)
 
 
 def _kept(meta: bytes) -> bytes | None:

@@ -37,10 +37,10 @@ def refusal_to_ask(question: Request, envelope: Envelope) -> bytes | None:
 
 def input_request(question: Request) -> bytes:
     """A child's question as an entry of `inputRequests`."""
-    params = without(question.params or b"{}", lambda name: name in _UNKNOWN_ABOVE)
+    params = without(question.params or b"{}", _UNKNOWN_ABOVE)
     meta = member(params, "_meta")
     if meta is not None and meta.startswith(b"{"):
-        kept = without(meta, lambda name: name == "progressToken")
+        kept = without(meta, ("progressToken",))
         params = with_members(params, {"_meta": kept})
     return packed({"method": quoted(question.method), "params": params})
 
@@ -75,7 +75,7 @@ def digest(method: str, params: bytes | None) -> str:
 
     Everything but the envelope and the answers, whatever the order in which it is written.
     """
-    salient = without(stripped(params) or b"{}", lambda name: name == "_meta")
+    salient = without(stripped(params) or b"{}", ("_meta",))
     with suppress(msgspec.MsgspecError):  # A number beyond any machine's: its spelling counts.
         salient = msgspec.json.encode(msgspec.json.decode(salient), order="sorted")
     return hashlib.sha256(method.encode() + b"\0" + salient).hexdigest()
@@ -89,7 +89,7 @@ def pages_to_visit(error: bytes) -> dict[str, bytes] | None:
     requests: dict[str, bytes] = {}
     try:
         for place, entry in enumerate(elements(raw), 1):
-            params = without(entry, lambda name: name in _UNKNOWN_ABOVE)
+            params = without(entry, _UNKNOWN_ABOVE)
             params = with_members(params, {"mode": b'"url"'})
             requests[f"i{place}"] = packed({"method": b'"elicitation/create"', "params": params})
     except WireError:

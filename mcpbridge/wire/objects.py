@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Mapping
 
 import msgspec
 
 from mcpbridge.wire.members import spans
+
+_BLANKS = b" \t\r\n"
 
 
 def opened(data: bytes) -> dict[str, bytes]:
@@ -25,8 +27,17 @@ def with_members(data: bytes, added: Mapping[str, bytes]) -> bytes:
     return packed({**opened(data), **added})
 
 
-def without(data: bytes, unwanted: Callable[[str], bool]) -> bytes:
-    """The object without the members whose names are unwanted; untouched where none is."""
-    members = opened(data)
-    kept = {name: value for name, value in members.items() if not unwanted(name)}
-    return data if len(kept) == len(members) else packed(kept)
+def without(data: bytes, names: Container[str]) -> bytes:
+    """The object without the members of these names; untouched where it has none of them."""
+    kept: list[bytes] = []
+    members = spans(data)
+    before = data.index(b"{") + 1
+    for name, (_, end) in members.items():
+        if name not in names:
+            # Its comma too, its key and its value.
+            kept.append(data[before:end])
+        before = end
+    if len(kept) == len(members):
+        return data
+    text = b"".join(kept).lstrip(_BLANKS)
+    return b"{%b}" % text.removeprefix(b",")

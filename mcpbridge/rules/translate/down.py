@@ -38,7 +38,7 @@ def introduced(profile: Profile, revision: Revision) -> bytes:
     """The answer to `initialize`, from what a child of 2026-07-28 said of itself."""
     capabilities = opened(member(profile.result, "capabilities") or b"{}")
     if "extensions" in capabilities:
-        kept = without(capabilities["extensions"], lambda name: name == TASKS)
+        kept = without(capabilities["extensions"], (TASKS,))
         capabilities["extensions"] = kept
     members = {
         "protocolVersion": quoted(revision.date),
@@ -102,7 +102,7 @@ def plain_result(result: bytes) -> bytes:
     members = {name: value for name, value in opened(result).items() if name not in _ADDED}
     meta = members.get("_meta", b"")
     if meta.startswith(b"{"):
-        kept = without(meta, lambda name: name in (SERVER_INFO, SUBSCRIPTION_ID))
+        kept = without(meta, (SERVER_INFO, SUBSCRIPTION_ID))
         if kept == b"{}":
             del members["_meta"]
         else:
@@ -115,7 +115,7 @@ def plain_notification(notification: Notification) -> Notification:
     params = opened(notification.params or b"{}")
     meta = params.get("_meta", b"")
     if meta.startswith(b"{"):
-        kept = without(meta, lambda name: name == SUBSCRIPTION_ID)
+        kept = without(meta, (SUBSCRIPTION_ID,))
         if kept == b"{}":
             del params["_meta"]
         else:
@@ -203,5 +203,5 @@ def _capabilities(introduction: Introduction | None) -> bytes:
     if "roots" in offered:
         offered["roots"] = b"{}"
     if offered.get("extensions", b"").startswith(b"{"):
-        offered["extensions"] = without(offered["extensions"], lambda name: name == TASKS)
+        offered["extensions"] = without(offered["extensions"], (TASKS,))
     return packed(offered)

@@ -146,7 +146,7 @@ def _without_execution(tools: bytes) -> bytes:
     if b"execution" not in tools:
         return tools
     try:
-        kept = [without(tool, lambda name: name == "execution") for tool in elements(tools)]
+        kept = [without(tool, ("execution",)) for tool in elements(tools)]
     except WireError:
         return tools
     return b"[%b]" % b",".join(kept)
