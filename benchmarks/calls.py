@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from benchmarks import load, target
+from benchmarks import load, obstacles, target
 from benchmarks.bench import Bench, rate
 from benchmarks.figures import Figure
 from benchmarks.rounds import Contender
@@ -85,7 +85,8 @@ def eras(bench: Bench) -> Iterator[Figure]:
         bench.run(old, new)
     yield rate(row, old, "handshake era")
     yield rate(row, new, MODERN)
-    yield Figure(row, f"{MODERN} / handshake", "1", new.over(old), TO_MODERN)
+    name, wall = f"{MODERN} / handshake", obstacles.ENVELOPE
+    yield Figure(row, name, "1", new.over(old), TO_MODERN, obstacle=wall)
 
 
 def payloads(bench: Bench) -> Iterator[Figure]:
@@ -103,7 +104,8 @@ def payloads(bench: Bench) -> Iterator[Figure]:
             its = Contender("prototype", bare, bench.work(bare, connections, size))
             bench.run(mine, its)
         yield from (rate(row, each) for each in (mine, its))
-        yield Figure(row, "bridge / prototype", "1", mine.over(its), TO_PROTOTYPE)
+        name, wall = "bridge / prototype", obstacles.PAYLOAD
+        yield Figure(row, name, "1", mine.over(its), TO_PROTOTYPE, obstacle=wall)
         if size == HUGE:
             yield from _memory(mine, its)
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from benchmarks import measure, target
+from benchmarks import measure, obstacles, target
 from benchmarks.bench import Bench
 from benchmarks.calls import SMALL
 from benchmarks.figures import Figure
@@ -55,8 +55,9 @@ def start(bench: Bench) -> Iterator[Figure]:
             time.sleep(SETTLE_S)
             held.append(measure.read_memory(bridge.pid).rss_kib / 1024)
         least.append(_libraries_s())
-    yield Figure(row, "to the first initialize answer", "ms", times, MS_TO_ANSWER)
-    yield Figure(row, "processor time of our own", "s", used, CPU_S_TO_ANSWER)
+    wall = obstacles.START
+    yield Figure(row, "to the first initialize answer", "ms", times, MS_TO_ANSWER, obstacle=wall)
+    yield Figure(row, "processor time of our own", "s", used, CPU_S_TO_ANSWER, obstacle=wall)
     libraries = "of that, the interpreter and its libraries"
     yield Figure(row, libraries, "s", least)
     heavy = _imported_heavy()
@@ -93,15 +94,15 @@ def _imported_heavy() -> list[str]:
 def sessions(bench: Bench) -> Iterator[Figure]:
     """initialize, initialized, DELETE: with a child of its own each, and on the shared one."""
     row = "session, create and delete"
-    for name, count, goal, words in (
-        ("shared child", SHARED, MS_SHARED, ("--isolation", "shared")),
-        ("forked child", FORKED, MS_FORKED, ("--isolation", "session", *ROOM)),
+    for name, count, goal, wall, words in (
+        ("shared child", SHARED, MS_SHARED, obstacles.SESSION, ("--isolation", "shared")),
+        ("forked child", FORKED, MS_FORKED, obstacles.FORK, ("--isolation", "session", *ROOM)),
     ):
         with bench.bridge(*words) as bridge:
             pids = bridge.own_pids()  # before a child could be seen between its fork and its exec
             _come_and_go(bridge, pids, CLIENTS)
             used = [_come_and_go(bridge, pids, count) for _ in range(bench.rounds)]
-        yield Figure(row, name, "ms", used, goal)
+        yield Figure(row, name, "ms", used, goal, obstacle=wall)
     with bench.limit("bare_asgi", SMALL) as bare:
         pids = bare.own_pids()
         used = [_come_and_go(bare, pids, SHARED) for _ in range(bench.rounds)]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from os import kill
 
-from benchmarks import measure, target
+from benchmarks import measure, obstacles, target
 from benchmarks.bench import Bench, rate
 from benchmarks.figures import Figure
 from benchmarks.rounds import Contender
@@ -41,11 +41,13 @@ def progress(bench: Bench) -> Iterator[Figure]:
     row = "answer as an event stream"
     yield rate(row, plain, "JSON answer")
     yield rate(row, one, "stream of one notification and the answer")
-    yield Figure(row, "stream - JSON", "us", one.beyond(plain), US_A_STREAM)
+    more = one.beyond(plain)
+    yield Figure(row, "stream - JSON", "us", more, US_A_STREAM, obstacle=obstacles.STREAM)
     row = f"progress, {NOTES} notifications a call"
     lost = sum(done.tally.notes for done in many.rounds)
     yield Figure(row, "calls with lost or misplaced ones", "calls", [lost], 0)
-    yield Figure(row, "each", "us", many.beyond(few, NOTES - 1), US_A_NOTE)
+    each = many.beyond(few, NOTES - 1)
+    yield Figure(row, "each", "us", each, US_A_NOTE, obstacle=obstacles.NOTE)
 
 
 def idle(bench: Bench) -> Iterator[Figure]:

@@ -27,14 +27,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from mcpbridge.rules.methods import CANCELLED, PROGRESS, SUBSCRIPTION_ID
-from mcpbridge.wire.members import (
-    Span,
-    may_hold_meta,
-    replaced_at,
-    spans,
-    spans_once,
-    unmistakable,
-)
+from mcpbridge.wire.members import Span, may_hold_meta, spans, spans_once, spliced, unmistakable
 from mcpbridge.wire.messages import (
     Failure,
     Message,
@@ -211,7 +204,7 @@ class Correlator(Generic[Owner]):
             result = reply.result
             tagged = b"_" in result and _TAG in result
             if tagged and (span := _span_at(result, "_meta", SUBSCRIPTION_ID)):
-                result = replaced_at(result, span, call.client_id)
+                result = spliced(result, span, call.client_id)
             return Answered(call.owner, Result(call.client_id, result, reply.extra), number)
         return Answered(call.owner, Failure(call.client_id, reply.error, reply.extra), number)
 
@@ -222,7 +215,7 @@ class Correlator(Generic[Owner]):
         call = self._calls.get(number or 0) or self._tasks.get(number or 0)
         if call is None or call.token is None or span is None:
             return Dropped.UNKNOWN_PROGRESS
-        own = replaced_at(params, span, call.token)
+        own = spliced(params, span, call.token)
         return Progressed(call.owner, Notification(PROGRESS, own, notification.extra))
 
     def _tagged(self, notification: Notification, params: bytes) -> Tagged[Owner] | Told | Dropped:
@@ -232,7 +225,7 @@ class Correlator(Generic[Owner]):
         call = self._calls.get(number_of(params[slice(*span)]) or 0)
         if call is None:
             return Dropped.UNKNOWN_SUBSCRIPTION
-        own = replaced_at(params, span, call.client_id)
+        own = spliced(params, span, call.client_id)
         return Tagged(call.owner, Notification(notification.method, own, notification.extra))
 
 
@@ -342,7 +335,7 @@ def renamed_cancel(notification: Notification, request_id: bytes) -> Notificatio
     span = _request_id_span(params)
     if span is None:
         raise KeyError("requestId")
-    return Notification(CANCELLED, replaced_at(params, span, request_id), notification.extra)
+    return Notification(CANCELLED, spliced(params, span, request_id), notification.extra)
 
 
 def cancel_for(number: int, reason: str) -> Notification:
@@ -371,7 +364,7 @@ def _with_token(params: bytes, number: bytes) -> tuple[bytes, bytes | None]:
         return params, None
     offset = meta_span[0]
     absolute = (token_span[0] + offset, token_span[1] + offset)
-    return replaced_at(params, absolute, number), meta[slice(*token_span)]
+    return spliced(params, absolute, number), meta[slice(*token_span)]
 
 
 def _span_at(data: bytes, *path: str) -> Span | None:

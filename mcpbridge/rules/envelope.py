@@ -12,7 +12,7 @@ import msgspec
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.methods import ASKED_ABILITY, LOG_LEVELS
-from mcpbridge.wire.members import may_hold_meta, member, replaced_at, spans
+from mcpbridge.wire.members import may_hold_meta, member, spans, spliced
 from mcpbridge.wire.messages import Message, Notification, Request, text_of
 from mcpbridge.wire.objects import opened, packed, without
 
@@ -118,7 +118,7 @@ def stripped(params: bytes | None) -> bytes | None:
     kept = _recent_kept(meta) if len(meta) <= _RECENT_BYTES else _kept(meta)
     if kept is None:
         return without(params, ("_meta", *_RETRY_KEYS))
-    return without(replaced_at(params, span, kept), _RETRY_KEYS)
+    return without(spliced(params, span, kept), _RETRY_KEYS)
 
 
 def _kept(meta: bytes) -> bytes | None:

@@ -179,7 +179,7 @@ def member(data: bytes, *path: str) -> bytes | None:
     return data
 
 
-def replaced_at(data: bytes, span: Span, value: bytes) -> bytes:
+def spliced(data: bytes, span: Span, value: bytes) -> bytes:
     """`data` with the bytes at one span replaced."""
     start, end = span
     return b"%b%b%b" % (data[:start], value, data[end:])
