@@ -233,7 +233,9 @@ def headers(data: bytes) -> None:
     assert not is_json(value) or value.partition(";")[0].strip().lower() == "application/json"
     assert not is_session_id(value) or (value.isascii() and value.isprintable())
     event_id = read_event_id(value)
-    assert event_id is None or read_event_id(str(event_id)) == event_id
+    if event_id is not None:
+        written = f"{event_id.prefix.decode()}{event_id.number}"
+        assert read_event_id(written) == event_id
     read = decoded_value(value)
     assert read is None or read == value.strip(" \t") or "=?base64?" in value
     text = data.decode("utf-8", "replace").strip(" ")
