@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 import anyio
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.contained import contained
@@ -56,6 +57,8 @@ from mcpbridge.telemetry.meters import Meters
 
 log = logging.getLogger("mcpbridge.bridge")
 
+_AT_ONCE = 100
+"""Sessions that are looked at in one turn of the loop: calls go on between the turns."""
 _CUTOFF_GRACE_S = 2.0
 """The rungs of a child's stop ladder when the process ends: shorter, the deadline is fixed."""
 
@@ -310,12 +313,17 @@ class Bridge:
         while True:
             await anyio.sleep(self.sessions.sweep_every_s)
             now = anyio.current_time()
-            for session in self.sessions.expired(now):
-                log.info("session.expired", extra={"used": session.used})
-                self.close(session, why="expired")
+            for number, session in enumerate(self.sessions, 1):
+                if self.sessions.expired(session, now):
+                    log.info("session.expired", extra={"used": session.used})
+                    self.close(session, why="expired")
+                if number % _AT_ONCE == 0:
+                    await checkpoint()
             for quarters in self._lodgings:
-                for session in quarters.all_sessions:
+                for number, session in enumerate(quarters.all_sessions, 1):
                     self._end_overdue(session, now)
+                    if number % _AT_ONCE == 0:
+                        await checkpoint()
                 quarters.modern.sweep(now, self._settings.calls.overdue)
             self._leave_failed(now)
 

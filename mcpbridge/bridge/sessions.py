@@ -15,6 +15,7 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.session import Session
 from mcpbridge.rules.faults import Fault, timed_out
+from mcpbridge.rules.lifecycle import SessionState
 from mcpbridge.rules.methods import PING
 from mcpbridge.rules.principals import Principal
 from mcpbridge.settings import Unit, setting
@@ -179,15 +180,12 @@ class Sessions:
             return None
         return longest
 
-    def expired(self, now: float) -> list[Session]:
-        """Sessions that nobody has used for too long; one that is busy is being used now."""
-        for session in self:
-            if session.busy:
-                session.last_used = now
-        return [session for session in self if self._is_expired(session, now)]
-
-    def _is_expired(self, session: Session, now: float) -> bool:
+    def expired(self, session: Session, now: float) -> bool:
+        """Whether nobody has used a session for too long; one that is busy is being used now."""
+        if session.state is SessionState.CLOSED:
+            return False
         if session.busy:
+            session.last_used = now
             return False
         settings = self._settings
         allowed_s = settings.idle_timeout_s if session.used else settings.unused_timeout_s

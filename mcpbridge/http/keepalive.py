@@ -21,7 +21,9 @@ from mcpbridge.rules.principals import Principal
 
 EVERY_S = 15.0
 PARTS = 50
-"""Of a round; one of 5000 streams then takes some milliseconds."""
+"""Of a round."""
+AT_ONCE = 8
+"""So many streams of a part are written to at the same time; the others of it soon after."""
 
 
 class KeepAlive:
@@ -59,10 +61,13 @@ class KeepAlive:
     async def run(self) -> None:
         """Nudge for ever."""
         while True:
-            await anyio.sleep(self._every_s / PARTS)
             self._at = (self._at + 1) % PARTS
-            for reader in list(self._parts[self._at]):
-                reader.nudge()
+            readers = list(self._parts[self._at])
+            starts = range(0, len(readers) or 1, AT_ONCE)
+            for start in starts:
+                for reader in readers[start : start + AT_ONCE]:
+                    reader.nudge()
+                await anyio.sleep(self._every_s / PARTS / len(starts))
             if self._still is not None:
                 self._end_streams(self._still)
 

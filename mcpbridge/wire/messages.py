@@ -264,6 +264,9 @@ def _message(parts: dict[str, bytes], extra: bytes) -> Message:
     answers = [name for name in ("result", "error") if name in parts]
     if len(answers) != 1:
         raise _refused("no method, and not exactly one of result and error", good_id)
+    if "params" in parts:
+        # They mean nothing in an answer; what means nothing here is passed on.
+        extra = b',"params":%b%b' % (parts["params"], extra)
     if "error" in parts:
         if not parts["error"].startswith(b"{"):
             raise _refused('member "error" must be an object', good_id)

@@ -9,6 +9,7 @@ from typing import cast
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import Sessions, SessionSettings, new_session_id
+from mcpbridge.rules.lifecycle import SessionState
 
 SETTINGS = SessionSettings(max_sessions=2, idle_timeout_s=100.0, unused_timeout_s=10.0)
 
@@ -21,6 +22,7 @@ class Fake:
     used: bool = False
     busy: bool = False
     last_used: float = 0.0
+    state: SessionState = SessionState.OPEN
 
 
 def table(*sessions: Fake, settings: SessionSettings = SETTINGS) -> tuple[Sessions, Gate]:
@@ -35,7 +37,7 @@ def table(*sessions: Fake, settings: SessionSettings = SETTINGS) -> tuple[Sessio
 
 def expired(made: Sessions, now: float) -> list[str | None]:
     """Whose time is over."""
-    return [session.id for session in made.expired(now)]
+    return [session.id for session in made if made.expired(session, now)]
 
 
 def test_a_full_table_is_not_ready_until_somebody_leaves() -> None:

@@ -375,3 +375,10 @@ def test_long_methods_are_not_kept() -> None:
     finally:
         tracemalloc.stop()
     assert kept < 5 * size
+
+
+@pytest.mark.parametrize("answer", [b'"result":"x"', b'"error":{"code":1,"message":"x"}'])
+def test_an_answer_with_params_keeps_them(answer: bytes) -> None:
+    """They mean nothing there, and are not ours to drop."""
+    data = b'{"jsonrpc":"2.0","id":"a",%b,"params":{}}' % answer
+    assert json.loads(encode(decode(data))) == json.loads(data)
