@@ -22,6 +22,9 @@ _READ_BYTES = 1 << 16
 _LINE_BYTES = 8 << 10
 _LOG_BYTES_PER_S = 64 << 10
 _TAIL_LINES = 20
+_LAST_READS = 4
+"""Reads at the end of a child. A pipe holds no more than that; a process that escaped the child may
+write for ever, and reading until the pipe is empty would then hold the event loop for ever."""
 
 
 class StderrDrain:
@@ -62,9 +65,10 @@ class StderrDrain:
             os.close(self._fd)
 
     def finish(self) -> None:
-        """Take what is there, the unfinished last line included, and read no more."""
-        while self._readable():
-            pass
+        """Drain what is already readable, the unfinished last line included, then stop reading."""
+        for _ in range(_LAST_READS):
+            if not self._readable():
+                break
         self._loop.remove_reader(self._fd)
         self._take(self._splitter.end())
         self._tell_unlogged()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -152,3 +153,24 @@ async def test_a_new_second_brings_new_allowance(log: pytest.LogCaptureFixture) 
                 await anyio.sleep(0.01)  # time itself is what has to pass
         assert log.records[-1].message == "child.stderr"
         assert lines(log)[-1] == "tick"
+
+
+async def test_the_end_of_a_drain_does_not_wait_for_a_process_that_writes_for_ever() -> None:
+    """A writer that outlives its child holds up nobody: a bounded number of reads at the end."""
+    over = threading.Event()
+    read, write = os.pipe()
+
+    def flood() -> None:
+        while not over.is_set():
+            with suppress(OSError):
+                os.write(write, b"x\n" * 4096)
+
+    writer = threading.Thread(target=flood, daemon=True)
+    try:
+        with StderrDrain(read, 4711).open():
+            writer.start()
+        assert writer.is_alive()
+    finally:
+        over.set()
+        writer.join(WITHIN_S)
+        os.close(write)
