@@ -16,7 +16,12 @@ import functools
 from collections.abc import Callable
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.connections import BAND, BAND_HEADER_S, Connections, SendWatch
@@ -27,6 +32,7 @@ from mcpbridge.http.incoming import BEGUN, DEPARTURE, PRINCIPAL
 from mcpbridge.http.responses import refusal_body
 from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
+from mcpbridge.rules.framing import ambiguity
 
 _FRAMED = 8
 """A body in chunks of one byte each, the smallest there are, is 6 times itself on the wire."""
@@ -61,8 +67,10 @@ class BridgeProtocol(HttpToolsProtocol):
         "_connections",
         "_departure",
         "_direct",
+        "_followed",
         "_heads",
         "_limits",
+        "_offer",
         "_over",
         "_quiet_since",
         "_refused",
@@ -86,6 +94,10 @@ class BridgeProtocol(HttpToolsProtocol):
         """It is one too many, and ends with its first request."""
         self._refused = False
         """It has been told so and ends; what still comes is not read."""
+        self._offer = False
+        """The head that is parsed offers another protocol, which is not taken."""
+        self._followed = False
+        """A request was completed by the bytes that came last."""
         self._stall: SendWatch | None = None
         self._arrived = 0
         """Bytes of a request that does not come whole, up to now."""
@@ -110,10 +122,15 @@ class BridgeProtocol(HttpToolsProtocol):
         corked = CorkedTransport(transport, self.loop, self._lingers)
         super().connection_made(cast(asyncio.Transport, corked))
         self._departure = Departure(self.flow)
-        if len(self.connections) > self._connections.most and not self._find_room():
-            self._overflow()
-        if not self.transport.is_closing():
-            self._set_timer()
+        try:
+            if len(self.connections) > self._connections.most and not self._find_room():
+                self._overflow()
+            if not self.transport.is_closing():
+                self._set_timer()
+        except BaseException:
+            # The event loop only reports it, and would keep a connection without reader or timer.
+            transport.abort()
+            raise
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
@@ -147,9 +164,11 @@ class BridgeProtocol(HttpToolsProtocol):
         self._chunk = len(data)
         if self._heads is not None:
             self._heads.forget()
-        super().data_received(data)
+        self._followed = False
+        self._parse(data)
         if self._awaited is not _Awaited.NOTHING:
-            self._arrived += len(data)
+            # Bytes of a request before this one in the same segment do not count for this one.
+            self._arrived += self._head_size() if self._followed else len(data)
             if self._arrived > self._most_bytes():
                 self._refuse_size()
             elif self._timer is None:
@@ -208,12 +227,19 @@ class BridgeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its head is there."""
-        if self._arrived + self._chunk > self._limits.max_header_bytes:
-            # Most of that may be the body; whatever else, it is more than usual.
-            head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-            if head > self._limits.max_header_bytes:
-                self._refuse_size()
-                raise _Refused
+        most = self._limits.max_header_bytes
+        # More than that may have come with the body; only then is the head itself measured.
+        if self._arrived + self._chunk > most and self._head_size() > most:
+            self._refuse_size()
+            raise _Refused
+        method, version = self.parser.get_method(), self.parser.get_http_version()
+        problem = ambiguity(method, self.url, version, self.headers)
+        if problem is not None:
+            self._say(refuse(400, INVALID_REQUEST, problem))
+            raise _Refused
+        if self.parser.should_upgrade():
+            self._offer = True
+            return
         self._await(_Awaited.BODY)
         scope = cast(dict[str, Any], self.scope)
         scope[DEPARTURE] = self._departure
@@ -230,12 +256,22 @@ class BridgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """All of it is there."""
+        if self._offer:
+            return
+        self._followed = True
         self._await(_Awaited.NOTHING)
         super().on_message_complete()
 
     def _is_between(self) -> bool:
         """A request has come whole and been answered, and no other has begun."""
-        return self._awaited is _Awaited.NOTHING and self.cycle.response_complete
+        # None until a first head is complete: a client told 408 before that awaits nothing either.
+        newest = self._newest()
+        answered = newest is not None and newest.response_complete
+        return self._awaited is _Awaited.NOTHING and answered
+
+    def _newest(self) -> RequestResponseCycle | None:
+        """Return the newest request, or None before a first head is complete."""
+        return self.cycle
 
     def _begin(self, data: bytes) -> bool:
         """Begin the call in these data on the short way, if it may; whether it was begun."""
@@ -292,7 +328,39 @@ class BridgeProtocol(HttpToolsProtocol):
         if call is not None:
             call.exchange.ignore()
             self._adopted = call
-            super().data_received(data)
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; an offer of another protocol is ignored (RFC 9110, 7.8).
+
+        The parser skips the body of a request that makes such an offer, and whatever is fed next
+        it takes for the head of another request. So a new parser gets the same head without the
+        offer, and then the bytes behind it.
+        """
+        self._unset_keepalive_if_required()
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stopped:
+                head, data = self._head_without_offer(), data[stopped.args[0] :]
+                self._offer = False
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                data = head + data
+            except httptools.HttpParserError:
+                self.send_400_response("")
+                return
+            else:
+                return
+
+    def _head_without_offer(self) -> bytes:
+        lines = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        first = b"%b %b HTTP/%b\r\n" % (self.parser.get_method(), self.url, version)
+        return first + b"".join(lines) + b"\r\n"
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _find_room(self) -> bool:
         """Close an idle connection, where there is one."""
@@ -337,7 +405,21 @@ class BridgeProtocol(HttpToolsProtocol):
             self._say(refuse(431, INVALID_REQUEST, problem))
 
     def _say(self, refusal: Refusal) -> None:
-        """Refuse what never became a request, and end the connection."""
+        """Refuse what never became a request, and end the connection.
+
+        While a request before it is unanswered the refusal would be read as the answer to that
+        one. Then the connection ends without it, after the answers that are due.
+        """
+        own = self._awaited is _Awaited.BODY
+        if own and self.pipeline:
+            self.transport.close()
+            return
+        newest = self._newest()
+        if not own and newest is not None and not newest.response_complete:
+            newest.keep_alive = False
+            self._refused = True
+            self._await(_Awaited.NOTHING)
+            return
         body = refusal_body(refusal)
         self.transport.write(
             STATUS_LINE[refusal.status]

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Iterator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-MODULE_LINES = 400
-"""Beyond it, a module has two purposes."""
 FUNCTION_LINES = 50
 """Without the docstring: explaining more is never punished."""
 
@@ -57,12 +55,6 @@ TIME_OF_DAY = frozenset({"now", "utcnow", "today"})
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = Function | ast.ClassDef
-
-
-def overlong_module(text: str) -> list[str]:
-    """The module's length, where it is more than `MODULE_LINES`."""
-    lines = len(text.splitlines())
-    return [f"1: module of {lines} lines exceeds {MODULE_LINES}"] if lines > MODULE_LINES else []
 
 
 def overlong_functions(text: str) -> list[str]:

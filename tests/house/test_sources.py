@@ -56,7 +56,6 @@ def test_the_package_is_looked_at() -> None:
 @pytest.mark.parametrize(
     "check",
     [
-        checks.overlong_module,
         checks.overlong_functions,
         checks.undocumented,
         checks.machine_paths,

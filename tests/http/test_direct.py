@@ -507,13 +507,15 @@ async def test_a_connection_that_breaks_leaves_no_timer_behind() -> None:
     assert connection.protocol.timeout_keep_alive_task is None
 
 
-async def test_nothing_is_written_after_a_refusal_that_ends_the_connection() -> None:
-    """The answer to a request before it comes too late."""
+async def test_a_refusal_does_not_take_the_place_of_an_answer_that_is_due() -> None:
+    """The request before it gets its own answer, then the connection ends."""
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3, "X: y"), b"\0 is no HTTP\r\n\r\n")
-        assert connection.socket.read.startswith(b"HTTP/1.1 400 ")
-        told = connection.socket.read
+        before = len(connection.socket.read)
+        assert b"HTTP/1.1 400 " not in connection.socket.read
         connection.desk.answer(3)
         await turns()
-        assert connection.socket.read == told
+        assert connection.socket.read[before:].startswith(b"HTTP/1.1 200 ")
+        assert connection.socket.read.count(b"HTTP/1.1 ", before) == 1
+        assert connection.protocol.transport.is_closing()

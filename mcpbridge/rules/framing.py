@@ -1,0 +1,49 @@
+"""Which request heads have two readings, and are refused for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_SINGLE = (
+    b"host",
+    b"origin",
+    b"content-type",
+    b"content-length",
+    b"authorization",
+    b"mcp-session-id",
+    b"mcp-protocol-version",
+)
+"""Headers that decide who may call what; repeated, two programs may each read another of them."""
+
+
+def ambiguity(
+    method: bytes, target: bytes, version: str, headers: Sequence[tuple[bytes, bytes]]
+) -> str | None:
+    """Return why a request head has two readings, or None if it has one.
+
+    A proxy in front may have taken the other reading. The connection must end then: what follows
+    could be an answer to the wrong client.
+
+    Args:
+        method: As sent.
+        target: The request target; only the origin form (`/path`) is served.
+        version: Of HTTP, as `1.1`.
+        headers: Names in lower case.
+
+    Source:
+        RFC 9112, 3.2, 6.1 and 11.2.
+    """
+    names = [name for name, _ in headers]
+    repeated = next((name for name in _SINGLE if names.count(name) > 1), None)
+    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    if version not in ("1.0", "1.1"):
+        return f"HTTP/{version} is not served on this connection (expected HTTP/1.1)"
+    if not target.startswith(b"/") or method == b"CONNECT":
+        return "the request target is not a path"
+    if repeated is not None:
+        return f"the header {repeated.decode()} is repeated"
+    if version == "1.1" and b"host" not in names:
+        return "the header host is missing"
+    if codings and (codings != [b"chunked"] or version == "1.0"):
+        return "invalid transfer-encoding (expected chunked)"
+    return None

@@ -1,0 +1,45 @@
+"""A request head has one reading, or it is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcpbridge.rules.framing import ambiguity
+
+HOST = (b"host", b"127.0.0.1")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_plain_head_has_one_reading(version: str) -> None:
+    """Headers that are lists may be repeated."""
+    headers = [HOST, (b"accept", b"a/b"), (b"accept", b"c/d"), (b"origin", b"http://a")]
+    assert ambiguity(b"POST", b"/mcp?a=b", version, headers) is None
+    assert ambiguity(b"GET", b"/", "1.0", []) is None
+
+
+def test_a_body_in_chunks_has_one_reading() -> None:
+    """The coding's name is read without case and the spaces around it."""
+    assert ambiguity(b"POST", b"/", "1.1", [HOST, (b"transfer-encoding", b" Chunked")]) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "version", "headers", "word"),
+    [
+        (b"POST", b"/", "1.1", [], "host is missing"),
+        (b"POST", b"/", "1.1", [HOST, (b"host", b"evil.example")], "host is repeated"),
+        (b"POST", b"/", "1.1", [HOST, (b"origin", b"a"), (b"origin", b"a")], "origin is repeated"),
+        (b"POST", b"/", "2.0", [HOST], "HTTP/2.0 is not served"),
+        (b"POST", b"/", "0.9", [HOST], "HTTP/0.9 is not served"),
+        (b"POST", b"http://evil.example/", "1.1", [HOST], "not a path"),
+        (b"OPTIONS", b"*", "1.1", [HOST], "not a path"),
+        (b"CONNECT", b"/mcp", "1.1", [HOST], "not a path"),
+        (b"POST", b"/", "1.1", [HOST, (b"transfer-encoding", b"gzip, chunked")], "transfer-"),
+        (b"POST", b"/", "1.1", [HOST, *[(b"transfer-encoding", b"chunked")] * 2], "transfer-"),
+        (b"POST", b"/", "1.0", [HOST, (b"transfer-encoding", b"chunked")], "transfer-"),
+    ],
+)
+def test_two_readings_are_named(
+    method: bytes, target: bytes, version: str, headers: list[tuple[bytes, bytes]], word: str
+) -> None:
+    """The text says what is wrong with the head."""
+    assert word in str(ambiguity(method, target, version, headers))
