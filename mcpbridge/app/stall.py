@@ -1,25 +1,30 @@
 """Sees the event loop stand still, and says where.
 
 All calls stand still with it, and no task can tell of that; so a thread asks the loop for a sign
-of life each second. Where none comes within a second it logs what the loop's thread is doing.
-Nothing is ended: `/livez` is served by the same loop, so a platform that asks sees a loop that
-stands still for longer than its probe allows.
+of life each second. If none comes within a second it logs what the loop's thread is doing. If none
+comes within `EXITS_AFTER_S` it ends the process, so that the platform starts another: SIGTERM, the
+probes and every deadline are served by the same loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+
+from mcpbridge.app.status import EXIT_INTERNAL
 
 log = logging.getLogger("mcpbridge.app")
 
 STALLED_AFTER_S = 1.0
+EXITS_AFTER_S = 30.0
+"""Longer than any turn of the loop, and than a busy machine keeps a process waiting."""
 _LATE_S = 0.5
 """A thread that itself was woken so late was not running: the process was stopped, or the machine
 slept or is overloaded. Then nothing is known of the loop."""
@@ -29,8 +34,11 @@ _FRAMES = 30
 class StallWatch:
     """The thread and what it has seen."""
 
-    def __init__(self, stalled_after_s: float = STALLED_AFTER_S) -> None:
+    def __init__(
+        self, stalled_after_s: float = STALLED_AFTER_S, exits_after_s: float = EXITS_AFTER_S
+    ) -> None:
         self._period_s = stalled_after_s
+        self._exits_after_s = exits_after_s
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._ended = threading.Event()
@@ -61,9 +69,29 @@ class StallWatch:
     def _tell(self, asked_at: float) -> None:
         frame = sys._current_frames().get(self._loop_thread)
         stack = [line.rstrip() for line in traceback.format_stack(frame, _FRAMES)] if frame else []
-        log.warning("loop.stalled", extra={"stack": stack})
-        while not self._alive.wait(self._period_s):
+        self._log(logging.WARNING, "loop.stalled", {"stack": stack})
+        stalled_s = self._period_s
+        while True:
+            waited_at = time.monotonic()
+            if self._alive.wait(self._period_s):
+                break
             if self._ended.is_set():
                 return
+            # While the process was stopped or not scheduled, the loop could not run either.
+            if time.monotonic() - waited_at - self._period_s < _LATE_S:
+                stalled_s += self._period_s
+            if stalled_s >= self._exits_after_s:
+                self._log(logging.CRITICAL, "loop.stuck", {"after_s": round(stalled_s, 3)})
+                os._exit(EXIT_INTERNAL)
         # As of the question: up to a period may have passed before it.
-        log.warning("loop.resumed", extra={"after_s": round(time.monotonic() - asked_at, 3)})
+        resumed_after_s = round(time.monotonic() - asked_at, 3)
+        self._log(logging.WARNING, "loop.resumed", {"after_s": resumed_after_s})
+
+    def _log(self, level: int, event: str, extra: Mapping[str, object]) -> None:
+        """Log, and wait at most one period for it."""
+        # The loop may stand still in a write to a log that is not read, holding the log's lock.
+        writer = threading.Thread(
+            target=log.log, args=(level, event), kwargs={"extra": extra}, daemon=True
+        )
+        writer.start()
+        writer.join(self._period_s)

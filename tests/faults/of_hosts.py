@@ -113,7 +113,7 @@ ROWS = (
         117,
         "The event loop stands still.",
         "A thread of its own notices within seconds and logs where; `/livez`, which the loop"
-        " serves, does not answer meanwhile.",
+        " serves, does not answer. After 30 seconds the process ends with status 70.",
     ),
     Row(
         118,
