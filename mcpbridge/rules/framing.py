@@ -9,11 +9,12 @@ _SINGLE = (
     b"origin",
     b"content-type",
     b"content-length",
-    b"authorization",
     b"mcp-session-id",
-    b"mcp-protocol-version",
 )
-"""Headers that decide who may call what; repeated, two programs may each read another of them."""
+"""Headers that decide who may call what; repeated, two programs may each read another of them.
+
+Authorization (401) and the routing headers (-32020) are refused with their own codes elsewhere.
+"""
 
 
 def ambiguity(
