@@ -408,7 +408,8 @@ class BridgeProtocol(HttpToolsProtocol):
         """Refuse what never became a request, and end the connection.
 
         While a request before it is unanswered the refusal would be read as the answer to that
-        one. Then the connection ends without it, after the answers that are due.
+        one, so it is not sent. A refused head ends the connection after the answers that are due;
+        a refused body ends it at once, since its own request is among those.
         """
         own = self._awaited is _Awaited.BODY
         if own and self.pipeline:

@@ -23,8 +23,11 @@ _LINE_BYTES = 8 << 10
 _LOG_BYTES_PER_S = 64 << 10
 _TAIL_LINES = 20
 _LAST_READS = 4
-"""Reads at the end of a child. A pipe holds no more than that; a process that escaped the child may
-write for ever, and reading until the pipe is empty would then hold the event loop for ever."""
+"""Reads at the end of a child; a pipe holds 64 KiB on most systems.
+
+A process that escaped the child may go on writing, so that the pipe is never empty: reading until
+it is would hold the event loop.
+"""
 
 
 class StderrDrain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 _SINGLE = (
@@ -16,6 +17,8 @@ _SINGLE = (
 Authorization (401) and the routing headers (-32020) are refused with their own codes elsewhere.
 """
 
+_ABSOLUTE = re.compile(rb"https?://([^/?#]+)/", re.IGNORECASE)
+
 
 def ambiguity(
     method: bytes, target: bytes, version: str, headers: Sequence[tuple[bytes, bytes]]
@@ -27,7 +30,7 @@ def ambiguity(
 
     Args:
         method: As sent.
-        target: The request target; only the origin form (`/path`) is served.
+        target: The request target: a path, or a URL whose authority is the Host header's.
         version: Of HTTP, as `1.1`.
         headers: Names in lower case.
 
@@ -39,12 +42,21 @@ def ambiguity(
     codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     if version not in ("1.0", "1.1"):
         return f"HTTP/{version} is not served on this connection (expected HTTP/1.1)"
-    if not target.startswith(b"/") or method == b"CONNECT":
-        return "the request target is not a path"
     if repeated is not None:
         return f"the header {repeated.decode()} is repeated"
+    if method == b"CONNECT" or not _names_host(target, headers):
+        return "the request target is neither a path nor a URL of the header host"
     if version == "1.1" and b"host" not in names:
         return "the header host is missing"
     if codings and (codings != [b"chunked"] or version == "1.0"):
         return "invalid transfer-encoding (expected chunked)"
     return None
+
+
+def _names_host(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Return whether the target is a path, or a URL with a path on the host of the Host header."""
+    if target.startswith(b"/"):
+        return True
+    found = _ABSOLUTE.match(target)
+    host = next((value for name, value in headers if name == b"host"), None)
+    return found is not None and host is not None and found[1].lower() == host.lower()

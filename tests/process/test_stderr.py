@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
+import select
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -155,22 +157,25 @@ async def test_a_new_second_brings_new_allowance(log: pytest.LogCaptureFixture) 
         assert lines(log)[-1] == "tick"
 
 
-async def test_the_end_of_a_drain_does_not_wait_for_a_process_that_writes_for_ever() -> None:
-    """A writer that outlives its child holds up nobody: a bounded number of reads at the end."""
-    over = threading.Event()
+WRITER = """
+import os, sys
+block = b"x\\n" * 32768
+try:
+    for _ in range(256):
+        os.write(2, block)
+except BrokenPipeError:
+    sys.exit(3)
+"""
+"""Writes 16 MiB faster than lines can be split; status 3 if its reader left before the end."""
+
+
+async def test_the_end_of_a_drain_does_not_wait_for_a_process_that_goes_on_writing() -> None:
+    """A process that outlives its child may write without end: the drain ends while it writes."""
     read, write = os.pipe()
-
-    def flood() -> None:
-        while not over.is_set():
-            with suppress(OSError):
-                os.write(write, b"x\n" * 4096)
-
-    writer = threading.Thread(target=flood, daemon=True)
-    try:
-        with StderrDrain(read, 4711).open():
-            writer.start()
-        assert writer.is_alive()
-    finally:
-        over.set()
-        writer.join(WITHIN_S)
+    drain = StderrDrain(read, 4711)
+    with drain.open():
+        writer = subprocess.Popen([sys.executable, "-c", WRITER], stderr=write)
         os.close(write)
+        await to_thread.run_sync(select.select, [read], [], [])
+    assert await to_thread.run_sync(writer.wait, 30) == 3
+    assert drain.tail[-1] == "x"

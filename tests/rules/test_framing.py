@@ -15,6 +15,7 @@ def test_a_plain_head_has_one_reading(version: str) -> None:
     headers = [HOST, (b"accept", b"a/b"), (b"accept", b"c/d"), (b"origin", b"http://a")]
     assert ambiguity(b"POST", b"/mcp?a=b", version, headers) is None
     assert ambiguity(b"GET", b"/", "1.0", []) is None
+    assert ambiguity(b"GET", b"HTTP://Localhost:80/a", "1.1", [(b"host", b"localhost:80")]) is None
 
 
 def test_a_body_in_chunks_has_one_reading() -> None:
@@ -30,9 +31,12 @@ def test_a_body_in_chunks_has_one_reading() -> None:
         (b"POST", b"/", "1.1", [HOST, (b"origin", b"a"), (b"origin", b"a")], "origin is repeated"),
         (b"POST", b"/", "2.0", [HOST], "HTTP/2.0 is not served"),
         (b"POST", b"/", "0.9", [HOST], "HTTP/0.9 is not served"),
-        (b"POST", b"http://evil.example/", "1.1", [HOST], "not a path"),
-        (b"OPTIONS", b"*", "1.1", [HOST], "not a path"),
-        (b"CONNECT", b"/mcp", "1.1", [HOST], "not a path"),
+        (b"POST", b"http://evil.example/", "1.1", [HOST], "neither a path"),
+        (b"POST", b"http://127.0.0.1", "1.1", [HOST], "neither a path"),
+        (b"POST", b"http://127.0.0.1@evil.example/", "1.1", [HOST], "neither a path"),
+        (b"POST", b"http://evil.example/", "1.0", [], "neither a path"),
+        (b"OPTIONS", b"*", "1.1", [HOST], "neither a path"),
+        (b"CONNECT", b"/mcp", "1.1", [HOST], "neither a path"),
         (b"POST", b"/", "1.1", [HOST, (b"transfer-encoding", b"gzip, chunked")], "transfer-"),
         (b"POST", b"/", "1.1", [HOST, *[(b"transfer-encoding", b"chunked")] * 2], "transfer-"),
         (b"POST", b"/", "1.0", [HOST, (b"transfer-encoding", b"chunked")], "transfer-"),
