@@ -12,7 +12,7 @@ import ssl
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
-from mcpbridge.wire.address import SCHEMES, TcpAddress, UnixAddress, address_of
+from mcpbridge.wire.socket_address import SCHEMES, TcpAddress, UnixAddress, address_of
 
 TIMEOUT_S = 3.0
 

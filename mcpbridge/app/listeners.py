@@ -11,7 +11,7 @@ from mcpbridge.app.server import inherited_listener, listener_at
 from mcpbridge.app.sockets import watch_peers
 from mcpbridge.channels.sockets import listening
 from mcpbridge.config.model import Bind, Config
-from mcpbridge.wire.address import UnixAddress
+from mcpbridge.wire.socket_address import UnixAddress
 
 _EVERYWHERE = "0.0.0.0"  # nosec B104 # looked up, not bound
 _REACHABLE = {_EVERYWHERE: "127.0.0.1", "::": "::1"}

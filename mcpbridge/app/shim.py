@@ -32,7 +32,7 @@ from mcpbridge.process.relay import Relay
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
-from mcpbridge.wire.address import Address, TcpAddress, address_of
+from mcpbridge.wire.socket_address import Address, TcpAddress, address_of
 
 log = logging.getLogger("mcpbridge.app")
 

@@ -17,9 +17,8 @@ from mcpbridge.rules.methods import LIST_CHANGED
 from mcpbridge.rules.modern import SUPPORTED
 from mcpbridge.rules.revisions import Era
 from mcpbridge.rules.toolparams import Annotations, Path, annotations_in
-from mcpbridge.wire.members import member
+from mcpbridge.wire.json_object import member, with_members
 from mcpbridge.wire.messages import Notification, Request, Result
-from mcpbridge.wire.objects import with_members
 
 _WITHIN_S = 5.0
 _MAX_PAGES = 50

@@ -25,7 +25,7 @@ from mcpbridge.rules.methods import (
     UNSUBSCRIBE,
     more_verbose,
 )
-from mcpbridge.wire.members import member, replaced, spans
+from mcpbridge.wire.json_object import member, replaced, spans
 from mcpbridge.wire.messages import Notification, Request, Result, quoted, text_of
 
 _ANSWER_S = 10.0

@@ -30,7 +30,7 @@ from mcpbridge.rules.envelope import Envelope
 from mcpbridge.rules.faults import INVALID_PARAMS, Fault, cancelled, error_object
 from mcpbridge.rules.methods import LOG_MESSAGE
 from mcpbridge.rules.questions import input_request, refusal_to_ask
-from mcpbridge.wire.members import member, replaced, spans
+from mcpbridge.wire.json_object import member, replaced, spans
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result
 
 GATHER_S = 0.03

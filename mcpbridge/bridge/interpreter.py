@@ -44,7 +44,7 @@ from mcpbridge.rules.translate.down import (
     enveloped,
     plain_notification,
 )
-from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.json_object import elements, member, packed
 from mcpbridge.wire.messages import (
     Failure,
     Notification,
@@ -53,7 +53,6 @@ from mcpbridge.wire.messages import (
     Result,
     text_of,
 )
-from mcpbridge.wire.objects import packed
 
 log = logging.getLogger("mcpbridge.bridge")
 

@@ -22,9 +22,8 @@ from mcpbridge.rules.methods import (
     coalescing_key,
     concerns,
 )
-from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.json_object import elements, member, opened, packed
 from mcpbridge.wire.messages import Notification, Request, Result, encode, quoted, text_of
-from mcpbridge.wire.objects import opened, packed
 
 _LIST_FLAGS = {
     "toolsListChanged": LIST_CHANGED["tools"],

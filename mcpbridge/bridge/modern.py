@@ -32,7 +32,7 @@ from mcpbridge.rules.profile import Profile
 from mcpbridge.rules.revisions import SERVED
 from mcpbridge.rules.toolparams import Annotations, check_tool_params
 from mcpbridge.rules.translate.up import CACHEABLE, discovered, privately
-from mcpbridge.wire.members import member
+from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Request, Result, quoted, text_of
 
 _SUBSCRIBE_S = 10.0

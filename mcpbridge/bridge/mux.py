@@ -44,7 +44,7 @@ from mcpbridge.rules.faults import (
 from mcpbridge.rules.methods import LISTEN, PING, Audience, shared_audience
 from mcpbridge.rules.principals import NOTHING
 from mcpbridge.telemetry.meters import Meters
-from mcpbridge.wire.members import MAX_DEPTH
+from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
 
 log = logging.getLogger("mcpbridge.bridge")

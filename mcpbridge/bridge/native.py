@@ -25,8 +25,8 @@ from mcpbridge.rules.faults import (
 )
 from mcpbridge.rules.methods import SUBSCRIPTION_ID
 from mcpbridge.rules.profile import Profile
+from mcpbridge.wire.json_object import packed
 from mcpbridge.wire.messages import Failure, Reply, Request, Result
-from mcpbridge.wire.objects import packed
 
 
 class Native:

@@ -32,7 +32,7 @@ from mcpbridge.rules.translate.down import (
     question_down,
     result_type,
 )
-from mcpbridge.wire.members import member
+from mcpbridge.wire.json_object import member, opened, packed
 from mcpbridge.wire.messages import (
     Failure,
     Message,
@@ -43,7 +43,6 @@ from mcpbridge.wire.messages import (
     quoted,
     text_of,
 )
-from mcpbridge.wire.objects import opened, packed
 
 MAX_ROUNDS = 10
 """Rounds of questions in one call; what deployed SDK clients allow."""

@@ -51,7 +51,7 @@ from mcpbridge.rules.questions import (
 )
 from mcpbridge.rules.translate.up import URL_REQUIRED_BEFORE, code_of, completed, error_up
 from mcpbridge.settings import Unit, setting
-from mcpbridge.wire.members import member
+from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result, quoted, text_of
 
 log = logging.getLogger("mcpbridge.bridge")

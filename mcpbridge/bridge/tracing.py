@@ -16,7 +16,7 @@ from mcpbridge.rules.tracing import Trace, trace_in, with_trace
 from mcpbridge.rules.translate.up import code_of
 from mcpbridge.telemetry.meters import Meters
 from mcpbridge.telemetry.traces import Call, Span, Tracer
-from mcpbridge.wire.members import member
+from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, text_of
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from mcpbridge.channels.base import Received, Spoiled
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.settings import Unit, setting
+from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.lines import Line, LineSplitter, OverlongLine, encode_line
-from mcpbridge.wire.members import MAX_DEPTH
 from mcpbridge.wire.messages import Message, decode, decode_batch, is_batch, pieces
-from mcpbridge.wire.salvage import answer_id
+from mcpbridge.wire.reply_id import answer_id
 
 _READ_BYTES = 1 << 18
 _HELD_BYTES = 1 << 22

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
-from mcpbridge.wire.address import Address, TcpAddress, UnixAddress
+from mcpbridge.wire.socket_address import Address, TcpAddress, UnixAddress
 
 _BACKLOG = 128
 _LIVE_WITHIN_S = 1.0

@@ -13,7 +13,7 @@ from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec, child_environment, shown
 from mcpbridge.process.user import ChildUser, child_user
 from mcpbridge.settings import Unit, setting
-from mcpbridge.wire.address import Address, address_of
+from mcpbridge.wire.socket_address import Address, address_of
 
 COMMAND_LINE = "the command line"
 """The origin of what was given as a flag."""

@@ -19,7 +19,7 @@ from mcpbridge.rules.hosts import (
     origin_pattern,
 )
 from mcpbridge.settings import Unit, setting
-from mcpbridge.wire.gathered import Gathered
+from mcpbridge.wire.buffer import Gathered
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from mcpbridge.channels.sockets import dial, socket_channel
 from mcpbridge.errors import Unreachable
 from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.faults import Exit
-from mcpbridge.wire.address import Address
+from mcpbridge.wire.socket_address import Address
 
 log = logging.getLogger("mcpbridge.process")
 

@@ -27,7 +27,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from mcpbridge.rules.methods import CANCELLED, PROGRESS, SUBSCRIPTION_ID
-from mcpbridge.wire.members import Span, may_hold_meta, spans, spans_once, spliced, unmistakable
+from mcpbridge.wire.json_object import Span, may_hold_meta, spans, spans_once, spliced, unmistakable
 from mcpbridge.wire.messages import (
     Failure,
     Message,

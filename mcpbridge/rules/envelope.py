@@ -12,9 +12,16 @@ import msgspec
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.methods import ASKED_ABILITY, LOG_LEVELS
-from mcpbridge.wire.members import may_hold_meta, member, spans, spliced
+from mcpbridge.wire.json_object import (
+    may_hold_meta,
+    member,
+    opened,
+    packed,
+    spans,
+    spliced,
+    without,
+)
 from mcpbridge.wire.messages import Message, Notification, Request, text_of
-from mcpbridge.wire.objects import opened, packed, without
 
 RESERVED = "io.modelcontextprotocol/"
 PROTOCOL_VERSION = RESERVED + "protocolVersion"

@@ -19,7 +19,7 @@ from mcpbridge.rules.modern import HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPOR
 from mcpbridge.rules.profile import Profile, read_discovery
 from mcpbridge.rules.revisions import MODERN, Revision, known
 from mcpbridge.rules.translate.up import code_of
-from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.json_object import elements, member
 from mcpbridge.wire.messages import Reply, Result, text_of
 
 

@@ -30,9 +30,9 @@ from mcpbridge.rules.faults import (
 )
 from mcpbridge.rules.methods import DISCOVER, INITIALIZE
 from mcpbridge.rules.revisions import MODERN, Era, Revision, known, served_dates
-from mcpbridge.wire.members import member
+from mcpbridge.wire.headers import decoded_value
+from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, text_of
-from mcpbridge.wire.routing import decoded_value
 
 HEADER_MISMATCH = -32020
 MISSING_CAPABILITY = -32021

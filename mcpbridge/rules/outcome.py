@@ -17,7 +17,7 @@ import re
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import Fault
-from mcpbridge.wire.members import member
+from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Reply
 
 OK = "ok"

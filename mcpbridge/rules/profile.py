@@ -16,9 +16,8 @@ import msgspec
 from mcpbridge.errors import WireError
 from mcpbridge.rules.methods import ASKED_ABILITY, LIST_CHANGED
 from mcpbridge.rules.revisions import MODERN, NEWEST_LEGACY, Era, Revision, known, negotiated
-from mcpbridge.wire.members import elements, member, replaced, spans
+from mcpbridge.wire.json_object import elements, member, opened, replaced, spans
 from mcpbridge.wire.messages import quoted, text_of
-from mcpbridge.wire.objects import opened
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 """Where a result of 2026-07-28 says who made it."""

@@ -15,9 +15,8 @@ from mcpbridge.errors import WireError
 from mcpbridge.rules.envelope import Envelope, stripped
 from mcpbridge.rules.faults import INVALID_PARAMS, METHOD_NOT_FOUND, error_object
 from mcpbridge.rules.methods import ASKED_ABILITY
-from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.json_object import elements, member, opened, packed, with_members, without
 from mcpbridge.wire.messages import Request, quoted, text_of
-from mcpbridge.wire.objects import opened, packed, with_members, without
 
 _UNKNOWN_ABOVE = ("elicitationId", "task")
 

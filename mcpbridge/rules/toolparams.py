@@ -18,9 +18,9 @@ import msgspec
 from mcpbridge.errors import WireError
 from mcpbridge.rules.admission import Refusal
 from mcpbridge.rules.modern import Routing, mismatch
-from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.headers import decoded_value
+from mcpbridge.wire.json_object import elements, member
 from mcpbridge.wire.messages import text_of
-from mcpbridge.wire.routing import decoded_value
 
 Path = tuple[str, ...]
 Annotations = Mapping[str, Mapping[Path, str]]

@@ -17,7 +17,7 @@ import fnmatch
 
 from mcpbridge.errors import ToolDenied, WireError
 from mcpbridge.settings import setting
-from mcpbridge.wire.members import element_spans, member, replaced, spans, unmistakable
+from mcpbridge.wire.json_object import element_spans, member, replaced, spans, unmistakable
 from mcpbridge.wire.messages import text_of
 
 TOOLS_LIST = "tools/list"

@@ -15,9 +15,8 @@ import re
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.wire.members import member
+from mcpbridge.wire.json_object import member, opened, packed
 from mcpbridge.wire.messages import quoted, text_of
-from mcpbridge.wire.objects import opened, packed
 
 TRACEPARENT = "traceparent"
 TRACESTATE = "tracestate"

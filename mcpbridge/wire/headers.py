@@ -5,6 +5,8 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports, Streamable HTTP; RFC 9110, 12.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import functools
 import re
 
@@ -69,3 +71,27 @@ def _refused(parameters: str) -> bool:
             except ValueError:
                 return False
     return False
+
+
+_PLAIN = re.compile(r"[\x20-\x7e\t]*\Z")
+_MARKED = re.compile(r"=\?base64\?(?P<text>[A-Za-z0-9+/=]*)\?=\Z")
+MAX_VALUE_BYTES = 8192
+
+
+def decoded_value(raw: str) -> str | None:
+    """The text that a header value stands for; None where it stands for none."""
+    value = raw.strip(" \t")
+    if value.isascii() and value.isprintable() and not value.startswith("=?"):
+        return value if len(value) <= MAX_VALUE_BYTES else None
+    if len(value) > MAX_VALUE_BYTES or _PLAIN.match(value) is None:
+        return None
+    marked = _MARKED.match(value)
+    if marked is None:
+        # What has both markers and is not well formed must not pass as plain text.
+        return None if value.startswith("=?base64?") and value.endswith("?=") else value
+    try:
+        text = base64.b64decode(marked["text"], validate=True)
+        canonical = base64.b64encode(text).decode() == marked["text"]
+        return text.decode("utf-8") if canonical else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
-from mcpbridge.wire.gathered import Gathered
+from mcpbridge.wire.buffer import Gathered
 
 BOM = b"\xef\xbb\xbf"
 KEPT_BYTES = 4096

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from mcpbridge.errors import DuplicateMember, NotMessage
-from mcpbridge.wire.members import MAX_DEPTH, check_json, check_text, elements, spans
+from mcpbridge.wire.json_object import MAX_DEPTH, check_json, check_text, elements, spans
 
 MAX_ID_BYTES = 1024
 """An id is kept as long as its request is; a longer one is refused."""

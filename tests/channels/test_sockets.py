@@ -16,8 +16,8 @@ from mcpbridge.channels.base import Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.channels.sockets import dial, listening, socket_channel
 from mcpbridge.errors import ChannelClosed
-from mcpbridge.wire.address import Address, TcpAddress, UnixAddress
 from mcpbridge.wire.messages import Notification
+from mcpbridge.wire.socket_address import Address, TcpAddress, UnixAddress
 
 WITHIN_S = 20.0
 KINDS = ("unix", "abstract", "tcp", "tcp6")

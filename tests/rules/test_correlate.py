@@ -22,7 +22,7 @@ from mcpbridge.rules.correlate import (
     Told,
     Withdrawn,
 )
-from mcpbridge.wire.members import member
+from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import (
     Failure,
     Notification,

@@ -38,10 +38,15 @@ from mcpbridge.errors import WireError
 from mcpbridge.http.responses import EventStream
 from mcpbridge.rules.eventlog import EventId, Window, read_event_id
 from mcpbridge.telemetry.meters import Meters
-from mcpbridge.wire.headers import acceptable, is_json, is_session_id
+from mcpbridge.wire.headers import (
+    MAX_VALUE_BYTES,
+    acceptable,
+    decoded_value,
+    is_json,
+    is_session_id,
+)
 from mcpbridge.wire.lines import BOM, KEPT_BYTES, LineSplitter, OverlongLine, encode_line
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, decode, encode
-from mcpbridge.wire.routing import MAX_VALUE_BYTES, decoded_value
 from tests.e2e.running import RunningBridge, bridge
 from tests.e2e.stateless import header_value
 from tests.http.fakes import Wire, incoming

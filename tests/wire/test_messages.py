@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
+from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.lines import LineSplitter, encode_line
-from mcpbridge.wire.members import MAX_DEPTH
 from mcpbridge.wire.messages import (
     MAX_ID_BYTES,
     Failure,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage
-from mcpbridge.wire.objects import opened, packed, with_members, without
+from mcpbridge.wire.json_object import opened, packed, with_members, without
 
 SPELLED = b'{ "a" : 1.0, "b":{"x": [1 ,2]},"\\u0063":"\\ud800" }'
 

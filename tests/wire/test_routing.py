@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpbridge.wire.routing import MAX_VALUE_BYTES, decoded_value
+from mcpbridge.wire.headers import MAX_VALUE_BYTES, decoded_value
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.spec import check_command, shown
 from mcpbridge.rules.profile import Profile
 from mcpbridge.rules.revisions import REVISIONS
-from mcpbridge.wire.members import member
+from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import text_of
 
 

@@ -25,9 +25,8 @@ from mcpbridge.rules.modern import (
 from mcpbridge.rules.profile import SERVER_INFO, Introduction, Profile
 from mcpbridge.rules.revisions import Revision
 from mcpbridge.rules.translate.up import code_of
-from mcpbridge.wire.members import elements, member
+from mcpbridge.wire.json_object import elements, member, opened, packed, with_members, without
 from mcpbridge.wire.messages import Notification, quoted, text_of
-from mcpbridge.wire.objects import opened, packed, with_members, without
 
 TASKS = "io.modelcontextprotocol/tasks"
 _ADDED = ("resultType", "ttlMs", "cacheScope")

@@ -14,9 +14,8 @@ from mcpbridge.rules.envelope import RELATED_TASK
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_PARAMS, error_object
 from mcpbridge.rules.modern import SUPPORTED
 from mcpbridge.rules.profile import SERVER_INFO, Profile
-from mcpbridge.wire.members import elements, may_hold_meta, member
+from mcpbridge.wire.json_object import elements, may_hold_meta, member, opened, packed, without
 from mcpbridge.wire.messages import Reply, Result
-from mcpbridge.wire.objects import opened, packed, without
 
 CACHEABLE = frozenset(
     (

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
-from mcpbridge.wire.members import (
+from mcpbridge.wire.json_object import (
     MAX_DEPTH,
     check_json,
     check_text,

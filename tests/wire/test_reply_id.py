@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcpbridge.wire.lines import KEPT_BYTES, OverlongLine
-from mcpbridge.wire.salvage import answer_id
+from mcpbridge.wire.reply_id import answer_id
 
 
 def overlong(line: bytes) -> OverlongLine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.wire.address import Address, TcpAddress, UnixAddress, address_of
+from mcpbridge.wire.socket_address import Address, TcpAddress, UnixAddress, address_of
 
 
 @pytest.mark.parametrize(
