@@ -43,8 +43,8 @@ from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.hosts import HostRules
 from mcpbridge.rules.methods import KNOWN_REQUESTS
 from mcpbridge.rules.principals import Hidden
-from mcpbridge.telemetry.meters import Meters
-from mcpbridge.telemetry.traces import Tracer
+from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.telemetry.tracer import Tracer
 
 
 class App(msgspec.Struct, frozen=True):
@@ -186,7 +186,7 @@ def _tracer(config: Config) -> Tracer | None:
 
 
 def _exporter(meters: Meters) -> Callable[[str | None], tuple[bytes, str]]:
-    from mcpbridge.telemetry.export import Export  # a third of an idle bridge's start, else
+    from mcpbridge.telemetry.prometheus import Export  # a third of an idle bridge's start, else
 
     return Export(meters).render
 

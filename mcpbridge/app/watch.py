@@ -6,7 +6,7 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.placement import Placement
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.rules.lifecycle import DrainState
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 
 
 def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, placement: Placement) -> None:

@@ -53,7 +53,7 @@ from mcpbridge.rules.lifecycle import SessionState
 from mcpbridge.rules.methods import INITIALIZE
 from mcpbridge.rules.principals import Principal
 from mcpbridge.rules.restart import OnChildExit
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 
 log = logging.getLogger("mcpbridge.bridge")
 

@@ -16,7 +16,7 @@ from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.methods import LISTEN
-from mcpbridge.telemetry.traces import Span
+from mcpbridge.telemetry.tracer import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 
 

@@ -21,7 +21,7 @@ from mcpbridge.bridge.stream import Stream
 from mcpbridge.rules.correlate import Place, Questions, Withdrawn, cancel_for, place_question
 from mcpbridge.rules.faults import Fault, nobody_to_ask, question_undelivered
 from mcpbridge.rules.methods import ASKED_ABILITY
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Message, Reply, Request, encode
 
 MAX_OPEN = 64

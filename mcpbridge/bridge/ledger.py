@@ -12,7 +12,7 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.tracing import Tracing, end
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.outcome import OK, limit_of, outcome_of
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Result
 
 log = logging.getLogger("mcpbridge.bridge")

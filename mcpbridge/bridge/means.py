@@ -14,7 +14,7 @@ from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.rules.correlate import Questions
 from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import Fault, capacity, too_many_streams
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
 
 

@@ -43,7 +43,7 @@ from mcpbridge.rules.faults import (
 )
 from mcpbridge.rules.methods import LISTEN, PING, Audience, shared_audience
 from mcpbridge.rules.principals import NOTHING
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
 

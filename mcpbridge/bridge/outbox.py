@@ -22,7 +22,7 @@ from mcpbridge.rules.faults import (
     session_closed,
 )
 from mcpbridge.rules.methods import stops_at_the_bridge
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Notification
 
 MAX_WAITING = 1024

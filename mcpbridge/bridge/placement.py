@@ -27,8 +27,8 @@ from mcpbridge.rules.faults import capacity, child_exited, spawn_failed, unreach
 from mcpbridge.rules.isolation import Isolation, spares_text
 from mcpbridge.rules.profile import Profile
 from mcpbridge.settings import Unit, setting
-from mcpbridge.telemetry.meters import Meters
-from mcpbridge.telemetry.traces import CURRENT
+from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.telemetry.tracer import CURRENT
 
 log = logging.getLogger("mcpbridge.bridge")
 

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Sequence
 
 from mcpbridge.rules.eventlog import START, Entry, EventId, EventLog, Window
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 
 
 class Stream:

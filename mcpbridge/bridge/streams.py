@@ -21,7 +21,7 @@ from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.eventlog import STANDALONE, START, EventId, Window, read_event_id
 from mcpbridge.settings import Unit, setting
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

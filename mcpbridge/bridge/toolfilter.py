@@ -13,7 +13,7 @@ from mcpbridge.errors import ToolDenied, WireError
 from mcpbridge.rules.faults import Fault, bad_child_message
 from mcpbridge.rules.outcome import TOOLS_CALL
 from mcpbridge.rules.toolpolicy import TOOLS_LIST, ToolPolicy
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, Result
 
 if TYPE_CHECKING:

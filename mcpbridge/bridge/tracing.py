@@ -14,8 +14,8 @@ from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.outcome import error_type, outcome_of
 from mcpbridge.rules.tracing import Trace, trace_in, with_trace
 from mcpbridge.rules.translate.up import code_of
-from mcpbridge.telemetry.meters import Meters
-from mcpbridge.telemetry.traces import Call, Span, Tracer
+from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.telemetry.tracer import Call, Span, Tracer
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, text_of
 

@@ -34,7 +34,7 @@ from mcpbridge.rules.restart import RestartPolicy
 from mcpbridge.rules.toolpolicy import ToolPolicy
 from mcpbridge.settings import Setting, Unit, setting, setting_of
 from mcpbridge.telemetry.logs import LogSettings
-from mcpbridge.telemetry.traces import TraceSettings
+from mcpbridge.telemetry.tracer import TraceSettings
 from mcpbridge.wire.socket_address import Address
 
 _PROBES = ("/livez", "/readyz", "/startupz", "/health", "/healthz")

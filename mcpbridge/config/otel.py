@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from mcpbridge.config.model import Otel
 from mcpbridge.errors import ConfigError
-from mcpbridge.telemetry.traces import TraceSettings
+from mcpbridge.telemetry.tracer import TraceSettings
 
 MISSING_EXTRA = "OpenTelemetry is not installed; pip install 'mcpbridge[otel]'"
 

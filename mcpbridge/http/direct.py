@@ -25,7 +25,7 @@ from mcpbridge.errors import WireError
 from mcpbridge.http.bodies import BodyLimits
 from mcpbridge.http.incoming import CALLED, PRINCIPAL, Head, Incoming
 from mcpbridge.rules.principals import Principal
-from mcpbridge.telemetry.meters import HttpMeter
+from mcpbridge.telemetry.metrics import HttpMeter
 from mcpbridge.wire.messages import Request, Result, decode, encode
 
 MAX_HEAD_BYTES = 4096

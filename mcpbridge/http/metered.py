@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpbridge.telemetry.meters import HttpMeter
+from mcpbridge.telemetry.metrics import HttpMeter
 
 CLIENT_LEFT = 499
 """Stands for the status where the client left before there was one."""

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.process_collector import ProcessCollector
 
-from mcpbridge.telemetry.meters import OTHER, CallMeters
+from mcpbridge.telemetry.metrics import OTHER, CallMeters
 
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _BYTES = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)

@@ -24,7 +24,7 @@ import time
 from collections.abc import Iterator
 
 from mcpbridge.settings import Unit, setting
-from mcpbridge.telemetry.traces import CURRENT
+from mcpbridge.telemetry.tracer import CURRENT
 
 GROUP = "Logs"
 _QUEUE_RECORDS = 10_000

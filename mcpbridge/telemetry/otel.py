@@ -27,7 +27,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from mcpbridge import __version__
-from mcpbridge.telemetry.traces import CURRENT, Call
+from mcpbridge.telemetry.tracer import CURRENT, Call
 
 BUCKETS_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 """What the semantic conventions advise."""

@@ -26,7 +26,7 @@ from mcpbridge.channels.base import Spoiled
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
 from mcpbridge.rules.correlate import Withdrawn
 from mcpbridge.rules.faults import Fault
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, decode, encode
 
 PREFIX = b'{"jsonrpc":"2.0",'

@@ -13,7 +13,7 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import cancelled, child_exited, session_closed
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Notification, Request, Result, encode
 from tests.bridge.playbook import bounded, turns
 

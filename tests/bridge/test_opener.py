@@ -18,7 +18,7 @@ from mcpbridge.rules.correlate import Questions
 from mcpbridge.rules.era import Verdict
 from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.profile import Introduction
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
 
 ASKED = Introduction(b'{"capabilities":{"roots":{}}}', "2025-11-25", frozenset(("roots",)))

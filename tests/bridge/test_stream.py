@@ -10,7 +10,7 @@ import pytest
 from mcpbridge.bridge.stream import Reader, Stream
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.eventlog import Entry, EventId, Window
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import bounded, turns
 
 

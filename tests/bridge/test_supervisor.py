@@ -22,7 +22,7 @@ from mcpbridge.process.base import AnyChild
 from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.faults import Exit, child_exited, spawn_failed
 from mcpbridge.rules.restart import RestartPolicy
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import message, turns, written
 
 AT_ONCE = RestartPolicy(give_up_after=3, first_delay_s=0.0, max_delay_s=0.0)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mcpbridge.telemetry.export import TALLIES
+from mcpbridge.telemetry.prometheus import TALLIES
 from tests.deploy.tools import DEPLOY, DOCS, ROOT
 from tests.e2e.running import bridge, open_session, rpc
 

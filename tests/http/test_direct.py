@@ -27,7 +27,7 @@ from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import child_exited
 from mcpbridge.rules.hosts import HostRules
 from mcpbridge.rules.principals import ANONYMOUS
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Notification, Request, Result, encode
 from tests.bridge.playbook import turns
 

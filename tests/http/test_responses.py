@@ -24,7 +24,7 @@ from mcpbridge.http.responses import (
 from mcpbridge.rules.admission import refuse
 from mcpbridge.rules.eventlog import EventId, Window
 from mcpbridge.rules.faults import capacity
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import bounded, turns
 from tests.http.fakes import Wire, incoming
 

@@ -42,7 +42,7 @@ from mcpbridge.rules.faults import Exit
 from mcpbridge.rules.hosts import HostRules
 from mcpbridge.rules.recycling import RecyclePolicy
 from mcpbridge.rules.restart import OnChildExit, RestartPolicy
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Request, Result, decode
 from tests.bridge.playbook import turns
 from tests.e2e.running import messages

@@ -25,7 +25,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from mcpbridge import __version__
-from mcpbridge.telemetry.meters import SECONDS, CallMeter, Histogram, Label, Meters
+from mcpbridge.telemetry.metrics import SECONDS, CallMeter, Histogram, Label, Meters
 
 TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "call_faults": ("Calls that the bridge answered in the server's place.", ("reason",)),

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from mcpbridge.rules.methods import KNOWN_REQUESTS
-from mcpbridge.telemetry.meters import MAX_TOOLS, OTHER, SECONDS, CallMeters, Histogram, Meters
+from mcpbridge.telemetry.metrics import MAX_TOOLS, OTHER, SECONDS, CallMeters, Histogram, Meters
 
 
 def listing(*names: str) -> bytes:

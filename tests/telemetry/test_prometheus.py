@@ -10,8 +10,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 from prometheus_client.samples import Sample
 
-from mcpbridge.telemetry.export import GAUGES, HISTOGRAMS, TALLIES, Export
-from mcpbridge.telemetry.meters import Meters
+from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.telemetry.prometheus import GAUGES, HISTOGRAMS, TALLIES, Export
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 
