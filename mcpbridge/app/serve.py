@@ -25,17 +25,7 @@ from mcpbridge.app.build import App, build, host_rules
 from mcpbridge.app.descriptors import fitted
 from mcpbridge.app.listeners import address_of, opened, settled, url_of
 from mcpbridge.app.server import Server, server_of
-from mcpbridge.app.signals import heard_signals
-from mcpbridge.app.stall import StallWatch
 from mcpbridge.app.state import state_of
-from mcpbridge.app.status import (
-    EXIT_FORCED,
-    EXIT_INTERNAL,
-    EXIT_OK,
-    EXIT_START,
-    checked,
-    warn_of_root,
-)
 from mcpbridge.config.model import Config, cutoff_after_s
 from mcpbridge.config.otel import MISSING_EXTRA
 from mcpbridge.http.connections import BAND, Connections
@@ -47,6 +37,16 @@ from mcpbridge.process.keeper import kept
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.faults import Exit
 from mcpbridge.rules.lifecycle import DrainEvent, DrainState
+from mcpbridge.runtime.exit_status import (
+    EXIT_FORCED,
+    EXIT_INTERNAL,
+    EXIT_OK,
+    EXIT_START,
+    checked,
+    warn_of_root,
+)
+from mcpbridge.runtime.loop_watchdog import StallWatch
+from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.telemetry.logs import logging_to_stderr, toggle_debug
 
 log = logging.getLogger("mcpbridge.app")

@@ -21,8 +21,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from mcpbridge import __version__
-from mcpbridge.app.signals import heard_signals
-from mcpbridge.app.status import EXIT_FORCED, EXIT_OK, EXIT_START, checked, warn_of_root
 from mcpbridge.channels.sockets import listening, tune
 from mcpbridge.errors import SpawnError
 from mcpbridge.process.child import Child
@@ -30,6 +28,8 @@ from mcpbridge.process.household import Household
 from mcpbridge.process.keeper import kept
 from mcpbridge.process.relay import Relay
 from mcpbridge.process.spec import ChildSpec, shown
+from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START, checked, warn_of_root
+from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
 from mcpbridge.wire.socket_address import Address, TcpAddress, address_of

@@ -28,11 +28,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcpbridge import __version__
 from mcpbridge.app.server import Server, listener_at, server_of
-from mcpbridge.app.signals import heard_signals
-from mcpbridge.app.status import EXIT_FORCED, EXIT_OK, EXIT_START
 from mcpbridge.http.relay import Relay
 from mcpbridge.remote.upstream import Upstream
 from mcpbridge.rules.methods import KNOWN_REQUESTS
+from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START
+from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.telemetry.dashboard import Dashboard
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
 

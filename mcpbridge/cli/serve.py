@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from mcpbridge import __version__
-from mcpbridge.app.early import collect_seldom, hold_signals, occupy_descriptors
+from mcpbridge.runtime.startup import collect_seldom, hold_signals, occupy_descriptors
 from mcpbridge.settings import Unit
 
 _HELP = """Serve a stdio MCP server over HTTP.

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mcpbridge.app.early import hold_signals
+from mcpbridge.runtime.startup import hold_signals
 
 _HELP = """Start one COMMAND for each connection; its stdin and stdout are the connection.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from mcpbridge.app.early import hold_signals
+from mcpbridge.runtime.startup import hold_signals
 
 _HELP = """Stand in front of an MCP server in the same pod and count what passes.
 

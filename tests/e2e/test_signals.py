@@ -19,7 +19,7 @@ from threading import Timer
 import pytest
 import uvloop
 
-from mcpbridge.app.signals import heard_signals
+from mcpbridge.runtime.signals import heard_signals
 from tests.e2e import running
 from tests.e2e.running import bridge, child, eventually, rpc, started
 

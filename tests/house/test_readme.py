@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from mcpbridge.app import status
 from mcpbridge.cli.main import NAMED
 from mcpbridge.config.auth import AUTH_TOKEN
 from mcpbridge.config.load import STATE_KEY, environment_names
 from mcpbridge.config.model import options
 from mcpbridge.config.table import settings_tables, with_settings
+from mcpbridge.runtime import exit_status
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -61,7 +61,7 @@ def test_every_exit_status_is_explained() -> None:
     """The program's constants and the table agree."""
     section = README.partition("## Exit statuses")[2].partition("\n## ")[0]
     explained = {int(number) for number in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)}
-    used = {value for name, value in vars(status).items() if name.startswith("EXIT_")}
+    used = {value for name, value in vars(exit_status).items() if name.startswith("EXIT_")}
     assert explained == used | {130}
 
 

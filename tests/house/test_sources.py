@@ -26,7 +26,7 @@ BROAD_EXCEPTS = {
 PROCESS_STARTS = ("mcpbridge/process/",)
 # The demo is a program of its own, which only happens to be installed with the bridge.
 SIGNAL_HANDLING = (
-    "mcpbridge/app/signals.py",
+    "mcpbridge/runtime/signals.py",
     "mcpbridge/demo.py",
 )
 WALL_CLOCK = {

@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import asyncio, sys
-from mcpbridge.app.stall import StallWatch
+from mcpbridge.runtime.loop_watchdog import StallWatch
 
 async def wedge(hold_the_log):
     import logging

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-from mcpbridge.app.status import EXIT_INTERNAL
+from mcpbridge.runtime.exit_status import EXIT_INTERNAL
 
 log = logging.getLogger("mcpbridge.app")
 

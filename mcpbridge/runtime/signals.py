@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import anyio
 
-from mcpbridge.app.early import HEARD, release_signals
+from mcpbridge.runtime.startup import HEARD, release_signals
 
 
 @contextmanager
