@@ -13,7 +13,7 @@ import msgspec
 
 from mcpbridge.config.model import Config
 from mcpbridge.http.connections import BAND
-from mcpbridge.rules.descriptors import least_needed, share
+from mcpbridge.rules.supervision.fd_budget import least_needed, share
 
 log = logging.getLogger("mcpbridge.app")
 

@@ -36,7 +36,7 @@ from mcpbridge.process.household import Household
 from mcpbridge.process.keeper import kept
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.faults import Exit
-from mcpbridge.rules.lifecycle import DrainEvent, DrainState
+from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState
 from mcpbridge.runtime.exit_status import (
     EXIT_FORCED,
     EXIT_INTERNAL,

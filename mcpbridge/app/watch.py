@@ -5,7 +5,7 @@ from __future__ import annotations
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.placement import Placement
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.rules.lifecycle import DrainState
+from mcpbridge.rules.supervision.lifecycle import DrainState
 from mcpbridge.telemetry.metrics import Meters
 
 

@@ -48,11 +48,11 @@ from mcpbridge.rules.faults import (
     over_quota,
     shutdown,
 )
-from mcpbridge.rules.isolation import Isolation, spares_wanted
-from mcpbridge.rules.lifecycle import SessionState
 from mcpbridge.rules.methods import INITIALIZE
 from mcpbridge.rules.principals import Principal
-from mcpbridge.rules.restart import OnChildExit
+from mcpbridge.rules.supervision.isolation import Isolation, spares_wanted
+from mcpbridge.rules.supervision.lifecycle import SessionState
+from mcpbridge.rules.supervision.restart import OnChildExit
 from mcpbridge.telemetry.metrics import Meters
 
 log = logging.getLogger("mcpbridge.bridge")

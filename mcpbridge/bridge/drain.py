@@ -9,7 +9,7 @@ import logging
 
 import anyio
 
-from mcpbridge.rules.lifecycle import DRAIN, DrainEvent, DrainState, step
+from mcpbridge.rules.supervision.lifecycle import DRAIN, DrainEvent, DrainState, step
 
 log = logging.getLogger("mcpbridge.bridge")
 

@@ -25,7 +25,7 @@ from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.era import VERDICTS, ChildEra, Verdict
 from mcpbridge.rules.faults import UNREACHABLE
 from mcpbridge.rules.profile import bridge_introduction
-from mcpbridge.rules.restart import RestartPolicy
+from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.settings import Unit, setting
 
 log = logging.getLogger("mcpbridge.bridge")

@@ -25,11 +25,11 @@ from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.supervisor import Ready
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.faults import Fault, handshake_refused, session_closed
-from mcpbridge.rules.isolation import Isolation, needs_own_child
-from mcpbridge.rules.lifecycle import SessionEvent, SessionState
 from mcpbridge.rules.methods import INITIALIZED
 from mcpbridge.rules.profile import Profile, read_profile
 from mcpbridge.rules.revisions import NEWEST_LEGACY, negotiated
+from mcpbridge.rules.supervision.isolation import Isolation, needs_own_child
+from mcpbridge.rules.supervision.lifecycle import SessionEvent, SessionState
 from mcpbridge.rules.translate.down import introduced
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 

@@ -38,8 +38,8 @@ from mcpbridge.bridge.stateless import ParkSettings, Stateless
 from mcpbridge.bridge.streams import StreamLimits
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.faults import Fault, draining
-from mcpbridge.rules.recycling import RecyclePolicy
-from mcpbridge.rules.restart import OnChildExit
+from mcpbridge.rules.supervision.liveness import RecyclePolicy
+from mcpbridge.rules.supervision.restart import OnChildExit
 
 log = logging.getLogger("mcpbridge.bridge")
 

@@ -33,7 +33,6 @@ from mcpbridge.errors import Unavailable
 from mcpbridge.rules.admission import duplicate_id
 from mcpbridge.rules.correlate import Withdrawn
 from mcpbridge.rules.faults import TIMED_OUT, Fault, session_closed
-from mcpbridge.rules.lifecycle import SESSION, SessionEvent, SessionState, step
 from mcpbridge.rules.methods import (
     CANCELLED,
     INITIALIZED,
@@ -48,6 +47,7 @@ from mcpbridge.rules.methods import (
 from mcpbridge.rules.principals import ANONYMOUS, Principal
 from mcpbridge.rules.profile import Introduction
 from mcpbridge.rules.revisions import expected
+from mcpbridge.rules.supervision.lifecycle import SESSION, SessionEvent, SessionState, step
 from mcpbridge.wire.messages import (
     Failure,
     Notification,

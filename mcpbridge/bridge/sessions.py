@@ -15,9 +15,9 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.session import Session
 from mcpbridge.rules.faults import Fault, timed_out
-from mcpbridge.rules.lifecycle import SessionState
 from mcpbridge.rules.methods import PING
 from mcpbridge.rules.principals import Principal
+from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.settings import Unit, setting
 
 GROUP = "Limits"

@@ -37,7 +37,6 @@ from mcpbridge.rules.faults import (
     error_object,
     shutdown,
 )
-from mcpbridge.rules.isolation import Isolation
 from mcpbridge.rules.methods import SET_LEVEL, level_admits, more_verbose
 from mcpbridge.rules.modern import MAY_ASK, missing_capability
 from mcpbridge.rules.profile import Profile
@@ -49,6 +48,7 @@ from mcpbridge.rules.questions import (
     pages_to_visit,
     request_state,
 )
+from mcpbridge.rules.supervision.isolation import Isolation
 from mcpbridge.rules.translate.up import URL_REQUIRED_BEFORE, code_of, completed, error_up
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.json_object import member

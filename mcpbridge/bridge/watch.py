@@ -23,8 +23,16 @@ from mcpbridge.rules.era import own_envelope
 from mcpbridge.rules.faults import Fault, child_stalled
 from mcpbridge.rules.methods import DISCOVER, PING
 from mcpbridge.rules.modern import SUPPORTED
-from mcpbridge.rules.recycling import Finding, RecyclePolicy, Sight, Vital, begin, is_quiet, look
 from mcpbridge.rules.revisions import MODERN
+from mcpbridge.rules.supervision.liveness import (
+    Finding,
+    RecyclePolicy,
+    Sight,
+    Vital,
+    begin,
+    is_quiet,
+    look,
+)
 from mcpbridge.wire.messages import Notification, Reply, Request
 
 log = logging.getLogger("mcpbridge.bridge")

@@ -29,8 +29,8 @@ from mcpbridge.http.stateful import AnswerSettings
 from mcpbridge.http.tls import TlsSettings
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.bearer import Tokens
-from mcpbridge.rules.recycling import RecyclePolicy
-from mcpbridge.rules.restart import RestartPolicy
+from mcpbridge.rules.supervision.liveness import RecyclePolicy
+from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.rules.toolpolicy import ToolPolicy
 from mcpbridge.settings import Setting, Unit, setting, setting_of
 from mcpbridge.telemetry.logs import LogSettings

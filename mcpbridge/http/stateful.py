@@ -44,7 +44,7 @@ from mcpbridge.rules.admission import (
     session_required,
 )
 from mcpbridge.rules.faults import INVALID_REQUEST, draining
-from mcpbridge.rules.lifecycle import SessionState
+from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.headers import Acceptable
 from mcpbridge.wire.messages import (

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.rules.lifecycle import DrainEvent, DrainState
+from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState
 from tests.bridge.playbook import bounded, turns
 
 

@@ -9,7 +9,7 @@ from typing import cast
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import Sessions, SessionSettings, new_session_id
-from mcpbridge.rules.lifecycle import SessionState
+from mcpbridge.rules.supervision.lifecycle import SessionState
 
 SETTINGS = SessionSettings(max_sessions=2, idle_timeout_s=100.0, unused_timeout_s=10.0)
 

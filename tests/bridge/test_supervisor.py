@@ -21,7 +21,7 @@ from mcpbridge.errors import Unavailable
 from mcpbridge.process.base import AnyChild
 from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.faults import Exit, child_exited, spawn_failed
-from mcpbridge.rules.restart import RestartPolicy
+from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import message, turns, written
 

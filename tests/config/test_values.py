@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from mcpbridge.config.values import seconds, shown, size, switch, whole_number
-from mcpbridge.rules.isolation import Isolation
+from mcpbridge.rules.supervision.isolation import Isolation
 from mcpbridge.settings import Unit
 
 

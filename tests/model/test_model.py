@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from mcpbridge.rules.lifecycle import DrainEvent, DrainState
+from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState
 from mcpbridge.wire.messages import Result
 from tests.e2e.running import initialize as hello
 from tests.e2e.running import rpc

@@ -40,8 +40,8 @@ from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.era import ChildEra
 from mcpbridge.rules.faults import Exit
 from mcpbridge.rules.hosts import HostRules
-from mcpbridge.rules.recycling import RecyclePolicy
-from mcpbridge.rules.restart import OnChildExit, RestartPolicy
+from mcpbridge.rules.supervision.liveness import RecyclePolicy
+from mcpbridge.rules.supervision.restart import OnChildExit, RestartPolicy
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Request, Result, decode
 from tests.bridge.playbook import turns

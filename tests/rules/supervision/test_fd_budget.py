@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.descriptors import OWN, PER_CHILD, Share, least_needed, share
+from mcpbridge.rules.supervision.fd_budget import OWN, PER_CHILD, Share, least_needed, share
 
 BAND = 8
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.isolation import Isolation, needs_own_child, spares_text, spares_wanted
 from mcpbridge.rules.profile import Introduction
+from mcpbridge.rules.supervision.isolation import (
+    Isolation,
+    needs_own_child,
+    spares_text,
+    spares_wanted,
+)
 
 
 @pytest.mark.parametrize(

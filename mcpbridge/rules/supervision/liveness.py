@@ -36,7 +36,7 @@ import enum
 
 import msgspec
 
-from mcpbridge.rules.restart import GROUP
+from mcpbridge.rules.supervision.restart import GROUP
 from mcpbridge.settings import Unit, setting
 
 JITTER = 0.1

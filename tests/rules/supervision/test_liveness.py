@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.rules import recycling
-from mcpbridge.rules.recycling import (
+from mcpbridge.rules.supervision import liveness
+from mcpbridge.rules.supervision.liveness import (
     HEALTH,
     Finding,
     Health,
@@ -41,7 +41,7 @@ class Life:
 
 def test_the_table_is_the_one_in_the_text() -> None:
     """Every pair that can come, and no other; a wedged child comes to nothing else."""
-    text = recycling.__doc__ or ""
+    text = liveness.__doc__ or ""
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     wanted = {(one.name, sign.name, then.name) for (one, sign), then in HEALTH.items()}
     assert {tuple(row) for row in rows[1:]} == wanted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.restart import Record, RestartPolicy, Verdict, after_exit
+from mcpbridge.rules.supervision.restart import Record, RestartPolicy, Verdict, after_exit
 
 POLICY = RestartPolicy(give_up_after=0)
 

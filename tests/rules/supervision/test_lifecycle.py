@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import pytest
 
-from mcpbridge.rules import lifecycle
-from mcpbridge.rules.lifecycle import (
+from mcpbridge.rules.supervision import lifecycle
+from mcpbridge.rules.supervision.lifecycle import (
     DRAIN,
     SESSION,
     DrainEvent,

@@ -1,0 +1,1 @@
+"""Decisions about children: restarts, health, isolation, limits of descriptors."""
