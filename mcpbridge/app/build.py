@@ -40,9 +40,9 @@ from mcpbridge.process.child import Child
 from mcpbridge.process.dialled import DialledChild
 from mcpbridge.process.household import Household
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.rules.hosts import HostRules
+from mcpbridge.rules.access.hosts import HostRules
+from mcpbridge.rules.access.principals import Hidden
 from mcpbridge.rules.methods import KNOWN_REQUESTS
-from mcpbridge.rules.principals import Hidden
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Tracer
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.process.base import MakeChild
-from mcpbridge.rules.principals import Hidden
+from mcpbridge.rules.access.principals import Hidden
 
 _CLOSE_S = 1.0
 """The rungs of the stop ladder: a client of another principal may wait for the place."""

@@ -37,6 +37,7 @@ from mcpbridge.bridge.sessions import Sessions, new_session_id
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.watch import Watch
 from mcpbridge.errors import Unavailable
+from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.admission import Opening
 from mcpbridge.rules.correlate import Questions
 from mcpbridge.rules.faults import (
@@ -49,7 +50,6 @@ from mcpbridge.rules.faults import (
     shutdown,
 )
 from mcpbridge.rules.methods import INITIALIZE
-from mcpbridge.rules.principals import Principal
 from mcpbridge.rules.supervision.isolation import Isolation, spares_wanted
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.rules.supervision.restart import OnChildExit

@@ -14,8 +14,8 @@ from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Placement
 from mcpbridge.bridge.quarters import IDLE_S, SETTLED_S, Quarters
 from mcpbridge.process.base import AnyChild
+from mcpbridge.rules.access.principals import ANONYMOUS, Hidden, Principal
 from mcpbridge.rules.faults import session_closed
-from mcpbridge.rules.principals import ANONYMOUS, Hidden, Principal
 
 log = logging.getLogger("mcpbridge.bridge")
 

@@ -19,6 +19,7 @@ from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.base import Channel, Received, Spoiled
 from mcpbridge.errors import ChannelClosed, WireError
+from mcpbridge.rules.access.principals import NOTHING
 from mcpbridge.rules.correlate import (
     Answered,
     Asked,
@@ -42,7 +43,6 @@ from mcpbridge.rules.faults import (
     not_begun,
 )
 from mcpbridge.rules.methods import LISTEN, PING, Audience, shared_audience
-from mcpbridge.rules.principals import NOTHING
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result

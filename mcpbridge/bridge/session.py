@@ -30,6 +30,7 @@ from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.streams import Streams
 from mcpbridge.errors import Unavailable
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.admission import duplicate_id
 from mcpbridge.rules.correlate import Withdrawn
 from mcpbridge.rules.faults import TIMED_OUT, Fault, session_closed
@@ -44,7 +45,6 @@ from mcpbridge.rules.methods import (
     concerns,
     level_admits,
 )
-from mcpbridge.rules.principals import ANONYMOUS, Principal
 from mcpbridge.rules.profile import Introduction
 from mcpbridge.rules.revisions import expected
 from mcpbridge.rules.supervision.lifecycle import SESSION, SessionEvent, SessionState, step

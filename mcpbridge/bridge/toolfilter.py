@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mcpbridge.errors import ToolDenied, WireError
+from mcpbridge.rules.access.tool_policy import TOOLS_LIST, ToolPolicy
 from mcpbridge.rules.faults import Fault, bad_child_message
 from mcpbridge.rules.outcome import TOOLS_CALL
-from mcpbridge.rules.toolpolicy import TOOLS_LIST, ToolPolicy
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, Result
 

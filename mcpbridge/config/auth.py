@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.auth import AuthSettings
 from mcpbridge.http.bearer import read_tokens
-from mcpbridge.rules.bearer import Tokens, named
+from mcpbridge.rules.access.static_tokens import Tokens, named
 
 AUTH_TOKEN = "MCPBRIDGE_AUTH_TOKEN"  # nosec B105 # the name of a variable
 """A setting without a flag: a secret, and command lines are for all to see."""

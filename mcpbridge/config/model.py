@@ -28,10 +28,10 @@ from mcpbridge.http.oauth import OAuthSettings
 from mcpbridge.http.stateful import AnswerSettings
 from mcpbridge.http.tls import TlsSettings
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.rules.bearer import Tokens
+from mcpbridge.rules.access.static_tokens import Tokens
+from mcpbridge.rules.access.tool_policy import ToolPolicy
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
 from mcpbridge.rules.supervision.restart import RestartPolicy
-from mcpbridge.rules.toolpolicy import ToolPolicy
 from mcpbridge.settings import Setting, Unit, setting, setting_of
 from mcpbridge.telemetry.logs import LogSettings
 from mcpbridge.telemetry.tracer import TraceSettings

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.oauth import OAuthSettings
-from mcpbridge.rules.tokens import fetchable
+from mcpbridge.rules.access.jwt import fetchable
 
 _FLAGS = {
     "audiences": "--oauth-audience",

@@ -18,7 +18,7 @@ from mcpbridge.bridge.gate import Gate
 from mcpbridge.http.guard import check_source
 from mcpbridge.http.incoming import Head
 from mcpbridge.http.responses import send_refusal
-from mcpbridge.rules.hosts import HostRules
+from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.settings import Unit, setting
 
 METRICS_PATH = "/metrics"

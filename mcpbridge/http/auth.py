@@ -25,11 +25,11 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from mcpbridge.http.incoming import Head
+from mcpbridge.rules.access.header_env import Pair, header_env
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal
+from mcpbridge.rules.access.rate_limit import RateLimit, rate_limit
 from mcpbridge.rules.admission import Refusal
 from mcpbridge.rules.faults import INVALID_REQUEST, error_object
-from mcpbridge.rules.headerenv import Pair, header_env
-from mcpbridge.rules.principals import ANONYMOUS, Principal
-from mcpbridge.rules.quota import RateLimit, rate_limit
 from mcpbridge.settings import Unit, setting
 
 GROUP = "Authentication"

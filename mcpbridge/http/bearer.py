@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 
 from mcpbridge.http.auth import Challenge, bearer_token, challenged
 from mcpbridge.http.incoming import Head
-from mcpbridge.rules.bearer import Tokens, together, tokens_in
-from mcpbridge.rules.principals import Principal
+from mcpbridge.rules.access.principals import Principal
+from mcpbridge.rules.access.static_tokens import Tokens, together, tokens_in
 
 log = logging.getLogger("mcpbridge.http")
 

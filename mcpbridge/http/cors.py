@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpbridge.http.guard import check_source
 from mcpbridge.http.incoming import Head
-from mcpbridge.rules.hosts import ANY_ORIGIN, HostRules, readable_by
+from mcpbridge.rules.access.hosts import ANY_ORIGIN, HostRules, readable_by
 
 Lines = tuple[tuple[bytes, bytes], ...]
 """Headers of a response."""

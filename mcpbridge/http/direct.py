@@ -24,7 +24,7 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.errors import WireError
 from mcpbridge.http.bodies import BodyLimits
 from mcpbridge.http.incoming import CALLED, PRINCIPAL, Head, Incoming
-from mcpbridge.rules.principals import Principal
+from mcpbridge.rules.access.principals import Principal
 from mcpbridge.telemetry.metrics import HttpMeter
 from mcpbridge.wire.messages import Request, Result, decode, encode
 

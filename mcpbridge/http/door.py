@@ -14,10 +14,10 @@ from mcpbridge.http.auth import Authenticator, NoAuth
 from mcpbridge.http.headerenv import HeaderEnv
 from mcpbridge.http.incoming import PRINCIPAL, Head
 from mcpbridge.http.responses import refusal_of
+from mcpbridge.rules.access.principals import Principal
+from mcpbridge.rules.access.rate_limit import Buckets, RateLimit
 from mcpbridge.rules.admission import Refusal
 from mcpbridge.rules.faults import over_quota
-from mcpbridge.rules.principals import Principal
-from mcpbridge.rules.quota import Buckets, RateLimit
 from mcpbridge.wire.messages import Message, Request
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 from mcpbridge.http.incoming import Head, Incoming
-from mcpbridge.rules.admission import Refusal, refuse
-from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.rules.hosts import (
+from mcpbridge.rules.access.hosts import (
     HostRules,
     fetch_allowed,
     host_allowed,
@@ -18,6 +16,8 @@ from mcpbridge.rules.hosts import (
     origin_allowed,
     origin_pattern,
 )
+from mcpbridge.rules.admission import Refusal, refuse
+from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.buffer import Gathered
 

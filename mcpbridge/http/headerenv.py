@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mcpbridge.http.incoming import Head
+from mcpbridge.rules.access.header_env import Pair, values_of, with_values
+from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.rules.headerenv import Pair, values_of, with_values
-from mcpbridge.rules.principals import Principal
 
 
 class HeaderEnv:

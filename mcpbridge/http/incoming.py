@@ -9,9 +9,9 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from mcpbridge.http.departure import Departure
+from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.admission import Names
 from mcpbridge.rules.modern import Routing
-from mcpbridge.rules.principals import Principal
 from mcpbridge.wire.headers import Acceptable, acceptable
 
 BEGUN = "mcpbridge.begun"

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import anyio
 
 from mcpbridge.bridge.stream import Reader
-from mcpbridge.rules.principals import Principal
+from mcpbridge.rules.access.principals import Principal
 
 EVERY_S = 15.0
 PARTS = 50

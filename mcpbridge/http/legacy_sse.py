@@ -25,6 +25,7 @@ from mcpbridge.http.guard import read_body
 from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.responses import EventStream, farewell, refusal_of, send_empty, send_refusal
+from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.admission import (
     Admitted,
     Opening,
@@ -36,7 +37,6 @@ from mcpbridge.rules.admission import (
     session_gone,
 )
 from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.rules.principals import Principal
 from mcpbridge.settings import setting
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, encode
 

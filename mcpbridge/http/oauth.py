@@ -24,11 +24,7 @@ import msgspec
 from mcpbridge.errors import BadToken, KeysUnavailable
 from mcpbridge.http.auth import Challenge, bearer_token, challenged
 from mcpbridge.http.incoming import Head
-from mcpbridge.rules.admission import Refusal
-from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
-from mcpbridge.rules.methods import KNOWN_REQUESTS
-from mcpbridge.rules.principals import Principal, key_of
-from mcpbridge.rules.tokens import (
+from mcpbridge.rules.access.jwt import (
     ALGORITHMS,
     Demands,
     Grant,
@@ -40,6 +36,10 @@ from mcpbridge.rules.tokens import (
     scope_name,
     unsealed,
 )
+from mcpbridge.rules.access.principals import Principal, key_of
+from mcpbridge.rules.admission import Refusal
+from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
+from mcpbridge.rules.methods import KNOWN_REQUESTS
 from mcpbridge.settings import setting
 
 log = logging.getLogger("mcpbridge.http")

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.user import ChildUser
-from mcpbridge.rules.principals import NOTHING, Hidden
+from mcpbridge.rules.access.principals import NOTHING, Hidden
 
 _OWN_PREFIX = "MCPBRIDGE_"
 _STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mcpbridge.rules.principals import NOTHING, Hidden
+from mcpbridge.rules.access.principals import NOTHING, Hidden
 from mcpbridge.wire.lines import LineSplitter, OverlongLine
 
 log = logging.getLogger("mcpbridge.child")

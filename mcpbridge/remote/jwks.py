@@ -29,7 +29,7 @@ import msgspec
 
 from mcpbridge.errors import KeysUnavailable
 from mcpbridge.remote.keys import PublicKey, public_keys
-from mcpbridge.rules.tokens import Unsealed, fetchable
+from mcpbridge.rules.access.jwt import Unsealed, fetchable
 
 log = logging.getLogger("mcpbridge.remote")
 

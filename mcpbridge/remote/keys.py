@@ -17,7 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, import_key
 from joserfc.jws import JWSRegistry
 
-from mcpbridge.rules.tokens import ALGORITHMS, Unsealed
+from mcpbridge.rules.access.jwt import ALGORITHMS, Unsealed
 
 MAX_KEYS = 64
 """Servers publish two or three; the large ones about a dozen."""

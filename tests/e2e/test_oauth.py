@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mcpbridge.rules.tokens import LEEWAY_S
+from mcpbridge.rules.access.jwt import LEEWAY_S
 from tests.broken_tokens import broken_tokens
 from tests.e2e.running import (
     ACCEPT,

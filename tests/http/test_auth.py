@@ -13,11 +13,11 @@ from mcpbridge.http.bearer import LOOK_EVERY_S, MAX_FILE_BYTES, StaticTokens, re
 from mcpbridge.http.door import Door
 from mcpbridge.http.headerenv import HeaderEnv
 from mcpbridge.http.incoming import Head
+from mcpbridge.rules.access.header_env import header_env
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal, key_of
+from mcpbridge.rules.access.rate_limit import rate_limit
+from mcpbridge.rules.access.static_tokens import tokens_in
 from mcpbridge.rules.admission import Refusal
-from mcpbridge.rules.bearer import tokens_in
-from mcpbridge.rules.headerenv import header_env
-from mcpbridge.rules.principals import ANONYMOUS, Principal, key_of
-from mcpbridge.rules.quota import rate_limit
 from mcpbridge.wire.messages import Notification, Request
 
 ONE, TWO, THREE = "one-token-0123456789", "two-token-0123456789", "three-token-0123456789"

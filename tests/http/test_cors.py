@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 
 from mcpbridge.http.cors import Cors
 from mcpbridge.http.responses import send_json
-from mcpbridge.rules.hosts import HostRules
+from mcpbridge.rules.access.hosts import HostRules
 from tests.bridge.playbook import bounded
 from tests.http.fakes import Wire, scope
 

@@ -23,10 +23,10 @@ from mcpbridge.http.direct import Begun, Direct, KnownHead
 from mcpbridge.http.incoming import BEGUN, PRINCIPAL, Head, Incoming
 from mcpbridge.http.protocol import BridgeProtocol
 from mcpbridge.http.responses import send_json
+from mcpbridge.rules.access.hosts import HostRules
+from mcpbridge.rules.access.principals import ANONYMOUS
 from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import child_exited
-from mcpbridge.rules.hosts import HostRules
-from mcpbridge.rules.principals import ANONYMOUS
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Notification, Request, Result, encode
 from tests.bridge.playbook import turns

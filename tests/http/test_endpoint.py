@@ -13,7 +13,7 @@ from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.legacy_sse import LegacySse
 from mcpbridge.http.responses import send_empty
 from mcpbridge.http.streamable import Streamable
-from mcpbridge.rules.hosts import HostRules
+from mcpbridge.rules.access.hosts import HostRules
 from tests.bridge.playbook import bounded
 from tests.http.fakes import Wire, scope
 

@@ -6,8 +6,8 @@ import pytest
 from starlette.types import Message
 
 from mcpbridge.http.guard import ClientGone, check_source, read_body
+from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.admission import Refusal
-from mcpbridge.rules.hosts import HostRules
 from tests.bridge.playbook import bounded
 from tests.http.fakes import GONE, Wire, body, incoming
 

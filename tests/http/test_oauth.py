@@ -22,9 +22,9 @@ from mcpbridge.http.oauth import (
     method_scope,
 )
 from mcpbridge.remote.jwks import RemoteKeys
+from mcpbridge.rules.access.jwt import ALGORITHMS, LEEWAY_S, Unsealed
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.admission import Refusal
-from mcpbridge.rules.principals import ANONYMOUS, Principal
-from mcpbridge.rules.tokens import ALGORITHMS, LEEWAY_S, Unsealed
 from tests.broken_tokens import Broken, broken_tokens
 from tests.issuers import AUDIENCE, Issuer, encoded
 

@@ -37,9 +37,9 @@ from mcpbridge.http.stateful import AnswerSettings, Stateful
 from mcpbridge.http.stateless import StatelessFace
 from mcpbridge.http.streamable import Streamable
 from mcpbridge.process.child import ExitReport
+from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.era import ChildEra
 from mcpbridge.rules.faults import Exit
-from mcpbridge.rules.hosts import HostRules
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
 from mcpbridge.rules.supervision.restart import OnChildExit, RestartPolicy
 from mcpbridge.telemetry.metrics import Meters

@@ -22,7 +22,7 @@ from mcpbridge.remote.jwks import (
     Unreadable,
     descriptions_of,
 )
-from mcpbridge.rules.tokens import ALGORITHMS, Unsealed, unsealed
+from mcpbridge.rules.access.jwt import ALGORITHMS, Unsealed, unsealed
 from tests.issuers import Issuer, KeyHost, forged, hosted
 
 

@@ -9,7 +9,7 @@ import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey
 
 from mcpbridge.remote.keys import MAX_KEYS, public_keys
-from mcpbridge.rules.tokens import ALGORITHMS, unsealed
+from mcpbridge.rules.access.jwt import ALGORITHMS, unsealed
 from tests.issuers import Issuer, encoded, forged
 
 ISSUER = Issuer()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcpbridge.rules.principals import ANONYMOUS, Hidden, Principal, key_of
+from mcpbridge.rules.access.principals import ANONYMOUS, Hidden, Principal, key_of
 
 
 def test_no_two_lists_of_parts_have_the_same_key() -> None:

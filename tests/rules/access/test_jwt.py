@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpbridge.errors import BadToken
-from mcpbridge.rules.tokens import (
+from mcpbridge.rules.access.jwt import (
     ALGORITHMS,
     LEEWAY_S,
     Demands,

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.headerenv import MAX_VALUE_BYTES, Pair, header_env, values_of, with_values
-from mcpbridge.rules.principals import ANONYMOUS, Principal
+from mcpbridge.rules.access.header_env import (
+    MAX_VALUE_BYTES,
+    Pair,
+    header_env,
+    values_of,
+    with_values,
+)
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 
 KEY = Pair("x-api-key", "API_KEY")
 MAYBE = Pair("x-tenant", "TENANT", optional=True)

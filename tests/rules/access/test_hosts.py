@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.hosts import (
+from mcpbridge.rules.access.hosts import (
     HostRules,
     fetch_allowed,
     host_allowed,

@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mcpbridge.errors import BadToken
-from mcpbridge.rules.hosts import LOOPBACK_NAMES, is_cluster_name
+from mcpbridge.rules.access.hosts import LOOPBACK_NAMES, is_cluster_name
 
 ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",

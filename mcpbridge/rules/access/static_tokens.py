@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from mcpbridge.rules.principals import Principal, key_of
+from mcpbridge.rules.access.principals import Principal, key_of
 
 MIN_CHARACTERS = 16
 """A shorter token can be guessed over the network."""

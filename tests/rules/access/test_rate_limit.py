@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpbridge.rules.quota import Buckets, RateLimit, rate_limit
+from mcpbridge.rules.access.rate_limit import Buckets, RateLimit, rate_limit
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, ToolDenied, WireError
-from mcpbridge.rules.toolpolicy import ToolPolicy, tool_glob
+from mcpbridge.rules.access.tool_policy import ToolPolicy, tool_glob
 
 READS = ToolPolicy(allowed=("read_*", "stat"), denied=("*_secret",))
 

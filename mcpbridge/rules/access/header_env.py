@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mcpbridge.rules.principals import Hidden, Principal, key_of
+from mcpbridge.rules.access.principals import Hidden, Principal, key_of
 
 MAX_VALUE_BYTES = 1024
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")

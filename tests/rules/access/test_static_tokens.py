@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.bearer import MAX_CHARACTERS, Tokens, named, together, tokens_in
+from mcpbridge.rules.access.static_tokens import MAX_CHARACTERS, Tokens, named, together, tokens_in
 
 ONE, TWO, THREE = "one-token-0123456789", "two-token-0123456789", "three/token+abc~def=="
 

@@ -1,0 +1,1 @@
+"""Decisions about access: hosts, principals, tokens, rates and tools."""
