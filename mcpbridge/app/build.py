@@ -42,7 +42,7 @@ from mcpbridge.process.household import Household
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Hidden
-from mcpbridge.rules.methods import KNOWN_REQUESTS
+from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Tracer
 

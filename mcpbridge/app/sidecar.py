@@ -30,7 +30,7 @@ from mcpbridge import __version__
 from mcpbridge.app.server import Server, listener_at, server_of
 from mcpbridge.http.relay import Relay
 from mcpbridge.remote.upstream import Upstream
-from mcpbridge.rules.methods import KNOWN_REQUESTS
+from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START
 from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.telemetry.dashboard import Dashboard

@@ -38,8 +38,6 @@ from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.watch import Watch
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.admission import Opening
-from mcpbridge.rules.correlate import Questions
 from mcpbridge.rules.faults import (
     Fault,
     bridge_failed,
@@ -49,7 +47,9 @@ from mcpbridge.rules.faults import (
     over_quota,
     shutdown,
 )
-from mcpbridge.rules.methods import INITIALIZE
+from mcpbridge.rules.mcp.admission import Opening
+from mcpbridge.rules.mcp.methods import INITIALIZE
+from mcpbridge.rules.mcp.server_requests import Questions
 from mcpbridge.rules.supervision.isolation import Isolation, spares_wanted
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.rules.supervision.restart import OnChildExit

@@ -12,9 +12,9 @@ import anyio
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.means import Means
 from mcpbridge.errors import WireError
-from mcpbridge.rules.correlate import cancelled_id, renamed_cancel
 from mcpbridge.rules.faults import cancelled
-from mcpbridge.rules.methods import INITIALIZE
+from mcpbridge.rules.mcp.correlator import cancelled_id, renamed_cancel
+from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.wire.messages import Notification, canonical_id
 
 CANCEL_GRACE_S = 1.0

@@ -11,12 +11,11 @@ import anyio
 from mcpbridge import __version__
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
-from mcpbridge.rules.correlate import Withdrawn
-from mcpbridge.rules.era import own_envelope
-from mcpbridge.rules.methods import LIST_CHANGED
-from mcpbridge.rules.modern import SUPPORTED
-from mcpbridge.rules.revisions import Era
-from mcpbridge.rules.toolparams import Annotations, Path, annotations_in
+from mcpbridge.rules.mcp.correlator import Withdrawn
+from mcpbridge.rules.mcp.era_probe import own_envelope
+from mcpbridge.rules.mcp.methods import LIST_CHANGED
+from mcpbridge.rules.mcp.modern_checks import SUPPORTED, Annotations, Path, annotations_in
+from mcpbridge.rules.mcp.revisions import Era
 from mcpbridge.wire.json_object import member, with_members
 from mcpbridge.wire.messages import Notification, Request, Result
 

@@ -18,7 +18,7 @@ import msgspec
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable, WireError
-from mcpbridge.rules.methods import (
+from mcpbridge.rules.mcp.methods import (
     DEFAULT_LOG_LEVEL,
     SET_LEVEL,
     SUBSCRIBE,

@@ -22,9 +22,9 @@ from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.probe import discover, probe
 from mcpbridge.bridge.supervisor import Failed, Supervisor
 from mcpbridge.process.child import ExitReport
-from mcpbridge.rules.era import VERDICTS, ChildEra, Verdict
 from mcpbridge.rules.faults import UNREACHABLE
-from mcpbridge.rules.profile import bridge_introduction
+from mcpbridge.rules.mcp.era_probe import VERDICTS, ChildEra, Verdict
+from mcpbridge.rules.mcp.initialize import bridge_introduction
 from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.settings import Unit, setting
 

@@ -25,11 +25,11 @@ import msgspec
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import WireError
-from mcpbridge.rules.correlate import Withdrawn
-from mcpbridge.rules.envelope import Envelope
 from mcpbridge.rules.faults import INVALID_PARAMS, Fault, cancelled, error_object
-from mcpbridge.rules.methods import LOG_MESSAGE
-from mcpbridge.rules.questions import input_request, refusal_to_ask
+from mcpbridge.rules.mcp.correlator import Withdrawn
+from mcpbridge.rules.mcp.input_required import input_request, refusal_to_ask
+from mcpbridge.rules.mcp.methods import LOG_MESSAGE
+from mcpbridge.rules.mcp.request_meta import Envelope
 from mcpbridge.wire.json_object import member, replaced, spans
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.rules.faults import Fault
-from mcpbridge.rules.methods import LISTEN
+from mcpbridge.rules.mcp.methods import LISTEN
 from mcpbridge.telemetry.tracer import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 

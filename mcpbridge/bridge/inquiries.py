@@ -18,9 +18,10 @@ import msgspec
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.rules.correlate import Place, Questions, Withdrawn, cancel_for, place_question
 from mcpbridge.rules.faults import Fault, nobody_to_ask, question_undelivered
-from mcpbridge.rules.methods import ASKED_ABILITY
+from mcpbridge.rules.mcp.correlator import Withdrawn, cancel_for
+from mcpbridge.rules.mcp.methods import ASKED_ABILITY
+from mcpbridge.rules.mcp.server_requests import Place, Questions, place_question
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Message, Reply, Request, encode
 

@@ -27,7 +27,7 @@ from mcpbridge.rules.faults import (
     Fault,
     error_object,
 )
-from mcpbridge.rules.methods import (
+from mcpbridge.rules.mcp.methods import (
     ACKNOWLEDGED,
     DISCOVER,
     INITIALIZED,
@@ -39,7 +39,7 @@ from mcpbridge.rules.methods import (
     SUBSCRIBE,
     UNSUBSCRIBE,
 )
-from mcpbridge.rules.translate.down import (
+from mcpbridge.rules.mcp.to_legacy import (
     adapted_tools,
     enveloped,
     plain_notification,

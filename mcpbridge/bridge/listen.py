@@ -13,8 +13,8 @@ from mcpbridge.bridge.commons import text_member
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import WireError
-from mcpbridge.rules.correlate import Withdrawn
-from mcpbridge.rules.methods import (
+from mcpbridge.rules.mcp.correlator import Withdrawn
+from mcpbridge.rules.mcp.methods import (
     ACKNOWLEDGED,
     LIST_CHANGED,
     RESOURCE_UPDATED,

@@ -11,9 +11,9 @@ from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.mux import Tenant
 from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.toolfilter import ToolFilter
-from mcpbridge.rules.correlate import Questions
 from mcpbridge.rules.eventlog import Window
 from mcpbridge.rules.faults import Fault, capacity, too_many_streams
+from mcpbridge.rules.mcp.server_requests import Questions
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
 

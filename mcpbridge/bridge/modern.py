@@ -21,17 +21,16 @@ from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stateless import Overdue, Stateless
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import Unavailable, WireError
-from mcpbridge.rules.admission import Refusal, refuse
-from mcpbridge.rules.envelope import Envelope
-from mcpbridge.rules.era import Verdict
 from mcpbridge.rules.faults import INVALID_PARAMS, capacity, draining
-from mcpbridge.rules.methods import DISCOVER, LISTEN, SUBSCRIBE
-from mcpbridge.rules.modern import Routing, check_method
+from mcpbridge.rules.mcp.admission import Refusal, refuse
+from mcpbridge.rules.mcp.era_probe import Verdict
+from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.methods import DISCOVER, LISTEN, SUBSCRIBE
+from mcpbridge.rules.mcp.modern_checks import Annotations, Routing, check_method, check_tool_params
+from mcpbridge.rules.mcp.request_meta import Envelope
+from mcpbridge.rules.mcp.revisions import SERVED
+from mcpbridge.rules.mcp.to_modern import CACHEABLE, discovered, privately
 from mcpbridge.rules.outcome import TOOLS_CALL
-from mcpbridge.rules.profile import Profile
-from mcpbridge.rules.revisions import SERVED
-from mcpbridge.rules.toolparams import Annotations, check_tool_params
-from mcpbridge.rules.translate.up import CACHEABLE, discovered, privately
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Request, Result, quoted, text_of
 

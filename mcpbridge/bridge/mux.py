@@ -20,7 +20,17 @@ from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.base import Channel, Received, Spoiled
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.access.principals import NOTHING
-from mcpbridge.rules.correlate import (
+from mcpbridge.rules.faults import (
+    Fault,
+    bad_child_message,
+    cancelled,
+    child_exited,
+    child_message_too_deep,
+    message_too_large,
+    nobody_to_ask,
+    not_begun,
+)
+from mcpbridge.rules.mcp.correlator import (
     Answered,
     Asked,
     Correlator,
@@ -32,17 +42,7 @@ from mcpbridge.rules.correlate import (
     cancel_for,
     number_of,
 )
-from mcpbridge.rules.faults import (
-    Fault,
-    bad_child_message,
-    cancelled,
-    child_exited,
-    child_message_too_deep,
-    message_too_large,
-    nobody_to_ask,
-    not_begun,
-)
-from mcpbridge.rules.methods import LISTEN, PING, Audience, shared_audience
+from mcpbridge.rules.mcp.methods import LISTEN, PING, Audience, shared_audience
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result

@@ -13,7 +13,6 @@ from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stateless import Overdue, Visit, log
 from mcpbridge.errors import ChannelClosed, Unavailable, WireError
-from mcpbridge.rules.envelope import Envelope
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
     TIMED_OUT,
@@ -23,8 +22,9 @@ from mcpbridge.rules.faults import (
     error_object,
     shutdown,
 )
-from mcpbridge.rules.methods import SUBSCRIPTION_ID
-from mcpbridge.rules.profile import Profile
+from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.methods import SUBSCRIPTION_ID
+from mcpbridge.rules.mcp.request_meta import Envelope
 from mcpbridge.wire.json_object import packed
 from mcpbridge.wire.messages import Failure, Reply, Request, Result
 

@@ -25,12 +25,12 @@ from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.supervisor import Ready
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.faults import Fault, handshake_refused, session_closed
-from mcpbridge.rules.methods import INITIALIZED
-from mcpbridge.rules.profile import Profile, read_profile
-from mcpbridge.rules.revisions import NEWEST_LEGACY, negotiated
+from mcpbridge.rules.mcp.initialize import Profile, read_profile
+from mcpbridge.rules.mcp.methods import INITIALIZED
+from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, negotiated
+from mcpbridge.rules.mcp.to_legacy import introduced
 from mcpbridge.rules.supervision.isolation import Isolation, needs_own_child
 from mcpbridge.rules.supervision.lifecycle import SessionEvent, SessionState
-from mcpbridge.rules.translate.down import introduced
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 
 log = logging.getLogger("mcpbridge.bridge")

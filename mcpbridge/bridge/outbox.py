@@ -21,7 +21,7 @@ from mcpbridge.rules.faults import (
     error_object,
     session_closed,
 )
-from mcpbridge.rules.methods import stops_at_the_bridge
+from mcpbridge.rules.mcp.methods import stops_at_the_bridge
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Notification
 

@@ -24,7 +24,7 @@ from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unavailable, Unreachable
 from mcpbridge.process.base import AnyChild, MakeChild
 from mcpbridge.rules.faults import capacity, child_exited, spawn_failed, unreachable
-from mcpbridge.rules.profile import Profile
+from mcpbridge.rules.mcp.initialize import Profile
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.metrics import Meters

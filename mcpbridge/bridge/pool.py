@@ -17,8 +17,8 @@ from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.handshake import shake_hands
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
-from mcpbridge.rules.envelope import Envelope, handshake_capabilities
-from mcpbridge.rules.revisions import NEWEST_LEGACY
+from mcpbridge.rules.mcp.request_meta import Envelope, handshake_capabilities
+from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 
 log = logging.getLogger("mcpbridge.bridge")
 

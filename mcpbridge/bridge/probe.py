@@ -13,11 +13,11 @@ from mcpbridge import __version__
 from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
-from mcpbridge.rules.era import discovery_of, own_envelope, speaks_modern
 from mcpbridge.rules.faults import UNREACHABLE, handshake_refused, start_timeout
-from mcpbridge.rules.methods import DISCOVER, PING
-from mcpbridge.rules.modern import SUPPORTED
-from mcpbridge.rules.profile import Profile
+from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
+from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.methods import DISCOVER, PING
+from mcpbridge.rules.mcp.modern_checks import SUPPORTED
 
 log = logging.getLogger("mcpbridge.bridge")
 

@@ -17,8 +17,8 @@ import msgspec
 from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
-from mcpbridge.rules.methods import SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, more_verbose
-from mcpbridge.rules.profile import Profile
+from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.methods import SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, more_verbose
 from mcpbridge.wire.messages import Failure, Notification
 
 log = logging.getLogger("mcpbridge.bridge")

@@ -21,10 +21,10 @@ from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import ChannelClosed, Unavailable, WireError
 from mcpbridge.rules.faults import INTERNAL_ERROR, Fault, child_exited, error_object
-from mcpbridge.rules.modern import MAY_ASK
-from mcpbridge.rules.profile import Introduction
-from mcpbridge.rules.revisions import Revision
-from mcpbridge.rules.translate.down import (
+from mcpbridge.rules.mcp.initialize import Introduction
+from mcpbridge.rules.mcp.modern_checks import MAY_ASK
+from mcpbridge.rules.mcp.revisions import Revision
+from mcpbridge.rules.mcp.to_legacy import (
     adapted_content,
     enveloped,
     error_down,

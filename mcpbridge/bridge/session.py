@@ -31,10 +31,11 @@ from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.streams import Streams
 from mcpbridge.errors import Unavailable
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
-from mcpbridge.rules.admission import duplicate_id
-from mcpbridge.rules.correlate import Withdrawn
 from mcpbridge.rules.faults import TIMED_OUT, Fault, session_closed
-from mcpbridge.rules.methods import (
+from mcpbridge.rules.mcp.admission import duplicate_id
+from mcpbridge.rules.mcp.correlator import Withdrawn
+from mcpbridge.rules.mcp.initialize import Introduction
+from mcpbridge.rules.mcp.methods import (
     CANCELLED,
     INITIALIZED,
     LOG_MESSAGE,
@@ -45,8 +46,7 @@ from mcpbridge.rules.methods import (
     concerns,
     level_admits,
 )
-from mcpbridge.rules.profile import Introduction
-from mcpbridge.rules.revisions import expected
+from mcpbridge.rules.mcp.revisions import expected
 from mcpbridge.rules.supervision.lifecycle import SESSION, SessionEvent, SessionState, step
 from mcpbridge.wire.messages import (
     Failure,

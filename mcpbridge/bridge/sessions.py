@@ -16,7 +16,7 @@ from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.session import Session
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import Fault, timed_out
-from mcpbridge.rules.methods import PING
+from mcpbridge.rules.mcp.methods import PING
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.settings import Unit, setting
 

@@ -26,7 +26,6 @@ from mcpbridge.bridge.seal import Seal, Sealed
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.supervisor import Ready, Supervisor
 from mcpbridge.errors import ChannelClosed, Unavailable, WireError
-from mcpbridge.rules.envelope import Envelope, stripped
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
     TIMED_OUT,
@@ -37,10 +36,8 @@ from mcpbridge.rules.faults import (
     error_object,
     shutdown,
 )
-from mcpbridge.rules.methods import SET_LEVEL, level_admits, more_verbose
-from mcpbridge.rules.modern import MAY_ASK, missing_capability
-from mcpbridge.rules.profile import Profile
-from mcpbridge.rules.questions import (
+from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.input_required import (
     all_accepted,
     digest,
     input_required,
@@ -48,8 +45,11 @@ from mcpbridge.rules.questions import (
     pages_to_visit,
     request_state,
 )
+from mcpbridge.rules.mcp.methods import SET_LEVEL, level_admits, more_verbose
+from mcpbridge.rules.mcp.modern_checks import MAY_ASK, missing_capability
+from mcpbridge.rules.mcp.request_meta import Envelope, stripped
+from mcpbridge.rules.mcp.to_modern import URL_REQUIRED_BEFORE, code_of, completed, error_up
 from mcpbridge.rules.supervision.isolation import Isolation
-from mcpbridge.rules.translate.up import URL_REQUIRED_BEFORE, code_of, completed, error_up
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result, quoted, text_of

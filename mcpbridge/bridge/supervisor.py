@@ -20,7 +20,7 @@ from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import Unavailable
 from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.faults import Exit, Fault, child_exited, draining
-from mcpbridge.rules.profile import Profile
+from mcpbridge.rules.mcp.initialize import Profile
 from mcpbridge.rules.supervision.restart import Record, RestartPolicy, after_exit
 
 log = logging.getLogger("mcpbridge.bridge")

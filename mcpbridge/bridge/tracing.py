@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import Fault
+from mcpbridge.rules.mcp.to_modern import code_of
 from mcpbridge.rules.outcome import error_type, outcome_of
 from mcpbridge.rules.tracing import Trace, trace_in, with_trace
-from mcpbridge.rules.translate.up import code_of
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Call, Span, Tracer
 from mcpbridge.wire.json_object import member

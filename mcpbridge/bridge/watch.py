@@ -19,11 +19,11 @@ from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.process.footprint import footprint
 from mcpbridge.process.linux import group_is_stopped
-from mcpbridge.rules.era import own_envelope
 from mcpbridge.rules.faults import Fault, child_stalled
-from mcpbridge.rules.methods import DISCOVER, PING
-from mcpbridge.rules.modern import SUPPORTED
-from mcpbridge.rules.revisions import MODERN
+from mcpbridge.rules.mcp.era_probe import own_envelope
+from mcpbridge.rules.mcp.methods import DISCOVER, PING
+from mcpbridge.rules.mcp.modern_checks import SUPPORTED
+from mcpbridge.rules.mcp.revisions import MODERN
 from mcpbridge.rules.supervision.liveness import (
     Finding,
     RecyclePolicy,

@@ -28,8 +28,8 @@ from mcpbridge.http.incoming import Head
 from mcpbridge.rules.access.header_env import Pair, header_env
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.access.rate_limit import RateLimit, rate_limit
-from mcpbridge.rules.admission import Refusal
 from mcpbridge.rules.faults import INVALID_REQUEST, error_object
+from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.settings import Unit, setting
 
 GROUP = "Authentication"

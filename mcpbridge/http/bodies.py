@@ -6,7 +6,7 @@ import dataclasses
 
 from mcpbridge.errors import WireError
 from mcpbridge.http.incoming import Head
-from mcpbridge.rules.admission import (
+from mcpbridge.rules.mcp.admission import (
     Admitted,
     Opening,
     Refusal,

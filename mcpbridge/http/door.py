@@ -16,8 +16,8 @@ from mcpbridge.http.incoming import PRINCIPAL, Head
 from mcpbridge.http.responses import refusal_of
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.access.rate_limit import Buckets, RateLimit
-from mcpbridge.rules.admission import Refusal
 from mcpbridge.rules.faults import over_quota
+from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.wire.messages import Message, Request
 
 

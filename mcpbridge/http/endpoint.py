@@ -20,8 +20,8 @@ from mcpbridge.http.legacy_sse import MESSAGES_PATH, SSE_PATH, LegacySse
 from mcpbridge.http.responses import send_json, send_refusal
 from mcpbridge.http.streamable import Streamable
 from mcpbridge.rules.access.hosts import HostRules, readable_by
-from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
+from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.wire.messages import Request
 
 log = logging.getLogger("mcpbridge.http")

@@ -16,8 +16,8 @@ from mcpbridge.rules.access.hosts import (
     origin_allowed,
     origin_pattern,
 )
-from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
+from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.buffer import Gathered
 

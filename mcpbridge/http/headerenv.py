@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from mcpbridge.http.incoming import Head
 from mcpbridge.rules.access.header_env import Pair, values_of, with_values
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
+from mcpbridge.rules.mcp.admission import Refusal, refuse
 
 
 class HeaderEnv:

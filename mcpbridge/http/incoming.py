@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from mcpbridge.http.departure import Departure
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.admission import Names
-from mcpbridge.rules.modern import Routing
+from mcpbridge.rules.mcp.admission import Names
+from mcpbridge.rules.mcp.modern_checks import Routing
 from mcpbridge.wire.headers import Acceptable, acceptable
 
 BEGUN = "mcpbridge.begun"

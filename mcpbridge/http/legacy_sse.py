@@ -26,7 +26,8 @@ from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.responses import EventStream, farewell, refusal_of, send_empty, send_refusal
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.admission import (
+from mcpbridge.rules.faults import INVALID_REQUEST
+from mcpbridge.rules.mcp.admission import (
     Admitted,
     Opening,
     Refusal,
@@ -36,7 +37,6 @@ from mcpbridge.rules.admission import (
     refuse,
     session_gone,
 )
-from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.settings import setting
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, encode
 

@@ -37,9 +37,9 @@ from mcpbridge.rules.access.jwt import (
     unsealed,
 )
 from mcpbridge.rules.access.principals import Principal, key_of
-from mcpbridge.rules.admission import Refusal
 from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
-from mcpbridge.rules.methods import KNOWN_REQUESTS
+from mcpbridge.rules.mcp.admission import Refusal
+from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.settings import setting
 
 log = logging.getLogger("mcpbridge.http")

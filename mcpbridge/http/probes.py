@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.http.admin import METRICS_PATH, Render
 from mcpbridge.http.responses import refusal_body
-from mcpbridge.rules.admission import refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
+from mcpbridge.rules.mcp.admission import refuse
 
 
 def probes(gate: Gate, render: Render | None = None) -> ASGIApp:

@@ -30,9 +30,9 @@ from mcpbridge.http.departure import Departure
 from mcpbridge.http.direct import Begun, Direct, Heads
 from mcpbridge.http.incoming import BEGUN, DEPARTURE, PRINCIPAL
 from mcpbridge.http.responses import refusal_body
-from mcpbridge.rules.admission import Refusal, refuse
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.framing import ambiguity
+from mcpbridge.rules.mcp.admission import Refusal, refuse
 
 _FRAMED = 8
 """A body in chunks of one byte each, the smallest there are, is 6 times itself on the wire."""

@@ -21,9 +21,9 @@ from mcpbridge.http.guard import ClientGone
 from mcpbridge.http.metered import CLIENT_LEFT
 from mcpbridge.http.responses import send_refusal
 from mcpbridge.remote.upstream import Answer, Broken, Unreachable, Upstream
-from mcpbridge.rules.admission import Refusal
 from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
 from mcpbridge.rules.glance import MAX_KEPT, EventScan, Glimpse, asked, error_codes, results
+from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.telemetry.dashboard import Dashboard
 
 log = logging.getLogger("mcpbridge.http")

@@ -31,7 +31,8 @@ from mcpbridge.http.responses import (
     send_late_json,
     send_refusal,
 )
-from mcpbridge.rules.admission import (
+from mcpbridge.rules.faults import INVALID_REQUEST, draining
+from mcpbridge.rules.mcp.admission import (
     Admitted,
     Opening,
     Refusal,
@@ -43,7 +44,6 @@ from mcpbridge.rules.admission import (
     session_gone,
     session_required,
 )
-from mcpbridge.rules.faults import INVALID_REQUEST, draining
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.headers import Acceptable

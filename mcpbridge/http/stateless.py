@@ -27,11 +27,10 @@ from mcpbridge.http.responses import (
     send_late_json,
     send_refusal,
 )
-from mcpbridge.rules.admission import Refusal, echoing, refuse
-from mcpbridge.rules.envelope import Envelope
 from mcpbridge.rules.faults import INVALID_REQUEST, METHOD_NOT_FOUND
-from mcpbridge.rules.methods import DISCOVER, LISTEN
-from mcpbridge.rules.modern import (
+from mcpbridge.rules.mcp.admission import Refusal, echoing, refuse
+from mcpbridge.rules.mcp.methods import DISCOVER, LISTEN
+from mcpbridge.rules.mcp.modern_checks import (
     HEADER_MISMATCH,
     MISSING_CAPABILITY,
     UNSUPPORTED_VERSION,
@@ -40,7 +39,8 @@ from mcpbridge.rules.modern import (
     climb,
     not_served,
 )
-from mcpbridge.rules.translate.up import code_of
+from mcpbridge.rules.mcp.request_meta import Envelope
+from mcpbridge.rules.mcp.to_modern import code_of
 from mcpbridge.wire.messages import Failure, Message, Reply, Request, Result, encode
 
 _STATUS = {

@@ -18,12 +18,12 @@ from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.http.responses import send_refusal
 from mcpbridge.http.stateful import Stateful
 from mcpbridge.http.stateless import StatelessFace
-from mcpbridge.rules.admission import Refusal, check_names, echoing, refuse
-from mcpbridge.rules.envelope import claimed_version
 from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.rules.methods import INITIALIZE
-from mcpbridge.rules.modern import SUPPORTED, is_modern, not_served, unsupported
-from mcpbridge.rules.revisions import Era, known
+from mcpbridge.rules.mcp.admission import Refusal, check_names, echoing, refuse
+from mcpbridge.rules.mcp.methods import INITIALIZE
+from mcpbridge.rules.mcp.modern_checks import SUPPORTED, is_modern, not_served, unsupported
+from mcpbridge.rules.mcp.request_meta import claimed_version
+from mcpbridge.rules.mcp.revisions import Era, known
 from mcpbridge.wire.messages import Message, Request
 
 

@@ -24,8 +24,8 @@ from typing import ParamSpec
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.channels.base import Spoiled
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
-from mcpbridge.rules.correlate import Withdrawn
 from mcpbridge.rules.faults import Fault
+from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, decode, encode
 

@@ -14,10 +14,10 @@ from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.opener import Opener
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
 from mcpbridge.bridge.session import Session
-from mcpbridge.rules.correlate import Questions
-from mcpbridge.rules.era import Verdict
 from mcpbridge.rules.eventlog import Window
-from mcpbridge.rules.profile import Introduction
+from mcpbridge.rules.mcp.era_probe import Verdict
+from mcpbridge.rules.mcp.initialize import Introduction
+from mcpbridge.rules.mcp.server_requests import Questions
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
 

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from mcpbridge.rules.methods import KNOWN_REQUESTS
+from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from tests.e2e.running import ACCEPT, bridge, child, eventually, open_session, rpc, started
 from tests.e2e.stateless import headers_of, meta
 

@@ -17,7 +17,7 @@ from mcpbridge.rules.access.header_env import header_env
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, key_of
 from mcpbridge.rules.access.rate_limit import rate_limit
 from mcpbridge.rules.access.static_tokens import tokens_in
-from mcpbridge.rules.admission import Refusal
+from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.wire.messages import Notification, Request
 
 ONE, TWO, THREE = "one-token-0123456789", "two-token-0123456789", "three-token-0123456789"

@@ -7,7 +7,7 @@ from starlette.types import Message
 
 from mcpbridge.http.guard import ClientGone, check_source, read_body
 from mcpbridge.rules.access.hosts import HostRules
-from mcpbridge.rules.admission import Refusal
+from mcpbridge.rules.mcp.admission import Refusal
 from tests.bridge.playbook import bounded
 from tests.http.fakes import GONE, Wire, body, incoming
 

@@ -24,7 +24,7 @@ from mcpbridge.http.oauth import (
 from mcpbridge.remote.jwks import RemoteKeys
 from mcpbridge.rules.access.jwt import ALGORITHMS, LEEWAY_S, Unsealed
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
-from mcpbridge.rules.admission import Refusal
+from mcpbridge.rules.mcp.admission import Refusal
 from tests.broken_tokens import Broken, broken_tokens
 from tests.issuers import AUDIENCE, Issuer, encoded
 

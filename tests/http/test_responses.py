@@ -21,9 +21,9 @@ from mcpbridge.http.responses import (
     send_late_json,
     send_refusal,
 )
-from mcpbridge.rules.admission import refuse
 from mcpbridge.rules.eventlog import EventId, Window
 from mcpbridge.rules.faults import capacity
+from mcpbridge.rules.mcp.admission import refuse
 from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import bounded, turns
 from tests.http.fakes import Wire, incoming

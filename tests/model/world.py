@@ -38,8 +38,8 @@ from mcpbridge.http.stateless import StatelessFace
 from mcpbridge.http.streamable import Streamable
 from mcpbridge.process.child import ExitReport
 from mcpbridge.rules.access.hosts import HostRules
-from mcpbridge.rules.era import ChildEra
 from mcpbridge.rules.faults import Exit
+from mcpbridge.rules.mcp.era_probe import ChildEra
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
 from mcpbridge.rules.supervision.restart import OnChildExit, RestartPolicy
 from mcpbridge.telemetry.metrics import Meters

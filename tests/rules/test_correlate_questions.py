@@ -8,16 +8,13 @@ import json
 import pytest
 
 from mcpbridge.errors import DuplicateMember
-from mcpbridge.rules.correlate import (
+from mcpbridge.rules.mcp.correlator import Withdrawn, cancel_for, cancelled_id, renamed_cancel
+from mcpbridge.rules.mcp.server_requests import (
     QUESTION_PLACE,
     Calls,
     Place,
     Questions,
-    Withdrawn,
-    cancel_for,
-    cancelled_id,
     place_question,
-    renamed_cancel,
 )
 from mcpbridge.wire.messages import (
     Failure,

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.rules.modern import Routing
-from mcpbridge.rules.toolparams import Path, annotations_in, check_tool_params
+from mcpbridge.rules.mcp.modern_checks import Path, Routing, annotations_in, check_tool_params
 
 PATHS = {("region",): "region", ("at", "zone"): "zone", ("dry",): "dry"}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.rules.profile import Introduction, Profile, read_discovery, read_introduction
-from mcpbridge.rules.revisions import known
-from mcpbridge.rules.translate.down import (
+from mcpbridge.rules.mcp.initialize import Introduction, Profile, read_discovery, read_introduction
+from mcpbridge.rules.mcp.revisions import known
+from mcpbridge.rules.mcp.to_legacy import (
     adapted_content,
     adapted_tools,
     enveloped,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.rules.profile import SERVER_INFO, Profile
-from mcpbridge.rules.revisions import NEWEST_LEGACY
-from mcpbridge.rules.translate.up import (
+from mcpbridge.rules.mcp.initialize import SERVER_INFO, Profile
+from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
+from mcpbridge.rules.mcp.to_modern import (
     CACHEABLE,
     code_of,
     completed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from mcpbridge.rules.methods import KNOWN_REQUESTS
+from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.telemetry.metrics import MAX_TOOLS, OTHER, SECONDS, CallMeters, Histogram, Meters
 
 

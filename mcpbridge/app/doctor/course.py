@@ -25,11 +25,11 @@ from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.child import ExitReport
 from mcpbridge.process.footprint import footprint
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.rules.era import discovery_of, own_envelope, speaks_modern
-from mcpbridge.rules.methods import DISCOVER, INITIALIZE, INITIALIZED, PING
-from mcpbridge.rules.modern import SUPPORTED
-from mcpbridge.rules.profile import Profile, bridge_introduction, read_profile
-from mcpbridge.rules.revisions import SERVED
+from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
+from mcpbridge.rules.mcp.initialize import Profile, bridge_introduction, read_profile
+from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE, INITIALIZED, PING
+from mcpbridge.rules.mcp.modern_checks import SUPPORTED
+from mcpbridge.rules.mcp.revisions import SERVED
 from mcpbridge.wire.messages import Failure, Reply, Result
 
 LISTS = {

@@ -16,8 +16,8 @@ from mcpbridge.app.doctor.report import Buffering, Flag, Noise, Outcome, ServerR
 from mcpbridge.config.model import Config
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.spec import check_command, shown
-from mcpbridge.rules.profile import Profile
-from mcpbridge.rules.revisions import REVISIONS
+from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.revisions import REVISIONS
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import text_of
 

@@ -12,7 +12,7 @@ from mcpbridge.app.doctor.checks import Findings, counted
 from mcpbridge.app.doctor.modern import discover
 from mcpbridge.app.doctor.sse import SseTalk
 from mcpbridge.app.doctor.web import Place
-from mcpbridge.rules.revisions import MODERN, NEWEST_LEGACY, SERVED
+from mcpbridge.rules.mcp.revisions import MODERN, NEWEST_LEGACY, SERVED
 
 _MANNER = Manner(head_s=15.0, whole_s=30.0)
 _PROBES = ("/livez", "/readyz", "/startupz", "/health")

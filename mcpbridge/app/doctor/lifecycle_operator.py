@@ -12,7 +12,7 @@ from mcpbridge.app.doctor.asking import Answer, Came, Manner, initialize, post
 from mcpbridge.app.doctor.checks import Findings
 from mcpbridge.app.doctor.modern import discover
 from mcpbridge.app.doctor.web import Place, connected
-from mcpbridge.rules.revisions import NEWEST_LEGACY
+from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 
 WITHIN_S = 10.0
 _CONNECT_S = 1.0

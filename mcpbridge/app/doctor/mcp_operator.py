@@ -17,7 +17,7 @@ from mcpbridge.app.doctor.asking import Answer, Came, Manner, asked, initialize,
 from mcpbridge.app.doctor.checks import Findings, Stopped, counted
 from mcpbridge.app.doctor.sse import SseTalk
 from mcpbridge.app.doctor.web import Place, connected
-from mcpbridge.rules.revisions import NEWEST_LEGACY, SERVED
+from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, SERVED
 from mcpbridge.wire.headers import EVENT_STREAM
 
 MANNER = Manner(head_s=2.0, whole_s=5.0, line_bytes=64 << 10, literal=True)

@@ -7,9 +7,9 @@ import msgspec
 from mcpbridge import __version__
 from mcpbridge.app.doctor.asking import Answer, Manner, post, request
 from mcpbridge.app.doctor.web import Place
-from mcpbridge.rules.era import own_envelope
-from mcpbridge.rules.methods import DISCOVER
-from mcpbridge.rules.modern import SUPPORTED
+from mcpbridge.rules.mcp.era_probe import own_envelope
+from mcpbridge.rules.mcp.methods import DISCOVER
+from mcpbridge.rules.mcp.modern_checks import SUPPORTED
 
 
 async def discover(place: Place, manner: Manner) -> Answer:

@@ -13,7 +13,7 @@ from mcpbridge.app.doctor.report import Buffering
 from mcpbridge.app.doctor.talk import Talk
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.rules.methods import INITIALIZE, INITIALIZED, PING
+from mcpbridge.rules.mcp.methods import INITIALIZE, INITIALIZED, PING
 
 QUIET_S = 3.0
 """So long a silence is worth a second process."""

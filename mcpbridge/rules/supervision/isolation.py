@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 
-from mcpbridge.rules.profile import Introduction
+from mcpbridge.rules.mcp.initialize import Introduction
 
 
 class Isolation(enum.Enum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.profile import Introduction
+from mcpbridge.rules.mcp.initialize import Introduction
 from mcpbridge.rules.supervision.isolation import (
     Isolation,
     needs_own_child,

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.methods import ASKED_ABILITY, LIST_CHANGED
-from mcpbridge.rules.revisions import MODERN, NEWEST_LEGACY, Era, Revision, known, negotiated
+from mcpbridge.rules.mcp.methods import ASKED_ABILITY, LIST_CHANGED
+from mcpbridge.rules.mcp.revisions import MODERN, NEWEST_LEGACY, Era, Revision, known, negotiated
 from mcpbridge.wire.json_object import elements, member, opened, replaced, spans
 from mcpbridge.wire.messages import quoted, text_of
 

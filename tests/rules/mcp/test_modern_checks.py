@@ -8,9 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from mcpbridge.rules.admission import Refusal
-from mcpbridge.rules.envelope import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Envelope
-from mcpbridge.rules.modern import (
+from mcpbridge.rules.mcp.admission import Refusal
+from mcpbridge.rules.mcp.modern_checks import (
     HEADER_MISMATCH,
     SUPPORTED,
     UNSUPPORTED_VERSION,
@@ -23,7 +22,8 @@ from mcpbridge.rules.modern import (
     not_served,
     unsupported,
 )
-from mcpbridge.rules.revisions import known
+from mcpbridge.rules.mcp.request_meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Envelope
+from mcpbridge.rules.mcp.revisions import known
 from mcpbridge.wire.messages import Failure, Notification, Request, Result
 
 DATE, NEW, OLD = "2026-07-28", "2025-11-25", "2024-11-05"

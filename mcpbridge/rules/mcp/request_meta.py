@@ -11,7 +11,7 @@ import hashlib
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.methods import ASKED_ABILITY, LOG_LEVELS
+from mcpbridge.rules.mcp.methods import ASKED_ABILITY, LOG_LEVELS
 from mcpbridge.wire.json_object import (
     may_hold_meta,
     member,

@@ -15,23 +15,26 @@ Source: MCP 2026-07-28, Transports, Streamable HTTP; Errors.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import decimal
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.admission import Refusal, refuse
-from mcpbridge.rules.envelope import Envelope, read_envelope
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
     error_object,
 )
-from mcpbridge.rules.methods import DISCOVER, INITIALIZE
-from mcpbridge.rules.revisions import MODERN, Era, Revision, known, served_dates
+from mcpbridge.rules.mcp.admission import Refusal, refuse
+from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE
+from mcpbridge.rules.mcp.request_meta import Envelope, read_envelope
+from mcpbridge.rules.mcp.revisions import MODERN, Era, Revision, known, served_dates
 from mcpbridge.wire.headers import decoded_value
-from mcpbridge.wire.json_object import member
+from mcpbridge.wire.json_object import elements, member
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, text_of
 
 HEADER_MISMATCH = -32020
@@ -200,3 +203,74 @@ def _compare_name(request: Request, routing: Routing, source: str) -> Refusal | 
     if decoded_value(routing.name) != name:
         return mismatch(f"Mcp-Name header and params.{source} differ")
     return None
+
+
+Path = tuple[str, ...]
+Annotations = Mapping[str, Mapping[Path, str]]
+"""By tool name: the path of each annotated property, and its header's lower-case name."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?\Z")
+_KINDS = ("string", "integer", "boolean")
+
+
+def annotations_in(tools_result: bytes) -> dict[str, dict[Path, str]]:
+    """The annotations of every tool in a `tools/list` result; tools without any are left out."""
+    found: dict[str, dict[Path, str]] = {}
+    if b"x-mcp-header" not in tools_result:
+        return found
+    try:
+        tools = elements(member(tools_result, "tools") or b"[]")
+        for tool in tools:
+            name = text_of(member(tool, "name"))
+            schema = msgspec.json.decode(member(tool, "inputSchema") or b"{}")
+            paths = dict(_annotated(schema, ()))
+            lowered = list(paths.values())
+            if name is not None and paths and len(set(lowered)) == len(lowered) and all(lowered):
+                found[name] = paths
+    except (WireError, msgspec.DecodeError):
+        return found
+    return found
+
+
+def check_tool_params(params: bytes, routing: Routing, paths: Mapping[Path, str]) -> Refusal | None:
+    """Whether each annotated argument that is there is repeated in its header, and truly."""
+    for path, header in paths.items():
+        raw = member(params, "arguments", *path)
+        sent = routing.params.get(header)
+        if raw is None or raw == b"null":
+            if sent is not None:
+                return mismatch(f"Mcp-Param-{header} repeats an argument that is not there")
+            continue
+        if sent is None:
+            return mismatch(f"Mcp-Param-{header} header is missing")
+        if not _same(raw, decoded_value(sent)):
+            return mismatch(f"Mcp-Param-{header} header and argument differ")
+    return None
+
+
+def _annotated(schema: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict):
+        return
+    for name, below in properties.items():
+        if not isinstance(below, dict):
+            continue
+        header = below.get("x-mcp-header")
+        if header is not None:
+            good = isinstance(header, str) and _TOKEN.match(header) and below.get("type") in _KINDS
+            yield (*path, name), str(header).lower() if good else ""
+        yield from _annotated(below, (*path, name))
+
+
+def _same(raw: bytes, sent: str | None) -> bool:
+    if sent is None:
+        return False
+    if raw.startswith(b'"'):
+        return text_of(raw) == sent
+    if raw in (b"true", b"false"):
+        return raw.decode() == sent
+    if _NUMBER.match(argument := raw.decode()) is None or _NUMBER.match(sent) is None:
+        return False
+    # 42 and 42.0 are the same number; of two with more than 15 digits a float would not tell.
+    return decimal.Decimal(argument) == decimal.Decimal(sent)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
-from mcpbridge.rules.admission import (
+from mcpbridge.rules.mcp.admission import (
     MAX_BATCH,
     Admitted,
     Names,
@@ -24,7 +24,7 @@ from mcpbridge.rules.admission import (
     session_gone,
     session_required,
 )
-from mcpbridge.rules.revisions import REVISIONS, SERVED, Revision, known
+from mcpbridge.rules.mcp.revisions import REVISIONS, SERVED, Revision, known
 from mcpbridge.wire.headers import Acceptable, acceptable
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, Result
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.rules.envelope import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Envelope, read_envelope
-from mcpbridge.rules.questions import (
+from mcpbridge.rules.mcp.input_required import (
     all_accepted,
     digest,
     input_request,
@@ -17,6 +16,12 @@ from mcpbridge.rules.questions import (
     pages_to_visit,
     refusal_to_ask,
     request_state,
+)
+from mcpbridge.rules.mcp.request_meta import (
+    CLIENT_CAPABILITIES,
+    PROTOCOL_VERSION,
+    Envelope,
+    read_envelope,
 )
 from mcpbridge.wire.messages import Request
 

@@ -14,11 +14,15 @@ import enum
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.envelope import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
-from mcpbridge.rules.modern import HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION
-from mcpbridge.rules.profile import Profile, read_discovery
-from mcpbridge.rules.revisions import MODERN, Revision, known
-from mcpbridge.rules.translate.up import code_of
+from mcpbridge.rules.mcp.initialize import Profile, read_discovery
+from mcpbridge.rules.mcp.modern_checks import (
+    HEADER_MISMATCH,
+    MISSING_CAPABILITY,
+    UNSUPPORTED_VERSION,
+)
+from mcpbridge.rules.mcp.request_meta import CLIENT_CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION
+from mcpbridge.rules.mcp.revisions import MODERN, Revision, known
+from mcpbridge.rules.mcp.to_modern import code_of
 from mcpbridge.wire.json_object import elements, member
 from mcpbridge.wire.messages import Reply, Result, text_of
 

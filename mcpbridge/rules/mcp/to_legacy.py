@@ -8,23 +8,23 @@ from __future__ import annotations
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.envelope import (
-    CLIENT_CAPABILITIES,
-    CLIENT_INFO,
-    LOG_LEVEL,
-    PROTOCOL_VERSION,
-)
 from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
-from mcpbridge.rules.methods import SUBSCRIPTION_ID
-from mcpbridge.rules.modern import (
+from mcpbridge.rules.mcp.initialize import SERVER_INFO, Introduction, Profile
+from mcpbridge.rules.mcp.methods import SUBSCRIPTION_ID
+from mcpbridge.rules.mcp.modern_checks import (
     HEADER_MISMATCH,
     MISSING_CAPABILITY,
     SUPPORTED,
     UNSUPPORTED_VERSION,
 )
-from mcpbridge.rules.profile import SERVER_INFO, Introduction, Profile
-from mcpbridge.rules.revisions import Revision
-from mcpbridge.rules.translate.up import code_of
+from mcpbridge.rules.mcp.request_meta import (
+    CLIENT_CAPABILITIES,
+    CLIENT_INFO,
+    LOG_LEVEL,
+    PROTOCOL_VERSION,
+)
+from mcpbridge.rules.mcp.revisions import Revision
+from mcpbridge.rules.mcp.to_modern import code_of
 from mcpbridge.wire.json_object import elements, member, opened, packed, with_members, without
 from mcpbridge.wire.messages import Notification, quoted, text_of
 

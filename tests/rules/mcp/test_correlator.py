@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, WireError
-from mcpbridge.rules.correlate import (
+from mcpbridge.rules.mcp.correlator import (
     Answered,
     Asked,
     Correlator,

@@ -12,9 +12,9 @@ from contextlib import suppress
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.envelope import Envelope, stripped
 from mcpbridge.rules.faults import INVALID_PARAMS, METHOD_NOT_FOUND, error_object
-from mcpbridge.rules.methods import ASKED_ABILITY
+from mcpbridge.rules.mcp.methods import ASKED_ABILITY
+from mcpbridge.rules.mcp.request_meta import Envelope, stripped
 from mcpbridge.wire.json_object import elements, member, opened, packed, with_members, without
 from mcpbridge.wire.messages import Request, quoted, text_of
 

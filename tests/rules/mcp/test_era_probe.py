@@ -7,8 +7,14 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.rules.envelope import Envelope, read_envelope
-from mcpbridge.rules.era import VERDICTS, ChildEra, discovery_of, own_envelope, speaks_modern
+from mcpbridge.rules.mcp.era_probe import (
+    VERDICTS,
+    ChildEra,
+    discovery_of,
+    own_envelope,
+    speaks_modern,
+)
+from mcpbridge.rules.mcp.request_meta import Envelope, read_envelope
 from mcpbridge.wire.messages import Failure, Reply, Result
 
 DATE = "2026-07-28"

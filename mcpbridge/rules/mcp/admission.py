@@ -21,9 +21,9 @@ from mcpbridge.rules.faults import (
     SESSION_NOT_FOUND,
     error_object,
 )
-from mcpbridge.rules.methods import INITIALIZE
-from mcpbridge.rules.profile import Introduction, read_introduction
-from mcpbridge.rules.revisions import Era, Revision, known, served_dates
+from mcpbridge.rules.mcp.initialize import Introduction, read_introduction
+from mcpbridge.rules.mcp.methods import INITIALIZE
+from mcpbridge.rules.mcp.revisions import Era, Revision, known, served_dates
 from mcpbridge.wire.headers import Acceptable, is_json, is_session_id
 from mcpbridge.wire.messages import Message, Reply, Request, canonical_id
 

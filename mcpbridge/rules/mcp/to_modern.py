@@ -10,10 +10,10 @@ import functools
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.envelope import RELATED_TASK
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_PARAMS, error_object
-from mcpbridge.rules.modern import SUPPORTED
-from mcpbridge.rules.profile import SERVER_INFO, Profile
+from mcpbridge.rules.mcp.initialize import SERVER_INFO, Profile
+from mcpbridge.rules.mcp.modern_checks import SUPPORTED
+from mcpbridge.rules.mcp.request_meta import RELATED_TASK
 from mcpbridge.wire.json_object import elements, may_hold_meta, member, opened, packed, without
 from mcpbridge.wire.messages import Reply, Result
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.methods import (
+from mcpbridge.rules.mcp.methods import (
     ASKED_ABILITY,
     LOG_LEVELS,
     Audience,

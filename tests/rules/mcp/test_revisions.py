@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.revisions import (
+from mcpbridge.rules.mcp.revisions import (
     NEWEST_LEGACY,
     REVISIONS,
     SERVED,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcpbridge.errors import DuplicateMember
-from mcpbridge.rules.envelope import (
+from mcpbridge.rules.mcp.request_meta import (
     CLIENT_CAPABILITIES,
     CLIENT_INFO,
     LOG_LEVEL,

@@ -7,13 +7,13 @@ import json
 import pytest
 
 from mcpbridge.errors import DuplicateMember
-from mcpbridge.rules.profile import (
+from mcpbridge.rules.mcp.initialize import (
     Profile,
     bridge_introduction,
     read_introduction,
     read_profile,
 )
-from mcpbridge.rules.revisions import NEWEST_LEGACY, SERVED, known
+from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, SERVED, known
 
 RESULT = (
     b'{ "x":1.0, "protocolVersion" : "2025-06-18" ,"capabilities":{"tools":{}},'

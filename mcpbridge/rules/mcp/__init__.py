@@ -1,0 +1,1 @@
+"""Decisions about MCP: revisions, methods, correlation, and translation between the eras."""

@@ -1,0 +1,99 @@
+"""Where a server's request to its client belongs, and which of them are open."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+
+from mcpbridge.rules.mcp.correlator import Withdrawn, number_of, renamed_cancel
+from mcpbridge.wire.messages import (
+    Failure,
+    Notification,
+    Reply,
+    Request,
+    Result,
+)
+
+
+class Place(enum.Enum):
+    """Where a question of a child goes."""
+
+    ONLY_CALL = "the stream of the one call in flight"
+    LISTENER = "the session's standalone stream, which somebody reads"
+    LATEST_CALL = "the stream of the call that began last"
+    QUEUE = "the standalone stream, for whoever reads it next"
+    DECLINED = "nowhere: the client does not offer it"
+
+
+class Calls(enum.Enum):
+    """How many calls are in flight whose clients read event streams."""
+
+    NONE = "none"
+    ONE = "one"
+    SEVERAL = "several"
+
+
+QUESTION_PLACE: dict[tuple[Calls, bool], Place] = {
+    (Calls.NONE, False): Place.QUEUE,
+    (Calls.NONE, True): Place.LISTENER,
+    (Calls.ONE, False): Place.ONLY_CALL,
+    (Calls.ONE, True): Place.ONLY_CALL,
+    (Calls.SEVERAL, False): Place.LATEST_CALL,
+    (Calls.SEVERAL, True): Place.LISTENER,
+}
+"""By calls in flight, and whether somebody reads the standalone stream.
+
+A child does not say which call its question belongs to. With one call in flight there is no doubt;
+with several any of them would be a guess, which only moves the dialog to another stream of the
+same client: clients answer by message, not by stream.
+"""
+
+
+def place_question(offered: bool, calls: int, listening: bool) -> Place:
+    """Where a question of a session's own child goes."""
+    if not offered:
+        return Place.DECLINED
+    count = Calls.NONE if not calls else Calls.ONE if calls == 1 else Calls.SEVERAL
+    return QUESTION_PLACE[count, listening]
+
+
+class Questions:
+    """The questions a child has put to one session and that are not answered yet."""
+
+    def __init__(self, numbers: Iterator[int]) -> None:
+        self._numbers = numbers
+        self._child_ids: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._child_ids)
+
+    def ask(self, request: Request) -> tuple[int, Request]:
+        """Number a child's question towards the client."""
+        number = next(self._numbers)
+        self._child_ids[number] = request.id
+        return number, Request(b"%d" % number, request.method, request.params, request.extra)
+
+    def answered(self, reply: Reply) -> tuple[int, Reply] | None:
+        """A question's number, and its answer under the child's id.
+
+        None where nothing was asked under the answer's id.
+        """
+        number = number_of(reply.id) or 0
+        child_id = self._child_ids.pop(number, None)
+        if child_id is None:
+            return None
+        if isinstance(reply, Result):
+            return number, Result(child_id, reply.result, reply.extra)
+        return number, Failure(child_id, reply.error, reply.extra)
+
+    def withdrawn(self, withdrawal: Withdrawn) -> tuple[int, Notification] | None:
+        """A question's number, and its withdrawal under it; None where it is not open."""
+        for number, child_id in self._child_ids.items():
+            if child_id == withdrawal.child_id:
+                del self._child_ids[number]
+                return number, renamed_cancel(withdrawal.notification, b"%d" % number)
+        return None
+
+    def give_up(self, number: int) -> bytes | None:
+        """Stop waiting for an answer; returns the child's id, where it still waits."""
+        return self._child_ids.pop(number, None)
