@@ -26,7 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mcpbridge.rules.faults import Fault
+    pass
 
 
 class BridgeError(Exception):
@@ -158,16 +158,3 @@ class CursorLost(BridgeError):
 
     def __str__(self) -> str:
         return f"entry {self.wanted} is gone, the oldest kept is {self.oldest}"
-
-
-class Unavailable(BridgeError):
-    """A request that was understood cannot be served; `fault` is what the client is told."""
-
-    def __init__(self, fault: Fault, problem: str = "") -> None:
-        super().__init__(fault, problem)
-        self.fault = fault
-        self.problem = problem
-        """What only the people who run the bridge are told."""
-
-    def __str__(self) -> str:
-        return self.fault.message

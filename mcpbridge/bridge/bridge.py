@@ -36,10 +36,10 @@ from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import Sessions, new_session_id
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.watch import Watch
-from mcpbridge.errors import Unavailable
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import (
     Fault,
+    Unavailable,
     bridge_failed,
     capacity,
     child_exited,

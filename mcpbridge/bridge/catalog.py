@@ -10,7 +10,7 @@ import anyio
 
 from mcpbridge import __version__
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.errors import Unavailable
+from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.era_probe import own_envelope
 from mcpbridge.rules.mcp.methods import LIST_CHANGED

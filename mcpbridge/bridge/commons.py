@@ -17,7 +17,8 @@ import msgspec
 
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.errors import Unavailable, WireError
+from mcpbridge.errors import WireError
+from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.methods import (
     DEFAULT_LOG_LEVEL,
     SET_LEVEL,

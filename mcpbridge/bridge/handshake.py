@@ -8,8 +8,7 @@ from __future__ import annotations
 import anyio
 
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.errors import Unavailable
-from mcpbridge.rules.faults import child_exited, handshake_refused, start_timeout
+from mcpbridge.rules.faults import Unavailable, child_exited, handshake_refused, start_timeout
 from mcpbridge.rules.mcp.initialize import Profile, read_profile
 from mcpbridge.rules.mcp.methods import INITIALIZE, INITIALIZED
 from mcpbridge.wire.messages import Notification, Reply, Result

@@ -20,11 +20,12 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.rounds import Client, Leg
-from mcpbridge.errors import ChannelClosed, Unavailable, WireError
+from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     Fault,
+    Unavailable,
     error_object,
 )
 from mcpbridge.rules.mcp.methods import (

@@ -11,7 +11,7 @@ from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.mux import Tenant
 from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.toolfilter import ToolFilter
-from mcpbridge.rules.eventlog import Window
+from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import Fault, capacity, too_many_streams
 from mcpbridge.rules.mcp.server_requests import Questions
 from mcpbridge.telemetry.metrics import Meters

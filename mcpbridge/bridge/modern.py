@@ -20,8 +20,8 @@ from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stateless import Overdue, Stateless
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.errors import Unavailable, WireError
-from mcpbridge.rules.faults import INVALID_PARAMS, capacity, draining
+from mcpbridge.errors import WireError
+from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draining
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.rules.mcp.era_probe import Verdict
 from mcpbridge.rules.mcp.initialize import Profile

@@ -12,11 +12,12 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stateless import Overdue, Visit, log
-from mcpbridge.errors import ChannelClosed, Unavailable, WireError
+from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
     TIMED_OUT,
     Fault,
+    Unavailable,
     cancelled,
     child_exited,
     error_object,

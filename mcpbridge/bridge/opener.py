@@ -23,8 +23,7 @@ from mcpbridge.bridge.placement import Lease, PlacementSettings
 from mcpbridge.bridge.repeat import repeat
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.supervisor import Ready
-from mcpbridge.errors import Unavailable
-from mcpbridge.rules.faults import Fault, handshake_refused, session_closed
+from mcpbridge.rules.faults import Fault, Unavailable, handshake_refused, session_closed
 from mcpbridge.rules.mcp.initialize import Profile, read_profile
 from mcpbridge.rules.mcp.methods import INITIALIZED
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, negotiated

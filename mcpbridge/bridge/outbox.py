@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.errors import ChannelClosed, Unavailable, WireError
+from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
     Fault,
+    Unavailable,
     capacity,
     child_exited,
     error_object,

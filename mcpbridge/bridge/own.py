@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mcpbridge.errors import ChannelClosed, Unavailable
-from mcpbridge.rules.faults import Fault, child_exited
+from mcpbridge.errors import ChannelClosed
+from mcpbridge.rules.faults import Fault, Unavailable, child_exited
 from mcpbridge.wire.messages import Notification, Reply, Request
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from mcpbridge.bridge.places import LoadLimits
 from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeLimits
-from mcpbridge.errors import SpawnError, Unavailable, Unreachable
+from mcpbridge.errors import SpawnError, Unreachable
 from mcpbridge.process.base import AnyChild, MakeChild
-from mcpbridge.rules.faults import capacity, child_exited, spawn_failed, unreachable
+from mcpbridge.rules.faults import Unavailable, capacity, child_exited, spawn_failed, unreachable
 from mcpbridge.rules.mcp.initialize import Profile
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text
 from mcpbridge.settings import Unit, setting

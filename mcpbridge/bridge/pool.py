@@ -16,7 +16,7 @@ from mcpbridge import __version__
 from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.handshake import shake_hands
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.errors import Unavailable
+from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.request_meta import Envelope, handshake_capabilities
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 

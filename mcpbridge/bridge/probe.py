@@ -12,8 +12,7 @@ import anyio
 from mcpbridge import __version__
 from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.errors import Unavailable
-from mcpbridge.rules.faults import UNREACHABLE, handshake_refused, start_timeout
+from mcpbridge.rules.faults import UNREACHABLE, Unavailable, handshake_refused, start_timeout
 from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
 from mcpbridge.rules.mcp.initialize import Profile
 from mcpbridge.rules.mcp.methods import DISCOVER, PING

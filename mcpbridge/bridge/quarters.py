@@ -36,8 +36,7 @@ from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings, Stateless
 from mcpbridge.bridge.streams import StreamLimits
-from mcpbridge.errors import Unavailable
-from mcpbridge.rules.faults import Fault, draining
+from mcpbridge.rules.faults import Fault, Unavailable, draining
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
 from mcpbridge.rules.supervision.restart import OnChildExit
 

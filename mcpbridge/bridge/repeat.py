@@ -16,7 +16,7 @@ import msgspec
 
 from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.errors import Unavailable
+from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.initialize import Profile
 from mcpbridge.rules.mcp.methods import SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, more_verbose
 from mcpbridge.wire.messages import Failure, Notification

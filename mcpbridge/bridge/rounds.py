@@ -19,8 +19,8 @@ from mcpbridge.bridge.inquiries import Asker
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.errors import ChannelClosed, Unavailable, WireError
-from mcpbridge.rules.faults import INTERNAL_ERROR, Fault, child_exited, error_object
+from mcpbridge.errors import ChannelClosed, WireError
+from mcpbridge.rules.faults import INTERNAL_ERROR, Fault, Unavailable, child_exited, error_object
 from mcpbridge.rules.mcp.initialize import Introduction
 from mcpbridge.rules.mcp.modern_checks import MAY_ASK
 from mcpbridge.rules.mcp.revisions import Revision

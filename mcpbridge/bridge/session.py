@@ -29,9 +29,8 @@ from mcpbridge.bridge.outbox import Outbox, closed
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.streams import Streams
-from mcpbridge.errors import Unavailable
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
-from mcpbridge.rules.faults import TIMED_OUT, Fault, session_closed
+from mcpbridge.rules.faults import TIMED_OUT, Fault, Unavailable, session_closed
 from mcpbridge.rules.mcp.admission import duplicate_id
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.initialize import Introduction

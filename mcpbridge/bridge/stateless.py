@@ -25,11 +25,12 @@ from mcpbridge.bridge.pool import Pool
 from mcpbridge.bridge.seal import Seal, Sealed
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.supervisor import Ready, Supervisor
-from mcpbridge.errors import ChannelClosed, Unavailable, WireError
+from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
     TIMED_OUT,
     Fault,
+    Unavailable,
     cancelled,
     capacity,
     child_exited,

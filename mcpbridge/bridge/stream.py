@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from mcpbridge.rules.eventlog import START, Entry, EventId, EventLog, Window
+from mcpbridge.rules.event_log import START, Entry, EventId, EventLog, Window
 from mcpbridge.telemetry.metrics import Meters
 
 

@@ -19,7 +19,7 @@ import msgspec
 
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import CursorLost
-from mcpbridge.rules.eventlog import STANDALONE, START, EventId, Window, read_event_id
+from mcpbridge.rules.event_log import STANDALONE, START, EventId, Window, read_event_id
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.metrics import Meters
 

@@ -13,7 +13,7 @@ from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.mcp.to_modern import code_of
 from mcpbridge.rules.outcome import error_type, outcome_of
-from mcpbridge.rules.tracing import Trace, trace_in, with_trace
+from mcpbridge.rules.trace_context import Trace, trace_in, with_trace
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Call, Span, Tracer
 from mcpbridge.wire.json_object import member

@@ -14,7 +14,7 @@ from mcpbridge.rules.mcp.admission import (
     echoing,
     refused_text,
 )
-from mcpbridge.rules.tracing import carried
+from mcpbridge.rules.trace_context import carried
 from mcpbridge.wire.messages import Message, Request, decode, decode_batch, is_batch
 
 TRACEPARENT = b"traceparent"

@@ -15,11 +15,10 @@ import sys
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpbridge.errors import Unavailable
 from mcpbridge.http.cors import readable
 from mcpbridge.http.responses import CLOSE, refusal_body, refusal_of, send_refusal
 from mcpbridge.rules.access.hosts import HostRules
-from mcpbridge.rules.faults import capacity
+from mcpbridge.rules.faults import Unavailable, capacity
 from mcpbridge.settings import Unit, setting
 
 log = logging.getLogger("mcpbridge.http")

@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from mcpbridge.errors import Unavailable
 from mcpbridge.http.auth import Authenticator, NoAuth
 from mcpbridge.http.headerenv import HeaderEnv
 from mcpbridge.http.incoming import PRINCIPAL, Head
 from mcpbridge.http.responses import refusal_of
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.access.rate_limit import Buckets, RateLimit
-from mcpbridge.rules.faults import over_quota
+from mcpbridge.rules.faults import Unavailable, over_quota
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.wire.messages import Message, Request
 

@@ -17,9 +17,9 @@ from starlette.types import Send
 
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.stream import Reader, Stream
-from mcpbridge.errors import Unavailable
 from mcpbridge.http.incoming import Incoming
-from mcpbridge.rules.eventlog import Entry
+from mcpbridge.rules.event_log import Entry
+from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
 from mcpbridge.wire.messages import Failure, encode

@@ -15,7 +15,6 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.stream import Reader, Stream
 from mcpbridge.bridge.streams import Resume
-from mcpbridge.errors import Unavailable
 from mcpbridge.http.bodies import id_of
 from mcpbridge.http.direct import Begun
 from mcpbridge.http.incoming import Head, Incoming
@@ -31,7 +30,7 @@ from mcpbridge.http.responses import (
     send_late_json,
     send_refusal,
 )
-from mcpbridge.rules.faults import INVALID_REQUEST, draining
+from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, draining
 from mcpbridge.rules.mcp.admission import (
     Admitted,
     Opening,

@@ -14,7 +14,6 @@ import anyio
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.modern import Modern
-from mcpbridge.errors import Unavailable
 from mcpbridge.http.direct import Begun
 from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.http.keepalive import KeepAlive
@@ -27,7 +26,7 @@ from mcpbridge.http.responses import (
     send_late_json,
     send_refusal,
 )
-from mcpbridge.rules.faults import INVALID_REQUEST, METHOD_NOT_FOUND
+from mcpbridge.rules.faults import INVALID_REQUEST, METHOD_NOT_FOUND, Unavailable
 from mcpbridge.rules.mcp.admission import Refusal, echoing, refuse
 from mcpbridge.rules.mcp.methods import DISCOVER, LISTEN
 from mcpbridge.rules.mcp.modern_checks import (

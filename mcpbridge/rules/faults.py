@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from mcpbridge.errors import BridgeError
+
 INTERNAL_ERROR = -32603
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -258,3 +260,16 @@ def question_undelivered(seconds: float) -> Fault:
 def timed_out(flag: str, seconds: float) -> Fault:
     """The server did not answer in time; it has been told that nobody waits any more."""
     return Fault(TIMED_OUT, f"the MCP server did not answer within {seconds:g} s ({flag})", "maybe")
+
+
+class Unavailable(BridgeError):
+    """A request that was understood cannot be served; `fault` is what the client is told."""
+
+    def __init__(self, fault: Fault, problem: str = "") -> None:
+        super().__init__(fault, problem)
+        self.fault = fault
+        self.problem = problem
+        """What only the people who run the bridge are told."""
+
+    def __str__(self) -> str:
+        return self.fault.message

@@ -11,7 +11,7 @@ import pytest
 
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.rules.eventlog import Window
+from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import cancelled, child_exited, session_closed
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Notification, Request, Result, encode

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from mcpbridge.errors import ChannelClosed, Unavailable
-from mcpbridge.rules.faults import Exit, child_exited
+from mcpbridge.errors import ChannelClosed
+from mcpbridge.rules.faults import Exit, Unavailable, child_exited
 from mcpbridge.wire.messages import Failure, Notification, Result
 from tests.bridge.playbook import Stage, bounded, message, turns
 

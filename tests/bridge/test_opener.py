@@ -14,7 +14,7 @@ from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.opener import Opener
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
 from mcpbridge.bridge.session import Session
-from mcpbridge.rules.eventlog import Window
+from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.mcp.era_probe import Verdict
 from mcpbridge.rules.mcp.initialize import Introduction
 from mcpbridge.rules.mcp.server_requests import Questions

@@ -9,7 +9,7 @@ import pytest
 
 from mcpbridge.bridge.stream import Reader, Stream
 from mcpbridge.errors import CursorLost
-from mcpbridge.rules.eventlog import Entry, EventId, Window
+from mcpbridge.rules.event_log import Entry, EventId, Window
 from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import bounded, turns
 

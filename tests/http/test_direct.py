@@ -25,7 +25,7 @@ from mcpbridge.http.protocol import BridgeProtocol
 from mcpbridge.http.responses import send_json
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import ANONYMOUS
-from mcpbridge.rules.eventlog import Window
+from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import child_exited
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Notification, Request, Result, encode

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 import anyio
 
 from mcpbridge.bridge.stream import Reader, Stream
-from mcpbridge.errors import Unavailable
 from mcpbridge.http.keepalive import EVERY_S, KeepAlive
 from mcpbridge.http.responses import (
     EventStream,
@@ -21,8 +20,8 @@ from mcpbridge.http.responses import (
     send_late_json,
     send_refusal,
 )
-from mcpbridge.rules.eventlog import EventId, Window
-from mcpbridge.rules.faults import capacity
+from mcpbridge.rules.event_log import EventId, Window
+from mcpbridge.rules.faults import Unavailable, capacity
 from mcpbridge.rules.mcp.admission import refuse
 from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import bounded, turns

@@ -36,7 +36,7 @@ import uvloop
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import WireError
 from mcpbridge.http.responses import EventStream
-from mcpbridge.rules.eventlog import EventId, Window, read_event_id
+from mcpbridge.rules.event_log import EventId, Window, read_event_id
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.headers import (
     MAX_VALUE_BYTES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.tracing import Trace, carried, trace_in, trace_of, with_trace
+from mcpbridge.rules.trace_context import Trace, carried, trace_in, trace_of, with_trace
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = "00-11111111111111111111111111111111-2222222222222222-00"

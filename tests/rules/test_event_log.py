@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mcpbridge.errors import CursorLost
-from mcpbridge.rules.eventlog import START, Entry, EventId, EventLog, Window, read_event_id
+from mcpbridge.rules.event_log import START, Entry, EventId, EventLog, Window, read_event_id
 
 
 class Said(NamedTuple):
