@@ -35,11 +35,11 @@ from mcpbridge.http.metered import Metered
 from mcpbridge.http.stateful import Stateful
 from mcpbridge.http.stateless import StatelessFace
 from mcpbridge.http.streamable import Streamable
-from mcpbridge.process.base import MakeChild
-from mcpbridge.process.child import Child
-from mcpbridge.process.dialled import DialledChild
-from mcpbridge.process.household import Household
+from mcpbridge.process.child import MakeChild
+from mcpbridge.process.process_tree import Household
+from mcpbridge.process.socket_child import DialledChild
 from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.subprocess_child import Child
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Hidden
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS

@@ -32,8 +32,8 @@ from mcpbridge.http.connections import BAND, Connections
 from mcpbridge.http.direct import Direct
 from mcpbridge.http.protocol import protocol_with
 from mcpbridge.http.tls import Certificates, listening_options
-from mcpbridge.process.household import Household
-from mcpbridge.process.keeper import kept
+from mcpbridge.process.process_tree import Household
+from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.faults import Exit
 from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState

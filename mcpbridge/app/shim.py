@@ -23,11 +23,11 @@ from anyio.abc import TaskGroup
 from mcpbridge import __version__
 from mcpbridge.channels.sockets import listening, tune
 from mcpbridge.errors import SpawnError
-from mcpbridge.process.child import Child
-from mcpbridge.process.household import Household
-from mcpbridge.process.keeper import kept
+from mcpbridge.process.process_tree import Household
+from mcpbridge.process.reaper import kept
 from mcpbridge.process.relay import Relay
 from mcpbridge.process.spec import ChildSpec, shown
+from mcpbridge.process.subprocess_child import Child
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START, checked, warn_of_root
 from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.settings import Unit, setting

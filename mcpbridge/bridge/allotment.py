@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from mcpbridge.bridge.placement import Lease, Placement
-from mcpbridge.process.base import MakeChild
+from mcpbridge.process.child import MakeChild
 from mcpbridge.rules.access.principals import Hidden
 
 _CLOSE_S = 1.0

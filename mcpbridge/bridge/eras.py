@@ -21,7 +21,7 @@ from mcpbridge.bridge.handshake import shake_hands
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.probe import discover, probe
 from mcpbridge.bridge.supervisor import Failed, Supervisor
-from mcpbridge.process.child import ExitReport
+from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import UNREACHABLE
 from mcpbridge.rules.mcp.era_probe import VERDICTS, ChildEra, Verdict
 from mcpbridge.rules.mcp.initialize import bridge_introduction

@@ -13,7 +13,7 @@ from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Placement
 from mcpbridge.bridge.quarters import IDLE_S, SETTLED_S, Quarters
-from mcpbridge.process.base import AnyChild
+from mcpbridge.process.child import AnyChild
 from mcpbridge.rules.access.principals import ANONYMOUS, Hidden, Principal
 from mcpbridge.rules.faults import session_closed
 

@@ -22,7 +22,7 @@ from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unreachable
-from mcpbridge.process.base import AnyChild, MakeChild
+from mcpbridge.process.child import AnyChild, MakeChild
 from mcpbridge.rules.faults import Unavailable, capacity, child_exited, spawn_failed, unreachable
 from mcpbridge.rules.mcp.initialize import Profile
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text

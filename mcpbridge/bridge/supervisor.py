@@ -17,7 +17,7 @@ import msgspec
 from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.process.child import ExitReport
+from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit, Fault, Unavailable, child_exited, draining
 from mcpbridge.rules.mcp.initialize import Profile
 from mcpbridge.rules.supervision.restart import Record, RestartPolicy, after_exit

@@ -17,8 +17,8 @@ from mcpbridge import __version__
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.errors import ChannelClosed
-from mcpbridge.process.footprint import footprint
 from mcpbridge.process.linux import group_is_stopped
+from mcpbridge.process.memory import footprint
 from mcpbridge.rules.faults import Fault, child_stalled
 from mcpbridge.rules.mcp.era_probe import own_envelope
 from mcpbridge.rules.mcp.methods import DISCOVER, PING

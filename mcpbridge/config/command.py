@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mcpbridge.errors import ConfigError
+from mcpbridge.process.run_as import ChildUser, child_user
 from mcpbridge.process.spec import ChildSpec, child_environment, shown
-from mcpbridge.process.user import ChildUser, child_user
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.socket_address import Address, address_of
 

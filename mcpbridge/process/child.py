@@ -1,254 +1,58 @@
-"""One running server process, from its spawn to the report of its end.
-
-Stopping is a ladder: close stdin, which is the only portable request to end; after a grace SIGTERM
-to the whole group; after another SIGKILL to the whole group. Stdout is read on meanwhile, since a
-child that cannot flush its last answers cannot end either.
-
-Source: MCP 2025-11-25, Lifecycle, Shutdown, stdio.
-"""
+"""What the bridge needs of a child, be it a process it started or a connection it made."""
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
-import logging
-import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskStatus
 
-from mcpbridge.errors import SpawnError
-from mcpbridge.process.group import group_ends, signal_group
-from mcpbridge.process.household import MARK, Household, Stray, send
-from mcpbridge.process.spawn import Process, explained, spawn
-from mcpbridge.process.spec import ChildSpec
-from mcpbridge.process.stderr import StderrDrain
+from mcpbridge.channels.base import Channel
+from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit
 
-log = logging.getLogger("mcpbridge.process")
 
-_LAST_BYTES_S = 0.05
-"""How long a dead child's stdout is read on: a grandchild may hold it open for ever. All that the
-child wrote is in the pipe by then, and its callers are to know within 100 ms."""
+class AnyChild(Protocol):
+    """One server process, here or behind a connection; gone when `run` returns."""
 
+    @property
+    def channel(self) -> Channel:
+        """Its messages; there from the moment `run` reports that it has started."""
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ExitReport:
-    """How a child ended."""
+    @property
+    def pid(self) -> int | None:
+        """The process here; None where it runs elsewhere."""
 
-    how: Exit
-    up_s: float
-    last_words: tuple[str, ...]
-    """The last lines of its stderr."""
-    asked: bool
-    """The bridge stopped it."""
+    @property
+    def gone(self) -> anyio.Event:
+        """Set when it has ended by itself or was ended; `how` stands from then on."""
 
+    @property
+    def how(self) -> Exit | None:
+        """How it ended; an `Exit` without code and signal where nobody can know."""
 
-class Ends(Protocol):
-    """What reads a child's stdout and writes its stdin, and owns our ends of both pipes."""
+    @property
+    def exited(self) -> anyio.Event:
+        """Set when nothing of it is left and `report` stands."""
 
-    ended: asyncio.Event
-    """Set when nothing more will be read."""
-
-    def open(self) -> AbstractContextManager[None]:
-        """Read and write until the block ends, then close both."""
-
-    def close_input(self) -> None:
-        """Close the child's stdin; nothing where it is closed."""
-
-    def end(self) -> None:
-        """Take what is there and read no more."""
-
-
-E = TypeVar("E", bound=Ends)
-
-
-class Child(Generic[E]):
-    """One server process; owned by whoever runs `run`, and gone when that returns."""
-
-    def __init__(
-        self,
-        spec: ChildSpec,
-        make_ends: Callable[[int, int], E],
-        household: Household | None = None,
-    ) -> None:
-        """Make a child that has not been started.
-
-        Args:
-            spec: What to start.
-            make_ends: Makes its `channel` from the descriptors to read and to write.
-            household: Sees to what leaves its group; without one that is left alone.
-        """
-        self._spec = spec
-        self._make_ends = make_ends
-        self._household = household
-        self._strays: set[Stray] = set()
-        self._mark = ""
-        self._killed = False
-        self._stop_asked = anyio.Event()
-        self._grace_s = 5.0
-        self._rung = anyio.CancelScope()
-        self._asked = False
-        self.gone = anyio.Event()
-        """Set when the process itself has ended; `how` stands from then on."""
-        self.how: Exit | None = None
-        self.exited = anyio.Event()
-        """Set when the process and its group are gone and `report` stands."""
-        self.report: ExitReport | None = None
-        self.channel: E
-        self.pid = 0
+    @property
+    def report(self) -> ExitReport | None:
+        """How it ended, with its last words."""
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """Begin the stop ladder, with so many seconds on each of its two rungs; does not wait.
-
-        Where it has begun already, a shorter grace counts from now on: the bridge's own end has
-        less time than a single child's.
-        """
-        self._asked = True
-        self._grace_s = min(self._grace_s, grace_s)
-        self._rung.deadline = min(self._rung.deadline, anyio.current_time() + self._grace_s)
-        self._stop_asked.set()
+        """Begin to end it, politely and then less so, within about twice so many seconds."""
 
     def kill(self) -> None:
-        """SIGKILL to the whole group; `run` sees the end of it."""
-        self.stop(0)
-        if not self.gone.is_set() and self.pid:
-            self._signal(signal.SIGKILL)
+        """End it this instant."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Start the process and stay until it and its group are gone.
-
-        Reports itself started when the process runs and its channel is open.
+        """Start it and stay until nothing of it is left.
 
         Raises:
-            SpawnError: The process could not be started.
+            SpawnError: It could not be started, or not be reached.
         """
-        started_at = anyio.current_time()
-        with self._process() as (process, stderr):
-            task_status.started()
-            log.info("child.started", extra={"pid": self.pid})
-            async with anyio.create_task_group() as watch:
-                watch.start_soon(self._watch_exit, process)
-                watch.start_soon(self._watch_stdout)
-                try:
-                    await self._stop_asked.wait()
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await self._descend(process)
-                    stderr.finish()
-                    self._report(anyio.current_time() - started_at, stderr.tail)
-                watch.cancel_scope.cancel()
 
-    @contextmanager
-    def _process(self) -> Iterator[tuple[Process, StderrDrain]]:
-        with ExitStack() as ends:
-            process, (stdin_write, stdout_read, stderr_read) = self._spawned()
-            self.pid = process.pid
-            if self._household is not None:
-                self._household.took_in(self.pid, self._mark)
-            self.channel = self._make_ends(stdout_read, stdin_write)
-            ends.enter_context(self.channel.open())
-            stderr = StderrDrain(stderr_read, process.pid, self._spec.hidden)
-            ends.enter_context(stderr.open())
-            yield process, stderr
 
-    def _spawned(self) -> tuple[Process, tuple[int, int, int]]:
-        """The process, and our ends of its stdin, stdout and stderr."""
-        ends: list[int] = []
-        try:
-            for _ in range(3):
-                ends += os.pipe()
-            stdin, to_stdin, from_stdout, stdout, from_stderr, stderr = ends
-            process = spawn(self._marked(), stdin, stdout, stderr)
-        except BaseException as error:
-            for fd in ends:
-                os.close(fd)
-            if isinstance(error, OSError):
-                # No descriptor left for a pipe: of this child alone, and told like any refusal.
-                raise SpawnError(self._spec.argv[0], explained(error)) from error
-            raise
-        for fd in (stdin, stdout, stderr):
-            os.close(fd)
-        return process, (to_stdin, from_stdout, from_stderr)
-
-    def _marked(self) -> ChildSpec:
-        """What to start, with this child's mark for all that it will start itself."""
-        if self._household is None:
-            return self._spec
-        self._mark = self._household.new_mark()
-        return dataclasses.replace(self._spec, env={**self._spec.env, MARK: self._mark})
-
-    async def _watch_exit(self, process: Process) -> None:
-        self._has_gone(await process.wait())
-        with anyio.move_on_after(_LAST_BYTES_S):
-            await self.channel.ended.wait()
-        self.channel.end()
-        self._stop_asked.set()
-
-    async def _watch_stdout(self) -> None:
-        # A server that closes its stdout cannot answer any more, whatever else it does.
-        await self.channel.ended.wait()
-        self._stop_asked.set()
-
-    async def _descend(self, process: Process) -> None:
-        began = anyio.current_time()
-        if self._household is not None:
-            self._strays = self._household.strays_of(self.pid)
-        self.channel.close_input()
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            # The process is waited for and not `gone`: under cancellation nobody else watches it.
-            with anyio.move_on_after(self._grace_s) as self._rung:
-                self._has_gone(await process.wait())
-            if self.gone.is_set():
-                break
-            self._signal(number)
-        self._has_gone(await process.wait())
-        await self._end_what_is_left(began)
-        with anyio.move_on_after(_LAST_BYTES_S):
-            await self.channel.ended.wait()
-
-    async def _end_what_is_left(self, began: float) -> None:
-        """End what the process left behind, within what the two rungs left of their time."""
-        house = self._household
-        if house is not None:
-            self._strays = house.left_by(self.pid, self._strays)
-        over_s = anyio.current_time() - began
-        left_s = min(self._grace_s, 2 * self._grace_s - over_s)
-        if left_s > 0 and (self._signal(signal.SIGTERM) or self._strays):
-            with anyio.move_on_after(left_s) as self._rung:
-                await group_ends(self.pid)
-                if house is not None:
-                    await house.until_gone(self._strays)
-        signal_group(self.pid, signal.SIGKILL)
-        if house is not None:
-            await house.kill(self._strays)
-            house.let_go(self.pid)
-
-    def _signal(self, number: signal.Signals) -> bool:
-        """Signal the group and the strays; whether the group has anybody in it."""
-        self._killed = self._killed or number is signal.SIGKILL
-        send(self._strays, number)
-        return signal_group(self.pid, number)
-
-    def _has_gone(self, returncode: int) -> None:
-        if self.gone.is_set():
-            return
-        self.how = Exit.of(returncode)
-        if self.how.signal == signal.SIGKILL and not self._killed and self._household is not None:
-            out_of_memory = self._household.memory_ran_out()
-            self.how = Exit(signal=self.how.signal, out_of_memory=out_of_memory)
-        self.gone.set()
-
-    def _report(self, up_s: float, last_words: tuple[str, ...]) -> None:
-        how = self.how or Exit()
-        self.report = ExitReport(how, up_s, last_words, self._asked)
-        extra = {"pid": self.pid, "how": str(how), "up_s": round(up_s, 3)}
-        if self._asked:
-            log.info("child.stopped", extra=extra)
-        else:
-            log.warning("child.exited", extra={**extra, "last_words": list(last_words)})
-        self.exited.set()
+MakeChild = Callable[[], AnyChild]
+"""A child that has not been started, of the one kind that a bridge has."""

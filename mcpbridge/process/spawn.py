@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 
 import anyio
 from anyio import to_thread
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
+from mcpbridge.process.linux import group_lives
 from mcpbridge.process.spec import ChildSpec
 
 _LIMITS = {
@@ -94,3 +96,36 @@ def spawn(spec: ChildSpec, stdin: int, stdout: int, stderr: int) -> Process:
         kind = CommandNotExecutable if error.errno == errno.ENOEXEC else SpawnError
         raise kind(command, explained(error)) from error
     return Process(popen)
+
+
+_LOOK_EVERY_S = 0.05
+
+
+def signal_group(leader_pid: int, number: signal.Signals) -> bool:
+    """Send a signal to all of a group; False where nobody is left in it."""
+    try:
+        os.killpg(leader_pid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # Zombies of another user, or macOS for a group of zombies: nobody left to be reached.
+        return False
+    return True
+
+
+async def group_ends(leader_pid: int) -> None:
+    """Wait until nobody in a group lives; whoever calls it bounds it.
+
+    Nothing tells when a process that is not our child ends, so this looks now and then.
+    """
+    while _lives(leader_pid):  # noqa: ASYNC110 - no event tells of a foreign process
+        await anyio.sleep(_LOOK_EVERY_S)
+
+
+def _lives(leader_pid: int) -> bool:
+    try:
+        os.killpg(leader_pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    # Somebody is there, but it may be dead: whoever has not waited for it must not hold us up.
+    return group_lives(leader_pid) is not False

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
-from mcpbridge.process.user import ChildUser
+from mcpbridge.process.run_as import ChildUser
 from mcpbridge.rules.access.principals import NOTHING, Hidden
 
 _OWN_PREFIX = "MCPBRIDGE_"

@@ -17,8 +17,8 @@ from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.bridge.supervisor import Ready, Starting, Supervisor
 from mcpbridge.channels.base import Spoiled
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
-from mcpbridge.process.base import AnyChild
-from mcpbridge.process.child import ExitReport
+from mcpbridge.process.child import AnyChild
+from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit, Unavailable, child_exited, spawn_failed
 from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.telemetry.metrics import Meters

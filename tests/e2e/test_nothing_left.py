@@ -50,7 +50,7 @@ def keeper_of(run: RunningBridge) -> int:
     (keeper,) = [
         pid
         for pid in children(run.pid)
-        if b"_keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"_reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     return keeper
 

@@ -36,7 +36,7 @@ from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.stateful import AnswerSettings, Stateful
 from mcpbridge.http.stateless import StatelessFace
 from mcpbridge.http.streamable import Streamable
-from mcpbridge.process.child import ExitReport
+from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import Exit
 from mcpbridge.rules.mcp.era_probe import ChildEra

@@ -12,8 +12,8 @@ from pathlib import Path
 import anyio
 
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
-from mcpbridge.process.child import Child, ExitReport
 from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.subprocess_child import Child, ExitReport
 from mcpbridge.wire.messages import Message
 
 CHILDREN = Path(__file__).parent.parent / "children"

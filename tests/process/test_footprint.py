@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from mcpbridge.process.footprint import footprint
+from mcpbridge.process.memory import footprint
 
 GROWN = 'import os; os.fork(); held = b"x" * (1 << 24); os.write(1, b"up\\n"); os.read(0, 1)'
 

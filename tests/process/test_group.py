@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from mcpbridge.process.group import group_ends, signal_group
+from mcpbridge.process.spawn import group_ends, signal_group
 from tests.process.lives import WITHIN_S
 
 Member = subprocess.Popen[bytes]

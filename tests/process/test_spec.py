@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
+from mcpbridge.process.run_as import ChildUser
 from mcpbridge.process.spec import ChildSpec, check_command, child_environment, shown
-from mcpbridge.process.user import ChildUser
 
 STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
 USUAL = {**STDIO, "PYTHONUNBUFFERED": "1"}

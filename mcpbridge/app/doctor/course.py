@@ -22,9 +22,9 @@ from mcpbridge.app.doctor.silence import second_opinion
 from mcpbridge.app.doctor.talk import Talk, error_text
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
-from mcpbridge.process.child import ExitReport
-from mcpbridge.process.footprint import footprint
+from mcpbridge.process.memory import footprint
 from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
 from mcpbridge.rules.mcp.initialize import Profile, bridge_introduction, read_profile
 from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE, INITIALIZED, PING

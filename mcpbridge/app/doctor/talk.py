@@ -19,8 +19,8 @@ from mcpbridge.app.doctor.report import Ending, Listing, Noise, Rung
 from mcpbridge.channels.base import Received, Spoiled
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.errors import ChannelClosed, SpawnError
-from mcpbridge.process.child import Child, ExitReport
 from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.subprocess_child import Child, ExitReport
 from mcpbridge.rules.faults import INVALID_REQUEST, error_object
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
 

@@ -31,7 +31,6 @@ from collections.abc import Iterable
 
 import anyio
 
-from mcpbridge.process.keeper import Keeper
 from mcpbridge.process.linux import (
     children_of,
     descendants_of,
@@ -41,7 +40,8 @@ from mcpbridge.process.linux import (
     prefer_for_oom,
     stat_of,
 )
-from mcpbridge.process.oom import OomWatch
+from mcpbridge.process.memory import OomWatch
+from mcpbridge.process.reaper import Keeper
 
 log = logging.getLogger("mcpbridge.process")
 

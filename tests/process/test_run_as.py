@@ -7,7 +7,7 @@ import pwd
 
 import pytest
 
-from mcpbridge.process.user import ChildUser, child_user
+from mcpbridge.process.run_as import ChildUser, child_user
 
 NOBODY = pwd.getpwnam("nobody")
 

@@ -17,7 +17,7 @@ from anyio.abc import TaskStatus
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.channels.sockets import dial, socket_channel
 from mcpbridge.errors import Unreachable
-from mcpbridge.process.child import ExitReport
+from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit
 from mcpbridge.wire.socket_address import Address
 

@@ -35,7 +35,7 @@ from pathlib import Path
 
 log = logging.getLogger("mcpbridge.process")
 
-_PROGRAM = Path(__file__).with_name("_keeper.py")
+_PROGRAM = Path(__file__).with_name("_reaper.py")
 _NEEDS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 """What an interpreter may need of the environment to start at all."""
 _END_S = 1.0
