@@ -11,8 +11,8 @@ from mcpbridge.http.auth import Authenticator, FirstOf, NoAuth
 from mcpbridge.http.bearer import StaticTokens
 from mcpbridge.http.door import Door
 from mcpbridge.http.headerenv import HeaderEnv
-from mcpbridge.http.legacy_sse import SSE_PATH
 from mcpbridge.http.oauth import OAuth
+from mcpbridge.http.transports.sse import SSE_PATH
 
 
 class Access(msgspec.Struct, frozen=True):

@@ -30,11 +30,11 @@ from mcpbridge.http.cors import Cors
 from mcpbridge.http.direct import Direct
 from mcpbridge.http.endpoint import PROBED, Endpoint
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.legacy_sse import LegacySse
 from mcpbridge.http.metered import Metered
-from mcpbridge.http.stateful import Stateful
-from mcpbridge.http.stateless import StatelessFace
-from mcpbridge.http.streamable import Streamable
+from mcpbridge.http.transports.legacy import Stateful
+from mcpbridge.http.transports.modern import StatelessFace
+from mcpbridge.http.transports.sse import LegacySse
+from mcpbridge.http.transports.streamable_http import Streamable
 from mcpbridge.process.child import MakeChild
 from mcpbridge.process.process_tree import Household
 from mcpbridge.process.socket_child import DialledChild

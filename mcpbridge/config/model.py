@@ -23,10 +23,10 @@ from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.auth import AuthSettings
 from mcpbridge.http.connections import ConnectionLimits
 from mcpbridge.http.guard import GuardSettings
-from mcpbridge.http.legacy_sse import ProxySettings
 from mcpbridge.http.oauth import OAuthSettings
-from mcpbridge.http.stateful import AnswerSettings
 from mcpbridge.http.tls import TlsSettings
+from mcpbridge.http.transports.legacy import AnswerSettings
+from mcpbridge.http.transports.sse import ProxySettings
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.access.static_tokens import Tokens
 from mcpbridge.rules.access.tool_policy import ToolPolicy

@@ -16,9 +16,9 @@ from mcpbridge.http.direct import Begun
 from mcpbridge.http.door import Door
 from mcpbridge.http.guard import ClientGone, check_source
 from mcpbridge.http.incoming import Head, Incoming
-from mcpbridge.http.legacy_sse import MESSAGES_PATH, SSE_PATH, LegacySse
 from mcpbridge.http.responses import send_json, send_refusal
-from mcpbridge.http.streamable import Streamable
+from mcpbridge.http.transports.sse import MESSAGES_PATH, SSE_PATH, LegacySse
+from mcpbridge.http.transports.streamable_http import Streamable
 from mcpbridge.rules.access.hosts import HostRules, readable_by
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import Refusal, refuse

@@ -10,9 +10,9 @@ from starlette.types import Receive, Scope, Send
 from mcpbridge.http.endpoint import Endpoint
 from mcpbridge.http.guard import ClientGone
 from mcpbridge.http.incoming import Incoming
-from mcpbridge.http.legacy_sse import LegacySse
 from mcpbridge.http.responses import send_empty
-from mcpbridge.http.streamable import Streamable
+from mcpbridge.http.transports.sse import LegacySse
+from mcpbridge.http.transports.streamable_http import Streamable
 from mcpbridge.rules.access.hosts import HostRules
 from tests.bridge.playbook import bounded
 from tests.http.fakes import Wire, scope

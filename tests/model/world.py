@@ -33,9 +33,9 @@ from mcpbridge.http.admin import admin_app
 from mcpbridge.http.bodies import BodyLimits
 from mcpbridge.http.endpoint import Endpoint
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.stateful import AnswerSettings, Stateful
-from mcpbridge.http.stateless import StatelessFace
-from mcpbridge.http.streamable import Streamable
+from mcpbridge.http.transports.legacy import AnswerSettings, Stateful
+from mcpbridge.http.transports.modern import StatelessFace
+from mcpbridge.http.transports.streamable_http import Streamable
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import Exit

@@ -16,8 +16,8 @@ from mcpbridge.http.door import Door
 from mcpbridge.http.guard import read_body
 from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.http.responses import send_refusal
-from mcpbridge.http.stateful import Stateful
-from mcpbridge.http.stateless import StatelessFace
+from mcpbridge.http.transports.legacy import Stateful
+from mcpbridge.http.transports.modern import StatelessFace
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import Refusal, check_names, echoing, refuse
 from mcpbridge.rules.mcp.methods import INITIALIZE
