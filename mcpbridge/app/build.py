@@ -25,12 +25,12 @@ from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeChannel
 from mcpbridge.config.model import Bind, Config
 from mcpbridge.http.admin import AdminDoor, admin_app, rendering
-from mcpbridge.http.bodies import BodyLimits
+from mcpbridge.http.app import PROBED, Endpoint
+from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.cors import Cors
 from mcpbridge.http.direct import Direct
-from mcpbridge.http.endpoint import PROBED, Endpoint
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.metered import Metered
+from mcpbridge.http.request_metrics import Metered
 from mcpbridge.http.transports.legacy import Stateful
 from mcpbridge.http.transports.modern import StatelessFace
 from mcpbridge.http.transports.sse import LegacySse

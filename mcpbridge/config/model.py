@@ -22,8 +22,8 @@ from mcpbridge.http.admin import METRICS_PATH, AdminSettings
 from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.auth import AuthSettings
 from mcpbridge.http.connections import ConnectionLimits
-from mcpbridge.http.guard import GuardSettings
 from mcpbridge.http.oauth import OAuthSettings
+from mcpbridge.http.origin_check import GuardSettings
 from mcpbridge.http.tls import TlsSettings
 from mcpbridge.http.transports.legacy import AnswerSettings
 from mcpbridge.http.transports.sse import ProxySettings

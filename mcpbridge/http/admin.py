@@ -15,8 +15,8 @@ from anyio import to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpbridge.bridge.gate import Gate
-from mcpbridge.http.guard import check_source
-from mcpbridge.http.incoming import Head
+from mcpbridge.http.origin_check import check_source
+from mcpbridge.http.request import Head
 from mcpbridge.http.responses import send_refusal
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.settings import Unit, setting
@@ -74,7 +74,7 @@ def admin_app(gate: Gate, render: Render | None = None) -> ASGIApp:
     made: list[ASGIApp] = []
 
     def make() -> ASGIApp:
-        from mcpbridge.http.probes import probes
+        from mcpbridge.http.health import probes
 
         return probes(gate, render)
 

@@ -24,7 +24,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from mcpbridge.http.incoming import Head
+from mcpbridge.http.request import Head
 from mcpbridge.rules.access.header_env import Pair, header_env
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.access.rate_limit import RateLimit, rate_limit

@@ -17,8 +17,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpbridge.http.guard import check_source
-from mcpbridge.http.incoming import Head
+from mcpbridge.http.origin_check import check_source
+from mcpbridge.http.request import Head
 from mcpbridge.rules.access.hosts import ANY_ORIGIN, HostRules, readable_by
 
 Lines = tuple[tuple[bytes, bytes], ...]

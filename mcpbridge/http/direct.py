@@ -15,16 +15,14 @@ here. Measured with `benchmarks/throughput.py`: about half of the processor time
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol
 
 import msgspec
 
-from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.errors import WireError
-from mcpbridge.http.bodies import BodyLimits
-from mcpbridge.http.incoming import CALLED, PRINCIPAL, Head, Incoming
-from mcpbridge.rules.access.principals import Principal
+from mcpbridge.http.body import BodyLimits
+from mcpbridge.http.request import CALLED, PRINCIPAL, Begun, Head
 from mcpbridge.telemetry.metrics import HttpMeter
 from mcpbridge.wire.messages import Request, Result, decode, encode
 
@@ -44,20 +42,6 @@ _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade")
 
 CutHead = tuple[bytes, bytes]
 """A head before and after the digits of its Content-Length."""
-
-
-class Begun(msgspec.Struct):
-    """A call that was begun without a response."""
-
-    exchange: Exchange
-    finish: Callable[[Incoming], Awaitable[None]]
-    """Answers it as an HTTP request."""
-    abandon: Callable[[], None] | None = None
-    """Its client has left; None where the call goes on all the same."""
-    size: int = 0
-    """Bytes of the body that it came in."""
-    principal: Principal | None = None
-    """Whose it is."""
 
 
 class KnownHead(msgspec.Struct, frozen=True):

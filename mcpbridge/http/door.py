@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from mcpbridge.http.auth import Authenticator, NoAuth
 from mcpbridge.http.headerenv import HeaderEnv
-from mcpbridge.http.incoming import PRINCIPAL, Head
+from mcpbridge.http.request import PRINCIPAL, Head
 from mcpbridge.http.responses import refusal_of
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.access.rate_limit import Buckets, RateLimit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcpbridge.http.incoming import Head
+from mcpbridge.http.request import Head
 from mcpbridge.rules.access.header_env import Pair, values_of, with_values
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import INVALID_REQUEST

@@ -23,7 +23,7 @@ import msgspec
 
 from mcpbridge.errors import BadToken, KeysUnavailable
 from mcpbridge.http.auth import Challenge, bearer_token, challenged
-from mcpbridge.http.incoming import Head
+from mcpbridge.http.request import Head
 from mcpbridge.rules.access.jwt import (
     ALGORITHMS,
     Demands,

@@ -26,9 +26,9 @@ from uvicorn.protocols.http.httptools_impl import (
 from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.connections import BAND, BAND_HEADER_S, Connections, SendWatch
 from mcpbridge.http.corked import CorkedTransport
-from mcpbridge.http.departure import Departure
-from mcpbridge.http.direct import Begun, Direct, Heads
-from mcpbridge.http.incoming import BEGUN, DEPARTURE, PRINCIPAL
+from mcpbridge.http.direct import Direct, Heads
+from mcpbridge.http.disconnect import Departure
+from mcpbridge.http.request import BEGUN, DEPARTURE, PRINCIPAL, Begun
 from mcpbridge.http.responses import refusal_body
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.framing import ambiguity

@@ -17,8 +17,8 @@ from contextlib import suppress
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from mcpbridge.http.guard import ClientGone
-from mcpbridge.http.metered import CLIENT_LEFT
+from mcpbridge.http.origin_check import ClientGone
+from mcpbridge.http.request_metrics import CLIENT_LEFT
 from mcpbridge.http.responses import send_refusal
 from mcpbridge.remote.upstream import Answer, Broken, Unreachable, Upstream
 from mcpbridge.rules.faults import INTERNAL_ERROR, error_object

@@ -17,7 +17,7 @@ from starlette.types import Send
 
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.stream import Reader, Stream
-from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.request import Incoming
 from mcpbridge.rules.event_log import Entry
 from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.admission import Refusal

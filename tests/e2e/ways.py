@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from mcpbridge.cli import main as cli
-from mcpbridge.http.endpoint import Endpoint
+from mcpbridge.http.app import Endpoint
 
 serve = Endpoint.__call__
 

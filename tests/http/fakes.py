@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.types import Message
 
-from mcpbridge.http.departure import Departure
-from mcpbridge.http.incoming import DEPARTURE, Incoming
+from mcpbridge.http.disconnect import Departure
+from mcpbridge.http.request import DEPARTURE, Incoming
 
 GONE: Message = {"type": "http.disconnect"}
 

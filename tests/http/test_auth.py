@@ -12,7 +12,7 @@ from mcpbridge.http.auth import Authenticator, FirstOf, NoAuth, bearer_token, ch
 from mcpbridge.http.bearer import LOOK_EVERY_S, MAX_FILE_BYTES, StaticTokens, read_tokens
 from mcpbridge.http.door import Door
 from mcpbridge.http.headerenv import HeaderEnv
-from mcpbridge.http.incoming import Head
+from mcpbridge.http.request import Head
 from mcpbridge.rules.access.header_env import header_env
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, key_of
 from mcpbridge.rules.access.rate_limit import rate_limit

@@ -17,11 +17,11 @@ from uvicorn.server import ServerState
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.stream import Stream
 from mcpbridge.http.arrival import ArrivalLimits
-from mcpbridge.http.bodies import BodyLimits
+from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.connections import ConnectionLimits, Connections
-from mcpbridge.http.direct import Begun, Direct, KnownHead
-from mcpbridge.http.incoming import BEGUN, PRINCIPAL, Head, Incoming
+from mcpbridge.http.direct import Direct, KnownHead
 from mcpbridge.http.protocol import BridgeProtocol
+from mcpbridge.http.request import BEGUN, PRINCIPAL, Begun, Head, Incoming
 from mcpbridge.http.responses import send_json
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import ANONYMOUS

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from mcpbridge.errors import KeysUnavailable
-from mcpbridge.http.incoming import Head
 from mcpbridge.http.oauth import (
     MAX_JUDGED,
     WELL_KNOWN,
@@ -21,6 +20,7 @@ from mcpbridge.http.oauth import (
     metadata_url,
     method_scope,
 )
+from mcpbridge.http.request import Head
 from mcpbridge.remote.jwks import RemoteKeys
 from mcpbridge.rules.access.jwt import ALGORITHMS, LEEWAY_S, Unsealed
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal

@@ -30,8 +30,8 @@ from mcpbridge.channels.base import Spoiled
 from mcpbridge.channels.memory import memory_pair
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.http.admin import admin_app
-from mcpbridge.http.bodies import BodyLimits
-from mcpbridge.http.endpoint import Endpoint
+from mcpbridge.http.app import Endpoint
+from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.transports.legacy import AnswerSettings, Stateful
 from mcpbridge.http.transports.modern import StatelessFace

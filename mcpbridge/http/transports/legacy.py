@@ -15,10 +15,9 @@ from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.stream import Reader, Stream
 from mcpbridge.bridge.streams import Resume
-from mcpbridge.http.bodies import id_of
-from mcpbridge.http.direct import Begun
-from mcpbridge.http.incoming import Head, Incoming
+from mcpbridge.http.body import id_of
 from mcpbridge.http.keepalive import KeepAlive
+from mcpbridge.http.request import Begun, Head, Incoming
 from mcpbridge.http.responses import (
     SESSION_HEADER,
     EventStream,

@@ -14,9 +14,8 @@ import anyio
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.modern import Modern
-from mcpbridge.http.direct import Begun
-from mcpbridge.http.incoming import Head, Incoming
 from mcpbridge.http.keepalive import KeepAlive
+from mcpbridge.http.request import Begun, Head, Incoming
 from mcpbridge.http.responses import (
     EventStream,
     farewell,

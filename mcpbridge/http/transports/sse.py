@@ -18,11 +18,11 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import new_session_id
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.http.bodies import BodyLimits, id_of, judge_body
+from mcpbridge.http.body import BodyLimits, id_of, judge_body
 from mcpbridge.http.door import Door
-from mcpbridge.http.guard import read_body
-from mcpbridge.http.incoming import Incoming
 from mcpbridge.http.keepalive import KeepAlive
+from mcpbridge.http.origin_check import read_body
+from mcpbridge.http.request import Incoming
 from mcpbridge.http.responses import EventStream, farewell, refusal_of, send_empty, send_refusal
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable

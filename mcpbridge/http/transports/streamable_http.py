@@ -10,11 +10,10 @@ Source: MCP 2026-07-28, Transports, Backward Compatibility.
 from __future__ import annotations
 
 from mcpbridge.bridge.eras import EraSettings
-from mcpbridge.http.bodies import TRACEPARENT, BodyLimits, id_of, judge_body, judge_head
-from mcpbridge.http.direct import Begun
+from mcpbridge.http.body import TRACEPARENT, BodyLimits, id_of, judge_body, judge_head
 from mcpbridge.http.door import Door
-from mcpbridge.http.guard import read_body
-from mcpbridge.http.incoming import Head, Incoming
+from mcpbridge.http.origin_check import read_body
+from mcpbridge.http.request import Begun, Head, Incoming
 from mcpbridge.http.responses import send_refusal
 from mcpbridge.http.transports.legacy import Stateful
 from mcpbridge.http.transports.modern import StatelessFace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mcpbridge.errors import WireError
-from mcpbridge.http.incoming import Head
+from mcpbridge.http.request import Head
 from mcpbridge.rules.mcp.admission import (
     Admitted,
     Opening,

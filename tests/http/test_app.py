@@ -7,9 +7,9 @@ from typing import cast
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from mcpbridge.http.endpoint import Endpoint
-from mcpbridge.http.guard import ClientGone
-from mcpbridge.http.incoming import Incoming
+from mcpbridge.http.app import Endpoint
+from mcpbridge.http.origin_check import ClientGone
+from mcpbridge.http.request import Incoming
 from mcpbridge.http.responses import send_empty
 from mcpbridge.http.transports.sse import LegacySse
 from mcpbridge.http.transports.streamable_http import Streamable

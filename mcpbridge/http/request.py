@@ -6,9 +6,11 @@ import dataclasses
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
-from mcpbridge.http.departure import Departure
+from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.http.disconnect import Departure
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.mcp.admission import Names
 from mcpbridge.rules.mcp.modern_checks import Routing
@@ -102,3 +104,17 @@ def _parts(
 def _text(value: bytes | None) -> str | None:
     # Not every parser takes off the blanks after a value (RFC 9110, 5.5).
     return None if value is None else value.decode("latin-1").strip(" \t")
+
+
+class Begun(msgspec.Struct):
+    """A call that was begun without a response."""
+
+    exchange: Exchange
+    finish: Callable[[Incoming], Awaitable[None]]
+    """Answers it as an HTTP request."""
+    abandon: Callable[[], None] | None = None
+    """Its client has left; None where the call goes on all the same."""
+    size: int = 0
+    """Bytes of the body that it came in."""
+    principal: Principal | None = None
+    """Whose it is."""

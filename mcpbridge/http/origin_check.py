@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mcpbridge.http.incoming import Head, Incoming
+from mcpbridge.http.request import Head, Incoming
 from mcpbridge.rules.access.hosts import (
     HostRules,
     fetch_allowed,

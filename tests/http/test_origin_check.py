@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.types import Message
 
-from mcpbridge.http.guard import ClientGone, check_source, read_body
+from mcpbridge.http.origin_check import ClientGone, check_source, read_body
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.mcp.admission import Refusal
 from tests.bridge.playbook import bounded

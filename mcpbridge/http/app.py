@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpbridge.http.admin import METRICS_PATH
-from mcpbridge.http.direct import Begun
 from mcpbridge.http.door import Door
-from mcpbridge.http.guard import ClientGone, check_source
-from mcpbridge.http.incoming import Head, Incoming
+from mcpbridge.http.origin_check import ClientGone, check_source
+from mcpbridge.http.request import Begun, Head, Incoming
 from mcpbridge.http.responses import send_json, send_refusal
 from mcpbridge.http.transports.sse import MESSAGES_PATH, SSE_PATH, LegacySse
 from mcpbridge.http.transports.streamable_http import Streamable
