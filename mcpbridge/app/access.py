@@ -7,11 +7,10 @@ import ipaddress
 import msgspec
 
 from mcpbridge.config.model import Bind, Config
-from mcpbridge.http.auth import Authenticator, FirstOf, NoAuth
-from mcpbridge.http.bearer import StaticTokens
-from mcpbridge.http.door import Door
-from mcpbridge.http.headerenv import HeaderEnv
-from mcpbridge.http.oauth import OAuth
+from mcpbridge.http.auth.access import Door, HeaderEnv
+from mcpbridge.http.auth.authenticator import Authenticator, FirstOf, NoAuth
+from mcpbridge.http.auth.oauth import OAuth
+from mcpbridge.http.auth.static_tokens import StaticTokens
 from mcpbridge.http.transports.sse import SSE_PATH
 
 
@@ -43,7 +42,7 @@ def access_of(config: Config) -> Access:
 
 def _oauth(config: Config, issuer: str) -> Authenticator:
     # An extra, which need not be installed, and outgoing HTTP, which others do without.
-    from mcpbridge.remote.jwks import KeyServer, RemoteKeys
+    from mcpbridge.http.auth.jwks import KeyServer, RemoteKeys
 
     settings = config.settings
     keys = RemoteKeys(KeyServer(issuer, settings.oauth.jwks_url).read)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mcpbridge.errors import ConfigError
-from mcpbridge.http.auth import AuthSettings
-from mcpbridge.http.bearer import read_tokens
+from mcpbridge.http.auth.authenticator import AuthSettings
+from mcpbridge.http.auth.static_tokens import read_tokens
 from mcpbridge.rules.access.static_tokens import Tokens, named
 
 AUTH_TOKEN = "MCPBRIDGE_AUTH_TOKEN"  # nosec B105 # the name of a variable

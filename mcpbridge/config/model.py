@@ -20,9 +20,9 @@ from mcpbridge.config.reach import DEFAULT_PORT
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.admin import METRICS_PATH, AdminSettings
 from mcpbridge.http.arrival import ArrivalLimits
-from mcpbridge.http.auth import AuthSettings
+from mcpbridge.http.auth.authenticator import AuthSettings
+from mcpbridge.http.auth.oauth import OAuthSettings
 from mcpbridge.http.connections import ConnectionLimits
-from mcpbridge.http.oauth import OAuthSettings
 from mcpbridge.http.origin_check import GuardSettings
 from mcpbridge.http.tls import TlsSettings
 from mcpbridge.http.transports.legacy import AnswerSettings

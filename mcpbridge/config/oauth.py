@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from mcpbridge.errors import ConfigError
-from mcpbridge.http.oauth import OAuthSettings
+from mcpbridge.http.auth.oauth import OAuthSettings
 from mcpbridge.rules.access.jwt import fetchable
 
 _FLAGS = {

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpbridge.http.admin import METRICS_PATH
-from mcpbridge.http.door import Door
+from mcpbridge.http.auth.access import Door
 from mcpbridge.http.origin_check import ClientGone, check_source
 from mcpbridge.http.request import Begun, Head, Incoming
 from mcpbridge.http.responses import send_json, send_refusal

@@ -10,7 +10,7 @@ import pytest
 
 from mcpbridge.config.load import load
 from mcpbridge.errors import ConfigError
-from mcpbridge.http.oauth import OAuthSettings
+from mcpbridge.http.auth.oauth import OAuthSettings
 
 ISSUER, RESOURCE = "https://issuer.example/realms/a", "https://mcp.example/mcp"
 GIVEN = {"--oauth-issuer": [ISSUER], "--oauth-audience": [RESOURCE]}

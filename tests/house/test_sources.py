@@ -31,7 +31,7 @@ SIGNAL_HANDLING = (
 )
 WALL_CLOCK = {
     "mcpbridge/bridge/stateless.py": "what a client keeps of a parked call expires on any replica",
-    "mcpbridge/http/oauth.py": "tokens say by the time of day when they end",
+    "mcpbridge/http/auth/oauth.py": "tokens say by the time of day when they end",
 }
 """Where the time of day is asked for, each with its reason."""
 ENVIRONMENT_READS = ("mcpbridge/config/",)

@@ -18,8 +18,8 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import new_session_id
 from mcpbridge.bridge.stream import Stream
+from mcpbridge.http.auth.access import Door
 from mcpbridge.http.body import BodyLimits, id_of, judge_body
-from mcpbridge.http.door import Door
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import Incoming

@@ -10,8 +10,8 @@ Source: MCP 2026-07-28, Transports, Backward Compatibility.
 from __future__ import annotations
 
 from mcpbridge.bridge.eras import EraSettings
+from mcpbridge.http.auth.access import Door
 from mcpbridge.http.body import TRACEPARENT, BodyLimits, id_of, judge_body, judge_head
-from mcpbridge.http.door import Door
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import Begun, Head, Incoming
 from mcpbridge.http.responses import send_refusal

@@ -28,7 +28,7 @@ import httpx
 import msgspec
 
 from mcpbridge.errors import KeysUnavailable
-from mcpbridge.remote.keys import PublicKey, public_keys
+from mcpbridge.http.auth.jwk import PublicKey, public_keys
 from mcpbridge.rules.access.jwt import Unsealed, fetchable
 
 log = logging.getLogger("mcpbridge.remote")

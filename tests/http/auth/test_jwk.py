@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey
 
-from mcpbridge.remote.keys import MAX_KEYS, public_keys
+from mcpbridge.http.auth.jwk import MAX_KEYS, public_keys
 from mcpbridge.rules.access.jwt import ALGORITHMS, unsealed
 from tests.issuers import Issuer, encoded, forged
 

@@ -7,16 +7,16 @@ asked only whether what was found under its head still holds, and how much.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from mcpbridge.http.auth import Authenticator, NoAuth
-from mcpbridge.http.headerenv import HeaderEnv
+from mcpbridge.http.auth.authenticator import Authenticator, NoAuth
 from mcpbridge.http.request import PRINCIPAL, Head
 from mcpbridge.http.responses import refusal_of
+from mcpbridge.rules.access.header_env import Pair, values_of, with_values
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.access.rate_limit import Buckets, RateLimit
-from mcpbridge.rules.faults import Unavailable, over_quota
-from mcpbridge.rules.mcp.admission import Refusal
+from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, over_quota
+from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.wire.messages import Message, Request
 
 
@@ -111,3 +111,17 @@ class Door:
         """Such a call has begun."""
         if self._buckets is not None:
             self._buckets.take(principal.quota_key, 1, self._clock())
+
+
+class HeaderEnv:
+    """Takes the values of named headers from requests."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self._pairs = pairs
+
+    def dressed(self, principal: Principal, head: Head) -> Principal | Refusal:
+        """The caller that a principal is with what its request's headers hold."""
+        values = values_of(self._pairs, head.raw)
+        if isinstance(values, str):
+            return refuse(400, INVALID_REQUEST, values)
+        return with_values(principal, values)

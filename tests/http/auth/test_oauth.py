@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mcpbridge.errors import KeysUnavailable
-from mcpbridge.http.oauth import (
+from mcpbridge.http.auth.jwks import RemoteKeys
+from mcpbridge.http.auth.oauth import (
     MAX_JUDGED,
     WELL_KNOWN,
     OAuth,
@@ -21,7 +22,6 @@ from mcpbridge.http.oauth import (
     method_scope,
 )
 from mcpbridge.http.request import Head
-from mcpbridge.remote.jwks import RemoteKeys
 from mcpbridge.rules.access.jwt import ALGORITHMS, LEEWAY_S, Unsealed
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.mcp.admission import Refusal

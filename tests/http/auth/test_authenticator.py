@@ -8,10 +8,20 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.http.auth import Authenticator, FirstOf, NoAuth, bearer_token, challenged
-from mcpbridge.http.bearer import LOOK_EVERY_S, MAX_FILE_BYTES, StaticTokens, read_tokens
-from mcpbridge.http.door import Door
-from mcpbridge.http.headerenv import HeaderEnv
+from mcpbridge.http.auth.access import Door, HeaderEnv
+from mcpbridge.http.auth.authenticator import (
+    Authenticator,
+    FirstOf,
+    NoAuth,
+    bearer_token,
+    challenged,
+)
+from mcpbridge.http.auth.static_tokens import (
+    LOOK_EVERY_S,
+    MAX_FILE_BYTES,
+    StaticTokens,
+    read_tokens,
+)
 from mcpbridge.http.request import Head
 from mcpbridge.rules.access.header_env import header_env
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, key_of

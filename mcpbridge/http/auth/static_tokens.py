@@ -15,7 +15,7 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 
-from mcpbridge.http.auth import Challenge, bearer_token, challenged
+from mcpbridge.http.auth.authenticator import Challenge, bearer_token, challenged
 from mcpbridge.http.request import Head
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.access.static_tokens import Tokens, together, tokens_in

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from mcpbridge.errors import KeysUnavailable
-from mcpbridge.remote.jwks import (
+from mcpbridge.http.auth.jwks import (
     FETCHES_PER_MINUTE,
     MAX_DOCUMENT_BYTES,
     MAX_STALE_S,

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mcpbridge.errors import BadToken, KeysUnavailable
-from mcpbridge.http.auth import Challenge, bearer_token, challenged
+from mcpbridge.http.auth.authenticator import Challenge, bearer_token, challenged
 from mcpbridge.http.request import Head
 from mcpbridge.rules.access.jwt import (
     ALGORITHMS,
