@@ -5,12 +5,10 @@ from __future__ import annotations
 import socket
 from contextlib import ExitStack
 
-import msgspec
-
 from mcpbridge.app.server import inherited_listener, listener_at
 from mcpbridge.app.sockets import watch_peers
 from mcpbridge.channels.sockets import listening
-from mcpbridge.config.model import Bind, Config
+from mcpbridge.config.model import Bind
 from mcpbridge.wire.socket_address import UnixAddress
 
 _EVERYWHERE = "0.0.0.0"  # nosec B104 # looked up, not bound
@@ -37,15 +35,6 @@ def opened(bind: Bind, held: ExitStack, send_timeout_s: float) -> socket.socket 
         return f"cannot listen on {_wanted(bind)}: {getattr(error, 'strerror', None) or error}"
     watch_peers(listener, send_timeout_s)
     return listener
-
-
-def settled(config: Config, listener: socket.socket) -> Config:
-    """The config with the address that an inherited socket turned out to have."""
-    if config.bind.fd is None:
-        return config
-    host, port, *_ = listener.getsockname()
-    bind = msgspec.structs.replace(config.bind, host=host, port=port)
-    return msgspec.structs.replace(config, bind=bind)
 
 
 def address_of(bind: Bind, listener: socket.socket) -> str:

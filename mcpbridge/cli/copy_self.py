@@ -25,7 +25,7 @@ def program(command: Sequence[str]) -> click.Command:
     def copy(folder: str) -> int:
         from pathlib import Path
 
-        from mcpbridge.app.copy_self import copy_self
+        from mcpbridge.app.self_copy import copy_self
 
         try:
             click.echo(copy_self(Path(folder)))

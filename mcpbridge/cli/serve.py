@@ -61,7 +61,7 @@ def program(command: Sequence[str]) -> click.Command:
     from mcpbridge.config.model import options
 
     def serve(stray: tuple[str, ...], **flags: Any) -> int:
-        from mcpbridge.app.serve import run
+        from mcpbridge.app.lifecycle import run
         from mcpbridge.config.load import load
 
         given = {f"--{name.replace('_', '-')}": _texts(value) for name, value in flags.items()}

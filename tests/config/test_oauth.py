@@ -98,7 +98,7 @@ except ConfigError as error:
 def test_who_asks_for_no_tokens_pays_for_none_of_it() -> None:
     """Neither the library nor outgoing HTTP is imported by a bridge without OAuth."""
     program = (
-        "import sys, mcpbridge.app.serve\n"
+        "import sys, mcpbridge.app.lifecycle\n"
         "print([name for name in ('joserfc', 'httpx', 'mcpbridge.remote') if name in sys.modules])"
     )
     run = subprocess.run(

@@ -11,14 +11,14 @@ from typing import Any
 
 import anyio
 
-from mcpbridge.app import serve, state
+from mcpbridge.app import lifecycle, state_dump
 from mcpbridge.bridge import opener
 from mcpbridge.cli import main as cli
 from mcpbridge.http.keepalive import KeepAlive
 
 open_session = opener.Opener._open
 keep_alive = KeepAlive.run
-state_of = state.state_of
+state_of = state_dump.state_of
 
 
 async def fail_session(self: Any, session: Any, exchange: Any) -> None:
@@ -43,6 +43,6 @@ def stand_still(app: Any) -> Any:
 
 opener.Opener._open = fail_session  # type: ignore[method-assign]
 KeepAlive.run = fail_program  # type: ignore[method-assign]
-serve.state_of = stand_still  # type: ignore[attr-defined]
+lifecycle.state_of = stand_still  # type: ignore[attr-defined]
 # What runs it puts the words of the usual command line behind it: an interpreter, -m, the package.
 cli.main(sys.argv[4:])

@@ -99,7 +99,7 @@ def test_an_export_of_nothing_is_whole() -> None:
 def test_an_idle_bridge_has_imported_none_of_it() -> None:
     """What is not asked for costs neither memory nor time to start."""
     program = (
-        "import sys, mcpbridge.app.serve\n"
+        "import sys, mcpbridge.app.lifecycle\n"
         "heavy = {'prometheus_client', 'opentelemetry', 'httpx', 'requests'}\n"
         "heavy |= {'sse_starlette', 'starlette.applications'}\n"
         "print(sorted(heavy & set(sys.modules)))"

@@ -16,16 +16,16 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 
 import anyio
+import msgspec
 from anyio import to_thread
 from starlette.types import ASGIApp
 
 from mcpbridge import __version__
-from mcpbridge.app.access import open_to_all
-from mcpbridge.app.build import App, build, host_rules
-from mcpbridge.app.descriptors import fitted
-from mcpbridge.app.listeners import address_of, opened, settled, url_of
+from mcpbridge.app.build import App, build, host_rules, open_to_all
+from mcpbridge.app.listeners import address_of, opened, url_of
+from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.server import Server, server_of
-from mcpbridge.app.state import state_of
+from mcpbridge.app.state_dump import state_of
 from mcpbridge.config.model import Config, cutoff_after_s
 from mcpbridge.config.otel import MISSING_EXTRA
 from mcpbridge.http.connections import BAND, Connections
@@ -346,3 +346,12 @@ def _status_of(how: Exit | None) -> int:
     if how is None:
         return EXIT_START
     return 128 + how.signal if how.signal is not None else (how.code or EXIT_START)
+
+
+def settled(config: Config, listener: socket.socket) -> Config:
+    """The config with the address that an inherited socket turned out to have."""
+    if config.bind.fd is None:
+        return config
+    host, port, *_ = listener.getsockname()
+    bind = msgspec.structs.replace(config.bind, host=host, port=port)
+    return msgspec.structs.replace(config, bind=bind)
