@@ -21,7 +21,7 @@ from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeChannel
-from mcpbridge.config.model import Bind, Config
+from mcpbridge.config.model import Config
 from mcpbridge.http.admin import AdminDoor, admin_app, rendering
 from mcpbridge.http.app import PROBED, Endpoint
 from mcpbridge.http.auth.access import Door, HeaderEnv
@@ -30,9 +30,10 @@ from mcpbridge.http.auth.oauth import OAuth
 from mcpbridge.http.auth.static_tokens import StaticTokens
 from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.cors import Cors
-from mcpbridge.http.direct import Direct
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request_metrics import Metered
+from mcpbridge.http.server.fast_path import Direct
+from mcpbridge.http.server.listeners import Bind
 from mcpbridge.http.transports.legacy import Stateful
 from mcpbridge.http.transports.modern import StatelessFace
 from mcpbridge.http.transports.sse import SSE_PATH, LegacySse

@@ -22,16 +22,16 @@ from starlette.types import ASGIApp
 
 from mcpbridge import __version__
 from mcpbridge.app.build import App, build, host_rules, open_to_all
-from mcpbridge.app.listeners import address_of, opened, url_of
 from mcpbridge.app.resource_limits import fitted
-from mcpbridge.app.server import Server, server_of
 from mcpbridge.app.state_dump import state_of
 from mcpbridge.config.model import Config, cutoff_after_s
 from mcpbridge.config.otel import MISSING_EXTRA
-from mcpbridge.http.connections import BAND, Connections
-from mcpbridge.http.direct import Direct
-from mcpbridge.http.protocol import protocol_with
-from mcpbridge.http.tls import Certificates, listening_options
+from mcpbridge.http.server.connection import protocol_with
+from mcpbridge.http.server.fast_path import Direct
+from mcpbridge.http.server.limits import BAND, Connections
+from mcpbridge.http.server.listeners import address_of, opened, url_of
+from mcpbridge.http.server.server import Server, server_of
+from mcpbridge.http.server.tls import Certificates, listening_options
 from mcpbridge.process.process_tree import Household
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown

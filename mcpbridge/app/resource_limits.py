@@ -12,7 +12,7 @@ import sys
 import msgspec
 
 from mcpbridge.config.model import Config
-from mcpbridge.http.connections import BAND
+from mcpbridge.http.server.limits import BAND
 from mcpbridge.rules.supervision.fd_budget import least_needed, share
 
 log = logging.getLogger("mcpbridge.app")

@@ -27,8 +27,8 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcpbridge import __version__
-from mcpbridge.app.server import Server, listener_at, server_of
 from mcpbridge.http.relay import Relay
+from mcpbridge.http.server.server import Server, listener_at, server_of
 from mcpbridge.remote.upstream import Upstream
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START

@@ -28,7 +28,7 @@ from mcpbridge.config.otel import otel_of
 from mcpbridge.config.reach import is_service_link
 from mcpbridge.config.values import shown, value_of
 from mcpbridge.errors import ConfigError
-from mcpbridge.http.tls import check_tls
+from mcpbridge.http.server.tls import check_tls
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.settings import Setting, Unit
 

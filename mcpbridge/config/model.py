@@ -19,12 +19,12 @@ from mcpbridge.config.command import CommandSettings
 from mcpbridge.config.reach import DEFAULT_PORT
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.admin import METRICS_PATH, AdminSettings
-from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.auth.authenticator import AuthSettings
 from mcpbridge.http.auth.oauth import OAuthSettings
-from mcpbridge.http.connections import ConnectionLimits
 from mcpbridge.http.origin_check import GuardSettings
-from mcpbridge.http.tls import TlsSettings
+from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits
+from mcpbridge.http.server.listeners import Bind
+from mcpbridge.http.server.tls import TlsSettings
 from mcpbridge.http.transports.legacy import AnswerSettings
 from mcpbridge.http.transports.sse import ProxySettings
 from mcpbridge.process.spec import ChildSpec
@@ -147,21 +147,6 @@ class Settings(msgspec.Struct, frozen=True):
     shutdown: ShutdownSettings = ShutdownSettings()
     logs: LogSettings = LogSettings()
     traces: TraceSettings = TraceSettings()
-
-
-class Bind(msgspec.Struct, frozen=True):
-    """The address to listen on, and why that one."""
-
-    host: str
-    port: int
-    why: str
-    fd: int | None = None
-    """A listening socket that the process was started with; host and port are then its own."""
-    path: str | None = None
-    """The file of a unix socket in place of host and port; begins with `@` for one without. The
-    host is then what another port would have."""
-    mode: int = 0o600
-    """Permissions of that file: who may write to it may connect."""
 
 
 class Otel(msgspec.Struct, frozen=True):

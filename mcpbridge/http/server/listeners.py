@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
-from mcpbridge.app.server import inherited_listener, listener_at
-from mcpbridge.app.sockets import watch_peers
+import msgspec
+
 from mcpbridge.channels.sockets import listening
-from mcpbridge.config.model import Bind
+from mcpbridge.http.server.server import inherited_listener, listener_at
 from mcpbridge.wire.socket_address import UnixAddress
 
 _EVERYWHERE = "0.0.0.0"  # nosec B104 # looked up, not bound
@@ -61,3 +61,51 @@ def _wanted(bind: Bind) -> str:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+class Bind(msgspec.Struct, frozen=True):
+    """The address to listen on, and why that one."""
+
+    host: str
+    port: int
+    why: str
+    fd: int | None = None
+    """A listening socket that the process was started with; host and port are then its own."""
+    path: str | None = None
+    """The file of a unix socket in place of host and port; begins with `@` for one without. The
+    host is then what another port would have."""
+    mode: int = 0o600
+    """Permissions of that file: who may write to it may connect."""
+
+
+IDLE_S = 30
+"""Silence after which the client's kernel is asked for a sign of life."""
+INTERVAL_S = 10
+PROBES = 3
+"""Without an answer to so many the client is gone."""
+UNACKNOWLEDGED_S = 60.0
+"""How long what was sent may stay unacknowledged."""
+
+
+def watch_peers(listener: socket.socket, send_timeout_s: float) -> None:
+    """Let the kernel look after all connections of a listener, as far as this platform can.
+
+    Args:
+        listener: Before or after it listens.
+        send_timeout_s: A client that is there may read nothing for so long; Linux counts that
+            time too.
+    """
+    options = {
+        "TCP_KEEPIDLE": IDLE_S,
+        "TCP_KEEPALIVE": IDLE_S,  # what macOS calls it
+        "TCP_KEEPINTVL": INTERVAL_S,
+        "TCP_KEEPCNT": PROBES,
+        "TCP_USER_TIMEOUT": int(max(UNACKNOWLEDGED_S, 2 * send_timeout_s) * 1000),
+    }
+    with suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in options.items():
+        number = getattr(socket, name, None)
+        if number is not None:
+            with suppress(OSError):
+                listener.setsockopt(socket.IPPROTO_TCP, number, value)

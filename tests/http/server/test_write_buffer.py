@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from mcpbridge.http.corked import CorkedTransport
+from mcpbridge.http.server.write_buffer import CorkedTransport
 
 Loops = Callable[[], asyncio.AbstractEventLoop]
 LOOPS = pytest.mark.parametrize("loops", [asyncio.new_event_loop, uvloop.new_event_loop])

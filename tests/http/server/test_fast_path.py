@@ -16,13 +16,12 @@ from uvicorn.server import ServerState
 
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.stream import Stream
-from mcpbridge.http.arrival import ArrivalLimits
 from mcpbridge.http.body import BodyLimits
-from mcpbridge.http.connections import ConnectionLimits, Connections
-from mcpbridge.http.direct import Direct, KnownHead
-from mcpbridge.http.protocol import BridgeProtocol
 from mcpbridge.http.request import BEGUN, PRINCIPAL, Begun, Head, Incoming
 from mcpbridge.http.responses import send_json
+from mcpbridge.http.server.connection import BridgeProtocol
+from mcpbridge.http.server.fast_path import Direct, KnownHead
+from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits, Connections
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import ANONYMOUS
 from mcpbridge.rules.event_log import Window

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcpbridge.errors import ConfigError
-from mcpbridge.http.tls import Certificates, TlsSettings, check_tls
+from mcpbridge.http.server.tls import Certificates, TlsSettings, check_tls
 from tests.certs import Authority, Pair
 
 FROM = {"cert": "a", "key": "b", "client_ca": "c"}

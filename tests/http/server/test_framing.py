@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.framing import ambiguity
+from mcpbridge.http.server.framing import ambiguity
 
 HOST = (b"host", b"127.0.0.1")
 

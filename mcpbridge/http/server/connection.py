@@ -23,15 +23,14 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from mcpbridge.http.arrival import ArrivalLimits
-from mcpbridge.http.connections import BAND, BAND_HEADER_S, Connections, SendWatch
-from mcpbridge.http.corked import CorkedTransport
-from mcpbridge.http.direct import Direct, Heads
 from mcpbridge.http.disconnect import Departure
 from mcpbridge.http.request import BEGUN, DEPARTURE, PRINCIPAL, Begun
 from mcpbridge.http.responses import refusal_body
+from mcpbridge.http.server.fast_path import Direct, Heads
+from mcpbridge.http.server.framing import ambiguity
+from mcpbridge.http.server.limits import BAND, BAND_HEADER_S, ArrivalLimits, Connections, SendWatch
+from mcpbridge.http.server.write_buffer import CorkedTransport
 from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.rules.framing import ambiguity
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 
 _FRAMED = 8

@@ -1,0 +1,1 @@
+"""The HTTP server: listeners, connections, their limits, TLS and the fast path."""
