@@ -29,8 +29,8 @@ def program(command: Sequence[str]) -> click.Command:
     """The command that listens; `command` is the server's, all after `--`."""
     hold_signals()
     # Imported after that: it takes its time, and a signal may come.
-    from mcpbridge.app.shim import ShimSettings
     from mcpbridge.config.command import CommandSettings
+    from mcpbridge.shim.program import ShimSettings
     from mcpbridge.telemetry.logs import LogSettings
 
     structs = (ShimSettings, CommandSettings, LogSettings)
@@ -49,9 +49,9 @@ def program(command: Sequence[str]) -> click.Command:
 
 
 def _run(given: dict[str, list[str]], command: Sequence[str]) -> int:
-    from mcpbridge.app.shim import ShimSettings, run
     from mcpbridge.config.alone import settings_of, spec_for
     from mcpbridge.errors import ConfigError
+    from mcpbridge.shim.program import ShimSettings, run
     from mcpbridge.telemetry.logs import LogSettings
 
     settings = settings_of(ShimSettings, given)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mcpbridge.app.shim import ShimSettings
 from mcpbridge.config.load import environment_names, load
 from mcpbridge.config.model import cutoff_after_s, options
 from mcpbridge.config.values import shown
 from mcpbridge.settings import setting_of
+from mcpbridge.shim.program import ShimSettings
 from tests.deploy.tools import DEPLOY, DOCS, ROOT, blocks, deployment, run, stages
 from tests.e2e.doctoring import doctor
 from tests.e2e.running import bridge

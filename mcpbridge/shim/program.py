@@ -25,12 +25,12 @@ from mcpbridge.channels.sockets import listening, tune
 from mcpbridge.errors import SpawnError
 from mcpbridge.process.process_tree import Household
 from mcpbridge.process.reaper import kept
-from mcpbridge.process.relay import Relay
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.process.subprocess_child import Child
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START, checked, warn_of_root
 from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.settings import Unit, setting
+from mcpbridge.shim.splice import Relay
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
 from mcpbridge.wire.socket_address import Address, TcpAddress, address_of
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from mcpbridge.process.relay import Relay
+from mcpbridge.shim.splice import Relay
 
 WITHIN_S = 20.0
 

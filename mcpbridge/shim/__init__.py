@@ -1,0 +1,1 @@
+"""`mcpbridge shim`: stdio of a process that runs elsewhere, over a socket."""
