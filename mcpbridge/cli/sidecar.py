@@ -60,7 +60,7 @@ def program(command: Sequence[str]) -> click.Command:
 
 
 def _run(flags: Mapping[str, Any], unknown: tuple[str, ...]) -> int:
-    from mcpbridge.app.sidecar import SidecarSettings, run
+    from mcpbridge.sidecar.program import SidecarSettings, run
     from mcpbridge.telemetry.logs import LogSettings
 
     certificate, key = flags["tls_cert_file"], flags["tls_key_file"]

@@ -27,13 +27,13 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcpbridge import __version__
-from mcpbridge.http.relay import Relay
 from mcpbridge.http.server.server import Server, listener_at, server_of
-from mcpbridge.remote.upstream import Upstream
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START
 from mcpbridge.runtime.signals import heard_signals
-from mcpbridge.telemetry.dashboard import Dashboard
+from mcpbridge.sidecar.metrics import Dashboard
+from mcpbridge.sidecar.proxy import Relay
+from mcpbridge.sidecar.upstream import Upstream
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
 
 log = logging.getLogger("mcpbridge.app")

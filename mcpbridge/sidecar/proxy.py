@@ -20,11 +20,11 @@ from starlette.types import Receive, Scope, Send
 from mcpbridge.http.origin_check import ClientGone
 from mcpbridge.http.request_metrics import CLIENT_LEFT
 from mcpbridge.http.responses import send_refusal
-from mcpbridge.remote.upstream import Answer, Broken, Unreachable, Upstream
 from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
-from mcpbridge.rules.glance import MAX_KEPT, EventScan, Glimpse, asked, error_codes, results
 from mcpbridge.rules.mcp.admission import Refusal
-from mcpbridge.telemetry.dashboard import Dashboard
+from mcpbridge.sidecar.inspect import MAX_KEPT, EventScan, Glimpse, asked, error_codes, results
+from mcpbridge.sidecar.metrics import Dashboard
+from mcpbridge.sidecar.upstream import Answer, Broken, Unreachable, Upstream
 
 log = logging.getLogger("mcpbridge.http")
 

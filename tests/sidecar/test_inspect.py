@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mcpbridge.rules.glance import MAX_LINE, EventScan, asked, error_codes, results
+from mcpbridge.sidecar.inspect import MAX_LINE, EventScan, asked, error_codes, results
 
 ERROR = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no"}}'
 
