@@ -68,8 +68,8 @@ def program(command: Sequence[str]) -> click.Command:
 def _of_command(
     command: Sequence[str], about_server: dict[str, str | tuple[str, ...] | None], as_json: bool
 ) -> int:
-    from mcpbridge.app.doctor import diagnosis, words
     from mcpbridge.config.load import load
+    from mcpbridge.doctor.server import diagnose, render
 
     texts = {
         f"--{name.replace('_', '-')}": [value] if isinstance(value, str) else list(value or ())
@@ -78,14 +78,14 @@ def _of_command(
     timeout = texts.pop("--timeout")
     given = {flag: values for flag, values in texts.items() if values}
     asked = {**given, "--start-timeout": timeout} if timeout else given
-    report = diagnosis.examine(load(asked, command), given, _tell)
-    click.echo(diagnosis.as_json(report) if as_json else words.in_words(report))
+    report = diagnose.examine(load(asked, command), given, _tell)
+    click.echo(diagnose.as_json(report) if as_json else render.in_words(report))
     return 0 if report.served else 1
 
 
 def _of_url(url: str, guise: str | None, protocol: str, retry_wait: str, as_json: bool) -> int:
-    from mcpbridge.app.doctor.visit import examine
     from mcpbridge.config.values import seconds
+    from mcpbridge.doctor.endpoint.run import examine
 
     try:
         retry_wait_s = seconds(retry_wait)

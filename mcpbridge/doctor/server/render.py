@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mcpbridge.app.doctor.checks import counted
-from mcpbridge.app.doctor.report import Listing, Outcome, ServerReport
+from mcpbridge.doctor.endpoint.checks import counted
+from mcpbridge.doctor.server.report import Listing, Outcome, ServerReport
 
 OK, NOTE, FAILED = "ok    ", "note  ", "FAILED"
 _MIB = 1 << 20

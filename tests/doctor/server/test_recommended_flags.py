@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.app.doctor.flags import command_line, flags
-from mcpbridge.app.doctor.report import Listing
+from mcpbridge.doctor.server.recommended_flags import command_line, flags
+from mcpbridge.doctor.server.report import Listing
 
 QUICK: dict[str, Any] = {
     "handshake": True,

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
-from mcpbridge.app.doctor.report import Buffering, Hint, Noise, Outcome
+from mcpbridge.doctor.server.report import Buffering, Hint, Noise, Outcome
 from mcpbridge.rules.faults import Exit
 
 _SIGNS: tuple[tuple[str, str, str], ...] = (

@@ -7,11 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcpbridge.app.doctor.asking import Answer, Came, Manner, asked, initialize, post, request, told
-from mcpbridge.app.doctor.checks import Findings, counted
-from mcpbridge.app.doctor.modern import discover
-from mcpbridge.app.doctor.sse import SseTalk
-from mcpbridge.app.doctor.web import Place
+from mcpbridge.doctor.endpoint.checks import Findings, counted
+from mcpbridge.doctor.endpoint.http_client import Place
+from mcpbridge.doctor.endpoint.mcp_client import (
+    Answer,
+    Came,
+    Manner,
+    asked,
+    discover,
+    initialize,
+    post,
+    request,
+    told,
+)
+from mcpbridge.doctor.endpoint.sse_client import SseTalk
 from mcpbridge.rules.mcp.revisions import MODERN, NEWEST_LEGACY, SERVED
 
 _MANNER = Manner(head_s=15.0, whole_s=30.0)

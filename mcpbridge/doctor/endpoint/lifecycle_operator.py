@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import anyio
 
-from mcpbridge.app.doctor.asking import Answer, Came, Manner, initialize, post
-from mcpbridge.app.doctor.checks import Findings
-from mcpbridge.app.doctor.modern import discover
-from mcpbridge.app.doctor.web import Place, connected
+from mcpbridge.doctor.endpoint.checks import Findings
+from mcpbridge.doctor.endpoint.http_client import Place, connected
+from mcpbridge.doctor.endpoint.mcp_client import Answer, Came, Manner, discover, initialize, post
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 
 WITHIN_S = 10.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.app.doctor.hints import hints
-from mcpbridge.app.doctor.report import Buffering, Noise, Outcome
+from mcpbridge.doctor.server.hints import hints
+from mcpbridge.doctor.server.report import Buffering, Noise, Outcome
 from mcpbridge.rules.faults import Exit
 
 PYTHON = ("python", "server.py")

@@ -13,10 +13,19 @@ from typing import Any, NoReturn
 
 import anyio
 
-from mcpbridge.app.doctor.asking import Answer, Came, Manner, asked, initialize, post, request, told
-from mcpbridge.app.doctor.checks import Findings, Stopped, counted
-from mcpbridge.app.doctor.sse import SseTalk
-from mcpbridge.app.doctor.web import Place, connected
+from mcpbridge.doctor.endpoint.checks import Findings, Stopped, counted
+from mcpbridge.doctor.endpoint.http_client import Place, connected
+from mcpbridge.doctor.endpoint.mcp_client import (
+    Answer,
+    Came,
+    Manner,
+    asked,
+    initialize,
+    post,
+    request,
+    told,
+)
+from mcpbridge.doctor.endpoint.sse_client import SseTalk
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, SERVED
 from mcpbridge.wire.headers import EVENT_STREAM
 

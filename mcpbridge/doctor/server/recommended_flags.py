@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from mcpbridge.app.doctor.report import Flag, Listing
+from mcpbridge.doctor.server.report import Flag, Listing
 from mcpbridge.process.spec import shown
 
 _USUAL_START_S = 60.0

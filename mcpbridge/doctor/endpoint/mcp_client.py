@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 import anyio
 import msgspec
 
-from mcpbridge.app.doctor.web import LineTooLong, Place, Response, requested
+from mcpbridge import __version__
+from mcpbridge.doctor.endpoint.http_client import LineTooLong, Place, Response, requested
+from mcpbridge.rules.mcp.era_probe import own_envelope
+from mcpbridge.rules.mcp.methods import DISCOVER
+from mcpbridge.rules.mcp.modern_checks import SUPPORTED
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
 
 BOTH = f"{JSON}, {EVENT_STREAM}"
@@ -160,3 +164,10 @@ def _read(text: str) -> list[Any]:
     except msgspec.DecodeError:
         return []
     return read if isinstance(read, list) else [read]
+
+
+async def discover(place: Place, manner: Manner) -> Answer:
+    """The answer to `server/discover`, whose id is 1."""
+    params = msgspec.json.decode(own_envelope(SUPPORTED[0], __version__))
+    headers = {"mcp-protocol-version": SUPPORTED[0], "mcp-method": DISCOVER}
+    return await post(place, request(1, DISCOVER, params), manner, headers)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import anyio
 
-from mcpbridge.app.doctor import endpoint, lifecycle_operator, mcp_operator
-from mcpbridge.app.doctor.checks import Findings, Verdict
-from mcpbridge.app.doctor.web import Place
+from mcpbridge.doctor.endpoint import any_client, lifecycle_operator, mcp_operator
+from mcpbridge.doctor.endpoint.checks import Findings, Verdict
+from mcpbridge.doctor.endpoint.http_client import Place
 from mcpbridge.errors import ConfigError
 
 _USUAL_PATH = "/mcp"
@@ -44,7 +44,7 @@ def examine(
             case "lifecycle-operator":
                 return await lifecycle_operator.check(place), 1
             case _:
-                return await endpoint.check(place), 1
+                return await any_client.check(place), 1
 
     findings, attempts = anyio.run(visit)
     return Verdict(

@@ -17,10 +17,9 @@ import anyio
 import msgspec
 
 from mcpbridge import __version__
-from mcpbridge.app.doctor.report import Buffering, Ending, Listing, Memory, Outcome
-from mcpbridge.app.doctor.silence import second_opinion
-from mcpbridge.app.doctor.talk import Talk, error_text
 from mcpbridge.channels.pipes import PipeLimits
+from mcpbridge.doctor.server.report import Buffering, Ending, Listing, Memory, Outcome
+from mcpbridge.doctor.server.server_process import Talk, error_text
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.memory import footprint
 from mcpbridge.process.spec import ChildSpec
@@ -235,3 +234,40 @@ async def _judge(visit: Visit, reply: Reply | None) -> None:
         visit.outcome = Outcome.ENDED
     elif visit.talk.over:
         visit.outcome = Outcome.CLOSED
+
+
+QUIET_S = 3.0
+"""So long a silence is worth a second process."""
+_MARGIN_S = 2.0
+"""The older process may answer so much later than the younger one and still be merely slow."""
+_MORE = 20
+
+
+async def second_opinion(
+    first: Talk, spec: ChildSpec, limits: PipeLimits, introduction: bytes
+) -> Buffering:
+    """What another process does that is told more, while the first one is silent.
+
+    The caller cancels this as soon as the first one answers.
+    """
+    await anyio.sleep(QUIET_S)
+    second = Talk(spec, limits)
+    found = Buffering.NONE
+    async with second.running():
+        if second.refused is None:
+            found = await _withheld(second, introduction)
+    if found is not Buffering.NONE:
+        await anyio.sleep(_MARGIN_S)
+    return Buffering.NONE if first.over else found
+
+
+async def _withheld(second: Talk, introduction: bytes) -> Buffering:
+    asked = second.begin(INITIALIZE, introduction)
+    second.tell(INITIALIZED)
+    for _ in range(_MORE):
+        second.begin(PING)
+    if await second.answer(asked, QUIET_S) is not None:
+        return Buffering.UNTIL_MORE
+    await second.end()
+    answered = await second.answer(asked, 0) is not None
+    return Buffering.UNTIL_END if answered else Buffering.NONE

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import anyio
 import msgspec
 
-from mcpbridge.app.doctor.asking import Manner, post
-from mcpbridge.app.doctor.web import Event, LineTooLong, Place, requested
+from mcpbridge.doctor.endpoint.http_client import Event, LineTooLong, Place, requested
+from mcpbridge.doctor.endpoint.mcp_client import Manner, post
 from mcpbridge.wire.headers import EVENT_STREAM
 
 ENDPOINT_S = 1.0

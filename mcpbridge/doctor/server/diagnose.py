@@ -9,11 +9,11 @@ from typing import Any
 import anyio
 import msgspec
 
-from mcpbridge.app.doctor.course import Course, Tell, Visit, Visits
-from mcpbridge.app.doctor.flags import command_line, flags
-from mcpbridge.app.doctor.hints import hints
-from mcpbridge.app.doctor.report import Buffering, Flag, Noise, Outcome, ServerReport
 from mcpbridge.config.model import Config
+from mcpbridge.doctor.server.examination import Course, Tell, Visit, Visits
+from mcpbridge.doctor.server.hints import hints
+from mcpbridge.doctor.server.recommended_flags import command_line, flags
+from mcpbridge.doctor.server.report import Buffering, Flag, Noise, Outcome, ServerReport
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.spec import check_command, shown
 from mcpbridge.rules.mcp.initialize import Profile

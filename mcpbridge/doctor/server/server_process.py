@@ -15,9 +15,9 @@ from typing import Any
 import anyio
 import msgspec
 
-from mcpbridge.app.doctor.report import Ending, Listing, Noise, Rung
 from mcpbridge.channels.base import Received, Spoiled
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
+from mcpbridge.doctor.server.report import Ending, Listing, Noise, Rung
 from mcpbridge.errors import ChannelClosed, SpawnError
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.subprocess_child import Child, ExitReport

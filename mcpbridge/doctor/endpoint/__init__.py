@@ -1,0 +1,1 @@
+"""`mcpbridge doctor URL`: examines a running endpoint as its clients see it."""

@@ -1,0 +1,1 @@
+"""`mcpbridge doctor -- COMMAND`: starts a server on its pipes and examines it."""
