@@ -85,7 +85,7 @@ fuzz: .venv/stamp ## any bytes are read right or refused; SECONDS_EACH=60 for ea
 	$(BIN)/python -m tests.suites.fuzz
 
 docs: .venv/stamp ## write the settings into README.md, and docs/faults.md
-	$(BIN)/python -m mcpbridge.config.table README.md
+	$(BIN)/python -m mcpbridge.config.settings_table README.md
 	$(BIN)/python -m tests.faults.catalogue docs/faults.md
 
 # What may go wrong, what mcpbridge does about it, and which tests prove it.

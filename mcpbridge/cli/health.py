@@ -33,7 +33,7 @@ def program(command: Sequence[str]) -> click.Command:
     @click.option("--key", metavar="FILE", help="Its private key, if not in the same file.")
     def health(url: str | None, **files: str | None) -> int:
         from mcpbridge.app.health_client import Proof, ask
-        from mcpbridge.config.reach import own_url
+        from mcpbridge.config.self_url import own_url
 
         proof = Proof(**files)
         if url is not None and url.startswith("/"):

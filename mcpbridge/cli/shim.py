@@ -49,7 +49,7 @@ def program(command: Sequence[str]) -> click.Command:
 
 
 def _run(given: dict[str, list[str]], command: Sequence[str]) -> int:
-    from mcpbridge.config.alone import settings_of, spec_for
+    from mcpbridge.config.load import settings_of, spec_for
     from mcpbridge.errors import ConfigError
     from mcpbridge.shim.program import ShimSettings, run
     from mcpbridge.telemetry.logs import LogSettings

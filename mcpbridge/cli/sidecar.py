@@ -81,7 +81,7 @@ def _run(flags: Mapping[str, Any], unknown: tuple[str, ...]) -> int:
 
 def _address(flag: str, text: str, default_host: str) -> tuple[str, int]:
     """`HOST:PORT` or `:PORT`, with or without `http://`."""
-    from mcpbridge.config.reach import split_address
+    from mcpbridge.config.self_url import split_address
 
     text = text.removeprefix("http://").rstrip("/")
     try:

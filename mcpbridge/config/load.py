@@ -6,15 +6,22 @@ Everything is read and checked before a port is bound. Each setting is a flag an
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from mcpbridge.config.address import admin_bind_of, bind_of, handed_over
-from mcpbridge.config.auth import AUTH_TOKEN, check_header_env, check_required, tokens_of
-from mcpbridge.config.command import COMMAND_LINE, child_of, words_of
+from mcpbridge.config.auth import (
+    AUTH_TOKEN,
+    check_header_env,
+    check_oauth,
+    check_required,
+    tokens_of,
+)
+from mcpbridge.config.command import COMMAND_LINE, CommandSettings, child_of, spec_of, words_of
+from mcpbridge.config.listen_address import admin_bind_of, bind_of, handed_over
 from mcpbridge.config.model import (
     Config,
     Option,
@@ -23,14 +30,13 @@ from mcpbridge.config.model import (
     options,
     settings_from,
 )
-from mcpbridge.config.oauth import check_oauth
 from mcpbridge.config.otel import otel_of
-from mcpbridge.config.reach import is_service_link
+from mcpbridge.config.self_url import is_service_link
 from mcpbridge.config.values import shown, value_of
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.server.tls import check_tls
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.settings import Setting, Unit
+from mcpbridge.settings import Setting, Unit, setting_of
 
 PREFIX = "MCPBRIDGE_"
 STATE_KEY = PREFIX + "STATE_KEY"
@@ -156,3 +162,45 @@ def _lame_duck_s(settings: ShutdownSettings, origins: Mapping[str, str], in_clus
             f"give less than {shown(cutoff_s, Unit.SECONDS)}, or lengthen --grace",
         )
     return asked_s
+
+
+T = TypeVar("T")
+
+
+def settings_of(struct: type[T], given: Mapping[str, Sequence[str]]) -> T:
+    """One struct of settings, from flags and from the variables that platforms set.
+
+    Args:
+        struct: A dataclass with fields made by `settings.setting`.
+        given: The texts given for each field, by its name.
+
+    Raises:
+        ConfigError: A value is wrong.
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(struct):  # type: ignore[arg-type]
+        facts = setting_of(field)
+        if facts is None:
+            continue
+        texts, origin = given.get(field.name, ()), COMMAND_LINE
+        for name in facts.also_env:
+            if not texts and os.environ.get(name):
+                texts, origin = [os.environ[name]], name
+        if texts:
+            read = [value_of(facts, text, origin) for text in texts]
+            values[field.name] = tuple(read) if facts.repeatable else read[-1]
+    return struct(**values)
+
+
+def spec_for(given: Mapping[str, Sequence[str]], command: Sequence[str]) -> ChildSpec:
+    """The command to start, from flags alone.
+
+    Args:
+        given: The texts given for each field of `CommandSettings`, by its name.
+        command: What stood after `--`.
+
+    Raises:
+        ConfigError: A value is wrong, or there is no command, or there are two.
+    """
+    origins = dict.fromkeys(given, COMMAND_LINE)
+    return spec_of(settings_of(CommandSettings, given), origins, command, os.environ)

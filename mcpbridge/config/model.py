@@ -16,7 +16,7 @@ from mcpbridge.bridge.stateless import ParkSettings
 from mcpbridge.bridge.streams import StreamLimits
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.config.command import CommandSettings
-from mcpbridge.config.reach import DEFAULT_PORT
+from mcpbridge.config.self_url import DEFAULT_PORT
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.admin import METRICS_PATH, AdminSettings
 from mcpbridge.http.auth.authenticator import AuthSettings

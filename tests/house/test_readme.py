@@ -12,7 +12,7 @@ from mcpbridge.cli.main import NAMED
 from mcpbridge.config.auth import AUTH_TOKEN
 from mcpbridge.config.load import STATE_KEY, environment_names
 from mcpbridge.config.model import options
-from mcpbridge.config.table import settings_tables, with_settings
+from mcpbridge.config.settings_table import settings_tables, with_settings
 from mcpbridge.runtime import exit_status
 
 ROOT = Path(__file__).parents[2]

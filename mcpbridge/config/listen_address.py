@@ -9,7 +9,7 @@ import msgspec
 
 from mcpbridge.config.command import COMMAND_LINE
 from mcpbridge.config.model import ListenSettings
-from mcpbridge.config.reach import split_address, split_socket
+from mcpbridge.config.self_url import split_address, split_socket
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.admin import AdminSettings
 from mcpbridge.http.server.listeners import Bind

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.config.reach import own_url, split_address, split_socket
+from mcpbridge.config.self_url import own_url, split_address, split_socket
 
 
 @pytest.mark.parametrize(

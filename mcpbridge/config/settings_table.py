@@ -1,6 +1,6 @@
 """The README's list of settings, made from `model`.
 
-`python -m mcpbridge.config.table README.md` writes it there.
+`python -m mcpbridge.config.settings_table README.md` writes it there.
 """
 
 from __future__ import annotations
