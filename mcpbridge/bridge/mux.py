@@ -17,7 +17,7 @@ from mcpbridge.bridge.own import answer_of
 from mcpbridge.bridge.places import LoadLimits, Places
 from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.bridge.tracing import Tracing
-from mcpbridge.channels.base import Channel, Received, Spoiled
+from mcpbridge.channels.channel import Channel, Received, Spoiled
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.access.principals import NOTHING
 from mcpbridge.rules.faults import (

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import anyio
 
-from mcpbridge.channels.base import Received
+from mcpbridge.channels.channel import Received
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.wire.messages import Message
 

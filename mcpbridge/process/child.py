@@ -8,7 +8,7 @@ from typing import Protocol
 import anyio
 from anyio.abc import TaskStatus
 
-from mcpbridge.channels.base import Channel
+from mcpbridge.channels.channel import Channel
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit
 

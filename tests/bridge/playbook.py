@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
 from mcpbridge.bridge.mux import Mux
-from mcpbridge.channels.base import Spoiled
+from mcpbridge.channels.channel import Spoiled
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.mcp.correlator import Withdrawn

@@ -15,7 +15,7 @@ from mcpbridge.bridge.handshake import shake_hands
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.bridge.supervisor import Ready, Starting, Supervisor
-from mcpbridge.channels.base import Spoiled
+from mcpbridge.channels.channel import Spoiled
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
 from mcpbridge.process.child import AnyChild
 from mcpbridge.process.subprocess_child import ExitReport

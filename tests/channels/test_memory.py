@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mcpbridge.channels.base import Channel, Spoiled
+from mcpbridge.channels.channel import Channel, Spoiled
 from mcpbridge.channels.memory import memory_pair
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.wire.messages import Notification

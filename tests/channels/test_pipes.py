@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from mcpbridge.channels.base import Received, Spoiled
+from mcpbridge.channels.channel import Received, Spoiled
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.wire.messages import Notification, Request, Result

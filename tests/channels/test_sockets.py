@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpbridge.channels.base import Received
+from mcpbridge.channels.channel import Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.channels.sockets import dial, listening, socket_channel
 from mcpbridge.errors import ChannelClosed

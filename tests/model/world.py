@@ -26,7 +26,7 @@ from mcpbridge.bridge.quarters import BridgeSettings
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings
-from mcpbridge.channels.base import Spoiled
+from mcpbridge.channels.channel import Spoiled
 from mcpbridge.channels.memory import memory_pair
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.http.admin import admin_app

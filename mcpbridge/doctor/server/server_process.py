@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import msgspec
 
-from mcpbridge.channels.base import Received, Spoiled
+from mcpbridge.channels.channel import Received, Spoiled
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.doctor.server.report import Ending, Listing, Noise, Rung
 from mcpbridge.errors import ChannelClosed, SpawnError
