@@ -12,12 +12,11 @@ from starlette.types import ASGIApp
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.ledger import Ledger
-from mcpbridge.bridge.lodgings import Dress
 from mcpbridge.bridge.placement import Placement
-from mcpbridge.bridge.quarters import BridgeSettings
+from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.seal import Seal
+from mcpbridge.bridge.tenant import BridgeSettings, Dress
 from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeChannel

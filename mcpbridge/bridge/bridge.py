@@ -18,23 +18,21 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from mcpbridge.bridge.allotment import Supply
-from mcpbridge.bridge.contained import contained
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.ledger import Ledger
-from mcpbridge.bridge.lodgings import Dress, Lodgings
 from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.mux import Tenant
-from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Lease, Placement
-from mcpbridge.bridge.quarters import BridgeSettings, Quarters
-from mcpbridge.bridge.renewal import Renewal
+from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.recycler import Renewal
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import Sessions, new_session_id
 from mcpbridge.bridge.stream import Stream
+from mcpbridge.bridge.tasks import Spawn, contain
+from mcpbridge.bridge.tenant import BridgeSettings, Dress, Lodgings, Quarters
 from mcpbridge.bridge.watch import Watch
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import (
@@ -112,7 +110,7 @@ class Bridge:
         """Serve until the block ends."""
         async with self._placement.running(), anyio.create_task_group() as tasks:
             self._tasks = tasks
-            spawn = contained(tasks.start_soon, self._failed)
+            spawn = contain(tasks.start_soon, Session, self._failed)
             self._means = self._make_means(spawn)
             first = None
             if self._dress is None:

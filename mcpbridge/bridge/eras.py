@@ -16,10 +16,10 @@ from anyio.abc import TaskGroup
 
 from mcpbridge import __version__
 from mcpbridge.bridge.allotment import Supply
-from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.handshake import shake_hands
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.probe import discover, probe
+from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.supervisor import Failed, Supervisor
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import UNREACHABLE

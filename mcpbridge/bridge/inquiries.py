@@ -16,8 +16,8 @@ import anyio
 import msgspec
 
 from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.stream import Stream
+from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Fault, nobody_to_ask, question_undelivered
 from mcpbridge.rules.mcp.correlator import Withdrawn, cancel_for
 from mcpbridge.rules.mcp.methods import ASKED_ABILITY

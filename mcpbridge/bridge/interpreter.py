@@ -17,9 +17,9 @@ import msgspec
 
 from mcpbridge.bridge.commons import text_member
 from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.rounds import Client, Leg
+from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,

@@ -9,7 +9,7 @@ from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.mux import Tenant
-from mcpbridge.bridge.outbox import Spawn
+from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import Fault, capacity, too_many_streams

@@ -18,11 +18,11 @@ from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.handshake import initialize
 from mcpbridge.bridge.interpreter import Interpreter
-from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Lease, PlacementSettings
 from mcpbridge.bridge.repeat import repeat
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.supervisor import Ready
+from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Fault, Unavailable, handshake_refused, session_closed
 from mcpbridge.rules.mcp.initialize import Profile, read_profile
 from mcpbridge.rules.mcp.methods import INITIALIZED

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
@@ -29,8 +30,6 @@ from mcpbridge.wire.messages import Failure, Notification
 MAX_WAITING = 1024
 """Messages of one session that may wait for a child."""
 
-Spawn = Callable[..., object]
-"""`TaskGroup.start_soon` of the bridge: work that outlives the request that began it."""
 Item = Exchange | Notification
 
 

@@ -17,8 +17,8 @@ from mcpbridge.bridge.commons import text_member
 from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.inquiries import Asker
 from mcpbridge.bridge.mux import Mux
-from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import INTERNAL_ERROR, Fault, Unavailable, child_exited, error_object
 from mcpbridge.rules.mcp.initialize import Introduction

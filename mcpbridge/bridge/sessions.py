@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterator
 
 from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.session import Session
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import Fault, timed_out

@@ -15,8 +15,8 @@ import anyio
 import msgspec
 
 from mcpbridge.bridge.allotment import Supply
-from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.readiness import Gate
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit, Fault, Unavailable, child_exited, draining
 from mcpbridge.rules.mcp.initialize import Profile

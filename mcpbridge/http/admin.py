@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from anyio import to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.readiness import Gate
 from mcpbridge.http.origin_check import check_source
 from mcpbridge.http.request import Head
 from mcpbridge.http.responses import send_refusal

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.readiness import Gate
 from mcpbridge.http.admin import METRICS_PATH, Render
 from mcpbridge.http.responses import refusal_body
 from mcpbridge.rules.faults import INVALID_REQUEST

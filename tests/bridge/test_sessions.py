@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import cast
 
-from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import Sessions, SessionSettings, new_session_id
 from mcpbridge.rules.supervision.lifecycle import SessionState

@@ -10,10 +10,10 @@ from typing import cast
 import anyio
 import pytest
 
-from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.handshake import shake_hands
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.supervisor import Ready, Starting, Supervisor
 from mcpbridge.channels.channel import Spoiled
 from mcpbridge.channels.memory import MemoryChannel, memory_pair

@@ -19,13 +19,13 @@ from anyio.abc import TaskStatus
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.eras import Eras, EraSettings
-from mcpbridge.bridge.gate import Gate
 from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.placement import Placement, PlacementSettings
-from mcpbridge.bridge.quarters import BridgeSettings
+from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings
+from mcpbridge.bridge.tenant import BridgeSettings
 from mcpbridge.channels.channel import Spoiled
 from mcpbridge.channels.memory import memory_pair
 from mcpbridge.channels.pipes import PipeLimits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcpbridge.bridge.gate import Gate
+from mcpbridge.bridge.readiness import Gate
 
 
 def test_ready_when_nothing_is_missing_and_started_for_good() -> None:

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 
 from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.opener import Opener
-from mcpbridge.bridge.outbox import Spawn
 from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.bridge.session import Session
+from mcpbridge.bridge.tasks import Spawn
 
 log = logging.getLogger("mcpbridge.bridge")
 
