@@ -11,14 +11,14 @@ import msgspec
 from starlette.types import ASGIApp
 
 from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.calls.call_log import Ledger
+from mcpbridge.bridge.calls.tool_filter import ToolFilter
+from mcpbridge.bridge.calls.tracing import Tracing
 from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.placement import Placement
 from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.tenant import BridgeSettings, Dress
-from mcpbridge.bridge.toolfilter import ToolFilter
-from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeChannel
 from mcpbridge.config.model import Config
 from mcpbridge.http.admin import AdminDoor, admin_app, rendering

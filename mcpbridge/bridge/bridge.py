@@ -18,11 +18,12 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from mcpbridge.bridge.allotment import Supply
+from mcpbridge.bridge.calls.call_log import Ledger
+from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.ledger import Ledger
-from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.mux import Tenant
 from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.bridge.readiness import Gate
@@ -30,7 +31,6 @@ from mcpbridge.bridge.recycler import Renewal
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import Sessions, new_session_id
-from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.tasks import Spawn, contain
 from mcpbridge.bridge.tenant import BridgeSettings, Dress, Lodgings, Quarters
 from mcpbridge.bridge.watch import Watch

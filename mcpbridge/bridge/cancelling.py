@@ -9,8 +9,8 @@ from typing import Protocol
 
 import anyio
 
-from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.means import Means
+from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import cancelled
 from mcpbridge.rules.mcp.correlator import cancelled_id, renamed_cancel

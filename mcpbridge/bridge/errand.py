@@ -22,7 +22,7 @@ from collections.abc import Callable
 import anyio
 import msgspec
 
-from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INVALID_PARAMS, Fault, cancelled, error_object

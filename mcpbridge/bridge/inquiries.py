@@ -15,8 +15,8 @@ from typing import Protocol
 import anyio
 import msgspec
 
-from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.stream import Stream
+from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Fault, nobody_to_ask, question_undelivered
 from mcpbridge.rules.mcp.correlator import Withdrawn, cancel_for

@@ -15,8 +15,8 @@ import logging
 import anyio
 import msgspec
 
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.commons import text_member
-from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.rounds import Client, Leg
 from mcpbridge.bridge.tasks import Spawn

@@ -10,16 +10,16 @@ from contextlib import asynccontextmanager
 
 import anyio
 
+from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.catalog import Catalog
 from mcpbridge.bridge.commons import Sharer, unsubscribe
 from mcpbridge.bridge.eras import Eras, EraSettings
-from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.listen import Listen
-from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stateless import Overdue, Stateless
-from mcpbridge.bridge.stream import Stream
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draining
 from mcpbridge.rules.mcp.admission import Refusal, refuse

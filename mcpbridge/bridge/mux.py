@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
+from mcpbridge.bridge.calls.tool_filter import ToolFilter
+from mcpbridge.bridge.calls.tracing import Tracing
 from mcpbridge.bridge.own import answer_of
 from mcpbridge.bridge.places import LoadLimits, Places
-from mcpbridge.bridge.toolfilter import ToolFilter
-from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.channel import Channel, Received, Spoiled
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.access.principals import NOTHING

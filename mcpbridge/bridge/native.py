@@ -7,9 +7,9 @@ Source: MCP 2026-07-28, Transports, stdio.
 
 from __future__ import annotations
 
+from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stateless import Overdue, Visit, log
 from mcpbridge.errors import ChannelClosed, WireError

@@ -14,8 +14,8 @@ import logging
 from collections.abc import Callable
 
 from mcpbridge.bridge.allotment import Supply
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.handshake import initialize
 from mcpbridge.bridge.interpreter import Interpreter
 from mcpbridge.bridge.placement import Lease, PlacementSettings

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.tasks import Spawn

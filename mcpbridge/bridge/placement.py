@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from mcpbridge.bridge.calls.tool_filter import ToolFilter
+from mcpbridge.bridge.calls.tracing import Tracing
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.places import LoadLimits
-from mcpbridge.bridge.toolfilter import ToolFilter
-from mcpbridge.bridge.tracing import Tracing
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unreachable
 from mcpbridge.process.child import AnyChild, MakeChild

@@ -13,8 +13,8 @@ from typing import Protocol
 
 import anyio
 
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.commons import text_member
-from mcpbridge.bridge.exchange import Exchange
 from mcpbridge.bridge.inquiries import Asker
 from mcpbridge.bridge.mux import Mux
 from mcpbridge.bridge.placement import Lease

@@ -11,6 +11,10 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 
+from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.exchange import Exchange, Nowhere
+from mcpbridge.bridge.calls.replay import Streams
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.cancelling import cancel
 from mcpbridge.bridge.commons import (
     Sharer,
@@ -21,14 +25,10 @@ from mcpbridge.bridge.commons import (
     text_member,
     unsubscribe,
 )
-from mcpbridge.bridge.exchange import Exchange, Nowhere
 from mcpbridge.bridge.inquiries import Asker, Inquiries
 from mcpbridge.bridge.interpreter import Interpreter
-from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.outbox import Outbox, closed
 from mcpbridge.bridge.placement import Lease
-from mcpbridge.bridge.stream import Stream
-from mcpbridge.bridge.streams import Streams
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import TIMED_OUT, Fault, Unavailable, session_closed
 from mcpbridge.rules.mcp.admission import duplicate_id

@@ -11,7 +11,7 @@ import dataclasses
 import secrets
 from collections.abc import Iterator
 
-from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.session import Session
 from mcpbridge.rules.access.principals import Principal

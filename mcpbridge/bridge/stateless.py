@@ -17,13 +17,13 @@ from collections.abc import Callable, Coroutine
 
 import anyio
 
+from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.errand import Errand
-from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.pool import Pool
 from mcpbridge.bridge.seal import Seal, Sealed
-from mcpbridge.bridge.stream import Stream
 from mcpbridge.bridge.supervisor import Ready, Supervisor
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (

@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator
 import anyio
 
 from mcpbridge.bridge.allotment import Allotment, Supply
+from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.replay import StreamLimits
 from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.eras import Eras, EraSettings
-from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.modern import Modern
 from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.opener import Opener
@@ -36,7 +37,6 @@ from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings, Stateless
-from mcpbridge.bridge.streams import StreamLimits
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.process.child import AnyChild
 from mcpbridge.rules.access.principals import ANONYMOUS, Hidden, Principal

@@ -8,12 +8,12 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from mcpbridge.bridge.calls.replay import StreamLimits
 from mcpbridge.bridge.eras import EraSettings
 from mcpbridge.bridge.placement import PlacementSettings
 from mcpbridge.bridge.places import LoadLimits
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings
-from mcpbridge.bridge.streams import StreamLimits
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.config.command import CommandSettings
 from mcpbridge.config.self_url import DEFAULT_PORT

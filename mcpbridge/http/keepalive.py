@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import anyio
 
-from mcpbridge.bridge.stream import Reader
+from mcpbridge.bridge.calls.stream import Reader
 from mcpbridge.rules.access.principals import Principal
 
 EVERY_S = 15.0

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.http.disconnect import Departure
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.mcp.admission import Names

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 
 from starlette.types import Send
 
+from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.bridge.stream import Reader, Stream
 from mcpbridge.http.request import Incoming
 from mcpbridge.rules.event_log import Entry
 from mcpbridge.rules.faults import Unavailable

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import anyio
 
+from mcpbridge.bridge.calls.call_log import Ledger
+from mcpbridge.bridge.calls.context import Means
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.ledger import Ledger
-from mcpbridge.bridge.means import Means
 from mcpbridge.bridge.opener import Opener
 from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
 from mcpbridge.bridge.session import Session

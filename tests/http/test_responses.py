@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from mcpbridge.bridge.stream import Reader, Stream
+from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.http.keepalive import EVERY_S, KeepAlive
 from mcpbridge.http.responses import (
     EventStream,

@@ -18,8 +18,8 @@ import anyio
 from anyio.abc import TaskStatus
 
 from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.calls.call_log import Ledger
 from mcpbridge.bridge.eras import Eras, EraSettings
-from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.placement import Placement, PlacementSettings
 from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.seal import Seal

@@ -33,7 +33,7 @@ from typing import Any
 
 import uvloop
 
-from mcpbridge.bridge.stream import Stream
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.errors import WireError
 from mcpbridge.http.responses import EventStream
 from mcpbridge.rules.event_log import EventId, Window, read_event_id

@@ -11,10 +11,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from mcpbridge.bridge.bridge import Bridge
-from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.replay import Resume
+from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.bridge.session import Session
-from mcpbridge.bridge.stream import Reader, Stream
-from mcpbridge.bridge.streams import Resume
 from mcpbridge.http.body import id_of
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request import Begun, Head, Incoming

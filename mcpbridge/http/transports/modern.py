@@ -12,7 +12,7 @@ import functools
 import anyio
 
 from mcpbridge.bridge.bridge import Bridge
-from mcpbridge.bridge.exchange import Exchange
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.modern import Modern
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request import Begun, Head, Incoming

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.stream import Stream
+from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.request import BEGUN, PRINCIPAL, Begun, Head, Incoming
 from mcpbridge.http.responses import send_json

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.stream import Stream
+from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import cancelled, child_exited, session_closed
 from mcpbridge.telemetry.metrics import Meters

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 
-from mcpbridge.bridge.exchange import Exchange
-from mcpbridge.bridge.tracing import Tracing, end
+from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.tracing import Tracing, end
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.outcome import OK, limit_of, outcome_of
 from mcpbridge.telemetry.metrics import Meters

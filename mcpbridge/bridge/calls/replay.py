@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mcpbridge.bridge.stream import Stream
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.event_log import STANDALONE, START, EventId, Window, read_event_id
 from mcpbridge.settings import Unit, setting

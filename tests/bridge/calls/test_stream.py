@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from mcpbridge.bridge.stream import Reader, Stream
+from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.event_log import Entry, EventId, Window
 from mcpbridge.telemetry.metrics import Meters

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
+from mcpbridge.bridge.calls.call_log import Ledger
+from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.commons import Sharer
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.bridge.ledger import Ledger
 from mcpbridge.bridge.mux import Tenant
 from mcpbridge.bridge.tasks import Spawn
-from mcpbridge.bridge.toolfilter import ToolFilter
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import Fault, capacity, too_many_streams
 from mcpbridge.rules.mcp.server_requests import Questions
