@@ -14,8 +14,8 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.call_log import Ledger
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
-from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.placement import Placement
+from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.server_eras import Eras
 from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.tenant import BridgeSettings, Dress

@@ -17,15 +17,16 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.calls.call_log import Ledger
 from mcpbridge.bridge.calls.context import Means
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
+from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.health_check import Watch
+from mcpbridge.bridge.children.lease import Lease, Supply
+from mcpbridge.bridge.children.listeners import Tenant
+from mcpbridge.bridge.children.server_eras import Eras
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.mux import Tenant
-from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.recycler import Renewal
 from mcpbridge.bridge.seal import Seal
@@ -33,7 +34,6 @@ from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import Sessions, new_session_id
 from mcpbridge.bridge.tasks import Spawn, contain
 from mcpbridge.bridge.tenant import BridgeSettings, Dress, Lodgings, Quarters
-from mcpbridge.bridge.watch import Watch
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import (
     Fault,

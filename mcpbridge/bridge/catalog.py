@@ -9,7 +9,7 @@ from __future__ import annotations
 import anyio
 
 from mcpbridge import __version__
-from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.era_probe import own_envelope

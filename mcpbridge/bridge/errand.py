@@ -23,7 +23,7 @@ import anyio
 import msgspec
 
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INVALID_PARAMS, Fault, cancelled, error_object
 from mcpbridge.rules.mcp.correlator import Withdrawn

@@ -16,8 +16,8 @@ import anyio
 import msgspec
 
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.commons import text_member
-from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.bridge.rounds import Client, Leg
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError

@@ -10,8 +10,8 @@ Source: MCP 2026-07-28, Subscriptions.
 from __future__ import annotations
 
 from mcpbridge.bridge.calls.stream import Stream
-from mcpbridge.bridge.commons import text_member
-from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.errors import WireError
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.methods import (

@@ -14,11 +14,11 @@ from mcpbridge.bridge.calls.context import Means
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.catalog import Catalog
-from mcpbridge.bridge.commons import Sharer, unsubscribe
-from mcpbridge.bridge.eras import Eras, EraSettings
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.server_eras import Eras, EraSettings
+from mcpbridge.bridge.children.shared_state import Sharer, unsubscribe
 from mcpbridge.bridge.listen import Listen
 from mcpbridge.bridge.native import Native
-from mcpbridge.bridge.placement import Lease
 from mcpbridge.bridge.stateless import Overdue, Stateless
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draining

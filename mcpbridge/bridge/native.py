@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from mcpbridge.bridge.calls.context import Means
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.server_eras import Eras
 from mcpbridge.bridge.stateless import Overdue, Visit, log
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (

@@ -13,15 +13,15 @@ import functools
 import logging
 from collections.abc import Callable
 
-from mcpbridge.bridge.allotment import Supply
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.eras import Eras
-from mcpbridge.bridge.handshake import initialize
+from mcpbridge.bridge.children.child_pool import PlacementSettings
+from mcpbridge.bridge.children.handshake import initialize
+from mcpbridge.bridge.children.lease import Lease, Supply
+from mcpbridge.bridge.children.server_eras import Eras
+from mcpbridge.bridge.children.shared_state import repeat
+from mcpbridge.bridge.children.supervisor import Ready
 from mcpbridge.bridge.interpreter import Interpreter
-from mcpbridge.bridge.placement import Lease, PlacementSettings
-from mcpbridge.bridge.repeat import repeat
 from mcpbridge.bridge.session import Session
-from mcpbridge.bridge.supervisor import Ready
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Fault, Unavailable, handshake_refused, session_closed
 from mcpbridge.rules.mcp.initialize import Profile, read_profile

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.mux import Mux
-from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (

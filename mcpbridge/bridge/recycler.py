@@ -13,9 +13,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from mcpbridge.bridge.eras import Eras
+from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.server_eras import Eras
 from mcpbridge.bridge.opener import Opener
-from mcpbridge.bridge.placement import Lease, Placement
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.tasks import Spawn
 

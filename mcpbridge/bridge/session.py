@@ -16,7 +16,8 @@ from mcpbridge.bridge.calls.exchange import Exchange, Nowhere
 from mcpbridge.bridge.calls.replay import Streams
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.cancelling import cancel
-from mcpbridge.bridge.commons import (
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.shared_state import (
     Sharer,
     intend,
     log_level_of,
@@ -28,7 +29,6 @@ from mcpbridge.bridge.commons import (
 from mcpbridge.bridge.inquiries import Asker, Inquiries
 from mcpbridge.bridge.interpreter import Interpreter
 from mcpbridge.bridge.outbox import Outbox, closed
-from mcpbridge.bridge.placement import Lease
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import TIMED_OUT, Fault, Unavailable, session_closed
 from mcpbridge.rules.mcp.admission import duplicate_id

@@ -20,11 +20,11 @@ import anyio
 from mcpbridge.bridge.calls.context import Means
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.supervisor import Ready, Supervisor
+from mcpbridge.bridge.children.warm_pool import Pool
 from mcpbridge.bridge.errand import Errand
-from mcpbridge.bridge.placement import Lease
-from mcpbridge.bridge.pool import Pool
 from mcpbridge.bridge.seal import Seal, Sealed
-from mcpbridge.bridge.supervisor import Ready, Supervisor
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,

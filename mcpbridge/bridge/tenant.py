@@ -20,19 +20,19 @@ from collections.abc import Callable, Iterator
 
 import anyio
 
-from mcpbridge.bridge.allotment import Allotment, Supply
 from mcpbridge.bridge.calls.context import Means
 from mcpbridge.bridge.calls.replay import StreamLimits
-from mcpbridge.bridge.commons import Sharer
-from mcpbridge.bridge.eras import Eras, EraSettings
+from mcpbridge.bridge.children.call_limiter import LoadLimits
+from mcpbridge.bridge.children.child_pool import Placement, PlacementSettings
+from mcpbridge.bridge.children.lease import Lease, Supply
+from mcpbridge.bridge.children.server_eras import Eras, EraSettings
+from mcpbridge.bridge.children.shared_state import Sharer, catch_up, repeat
+from mcpbridge.bridge.children.tenant_pool import Allotment
+from mcpbridge.bridge.children.warm_pool import Pool
 from mcpbridge.bridge.modern import Modern
 from mcpbridge.bridge.native import Native
 from mcpbridge.bridge.opener import Opener
-from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
-from mcpbridge.bridge.places import LoadLimits
-from mcpbridge.bridge.pool import Pool
 from mcpbridge.bridge.recycler import Renewal
-from mcpbridge.bridge.repeat import catch_up, repeat
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.session import Session
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings

@@ -9,9 +9,9 @@ from typing import Any, get_type_hints
 import msgspec
 
 from mcpbridge.bridge.calls.replay import StreamLimits
-from mcpbridge.bridge.eras import EraSettings
-from mcpbridge.bridge.placement import PlacementSettings
-from mcpbridge.bridge.places import LoadLimits
+from mcpbridge.bridge.children.call_limiter import LoadLimits
+from mcpbridge.bridge.children.child_pool import PlacementSettings
+from mcpbridge.bridge.children.server_eras import EraSettings
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings
 from mcpbridge.channels.pipes import PipeLimits

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
-from mcpbridge.bridge.mux import Mux
+from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.channel import Spoiled
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
 from mcpbridge.rules.faults import Fault

@@ -9,10 +9,11 @@ import anyio
 
 from mcpbridge.bridge.calls.call_log import Ledger
 from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.children.child_pool import Placement, PlacementSettings
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.server_eras import Eras
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.bridge.eras import Eras
 from mcpbridge.bridge.opener import Opener
-from mcpbridge.bridge.placement import Lease, Placement, PlacementSettings
 from mcpbridge.bridge.session import Session
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.mcp.era_probe import Verdict

@@ -18,7 +18,7 @@ SOURCES = {
 BROAD_EXCEPTS = {
     "mcpbridge/http/app.py": "a bug in one request is that request's 500",
     "mcpbridge/bridge/tasks.py": "a bug in the work of one session is that session's end",
-    "mcpbridge/bridge/placement.py": "a bug met by what one child said is that child's end",
+    "mcpbridge/bridge/children/child_pool.py": "a bug met by one child's message ends that child",
     "mcpbridge/app/lifecycle.py": "the last place that can log, and the exit status",
 }
 """Where everything may be caught, each with its reason."""

@@ -19,8 +19,8 @@ from anyio.abc import TaskStatus
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.call_log import Ledger
-from mcpbridge.bridge.eras import Eras, EraSettings
-from mcpbridge.bridge.placement import Placement, PlacementSettings
+from mcpbridge.bridge.children.child_pool import Placement, PlacementSettings
+from mcpbridge.bridge.children.server_eras import Eras, EraSettings
 from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.sessions import CallLimits, SessionSettings

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 
 from mcpbridge.bridge.calls.call_log import Ledger
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
-from mcpbridge.bridge.commons import Sharer
+from mcpbridge.bridge.children.listeners import Tenant
+from mcpbridge.bridge.children.shared_state import Sharer
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.bridge.mux import Tenant
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import Fault, capacity, too_many_streams

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mcpbridge.bridge.calls.stream import Stream
-from mcpbridge.bridge.mux import Mux
+from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.mcp.methods import LISTEN
 from mcpbridge.telemetry.tracer import Span

@@ -17,7 +17,7 @@ from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, Result
 
 if TYPE_CHECKING:
-    from mcpbridge.bridge.mux import Waiter
+    from mcpbridge.bridge.children.listeners import Waiter
 
 
 class ToolFilter:

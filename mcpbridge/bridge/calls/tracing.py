@@ -20,7 +20,7 @@ from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, text_of
 
 if TYPE_CHECKING:
-    from mcpbridge.bridge.mux import Waiter
+    from mcpbridge.bridge.children.listeners import Waiter
 
 _TARGETED = frozenset(("tools/call", "prompts/get"))
 

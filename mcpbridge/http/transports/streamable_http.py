@@ -9,7 +9,7 @@ Source: MCP 2026-07-28, Transports, Backward Compatibility.
 
 from __future__ import annotations
 
-from mcpbridge.bridge.eras import EraSettings
+from mcpbridge.bridge.children.server_eras import EraSettings
 from mcpbridge.http.auth.access import Door
 from mcpbridge.http.body import TRACEPARENT, BodyLimits, id_of, judge_body, judge_head
 from mcpbridge.http.origin_check import read_body

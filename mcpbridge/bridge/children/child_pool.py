@@ -18,13 +18,13 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
-from mcpbridge.bridge.mux import Mux
-from mcpbridge.bridge.places import LoadLimits
+from mcpbridge.bridge.children.call_limiter import LoadLimits
+from mcpbridge.bridge.children.lease import Lease, _Turn
+from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unreachable
 from mcpbridge.process.child import AnyChild, MakeChild
 from mcpbridge.rules.faults import Unavailable, capacity, child_exited, spawn_failed, unreachable
-from mcpbridge.rules.mcp.initialize import Profile
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.metrics import Meters
@@ -81,41 +81,6 @@ class PlacementSettings:
         unit=Unit.SECONDS,
         minimum=0.1,
     )
-
-
-class _Turn:
-    """The right to start a process while others wait; ends once."""
-
-    def __init__(self, starts: anyio.Semaphore) -> None:
-        self._starts: anyio.Semaphore | None = starts
-
-    def end(self) -> None:
-        """Let the next one start."""
-        starts, self._starts = self._starts, None
-        if starts is not None:
-            starts.release()
-
-
-class Lease:
-    """The right to use a child until it is released."""
-
-    def __init__(self, child: AnyChild, mux: Mux) -> None:
-        self.child = child
-        self.mux = mux
-        self.profile: Profile | None = None
-        """What the child said in the handshake; None while it has had none."""
-        self.log_level: str | None = None
-        """The level that calls without a session have set on it."""
-        self.repeated_level: str | None = None
-        """The level that was repeated to it when it took over from another."""
-        self.repeated_uris: frozenset[str] = frozenset()
-        """The subscriptions that were."""
-        self.worn = False
-        """Another child is to take its place as soon as that costs nobody anything."""
-        self.introduced: Callable[[], None] = _nothing
-        """Told that its start is over, so that the next process may start."""
-        self.counted = not mux.shared
-        """It takes one of the places that are not kept for what serves everybody."""
 
 
 async def _live(child: AnyChild, *, task_status: TaskStatus[None]) -> None:
@@ -375,10 +340,6 @@ class Placement:
 
     def _has_room_for_spare(self) -> bool:
         return len(self._leases) < self._settings.max_children and not self._closing.is_set()
-
-
-def _nothing() -> None:
-    """Nobody waits for its start."""
 
 
 def _unmet(lease: Lease) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.bridge.places import LINGER_S, LoadLimits, Places
+from mcpbridge.bridge.children.call_limiter import LINGER_S, LoadLimits, Places
 from mcpbridge.rules.faults import Fault
 from mcpbridge.wire.messages import Request
 from tests.bridge.playbook import bounded, turns

@@ -7,42 +7,13 @@ others take places like any child of a single session.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
-
-from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.process.child import MakeChild
 from mcpbridge.rules.access.principals import Hidden
 
 _CLOSE_S = 1.0
 """The rungs of the stop ladder: a client of another principal may wait for the place."""
-
-
-class Supply(Protocol):
-    """Where children come from: placement itself, or one principal's allotment."""
-
-    async def shared(self) -> Lease:
-        """A fresh child that many sessions will use; see `Placement.shared`."""
-
-    async def own(self) -> Lease:
-        """A fresh child for one session alone; see `Placement.own`."""
-
-    def release(self, lease: Lease, grace_s: float = 5.0) -> None:
-        """The child is not used any more: it ends."""
-
-    async def end(self, lease: Lease, grace_s: float) -> None:
-        """End a child and wait until its place is free."""
-
-    def retire(
-        self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Let a child finish what it has; see `Placement.retire`."""
-
-    def became_ready(self, start_s: float) -> None:
-        """A shared child has had its handshake."""
-
-    def starts_again(self) -> None:
-        """A shared child will be started in place of one that ended."""
 
 
 class Allotment:

@@ -14,8 +14,9 @@ import anyio
 from anyio import to_thread
 
 from mcpbridge import __version__
-from mcpbridge.bridge.mux import Mux
-from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.process.linux import group_is_stopped
 from mcpbridge.process.memory import footprint

@@ -14,8 +14,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import msgspec
 
-from mcpbridge.bridge.allotment import Supply
-from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.children.lease import Lease, Supply
 from mcpbridge.bridge.readiness import Gate
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit, Fault, Unavailable, child_exited, draining

@@ -10,11 +10,12 @@ from typing import cast
 import anyio
 import pytest
 
-from mcpbridge.bridge.handshake import shake_hands
-from mcpbridge.bridge.mux import Mux
-from mcpbridge.bridge.placement import Lease, Placement
+from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.handshake import shake_hands
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.mux import Mux
+from mcpbridge.bridge.children.supervisor import Ready, Starting, Supervisor
 from mcpbridge.bridge.readiness import Gate
-from mcpbridge.bridge.supervisor import Ready, Starting, Supervisor
 from mcpbridge.channels.channel import Spoiled
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
 from mcpbridge.process.child import AnyChild

@@ -11,17 +11,17 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable
-from typing import Protocol
 
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
-from mcpbridge.bridge.own import answer_of
-from mcpbridge.bridge.places import LoadLimits, Places
+from mcpbridge.bridge.children.call_limiter import LoadLimits, Places
+from mcpbridge.bridge.children.listeners import Tenant, Waiter
 from mcpbridge.channels.channel import Channel, Received, Spoiled
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.access.principals import NOTHING
 from mcpbridge.rules.faults import (
     Fault,
+    Unavailable,
     bad_child_message,
     cancelled,
     child_exited,
@@ -52,45 +52,6 @@ log = logging.getLogger("mcpbridge.bridge")
 _NOISE_LOG_EVERY_S = 1.0
 _PLACELESS = frozenset((PING, LISTEN))
 """What takes no place and never waits: a sign of life, and what is no work to the child."""
-
-
-class Waiter(Protocol):
-    """Whoever waits for the answer to one request."""
-
-    @property
-    def lasting(self) -> bool:
-        """It is a subscription: in flight as long as its client likes, and no call."""
-
-    def progressed(self, notification: Notification) -> None:
-        """Progress, with the waiter's own token."""
-
-    def answered(self, reply: Reply) -> None:
-        """The final answer, with the waiter's own id; called once at most."""
-
-    def remarked(self, notification: Notification) -> None:
-        """A log message that can only be about this request."""
-
-    def tagged(self, notification: Notification) -> None:
-        """Something for the subscription that this request opened."""
-
-    def fail(self, fault: Fault) -> None:
-        """There will be no answer of the child."""
-
-
-class Tenant(Protocol):
-    """Whoever holds a lease on the child: a session."""
-
-    def told(self, notification: Notification) -> None:
-        """The child says something that belongs to no request."""
-
-    def asked(self, request: Request) -> None:
-        """The child asks its client; only a child of the tenant's own does."""
-
-    def withdrawn(self, withdrawal: Withdrawn) -> None:
-        """The child takes a question back."""
-
-    def lost(self) -> None:
-        """The child is gone; what was in flight has been told."""
 
 
 class Mux:
@@ -398,3 +359,49 @@ class Mux:
 
 def _nothing() -> None:
     """Nobody wants to know."""
+
+
+class OwnCall:
+    """The waiter behind `Mux.ask`; see `bridge.mux.Waiter`."""
+
+    lasting = False
+
+    def __init__(self) -> None:
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        """The answer, or why there is none."""
+
+    def progressed(self, notification: Notification) -> None:
+        """The bridge asks for no progress."""
+
+    def remarked(self, notification: Notification) -> None:
+        """What the child logs about the bridge's own requests is nobody's."""
+
+    def tagged(self, notification: Notification) -> None:
+        """The bridge's own subscriptions have waiters of their own."""
+
+    def answered(self, reply: Reply) -> None:
+        """The child's answer."""
+        if not self.reply.done():
+            self.reply.set_result(reply)
+
+    def fail(self, fault: Fault) -> None:
+        """There will be none."""
+        if not self.reply.done():
+            self.reply.set_exception(Unavailable(fault))
+
+
+async def answer_of(mux: Mux, request: Request) -> Reply:
+    """Send a request of the bridge's own and wait for its answer; the body of `Mux.ask`.
+
+    Raises:
+        Unavailable: The child ended before it answered.
+    """
+    waiter = OwnCall()
+    try:
+        number = mux.request_aside(request, waiter)
+    except ChannelClosed:
+        raise Unavailable(child_exited(None, "no")) from None
+    try:
+        return await waiter.reply
+    finally:
+        mux.forget(number)

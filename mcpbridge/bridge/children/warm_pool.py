@@ -13,9 +13,8 @@ import logging
 import msgspec
 
 from mcpbridge import __version__
-from mcpbridge.bridge.allotment import Supply
-from mcpbridge.bridge.handshake import shake_hands
-from mcpbridge.bridge.placement import Lease
+from mcpbridge.bridge.children.handshake import shake_hands
+from mcpbridge.bridge.children.lease import Lease, Supply
 from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.request_meta import Envelope, handshake_capabilities
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY

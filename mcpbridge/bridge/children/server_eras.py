@@ -15,12 +15,10 @@ import anyio
 from anyio.abc import TaskGroup
 
 from mcpbridge import __version__
-from mcpbridge.bridge.allotment import Supply
-from mcpbridge.bridge.handshake import shake_hands
-from mcpbridge.bridge.placement import Lease
-from mcpbridge.bridge.probe import discover, probe
+from mcpbridge.bridge.children.handshake import discover, probe, shake_hands
+from mcpbridge.bridge.children.lease import Lease, Supply
+from mcpbridge.bridge.children.supervisor import Failed, Supervisor
 from mcpbridge.bridge.readiness import Gate
-from mcpbridge.bridge.supervisor import Failed, Supervisor
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import UNREACHABLE
 from mcpbridge.rules.mcp.era_probe import VERDICTS, ChildEra, Verdict

@@ -1,0 +1,1 @@
+"""Children and who may use them: connections, pools, limits, supervision and health."""

@@ -1,0 +1,78 @@
+"""A lease: the right to send to one child, until it is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import anyio
+
+from mcpbridge.bridge.children.mux import Mux
+from mcpbridge.process.child import AnyChild
+from mcpbridge.rules.mcp.initialize import Profile
+
+
+class _Turn:
+    """The right to start a process while others wait; ends once."""
+
+    def __init__(self, starts: anyio.Semaphore) -> None:
+        self._starts: anyio.Semaphore | None = starts
+
+    def end(self) -> None:
+        """Let the next one start."""
+        starts, self._starts = self._starts, None
+        if starts is not None:
+            starts.release()
+
+
+class Lease:
+    """The right to use a child until it is released."""
+
+    def __init__(self, child: AnyChild, mux: Mux) -> None:
+        self.child = child
+        self.mux = mux
+        self.profile: Profile | None = None
+        """What the child said in the handshake; None while it has had none."""
+        self.log_level: str | None = None
+        """The level that calls without a session have set on it."""
+        self.repeated_level: str | None = None
+        """The level that was repeated to it when it took over from another."""
+        self.repeated_uris: frozenset[str] = frozenset()
+        """The subscriptions that were."""
+        self.worn = False
+        """Another child is to take its place as soon as that costs nobody anything."""
+        self.introduced: Callable[[], None] = _nothing
+        """Told that its start is over, so that the next process may start."""
+        self.counted = not mux.shared
+        """It takes one of the places that are not kept for what serves everybody."""
+
+
+def _nothing() -> None:
+    """Nobody waits for its start."""
+
+
+class Supply(Protocol):
+    """Where children come from: placement itself, or one principal's allotment."""
+
+    async def shared(self) -> Lease:
+        """A fresh child that many sessions will use; see `Placement.shared`."""
+
+    async def own(self) -> Lease:
+        """A fresh child for one session alone; see `Placement.own`."""
+
+    def release(self, lease: Lease, grace_s: float = 5.0) -> None:
+        """The child is not used any more: it ends."""
+
+    async def end(self, lease: Lease, grace_s: float) -> None:
+        """End a child and wait until its place is free."""
+
+    def retire(
+        self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Let a child finish what it has; see `Placement.retire`."""
+
+    def became_ready(self, start_s: float) -> None:
+        """A shared child has had its handshake."""
+
+    def starts_again(self) -> None:
+        """A shared child will be started in place of one that ended."""
