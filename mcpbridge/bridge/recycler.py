@@ -16,8 +16,8 @@ from collections.abc import Iterable
 from mcpbridge.bridge.children.child_pool import Placement
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.server_eras import Eras
-from mcpbridge.bridge.opener import Opener
-from mcpbridge.bridge.session import Session
+from mcpbridge.bridge.legacy.session import Session
+from mcpbridge.bridge.legacy.session_start import Opener
 from mcpbridge.bridge.tasks import Spawn
 
 log = logging.getLogger("mcpbridge.bridge")

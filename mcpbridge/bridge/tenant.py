@@ -29,13 +29,13 @@ from mcpbridge.bridge.children.server_eras import Eras, EraSettings
 from mcpbridge.bridge.children.shared_state import Sharer, catch_up, repeat
 from mcpbridge.bridge.children.tenant_pool import Allotment
 from mcpbridge.bridge.children.warm_pool import Pool
+from mcpbridge.bridge.legacy.session import Session
+from mcpbridge.bridge.legacy.session_start import Opener
+from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.modern import Modern
 from mcpbridge.bridge.native import Native
-from mcpbridge.bridge.opener import Opener
 from mcpbridge.bridge.recycler import Renewal
 from mcpbridge.bridge.seal import Seal
-from mcpbridge.bridge.session import Session
-from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings, Stateless
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.process.child import AnyChild

@@ -12,7 +12,7 @@ from mcpbridge.bridge.calls.replay import StreamLimits
 from mcpbridge.bridge.children.call_limiter import LoadLimits
 from mcpbridge.bridge.children.child_pool import PlacementSettings
 from mcpbridge.bridge.children.server_eras import EraSettings
-from mcpbridge.bridge.sessions import CallLimits, SessionSettings
+from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.config.command import CommandSettings

@@ -21,9 +21,9 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.call_log import Ledger
 from mcpbridge.bridge.children.child_pool import Placement, PlacementSettings
 from mcpbridge.bridge.children.server_eras import Eras, EraSettings
+from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.seal import Seal
-from mcpbridge.bridge.sessions import CallLimits, SessionSettings
 from mcpbridge.bridge.stateless import ParkSettings
 from mcpbridge.bridge.tenant import BridgeSettings
 from mcpbridge.channels.channel import Spoiled

@@ -14,7 +14,7 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.replay import Resume
 from mcpbridge.bridge.calls.stream import Reader, Stream
-from mcpbridge.bridge.session import Session
+from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.http.body import id_of
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request import Begun, Head, Incoming

@@ -16,8 +16,8 @@ from urllib.parse import parse_qs
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.stream import Stream
-from mcpbridge.bridge.session import Session
-from mcpbridge.bridge.sessions import new_session_id
+from mcpbridge.bridge.legacy.session import Session
+from mcpbridge.bridge.legacy.session_table import new_session_id
 from mcpbridge.http.auth.access import Door
 from mcpbridge.http.body import BodyLimits, id_of, judge_body
 from mcpbridge.http.keepalive import KeepAlive

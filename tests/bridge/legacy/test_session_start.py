@@ -13,8 +13,8 @@ from mcpbridge.bridge.children.child_pool import Placement, PlacementSettings
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.server_eras import Eras
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.bridge.opener import Opener
-from mcpbridge.bridge.session import Session
+from mcpbridge.bridge.legacy.session import Session
+from mcpbridge.bridge.legacy.session_start import Opener
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.mcp.era_probe import Verdict
 from mcpbridge.rules.mcp.initialize import Introduction

@@ -15,7 +15,6 @@ from mcpbridge.bridge.calls.context import Means
 from mcpbridge.bridge.calls.exchange import Exchange, Nowhere
 from mcpbridge.bridge.calls.replay import Streams
 from mcpbridge.bridge.calls.stream import Stream
-from mcpbridge.bridge.cancelling import cancel
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.shared_state import (
     Sharer,
@@ -26,9 +25,10 @@ from mcpbridge.bridge.children.shared_state import (
     text_member,
     unsubscribe,
 )
-from mcpbridge.bridge.inquiries import Asker, Inquiries
-from mcpbridge.bridge.interpreter import Interpreter
-from mcpbridge.bridge.outbox import Outbox, closed
+from mcpbridge.bridge.legacy.in_flight import cancel
+from mcpbridge.bridge.legacy.modern_child import Interpreter
+from mcpbridge.bridge.legacy.send_queue import Outbox, closed
+from mcpbridge.bridge.legacy.server_requests import Asker, Inquiries
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import TIMED_OUT, Fault, Unavailable, session_closed
 from mcpbridge.rules.mcp.admission import duplicate_id

@@ -20,8 +20,8 @@ from mcpbridge.bridge.children.lease import Lease, Supply
 from mcpbridge.bridge.children.server_eras import Eras
 from mcpbridge.bridge.children.shared_state import repeat
 from mcpbridge.bridge.children.supervisor import Ready
-from mcpbridge.bridge.interpreter import Interpreter
-from mcpbridge.bridge.session import Session
+from mcpbridge.bridge.legacy.modern_child import Interpreter
+from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Fault, Unavailable, handshake_refused, session_closed
 from mcpbridge.rules.mcp.initialize import Profile, read_profile

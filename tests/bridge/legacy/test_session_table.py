@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import cast
 
+from mcpbridge.bridge.legacy.session import Session
+from mcpbridge.bridge.legacy.session_table import Sessions, SessionSettings, new_session_id
 from mcpbridge.bridge.readiness import Gate
-from mcpbridge.bridge.session import Session
-from mcpbridge.bridge.sessions import Sessions, SessionSettings, new_session_id
 from mcpbridge.rules.supervision.lifecycle import SessionState
 
 SETTINGS = SessionSettings(max_sessions=2, idle_timeout_s=100.0, unused_timeout_s=10.0)

@@ -18,7 +18,7 @@ import msgspec
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.shared_state import text_member
-from mcpbridge.bridge.rounds import Client, Leg
+from mcpbridge.bridge.legacy.round_trips import Client, Leg
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (

@@ -12,8 +12,8 @@ import secrets
 from collections.abc import Iterator
 
 from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.readiness import Gate
-from mcpbridge.bridge.session import Session
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import Fault, timed_out
 from mcpbridge.rules.mcp.methods import PING

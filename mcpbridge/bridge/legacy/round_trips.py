@@ -17,7 +17,7 @@ from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.children.shared_state import text_member
-from mcpbridge.bridge.inquiries import Asker
+from mcpbridge.bridge.legacy.server_requests import Asker
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import INTERNAL_ERROR, Fault, Unavailable, child_exited, error_object
