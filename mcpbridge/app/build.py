@@ -16,8 +16,8 @@ from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
 from mcpbridge.bridge.children.child_pool import Placement
 from mcpbridge.bridge.children.server_eras import Eras
+from mcpbridge.bridge.modern.request_state import Seal
 from mcpbridge.bridge.readiness import Gate
-from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.tenant import BridgeSettings, Dress
 from mcpbridge.channels.pipes import PipeChannel
 from mcpbridge.config.model import Config

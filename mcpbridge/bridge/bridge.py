@@ -29,9 +29,9 @@ from mcpbridge.bridge.children.server_eras import Eras
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import Sessions, new_session_id
+from mcpbridge.bridge.modern.request_state import Seal
 from mcpbridge.bridge.readiness import Gate
 from mcpbridge.bridge.recycler import Renewal
-from mcpbridge.bridge.seal import Seal
 from mcpbridge.bridge.tasks import Spawn, contain
 from mcpbridge.bridge.tenant import BridgeSettings, Dress, Lodgings, Quarters
 from mcpbridge.rules.access.principals import Principal

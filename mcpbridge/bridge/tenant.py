@@ -32,11 +32,11 @@ from mcpbridge.bridge.children.warm_pool import Pool
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_start import Opener
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
-from mcpbridge.bridge.modern import Modern
-from mcpbridge.bridge.native import Native
+from mcpbridge.bridge.modern.emulation import ParkSettings, Stateless
+from mcpbridge.bridge.modern.passthrough import Native
+from mcpbridge.bridge.modern.request_state import Seal
+from mcpbridge.bridge.modern.service import Modern
 from mcpbridge.bridge.recycler import Renewal
-from mcpbridge.bridge.seal import Seal
-from mcpbridge.bridge.stateless import ParkSettings, Stateless
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.process.child import AnyChild
 from mcpbridge.rules.access.principals import ANONYMOUS, Hidden, Principal

@@ -13,7 +13,7 @@ from mcpbridge.bridge.children.call_limiter import LoadLimits
 from mcpbridge.bridge.children.child_pool import PlacementSettings
 from mcpbridge.bridge.children.server_eras import EraSettings
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
-from mcpbridge.bridge.stateless import ParkSettings
+from mcpbridge.bridge.modern.emulation import ParkSettings
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.config.command import CommandSettings
 from mcpbridge.config.self_url import DEFAULT_PORT

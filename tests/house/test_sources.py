@@ -30,7 +30,7 @@ SIGNAL_HANDLING = (
     "mcpbridge/demo.py",
 )
 WALL_CLOCK = {
-    "mcpbridge/bridge/stateless.py": "what a client keeps of a parked call expires on any replica",
+    "mcpbridge/bridge/modern/emulation.py": "the state of a parked call expires on any replica",
     "mcpbridge/http/auth/oauth.py": "tokens say by the time of day when they end",
 }
 """Where the time of day is asked for, each with its reason."""

@@ -22,9 +22,9 @@ from mcpbridge.bridge.calls.call_log import Ledger
 from mcpbridge.bridge.children.child_pool import Placement, PlacementSettings
 from mcpbridge.bridge.children.server_eras import Eras, EraSettings
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
+from mcpbridge.bridge.modern.emulation import ParkSettings
+from mcpbridge.bridge.modern.request_state import Seal
 from mcpbridge.bridge.readiness import Gate
-from mcpbridge.bridge.seal import Seal
-from mcpbridge.bridge.stateless import ParkSettings
 from mcpbridge.bridge.tenant import BridgeSettings
 from mcpbridge.channels.channel import Spoiled
 from mcpbridge.channels.memory import memory_pair

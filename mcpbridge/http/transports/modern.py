@@ -13,7 +13,7 @@ import anyio
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.modern import Modern
+from mcpbridge.bridge.modern.service import Modern
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request import Begun, Head, Incoming
 from mcpbridge.http.responses import (

@@ -11,7 +11,7 @@ from mcpbridge.bridge.calls.context import Means
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.server_eras import Eras
-from mcpbridge.bridge.stateless import Overdue, Visit, log
+from mcpbridge.bridge.modern.emulation import Overdue, Visit, log
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,

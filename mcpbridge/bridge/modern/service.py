@@ -13,13 +13,13 @@ import anyio
 from mcpbridge.bridge.calls.context import Means
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
-from mcpbridge.bridge.catalog import Catalog
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.server_eras import Eras, EraSettings
 from mcpbridge.bridge.children.shared_state import Sharer, unsubscribe
-from mcpbridge.bridge.listen import Listen
-from mcpbridge.bridge.native import Native
-from mcpbridge.bridge.stateless import Overdue, Stateless
+from mcpbridge.bridge.modern.emulation import Overdue, Stateless
+from mcpbridge.bridge.modern.passthrough import Native
+from mcpbridge.bridge.modern.subscriptions import Listen
+from mcpbridge.bridge.modern.tool_catalog import Catalog
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draining
 from mcpbridge.rules.mcp.admission import Refusal, refuse

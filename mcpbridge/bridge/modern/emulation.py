@@ -23,8 +23,8 @@ from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.supervisor import Ready, Supervisor
 from mcpbridge.bridge.children.warm_pool import Pool
-from mcpbridge.bridge.errand import Errand
-from mcpbridge.bridge.seal import Seal, Sealed
+from mcpbridge.bridge.modern.parked_call import Errand
+from mcpbridge.bridge.modern.request_state import Seal, Sealed
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,

@@ -6,7 +6,7 @@ import string
 
 import pytest
 
-from mcpbridge.bridge.seal import Seal, Sealed
+from mcpbridge.bridge.modern.request_state import Seal, Sealed
 
 ALPHABET = string.ascii_letters + string.digits + "-_="
 
