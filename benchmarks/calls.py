@@ -76,14 +76,14 @@ def growth(bench: Bench) -> Iterator[Figure]:
 
 
 def eras(bench: Bench) -> Iterator[Figure]:
-    """The same call of a client of 2026-07-28; the child is one of the handshake revisions."""
+    """The same call of a client of 2026-07-28; the child is one of the legacy revisions."""
     row = f"client of {MODERN}"
     with bench.bridge() as bridge, target.sessions(bridge) as (headers,):
-        old = Contender("handshake", bridge, bench.work(bridge, FEW, headers=headers))
+        old = Contender("legacy", bridge, bench.work(bridge, FEW, headers=headers))
         work = bench.work(bridge, FEW, headers=MODERN_HEAD, meta=ENVELOPE)
         new = Contender("modern", bridge, work)
         bench.run(old, new)
-    yield rate(row, old, "handshake era")
+    yield rate(row, old, "legacy era")
     yield rate(row, new, MODERN)
     name, wall = f"{MODERN} / handshake", obstacles.ENVELOPE
     yield Figure(row, name, "1", new.over(old), TO_MODERN, obstacle=wall)

@@ -98,7 +98,7 @@ def per_call(folder: Path) -> dict[str, int]:
         totals = list(side_by_side.map(lambda run: count(programs, folder, *run), runs))
     few, more, more_modern = totals
     return {
-        "handshake": round((more - few) / MORE),
+        "legacy": round((more - few) / MORE),
         "modern": round((more_modern - few) / MORE),
     }
 

@@ -12,10 +12,10 @@ PAYLOAD = (
     " alone are 0.75 ms, a third of what it takes in all."
 )
 STREAM = (
-    "a JSON answer takes the short way (25 us in one process, without sockets), a streamed call"
+    "a JSON answer takes the fast path (25 us in one process, without sockets), a streamed call"
     " leaves it for the parser, ASGI and a task of its own (33 us more), and the stream itself,"
     " with its log, reader and three writes, takes 30 us; the answer may come in another read of"
-    " the pipe than the notification, and go out in another write. To stream on the short way would"
+    " the pipe than the notification, and go out in another write. To stream on the fast path would"
     " be a second implementation of streams."
 )
 NOTE = (
@@ -40,7 +40,7 @@ FORK = (
     " the rest the tasks that start, introduce and end it."
 )
 ENVELOPE = (
-    "a call of 2026-07-28 to a child of the handshake era is a translation: its params are opened"
+    "a call of 2026-07-28 to a child of the legacy era is a translation: its params are opened"
     " to compare them with the head and read the envelope, cut, and the answer is stamped. That is"
     " 40 % more instructions (make bench-gate) in a flat profile: no step takes more than 2 us."
 )

@@ -1,6 +1,6 @@
 """A small MCP server over stdio: the example that mcpbridge serves out of the box.
 
-`python -m mcpbridge.demo` speaks the handshake revisions, 2024-11-05 to 2025-11-25, a message a
+`python -m mcpbridge.demo` speaks the legacy revisions, 2024-11-05 to 2025-11-25, a message a
 line. The main thread reads stdin and answers what is quick on the spot. A tool that waits runs in
 a daemon thread of its own and delays nobody; a cancellation, or the client's answer to a question,
 reaches it through the inbox of its `Call`. A new tool is a function and a row in `TOOLS`.
@@ -38,7 +38,7 @@ SERVED: Fields = {
 }
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
-RESOURCE_NOT_FOUND = -32002  # what the handshake revisions prescribe; later ones use -32602
+RESOURCE_NOT_FOUND = -32002  # what the legacy revisions prescribe; later ones use -32602
 MAX_COUNTDOWN_S, MAX_STEPS = 3600, 1000
 MAX_RUNNING = 256  # calls that wait hold a thread each; a client's mistake must not exhaust them
 ANSWER_WITHIN_S = 600.0  # a person answers `ask`, so minutes; but a thread must not wait for ever

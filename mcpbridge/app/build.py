@@ -11,19 +11,19 @@ import msgspec
 from starlette.types import ASGIApp
 
 from mcpbridge.bridge.bridge import Bridge
-from mcpbridge.bridge.calls.call_log import Ledger
+from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
-from mcpbridge.bridge.children.child_pool import Placement
-from mcpbridge.bridge.children.server_eras import Eras
-from mcpbridge.bridge.modern.request_state import Seal
-from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.children.child_pool import ChildPool
+from mcpbridge.bridge.children.server_eras import EraSupervisors
+from mcpbridge.bridge.modern.request_state import RequestStateCodec
+from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.tenant import BridgeSettings, Dress
 from mcpbridge.channels.pipes import PipeChannel
 from mcpbridge.config.model import Config
-from mcpbridge.http.admin import AdminDoor, admin_app, rendering
-from mcpbridge.http.app import PROBED, Endpoint
-from mcpbridge.http.auth.access import Door, HeaderEnv
+from mcpbridge.http.admin import AdminApp, admin_app, rendering
+from mcpbridge.http.app import PROBED, HttpApp
+from mcpbridge.http.auth.access import AccessControl, HeaderEnv
 from mcpbridge.http.auth.authenticator import Authenticator, FirstOf, NoAuth
 from mcpbridge.http.auth.oauth import OAuth
 from mcpbridge.http.auth.static_tokens import StaticTokens
@@ -31,19 +31,19 @@ from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.cors import Cors
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request_metrics import Metered
-from mcpbridge.http.server.fast_path import Direct
+from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.server.listeners import Bind
-from mcpbridge.http.transports.legacy import Stateful
-from mcpbridge.http.transports.modern import StatelessFace
-from mcpbridge.http.transports.sse import SSE_PATH, LegacySse
-from mcpbridge.http.transports.streamable_http import Streamable
+from mcpbridge.http.transports.legacy import LegacyTransport
+from mcpbridge.http.transports.modern import ModernTransport
+from mcpbridge.http.transports.sse import SSE_PATH, SseTransport
+from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.process.child import MakeChild
-from mcpbridge.process.process_tree import Household
-from mcpbridge.process.socket_child import DialledChild
+from mcpbridge.process.process_tree import ProcessTree
+from mcpbridge.process.socket_child import SocketChild
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.process.subprocess_child import Child
+from mcpbridge.process.subprocess_child import SubprocessChild
 from mcpbridge.rules.access.hosts import HostRules
-from mcpbridge.rules.access.principals import Hidden
+from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.rules.supervision.lifecycle import DrainState
 from mcpbridge.telemetry.metrics import Meters
@@ -51,7 +51,7 @@ from mcpbridge.telemetry.tracer import Tracer
 
 
 class App(msgspec.Struct, frozen=True):
-    """The parts of the program that `app.serve` brings to life."""
+    """The parts of the program that `app.lifecycle` brings to life."""
 
     config: Config
     bridge: Bridge
@@ -60,86 +60,88 @@ class App(msgspec.Struct, frozen=True):
     """What is behind the MCP port."""
     admin: ASGIApp | None
     """What is behind `--admin-port`, if there is one."""
-    direct: Direct
+    fast_path: FastPath
     meters: Meters
-    household: Household
+    process_tree: ProcessTree
     tracer: Tracer | None
     """Where calls are traced; to be shut down at the end."""
-    access: Access
+    access: CallerAccess
     """Who may call."""
 
 
-def build(config: Config, household: Household) -> App:
+def build(config: Config, process_tree: ProcessTree) -> App:
     """Assemble the program."""
     settings = config.settings
     meters = Meters(KNOWN_REQUESTS)
     tracer = _tracer(config)
-    bridge, placement = _bridge(config, household, meters, tracer)
-    access = access_of(config)
-    door = access.door
-    keepalive = KeepAlive(still=door.still if door.asks else None)
-    watch(meters, bridge, keepalive, placement)
+    bridge, child_pool = _bridge(config, process_tree, meters, tracer)
+    callers = access_of(config)
+    access = callers.control
+    keepalive = KeepAlive(still=access.still if access.asks else None)
+    watch(meters, bridge, keepalive, child_pool)
     render = rendering(functools.partial(_exporter, meters))
     limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
     rules = host_rules(config, config.bind)
-    endpoint = Endpoint(
-        Streamable(
-            Stateful(bridge, keepalive, settings.answers),
-            StatelessFace(bridge, keepalive, settings.answers.json_window_s),
+    endpoint = HttpApp(
+        StreamableHttp(
+            LegacyTransport(bridge, keepalive, settings.answers),
+            ModernTransport(bridge, keepalive, settings.answers.json_window_s),
             settings.eras,
             limits,
-            door,
+            access,
         ),
-        LegacySse(bridge, keepalive, settings.proxy, limits, door)
-        if settings.eras.serves_handshake
+        SseTransport(bridge, keepalive, settings.proxy, limits, access)
+        if settings.eras.serves_legacy
         else None,
-        admin_app(bridge.gate, None if config.admin_bind is not None else render),
+        admin_app(bridge.readiness, None if config.admin_bind is not None else render),
         rules,
         mcp_path=settings.listen.path,
         root_path=settings.proxy.root_path,
-        door=door,
+        access=access,
     )
     admin: ASGIApp | None = None
     if config.admin_bind is not None:
         admin_rules = host_rules(config, config.admin_bind)
-        admin = AdminDoor(admin_app(bridge.gate, render), admin_rules)
+        admin = AdminApp(admin_app(bridge.readiness, render), admin_rules)
         admin = _readable(admin, admin_rules, lambda path: PROBED)
     # A traced call belongs to a task of its own, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
-    direct = Direct(endpoint, limits, window_s, lambda: bridge.drain.ending, meters.http)
+    fast_path = FastPath(endpoint, limits, window_s, lambda: bridge.drain.ending, meters.http)
     headers = [pair.header for pair in settings.auth.header_env]
     metered = Metered(_readable(endpoint, rules, endpoint.methods, headers), meters.http)
-    return App(config, bridge, keepalive, metered, admin, direct, meters, household, tracer, access)
+    return App(
+        config, bridge, keepalive, metered, admin, fast_path, meters, process_tree, tracer, callers
+    )
 
 
 def _bridge(
-    config: Config, household: Household, meters: Meters, tracer: Tracer | None
-) -> tuple[Bridge, Placement]:
+    config: Config, process_tree: ProcessTree, meters: Meters, tracer: Tracer | None
+) -> tuple[Bridge, ChildPool]:
     settings = config.settings
     tracing = Tracing(tracer, meters) if tracer is not None else None
-    gate = Gate()
-    placement = Placement(
-        _children(config, household),
-        settings.placement,
+    readiness = Readiness()
+    child_pool = ChildPool(
+        _children(config, process_tree),
+        settings.child_pool,
         settings.pipes,
         meters,
         settings.loads,
         tracing,
         ToolFilter(settings.tools, meters) if settings.tools.says_something else None,
     )
-    eras = Eras(
-        placement,
-        gate,
+    eras = EraSupervisors(
+        child_pool,
+        readiness,
         settings.restart,
         settings.eras.child,
-        settings.placement.start_timeout_s,
+        settings.child_pool.start_timeout_s,
         finish_s=settings.calls.timeout_s,
     )
     bridge = Bridge(
-        placement,
+        child_pool,
         eras,
         BridgeSettings(
-            settings.placement,
+            settings.child_pool,
             settings.sessions,
             settings.calls,
             settings.parking,
@@ -149,33 +151,33 @@ def _bridge(
             settings.loads,
             settings.streams,
         ),
-        gate,
+        readiness,
         meters,
-        Ledger(meters, log_calls=settings.logs.calls, tracing=tracing),
-        Seal(config.state_key),
-        _dress(config, household) if settings.auth.header_env else None,
+        CallLog(meters, log_calls=settings.logs.calls, tracing=tracing),
+        RequestStateCodec(config.state_key),
+        _dress(config, process_tree) if settings.auth.header_env else None,
     )
-    return bridge, placement
+    return bridge, child_pool
 
 
-def _children(config: Config, household: Household) -> MakeChild:
+def _children(config: Config, process_tree: ProcessTree) -> MakeChild:
     limits = config.settings.pipes
     match config.source:
         case ChildSpec() as spec:
             ends = functools.partial(PipeChannel, limits=limits)
-            return functools.partial(Child, spec, ends, household)
+            return functools.partial(SubprocessChild, spec, ends, process_tree)
         case address:
-            within_s = config.settings.placement.start_timeout_s
-            return functools.partial(DialledChild, address, limits, within_s)
+            within_s = config.settings.child_pool.start_timeout_s
+            return functools.partial(SocketChild, address, limits, within_s)
 
 
-def _dress(config: Config, household: Household) -> Dress:
+def _dress(config: Config, process_tree: ProcessTree) -> Dress:
     spec, limits = config.child, config.settings.pipes
     ends = functools.partial(PipeChannel, limits=limits)
 
-    def dressed(hidden: Hidden) -> Child[PipeChannel]:
+    def dressed(hidden: Secrets) -> SubprocessChild[PipeChannel]:
         own = dataclasses.replace(spec, env={**spec.env, **dict(hidden.pairs)}, hidden=hidden)
-        return Child(own, ends, household)
+        return SubprocessChild(own, ends, process_tree)
 
     return dressed
 
@@ -223,16 +225,16 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-class Access(msgspec.Struct, frozen=True):
+class CallerAccess(msgspec.Struct, frozen=True):
     """What lets clients in."""
 
     authenticator: Authenticator
-    door: Door
+    control: AccessControl
     tokens: StaticTokens | None
     """Those of the operator, which may be read anew."""
 
 
-def access_of(config: Config) -> Access:
+def access_of(config: Config) -> CallerAccess:
     """Assemble it; nothing is asked of anybody."""
     auth = config.settings.auth
     found: list[Authenticator] = []
@@ -246,7 +248,9 @@ def access_of(config: Config) -> Access:
         found.append(_oauth(config, config.settings.oauth.issuer))
     authenticator = _together(found)
     header_env = HeaderEnv(auth.header_env) if auth.header_env else None
-    return Access(authenticator, Door(authenticator, header_env, auth.rate_limit), tokens)
+    return CallerAccess(
+        authenticator, AccessControl(authenticator, header_env, auth.rate_limit), tokens
+    )
 
 
 def _oauth(config: Config, issuer: str) -> Authenticator:
@@ -285,17 +289,17 @@ def _together(found: list[Authenticator]) -> Authenticator:
     return found[0] if len(found) == 1 else FirstOf(found)
 
 
-def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, placement: Placement) -> None:
+def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, child_pool: ChildPool) -> None:
     """Let the meters read sessions, streams, calls, children, readiness and the phase of the end.
 
-    The names are those of `telemetry.export.GAUGES`.
+    The names are those of `telemetry.prometheus.GAUGES`.
     """
-    meters.watch("calls_in_flight", lambda: bridge.drain.held)
+    meters.watch("calls_in_flight", lambda: bridge.drain.in_flight)
     meters.watch("sessions_open", lambda: len(bridge.sessions))
     meters.watch("streams_open", lambda: keepalive.open)
-    meters.watch("children", lambda: placement.children)
-    meters.watch("ready", lambda: float(bridge.gate.ready))
-    meters.watch("missing", lambda: dict.fromkeys(bridge.gate.missing, 1.0))
+    meters.watch("children", lambda: child_pool.children)
+    meters.watch("ready", lambda: float(bridge.readiness.ready))
+    meters.watch("missing", lambda: dict.fromkeys(bridge.readiness.blockers, 1.0))
     meters.watch(
         "drain_phase",
         lambda: {state.value: float(state is bridge.drain.state) for state in DrainState},

@@ -1,7 +1,7 @@
 """The life of the program: signals first, then the port, then the child; and the ordered end.
 
-The order of the end is `rules.lifecycle`'s, its times are `config.model`'s. uvicorn is told last,
-when every stream has ended, because it would wait for them.
+`rules.supervision.lifecycle` has the order of the end, `config.model` its times. uvicorn is told
+last, when every stream has ended, because it would wait for them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from mcpbridge.app.state_dump import state_of
 from mcpbridge.config.model import Config, cutoff_after_s
 from mcpbridge.config.otel import MISSING_EXTRA
 from mcpbridge.http.server.connection import protocol_with
-from mcpbridge.http.server.fast_path import Direct
+from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.server.limits import BAND, Connections
 from mcpbridge.http.server.listeners import address_of, opened, url_of
-from mcpbridge.http.server.server import Server, server_of
+from mcpbridge.http.server.server import HttpServer, server_of
 from mcpbridge.http.server.tls import Certificates, listening_options
-from mcpbridge.process.process_tree import Household
+from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.faults import Exit
@@ -45,7 +45,7 @@ from mcpbridge.runtime.exit_status import (
     checked,
     warn_of_root,
 )
-from mcpbridge.runtime.loop_watchdog import StallWatch
+from mcpbridge.runtime.loop_watchdog import LoopWatchdog
 from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.telemetry.logs import logging_to_stderr, toggle_debug
 
@@ -90,8 +90,8 @@ def run(config: Config) -> int:
             if isinstance(listener, socket.socket) and not isinstance(admin, str):
                 config = settled(config, listener)
                 env = config.source.env if isinstance(config.source, ChildSpec) else None
-                keeper = held.enter_context(kept(env))
-                return _run_loop(build(config, Household(keeper)), listener, admin)
+                reaper = held.enter_context(kept(env))
+                return _run_loop(build(config, ProcessTree(reaper)), listener, admin)
             problem = listener if isinstance(listener, str) else admin
             log.error("serve.failed", extra={"problem": problem})
             return EXIT_START
@@ -126,7 +126,7 @@ class _Life:
         self._admin = admin
         tls, settings = app.config.settings.tls, app.config.settings
         self._certificates = Certificates(tls) if tls.cert is not None else None
-        self._server = _server(app.config, app.endpoint, app.direct)
+        self._server = _server(app.config, app.endpoint, app.fast_path)
         if self._certificates is not None:
             self._server.listening_options = listening_options(
                 self._certificates.context, settings.arrival.header_s
@@ -138,11 +138,11 @@ class _Life:
     async def run(self) -> int:
         """Live; returns the exit status."""
         ending = anyio.Event()
-        self._app.household.open()
-        with heard_signals() as signals, StallWatch().watching():
+        self._app.process_tree.open()
+        with heard_signals() as signals, LoopWatchdog().watching():
             async with anyio.create_task_group() as watch:
                 watch.start_soon(self._hear_signals, signals, ending)
-                watch.start_soon(self._app.household.run)
+                watch.start_soon(self._app.process_tree.run)
                 async with self._app.bridge.running():
                     watch.start_soon(self._hear_giving_up, ending)
                     watch.start_soon(self._app.keepalive.run)
@@ -186,7 +186,7 @@ class _Life:
                 "address": address_of(bind, self._listener),
                 "because": bind.why,
                 **_served(self._app.config),
-                "isolation": settings.placement.isolation.value,
+                "isolation": settings.child_pool.isolation.value,
                 "version": __version__,
                 **self._admin_address(),
             },
@@ -212,7 +212,7 @@ class _Life:
                     log.info("serve.state", extra=state_of(self._app))
                 case "SIGUSR2":
                     level = toggle_debug(self._app.config.settings.logs)
-                    log.warning("log.level", extra={"now": level})
+                    log.warning("log.level_changed", extra={"now": level})
                 case "SIGHUP" if not self._has_terminal:
                     # It is no order to end.
                     extra = {"signal": received.name, "ignored": not self._reread()}
@@ -256,7 +256,7 @@ class _Life:
     async def _end(self) -> None:
         """The phases of the end, in their order, up to the moment when nothing is left."""
         bridge = self._app.bridge
-        bridge.gate.lack("draining", "shutting down")
+        bridge.readiness.block("draining", "shutting down")
         self._advance(DrainEvent.SIGNAL)
         settings = self._app.config.settings.shutdown
         cutoff_s = cutoff_after_s(settings.grace_s)
@@ -272,7 +272,7 @@ class _Life:
                 await self._until_idle_or_cutoff()
         if until_cutoff.cancelled_caught:
             self._advance(DrainEvent.DEADLINE)
-        if self._drain.held and self._status == EXIT_OK:
+        if self._drain.in_flight and self._status == EXIT_OK:
             self._status = EXIT_FORCED
         self._cut_at = anyio.current_time()
         await bridge.cut_off()
@@ -309,7 +309,7 @@ def _has_terminal() -> bool:
     return os.isatty(0)
 
 
-def _server(config: Config, app: ASGIApp, direct: Direct | None = None) -> Server:
+def _server(config: Config, app: ASGIApp, fast_path: FastPath | None = None) -> HttpServer:
     """What serves the connections of one listener."""
     settings = config.settings
     connections = Connections(
@@ -321,7 +321,7 @@ def _server(config: Config, app: ASGIApp, direct: Direct | None = None) -> Serve
     )
     return server_of(
         app,
-        protocol_with(settings.arrival, connections, direct),
+        protocol_with(settings.arrival, connections, fast_path),
         timeout_keep_alive=settings.connections.keep_alive_s,
     )
 

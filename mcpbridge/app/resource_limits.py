@@ -36,7 +36,7 @@ def fitted(config: Config) -> Config | str:
     if problem is not None:
         return problem
     settings = config.settings
-    asked = settings.placement.max_children
+    asked = settings.child_pool.max_children
     shared = share(limit, BAND, asked, settings.connections.max_connections)
     if shared is None:
         return (
@@ -50,10 +50,10 @@ def fitted(config: Config) -> Config | str:
             "max_connections": shared.connections,
             "raise": "ulimit -n",
         }
-        log.warning("serve.scaled_down", extra=extra)
-    placement = dataclasses.replace(settings.placement, max_children=shared.children)
+        log.warning("serve.limits_lowered", extra=extra)
+    child_pool = dataclasses.replace(settings.child_pool, max_children=shared.children)
     connections = dataclasses.replace(settings.connections, max_connections=shared.connections)
-    fitting = msgspec.structs.replace(settings, placement=placement, connections=connections)
+    fitting = msgspec.structs.replace(settings, child_pool=child_pool, connections=connections)
     return msgspec.structs.replace(config, settings=fitting)
 
 

@@ -23,7 +23,7 @@ def state_of(app: App) -> dict[str, object]:
     gauges = {name: read() for name, read in app.meters.gauges.items()}
     return {
         **gauges,
-        "pids": app.household.children,
+        "pids": app.process_tree.children,
         "calls": _calls(app.bridge),
         "tasks": _tasks(),
         "threads": threading.active_count(),

@@ -1,13 +1,11 @@
-"""The middle: who may speak to which child, and which stream each message belongs to.
+"""The middle: which child serves whom, and which stream each message belongs to.
 
-In reading order: `stream` (an event log that readers wait on) and `streams` (those of one session,
-kept for resuming); `mux` (many waiters on one child's pipe); `exchange` (one client request and
-everything that answers it), `tracing` (its spans) and `ledger` (what is written down of it);
-`placement` (which child serves whom), `handshake`, `supervisor`
-(keeps the shared child running); `session` (a handshake-era conversation) with its parts `outbox`
-(what waits for the child), `inquiries` (what the child asks) and `commons` (what it shares with
-others); `sessions` (all of them, and their limits); `repeat` (what a new child is told); `gate`
-(one condition for readiness), `drain` (the ordered end); `quarters` (what belongs to one
-principal), `allotment` (where its children come from) and `lodgings` (whose quarters are whose);
-`bridge` (the facade that the faces talk to).
+`bridge` is the facade that transports talk to; `tenant` holds everything that belongs to one
+principal; `readiness` says whether traffic may come, `drain` orders the end, `recycler` replaces
+children that are due, `tasks` contains failures. Below them, in the order of imports:
+
+- `legacy/`: sessions of the revisions that begin with `initialize`.
+- `modern/`: requests of 2026-07-28, which need no session.
+- `calls/`: one call, from its context to its line in the log.
+- `children/`: processes, their pools and limits, and the multiplexer on each of their pipes.
 """

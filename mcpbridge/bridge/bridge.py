@@ -17,23 +17,23 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from mcpbridge.bridge.calls.call_log import Ledger
-from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.call_log import CallLog
+from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
-from mcpbridge.bridge.children.child_pool import Placement
-from mcpbridge.bridge.children.health_check import Watch
-from mcpbridge.bridge.children.lease import Lease, Supply
-from mcpbridge.bridge.children.listeners import Tenant
-from mcpbridge.bridge.children.server_eras import Eras
+from mcpbridge.bridge.children.child_pool import ChildPool
+from mcpbridge.bridge.children.health_check import HealthChecker
+from mcpbridge.bridge.children.lease import ChildSource, Lease
+from mcpbridge.bridge.children.listeners import ChildListener
+from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.legacy.session import Session
-from mcpbridge.bridge.legacy.session_table import Sessions, new_session_id
-from mcpbridge.bridge.modern.request_state import Seal
-from mcpbridge.bridge.readiness import Gate
-from mcpbridge.bridge.recycler import Renewal
+from mcpbridge.bridge.legacy.session_table import SessionTable, new_session_id
+from mcpbridge.bridge.modern.request_state import RequestStateCodec
+from mcpbridge.bridge.readiness import Readiness
+from mcpbridge.bridge.recycler import Recycler
 from mcpbridge.bridge.tasks import Spawn, contain
-from mcpbridge.bridge.tenant import BridgeSettings, Dress, Lodgings, Quarters
+from mcpbridge.bridge.tenant import BridgeSettings, Dress, Tenant, TenantRegistry
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import (
     Fault,
@@ -47,7 +47,7 @@ from mcpbridge.rules.faults import (
 )
 from mcpbridge.rules.mcp.admission import Opening
 from mcpbridge.rules.mcp.methods import INITIALIZE
-from mcpbridge.rules.mcp.server_requests import Questions
+from mcpbridge.rules.mcp.server_requests import ServerRequestTable
 from mcpbridge.rules.supervision.isolation import Isolation, spares_wanted
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.rules.supervision.restart import OnChildExit
@@ -66,78 +66,80 @@ class Bridge:
 
     def __init__(
         self,
-        placement: Placement,
-        eras: Eras,
+        child_pool: ChildPool,
+        eras: EraSupervisors,
         settings: BridgeSettings,
-        gate: Gate,
+        readiness: Readiness,
         meters: Meters,
-        ledger: Ledger,
-        seal: Seal,
+        call_log: CallLog,
+        seal: RequestStateCodec,
         dress: Dress | None = None,
     ) -> None:
         """Make it; nothing is started before `running`.
 
         Args:
-            placement: Starts children.
+            child_pool: Starts children.
             eras: Keeps the shared ones; those of further principals are made by its example.
             settings: What the parts go by.
-            gate: Says whether more may be let in.
+            readiness: Says whether more may be let in.
             meters: Count.
-            ledger: Tells what becomes of calls.
+            call_log: Tells what becomes of calls.
             seal: Closes what parked calls give their clients to keep.
             dress: Makes children with variables that clients bring; None: none does.
         """
-        self.gate = gate
+        self.readiness = readiness
         self.drain = Drain()
-        self.sessions = Sessions(settings.sessions, gate)
+        self.sessions = SessionTable(settings.sessions, readiness)
         self.session_settings = settings.sessions
         self.era_settings = settings.eras
         self.eras = eras
         self.meters = meters
-        self._ledger = ledger
-        self._placement = placement
+        self._call_log = call_log
+        self._child_pool = child_pool
         self._settings = settings
         self._seal = seal
         self._dress = dress
         self._question_numbers = itertools.count(1)
         self._one_streams: dict[Stream, bytes] = {}
         self._tasks: TaskGroup
-        self._means: Means
-        self._lodgings: Lodgings
+        self._context: CallContext
+        self._tenants: TenantRegistry
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve until the block ends."""
-        async with self._placement.running(), anyio.create_task_group() as tasks:
+        async with self._child_pool.running(), anyio.create_task_group() as tasks:
             self._tasks = tasks
             spawn = contain(tasks.start_soon, Session, self._failed)
-            self._means = self._make_means(spawn)
+            self._context = self._make_context(spawn)
             first = None
             if self._dress is None:
-                first = self._quarters(self.eras, self._placement)
+                first = self._tenant(self.eras, self._child_pool)
                 tasks.start_soon(first.run)
                 tasks.start_soon(self._size_spares)
             else:
                 # What a child needs comes with its clients: the first of them starts the first.
-                self.gate.satisfy("child")
-            self._lodgings = Lodgings(
-                self._placement, first, self._quarters, self.eras, self._dress, spawn
+                self.readiness.unblock("child")
+            self._tenants = TenantRegistry(
+                self._child_pool, first, self._tenant, self.eras, self._dress, spawn
             )
-            tasks.start_soon(Watch(self._placement, self._settings.recycling, self._replace).run)
+            tasks.start_soon(
+                HealthChecker(self._child_pool, self._settings.recycling, self._replace).run
+            )
             tasks.start_soon(self._reap)
             try:
                 yield
             finally:
                 tasks.cancel_scope.cancel()
 
-    def _make_means(self, spawn: Spawn) -> Means:
+    def _make_context(self, spawn: Spawn) -> CallContext:
         settings = self._settings
-        return Means(
+        return CallContext(
             settings.streams.window,
             self.meters,
-            self._ledger,
+            self._call_log,
             self.drain,
-            lambda: Questions(self._question_numbers),
+            lambda: ServerRequestTable(self._question_numbers),
             spawn,
             asyncio.get_running_loop().time,
             tuple,
@@ -145,33 +147,35 @@ class Bridge:
             settings.calls.question_timeout_s,
             settings.loads.max_calls,
             settings.streams.max_streams,
-            tools=self._placement.tools,
+            tools=self._child_pool.tools,
         )
 
-    def _quarters(self, eras: Eras, supply: Supply) -> Quarters:
+    def _tenant(self, eras: EraSupervisors, supply: ChildSource) -> Tenant:
         close, resting = functools.partial(self.close, why="failed"), self.sessions.resting
-        means = self._means
+        context = self._context
         seal = self._seal.another()
-        made = Quarters(eras, supply, means, self._settings, seal, close, resting)
-        made.renewal = Renewal(eras, self._placement, made.opener, made.sessions, means.spawn)
+        made = Tenant(eras, supply, context, self._settings, seal, close, resting)
+        made.recycler = Recycler(
+            eras, self._child_pool, made.session_starter, made.sessions, context.spawn
+        )
         return made
 
-    def find_quarters(self, principal: Principal) -> Quarters | None:
+    def find_tenant(self, principal: Principal) -> Tenant | None:
         """What belongs to this principal, where it has asked for something before."""
-        return self._lodgings.find(principal)
+        return self._tenants.find(principal)
 
-    def quarters_of(self, principal: Principal) -> Quarters:
+    def tenant_of(self, principal: Principal) -> Tenant:
         """What belongs to this principal.
 
         Raises:
             Unavailable: There is nothing yet, and the bridge is about to end.
         """
-        found = self._lodgings.find(principal)
+        found = self._tenants.find(principal)
         if found is None and not self.drain.accepts_sessions:
             raise Unavailable(draining())
-        found = found or self._lodgings.give(principal)
+        found = found or self._tenants.give(principal)
         # Until what is asked for shows in them, they must not be ended to make room.
-        found.last_used = self._means.clock()
+        found.last_used = self._context.clock()
         return found
 
     def session(self, session_id: str, principal: Principal) -> Session | None:
@@ -204,16 +208,16 @@ class Bridge:
             raise self._no_room()
         if self.sessions.fills(principal):
             raise self._no_room_for_one()
-        quarters = self.quarters_of(principal)
+        tenant = self.tenant_of(principal)
         session = Session(
-            new_session_id(), opening.introduction, quarters.means, one_stream=one_stream
+            new_session_id(), opening.client_profile, tenant.context, one_stream=one_stream
         )
         session.owner = principal
-        quarters.sessions[session] = None
+        tenant.sessions[session] = None
         self.sessions.add(session)
-        self._ledger.session_began(one_streamed=one_stream is not None)
+        self._call_log.session_began(one_streamed=one_stream is not None)
         exchange = session.exchange(opening.request, streams=streams)
-        quarters.opener.open(session, exchange)
+        tenant.session_starter.open(session, exchange)
         return session, exchange
 
     @contextmanager
@@ -231,7 +235,7 @@ class Bridge:
         held = list(self._one_streams.values()).count(principal.quota_key) if most else 0
         if most is not None and held >= most:
             raise self._no_room_for_one()
-        stream = Stream(self._means.window, self.meters)
+        stream = Stream(self._context.window, self.meters)
         self._one_streams[stream] = principal.quota_key
         try:
             yield stream
@@ -240,27 +244,27 @@ class Bridge:
 
     def over_streams(self, session: Session) -> Fault | None:
         """What to tell a client that would open one event stream too many; None lets it."""
-        return self._means.over_streams(session.streams.open)
+        return self._context.over_streams(session.streams.open)
 
     def _no_room(self) -> Unavailable:
         limit = capacity("--max-sessions", self.session_settings.max_sessions)
-        return Unavailable(self._ledger.refused(limit))
+        return Unavailable(self._call_log.refused(limit))
 
     def _no_room_for_one(self) -> Unavailable:
         most = self.session_settings.max_per_principal or 0
-        return Unavailable(self._ledger.refused(over_quota("--max-sessions-per-principal", most)))
+        return Unavailable(self._call_log.refused(over_quota("--max-sessions-per-principal", most)))
 
     def close(self, session: Session, fault: Fault | None = None, *, why: str = "deleted") -> None:
         """End a session, and the child it had for itself; `why` is a word for the meters."""
         if session.state is not SessionState.CLOSED:
-            self._ledger.session_ended(why, self._means.clock() - session.opened_at)
+            self._call_log.session_ended(why, self._context.clock() - session.opened_at)
         self.sessions.remove(session)
-        quarters = self._lodgings.find(session.owner)
-        if quarters is not None:
-            quarters.sessions.pop(session, None)
+        tenant = self._tenants.find(session.owner)
+        if tenant is not None:
+            tenant.sessions.pop(session, None)
         lease = session.close(fault)
         if lease is not None and not lease.mux.shared:
-            self._placement.release(lease)
+            self._child_pool.release(lease)
 
     def _failed(self, session: Session) -> None:
         """A bug of ours has met this session: nothing is known of its state any more."""
@@ -274,38 +278,38 @@ class Bridge:
         """
         needed = {s.standalone for s in self.sessions if s.one_streamed and s.in_flight}
         listening = {session.standalone for session in self.sessions} | self._one_streams.keys()
-        for quarters in self._lodgings:
-            quarters.end_idle_streams()
+        for tenant in self._tenants:
+            tenant.end_idle_streams()
         for stream in listening - needed:
             stream.dismiss()
 
     async def cut_off(self) -> None:
         """Answer every call that is left, end every stream, stop every child."""
         self._close_all()
-        await self._placement.stop_all(_CUTOFF_GRACE_S)
+        await self._child_pool.stop_all(_CUTOFF_GRACE_S)
 
     def kill_children(self) -> None:
         """A further signal has come: nobody waits for children any more."""
         # First, so that calls in flight are told of the shutdown and not of a child that died.
         self._close_all()
-        self._placement.kill_all()
+        self._child_pool.kill_all()
 
     def _close_all(self) -> None:
         for session in self.sessions:
             self.close(session, shutdown(), why="shutdown")
-        for quarters in self._lodgings:
-            quarters.cut_off(shutdown())
+        for tenant in self._tenants:
+            tenant.cut_off(shutdown())
         for stream in self._one_streams:
             stream.close()
 
-    def _child_lost(self, session: Tenant) -> None:
+    def _child_lost(self, session: ChildListener) -> None:
         keeps = self._settings.on_child_exit is OnChildExit.RESTART
         if not keeps and isinstance(session, Session) and session.id is not None:
             self.close(session, why="child_exited")
 
     def _replace(self, lease: Lease) -> None:
-        for quarters in self._lodgings:
-            quarters.renewal.replace(lease)
+        for tenant in self._tenants:
+            tenant.recycler.replace(lease)
 
     async def _reap(self) -> None:
         while True:
@@ -317,20 +321,20 @@ class Bridge:
                     self.close(session, why="expired")
                 if number % _AT_ONCE == 0:
                     await checkpoint()
-            for quarters in self._lodgings:
-                for number, session in enumerate(quarters.all_sessions, 1):
+            for tenant in self._tenants:
+                for number, session in enumerate(tenant.all_sessions, 1):
                     self._end_overdue(session, now)
                     if number % _AT_ONCE == 0:
                         await checkpoint()
-                quarters.modern.sweep(now, self._settings.calls.overdue)
+                tenant.modern.sweep(now, self._settings.calls.overdue)
             self._leave_failed(now)
 
     def _leave_failed(self, now: float) -> None:
         """Forget quarters whose child keeps failing: what fails is what one principal brought."""
-        for quarters in self._lodgings.sweep(now):
-            for session in list(quarters.sessions):
+        for tenant in self._tenants.sweep(now):
+            for session in list(tenant.sessions):
                 self.close(session, child_exited(None, "no"), why="failed")
-            self._lodgings.leave(quarters)
+            self._tenants.leave(tenant)
 
     def _end_overdue(self, session: Session, now: float) -> None:
         for exchange in list(session.in_flight.values()):
@@ -340,9 +344,9 @@ class Bridge:
                 session.abandon(exchange, fault)
 
     async def _size_spares(self) -> None:
-        settings = self._settings.placement
+        settings = self._settings.child_pool
         if settings.isolation is Isolation.SHARED:
             return
         with suppress(Unavailable):
-            await self.eras.handshake.lease()
-        self._placement.keep_spares(spares_wanted(settings.spares, self.eras.handshake.start_s))
+            await self.eras.legacy.lease()
+        self._child_pool.keep_spares(spares_wanted(settings.spares, self.eras.legacy.start_s))

@@ -1,6 +1,6 @@
 """The ordered end: what is in flight finishes, what is left is told, then all stops.
 
-Source: `rules.lifecycle` has the phases and their order.
+Source: `rules.supervision.lifecycle` has the phases and their order.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Drain:
         return self.state in (DrainState.CUTOFF, DrainState.ENDED)
 
     @property
-    def held(self) -> int:
+    def in_flight(self) -> int:
         """Calls in flight, and subscriptions."""
         return self._held
 
@@ -50,12 +50,12 @@ class Drain:
         """Calls in flight."""
         return self._held - self._lasting
 
-    def hold(self, *, lasting: bool = False) -> None:
+    def call_started(self, *, lasting: bool = False) -> None:
         """A call is in flight, or a lasting subscription: the end waits, up to its deadline."""
         self._held += 1
         self._lasting += lasting
 
-    def release(self, *, lasting: bool = False) -> None:
+    def call_finished(self, *, lasting: bool = False) -> None:
         """That call is finished."""
         self._held -= 1
         self._lasting -= lasting
@@ -67,7 +67,7 @@ class Drain:
         before, self.state = self.state, step(DRAIN, self.state, event)
         if before is not self.state:
             extra = {"phase": self.state.value, "because": event.value, "calls": self._held}
-            log.info("drain.phase", extra=extra)
+            log.info("drain.phase_changed", extra=extra)
         if self.state is DrainState.CUTOFF:
             self._cutoff.set()
 

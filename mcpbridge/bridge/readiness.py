@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-class Gate:
+class Readiness:
     """What is missing before this bridge can serve one more session."""
 
     def __init__(self) -> None:
@@ -28,15 +28,15 @@ class Gate:
         return self._missing.keys().isdisjoint(("draining", "given_up"))
 
     @property
-    def missing(self) -> Mapping[str, str]:
+    def blockers(self) -> Mapping[str, str]:
         """What stands in the way, with the reason."""
         return self._missing
 
-    def lack(self, what: str, why: str) -> None:
+    def block(self, what: str, why: str) -> None:
         """Something stands in the way now."""
         self._missing[what] = why
 
-    def satisfy(self, what: str) -> None:
+    def unblock(self, what: str) -> None:
         """It does no longer."""
         self._missing.pop(what, None)
         self.started = self.started or not self._missing

@@ -13,24 +13,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.lease import Lease
-from mcpbridge.bridge.children.server_eras import Eras
+from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.legacy.session import Session
-from mcpbridge.bridge.legacy.session_start import Opener
+from mcpbridge.bridge.legacy.session_start import SessionStarter
 from mcpbridge.bridge.tasks import Spawn
 
 log = logging.getLogger("mcpbridge.bridge")
 
 
-class Renewal:
+class Recycler:
     """Lets worn children go; owned by the bridge."""
 
     def __init__(
         self,
-        eras: Eras,
-        placement: Placement,
-        opener: Opener,
+        eras: EraSupervisors,
+        child_pool: ChildPool,
+        session_starter: SessionStarter,
         sessions: Iterable[Session],
         spawn: Spawn,
     ) -> None:
@@ -38,14 +38,14 @@ class Renewal:
 
         Args:
             eras: Keeps the shared children.
-            placement: Has all of them.
-            opener: Gives sessions their own.
+            child_pool: Has all of them.
+            session_starter: Gives sessions their own.
             sessions: All that are open.
             spawn: Runs work in the bridge's own time.
         """
         self._eras = eras
-        self._placement = placement
-        self._opener = opener
+        self._child_pool = child_pool
+        self._session_starter = session_starter
         self._sessions = sessions
         self._spawn = spawn
         self._waiting: set[Lease] = set()
@@ -54,20 +54,20 @@ class Renewal:
         """Replace this child when that costs nobody anything; may be called again and again."""
         if lease.mux.shared:
             self._eras.replace(lease)
-        elif not self._placement.refresh(lease) and lease not in self._waiting:
+        elif not self._child_pool.refresh(lease) and lease not in self._waiting:
             for session in self._sessions:
                 if session.lease is lease:
                     self._waiting.add(lease)
                     self._spawn(self._between_calls, session, lease)
                     return
-            # A child of the pool: `bridge.pool` gives it no further call.
+            # A child of the pool: `bridge.children.warm_pool` gives it no further call.
 
     async def _between_calls(self, session: Session, lease: Lease) -> None:
         try:
-            await lease.mux.quiet()
-            busy = session.in_flight or len(session.inquiries)
+            await lease.mux.wait_idle()
+            busy = session.in_flight or len(session.server_requests)
             if session.lease is lease and not lease.mux.shut and not busy:
-                await self._opener.renew(session)
+                await self._session_starter.renew(session)
         finally:
             # Where its session was busy after all, the next look begins again.
             self._waiting.discard(lease)

@@ -20,26 +20,26 @@ from collections.abc import Callable, Iterator
 
 import anyio
 
-from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.replay import StreamLimits
 from mcpbridge.bridge.children.call_limiter import LoadLimits
-from mcpbridge.bridge.children.child_pool import Placement, PlacementSettings
-from mcpbridge.bridge.children.lease import Lease, Supply
-from mcpbridge.bridge.children.server_eras import Eras, EraSettings
-from mcpbridge.bridge.children.shared_state import Sharer, catch_up, repeat
-from mcpbridge.bridge.children.tenant_pool import Allotment
-from mcpbridge.bridge.children.warm_pool import Pool
+from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
+from mcpbridge.bridge.children.lease import ChildSource, Lease
+from mcpbridge.bridge.children.server_eras import EraSettings, EraSupervisors
+from mcpbridge.bridge.children.shared_state import Subscriber, catch_up, restore
+from mcpbridge.bridge.children.tenant_pool import TenantPool
+from mcpbridge.bridge.children.warm_pool import WarmPool
 from mcpbridge.bridge.legacy.session import Session
-from mcpbridge.bridge.legacy.session_start import Opener
+from mcpbridge.bridge.legacy.session_start import SessionStarter
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
-from mcpbridge.bridge.modern.emulation import ParkSettings, Stateless
-from mcpbridge.bridge.modern.passthrough import Native
-from mcpbridge.bridge.modern.request_state import Seal
-from mcpbridge.bridge.modern.service import Modern
-from mcpbridge.bridge.recycler import Renewal
+from mcpbridge.bridge.modern.emulation import EmulatedCalls, ParkSettings
+from mcpbridge.bridge.modern.passthrough import Passthrough
+from mcpbridge.bridge.modern.request_state import RequestStateCodec
+from mcpbridge.bridge.modern.service import ModernService
+from mcpbridge.bridge.recycler import Recycler
 from mcpbridge.bridge.tasks import Spawn
-from mcpbridge.process.child import AnyChild
-from mcpbridge.rules.access.principals import ANONYMOUS, Hidden, Principal
+from mcpbridge.process.child import Child
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets
 from mcpbridge.rules.faults import Fault, Unavailable, draining, session_closed
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
 from mcpbridge.rules.supervision.restart import OnChildExit
@@ -56,7 +56,7 @@ SETTLED_S = 1.0
 class BridgeSettings:
     """What a bridge and its parts go by."""
 
-    placement: PlacementSettings
+    child_pool: ChildPoolSettings
     sessions: SessionSettings
     calls: CallLimits
     parking: ParkSettings
@@ -67,16 +67,16 @@ class BridgeSettings:
     streams: StreamLimits = StreamLimits()
 
 
-class Quarters:
+class Tenant:
     """The part of the bridge that one principal uses; owned by the bridge."""
 
     def __init__(
         self,
-        eras: Eras,
-        supply: Supply,
-        means: Means,
+        eras: EraSupervisors,
+        supply: ChildSource,
+        context: CallContext,
         settings: BridgeSettings,
-        seal: Seal,
+        seal: RequestStateCodec,
         close: Callable[[Session], None],
         resting: Callable[[], Session | None],
     ) -> None:
@@ -85,43 +85,45 @@ class Quarters:
         Args:
             eras: Keeps the shared children.
             supply: Starts children.
-            means: What all conversations work with.
+            context: What all conversations work with.
             settings: What the parts go by.
             seal: Closes what parked calls give their clients to keep.
             close: Ends a session whose opening fails.
-            resting: The session whose child can best be done without; see `Opener`.
+            resting: The session whose child can best be done without; see `SessionStarter`.
         """
         self.eras = eras
         self.seal = seal
         self.sessions: dict[Session, None] = {}
         """Those that can be named."""
-        self.last_used = means.clock()
+        self.last_used = context.clock()
         self._left = anyio.Event()
-        self._means = dataclasses.replace(means, sharers=self._sharers)
-        self._outside = Session(None, None, self._means)
-        self._pool = Pool(supply, settings.placement.start_timeout_s)
-        emulated = Stateless(
-            self._means,
-            eras.handshake,
+        self._context = dataclasses.replace(context, subscribers=self._subscribers)
+        self._outside = Session(None, None, self._context)
+        self._pool = WarmPool(supply, settings.child_pool.start_timeout_s)
+        emulated = EmulatedCalls(
+            self._context,
+            eras.legacy,
             self._pool,
-            settings.placement.isolation,
+            settings.child_pool.isolation,
             settings.parking,
             seal,
         )
-        native = Native(self._means, eras)
+        native = Passthrough(self._context, eras)
         most = settings.sessions.max_listens
-        self.modern = Modern(self._means, eras, emulated, native, most, settings.eras)
+        self.modern = ModernService(self._context, eras, emulated, native, most, settings.eras)
         """What serves clients of 2026-07-28."""
-        self.opener = Opener(eras, supply, settings.placement, means.spawn, close, resting)
-        self.renewal: Renewal
+        self.session_starter = SessionStarter(
+            eras, supply, settings.child_pool, context.spawn, close, resting
+        )
+        self.recycler: Recycler
         """Lets worn children go; set by the bridge."""
-        eras.handshake.prepare = self._give_to_next_child
-        eras.handshake.settle = self._settle_with_next_child
+        eras.legacy.prepare = self._give_to_next_child
+        eras.legacy.settle = self._settle_with_next_child
 
     @property
-    def means(self) -> Means:
+    def context(self) -> CallContext:
         """What the conversations here work with."""
-        return self._means
+        return self._context
 
     @property
     def in_use(self) -> bool:
@@ -143,7 +145,7 @@ class Quarters:
     async def run(self) -> None:
         """Keep their shared children running until they are left."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.opener.attach, self._outside)
+            tasks.start_soon(self.session_starter.attach, self._outside)
             tasks.start_soon(self.eras.run)
             await self._left.wait()
             tasks.cancel_scope.cancel()
@@ -154,9 +156,9 @@ class Quarters:
         Raises:
             Unavailable: The bridge is about to end.
         """
-        if not self._means.drain.accepts_sessions:
+        if not self._context.drain.accepts_sessions:
             raise Unavailable(draining())
-        await self.opener.attach(self._outside)
+        await self.session_starter.attach(self._outside)
         return self._outside
 
     def end_idle_streams(self) -> None:
@@ -179,78 +181,78 @@ class Quarters:
         self.cut_off(fault)
         self._left.set()
 
-    def _sharers(self) -> Iterator[Sharer]:
+    def _subscribers(self) -> Iterator[Subscriber]:
         yield self._outside
         yield from self.modern.listens
         for session in list(self.sessions):
             if session.lease is not None and session.lease.mux.shared:
                 yield session
 
-    def _holders(self) -> list[Sharer]:
-        return [sharer for sharer in self._sharers() if sharer.lease is not None]
+    def _holders(self) -> list[Subscriber]:
+        return [subscriber for subscriber in self._subscribers() if subscriber.lease is not None]
 
     async def _give_to_next_child(self, lease: Lease) -> None:
         """Give the sessions of a shared child that ended to the next one, as they were."""
         if lease.profile is not None:
-            await repeat(lease, lease.profile, self._holders())
+            await restore(lease, lease.profile, self._holders())
         # Only now: a call must not reach the child before what it rests on.
-        for sharer in self._holders():
-            sharer.take(lease)
+        for subscriber in self._holders():
+            subscriber.take(lease)
 
     async def _settle_with_next_child(self, before: Lease, lease: Lease) -> None:
         """A shared child has answered its last call, and another one serves already."""
-        for sharer in self._holders():
-            if sharer.lease is before:
-                sharer.take(lease)
+        for subscriber in self._holders():
+            if subscriber.lease is before:
+                subscriber.take(lease)
         await catch_up(lease, self._holders())
 
 
-Dress = Callable[[Hidden], AnyChild]
+Dress = Callable[[Secrets], Child]
 """A child that has not been started, with these variables in its environment besides."""
 
 
-class Lodgings:
+class TenantRegistry:
     """The quarters of all principals, by their keys; owned by the bridge."""
 
     def __init__(
         self,
-        placement: Placement,
-        first: Quarters | None,
-        make: Callable[[Eras, Supply], Quarters],
-        eras: Eras,
+        child_pool: ChildPool,
+        first: Tenant | None,
+        make: Callable[[EraSupervisors, ChildSource], Tenant],
+        eras: EraSupervisors,
         dress: Dress | None,
         spawn: Spawn,
     ) -> None:
         """Make them.
 
         Args:
-            placement: Has the children of all.
+            child_pool: Has the children of all.
             first: Quarters that are nobody's yet, where some run already.
             make: Makes further ones.
             eras: Those of the first, by whose example others are made.
             dress: Makes children with further variables.
             spawn: Runs work in the bridge's own time.
         """
-        self._placement = placement
+        self._child_pool = child_pool
         self._unclaimed = first
         self._make = make
         self._eras = eras
         self._dress = dress
         self._spawn = spawn
-        self._by_key: dict[bytes, Quarters] = {}
-        self._allotments: dict[Quarters, Allotment] = {}
-        placement.make_room = self._make_room
+        self._by_key: dict[bytes, Tenant] = {}
+        self._allotments: dict[Tenant, TenantPool] = {}
+        child_pool.make_room = self._make_room
 
-    def __iter__(self) -> Iterator[Quarters]:
+    def __iter__(self) -> Iterator[Tenant]:
         if self._unclaimed is not None:
             yield self._unclaimed
         yield from list(self._by_key.values())
 
-    def find(self, principal: Principal) -> Quarters | None:
+    def find(self, principal: Principal) -> Tenant | None:
         """The quarters of a principal, where it has some."""
         return self._by_key.get(principal.key)
 
-    def give(self, principal: Principal) -> Quarters:
+    def give(self, principal: Principal) -> Tenant:
         """Quarters for a principal that has none: those that are nobody's yet, or new ones."""
         if self._unclaimed is not None and not principal.env.pairs:
             found, self._unclaimed = self._unclaimed, None
@@ -261,50 +263,50 @@ class Lodgings:
         found.seal.owner = principal.key
         return found
 
-    def sweep(self, now: float) -> list[Quarters]:
+    def sweep(self, now: float) -> list[Tenant]:
         """Leave those that nobody has used for long.
 
         Returns:
             Those whose child has kept failing; to be left when their sessions have ended.
         """
         failed = []
-        for quarters in list(self._allotments):
-            if quarters.eras.gave_up.is_set():
-                failed.append(quarters)
-            elif quarters.idle_s(now) > IDLE_S:
-                self.leave(quarters)
+        for tenant in list(self._allotments):
+            if tenant.eras.gave_up.is_set():
+                failed.append(tenant)
+            elif tenant.idle_s(now) > IDLE_S:
+                self.leave(tenant)
         return failed
 
-    def leave(self, quarters: Quarters) -> None:
+    def leave(self, tenant: Tenant) -> None:
         """End quarters that are not the first; their principal finds new ones."""
-        self._spawn(self._forgotten(quarters).close)
+        self._spawn(self._forgotten(tenant).close)
 
-    def _further(self, principal: Principal) -> Quarters:
+    def _further(self, principal: Principal) -> Tenant:
         make_child = None
         if principal.env.pairs:
             assert self._dress is not None
             make_child = functools.partial(self._dress, principal.env)
-        allotment = Allotment(self._placement, make_child, principal.env)
+        tenant_pool = TenantPool(self._child_pool, make_child, principal.env)
         # What program it is, one of them may have found out.
         known = (each.eras for each in self if each.eras.verdict is not None)
-        quarters = self._make(next(known, self._eras).another(allotment), allotment)
-        self._allotments[quarters] = allotment
-        self._spawn(quarters.run)
-        log.info("principal.arrived", extra={"principal": principal.name})
-        return quarters
+        tenant = self._make(next(known, self._eras).another(tenant_pool), tenant_pool)
+        self._allotments[tenant] = tenant_pool
+        self._spawn(tenant.run)
+        log.info("tenant.created", extra={"principal": principal.name})
+        return tenant
 
-    def _forgotten(self, quarters: Quarters) -> Allotment:
-        self._by_key = {key: each for key, each in self._by_key.items() if each is not quarters}
-        quarters.leave(session_closed())
-        return self._allotments.pop(quarters)
+    def _forgotten(self, tenant: Tenant) -> TenantPool:
+        self._by_key = {key: each for key, each in self._by_key.items() if each is not tenant}
+        tenant.leave(session_closed())
+        return self._allotments.pop(tenant)
 
     async def _make_room(self) -> bool:
-        """End children of a principal that has none of them in use; see `Placement.make_room`."""
+        """End children of a principal that has none of them in use; see `ChildPool.make_room`."""
         now = anyio.current_time()
-        idle = [(quarters.idle_s(now), quarters) for quarters in self._allotments]
+        idle = [(tenant.idle_s(now), tenant) for tenant in self._allotments]
         idle_s, longest = max(idle, key=lambda each: each[0], default=(0.0, None))
         if longest is None or idle_s < SETTLED_S:
             return False
-        log.info("principal.rested", extra={"idle_s": round(idle_s, 1)})
+        log.info("tenant.evicted_idle", extra={"idle_s": round(idle_s, 1)})
         await self._forgotten(longest).close()
         return True

@@ -10,7 +10,7 @@ import msgspec
 from mcpbridge.wire.messages import Message
 
 
-class Spoiled(msgspec.Struct, frozen=True):
+class InvalidLine(msgspec.Struct, frozen=True):
     """A line of the peer that is no message."""
 
     reason: str
@@ -22,7 +22,7 @@ class Spoiled(msgspec.Struct, frozen=True):
     """The id it answers, where that is certain."""
 
 
-Received = Message | Spoiled
+Received = Message | InvalidLine
 
 
 class Channel(Protocol):

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from mcpbridge.channels.channel import Received, Spoiled
+from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.json_object import MAX_DEPTH
@@ -214,7 +214,7 @@ class PipeChannel:
     def _understood(self, line: Line) -> Sequence[Received]:
         if isinstance(line, OverlongLine):
             answers = answer_id(line)
-            return [Spoiled("message_too_large", line.size, line.head[:_SAMPLE_BYTES], answers)]
+            return [InvalidLine("message_too_large", line.size, line.head[:_SAMPLE_BYTES], answers)]
         try:
             depth = self._limits.max_json_depth
             return decode_batch(line, depth) if is_batch(line) else [decode(line, depth)]
@@ -222,7 +222,7 @@ class PipeChannel:
             reason = "too_deep" if isinstance(error, TooDeep) else "bad_message"
             if isinstance(error, NotJson):
                 reason = "bad_json" if line.startswith((b"{", b"[")) else "noise"
-            return [Spoiled(reason, len(line), line[:_SAMPLE_BYTES], answer_id(line))]
+            return [InvalidLine(reason, len(line), line[:_SAMPLE_BYTES], answer_id(line))]
 
     def _flush(self) -> None:
         self._flush_due = False

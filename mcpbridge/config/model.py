@@ -10,7 +10,7 @@ import msgspec
 
 from mcpbridge.bridge.calls.replay import StreamLimits
 from mcpbridge.bridge.children.call_limiter import LoadLimits
-from mcpbridge.bridge.children.child_pool import PlacementSettings
+from mcpbridge.bridge.children.child_pool import ChildPoolSettings
 from mcpbridge.bridge.children.server_eras import EraSettings
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.modern.emulation import ParkSettings
@@ -21,7 +21,7 @@ from mcpbridge.errors import ConfigError
 from mcpbridge.http.admin import METRICS_PATH, AdminSettings
 from mcpbridge.http.auth.authenticator import AuthSettings
 from mcpbridge.http.auth.oauth import OAuthSettings
-from mcpbridge.http.origin_check import GuardSettings
+from mcpbridge.http.origin_check import OriginSettings
 from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits
 from mcpbridge.http.server.listeners import Bind
 from mcpbridge.http.server.tls import TlsSettings
@@ -126,14 +126,14 @@ class Settings(msgspec.Struct, frozen=True):
     listen: ListenSettings = ListenSettings()
     admin: AdminSettings = AdminSettings()
     tls: TlsSettings = TlsSettings()
-    guard: GuardSettings = GuardSettings()
+    guard: OriginSettings = OriginSettings()
     auth: AuthSettings = AuthSettings()
     oauth: OAuthSettings = OAuthSettings()
     arrival: ArrivalLimits = ArrivalLimits()
     connections: ConnectionLimits = ConnectionLimits()
     answers: AnswerSettings = AnswerSettings()
     proxy: ProxySettings = ProxySettings()
-    placement: PlacementSettings = PlacementSettings()
+    child_pool: ChildPoolSettings = ChildPoolSettings()
     sessions: SessionSettings = SessionSettings()
     calls: CallLimits = CallLimits()
     parking: ParkSettings = ParkSettings()

@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable
 from anyio import to_thread
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.http.origin_check import check_source
-from mcpbridge.http.request import Head
+from mcpbridge.http.request import RequestHead
 from mcpbridge.http.responses import send_refusal
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.settings import Unit, setting
@@ -49,7 +49,7 @@ class AdminSettings:
     )
 
 
-class AdminDoor:
+class AdminApp:
     """The application behind `--admin-port`: the rules on Host and Origin, then `admin_app`."""
 
     def __init__(self, app: ASGIApp, rules: HostRules) -> None:
@@ -58,15 +58,15 @@ class AdminDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
-        refusal = check_source(Head.in_scope(scope), self._rules)
+        refusal = check_source(RequestHead.in_scope(scope), self._rules)
         if refusal is not None:
             await send_refusal(send, refusal)
         else:
             await self._app(scope, receive, send)
 
 
-def admin_app(gate: Gate, render: Render | None = None) -> ASGIApp:
-    """The application behind every path that is not MCP's own: what `http.probes` says.
+def admin_app(readiness: Readiness, render: Render | None = None) -> ASGIApp:
+    """The application behind every path that is not MCP's own: what `http.health` says.
 
     It is made when the first request comes, in a thread, so that the loop does not wait for it:
     the framework it is written in would be a tenth of the start, and 2 MiB.
@@ -76,7 +76,7 @@ def admin_app(gate: Gate, render: Render | None = None) -> ASGIApp:
     def make() -> ASGIApp:
         from mcpbridge.http.health import probes
 
-        return probes(gate, render)
+        return probes(readiness, render)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if not made:

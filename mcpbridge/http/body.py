@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mcpbridge.errors import WireError
-from mcpbridge.http.request import Head
+from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.mcp.admission import (
     Admitted,
     Opening,
@@ -30,7 +30,7 @@ class BodyLimits:
     """Of nested objects and arrays."""
 
 
-def judge_body(head: Head, body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
+def judge_body(head: RequestHead, body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
     """The message or the batch in a body, by the rules on head and body.
 
     A head that is refused is refused with the id in the body, where that can be read.
@@ -42,7 +42,7 @@ def judge_body(head: Head, body: bytes, max_depth: int) -> Message | list[Messag
     return content if refusal is None else echoing(refusal, id_of(content))
 
 
-def judge_head(head: Head) -> Refusal | None:
+def judge_head(head: RequestHead) -> Refusal | None:
     """The rules on the head of a POST that need no body."""
     return check_post_head(head.accepts, head.get(b"content-type"), head.get(b"content-encoding"))
 
@@ -62,7 +62,7 @@ def id_of(content: Message | list[Message] | Opening | Admitted | Refusal) -> by
 
 
 def _carrying(
-    head: Head, content: Message | list[Message] | Refusal
+    head: RequestHead, content: Message | list[Message] | Refusal
 ) -> Message | list[Message] | Refusal:
     """The content with the trace that the head names, where a request names none itself."""
     if isinstance(content, list):
@@ -70,7 +70,7 @@ def _carrying(
     return content if isinstance(content, Refusal) else _carrying_one(head, content)
 
 
-def _carrying_one(head: Head, message: Message) -> Message:
+def _carrying_one(head: RequestHead, message: Message) -> Message:
     if not isinstance(message, Request):
         return message
     params = carried(message.params, head.get(TRACEPARENT), head.get(b"tracestate"))

@@ -18,7 +18,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpbridge.http.origin_check import check_source
-from mcpbridge.http.request import Head
+from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.hosts import ANY_ORIGIN, HostRules, readable_by
 
 Lines = tuple[tuple[bytes, bytes], ...]
@@ -75,13 +75,13 @@ class Cors:
         if lines is None:
             return self._app(scope, receive, send)
         if scope["method"] == "OPTIONS":
-            head = Head.in_scope(scope)
+            head = RequestHead.in_scope(scope)
             is_preflight = b"access-control-request-method" in head.values
             if is_preflight and check_source(head, self._rules) is None:
                 return self._answer(head, lines, send)
         return self._app(scope, receive, carrying(send, lines))
 
-    async def _answer(self, head: Head, lines: Lines, send: Send) -> None:
+    async def _answer(self, head: RequestHead, lines: Lines, send: Send) -> None:
         """Answer a preflight: what may be asked, whether or not it will be granted then."""
         asked = head.get(b"access-control-request-headers") or ""
         headers = [

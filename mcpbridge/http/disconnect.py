@@ -11,7 +11,7 @@ from collections.abc import Callable
 from uvicorn.protocols.http.flow_control import FlowControl
 
 
-class Departure:
+class Disconnect:
     """The end of one connection, and the one who is to be told of it."""
 
     __slots__ = ("_flow", "_listener", "_over")

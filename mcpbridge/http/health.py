@@ -11,14 +11,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.http.admin import METRICS_PATH, Render
 from mcpbridge.http.responses import refusal_body
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import refuse
 
 
-def probes(gate: Gate, render: Render | None = None) -> ASGIApp:
+def probes(readiness: Readiness, render: Render | None = None) -> ASGIApp:
     """The application behind every path that is not MCP's own.
 
     | path | 200 when |
@@ -33,16 +33,16 @@ def probes(gate: Gate, render: Render | None = None) -> ASGIApp:
     """
 
     async def livez(request: Request) -> Response:
-        return JSONResponse({"status": "ok"}, headers=_farewell(gate))
+        return JSONResponse({"status": "ok"}, headers=_farewell(readiness))
 
     async def readyz(request: Request) -> Response:
-        return _verdict(gate.ready, gate)
+        return _verdict(readiness.ready, readiness)
 
     async def startupz(request: Request) -> Response:
-        return _verdict(gate.started, gate)
+        return _verdict(readiness.started, readiness)
 
     async def health(request: Request) -> Response:
-        return _verdict(gate.serving, gate)
+        return _verdict(readiness.serving, readiness)
 
     routes = [
         Route("/livez", livez),
@@ -75,11 +75,11 @@ async def _refused(request: Request, error: Exception) -> Response:
     )
 
 
-def _verdict(good: bool, gate: Gate) -> JSONResponse:
-    content = {"status": "ok" if good else "unavailable", "missing": dict(gate.missing)}
-    return JSONResponse(content, 200 if good else 503, headers=_farewell(gate))
+def _verdict(good: bool, readiness: Readiness) -> JSONResponse:
+    content = {"status": "ok" if good else "unavailable", "missing": dict(readiness.blockers)}
+    return JSONResponse(content, 200 if good else 503, headers=_farewell(readiness))
 
 
-def _farewell(gate: Gate) -> Mapping[str, str]:
+def _farewell(readiness: Readiness) -> Mapping[str, str]:
     """While the process ends, the next request of whoever asked is better sent elsewhere."""
-    return {"connection": "close"} if "draining" in gate.missing else {}
+    return {"connection": "close"} if "draining" in readiness.blockers else {}

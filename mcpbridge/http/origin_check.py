@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from mcpbridge.http.request import Head, Incoming
+from mcpbridge.http.request import HttpRequest, RequestHead
 from mcpbridge.rules.access.hosts import (
     HostRules,
     fetch_allowed,
@@ -23,7 +23,7 @@ from mcpbridge.wire.buffer import Gathered
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class GuardSettings:
+class OriginSettings:
     """Who may call, and with how much."""
 
     allowed_hosts: tuple[str, ...] = setting(
@@ -59,7 +59,7 @@ class ClientGone(Exception):
     """The client left before it had sent its request."""
 
 
-def check_source(head: Head, rules: HostRules) -> Refusal | None:
+def check_source(head: RequestHead, rules: HostRules) -> Refusal | None:
     """The rules on Host and Origin, the same for every path and method."""
     if not host_allowed(head.get(b"host"), rules):
         return refuse(421, INVALID_REQUEST, "Host is not served here (--allowed-host)")
@@ -74,16 +74,16 @@ def check_source(head: Head, rules: HostRules) -> Refusal | None:
     return None
 
 
-async def read_body(incoming: Incoming, limit: int) -> bytes | Refusal:
+async def read_body(http_request: HttpRequest, limit: int) -> bytes | Refusal:
     """The whole body, or the refusal of one over the limit.
 
     Raises:
         ClientGone: The connection ended before the body did.
     """
-    announced = incoming.get(b"content-length")
+    announced = http_request.get(b"content-length")
     if announced is not None and announced.isdecimal() and int(announced) > limit:
         return _too_large(limit)
-    message = await incoming.receive()
+    message = await http_request.receive()
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
         if message["type"] == "http.disconnect":
@@ -94,7 +94,7 @@ async def read_body(incoming: Incoming, limit: int) -> bytes | Refusal:
     while message.get("more_body", False):
         if gathered.size > limit:
             return _too_large(limit)
-        message = await incoming.receive()
+        message = await http_request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         gathered.add(message.get("body", b""))

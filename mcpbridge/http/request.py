@@ -10,24 +10,24 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.http.disconnect import Departure
+from mcpbridge.http.disconnect import Disconnect
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.mcp.admission import Names
-from mcpbridge.rules.mcp.modern_checks import Routing
+from mcpbridge.rules.mcp.modern_checks import RoutingHeaders
 from mcpbridge.wire.headers import Acceptable, acceptable
 
 BEGUN = "mcpbridge.begun"
-"""Where a scope holds a call that the connection has begun already; see `http.direct`."""
+"""Where a scope holds a call that the connection has begun already; see `http.server.fast_path`."""
 CALLED = "mcpbridge.called"
-"""Where a scope says that the request was a call; see `http.direct`."""
+"""Where a scope says that the request was a call; see `http.server.fast_path`."""
 DEPARTURE = "mcpbridge.departure"
-"""Where a scope holds how to learn that the client has left; see `http.departure`."""
+"""Where a scope holds how to learn that the client has left; see `http.disconnect`."""
 PRINCIPAL = "mcpbridge.principal"
-"""Where a scope holds whose request it is; nowhere before `http.door` has found it out."""
+"""Where a scope holds whose request it is; nowhere before `http.auth.access` has found it out."""
 
 
 @dataclasses.dataclass(slots=True)
-class Head:
+class RequestHead:
     """What stands before a request's body, as the rules see it."""
 
     method: str
@@ -42,17 +42,17 @@ class Head:
     """Which forms of an answer the client takes."""
     scope: Scope
     """All that the server library says of the request."""
-    routing: Routing | None = dataclasses.field(default=None, init=False)
+    routing: RoutingHeaders | None = dataclasses.field(default=None, init=False)
     """What it says of the body, once somebody has looked."""
 
     @classmethod
-    def in_scope(cls, scope: MutableMapping[str, Any]) -> Head:
+    def in_scope(cls, scope: MutableMapping[str, Any]) -> RequestHead:
         """The head of the request with this ASGI scope."""
         return cls(*_parts(scope))
 
     @property
     def principal(self) -> Principal:
-        """Whose request it is; there once `http.door` has let it in."""
+        """Whose request it is; there once `http.auth.access` has let it in."""
         found: Principal = self.scope[PRINCIPAL]
         return found
 
@@ -63,21 +63,21 @@ class Head:
 
 
 @dataclasses.dataclass(slots=True)
-class Incoming(Head):
+class HttpRequest(RequestHead):
     """A request as the faces see it; lives as long as its response."""
 
     receive: Receive
     send: Send
 
     @classmethod
-    def of(cls, scope: Scope, receive: Receive, send: Send) -> Incoming:
+    def of(cls, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
         """The request behind an ASGI call."""
         return cls(*_parts(scope), receive, send)
 
     @property
-    def departure(self) -> Departure:
+    def disconnect(self) -> Disconnect:
         """How to learn that its client has left."""
-        found: Departure = self.scope[DEPARTURE]
+        found: Disconnect = self.scope[DEPARTURE]
         return found
 
     def called(self) -> None:
@@ -85,9 +85,9 @@ class Incoming(Head):
         self.scope[CALLED] = True
 
     @property
-    def begun(self) -> Callable[[Incoming], Awaitable[None]] | None:
+    def begun(self) -> Callable[[HttpRequest], Awaitable[None]] | None:
         """Finishes the call that the connection has begun already, if it has."""
-        found: Callable[[Incoming], Awaitable[None]] | None = self.scope.get(BEGUN)
+        found: Callable[[HttpRequest], Awaitable[None]] | None = self.scope.get(BEGUN)
         return found
 
 
@@ -106,11 +106,11 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1").strip(" \t")
 
 
-class Begun(msgspec.Struct):
+class StartedCall(msgspec.Struct):
     """A call that was begun without a response."""
 
     exchange: Exchange
-    finish: Callable[[Incoming], Awaitable[None]]
+    finish: Callable[[HttpRequest], Awaitable[None]]
     """Answers it as an HTTP request."""
     abandon: Callable[[], None] | None = None
     """Its client has left; None where the call goes on all the same."""

@@ -17,8 +17,8 @@ from starlette.types import Send
 
 from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.http.request import Incoming
-from mcpbridge.rules.event_log import Entry
+from mcpbridge.http.request import HttpRequest
+from mcpbridge.rules.event_log import LogEntry
 from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
@@ -141,13 +141,13 @@ class EventStream:
         self._greeting = greeting + _primer(reader.stream) if polled else greeting
         self._headers = [*_STREAM_HEADERS, *headers]
 
-    async def serve(self, incoming: Incoming) -> None:
+    async def serve(self, http_request: HttpRequest) -> None:
         """Send the stream as the response to a request, until it ends or its client leaves."""
-        incoming.departure.watch(self._left)
+        http_request.disconnect.watch(self._left)
         try:
-            await self.send_all(incoming.send)
+            await self.send_all(http_request.send)
         finally:
-            incoming.departure.ignore()
+            http_request.disconnect.ignore()
 
     async def send_all(self, send: Send) -> None:
         """Send the stream to its end; the caller sees to the client's leaving."""
@@ -190,7 +190,7 @@ def _primer(stream: Stream) -> bytes:
     return b"id: %b%d\r\ndata: \r\nretry: %d\r\n\r\n" % (prefix, stream.delivered, _RETRY_MS)
 
 
-def _events(stream: Stream, entries: Sequence[Entry]) -> bytes:
+def _events(stream: Stream, entries: Sequence[LogEntry]) -> bytes:
     # ServerSentEvent would look for line ends in payloads, which cannot have any.
     prefix = stream.id_prefix
     if prefix is None:

@@ -1,10 +1,9 @@
 """Children: server processes that the bridge starts and ends.
 
-`spec` says what to start and with which environment; `spawn` starts it and tells of its end;
-`child` is one running process from its spawn to its report, `dialled` one that somebody else starts
-at the other end of a connection, `base` what the two have in common; `relay` joins a process to
-a connection, for those who are that somebody; `group` ends a process together with
-everything it started, `household` what left its group; `keeper` and the program `_keeper` see to it
-that nothing outlives a bridge that was killed; `linux` is what only one system offers; `oom` tells
-who died for want of memory; `stderr` keeps what a child says to people.
+`child` is what a process and a connection to one have in common: `subprocess_child` is a process
+of the bridge, `socket_child` one that another program starts at the other end of a connection.
+`spec` says what to start, `run_as` as which user, `spawn` starts it and signals its group;
+`process_tree` finds processes that left their group; `reaper` and its program `_reaper` end
+what is left when the bridge itself is killed. `linux` is what only Linux offers, `memory` reads a
+child's footprint and the kernel's OOM kills, `stderr` logs what a child writes there.
 """

@@ -1,6 +1,6 @@
 """The keeper, a program of its own: ends the children of a bridge that was killed.
 
-Run by `mcpbridge.process.reaper` as `python -S _keeper.py TOKEN`, with a pipe from the bridge as
+Run by `mcpbridge.process.reaper` as `python -S _reaper.py TOKEN`, with a pipe from the bridge as
 stdin. `+123` on a line: process 123 leads a group that is not to outlive the bridge; `-123`: that
 has ended. When the pipe ends, the bridge has, in whatever way, and what is still on the list is
 ended, and whoever carries a mark with that token in its environment: by the end of its own stdin,

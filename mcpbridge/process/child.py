@@ -13,7 +13,7 @@ from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit
 
 
-class AnyChild(Protocol):
+class Child(Protocol):
     """One server process, here or behind a connection; gone when `run` returns."""
 
     @property
@@ -54,5 +54,5 @@ class AnyChild(Protocol):
         """
 
 
-MakeChild = Callable[[], AnyChild]
+MakeChild = Callable[[], Child]
 """A child that has not been started, of the one kind that a bridge has."""

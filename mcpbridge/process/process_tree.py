@@ -17,7 +17,7 @@ what an operator has started in its container.
 What is a parent must also wait for its dead, else they use up the process ids. The statuses of
 children are left to those who started them, by their pids; every other dead process is taken here.
 
-Whom the bridge had below it when it began, it leaves alone: a wrapper's, and the keeper.
+Whom the bridge had below it when it began, it leaves alone: a wrapper's, and the reaper.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mcpbridge.process.linux import (
     stat_of,
 )
 from mcpbridge.process.memory import OomWatch
-from mcpbridge.process.reaper import Keeper
+from mcpbridge.process.reaper import Reaper
 
 log = logging.getLogger("mcpbridge.process")
 
@@ -59,11 +59,11 @@ Stray = tuple[int, int]
 """A process by its pid and the time of its start, which together name one for ever."""
 
 
-class Household:
+class ProcessTree:
     """The processes below this one; one for the process, made before the first child."""
 
-    def __init__(self, keeper: Keeper) -> None:
-        self._keeper = keeper
+    def __init__(self, reaper: Reaper) -> None:
+        self._reaper = reaper
         self._children: dict[int, bytes] = {}
         """The mark of each, as it stands in an environment."""
         self._orphans: dict[Stray, bytes | None] = {}
@@ -89,24 +89,24 @@ class Household:
 
     def new_mark(self) -> str:
         """The mark of the next child; no other process ever has had it."""
-        return f"{self._keeper.token}.{next(self._count)}"
+        return f"{self._reaper.token}.{next(self._count)}"
 
     def took_in(self, pid: int, mark: str) -> None:
         """A child was started: its status is its starter's, and it must not outlive the bridge."""
         self._children[pid] = f"{MARK}={mark}".encode()
-        self._keeper.watch(pid)
+        self._reaper.watch(pid)
         prefer_for_oom(pid)
 
     def let_go(self, pid: int) -> None:
         """A child, its group and its strays are gone."""
         self._children.pop(pid, None)
-        self._keeper.forget(pid)
+        self._reaper.forget(pid)
 
     def memory_ran_out(self) -> bool:
         """Whether the kernel has killed for want of memory since the last time it was asked."""
         return self._oom.rose()
 
-    def strays_of(self, pid: int) -> set[Stray]:
+    def escaped_from(self, pid: int) -> set[Stray]:
         """Who hangs below a child in the tree and has left its group."""
         found = ((each, stat_of(each)) for each in descendants_of(pid))
         return {(each, stat.started) for each, stat in found if stat and stat.group != pid}
@@ -126,7 +126,7 @@ class Household:
         strays |= {stray for stray, mark in self._orphans.items() if (mark or _NONE) in marks}
         if strays:
             pids = sorted(each for each, _ in strays)
-            log.info("child.strays", extra={"pid": pid, "strays": pids})
+            log.info("child.escaped_processes", extra={"pid": pid, "strays": pids})
         return strays
 
     async def until_gone(self, strays: Iterable[Stray]) -> None:
@@ -157,7 +157,7 @@ class Household:
         """Take the dead, and note who has come and gone."""
         seen: dict[Stray, bytes | None] = {}
         for pid in children_of(os.getpid()):
-            if pid in self._children or pid in self._not_ours or pid == self._keeper.pid:
+            if pid in self._children or pid in self._not_ours or pid == self._reaper.pid:
                 continue
             stat = stat_of(pid)
             if stat is None:
@@ -171,7 +171,7 @@ class Household:
         self._orphans = seen
 
     def _mark_of(self, pid: int, session: int) -> bytes | None:
-        ours = f"{MARK}={self._keeper.token}.".encode()
+        ours = f"{MARK}={self._reaper.token}.".encode()
         marks = (entry for entry in environment_of(pid) if entry.startswith(ours))
         return next(marks, None) or self._children.get(session)
 

@@ -10,7 +10,7 @@ ends most of them; this is for the others. Ways weighed, with what they cost on 
   alone: the `node` below an `npx` lives on.
 - A fork of the bridge as keeper: 0.4 ms, but its 6 MiB of pages become its own as the bridge
   changes its copies, and it must be made before anything else is.
-- A program of its own (`_keeper`), told of groups by a pipe that ends with the bridge: 2.6 MiB of
+- A program of its own (`_reaper`), told of groups by a pipe that ends with the bridge: 2.6 MiB of
   its own, 10 ms of CPU once, beside the start. It ends groups and what left them, on macOS too.
 
 So that one. It is in a session of its own, holds no descriptor of ours but that pipe, and has none
@@ -18,7 +18,7 @@ of our environment. As process 1 none is needed: the kernel ends a process space
 a program that was frozen into one file an interpreter to run it with; those live in containers.
 
 Whoever has left its group, and its parent too, is found by the mark in its environment (see
-`household`), on Linux. Beyond its reach is who has also cleared that; a container ends it, or
+`process_tree`), on Linux. Beyond its reach is who has also cleared that; a container ends it, or
 systemd.
 """
 
@@ -41,7 +41,7 @@ _NEEDS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
 _END_S = 1.0
 
 
-class Keeper:
+class Reaper:
     """The bridge's end of the pipe to its keeper; made by `kept`."""
 
     def __init__(self, process: subprocess.Popen[bytes] | None, token: str) -> None:
@@ -66,7 +66,7 @@ class Keeper:
             # A few bytes to a reader that does nothing else: it never fills the pipe, or is dead.
             os.write(self._process.stdin.fileno(), line)
         except OSError as error:
-            log.warning("keeper.lost", extra={"pid": self.pid, "problem": str(error)})
+            log.warning("reaper.lost", extra={"pid": self.pid, "problem": str(error)})
             self._process.stdin.close()
             self._process.poll()
             self._process = None
@@ -82,7 +82,7 @@ class Keeper:
 
 
 @contextmanager
-def kept(env: Mapping[str, str] | None) -> Iterator[Keeper]:
+def kept(env: Mapping[str, str] | None) -> Iterator[Reaper]:
     """Have a keeper within the block, where one is of use and can be had.
 
     Args:
@@ -90,11 +90,11 @@ def kept(env: Mapping[str, str] | None) -> Iterator[Keeper]:
             where no children are started here.
     """
     token = secrets.token_hex(8)
-    keeper = Keeper(_started(env, token) if env is not None else None, token)
+    reaper = Reaper(_started(env, token) if env is not None else None, token)
     try:
-        yield keeper
+        yield reaper
     finally:
-        keeper.close()
+        reaper.close()
 
 
 def _started(env: Mapping[str, str], token: str) -> subprocess.Popen[bytes] | None:
@@ -114,5 +114,5 @@ def _started(env: Mapping[str, str], token: str) -> subprocess.Popen[bytes] | No
         assert process.stdin is not None
         os.set_blocking(process.stdin.fileno(), False)
         return process
-    log.warning("keeper.lost", extra={"problem": "could not be started"})
+    log.warning("reaper.lost", extra={"problem": "could not be started"})
     return None

@@ -28,7 +28,7 @@ _RUNGS = 2
 the listener stops it by a ladder too."""
 
 
-class DialledChild:
+class SocketChild:
     """One connection and the server process at its other end; gone when `run` returns."""
 
     pid = None

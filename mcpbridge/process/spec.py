@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.run_as import ChildUser
-from mcpbridge.rules.access.principals import NOTHING, Hidden
+from mcpbridge.rules.access.principals import NOTHING, Secrets
 
 _OWN_PREFIX = "MCPBRIDGE_"
 _STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
@@ -43,7 +43,7 @@ class ChildSpec:
     env: Mapping[str, str]
     """The child's whole environment."""
     cwd: str | None = None
-    hidden: Hidden = NOTHING
+    hidden: Secrets = NOTHING
     """Values in its environment that are a client's; not logged where it writes them."""
     user: ChildUser | None = None
     """Whom it is to be; None for whoever the bridge is."""

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mcpbridge.rules.access.principals import NOTHING, Hidden
+from mcpbridge.rules.access.principals import NOTHING, Secrets
 from mcpbridge.wire.lines import LineSplitter, OverlongLine
 
 log = logging.getLogger("mcpbridge.child")
@@ -33,7 +33,7 @@ it is would hold the event loop.
 class StderrDrain:
     """Reads one child's stderr from `open` to its end; keeps the last lines."""
 
-    def __init__(self, fd: int, pid: int, hidden: Hidden = NOTHING) -> None:
+    def __init__(self, fd: int, pid: int, hidden: Secrets = NOTHING) -> None:
         """Make it.
 
         Args:
@@ -90,7 +90,7 @@ class StderrDrain:
     def _take(self, lines: list[bytes | OverlongLine]) -> None:
         for line in lines:
             raw = line.head if isinstance(line, OverlongLine) else line
-            text = self._hidden.cover(raw.decode("utf-8", "backslashreplace"))
+            text = self._hidden.redact(raw.decode("utf-8", "backslashreplace"))
             self._tail.append(text)
             if self._affords(len(raw)):
                 log.info("child.stderr", extra={"pid": self._pid, "line": text})

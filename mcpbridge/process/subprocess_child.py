@@ -22,7 +22,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from mcpbridge.errors import SpawnError
-from mcpbridge.process.process_tree import MARK, Household, Stray, send
+from mcpbridge.process.process_tree import MARK, ProcessTree, Stray, send
 from mcpbridge.process.spawn import Process, explained, group_ends, signal_group, spawn
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.stderr import StderrDrain
@@ -66,25 +66,25 @@ class Ends(Protocol):
 E = TypeVar("E", bound=Ends)
 
 
-class Child(Generic[E]):
+class SubprocessChild(Generic[E]):
     """One server process; owned by whoever runs `run`, and gone when that returns."""
 
     def __init__(
         self,
         spec: ChildSpec,
         make_ends: Callable[[int, int], E],
-        household: Household | None = None,
+        process_tree: ProcessTree | None = None,
     ) -> None:
         """Make a child that has not been started.
 
         Args:
             spec: What to start.
             make_ends: Makes its `channel` from the descriptors to read and to write.
-            household: Sees to what leaves its group; without one that is left alone.
+            process_tree: Sees to what leaves its group; without one that is left alone.
         """
         self._spec = spec
         self._make_ends = make_ends
-        self._household = household
+        self._process_tree = process_tree
         self._strays: set[Stray] = set()
         self._mark = ""
         self._killed = False
@@ -147,8 +147,8 @@ class Child(Generic[E]):
         with ExitStack() as ends:
             process, (stdin_write, stdout_read, stderr_read) = self._spawned()
             self.pid = process.pid
-            if self._household is not None:
-                self._household.took_in(self.pid, self._mark)
+            if self._process_tree is not None:
+                self._process_tree.took_in(self.pid, self._mark)
             self.channel = self._make_ends(stdout_read, stdin_write)
             ends.enter_context(self.channel.open())
             stderr = StderrDrain(stderr_read, process.pid, self._spec.hidden)
@@ -176,9 +176,9 @@ class Child(Generic[E]):
 
     def _marked(self) -> ChildSpec:
         """What to start, with this child's mark for all that it will start itself."""
-        if self._household is None:
+        if self._process_tree is None:
             return self._spec
-        self._mark = self._household.new_mark()
+        self._mark = self._process_tree.new_mark()
         return dataclasses.replace(self._spec, env={**self._spec.env, MARK: self._mark})
 
     async def _watch_exit(self, process: Process) -> None:
@@ -195,8 +195,8 @@ class Child(Generic[E]):
 
     async def _descend(self, process: Process) -> None:
         began = anyio.current_time()
-        if self._household is not None:
-            self._strays = self._household.strays_of(self.pid)
+        if self._process_tree is not None:
+            self._strays = self._process_tree.escaped_from(self.pid)
         self.channel.close_input()
         for number in (signal.SIGTERM, signal.SIGKILL):
             # The process is waited for and not `gone`: under cancellation nobody else watches it.
@@ -212,7 +212,7 @@ class Child(Generic[E]):
 
     async def _end_what_is_left(self, began: float) -> None:
         """End what the process left behind, within what the two rungs left of their time."""
-        house = self._household
+        house = self._process_tree
         if house is not None:
             self._strays = house.left_by(self.pid, self._strays)
         over_s = anyio.current_time() - began
@@ -237,8 +237,12 @@ class Child(Generic[E]):
         if self.gone.is_set():
             return
         self.how = Exit.of(returncode)
-        if self.how.signal == signal.SIGKILL and not self._killed and self._household is not None:
-            out_of_memory = self._household.memory_ran_out()
+        if (
+            self.how.signal == signal.SIGKILL
+            and not self._killed
+            and self._process_tree is not None
+        ):
+            out_of_memory = self._process_tree.memory_ran_out()
             self.how = Exit(signal=self.how.signal, out_of_memory=out_of_memory)
         self.gone.set()
 

@@ -31,7 +31,7 @@ class Window(msgspec.Struct, frozen=True):
     max_bytes: int = 1 << 20
 
 
-class Entry(msgspec.Struct, frozen=True):
+class LogEntry(msgspec.Struct, frozen=True):
     """One message of a stream."""
 
     number: int
@@ -71,7 +71,7 @@ class EventLog:
     def __init__(self, window: Window) -> None:
         self._window = window
         # A list and no deque, whose first block takes 600 bytes: most streams hold next to nothing.
-        self._entries: list[Entry] = []
+        self._entries: list[LogEntry] = []
         self._size = 0
         self._last = START
         self._shed = 0
@@ -97,12 +97,12 @@ class EventLog:
         """Add a message at the end; may shed old ones."""
         assert not self.closed, "append to a closed log"
         self._last += 1
-        self._entries.append(Entry(self._last, payload, sheddable))
+        self._entries.append(LogEntry(self._last, payload, sheddable))
         self._size += len(payload)
         if len(self._entries) > self._window.entries or self._size > self._window.max_bytes:
             self._shrink()
 
-    def after(self, cursor: int, *, strict: bool = True) -> Sequence[Entry]:
+    def after(self, cursor: int, *, strict: bool = True) -> Sequence[LogEntry]:
         """Entries appended after a cursor, oldest first; empty when the reader is up to date.
 
         Costs O(entries returned), so a reader who keeps up pays nothing for what is kept.
@@ -139,7 +139,7 @@ class EventLog:
         del self._entries[: len(read)]
 
     def _shrink(self) -> None:
-        kept: list[Entry] = []
+        kept: list[LogEntry] = []
         entries = iter(self._entries)
         count, size = len(self._entries), self._size
         for entry in entries:

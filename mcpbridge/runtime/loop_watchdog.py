@@ -31,7 +31,7 @@ slept or is overloaded. Then nothing is known of the loop."""
 _FRAMES = 30
 
 
-class StallWatch:
+class LoopWatchdog:
     """The thread and what it has seen."""
 
     def __init__(

@@ -15,7 +15,7 @@ from mcpbridge.runtime.startup import HEARD, release_signals
 
 @contextmanager
 def heard_signals() -> Iterator[AsyncIterator[signal.Signals]]:
-    """Take the signals of `app.early.HEARD` as they come, those held until now first.
+    """Take the signals of `runtime.startup.HEARD` as they come, those held until now first.
 
     One that is ignored already stays so: that is how `nohup` works.
 

@@ -23,14 +23,14 @@ from anyio.abc import TaskGroup
 from mcpbridge import __version__
 from mcpbridge.channels.sockets import listening, tune
 from mcpbridge.errors import SpawnError
-from mcpbridge.process.process_tree import Household
+from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown
-from mcpbridge.process.subprocess_child import Child
+from mcpbridge.process.subprocess_child import SubprocessChild
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START, checked, warn_of_root
 from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.settings import Unit, setting
-from mcpbridge.shim.splice import Relay
+from mcpbridge.shim.splice import Splice
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
 from mcpbridge.wire.socket_address import Address, TcpAddress, address_of
 
@@ -131,8 +131,8 @@ def run(settings: ShimSettings, address: Address, spec: ChildSpec, logs: LogSett
             return EXIT_START
         if isinstance(address, TcpAddress):
             address = TcpAddress(address.host, listener.getsockname()[1])
-        with kept(spec.env) as keeper:
-            shim = _Shim(settings, spec, Household(keeper), listener, opened.pop_all())
+        with kept(spec.env) as reaper:
+            shim = _Shim(settings, spec, ProcessTree(reaper), listener, opened.pop_all())
             return anyio.run(shim.run, str(address))
 
 
@@ -143,19 +143,19 @@ class _Shim:
         self,
         settings: ShimSettings,
         spec: ChildSpec,
-        household: Household,
+        process_tree: ProcessTree,
         listener: socket.socket,
         closing: ExitStack,
     ) -> None:
         self._settings = settings
         self._spec = spec
-        self._household = household
+        self._process_tree = process_tree
         self._listener = listener
         self._closing = closing
         """Closes the listener and removes its file."""
         self._silent: dict[socket.socket, anyio.CancelScope] = {}
         """Connections without a first byte, oldest first."""
-        self._children: set[Child[Relay]] = set()
+        self._children: set[SubprocessChild[Splice]] = set()
         self._served = 0
         self._ending = anyio.Event()
         self._connections: TaskGroup
@@ -163,11 +163,11 @@ class _Shim:
 
     async def run(self, address: str) -> int:
         """Live; returns the exit status."""
-        self._household.open()
+        self._process_tree.open()
         with self._closing, heard_signals() as signals:
             async with anyio.create_task_group() as watch:
                 watch.start_soon(self._hear_signals, signals)
-                watch.start_soon(self._household.run)
+                watch.start_soon(self._process_tree.run)
                 extra = {
                     "address": address,
                     "command": shown(self._spec.argv),
@@ -257,7 +257,9 @@ class _Shim:
         if len(self._children) >= limit:
             log.warning("shim.refused", extra={"limit": f"--max-connections {limit}"})
             return
-        child = Child(self._spec, functools.partial(Relay, connection=connection), self._household)
+        child = SubprocessChild(
+            self._spec, functools.partial(Splice, connection=connection), self._process_tree
+        )
         self._children.add(child)
         self._served += 1
         try:
@@ -281,7 +283,7 @@ class _Shim:
                 child.channel.outward.stop()
 
 
-async def _stop_at_end(child: Child[Relay]) -> None:
+async def _stop_at_end(child: SubprocessChild[Splice]) -> None:
     """Stop a process when its peer says no more, or when it hears no more itself."""
     inward, moved, deserted = child.channel.inward, -1, False
     while not inward.ended.is_set() and not deserted:
@@ -296,7 +298,7 @@ async def _stop_at_end(child: Child[Relay]) -> None:
         child.stop()
 
 
-async def _pass_end_on(relay: Relay, connection: socket.socket) -> None:
+async def _pass_end_on(relay: Splice, connection: socket.socket) -> None:
     """When the process has said its last byte, the peer is told so at once."""
     await relay.outward.flushed.wait()
     with suppress(OSError):

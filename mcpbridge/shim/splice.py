@@ -125,7 +125,7 @@ class Flow:
             self.flushed.set()
 
 
-class Relay:
+class Splice:
     """A connection and a child's two pipes; owns the pipes, as `process.child.Ends` says."""
 
     def __init__(self, stdout_fd: int, stdin_fd: int, connection: socket.socket) -> None:

@@ -30,12 +30,12 @@ class Glimpse(msgspec.Struct, frozen=True):
     params: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Listed(msgspec.Struct):
+class _ToolNames(msgspec.Struct):
     result: msgspec.Raw
 
 
 _asked = msgspec.json.Decoder(Glimpse)
-_listed = msgspec.json.Decoder(_Listed)
+_listed = msgspec.json.Decoder(_ToolNames)
 _batch = msgspec.json.Decoder(list[msgspec.Raw])
 _answered = msgspec.json.Decoder(_Answered)
 

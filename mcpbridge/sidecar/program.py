@@ -27,12 +27,12 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcpbridge import __version__
-from mcpbridge.http.server.server import Server, listener_at, server_of
+from mcpbridge.http.server.server import HttpServer, listener_at, server_of
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START
 from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.sidecar.metrics import Dashboard
-from mcpbridge.sidecar.proxy import Relay
+from mcpbridge.sidecar.proxy import ReverseProxy
 from mcpbridge.sidecar.upstream import Upstream
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
 
@@ -97,7 +97,7 @@ class Sidecar:
         """Put the parts together; raises OSError where a certificate cannot be read."""
         self._upstream = Upstream(*settings.target)
         self._dashboard = Dashboard(__version__, self._upstream.url, KNOWN_REQUESTS)
-        self._relay = Relay(self._upstream, self._dashboard)
+        self._relay = ReverseProxy(self._upstream, self._dashboard)
         self._sockets = (main, metrics)
         more: dict[str, Any] = {"date_header": False}
         if settings.cert_file is not None:
@@ -105,7 +105,10 @@ class Sidecar:
         server = server_of(self._relay, HttpToolsProtocol, **more)
         if settings.cert_file is not None:
             _load_tls(server.config, newest_only=settings.newest_only)
-        self._servers: tuple[Server, ...] = (server, server_of(self._probes(), HttpToolsProtocol))
+        self._servers: tuple[HttpServer, ...] = (
+            server,
+            server_of(self._probes(), HttpToolsProtocol),
+        )
         self._ending = anyio.Event()
         self._status = EXIT_OK
 

@@ -24,7 +24,7 @@ from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.sidecar.inspect import MAX_KEPT, EventScan, Glimpse, asked, error_codes, results
 from mcpbridge.sidecar.metrics import Dashboard
-from mcpbridge.sidecar.upstream import Answer, Broken, Unreachable, Upstream
+from mcpbridge.sidecar.upstream import Upstream, UpstreamAnswer, UpstreamBroken, UpstreamUnreachable
 
 log = logging.getLogger("mcpbridge.http")
 
@@ -37,7 +37,7 @@ _EVENT_STREAM = b"text/event-stream"
 _LISTS_TOOLS = "tools/list"
 
 
-class Relay:
+class ReverseProxy:
     """The ASGI application in front of one server."""
 
     def __init__(self, upstream: Upstream, dashboard: Dashboard) -> None:
@@ -115,11 +115,13 @@ class _Passage:
                     await self._pass_back(answer)
             except ClientGone:
                 log.debug("request.abandoned")
-            except Unreachable:
+            except UpstreamUnreachable:
                 await self._read_on()
                 await self._refuse(503, "the MCP server is not reachable")
-            except Broken as error:
-                log.warning("relay.broken", extra={"problem": str(error), "begun": self._has_begun})
+            except UpstreamBroken as error:
+                log.warning(
+                    "proxy.upstream_broken", extra={"problem": str(error), "begun": self._has_begun}
+                )
                 if not self._has_begun:
                     await self._refuse(502, "the MCP server closed the connection")
             tasks.cancel_scope.cancel()
@@ -215,7 +217,7 @@ class _Passage:
             pass
         scope.cancel()
 
-    async def _pass_back(self, answer: Answer) -> None:
+    async def _pass_back(self, answer: UpstreamAnswer) -> None:
         content_type = next((v for n, v in answer.headers if n.lower() == b"content-type"), b"")
         streams = content_type.partition(b";")[0].strip().lower() == _EVENT_STREAM
         headers = [pair for pair in answer.headers if pair[0].lower() not in _NOT_PASSED]

@@ -21,16 +21,16 @@ _IDLE_S = 30.0
 _IDLE_CONNECTIONS = 64
 
 
-class Unreachable(Exception):
+class UpstreamUnreachable(Exception):
     """Nobody accepts connections there."""
 
 
-class Broken(Exception):
+class UpstreamBroken(Exception):
     """The connection ended before the answer did."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Answer:
+class UpstreamAnswer:
     """A response whose body is still to come."""
 
     status: int
@@ -79,7 +79,7 @@ class Upstream:
     @asynccontextmanager
     async def asked(
         self, method: str, target: bytes, headers: Headers, body: AsyncIterator[bytes] | None
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[UpstreamAnswer]:
         """The answer to a request; its body may be read while the block lasts.
 
         Args:
@@ -97,11 +97,13 @@ class Upstream:
         try:
             response = await self._client.send(request, stream=True)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise Unreachable(str(error)) from error
+            raise UpstreamUnreachable(str(error)) from error
         except httpx.TransportError as error:
-            raise Broken(str(error)) from error
+            raise UpstreamBroken(str(error)) from error
         try:
-            yield Answer(response.status_code, tuple(response.headers.raw), _pieces(response))
+            yield UpstreamAnswer(
+                response.status_code, tuple(response.headers.raw), _pieces(response)
+            )
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
@@ -112,4 +114,4 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[bytes]:
         async for piece in response.aiter_raw():
             yield piece
     except httpx.TransportError as error:
-        raise Broken(str(error)) from error
+        raise UpstreamBroken(str(error)) from error

@@ -27,7 +27,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from mcpbridge import __version__
-from mcpbridge.telemetry.tracer import CURRENT, Call
+from mcpbridge.telemetry.tracer import CURRENT, TracedCall
 
 BUCKETS_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 """What the semantic conventions advise."""
@@ -66,13 +66,13 @@ class OtelTracer:
         }
         self._session = self._histogram("mcp.server.session.duration", "Sessions of clients.")
 
-    def server(self, call: Call) -> OtelSpan:
+    def server(self, call: TracedCall) -> OtelSpan:
         """A call as its client sees it; it is the task's current one from now on."""
         span = self._start(call, SpanKind.SERVER)
         CURRENT.set(span.ids)
         return span
 
-    def client(self, call: Call) -> OtelSpan:
+    def client(self, call: TracedCall) -> OtelSpan:
         """A call as the child sees it."""
         return self._start(call, SpanKind.CLIENT)
 
@@ -103,7 +103,7 @@ class OtelTracer:
             name, "s", text, explicit_bucket_boundaries_advisory=list(BUCKETS_S)
         )
 
-    def _start(self, call: Call, kind: SpanKind) -> OtelSpan:
+    def _start(self, call: TracedCall, kind: SpanKind) -> OtelSpan:
         carrier = {"traceparent": call.traceparent, "tracestate": call.tracestate}
         # An empty context: nothing that happens to be current in this task is above the call.
         above = _propagator.extract(carrier, Context()) if call.traceparent else Context()
@@ -149,7 +149,7 @@ class OtelSpan:
         self._duration.record(time.perf_counter() - self._began, self._labels)
 
 
-def _attributes(call: Call, kind: SpanKind) -> Mapping[str, str]:
+def _attributes(call: TracedCall, kind: SpanKind) -> Mapping[str, str]:
     attributes = {
         "mcp.method.name": call.method[:_MAX_NAME],
         "jsonrpc.request.id": call.request_id[:_MAX_NAME],

@@ -35,7 +35,7 @@ class TraceSettings:
     )
 
 
-class Call(msgspec.Struct, frozen=True):
+class TracedCall(msgspec.Struct, frozen=True):
     """One request, as its span describes it."""
 
     method: str
@@ -75,10 +75,10 @@ class Span(Protocol):
 class Tracer(Protocol):
     """Makes spans."""
 
-    def server(self, call: Call) -> Span:
+    def server(self, call: TracedCall) -> Span:
         """A call as its client sees it; it is the task's current one from now on."""
 
-    def client(self, call: Call) -> Span:
+    def client(self, call: TracedCall) -> Span:
         """A call as the child sees it."""
 
     def session_ended(self, seconds: float, error_type: str | None) -> None:

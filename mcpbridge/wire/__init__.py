@@ -1,7 +1,7 @@
-"""Bytes and messages, pure: no clock, no I/O, no logging.
+"""Bytes and JSON-RPC messages, without any I/O.
 
-`members` finds the members of a JSON object without decoding their values; `messages` decodes
-and encodes JSON-RPC messages with opaque payloads; `lines` cuts a byte stream into lines and
-bounds them, `gathered` keeps what is not whole yet; `salvage` reads the id out of a line that is no
-message; `headers` reads Accept, Content-Type and session ids; `address` reads where a socket is.
+`lines` splits what comes from a pipe, `messages` decodes and encodes, `json_object` finds and
+changes members of an object without decoding the rest, `buffer` gathers pieces, `headers` reads
+HTTP header values, `reply_id` finds the id in an answer that is not JSON, `socket_address` reads
+`HOST:PORT` and `unix:PATH`.
 """

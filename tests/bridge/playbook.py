@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from typing import ParamSpec
 
 from mcpbridge.bridge.children.mux import Mux
-from mcpbridge.channels.channel import Spoiled
+from mcpbridge.channels.channel import InvalidLine
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.mcp.correlator import Withdrawn
@@ -123,11 +123,11 @@ class Stage:
     def enter(self, *names: str) -> None:
         """Let people hold leases on the child."""
         for name in names:
-            self.mux.enter(self.person(name))
+            self.mux.attach(self.person(name))
 
     def leave(self, name: str) -> None:
         """Let somebody give the lease back."""
-        self.mux.leave(self.person(name))
+        self.mux.detach(self.person(name))
 
     def call(self, name: str, text: str) -> int:
         """Let somebody send a request; its number on the pipe."""
@@ -161,7 +161,7 @@ class Stage:
                 self.child.send(message(what))
             case "child", "~~":
                 reason, _, answers = what.partition(" ")
-                spoiled = Spoiled(reason, 2000, b"sample", int(answers) if answers else None)
+                spoiled = InvalidLine(reason, 2000, b"sample", int(answers) if answers else None)
                 self.near.put(spoiled)
             case name, ">>":
                 self.call(name, what)
@@ -173,7 +173,7 @@ class Stage:
     async def _listen(self) -> None:
         while received := await self.child.receive():
             for item in received:
-                assert not isinstance(item, Spoiled)
+                assert not isinstance(item, InvalidLine)
                 self._arrived.append(written(item))
 
     def person(self, name: str) -> Person:

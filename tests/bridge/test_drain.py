@@ -42,22 +42,22 @@ async def test_it_is_idle_when_the_last_call_is_over() -> None:
     drain = Drain()
     await drain.until_idle()
     for _ in range(2):
-        drain.hold()
-        drain.hold()
+        drain.call_started()
+        drain.call_started()
         task = asyncio.create_task(drain.until_idle())
-        drain.release()
+        drain.call_finished()
         await turns()
-        assert (task.done(), drain.held) == (False, 1)
-        drain.release()
+        assert (task.done(), drain.in_flight) == (False, 1)
+        drain.call_finished()
         await task
-    drain.hold()
+    drain.call_started()
     task = asyncio.create_task(drain.until_idle())
     await turns()
-    drain.release()
-    drain.hold()
+    drain.call_finished()
+    drain.call_started()
     await turns()
     assert not task.done(), "another call has begun meanwhile"
-    drain.release()
+    drain.call_finished()
     await task
 
 

@@ -17,9 +17,9 @@ async def test_a_retired_child_finishes_its_calls_and_no_subscription() -> None:
     on.person("L").lasting = True
     on.call("L", '{"id":1,"method":"subscriptions/listen"}')
     on.call("A", '{"id":7,"method":"x"}')
-    on.mux.retire()
+    on.mux.stop_accepting()
     assert (on.mux.shut, on.mux.lost, on.mux.calls) == (True, False, 1)
-    quiet = asyncio.create_task(on.mux.quiet())
+    quiet = asyncio.create_task(on.mux.wait_idle())
     await on.play(
         """
         child >> {"id":1,"method":"subscriptions/listen"}
@@ -39,7 +39,7 @@ async def test_a_cancelled_call_keeps_no_child_from_ending() -> None:
     """Nobody waits for it any more."""
     on = Stage(shared=True)
     number = on.call("A", '{"id":7,"method":"x"}')
-    quiet = asyncio.create_task(on.mux.quiet())
+    quiet = asyncio.create_task(on.mux.wait_idle())
     await turns()
     assert not quiet.done()
     on.mux.cancel(number, "late")
@@ -52,8 +52,8 @@ async def test_a_child_that_is_given_up_fails_each_call_once() -> None:
     on = Stage(shared=False)
     on.enter("A")
     on.call("A", '{"id":7,"method":"x"}')
-    on.mux.lose(child_stalled("--ping-timeout 1 s"))
-    on.mux.lose(child_stalled("--ping-timeout 1 s"))
+    on.mux.fail_all(child_stalled("--ping-timeout 1 s"))
+    on.mux.fail_all(child_stalled("--ping-timeout 1 s"))
     await on.play(
         """
         A << fault child_stalled

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.readiness import Readiness
 
 
 def test_ready_when_nothing_is_missing_and_started_for_good() -> None:
     """The start is over once, readiness comes and goes (operations 5)."""
-    gate = Gate()
-    assert (gate.ready, gate.started, dict(gate.missing)) == (False, False, {"child": "starting"})
-    gate.lack("room", "full")
-    gate.satisfy("child")
-    assert (gate.ready, gate.started) == (False, False)
-    gate.satisfy("room")
-    assert (gate.ready, gate.started) == (True, True)
-    gate.lack("child", "restarting")
-    gate.lack("child", "child_exited")
-    assert (gate.ready, gate.started) == (False, True)
-    gate.lack("room", "full")
-    gate.satisfy("room")
-    assert (gate.ready, gate.started) == (False, True)
-    assert dict(gate.missing) == {"child": "child_exited"}
+    readiness = Readiness()
+    assert (readiness.ready, readiness.started, dict(readiness.blockers)) == (
+        False,
+        False,
+        {"child": "starting"},
+    )
+    readiness.block("room", "full")
+    readiness.unblock("child")
+    assert (readiness.ready, readiness.started) == (False, False)
+    readiness.unblock("room")
+    assert (readiness.ready, readiness.started) == (True, True)
+    readiness.block("child", "restarting")
+    readiness.block("child", "child_exited")
+    assert (readiness.ready, readiness.started) == (False, True)
+    readiness.block("room", "full")
+    readiness.unblock("room")
+    assert (readiness.ready, readiness.started) == (False, True)
+    assert dict(readiness.blockers) == {"child": "child_exited"}
 
 
 def test_requests_are_taken_unless_the_end_has_begun() -> None:
     """A child that starts is no reason to refuse; giving up and draining are (O11)."""
     for what, serving in (("child", True), ("room", True), ("draining", False)):
-        gate = Gate()
-        gate.lack(what, "because")
-        assert gate.serving is serving
-    gate = Gate()
-    gate.lack("given_up", "5 ends")
-    assert not gate.serving
+        readiness = Readiness()
+        readiness.block(what, "because")
+        assert readiness.serving is serving
+    readiness = Readiness()
+    readiness.block("given_up", "5 ends")
+    assert not readiness.serving

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mcpbridge.channels.channel import Channel, Spoiled
+from mcpbridge.channels.channel import Channel, InvalidLine
 from mcpbridge.channels.memory import memory_pair
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.wire.messages import Notification
@@ -37,7 +37,7 @@ async def test_a_waiting_reader_is_woken() -> None:
 
 async def test_a_spoiled_line_can_be_put_in() -> None:
     """A test may let an end receive what is no message."""
-    spoiled = Spoiled("noise", 2, b"hi", None)
+    spoiled = InvalidLine("noise", 2, b"hi", None)
     one, _ = memory_pair()
     one.put(spoiled)
     assert await one.receive() == [spoiled]

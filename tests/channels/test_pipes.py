@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from mcpbridge.channels.channel import Received, Spoiled
+from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.wire.messages import Notification, Request, Result
@@ -250,23 +250,23 @@ SAID: list[tuple[bytes, list[Received]]] = [
     (b"", []),
     (b" \t\r", []),
     (b"[" + PING + b"," + PING + b"]", [Notification("ping"), Notification("ping")]),
-    (b"Server ready", [Spoiled("noise", 12, b"Server ready", None)]),
-    (b"{}", [Spoiled("bad_message", 2, b"{}", None)]),
-    (b'{"id":5', [Spoiled("bad_json", 7, b'{"id":5', None)]),
+    (b"Server ready", [InvalidLine("noise", 12, b"Server ready", None)]),
+    (b"{}", [InvalidLine("bad_message", 2, b"{}", None)]),
+    (b'{"id":5', [InvalidLine("bad_json", 7, b'{"id":5', None)]),
     (
         b'{"jsonrpc":"2.0","id":5,"result":NaN}',
-        [Spoiled("bad_json", 37, b'{"jsonrpc":"2.0","id":5,"result":NaN}', 5)],
+        [InvalidLine("bad_json", 37, b'{"jsonrpc":"2.0","id":5,"result":NaN}', 5)],
     ),
     (
         b'{"jsonrpc":"2.0","id":5,"result":"\xff"}',
-        [Spoiled("bad_json", 37, b'{"jsonrpc":"2.0","id":5,"result":"\xff"}', 5)],
+        [InvalidLine("bad_json", 37, b'{"jsonrpc":"2.0","id":5,"result":"\xff"}', 5)],
     ),
     (
         b'{"jsonrpc":"2.0","id":5,"result":1,"error":{}}',
-        [Spoiled("bad_message", 46, b'{"jsonrpc":"2.0","id":5,"result":1,"error":{}}', 5)],
+        [InvalidLine("bad_message", 46, b'{"jsonrpc":"2.0","id":5,"result":1,"error":{}}', 5)],
     ),
-    (b"n" * 1000, [Spoiled("noise", 1000, b"n" * 200, None)]),
-    (b"n" * 1025, [Spoiled("message_too_large", 1025, b"n" * 200, None)]),
+    (b"n" * 1000, [InvalidLine("noise", 1000, b"n" * 200, None)]),
+    (b"n" * 1025, [InvalidLine("message_too_large", 1025, b"n" * 200, None)]),
 ]
 
 
@@ -315,7 +315,7 @@ async def test_reading_can_be_ended_from_this_side() -> None:
         async with asyncio.timeout(WITHIN_S):
             assert await peer.channel.receive() == [Notification("ping")]
         peer.channel.end()
-        assert await received(peer.channel) == [Spoiled("bad_json", 6, b'{"half', None)]
+        assert await received(peer.channel) == [InvalidLine("bad_json", 6, b'{"half', None)]
 
 
 async def test_a_line_without_end_ends_the_channel() -> None:
@@ -329,7 +329,7 @@ async def test_a_line_without_end_ends_the_channel() -> None:
         assert not peer.channel.ended.is_set()
         peer.says(b"x" * 6000)
         (spoiled,) = await received(peer.channel)
-        assert isinstance(spoiled, Spoiled)
+        assert isinstance(spoiled, InvalidLine)
         assert (spoiled.reason, spoiled.answers) == ("message_too_large", 5)
         assert spoiled.size > 4 * TINY.max_message_bytes
 
@@ -340,7 +340,7 @@ async def test_a_line_over_the_limit_is_skipped() -> None:
         peer.says(b'{"jsonrpc":"2.0","id":5,"result":"' + b"x" * 3000 + b'"}\n' + PING + b"\n")
         peer.ends()
         spoiled, ping = await received(peer.channel)
-        assert isinstance(spoiled, Spoiled)
+        assert isinstance(spoiled, InvalidLine)
         assert (spoiled.reason, spoiled.size, spoiled.answers) == ("message_too_large", 3036, 5)
         assert ping == Notification("ping")
 

@@ -110,7 +110,7 @@ class Server:
     def __init__(self, kind: str, words: list[str]) -> None:
         self.kind = kind
         self.words = words
-        self.era = {"modern": "modern", "dual": None}.get(kind, "handshake")
+        self.era = {"modern": "modern", "dual": None}.get(kind, "legacy")
         self.begun = False
         self.asked = 0
         self.calls: list[Call] = []
@@ -132,7 +132,7 @@ class Server:
         method, params = message["method"], message.get("params") or {}
         claim = params.get("_meta", {}).get(RESERVED + "protocolVersion")
         if self.era is None:
-            self.era = "handshake" if claim is None else "modern"
+            self.era = "legacy" if claim is None else "modern"
         if "id" not in message:
             if method == "notifications/cancelled":
                 self.cancelled(params.get("requestId"))
@@ -144,7 +144,7 @@ class Server:
             self.handshake(message["id"], method, params)
 
     def handshake(self, request_id: Any, method: str, params: dict[str, Any]) -> None:
-        """A request of the handshake revisions."""
+        """A request of the legacy revisions."""
         if method == "initialize":
             self.begun = True
             version = "2024-11-05" if "old" in self.words else params["protocolVersion"]
@@ -239,7 +239,7 @@ class Server:
         self.conclude(call)
 
     def begin(self, call: Call) -> None:
-        """Serve a call of the handshake era."""
+        """Serve a call of the legacy era."""
         self.say(call)
         self.ask(call)
 
@@ -283,7 +283,7 @@ class Server:
 
     def tell(self, name: str, params: Any) -> None:
         """A notification that belongs to no call."""
-        if self.era == "handshake":
+        if self.era == "legacy":
             note(name, params)
             return
         flag = name.replace("/list_changed", "ListChanged")

@@ -47,7 +47,7 @@ BASIC = "2025-11-25, Base Protocol, Overview"
 LATEST = "2026-07-28"
 
 # fmt: off
-HANDSHAKE: tuple[Requirement, ...] = (
+LEGACY: tuple[Requirement, ...] = (
     *_listed(M, STREAMABLE,
         "C01  The answer to initialize bears the client's id and the session's, in the head.",
         "C02  Accepted notifications and answers get 202 and not one byte of body.",
@@ -189,7 +189,7 @@ FURTHER: tuple[Requirement, ...] = (
 """Of the revision without a handshake, of translation between the two, of authorization."""
 
 # fmt: on
-REQUIREMENTS = (*HANDSHAKE, *FURTHER)
+REQUIREMENTS = (*LEGACY, *FURTHER)
 
 CARRIED: dict[str, str] = {
     "C101": "takes minutes: `make soak` proves it, and its short form in CI",

@@ -108,7 +108,8 @@ def test_the_times_are_those_of_the_program(shape: str) -> None:
     (bridge,) = pod["containers"]
     start = bridge["startupProbe"]
     assert (
-        start["periodSeconds"] * start["failureThreshold"] >= 2 * SETTINGS.placement.start_timeout_s
+        start["periodSeconds"] * start["failureThreshold"]
+        >= 2 * SETTINGS.child_pool.start_timeout_s
     )
     assert "lifecycle" not in bridge, "a preStop hook takes its time from the grace"
     ready = bridge["readinessProbe"]

@@ -16,7 +16,7 @@ from mcpbridge.bridge.legacy import session_start
 from mcpbridge.cli import main as cli
 from mcpbridge.http.keepalive import KeepAlive
 
-open_session = session_start.Opener._open
+open_session = session_start.SessionStarter._open
 keep_alive = KeepAlive.run
 state_of = state_dump.state_of
 
@@ -41,7 +41,7 @@ def stand_still(app: Any) -> Any:
     return state_of(app)
 
 
-session_start.Opener._open = fail_session  # type: ignore[method-assign]
+session_start.SessionStarter._open = fail_session  # type: ignore[method-assign]
 KeepAlive.run = fail_program  # type: ignore[method-assign]
 lifecycle.state_of = stand_still  # type: ignore[attr-defined]
 # What runs it puts the words of the usual command line behind it: an interpreter, -m, the package.

@@ -21,7 +21,7 @@ DEMO = (sys.executable, "-m", "mcpbridge.demo")
 CHILDREN = Path(__file__).parent.parent / "children"
 ACCEPT = {"accept": "application/json, text/event-stream"}
 _MARK = "BRIDGE_TEST_RUN"
-_SETTLED = {"MCPBRIDGE_CHILD_ERA": "handshake"}
+_SETTLED = {"MCPBRIDGE_CHILD_ERA": "legacy"}
 """No probe, so that every process of a run is one that serves; tests of eras say otherwise."""
 
 

@@ -75,7 +75,7 @@ async def test_nothing_is_served_without_a_token(tmp_path: Path) -> None:
 
 
 async def test_a_good_token_opens_everything(tmp_path: Path) -> None:
-    """Both transports and both eras, the short way included."""
+    """Both transports and both eras, the fast path included."""
     file = token_file(tmp_path)
     async with (
         bridge("--auth-token-file", str(file), "--", *COMMAND) as running,
@@ -155,7 +155,7 @@ async def test_a_withdrawn_token_ends_streams_and_is_refused(tmp_path: Path) -> 
         (fresh := tmp_path / "fresh").write_text("")
         os.replace(fresh, file)
         running.signal(signal.SIGHUP)
-        (record,) = await running.logged("auth.file_not_read")
+        (record,) = await running.logged("auth.file_read_failed")
         assert "no token" in record["problem"]
         assert (await alice.post("/mcp", json=environ(), headers=ours)).status_code == 200
 

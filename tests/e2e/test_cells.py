@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.sdk, pytest.mark.slow, pytest.mark.asyncio(loop_scope=
 WITHIN_S = 20.0
 CALL = "tools/call"
 KINDS = {
-    "handshake": (interpreter, 1, ("server_referees.py",)),
+    "legacy": (interpreter, 1, ("server_referees.py",)),
     "modern": (interpreter, 2, ("server_referees2.py", "--modern")),
     "dual": (interpreter, 2, ("server_referees2.py",)),
 }
@@ -51,9 +51,9 @@ async def kind(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, Runni
     python, version, (program, *words) = KINDS[request.param]
     command = ("--", python(version), str(PEERS / program), *words)
     async with bridge(*command, env={"MCPBRIDGE_CHILD_ERA": "auto"}) as between:
-        (record,) = await between.logged("child.eras")
-        spoken = {"handshake": (True, False), "modern": (False, True), "dual": (True, True)}
-        assert (record["handshake"], record["modern"]) == spoken[request.param]
+        (record,) = await between.logged("child.eras_found")
+        spoken = {"legacy": (True, False), "modern": (False, True), "dual": (True, True)}
+        assert (record["legacy"], record["modern"]) == spoken[request.param]
         yield request.param, between
 
 

@@ -417,9 +417,9 @@ async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> 
 
     (faults 4, 48; C99)
     """
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    command = ("--isolation", "shared", "--", *child("opening", "late", str(gate)))
+    readiness = tmp_path / "gate"
+    os.mkfifo(readiness)
+    command = ("--isolation", "shared", "--", *child("opening", "late", str(readiness)))
     async with bridge(*command, ready=False) as running, running.client() as client:
         waiting = asyncio.create_task(open_session(client))
         bare = asyncio.create_task(
@@ -430,7 +430,7 @@ async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> 
         assert (await client.get("/livez")).status_code == 200
         assert not waiting.done()
         assert not bare.done()
-        opened = await asyncio.to_thread(gate.open, "wb")
+        opened = await asyncio.to_thread(readiness.open, "wb")
         await Caller(client, await waiting).echoes("late")
         assert (await bare).json()["result"] == {"a": 1}
         opened.close()

@@ -270,7 +270,7 @@ async def test_health_asks_the_bridge_beside_it(tmp_path: Path) -> None:
             lambda: any(b"x/hold" in file.read_bytes() for file in tmp_path.iterdir()), "the call"
         )
         run.signal(15)
-        await run.logged("drain.phase", lambda record: record["phase"] == "draining")
+        await run.logged("drain.phase_changed", lambda record: record["phase"] == "draining")
         status, out, err = await said("health", run.url)
         assert (status, out) == (1, "")
         assert "draining" in json.loads(err)["missing"]

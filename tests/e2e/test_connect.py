@@ -107,8 +107,8 @@ async def test_a_shim_may_come_later_than_its_bridge(
         refused = await client.post("/mcp", json=rpc(1, "tools/list"), headers=ACCEPT)
         assert "unreachable" in refused.text
         async with shim(to, command=child("eras", kind, str(record))):
-            (eras,) = await near.logged("child.eras")
-            assert (eras["handshake"], eras["modern"]) == (kind != "modern", modern)
+            (eras,) = await near.logged("child.eras_found")
+            assert (eras["legacy"], eras["modern"]) == (kind != "modern", modern)
             await near.logged("child.ready")
             headers = await opened(client)
             assert "result" in await call(client, headers, "tools/list")

@@ -109,7 +109,7 @@ async def test_both_may_be_told_to_end_at_once(tmp_path: Path) -> None:
         far.signal(signal.SIGTERM)
         near.signal(signal.SIGTERM)
         await far.logged("shim.signal")
-        await near.logged("drain.phase", lambda each: each["phase"] == "draining")
+        await near.logged("drain.phase_changed", lambda each: each["phase"] == "draining")
         assert far.process.returncode is None
         await client.post("/mcp", json=release, headers=headers)
         assert (await held)["result"] == {"held": "a"}

@@ -237,7 +237,7 @@ async def test_over_the_limit_of_connections_idle_ones_make_room_and_probes_pass
                 refused = [answer for answer in answers if answer]
                 assert len(refused) >= 4
                 assert all(answer.startswith(b"HTTP/1.1 503 ") for answer in refused)
-            await running.logged("connections.full")
+            await running.logged("connection.limit_reached")
         await eventually(lambda: accepted(running.port) == 0, "all are closed")
         assert (await exchanged(running.port, post(PING))).status == 200
         running.process.kill()

@@ -46,7 +46,7 @@ async def test_with_few_open_files_less_is_served_and_said() -> None:
     be started in the middle of it (faults 104, 112)
     """
     async with bridge(under=limited("--nofile=64")) as running, running.client() as client:
-        (scaled,) = running.events("serve.scaled_down")
+        (scaled,) = running.events("serve.limits_lowered")
         assert (scaled["max_children"], scaled["max_connections"]) == (3, 12)
         assert scaled["raise"] == "ulimit -n"
         session = await open_session(client)
@@ -59,7 +59,7 @@ async def test_with_few_open_files_less_is_served_and_said() -> None:
             await two.send(opening[:40])
             for _ in range(80):
                 await flood.enter_async_context(wire(running.port))
-            await running.logged("connections.full")
+            await running.logged("connection.limit_reached")
             assert open_files(running.pid) <= 60
             await one.send(call[40:])
             assert json.loads((await one.heard()).body)["result"]["content"][0]["text"] == "x"
@@ -83,7 +83,7 @@ async def test_too_few_open_files_are_refused_with_the_number_needed() -> None:
 async def test_the_limit_on_open_files_is_raised_where_it_may_be() -> None:
     """A low soft limit costs nothing: the hard one counts (fault 104)."""
     async with bridge(under=limited("--nofile=60:4096")) as running:
-        assert running.events("serve.scaled_down") == []
+        assert running.events("serve.limits_lowered") == []
         limits = Path(f"/proc/{running.pid}/limits").read_text()
         (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
         assert line.split()[3:5] == ["4096", "4096"]

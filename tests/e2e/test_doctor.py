@@ -63,7 +63,7 @@ async def test_the_demo_is_in_good_health() -> None:
     report, said = await asyncio.gather(examined(*DEMO), doctor("--", *DEMO))
     assert (report["served"], report["outcome"], report["problem"]) == (True, "answered", None)
     assert 0 < report["handshake_s"] < 8
-    assert (report["handshake"], report["modern"]) == (True, False)
+    assert (report["legacy"], report["modern"]) == (True, False)
     assert report["revisions"] == ["2024-11-05", "2025-11-25"]
     assert (report["name"], report["version"]) == ("mcpbridge-demo", "1.0.0")
     assert report["capabilities"] == ["completions", "logging", "prompts", "resources", "tools"]
@@ -76,7 +76,7 @@ async def test_the_demo_is_in_good_health() -> None:
     assert report["ending"]["by"] == "end_of_input"
     assert report["ending"]["how"] == "exit code 0"
     assert report["hints"] == []
-    assert [flag["words"] for flag in report["flags"]] == [["--child-era", "handshake"]]
+    assert [flag["words"] for flag in report["flags"]] == [["--child-era", "legacy"]]
     assert (said.status, said.err) == (0, "")
     for part in ("ok", "6 tools", "echo", "It can be served:", report["command_line"]):
         assert part in said.out
@@ -202,12 +202,12 @@ async def test_a_server_that_ignores_the_end_of_its_input(reports: Reports) -> N
 async def test_a_server_of_2026_07_28_alone(reports: Reports) -> None:
     """Asked in its own terms; each process is asked one kind of thing, and no tool is called."""
     modern, dual = reports["modern"], reports["dual"]
-    assert (modern["handshake"], modern["modern"]) == (False, True)
+    assert (modern["legacy"], modern["modern"]) == (False, True)
     assert modern["revisions"] == ["2026-07-28"]
     assert modern["name"] == "modern"
     assert modern["tools"]["count"] == 16
     assert modern["flags"][0]["words"] == ["--child-era", "modern"]
-    assert (dual["handshake"], dual["modern"]) == (True, True)
+    assert (dual["legacy"], dual["modern"]) == (True, True)
     assert dual["flags"][0]["words"] == ["--child-era", "dual"]
     for record in reports["records"].iterdir():
         methods = record.read_bytes()

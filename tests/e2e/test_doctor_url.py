@@ -58,7 +58,7 @@ def reply(request_id: Any, result: Any) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": request_id, "result": result}).encode()
 
 
-def introduction(asked: Asked, **changes: Any) -> bytes:
+def client_profile(asked: Asked, **changes: Any) -> bytes:
     """The answer to `initialize`."""
     result = {
         "protocolVersion": "2024-11-05",
@@ -74,7 +74,7 @@ def good(asked: Asked) -> bytes:
         case ("GET", "/health", _):
             return http(b"{}")
         case ("POST", "/mcp", "initialize"):
-            return http(introduction(asked))
+            return http(client_profile(asked))
         case ("POST", "/mcp", "notifications/initialized"):
             return http(b"", 202)
         case ("POST", "/mcp", "tools/list"):
@@ -100,7 +100,7 @@ BROKEN: dict[str, tuple[Rule, str, str]] = {
     "silent": (on("initialize", lambda _: NEVER), "streamable", "no head in time: 2 s"),
     "endless": (on("tools/list", lambda _: stream() + WAIT), "tools/list", "no end in time: 5 s"),
     "charset": (
-        on("initialize", lambda a: stream(introduction(a), kind=f"{EVENTS}; charset=utf-8")),
+        on("initialize", lambda a: stream(client_profile(a), kind=f"{EVENTS}; charset=utf-8")),
         "initialize",
         "is no JSON object",
     ),
@@ -116,12 +116,12 @@ BROKEN: dict[str, tuple[Rule, str, str]] = {
         "came back as '2'",
     ),
     "newer": (
-        on("initialize", lambda a: http(introduction(a, protocolVersion="2025-11-25"))),
+        on("initialize", lambda a: http(client_profile(a, protocolVersion="2025-11-25"))),
         "revision",
         "2025-11-25",
     ),
     "nameless": (
-        on("initialize", lambda a: http(introduction(a, serverInfo={}))),
+        on("initialize", lambda a: http(client_profile(a, serverInfo={}))),
         "server_info",
         "serverInfo.name",
     ),

@@ -25,7 +25,7 @@ from tests.e2e.stateless import (
 
 pytestmark = pytest.mark.slow
 VERDICTS = {
-    "handshake": (True, False),
+    "legacy": (True, False),
     "picky": (True, False),
     "mute": (True, False),
     "brittle": (True, False),
@@ -44,7 +44,7 @@ def eras_of(lines: list[dict[str, Any]]) -> set[str]:
         if line.get("method") in ("initialize", "notifications/initialized") or (
             "method" not in line
         ):
-            found.add("handshake")
+            found.add("legacy")
         elif RESERVED in str(line.get("params", {}).get("_meta", {})) or (
             line.get("method") in MODERN_ONLY
         ):
@@ -60,7 +60,7 @@ def assert_unmixed(served: Stateless, prober: int | None) -> None:
             assert lines[0]["method"] == "server/discover"
         else:
             assert len(eras_of(lines)) <= 1, lines
-            if "handshake" in eras_of(lines):
+            if "legacy" in eras_of(lines):
                 assert lines[0]["method"] == "initialize"
 
 
@@ -94,8 +94,8 @@ async def found_out(folder: Path, kind: str) -> None:
     async with serving(kind, folder) as served:
         discovered = await served.result("server/discover")
         assert time.monotonic() - began < DISCOVER_S
-        (record,) = await served.bridge.logged("child.eras")
-        assert (record["handshake"], record["modern"]) == VERDICTS[kind]
+        (record,) = await served.bridge.logged("child.eras_found")
+        assert (record["legacy"], record["modern"]) == VERDICTS[kind]
         (probed,) = served.bridge.events("child.probed")
         assert probed["modern"] == VERDICTS[kind][1]
         answered = await served.client.post("/mcp", json=initialize(), headers=ACCEPT)
@@ -105,7 +105,7 @@ async def found_out(folder: Path, kind: str) -> None:
         assert_unmixed(served, probed["pid"])
         # It is the same at the end as at the beginning.
         assert await served.result("server/discover") == discovered
-        assert len(served.bridge.events("child.eras")) == 1
+        assert len(served.bridge.events("child.eras_found")) == 1
 
 
 async def test_what_a_child_speaks_is_found_out(tmp_path: Path) -> None:
@@ -124,8 +124,8 @@ async def test_an_error_of_this_revision_without_a_known_one_is_no_evidence(
 ) -> None:
     """-32022 counts only where it names a revision that is spoken here (C52)."""
     async with serving("future", tmp_path, "--start-timeout", "2", ready=False) as served:
-        (record,) = await served.bridge.logged("child.eras")
-        assert (record["handshake"], record["modern"]) == (True, False)
+        (record,) = await served.bridge.logged("child.eras_found")
+        assert (record["legacy"], record["modern"]) == (True, False)
         response = await served.post("server/discover")
         assert response.status_code == 503
         assert served.bridge.events("child.ready") == []
@@ -133,7 +133,7 @@ async def test_an_error_of_this_revision_without_a_known_one_is_no_evidence(
 
 @pytest.mark.parametrize(
     ("era", "kind"),
-    [("handshake", "dual"), ("modern", "dual"), ("dual", "dual"), ("handshake", "brittle")],
+    [("legacy", "dual"), ("modern", "dual"), ("dual", "dual"), ("legacy", "brittle")],
 )
 async def test_the_operator_may_say_it(tmp_path: Path, era: str, kind: str) -> None:
     """Then nothing is probed, and no process is started that is not needed (C53, C51)."""
@@ -146,17 +146,17 @@ async def test_the_operator_may_say_it(tmp_path: Path, era: str, kind: str) -> N
         assert len(served.processes()) == (2 if era == "dual" else 1)
         assert_unmixed(served, None)
         eras = [next(iter(eras_of(lines))) for lines in served.processes().values()]
-        assert sorted(eras) == (["handshake", "modern"] if era == "dual" else [era])
+        assert sorted(eras) == (["legacy", "modern"] if era == "dual" else [era])
 
 
 async def test_tools_that_ask_may_be_served_by_the_handshake(tmp_path: Path) -> None:
-    """`--prefer-handshake` of a server of both: its modern process is never needed (C51, C32)."""
-    async with serving("dual", tmp_path, "--prefer-handshake") as served:
+    """`--prefer-legacy` of a server of both: its modern process is never needed (C51, C32)."""
+    async with serving("dual", tmp_path, "--prefer-legacy") as served:
         await use(served)
         (probed,) = await served.bridge.logged("child.probed")
         assert_unmixed(served, probed["pid"])
         eras = [eras_of(lines) for pid, lines in served.processes().items() if pid != probed["pid"]]
-        assert set(map(frozenset, eras)) == {frozenset({"handshake"})}
+        assert set(map(frozenset, eras)) == {frozenset({"legacy"})}
 
 
 async def test_a_server_of_both_serves_each_client_in_its_own_era(tmp_path: Path) -> None:
@@ -199,11 +199,11 @@ async def assert_falls_back(served: Stateless) -> None:
 @pytest.mark.parametrize(
     ("modern", "kind", "served_"),
     [
-        ("off", "handshake", False),
+        ("off", "legacy", False),
         ("off", "dual", False),
-        ("native", "handshake", False),
+        ("native", "legacy", False),
         ("native", "dual", True),
-        ("emulate", "handshake", True),
+        ("emulate", "legacy", True),
     ],
 )
 async def test_clients_of_this_revision_may_be_left_out(
@@ -216,13 +216,13 @@ async def test_clients_of_this_revision_may_be_left_out(
             assert await served.result("server/discover")
         else:
             await assert_falls_back(served)
-            await served.bridge.logged("child.eras")
+            await served.bridge.logged("child.eras_found")
             await assert_falls_back(served)
 
 
 async def test_clients_of_the_handshake_may_be_left_out(tmp_path: Path) -> None:
     """They are told which revision is served; there is nothing but POST (C87, C21, C23)."""
-    async with serving("handshake", tmp_path, "--legacy", "off") as served:
+    async with serving("legacy", tmp_path, "--legacy", "off") as served:
         response = await served.client.post("/mcp", json=initialize(), headers=ACCEPT)
         assert response.status_code == 400
         assert DATE in response.json()["error"]["message"]

@@ -57,7 +57,7 @@ async def _call(some: Stateless, headers: Mapping[str, str], message: Any) -> li
 
 
 async def calls(some: Stateless) -> None:
-    """The later ones take the short way."""
+    """The later ones take the fast path."""
     async with _session(some) as headers:
         for number in range(5):
             (answer,) = await _call(some, headers, _do(number))
@@ -155,7 +155,7 @@ VISITS: tuple[Visit, ...] = (
 )
 
 
-@pytest.mark.parametrize("kind", ["handshake", "modern"])
+@pytest.mark.parametrize("kind", ["legacy", "modern"])
 @pytest.mark.parametrize("visit", VISITS, ids=lambda visit: visit.__name__)
 async def test_nothing_is_left_to_the_garbage_collector(
     visit: Visit, kind: str, tmp_path: Path

@@ -1,4 +1,4 @@
-"""Handshake clients in front of a server that knows only 2026-07-28 (`tests/children/modern.py`).
+"""Legacy clients in front of a server that knows only 2026-07-28 (`tests/children/modern.py`).
 
 Every revision over Streamable HTTP, and two over HTTP+SSE; what the child was told is read from
 its record.
@@ -113,7 +113,7 @@ async def talk(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[
 
 @pytest_asyncio.fixture(loop_scope="module", params=["2025-11-25", "sse-newest"])
 async def newest(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[Talk]:
-    """A client of the newest handshake revision, on either transport, for one test."""
+    """A client of the newest legacy revision, on either transport, for one test."""
     async with connected(served, request.param) as some:
         yield some
 
@@ -573,7 +573,7 @@ async def test_the_child_dies_and_the_session_goes_on(tmp_path: Path) -> None:
 
 
 async def test_a_child_without_a_name_gets_one(tmp_path: Path) -> None:
-    """Handshake clients insist on both; a child without lists is listened to all the same (C81)."""
+    """Legacy clients insist on both; a child without lists is listened to all the same (C81)."""
     async with serving(tmp_path, "--nameless", "--no-lists") as served:
         async with served.bridge.client() as client:
             answer = await client.post("/mcp", json=initialize(1))

@@ -98,10 +98,10 @@ async def test_the_endpoint_comes_first_at_once_and_alone_before_any_child_is_th
     tmp_path: Path,
 ) -> None:
     """In a flush of its own; what is posted waits for the child (O8, O16; C17, C91)."""
-    record, gate = tmp_path / "record", tmp_path / "gate"
+    record, readiness = tmp_path / "record", tmp_path / "gate"
     record.mkdir()
-    os.mkfifo(gate)
-    command = child("recorder", str(record), "--gate", str(gate))
+    os.mkfifo(readiness)
+    command = child("recorder", str(record), "--gate", str(readiness))
     async with bridge("--", *command, ready=False) as running, wire(running.port) as line:
         await line.send(CONNECT)
         head = await line.head()
@@ -117,7 +117,7 @@ async def test_the_endpoint_comes_first_at_once_and_alone_before_any_child_is_th
         cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled"}
         body = json.dumps({**cancel, "params": {"requestId": 7}}).encode()
         assert (await exchanged(running.port, post(body, path=path))).status == 202
-        with gate.open("wb"):
+        with readiness.open("wb"):
             await running.logged("child.ready")
         event, data = (await line.chunk()).split(b"\r\n")[:2]
         assert event == b"event: message"
@@ -408,4 +408,4 @@ async def test_the_end_of_the_process_ends_streams_after_their_last_answers(
 async def draining(running: RunningBridge) -> None:
     """Send the first signal and wait until calls in flight are all that holds the end up."""
     running.signal(15)
-    await running.logged("drain.phase", lambda record: record["phase"] == "draining")
+    await running.logged("drain.phase_changed", lambda record: record["phase"] == "draining")

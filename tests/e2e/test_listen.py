@@ -17,7 +17,7 @@ from tests.e2e.wires import Events
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 TOOLS = {"toolsListChanged": True}
 ACK = "notifications/subscriptions/acknowledged"
-KINDS = ("handshake", "modern")
+KINDS = ("legacy", "modern")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
@@ -168,8 +168,8 @@ async def test_parts_of_a_resource_and_repeated_wishes(handshake: Stateless) -> 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def handshake(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stateless]:
     """A bridge over a server with a handshake."""
-    folder = tmp_path_factory.mktemp("handshake")
-    async with serving("handshake", folder, "--child-era", "handshake") as served:
+    folder = tmp_path_factory.mktemp("legacy")
+    async with serving("legacy", folder, "--child-era", "legacy") as served:
         yield served
 
 

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 CACHEABLE = ("server/discover", "tools/list", "resources/read")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["handshake", "modern"])
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["legacy", "modern"])
 async def either(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stateless]:
@@ -51,7 +51,7 @@ async def either(
 async def old(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stateless]:
     """A bridge over a server with a handshake."""
     folder = tmp_path_factory.mktemp("old")
-    async with serving("handshake", folder, "--child-era", "handshake") as served:
+    async with serving("legacy", folder, "--child-era", "legacy") as served:
         yield served
 
 
@@ -414,8 +414,8 @@ async def test_what_is_not_advertised_is_not_found(
 ) -> None:
     """The child is not asked for a family of methods that it does not have (C44)."""
     folder = tmp_path_factory.mktemp("shy")
-    era = ("--child-era", "handshake")
-    async with serving("handshake", folder, *era, manners=("shy",)) as served:
+    era = ("--child-era", "legacy")
+    async with serving("legacy", folder, *era, manners=("shy",)) as served:
         for method in ("prompts/list", "tools/list", "resources/list", "completion/complete"):
             await refused(served, served.request(method), 404, -32601)
         await refused(served, served.request("tools/call", {"name": "do"}), 404, -32601)
@@ -427,7 +427,7 @@ async def test_what_is_not_advertised_is_not_found(
             "x/unknown",
         }
     folder = tmp_path_factory.mktemp("aged")
-    async with serving("handshake", folder, *era, manners=("old",)) as served:
+    async with serving("legacy", folder, *era, manners=("old",)) as served:
         await refused(served, served.request("prompts/list"), 404, -32601)
         # 2024-11-05 has completion and no capability for it.
         await served.error("completion/complete")
@@ -440,7 +440,7 @@ async def test_capabilities_that_are_none_break_nothing(
 ) -> None:
     """A server that says null offers nothing (C20, C44)."""
     folder = tmp_path_factory.mktemp("plain")
-    async with serving("plain", folder, "--child-era", "handshake") as served:
+    async with serving("plain", folder, "--child-era", "legacy") as served:
         assert (await served.result("server/discover"))["capabilities"] == {}
         await refused(served, served.request("tools/list"), 404, -32601)
         ack = served.request("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
@@ -491,8 +491,8 @@ async def test_a_list_that_changes_while_it_is_read_is_read_again(
 ) -> None:
     """A change that comes in one write with the list makes the list an old one (C42)."""
     folder = tmp_path_factory.mktemp("changing")
-    era = ("--child-era", "handshake")
-    async with serving("handshake", folder, *era, manners=("changing",)) as served:
+    era = ("--child-era", "legacy")
+    async with serving("legacy", folder, *era, manners=("changing",)) as served:
         await served.do()
         await served.do()
         assert len(served.heard("tools/list")) == 2

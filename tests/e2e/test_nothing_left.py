@@ -47,12 +47,12 @@ async def gone(pids: set[int], within_s: float = KILLED_WITHIN_S) -> None:
 
 def keeper_of(run: RunningBridge) -> int:
     """The pid of the process that ends a killed bridge's children."""
-    (keeper,) = [
+    (reaper,) = [
         pid
         for pid in children(run.pid)
         if b"_reaper.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
-    return keeper
+    return reaper
 
 
 def children(pid: int) -> list[int]:
@@ -96,7 +96,7 @@ async def test_strays_that_obey_nobody_are_killed_in_time(tmp_path: Path) -> Non
         left = strays(tmp_path, started_["pid"])
         assert await run.terminate() == 0
         assert not any(map(lives, left))
-    (seen,) = run.events("child.strays")
+    (seen,) = run.events("child.escaped_processes")
     assert set(seen["strays"]) == left
 
 
@@ -152,8 +152,8 @@ async def test_nothing_outlives_a_bridge_that_was_killed(
     words = [word.format(tmp_path) for word in program]
     async with started("--port", "0", "--", *child(words[0], *words[1:])) as run:
         await run.logged("child.ready")
-        keeper = keeper_of(run)
-        everybody = {keeper, *run.processes()}
+        reaper = keeper_of(run)
+        everybody = {reaper, *run.processes()}
         assert len(everybody) == {"trouble": 2, "clinging": 3, "escaping": 4}[program[0]]
         await end(run)
         await gone(everybody)
@@ -164,7 +164,7 @@ async def test_a_lost_keeper_is_told_of_and_costs_nothing_else() -> None:
     async with bridge("--isolation", "session") as run, run.client() as client:
         os.kill(keeper_of(run), signal.SIGKILL)
         session = await running.open_session(client, capabilities=ELICITS)
-        (lost,) = await run.logged("keeper.lost")
+        (lost,) = await run.logged("reaper.lost")
         assert lost["level"] == "warning"
         listed = await client.post("/mcp", json=rpc(1, "tools/list"), headers=session)
         assert listed.json()["result"]["tools"]

@@ -132,7 +132,7 @@ async def test_every_path_of_mcp_asks_and_every_other_tells_where_to_go(host: Ke
 
 
 async def test_a_method_that_needs_more_is_refused_with_all_it_needs(host: KeyHost) -> None:
-    """On the ordinary way and on the short one; the session goes on (C95)."""
+    """On the ordinary path and on the short one; the session goes on (C95)."""
     words = ("--oauth-scope", "mcp:use", "--oauth-method-scope", "tools/call=mcp:call")
     async with guarded(host, *words) as running, running.client() as client:
         client.headers.update(bearing(host.issuer.token(scope="mcp:use")))

@@ -68,9 +68,9 @@ async def test_the_operator_takes_a_server_that_starts_for_six_seconds() -> None
 
 async def test_the_port_is_bound_before_the_server_is_up(tmp_path: Path) -> None:
     """It takes connections and starts to answer while the server is silent (O1, O2, O8, O16)."""
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    late = child("opening", "late", str(gate))
+    readiness = tmp_path / "gate"
+    os.mkfifo(readiness)
+    late = child("opening", "late", str(readiness))
     async with bridge("--", *late, ready=False) as running, running.client() as client:
         (begun,) = await running.logged("child.started")
         for _ in range(10):
@@ -87,7 +87,7 @@ async def test_the_port_is_bound_before_the_server_is_up(tmp_path: Path) -> None
             assert sse.headers["content-type"] == "text/event-stream"
         assert running.events("child.started") == [begun], "connections start nothing"
         assert running.events("child.ready") == []
-        gate.write_text("")
+        readiness.write_text("")
         await running.logged("child.ready")
 
 
@@ -203,7 +203,7 @@ async def test_health_tells_of_the_end() -> None:
     async with bridge(*words, ready=False) as running, running.client() as client:
         assert (await client.get("/health")).status_code == 200
         running.signal(signal.SIGTERM)
-        await running.logged("drain.phase")
+        await running.logged("drain.phase_changed")
         answer = await client.get("/health")
         assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
         assert "draining" in answer.json()["missing"]

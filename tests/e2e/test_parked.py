@@ -1,4 +1,4 @@
-"""Questions of a handshake child to clients of 2026-07-28: parked calls and their retries."""
+"""Questions of a legacy child to clients of 2026-07-28: parked calls and their retries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.e2e.stateless import (
 )
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-ERA = ("--child-era", "handshake")
+ERA = ("--child-era", "legacy")
 YES = {"action": "accept", "content": {"name": "Ada"}}
 PAGE = {"mode": "url", "elicitationId": "e1", "url": "https://a.example/", "message": "go"}
 PAGES = {"code": -32042, "message": "visit", "data": {"elicitations": [PAGE, PAGE]}}
@@ -36,7 +36,7 @@ PAGES = {"code": -32042, "message": "visit", "data": {"elicitations": [PAGE, PAG
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stateless]:
     """A bridge over a server with a handshake."""
-    async with serving("handshake", tmp_path_factory.mktemp("parked"), *ERA) as running:
+    async with serving("legacy", tmp_path_factory.mktemp("parked"), *ERA) as running:
         yield running
 
 
@@ -365,7 +365,7 @@ async def test_pages_for_a_client_that_can_visit_none(served: Stateless, capabil
 async def test_pages_on_a_child_that_all_share(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Where nobody has a child of its own, the retry goes to the shared one as well (C43, C33)."""
     folder = tmp_path_factory.mktemp("shared")
-    async with serving("handshake", folder, *ERA, "--isolation", "shared") as served:
+    async with serving("legacy", folder, *ERA, "--isolation", "shared") as served:
         params = {"name": "do", "arguments": {"error": PAGES}}
         first = await parked(served, params, ALL)
         await parked(served, retry_of(params, first, i1=YES, i2=YES), ALL)
@@ -378,12 +378,12 @@ async def test_pages_on_a_child_that_all_share(tmp_path_factory: pytest.TempPath
 async def test_a_parked_call_has_an_end(tmp_path_factory: pytest.TempPathFactory) -> None:
     """After its time the child gets an end of each question and a cancellation, and goes (C88)."""
     folder = tmp_path_factory.mktemp("late")
-    async with serving("handshake", folder, *ERA, "--parked-timeout", "0.3") as served:
+    async with serving("legacy", folder, *ERA, "--parked-timeout", "0.3") as served:
         sample = {"method": "sampling/createMessage", "params": {"messages": []}}
         params = asking([form(), sample], mark="late")
         first = await parked(served, params, ALL)
         pid = asker(served, "late")
-        await served.bridge.logged("call.parked_too_long")
+        await served.bridge.logged("call.parked_overdue")
         await eventually(lambda: pid not in served.bridge.processes(), "the child is gone")
         *_, form_end, sample_end, cancelled = served.processes()[pid]
         assert form_end["result"] == {"action": "cancel"}
@@ -398,7 +398,7 @@ async def test_parked_calls_are_few(tmp_path_factory: pytest.TempPathFactory) ->
     """Beyond the caps a call is 503, and what cannot ask is served on (C88)."""
     folder = tmp_path_factory.mktemp("few")
     caps = ("--max-parked", "2", "--max-children", "3")
-    async with serving("handshake", folder, *ERA, *caps) as served:
+    async with serving("legacy", folder, *ERA, *caps) as served:
         params = asking([form()])
         firsts = [await parked(served, params), await parked(served, params)]
         response = await served.post("tools/call", params, FORM)
@@ -422,7 +422,7 @@ def left(served: Stateless) -> int:
 async def test_calls_are_few_where_children_are(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A call that would need one child too many is 503, and one that ends makes room (C88)."""
     folder = tmp_path_factory.mktemp("one")
-    async with serving("handshake", folder, *ERA, "--max-children", "2") as served:
+    async with serving("legacy", folder, *ERA, "--max-children", "2") as served:
         params = asking([form()])
         first = await parked(served, params)
         assert (await served.post("tools/call", params, FORM)).status_code == 503
@@ -441,11 +441,11 @@ async def test_a_client_that_leaves_while_its_child_starts(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """The child never hears of the call, and waits for the next one (C12, C88)."""
-    folder, gate = tmp_path_factory.mktemp("gated"), tmp_path_factory.mktemp("gate") / "fifo"
-    os.mkfifo(gate)
-    opening = asyncio.create_task(asyncio.to_thread(gate.write_bytes, b""))
+    folder, readiness = tmp_path_factory.mktemp("gated"), tmp_path_factory.mktemp("gate") / "fifo"
+    os.mkfifo(readiness)
+    opening = asyncio.create_task(asyncio.to_thread(readiness.write_bytes, b""))
     caps = ("--max-parked", "1", "--max-children", "2")
-    async with serving("handshake", folder, *ERA, *caps, manners=("gated", str(gate))) as served:
+    async with serving("legacy", folder, *ERA, *caps, manners=("gated", str(readiness))) as served:
         await opening
         call = served.request("tools/call", asking([form()], mark="left"), FORM)
         leaving = asyncio.create_task(served.send(call))
@@ -453,7 +453,7 @@ async def test_a_client_that_leaves_while_its_child_starts(
         leaving.cancel()
         for _ in range(10):
             await served.result("tools/list")
-        await asyncio.to_thread(gate.write_bytes, b"")
+        await asyncio.to_thread(readiness.write_bytes, b"")
         await eventually(lambda: len(served.heard("initialize")) == 2, "its child has started")
         params = asking([form()], mark="stays")
         first = await parked(served, params)

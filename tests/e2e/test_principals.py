@@ -83,7 +83,7 @@ async def test_what_is_somebody_elses_does_not_exist(tmp_path: Path) -> None:
 
 async def test_a_parked_call_is_its_own_clients(tmp_path: Path) -> None:
     """Who has got hold of the state that its owner keeps has nothing (C89; fault 81)."""
-    eras = child("eras", "handshake", str(tmp_path))
+    eras = child("eras", "legacy", str(tmp_path))
     async with (
         bridge("--auth-token-file", str(token_file(tmp_path)), "--", *eras) as running,
         bearing(running, ALICE) as alice,
@@ -141,4 +141,4 @@ async def test_children_of_who_has_left_make_room(tmp_path: Path) -> None:
                 pass
         await eventually(lambda: before not in running.processes(), "Bob's child has ended")
         assert (await pid_of(alice, ours)) == running.events("child.ready")[0]["pid"]
-        assert running.events("principal.rested")
+        assert running.events("tenant.evicted_idle")

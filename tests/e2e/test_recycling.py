@@ -76,9 +76,9 @@ async def test_another_process_takes_over_while_the_shared_one_finishes(tmp_path
                 ("x/pid", None),
                 ("resources/subscribe", "a:late"),
             ]
-            assert worn.bridge.events("child.worn")[0]["by"] == "requests"
+            assert worn.bridge.events("child.recycling")[0]["by"] == "requests"
             os.close(passed)
-        assert worn.bridge.events("child.start_again") == []
+        assert worn.bridge.events("child.restarting") == []
         assert worn.bridge.events("child.exited") == []
 
 
@@ -93,7 +93,7 @@ async def test_a_process_of_one_session_is_replaced_between_its_calls(tmp_path: 
         first = await worn.pid(session)
         waiting = asyncio.create_task(worn.ask(session, "x/wait", fifo=fifo))
         await worn.until_heard(first, "x/wait")
-        await worn.bridge.logged("child.worn", lambda found: found["pid"] == first)
+        await worn.bridge.logged("child.recycling", lambda found: found["pid"] == first)
         beside = asyncio.create_task(worn.client.post("/mcp", json=BESIDE, headers=session))
         for _ in range(10):
             await worn.client.get("/livez")  # until the bridge has the other call too
@@ -122,13 +122,13 @@ async def test_calls_go_on_while_processes_grow_old(tmp_path: Path) -> None:
         sessions = [await worn.open(ROOTS if number % 2 else None) for number in range(4)]
         enough = asyncio.Event()
         calling = [asyncio.create_task(calls(worn, session, enough)) for session in sessions]
-        await worn.bridge.logged("child.worn", count=9)
+        await worn.bridge.logged("child.recycling", count=9)
         enough.set()
         counts = await asyncio.gather(*calling)
         assert min(counts) > 5
-        assert {record["by"] for record in worn.bridge.events("child.worn")} == {"age"}
+        assert {record["by"] for record in worn.bridge.events("child.recycling")} == {"age"}
         assert len(worn.bridge.events("child.ready")) > 2
-        assert worn.bridge.events("child.start_again") == []
+        assert worn.bridge.events("child.restarting") == []
 
 
 async def calls(worn: Worn, session: dict[str, str], enough: asyncio.Event) -> int:
@@ -146,21 +146,21 @@ async def test_a_process_that_holds_too_much_memory_is_replaced(tmp_path: Path) 
         session = await worn.open()
         before = await worn.pid(session)
         await worn.ask(session, "x/grow", bytes=160 << 20)
-        (record,) = await worn.bridge.logged("child.worn")
+        (record,) = await worn.bridge.logged("child.recycling")
         assert (record["pid"], record["by"]) == (before, "memory")
         await worn.ended(before)
         assert await worn.pid(session) != before
-        assert len(worn.bridge.events("child.worn")) == 1
+        assert len(worn.bridge.events("child.recycling")) == 1
 
 
 async def test_a_parked_call_outlasts_its_process(tmp_path: Path) -> None:
     """The process that asked gets the answer and no further call (fault 47)."""
-    words = ("--child-era", "handshake", "--child-max-requests", "1", *LOOKS)
-    async with stateless.serving("handshake", tmp_path, *words) as served:
+    words = ("--child-era", "legacy", "--child-max-requests", "1", *LOOKS)
+    async with stateless.serving("legacy", tmp_path, *words) as served:
         params = asking([form()], mark="first")
         parked = await served.result("tools/call", params, FORM)
         (asker,) = [pid for pid, heard in served.processes().items() if "first" in str(heard)]
-        await served.bridge.logged("child.worn", lambda found: found["pid"] == asker)
+        await served.bridge.logged("child.recycling", lambda found: found["pid"] == asker)
         answered = await served.result("tools/call", retry_of(params, parked, i1=YES), FORM)
         assert answered["resultType"] == "complete"
         await served.bridge.logged("child.stopped", lambda found: found["pid"] == asker)
@@ -172,8 +172,8 @@ async def test_a_parked_call_outlasts_its_process(tmp_path: Path) -> None:
 
 async def test_a_listen_goes_on_with_the_next_handshake_process(tmp_path: Path) -> None:
     """It hears what the new process says, and that lists may have changed (fault 47)."""
-    words = ("--child-era", "handshake", "--child-max-requests", "3", *LOOKS)
-    async with stateless.serving("handshake", tmp_path, *words) as served:
+    words = ("--child-era", "legacy", "--child-max-requests", "3", *LOOKS)
+    async with stateless.serving("legacy", tmp_path, *words) as served:
         wanted = {**TOOLS, "resourceSubscriptions": ["a:b"]}
         async with served.stream(listen(served, wanted, 7)) as events:
             assert (await events.next())["method"] == ACK
@@ -197,4 +197,4 @@ async def test_a_listen_ends_well_with_a_process_of_its_own_era(tmp_path: Path) 
         await served.bridge.logged("child.stopped")
         await eventually(lambda: len(served.bridge.processes()) == 1, "the old one is gone")
         await asyncio.gather(*(served.do() for _ in range(5)))
-        assert served.bridge.events("child.start_again") == []
+        assert served.bridge.events("child.restarting") == []

@@ -25,7 +25,7 @@ async def test_a_session_that_rests_lends_its_child_and_gets_another() -> None:
                 break
             assert "--max-children" in opened.text
         assert opened.status_code == 200
-        await running.logged("child.rested")
+        await running.logged("child.evicted_idle")
         assert len(running.processes()) == 2
         # Its client notices nothing but the time that a start takes.
         again = None
@@ -55,4 +55,4 @@ async def test_a_session_keeps_its_child_where_that_was_asked_for() -> None:
             assert refused.status_code == 503
         answer = await client.post("/mcp", json=rpc(3, "tools/call", ECHO), headers=headers)
         assert answer.status_code == 200
-        assert not running.events("child.rested")
+        assert not running.events("child.evicted_idle")

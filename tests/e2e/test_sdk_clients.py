@@ -81,14 +81,14 @@ async def test_a_client_sees_of_a_server_what_it_sees_without_the_bridge(
     server = made()
     async with bridged(server) as between:
         through = await toured(client, server, endpoint(between))
-    direct = await toured(client, server, None)
+    fast_path = await toured(client, server, None)
     if client.name == "mcp2-auto":
         # It takes the newest revision there is, and the bridge has a newer one than the server.
         assert shown(through, server.shows) == in_2026(dict(server.shows))
-        assert shown(through, direct) == in_2026(shown(direct, direct))
+        assert shown(through, fast_path) == in_2026(shown(fast_path, fast_path))
     else:
         assert shown(through, server.shows) == dict(server.shows)
-        assert steady(through, server) == steady(direct, server)
+        assert steady(through, server) == steady(fast_path, server)
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)

@@ -1,4 +1,4 @@
-"""Everything a client of the Python SDK 1.x may do, over both transports of the handshake era."""
+"""Everything a client of the Python SDK 1.x may do, over both transports of the legacy era."""
 
 from __future__ import annotations
 

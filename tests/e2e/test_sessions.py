@@ -494,10 +494,10 @@ async def probes(some: Served) -> list[int]:
 @pytest.mark.slow
 async def test_the_probes_tell_the_phases_of_a_start_and_a_restart(tmp_path: Path) -> None:
     """A gate holds each child before its handshake, so that the phase lasts (operations 5)."""
-    folder, gate = tmp_path / "record", tmp_path / "gate"
+    folder, readiness = tmp_path / "record", tmp_path / "gate"
     folder.mkdir()
-    os.mkfifo(gate)
-    command = child("recorder", str(folder), "--gate", str(gate))
+    os.mkfifo(readiness)
+    command = child("recorder", str(folder), "--gate", str(readiness))
     async with bridge("--", *command, ready=False) as running, running.client() as client:
         some = Served(running, folder, client)
         assert await probes(some) == [200, 503, 503, 200, 200]
@@ -505,7 +505,7 @@ async def test_the_probes_tell_the_phases_of_a_start_and_a_restart(tmp_path: Pat
         early = asyncio.create_task(some.open())
         await running.logged("child.started")
         assert await probes(some) == [200, 503, 503, 200, 200]
-        await gate_passed(running, gate, 1)
+        await gate_passed(running, readiness, 1)
         assert await probes(some) == [200, 200, 200, 200, 200]
         session = await early
         answer = await client.post("/mcp", json=rpc(1, "x/exit", {"code": 1}), headers=session)
@@ -513,15 +513,15 @@ async def test_the_probes_tell_the_phases_of_a_start_and_a_restart(tmp_path: Pat
         await running.logged("child.exited")
         assert await probes(some) == [200, 503, 200, 200, 200]
         assert "child" in (await some.probe("/readyz"))[1]["missing"]
-        await gate_passed(running, gate, 2)
+        await gate_passed(running, readiness, 2)
         assert await probes(some) == [200, 200, 200, 200, 200]
         assert await some.ask(session, "ping") == {}
 
 
-async def gate_passed(running: RunningBridge, gate: Path, count: int) -> None:
+async def gate_passed(running: RunningBridge, readiness: Path, count: int) -> None:
     """Let the child behind the gate serve, and wait until it is ready."""
     # Opened for both: a fifo opened for writing alone would block until the child opens it.
-    opened = os.open(gate, os.O_RDWR)
+    opened = os.open(readiness, os.O_RDWR)
     try:
         await running.logged("child.ready", count=count)
     finally:
@@ -542,7 +542,9 @@ async def test_while_draining_no_session_is_opened_and_calls_are_finished(tmp_pa
         ):
             await calling.next()
             running.signal(signal.SIGTERM)
-            await running.logged("drain.phase", lambda record: record["phase"] == "draining")
+            await running.logged(
+                "drain.phase_changed", lambda record: record["phase"] == "draining"
+            )
             assert await listening.rest() == []
             assert await probes(some) == [200, 503, 200, 503, 503]
             assert "draining" in (await some.probe("/health"))[1]["missing"]

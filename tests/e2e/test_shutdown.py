@@ -87,7 +87,7 @@ def reason(message: dict[str, Any]) -> Any:
 
 async def phase(run: RunningBridge, name: str) -> dict[str, Any]:
     """Wait until the end has come to this phase."""
-    (record,) = await run.logged("drain.phase", lambda record: record["phase"] == name)
+    (record,) = await run.logged("drain.phase_changed", lambda record: record["phase"] == name)
     return record
 
 
@@ -107,7 +107,7 @@ async def test_calls_in_flight_are_answered_and_the_status_is_0(number: signal.S
         assert await run.ended(10) == 0
     assert [answer["id"] for answer in answers] == ["a", "a", "a"]
     assert all("result" in answer for answer in answers), answers
-    assert [record["calls"] for record in run.events("drain.phase")][:2] == [3, 3]
+    assert [record["calls"] for record in run.events("drain.phase_changed")][:2] == [3, 3]
 
 
 async def test_without_calls_the_end_is_at_once() -> None:
@@ -185,7 +185,7 @@ async def test_at_the_deadline_calls_get_one_error(tmp_path: Path) -> None:
     facts = {"reason": "shutdown", "executed": "maybe", "retryable": False}
     assert [error["id"] for error in errors] == [1, 2]
     assert [error["error"]["data"]["mcpbridge"] for error in errors] == [facts, facts]
-    assert "deadline" in [record["because"] for record in run.events("drain.phase")]
+    assert "deadline" in [record["because"] for record in run.events("drain.phase_changed")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

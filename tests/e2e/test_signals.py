@@ -41,7 +41,7 @@ async def test_signals_that_are_no_order_to_end_end_nothing(tmp_path: Path) -> N
         (state,) = await run.logged("serve.state")
         assert (state["calls_in_flight"], state["sessions_open"], state["calls"]) == (0, 1, [])
         assert state["pids"] == [record["pid"] for record in run.events("child.started")]
-        await run.logged("log.level", lambda record: record["now"] == "debug")
+        await run.logged("log.level_changed", lambda record: record["now"] == "debug")
         (ignored,) = await run.logged("serve.signal")
         assert (ignored["signal"], ignored["ignored"]) == ("SIGHUP", True)
 
@@ -55,7 +55,7 @@ async def test_signals_that_are_no_order_to_end_end_nothing(tmp_path: Path) -> N
         *_, state = await run.logged("serve.state", count=2)
         assert [each["method"] for each in state["calls"]] == [held]
         assert sum(state["tasks"].values()) > 5
-        await run.logged("log.level", lambda record: record["now"] == "info")
+        await run.logged("log.level_changed", lambda record: record["now"] == "info")
         released = await client.post("/mcp", json=rpc(2, "x/release", HOLD), headers=session)
         assert released.json()["result"] == {"released": 1}
         assert (await call).json()["result"] == {"held": "it"}
@@ -115,7 +115,7 @@ async def test_quit_ends_like_term_and_a_second_one_at_once(tmp_path: Path) -> N
             headers=session,
         ) as response:
             run.signal(signal.SIGQUIT)
-            await run.logged("drain.phase", lambda record: record["phase"] == "draining")
+            await run.logged("drain.phase_changed", lambda record: record["phase"] == "draining")
             run.signal(signal.SIGHUP)  # no order to end, so not the second one
             run.signal(signal.SIGQUIT)
             (*_, error) = running.messages((await response.aread()).decode())

@@ -178,14 +178,14 @@ async def test_a_new_certificate_serves_new_connections(tmp_path: Path) -> None:
 
         # The half of a renewal: the certificate is there, its key not yet.
         Pair(now.cert, now.cert).replace_with(Pair(second.cert, second.cert))
-        while not run.events("tls.kept"):
+        while not run.events("tls.reload_failed"):
             assert await shown_at(run, trust) == serial_of(first)
             await asyncio.sleep(0.1)  # it looks once a second, when a connection comes
-        (kept,) = run.events("tls.kept")
+        (kept,) = run.events("tls.reload_failed")
         assert "--tls-key" in kept["problem"]
         assert "is not the key of the certificate" in kept["problem"]
         now.replace_with(second)
-        while not run.events("tls.changed"):
+        while not run.events("tls.reloaded"):
             assert await shown_at(run, trust) in (serial_of(first), serial_of(second))
             await asyncio.sleep(0.1)  # as above
         assert await shown_at(run, trust) == serial_of(second)
@@ -193,14 +193,14 @@ async def test_a_new_certificate_serves_new_connections(tmp_path: Path) -> None:
         # Told by a signal, it need not be asked for a second.
         now.replace_with(third)
         run.signal(signal.SIGHUP)
-        await run.logged("tls.changed", count=2)
+        await run.logged("tls.reloaded", count=2)
         assert await shown_at(run, trust) == serial_of(third)
         (heard,) = await run.logged("serve.signal")
         assert (heard["signal"], heard["ignored"]) == ("SIGHUP", False)
 
         now.key.unlink()
         run.signal(signal.SIGHUP)
-        await run.logged("tls.kept", lambda record: "cannot be read" in record["problem"])
+        await run.logged("tls.reload_failed", lambda record: "cannot be read" in record["problem"])
         assert await shown_at(run, trust) == serial_of(third)
         assert await standing.asked() == 200
         assert standing.shown == serial_of(first)
@@ -241,7 +241,7 @@ async def test_clients_must_show_a_certificate_where_they_are_asked(tmp_path: Pa
             ticket = connection.tls.session
         asked.write_bytes(other.cert.read_bytes())
         run.signal(signal.SIGHUP)
-        await run.logged("tls.changed")
+        await run.logged("tls.reloaded")
         assert ticket is None or not ticket.has_ticket
         assert not await let_in(run, trusted)
         assert await let_in(run, stranger)

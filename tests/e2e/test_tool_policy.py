@@ -114,7 +114,7 @@ async def over_one_stream(running: RunningBridge) -> list[Any]:
         return [json.loads(block.fields["data"]) for block in await blocks.some(4)][1:]
 
 
-async def on_the_short_way(running: RunningBridge, headers: dict[str, str]) -> None:
+async def on_the_fast_path(running: RunningBridge, headers: dict[str, str]) -> None:
     """Under a head that the bridge knows by then, a denied call is still denied."""
     lines = [f"{name}: {value}" for name, value in headers.items()]
     async with wire(running.port) as connection:
@@ -132,15 +132,15 @@ async def on_the_short_way(running: RunningBridge, headers: dict[str, str]) -> N
 
 @pytest.mark.slow
 async def test_a_handshake_child_is_never_asked_for_a_denied_tool(tmp_path: Path) -> None:
-    """In a session, outside of any, in a batch, on one stream, on the short way."""
-    async with served("handshake", tmp_path) as stage:
+    """In a session, outside of any, in a batch, on one stream, on the fast path."""
+    async with served("legacy", tmp_path) as stage:
         session = await open_session(stage.client)
         for headers in (session, ACCEPT):
             answer = await stage.client.post("/mcp", json=rpc(1, "tools/list"), headers=headers)
             assert FIRST_PAGE in answer.content
             await assert_lists(stage.client, headers)
             await assert_calls(stage.client, headers)
-        await on_the_short_way(stage.bridge, session)
+        await on_the_fast_path(stage.bridge, session)
         old = await open_session(stage.client, "2025-03-26")
         batch = [
             rpc(1, "tools/call", {"name": "wipe_it"}),
@@ -163,7 +163,7 @@ async def test_a_handshake_child_is_never_asked_for_a_denied_tool(tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["handshake", "modern"])
+@pytest.mark.parametrize("kind", ["legacy", "modern"])
 async def test_clients_of_the_stateless_revision_see_no_denied_tool(
     kind: str, tmp_path: Path
 ) -> None:
@@ -202,7 +202,7 @@ async def test_a_session_on_a_child_without_sessions_sees_no_denied_tool(tmp_pat
 @pytest.mark.slow
 async def test_without_a_policy_every_tool_is_there(tmp_path: Path) -> None:
     """Lists and calls pass as they came, odd ones too."""
-    command = child("toolbox", "handshake", str(tmp_path))
+    command = child("toolbox", "legacy", str(tmp_path))
     async with bridge("--", *command) as running, running.client() as client:
         answer = await client.post("/mcp", json=rpc(1, "tools/list"), headers=ACCEPT)
         assert b'"n":1.00} ,{"inputSchema":{"type":"object"},"name":"wipe_it"},{' in answer.content

@@ -1,4 +1,4 @@
-"""The program, saying of each request that it takes the ordinary way; run as `python ways.py ...`.
+"""The program, saying of each request that it takes the ordinary path; run as `python ways.py ...`.
 
 A record `{"event": "test.ordinary", "method": M}` on stderr for each.
 """
@@ -8,9 +8,9 @@ import sys
 from typing import Any
 
 from mcpbridge.cli import main as cli
-from mcpbridge.http.app import Endpoint
+from mcpbridge.http.app import HttpApp
 
-serve = Endpoint.__call__
+serve = HttpApp.__call__
 
 
 async def told(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -20,6 +20,6 @@ async def told(self: Any, scope: Any, receive: Any, send: Any) -> None:
     await serve(self, scope, receive, send)
 
 
-Endpoint.__call__ = told  # type: ignore[method-assign]
+HttpApp.__call__ = told  # type: ignore[method-assign]
 # What runs it puts the words of the usual command line behind it: an interpreter, -m, the package.
 cli.main(sys.argv[4:])

@@ -306,13 +306,13 @@ def test_stdio_servers_are_not_a_servers_own_processes() -> None:
 )
 def test_gate_admits_a_tenth_either_way(counted: int, complaints: int) -> None:
     """Cheaper is no pass either: the record would admit a fifth the next time."""
-    assert len(gate.judge({"handshake": counted}, {"handshake": 1000})) == complaints
+    assert len(gate.judge({"legacy": counted}, {"legacy": 1000})) == complaints
 
 
 def test_gate_fails_without_a_record_and_says_how_to_make_one() -> None:
     """An interpreter nobody has recorded must not pass for one that has changed nothing."""
     for recorded in (None, {"modern": 1000}):
-        (complaint,) = gate.judge({"handshake": 1000}, recorded)
+        (complaint,) = gate.judge({"legacy": 1000}, recorded)
         assert "no record" in complaint
         assert "make bench-gate GATE_ARGS=--record" in complaint
 

@@ -75,7 +75,7 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 def test_every_probe_is_named() -> None:
-    """The paths of `http.probes`."""
+    """The paths of `http.health`."""
     probes = (ROOT / "mcpbridge" / "http" / "health.py").read_text("utf-8")
     paths = set(re.findall(r'Route\("(/\w+)"', probes))
     assert len(paths) >= 5

@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.types import Message
 
-from mcpbridge.http.disconnect import Departure
-from mcpbridge.http.request import DEPARTURE, Incoming
+from mcpbridge.http.disconnect import Disconnect
+from mcpbridge.http.request import DEPARTURE, HttpRequest
 
 GONE: Message = {"type": "http.disconnect"}
 
@@ -28,7 +28,7 @@ class Wire:
         """So many pieces were taken."""
         self.reads = True
         """The client takes what is sent to it."""
-        self.departure = Departure()
+        self.disconnect = Disconnect()
         self._news = asyncio.Event()
         self._pieces: asyncio.Queue[Message] = asyncio.Queue()
         for piece in pieces:
@@ -56,7 +56,7 @@ class Wire:
     def leave(self) -> None:
         """The client goes away."""
         self._pieces.put_nowait(GONE)
-        self.departure.happen()
+        self.disconnect.happen()
 
     @property
     def status(self) -> int:
@@ -88,9 +88,9 @@ def scope(
 
 def scope_on(wire: Wire, method: str = "POST", **more: Any) -> dict[str, Any]:
     """The scope of a request on a connection whose client may leave."""
-    return {**scope(method, **more), DEPARTURE: wire.departure}
+    return {**scope(method, **more), DEPARTURE: wire.disconnect}
 
 
-def incoming(wire: Wire, *headers: tuple[bytes, bytes]) -> Incoming:
+def http_request(wire: Wire, *headers: tuple[bytes, bytes]) -> HttpRequest:
     """A POST with these headers."""
-    return Incoming.of(scope_on(wire, headers=headers), wire.receive, wire.send)
+    return HttpRequest.of(scope_on(wire, headers=headers), wire.receive, wire.send)

@@ -7,12 +7,12 @@ from typing import cast
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from mcpbridge.http.app import Endpoint
+from mcpbridge.http.app import HttpApp
 from mcpbridge.http.origin_check import ClientGone
-from mcpbridge.http.request import Incoming
+from mcpbridge.http.request import HttpRequest
 from mcpbridge.http.responses import send_empty
-from mcpbridge.http.transports.sse import LegacySse
-from mcpbridge.http.transports.streamable_http import Streamable
+from mcpbridge.http.transports.sse import SseTransport
+from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.rules.access.hosts import HostRules
 from tests.bridge.playbook import bounded
 from tests.http.fakes import Wire, scope
@@ -25,12 +25,12 @@ class Face:
         self.served: list[str] = []
         self._failure = failure
 
-    async def post(self, incoming: Incoming) -> None:
+    async def post(self, http_request: HttpRequest) -> None:
         """A verb."""
-        self.served.append(f"{incoming.method} {incoming.path}")
+        self.served.append(f"{http_request.method} {http_request.path}")
         if self._failure is not None:
             raise self._failure
-        await send_empty(incoming.send, 200)
+        await send_empty(http_request.send, 200)
 
     get = delete = connect = post
 
@@ -47,11 +47,11 @@ class Admin:
         await send_empty(send, 200)
 
 
-def endpoint_of(face: Face, admin: Admin, mcp_path: str = "/mcp", root_path: str = "") -> Endpoint:
+def endpoint_of(face: Face, admin: Admin, mcp_path: str = "/mcp", root_path: str = "") -> HttpApp:
     """An endpoint with one face for all."""
-    return Endpoint(
-        cast(Streamable, face),
-        cast(LegacySse, face),
+    return HttpApp(
+        cast(StreamableHttp, face),
+        cast(SseTransport, face),
         admin,
         HostRules(loopback=True),
         mcp_path=mcp_path,

@@ -9,7 +9,7 @@ from mcpbridge.http.origin_check import ClientGone, check_source, read_body
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.mcp.admission import Refusal
 from tests.bridge.playbook import bounded
-from tests.http.fakes import GONE, Wire, body, incoming
+from tests.http.fakes import GONE, Wire, body, http_request
 
 LIMIT = 10
 BODIES: list[tuple[list[Message], bytes]] = [
@@ -28,7 +28,7 @@ async def test_a_body_is_read_whole_however_it_comes(pieces: list[Message], whol
     """In one piece or many, announced or not."""
     for headers in ([], [(b"content-length", b"%d" % len(whole))]):
         wire = Wire(*pieces)
-        assert await read_body(incoming(wire, *headers), LIMIT) == whole
+        assert await read_body(http_request(wire, *headers), LIMIT) == whole
         assert wire.received == len(pieces)
 
 
@@ -37,7 +37,7 @@ async def test_a_body_is_read_whole_however_it_comes(pieces: list[Message], whol
 async def test_a_body_announced_too_large_is_not_touched(length: bytes) -> None:
     """Nothing is received, so that the client is not invited to send it (fault 63)."""
     wire = Wire(body(b"01234567890"))
-    refusal = await read_body(incoming(wire, (b"content-length", length)), LIMIT)
+    refusal = await read_body(http_request(wire, (b"content-length", length)), LIMIT)
     assert isinstance(refusal, Refusal)
     assert (refusal.status, wire.received) == (413, 0)
     assert b"--max-request-bytes 10" in refusal.error
@@ -59,7 +59,7 @@ async def test_a_body_that_grows_too_large_is_read_no_further(
     """Not one piece after the one that exceeds the limit, whatever was announced (fault 64)."""
     for headers in ([], [(b"content-length", b"5")], [(b"content-length", b"x")]):
         wire = Wire(*pieces)
-        refusal = await read_body(incoming(wire, *headers), LIMIT)
+        refusal = await read_body(http_request(wire, *headers), LIMIT)
         assert isinstance(refusal, Refusal)
         assert (refusal.status, wire.received) == (413, taken)
 
@@ -71,7 +71,7 @@ async def test_a_client_that_leaves_before_its_body_ends_is_no_request(
 ) -> None:
     """What came of it is not taken for the whole (fault 52)."""
     with pytest.raises(ClientGone):
-        await read_body(incoming(Wire(*pieces)), LIMIT)
+        await read_body(http_request(Wire(*pieces)), LIMIT)
 
 
 def test_host_comes_before_origin_and_neither_refusal_looks_like_a_login() -> None:
@@ -80,9 +80,9 @@ def test_host_comes_before_origin_and_neither_refusal_looks_like_a_login() -> No
     host, origin = (b"host", b"evil.example"), (b"origin", b"http://evil.example")
     good = (b"host", b"localhost:8000")
     for headers, status in (((host,), 421), ((host, origin), 421), ((good, origin), 403)):
-        refusal = check_source(incoming(Wire(), *headers), rules)
+        refusal = check_source(http_request(Wire(), *headers), rules)
         assert refusal is not None
         assert refusal.status == status
         assert not any(number in refusal.error for number in (b"401", b"403"))
-    assert check_source(incoming(Wire(), good), rules) is None
-    assert check_source(incoming(Wire()), rules) is None
+    assert check_source(http_request(Wire(), good), rules) is None
+    assert check_source(http_request(Wire()), rules) is None

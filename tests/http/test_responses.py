@@ -25,7 +25,7 @@ from mcpbridge.rules.faults import Unavailable, capacity
 from mcpbridge.rules.mcp.admission import refuse
 from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import bounded, turns
-from tests.http.fakes import Wire, incoming
+from tests.http.fakes import Wire, http_request
 
 HEAD = {
     "content-type": "text/event-stream",
@@ -47,7 +47,7 @@ async def served(
     """A response that sends a stream, in a task of its own as a server runs it."""
     with stream.attach() as reader:
         response = EventStream(reader, [(b"x-more", b"1")], polled=polled)
-        task = asyncio.create_task(response.serve(incoming(wire)))
+        task = asyncio.create_task(response.serve(http_request(wire)))
         await turns()
         yield reader, task
         stream.close()
@@ -141,7 +141,7 @@ async def test_an_idle_stream_costs_one_task() -> None:
 
 async def _serve(stream: Stream, wire: Wire) -> None:
     with stream.attach() as reader:
-        await EventStream(reader).serve(incoming(wire))
+        await EventStream(reader).serve(http_request(wire))
 
 
 @bounded

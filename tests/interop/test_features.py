@@ -1,4 +1,4 @@
-"""Everything a handshake client of the TypeScript SDK 1.x may do, over both of its transports."""
+"""Everything a legacy client of the TypeScript SDK 1.x may do, over both of its transports."""
 
 from __future__ import annotations
 

@@ -165,8 +165,8 @@ async def test_a_client_sees_of_a_server_what_it_sees_without_the_bridge(
         assert shown(through, server.shows) == in_2026(dict(server.shows))
     else:
         assert shown(through, server.shows) == dict(server.shows)
-        direct = await toured(client, server, None)
-        assert steady(through, server) == steady(direct, server)
+        fast_path = await toured(client, server, None)
+        assert steady(through, server) == steady(fast_path, server)
 
 
 @pytest.mark.parametrize("client_name", [*PYTHON, "typescript"])

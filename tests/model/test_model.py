@@ -230,8 +230,8 @@ class Clients(RuleBasedStateMachine):
         """By what is open, not by what ever was."""
         bridge = self.world.bridge
         waiting = len(self.model.open_calls)
-        assert bridge.drain.held == waiting
-        assert sum(lease.mux.in_flight for lease in self.world.placement.leases) <= waiting
+        assert bridge.drain.in_flight == waiting
+        assert sum(lease.mux.in_flight for lease in self.world.child_pool.leases) <= waiting
         assert len(bridge.sessions) == len(self.model.open_homes) <= MAX_SESSIONS
         assert len(self.world.living) <= 1 + sum(home.own for home in self.model.open_homes)
         assert self.world.failures == []
@@ -244,8 +244,8 @@ class Clients(RuleBasedStateMachine):
             self.answers_are_allowed()
             self.tables_are_bounded()
             bridge = self.world.bridge
-            assert (bridge.drain.held, len(bridge.sessions)) == (0, 0)
-            assert (self.world.living, self.world.placement.children) == ([], 0)
+            assert (bridge.drain.in_flight, len(bridge.sessions)) == (0, 0)
+            assert (self.world.living, self.world.child_pool.children) == ([], 0)
             assert [call for call in self.model.calls if call.connected and not call.answers] == []
         finally:
             left = self.world.close()

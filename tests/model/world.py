@@ -18,24 +18,24 @@ import anyio
 from anyio.abc import TaskStatus
 
 from mcpbridge.bridge.bridge import Bridge
-from mcpbridge.bridge.calls.call_log import Ledger
-from mcpbridge.bridge.children.child_pool import Placement, PlacementSettings
-from mcpbridge.bridge.children.server_eras import Eras, EraSettings
+from mcpbridge.bridge.calls.call_log import CallLog
+from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
+from mcpbridge.bridge.children.server_eras import EraSettings, EraSupervisors
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.modern.emulation import ParkSettings
-from mcpbridge.bridge.modern.request_state import Seal
-from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.modern.request_state import RequestStateCodec
+from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.tenant import BridgeSettings
-from mcpbridge.channels.channel import Spoiled
+from mcpbridge.channels.channel import InvalidLine
 from mcpbridge.channels.memory import memory_pair
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.http.admin import admin_app
-from mcpbridge.http.app import Endpoint
+from mcpbridge.http.app import HttpApp
 from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.transports.legacy import AnswerSettings, Stateful
-from mcpbridge.http.transports.modern import StatelessFace
-from mcpbridge.http.transports.streamable_http import Streamable
+from mcpbridge.http.transports.legacy import AnswerSettings, LegacyTransport
+from mcpbridge.http.transports.modern import ModernTransport
+from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import Exit
@@ -117,7 +117,7 @@ class FakeChild:
     async def _serve(self) -> None:
         while received := await self._far.receive():
             for item in received:
-                assert not isinstance(item, Spoiled)
+                assert not isinstance(item, InvalidLine)
                 self._hear(item)
 
     def _hear(self, message: Message) -> None:
@@ -189,9 +189,9 @@ class World:
         """What the loop's exception handler was told."""
         self.loop.set_exception_handler(lambda _, context: self.failures.append(context))
         self.bridge: Bridge
-        self.placement: Placement
+        self.child_pool: ChildPool
         self._stack = AsyncExitStack()
-        self._endpoint: Endpoint
+        self._endpoint: HttpApp
         self.keepalive: KeepAlive
         self._do(self._build())
 
@@ -249,11 +249,13 @@ class World:
         return left
 
     async def _build(self) -> None:
-        meters, gate = Meters(), Gate()
-        placing, pipes = PlacementSettings(max_children=MAX_SESSIONS + 1), PipeLimits()
-        self.placement = Placement(self._make_child, placing, pipes, meters)
+        meters, readiness = Meters(), Readiness()
+        placing, pipes = ChildPoolSettings(max_children=MAX_SESSIONS + 1), PipeLimits()
+        self.child_pool = ChildPool(self._make_child, placing, pipes, meters)
         policy = RestartPolicy(give_up_after=0)
-        eras = Eras(self.placement, gate, policy, ChildEra.HANDSHAKE, placing.start_timeout_s)
+        eras = EraSupervisors(
+            self.child_pool, readiness, policy, ChildEra.LEGACY, placing.start_timeout_s
+        )
         settings = BridgeSettings(
             placing,
             SESSIONS,
@@ -263,16 +265,24 @@ class World:
             OnChildExit.RESTART,
             RecyclePolicy(),
         )
-        ledger = Ledger(meters, log_calls=False)
-        self.bridge = Bridge(self.placement, eras, settings, gate, meters, ledger, Seal(b"k" * 32))
+        call_log = CallLog(meters, log_calls=False)
+        self.bridge = Bridge(
+            self.child_pool,
+            eras,
+            settings,
+            readiness,
+            meters,
+            call_log,
+            RequestStateCodec(b"k" * 32),
+        )
         self.keepalive, answers = KeepAlive(), AnswerSettings()
         limits = BodyLimits(1 << 20, 64)
-        stateful = Stateful(self.bridge, self.keepalive, answers)
-        stateless = StatelessFace(self.bridge, self.keepalive, answers.json_window_s)
-        self._endpoint = Endpoint(
-            Streamable(stateful, stateless, EraSettings(), limits),
+        stateful = LegacyTransport(self.bridge, self.keepalive, answers)
+        stateless = ModernTransport(self.bridge, self.keepalive, answers.json_window_s)
+        self._endpoint = HttpApp(
+            StreamableHttp(stateful, stateless, EraSettings(), limits),
             None,
-            admin_app(gate),
+            admin_app(readiness),
             HostRules(loopback=True, allowed_hosts=(), allowed_origins=()),
             mcp_path="/mcp",
             root_path="",

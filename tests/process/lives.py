@@ -13,11 +13,11 @@ import anyio
 
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.process.subprocess_child import Child, ExitReport
+from mcpbridge.process.subprocess_child import ExitReport, SubprocessChild
 from mcpbridge.wire.messages import Message
 
 CHILDREN = Path(__file__).parent.parent / "children"
-PipedChild = Child[PipeChannel]
+PipedChild = SubprocessChild[PipeChannel]
 WITHIN_S = 20.0
 """Bound of every wait; generous, as only a fault ever uses it up."""
 
@@ -30,7 +30,7 @@ def spec(name: str, *words: str) -> ChildSpec:
 
 def piped(command: ChildSpec) -> PipedChild:
     """A child as the bridge makes it, not started yet."""
-    return Child(command, functools.partial(PipeChannel, limits=PipeLimits()))
+    return SubprocessChild(command, functools.partial(PipeChannel, limits=PipeLimits()))
 
 
 @asynccontextmanager

@@ -88,7 +88,7 @@ MODERN = Suite("0.2 2026-07-28", "conformance-0.2", ("--spec-version", "2026-07-
 _MEANT_FOR_IT = "the server has no words of its own for this error before 2026-07-28"
 IMPOSSIBLE = {
     ("input-required-result-basic-elicitation", "sep-2322-elicitation-incomplete"): (
-        "wants the key `user_name`: a question of the handshake revisions has no key"
+        "wants the key `user_name`: a question of the legacy revisions has no key"
     ),
     ("input-required-result-basic-elicitation", "sep-2322-elicitation-complete"): (
         "is not come to without that key"
@@ -102,7 +102,7 @@ IMPOSSIBLE = {
         "the server's SDK says -32602 of a method it does not know, as of parameters it rejects"
     ),
 }
-"""Scenario and check that a handshake server cannot pass for a 2026-07-28 client, and why."""
+"""Scenario and check that a legacy server cannot pass for a 2026-07-28 client, and why."""
 
 Results = Mapping[str, Sequence[Check]]
 """Scenario to its checks."""
@@ -219,7 +219,7 @@ Verdicts = dict[str, Found]
 
 
 async def judge(options: Sequence[str]) -> Verdicts:
-    """The handshake revisions on both sides.
+    """The legacy revisions on both sides.
 
     Args:
         options: More for the bridge.
@@ -261,7 +261,7 @@ async def judge_2026(options: Sequence[str]) -> Verdicts:
     async with reference(NEW_SERVER) as url:
         theirs = await run_all((MODERN, *down), url, "the SDK 2.x's own server")
     verdicts: Verdicts = {}
-    for name, server in (("both eras", NEW_SERVER), (HANDSHAKE, OLD_SERVER)):
+    for name, server in (("both eras", NEW_SERVER), (LEGACY, OLD_SERVER)):
         ours = await _modern_in_front_of(name, server, options)
         verdicts[name] = {
             scenario: Verdict(checks, ours.get(scenario, ()))
@@ -280,24 +280,24 @@ async def judge_2026(options: Sequence[str]) -> Verdicts:
 
 async def _modern_in_front_of(name: str, server: Sequence[str], options: Sequence[str]) -> Results:
     env = {"MCPBRIDGE_CHILD_ERA": "auto"}
-    ready = READY if name == HANDSHAKE else ()
+    ready = READY if name == LEGACY else ()
     async with bridge(*ROOM, *ready, *options, "--", *server, env=env) as between:
-        await between.logged("child.eras")
+        await between.logged("child.eras_found")
         url = f"{between.url}/mcp"
-        if name == HANDSHAKE:
+        if name == LEGACY:
             # Once for nothing: from then on the spare processes are past their start as well.
             await run(MODERN, url, "server-stateless")
         found = await run_all((MODERN,), url, f"the bridge, {name} behind it")
     return found[MODERN.name]
 
 
-HANDSHAKE = "handshake"
+LEGACY = "legacy"
 """The column of 2026-07-28 in front of a server that does not speak it."""
 
 
 def impossible(verdicts: Mapping[str, Mapping[str, Verdict]]) -> set[tuple[str, str]]:
     """What is IMPOSSIBLE and was indeed lost."""
-    found = verdicts.get(HANDSHAKE, {})
+    found = verdicts.get(LEGACY, {})
     lost = {(name, loss.check_id) for name, verdict in found.items() for loss in verdict.losses}
     return lost & set(IMPOSSIBLE)
 
@@ -314,13 +314,13 @@ def report(verdicts: Mapping[str, Mapping[str, Verdict]]) -> int:
         for suite, found in verdicts.items()
         for scenario, verdict in found.items()
         for loss in verdict.losses
-        if suite != HANDSHAKE or (scenario, loss.check_id) not in excused
+        if suite != LEGACY or (scenario, loss.check_id) not in excused
     ]
     for suite, scenario, loss in lost:
         print(f"LOST {suite}: {scenario}: {loss.check_id}: {loss.reference} -> {loss.ours}")
         if loss.message:
             print(f"     {loss.message}")
-    stale = sorted(set(IMPOSSIBLE) - excused) if HANDSHAKE in verdicts else []
+    stale = sorted(set(IMPOSSIBLE) - excused) if LEGACY in verdicts else []
     for scenario, check_id in stale:
         print(f"PASSES AFTER ALL {scenario}: {check_id}: take it out of IMPOSSIBLE")
     print(

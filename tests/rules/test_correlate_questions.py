@@ -10,11 +10,11 @@ import pytest
 from mcpbridge.errors import DuplicateMember
 from mcpbridge.rules.mcp.correlator import Withdrawn, cancel_for, cancelled_id, renamed_cancel
 from mcpbridge.rules.mcp.server_requests import (
-    QUESTION_PLACE,
-    Calls,
-    Place,
-    Questions,
-    place_question,
+    DESTINATIONS,
+    CallsInFlight,
+    Destination,
+    ServerRequestTable,
+    destination_of,
 )
 from mcpbridge.wire.messages import (
     Failure,
@@ -31,33 +31,33 @@ CANCELLED = "notifications/cancelled"
 @pytest.mark.parametrize(
     ("offered", "calls", "listening", "place"),
     [
-        (False, 0, False, Place.DECLINED),
-        (False, 1, True, Place.DECLINED),
-        (True, 0, False, Place.QUEUE),
-        (True, 0, True, Place.LISTENER),
-        (True, 1, False, Place.ONLY_CALL),
-        (True, 1, True, Place.ONLY_CALL),
-        (True, 2, False, Place.LATEST_CALL),
-        (True, 2, True, Place.LISTENER),
-        (True, 100, False, Place.LATEST_CALL),
+        (False, 0, False, Destination.DECLINED),
+        (False, 1, True, Destination.DECLINED),
+        (True, 0, False, Destination.QUEUE),
+        (True, 0, True, Destination.LISTENER),
+        (True, 1, False, Destination.ONLY_CALL),
+        (True, 1, True, Destination.ONLY_CALL),
+        (True, 2, False, Destination.LATEST_CALL),
+        (True, 2, True, Destination.LISTENER),
+        (True, 100, False, Destination.LATEST_CALL),
     ],
 )
 def test_a_question_goes_where_it_will_be_heard(
-    offered: bool, calls: int, listening: bool, place: Place
+    offered: bool, calls: int, listening: bool, place: Destination
 ) -> None:
     """A question goes to the only call, else to whoever listens, else to the latest call."""
-    assert place_question(offered, calls, listening) is place
+    assert destination_of(offered, calls, listening) is place
 
 
 def test_a_question_has_a_place_in_every_case() -> None:
     """The table of places has a row for each number of calls, heard or not."""
-    assert set(QUESTION_PLACE) == set(itertools.product(Calls, (False, True)))
+    assert set(DESTINATIONS) == set(itertools.product(CallsInFlight, (False, True)))
 
 
 @pytest.mark.parametrize("first", [1, 1000])
 def test_a_question_is_answered_once_under_the_childs_id(first: int) -> None:
     """An answer goes back under the id as the child spelled it, and only the first one does."""
-    questions = Questions(itertools.count(first))
+    questions = ServerRequestTable(itertools.count(first))
     number, asked = questions.ask(Request(b'"\\u0071"', "roots/list", b"{ }", b',"x":1'))
     assert (number, asked) == (first, Request(b"%d" % first, "roots/list", b"{ }", b',"x":1'))
     other, _ = questions.ask(Request(b"0", "roots/list"))
@@ -77,7 +77,7 @@ def test_a_question_is_answered_once_under_the_childs_id(first: int) -> None:
 )
 def test_an_answer_to_no_question_goes_nowhere(raw: bytes | None) -> None:
     """An answer under an id that nobody was asked under, the child's own included, is none."""
-    questions = Questions(itertools.count(1))
+    questions = ServerRequestTable(itertools.count(1))
     questions.ask(Request(b'"q"', "roots/list"))
     assert questions.answered(Failure(raw, b"{}")) is None
     assert len(questions) == 1
@@ -86,7 +86,7 @@ def test_an_answer_to_no_question_goes_nowhere(raw: bytes | None) -> None:
 def test_sessions_number_their_questions_apart() -> None:
     """With numbers drawn from one source, no session can answer what another was asked."""
     numbers = itertools.count(1)
-    one, other = Questions(numbers), Questions(numbers)
+    one, other = ServerRequestTable(numbers), ServerRequestTable(numbers)
     first, _ = one.ask(Request(b"0", "roots/list"))
     second, _ = other.ask(Request(b"0", "roots/list"))
     assert other.answered(Result(b"%d" % first, b"{}")) is None
@@ -96,7 +96,7 @@ def test_sessions_number_their_questions_apart() -> None:
 
 def test_a_withdrawn_question_is_named_as_the_client_knows_it() -> None:
     """A withdrawal reaches the client under its number, once, and unknown ones nowhere."""
-    questions = Questions(itertools.count(5))
+    questions = ServerRequestTable(itertools.count(5))
     questions.ask(Request(b"0", "roots/list"))
     questions.ask(Request(b"1", "roots/list"))
     cancel = Notification(CANCELLED, b'{"requestId": 1 ,"reason":"late"}', b',"x":1')
@@ -109,7 +109,7 @@ def test_a_withdrawn_question_is_named_as_the_client_knows_it() -> None:
 
 def test_a_question_can_be_given_up() -> None:
     """Giving up tells the child's id if it still waits, and an answer is too late then."""
-    questions = Questions(itertools.count(1))
+    questions = ServerRequestTable(itertools.count(1))
     for child_id in (b"0", b'"a"', b"2"):
         questions.ask(Request(child_id, "roots/list"))
     assert questions.give_up(2) == b'"a"'

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from mcpbridge.errors import CursorLost
-from mcpbridge.rules.event_log import START, Entry, EventId, EventLog, Window, read_event_id
+from mcpbridge.rules.event_log import START, EventId, EventLog, LogEntry, Window, read_event_id
 
 
 class Said(NamedTuple):
@@ -31,9 +31,9 @@ class LogMachine(RuleBasedStateMachine):
         self.cursors = [START, START, START]
         self.trimmed = START
 
-    def expected(self, cursor: int) -> list[Entry]:
+    def expected(self, cursor: int) -> list[LogEntry]:
         """All that was appended after a cursor."""
-        return [Entry(i + 1, *said) for i, said in enumerate(self.said) if i >= cursor]
+        return [LogEntry(i + 1, *said) for i, said in enumerate(self.said) if i >= cursor]
 
     @rule(size=st.integers(0, 40), sheddable=st.booleans())
     def append(self, size: int, sheddable: bool) -> None:
@@ -43,7 +43,7 @@ class LogMachine(RuleBasedStateMachine):
         self.log.append(payload, sheddable=sheddable)
         self.said.append(Said(payload, sheddable))
         assert self.log.last == before + 1
-        assert list(self.log.after(before)) == [Entry(before + 1, payload, sheddable)]
+        assert list(self.log.after(before)) == [LogEntry(before + 1, payload, sheddable)]
 
     @rule(reader=st.integers(0, 2))
     def read(self, reader: int) -> None:

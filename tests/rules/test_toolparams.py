@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.rules.mcp.modern_checks import Path, Routing, annotations_in, check_tool_params
+from mcpbridge.rules.mcp.modern_checks import (
+    Path,
+    RoutingHeaders,
+    annotations_in,
+    check_tool_params,
+)
 
 PATHS = {("region",): "region", ("at", "zone"): "zone", ("dry",): "dry"}
 
@@ -114,7 +119,7 @@ def test_an_argument_is_repeated_truly(
 ) -> None:
     """Where it is there, and only there; numbers are compared as numbers (C42)."""
     params = b'{"name":"t","arguments":%b}' % arguments
-    routing = Routing(version=None, method=None, name=None, params=headers, repeated=False)
+    routing = RoutingHeaders(version=None, method=None, name=None, params=headers, repeated=False)
     refusal = check_tool_params(params, routing, PATHS)
     if good:
         assert refusal is None

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.rules.mcp.initialize import Introduction, Profile, read_discovery, read_introduction
+from mcpbridge.rules.mcp.initialize import (
+    ClientProfile,
+    ServerProfile,
+    read_discovery,
+    read_introduction,
+)
 from mcpbridge.rules.mcp.revisions import known
 from mcpbridge.rules.mcp.to_legacy import (
     adapted_content,
@@ -33,14 +38,14 @@ def dumped(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def profile(**members: Any) -> Profile:
+def profile(**members: Any) -> ServerProfile:
     """What a child says of itself."""
     found = read_discovery(dumped({"supportedVersions": [MODERN], **members}))
     assert found is not None
     return found
 
 
-def introduction(capabilities: Any = None, **members: Any) -> Introduction:
+def client_profile(capabilities: Any = None, **members: Any) -> ClientProfile:
     """What a client says of itself."""
     params = {"protocolVersion": "2025-06-18", "capabilities": capabilities or {}, **members}
     found = read_introduction(dumped(params))
@@ -48,7 +53,7 @@ def introduction(capabilities: Any = None, **members: Any) -> Introduction:
     return found
 
 
-def answer_to_initialize(some: Profile, date: str = "2025-06-18") -> Any:
+def answer_to_initialize(some: ServerProfile, date: str = "2025-06-18") -> Any:
     """The result that a client of that revision sees."""
     revision = known(date)
     assert revision is not None
@@ -82,7 +87,7 @@ def test_a_client_is_told_what_the_child_said_in_its_own_terms() -> None:
     ],
 )
 def test_a_server_without_name_or_version_gets_them(meta: Any, shown: Any) -> None:
-    """Handshake clients refuse the absent, some of them the empty (C81)."""
+    """Legacy clients refuse the absent, some of them the empty (C81)."""
     said = answer_to_initialize(profile(_meta=meta))
     assert said["serverInfo"] == shown
     assert said["capabilities"] == {}
@@ -103,7 +108,7 @@ def test_the_envelope_says_what_the_client_said() -> None:
         "arguments": {"x": 1.50},
         "_meta": {"progressToken": "p", "own": 1, KEY + "protocolVersion": "forged"},
     }
-    client = introduction({"sampling": {"tools": {}}}, clientInfo={"name": "c", "version": "2"})
+    client = client_profile({"sampling": {"tools": {}}}, clientInfo={"name": "c", "version": "2"})
     added = {"inputResponses": b'{"q":{}}', "requestState": b'"s"'}
     assert json.loads(enveloped(dumped(params), client, "error", added)) == {
         "name": "t",
@@ -134,7 +139,7 @@ def test_the_envelope_says_what_the_client_said() -> None:
 )
 def test_only_abilities_that_2026_07_28_knows_are_declared(offered: Any, declared: Any) -> None:
     """A change of roots cannot be told, tasks are others (C85)."""
-    members = json.loads(enveloped(None, introduction(offered), None))
+    members = json.loads(enveloped(None, client_profile(offered), None))
     assert members["_meta"][KEY + "clientCapabilities"] == declared
     assert KEY + "clientInfo" not in members["_meta"]
 

@@ -1,4 +1,4 @@
-"""Answers of a handshake child, made whole for a client of 2026-07-28."""
+"""Answers of a legacy child, made whole for a client of 2026-07-28."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.rules.mcp.initialize import SERVER_INFO, Profile
+from mcpbridge.rules.mcp.initialize import SERVER_INFO, ServerProfile
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 from mcpbridge.rules.mcp.to_modern import (
     CACHEABLE,
@@ -20,9 +20,11 @@ from mcpbridge.rules.mcp.to_modern import (
 from mcpbridge.wire.messages import Failure, Result
 
 
-def profile(**said: Any) -> Profile:
+def profile(**said: Any) -> ServerProfile:
     """What a server said in its handshake."""
-    return Profile(json.dumps({"protocolVersion": "2025-11-25", **said}).encode(), NEWEST_LEGACY)
+    return ServerProfile(
+        json.dumps({"protocolVersion": "2025-11-25", **said}).encode(), NEWEST_LEGACY
+    )
 
 
 INFO = {"name": "n", "version": "1"}

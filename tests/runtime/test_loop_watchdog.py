@@ -9,11 +9,11 @@ import pytest
 
 PROGRAM = """
 import asyncio, sys
-from mcpbridge.runtime.loop_watchdog import StallWatch
+from mcpbridge.runtime.loop_watchdog import LoopWatchdog
 
 async def wedge(hold_the_log):
     import logging
-    with StallWatch(0.1, 0.3).watching():
+    with LoopWatchdog(0.1, 0.3).watching():
         if hold_the_log:
             for handler in logging.getLogger().handlers:
                 handler.acquire()

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from mcpbridge.shim.splice import Relay
+from mcpbridge.shim.splice import Splice
 
 WITHIN_S = 20.0
 
@@ -16,7 +16,7 @@ WITHIN_S = 20.0
 class Wired:
     """A relay, its peer, and the child's ends of both pipes."""
 
-    def __init__(self, relay: Relay, peer: socket.socket, stdin: int, stdout: int) -> None:
+    def __init__(self, relay: Splice, peer: socket.socket, stdin: int, stdout: int) -> None:
         self.relay = relay
         self.peer = peer
         self.stdin = stdin
@@ -33,7 +33,7 @@ def wired() -> Iterator[Wired]:
     from_stdout, stdout = os.pipe()
     for fd in (stdin, stdout):
         os.set_blocking(fd, False)
-    relay = Relay(from_stdout, to_stdin, near)
+    relay = Splice(from_stdout, to_stdin, near)
     try:
         with near, relay.open():
             yield Wired(relay, peer, stdin, stdout)
@@ -130,7 +130,7 @@ async def test_the_last_bytes_of_a_child_wait_for_a_slow_peer() -> None:
     from_stdout, stdout = os.pipe()
     stdin, to_stdin = os.pipe()
     os.set_blocking(stdout, False)
-    relay = Relay(from_stdout, to_stdin, near)
+    relay = Splice(from_stdout, to_stdin, near)
     with near, peer:
         written = 0
         with relay.open():

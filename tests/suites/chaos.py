@@ -213,14 +213,14 @@ async def play(calls: int, chance: random.Random, folder: Path) -> tuple[Round, 
     Raises:
         AssertionError: The bridge did not end as it should, or logged an error nobody handled.
     """
-    ledger = folder / "ledger"
-    ledger.write_bytes(b"")
-    command = (sys.executable, "-I", "-S", str(CHILD), str(ledger))
+    call_log = folder / "ledger"
+    call_log.write_bytes(b"")
+    command = (sys.executable, "-I", "-S", str(CHILD), str(call_log))
     words = ("--give-up-after", "0", "--max-children", str(4 * SESSIONS))
     async with bridge(*words, "--", *command) as running:
         played = Round(running, calls, chance)
         await played.run()
-    executed = Counter(ledger.read_text().split())
+    executed = Counter(call_log.read_text().split())
     return played, Judgement(played.calls, played.deeds, executed)
 
 

@@ -51,14 +51,14 @@ def answer(message: dict[str, object], done: list[str]) -> str:
 def main() -> None:
     """Serve standard input until it ends."""
     signal.signal(signal.SIGUSR1, close_stdout)
-    ledger = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    call_log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     begun = b""
     while piece := os.read(0, READ_BYTES):
         *lines, begun = (begun + piece).split(b"\n")
         done: list[str] = []
         replies = [answer(json.loads(line), done) for line in reversed(lines) if line.strip()]
         if done:
-            os.write(ledger, "".join(f"{text}\n" for text in done).encode())
+            os.write(call_log, "".join(f"{text}\n" for text in done).encode())
             time.sleep(WORK_S)
         rest = "".join(replies).encode()
         try:

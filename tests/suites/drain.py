@@ -4,7 +4,7 @@ Two replicas behind `tests.suites.balancer`, under calls of clients of both eras
 listen. RUNS (100) times one of them gets SIGTERM at a random moment (SEED repeats the choices, not
 the machine's scheduling), must end with 0 within its grace with nothing left of it, and is started
 again. The clients honour `Connection: close`, and they try again, after the time it names, what
-was answered with 503 and `executed: no`; a client of the handshake revisions whose session is
+was answered with 503 and `executed: no`; a client of the legacy revisions whose session is
 unknown to the other replica (404) opens another, as the specification wants. Nothing else is
 forgiven: a connection that ends without an answer is a lost call, and every call must have been
 executed exactly once, which the children write down.
@@ -184,9 +184,9 @@ def _own(response: Response) -> Mapping[str, Any]:
 class Replica:
     """One place behind the balancer, and the bridge that runs in it."""
 
-    def __init__(self, balancer: Balancer, ledger: Path) -> None:
+    def __init__(self, balancer: Balancer, call_log: Path) -> None:
         self._balancer = balancer
-        self._command = (sys.executable, "-I", "-S", str(CHILD), str(ledger))
+        self._command = (sys.executable, "-I", "-S", str(CHILD), str(call_log))
         self._stack = AsyncExitStack()
         self._running: RunningBridge
 
@@ -212,13 +212,13 @@ class Replica:
         await self._stack.aclose()
 
 
-async def play(runs: int, seed: int, ledger: Path) -> tuple[Clients, Counter[str], list[float]]:
+async def play(runs: int, seed: int, call_log: Path) -> tuple[Clients, Counter[str], list[float]]:
     """All runs; what clients saw, how replicas ended, and how long each took to."""
     chance = random.Random(seed)
     ends: Counter[str] = Counter()
     took_s: list[float] = []
     async with balancing() as balancer:
-        replicas = [Replica(balancer, ledger) for _ in range(REPLICAS)]
+        replicas = [Replica(balancer, call_log) for _ in range(REPLICAS)]
         await asyncio.gather(*(replica.start() for replica in replicas))
         clients = Clients(balancer.url, seed)
         load = asyncio.create_task(clients.run())
@@ -247,9 +247,9 @@ async def main() -> int:
     figures.show("seed", seed, runs=runs)
     began = monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Path(folder) / "ledger"
-        clients, ends, took_s = await play(runs, seed, ledger)
-        executed = Counter(ledger.read_text().split())
+        call_log = Path(folder) / "ledger"
+        clients, ends, took_s = await play(runs, seed, call_log)
+        executed = Counter(call_log.read_text().split())
     figures.show("seconds", round(monotonic() - began, 1))
     for complaint in clients.complaints[:5]:
         figures.show("complaint", complaint)

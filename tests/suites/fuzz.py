@@ -49,7 +49,7 @@ from mcpbridge.wire.lines import BOM, KEPT_BYTES, LineSplitter, OverlongLine, en
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, decode, encode
 from tests.e2e.running import RunningBridge, bridge
 from tests.e2e.stateless import header_value
-from tests.http.fakes import Wire, incoming
+from tests.http.fakes import Wire, http_request
 from tests.suites.corpus import ENVELOPES, HEADERS, HTTP, LINES, WORDS
 from tests.suites.figures import Figures
 
@@ -201,7 +201,7 @@ class Sse:
             stream.append(payload, sheddable=False)
         stream.close()
         with stream.attach() as reader:
-            await EventStream(reader).serve(incoming(wire))
+            await EventStream(reader).serve(http_request(wire))
         events = list(read_events(b"".join(wire.chunks)))
         texts = [payload.decode() for payload in payloads]
         wanted = [(f"ab-1-{number}", "message", text) for number, text in enumerate(texts, 1)]

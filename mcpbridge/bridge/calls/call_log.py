@@ -22,7 +22,7 @@ _WRONG_ENDS = ("failed", "child_exited", "shutdown")
 """Why a session may end that its client would have gone on with."""
 
 
-class Ledger:
+class CallLog:
     """Keeps the books of one bridge; made in `app.build` and handed down."""
 
     def __init__(

@@ -5,34 +5,34 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from mcpbridge.bridge.calls.call_log import Ledger
+from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
-from mcpbridge.bridge.children.listeners import Tenant
-from mcpbridge.bridge.children.shared_state import Sharer
+from mcpbridge.bridge.children.listeners import ChildListener
+from mcpbridge.bridge.children.shared_state import Subscriber
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import Fault, capacity, too_many_streams
-from mcpbridge.rules.mcp.server_requests import Questions
+from mcpbridge.rules.mcp.server_requests import ServerRequestTable
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Means:
+class CallContext:
     """The parts that sessions and calls without one share."""
 
     window: Window
     meters: Meters
-    ledger: Ledger
+    call_log: CallLog
     drain: Drain
-    questions: Callable[[], Questions]
+    questions: Callable[[], ServerRequestTable]
     spawn: Spawn
     clock: Callable[[], float]
     """Seconds on the event loop's own clock."""
-    sharers: Callable[[], Iterable[Sharer]]
+    subscribers: Callable[[], Iterable[Subscriber]]
     """The sessions on the shared child."""
-    child_lost: Callable[[Tenant], None]
+    child_lost: Callable[[ChildListener], None]
     """Told when the child of a session has ended by itself."""
     question_timeout_s: float
     """How long a question of a child waits for a stream of its client."""

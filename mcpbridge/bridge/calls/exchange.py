@@ -2,7 +2,7 @@
 
 Most requests have one answer and nothing before it, so a stream begins only when something comes
 first or takes long. Whoever serves the request over HTTP reads from it; nobody has to: a client of
-the handshake era may go away without cancelling.
+the legacy era may go away without cancelling.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mcpbridge.telemetry.tracer import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 
 
-class Home(Protocol):
+class Scope(Protocol):
     """Where an exchange belongs: a session."""
 
     @property
@@ -66,7 +66,7 @@ class Exchange:
     )
 
     def __init__(
-        self, request: Request, home: Home, now: float, *, streams: bool, stream: Stream | None
+        self, request: Request, home: Scope, now: float, *, streams: bool, stream: Stream | None
     ) -> None:
         """Begin an exchange.
 
@@ -102,7 +102,7 @@ class Exchange:
 
     @property
     def lasting(self) -> bool:
-        """See `bridge.mux.Waiter`."""
+        """See `CallSink`."""
         return self.request.method == LISTEN
 
     def progressed(self, notification: Notification) -> None:
@@ -203,18 +203,18 @@ def _arrived(awaited: asyncio.Future[None]) -> None:
         awaited.set_result(None)
 
 
-class Nowhere:
+class DetachedScope:
     """The home of an exchange that is refused and leaves no trace in its session.
 
     A request whose id is in flight already must not take the place of the first one.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Scope) -> None:
         self._home = home
         self.outside = home.outside
 
     def begin_stream(self) -> Stream:
-        """See `Home`."""
+        """See `Scope`."""
         return self._home.begin_stream()
 
     def ended(self, exchange: Exchange) -> None:

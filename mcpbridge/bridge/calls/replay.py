@@ -75,7 +75,7 @@ class _Finished(msgspec.Struct, frozen=True):
     size: int
 
 
-class Resume(enum.Enum):
+class ResumeResult(enum.Enum):
     """Why no stream is resumed."""
 
     FRESH = "the id is none of ours: a standalone stream from now on"
@@ -83,7 +83,7 @@ class Resume(enum.Enum):
     FOREIGN = "the id belongs to another session"
 
 
-class Streams:
+class ReplayStore:
     """Makes, numbers and keeps the streams of one session."""
 
     def __init__(
@@ -125,25 +125,25 @@ class Streams:
             self._begun.append(self._last)
         return stream
 
-    def find(self, last_event_id: str) -> Stream | Resume:
+    def find(self, last_event_id: str) -> Stream | ResumeResult:
         """The stream that a `Last-Event-ID` names, set to continue after that event."""
         event = read_event_id(last_event_id)
         if event is None or self._tag is None:
-            return Resume.FRESH
+            return ResumeResult.FRESH
         if event.tag != self._tag:
-            return Resume.FOREIGN
+            return ResumeResult.FOREIGN
         self._prune()
         standalone = event.stream == STANDALONE
         stream = self.standalone if standalone else self._kept.get(event.stream)
         if stream is None:
-            return Resume.OVER
+            return ResumeResult.OVER
         try:
             stream.seek(event.number)
         except CursorLost:
             self._meters.count("cursor_lost")
-            return Resume.FRESH if standalone else Resume.OVER
+            return ResumeResult.FRESH if standalone else ResumeResult.OVER
         over = stream.log.closed and event.number >= stream.log.last
-        return Resume.OVER if over else stream
+        return ResumeResult.OVER if over else stream
 
     def dismiss_idle(self) -> None:
         """End the connections that only listen."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from mcpbridge.rules.event_log import START, Entry, EventId, EventLog, Window
+from mcpbridge.rules.event_log import START, EventId, EventLog, LogEntry, Window
 from mcpbridge.telemetry.metrics import Meters
 
 
@@ -145,7 +145,7 @@ class Stream:
         if self._readers:
             self._readers[-1].wake()
 
-    def take(self, reader: Reader) -> Sequence[Entry]:
+    def take(self, reader: Reader) -> Sequence[LogEntry]:
         """What this reader has to deliver now: nothing while a newer one is attached."""
         if self._readers[-1] is not reader:
             return ()
@@ -177,7 +177,7 @@ class Reader:
     def __exit__(self, *_: object) -> None:
         self.stream.leave(self)
 
-    async def read(self) -> Sequence[Entry] | None:
+    async def read(self) -> Sequence[LogEntry] | None:
         """The next entries, at least one; an empty sequence after a nudge; None at the end."""
         while True:
             if self.leaving:

@@ -17,7 +17,7 @@ from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Reply, Request, Result
 
 if TYPE_CHECKING:
-    from mcpbridge.bridge.children.listeners import Waiter
+    from mcpbridge.bridge.children.listeners import CallSink
 
 
 class ToolFilter:
@@ -41,14 +41,14 @@ class ToolFilter:
                 self._meters.count("denied_tool" if denied else "unreadable_tool")
                 raise
 
-    def sent(self, request: Request, waiter: Waiter) -> Waiter:
+    def sent(self, request: Request, sink: CallSink) -> CallSink:
         """Who waits for the answer, so that a list comes without what is denied.
 
         Raises:
             WireError: As for `check`.
         """
         self.check(request)
-        return _Listed(waiter, self._policy) if request.method == TOOLS_LIST else waiter
+        return _Listed(sink, self._policy) if request.method == TOOLS_LIST else sink
 
     def drops(self, message: Message) -> bool:
         """Whether this must not be sent: a call that wants no answer is obeyed by some servers."""
@@ -59,17 +59,17 @@ class ToolFilter:
 
 
 class _Listed:
-    """Whoever waits for a list of tools; see `bridge.mux.Waiter`."""
+    """Whoever waits for a list of tools; see `CallSink`."""
 
     lasting = False
 
-    def __init__(self, waiter: Waiter, policy: ToolPolicy) -> None:
-        self._waiter = waiter
+    def __init__(self, sink: CallSink, policy: ToolPolicy) -> None:
+        self._sink = sink
         self._policy = policy
 
     def progressed(self, notification: Notification) -> None:
         """The waiter's."""
-        self._waiter.progressed(notification)
+        self._sink.progressed(notification)
 
     def answered(self, reply: Reply) -> None:
         """The list, as far as it is for clients."""
@@ -77,19 +77,19 @@ class _Listed:
             try:
                 shown = self._policy.listed(reply.result)
             except WireError:
-                self._waiter.fail(bad_child_message())
+                self._sink.fail(bad_child_message())
                 return
             reply = Result(reply.id, shown, reply.extra)
-        self._waiter.answered(reply)
+        self._sink.answered(reply)
 
     def remarked(self, notification: Notification) -> None:
         """The waiter's."""
-        self._waiter.remarked(notification)
+        self._sink.remarked(notification)
 
     def tagged(self, notification: Notification) -> None:
         """The waiter's."""
-        self._waiter.tagged(notification)
+        self._sink.tagged(notification)
 
     def fail(self, fault: Fault) -> None:
         """There will be no answer."""
-        self._waiter.fail(fault)
+        self._sink.fail(fault)

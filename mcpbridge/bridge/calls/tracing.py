@@ -15,12 +15,12 @@ from mcpbridge.rules.mcp.to_modern import code_of
 from mcpbridge.rules.outcome import error_type, outcome_of
 from mcpbridge.rules.trace_context import Trace, trace_in, with_trace
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.telemetry.tracer import Call, Span, Tracer
+from mcpbridge.telemetry.tracer import Span, TracedCall, Tracer
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, text_of
 
 if TYPE_CHECKING:
-    from mcpbridge.bridge.children.listeners import Waiter
+    from mcpbridge.bridge.children.listeners import CallSink
 
 _TARGETED = frozenset(("tools/call", "prompts/get"))
 
@@ -37,21 +37,23 @@ class Tracing:
         call = self._call(request, request.id, version, session_id)
         return _under(self.tracer.server(call), request)
 
-    def sent(self, request: Request, waiter: Waiter, number: int) -> tuple[Request, Waiter]:
+    def sent(self, request: Request, sink: CallSink, number: int) -> tuple[Request, CallSink]:
         """A request goes to the child, under this number; returns it, and who ends its span."""
         call = self._call(request, b"%d" % number, "", None)
         request, span = _under(self.tracer.client(call), request)
-        return request, TracedWaiter(waiter, span, request.method)
+        return request, TracedCallSink(sink, span, request.method)
 
-    def forgotten(self, waiter: Waiter | None) -> None:
+    def forgotten(self, sink: CallSink | None) -> None:
         """Nobody waits for this answer any more."""
-        if isinstance(waiter, TracedWaiter):
-            waiter.span.end("cancelled")
+        if isinstance(sink, TracedCallSink):
+            sink.span.end("cancelled")
 
-    def _call(self, request: Request, own_id: bytes, version: str, session: str | None) -> Call:
+    def _call(
+        self, request: Request, own_id: bytes, version: str, session: str | None
+    ) -> TracedCall:
         above = trace_in(request.params)
         meter = self._meters.calls.meter(request.method, request.params)
-        return Call(
+        return TracedCall(
             method=request.method,
             target=_target(request),
             request_id=text_of(own_id) or own_id.decode("utf-8", "replace"),
@@ -63,40 +65,40 @@ class Tracing:
         )
 
 
-class TracedWaiter:
-    """A waiter, and the span that ends with what it hears; see `bridge.mux.Waiter`."""
+class TracedCallSink:
+    """A waiter, and the span that ends with what it hears; see `CallSink`."""
 
-    def __init__(self, waiter: Waiter, span: Span, method: str) -> None:
+    def __init__(self, sink: CallSink, span: Span, method: str) -> None:
         self.span = span
-        self._waiter = waiter
+        self._sink = sink
         self._method = method
 
     @property
     def lasting(self) -> bool:
         """As the waiter has it."""
-        return self._waiter.lasting
+        return self._sink.lasting
 
     def progressed(self, notification: Notification) -> None:
         """The waiter's."""
-        self._waiter.progressed(notification)
+        self._sink.progressed(notification)
 
     def answered(self, reply: Reply) -> None:
         """The final answer, which ends the span."""
         end(self.span, self._method, reply, None)
-        self._waiter.answered(reply)
+        self._sink.answered(reply)
 
     def remarked(self, notification: Notification) -> None:
         """The waiter's."""
-        self._waiter.remarked(notification)
+        self._sink.remarked(notification)
 
     def tagged(self, notification: Notification) -> None:
         """The waiter's."""
-        self._waiter.tagged(notification)
+        self._sink.tagged(notification)
 
     def fail(self, fault: Fault) -> None:
         """There will be no answer, which ends the span."""
         self.span.end(fault.reason)
-        self._waiter.fail(fault)
+        self._sink.fail(fault)
 
 
 def end(span: Span, method: str, reply: Reply, fault: Fault | None) -> None:

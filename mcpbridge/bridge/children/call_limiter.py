@@ -85,7 +85,7 @@ class _Waiting(msgspec.Struct, frozen=True):
         return len(self.request.params or b"") + len(self.request.extra)
 
 
-class Places:
+class CallLimiter:
     """The places of one child; owned by its mux.
 
     Calls are known by their numbers on the pipe, which are never used twice: so whatever is told
@@ -148,7 +148,7 @@ class Places:
             if self._timer is None:
                 self._timer = loop.call_at(entry.until, self._expire)
 
-    def free(self, number: int) -> None:
+    def release(self, number: int) -> None:
         """The child is done with this call: whoever waits longest gets its place."""
         self._taken.discard(number)
         if self._waiting:
@@ -159,7 +159,7 @@ class Places:
     def linger(self, number: int) -> None:
         """Nobody wants the answer any more, but the child may still work on it."""
         if number in self._taken:
-            asyncio.get_running_loop().call_later(LINGER_S, self.free, number)
+            asyncio.get_running_loop().call_later(LINGER_S, self.release, number)
 
     def withdraw(self, number: int) -> bool:
         """Take a call out of the queue; whether it was there."""

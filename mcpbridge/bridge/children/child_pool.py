@@ -23,7 +23,7 @@ from mcpbridge.bridge.children.lease import Lease, _Turn
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unreachable
-from mcpbridge.process.child import AnyChild, MakeChild
+from mcpbridge.process.child import Child, MakeChild
 from mcpbridge.rules.faults import Unavailable, capacity, child_exited, spawn_failed, unreachable
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text
 from mcpbridge.settings import Unit, setting
@@ -43,7 +43,7 @@ processor time, and a storm of starts would make every one of them too late."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class PlacementSettings:
+class ChildPoolSettings:
     """How children are given to sessions."""
 
     isolation: Isolation = setting(
@@ -83,19 +83,19 @@ class PlacementSettings:
     )
 
 
-async def _live(child: AnyChild, *, task_status: TaskStatus[None]) -> None:
+async def _live(child: Child, *, task_status: TaskStatus[None]) -> None:
     # Whichever call had it started, what it says from now on belongs to no call.
     CURRENT.set(None)
     await child.run(task_status=task_status)
 
 
-class Placement:
+class ChildPool:
     """Starts, counts and ends children; alive within `running`."""
 
     def __init__(
         self,
         make_child: MakeChild,
-        settings: PlacementSettings,
+        settings: ChildPoolSettings,
         limits: PipeLimits,
         meters: Meters,
         loads: LoadLimits | None = None,
@@ -236,7 +236,7 @@ class Placement:
             within_s: How long its calls may take; None: as long as they are allowed each.
             settle: Sees to what came of the last calls.
         """
-        lease.mux.retire()
+        lease.mux.stop_accepting()
         self._tasks.start_soon(self._finish, lease, within_s, settle)
 
     async def _finish(
@@ -245,7 +245,7 @@ class Placement:
         with anyio.move_on_after(within_s):
             # Whoever waits to write to it goes first: those who came before us are woken before.
             await lease.mux.channel.writable()
-            await lease.mux.quiet()
+            await lease.mux.wait_idle()
             await settle()
         lease.child.stop()
 
@@ -317,7 +317,7 @@ class Placement:
                 lease.child.kill()
             with anyio.move_on_after(_STATUS_WAIT_S):
                 await lease.child.gone.wait()
-            lease.mux.lose(child_exited(lease.child.how, "maybe"))
+            lease.mux.fail_all(child_exited(lease.child.how, "maybe"))
             await lease.child.exited.wait()
         finally:
             lease.introduced()

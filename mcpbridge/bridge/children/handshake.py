@@ -10,7 +10,7 @@ import logging
 import anyio
 
 from mcpbridge import __version__
-from mcpbridge.bridge.children.lease import Lease, Supply
+from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.rules.faults import (
     UNREACHABLE,
     Unavailable,
@@ -19,7 +19,7 @@ from mcpbridge.rules.faults import (
     start_timeout,
 )
 from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
-from mcpbridge.rules.mcp.initialize import Profile, read_profile
+from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
 from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE, INITIALIZED, PING
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED
 from mcpbridge.wire.messages import Notification, Reply, Result
@@ -42,7 +42,7 @@ async def initialize(lease: Lease, params: bytes, within_s: float) -> Reply:
     raise Unavailable(start_timeout(within_s))
 
 
-async def shake_hands(lease: Lease, params: bytes, within_s: float) -> Profile:
+async def shake_hands(lease: Lease, params: bytes, within_s: float) -> ServerProfile:
     """The whole handshake, as the bridge does it for itself.
 
     Raises:
@@ -64,13 +64,13 @@ _SILENCE_S = 2.0
 _PROBE_GRACE_S = 1.0
 
 
-async def probe(placement: Supply, within_s: float) -> bool | None:
+async def probe(child_pool: ChildSource, within_s: float) -> bool | None:
     """Whether the server speaks 2026-07-28; any error, silence or exit means that it does not.
 
     None where nobody could be asked: the other end of a connection is not there yet.
     """
     try:
-        lease = await placement.shared()
+        lease = await child_pool.shared()
     except Unavailable as error:
         return None if error.fault.reason == UNREACHABLE else False
     found = False
@@ -81,12 +81,12 @@ async def probe(placement: Supply, within_s: float) -> bool | None:
                 found = await _asked(lease)
                 asking.cancel_scope.cancel()
     finally:
-        placement.release(lease, _PROBE_GRACE_S)
+        child_pool.release(lease, _PROBE_GRACE_S)
     log.info("child.probed", extra={"pid": lease.child.pid, "modern": found})
     return found
 
 
-async def discover(lease: Lease, within_s: float) -> Profile:
+async def discover(lease: Lease, within_s: float) -> ServerProfile:
     """The introduction of a serving child of 2026-07-28.
 
     Raises:

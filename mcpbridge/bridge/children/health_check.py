@@ -1,7 +1,7 @@
-"""Looks at all children now and then: which are worn, and which run but serve nobody any more.
+"""Looks at all children now and then: which are due to be recycled, and which do not answer.
 
-One timer for all of them and no task for any: a question whether a child lives is sent like any
-request, and what is heard since is seen at the next look. The decisions are `rules.recycling`'s.
+One timer for all of them and no task for any: a ping is sent like any request, and what was heard
+since is seen at the next look. `rules.supervision.liveness` has the decisions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import anyio
 from anyio import to_thread
 
 from mcpbridge import __version__
-from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.errors import ChannelClosed
@@ -26,10 +26,10 @@ from mcpbridge.rules.mcp.methods import DISCOVER, PING
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED
 from mcpbridge.rules.mcp.revisions import MODERN
 from mcpbridge.rules.supervision.liveness import (
+    ChildHealth,
     Finding,
     RecyclePolicy,
-    Sight,
-    Vital,
+    Sample,
     begin,
     is_quiet,
     look,
@@ -39,26 +39,26 @@ from mcpbridge.wire.messages import Notification, Reply, Request
 log = logging.getLogger("mcpbridge.bridge")
 
 
-class Watch:
+class HealthChecker:
     """Watches the children of one bridge; owned by it."""
 
     def __init__(
-        self, placement: Placement, policy: RecyclePolicy, replace: Callable[[Lease], None]
+        self, child_pool: ChildPool, policy: RecyclePolicy, replace: Callable[[Lease], None]
     ) -> None:
         """Make it; from now on it knows every child that is started.
 
         Args:
-            placement: Has the children.
+            child_pool: Has the children.
             policy: What they are judged by.
             replace: Lets another child take over from a worn one as soon as that costs nobody
                 anything; called at each look until the child is gone.
         """
-        self._placement = placement
+        self._child_pool = child_pool
         self._policy = policy
         self._replace = replace
         self._due = anyio.Event()
         self._watched: dict[Lease, _Watched] = {}
-        placement.met = self._meet
+        child_pool.met = self._meet
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -66,7 +66,7 @@ class Watch:
             with anyio.move_on_after(self._policy.look_every_s):
                 await self._due.wait()
             self._due = anyio.Event()
-            leases = self._placement.leases
+            leases = self._child_pool.leases
             self._watched = {lease: self._watched[lease] for lease in leases}
             for lease, watched in list(self._watched.items()):
                 await self._look(lease, watched)
@@ -85,9 +85,9 @@ class Watch:
     async def _look(self, lease: Lease, watched: _Watched) -> None:
         if lease.mux.lost or lease.mux.shut:
             return
-        stopped, rss_bytes = await self._look_closely(lease, watched.vital)
+        stopped, rss_bytes = await self._look_closely(lease, watched.child_health)
         mux = lease.mux
-        sight = Sight(
+        sample = Sample(
             heard=mux.heard,
             taken=mux.channel.taken,
             congested=mux.channel.congested,
@@ -100,19 +100,19 @@ class Watch:
             rss_bytes=rss_bytes,
         )
         now = anyio.current_time()
-        watched.vital, finding = look(self._policy, watched.vital, sight, now)
+        watched.child_health, finding = look(self._policy, watched.child_health, sample, now)
         if finding is Finding.ASK:
             watched.ask(lease)
         elif finding.lost:
             self._give_up(lease, finding)
-        elif finding.worn:
+        elif finding.recycle_due:
             self._wear(lease, finding)
 
-    async def _look_closely(self, lease: Lease, vital: Vital) -> tuple[bool, int]:
+    async def _look_closely(self, lease: Lease, child_health: ChildHealth) -> tuple[bool, int]:
         """Whether the system says that it was stopped, and the bytes of memory that it takes."""
         policy, pid = self._policy, lease.child.pid
         quiet = policy.ping_interval_s and is_quiet(
-            policy, vital, lease.mux.heard, anyio.current_time()
+            policy, child_health, lease.mux.heard, anyio.current_time()
         )
         stopped, rss_bytes = False, 0
         if pid and quiet and lease.profile is not None:
@@ -126,13 +126,13 @@ class Watch:
     def _wear(self, lease: Lease, finding: Finding) -> None:
         if not lease.worn:
             lease.worn = True
-            log.info("child.worn", extra={"pid": lease.child.pid, "by": finding.value})
+            log.info("child.recycling", extra={"pid": lease.child.pid, "by": finding.value})
         self._replace(lease)
 
     def _give_up(self, lease: Lease, finding: Finding) -> None:
         extra = {"pid": lease.child.pid, "by": finding.value, "calls": lease.mux.calls}
         log.warning("child.stalled", extra=extra)
-        lease.mux.lose(self._fault(finding))
+        lease.mux.fail_all(self._fault(finding))
         lease.child.kill()
 
     def _fault(self, finding: Finding) -> Fault:
@@ -149,8 +149,8 @@ class Watch:
 class _Watched:
     """One child between two looks."""
 
-    def __init__(self, vital: Vital) -> None:
-        self.vital = vital
+    def __init__(self, child_health: ChildHealth) -> None:
+        self.child_health = child_health
         self.pulse = _Pulse()
         self._number: int | None = None
 
@@ -171,7 +171,7 @@ class _Watched:
 
 
 class _Pulse:
-    """The waiter behind the question whether a child lives; see `bridge.mux.Waiter`."""
+    """The waiter behind the question whether a child lives; see `CallSink`."""
 
     lasting = True
     """It is no call: nobody waits for it, and it keeps no child from being replaced."""

@@ -8,8 +8,8 @@ from typing import Protocol
 import anyio
 
 from mcpbridge.bridge.children.mux import Mux
-from mcpbridge.process.child import AnyChild
-from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.process.child import Child
+from mcpbridge.rules.mcp.initialize import ServerProfile
 
 
 class _Turn:
@@ -28,10 +28,10 @@ class _Turn:
 class Lease:
     """The right to use a child until it is released."""
 
-    def __init__(self, child: AnyChild, mux: Mux) -> None:
+    def __init__(self, child: Child, mux: Mux) -> None:
         self.child = child
         self.mux = mux
-        self.profile: Profile | None = None
+        self.profile: ServerProfile | None = None
         """What the child said in the handshake; None while it has had none."""
         self.log_level: str | None = None
         """The level that calls without a session have set on it."""
@@ -51,7 +51,7 @@ def _nothing() -> None:
     """Nobody waits for its start."""
 
 
-class Supply(Protocol):
+class ChildSource(Protocol):
     """Where children come from: placement itself, or one principal's allotment."""
 
     async def shared(self) -> Lease:

@@ -13,7 +13,7 @@ from mcpbridge.rules.mcp.correlator import (
 from mcpbridge.wire.messages import Notification, Reply, Request
 
 
-class Waiter(Protocol):
+class CallSink(Protocol):
     """Whoever waits for the answer to one request."""
 
     @property
@@ -36,7 +36,7 @@ class Waiter(Protocol):
         """There will be no answer of the child."""
 
 
-class Tenant(Protocol):
+class ChildListener(Protocol):
     """Whoever holds a lease on the child: a session."""
 
     def told(self, notification: Notification) -> None:

@@ -2,7 +2,7 @@
 
 What goes down is numbered by the correlator and sent in the same turn; what comes up is read in
 one task and handed on without waiting, so that no reader can hold up another. The decisions are
-`rules.correlate`'s; this module only moves messages and counts what reaches nobody.
+`rules.mcp.correlator`'s; this module only moves messages and counts what reaches nobody.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
-from mcpbridge.bridge.children.call_limiter import LoadLimits, Places
-from mcpbridge.bridge.children.listeners import Tenant, Waiter
-from mcpbridge.channels.channel import Channel, Received, Spoiled
+from mcpbridge.bridge.children.call_limiter import CallLimiter, LoadLimits
+from mcpbridge.bridge.children.listeners import CallSink, ChildListener
+from mcpbridge.channels.channel import Channel, InvalidLine, Received
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.access.principals import NOTHING
 from mcpbridge.rules.faults import (
@@ -86,13 +86,15 @@ class Mux:
         self.hidden = NOTHING
         self.tools: ToolFilter | None = None
         """Says which tools clients may use, where not all."""
-        self._correlator: Correlator[Waiter] = Correlator()
-        self._tenants: dict[Tenant, None] = {}
+        self._correlator: Correlator[CallSink] = Correlator()
+        self._listeners: dict[ChildListener, None] = {}
         self._meters = meters
         self._max_message_bytes = max_message_bytes
         self._max_json_depth = max_json_depth
         self._noise_logged_at = float("-inf")
-        self.places = Places(loads or LoadLimits(), self._send_waiting, self._refuse_waiting)
+        self.call_limiter = CallLimiter(
+            loads or LoadLimits(), self._send_waiting, self._refuse_waiting
+        )
         """Who the child works for, and who waits for that."""
         self._own = 0
         self._stirred: asyncio.Event | None = None
@@ -105,41 +107,41 @@ class Mux:
     @property
     def calls(self) -> int:
         """Those of them that are no subscriptions."""
-        return sum(not waiter.lasting for waiter in self._correlator.owners())
+        return sum(not sink.lasting for sink in self._correlator.owners())
 
     @property
     def requests(self) -> int:
         """All that clients ever asked of the child."""
         return self._correlator.last - self._own
 
-    async def quiet(self) -> None:
+    async def wait_idle(self) -> None:
         """Wait until no call is in flight; each has a limit of its own, and so has the wait."""
         while self.calls and not self.lost:
             self._stirred = asyncio.Event()
             await self._stirred.wait()
         self._stirred = None
 
-    def retire(self) -> None:
+    def stop_accepting(self) -> None:
         """Let no further call begin: another child takes over; calls in flight are finished.
 
         Subscriptions end as they do with the child: those who hold them look for the next.
         """
         self.shut = True
-        for number, waiter in self._correlator.waiting():
-            if waiter.lasting:
+        for number, sink in self._correlator.waiting():
+            if sink.lasting:
                 self._correlator.forget(number)
-                waiter.fail(child_exited(None, "no"))
+                sink.fail(child_exited(None, "no"))
         self._stir()
 
-    def enter(self, tenant: Tenant) -> None:
+    def attach(self, listener: ChildListener) -> None:
         """Hear, from now on, what the child says to all."""
-        self._tenants[tenant] = None
+        self._listeners[listener] = None
 
-    def leave(self, tenant: Tenant) -> None:
+    def detach(self, listener: ChildListener) -> None:
         """Hear nothing any more."""
-        self._tenants.pop(tenant, None)
+        self._listeners.pop(listener, None)
 
-    def request(self, request: Request, waiter: Waiter, *, aside: bool = False) -> int:
+    def request(self, request: Request, sink: CallSink, *, aside: bool = False) -> int:
         """Send a request; its waiter hears of everything that answers it.
 
         Where all places of the child are taken it waits for its turn, or its waiter is told at
@@ -155,29 +157,29 @@ class Mux:
         if self.lost:
             raise ChannelClosed
         if self.tools is not None:
-            waiter = self.tools.sent(request, waiter)
+            sink = self.tools.sent(request, sink)
         if self.tracing is not None and not aside:
-            request, waiter = self.tracing.sent(request, waiter, self._correlator.last + 1)
-        number, numbered = self._correlator.outbound(request, waiter)
-        if request.method in _PLACELESS or aside or self.places.take(number):
+            request, sink = self.tracing.sent(request, sink, self._correlator.last + 1)
+        number, numbered = self._correlator.outbound(request, sink)
+        if request.method in _PLACELESS or aside or self.call_limiter.take(number):
             try:
                 self.channel.send(numbered)
             except ChannelClosed:
                 self._correlator.forget(number)
                 raise
         else:
-            self.places.wait(number, numbered)
+            self.call_limiter.wait(number, numbered)
         if number >= self.mark:
             self.mark = sys.maxsize
             self.reached()
         return number
 
-    def request_aside(self, request: Request, waiter: Waiter) -> int:
+    def request_aside(self, request: Request, sink: CallSink) -> int:
         """Send a request of the bridge's own: it counts for nothing; else as `request`."""
         self._own += 1
         if self.mark != sys.maxsize:
             self.mark += 1
-        return self.request(request, waiter, aside=True)
+        return self.request(request, sink, aside=True)
 
     def send(self, message: Message) -> None:
         """Send a notification, or an answer to a question of the child; lost with the child."""
@@ -201,7 +203,7 @@ class Mux:
 
     def withdraw(self, number: int) -> bool:
         """Take a request back that still waits for its turn; whether it did."""
-        waited = self.places.withdraw(number)
+        waited = self.call_limiter.withdraw(number)
         if waited:
             self.forget(number)
         return waited
@@ -211,7 +213,7 @@ class Mux:
         if self.tracing is not None:
             self.tracing.forgotten(self._correlator.owner(number))
         self._correlator.forget(number)
-        self.places.linger(number)
+        self.call_limiter.linger(number)
         self._stir()
 
     async def ask(self, method: str, params: bytes | None) -> Reply:
@@ -237,24 +239,24 @@ class Mux:
         self.lost = self.shut = True
         self._stir()
 
-    def lose(self, fault: Fault) -> None:
+    def fail_all(self, fault: Fault) -> None:
         """The child is gone, or given up: nobody waits in vain; who was told is not told again."""
         self.lost = self.shut = True
-        for number in self.places.close():
+        for number in self.call_limiter.close():
             self._refuse_waiting(number, not_begun(fault))
-        for waiter in self._correlator.end_all():
-            waiter.fail(fault)
+        for sink in self._correlator.end_all():
+            sink.fail(fault)
         self._stir()
-        tenants, self._tenants = self._tenants, {}
-        for tenant in tenants:
-            tenant.lost()
+        listeners, self._listeners = self._listeners, {}
+        for listener in listeners:
+            listener.lost()
 
     def _stir(self) -> None:
         if self._stirred is not None:
             self._stirred.set()
 
     def _hear(self, item: Received) -> None:
-        if isinstance(item, Spoiled):
+        if isinstance(item, InvalidLine):
             self._spoiled(item)
             return
         try:
@@ -263,14 +265,14 @@ class Mux:
             self._meters.count("bad_child_message")
             return
         match heard:
-            case Answered(waiter, reply, number):
-                self.places.free(number)
+            case Answered(sink, reply, number):
+                self.call_limiter.release(number)
                 self.timeouts = 0
-                waiter.answered(reply)
-            case Progressed(waiter, notification):
-                waiter.progressed(notification)
-            case Tagged(waiter, notification):
-                waiter.tagged(notification)
+                sink.answered(reply)
+            case Progressed(sink, notification):
+                sink.progressed(notification)
+            case Tagged(sink, notification):
+                sink.tagged(notification)
             case Asked(request):
                 self._asked(request)
             case Told(notification):
@@ -288,8 +290,8 @@ class Mux:
         elif audience is Audience.ONLY_CALLER:
             self._remarked(notification)
         else:
-            for tenant in list(self._tenants):
-                tenant.told(notification)
+            for listener in list(self._listeners):
+                listener.told(notification)
 
     def _withdrawn(self, withdrawal: Withdrawn) -> None:
         number = int(withdrawal.child_id) if withdrawal.child_id.isdigit() else None
@@ -300,11 +302,11 @@ class Mux:
             self._correlator.forget(number)
             listen.fail(cancelled())
             return
-        for tenant in list(self._tenants):
-            tenant.withdrawn(withdrawal)
+        for listener in list(self._listeners):
+            listener.withdrawn(withdrawal)
 
     def _remarked(self, notification: Notification) -> None:
-        callers = [waiter for waiter in self._correlator.owners() if not waiter.lasting]
+        callers = [sink for sink in self._correlator.owners() if not sink.lasting]
         if len(callers) == 1:
             callers[0].remarked(notification)
         else:
@@ -314,35 +316,35 @@ class Mux:
         if request.method == PING:
             # The child wants to know that its client lives, and that is this process.
             self.send(Result(request.id, b"{}"))
-        elif self.shared or not self._tenants:
+        elif self.shared or not self._listeners:
             self._meters.count("declined_question")
             self.send(Failure(request.id, nobody_to_ask().error()))
         else:
-            next(iter(self._tenants)).asked(request)
+            next(iter(self._listeners)).asked(request)
 
-    def _spoiled(self, spoiled: Spoiled) -> None:
+    def _spoiled(self, spoiled: InvalidLine) -> None:
         self._meters.count(f"stdout_{spoiled.reason}")
         now = asyncio.get_running_loop().time()
         if now - self._noise_logged_at >= _NOISE_LOG_EVERY_S:
             self._noise_logged_at = now
-            sample = self.hidden.cover(spoiled.sample.decode("utf-8", "backslashreplace"))
+            sample = self.hidden.redact(spoiled.sample.decode("utf-8", "backslashreplace"))
             extra = {"reason": spoiled.reason, "bytes": spoiled.size, "sample": sample}
             log.warning("child.stdout_noise", extra=extra)
-        waiter = self._correlator.owner(spoiled.answers)
-        if waiter is not None and spoiled.answers is not None:
+        sink = self._correlator.owner(spoiled.answers)
+        if sink is not None and spoiled.answers is not None:
             self._correlator.forget(spoiled.answers)
-            self.places.free(spoiled.answers)
+            self.call_limiter.release(spoiled.answers)
             if spoiled.reason == "message_too_large":
-                waiter.fail(message_too_large(spoiled.size, self._max_message_bytes))
+                sink.fail(message_too_large(spoiled.size, self._max_message_bytes))
             elif spoiled.reason == "too_deep":
-                waiter.fail(child_message_too_deep(self._max_json_depth))
+                sink.fail(child_message_too_deep(self._max_json_depth))
             else:
-                waiter.fail(bad_child_message())
+                sink.fail(bad_child_message())
 
     def _freed_late(self, message: Message) -> None:
         # The child has answered a call, it may be, that was cancelled.
         if isinstance(message, Result | Failure):
-            self.places.free(number_of(message.id) or 0)
+            self.call_limiter.release(number_of(message.id) or 0)
 
     def _send_waiting(self, number: int, request: Request) -> None:
         try:
@@ -351,10 +353,10 @@ class Mux:
             self._refuse_waiting(number, child_exited(None, "no"))
 
     def _refuse_waiting(self, number: int, fault: Fault) -> None:
-        waiter = self._correlator.owner(number)
+        sink = self._correlator.owner(number)
         self._correlator.forget(number)
-        if waiter is not None:
-            waiter.fail(fault)
+        if sink is not None:
+            sink.fail(fault)
 
 
 def _nothing() -> None:
@@ -362,7 +364,7 @@ def _nothing() -> None:
 
 
 class OwnCall:
-    """The waiter behind `Mux.ask`; see `bridge.mux.Waiter`."""
+    """The waiter behind `Mux.ask`; see `CallSink`."""
 
     lasting = False
 
@@ -396,12 +398,12 @@ async def answer_of(mux: Mux, request: Request) -> Reply:
     Raises:
         Unavailable: The child ended before it answered.
     """
-    waiter = OwnCall()
+    sink = OwnCall()
     try:
-        number = mux.request_aside(request, waiter)
+        number = mux.request_aside(request, sink)
     except ChannelClosed:
         raise Unavailable(child_exited(None, "no")) from None
     try:
-        return await waiter.reply
+        return await sink.reply
     finally:
         mux.forget(number)

@@ -1,6 +1,6 @@
 """Which eras the child speaks, and a supervised process for each that is needed.
 
-One process per era: the first message on a pipe pins it. The handshake process is started at once
+One process per era: the first message on a pipe pins it. The legacy process is started at once
 and serves from the moment it is ready; the question whether the server speaks 2026-07-28 too is
 put to another process meanwhile, and its answer stands for as long as the bridge lives.
 """
@@ -16,12 +16,12 @@ from anyio.abc import TaskGroup
 
 from mcpbridge import __version__
 from mcpbridge.bridge.children.handshake import discover, probe, shake_hands
-from mcpbridge.bridge.children.lease import Lease, Supply
+from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.supervisor import Failed, Supervisor
-from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import UNREACHABLE
-from mcpbridge.rules.mcp.era_probe import VERDICTS, ChildEra, Verdict
+from mcpbridge.rules.mcp.era_probe import VERDICTS, ChildEra, ServerEras
 from mcpbridge.rules.mcp.initialize import bridge_introduction
 from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.settings import Unit, setting
@@ -42,22 +42,22 @@ class EraSettings:
         "emulate",
         "--modern",
         "Clients of 2026-07-28: `native` serves them where the server speaks it, `emulate` in front"
-        " of a server of the handshake revisions as well, `off` lets them fall back.",
+        " of a server of the legacy revisions as well, `off` lets them fall back.",
         group="Protocol",
         choices=("native", "emulate", "off"),
     )
     legacy: str = setting(
         "on",
         "--legacy",
-        "Clients of the handshake revisions, 2024-11-05 to 2025-11-25.",
+        "Clients of the legacy revisions, 2024-11-05 to 2025-11-25.",
         group="Protocol",
         choices=("on", "off"),
     )
 
-    prefer_handshake: bool = setting(
+    prefer_legacy: bool = setting(
         False,
-        "--prefer-handshake",
-        "Serve clients of 2026-07-28 by the handshake process of a server that speaks both, for"
+        "--prefer-legacy",
+        "Serve clients of 2026-07-28 by the legacy process of a server that speaks both, for"
         " tools that ask their client while they run.",
         group="Protocol",
         unit=Unit.SWITCH,
@@ -77,18 +77,18 @@ class EraSettings:
         return self.modern != "off"
 
     @property
-    def serves_handshake(self) -> bool:
-        """Clients of the handshake revisions are served."""
+    def serves_legacy(self) -> bool:
+        """Clients of the legacy revisions are served."""
         return self.legacy == "on"
 
 
-class Eras:
+class EraSupervisors:
     """The verdict on the child, and its supervisors; owned by the bridge."""
 
     def __init__(
         self,
-        placement: Supply,
-        gate: Gate,
+        child_pool: ChildSource,
+        readiness: Readiness,
         policy: RestartPolicy,
         era: ChildEra,
         start_timeout_s: float,
@@ -98,36 +98,36 @@ class Eras:
         """Make it.
 
         Args:
-            placement: Starts the processes.
-            gate: Learns whether the one that everything rests on is there.
+            child_pool: Starts the processes.
+            readiness: Learns whether the one that everything rests on is there.
             policy: When to start again, and when to give up.
             era: What the operator says of the server.
             start_timeout_s: For a start with its handshake.
             finish_s: How long a process whose place is taken has for its calls; 0: no limit.
         """
-        self._placement = placement
+        self._child_pool = child_pool
         self._era = era
         self._policy = policy
         self._finish_s = finish_s
         self._start_timeout_s = start_timeout_s
-        introduction = bridge_introduction(__version__)
-        shake = functools.partial(shake_hands, params=introduction, within_s=start_timeout_s)
+        client_profile = bridge_introduction(__version__)
+        shake = functools.partial(shake_hands, params=client_profile, within_s=start_timeout_s)
         meet = functools.partial(discover, within_s=start_timeout_s)
-        self._gate = gate
-        self.handshake = Supervisor(placement, policy, shake, finish_s)
-        self.modern = Supervisor(placement, policy, meet, finish_s)
-        self.verdict: Verdict | None = VERDICTS.get(era)
+        self._readiness = readiness
+        self.legacy = Supervisor(child_pool, policy, shake, finish_s)
+        self.modern = Supervisor(child_pool, policy, meet, finish_s)
+        self.verdict: ServerEras | None = VERDICTS.get(era)
         self._known = anyio.Event()
         self.gave_up = anyio.Event()
         """The process that everything rests on will not be started again."""
         self._tasks: TaskGroup
         self._modern_runs = False
 
-    def another(self, placement: Supply) -> Eras:
+    def another(self, child_pool: ChildSource) -> EraSupervisors:
         """The same for children of another principal, which decide nothing about readiness."""
-        eras = Eras(
-            placement,
-            Gate(),
+        eras = EraSupervisors(
+            child_pool,
+            Readiness(),
             self._policy,
             self._era,
             self._start_timeout_s,
@@ -140,8 +140,8 @@ class Eras:
     @property
     def primary(self) -> Supervisor:
         """The process that readiness goes by."""
-        alone = self.verdict is not None and not self.verdict.handshake
-        return self.modern if alone else self.handshake
+        alone = self.verdict is not None and not self.verdict.legacy
+        return self.modern if alone else self.legacy
 
     @property
     def last_report(self) -> ExitReport | None:
@@ -150,15 +150,15 @@ class Eras:
 
     def replace(self, lease: Lease) -> None:
         """Let another process take over from one that all share."""
-        self.handshake.replace(lease)
+        self.legacy.replace(lease)
         self.modern.replace(lease)
 
     def retire(self) -> None:
         """All ends: no process is started again."""
-        self.handshake.retire()
+        self.legacy.retire()
         self.modern.retire()
 
-    async def known(self) -> Verdict:
+    async def known(self) -> ServerEras:
         """The verdict, as soon as there is one."""
         while self.verdict is None:
             await self._known.wait()
@@ -173,7 +173,7 @@ class Eras:
         if not self._modern_runs:
             self._modern_runs = True
             # A second process does not decide whether the first one serves: a gate of its own.
-            self._tasks.start_soon(self.modern.run, Gate())
+            self._tasks.start_soon(self.modern.run, Readiness())
         return await self.modern.lease()
 
     async def run(self) -> None:
@@ -182,42 +182,42 @@ class Eras:
             self._tasks = tasks
             if self.verdict is None:
                 await self._find_out(tasks)
-            elif self.verdict.handshake:
-                tasks.start_soon(self.handshake.run, self._gate)
+            elif self.verdict.legacy:
+                tasks.start_soon(self.legacy.run, self._readiness)
             else:
                 self._modern_runs = True
-                tasks.start_soon(self.modern.run, self._gate)
+                tasks.start_soon(self.modern.run, self._readiness)
             self._known.set()
             await self.primary.gave_up.wait()
             self.gave_up.set()
 
     async def _find_out(self, tasks: TaskGroup) -> None:
         handshake = anyio.CancelScope()
-        tasks.start_soon(self._keep_handshake, handshake)
+        tasks.start_soon(self._keep_legacy, handshake)
         while (modern := await self._probe()) is None:
             # Its callers are told that it cannot be reached; what it speaks is found out when it
             # can, since two containers of a pod start in any order.
-            self.verdict = Verdict(handshake=True, modern=False)
+            self.verdict = ServerEras(legacy=True, modern=False)
             self._known.set()
             with anyio.move_on_after(_UNREACHED_S):
-                await self.handshake.gave_up.wait()
+                await self.legacy.gave_up.wait()
                 return
-        if not modern or await self._shakes_hands():
-            self.verdict = Verdict(handshake=True, modern=modern)
+        if not modern or await self._is_legacy():
+            self.verdict = ServerEras(legacy=True, modern=modern)
         else:
             handshake.cancel()
-            self.verdict = Verdict(handshake=False, modern=True)
+            self.verdict = ServerEras(legacy=False, modern=True)
             self._modern_runs = True
-            tasks.start_soon(self.modern.run, self._gate)
-        extra = {"handshake": self.verdict.handshake, "modern": self.verdict.modern}
-        log.info("child.eras", extra=extra)
+            tasks.start_soon(self.modern.run, self._readiness)
+        extra = {"legacy": self.verdict.legacy, "modern": self.verdict.modern}
+        log.info("child.eras_found", extra=extra)
 
-    async def _shakes_hands(self) -> bool:
-        """Whether the handshake process came up, as soon as it could be reached at all."""
-        while not await self.handshake.settled():
-            match self.handshake.state:
+    async def _is_legacy(self) -> bool:
+        """Whether the legacy process came up, as soon as it could be reached at all."""
+        while not await self.legacy.settled():
+            match self.legacy.state:
                 case Failed(fault) if fault.reason == UNREACHABLE:
-                    await self.handshake.moved()
+                    await self.legacy.moved()
                 case _:
                     return False
         return True
@@ -226,17 +226,17 @@ class Eras:
         modern: bool | None = False
         async with anyio.create_task_group() as asking:
             asking.start_soon(self._stop_asking, asking.cancel_scope)
-            modern = await probe(self._placement, self._start_timeout_s)
+            modern = await probe(self._child_pool, self._start_timeout_s)
             asking.cancel_scope.cancel()
         return modern
 
     async def _stop_asking(self, scope: anyio.CancelScope) -> None:
         # A server that has shaken hands and does not answer the probe swallows what it does not
         # know, and clients wait for the verdict.
-        if await self.handshake.settled():
+        if await self.legacy.settled():
             await anyio.sleep(_SILENCE_S)
             scope.cancel()
 
-    async def _keep_handshake(self, scope: anyio.CancelScope) -> None:
+    async def _keep_legacy(self, scope: anyio.CancelScope) -> None:
         with scope:
-            await self.handshake.run(self._gate)
+            await self.legacy.run(self._readiness)

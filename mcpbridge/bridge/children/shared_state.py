@@ -20,7 +20,7 @@ from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import Unavailable
-from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.methods import (
     DEFAULT_LOG_LEVEL,
     SET_LEVEL,
@@ -34,7 +34,7 @@ from mcpbridge.wire.messages import Failure, Notification, Request, Result, quot
 _ANSWER_S = 10.0
 
 
-class Sharer(Protocol):
+class Subscriber(Protocol):
     """A session or a listen, as far as it shares a child with others."""
 
     level: str | None
@@ -53,7 +53,7 @@ class Sharer(Protocol):
         """Subscriptions that were granted or are asked for at this moment."""
 
 
-def shared_verb(request: Request, others: Iterable[Sharer]) -> Request | Result:
+def shared_verb(request: Request, others: Iterable[Subscriber]) -> Request | Result:
     """What becomes of a session's request on a shared child.
 
     Returns:
@@ -73,26 +73,26 @@ def shared_verb(request: Request, others: Iterable[Sharer]) -> Request | Result:
     return request
 
 
-def intend(sharer: Sharer, request: Request) -> None:
+def intend(subscriber: Subscriber, request: Request) -> None:
     """Keep in mind what a session asks for, as far as it holds from now on.
 
     Another session's request may be on its way before this one is answered, and must reckon with
     it: a level that is wanted, a subscription that is not wanted any more.
     """
     if request.method == SET_LEVEL:
-        sharer.level = text_member(request.params, "level")
+        subscriber.level = text_member(request.params, "level")
     elif request.method == UNSUBSCRIBE:
-        sharer.subscriptions.discard(text_member(request.params, "uri") or "")
+        subscriber.subscriptions.discard(text_member(request.params, "uri") or "")
 
 
-def settle(sharer: Sharer, request: Request, *, granted: bool) -> None:
+def settle(subscriber: Subscriber, request: Request, *, granted: bool) -> None:
     """Keep in mind what has become of it."""
     if request.method == SUBSCRIBE and granted:
         uri = text_member(request.params, "uri")
         if uri is not None:
-            sharer.subscriptions.add(uri)
+            subscriber.subscriptions.add(uri)
     elif request.method == SET_LEVEL and not granted:
-        sharer.level = None
+        subscriber.level = None
 
 
 async def unsubscribe(mux: Mux, uris: Collection[str]) -> None:
@@ -115,7 +115,7 @@ def log_level_of(notification: Notification) -> str | None:
     return text_member(notification.params, "level")
 
 
-def _set_level(request: Request, others: Iterable[Sharer]) -> Request:
+def _set_level(request: Request, others: Iterable[Subscriber]) -> Request:
     wanted = text_member(request.params, "level")
     common = wanted
     for other in others:
@@ -131,30 +131,32 @@ def _set_level(request: Request, others: Iterable[Sharer]) -> Request:
 log = logging.getLogger("mcpbridge.bridge")
 
 
-async def repeat(lease: Lease, profile: Profile, sharers: Collection[Sharer]) -> None:
+async def restore(
+    lease: Lease, profile: ServerProfile, subscribers: Collection[Subscriber]
+) -> None:
     """Tell a new child what these sessions asked of the last one; then tell them of it.
 
     A child that refuses or dies meanwhile is only logged: the sessions are served all the same.
     """
-    await catch_up(lease, sharers)
-    for sharer in sharers:
+    await catch_up(lease, subscribers)
+    for subscriber in subscribers:
         for method in profile.changing_lists:
-            sharer.told(Notification(method))
+            subscriber.told(Notification(method))
 
 
-async def catch_up(lease: Lease, sharers: Collection[Sharer]) -> None:
+async def catch_up(lease: Lease, subscribers: Collection[Subscriber]) -> None:
     """Tell a new child what these sessions were granted and it has not been told.
 
     Where the last child finished calls while the new one served already, that is what came of
     those calls.
     """
     level: str | None = None
-    for sharer in sharers:
-        level = more_verbose(level, sharer.level)
+    for subscriber in subscribers:
+        level = more_verbose(level, subscriber.level)
     if level is not None and level != lease.repeated_level:
         lease.repeated_level = level
         await _ask(lease, SET_LEVEL, {"level": level})
-    uris = frozenset(uri for sharer in sharers for uri in sharer.subscriptions)
+    uris = frozenset(uri for subscriber in subscribers for uri in subscriber.subscriptions)
     told, lease.repeated_uris = lease.repeated_uris, uris
     for uri in sorted(uris - told):
         await _ask(lease, SUBSCRIBE, {"uri": uri})
@@ -170,4 +172,4 @@ async def _ask(lease: Lease, method: str, params: dict[str, str]) -> None:
     except Unavailable:
         pass
     if reply is None or isinstance(reply, Failure):
-        log.warning("child.not_repeated", extra={"method": method})
+        log.warning("child.restore_failed", extra={"method": method})

@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 import anyio
 import msgspec
 
-from mcpbridge.bridge.children.lease import Lease, Supply
-from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.children.lease import ChildSource, Lease
+from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit, Fault, Unavailable, child_exited, draining
-from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.supervision.restart import Record, RestartPolicy, after_exit
 
 log = logging.getLogger("mcpbridge.bridge")
@@ -41,7 +41,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 State = Starting | Ready | Failed
-Introduce = Callable[[Lease], Awaitable[Profile]]
+Introduce = Callable[[Lease], Awaitable[ServerProfile]]
 
 
 class Supervisor:
@@ -49,7 +49,7 @@ class Supervisor:
 
     def __init__(
         self,
-        placement: Supply,
+        child_pool: ChildSource,
         policy: RestartPolicy,
         introduce: Introduce,
         finish_s: float = 0,
@@ -57,13 +57,13 @@ class Supervisor:
         """Make a supervisor.
 
         Args:
-            placement: Starts children.
+            child_pool: Starts children.
             policy: When to start again, and when to give up.
             introduce: Asks a fresh child what it is; it is up when that has an answer.
             finish_s: How long one whose place is taken may finish its calls; 0: no limit.
         """
-        self._placement = placement
-        self._gate = Gate()
+        self._child_pool = child_pool
+        self._readiness = Readiness()
         self._policy = policy
         self._introduce = introduce
         self._finish_s = finish_s or None
@@ -120,13 +120,13 @@ class Supervisor:
         """All ends: the child that is there is the last one."""
         self._retired.set()
 
-    async def run(self, gate: Gate) -> None:
+    async def run(self, readiness: Readiness) -> None:
         """Keep a child running until the policy says to give up.
 
         Args:
-            gate: Learns whether there is one.
+            readiness: Learns whether there is one.
         """
-        self._gate = gate
+        self._readiness = readiness
         record = Record()
         while True:
             up_s = await self._one_life()
@@ -137,15 +137,15 @@ class Supervisor:
             record = verdict.record
             if verdict.give_up:
                 self._become(Failed(child_exited(self._how(), "no")))
-                self._gate.lack("given_up", f"{len(record.ends)} ends within a minute")
+                self._readiness.block("given_up", f"{len(record.ends)} ends within a minute")
                 self.gave_up.set()
                 return
             delay_s = random.uniform(0, verdict.max_delay_s)  # nosec B311 # spreads load
             await anyio.sleep(delay_s)
             if self._retired.is_set():
                 break
-            log.info("child.start_again", extra={"failures": record.failures})
-            self._placement.starts_again()
+            log.info("child.restarting", extra={"failures": record.failures})
+            self._child_pool.starts_again()
             self._become(Starting())
         self._become(Failed(draining()))
 
@@ -157,10 +157,10 @@ class Supervisor:
         """
         began = anyio.current_time()
         try:
-            lease = await self._placement.shared()
+            lease = await self._child_pool.shared()
             await self._meet(lease)
         except Unavailable as error:
-            self._lack(error.fault)
+            self._block(error.fault)
             if error.problem:
                 self.last_report = ExitReport(Exit(), 0.0, (error.problem,), asked=False)
             return 0.0
@@ -172,7 +172,7 @@ class Supervisor:
                 self._worn = anyio.Event()
                 lease = await self._succeed(lease)
         self.last_report = lease.child.report
-        self._gate.lack("child", "restarting")
+        self._readiness.block("child", "restarting")
         self._become(Starting())
         return anyio.current_time() - ready_at
 
@@ -185,7 +185,7 @@ class Supervisor:
             exited = error.fault.reason in ("child_exited", "child_oom")
             if not exited and not isinstance(self.state, Ready):
                 # Told before the child has ended, which may take it both rungs of the ladder.
-                self._lack(error.fault)
+                self._block(error.fault)
             lease.child.stop()
             await lease.child.exited.wait()
             self.last_report = lease.child.report
@@ -212,29 +212,29 @@ class Supervisor:
                 await before.child.exited.wait()
             return before
         settle = functools.partial(self.settle, before, lease)
-        self._placement.retire(before, self._finish_s, settle)
+        self._child_pool.retire(before, self._finish_s, settle)
         return lease
 
     async def _successor(self) -> Lease | None:
         try:
-            lease = await self._placement.shared()
+            lease = await self._child_pool.shared()
             await self._meet(lease)
         except Unavailable as error:
-            log.warning("child.not_replaced", extra={"reason": error.fault.reason})
+            log.warning("child.replace_failed", extra={"reason": error.fault.reason})
             return None
         return lease
 
     async def _lack_after(self, lease: Lease) -> None:
         await lease.child.exited.wait()
         if isinstance(self.state, Ready) and self.state.lease is lease:
-            self._gate.lack("child", "restarting")
+            self._readiness.block("child", "restarting")
 
     def _serve(self, lease: Lease, start_s: float) -> None:
         assert lease.profile is not None
         self.start_s = start_s
         self._worn = anyio.Event()
-        self._placement.became_ready(start_s)
-        self._gate.satisfy("child")
+        self._child_pool.became_ready(start_s)
+        self._readiness.unblock("child")
         self._become(Ready(lease))
         extra = {
             "pid": lease.child.pid,
@@ -244,8 +244,8 @@ class Supervisor:
         }
         log.info("child.ready", extra=extra)
 
-    def _lack(self, fault: Fault) -> None:
-        self._gate.lack("child", fault.reason)
+    def _block(self, fault: Fault) -> None:
+        self._readiness.block("child", fault.reason)
         self._become(Failed(fault))
 
     def _become(self, state: State) -> None:

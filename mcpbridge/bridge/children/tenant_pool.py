@@ -7,35 +7,37 @@ others take places like any child of a single session.
 
 from __future__ import annotations
 
-from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.process.child import MakeChild
-from mcpbridge.rules.access.principals import Hidden
+from mcpbridge.rules.access.principals import Secrets
 
 _CLOSE_S = 1.0
 """The rungs of the stop ladder: a client of another principal may wait for the place."""
 
 
-class Allotment:
+class TenantPool:
     """The children of one further principal, as placement gives them."""
 
-    def __init__(self, placement: Placement, make_child: MakeChild | None, hidden: Hidden) -> None:
+    def __init__(
+        self, child_pool: ChildPool, make_child: MakeChild | None, hidden: Secrets
+    ) -> None:
         """Make it.
 
         Args:
-            placement: Has the children of all.
+            child_pool: Has the children of all.
             make_child: Makes those of this principal; None: like all others, spares included.
             hidden: What their noise may hold and no log may show.
         """
-        self._placement = placement
+        self._child_pool = child_pool
         self._hidden = hidden
         self._make_child = make_child
         self._given: set[Lease] = set()
-        self.release = placement.release
-        self.end = placement.end
-        self.retire = placement.retire
-        self.became_ready = placement.became_ready
-        self.starts_again = placement.starts_again
+        self.release = child_pool.release
+        self.end = child_pool.end
+        self.retire = child_pool.retire
+        self.became_ready = child_pool.became_ready
+        self.starts_again = child_pool.starts_again
 
     @property
     def leases(self) -> list[Lease]:
@@ -44,12 +46,12 @@ class Allotment:
         return list(self._given)
 
     async def shared(self) -> Lease:
-        """A fresh child for the sessions of this principal; see `Placement.further`."""
-        return self._noted(await self._placement.further(self._make_child))
+        """A fresh child for the sessions of this principal; see `ChildPool.further`."""
+        return self._noted(await self._child_pool.further(self._make_child))
 
     async def own(self) -> Lease:
-        """A fresh child for one session of this principal; see `Placement.own`."""
-        return self._noted(await self._placement.own(self._make_child))
+        """A fresh child for one session of this principal; see `ChildPool.own`."""
+        return self._noted(await self._child_pool.own(self._make_child))
 
     async def close(self) -> None:
         """End all of them and wait until their places are free."""

@@ -1,6 +1,6 @@
 """Handshaken children for calls of 2026-07-28 that may ask their client something.
 
-A handshake child cannot say which call its question belongs to, so such a call has a child for
+A legacy child cannot say which call its question belongs to, so such a call has a child for
 itself while it runs. Afterwards the child waits for the next call of a client that offers the
 same: what the client offered is part of the handshake and cannot be changed.
 """
@@ -14,9 +14,9 @@ import msgspec
 
 from mcpbridge import __version__
 from mcpbridge.bridge.children.handshake import shake_hands
-from mcpbridge.bridge.children.lease import Lease, Supply
+from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.rules.faults import Unavailable
-from mcpbridge.rules.mcp.request_meta import Envelope, handshake_capabilities
+from mcpbridge.rules.mcp.request_meta import RequestMeta, legacy_capabilities
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 
 log = logging.getLogger("mcpbridge.bridge")
@@ -27,15 +27,15 @@ _RETIRE_S = 1.0
 """How long one that makes room may take to end; a client waits for it."""
 
 
-class Pool:
+class WarmPool:
     """Children by what their clients offer; owned by the stateless face's bridge part."""
 
-    def __init__(self, placement: Supply, start_timeout_s: float) -> None:
-        self._placement = placement
+    def __init__(self, child_pool: ChildSource, start_timeout_s: float) -> None:
+        self._child_pool = child_pool
         self._start_timeout_s = start_timeout_s
         self._idle: collections.deque[tuple[str, float, Lease]] = collections.deque()
 
-    async def take(self, envelope: Envelope) -> Lease:
+    async def take(self, envelope: RequestMeta) -> Lease:
         """A child that nobody else uses, introduced to what this client offers.
 
         Raises:
@@ -49,40 +49,40 @@ class Pool:
                     return entry[2]
                 break
         try:
-            lease = await self._placement.own()
+            lease = await self._child_pool.own()
         except Unavailable:
             if not self._idle:
                 raise
             # A place is taken by a child that nobody uses at the moment.
-            await self._placement.end(self._idle.popleft()[2], _RETIRE_S)
-            lease = await self._placement.own()
+            await self._child_pool.end(self._idle.popleft()[2], _RETIRE_S)
+            lease = await self._child_pool.own()
         try:
             params = {
                 "protocolVersion": NEWEST_LEGACY.date,
-                "capabilities": msgspec.Raw(handshake_capabilities(envelope)),
+                "capabilities": msgspec.Raw(legacy_capabilities(envelope)),
                 "clientInfo": {"name": "mcpbridge", "version": __version__},
             }
             await shake_hands(lease, msgspec.json.encode(params), self._start_timeout_s)
         except Unavailable:
-            self._placement.release(lease)
+            self._child_pool.release(lease)
             raise
         return lease
 
-    def give_back(self, lease: Lease, envelope: Envelope, now: float) -> None:
+    def give_back(self, lease: Lease, envelope: RequestMeta, now: float) -> None:
         """The call is over; the child may serve another."""
         if lease.worn:
-            self._placement.release(lease)
+            self._child_pool.release(lease)
         elif not lease.mux.lost:
             self._idle.append((envelope.fingerprint, now, lease))
 
     def discard(self, lease: Lease) -> None:
         """The child is in a state that no other call should meet."""
-        self._placement.release(lease)
+        self._child_pool.release(lease)
 
     def expire(self, now: float) -> None:
         """End children that have waited long enough, or served long enough."""
         for entry in [entry for entry in self._idle if entry[2].worn]:
             self._idle.remove(entry)
-            self._placement.release(entry[2])
+            self._child_pool.release(entry[2])
         while self._idle and now - self._idle[0][1] > IDLE_S:
-            self._placement.release(self._idle.popleft()[2])
+            self._child_pool.release(self._idle.popleft()[2])

@@ -1,4 +1,4 @@
-"""A client of the handshake era takes a call back, wherever the call is at that moment.
+"""A client of the legacy era takes a call back, wherever the call is at that moment.
 
 Source: MCP 2025-11-25, Cancellation.
 """
@@ -9,7 +9,7 @@ from typing import Protocol
 
 import anyio
 
-from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import cancelled
@@ -31,7 +31,7 @@ class Caller(Protocol):
         """What this call alone asked of the client is asked no more."""
 
 
-def cancel(caller: Caller, notification: Notification, means: Means) -> None:
+def cancel(caller: Caller, notification: Notification, context: CallContext) -> None:
     """Do what a `notifications/cancelled` of the client says."""
     try:
         request_id = cancelled_id(notification)
@@ -40,7 +40,7 @@ def cancel(caller: Caller, notification: Notification, means: Means) -> None:
     exchange = caller.in_flight.get(canonical_id(request_id)) if request_id else None
     if exchange is None or caller.id is None or exchange.request.method == INITIALIZE:
         # A client must not cancel `initialize`: what came of it would be nobody's.
-        means.meters.count("cancel_of_unknown")
+        context.meters.count("cancel_of_unknown")
         return
     caller.withdraw_questions(exchange)
     mux, number = exchange.mux, exchange.number
@@ -48,7 +48,7 @@ def cancel(caller: Caller, notification: Notification, means: Means) -> None:
         exchange.fail(cancelled())
         return
     mux.send(renamed_cancel(notification, b"%d" % number))
-    means.spawn(_end_cancelled, exchange)
+    context.spawn(_end_cancelled, exchange)
 
 
 async def _end_cancelled(exchange: Exchange) -> None:

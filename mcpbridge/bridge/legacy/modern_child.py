@@ -1,4 +1,4 @@
-"""A handshake-era session in front of a child of 2026-07-28: what each understands of the other.
+"""A legacy session in front of a child of 2026-07-28: what each understands of the other.
 
 The child knows no session, so what a session is made of is kept here: the log level goes with
 every request, the subscriptions with one listen that is opened anew whenever they change. Where
@@ -18,7 +18,7 @@ import msgspec
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.shared_state import text_member
-from mcpbridge.bridge.legacy.round_trips import Client, Leg
+from mcpbridge.bridge.legacy.round_trips import Client, RoundTrip
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
@@ -58,7 +58,7 @@ from mcpbridge.wire.messages import (
 log = logging.getLogger("mcpbridge.bridge")
 
 _NOT_IN_A_SESSION = (DISCOVER, LISTEN)
-"""What the child knows and no handshake revision does."""
+"""What the child knows and no legacy revision does."""
 _ACKNOWLEDGED_WITHIN_S = 10.0
 _RENEWED_AFTER_S = 1.0
 """Pause before a listen that the child has ended is opened again: it may end that one too."""
@@ -66,7 +66,7 @@ _LIST_FLAGS = {"tools": "toolsListChanged", "prompts": "promptsListChanged",
                "resources": "resourcesListChanged"}  # fmt: skip
 
 
-class Interpreter:
+class ModernChildAdapter:
     """One session's translation; owned by the session."""
 
     def __init__(self, client: Client, spawn: Spawn) -> None:
@@ -140,7 +140,7 @@ class Interpreter:
         try:
             lease = await self._client.find_child()
             await lease.mux.channel.writable()
-            Leg(lease.mux, exchange, self._client, self, self._spawn).begin()
+            RoundTrip(lease.mux, exchange, self._client, self, self._spawn).begin()
         except Unavailable as error:
             exchange.fail(error.fault)
         except WireError as error:
@@ -191,12 +191,12 @@ class Interpreter:
 
 
 class _Listen:
-    """The one listen of a session; see `bridge.mux.Waiter`."""
+    """The one listen of a session; see `CallSink`."""
 
     lasting = True
 
-    def __init__(self, interpreter: Interpreter, lease: Lease, uris: set[str]) -> None:
-        self._interpreter = interpreter
+    def __init__(self, modern_child: ModernChildAdapter, lease: Lease, uris: set[str]) -> None:
+        self._modern_child = modern_child
         self._mux = lease.mux
         capabilities = lease.profile.capabilities if lease.profile is not None else {}
         lists = [name for name in _LIST_FLAGS if _changes(capabilities.get(name))]
@@ -214,7 +214,9 @@ class _Listen:
     async def open(self, client: Client) -> frozenset[str]:
         """Send it and wait for the acknowledgement; the resources that are granted."""
         self._client = client
-        params = enveloped(None, client.introduction, None, {"notifications": packed(self._flags)})
+        params = enveloped(
+            None, client.client_profile, None, {"notifications": packed(self._flags)}
+        )
         self._number = self._mux.request(Request(b"0", LISTEN, params), self)
         with anyio.move_on_after(_ACKNOWLEDGED_WITHIN_S):
             await self._acknowledged.wait()
@@ -243,16 +245,16 @@ class _Listen:
     def answered(self, reply: Reply) -> None:
         """The child has ended it, or refused it."""
         if self._acknowledged.is_set():
-            self._interpreter.renew(self)
+            self._modern_child.renew(self)
         self._acknowledged.set()
 
     def fail(self, fault: Fault) -> None:
         """The child is gone, or has taken the listen back."""
         self.lost = self._mux.shut
         if self.lost:
-            self._interpreter.lost_listen(self)
+            self._modern_child.lost_listen(self)
         elif self._acknowledged.is_set():
-            self._interpreter.renew(self)
+            self._modern_child.renew(self)
         self._acknowledged.set()
 
 

@@ -1,4 +1,4 @@
-"""One call of a handshake-era session on a child of 2026-07-28, over as many rounds as it takes.
+"""One call of a legacy session on a child of 2026-07-28, over as many rounds as it takes.
 
 Where the child wants input the client is asked, and the call is sent again with the answers: the
 child remembers nothing but what it wrote into `requestState`.
@@ -17,11 +17,11 @@ from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.children.shared_state import text_member
-from mcpbridge.bridge.legacy.server_requests import Asker
+from mcpbridge.bridge.legacy.server_requests import ServerRequestSender
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import INTERNAL_ERROR, Fault, Unavailable, child_exited, error_object
-from mcpbridge.rules.mcp.initialize import Introduction
+from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.modern_checks import MAY_ASK
 from mcpbridge.rules.mcp.revisions import Revision
 from mcpbridge.rules.mcp.to_legacy import (
@@ -53,7 +53,7 @@ PACE_S = 0.25
 class Client(Protocol):
     """The session, as far as the interpreter speaks for it."""
 
-    introduction: Introduction | None
+    client_profile: ClientProfile | None
     revision: Revision
     level: str | None
     subscriptions: set[str]
@@ -64,7 +64,7 @@ class Client(Protocol):
     def told(self, notification: Notification) -> None:
         """The child says something that belongs to no request."""
 
-    def inquire(self, request: Request, asker: Asker, exchange: Exchange) -> None:
+    def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
         """Ask the client something that belongs to this call."""
 
     def withdraw_questions(self, exchange: Exchange) -> None:
@@ -81,11 +81,11 @@ class Lists(Protocol):
         """Whether the client has seen another output schema of this tool than the child's."""
 
 
-class Leg:
+class RoundTrip:
     """One call of the session on the child, over as many rounds as it takes.
 
-    It waits for the child's answers (`bridge.mux.Waiter`) and, while the client is asked, for the
-    client's (`bridge.inquiries.Asker`).
+    It waits for the child's answers (`CallSink`) and, while the client is asked, for the
+    client's (`ServerRequestSender`).
     """
 
     lasting = False
@@ -119,7 +119,7 @@ class Leg:
             if self._state is not None:
                 added["requestState"] = self._state
         request = self._exchange.request
-        params = enveloped(request.params, self._client.introduction, self._client.level, added)
+        params = enveloped(request.params, self._client.client_profile, self._client.level, added)
         try:
             number = self._mux.request(Request(b"0", request.method, params), self)
         except ChannelClosed:
@@ -154,7 +154,7 @@ class Leg:
             self._give_up(str(error))
 
     def send(self, message: Message) -> None:
-        """The client's answer to one question, under its key; see `bridge.inquiries.Asker`."""
+        """The client's answer to one question, under its key; see `ServerRequestSender`."""
         if isinstance(message, Failure):
             # Of a question that is withdrawn comes a failure as well: then whoever withdraws it
             # says, in this very turn of the loop, how the call ends.

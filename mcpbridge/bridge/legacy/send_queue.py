@@ -33,7 +33,7 @@ MAX_WAITING = 1024
 Item = Exchange | Notification
 
 
-class Outbox:
+class SendQueue:
     """The way of one session's messages to its child; owned by the session."""
 
     def __init__(

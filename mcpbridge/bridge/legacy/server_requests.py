@@ -21,7 +21,7 @@ from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Fault, nobody_to_ask, question_undelivered
 from mcpbridge.rules.mcp.correlator import Withdrawn, cancel_for
 from mcpbridge.rules.mcp.methods import ASKED_ABILITY
-from mcpbridge.rules.mcp.server_requests import Place, Questions, place_question
+from mcpbridge.rules.mcp.server_requests import Destination, ServerRequestTable, destination_of
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Message, Reply, Request, encode
 
@@ -29,7 +29,7 @@ MAX_OPEN = 64
 """Questions of one child that may be open at once."""
 
 
-class Asker(Protocol):
+class ServerRequestSender(Protocol):
     """Whoever asks, and gets the answer under the id it asked with: a child's mux, a call."""
 
     def send(self, message: Message) -> None:
@@ -37,19 +37,19 @@ class Asker(Protocol):
 
 
 class _Open(msgspec.Struct):
-    asker: Asker
+    asker: ServerRequestSender
     exchange: Exchange | None
     """The call that the question surely belongs to."""
     stream: Stream
     entry: int
 
 
-class Inquiries:
+class ServerRequests:
     """The open questions of one session; owned by it."""
 
     def __init__(
         self,
-        questions: Questions,
+        questions: ServerRequestTable,
         standalone: Stream,
         meters: Meters,
         spawn: Spawn,
@@ -77,7 +77,7 @@ class Inquiries:
     def ask(
         self,
         request: Request,
-        asker: Asker,
+        asker: ServerRequestSender,
         abilities: Collection[str],
         calls: Collection[Exchange],
     ) -> None:
@@ -91,21 +91,23 @@ class Inquiries:
         """
         ability = ASKED_ABILITY.get(request.method)
         offered = ability is None or ability in abilities
-        place = place_question(offered, len(calls), self._standalone.attached)
-        if place is not Place.DECLINED and len(self._open) >= MAX_OPEN:
+        place = destination_of(offered, len(calls), self._standalone.attached)
+        if place is not Destination.DECLINED and len(self._open) >= MAX_OPEN:
             self._make_room()
-        if place is Place.DECLINED or len(self._open) >= MAX_OPEN:
+        if place is Destination.DECLINED or len(self._open) >= MAX_OPEN:
             self._decline(asker, request.id, nobody_to_ask())
             return
-        latest = list(calls)[-1] if place in (Place.ONLY_CALL, Place.LATEST_CALL) else None
+        latest = (
+            list(calls)[-1] if place in (Destination.ONLY_CALL, Destination.LATEST_CALL) else None
+        )
         number, question = self._questions.ask(request)
         stream = latest.streamed() if latest is not None else self._standalone
         entry = stream.append(encode(question), sheddable=False)
         if latest is not None:
             latest.noticed()
-        only = latest if place is Place.ONLY_CALL else None
+        only = latest if place is Destination.ONLY_CALL else None
         self._open[number] = _Open(asker, only, stream, entry)
-        if place is Place.QUEUE:
+        if place is Destination.QUEUE:
             self._spawn(self._expire, number, question)
 
     def answer(self, reply: Reply) -> None:
@@ -169,6 +171,6 @@ class Inquiries:
             question.asker.send(Failure(child_id, fault.error()))
         return encode(cancel_for(number, "the call it belonged to is over"))
 
-    def _decline(self, asker: Asker, child_id: bytes, fault: Fault) -> None:
+    def _decline(self, asker: ServerRequestSender, child_id: bytes, fault: Fault) -> None:
         self._meters.count("declined_question")
         asker.send(Failure(child_id, fault.error()))

@@ -1,4 +1,4 @@
-"""A handshake-era conversation: what one client said of itself, and what is in flight for it.
+"""A legacy conversation: what one client said of itself, and what is in flight for it.
 
 A session outlives its child: while it has none, what its client sends waits in the outbox.
 
@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import anyio
 
-from mcpbridge.bridge.calls.context import Means
-from mcpbridge.bridge.calls.exchange import Exchange, Nowhere
-from mcpbridge.bridge.calls.replay import Streams
+from mcpbridge.bridge.calls.context import CallContext
+from mcpbridge.bridge.calls.exchange import DetachedScope, Exchange
+from mcpbridge.bridge.calls.replay import ReplayStore
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.shared_state import (
-    Sharer,
+    Subscriber,
     intend,
     log_level_of,
     settle,
@@ -26,14 +26,14 @@ from mcpbridge.bridge.children.shared_state import (
     unsubscribe,
 )
 from mcpbridge.bridge.legacy.in_flight import cancel
-from mcpbridge.bridge.legacy.modern_child import Interpreter
-from mcpbridge.bridge.legacy.send_queue import Outbox, closed
-from mcpbridge.bridge.legacy.server_requests import Asker, Inquiries
+from mcpbridge.bridge.legacy.modern_child import ModernChildAdapter
+from mcpbridge.bridge.legacy.send_queue import SendQueue, closed
+from mcpbridge.bridge.legacy.server_requests import ServerRequests, ServerRequestSender
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import TIMED_OUT, Fault, Unavailable, session_closed
 from mcpbridge.rules.mcp.admission import duplicate_id
 from mcpbridge.rules.mcp.correlator import Withdrawn
-from mcpbridge.rules.mcp.initialize import Introduction
+from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.methods import (
     CANCELLED,
     INITIALIZED,
@@ -70,8 +70,8 @@ class Session:
     def __init__(
         self,
         session_id: str | None,
-        introduction: Introduction | None,
-        means: Means,
+        client_profile: ClientProfile | None,
+        context: CallContext,
         *,
         one_stream: Stream | None = None,
     ) -> None:
@@ -79,22 +79,22 @@ class Session:
 
         Args:
             session_id: By which its client names it.
-            introduction: What the client said of itself.
-            means: What it works with.
+            client_profile: What the client said of itself.
+            context: What it works with.
             one_stream: The stream that carries all there is, in the transport of 2024-11-05.
         """
-        self._means = means
+        self._context = context
         self.id = session_id
         self.outside = session_id is None
-        self.introduction = introduction
-        self.revision = expected(introduction.requested if introduction is not None else None)
+        self.client_profile = client_profile
+        self.revision = expected(client_profile.requested if client_profile is not None else None)
         """Negotiated; until the child has answered what its client asked for."""
         self.state = SessionState.OPENING
         self.in_flight: dict[bytes, Exchange] = {}
         """By canonical id."""
         self.used = False
         """The client has sent a request after `initialize`."""
-        self.opened_at = self.last_used = self._means.clock()
+        self.opened_at = self.last_used = self._context.clock()
         self.lease: Lease | None = None
         self.initialized = False
         """The client has sent `notifications/initialized`."""
@@ -102,27 +102,27 @@ class Session:
         self.subscriptions: set[str] = set()
         self.acquire: Callable[[], Awaitable[Lease]]
         """Finds a child for this session, handshake included; set by the bridge."""
-        self.interpreter: Interpreter | None = None
+        self.modern_child: ModernChildAdapter | None = None
         """Stands between the session and a child of 2026-07-28."""
         self._one_stream = one_stream
-        self.streams = Streams(
-            means.window,
-            means.meters,
-            means.clock,
-            resumable=session_id is not None and one_stream is None,
-        )
+        keep = session_id is not None and one_stream is None
+        self.streams = ReplayStore(context.window, context.meters, context.clock, resumable=keep)
         self.standalone = one_stream or self.streams.standalone
         """What the child says that belongs to no request."""
         self._settled: anyio.Event | None = None
         """Made when somebody waits for it: an event is a KiB, and few sessions are waited for."""
-        self.inquiries = Inquiries(
-            means.questions(), self.standalone, means.meters, means.spawn, means.question_timeout_s
+        self.server_requests = ServerRequests(
+            context.questions(),
+            self.standalone,
+            context.meters,
+            context.spawn,
+            context.question_timeout_s,
         )
-        self.outbox = Outbox(
+        self.send_queue = SendQueue(
             self._usable_lease,
             self.find_child,
-            means.meters,
-            means.spawn,
+            context.meters,
+            context.spawn,
             refuses=session_id is None,
         )
 
@@ -139,7 +139,7 @@ class Session:
     @property
     def idle_s(self) -> float:
         """How long its client has sent nothing, in seconds."""
-        return self._means.clock() - self.last_used
+        return self._context.clock() - self.last_used
 
     @property
     def holds_own_child(self) -> bool:
@@ -151,11 +151,11 @@ class Session:
         """Do without the child until the next call; returns it."""
         lease, self.lease = self.lease, None
         if lease is not None:
-            lease.mux.leave(self)
+            lease.mux.detach(self)
         return lease
 
     def advance(self, event: SessionEvent) -> None:
-        """Go on to the next state of `rules.lifecycle.SESSION`."""
+        """Go on to the next state of `rules.supervision.lifecycle.SESSION`."""
         self.state = step(SESSION, self.state, event)
         if self._settled is not None:
             self._settled.set()
@@ -163,21 +163,21 @@ class Session:
     def take(self, lease: Lease) -> None:
         """Use this child from now on."""
         if self.lease is not None:
-            self.lease.mux.leave(self)
+            self.lease.mux.detach(self)
         self.lease = lease
-        lease.mux.enter(self)
+        lease.mux.attach(self)
 
     def exchange(
         self, request: Request, *, streams: bool, stream: Stream | None = None
     ) -> Exchange:
         """An exchange of this session; whoever asked for it sees to the answer."""
-        now = self._means.clock()
+        now = self._context.clock()
         exchange = Exchange(request, self, now, streams=streams, stream=stream or self._one_stream)
-        if self._means.ledger.tracing is not None:
-            self._means.ledger.trace(exchange, self.revision.date, self.id)
+        if self._context.call_log.tracing is not None:
+            self._context.call_log.trace(exchange, self.revision.date, self.id)
         self.last_used = now
         self.in_flight[self._key(exchange)] = exchange
-        self._means.drain.hold()
+        self._context.drain.call_started()
         return exchange
 
     def call(self, request: Request, *, streams: bool, stream: Stream | None = None) -> Exchange:
@@ -187,51 +187,51 @@ class Session:
         """
         if self.id is not None and canonical_id(request.id) in self.in_flight:
             refused = Exchange(
-                request, Nowhere(self), 0, streams=streams, stream=stream or self._one_stream
+                request, DetachedScope(self), 0, streams=streams, stream=stream or self._one_stream
             )
             refused.answered(Failure(request.id, duplicate_id()))
             return refused
         self.used = True
-        fault = self._means.over_load(self.streams.open if streams else 0)
+        fault = self._context.over_load(self.streams.open if streams else 0)
         exchange = self.exchange(request, streams=streams, stream=stream)
         request = exchange.request
         if fault is not None:
             exchange.fail(fault)
             return exchange
-        if self.interpreter is not None:
-            self.interpreter.call(exchange)
+        if self.modern_child is not None:
+            self.modern_child.call(exchange)
             return exchange
         if request.method in SHARED_VERBS:
             intend(self, request)
         if request.method in SHARED_VERBS and self._shares:
-            verdict = shared_verb(request, self._other_sharers())
+            verdict = shared_verb(request, self._other_subscribers())
             if isinstance(verdict, Result):
                 exchange.answered(verdict)
                 return exchange
             exchange.sent = verdict
-        self.outbox.put(exchange)
+        self.send_queue.put(exchange)
         return exchange
 
     def tell(self, notification: Notification) -> None:
         """Send a notification to the child, or do what it says where that is the bridge's."""
-        self.last_used = self._means.clock()
+        self.last_used = self._context.clock()
         if notification.method == CANCELLED:
-            cancel(self, notification, self._means)
+            cancel(self, notification, self._context)
         elif notification.method == INITIALIZED and self.initialized:
-            self._means.meters.count("repeated_initialized")
+            self._context.meters.count("repeated_initialized")
         else:
             self.initialized = self.initialized or notification.method == INITIALIZED
-            if self.interpreter is not None:
-                self.interpreter.tell(notification)
+            if self.modern_child is not None:
+                self.modern_child.tell(notification)
             else:
-                self.outbox.put(notification)
+                self.send_queue.put(notification)
 
     def answer(self, reply: Reply) -> None:
         """Give the child the client's answer to a question of its; an unasked one is dropped."""
-        self.last_used = self._means.clock()
+        self.last_used = self._context.clock()
         for exchange in self.in_flight.values():
             exchange.heard_at = self.last_used
-        self.inquiries.answer(reply)
+        self.server_requests.answer(reply)
 
     def close(self, fault: Fault | None = None) -> Lease | None:
         """End the session: calls in flight get their error, streams end.
@@ -242,18 +242,18 @@ class Session:
         self.advance(SessionEvent.CLOSE)
         for exchange in list(self.in_flight.values()):
             self.abandon(exchange, fault or session_closed())
-        self.outbox.close()
+        self.send_queue.close()
         self.acquire = closed
         self.streams.close()
         self.standalone.close()
         lease = self.rest()
         if lease is not None:
-            if self.interpreter is not None:
-                self.interpreter.close()
-                self.interpreter = None
-            elif lease.mux.shared and self.subscriptions and not self._means.drain.ending:
-                kept = {uri for other in self._other_sharers() for uri in other.wanted}
-                self._means.spawn(unsubscribe, lease.mux, sorted(self.subscriptions - kept))
+            if self.modern_child is not None:
+                self.modern_child.close()
+                self.modern_child = None
+            elif lease.mux.shared and self.subscriptions and not self._context.drain.ending:
+                kept = {uri for other in self._other_subscribers() for uri in other.wanted}
+                self._context.spawn(unsubscribe, lease.mux, sorted(self.subscriptions - kept))
         return lease
 
     def abandon(self, exchange: Exchange, fault: Fault) -> None:
@@ -265,7 +265,7 @@ class Session:
         exchange.fail(fault)
 
     def told(self, notification: Notification) -> None:
-        """The child says something that belongs to no request: see `bridge.mux.Tenant`."""
+        """The child says something that belongs to no request: see `ChildListener`."""
         uri = None
         if notification.method == RESOURCE_UPDATED:
             uri = text_member(notification.params, "uri")
@@ -280,7 +280,7 @@ class Session:
             self._say(payload, key=coalescing_key(notification.method, uri))
 
     def admits(self, notification: Notification) -> bool:
-        """Whether the client wants a log message: see `bridge.exchange.Home`."""
+        """Whether the client wants a log message: see `Scope`."""
         return self._takes_logs and level_admits(self.level, log_level_of(notification))
 
     @property
@@ -289,46 +289,46 @@ class Session:
         return self.revision.unasked_logs or self.level is not None or self.one_streamed
 
     def asked(self, request: Request) -> None:
-        """The child asks its client: see `bridge.mux.Tenant`."""
+        """The child asks its client: see `ChildListener`."""
         if self.lease is None:
             return
-        abilities = self.introduction.abilities if self.introduction is not None else ()
+        abilities = self.client_profile.abilities if self.client_profile is not None else ()
         calls = [exchange for exchange in self.in_flight.values() if exchange.streams]
-        self.inquiries.ask(request, self.lease.mux, abilities, calls)
+        self.server_requests.ask(request, self.lease.mux, abilities, calls)
 
-    def inquire(self, request: Request, asker: Asker, exchange: Exchange) -> None:
-        """Ask the client something that belongs to this call: see `bridge.interpreter.Client`."""
-        abilities = self.introduction.abilities if self.introduction is not None else ()
-        self.inquiries.ask(request, asker, abilities, [exchange] if exchange.streams else [])
+    def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
+        """Ask the client something that belongs to this call: see `Client`."""
+        abilities = self.client_profile.abilities if self.client_profile is not None else ()
+        self.server_requests.ask(request, asker, abilities, [exchange] if exchange.streams else [])
 
     def withdrawn(self, withdrawal: Withdrawn) -> None:
-        """The child takes a question back: see `bridge.mux.Tenant`."""
-        self.inquiries.withdraw(withdrawal)
+        """The child takes a question back: see `ChildListener`."""
+        self.server_requests.withdraw(withdrawal)
 
     def lost(self) -> None:
-        """The child is gone: see `bridge.mux.Tenant`."""
-        if self.interpreter is not None:
+        """The child is gone: see `ChildListener`."""
+        if self.modern_child is not None:
             return  # What is asked for a child of 2026-07-28, the next one takes the answer to.
-        for cancellation in self.inquiries.child_lost():
+        for cancellation in self.server_requests.child_lost():
             self._say(cancellation)
-        self._means.child_lost(self)
+        self._context.child_lost(self)
 
     def begin_stream(self) -> Stream:
-        """A stream for one exchange: see `bridge.exchange.Home`."""
+        """A stream for one exchange: see `Scope`."""
         return self.streams.begin(answers_due=1)
 
     def ended(self, exchange: Exchange) -> None:
-        """An exchange has its answer: see `bridge.exchange.Home`."""
+        """An exchange has its answer: see `Scope`."""
         self.in_flight.pop(self._key(exchange), None)
-        self.last_used = self._means.clock()
-        self._means.ledger.ended(exchange, self.last_used)
-        self._means.drain.release()
+        self.last_used = self._context.clock()
+        self._context.call_log.ended(exchange, self.last_used)
+        self._context.drain.call_finished()
         if exchange.request.method in SHARED_VERBS:
             settle(self, exchange.request, granted=isinstance(exchange.reply, Result))
 
     @property
     def wanted(self) -> set[str]:
-        """Subscriptions granted or asked for: see `bridge.commons.Sharer`."""
+        """Subscriptions granted or asked for: see `Subscriber`."""
         asked = (
             text_member(exchange.request.params, "uri")
             for exchange in self.in_flight.values()
@@ -336,8 +336,8 @@ class Session:
         )
         return self.subscriptions | {uri for uri in asked if uri is not None}
 
-    def _other_sharers(self) -> Iterator[Sharer]:
-        return (other for other in self._means.sharers() if other is not self)
+    def _other_subscribers(self) -> Iterator[Subscriber]:
+        return (other for other in self._context.subscribers() if other is not self)
 
     @property
     def _shares(self) -> bool:
@@ -378,7 +378,7 @@ class Session:
 
     def withdraw_questions(self, exchange: Exchange) -> None:
         """What this call alone asked of the client is asked no more."""
-        for cancellation in self.inquiries.call_cancelled(exchange):
+        for cancellation in self.server_requests.call_cancelled(exchange):
             exchange.tell(cancellation, sheddable=True)
 
     def _only_call(self) -> Exchange | None:

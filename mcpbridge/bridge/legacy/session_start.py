@@ -14,17 +14,17 @@ import logging
 from collections.abc import Callable
 
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.children.child_pool import PlacementSettings
+from mcpbridge.bridge.children.child_pool import ChildPoolSettings
 from mcpbridge.bridge.children.handshake import initialize
-from mcpbridge.bridge.children.lease import Lease, Supply
-from mcpbridge.bridge.children.server_eras import Eras
-from mcpbridge.bridge.children.shared_state import repeat
+from mcpbridge.bridge.children.lease import ChildSource, Lease
+from mcpbridge.bridge.children.server_eras import EraSupervisors
+from mcpbridge.bridge.children.shared_state import restore
 from mcpbridge.bridge.children.supervisor import Ready
-from mcpbridge.bridge.legacy.modern_child import Interpreter
+from mcpbridge.bridge.legacy.modern_child import ModernChildAdapter
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Fault, Unavailable, handshake_refused, session_closed
-from mcpbridge.rules.mcp.initialize import Profile, read_profile
+from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
 from mcpbridge.rules.mcp.methods import INITIALIZED
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, negotiated
 from mcpbridge.rules.mcp.to_legacy import introduced
@@ -35,14 +35,14 @@ from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 log = logging.getLogger("mcpbridge.bridge")
 
 
-class Opener:
+class SessionStarter:
     """Opens the sessions of one bridge; owned by it."""
 
     def __init__(
         self,
-        eras: Eras,
-        placement: Supply,
-        settings: PlacementSettings,
+        eras: EraSupervisors,
+        child_pool: ChildSource,
+        settings: ChildPoolSettings,
         spawn: Spawn,
         close: Callable[[Session], None],
         resting: Callable[[], Session | None],
@@ -51,14 +51,14 @@ class Opener:
 
         Args:
             eras: Keeps the shared children.
-            placement: Starts children of single sessions.
+            child_pool: Starts children of single sessions.
             settings: Who gets one.
             spawn: Runs work in the bridge's own time.
             close: Ends a session whose opening fails.
             resting: The session whose child can best be done without, if there is one.
         """
         self._eras = eras
-        self._placement = placement
+        self._child_pool = child_pool
         self._settings = settings
         self._spawn = spawn
         self._close = close
@@ -66,9 +66,9 @@ class Opener:
 
     def open(self, session: Session, exchange: Exchange) -> None:
         """Open a session; the exchange gets the answer, or the reason why there is none."""
-        state = self._eras.handshake.state
+        state = self._eras.legacy.state
         verdict = self._eras.verdict
-        shares = verdict is not None and verdict.handshake and not self._wants_own(session)
+        shares = verdict is not None and verdict.legacy and not self._wants_own(session)
         if shares and isinstance(state, Ready) and not state.lease.mux.shut:
             self._share(session, exchange, state.lease)
         else:
@@ -78,26 +78,26 @@ class Opener:
         """Open what stands in for a session where requests name none; nobody waits for it."""
         verdict = await self._eras.known()
         if session.state is SessionState.OPENING:
-            if verdict.handshake:
-                session.acquire = self._eras.handshake.lease
+            if verdict.legacy:
+                session.acquire = self._eras.legacy.lease
             else:
                 session.acquire = self._eras.modern_lease
-                session.interpreter = Interpreter(session, self._spawn)
+                session.modern_child = ModernChildAdapter(session, self._spawn)
             session.advance(SessionEvent.OPENED)
 
     def _wants_own(self, session: Session) -> bool:
-        assert session.introduction is not None
-        return needs_own_child(self._settings.isolation, session.introduction)
+        assert session.client_profile is not None
+        return needs_own_child(self._settings.isolation, session.client_profile)
 
     async def _open(self, session: Session, exchange: Exchange) -> None:
         try:
             verdict = await self._eras.known()
-            if not verdict.handshake:
+            if not verdict.legacy:
                 await self._interpret(session, exchange)
             elif self._wants_own(session):
                 await self._give_own(session, exchange)
             else:
-                self._share(session, exchange, await self._eras.handshake.lease())
+                self._share(session, exchange, await self._eras.legacy.lease())
         except Unavailable as error:
             self._fail(session, exchange, error.fault)
 
@@ -105,9 +105,9 @@ class Opener:
         if _is_over(session):
             return
         assert lease.profile is not None
-        assert session.introduction is not None
-        session.acquire = self._eras.handshake.lease
-        session.revision, result = lease.profile.answer(session.introduction.requested)
+        assert session.client_profile is not None
+        session.acquire = self._eras.legacy.lease
+        session.revision, result = lease.profile.answer(session.client_profile.requested)
         session.take(lease)
         session.advance(SessionEvent.OPENED)
         exchange.answered(Result(exchange.request.id, result))
@@ -117,10 +117,10 @@ class Opener:
         if _is_over(session):
             return
         assert lease.profile is not None
-        assert session.introduction is not None
+        assert session.client_profile is not None
         session.acquire = self._eras.modern_lease
-        session.revision = negotiated(session.introduction.requested, NEWEST_LEGACY)
-        session.interpreter = Interpreter(session, self._spawn)
+        session.revision = negotiated(session.client_profile.requested, NEWEST_LEGACY)
+        session.modern_child = ModernChildAdapter(session, self._spawn)
         session.take(lease)
         session.advance(SessionEvent.OPENED)
         exchange.answered(Result(exchange.request.id, introduced(lease.profile, session.revision)))
@@ -130,7 +130,7 @@ class Opener:
         lease = await self._own_child()
         if _is_over(session):
             # Its client left while the child started: nobody else would ever end it.
-            self._placement.release(lease)
+            self._child_pool.release(lease)
             return
         session.take(lease)
         reply = await self._introduce(session, lease)
@@ -159,9 +159,9 @@ class Opener:
         if before is None:
             return
         session.acquire = functools.partial(self._own_child_after, session, before)
-        self._placement.release(before)
+        self._child_pool.release(before)
         if session.standalone.attached or session.subscriptions:
-            session.outbox.seek()
+            session.send_queue.seek()
         await before.child.exited.wait()
         session.acquire = functools.partial(self._own_child_again, session)
 
@@ -177,20 +177,20 @@ class Opener:
             if profile is None:
                 raise Unavailable(handshake_refused())
         except Unavailable:
-            self._placement.release(lease)
+            self._child_pool.release(lease)
             raise
         lease.profile = profile
         if session.initialized:
             lease.mux.send(Notification(INITIALIZED))
-        await repeat(lease, profile, [session])
+        await restore(lease, profile, [session])
         if _is_over(session):
-            self._placement.release(lease)
+            self._child_pool.release(lease)
             raise Unavailable(session_closed())
         return lease
 
     async def _own_child(self) -> Lease:
         try:
-            return await self._placement.own()
+            return await self._child_pool.own()
         except Unavailable:
             resting = self._resting() if self._settings.isolation is Isolation.AUTO else None
             unused = resting.rest() if resting is not None else None
@@ -198,14 +198,16 @@ class Opener:
                 raise
         # Its session has not called for long, and gets another when it does: clients that never
         # delete their sessions must not lock out the next one.
-        log.info("child.rested", extra={"pid": unused.child.pid})
-        self._placement.release(unused)
+        log.info("child.evicted_idle", extra={"pid": unused.child.pid})
+        self._child_pool.release(unused)
         await unused.child.exited.wait()
-        return await self._placement.own()
+        return await self._child_pool.own()
 
     async def _introduce(self, session: Session, lease: Lease) -> Reply:
-        assert session.introduction is not None
-        return await initialize(lease, session.introduction.params, self._settings.start_timeout_s)
+        assert session.client_profile is not None
+        return await initialize(
+            lease, session.client_profile.params, self._settings.start_timeout_s
+        )
 
     def _fail(self, session: Session, exchange: Exchange, fault: Fault) -> None:
         exchange.refused = True
@@ -213,7 +215,7 @@ class Opener:
         self._close(session)
 
 
-def _profile_in(reply: Reply) -> Profile | None:
+def _profile_in(reply: Reply) -> ServerProfile | None:
     return read_profile(reply.result) if isinstance(reply, Result) else None
 
 

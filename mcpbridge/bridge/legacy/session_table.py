@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.legacy.session import Session
-from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import Fault, timed_out
 from mcpbridge.rules.mcp.methods import PING
@@ -122,12 +122,12 @@ class CallLimits:
         return None
 
 
-class Sessions:
+class SessionTable:
     """Every session that can be named, by id; owned by the bridge."""
 
-    def __init__(self, settings: SessionSettings, gate: Gate) -> None:
+    def __init__(self, settings: SessionSettings, readiness: Readiness) -> None:
         self._settings = settings
-        self._gate = gate
+        self._readiness = readiness
         self._by_id: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -163,14 +163,14 @@ class Sessions:
         assert session.id is not None
         self._by_id[session.id] = session
         if self.full:
-            self._gate.lack("room", f"--max-sessions {self._settings.max_sessions}")
+            self._readiness.block("room", f"--max-sessions {self._settings.max_sessions}")
 
     def remove(self, session: Session) -> None:
         """Forget a session; its id is answered 404 from now on."""
         if session.id is not None:
             self._by_id.pop(session.id, None)
         if not self.full:
-            self._gate.satisfy("room")
+            self._readiness.unblock("room")
 
     def resting(self) -> Session | None:
         """The session with a child of its own that has been idle longest, if for long enough."""

@@ -1,4 +1,4 @@
-"""Requests of 2026-07-28 served by children of the handshake era.
+"""Requests of 2026-07-28 served by children of the legacy era.
 
 There is no session: each request says all there is to say of its client. One that cannot ask goes
 to the shared child. One that may ask, of a client that can be asked, has a child for itself and
@@ -17,14 +17,14 @@ from collections.abc import Callable, Coroutine
 
 import anyio
 
-from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.supervisor import Ready, Supervisor
-from mcpbridge.bridge.children.warm_pool import Pool
-from mcpbridge.bridge.modern.parked_call import Errand
-from mcpbridge.bridge.modern.request_state import Seal, Sealed
+from mcpbridge.bridge.children.warm_pool import WarmPool
+from mcpbridge.bridge.modern.parked_call import ParkedCall
+from mcpbridge.bridge.modern.request_state import RequestState, RequestStateCodec
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
@@ -37,7 +37,7 @@ from mcpbridge.rules.faults import (
     error_object,
     shutdown,
 )
-from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.input_required import (
     all_accepted,
     digest,
@@ -48,7 +48,7 @@ from mcpbridge.rules.mcp.input_required import (
 )
 from mcpbridge.rules.mcp.methods import SET_LEVEL, level_admits, more_verbose
 from mcpbridge.rules.mcp.modern_checks import MAY_ASK, missing_capability
-from mcpbridge.rules.mcp.request_meta import Envelope, stripped
+from mcpbridge.rules.mcp.request_meta import RequestMeta, stripped
 from mcpbridge.rules.mcp.to_modern import URL_REQUIRED_BEFORE, code_of, completed, error_up
 from mcpbridge.rules.supervision.isolation import Isolation
 from mcpbridge.settings import Unit, setting
@@ -88,25 +88,27 @@ class ParkSettings:
     )
 
 
-class Visit:
-    """The home of an exchange without a session; see `bridge.exchange.Home`."""
+class CallScope:
+    """The home of an exchange without a session; see `Scope`."""
 
     outside = True
 
-    def __init__(self, means: Means, envelope: Envelope, in_flight: set[Exchange]) -> None:
-        self._means = means
+    def __init__(
+        self, context: CallContext, envelope: RequestMeta, in_flight: set[Exchange]
+    ) -> None:
+        self._context = context
         self._envelope = envelope
         self._in_flight = in_flight
 
     def begin_stream(self) -> Stream:
         """Its events have no ids: nothing is resumed in this era."""
-        return Stream(self._means.window, self._means.meters, answers_due=1)
+        return Stream(self._context.window, self._context.meters, answers_due=1)
 
     def ended(self, exchange: Exchange) -> None:
         """It has its final answer."""
         self._in_flight.discard(exchange)
-        self._means.ledger.ended(exchange, self._means.clock())
-        self._means.drain.release(lasting=exchange.lasting)
+        self._context.call_log.ended(exchange, self._context.clock())
+        self._context.drain.call_finished(lasting=exchange.lasting)
 
     def told(self, notification: Notification) -> None:
         """Nothing may come after the answer."""
@@ -119,25 +121,25 @@ class Visit:
         )
 
 
-class Stateless:
+class EmulatedCalls:
     """The calls of all clients without sessions; owned by the bridge."""
 
     def __init__(
         self,
-        means: Means,
+        context: CallContext,
         supervisor: Supervisor,
-        pool: Pool,
+        pool: WarmPool,
         isolation: Isolation,
         settings: ParkSettings,
-        seal: Seal,
+        seal: RequestStateCodec,
     ) -> None:
-        self._means = means
+        self._context = context
         self._supervisor = supervisor
         self._pool = pool
         self._isolation = isolation
         self._settings = settings
         self._seal = seal
-        self._errands: dict[str, Errand] = {}
+        self._parked_calls: dict[str, ParkedCall] = {}
         self._finished: dict[str, float] = {}
         self.in_flight: set[Exchange] = set()
         """Calls that have an open exchange."""
@@ -145,9 +147,9 @@ class Stateless:
     @property
     def busy(self) -> bool:
         """A call is open or parked."""
-        return bool(self.in_flight) or len(self._errands) > len(self._finished)
+        return bool(self.in_flight) or len(self._parked_calls) > len(self._finished)
 
-    async def profile(self) -> Profile:
+    async def profile(self) -> ServerProfile:
         """What the server says of itself.
 
         Raises:
@@ -157,26 +159,28 @@ class Stateless:
         assert profile is not None
         return profile
 
-    def call(self, request: Request, envelope: Envelope, *, streams: bool) -> Exchange:
+    def call(self, request: Request, envelope: RequestMeta, *, streams: bool) -> Exchange:
         """Serve a request; its exchange gets everything that comes of it, in its era's terms."""
-        visit = Visit(self._means, envelope, self.in_flight)
-        exchange = Exchange(request, visit, self._means.clock(), streams=streams, stream=None)
-        if self._means.ledger.tracing is not None:
-            self._means.ledger.trace(exchange, envelope.version, None)
-        fault = self._means.over_load()
-        self._means.drain.hold()
+        visit = CallScope(self._context, envelope, self.in_flight)
+        exchange = Exchange(request, visit, self._context.clock(), streams=streams, stream=None)
+        if self._context.call_log.tracing is not None:
+            self._context.call_log.trace(exchange, envelope.version, None)
+        fault = self._context.over_load()
+        self._context.drain.call_started()
         self.in_flight.add(exchange)
         if fault is not None:
             exchange.fail(fault)
             return exchange
         exchange.translate = functools.partial(self._translated, request, envelope)
         try:
-            self._means.check_tool(request)
+            self._context.check_tool(request)
             state = request_state(request.params)
             if state is not None:
-                self._means.spawn(self._guarded, exchange, self._resume(exchange, envelope, state))
+                self._context.spawn(
+                    self._guarded, exchange, self._resume(exchange, envelope, state)
+                )
             elif self._may_ask(request, envelope):
-                self._means.spawn(self._guarded, exchange, self._begin(exchange, envelope))
+                self._context.spawn(self._guarded, exchange, self._begin(exchange, envelope))
             else:
                 self._serve_shared(exchange, envelope)
         except WireError as error:
@@ -194,41 +198,41 @@ class Stateless:
             if fault is not None:
                 log.warning("call.overdue", extra={"method": exchange.request.method})
                 self._end(exchange, fault)
-        for key, errand in list(self._errands.items()):
-            parked_at = errand.parked_at
+        for key, parked_call in list(self._parked_calls.items()):
+            parked_at = parked_call.parked_at
             if parked_at is not None and now - parked_at > self._settings.parked_timeout_s:
-                log.info("call.parked_too_long", extra={"round": errand.round})
-                self._drop(errand, "nobody answered in time")
+                log.info("call.parked_overdue", extra={"round": parked_call.round})
+                self._drop(parked_call, "nobody answered in time")
             elif parked_at is None and now - self._finished.get(key, now) > _REPLAY_S:
-                del self._errands[key], self._finished[key]
+                del self._parked_calls[key], self._finished[key]
         self._pool.expire(now)
 
     def cut_off(self) -> None:
         """The process ends: every open call gets its error."""
-        for errand in list(self._errands.values()):
-            self._drop(errand, "shutdown")
+        for parked_call in list(self._parked_calls.values()):
+            self._drop(parked_call, "shutdown")
         for exchange in list(self.in_flight):
             exchange.fail(shutdown())
 
     def _end(self, exchange: Exchange, fault: Fault) -> None:
         if exchange.reply is not None:
             return
-        for errand in list(self._errands.values()):
-            if errand.leg is exchange:
-                self._drop(errand, fault.message)
+        for parked_call in list(self._parked_calls.values()):
+            if parked_call.attempt is exchange:
+                self._drop(parked_call, fault.message)
         if exchange.mux is not None and exchange.number is not None:
             overdue = fault.reason == TIMED_OUT
             exchange.mux.cancel(exchange.number, fault.message, overdue=overdue)
         exchange.fail(fault)
 
-    def _may_ask(self, request: Request, envelope: Envelope) -> bool:
+    def _may_ask(self, request: Request, envelope: RequestMeta) -> bool:
         return (
             request.method in MAY_ASK
             and bool(envelope.abilities)
             and self._isolation is not Isolation.SHARED
         )
 
-    def _serve_shared(self, exchange: Exchange, envelope: Envelope) -> None:
+    def _serve_shared(self, exchange: Exchange, envelope: RequestMeta) -> None:
         exchange.sent = Request(
             exchange.request.id,
             exchange.request.method,
@@ -241,9 +245,9 @@ class Stateless:
         if isinstance(state, Ready) and at_once and envelope.log_level is None:
             self._send(exchange, state.lease)
         else:
-            self._means.spawn(self._guarded, exchange, self._send_when_ready(exchange, envelope))
+            self._context.spawn(self._guarded, exchange, self._send_when_ready(exchange, envelope))
 
-    async def _send_when_ready(self, exchange: Exchange, envelope: Envelope) -> None:
+    async def _send_when_ready(self, exchange: Exchange, envelope: RequestMeta) -> None:
         lease = await self._supervisor.lease()
         await self._set_level(lease, envelope)
         await lease.mux.channel.writable()
@@ -257,30 +261,30 @@ class Stateless:
         except ChannelClosed:
             exchange.fail(child_exited(None, "no"))
 
-    async def _begin(self, exchange: Exchange, envelope: Envelope) -> None:
-        if len(self._errands) - len(self._finished) >= self._settings.max_parked:
+    async def _begin(self, exchange: Exchange, envelope: RequestMeta) -> None:
+        if len(self._parked_calls) - len(self._finished) >= self._settings.max_parked:
             raise Unavailable(capacity("--max-parked", self._settings.max_parked))
         lease = await self._pool.take(envelope)
         await self._set_level(lease, envelope)
         if exchange.reply is not None:
             # Its client has gone meanwhile; the child has seen nothing of the call.
-            self._pool.give_back(lease, envelope, self._means.clock())
+            self._pool.give_back(lease, envelope, self._context.clock())
             return
         sent = Request(b"0", exchange.request.method, stripped(exchange.request.params))
-        errand = Errand(lease, sent, envelope, self._hand_over, self._over)
-        self._errands[errand.key] = errand
+        parked_call = ParkedCall(lease, sent, envelope, self._hand_over, self._over)
+        self._parked_calls[parked_call.key] = parked_call
         try:
-            errand.begin(exchange)
+            parked_call.begin(exchange)
         except ChannelClosed:
-            errand.fail(child_exited(None, "no"))
+            parked_call.fail(child_exited(None, "no"))
         except WireError:
-            self._drop(errand, "it cannot be sent")
+            self._drop(parked_call, "it cannot be sent")
             raise
-        await errand.gather(exchange)
+        await parked_call.gather(exchange)
 
-    async def _resume(self, exchange: Exchange, envelope: Envelope, text: str) -> None:
+    async def _resume(self, exchange: Exchange, envelope: RequestMeta, text: str) -> None:
         request = exchange.request
-        state = self._seal.open(text, time.time())
+        state = self._seal.decode(text, time.time())
         fits = (
             state is not None
             and state.method == request.method
@@ -290,28 +294,28 @@ class Stateless:
             exchange.answered(_invalid(request, "requestState is not valid for this request"))
             return
         responses = input_responses(request.params)
-        if not state.errand:
+        if not state.parked_call:
             await self._after_pages(exchange, envelope, responses, state)
             return
-        errand = self._errands.get(state.errand)
-        if errand is None or (errand.round != state.round and not errand.over):
+        parked_call = self._parked_calls.get(state.parked_call)
+        if parked_call is None or (parked_call.round != state.round and not parked_call.over):
             exchange.answered(_invalid(request, "the call is not waiting for this answer any more"))
             return
-        for key in [key for key in errand.questions if key in responses]:
-            errand.answer(key, responses[key])
-        if errand.questions:
-            self._ask_client(errand, exchange)
+        for key in [key for key in parked_call.questions if key in responses]:
+            parked_call.answer(key, responses[key])
+        if parked_call.questions:
+            self._ask_client(parked_call, exchange)
             return
-        errand.round += 1
-        errand.take_leg(exchange, envelope)
-        await errand.gather(exchange)
+        parked_call.round += 1
+        parked_call.next_attempt(exchange, envelope)
+        await parked_call.gather(exchange)
 
     async def _after_pages(
         self,
         exchange: Exchange,
-        envelope: Envelope,
+        envelope: RequestMeta,
         responses: dict[str, bytes],
-        state: Sealed,
+        state: RequestState,
     ) -> None:
         if all_accepted(responses, state.count) and self._may_ask(exchange.request, envelope):
             await self._begin(exchange, envelope)
@@ -323,19 +327,19 @@ class Stateless:
         else:
             exchange.answered(_invalid(exchange.request, "declined by the user"))
 
-    def _hand_over(self, errand: Errand, leg: Exchange) -> None:
-        errand.park(self._means.clock())
-        self._ask_client(errand, leg)
+    def _hand_over(self, parked_call: ParkedCall, leg: Exchange) -> None:
+        parked_call.park(self._context.clock())
+        self._ask_client(parked_call, leg)
 
-    def _ask_client(self, errand: Errand, leg: Exchange) -> None:
-        requests = {key: question.entry for key, question in errand.questions.items()}
-        state = self._sealed(leg.request, errand.key, errand.round)
+    def _ask_client(self, parked_call: ParkedCall, leg: Exchange) -> None:
+        requests = {key: question.entry for key, question in parked_call.questions.items()}
+        state = self._sealed(leg.request, parked_call.key, parked_call.round)
         leg.answered(Result(leg.request.id, input_required(requests, state)))
 
-    def _sealed(self, request: Request, errand: str, number: int, count: int = 0) -> str:
-        return self._seal.seal(
-            Sealed(
-                errand=errand,
+    def _sealed(self, request: Request, parked_call: str, number: int, count: int = 0) -> str:
+        return self._seal.encode(
+            RequestState(
+                parked_call=parked_call,
                 round=number,
                 method=request.method,
                 digest=digest(request.method, request.params),
@@ -344,7 +348,7 @@ class Stateless:
             )
         )
 
-    def _translated(self, request: Request, envelope: Envelope, reply: Reply) -> Reply:
+    def _translated(self, request: Request, envelope: RequestMeta, reply: Reply) -> Reply:
         state = self._supervisor.state
         profile = state.lease.profile if isinstance(state, Ready) else None
         if isinstance(reply, Result):
@@ -361,7 +365,7 @@ class Stateless:
         sealed = self._sealed(request, "", 0, len(pages))
         return Result(request.id, input_required(pages, sealed))
 
-    async def _set_level(self, lease: Lease, envelope: Envelope) -> None:
+    async def _set_level(self, lease: Lease, envelope: RequestMeta) -> None:
         level = more_verbose(lease.log_level, envelope.log_level)
         profile = lease.profile
         if level is None or level == lease.log_level or profile is None:
@@ -372,19 +376,19 @@ class Stateless:
         with anyio.move_on_after(_LEVEL_S):
             await lease.mux.ask(SET_LEVEL, b'{"level":%b}' % quoted(level))
 
-    def _over(self, errand: Errand) -> None:
-        if errand.key in self._errands and errand.key not in self._finished:
-            self._finished[errand.key] = self._means.clock()
-            self._pool.give_back(errand.lease, errand.envelope, self._means.clock())
+    def _over(self, parked_call: ParkedCall) -> None:
+        if parked_call.key in self._parked_calls and parked_call.key not in self._finished:
+            self._finished[parked_call.key] = self._context.clock()
+            self._pool.give_back(parked_call.lease, parked_call.envelope, self._context.clock())
 
-    def _drop(self, errand: Errand, reason: str) -> None:
-        finished = errand.key in self._finished
-        self._errands.pop(errand.key, None)
-        self._finished.pop(errand.key, None)
+    def _drop(self, parked_call: ParkedCall, reason: str) -> None:
+        finished = parked_call.key in self._finished
+        self._parked_calls.pop(parked_call.key, None)
+        self._finished.pop(parked_call.key, None)
         if not finished:
-            errand.abandon(reason)
+            parked_call.abandon(reason)
             # What it may still ask or say must not meet another client's call.
-            self._pool.discard(errand.lease)
+            self._pool.discard(parked_call.lease)
 
     async def _guarded(self, exchange: Exchange, work: Work) -> None:
         try:

@@ -1,4 +1,4 @@
-"""One call of a 2026-07-28 client on a handshake child of its own, over all its legs.
+"""One call of a 2026-07-28 client on a legacy child of its own, over all its legs.
 
 The client's request is answered by `input_required` whenever the child asks something, and the
 HTTP exchange is over; the child's call stays in flight, parked. The client's retry brings the
@@ -29,7 +29,7 @@ from mcpbridge.rules.faults import INVALID_PARAMS, Fault, cancelled, error_objec
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.input_required import input_request, refusal_to_ask
 from mcpbridge.rules.mcp.methods import LOG_MESSAGE
-from mcpbridge.rules.mcp.request_meta import Envelope
+from mcpbridge.rules.mcp.request_meta import RequestMeta
 from mcpbridge.wire.json_object import member, replaced, spans
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result
 
@@ -40,7 +40,7 @@ _DECLINED = b'{"action":"cancel"}'
 """The answer to a form or a page that nobody will fill in any more."""
 
 
-class Question(msgspec.Struct, frozen=True):
+class ClientQuestion(msgspec.Struct, frozen=True):
     """A question that the client has not answered."""
 
     request: Request
@@ -49,7 +49,7 @@ class Question(msgspec.Struct, frozen=True):
     """As the client is asked, in `inputRequests`."""
 
 
-class Errand:
+class ParkedCall:
     """A call, its child, and what the client still owes it; owned by the table of errands."""
 
     lasting = False
@@ -58,9 +58,9 @@ class Errand:
         self,
         lease: Lease,
         request: Request,
-        envelope: Envelope,
-        hand_over: Callable[[Errand, Exchange], None],
-        over: Callable[[Errand], None],
+        envelope: RequestMeta,
+        hand_over: Callable[[ParkedCall, Exchange], None],
+        over: Callable[[ParkedCall], None],
     ) -> None:
         """Begin; `begin` sends the request.
 
@@ -76,7 +76,7 @@ class Errand:
         self.request = request
         self.envelope = envelope
         self.round = 0
-        self.questions: dict[str, Question] = {}
+        self.questions: dict[str, ClientQuestion] = {}
         """Open ones by key, as the child asked them."""
         self.reply: Reply | None = None
         self.fault: Fault | None = None
@@ -90,7 +90,7 @@ class Errand:
         self._number: int | None = None
 
     @property
-    def leg(self) -> Exchange | None:
+    def attempt(self) -> Exchange | None:
         """The exchange that is open; None while the call is parked or over."""
         return self._leg
 
@@ -101,11 +101,11 @@ class Errand:
 
     def begin(self, leg: Exchange) -> None:
         """Send the request; raises what `Mux.request` raises."""
-        self.lease.mux.enter(self)
-        self.take_leg(leg, self.envelope)
+        self.lease.mux.attach(self)
+        self.next_attempt(leg, self.envelope)
         self._number = self.lease.mux.request(self.request, self)
 
-    def take_leg(self, leg: Exchange, envelope: Envelope) -> None:
+    def next_attempt(self, leg: Exchange, envelope: RequestMeta) -> None:
         """From now on what the child says belongs to this exchange."""
         self._leg, self.envelope, self.parked_at = leg, envelope, None
         self._token = _token_of(leg.request)
@@ -137,7 +137,7 @@ class Errand:
         self._end()
 
     def progressed(self, notification: Notification) -> None:
-        """Progress, under the current leg's own token; see `bridge.mux.Waiter`."""
+        """Progress, under the current leg's own token; see `CallSink`."""
         if self._leg is None or self._token is None or notification.params is None:
             return
         span = spans(notification.params)["progressToken"]
@@ -145,32 +145,32 @@ class Errand:
         self._leg.progressed(Notification(notification.method, params, notification.extra))
 
     def remarked(self, notification: Notification) -> None:
-        """A log message of the call; see `bridge.mux.Waiter`."""
+        """A log message of the call; see `CallSink`."""
         if self._leg is not None:
             self._leg.remarked(notification)
 
     def tagged(self, notification: Notification) -> None:
-        """A handshake child knows no subscriptions; see `bridge.mux.Waiter`."""
+        """A legacy child knows no subscriptions; see `CallSink`."""
 
     def answered(self, reply: Reply) -> None:
-        """The child's final answer; see `bridge.mux.Waiter`."""
+        """The child's final answer; see `CallSink`."""
         self.reply = reply
         self.questions.clear()
         self._finish()
 
     def fail(self, fault: Fault) -> None:
-        """The child is gone; see `bridge.mux.Waiter`."""
+        """The child is gone; see `CallSink`."""
         self.fault = fault
         self.questions.clear()
         self._finish()
 
     def told(self, notification: Notification) -> None:
-        """The child says something that names no request; see `bridge.mux.Tenant`."""
+        """The child says something that names no request; see `ChildListener`."""
         if notification.method == LOG_MESSAGE:
             self.remarked(notification)
 
     def asked(self, request: Request) -> None:
-        """The child asks; see `bridge.mux.Tenant`."""
+        """The child asks; see `ChildListener`."""
         try:
             refusal = refusal_to_ask(request, self.envelope)
             entry = input_request(request) if refusal is None else b""
@@ -180,7 +180,7 @@ class Errand:
             self.lease.mux.send(Failure(request.id, refusal))
             return
         self._asked += 1
-        self.questions[f"i{self._asked}"] = Question(request, entry)
+        self.questions[f"i{self._asked}"] = ClientQuestion(request, entry)
         self._gathering.set()
 
     def withdrawn(self, withdrawal: Withdrawn) -> None:
@@ -218,7 +218,7 @@ class Errand:
         self._end()
 
     def _end(self) -> None:
-        self.lease.mux.leave(self)
+        self.lease.mux.detach(self)
         self._over(self)
 
 

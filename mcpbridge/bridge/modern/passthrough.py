@@ -7,11 +7,11 @@ Source: MCP 2026-07-28, Transports, stdio.
 
 from __future__ import annotations
 
-from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
-from mcpbridge.bridge.children.server_eras import Eras
-from mcpbridge.bridge.modern.emulation import Overdue, Visit, log
+from mcpbridge.bridge.children.server_eras import EraSupervisors
+from mcpbridge.bridge.modern.emulation import CallScope, Overdue, log
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
@@ -23,38 +23,38 @@ from mcpbridge.rules.faults import (
     error_object,
     shutdown,
 )
-from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.methods import SUBSCRIPTION_ID
-from mcpbridge.rules.mcp.request_meta import Envelope
+from mcpbridge.rules.mcp.request_meta import RequestMeta
 from mcpbridge.wire.json_object import packed
 from mcpbridge.wire.messages import Failure, Reply, Request, Result
 
 
-class Native:
+class Passthrough:
     """The calls of all clients without sessions, by a child of their era; owned by the bridge."""
 
-    def __init__(self, means: Means, eras: Eras) -> None:
-        self._means = means
+    def __init__(self, context: CallContext, eras: EraSupervisors) -> None:
+        self._context = context
         self._eras = eras
         self.in_flight: set[Exchange] = set()
         """Calls and listens that are open."""
 
-    async def profile(self) -> Profile:
+    async def profile(self) -> ServerProfile:
         """What the server says of itself; raises Unavailable where there is none."""
         profile = (await self._eras.modern_lease()).profile
         assert profile is not None
         return profile
 
-    def call(self, request: Request, envelope: Envelope, *, streams: bool) -> Exchange:
+    def call(self, request: Request, envelope: RequestMeta, *, streams: bool) -> Exchange:
         """Serve a request; its exchange gets everything that comes of it."""
-        visit = Visit(self._means, envelope, self.in_flight)
-        exchange = Exchange(request, visit, self._means.clock(), streams=streams, stream=None)
-        if self._means.ledger.tracing is not None:
-            self._means.ledger.trace(exchange, envelope.version, None)
+        visit = CallScope(self._context, envelope, self.in_flight)
+        exchange = Exchange(request, visit, self._context.clock(), streams=streams, stream=None)
+        if self._context.call_log.tracing is not None:
+            self._context.call_log.trace(exchange, envelope.version, None)
         if exchange.lasting:
             exchange.translate = _gracefully
-        fault = None if exchange.lasting else self._means.over_load()
-        self._means.drain.hold(lasting=exchange.lasting)
+        fault = None if exchange.lasting else self._context.over_load()
+        self._context.drain.call_started(lasting=exchange.lasting)
         self.in_flight.add(exchange)
         lease = self._eras.modern.usable
         if fault is not None:
@@ -62,7 +62,7 @@ class Native:
         elif lease is not None and not lease.mux.channel.congested:
             self._send(exchange, lease)
         else:
-            self._means.spawn(self._serve, exchange)
+            self._context.spawn(self._serve, exchange)
         return exchange
 
     def cancel(self, exchange: Exchange, fault: Fault | None = None) -> None:

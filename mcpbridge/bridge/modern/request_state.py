@@ -15,10 +15,10 @@ import secrets
 import msgspec
 
 
-class Sealed(msgspec.Struct, frozen=True):
+class RequestState(msgspec.Struct, frozen=True):
     """The content of a `requestState`."""
 
-    errand: str
+    parked_call: str
     """The parked call; empty where the retry begins anew."""
     round: int
     method: str
@@ -30,10 +30,10 @@ class Sealed(msgspec.Struct, frozen=True):
     """How many answers a retry that begins anew must carry."""
 
 
-_decoder = msgspec.json.Decoder(Sealed)
+_decoder = msgspec.json.Decoder(RequestState)
 
 
-class Seal:
+class RequestStateCodec:
     """Writes and reads sealed states with one key."""
 
     def __init__(self, key: bytes | None) -> None:
@@ -46,11 +46,11 @@ class Seal:
         self.owner = b""
         """Whose the contents are: what was sealed for another cannot be opened."""
 
-    def another(self) -> Seal:
+    def another(self) -> RequestStateCodec:
         """One with the same key, for an owner of its own."""
-        return Seal(self._key)
+        return RequestStateCodec(self._key)
 
-    def seal(self, content: Sealed) -> str:
+    def encode(self, content: RequestState) -> str:
         """The text for the client."""
         # Imported when first needed: most bridges never park a call.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -59,7 +59,7 @@ class Seal:
         sealed = AESGCM(self._key).encrypt(nonce, msgspec.json.encode(content), self.owner)
         return base64.urlsafe_b64encode(nonce + sealed).decode()
 
-    def open(self, text: str, now: float) -> Sealed | None:
+    def decode(self, text: str, now: float) -> RequestState | None:
         """The content, or None where this seal did not write it or it has expired."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -10,24 +10,29 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from mcpbridge.bridge.calls.context import Means
+from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
-from mcpbridge.bridge.children.server_eras import Eras, EraSettings
-from mcpbridge.bridge.children.shared_state import Sharer, unsubscribe
-from mcpbridge.bridge.modern.emulation import Overdue, Stateless
-from mcpbridge.bridge.modern.passthrough import Native
-from mcpbridge.bridge.modern.subscriptions import Listen
-from mcpbridge.bridge.modern.tool_catalog import Catalog
+from mcpbridge.bridge.children.server_eras import EraSettings, EraSupervisors
+from mcpbridge.bridge.children.shared_state import Subscriber, unsubscribe
+from mcpbridge.bridge.modern.emulation import EmulatedCalls, Overdue
+from mcpbridge.bridge.modern.passthrough import Passthrough
+from mcpbridge.bridge.modern.subscriptions import Subscription
+from mcpbridge.bridge.modern.tool_catalog import ToolCatalog
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draining
 from mcpbridge.rules.mcp.admission import Refusal, refuse
-from mcpbridge.rules.mcp.era_probe import Verdict
-from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.era_probe import ServerEras
+from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.methods import DISCOVER, LISTEN, SUBSCRIBE
-from mcpbridge.rules.mcp.modern_checks import Annotations, Routing, check_method, check_tool_params
-from mcpbridge.rules.mcp.request_meta import Envelope
+from mcpbridge.rules.mcp.modern_checks import (
+    Annotations,
+    RoutingHeaders,
+    check_method,
+    check_tool_params,
+)
+from mcpbridge.rules.mcp.request_meta import RequestMeta
 from mcpbridge.rules.mcp.revisions import SERVED
 from mcpbridge.rules.mcp.to_modern import CACHEABLE, discovered, privately
 from mcpbridge.rules.outcome import TOOLS_CALL
@@ -37,41 +42,41 @@ from mcpbridge.wire.messages import Request, Result, quoted, text_of
 _SUBSCRIBE_S = 10.0
 
 
-class Modern:
+class ModernService:
     """Calls, listens and discovery for clients without sessions; owned by the bridge."""
 
     def __init__(
         self,
-        means: Means,
-        eras: Eras,
-        emulated: Stateless,
-        native: Native,
+        context: CallContext,
+        eras: EraSupervisors,
+        emulated: EmulatedCalls,
+        native: Passthrough,
         max_listens: int,
         settings: EraSettings,
     ) -> None:
         """Make it.
 
         Args:
-            means: What sessions work with, too.
+            context: What sessions work with, too.
             eras: Keeps the shared children.
-            emulated: Serves calls by a handshake child.
+            emulated: Serves calls by a legacy child.
             native: Serves calls by a child of their era.
             max_listens: How many listens may be open at once.
             settings: Which eras are served.
         """
-        self._means = means
+        self._context = context
         self._eras = eras
         self._emulated = emulated
         self._native = native
         self._max_listens = max_listens
         self._settings = settings
-        self._catalog = Catalog()
-        self._listens: dict[Listen, None] = {}
+        self._catalog = ToolCatalog()
+        self._listens: dict[Subscription, None] = {}
         self.private = False
         """Clients are told apart: what one of them gets is for no other's cache."""
 
     @property
-    def listens(self) -> Iterable[Listen]:
+    def listens(self) -> Iterable[Subscription]:
         """Those that are open."""
         return list(self._listens)
 
@@ -87,25 +92,25 @@ class Modern:
         """
         return self._settings.modern != "native" or (await self._eras.known()).modern
 
-    async def check(self, request: Request, routing: Routing) -> Refusal | None:
+    async def check(self, request: Request, routing: RoutingHeaders) -> Refusal | None:
         """The rungs of the ladder that need to know the child.
 
         Raises:
             Unavailable: There is no child at present, or the process is about to end.
         """
-        if not self._means.drain.accepts_sessions:
+        if not self._context.drain.accepts_sessions:
             raise Unavailable(draining())
         if request.method in (DISCOVER, LISTEN):
             return None
         lease = await self._lease()
         refusal = _check(request, routing, lease, {})
         if refusal is None and request.method == TOOLS_CALL:
-            known = await self._catalog.annotations(lease, self._means.clock())
+            known = await self._catalog.annotations(lease, self._context.clock())
             refusal = _check(request, routing, lease, known)
         return refusal
 
     def begin(
-        self, request: Request, envelope: Envelope, routing: Routing, *, streams: bool
+        self, request: Request, envelope: RequestMeta, routing: RoutingHeaders, *, streams: bool
     ) -> Exchange | None:
         """`served`, `check` and `call` in one, where nothing must be waited for.
 
@@ -116,30 +121,32 @@ class Modern:
         if verdict is None or request.method in (DISCOVER, LISTEN):
             return None
         native = self._serves_natively(verdict)
-        lease = (self._eras.modern if native else self._eras.handshake).usable
+        lease = (self._eras.modern if native else self._eras.legacy).usable
         served = self._settings.modern != "native" or verdict.modern
-        if lease is None or not served or not self._means.drain.accepts_sessions:
+        if lease is None or not served or not self._context.drain.accepts_sessions:
             return None
         known: Annotations | None = {}
         if request.method == TOOLS_CALL:
-            known = self._catalog.known(lease, self._means.clock())
+            known = self._catalog.known(lease, self._context.clock())
         if known is None or _check(request, routing, lease, known) is not None:
             return None
         return self._call(native, request, envelope, streams)
 
     async def discover(self) -> bytes:
         """The result of `server/discover`; raises what `check` raises."""
-        began = self._means.clock()
+        began = self._context.clock()
         profile = _profile_of(await self._lease())
-        self._means.ledger.answered(DISCOVER, self._means.clock() - began)
-        served = reversed(SERVED) if self._settings.serves_handshake else ()
+        self._context.call_log.answered(DISCOVER, self._context.clock() - began)
+        served = reversed(SERVED) if self._settings.serves_legacy else ()
         return discovered(profile, tuple(revision.date for revision in served))
 
-    async def call(self, request: Request, envelope: Envelope, *, streams: bool) -> Exchange:
+    async def call(self, request: Request, envelope: RequestMeta, *, streams: bool) -> Exchange:
         """Serve a request that has passed the ladder."""
         return self._call(await self._is_native(), request, envelope, streams)
 
-    def _call(self, native: bool, request: Request, envelope: Envelope, streams: bool) -> Exchange:
+    def _call(
+        self, native: bool, request: Request, envelope: RequestMeta, streams: bool
+    ) -> Exchange:
         backend = self._native if native else self._emulated
         exchange = backend.call(request, envelope, streams=streams)
         if self.private and request.method in CACHEABLE:
@@ -156,7 +163,7 @@ class Modern:
 
     @asynccontextmanager
     async def listening(
-        self, request: Request, envelope: Envelope
+        self, request: Request, envelope: RequestMeta
     ) -> AsyncIterator[Stream | Refusal]:
         """The stream of a listen until the block ends; it begins with the acknowledgement.
 
@@ -166,7 +173,7 @@ class Modern:
         native = sum(exchange.lasting for exchange in self._native.in_flight)
         if len(self._listens) + native >= self._max_listens:
             fault = capacity("--max-sessions", self._max_listens)
-            raise Unavailable(self._means.ledger.refused(fault))
+            raise Unavailable(self._context.call_log.refused(fault))
         if await self._is_native():
             # Without a child there would be a stream that ends before its acknowledgement.
             await self._eras.modern_lease()
@@ -176,10 +183,10 @@ class Modern:
             finally:
                 self._native.cancel(exchange)
             return
-        lease = await self._eras.handshake.lease()
-        stream = Stream(self._means.window, self._means.meters)
+        lease = await self._eras.legacy.lease()
+        stream = Stream(self._context.window, self._context.meters)
         try:
-            listen = Listen(request, stream)
+            listen = Subscription(request, stream)
         except WireError as error:
             yield refuse(400, INVALID_PARAMS, str(error), request_id=request.id)
             return
@@ -213,15 +220,15 @@ class Modern:
     async def _is_native(self) -> bool:
         return self._serves_natively(await self._eras.known())
 
-    def _serves_natively(self, verdict: Verdict) -> bool:
-        return verdict.modern and not (verdict.handshake and self._settings.prefer_handshake)
+    def _serves_natively(self, verdict: ServerEras) -> bool:
+        return verdict.modern and not (verdict.legacy and self._settings.prefer_legacy)
 
     async def _lease(self) -> Lease:
         if await self._is_native():
             return await self._eras.modern_lease()
-        return await self._eras.handshake.lease()
+        return await self._eras.legacy.lease()
 
-    async def _grant(self, listen: Listen, lease: Lease) -> None:
+    async def _grant(self, listen: Subscription, lease: Lease) -> None:
         profile = _profile_of(lease)
         if member(profile.result, "capabilities", "resources", "subscribe") == b"true":
             for uri in listen.wanted_uris:
@@ -230,25 +237,27 @@ class Modern:
         listen.acknowledge(set(profile.changing_lists))
 
     async def _subscribed(self, uri: str, lease: Lease) -> bool:
-        if any(uri in other.subscriptions for other in self._means.sharers()):
+        if any(uri in other.subscriptions for other in self._context.subscribers()):
             return True
         with anyio.move_on_after(_SUBSCRIBE_S):
             reply = await lease.mux.ask(SUBSCRIBE, b'{"uri":%b}' % quoted(uri))
             return isinstance(reply, Result)
         return False
 
-    def _release(self, listen: Listen) -> None:
-        others: Callable[[], Iterable[Sharer]] = self._means.sharers
+    def _release(self, listen: Subscription) -> None:
+        others: Callable[[], Iterable[Subscriber]] = self._context.subscribers
         unwanted = {
             uri
             for uri in listen.subscriptions
             if not any(uri in other.wanted for other in others())
         }
         if unwanted and listen.lease is not None and not listen.lease.mux.shut:
-            self._means.spawn(unsubscribe, listen.lease.mux, unwanted)
+            self._context.spawn(unsubscribe, listen.lease.mux, unwanted)
 
 
-def _check(request: Request, routing: Routing, lease: Lease, known: Annotations) -> Refusal | None:
+def _check(
+    request: Request, routing: RoutingHeaders, lease: Lease, known: Annotations
+) -> Refusal | None:
     """Whether the child has this method, and the headers repeat what its tools say they do."""
     profile = _profile_of(lease)
     refusal = check_method(request.method, profile.capabilities, profile.revision)
@@ -259,6 +268,6 @@ def _check(request: Request, routing: Routing, lease: Lease, known: Annotations)
     return refusal
 
 
-def _profile_of(lease: Lease) -> Profile:
+def _profile_of(lease: Lease) -> ServerProfile:
     assert lease.profile is not None
     return lease.profile

@@ -1,4 +1,4 @@
-"""`subscriptions/listen` of 2026-07-28, on a handshake child that several clients share.
+"""`subscriptions/listen` of 2026-07-28, on a legacy child that several clients share.
 
 A listen is to the child what a session is that only listens: it has subscriptions among the
 others' and hears what they hear. What it passes on is what it was asked for, each message tagged
@@ -32,7 +32,7 @@ _LIST_FLAGS = {
 }
 
 
-class Listen:
+class Subscription:
     """One open listen; owned by whoever serves its connection, and ended by it."""
 
     def __init__(self, request: Request, stream: Stream) -> None:
@@ -57,15 +57,15 @@ class Listen:
 
     @property
     def wanted(self) -> set[str]:
-        """What it subscribes to; see `bridge.commons.Sharer`."""
+        """What it subscribes to; see `Subscriber`."""
         return self.subscriptions
 
     def take(self, lease: Lease) -> None:
         """Hear this child from now on."""
         if self.lease is not None:
-            self.lease.mux.leave(self)
+            self.lease.mux.detach(self)
         self.lease = lease
-        lease.mux.enter(self)
+        lease.mux.attach(self)
 
     def acknowledge(self, granted_lists: set[str]) -> None:
         """Say what is honoured; the first thing on the stream."""
@@ -78,7 +78,7 @@ class Listen:
         self._say(ACKNOWLEDGED, {"notifications": packed(honoured)}, key=None)
 
     def told(self, notification: Notification) -> None:
-        """The child says something; see `bridge.mux.Tenant`."""
+        """The child says something; see `ChildListener`."""
         uri = None
         if notification.method == RESOURCE_UPDATED:
             uri = text_member(notification.params, "uri")
@@ -112,7 +112,7 @@ class Listen:
     def leave(self) -> None:
         """Nobody reads any more."""
         if self.lease is not None:
-            self.lease.mux.leave(self)
+            self.lease.mux.detach(self)
 
     def _say(self, method: str, params: dict[str, bytes], key: str | None) -> None:
         if self.stream.log.closed:

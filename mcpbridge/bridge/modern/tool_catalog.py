@@ -25,7 +25,7 @@ _KEPT_S = 30.0
 """A child of 2026-07-28 tells of changes only where it is listened to; its list is read anew."""
 
 
-class Catalog:
+class ToolCatalog:
     """The annotations of one child's tools; a tenant of the shared child."""
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Catalog:
         """The annotations of this child's tools; none where the list cannot be had."""
         if self._lease is not lease:
             self._lease, self._known = lease, None
-            lease.mux.enter(self)
+            lease.mux.attach(self)
         if self._known is None or now >= self._until:
             found, before = None, self._changes
             with anyio.move_on_after(_WITHIN_S):
@@ -57,7 +57,7 @@ class Catalog:
         return self._known or {}
 
     def told(self, notification: Notification) -> None:
-        """See `bridge.mux.Tenant`."""
+        """See `ChildListener`."""
         if notification.method == LIST_CHANGED["tools"]:
             self._changes += 1
             self._known = None

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from mcpbridge.doctor.endpoint.checks import Findings, counted
-from mcpbridge.doctor.endpoint.http_client import Place
+from mcpbridge.doctor.endpoint.http_client import Endpoint
 from mcpbridge.doctor.endpoint.mcp_client import (
-    Answer,
     Came,
     Manner,
+    McpAnswer,
     asked,
     discover,
     initialize,
@@ -27,7 +27,7 @@ _MANNER = Manner(head_s=15.0, whole_s=30.0)
 _PROBES = ("/livez", "/readyz", "/startupz", "/health")
 
 
-async def check(place: Place) -> Findings:
+async def check(place: Endpoint) -> Findings:
     """Look at every transport and revision; something must be served."""
     findings = Findings()
     served = await _handshakes(place, findings)
@@ -41,7 +41,7 @@ async def check(place: Place) -> Findings:
     return findings
 
 
-async def _handshakes(place: Place, findings: Findings) -> list[str]:
+async def _handshakes(place: Endpoint, findings: Findings) -> list[str]:
     """Each revision with a handshake over Streamable HTTP; those that are served."""
     served: list[str] = []
     problem = ""
@@ -65,7 +65,7 @@ async def _handshakes(place: Place, findings: Findings) -> list[str]:
 
 
 async def _use(
-    place: Place, findings: Findings, opened: Answer, result: dict[str, Any], *, last: bool
+    place: Endpoint, findings: Findings, opened: McpAnswer, result: dict[str, Any], *, last: bool
 ) -> None:
     """Use the last session a little; end each."""
     session = opened.headers.get("mcp-session-id")
@@ -89,7 +89,7 @@ async def _use(
         await asked(place, "DELETE", headers, _MANNER)
 
 
-async def _modern(place: Place, findings: Findings) -> list[str]:
+async def _modern(place: Endpoint, findings: Findings) -> list[str]:
     answer = await discover(place, _MANNER)
     result = (answer.reply_to(1) or {}).get("result") if answer.accepted else None
     versions = result.get("supportedVersions") if isinstance(result, dict) else None
@@ -102,7 +102,7 @@ async def _modern(place: Place, findings: Findings) -> list[str]:
     return known
 
 
-async def _sse(place: Place, findings: Findings) -> list[str]:
+async def _sse(place: Endpoint, findings: Findings) -> list[str]:
     talk = SseTalk(place if place.path.endswith("/sse") else place.at("/sse"), None)
     try:
         async with talk.open() as kind:
@@ -120,7 +120,7 @@ async def _sse(place: Place, findings: Findings) -> list[str]:
     return [SERVED[0].date]
 
 
-async def _probes(place: Place, findings: Findings) -> None:
+async def _probes(place: Endpoint, findings: Findings) -> None:
     found = []
     for path in _PROBES:
         answer = await asked(place.at(path), "GET", {}, _MANNER)

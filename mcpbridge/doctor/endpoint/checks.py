@@ -29,7 +29,7 @@ class Check(msgspec.Struct, frozen=True):
     """What the asking side does about it."""
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
     """Every check of one visit to an endpoint."""
 
     url: str

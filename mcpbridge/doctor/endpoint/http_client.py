@@ -41,7 +41,7 @@ class LineTooLong(Exception):
         return f"a line of the event stream exceeds {self.limit} bytes"
 
 
-class Place(NamedTuple):
+class Endpoint(NamedTuple):
     """Where a URL leads."""
 
     host: str
@@ -53,7 +53,7 @@ class Place(NamedTuple):
     """With the query; never empty."""
 
     @classmethod
-    def of(cls, url: str) -> Place:
+    def of(cls, url: str) -> Endpoint:
         """The place of an http or https URL.
 
         Raises:
@@ -67,10 +67,10 @@ class Place(NamedTuple):
         authority = parts.netloc.rpartition("@")[2]
         return cls(parts.hostname, parts.port or (443 if secure else 80), secure, authority, path)
 
-    def at(self, path: str) -> Place:
+    def at(self, path: str) -> Endpoint:
         """Another path, or the path of an absolute URL, at the same host."""
         if "//" in path:
-            path = Place.of(path).path
+            path = Endpoint.of(path).path
         return self._replace(path=path if path.startswith("/") else f"/{path}")
 
     @property
@@ -182,7 +182,7 @@ class Response:
 
 @asynccontextmanager
 async def connected(
-    place: Place,
+    place: Endpoint,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection until the block ends; raises OSError where there is none."""
     context = ssl.create_default_context() if place.secure else None
@@ -199,7 +199,7 @@ async def connected(
 
 @asynccontextmanager
 async def requested(
-    place: Place, method: str, headers: Mapping[str, str], body: bytes = b""
+    place: Endpoint, method: str, headers: Mapping[str, str], body: bytes = b""
 ) -> AsyncIterator[Response]:
     """Send a request; the response, whose head has not been read.
 

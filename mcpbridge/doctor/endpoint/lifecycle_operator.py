@@ -9,8 +9,8 @@ from __future__ import annotations
 import anyio
 
 from mcpbridge.doctor.endpoint.checks import Findings
-from mcpbridge.doctor.endpoint.http_client import Place, connected
-from mcpbridge.doctor.endpoint.mcp_client import Answer, Came, Manner, discover, initialize, post
+from mcpbridge.doctor.endpoint.http_client import Endpoint, connected
+from mcpbridge.doctor.endpoint.mcp_client import Came, Manner, McpAnswer, discover, initialize, post
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 
 WITHIN_S = 10.0
@@ -19,7 +19,7 @@ _GONE_S = 0.05
 _DIALS = 3
 
 
-async def check(place: Place) -> Findings:
+async def check(place: Endpoint) -> Findings:
     """Make its checks in their order; raises nothing but Stopped, with the findings complete."""
     findings = Findings()
     await _readiness(place, findings)
@@ -30,7 +30,7 @@ async def check(place: Place) -> Findings:
     return findings
 
 
-async def _readiness(place: Place, findings: Findings) -> None:
+async def _readiness(place: Endpoint, findings: Findings) -> None:
     for _ in range(_DIALS):
         try:
             with anyio.fail_after(_CONNECT_S):
@@ -43,7 +43,7 @@ async def _readiness(place: Place, findings: Findings) -> None:
     findings.passed("readiness", f"{place.authority} takes connections: ready")
 
 
-async def _handshake(place: Place, findings: Findings) -> None:
+async def _handshake(place: Endpoint, findings: Findings) -> None:
     manner = Manner(head_s=WITHIN_S, whole_s=WITHIN_S)
     answer = await post(place, initialize(1, NEWEST_LEGACY.date), manner)
     if answer.accepted and "result" in (answer.reply_to(1) or {}):
@@ -58,7 +58,7 @@ async def _handshake(place: Place, findings: Findings) -> None:
     findings.failed("handshake", f"server/discover: {_shown(modern)}", then)
 
 
-async def _gone_in_the_middle(place: Place, findings: Findings) -> None:
+async def _gone_in_the_middle(place: Endpoint, findings: Findings) -> None:
     """Leave in the middle of a handshake, then ask again."""
     hasty = Manner(head_s=_GONE_S, whole_s=_GONE_S)
     for number in range(_DIALS):
@@ -74,7 +74,7 @@ async def _gone_in_the_middle(place: Place, findings: Findings) -> None:
     findings.failed("cancelled", f"after clients that left: {_shown(answers[-1])}", then)
 
 
-def _shown(answer: Answer) -> str:
+def _shown(answer: McpAnswer) -> str:
     if answer.came is not Came.WHOLE:
         return answer.problem
     return f"answered {answer.status}: {answer.shown}"

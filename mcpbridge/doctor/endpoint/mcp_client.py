@@ -11,7 +11,7 @@ import anyio
 import msgspec
 
 from mcpbridge import __version__
-from mcpbridge.doctor.endpoint.http_client import LineTooLong, Place, Response, requested
+from mcpbridge.doctor.endpoint.http_client import Endpoint, LineTooLong, Response, requested
 from mcpbridge.rules.mcp.era_probe import own_envelope
 from mcpbridge.rules.mcp.methods import DISCOVER
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED
@@ -46,7 +46,7 @@ class Came(enum.Enum):
     TOO_LONG = "a line was too long"
 
 
-class Answer(NamedTuple):
+class McpAnswer(NamedTuple):
     """What came of one request."""
 
     came: Came
@@ -107,24 +107,24 @@ def told(method: str) -> dict[str, Any]:
 
 
 async def post(
-    place: Place, message: Any, manner: Manner, headers: Mapping[str, str] | None = None
-) -> Answer:
+    place: Endpoint, message: Any, manner: Manner, headers: Mapping[str, str] | None = None
+) -> McpAnswer:
     """POST a message and read what comes, in the given manner; raises nothing."""
     fields = {"content-type": JSON, "accept": BOTH, **(headers or {})}
     return await asked(place, "POST", fields, manner, msgspec.json.encode(message))
 
 
 async def asked(
-    place: Place, method: str, headers: Mapping[str, str], manner: Manner, body: bytes = b""
-) -> Answer:
+    place: Endpoint, method: str, headers: Mapping[str, str], manner: Manner, body: bytes = b""
+) -> McpAnswer:
     """Any request, as `post`."""
-    began, head = anyio.current_time(), Answer(Came.NO_HEAD)
+    began, head = anyio.current_time(), McpAnswer(Came.NO_HEAD)
     try:
         with anyio.fail_after(manner.whole_s), anyio.fail_after(manner.head_s) as until_head:
             async with requested(place, method, headers, body) as response:
                 await response.head()
                 until_head.deadline = math.inf
-                head = Answer(
+                head = McpAnswer(
                     Came.NO_END,
                     status=response.status,
                     headers=response.headers,
@@ -166,7 +166,7 @@ def _read(text: str) -> list[Any]:
     return read if isinstance(read, list) else [read]
 
 
-async def discover(place: Place, manner: Manner) -> Answer:
+async def discover(place: Endpoint, manner: Manner) -> McpAnswer:
     """The answer to `server/discover`, whose id is 1."""
     params = msgspec.json.decode(own_envelope(SUPPORTED[0], __version__))
     headers = {"mcp-protocol-version": SUPPORTED[0], "mcp-method": DISCOVER}

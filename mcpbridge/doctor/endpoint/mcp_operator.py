@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 import anyio
 
 from mcpbridge.doctor.endpoint.checks import Findings, Stopped, counted
-from mcpbridge.doctor.endpoint.http_client import Place, connected
+from mcpbridge.doctor.endpoint.http_client import Endpoint, connected
 from mcpbridge.doctor.endpoint.mcp_client import (
-    Answer,
     Came,
     Manner,
+    McpAnswer,
     asked,
     initialize,
     post,
@@ -50,7 +50,7 @@ _LISTS = {
 class McpOperator:
     """One attempt of the operator at one endpoint."""
 
-    def __init__(self, place: Place, protocol: str) -> None:
+    def __init__(self, place: Endpoint, protocol: str) -> None:
         self._place = place
         self._protocol = protocol
         self.findings = Findings()
@@ -144,7 +144,7 @@ class McpOperator:
     def _is_sse(self) -> bool:
         return self._place.path.endswith("/sse")
 
-    def _usable(self, name: str, answer: Answer) -> None:
+    def _usable(self, name: str, answer: McpAnswer) -> None:
         """Stop unless an answer came whole with a good status."""
         if answer.came is Came.NO_CONNECTION or answer.came in (Came.NO_HEAD, Came.NO_END):
             raise self.findings.stop(name, f"{name}: {answer.problem}", _AGAIN, transient=True)
@@ -153,7 +153,7 @@ class McpOperator:
         if not answer.accepted:
             self._rejected(name, answer)
 
-    def _rejected(self, name: str, answer: Answer) -> NoReturn:
+    def _rejected(self, name: str, answer: McpAnswer) -> NoReturn:
         words = f"{name} is answered {answer.status}: {answer.shown}"
         if any(number in f"{answer.status} {answer.text}" for number in ("401", "403")):
             then = "the operator reads 401 or 403 in it, and takes the server for one with a login"
@@ -218,7 +218,7 @@ def _named(capabilities: dict[str, Any]) -> list[str]:
 
 
 async def try_until_good(
-    place: Place, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
+    place: Endpoint, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
 ) -> tuple[Findings, int]:
     """Attempts as the operator makes them, and how many it took.
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import anyio
 
 from mcpbridge.doctor.endpoint import any_client, lifecycle_operator, mcp_operator
-from mcpbridge.doctor.endpoint.checks import Findings, Verdict
-from mcpbridge.doctor.endpoint.http_client import Place
+from mcpbridge.doctor.endpoint.checks import EndpointReport, Findings
+from mcpbridge.doctor.endpoint.http_client import Endpoint
 from mcpbridge.errors import ConfigError
 
 _USUAL_PATH = "/mcp"
@@ -16,7 +16,7 @@ _USUAL_PATH = "/mcp"
 
 def examine(
     url: str, guise: str | None, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
-) -> Verdict:
+) -> EndpointReport:
     """Ask a running endpoint; nothing is started, and no tool is called.
 
     Args:
@@ -30,7 +30,7 @@ def examine(
         ConfigError: The URL is none.
     """
     try:
-        place = Place.of(url)
+        place = Endpoint.of(url)
     except ValueError as error:
         raise ConfigError("URL", "", str(error), "write http://HOST:PORT/PATH") from None
     if place.path == "/":
@@ -47,7 +47,7 @@ def examine(
                 return await any_client.check(place), 1
 
     findings, attempts = anyio.run(visit)
-    return Verdict(
+    return EndpointReport(
         url=place.url,
         guise=guise,
         good=findings.good,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 import msgspec
 
-from mcpbridge.doctor.endpoint.http_client import Event, LineTooLong, Place, requested
+from mcpbridge.doctor.endpoint.http_client import Endpoint, Event, LineTooLong, requested
 from mcpbridge.doctor.endpoint.mcp_client import Manner, post
 from mcpbridge.wire.headers import EVENT_STREAM
 
@@ -23,7 +23,7 @@ _POSTED = Manner(head_s=2.0, whole_s=2.0)
 class SseTalk:
     """One event stream and the place for messages that it names; lives within `open`."""
 
-    def __init__(self, place: Place, line_bytes: int | None) -> None:
+    def __init__(self, place: Endpoint, line_bytes: int | None) -> None:
         self._place = place
         self._line_bytes = line_bytes
         self._events: AsyncIterator[Event]

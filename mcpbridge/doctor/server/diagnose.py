@@ -10,13 +10,13 @@ import anyio
 import msgspec
 
 from mcpbridge.config.model import Config
-from mcpbridge.doctor.server.examination import Course, Tell, Visit, Visits
+from mcpbridge.doctor.server.examination import Examination, Run, Runs, Tell
 from mcpbridge.doctor.server.hints import hints
 from mcpbridge.doctor.server.recommended_flags import command_line, flags
 from mcpbridge.doctor.server.report import Buffering, Flag, Noise, Outcome, ServerReport
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.spec import check_command, shown
-from mcpbridge.rules.mcp.initialize import Profile
+from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.revisions import REVISIONS
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import text_of
@@ -40,19 +40,19 @@ def examine(config: Config, given: Mapping[str, Sequence[str]], tell: Tell) -> S
     except (CommandNotFound, CommandNotExecutable) as error:
         missing = isinstance(error, CommandNotFound)
         outcome = Outcome.NOT_FOUND if missing else Outcome.NOT_EXECUTABLE
-        visits = Visits(Visit(outcome, str(error)))
+        visits = Runs(Run(outcome, str(error)))
     else:
-        within_s = config.settings.placement.start_timeout_s
-        course = Course(config.child, config.settings.pipes, within_s, tell)
+        within_s = config.settings.child_pool.start_timeout_s
+        course = Examination(config.child, config.settings.pipes, within_s, tell)
         visits = anyio.run(course.run)
     return _report(config, given, visits)
 
 
-def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Visits) -> ServerReport:
+def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Runs) -> ServerReport:
     argv, main = config.child.argv, visits.main
-    handshake = visits.handshake.profile
+    legacy = visits.legacy.profile
     modern = visits.modern.profile if visits.modern is not None else None
-    served = handshake is not None or modern is not None
+    served = legacy is not None or modern is not None
     facts = _facts_of(main)
     noise: Noise | None = facts.get("noise")
     by_itself = main.ending is not None and main.ending.by == "itself"
@@ -60,7 +60,7 @@ def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Visits) 
     found: tuple[Flag, ...] = ()
     if served:
         found = flags(
-            handshake=handshake is not None,
+            legacy=legacy is not None,
             modern=modern is not None,
             handshake_s=main.seconds or 0.0,
             longest_bytes=_longest(main),
@@ -72,7 +72,7 @@ def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Visits) 
         served=served,
         outcome=main.outcome,
         problem=None if served else _problem(config, main),
-        handshake=handshake is not None,
+        legacy=legacy is not None,
         modern=modern is not None,
         revisions=_revisions(visits),
         buffering=main.buffering,
@@ -91,7 +91,7 @@ def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Visits) 
     )
 
 
-def _facts_of(visit: Visit) -> dict[str, Any]:
+def _facts_of(visit: Run) -> dict[str, Any]:
     """What one process showed, as fields of the report."""
     facts: dict[str, Any] = {
         "handshake_s": visit.seconds,
@@ -112,22 +112,22 @@ def _facts_of(visit: Visit) -> dict[str, Any]:
     return facts
 
 
-def _version(profile: Profile) -> str | None:
+def _version(profile: ServerProfile) -> str | None:
     return text_of(member(profile.server_info or b"{}", "version"))
 
 
-def _revisions(visits: Visits) -> tuple[str, ...]:
-    met = (visits.asked, visits.handshake, visits.modern)
+def _revisions(visits: Runs) -> tuple[str, ...]:
+    met = (visits.asked, visits.legacy, visits.modern)
     seen = {visit.profile.revision for visit in met if visit and visit.profile}
     return tuple(revision.date for revision in REVISIONS if revision in seen)
 
 
-def _longest(visit: Visit) -> int:
+def _longest(visit: Run) -> int:
     read = [listing.bytes // max(1, listing.pages) for listing in visit.lists.values()]
     return max([*read, visit.talk.overlong_bytes if visit.talk else 0])
 
 
-def _problem(config: Config, visit: Visit) -> str:
+def _problem(config: Config, visit: Run) -> str:
     """Why the server cannot be served, in one sentence."""
     match visit.outcome:
         case Outcome.ENDED:
@@ -140,7 +140,7 @@ def _problem(config: Config, visit: Visit) -> str:
         case Outcome.SILENT if visit.buffering is not Buffering.NONE:
             return "it does not answer while its input is open: it keeps its answers in a buffer"
         case Outcome.SILENT:
-            waited_s = config.settings.placement.start_timeout_s
+            waited_s = config.settings.child_pool.start_timeout_s
             return f"it did not answer initialize within {waited_s:g} s"
         case _:
             return visit.problem or "it could not be started"

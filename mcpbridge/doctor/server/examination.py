@@ -4,7 +4,7 @@ Each question that may pin a process has one of its own: the handshake as the br
 handshake of a client that can be asked things, and `server/discover`. The first one runs alone,
 so that its times are its own; the other two run at once.
 
-Source: `rules.era`; MCP 2026-07-28, Transports, stdio, Backward Compatibility.
+Source: `rules.mcp.era_probe`; MCP 2026-07-28, Transports, stdio, Backward Compatibility.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import msgspec
 from mcpbridge import __version__
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.doctor.server.report import Buffering, Ending, Listing, Memory, Outcome
-from mcpbridge.doctor.server.server_process import Talk, error_text
+from mcpbridge.doctor.server.server_process import ServerProcess, error_text
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.memory import footprint
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
-from mcpbridge.rules.mcp.initialize import Profile, bridge_introduction, read_profile
+from mcpbridge.rules.mcp.initialize import ServerProfile, bridge_introduction, read_profile
 from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE, INITIALIZED, PING
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED
 from mcpbridge.rules.mcp.revisions import SERVED
@@ -51,19 +51,19 @@ Tell = Callable[[str], None]
 
 
 @dataclasses.dataclass(slots=True)
-class Visit:
+class Run:
     """What one process showed."""
 
     outcome: Outcome = Outcome.SILENT
     problem: str | None = None
     seconds: float | None = None
     """From its start to its answer."""
-    profile: Profile | None = None
+    profile: ServerProfile | None = None
     buffering: Buffering = Buffering.NONE
     lists: dict[str, Listing] = dataclasses.field(default_factory=dict)
     memory: Memory | None = None
     ending: Ending | None = None
-    talk: Talk | None = None
+    talk: ServerProcess | None = None
     """For what it said by the way."""
 
     @property
@@ -73,23 +73,23 @@ class Visit:
 
 
 @dataclasses.dataclass(slots=True)
-class Visits:
+class Runs:
     """Every process that was started for one examination."""
 
-    handshake: Visit
-    asked: Visit | None = None
+    legacy: Run
+    asked: Run | None = None
     """The one whose client could be asked."""
-    modern: Visit | None = None
+    modern: Run | None = None
 
     @property
-    def main(self) -> Visit:
+    def main(self) -> Run:
         """The one that serves, else the one that tells why none does."""
-        if self.handshake.profile is None and self.modern is not None and self.modern.profile:
+        if self.legacy.profile is None and self.modern is not None and self.modern.profile:
             return self.modern
-        return self.handshake
+        return self.legacy
 
 
-class Course:
+class Examination:
     """One examination of one command."""
 
     def __init__(self, spec: ChildSpec, limits: PipeLimits, within_s: float, tell: Tell) -> None:
@@ -98,11 +98,11 @@ class Course:
         self._within_s = within_s
         self._tell = tell
 
-    async def run(self) -> Visits:
+    async def run(self) -> Runs:
         """Start, ask and end as many processes as it takes."""
         self._tell("starting the server for the handshake")
-        visits = Visits(await self._by_handshake())
-        if visits.handshake.outcome in (
+        visits = Runs(await self._by_handshake())
+        if visits.legacy.outcome in (
             Outcome.NOT_FOUND,
             Outcome.NOT_EXECUTABLE,
             Outcome.NOT_STARTED,
@@ -111,20 +111,20 @@ class Course:
         self._tell("starting it again: server/discover, and as a client that can be asked")
         async with anyio.create_task_group() as both:
             both.start_soon(self._find_modern, visits)
-            if visits.handshake.profile is not None:
+            if visits.legacy.profile is not None:
                 both.start_soon(self._find_questions, visits)
         return visits
 
-    async def _by_handshake(self) -> Visit:
-        introduction = bridge_introduction(__version__)
-        visit, talk = Visit(), Talk(self._spec, self._limits)
+    async def _by_handshake(self) -> Run:
+        client_profile = bridge_introduction(__version__)
+        visit, talk = Run(), ServerProcess(self._spec, self._limits)
         async with talk.running():
             visit.talk = talk
             if talk.refused is not None:
                 visit.outcome, visit.problem = _refusal(talk.refused)
                 return visit
-            asked = talk.begin(INITIALIZE, introduction)
-            reply = await self._answer_or_opinion(visit, asked, introduction)
+            asked = talk.begin(INITIALIZE, client_profile)
+            reply = await self._answer_or_opinion(visit, asked, client_profile)
             if isinstance(reply, Result):
                 visit.profile = read_profile(reply.result)
             await _judge(visit, reply)
@@ -138,7 +138,7 @@ class Course:
         return visit
 
     async def _answer_or_opinion(
-        self, visit: Visit, asked: bytes, introduction: bytes
+        self, visit: Run, asked: bytes, client_profile: bytes
     ) -> Reply | None:
         """The answer; none as soon as it is clear that the server keeps it back."""
         assert visit.talk is not None
@@ -146,7 +146,7 @@ class Course:
         async with anyio.create_task_group() as either:
 
             async def opine() -> None:
-                found = await second_opinion(talk, self._spec, self._limits, introduction)
+                found = await second_opinion(talk, self._spec, self._limits, client_profile)
                 if found is not Buffering.NONE:
                     visit.buffering = found
                     either.cancel_scope.cancel()
@@ -159,9 +159,9 @@ class Course:
             visit.buffering = Buffering.NONE
         return reply
 
-    async def _find_modern(self, visits: Visits) -> None:
-        visit, talk = Visit(), Talk(self._spec, self._limits)
-        took_s = visits.handshake.seconds
+    async def _find_modern(self, visits: Runs) -> None:
+        visit, talk = Run(), ServerProcess(self._spec, self._limits)
+        took_s = visits.legacy.seconds
         patience_s = _MUTE_PROBE_S if took_s is None else took_s * 2 + _PROBE_S
         envelope = own_envelope(SUPPORTED[0], __version__)
         async with talk.running():
@@ -173,14 +173,14 @@ class Course:
             if reply is not None and speaks_modern(reply):
                 visit.profile = discovery_of(reply)
             await _judge(visit, reply)
-            if visit.profile is not None and visits.handshake.profile is None:
+            if visit.profile is not None and visits.legacy.profile is None:
                 await self._look_around(visit, visit.profile, msgspec.json.decode(envelope))
             visit.ending = await talk.end()
         visits.modern = visit
 
-    async def _find_questions(self, visits: Visits) -> None:
+    async def _find_questions(self, visits: Runs) -> None:
         """As a client of the oldest revision that offers roots and sampling."""
-        visit, talk = Visit(), Talk(self._spec, self._limits)
+        visit, talk = Run(), ServerProcess(self._spec, self._limits)
         params = {
             "protocolVersion": SERVED[0].date,
             "capabilities": {"roots": {"listChanged": True}, "sampling": {}},
@@ -199,7 +199,9 @@ class Course:
             visit.ending = await talk.end()
         visits.asked = visit
 
-    async def _look_around(self, visit: Visit, profile: Profile, common: Mapping[str, Any]) -> None:
+    async def _look_around(
+        self, visit: Run, profile: ServerProfile, common: Mapping[str, Any]
+    ) -> None:
         assert visit.talk is not None
         self._tell("reading its lists")
         for name, (method, member, capability) in LISTS.items():
@@ -220,7 +222,7 @@ def _refusal(error: SpawnError) -> tuple[Outcome, str]:
     return outcome, str(error)
 
 
-async def _judge(visit: Visit, reply: Reply | None) -> None:
+async def _judge(visit: Run, reply: Reply | None) -> None:
     """Say how the start went, once there is an answer or none will come."""
     assert visit.talk is not None
     if visit.profile is not None:
@@ -244,25 +246,25 @@ _MORE = 20
 
 
 async def second_opinion(
-    first: Talk, spec: ChildSpec, limits: PipeLimits, introduction: bytes
+    first: ServerProcess, spec: ChildSpec, limits: PipeLimits, client_profile: bytes
 ) -> Buffering:
     """What another process does that is told more, while the first one is silent.
 
     The caller cancels this as soon as the first one answers.
     """
     await anyio.sleep(QUIET_S)
-    second = Talk(spec, limits)
+    second = ServerProcess(spec, limits)
     found = Buffering.NONE
     async with second.running():
         if second.refused is None:
-            found = await _withheld(second, introduction)
+            found = await _withheld(second, client_profile)
     if found is not Buffering.NONE:
         await anyio.sleep(_MARGIN_S)
     return Buffering.NONE if first.over else found
 
 
-async def _withheld(second: Talk, introduction: bytes) -> Buffering:
-    asked = second.begin(INITIALIZE, introduction)
+async def _withheld(second: ServerProcess, client_profile: bytes) -> Buffering:
+    asked = second.begin(INITIALIZE, client_profile)
     second.tell(INITIALIZED)
     for _ in range(_MORE):
         second.begin(PING)

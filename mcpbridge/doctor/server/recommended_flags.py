@@ -18,7 +18,7 @@ _OF_ONE_CLIENT = ("browser_", "puppeteer_", "playwright_")
 
 def flags(
     *,
-    handshake: bool,
+    legacy: bool,
     modern: bool,
     handshake_s: float,
     longest_bytes: int,
@@ -28,14 +28,14 @@ def flags(
     """What to set; nothing where the default is right.
 
     Args:
-        handshake: It speaks the handshake revisions.
+        legacy: It speaks the legacy revisions.
         modern: It speaks 2026-07-28.
         handshake_s: From its start to its first answer.
         longest_bytes: Its longest message so far, be it too long to be read.
         max_message_bytes: The bound in force.
         tools: Its tools.
     """
-    era = "dual" if handshake and modern else "modern" if modern else "handshake"
+    era = "dual" if legacy and modern else "modern" if modern else "legacy"
     found = [Flag(("--child-era", era), "it need not be asked at each start what it speaks")]
     if handshake_s > _USUAL_START_S * _NEAR:
         wanted = math.ceil(handshake_s * 3 / 30) * 30

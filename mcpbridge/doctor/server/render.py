@@ -59,9 +59,9 @@ def _good(report: ServerReport) -> Iterator[str]:
 
 
 def _eras(report: ServerReport) -> str:
-    if report.handshake and report.modern:
-        return "speaks the handshake revisions and 2026-07-28"
-    return "speaks 2026-07-28 only" if report.modern else "speaks the handshake revisions only"
+    if report.legacy and report.modern:
+        return "speaks the legacy revisions and 2026-07-28"
+    return "speaks 2026-07-28 only" if report.modern else "speaks the legacy revisions only"
 
 
 def _listing(name: str, listing: Listing) -> str:

@@ -99,8 +99,8 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     handshake_s: float | None = None
     """From the start of the process to its answer."""
     revisions: tuple[str, ...] = ()
-    """Those seen in its answers, oldest first; a handshake server may know more."""
-    handshake: bool = False
+    """Those seen in its answers, oldest first; a legacy server may know more."""
+    legacy: bool = False
     modern: bool = False
     name: str | None = None
     version: str | None = None

@@ -15,12 +15,12 @@ from typing import Any
 import anyio
 import msgspec
 
-from mcpbridge.channels.channel import Received, Spoiled
+from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.doctor.server.report import Ending, Listing, Noise, Rung
 from mcpbridge.errors import ChannelClosed, SpawnError
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.process.subprocess_child import Child, ExitReport
+from mcpbridge.process.subprocess_child import ExitReport, SubprocessChild
 from mcpbridge.rules.faults import INVALID_REQUEST, error_object
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
 
@@ -40,11 +40,11 @@ _ANSWERS: Mapping[str, bytes] = {
 }
 
 
-class Talk:
+class ServerProcess:
     """A process from its start to its end; lives within `running`."""
 
     def __init__(self, spec: ChildSpec, limits: PipeLimits) -> None:
-        self._child = Child(spec, functools.partial(PipeChannel, limits=limits))
+        self._child = SubprocessChild(spec, functools.partial(PipeChannel, limits=limits))
         self._next_id = 0
         self._replies: dict[bytes, Reply] = {}
         self._news = anyio.Event()
@@ -200,14 +200,14 @@ class Talk:
                 self._send(_own_answer(id, method))
             case Notification(method):
                 self.notifications[method] += 1
-            case Spoiled():
+            case InvalidLine():
                 self._take_spoiled(item)
             case Result(id) | Failure(id):
                 if id is not None:
                     # Some servers spell every id as a text; the bridge knows them too.
                     self._replies[id.strip(b'"')] = item
 
-    def _take_spoiled(self, spoiled: Spoiled) -> None:
+    def _take_spoiled(self, spoiled: InvalidLine) -> None:
         if spoiled.answers is not None:
             error = error_object(0, f"an answer of {spoiled.size} bytes: {spoiled.reason}")
             request_id = b"%d" % spoiled.answers

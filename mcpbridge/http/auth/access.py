@@ -1,7 +1,8 @@
 """What every request passes before it is served: who it is, and how much that one may ask.
 
-Who it is stands in the request's scope from then on. A call on the short way of `http.direct` is
-asked only whether what was found under its head still holds, and how much.
+Who it is stands in the request's scope from then on. A call on the fast path
+(`http.server.fast_path`) is asked only whether what was found under its head still holds, and how
+much.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from mcpbridge.http.auth.authenticator import Authenticator, NoAuth
-from mcpbridge.http.request import PRINCIPAL, Head
+from mcpbridge.http.request import PRINCIPAL, RequestHead
 from mcpbridge.http.responses import refusal_of
 from mcpbridge.rules.access.header_env import Pair, values_of, with_values
 from mcpbridge.rules.access.principals import Principal
@@ -20,7 +21,7 @@ from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.wire.messages import Message, Request
 
 
-class Door:
+class AccessControl:
     """Lets requests in; one for all connections of a listener."""
 
     def __init__(
@@ -51,16 +52,16 @@ class Door:
         """JSON texts that anybody may GET, by path."""
         return self._authenticator.documents
 
-    async def knows(self, head: Head) -> Refusal | None:
+    async def knows(self, head: RequestHead) -> Refusal | None:
         """Find out who it is, for what is not MCP itself; None where somebody is."""
         found = await self._authenticator.authenticate(head)
         return found if isinstance(found, Refusal) else None
 
-    async def enter(self, head: Head) -> Refusal | None:
+    async def enter(self, head: RequestHead) -> Refusal | None:
         """Find out who it is, or why it may not in; its scope has the principal from then on."""
         found = await self._authenticator.authenticate(head)
         if self._header_env is not None and isinstance(found, Principal):
-            found = self._header_env.dressed(found, head)
+            found = self._header_env.with_variables(found, head)
         if isinstance(found, Refusal):
             return found
         head.scope[PRINCIPAL] = found
@@ -92,7 +93,7 @@ class Door:
         fault = over_quota("--rate-limit", str(self._buckets.limit), max(1, -int(-wait_s // 1)))
         return refusal_of(Unavailable(fault), None)
 
-    def may_pass(self, head: Head, request: Request) -> bool:
+    def may_pass(self, head: RequestHead, request: Request) -> bool:
         """Whether a call under this known head may go on without being asked who it is.
 
         Counts nothing: see `passed`.
@@ -119,7 +120,7 @@ class HeaderEnv:
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self._pairs = pairs
 
-    def dressed(self, principal: Principal, head: Head) -> Principal | Refusal:
+    def with_variables(self, principal: Principal, head: RequestHead) -> Principal | Refusal:
         """The caller that a principal is with what its request's headers hold."""
         values = values_of(self._pairs, head.raw)
         if isinstance(values, str):

@@ -5,7 +5,7 @@ An `Authenticator` is asked at two moments, and its two answers cost differently
 - `authenticate` once for each request of HTTP, and it may wait (for an authorization server's
   keys). What it found is kept for a connection whose requests come under the same head.
 - `still` before each further call under such a head, and about once a second for each open stream;
-  it must cost no more than a comparison or two. Once it says no, the call goes the ordinary way,
+  it must cost no more than a comparison or two. Once it says no, the call goes the ordinary path,
   where `authenticate` says why, and the stream ends.
 
 `allows` is asked for each request of JSON-RPC, when its method is known. Several authenticators
@@ -24,7 +24,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from mcpbridge.http.request import Head
+from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.header_env import Pair, header_env
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.access.rate_limit import RateLimit, rate_limit
@@ -87,7 +87,7 @@ class Authenticator(Protocol):
     def documents(self) -> Mapping[str, bytes]:
         """JSON texts that anybody may GET, by path: what tells a client where to log in."""
 
-    async def authenticate(self, head: Head) -> Principal | Challenge:
+    async def authenticate(self, head: RequestHead) -> Principal | Challenge:
         """The principal behind a request, or why there is none. Never raises."""
 
     def still(self, principal: Principal) -> bool:
@@ -111,7 +111,7 @@ def challenged(status: int, message: str, challenge: str) -> Challenge:
     return Refusal(status, error_object(INVALID_REQUEST, message), challenge=challenge)
 
 
-def bearer_token(head: Head) -> str | None:
+def bearer_token(head: RequestHead) -> str | None:
     """The token in `Authorization: Bearer`; None where there is none, empty where it is broken.
 
     A header that comes twice is broken: two readers of it would see two clients.
@@ -130,7 +130,7 @@ class NoAuth:
 
     documents: Mapping[str, bytes] = {}
 
-    async def authenticate(self, head: Head) -> Principal | Challenge:
+    async def authenticate(self, head: RequestHead) -> Principal | Challenge:
         """Nobody is asked."""
         return ANONYMOUS
 
@@ -155,7 +155,7 @@ class FirstOf:
             path: text for each in authenticators for path, text in each.documents.items()
         }
 
-    async def authenticate(self, head: Head) -> Principal | Challenge:
+    async def authenticate(self, head: RequestHead) -> Principal | Challenge:
         """Ask one after the other."""
         found: Principal | Challenge = ANONYMOUS
         for each in self._authenticators:

@@ -17,7 +17,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import Key, import_key
 from joserfc.jws import JWSRegistry
 
-from mcpbridge.rules.access.jwt import ALGORITHMS, Unsealed
+from mcpbridge.rules.access.jwt import ALGORITHMS, ParsedToken
 
 MAX_KEYS = 64
 """Servers publish two or three; the large ones about a dozen."""
@@ -49,7 +49,7 @@ class PublicKey(msgspec.Struct, frozen=True):
     """Which signatures it may check: never more than one kind of them."""
     key: Key
 
-    def verifies(self, token: Unsealed) -> bool:
+    def verifies(self, token: ParsedToken) -> bool:
         """Whether it made the token's signature."""
         if token.algorithm not in self.algorithms:
             return False

@@ -29,7 +29,7 @@ import msgspec
 
 from mcpbridge.errors import KeysUnavailable
 from mcpbridge.http.auth.jwk import PublicKey, public_keys
-from mcpbridge.rules.access.jwt import Unsealed, fetchable
+from mcpbridge.rules.access.jwt import ParsedToken, fetchable
 
 log = logging.getLogger("mcpbridge.remote")
 
@@ -92,7 +92,7 @@ class RemoteKeys:
         """Whether no regular fetch is due."""
         return self._now() < min(self._due_at, self._stale_at)
 
-    async def signer(self, token: Unsealed) -> bytes | None:
+    async def signer(self, token: ParsedToken) -> bytes | None:
         """The thumbprint of the key that signed a token; None where none of them did.
 
         Raises:
@@ -111,7 +111,7 @@ class RemoteKeys:
         self._check_relied_on(found)
         return found
 
-    def _signed_by_known(self, token: Unsealed) -> bytes | None:
+    def _signed_by_known(self, token: ParsedToken) -> bytes | None:
         fitting = (
             key
             for key in self._keys
@@ -166,7 +166,7 @@ class RemoteKeys:
         self._keys = public_keys(document)
         known = frozenset(key.thumbprint for key in self._keys)
         if known != self._known or self._failure is not None:
-            log.info("oauth.keys", extra={"keys": len(self._keys)})
+            log.info("oauth.keys_fetched", extra={"keys": len(self._keys)})
         self._known, self._failure = known, None
         self._due_at, self._stale_at = now + REFRESH_S, now + MAX_STALE_S
 

@@ -23,18 +23,18 @@ import msgspec
 
 from mcpbridge.errors import BadToken, KeysUnavailable
 from mcpbridge.http.auth.authenticator import Challenge, bearer_token, challenged
-from mcpbridge.http.request import Head
+from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.jwt import (
     ALGORITHMS,
-    Demands,
-    Grant,
+    Claims,
+    ParsedToken,
+    Requirements,
     ScopeRules,
-    Unsealed,
     bearer_challenge,
     fetchable,
     granted,
+    parsed_token,
     scope_name,
-    unsealed,
 )
 from mcpbridge.rules.access.principals import Principal, key_of
 from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
@@ -147,7 +147,7 @@ class OAuthSettings:
 class Keys(Protocol):
     """The keys of the authorization server, as they are at present."""
 
-    async def signer(self, token: Unsealed) -> bytes | None:
+    async def signer(self, token: ParsedToken) -> bytes | None:
         """The name of the key that signed a token; None where none of them did.
 
         Raises:
@@ -187,7 +187,7 @@ class OAuth:
         self._judged: dict[bytes, Principal] = {}
         """Good tokens by their hashes, the oldest first: a signature takes 0.05 to 0.2 ms."""
         self._algorithms = tuple(settings.algorithms.split(","))
-        self._demands = Demands(settings.issuer, frozenset(settings.audiences))
+        self._demands = Requirements(settings.issuer, frozenset(settings.audiences))
         self._rules = settings.rules
         resource = settings.audiences[0]
         self._metadata_url = metadata_url(resource)
@@ -195,7 +195,7 @@ class OAuth:
             resource, settings.issuer, self._rules, served_at
         )
 
-    async def authenticate(self, head: Head) -> Principal | Challenge:
+    async def authenticate(self, head: RequestHead) -> Principal | Challenge:
         """The principal that a token stands for, or why there is none."""
         token = bearer_token(head)
         if token is None:
@@ -236,7 +236,7 @@ class OAuth:
 
     async def _judge(self, token: str) -> Principal:
         """The principal behind a token; raises BadToken, or KeysUnavailable."""
-        found = unsealed(token, self._algorithms)
+        found = parsed_token(token, self._algorithms)
         signer = await self._keys.signer(found)
         if signer is None:
             raise BadToken("the token is signed by no key that its issuer publishes")
@@ -248,7 +248,7 @@ class OAuth:
             del self._judged[next(iter(self._judged))]
         self._judged[shown] = principal
 
-    def _principal(self, grant: Grant, signer: bytes) -> Principal:
+    def _principal(self, grant: Claims, signer: bytes) -> Principal:
         # One user may use two programs, of which one must not see the sessions of the other.
         return Principal(
             key_of("oauth", self._issuer, grant.subject, grant.client_id),

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from mcpbridge.http.auth.authenticator import Challenge, bearer_token, challenged
-from mcpbridge.http.request import Head
+from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.access.static_tokens import Tokens, together, tokens_in
 
@@ -57,7 +57,7 @@ class StaticTokens:
         self._live: frozenset[bytes]
         self._take(of_file)
 
-    async def authenticate(self, head: Head) -> Principal | Challenge:
+    async def authenticate(self, head: RequestHead) -> Principal | Challenge:
         """Whose token the request carries."""
         self._look()
         token = bearer_token(head)
@@ -90,7 +90,7 @@ class StaticTokens:
         try:
             tokens = read_tokens(self._file)
         except ValueError as error:
-            log.error("auth.file_not_read", extra={"file": self._file, "problem": str(error)})
+            log.error("auth.file_read_failed", extra={"file": self._file, "problem": str(error)})
         else:
             before = self._live
             self._take(tokens)

@@ -3,7 +3,7 @@
 What one turn of the loop writes is sent as one: uvicorn writes the head and the body of a response
 on their own, and each write is a system call that wakes the client. And a client that sends its
 request too slowly is cut: uvicorn would wait for ever, and a thousand such clients would hold all
-descriptors. And a call under a head that is known takes the short way of `http.direct`.
+descriptors. And a call under a head that is known takes the fast path of `http.server.fast_path`.
 
 Source: RFC 9110, 15.5.9 (408).
 """
@@ -23,13 +23,13 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from mcpbridge.http.disconnect import Departure
-from mcpbridge.http.request import BEGUN, DEPARTURE, PRINCIPAL, Begun
+from mcpbridge.http.disconnect import Disconnect
+from mcpbridge.http.request import BEGUN, DEPARTURE, PRINCIPAL, StartedCall
 from mcpbridge.http.responses import refusal_body
-from mcpbridge.http.server.fast_path import Direct, Heads
+from mcpbridge.http.server.fast_path import FastPath, Heads
 from mcpbridge.http.server.framing import ambiguity
 from mcpbridge.http.server.limits import BAND, BAND_HEADER_S, ArrivalLimits, Connections, SendWatch
-from mcpbridge.http.server.write_buffer import CorkedTransport
+from mcpbridge.http.server.write_buffer import WriteBuffer
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 
@@ -51,7 +51,7 @@ class _Awaited(enum.Enum):
     NOTHING = ""
 
 
-class BridgeProtocol(HttpToolsProtocol):
+class HttpConnection(HttpToolsProtocol):
     """The protocol behind every connection of the bridge."""
 
     # The dictionary that uvicorn's own attributes are in is full: one more, and each connection
@@ -65,7 +65,7 @@ class BridgeProtocol(HttpToolsProtocol):
         "_chunk",
         "_connections",
         "_departure",
-        "_direct",
+        "_fast_path",
         "_followed",
         "_heads",
         "_limits",
@@ -83,7 +83,7 @@ class BridgeProtocol(HttpToolsProtocol):
         *args: Any,
         limits: ArrivalLimits,
         connections: Connections,
-        direct: Direct | None = None,
+        fast_path: FastPath | None = None,
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
@@ -104,23 +104,23 @@ class BridgeProtocol(HttpToolsProtocol):
         """Bytes that came last."""
         self._awaited = _Awaited.HEAD
         self._timer: asyncio.TimerHandle | None = None
-        self._direct = direct
-        self._heads = Heads(direct) if direct is not None else None
-        self._call: Begun | None = None
-        """The call that is on the short way now."""
+        self._fast_path = fast_path
+        self._heads = Heads(fast_path) if fast_path is not None else None
+        self._call: StartedCall | None = None
+        """The call that is on the fast path now."""
         self._call_data = b""
         """The request that it came in."""
-        self._adopted: Begun | None = None
-        """The call that is leaving the short way."""
+        self._adopted: StartedCall | None = None
+        """The call that is leaving the fast path."""
         self._window: asyncio.TimerHandle | None = None
         self._quiet_since = 0.0
-        """When the last answer on the short way was sent."""
+        """When the last answer on the fast path was sent."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there, and owes a request."""
-        corked = CorkedTransport(transport, self.loop, self._lingers)
+        corked = WriteBuffer(transport, self.loop, self._lingers)
         super().connection_made(cast(asyncio.Transport, corked))
-        self._departure = Departure(self.flow)
+        self._disconnect = Disconnect(self.flow)
         try:
             if len(self.connections) > self._connections.most and not self._find_room():
                 self._overflow()
@@ -144,19 +144,19 @@ class BridgeProtocol(HttpToolsProtocol):
                 self._call.abandon()
         # Nothing of a connection waits for the garbage collector, which comes seldom: soon a MiB of
         # connections that are gone would.
-        cast(CorkedTransport, self.transport).lost()
+        cast(WriteBuffer, self.transport).lost()
         # uvicorn forgets to where the client broke the connection, and the timer would keep all
         # that belongs to it.
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        self._departure.happen()
+        self._disconnect.happen()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of one request or several; most requests come whole, and need no timer."""
         if self._refused:
             return
         if self._call is not None:
-            self._leave_short_way()
+            self._leave_fast_path()
         elif self._is_between() and self._begin(data):
             return
         before = self.scope if self._is_between() else None
@@ -178,11 +178,11 @@ class BridgeProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server ends: the connection closes after what it is busy with."""
         if self._call is not None:
-            self._leave_short_way()
+            self._leave_fast_path()
         super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
-        """The connection has been quiet for long, unless calls came on the short way."""
+        """The connection has been quiet for long, unless calls came on the fast path."""
         self.timeout_keep_alive_task = None
         left_s = self._quiet_since + self.timeout_keep_alive - self.loop.time()
         if self._call is not None or left_s > 0:
@@ -241,7 +241,7 @@ class BridgeProtocol(HttpToolsProtocol):
             return
         self._await(_Awaited.BODY)
         scope = cast(dict[str, Any], self.scope)
-        scope[DEPARTURE] = self._departure
+        scope[DEPARTURE] = self._disconnect
         if self._adopted is not None:
             scope[BEGUN], scope[PRINCIPAL] = self._adopted.finish, self._adopted.principal
             self._adopted = None
@@ -273,31 +273,31 @@ class BridgeProtocol(HttpToolsProtocol):
         return self.cycle
 
     def _begin(self, data: bytes) -> bool:
-        """Begin the call in these data on the short way, if it may; whether it was begun."""
+        """Begin the call in these data on the fast path, if it may; whether it was begun."""
         found = self._heads.find(data) if self._heads is not None else None
-        if self._direct is None or found is None:
+        if self._fast_path is None or found is None:
             return False
         if self.flow.write_paused or self.transport.is_closing():
             return False
-        call = self._direct.begin(*found)
+        call = self._fast_path.begin(*found)
         if call is None:
             return False
         self._call, self._call_data = call, data
         if self._window is None:
-            self._window = self.loop.call_later(self._direct.window_s, self._window_over)
+            self._window = self.loop.call_later(self._fast_path.window_s, self._window_over)
         call.exchange.listen(self._heard)
         return True
 
     def _heard(self) -> None:
-        """Something has come of the call on the short way."""
-        call, direct = self._call, self._direct
-        body = direct.answer(call) if direct is not None and call is not None else None
+        """Something has come of the call on the fast path."""
+        call, fast_path = self._call, self._fast_path
+        body = fast_path.answer(call) if fast_path is not None and call is not None else None
         if body is None:
-            self._leave_short_way()
+            self._leave_fast_path()
             return
         self._call, self._call_data = None, b""
         head = self._answer_head()
-        cast(CorkedTransport, self.transport).write_now(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        cast(WriteBuffer, self.transport).write_now(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         self.server_state.total_requests += 1
         self._quiet_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -310,17 +310,17 @@ class BridgeProtocol(HttpToolsProtocol):
         return b"%b%bcontent-type: application/json\r\ncontent-length: " % (STATUS_LINE[200], lines)
 
     def _window_over(self) -> None:
-        """Now and then, while calls take the short way: none may stay on it for longer."""
+        """Now and then, while calls take the fast path: none may stay on it for longer."""
         self._window = None
-        if self._call is None or self._direct is None:
+        if self._call is None or self._fast_path is None:
             return
-        due = self._call.exchange.started_at + self._direct.window_s
+        due = self._call.exchange.started_at + self._fast_path.window_s
         if due <= self.loop.time():
-            self._leave_short_way()
+            self._leave_fast_path()
         else:
             self._window = self.loop.call_at(due, self._window_over)
 
-    def _leave_short_way(self) -> None:
+    def _leave_fast_path(self) -> None:
         """Let the call go on as the request that it came in."""
         call, data = self._call, self._call_data
         self._call, self._call_data = None, b""
@@ -364,7 +364,7 @@ class BridgeProtocol(HttpToolsProtocol):
     def _find_room(self) -> bool:
         """Close an idle connection, where there is one."""
         for other in self.connections:
-            if isinstance(other, BridgeProtocol) and other.is_idle:
+            if isinstance(other, HttpConnection) and other.is_idle:
                 other.transport.close()
                 return True
         return False
@@ -469,7 +469,9 @@ class BridgeProtocol(HttpToolsProtocol):
 
 
 def protocol_with(
-    limits: ArrivalLimits, connections: Connections, direct: Direct | None = None
+    limits: ArrivalLimits, connections: Connections, fast_path: FastPath | None = None
 ) -> Callable[..., asyncio.Protocol]:
     """What uvicorn makes a protocol of for each connection."""
-    return functools.partial(BridgeProtocol, limits=limits, connections=connections, direct=direct)
+    return functools.partial(
+        HttpConnection, limits=limits, connections=connections, fast_path=fast_path
+    )

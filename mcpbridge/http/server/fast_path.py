@@ -1,4 +1,4 @@
-"""The short way of the request that comes most: a call under the same head as the one before it.
+"""The fast path of the request that comes most: a call under the same head as the one before it.
 
 What a client sends on one connection differs, head for head, in nothing but the digits of its
 Content-Length. What the parser and the rules made of the first such head they would make of the
@@ -22,7 +22,7 @@ import msgspec
 
 from mcpbridge.errors import WireError
 from mcpbridge.http.body import BodyLimits
-from mcpbridge.http.request import CALLED, PRINCIPAL, Begun, Head
+from mcpbridge.http.request import CALLED, PRINCIPAL, RequestHead, StartedCall
 from mcpbridge.telemetry.metrics import HttpMeter
 from mcpbridge.wire.messages import Request, Result, decode, encode
 
@@ -49,7 +49,7 @@ class KnownHead(msgspec.Struct, frozen=True):
 
     before: bytes
     after: bytes
-    head: Head
+    head: RequestHead
 
     def body_of(self, data: bytes) -> bytes | None:
         """The body, where the data are this head, whatever the length, and one whole body."""
@@ -63,22 +63,22 @@ class KnownHead(msgspec.Struct, frozen=True):
         return body if digits.isdigit() and int(digits) == len(body) else None
 
 
-class Entry(Protocol):
+class FastPathTarget(Protocol):
     """What takes calls without a response: the endpoint."""
 
-    def may_begin(self, head: Head) -> bool:
+    def may_begin(self, head: RequestHead) -> bool:
         """Whether calls under this head may be begun."""
 
-    def begin(self, head: Head, request: Request) -> Begun | None:
-        """Begin a call; None leaves it to the ordinary way, untouched."""
+    def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
+        """Begin a call; None leaves it to the ordinary path, untouched."""
 
 
-class Direct:
+class FastPath:
     """Knows heads and begins calls under them, for all connections of one endpoint."""
 
     def __init__(
         self,
-        entry: Entry,
+        entry: FastPathTarget,
         limits: BodyLimits,
         window_s: float,
         ending: Callable[[], bool],
@@ -91,7 +91,7 @@ class Direct:
             limits: On bodies.
             window_s: After this time an answer is a stream.
             ending: The process is about to end, and responses say more than their answer.
-            meter: Counts what is answered on the short way.
+            meter: Counts what is answered on the fast path.
         """
         self._meter = meter or HttpMeter()
         self._entry = entry
@@ -114,7 +114,7 @@ class Direct:
         return data[: found.start(1)], data[found.end(1) : length]
 
     def known(self, cut: CutHead, scope: MutableMapping[str, Any]) -> KnownHead | None:
-        """What to remember of a request that was served, if calls like it may take the short way.
+        """What to remember of a request that was served, if calls like it may take the fast path.
 
         Args:
             cut: Its head.
@@ -123,14 +123,14 @@ class Direct:
         if CALLED not in scope:
             return None
         # No more of the scope than that: it would outlive its request with all that hangs on it.
-        head = Head.in_scope({name: scope[name] for name in _KEPT})
+        head = RequestHead.in_scope({name: scope[name] for name in _KEPT})
         plain = not any(name in head.values for name in _NOT_PLAIN)
         if not plain or not head.accepts.json or not self._entry.may_begin(head):
             return None
         return KnownHead(*cut, head)
 
-    def begin(self, known: KnownHead, body: bytes) -> Begun | None:
-        """Begin the call in a body; None leaves it to the ordinary way, untouched."""
+    def begin(self, known: KnownHead, body: bytes) -> StartedCall | None:
+        """Begin the call in a body; None leaves it to the ordinary path, untouched."""
         if self._ending() or len(body) > self._limits.max_bytes:
             return None
         try:
@@ -142,7 +142,7 @@ class Direct:
             begun.size = len(body)
         return begun
 
-    def answer(self, call: Begun) -> bytes | None:
+    def answer(self, call: StartedCall) -> bytes | None:
         """The body of a plain 200, where that is all there is to say of a call; it is sent."""
         reply = call.exchange.reply
         # The status of a failure is for the face to say.
@@ -159,12 +159,12 @@ class Direct:
 class Heads:
     """The heads that one connection knows."""
 
-    __slots__ = ("_direct", "_fresh", "_known", "_strange")
+    __slots__ = ("_fast_path", "_fresh", "_known", "_strange")
 
-    def __init__(self, direct: Direct) -> None:
-        self._direct = direct
+    def __init__(self, fast_path: FastPath) -> None:
+        self._fast_path = fast_path
         self._known: tuple[KnownHead, ...] = ()
-        """Of calls that may take the short way; the one seen last first."""
+        """Of calls that may take the fast path; the one seen last first."""
         self._fresh: CutHead | None = None
         """Of the request that is being answered, if it is not known."""
         self._strange = 0
@@ -180,10 +180,10 @@ class Heads:
         return None
 
     def see(self, data: bytes) -> None:
-        """A request has come with these data, alone and whole, and is served the ordinary way."""
+        """A request has come with these data, alone and whole, and is served the ordinary path."""
         # A head may be known and its body be no call.
         if all(known.body_of(data) is None for known in self._known):
-            self._fresh = self._direct.cut(data)
+            self._fresh = self._fast_path.cut(data)
 
     def forget(self) -> None:
         """More has come before the answer: remember nothing of that request."""
@@ -197,6 +197,6 @@ class Heads:
         self._strange += 1
         if self._strange > _STRANGE and self._strange % _STRANGE:
             return
-        known = self._direct.known(fresh, scope)
+        known = self._fast_path.known(fresh, scope)
         if known is not None:
             self._known = (known, *self._known[: MAX_KNOWN - 1])

@@ -64,7 +64,7 @@ class ConnectionLimits:
 
 
 class Connections:
-    """What all connections of the process share; made in `app.serve` and handed down."""
+    """What all connections of the process share; made in `app.lifecycle` and handed down."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class Connections:
         """Say that the limit is reached, not more often than an operator wants to read it."""
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
-            log.warning("connections.full", extra={"limit": self.most})
+            log.warning("connection.limit_reached", extra={"limit": self.most})
 
 
 class SendWatch:

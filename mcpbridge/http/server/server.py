@@ -17,7 +17,7 @@ _STALLED_AFTER_S = 2.0
 _BACKLOG = 1024
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """uvicorn, driven: signals are not its business, and it tells when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -66,15 +66,15 @@ class Server(uvicorn.Server):
                 connection.transport.abort()
 
 
-def server_of(app: ASGIApp, protocol: Callable[..., asyncio.Protocol], **more: Any) -> Server:
+def server_of(app: ASGIApp, protocol: Callable[..., asyncio.Protocol], **more: Any) -> HttpServer:
     """A server of an application; `protocol` makes what serves each connection.
 
     Args:
         app: The ASGI application.
-        protocol: As `http.protocol.protocol_with` makes it.
+        protocol: As `http.server.connection.protocol_with` makes it.
         more: Further settings of uvicorn's.
     """
-    return Server(
+    return HttpServer(
         uvicorn.Config(
             cast(Any, app),
             interface="asgi3",

@@ -117,9 +117,9 @@ class Certificates:
         try:
             self._newest = context_of(self._settings)
         except ConfigError as error:
-            log.warning("tls.kept", extra={"problem": str(error)})
+            log.warning("tls.reload_failed", extra={"problem": str(error)})
         else:
-            log.info("tls.changed", extra={"cert": self._settings.cert})
+            log.info("tls.reloaded", extra={"cert": self._settings.cert})
 
 
 class _Newest(ssl.SSLContext):

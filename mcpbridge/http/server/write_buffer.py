@@ -10,7 +10,7 @@ _LARGE_BYTES = 1 << 16
 """A piece of this size is not copied to its neighbours: the system takes it from where it is."""
 
 
-class CorkedTransport:
+class WriteBuffer:
     """A transport that sends what is written in one turn of the loop at the end of that turn."""
 
     __slots__ = ("_ended", "_lingers", "_loop", "_pieces", "_transport")

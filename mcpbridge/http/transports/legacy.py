@@ -1,4 +1,4 @@
-"""The handshake revisions over Streamable HTTP: POST, GET and DELETE on the MCP path.
+"""The legacy revisions over Streamable HTTP: POST, GET and DELETE on the MCP path.
 
 Source: MCP 2025-03-26 to 2025-11-25, Transports, Streamable HTTP; clients of 2024-11-05 that POST
 here are served the same way.
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.calls.replay import Resume
+from mcpbridge.bridge.calls.replay import ResumeResult
 from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.http.body import id_of
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.request import Begun, Head, Incoming
+from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import (
     SESSION_HEADER,
     EventStream,
@@ -79,38 +79,38 @@ class AnswerSettings:
     )
 
 
-class Stateful:
-    """Serves one bridge to clients of the handshake revisions."""
+class LegacyTransport:
+    """Serves one bridge to clients of the legacy revisions."""
 
     def __init__(self, bridge: Bridge, keepalive: KeepAlive, settings: AnswerSettings) -> None:
         self._bridge = bridge
         self._keepalive = keepalive
         self._settings = settings
 
-    async def post(self, incoming: Incoming, content: Message | list[Message]) -> None:
+    async def post(self, http_request: HttpRequest, content: Message | list[Message]) -> None:
         """Take one message, or a batch of 2025-03-26, and answer what asks for an answer."""
-        judged = self._judge(incoming, content)
+        judged = self._judge(http_request, content)
         if isinstance(judged, Refusal):
-            await self._refuse(incoming, judged)
+            await self._refuse(http_request, judged)
             return
         session, admitted = judged
         try:
             if isinstance(admitted, Opening):
-                await self._open(incoming, admitted)
+                await self._open(http_request, admitted)
             elif admitted.batch and session is not None:
-                await self._serve_batch(incoming, session, admitted.messages)
+                await self._serve_batch(http_request, session, admitted.messages)
             else:
                 await self._serve(
-                    incoming, session or await self._outside(incoming), admitted.messages[0]
+                    http_request, session or await self._outside(http_request), admitted.messages[0]
                 )
         except Unavailable as error:
-            await self._refuse(incoming, refusal_of(error, id_of(admitted)))
+            await self._refuse(http_request, refusal_of(error, id_of(admitted)))
 
-    async def _outside(self, incoming: Incoming) -> Session:
-        return await self._bridge.quarters_of(incoming.principal).outside()
+    async def _outside(self, http_request: HttpRequest) -> Session:
+        return await self._bridge.tenant_of(http_request.principal).outside()
 
-    def begin(self, head: Head, request: Request) -> Begun | None:
-        """Begin a call of a session without a response; see `http.direct`."""
+    def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
+        """Begin a call of a session without a response; see `http.server.fast_path`."""
         session = self._named_session(head)
         if not isinstance(session, Session):
             return None
@@ -119,34 +119,38 @@ class Stateful:
         if not isinstance(admitted, Admitted):
             return None
         exchange = session.call(request, streams=_streams(head.accepts))
-        return Begun(exchange, lambda incoming: self._finish(incoming, session, exchange))
+        return StartedCall(
+            exchange, lambda http_request: self._finish(http_request, session, exchange)
+        )
 
-    async def get(self, incoming: Incoming) -> None:
+    async def get(self, http_request: HttpRequest) -> None:
         """Open the stream of what belongs to no request, or resume the one it names."""
-        session = self._required_session(incoming)
-        if not incoming.accepts.stream:
+        session = self._required_session(http_request)
+        if not http_request.accepts.stream:
             session = refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
-        stream = session if isinstance(session, Refusal) else self._stream_for(incoming, session)
+        stream = (
+            session if isinstance(session, Refusal) else self._stream_for(http_request, session)
+        )
         if isinstance(stream, Refusal) or isinstance(session, Refusal):
             assert isinstance(stream, Refusal)
-            await self._refuse(incoming, stream)
+            await self._refuse(http_request, stream)
         else:
-            await self._stream(incoming, session, stream, farewell(self._bridge.drain))
+            await self._stream(http_request, session, stream, farewell(self._bridge.drain))
 
-    async def delete(self, incoming: Incoming) -> None:
+    async def delete(self, http_request: HttpRequest) -> None:
         """End a session at its client's wish."""
-        session = self._required_session(incoming)
+        session = self._required_session(http_request)
         if isinstance(session, Refusal):
-            await self._refuse(incoming, session)
+            await self._refuse(http_request, session)
             return
         self._bridge.close(session)
-        await send_empty(incoming.send, 200, farewell(self._bridge.drain))
+        await send_empty(http_request.send, 200, farewell(self._bridge.drain))
 
     def _judge(
-        self, incoming: Incoming, content: Message | list[Message]
+        self, http_request: HttpRequest, content: Message | list[Message]
     ) -> tuple[Session | None, Opening | Admitted] | Refusal:
         """The rules on names and session; the session it names, and what it asks for."""
-        session = check_names(incoming.names) or self._named_session(incoming)
+        session = check_names(http_request.names) or self._named_session(http_request)
         if isinstance(session, Refusal):
             return echoing(session, id_of(content))
         revision = session.revision if session is not None else None
@@ -157,7 +161,7 @@ class Stateful:
             admitted = admit_message(content, revision, require_session=strict)
         return admitted if isinstance(admitted, Refusal) else (session, admitted)
 
-    def _named_session(self, head: Head) -> Session | Refusal | None:
+    def _named_session(self, head: RequestHead) -> Session | Refusal | None:
         session_id = head.names.session_id
         if session_id is None:
             return None
@@ -167,58 +171,60 @@ class Stateful:
             return refusal_of(Unavailable(draining()), None)
         return session or session_gone()
 
-    def _required_session(self, incoming: Incoming) -> Session | Refusal:
-        refusal = check_names(incoming.names)
-        return refusal or self._named_session(incoming) or session_required()
+    def _required_session(self, http_request: HttpRequest) -> Session | Refusal:
+        refusal = check_names(http_request.names)
+        return refusal or self._named_session(http_request) or session_required()
 
-    def _stream_for(self, incoming: Incoming, session: Session) -> Stream | Refusal:
+    def _stream_for(self, http_request: HttpRequest, session: Session) -> Stream | Refusal:
         """The stream that a GET asks for."""
-        last_event_id = incoming.get(b"last-event-id")
-        found = Resume.FRESH if last_event_id is None else session.streams.find(last_event_id)
-        if found is Resume.FOREIGN:
+        last_event_id = http_request.get(b"last-event-id")
+        found = ResumeResult.FRESH if last_event_id is None else session.streams.find(last_event_id)
+        if found is ResumeResult.FOREIGN:
             return refuse(400, INVALID_REQUEST, "Last-Event-ID is not of this session")
-        if found is Resume.OVER:
+        if found is ResumeResult.OVER:
             # The one status at which every deployed client stops asking.
             return refuse(405, INVALID_REQUEST, "nothing is left on that stream", allow=METHODS)
-        stream = session.standalone if isinstance(found, Resume) else found
+        stream = session.standalone if isinstance(found, ResumeResult) else found
         if stream is session.standalone and not self._bridge.drain.accepts_sessions:
             return refusal_of(Unavailable(draining()), None)
         fault = self._bridge.over_streams(session)
         return stream if fault is None else refusal_of(Unavailable(fault), None)
 
-    async def _open(self, incoming: Incoming, opening: Opening) -> None:
+    async def _open(self, http_request: HttpRequest, opening: Opening) -> None:
         session, exchange = self._bridge.open(
-            opening, incoming.principal, streams=_streams(incoming.accepts)
+            opening, http_request.principal, streams=_streams(http_request.accepts)
         )
         await exchange.first(self._settings.json_window_s)
         headers = farewell(self._bridge.drain)
         if session.state is not SessionState.CLOSED and session.id is not None:
             headers = [*headers, (SESSION_HEADER, session.id.encode())]
-        await self._respond(incoming, session, exchange, headers)
+        await self._respond(http_request, session, exchange, headers)
 
-    async def _serve(self, incoming: Incoming, session: Session, message: Message) -> None:
+    async def _serve(self, http_request: HttpRequest, session: Session, message: Message) -> None:
         match message:
             case Request():
-                incoming.called()
-                exchange = session.call(message, streams=_streams(incoming.accepts))
-                await self._finish(incoming, session, exchange)
+                http_request.called()
+                exchange = session.call(message, streams=_streams(http_request.accepts))
+                await self._finish(http_request, session, exchange)
             case Notification():
                 session.tell(message)
-                await send_empty(incoming.send, 202, farewell(self._bridge.drain))
+                await send_empty(http_request.send, 202, farewell(self._bridge.drain))
             case _:
                 session.answer(message)
-                await send_empty(incoming.send, 202, farewell(self._bridge.drain))
+                await send_empty(http_request.send, 202, farewell(self._bridge.drain))
 
-    async def _finish(self, incoming: Incoming, session: Session, exchange: Exchange) -> None:
+    async def _finish(
+        self, http_request: HttpRequest, session: Session, exchange: Exchange
+    ) -> None:
         """Answer a call, in the form that what comes within the window asks for."""
         await exchange.first(self._settings.json_window_s)
-        await self._respond(incoming, session, exchange, farewell(self._bridge.drain))
+        await self._respond(http_request, session, exchange, farewell(self._bridge.drain))
 
     async def _serve_batch(
-        self, incoming: Incoming, session: Session, messages: Sequence[Message]
+        self, http_request: HttpRequest, session: Session, messages: Sequence[Message]
     ) -> None:
         requests = [message for message in messages if isinstance(message, Request)]
-        streams = _streams(incoming.accepts)
+        streams = _streams(http_request.accepts)
         stream = session.streams.begin(len(requests)) if streams and requests else None
         exchanges: list[Exchange] = []
         for message in messages:
@@ -230,43 +236,43 @@ class Stateful:
                 case _:
                     session.answer(message)
         if stream is not None:
-            await self._stream(incoming, session, stream, farewell(self._bridge.drain))
+            await self._stream(http_request, session, stream, farewell(self._bridge.drain))
         elif exchanges:
             for exchange in exchanges:
                 await exchange.finished()
             replies = b",".join(encode(e.reply) for e in exchanges if e.reply is not None)
-            await send_json(incoming.send, 200, b"[%b]" % replies, farewell(self._bridge.drain))
+            await send_json(http_request.send, 200, b"[%b]" % replies, farewell(self._bridge.drain))
         else:
-            await send_empty(incoming.send, 202, farewell(self._bridge.drain))
+            await send_empty(http_request.send, 202, farewell(self._bridge.drain))
 
     async def _respond(
-        self, incoming: Incoming, session: Session, exchange: Exchange, headers: Headers
+        self, http_request: HttpRequest, session: Session, exchange: Exchange, headers: Headers
     ) -> None:
         """Answer one request, in the form that what has come so far asks for."""
-        accepts = incoming.accepts
+        accepts = http_request.accepts
         if exchange.fault is not None and exchange.refused:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
-            await self._refuse(incoming, refusal)
+            await self._refuse(http_request, refusal)
         elif exchange.reply is not None and exchange.stream is None and accepts.json:
-            await send_json(incoming.send, 200, encode(exchange.reply), headers)
+            await send_json(http_request.send, 200, encode(exchange.reply), headers)
         elif _streams(accepts):
-            await self._stream(incoming, session, exchange.streamed(), headers)
+            await self._stream(http_request, session, exchange.streamed(), headers)
         else:
             with exchange.streamed().attach() as reader, self._keepalive.watching(reader):
-                await send_late_json(incoming.send, reader, headers)
+                await send_late_json(http_request.send, reader, headers)
 
     async def _stream(
-        self, incoming: Incoming, session: Session, stream: Stream, headers: Headers
+        self, http_request: HttpRequest, session: Session, stream: Stream, headers: Headers
     ) -> None:
         polled = session.revision.primes_streams
         # No context managers of generators here: each is half a KiB of an idle stream.
         watching = self._keepalive.watching
-        with stream.attach() as reader, watching(reader, incoming.principal):
+        with stream.attach() as reader, watching(reader, http_request.principal):
             response = EventStream(reader, headers, polled=polled)
             aging = self._age(reader) if polled and stream is not session.standalone else None
             session.streams.open += 1
             try:
-                await response.serve(incoming)
+                await response.serve(http_request)
             finally:
                 session.streams.open -= 1
                 if aging is not None:
@@ -279,8 +285,8 @@ class Stateful:
         loop = asyncio.get_running_loop()
         return loop.call_later(self._settings.max_stream_age_s, reader.leave)
 
-    async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
-        await send_refusal(incoming.send, refusal, farewell(self._bridge.drain))
+    async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
+        await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
 
 
 def _streams(accepts: Acceptable) -> bool:

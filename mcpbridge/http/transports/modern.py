@@ -13,9 +13,9 @@ import anyio
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.modern.service import Modern
+from mcpbridge.bridge.modern.service import ModernService
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.request import Begun, Head, Incoming
+from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import (
     EventStream,
     farewell,
@@ -32,12 +32,12 @@ from mcpbridge.rules.mcp.modern_checks import (
     HEADER_MISMATCH,
     MISSING_CAPABILITY,
     UNSUPPORTED_VERSION,
-    Routing,
+    RoutingHeaders,
     check_message,
     climb,
     not_served,
 )
-from mcpbridge.rules.mcp.request_meta import Envelope
+from mcpbridge.rules.mcp.request_meta import RequestMeta
 from mcpbridge.rules.mcp.to_modern import code_of
 from mcpbridge.wire.messages import Failure, Message, Reply, Request, Result, encode
 
@@ -54,7 +54,7 @@ _PARAM_PREFIX = b"mcp-param-"
 _ROUTING = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
 
 
-class StatelessFace:
+class ModernTransport:
     """Serves one bridge to clients of 2026-07-28."""
 
     def __init__(self, bridge: Bridge, keepalive: KeepAlive, json_window_s: float) -> None:
@@ -62,118 +62,124 @@ class StatelessFace:
         self._keepalive = keepalive
         self._json_window_s = json_window_s
 
-    async def post(self, incoming: Incoming, message: Message) -> None:
+    async def post(self, http_request: HttpRequest, message: Message) -> None:
         """Serve one message whose head and form have passed."""
         refusal = check_message(message)
         if refusal is not None:
-            await self._refuse(incoming, refusal)
+            await self._refuse(http_request, refusal)
         elif not isinstance(message, Request):
             # There is none that a client could send; it has no effect.
-            await send_empty(incoming.send, 202, farewell(self._bridge.drain))
+            await send_empty(http_request.send, 202, farewell(self._bridge.drain))
         else:
             try:
-                await self._request(incoming, message)
+                await self._request(http_request, message)
             except Unavailable as error:
-                await self._refuse(incoming, refusal_of(error, message.id))
+                await self._refuse(http_request, refusal_of(error, message.id))
 
-    def begin(self, head: Head, request: Request) -> Begun | None:
-        """Begin a call without a response, where nothing must be waited for; see `http.direct`."""
+    def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
+        """Begin a call without a response, if it needs no waiting; see `http.server.fast_path`."""
         if head.routing is None:
             # The same for all requests under this head.
             head.routing = routing_of(head)
         envelope = climb(request, head.routing)
         if isinstance(envelope, Refusal):
             return None
-        quarters = self._bridge.find_quarters(head.principal)
-        if quarters is None:
+        tenant = self._bridge.find_tenant(head.principal)
+        if tenant is None:
             return None
-        modern = quarters.modern
+        modern = tenant.modern
         streams = _streams(head)
         exchange = modern.begin(request, envelope, head.routing, streams=streams)
         if exchange is None:
             return None
-        return Begun(
+        return StartedCall(
             exchange,
-            lambda incoming: self._finish(incoming, modern, exchange),
+            lambda http_request: self._finish(http_request, modern, exchange),
             lambda: modern.cancel(exchange),
         )
 
-    async def _request(self, incoming: Incoming, request: Request) -> None:
-        modern = self._bridge.quarters_of(incoming.principal).modern
+    async def _request(self, http_request: HttpRequest, request: Request) -> None:
+        modern = self._bridge.tenant_of(http_request.principal).modern
         if not await modern.served():
-            await self._refuse(incoming, echoing(not_served(), request.id))
+            await self._refuse(http_request, echoing(not_served(), request.id))
             return
-        routing = routing_of(incoming)
+        routing = routing_of(http_request)
         envelope = climb(request, routing)
         refusal = envelope if isinstance(envelope, Refusal) else None
         if refusal is None:
             refusal = await modern.check(request, routing)
         if isinstance(envelope, Refusal) or refusal is not None:
             assert refusal is not None
-            await self._refuse(incoming, echoing(refusal, request.id))
+            await self._refuse(http_request, echoing(refusal, request.id))
         elif request.method == DISCOVER:
             result = await modern.discover()
             reply = encode(Result(request.id, result))
-            await send_json(incoming.send, 200, reply, farewell(self._bridge.drain))
+            await send_json(http_request.send, 200, reply, farewell(self._bridge.drain))
         elif request.method == LISTEN:
-            await self._listen(incoming, modern, request, envelope)
+            await self._listen(http_request, modern, request, envelope)
         else:
-            incoming.called()
-            exchange = await modern.call(request, envelope, streams=_streams(incoming))
-            await self._finish(incoming, modern, exchange)
+            http_request.called()
+            exchange = await modern.call(request, envelope, streams=_streams(http_request))
+            await self._finish(http_request, modern, exchange)
 
-    async def _finish(self, incoming: Incoming, modern: Modern, exchange: Exchange) -> None:
+    async def _finish(
+        self, http_request: HttpRequest, modern: ModernService, exchange: Exchange
+    ) -> None:
         await exchange.first(_WATCH_AFTER_S)
         if exchange.reply is not None and exchange.stream is None:
-            await self._respond(incoming, exchange)
+            await self._respond(http_request, exchange)
             return
         try:
             with anyio.CancelScope() as scope:
-                incoming.departure.watch(functools.partial(_abandon, exchange, scope))
+                http_request.disconnect.watch(functools.partial(_abandon, exchange, scope))
                 await exchange.first(self._json_window_s)
-                await self._respond(incoming, exchange)
+                await self._respond(http_request, exchange)
         finally:
-            incoming.departure.ignore()
+            http_request.disconnect.ignore()
             if exchange.reply is None:
                 modern.cancel(exchange)
 
-    async def _respond(self, incoming: Incoming, exchange: Exchange) -> None:
+    async def _respond(self, http_request: HttpRequest, exchange: Exchange) -> None:
         headers = farewell(self._bridge.drain)
         if exchange.fault is not None and exchange.refused:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
-            await self._refuse(incoming, refusal)
-        elif exchange.reply is not None and exchange.stream is None and incoming.accepts.json:
+            await self._refuse(http_request, refusal)
+        elif exchange.reply is not None and exchange.stream is None and http_request.accepts.json:
             body = encode(exchange.reply)
-            await send_json(incoming.send, _status_of(exchange.reply), body, headers)
+            await send_json(http_request.send, _status_of(exchange.reply), body, headers)
         else:
-            principal = incoming.principal if exchange.streams else None
+            principal = http_request.principal if exchange.streams else None
             watching = self._keepalive.watching
             with exchange.streamed().attach() as reader, watching(reader, principal):
                 if exchange.streams:
                     response = EventStream(reader, headers)
-                    await response.send_all(incoming.send)
+                    await response.send_all(http_request.send)
                 else:
-                    await send_late_json(incoming.send, reader, headers)
+                    await send_late_json(http_request.send, reader, headers)
 
     async def _listen(
-        self, incoming: Incoming, modern: Modern, request: Request, envelope: Envelope
+        self,
+        http_request: HttpRequest,
+        modern: ModernService,
+        request: Request,
+        envelope: RequestMeta,
     ) -> None:
-        if not incoming.accepts.stream:
+        if not http_request.accepts.stream:
             await self._refuse(
-                incoming, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
+                http_request, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
             )
             return
         async with modern.listening(request, envelope) as stream:
             if isinstance(stream, Refusal):
-                await self._refuse(incoming, stream)
+                await self._refuse(http_request, stream)
                 return
             watching = self._keepalive.watching
-            with stream.attach() as reader, watching(reader, incoming.principal):
+            with stream.attach() as reader, watching(reader, http_request.principal):
                 response = EventStream(reader, farewell(self._bridge.drain))
-                await response.serve(incoming)
+                await response.serve(http_request)
 
-    async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
-        await send_refusal(incoming.send, refusal, farewell(self._bridge.drain))
+    async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
+        await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
 
 
 def _abandon(exchange: Exchange, serving: anyio.CancelScope) -> None:
@@ -182,15 +188,15 @@ def _abandon(exchange: Exchange, serving: anyio.CancelScope) -> None:
         serving.cancel()
 
 
-def _streams(head: Head) -> bool:
+def _streams(head: RequestHead) -> bool:
     return head.accepts.names_stream or not head.accepts.json
 
 
-def routing_of(head: Head) -> Routing:
+def routing_of(head: RequestHead) -> RoutingHeaders:
     """The routing headers of a request."""
     raw = head.raw
     names = [name for name, _ in raw if name in _ROUTING or name.startswith(_PARAM_PREFIX)]
-    return Routing(
+    return RoutingHeaders(
         version=head.names.revision,
         method=head.get(b"mcp-method"),
         name=head.get(b"mcp-name"),

@@ -18,11 +18,11 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import new_session_id
-from mcpbridge.http.auth.access import Door
+from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.body import BodyLimits, id_of, judge_body
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
-from mcpbridge.http.request import Incoming
+from mcpbridge.http.request import HttpRequest
 from mcpbridge.http.responses import EventStream, farewell, refusal_of, send_empty, send_refusal
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable
@@ -68,7 +68,7 @@ class _Connection:
     session: Session | None = None
 
 
-class LegacySse:
+class SseTransport:
     """Serves one bridge to clients of the transport of 2024-11-05."""
 
     def __init__(
@@ -77,53 +77,56 @@ class LegacySse:
         keepalive: KeepAlive,
         settings: ProxySettings,
         limits: BodyLimits,
-        door: Door | None = None,
+        access: AccessControl | None = None,
     ) -> None:
         self._bridge = bridge
         self._keepalive = keepalive
         self._root_path = settings.root_path.rstrip("/")
         self._limits = limits
-        self._door = door or Door()
+        self._access = access or AccessControl()
         self._connections: dict[str, _Connection] = {}
 
-    async def connect(self, incoming: Incoming) -> None:
+    async def connect(self, http_request: HttpRequest) -> None:
         """Open the stream; its end is the end of the session."""
-        if not incoming.accepts.stream:
+        if not http_request.accepts.stream:
             await self._refuse(
-                incoming, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
+                http_request, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
             )
             return
         key = new_session_id()
         try:
-            with self._bridge.one_stream(incoming.principal) as stream, stream.attach() as reader:
-                self._connections[key] = _Connection(stream, incoming.principal)
-                endpoint = f"{self._prefix(incoming)}{MESSAGES_PATH}?session_id={key}"
+            with (
+                self._bridge.one_stream(http_request.principal) as stream,
+                stream.attach() as reader,
+            ):
+                self._connections[key] = _Connection(stream, http_request.principal)
+                endpoint = f"{self._prefix(http_request)}{MESSAGES_PATH}?session_id={key}"
                 # With it comes a framework, which few bridges need: their clients are newer.
                 from sse_starlette.event import ServerSentEvent
 
                 greeting = ServerSentEvent(endpoint, event="endpoint").encode()
-                with self._keepalive.watching(reader, incoming.principal):
+                with self._keepalive.watching(reader, http_request.principal):
                     response = EventStream(reader, farewell(self._bridge.drain), greeting)
-                    await response.serve(incoming)
+                    await response.serve(http_request)
         except Unavailable as error:
-            await self._refuse(incoming, refusal_of(error, None))
+            await self._refuse(http_request, refusal_of(error, None))
         finally:
             ended = self._connections.pop(key, None)
             if ended is not None and ended.session is not None:
                 self._bridge.close(ended.session, why="disconnected")
 
-    async def post(self, incoming: Incoming) -> None:
+    async def post(self, http_request: HttpRequest) -> None:
         """Take a message; what answers it comes on the stream."""
-        body = await read_body(incoming, self._limits.max_bytes)
+        body = await read_body(http_request, self._limits.max_bytes)
         depth = self._limits.max_depth
-        content = body if isinstance(body, Refusal) else judge_body(incoming, body, depth)
-        connection = self._named(incoming)
+        content = body if isinstance(body, Refusal) else judge_body(http_request, body, depth)
+        connection = self._named(http_request)
         if not isinstance(content, Refusal) and isinstance(connection, _Connection):
-            connection = self._door.admits(incoming.principal, content) or connection
+            connection = self._access.admits(http_request.principal, content) or connection
         if isinstance(content, Refusal) or isinstance(connection, Refusal):
             refusal = content if isinstance(content, Refusal) else connection
             assert isinstance(refusal, Refusal)
-            await self._refuse(incoming, echoing(refusal, id_of(content)))
+            await self._refuse(http_request, echoing(refusal, id_of(content)))
             return
         revision = connection.session.revision if connection.session is not None else None
         admitted: Opening | Admitted | Refusal
@@ -132,14 +135,14 @@ class LegacySse:
         else:
             admitted = admit_message(content, revision, require_session=True)
         if isinstance(admitted, Refusal):
-            await self._refuse(incoming, admitted)
+            await self._refuse(http_request, admitted)
             return
         if isinstance(admitted, Opening):
             self._open(connection, admitted)
         elif connection.session is not None:
             for message in admitted.messages:
                 _serve(connection.session, message)
-        await send_empty(incoming.send, 202, farewell(self._bridge.drain))
+        await send_empty(http_request.send, 202, farewell(self._bridge.drain))
 
     def _open(self, connection: _Connection, opening: Opening) -> None:
         try:
@@ -151,8 +154,8 @@ class LegacySse:
             failure = Failure(opening.request.id, error.fault.error())
             connection.stream.answer(encode(failure))
 
-    def _named(self, incoming: Incoming) -> _Connection | Refusal:
-        query = parse_qs(incoming.scope["query_string"].decode("latin-1"))
+    def _named(self, http_request: HttpRequest) -> _Connection | Refusal:
+        query = parse_qs(http_request.scope["query_string"].decode("latin-1"))
         keys = query.get("session_id", [])
         if len(keys) != 1:
             return refuse(400, INVALID_REQUEST, "session_id is missing: begin with GET /sse")
@@ -160,15 +163,17 @@ class LegacySse:
         # The last events of an ended session may still be on their way to a slow reader.
         if connection is None or connection.stream.log.closed:
             return session_gone()
-        return connection if connection.principal.key == incoming.principal.key else session_gone()
+        return (
+            connection if connection.principal.key == http_request.principal.key else session_gone()
+        )
 
-    def _prefix(self, incoming: Incoming) -> str:
-        prefix = (incoming.get(b"x-forwarded-prefix") or "").rstrip("/")
+    def _prefix(self, http_request: HttpRequest) -> str:
+        prefix = (http_request.get(b"x-forwarded-prefix") or "").rstrip("/")
         # Anything else could send the client's messages to another place than this one.
         return prefix if prefix and _PREFIX.match(prefix) else self._root_path
 
-    async def _refuse(self, incoming: Incoming, refusal: Refusal) -> None:
-        await send_refusal(incoming.send, refusal, farewell(self._bridge.drain))
+    async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
+        await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
 
 
 def _serve(session: Session, message: Message) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mcpbridge.rules.access.principals import Hidden, Principal, key_of
+from mcpbridge.rules.access.principals import Principal, Secrets, key_of
 
 MAX_VALUE_BYTES = 1024
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
@@ -107,5 +107,5 @@ def with_values(principal: Principal, values: Mapping[str, str]) -> Principal:
         principal,
         key=key_of("header-env", principal.key, *parts),
         account=principal.quota_key,
-        env=Hidden(pairs),
+        env=Secrets(pairs),
     )

@@ -3,7 +3,7 @@
 A token is a signed text (JWS, compact form): a header, claims and a signature. Three things about
 it are decided here; the signature itself is checked by somebody who has the keys.
 
-1. Its form (`unsealed`). Everything is refused that some reader could take in two ways, or that
+1. Its form (`parsed_token`). Everything is refused that some reader could take in two ways, or that
    asks us to fetch or to trust what comes with the token: the key is chosen by us, from the keys
    of the configured server, and the algorithm must be in a list that knows no shared secrets.
 2. Its claims (`granted`): who issued it, for whom, from when until when.
@@ -52,7 +52,7 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}\Z")
 """RFC 6749, 3.3; bounded."""
 
 
-class Unsealed(msgspec.Struct, frozen=True):
+class ParsedToken(msgspec.Struct, frozen=True):
     """A token of good form whose signature nobody has checked yet."""
 
     algorithm: str
@@ -65,7 +65,7 @@ class Unsealed(msgspec.Struct, frozen=True):
     """The claims; not to be read before the signature is checked."""
 
 
-class Demands(msgspec.Struct, frozen=True):
+class Requirements(msgspec.Struct, frozen=True):
     """What every token must have been issued by and for."""
 
     issuer: str
@@ -74,7 +74,7 @@ class Demands(msgspec.Struct, frozen=True):
     leeway_s: float = LEEWAY_S
 
 
-class Grant(msgspec.Struct, frozen=True):
+class Claims(msgspec.Struct, frozen=True):
     """What a good token says."""
 
     subject: str
@@ -85,7 +85,7 @@ class Grant(msgspec.Struct, frozen=True):
     """Until when we take it, in seconds since the epoch: its own end and the leeway."""
 
 
-def unsealed(token: str, algorithms: Sequence[str]) -> Unsealed:
+def parsed_token(token: str, algorithms: Sequence[str]) -> ParsedToken:
     """The parts of a token.
 
     Args:
@@ -105,7 +105,7 @@ def unsealed(token: str, algorithms: Sequence[str]) -> Unsealed:
     if not isinstance(algorithm, str) or algorithm not in algorithms:
         raise BadToken("the token's algorithm is not allowed here")
     _check_header(header)
-    return Unsealed(
+    return ParsedToken(
         algorithm,
         header.get("kid"),
         f"{segments[0]}.{segments[1]}".encode("ascii"),
@@ -114,7 +114,7 @@ def unsealed(token: str, algorithms: Sequence[str]) -> Unsealed:
     )
 
 
-def granted(payload: bytes, demands: Demands, now: float) -> Grant:
+def granted(payload: bytes, demands: Requirements, now: float) -> Claims:
     """What the claims of a token say, its signature having been checked.
 
     Args:
@@ -139,7 +139,7 @@ def granted(payload: bytes, demands: Demands, now: float) -> Grant:
     subject = _text(claims, "sub")
     if not subject and not client_id:
         raise BadToken("the token names neither a subject nor a client")
-    return Grant(subject, client_id, _scopes(claims), ends_at)
+    return Claims(subject, client_id, _scopes(claims), ends_at)
 
 
 class ScopeRules(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ import hashlib
 import msgspec
 
 
-class Hidden(msgspec.Struct, frozen=True):
+class Secrets(msgspec.Struct, frozen=True):
     """Values for the environment of children, which no log and no error may show."""
 
     pairs: tuple[tuple[str, str], ...] = ()
@@ -22,14 +22,14 @@ class Hidden(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return "Hidden(***)"
 
-    def cover(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """A text for the log, with none of the values in it."""
         for _, value in sorted(self.pairs, key=lambda pair: -len(pair[1])):
             text = text.replace(value, "***")
         return text
 
 
-NOTHING = Hidden()
+NOTHING = Secrets()
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Principal(msgspec.Struct, frozen=True):
     credential: bytes = b""
     """A hash of what it showed, by which its authenticator knows it again: one client may hold two
     tokens, of which one is withdrawn."""
-    env: Hidden = NOTHING
+    env: Secrets = NOTHING
     """What it brings for the environment of its children (`--header-env`)."""
     account: bytes | None = None
     """By which quotas count it, where that is not the key; see `quota_key`."""

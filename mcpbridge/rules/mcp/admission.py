@@ -21,7 +21,7 @@ from mcpbridge.rules.faults import (
     SESSION_NOT_FOUND,
     error_object,
 )
-from mcpbridge.rules.mcp.initialize import Introduction, read_introduction
+from mcpbridge.rules.mcp.initialize import ClientProfile, read_introduction
 from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.mcp.revisions import Era, Revision, known, served_dates
 from mcpbridge.wire.headers import Acceptable, is_json, is_session_id
@@ -50,7 +50,7 @@ class Opening(msgspec.Struct, frozen=True):
     """`initialize`: a session is to be opened."""
 
     request: Request
-    introduction: Introduction
+    client_profile: ClientProfile
 
 
 class Admitted(msgspec.Struct, frozen=True):
@@ -193,14 +193,14 @@ def _opening(request: Request, session: Revision | None) -> Opening | Refusal:
             400, INVALID_REQUEST, "the session is initialized already", request_id=request.id
         )
     try:
-        introduction = read_introduction(request.params)
+        client_profile = read_introduction(request.params)
     except (DuplicateMember, TooDeep) as error:
         return refuse(400, INVALID_REQUEST, str(error), request_id=request.id)
-    if introduction is None:
+    if client_profile is None:
         return refuse(
             400,
             INVALID_PARAMS,
             "initialize needs params with protocolVersion (a string) and capabilities (an object)",
             request_id=request.id,
         )
-    return Opening(request, introduction)
+    return Opening(request, client_profile)

@@ -14,7 +14,7 @@ import enum
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.rules.mcp.initialize import Profile, read_discovery
+from mcpbridge.rules.mcp.initialize import ServerProfile, read_discovery
 from mcpbridge.rules.mcp.modern_checks import (
     HEADER_MISMATCH,
     MISSING_CAPABILITY,
@@ -32,22 +32,22 @@ class ChildEra(enum.Enum):
 
     AUTO = "auto"
     """It is asked, on a process of its own."""
-    HANDSHAKE = "handshake"
+    LEGACY = "legacy"
     MODERN = "modern"
     DUAL = "dual"
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class ServerEras(msgspec.Struct, frozen=True):
     """What the server speaks; constant while the bridge lives."""
 
-    handshake: bool
+    legacy: bool
     modern: bool
 
 
 VERDICTS = {
-    ChildEra.HANDSHAKE: Verdict(handshake=True, modern=False),
-    ChildEra.MODERN: Verdict(handshake=False, modern=True),
-    ChildEra.DUAL: Verdict(handshake=True, modern=True),
+    ChildEra.LEGACY: ServerEras(legacy=True, modern=False),
+    ChildEra.MODERN: ServerEras(legacy=False, modern=True),
+    ChildEra.DUAL: ServerEras(legacy=True, modern=True),
 }
 """Where the operator has said it."""
 
@@ -85,6 +85,6 @@ def _is_modern(revision: Revision | None) -> bool:
     return revision is not None and revision in MODERN
 
 
-def discovery_of(reply: Reply) -> Profile | None:
+def discovery_of(reply: Reply) -> ServerProfile | None:
     """The profile in an answer to `server/discover`."""
     return read_discovery(reply.result) if isinstance(reply, Result) else None

@@ -23,7 +23,7 @@ SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 """Where a result of 2026-07-28 says who made it."""
 
 
-class Profile(msgspec.Struct, frozen=True):
+class ServerProfile(msgspec.Struct, frozen=True):
     """A child's answer to `initialize`, or to `server/discover`, as it came."""
 
     result: bytes
@@ -84,7 +84,7 @@ def _capabilities(result: bytes) -> Mapping[str, bytes]:
         return {}
 
 
-def read_profile(result: bytes) -> Profile | None:
+def read_profile(result: bytes) -> ServerProfile | None:
     """The profile in an `initialize` result; None where it is none a handshake can rest on."""
     try:
         revision = known(text_of(member(result, "protocolVersion")))
@@ -92,10 +92,10 @@ def read_profile(result: bytes) -> Profile | None:
         return None
     if revision is None or revision.era is not Era.LEGACY:
         return None
-    return Profile(result, revision)
+    return ServerProfile(result, revision)
 
 
-def read_discovery(result: bytes) -> Profile | None:
+def read_discovery(result: bytes) -> ServerProfile | None:
     """The profile in a `server/discover` result; None where it names no version known here."""
     try:
         raw = member(result, "supportedVersions")
@@ -104,11 +104,11 @@ def read_discovery(result: bytes) -> Profile | None:
         return None
     for revision in reversed(MODERN):
         if revision.date in dates:
-            return Profile(result, revision)
+            return ServerProfile(result, revision)
     return None
 
 
-class Introduction(msgspec.Struct, frozen=True):
+class ClientProfile(msgspec.Struct, frozen=True):
     """What a client said of itself in `initialize`."""
 
     params: bytes
@@ -118,7 +118,7 @@ class Introduction(msgspec.Struct, frozen=True):
     """Which of sampling, elicitation and roots it offers to be asked for."""
 
 
-def read_introduction(params: bytes | None) -> Introduction | None:
+def read_introduction(params: bytes | None) -> ClientProfile | None:
     """The introduction in the params of `initialize`; None where they are not what they must be.
 
     Raises:
@@ -135,7 +135,7 @@ def read_introduction(params: bytes | None) -> Introduction | None:
         for name, (start, end) in spans(capabilities).items()
         if name in ASKED_ABILITY.values() and capabilities[start:end] != b"null"
     )
-    return Introduction(params, requested, offered)
+    return ClientProfile(params, requested, offered)
 
 
 def bridge_introduction(version: str) -> bytes:

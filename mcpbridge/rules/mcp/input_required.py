@@ -1,4 +1,4 @@
-"""Questions of a handshake child as `input_required`, and the answers on their way back.
+"""Questions of a legacy child as `input_required`, and the answers on their way back.
 
 Source: MCP 2026-07-28, Multi Round-Trip Requests.
 """
@@ -14,14 +14,14 @@ import msgspec
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INVALID_PARAMS, METHOD_NOT_FOUND, error_object
 from mcpbridge.rules.mcp.methods import ASKED_ABILITY
-from mcpbridge.rules.mcp.request_meta import Envelope, stripped
+from mcpbridge.rules.mcp.request_meta import RequestMeta, stripped
 from mcpbridge.wire.json_object import elements, member, opened, packed, with_members, without
 from mcpbridge.wire.messages import Request, quoted, text_of
 
 _UNKNOWN_ABOVE = ("elicitationId", "task")
 
 
-def refusal_to_ask(question: Request, envelope: Envelope) -> bytes | None:
+def refusal_to_ask(question: Request, envelope: RequestMeta) -> bytes | None:
     """The error for a child that asks what the client does not offer; None where it does."""
     ability = ASKED_ABILITY.get(question.method)
     if ability is None or ability not in envelope.abilities:

@@ -31,7 +31,7 @@ from mcpbridge.rules.faults import (
 )
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE
-from mcpbridge.rules.mcp.request_meta import Envelope, read_envelope
+from mcpbridge.rules.mcp.request_meta import RequestMeta, read_envelope
 from mcpbridge.rules.mcp.revisions import MODERN, Era, Revision, known, served_dates
 from mcpbridge.wire.headers import decoded_value
 from mcpbridge.wire.json_object import elements, member
@@ -76,7 +76,7 @@ SUPPORTED = tuple(revision.date for revision in reversed(MODERN))
 """Revisions with envelopes that are served, newest first."""
 
 
-class Routing(msgspec.Struct, frozen=True):
+class RoutingHeaders(msgspec.Struct, frozen=True):
     """The headers of 2026-07-28 on one request."""
 
     version: str | None
@@ -100,7 +100,7 @@ def is_modern(message: Message, claim: bytes | None, version: str | None) -> boo
     return revision is not None and revision.era is Era.MODERN
 
 
-def climb(request: Request, routing: Routing) -> Envelope | Refusal:
+def climb(request: Request, routing: RoutingHeaders) -> RequestMeta | Refusal:
     """The rungs that need nothing but the request; its envelope, or the first refusal."""
     if routing.repeated:
         return mismatch("a routing header stands more than once")
@@ -176,7 +176,9 @@ def missing_capability(required: dict[str, object]) -> bytes:
     )
 
 
-def _compare(request: Request, routing: Routing, envelope: Envelope) -> Envelope | Refusal:
+def _compare(
+    request: Request, routing: RoutingHeaders, envelope: RequestMeta
+) -> RequestMeta | Refusal:
     if routing.version is None:
         return mismatch("MCP-Protocol-Version header is missing")
     if routing.version != envelope.version:
@@ -194,7 +196,7 @@ def _compare(request: Request, routing: Routing, envelope: Envelope) -> Envelope
     return envelope
 
 
-def _compare_name(request: Request, routing: Routing, source: str) -> Refusal | None:
+def _compare_name(request: Request, routing: RoutingHeaders, source: str) -> Refusal | None:
     name = text_of(member(request.params or b"{}", source))
     if name is None:
         return refuse(400, INVALID_PARAMS, f"params.{source} (a string) is missing")
@@ -233,7 +235,9 @@ def annotations_in(tools_result: bytes) -> dict[str, dict[Path, str]]:
     return found
 
 
-def check_tool_params(params: bytes, routing: Routing, paths: Mapping[Path, str]) -> Refusal | None:
+def check_tool_params(
+    params: bytes, routing: RoutingHeaders, paths: Mapping[Path, str]
+) -> Refusal | None:
     """Whether each annotated argument that is there is repeated in its header, and truly."""
     for path, header in paths.items():
         raw = member(params, "arguments", *path)

@@ -37,7 +37,7 @@ _RECENT_BYTES = 2048
 """Of a longer `_meta` nothing is remembered, so that what is remembered is bounded."""
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class RequestMeta(msgspec.Struct, frozen=True):
     """What one request says of its client."""
 
     version: str
@@ -54,8 +54,8 @@ class Envelope(msgspec.Struct, frozen=True):
 
     @property
     def fingerprint(self) -> str:
-        """The same for two clients that a handshake child cannot tell apart."""
-        return hashlib.sha256(handshake_capabilities(self)).hexdigest()[:16]
+        """The same for two clients that a legacy child cannot tell apart."""
+        return hashlib.sha256(legacy_capabilities(self)).hexdigest()[:16]
 
 
 def claimed_version(message: Message) -> bytes | None:
@@ -71,7 +71,7 @@ def claimed_version(message: Message) -> bytes | None:
         return None
 
 
-def read_envelope(params: bytes | None) -> Envelope | str:
+def read_envelope(params: bytes | None) -> RequestMeta | str:
     """The envelope in the params of a request, or what is wrong with it.
 
     Raises:
@@ -83,7 +83,7 @@ def read_envelope(params: bytes | None) -> Envelope | str:
     return _recent_envelope(meta) if len(meta) <= _RECENT_BYTES else _envelope(meta)
 
 
-def _envelope(meta: bytes) -> Envelope | str:
+def _envelope(meta: bytes) -> RequestMeta | str:
     keys = opened(meta)
     version = text_of(keys.get(PROTOCOL_VERSION))
     if version is None:
@@ -96,7 +96,7 @@ def _envelope(meta: bytes) -> Envelope | str:
     offered = {name: value for name, value in opened(capabilities).items() if value != b"null"}
     elicitation = offered.get("elicitation", b"null")
     modes = opened(elicitation) if elicitation.startswith(b"{") else {}
-    return Envelope(
+    return RequestMeta(
         version=version,
         capabilities=capabilities,
         abilities=frozenset(offered).intersection(ASKED_ABILITY.values()),
@@ -111,7 +111,7 @@ _recent_envelope = functools.lru_cache(maxsize=128)(_envelope)
 
 
 def stripped(params: bytes | None) -> bytes | None:
-    """The params as a handshake child expects them: without envelope and retry members.
+    """The params as a legacy child expects them: without envelope and retry members.
 
     Trace and vendor keys of `_meta` stay; an empty `_meta` goes, since some servers do not answer
     a request that has one they do not know.
@@ -137,8 +137,8 @@ def _kept(meta: bytes) -> bytes | None:
 _recent_kept = functools.lru_cache(maxsize=128)(_kept)
 
 
-def handshake_capabilities(envelope: Envelope) -> bytes:
-    """The client capabilities to introduce a handshake child to, in one spelling.
+def legacy_capabilities(envelope: RequestMeta) -> bytes:
+    """The client capabilities to introduce a legacy child to, in one spelling.
 
     Roots without `listChanged` and no tasks: nothing in 2026-07-28 could serve them.
     """

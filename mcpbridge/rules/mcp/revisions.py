@@ -74,7 +74,7 @@ def known(date: str | None) -> Revision | None:
 
 
 def negotiated(requested: str | None, child: Revision) -> Revision:
-    """The handshake revision to answer a client with, in front of a child of revision `child`.
+    """The legacy revision to answer a client with, in front of a child of revision `child`.
 
     A client that asks for an older revision gets it, since newer messages only add to it;
     one that asks for a newer or an unknown one gets the child's.

@@ -15,7 +15,7 @@ from mcpbridge.wire.messages import (
 )
 
 
-class Place(enum.Enum):
+class Destination(enum.Enum):
     """Where a question of a child goes."""
 
     ONLY_CALL = "the stream of the one call in flight"
@@ -25,7 +25,7 @@ class Place(enum.Enum):
     DECLINED = "nowhere: the client does not offer it"
 
 
-class Calls(enum.Enum):
+class CallsInFlight(enum.Enum):
     """How many calls are in flight whose clients read event streams."""
 
     NONE = "none"
@@ -33,13 +33,13 @@ class Calls(enum.Enum):
     SEVERAL = "several"
 
 
-QUESTION_PLACE: dict[tuple[Calls, bool], Place] = {
-    (Calls.NONE, False): Place.QUEUE,
-    (Calls.NONE, True): Place.LISTENER,
-    (Calls.ONE, False): Place.ONLY_CALL,
-    (Calls.ONE, True): Place.ONLY_CALL,
-    (Calls.SEVERAL, False): Place.LATEST_CALL,
-    (Calls.SEVERAL, True): Place.LISTENER,
+DESTINATIONS: dict[tuple[CallsInFlight, bool], Destination] = {
+    (CallsInFlight.NONE, False): Destination.QUEUE,
+    (CallsInFlight.NONE, True): Destination.LISTENER,
+    (CallsInFlight.ONE, False): Destination.ONLY_CALL,
+    (CallsInFlight.ONE, True): Destination.ONLY_CALL,
+    (CallsInFlight.SEVERAL, False): Destination.LATEST_CALL,
+    (CallsInFlight.SEVERAL, True): Destination.LISTENER,
 }
 """By calls in flight, and whether somebody reads the standalone stream.
 
@@ -49,15 +49,21 @@ same client: clients answer by message, not by stream.
 """
 
 
-def place_question(offered: bool, calls: int, listening: bool) -> Place:
+def destination_of(offered: bool, calls: int, listening: bool) -> Destination:
     """Where a question of a session's own child goes."""
     if not offered:
-        return Place.DECLINED
-    count = Calls.NONE if not calls else Calls.ONE if calls == 1 else Calls.SEVERAL
-    return QUESTION_PLACE[count, listening]
+        return Destination.DECLINED
+    count = (
+        CallsInFlight.NONE
+        if not calls
+        else CallsInFlight.ONE
+        if calls == 1
+        else CallsInFlight.SEVERAL
+    )
+    return DESTINATIONS[count, listening]
 
 
-class Questions:
+class ServerRequestTable:
     """The questions a child has put to one session and that are not answered yet."""
 
     def __init__(self, numbers: Iterator[int]) -> None:

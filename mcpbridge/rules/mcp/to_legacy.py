@@ -1,4 +1,4 @@
-"""Answers of a child of 2026-07-28 for a client of the handshake revisions, and its requests.
+"""Answers of a child of 2026-07-28 for a client of the legacy revisions, and its requests.
 
 Source: MCP 2026-07-28, Base Protocol; MCP 2025-11-25, Lifecycle; Tools, Output Schema.
 """
@@ -9,7 +9,7 @@ import msgspec
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
-from mcpbridge.rules.mcp.initialize import SERVER_INFO, Introduction, Profile
+from mcpbridge.rules.mcp.initialize import SERVER_INFO, ClientProfile, ServerProfile
 from mcpbridge.rules.mcp.methods import SUBSCRIPTION_ID
 from mcpbridge.rules.mcp.modern_checks import (
     HEADER_MISMATCH,
@@ -33,7 +33,7 @@ _ADDED = ("resultType", "ttlMs", "cacheScope")
 _NAMELESS = msgspec.json.encode({"name": "mcp-server", "version": "0"})
 
 
-def introduced(profile: Profile, revision: Revision) -> bytes:
+def introduced(profile: ServerProfile, revision: Revision) -> bytes:
     """The answer to `initialize`, from what a child of 2026-07-28 said of itself."""
     capabilities = opened(member(profile.result, "capabilities") or b"{}")
     if "extensions" in capabilities:
@@ -52,23 +52,25 @@ def introduced(profile: Profile, revision: Revision) -> bytes:
 
 def enveloped(
     params: bytes | None,
-    introduction: Introduction | None,
+    client_profile: ClientProfile | None,
     log_level: str | None,
     added: dict[str, bytes] | None = None,
 ) -> bytes:
-    """The params of a handshake client's request as a child of 2026-07-28 expects them.
+    """The params of a legacy client's request as a child of 2026-07-28 expects them.
 
     Args:
         params: As the client sent them.
-        introduction: What the client said of itself in `initialize`.
+        client_profile: What the client said of itself in `initialize`.
         log_level: What it asked for with `logging/setLevel`.
         added: Members that a retry has besides.
     """
     members = opened(params) if params is not None and params.startswith(b"{") else {}
     meta = opened(members["_meta"]) if members.get("_meta", b"").startswith(b"{") else {}
     meta[PROTOCOL_VERSION] = quoted(SUPPORTED[0])
-    meta[CLIENT_CAPABILITIES] = _capabilities(introduction)
-    client_info = member(introduction.params, "clientInfo") if introduction is not None else None
+    meta[CLIENT_CAPABILITIES] = _capabilities(client_profile)
+    client_info = (
+        member(client_profile.params, "clientInfo") if client_profile is not None else None
+    )
     if client_info is not None:
         meta[CLIENT_INFO] = client_info
     if log_level is not None:
@@ -82,7 +84,7 @@ def result_type(result: bytes) -> str:
 
 
 def question_down(method: str, params: bytes | None, page_id: str) -> bytes | None:
-    """The params of a question as the handshake revisions want them.
+    """The params of a question as the legacy revisions want them.
 
     Args:
         method: What is asked.
@@ -137,7 +139,7 @@ def error_down(error: bytes) -> bytes:
 def adapted_tools(result: bytes) -> tuple[bytes, frozenset[str]]:
     """A `tools/list` result with every output schema an object's; and the tools that changed.
 
-    The handshake revisions know only objects as structured content, and their SDK clients check
+    The legacy revisions know only objects as structured content, and their SDK clients check
     the one against the other: both must be wrapped, or neither.
     """
     raw = member(result, "tools")
@@ -185,7 +187,7 @@ def _type_in(schema: bytes) -> bytes | None:
         return None
 
 
-def _server_info(profile: Profile) -> bytes:
+def _server_info(profile: ServerProfile) -> bytes:
     info = profile.server_info
     if info is None:
         return _NAMELESS
@@ -194,8 +196,8 @@ def _server_info(profile: Profile) -> bytes:
     return packed({name: v if v != b'""' else b'"0"' for name, v in named.items()})
 
 
-def _capabilities(introduction: Introduction | None) -> bytes:
-    raw = member(introduction.params, "capabilities") if introduction is not None else None
+def _capabilities(client_profile: ClientProfile | None) -> bytes:
+    raw = member(client_profile.params, "capabilities") if client_profile is not None else None
     if raw is None:
         return b"{}"
     offered = {name: v for name, v in opened(raw).items() if name != "tasks" and v != b"null"}

@@ -1,4 +1,4 @@
-"""Answers of a handshake child, made whole for a client of 2026-07-28.
+"""Answers of a legacy child, made whole for a client of 2026-07-28.
 
 Source: MCP 2026-07-28, Base Protocol, Results; Errors; Caching.
 """
@@ -11,7 +11,7 @@ import msgspec
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_PARAMS, error_object
-from mcpbridge.rules.mcp.initialize import SERVER_INFO, Profile
+from mcpbridge.rules.mcp.initialize import SERVER_INFO, ServerProfile
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED
 from mcpbridge.rules.mcp.request_meta import RELATED_TASK
 from mcpbridge.wire.json_object import elements, may_hold_meta, member, opened, packed, without
@@ -29,15 +29,15 @@ CACHEABLE = frozenset(
 )
 _PRIVATE = b'"private"'
 NOT_FOUND_BEFORE = -32002
-"""Resource not found, in the handshake revisions."""
+"""Resource not found, in the legacy revisions."""
 URL_REQUIRED_BEFORE = -32042
 """A page must be visited first, in 2025-11-25."""
 
 
-def discovered(profile: Profile, serves_handshake: tuple[str, ...]) -> bytes:
-    """The answer to `server/discover`, from what a handshake child said of itself."""
+def discovered(profile: ServerProfile, serves_legacy: tuple[str, ...]) -> bytes:
+    """The answer to `server/discover`, from what a legacy child said of itself."""
     said = opened(profile.result)
-    dates = (*SUPPORTED, *serves_handshake)
+    dates = (*SUPPORTED, *serves_legacy)
     members = {
         "supportedVersions": msgspec.json.encode(dates),
         "capabilities": packed({n: v for n, v in profile.capabilities.items() if n != "tasks"}),
@@ -47,7 +47,7 @@ def discovered(profile: Profile, serves_handshake: tuple[str, ...]) -> bytes:
     return completed(packed(members), "server/discover", profile)
 
 
-def completed(result: bytes, method: str, profile: Profile) -> bytes:
+def completed(result: bytes, method: str, profile: ServerProfile) -> bytes:
     """A result with everything that 2026-07-28 wants on it.
 
     What it has already stays; what only the tasks of 2025-11-25 know goes.
@@ -98,7 +98,7 @@ def _takes_only_stamps(result: bytes, method: str) -> bool:
 
 
 def error_up(error: bytes) -> bytes:
-    """An error of a handshake child in codes that mean the same in 2026-07-28."""
+    """An error of a legacy child in codes that mean the same in 2026-07-28."""
     code = code_of(error)
     if code is None:
         return error_object(INTERNAL_ERROR, "the MCP server answered with a malformed error")
@@ -126,7 +126,7 @@ def code_of(error: bytes) -> int | None:
         return None
 
 
-def _stamped(meta: bytes | None, profile: Profile) -> bytes:
+def _stamped(meta: bytes | None, profile: ServerProfile) -> bytes:
     keys = opened(meta) if meta is not None and meta.startswith(b"{") else {}
     keys.pop(RELATED_TASK, None)
     server_info = profile.server_info
@@ -136,7 +136,7 @@ def _stamped(meta: bytes | None, profile: Profile) -> bytes:
 
 
 @functools.lru_cache(maxsize=16)
-def _bare_stamp(profile: Profile) -> bytes:
+def _bare_stamp(profile: ServerProfile) -> bytes:
     """Of results that have no `_meta`: the same for all that a child answers."""
     return _stamped(None, profile)
 

@@ -1,6 +1,6 @@
 """Which child serves a session.
 
-A handshake child cannot say which call a question of its belongs to, so a session whose client
+A legacy child cannot say which call a question of its belongs to, so a session whose client
 can be asked gets a child of its own; one that cannot be asked loses nothing by sharing.
 
 Source: MCP 2025-11-25, Client Features; the stdio transport has no correlation of nested requests.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 
-from mcpbridge.rules.mcp.initialize import Introduction
+from mcpbridge.rules.mcp.initialize import ClientProfile
 
 
 class Isolation(enum.Enum):
@@ -24,10 +24,10 @@ class Isolation(enum.Enum):
     """One child per session, for servers that keep state per client."""
 
 
-def needs_own_child(isolation: Isolation, introduction: Introduction) -> bool:
+def needs_own_child(isolation: Isolation, client_profile: ClientProfile) -> bool:
     """Whether a session that begins with this introduction gets a child of its own."""
     if isolation is Isolation.AUTO:
-        return bool(introduction.abilities)
+        return bool(client_profile.abilities)
     return isolation is Isolation.SESSION
 
 

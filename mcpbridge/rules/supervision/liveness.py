@@ -181,7 +181,7 @@ class Finding(enum.Enum):
     """Lost: it does not read what is sent."""
 
     @property
-    def worn(self) -> bool:
+    def recycle_due(self) -> bool:
         """Another child is to take over."""
         return self in (Finding.REQUESTS, Finding.AGE, Finding.MEMORY)
 
@@ -191,7 +191,7 @@ class Finding(enum.Enum):
         return self in (Finding.NO_PING, Finding.TIMEOUTS, Finding.UNREAD)
 
 
-class Sight(msgspec.Struct, frozen=True):
+class Sample(msgspec.Struct, frozen=True):
     """What is seen of a child at one moment."""
 
     heard: int = 0
@@ -215,7 +215,7 @@ class Sight(msgspec.Struct, frozen=True):
     rss_bytes: int = 0
 
 
-class Vital(msgspec.Struct, frozen=True):
+class ChildHealth(msgspec.Struct, frozen=True):
     """What is remembered of a child between two looks."""
 
     born_at: float
@@ -230,52 +230,58 @@ class Vital(msgspec.Struct, frozen=True):
     """When it last read something, or nothing waited for it."""
 
 
-def begin(now: float, jitter: float) -> Vital:
+def begin(now: float, jitter: float) -> ChildHealth:
     """What is remembered of a child that starts now."""
-    return Vital(now, jitter, since=now, taken_at=now)
+    return ChildHealth(now, jitter, since=now, taken_at=now)
 
 
-def is_quiet(policy: RecyclePolicy, vital: Vital, heard: int, now: float) -> bool:
+def is_quiet(policy: RecyclePolicy, child_health: ChildHealth, heard: int, now: float) -> bool:
     """Nothing was heard for so long that the next look may be a sign; it is worth a closer one."""
-    return heard == vital.heard and now - vital.since >= _patience_s(policy, vital.health)
+    return heard == child_health.heard and now - child_health.since >= _patience_s(
+        policy, child_health.health
+    )
 
 
-def look(policy: RecyclePolicy, vital: Vital, sight: Sight, now: float) -> tuple[Vital, Finding]:
+def look(
+    policy: RecyclePolicy, child_health: ChildHealth, sample: Sample, now: float
+) -> tuple[ChildHealth, Finding]:
     """Judge a child by what is seen of it and by what was seen before.
 
     Returns:
         What to remember, and what to do. One step of health at most: after a pause of the whole
         machine every child has its three chances.
     """
-    heard = sight.heard != vital.heard or not sight.introduced or not policy.ping_interval_s
-    health, since = vital.health, vital.since
+    heard = (
+        sample.heard != child_health.heard or not sample.introduced or not policy.ping_interval_s
+    )
+    health, since = child_health.health, child_health.since
     if heard:
         health, since = _step(health, Sign.HEARD), now
-    elif is_quiet(policy, vital, sight.heard, now):
-        health, since = _step(health, _sign(health, sight)), now
-    takes = sight.taken != vital.taken or not sight.congested
-    found = Vital(
-        vital.born_at,
-        vital.jitter,
+    elif is_quiet(policy, child_health, sample.heard, now):
+        health, since = _step(health, _sign(health, sample)), now
+    takes = sample.taken != child_health.taken or not sample.congested
+    found = ChildHealth(
+        child_health.born_at,
+        child_health.jitter,
         health,
         since,
-        sight.heard,
-        sight.taken,
-        now if takes else vital.taken_at,
+        sample.heard,
+        sample.taken,
+        now if takes else child_health.taken_at,
     )
-    asks = not heard and since != vital.since and health is not Health.SOUND
-    return found, _finding(policy, found, sight, now, asks=asks)
+    asks = not heard and since != child_health.since and health is not Health.SOUND
+    return found, _finding(policy, found, sample, now, asks=asks)
 
 
 def _patience_s(policy: RecyclePolicy, health: Health) -> float:
     return policy.ping_interval_s if health is Health.SOUND else policy.ping_timeout_s
 
 
-def _sign(health: Health, sight: Sight) -> Sign:
-    if sight.stopped:
+def _sign(health: Health, sample: Sample) -> Sign:
+    if sample.stopped:
         return Sign.SILENT
-    unknown = health is not Health.SOUND and not sight.answers_pings
-    return Sign.EXCUSED if sight.calls or unknown else Sign.SILENT
+    unknown = health is not Health.SOUND and not sample.answers_pings
+    return Sign.EXCUSED if sample.calls or unknown else Sign.SILENT
 
 
 def _step(health: Health, sign: Sign) -> Health:
@@ -284,23 +290,25 @@ def _step(health: Health, sign: Sign) -> Health:
 
 
 def _finding(
-    policy: RecyclePolicy, vital: Vital, sight: Sight, now: float, *, asks: bool
+    policy: RecyclePolicy, child_health: ChildHealth, sample: Sample, now: float, *, asks: bool
 ) -> Finding:
-    if vital.health is Health.WEDGED:
+    if child_health.health is Health.WEDGED:
         return Finding.NO_PING
-    if policy.stall_timeout_s and now - vital.taken_at >= policy.stall_timeout_s:
+    if policy.stall_timeout_s and now - child_health.taken_at >= policy.stall_timeout_s:
         return Finding.UNREAD
-    if policy.max_timeouts and sight.timeouts >= policy.max_timeouts:
+    if policy.max_timeouts and sample.timeouts >= policy.max_timeouts:
         return Finding.TIMEOUTS
     # First, since a silence counts only where the question was sent; a worn child stays worn.
-    return Finding.ASK if asks else _worn(policy, vital, sight, now)
+    return Finding.ASK if asks else _worn(policy, child_health, sample, now)
 
 
-def _worn(policy: RecyclePolicy, vital: Vital, sight: Sight, now: float) -> Finding:
-    if policy.max_requests and sight.requests >= policy.max_requests:
+def _worn(policy: RecyclePolicy, child_health: ChildHealth, sample: Sample, now: float) -> Finding:
+    if policy.max_requests and sample.requests >= policy.max_requests:
         return Finding.REQUESTS
-    if policy.max_age_s and now - vital.born_at >= policy.max_age_s * (1 + JITTER * vital.jitter):
+    if policy.max_age_s and now - child_health.born_at >= policy.max_age_s * (
+        1 + JITTER * child_health.jitter
+    ):
         return Finding.AGE
-    if policy.max_rss_bytes and sight.rss_bytes >= policy.max_rss_bytes:
+    if policy.max_rss_bytes and sample.rss_bytes >= policy.max_rss_bytes:
         return Finding.MEMORY
     return Finding.NOTHING

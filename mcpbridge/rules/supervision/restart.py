@@ -68,7 +68,7 @@ class Record(msgspec.Struct, frozen=True):
     """When the last ones happened, on the caller's clock."""
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class RestartDecision(msgspec.Struct, frozen=True):
     """What to do after an end."""
 
     record: Record
@@ -77,7 +77,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """Wait a random time from 0 up to this (full jitter) before the next start."""
 
 
-def after_exit(policy: RestartPolicy, record: Record, up_s: float, now: float) -> Verdict:
+def after_exit(policy: RestartPolicy, record: Record, up_s: float, now: float) -> RestartDecision:
     """Judge the end of a child that was up for `up_s` seconds."""
     stable = up_s >= policy.stable_after_s
     failures = 1 if stable else record.failures + 1
@@ -86,4 +86,4 @@ def after_exit(policy: RestartPolicy, record: Record, up_s: float, now: float) -
     give_up = exits or (policy.give_up_after > 0 and len(ends) >= policy.give_up_after)
     # The exponent is bounded before the power is taken: a child may fail for days.
     delay = min(policy.max_delay_s, policy.first_delay_s * 2.0 ** min(failures - 1, 16))
-    return Verdict(Record(failures, ends), give_up, delay)
+    return RestartDecision(Record(failures, ends), give_up, delay)

@@ -9,7 +9,7 @@ import pytest
 
 from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.errors import CursorLost
-from mcpbridge.rules.event_log import Entry, EventId, Window
+from mcpbridge.rules.event_log import EventId, LogEntry, Window
 from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import bounded, turns
 
@@ -23,12 +23,12 @@ def stream_of(
     return made, meters
 
 
-def payloads(entries: Sequence[Entry] | None) -> list[bytes] | None:
+def payloads(entries: Sequence[LogEntry] | None) -> list[bytes] | None:
     """What was read, without the numbers."""
     return None if entries is None else [entry.payload for entry in entries]
 
 
-async def waiting(reader: Reader) -> asyncio.Task[Sequence[Entry] | None]:
+async def waiting(reader: Reader) -> asyncio.Task[Sequence[LogEntry] | None]:
     """A read that has found nothing yet."""
     task = asyncio.create_task(reader.read())
     await turns()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.bridge.children.call_limiter import LINGER_S, LoadLimits, Places
+from mcpbridge.bridge.children.call_limiter import LINGER_S, CallLimiter, LoadLimits
 from mcpbridge.rules.faults import Fault
 from mcpbridge.wire.messages import Request
 from tests.bridge.playbook import bounded, turns
@@ -20,13 +20,13 @@ class Desk:
     def __init__(self, **limits: Any) -> None:
         self.sent: list[int] = []
         self.refused: dict[int, str] = {}
-        self.places = Places(LoadLimits(**limits), self._send, self._refuse)
+        self.call_limiter = CallLimiter(LoadLimits(**limits), self._send, self._refuse)
 
     def call(self, *numbers: int, size: int = 0) -> None:
         """Calls that come one after the other."""
         for number in numbers:
-            if not self.places.take(number):
-                self.places.wait(number, Request(b"1", "m", b"x" * size))
+            if not self.call_limiter.take(number):
+                self.call_limiter.wait(number, Request(b"1", "m", b"x" * size))
 
     def _send(self, number: int, request: Request) -> None:
         self.sent.append(number)
@@ -41,15 +41,15 @@ async def test_a_place_is_given_back_once_whatever_is_told_of_a_call() -> None:
     desk = Desk(max_calls_per_child=2)
     desk.call(1, 2, 3, 4, 5)
     for _ in range(3):
-        desk.places.free(1)
-        desk.places.linger(1)
-    assert (desk.sent, desk.places.taken, desk.places.waiting) == ([3], 2, 2)
-    desk.places.free(99)
+        desk.call_limiter.release(1)
+        desk.call_limiter.linger(1)
+    assert (desk.sent, desk.call_limiter.taken, desk.call_limiter.waiting) == ([3], 2, 2)
+    desk.call_limiter.release(99)
     assert desk.sent == [3]
-    assert desk.places.withdraw(4)
-    assert not desk.places.withdraw(4)
-    desk.places.free(2)
-    assert (desk.sent, desk.places.waiting) == ([3, 5], 0)
+    assert desk.call_limiter.withdraw(4)
+    assert not desk.call_limiter.withdraw(4)
+    desk.call_limiter.release(2)
+    assert (desk.sent, desk.call_limiter.waiting) == ([3, 5], 0)
 
 
 @bounded
@@ -57,8 +57,8 @@ async def test_a_call_that_is_answered_before_its_turn_waits_no_more() -> None:
     """A child may say anything; nothing is sent for an answer that is there (fault 39)."""
     desk = Desk(max_calls_per_child=1)
     desk.call(1, 2, 3)
-    desk.places.free(2)
-    desk.places.free(1)
+    desk.call_limiter.release(2)
+    desk.call_limiter.release(1)
     assert desk.sent == [3]
 
 
@@ -70,10 +70,10 @@ async def test_the_queue_is_bounded_in_number_and_size() -> None:
     desk.call(2, size=5000)
     desk.call(3, size=10)
     assert "--queue-bytes 1000" in desk.refused[3]
-    assert desk.places.withdraw(2)
+    assert desk.call_limiter.withdraw(2)
     desk.call(4, 5, 6)
     assert "--queue-length 2" in desk.refused[6]
-    assert desk.places.close() == [4, 5]
+    assert desk.call_limiter.close() == [4, 5]
     none = Desk(max_calls_per_child=1, queue_length=0)
     none.call(1, 2)
     assert "--max-calls-per-child 1" in none.refused[2]
@@ -88,7 +88,7 @@ async def test_who_has_waited_long_enough_is_told_in_order() -> None:
         await turns(1)
     assert list(desk.refused) == [2, 3]
     desk.call(4)
-    desk.places.free(1)
+    desk.call_limiter.release(1)
     assert desk.sent == [4]
 
 
@@ -102,9 +102,9 @@ async def test_a_cancelled_call_gives_its_place_back_after_a_while(
     monkeypatch.setattr(loop, "call_later", lambda s, do, *args: due.append((s, do, args)))
     desk = Desk(max_calls_per_child=1)
     desk.call(1, 2)
-    desk.places.linger(1)
-    desk.places.linger(2)
-    desk.places.linger(3)
+    desk.call_limiter.linger(1)
+    desk.call_limiter.linger(2)
+    desk.call_limiter.linger(3)
     ((seconds, do, args),) = due
     assert (seconds, desk.sent) == (LINGER_S, [])
     do(*args)

@@ -224,7 +224,7 @@ async def test_the_end_of_the_child_is_told_to_everybody_who_waits() -> None:
         stage.call(name, '{"id":1,"method":"x"}')
     stage.child.close()
     await running
-    stage.mux.lose(child_exited(Exit(signal=9), "maybe"))
+    stage.mux.fail_all(child_exited(Exit(signal=9), "maybe"))
     assert [list(stage.people[name].heard) for name in "AB"] == [["fault child_exited"]] * 2
     with pytest.raises(ChannelClosed):
         stage.call("A", '{"id":2,"method":"x"}')
@@ -255,7 +255,7 @@ async def test_the_bridges_own_call_ends_with_the_child_or_with_its_own_patience
     stage = Stage(shared=True)
     asking = asyncio.create_task(stage.mux.ask("initialize", None))
     await turns()
-    stage.mux.lose(child_exited(Exit(code=3), "maybe"))
+    stage.mux.fail_all(child_exited(Exit(code=3), "maybe"))
     with pytest.raises(Unavailable) as raised:
         await asking
     assert raised.value.fault.reason == "child_exited"

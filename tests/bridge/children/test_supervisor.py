@@ -10,15 +10,15 @@ from typing import cast
 import anyio
 import pytest
 
-from mcpbridge.bridge.children.child_pool import Placement
+from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.handshake import shake_hands
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.children.supervisor import Ready, Starting, Supervisor
-from mcpbridge.bridge.readiness import Gate
-from mcpbridge.channels.channel import Spoiled
+from mcpbridge.bridge.readiness import Readiness
+from mcpbridge.channels.channel import InvalidLine
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
-from mcpbridge.process.child import AnyChild
+from mcpbridge.process.child import Child
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit, Unavailable, child_exited, spawn_failed
 from mcpbridge.rules.supervision.restart import RestartPolicy
@@ -56,7 +56,7 @@ class FakeChild:
     async def hears(self) -> list[str]:
         """What has arrived on its stdin since."""
         heard = await self.far.receive()
-        return [written(item) for item in heard if not isinstance(item, Spoiled)]
+        return [written(item) for item in heard if not isinstance(item, InvalidLine)]
 
     async def shake_hands(self, answer: str = GOOD) -> None:
         """Take `initialize` and answer it."""
@@ -78,7 +78,7 @@ class FakePlacement:
         self._started = anyio.Event()
 
     async def shared(self) -> Lease:
-        """As `Placement.shared`."""
+        """As `ChildPool.shared`."""
         if self.failures:
             self.failures -= 1
             raise Unavailable(spawn_failed())
@@ -88,7 +88,7 @@ class FakePlacement:
         self.children.append(child)
         self._attending.append(asyncio.create_task(self._attend(child, mux)))
         self._started.set()
-        return Lease(cast(AnyChild, child), mux)
+        return Lease(cast(Child, child), mux)
 
     def became_ready(self, start_s: float) -> None:
         """Nobody counts here."""
@@ -99,8 +99,8 @@ class FakePlacement:
     def retire(
         self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
     ) -> None:
-        """As `Placement.retire`, and no more than is done at once."""
-        lease.mux.retire()
+        """As `ChildPool.retire`, and no more than is done at once."""
+        lease.mux.stop_accepting()
         self.retired.append((lease, within_s))
 
     async def newest(self) -> FakeChild:
@@ -111,17 +111,17 @@ class FakePlacement:
 
     async def _attend(self, child: FakeChild, mux: Mux) -> None:
         await mux.run()
-        mux.lose(child_exited(child.how, "maybe"))
+        mux.fail_all(child_exited(child.how, "maybe"))
 
 
 class Scene:
     """A supervisor at work."""
 
     def __init__(self, policy: RestartPolicy, start_timeout_s: float) -> None:
-        self.placement = FakePlacement()
-        self.gate = Gate()
+        self.child_pool = FakePlacement()
+        self.readiness = Readiness()
         self.supervisor = Supervisor(
-            cast(Placement, self.placement),
+            cast(ChildPool, self.child_pool),
             policy,
             lambda lease: shake_hands(lease, b'{"introduced":true}', start_timeout_s),
         )
@@ -133,11 +133,11 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     """Run a supervisor while the test plays the children."""
     made = Scene(policy, start_timeout_s)
-    made.placement.failures = failures
+    made.child_pool.failures = failures
     async with asyncio.timeout(WITHIN_S), anyio.create_task_group() as tasks:
-        tasks.start_soon(made.supervisor.run, made.gate)
+        tasks.start_soon(made.supervisor.run, made.readiness)
         yield made
-        for child in made.placement.children:
+        for child in made.child_pool.children:
             child.stop()
         tasks.cancel_scope.cancel()
 
@@ -145,16 +145,16 @@ async def scene(
 async def test_a_child_is_ready_after_its_handshake_and_not_before() -> None:
     """Whoever asked for it meanwhile gets it then (faults 4, 18)."""
     async with scene() as on:
-        child = await on.placement.newest()
+        child = await on.child_pool.newest()
         early = asyncio.create_task(on.supervisor.lease())
         await turns()
         assert not early.done()
-        assert (on.gate.ready, on.supervisor.start_s) == (False, None)
+        assert (on.readiness.ready, on.supervisor.start_s) == (False, None)
         await child.shake_hands()
         assert await child.hears() == ['{"method":"notifications/initialized"}']
         lease = await early
         assert isinstance(on.supervisor.state, Ready)
-        assert on.gate.ready
+        assert on.readiness.ready
         assert on.supervisor.start_s is not None
         assert lease.profile is not None
         assert (lease.profile.name, lease.profile.revision.date) == ("fake", "2025-06-18")
@@ -164,17 +164,17 @@ async def test_a_child_is_ready_after_its_handshake_and_not_before() -> None:
 async def test_a_child_that_ends_is_replaced() -> None:
     """Not ready meanwhile, and who asks waits for the next one (fault 6)."""
     async with scene() as on:
-        child = await on.placement.newest()
+        child = await on.child_pool.newest()
         await child.shake_hands()
         first = await on.supervisor.lease()
         child.end(Exit(code=1))
         await turns()
-        assert not on.gate.ready
+        assert not on.readiness.ready
         assert isinstance(on.supervisor.state, Starting)
         late = asyncio.create_task(on.supervisor.lease())
-        await (await on.placement.newest()).shake_hands()
+        await (await on.child_pool.newest()).shake_hands()
         assert await late is not first
-        assert (on.gate.ready, on.gate.started) == (True, True)
+        assert (on.readiness.ready, on.readiness.started) == (True, True)
         report = on.supervisor.last_report
         assert report is not None
         assert (report.how, report.last_words) == (Exit(code=1), ("last words",))
@@ -183,7 +183,7 @@ async def test_a_child_that_ends_is_replaced() -> None:
 async def test_a_lost_child_is_leased_to_nobody() -> None:
     """Between the end of its stdout and the report of its end too (faults 14, 35)."""
     async with scene() as on:
-        child = await on.placement.newest()
+        child = await on.child_pool.newest()
         await child.shake_hands()
         lease = await on.supervisor.lease()
         child.far.close()
@@ -193,7 +193,7 @@ async def test_a_lost_child_is_leased_to_nobody() -> None:
         await turns()
         assert not waiting.done()
         child.end(Exit(code=0))
-        await (await on.placement.newest()).shake_hands()
+        await (await on.child_pool.newest()).shake_hands()
         assert await waiting is not lease
 
 
@@ -209,26 +209,26 @@ async def test_a_lost_child_is_leased_to_nobody() -> None:
 async def test_a_child_that_refuses_the_handshake_is_stopped_and_told_about(answer: str) -> None:
     """Then the next one is tried."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
-        child = await on.placement.newest()
+        child = await on.child_pool.newest()
         await child.shake_hands(answer)
         await on.supervisor.gave_up.wait()
         assert child.exited.is_set()
-        assert dict(on.gate.missing)["child"] == "handshake_refused"
+        assert dict(on.readiness.blockers)["child"] == "handshake_refused"
 
 
 async def test_a_child_that_never_answers_is_stopped_in_time() -> None:
     """The reason names the time-out (fault 4)."""
     async with scene(RestartPolicy(give_up_after=1), start_timeout_s=0.01) as on:
-        child = await on.placement.newest()
+        child = await on.child_pool.newest()
         await on.supervisor.gave_up.wait()
         assert child.exited.is_set()
-        assert dict(on.gate.missing)["child"] == "start_timeout"
+        assert dict(on.readiness.blockers)["child"] == "start_timeout"
 
 
 async def test_a_child_that_ends_in_its_handshake_is_told_with_its_end() -> None:
     """Its exit, not a time-out, and at once (faults 2, 3)."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
-        child = await on.placement.newest()
+        child = await on.child_pool.newest()
         asking = asyncio.create_task(on.supervisor.lease())
         await child.hears()
         child.end(Exit(code=3))
@@ -242,11 +242,11 @@ async def test_after_too_many_ends_it_gives_up_and_says_so_to_all() -> None:
     """Whoever waits or comes later is told at once, with the last exit (fault 2)."""
     async with scene() as on:
         for _ in range(3):
-            child = await on.placement.newest()
+            child = await on.child_pool.newest()
             child.end(Exit(code=9))
         await on.supervisor.gave_up.wait()
-        assert len(on.placement.children) == 3
-        assert not on.gate.serving
+        assert len(on.child_pool.children) == 3
+        assert not on.readiness.serving
         for _ in range(2):
             with pytest.raises(Unavailable) as raised:
                 await on.supervisor.lease()
@@ -256,45 +256,45 @@ async def test_after_too_many_ends_it_gives_up_and_says_so_to_all() -> None:
 async def test_a_command_that_cannot_be_started_is_tried_again() -> None:
     """And succeeds when it can (fault 1)."""
     async with scene(failures=2) as on:
-        child = await on.placement.newest()
+        child = await on.child_pool.newest()
         await child.shake_hands()
         assert (await on.supervisor.lease()).profile is not None
-        assert on.gate.ready
+        assert on.readiness.ready
     async with scene(failures=3) as on:
         await on.supervisor.gave_up.wait()
-        assert dict(on.gate.missing)["child"] == "spawn_failed"
+        assert dict(on.readiness.blockers)["child"] == "spawn_failed"
 
 
 async def test_the_end_of_the_last_child_is_no_failure() -> None:
     """When all ends it is not started again, and nothing is given up (fault 96)."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
-        child = await on.placement.newest()
+        child = await on.child_pool.newest()
         await child.shake_hands()
         on.supervisor.retire()
         child.end(Exit(code=0))
         await turns()
-        assert len(on.placement.children) == 1
+        assert len(on.child_pool.children) == 1
         assert not on.supervisor.gave_up.is_set()
 
 
 async def test_another_child_takes_over_from_a_worn_one() -> None:
     """The next one is ready first; only then is the old one let go, and nobody waits (fault 47)."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
-        first = await on.placement.newest()
+        first = await on.child_pool.newest()
         await first.shake_hands()
         worn = await on.supervisor.lease()
         on.supervisor.replace(worn)
-        second = await on.placement.newest()
+        second = await on.child_pool.newest()
         assert await on.supervisor.lease() is worn
-        assert (on.gate.ready, worn.mux.shut) == (True, False)
+        assert (on.readiness.ready, worn.mux.shut) == (True, False)
         await second.shake_hands()
         lease = await on.supervisor.lease()
         assert lease is not worn
-        assert (on.placement.retired, worn.mux.shut) == ([(worn, None)], True)
+        assert (on.child_pool.retired, worn.mux.shut) == ([(worn, None)], True)
         first.stop()
         await turns()
-        assert on.gate.ready
-        assert len(on.placement.children) == 2
+        assert on.readiness.ready
+        assert len(on.child_pool.children) == 2
         second.end(Exit(code=1))
         await on.supervisor.gave_up.wait()
 
@@ -310,10 +310,10 @@ async def test_the_new_child_is_prepared_before_it_takes_over() -> None:
 
     async with scene() as on:
         on.supervisor.prepare = prepare
-        await (await on.placement.newest()).shake_hands()
+        await (await on.child_pool.newest()).shake_hands()
         worn = await on.supervisor.lease()
         on.supervisor.replace(worn)
-        await (await on.placement.newest()).shake_hands()
+        await (await on.child_pool.newest()).shake_hands()
         assert prepared == [worn, await on.supervisor.lease()]
 
 
@@ -321,39 +321,39 @@ async def test_the_new_child_is_prepared_before_it_takes_over() -> None:
 async def test_a_worn_child_goes_on_where_no_other_can_be_started(refuses: bool) -> None:
     """It is ready all the while, and may be replaced later."""
     async with scene() as on:
-        await (await on.placement.newest()).shake_hands()
+        await (await on.child_pool.newest()).shake_hands()
         worn = await on.supervisor.lease()
-        on.placement.failures = 0 if refuses else 1
+        on.child_pool.failures = 0 if refuses else 1
         on.supervisor.replace(worn)
         if refuses:
-            await (await on.placement.newest()).shake_hands('{"id":1,"result":{}}')
+            await (await on.child_pool.newest()).shake_hands('{"id":1,"result":{}}')
         await turns()
         assert await on.supervisor.lease() is worn
-        assert (on.gate.ready, on.placement.retired) == (True, [])
+        assert (on.readiness.ready, on.child_pool.retired) == (True, [])
         on.supervisor.replace(worn)
-        await (await on.placement.newest()).shake_hands()
+        await (await on.child_pool.newest()).shake_hands()
         assert await on.supervisor.lease() is not worn
-        assert len(on.placement.retired) == 1
+        assert len(on.child_pool.retired) == 1
 
 
 async def test_a_worn_child_may_end_before_the_next_one_is_ready() -> None:
     """Not ready meanwhile; the next one serves, and nothing counts as a failure (fault 6)."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
-        first = await on.placement.newest()
+        first = await on.child_pool.newest()
         await first.shake_hands()
         worn = await on.supervisor.lease()
         on.supervisor.replace(worn)
-        second = await on.placement.newest()
-        readiness = [on.gate.ready]
+        second = await on.child_pool.newest()
+        readiness = [on.readiness.ready]
         first.end(Exit(code=1))
         await turns()
-        readiness.append(on.gate.ready)
+        readiness.append(on.readiness.ready)
         waiting = asyncio.create_task(on.supervisor.lease())
         await turns()
         assert not waiting.done()
         await second.shake_hands()
         assert await waiting is not worn
-        readiness.append(on.gate.ready)
+        readiness.append(on.readiness.ready)
         assert readiness == [True, False, True]
         assert not on.supervisor.gave_up.is_set()
 
@@ -361,14 +361,14 @@ async def test_a_worn_child_may_end_before_the_next_one_is_ready() -> None:
 async def test_only_the_child_that_serves_is_replaced() -> None:
     """Not one that has been replaced already, and none when all ends (fault 96)."""
     async with scene() as on:
-        await (await on.placement.newest()).shake_hands()
+        await (await on.child_pool.newest()).shake_hands()
         worn = await on.supervisor.lease()
         on.supervisor.replace(worn)
-        await (await on.placement.newest()).shake_hands()
+        await (await on.child_pool.newest()).shake_hands()
         lease = await on.supervisor.lease()
         on.supervisor.replace(worn)
         await turns()
         on.supervisor.retire()
         on.supervisor.replace(lease)
         await turns()
-        assert len(on.placement.children) == 2
+        assert len(on.child_pool.children) == 2

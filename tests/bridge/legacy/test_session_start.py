@@ -7,22 +7,22 @@ from typing import Any, cast
 
 import anyio
 
-from mcpbridge.bridge.calls.call_log import Ledger
-from mcpbridge.bridge.calls.context import Means
-from mcpbridge.bridge.children.child_pool import Placement, PlacementSettings
+from mcpbridge.bridge.calls.call_log import CallLog
+from mcpbridge.bridge.calls.context import CallContext
+from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
 from mcpbridge.bridge.children.lease import Lease
-from mcpbridge.bridge.children.server_eras import Eras
+from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.legacy.session import Session
-from mcpbridge.bridge.legacy.session_start import Opener
+from mcpbridge.bridge.legacy.session_start import SessionStarter
 from mcpbridge.rules.event_log import Window
-from mcpbridge.rules.mcp.era_probe import Verdict
-from mcpbridge.rules.mcp.initialize import Introduction
-from mcpbridge.rules.mcp.server_requests import Questions
+from mcpbridge.rules.mcp.era_probe import ServerEras
+from mcpbridge.rules.mcp.initialize import ClientProfile
+from mcpbridge.rules.mcp.server_requests import ServerRequestTable
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
 
-ASKED = Introduction(b'{"capabilities":{"roots":{}}}', "2025-11-25", frozenset(("roots",)))
+ASKED = ClientProfile(b'{"capabilities":{"roots":{}}}', "2025-11-25", frozenset(("roots",)))
 
 
 class SlowPlacement:
@@ -45,49 +45,49 @@ class SlowPlacement:
         self.released.append(lease)
 
 
-class HandshakeEras:
-    """A server of the handshake revisions, as everybody knows already."""
+class LegacyEras:
+    """A server of the legacy revisions, as everybody knows already."""
 
-    verdict = Verdict(handshake=True, modern=False)
+    verdict = ServerEras(legacy=True, modern=False)
 
-    class handshake:  # noqa: N801 - stands for the supervisor
+    class legacy:  # noqa: N801 - stands for the supervisor
         state = None
 
-    async def known(self) -> Verdict:
+    async def known(self) -> ServerEras:
         """The verdict."""
         return self.verdict
 
 
 async def test_a_child_that_starts_for_a_closed_session_is_given_back() -> None:
     """The client of an event stream may leave before its child has started (C18)."""
-    placement = SlowPlacement()
+    child_pool = SlowPlacement()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            means = Means(
+            context = CallContext(
                 Window(),
                 Meters(),
-                Ledger(Meters()),
+                CallLog(Meters()),
                 Drain(),
-                lambda: Questions(itertools.count(1)),
+                lambda: ServerRequestTable(itertools.count(1)),
                 tasks.start_soon,
                 anyio.current_time,
                 list,
                 lambda _: None,
                 30.0,
             )
-            session = Session("id", ASKED, means)
-            opener = Opener(
-                cast(Eras, HandshakeEras()),
-                cast(Placement, cast(Any, placement)),
-                PlacementSettings(),
+            session = Session("id", ASKED, context)
+            session_starter = SessionStarter(
+                cast(EraSupervisors, LegacyEras()),
+                cast(ChildPool, cast(Any, child_pool)),
+                ChildPoolSettings(),
                 tasks.start_soon,
                 lambda _: None,
                 lambda: None,
             )
             exchange = session.exchange(Request(b"1", "initialize", b"{}"), streams=True)
-            opener.open(session, exchange)
-            await placement.asked.wait()
+            session_starter.open(session, exchange)
+            await child_pool.asked.wait()
             session.close()
-            placement.may_start.set()
-    assert placement.released == [placement.lease]
+            child_pool.may_start.set()
+    assert child_pool.released == [child_pool.lease]
     assert exchange.reply is not None

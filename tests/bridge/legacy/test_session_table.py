@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from mcpbridge.bridge.legacy.session import Session
-from mcpbridge.bridge.legacy.session_table import Sessions, SessionSettings, new_session_id
-from mcpbridge.bridge.readiness import Gate
+from mcpbridge.bridge.legacy.session_table import SessionSettings, SessionTable, new_session_id
+from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.rules.supervision.lifecycle import SessionState
 
 SETTINGS = SessionSettings(max_sessions=2, idle_timeout_s=100.0, unused_timeout_s=10.0)
@@ -25,31 +25,31 @@ class Fake:
     state: SessionState = SessionState.OPEN
 
 
-def table(*sessions: Fake, settings: SessionSettings = SETTINGS) -> tuple[Sessions, Gate]:
+def table(*sessions: Fake, settings: SessionSettings = SETTINGS) -> tuple[SessionTable, Readiness]:
     """A table that holds these."""
-    gate = Gate()
-    gate.satisfy("child")
-    made = Sessions(settings, gate)
+    readiness = Readiness()
+    readiness.unblock("child")
+    made = SessionTable(settings, readiness)
     for session in sessions:
         made.add(cast(Session, session))
-    return made, gate
+    return made, readiness
 
 
-def expired(made: Sessions, now: float) -> list[str | None]:
+def expired(made: SessionTable, now: float) -> list[str | None]:
     """Whose time is over."""
     return [session.id for session in made if made.expired(session, now)]
 
 
 def test_a_full_table_is_not_ready_until_somebody_leaves() -> None:
     """And it names the flag (operations 5)."""
-    made, gate = table(Fake("a"), Fake("b"))
-    assert (len(made), made.full, gate.ready) == (2, True, False)
-    assert gate.missing["room"] == "--max-sessions 2"
+    made, readiness = table(Fake("a"), Fake("b"))
+    assert (len(made), made.full, readiness.ready) == (2, True, False)
+    assert readiness.blockers["room"] == "--max-sessions 2"
     gone = made.get("a")
     assert gone is not None
     made.remove(gone)
     made.remove(gone)
-    assert (len(made), made.full, gate.ready, made.get("a")) == (1, False, True, None)
+    assert (len(made), made.full, readiness.ready, made.get("a")) == (1, False, True, None)
     assert [session.id for session in made] == ["b"]
 
 

@@ -11,7 +11,7 @@ from mcpbridge.doctor.server.recommended_flags import command_line, flags
 from mcpbridge.doctor.server.report import Listing
 
 QUICK: dict[str, Any] = {
-    "handshake": True,
+    "legacy": True,
     "modern": False,
     "handshake_s": 0.2,
     "longest_bytes": 1000,
@@ -44,13 +44,13 @@ def test_what_the_default_does_not_fit_is_set(
     changes: dict[str, Any], more: list[tuple[str, ...]]
 ) -> None:
     """And nothing else; the era is always known afterwards."""
-    assert words(**changes) == [("--child-era", "handshake"), *more]
+    assert words(**changes) == [("--child-era", "legacy"), *more]
 
 
 def test_the_era_is_what_was_seen() -> None:
     """One of the three."""
     assert words(modern=True)[0] == ("--child-era", "dual")
-    assert words(modern=True, handshake=False)[0] == ("--child-era", "modern")
+    assert words(modern=True, legacy=False)[0] == ("--child-era", "modern")
 
 
 def test_the_line_can_be_pasted() -> None:
@@ -60,6 +60,6 @@ def test_the_line_can_be_pasted() -> None:
     assert shlex.split(line) == [
         "mcpbridge",
         *("--env", "A=b c", "--env", "API_KEY=***", "--cwd", "/my folder"),
-        *("--child-era", "handshake", "--", "python", "my server.py"),
+        *("--child-era", "legacy", "--", "python", "my server.py"),
     ]
     assert command_line(("x",), {}, ()) == "mcpbridge -- x"

@@ -1,4 +1,4 @@
-"""Everything a handshake client may do, in two sessions at once: the scenario `features`.
+"""Everything a legacy client may do, in two sessions at once: the scenario `features`.
 
 Both sessions make the same visit at the same moment, each under a marker of its own that goes
 into all it sends; what one of them hears with the other's marker in it was sent to the wrong one.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcpbridge.http.auth.access import Door, HeaderEnv
+from mcpbridge.http.auth.access import AccessControl, HeaderEnv
 from mcpbridge.http.auth.authenticator import (
     Authenticator,
     FirstOf,
@@ -22,7 +22,7 @@ from mcpbridge.http.auth.static_tokens import (
     StaticTokens,
     read_tokens,
 )
-from mcpbridge.http.request import Head
+from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.header_env import header_env
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, key_of
 from mcpbridge.rules.access.rate_limit import rate_limit
@@ -33,13 +33,13 @@ from mcpbridge.wire.messages import Notification, Request
 ONE, TWO, THREE = "one-token-0123456789", "two-token-0123456789", "three-token-0123456789"
 
 
-def head(*headers: tuple[bytes, bytes]) -> Head:
+def head(*headers: tuple[bytes, bytes]) -> RequestHead:
     """A request's head."""
     scope: dict[str, Any] = {"method": "POST", "path": "/mcp", "headers": list(headers)}
-    return Head.in_scope(scope)
+    return RequestHead.in_scope(scope)
 
 
-def bearing(token: str) -> Head:
+def bearing(token: str) -> RequestHead:
     """A head with a token."""
     return head((b"authorization", b"Bearer " + token.encode()))
 
@@ -187,7 +187,7 @@ class Picky:
 
     documents = {"/where": b"{}"}  # noqa: RUF012
 
-    async def authenticate(self, head: Head) -> Principal | Refusal:
+    async def authenticate(self, head: RequestHead) -> Principal | Refusal:
         """Whoever says so."""
         if bearer_token(head) == "picky":
             return Principal(key_of("picky"), "picky", credential=b"p")
@@ -229,64 +229,64 @@ async def test_nobody_is_asked_without_an_authenticator() -> None:
     assert await nobody.authenticate(head()) is ANONYMOUS
     assert nobody.still(ANONYMOUS)
     assert nobody.allows(ANONYMOUS, "tools/call") is None
-    assert not Door().asks
+    assert not AccessControl().asks
 
 
 async def test_a_door_says_whose_request_it_is() -> None:
     """What is known of a head is known of its scope; before that nothing is."""
-    door = Door(StaticTokens(None, None, tokens_in(f"alice: {ONE}"), Clock()))
+    access = AccessControl(StaticTokens(None, None, tokens_in(f"alice: {ONE}"), Clock()))
     request, good, bad = Request(b"1", "tools/call", None), bearing(ONE), bearing(TWO)
-    assert not door.may_pass(good, request)
+    assert not access.may_pass(good, request)
     with pytest.raises(KeyError):
         _ = good.principal
-    assert await door.enter(good) is None
+    assert await access.enter(good) is None
     assert good.principal.name == "alice"
-    assert door.may_pass(good, request)
-    refusal = await door.enter(bad)
+    assert access.may_pass(good, request)
+    refusal = await access.enter(bad)
     assert refusal is not None
     assert refusal.status == 401
-    assert not door.may_pass(bad, request)
+    assert not access.may_pass(bad, request)
 
 
 async def test_a_door_asks_for_each_method() -> None:
-    """Also on the short way; a notification asks for nothing."""
-    door, own = Door(Picky()), bearing("picky")
-    assert await door.enter(own) is None
+    """Also on the fast path; a notification asks for nothing."""
+    access, own = AccessControl(Picky()), bearing("picky")
+    assert await access.enter(own) is None
     call, listing = Request(b"1", "tools/call", None), Request(b"1", "tools/list", None)
     told = Notification("notifications/initialized", None)
-    assert door.admits(own.principal, listing) is None
-    assert door.admits(own.principal, told) is None
-    refusal = door.admits(own.principal, [listing, call])
+    assert access.admits(own.principal, listing) is None
+    assert access.admits(own.principal, told) is None
+    refusal = access.admits(own.principal, [listing, call])
     assert refusal is not None
     assert refusal.status == 403
-    assert door.may_pass(own, listing)
-    assert not door.may_pass(own, call)
+    assert access.may_pass(own, listing)
+    assert not access.may_pass(own, call)
 
 
 async def test_a_door_counts_messages() -> None:
     """The refusal says how long to wait, and by which flag (fault 84)."""
     clock = Clock()
-    door, anyone = Door(rate=rate_limit("1/s:3"), clock=clock), head()
-    assert await door.enter(anyone) is None
+    access, anyone = AccessControl(rate=rate_limit("1/s:3"), clock=clock), head()
+    assert await access.enter(anyone) is None
     call = Request(b"1", "tools/call", None)
-    assert door.admits(anyone.principal, [call, call]) is None
-    assert door.may_pass(anyone, call)
-    door.passed(anyone.principal)
-    assert not door.may_pass(anyone, call)
-    refusal = door.charges(anyone.principal)
+    assert access.admits(anyone.principal, [call, call]) is None
+    assert access.may_pass(anyone, call)
+    access.passed(anyone.principal)
+    assert not access.may_pass(anyone, call)
+    refusal = access.charges(anyone.principal)
     assert refusal is not None
     assert (refusal.status, refusal.retry_after_s) == (429, 1)
     assert b"--rate-limit 1/s:3" in refusal.error
     clock.now += 1
-    assert door.may_pass(anyone, call)
+    assert access.may_pass(anyone, call)
 
 
 async def test_a_door_takes_values_from_headers() -> None:
     """A head without them is refused before anything is asked of a child."""
-    door = Door(header_env=HeaderEnv([header_env("X-Api-Key=API_KEY")]))
+    access = AccessControl(header_env=HeaderEnv([header_env("X-Api-Key=API_KEY")]))
     with_key = head((b"x-api-key", b"sk-1"))
-    assert await door.enter(with_key) is None
+    assert await access.enter(with_key) is None
     assert with_key.principal.env.pairs == (("API_KEY", "sk-1"),)
-    refusal = await door.enter(head())
+    refusal = await access.enter(head())
     assert refusal is not None
     assert refusal.status == 400

@@ -9,7 +9,7 @@ import pytest
 from joserfc.jwk import ECKey, OctKey, OKPKey
 
 from mcpbridge.http.auth.jwk import MAX_KEYS, public_keys
-from mcpbridge.rules.access.jwt import ALGORITHMS, unsealed
+from mcpbridge.rules.access.jwt import ALGORITHMS, parsed_token
 from tests.issuers import Issuer, encoded, forged
 
 ISSUER = Issuer()
@@ -25,7 +25,7 @@ def key_set(*keys: Any) -> bytes:
 def test_every_algorithm_is_checked_by_its_kind_of_key_alone(algorithm: str) -> None:
     """A good signature is good by one key of the set."""
     keys = public_keys(json.dumps(ISSUER.key_set()).encode())
-    token = unsealed(ISSUER.token(algorithm), ALGORITHMS)
+    token = parsed_token(ISSUER.token(algorithm), ALGORITHMS)
     assert [key.key_id for key in keys if key.verifies(token)] == [token.key_id]
 
 
@@ -43,7 +43,7 @@ def test_a_signature_of_any_form_is_good_or_not(algorithm: str) -> None:
         b"a" * 999,
     ):
         text = forged(ISSUER.header(algorithm), b"{}", lambda _: signature)  # noqa: B023 - now
-        token = unsealed(text, ALGORITHMS)
+        token = parsed_token(text, ALGORITHMS)
         assert not any(key.verifies(token) for key in keys)
 
 

@@ -22,7 +22,7 @@ from mcpbridge.http.auth.jwks import (
     Unreadable,
     descriptions_of,
 )
-from mcpbridge.rules.access.jwt import ALGORITHMS, Unsealed, unsealed
+from mcpbridge.rules.access.jwt import ALGORITHMS, ParsedToken, parsed_token
 from tests.issuers import Issuer, KeyHost, forged, hosted
 
 
@@ -34,25 +34,25 @@ class Publisher:
         self.now = 1000.0
         self.fetches = 0
         self.fails = False
-        self.gate: anyio.Event | None = None
+        self.readiness: anyio.Event | None = None
         self.keys = RemoteKeys(self.read, lambda: self.now)
 
     async def read(self) -> bytes:
         """One fetch."""
         self.fetches += 1
-        if self.gate is not None:
-            await self.gate.wait()
+        if self.readiness is not None:
+            await self.readiness.wait()
         if self.fails:
             raise Unreadable("https://issuer.example/keys", "no route to host")
         return json.dumps(self.issuer.key_set()).encode()
 
-    def token(self, **header: Any) -> Unsealed:
+    def token(self, **header: Any) -> ParsedToken:
         """A token signed with the newest key."""
         payload = json.dumps(self.issuer.claims()).encode()
         text = forged(self.issuer.header(**header), payload, self.issuer.signer())
-        return unsealed(text, ALGORITHMS)
+        return parsed_token(text, ALGORITHMS)
 
-    async def signed(self, token: Unsealed | None = None) -> bool:
+    async def signed(self, token: ParsedToken | None = None) -> bool:
         """Whether a token is found to be signed well."""
         return await self.keys.signer(token or self.token()) is not None
 
@@ -88,7 +88,7 @@ async def test_a_token_without_a_key_name_is_tried_with_all_keys_of_its_kind() -
     at = Publisher()
     at.issuer.renew("second")
     assert await at.signed(at.token(kid=None))
-    assert not await at.signed(unsealed(Issuer(rsa=False).token(), ALGORITHMS))
+    assert not await at.signed(parsed_token(Issuer(rsa=False).token(), ALGORITHMS))
 
 
 async def test_a_new_key_behind_an_old_name_or_none_is_fetched_too() -> None:
@@ -119,7 +119,7 @@ async def test_invented_names_of_keys_cost_few_fetches() -> None:
 async def test_all_who_wait_share_one_fetch() -> None:
     """A hundred clients come at once to a bridge that has just started."""
     at = Publisher()
-    at.gate = anyio.Event()
+    at.readiness = anyio.Event()
     found: list[bool] = []
 
     async def ask() -> None:
@@ -129,7 +129,7 @@ async def test_all_who_wait_share_one_fetch() -> None:
         for _ in range(100):
             group.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
-        at.gate.set()
+        at.readiness.set()
     assert found == [True] * 100
     assert at.fetches == 1
 
@@ -137,7 +137,7 @@ async def test_all_who_wait_share_one_fetch() -> None:
 async def test_who_waits_is_served_when_the_one_who_fetches_is_gone() -> None:
     """A client that leaves in the middle of a fetch costs nobody else an answer."""
     at = Publisher()
-    at.gate = anyio.Event()
+    at.readiness = anyio.Event()
     found: list[bool] = []
 
     async def ask() -> None:
@@ -151,7 +151,7 @@ async def test_who_waits_is_served_when_the_one_who_fetches_is_gone() -> None:
             others.start_soon(ask)
             await anyio.wait_all_tasks_blocked()
             first.cancel_scope.cancel()
-        at.gate.set()
+        at.readiness.set()
     assert found == [True] * 2
     assert at.fetches == 2
 

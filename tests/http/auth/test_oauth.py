@@ -21,8 +21,8 @@ from mcpbridge.http.auth.oauth import (
     metadata_url,
     method_scope,
 )
-from mcpbridge.http.request import Head
-from mcpbridge.rules.access.jwt import ALGORITHMS, LEEWAY_S, Unsealed
+from mcpbridge.http.request import RequestHead
+from mcpbridge.rules.access.jwt import ALGORITHMS, LEEWAY_S, ParsedToken
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.mcp.admission import Refusal
 from tests.broken_tokens import Broken, broken_tokens
@@ -48,20 +48,20 @@ def oauth(**settings: Any) -> OAuth:
     return OAuth(OAuthSettings(**given), RemoteKeys(read), ("/mcp", "/sse"))
 
 
-def head(*authorizations: str) -> Head:
+def head(*authorizations: str) -> RequestHead:
     """The head of a request with these Authorization headers."""
     raw = [(b"authorization", value.encode("latin-1")) for value in authorizations]
-    return Head.in_scope({"type": "http", "method": "POST", "path": "/mcp", "headers": raw})
+    return RequestHead.in_scope({"type": "http", "method": "POST", "path": "/mcp", "headers": raw})
 
 
-async def judged(door: OAuth, token: str) -> Principal | Refusal:
+async def judged(access: OAuth, token: str) -> Principal | Refusal:
     """What becomes of a bearer token."""
-    return await door.authenticate(head(f"Bearer {token}"))
+    return await access.authenticate(head(f"Bearer {token}"))
 
 
-async def admitted(door: OAuth, token: str) -> Principal:
+async def admitted(access: OAuth, token: str) -> Principal:
     """The principal behind a good one."""
-    found = await judged(door, token)
+    found = await judged(access, token)
     assert isinstance(found, Principal), found
     return found
 
@@ -107,9 +107,9 @@ def test_the_corpus_is_as_large_as_was_asked_for() -> None:
 
 async def test_without_a_token_the_client_is_told_where_to_get_one() -> None:
     """And of no error, since it made none (RFC 6750, 3.1)."""
-    door = oauth(scopes=("mcp:use", "mcp:more"))
+    access = oauth(scopes=("mcp:use", "mcp:more"))
     for other in ((), ("Basic YTpi",), ("Token x",)):
-        refusal = await door.authenticate(head(*other))
+        refusal = await access.authenticate(head(*other))
         assert_challenges(refusal, 401, "", "token")
         assert isinstance(refusal, Refusal)
         expected = f'Bearer scope="mcp:use mcp:more", resource_metadata="{METADATA}"'
@@ -133,34 +133,34 @@ async def test_the_scheme_is_read_in_any_case() -> None:
 
 async def test_a_token_without_the_scope_of_every_call_is_not_enough() -> None:
     """The challenge lists all that are needed, for one more log-in."""
-    door = oauth(scopes=("mcp:use", "mcp:more"))
-    refusal = await judged(door, ISSUER.token(scope="mcp:use"))
+    access = oauth(scopes=("mcp:use", "mcp:more"))
+    refusal = await judged(access, ISSUER.token(scope="mcp:use"))
     assert_challenges(refusal, 403, "insufficient_scope", "mcp:more")
     assert isinstance(refusal, Refusal)
     assert 'scope="mcp:use mcp:more"' in (refusal.challenge or "")
-    await admitted(door, ISSUER.token(scope="mcp:more x mcp:use"))
+    await admitted(access, ISSUER.token(scope="mcp:more x mcp:use"))
 
 
 async def test_a_method_may_need_a_scope_of_its_own() -> None:
     """Other methods go on without it."""
-    door = oauth(
+    access = oauth(
         scopes=("mcp:use",), method_scopes=(("tools/call", "mcp:call"), ("tools/call", "mcp:run"))
     )
-    plain = await admitted(door, ISSUER.token())
-    assert door.allows(plain, "tools/list") is None
-    refusal = door.allows(plain, "tools/call")
+    plain = await admitted(access, ISSUER.token())
+    assert access.allows(plain, "tools/list") is None
+    refusal = access.allows(plain, "tools/call")
     assert refusal is not None
     assert_challenges(refusal, 403, "insufficient_scope", "mcp:call")
     assert 'scope="mcp:use mcp:call mcp:run"' in (refusal.challenge or "")
-    able = await admitted(door, ISSUER.token(scope="mcp:use mcp:call mcp:run"))
-    assert door.allows(able, "tools/call") is None
+    able = await admitted(access, ISSUER.token(scope="mcp:use mcp:call mcp:run"))
+    assert access.allows(able, "tools/call") is None
 
 
 async def test_two_tokens_of_one_user_and_program_are_one_client() -> None:
     """Another user's, another program's and another issuer's are others."""
-    door = oauth()
-    first = await admitted(door, ISSUER.token())
-    assert (await admitted(door, ISSUER.token("RS256", jti="2", scope="x"))).key == first.key
+    access = oauth()
+    first = await admitted(access, ISSUER.token())
+    assert (await admitted(access, ISSUER.token("RS256", jti="2", scope="x"))).key == first.key
     others: list[dict[str, Any]] = [
         {"sub": "bob"},
         {"client_id": "phone"},
@@ -168,7 +168,7 @@ async def test_two_tokens_of_one_user_and_program_are_one_client() -> None:
         {"sub": None},
         {"sub": "alicelaptop", "client_id": None},
     ]
-    keys = [(await admitted(door, ISSUER.token(**other))).key for other in others]
+    keys = [(await admitted(access, ISSUER.token(**other))).key for other in others]
     assert len({first.key, ANONYMOUS.key, *keys}) == len(keys) + 2
 
 
@@ -182,27 +182,27 @@ async def test_a_principal_ends_with_its_token_and_with_its_key() -> None:
         return json.dumps(sets[-1]).encode()
 
     keys = RemoteKeys(read)
-    door = OAuth(
+    access = OAuth(
         OAuthSettings(issuer=issuer.url, audiences=(AUDIENCE,)), keys, (), lambda: clock[0]
     )
-    found = await admitted(door, issuer.token(exp=int(now) + 100))
+    found = await admitted(access, issuer.token(exp=int(now) + 100))
     assert found.expires_at == int(now) + 100 + LEEWAY_S
-    assert door.still(found)
+    assert access.still(found)
     clock[0] = found.expires_at - 0.1
-    assert door.still(found)
-    assert isinstance(await judged(door, issuer.token(exp=int(now) + 100)), Principal)
+    assert access.still(found)
+    assert isinstance(await judged(access, issuer.token(exp=int(now) + 100)), Principal)
     clock[0] = found.expires_at
-    assert not door.still(found)
+    assert not access.still(found)
     assert_challenges(
-        await judged(door, issuer.token(exp=int(now) + 100)), 401, "invalid_token", "expired"
+        await judged(access, issuer.token(exp=int(now) + 100)), 401, "invalid_token", "expired"
     )
     clock[0] = now
     issuer.renew("second")
     issuer.withdraw("first")
     sets.append(issuer.key_set())
-    assert door.still(found)
-    await admitted(door, issuer.token())
-    assert not door.still(found)
+    assert access.still(found)
+    await admitted(access, issuer.token())
+    assert not access.still(found)
 
 
 class Counted:
@@ -213,7 +213,7 @@ class Counted:
         self.fresh = True
         self.held = {b"key"}
 
-    async def signer(self, token: Unsealed) -> bytes | None:
+    async def signer(self, token: ParsedToken) -> bytes | None:
         """Every token is signed well."""
         self.checked += 1
         return b"key"
@@ -227,52 +227,52 @@ async def test_a_token_that_comes_again_is_not_checked_again() -> None:
     """Unless something may have changed: its key, its end, or what is known of the keys."""
     keys, clock = Counted(), [time.time()]
     settings = OAuthSettings(issuer=ISSUER.url, audiences=(AUDIENCE,), scopes=("mcp:use",))
-    door = OAuth(settings, keys, (), lambda: clock[0])
+    access = OAuth(settings, keys, (), lambda: clock[0])
     token = ISSUER.token(exp=int(clock[0]) + 100)
-    first = await admitted(door, token)
-    assert [await admitted(door, token) for _ in range(50)] == [first] * 50
+    first = await admitted(access, token)
+    assert [await admitted(access, token) for _ in range(50)] == [first] * 50
     assert keys.checked == 1
     keys.fresh = False
-    assert await admitted(door, token) == first
+    assert await admitted(access, token) == first
     keys.fresh, keys.held = True, set()
-    assert await admitted(door, token) == first
+    assert await admitted(access, token) == first
     assert keys.checked == 3
     keys.held = {b"key"}
     clock[0] += 100 + LEEWAY_S
-    assert isinstance(await judged(door, token), Refusal)
+    assert isinstance(await judged(access, token), Refusal)
     # What is refused is not remembered as good, nor does it take another's place.
     poor = ISSUER.token(scope="x", exp=int(clock[0]) + 100)
-    assert isinstance(await judged(door, poor), Refusal)
-    assert isinstance(await judged(door, poor), Refusal)
+    assert isinstance(await judged(access, poor), Refusal)
+    assert isinstance(await judged(access, poor), Refusal)
 
 
 async def test_no_more_tokens_are_remembered_than_fit() -> None:
     """The oldest goes first, and is only judged again."""
     keys = Counted()
-    door = OAuth(OAuthSettings(issuer=ISSUER.url, audiences=(AUDIENCE,)), keys, ())
+    access = OAuth(OAuthSettings(issuer=ISSUER.url, audiences=(AUDIENCE,)), keys, ())
     header, payload, _ = ISSUER.token().split(".")
     tokens = [f"{header}.{payload}.{encoded(b'%d' % number)}" for number in range(MAX_JUDGED + 1)]
     for token in tokens:
-        await admitted(door, token)
+        await admitted(access, token)
     checked = keys.checked
-    await admitted(door, tokens[-1])
+    await admitted(access, tokens[-1])
     assert keys.checked == checked
-    await admitted(door, tokens[0])
+    await admitted(access, tokens[0])
     assert keys.checked == checked + 1
 
 
 def test_who_another_has_found_is_nobody_here() -> None:
     """Static tokens and OAuth may stand side by side."""
-    door = oauth()
-    assert not door.still(ANONYMOUS)
-    assert not door.still(Principal(b"k", "n", credential=b"c", expires_at=time.time() + 60))
+    access = oauth()
+    assert not access.still(ANONYMOUS)
+    assert not access.still(Principal(b"k", "n", credential=b"c", expires_at=time.time() + 60))
 
 
 async def test_who_cannot_be_judged_is_told_to_come_back() -> None:
     """A login would be of no use: 503, when to try again, and no challenge (fault 116)."""
 
     class Away:
-        async def signer(self, token: Unsealed) -> bytes | None:
+        async def signer(self, token: ParsedToken) -> bytes | None:
             raise KeysUnavailable("https://x.example", "no route", 11.2)
 
         def holds(self, thumbprint: bytes) -> bool:
@@ -282,8 +282,8 @@ async def test_who_cannot_be_judged_is_told_to_come_back() -> None:
         def fresh(self) -> bool:
             return False
 
-    door = OAuth(OAuthSettings(issuer=ISSUER.url, audiences=(AUDIENCE,)), Away(), ())
-    refusal = await judged(door, ISSUER.token())
+    access = OAuth(OAuthSettings(issuer=ISSUER.url, audiences=(AUDIENCE,)), Away(), ())
+    refusal = await judged(access, ISSUER.token())
     assert isinstance(refusal, Refusal)
     assert (refusal.status, refusal.retry_after_s, refusal.challenge) == (503, 12, None)
     assert "x.example" not in refusal.error.decode()
@@ -291,10 +291,10 @@ async def test_who_cannot_be_judged_is_told_to_come_back() -> None:
 
 def test_the_metadata_stand_at_the_root_and_behind_the_path() -> None:
     """The same text at each place that a client may look at (RFC 9728, 3)."""
-    door = oauth(scopes=("mcp:use",), method_scopes=(("tools/call", "mcp:call"),))
+    access = oauth(scopes=("mcp:use",), method_scopes=(("tools/call", "mcp:call"),))
     places = {WELL_KNOWN, f"{WELL_KNOWN}/mcp", f"{WELL_KNOWN}/sse"}
-    assert set(door.documents) == places
-    (text,) = set(door.documents.values())
+    assert set(access.documents) == places
+    (text,) = set(access.documents.values())
     assert json.loads(text) == {
         "resource": AUDIENCE,
         "authorization_servers": [ISSUER.url],
@@ -338,7 +338,7 @@ def test_a_scope_belongs_to_a_method_of_mcp() -> None:
 
 async def test_a_hundred_tokens_at_once_are_judged_each_by_itself() -> None:
     """Whoever's keys are being fetched meanwhile."""
-    door = oauth()
+    access = oauth()
     tokens = [ISSUER.token(sub=f"user-{number}") for number in range(100)]
-    found = await asyncio.gather(*(admitted(door, token) for token in tokens))
+    found = await asyncio.gather(*(admitted(access, token) for token in tokens))
     assert [each.name for each in found] == [f"user-{number}/laptop" for number in range(100)]

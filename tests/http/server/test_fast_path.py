@@ -1,4 +1,4 @@
-"""The short way of a call under a known head, and every way off it."""
+"""The fast path of a call under a known head, and every way off it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from uvicorn.server import ServerState
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.http.body import BodyLimits
-from mcpbridge.http.request import BEGUN, PRINCIPAL, Begun, Head, Incoming
+from mcpbridge.http.request import BEGUN, PRINCIPAL, HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import send_json
-from mcpbridge.http.server.connection import BridgeProtocol
-from mcpbridge.http.server.fast_path import Direct, KnownHead
+from mcpbridge.http.server.connection import HttpConnection
+from mcpbridge.http.server.fast_path import FastPath, KnownHead
 from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits, Connections
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import ANONYMOUS
@@ -94,17 +94,17 @@ class Home:
     outside = False
 
     def begin_stream(self) -> Stream:
-        """See `bridge.exchange.Home`."""
+        """See `Scope`."""
         return Stream(Window(), Meters(), answers_due=1)
 
     def ended(self, exchange: Exchange) -> None:
-        """See `bridge.exchange.Home`."""
+        """See `Scope`."""
 
     def told(self, notification: Notification) -> None:
-        """See `bridge.exchange.Home`."""
+        """See `Scope`."""
 
     def admits(self, notification: Notification) -> bool:
-        """See `bridge.exchange.Home`."""
+        """See `Scope`."""
         return True
 
 
@@ -115,32 +115,32 @@ class Desk:
         self.ordinary: list[bytes] = []
         """Ids that came as requests of HTTP."""
         self.adopted: list[bytes] = []
-        """Ids that came so after the short way."""
-        self.direct: list[bytes] = []
-        """Ids that came by the short way."""
+        """Ids that came so after the fast path."""
+        self.fast_path: list[bytes] = []
+        """Ids that came by the fast path."""
         self.open: dict[bytes, Exchange] = {}
         self.left: list[bytes] = []
         """Ids whose clients left."""
         self.admits = True
-        self.heads: list[Head] = []
+        self.heads: list[RequestHead] = []
 
-    def may_begin(self, head: Head) -> bool:
+    def may_begin(self, head: RequestHead) -> bool:
         """As the test says."""
         self.heads.append(head)
         return self.admits
 
-    def begin(self, head: Head, request: Request) -> Begun | None:
+    def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
         """Every call but those of the method that only HTTP may serve."""
         if request.method == "only_http!":
             return None
-        self.direct.append(request.id)
+        self.fast_path.append(request.id)
         exchange = self.exchange(request)
 
-        async def finish(incoming: Incoming) -> None:
+        async def finish(http_request: HttpRequest) -> None:
             self.adopted.append(request.id)
-            await self._finish(incoming, exchange)
+            await self._finish(http_request, exchange)
 
-        return Begun(exchange, finish, lambda: self.left.append(request.id))
+        return StartedCall(exchange, finish, lambda: self.left.append(request.id))
 
     def exchange(self, request: Request) -> Exchange:
         """A call of one client."""
@@ -150,11 +150,11 @@ class Desk:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ordinary way."""
-        incoming = Incoming.of(scope, receive, send)
+        http_request = HttpRequest.of(scope, receive, send)
         scope[PRINCIPAL] = ANONYMOUS
-        incoming.called()
-        if incoming.begun is not None:
-            await incoming.begun(incoming)
+        http_request.called()
+        if http_request.begun is not None:
+            await http_request.begun(http_request)
             return
         body = b""
         while True:
@@ -164,15 +164,15 @@ class Desk:
                 break
         request_id = body.partition(b'"id":')[2].partition(b",")[0]
         self.ordinary.append(request_id)
-        await self._finish(incoming, self.exchange(Request(request_id, "tools/call")))
+        await self._finish(http_request, self.exchange(Request(request_id, "tools/call")))
 
-    async def finish_nothing(self, incoming: Incoming) -> None:
+    async def finish_nothing(self, http_request: HttpRequest) -> None:
         """What a scope may hold."""
 
-    async def _finish(self, incoming: Incoming, exchange: Exchange) -> None:
+    async def _finish(self, http_request: HttpRequest, exchange: Exchange) -> None:
         await exchange.finished()
         assert exchange.reply is not None
-        await send_json(incoming.send, 200, encode(exchange.reply))
+        await send_json(http_request.send, 200, encode(exchange.reply))
 
     def answer(self, number: int, result: bytes = b"{}") -> None:
         """The child answers."""
@@ -196,8 +196,8 @@ class Connection:
             timeout_keep_alive=cast(Any, keep_alive_s),
         )
         config.load()
-        direct = Direct(desk, LIMITS, window_s, lambda: self.ending)
-        self.protocol = BridgeProtocol(
+        fast_path = FastPath(desk, LIMITS, window_s, lambda: self.ending)
+        self.protocol = HttpConnection(
             config=config,
             server_state=ServerState(),
             app_state={},
@@ -209,7 +209,7 @@ class Connection:
                 max_request_bytes=1 << 20,
                 rules=HostRules(loopback=True),
             ),
-            direct=direct,
+            fast_path=fast_path,
         )
         self.protocol.connection_made(self.socket)
 
@@ -230,7 +230,7 @@ class Connection:
         await self.served(1, call(1))
         await self.served(2, call(2))
         assert self.desk.ordinary == [b"1", b"2"]
-        assert not self.desk.direct
+        assert not self.desk.fast_path
         self.socket.read = b""
         self.desk.ordinary.clear()
 
@@ -248,15 +248,15 @@ async def connected(
     await turns()
 
 
-async def test_a_call_under_a_known_head_takes_the_short_way_to_the_same_answer() -> None:
-    """The response is byte for byte what the ordinary way gives."""
+async def test_a_call_under_a_known_head_takes_the_fast_path_to_the_same_answer() -> None:
+    """The response is byte for byte what the ordinary path gives."""
     async with connected() as connection:
         await connection.served(1, call(1))
         await connection.served(2, call(2))
         ordinary = connection.socket.read[len(connection.socket.read) // 2 :]
         connection.socket.read = b""
         await connection.served(3, call(3))
-        assert connection.desk.direct == [b"3"]
+        assert connection.desk.fast_path == [b"3"]
         assert connection.socket.read == ordinary.replace(b'"id":2', b'"id":3')
 
 
@@ -267,7 +267,7 @@ async def test_lengths_of_any_number_of_digits_are_the_same_head() -> None:
         sizes = [0, 9, 40, 99, 500, 999, 5000, 40000]
         for number, size in enumerate(sizes, 3):
             await connection.served(number, call(number, size=size))
-        assert connection.desk.direct == [b"%d" % number for number in range(3, 3 + len(sizes))]
+        assert connection.desk.fast_path == [b"%d" % number for number in range(3, 3 + len(sizes))]
         assert len(connection.socket.answers()) == len(sizes)
 
 
@@ -277,11 +277,11 @@ async def test_lengths_of_any_number_of_digits_are_the_same_head() -> None:
     ids=lambda lines: lines[0],
 )
 async def test_any_other_head_is_looked_at_again(lines: list[str]) -> None:
-    """One more line, and the short way is not taken."""
+    """One more line, and the fast path is not taken."""
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3, *lines))
-        assert not connection.desk.direct
+        assert not connection.desk.fast_path
 
 
 async def test_heads_in_turn_are_all_known() -> None:
@@ -291,7 +291,7 @@ async def test_heads_in_turn_are_all_known() -> None:
         for number, name in enumerate("abcabc", 3):
             await connection.served(number, call(number, f"Mcp-Name: {name}"))
         assert connection.desk.ordinary == [b"3", b"4", b"5"]
-        assert connection.desk.direct == [b"6", b"7", b"8"]
+        assert connection.desk.fast_path == [b"6", b"7", b"8"]
 
 
 @pytest.mark.parametrize(
@@ -315,12 +315,12 @@ async def test_a_head_that_is_not_plain_is_not_remembered(data: bytes) -> None:
             exchange.fail(child_exited(None, "no"))
         await turns()
         await connection.send(data)
-        assert not connection.desk.direct
+        assert not connection.desk.fast_path
 
 
 @pytest.mark.parametrize("cut", [1, 40, -10, -1])
 async def test_a_request_in_pieces_goes_the_ordinary_way(cut: int) -> None:
-    """The short way is for what comes whole; the next whole one takes it again."""
+    """The fast path is for what comes whole; the next whole one takes it again."""
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3)[:cut], call(3)[cut:])
@@ -328,7 +328,7 @@ async def test_a_request_in_pieces_goes_the_ordinary_way(cut: int) -> None:
         await turns()
         await connection.served(4, call(4))
         assert connection.desk.ordinary == [b"3"]
-        assert connection.desk.direct == [b"4"]
+        assert connection.desk.fast_path == [b"4"]
         assert len(connection.socket.answers()) == 2
 
 
@@ -342,7 +342,7 @@ async def test_a_body_that_is_no_request_goes_the_ordinary_way(body: bytes) -> N
         head = call(3).partition(b"\r\n\r\n")[0]
         length = head.rpartition(b" ")[2]
         await connection.send(head.removesuffix(length) + b"%d" % len(body) + b"\r\n\r\n" + body)
-        assert not connection.desk.direct
+        assert not connection.desk.fast_path
         assert len(connection.desk.ordinary) == 1
 
 
@@ -351,7 +351,7 @@ async def test_a_body_over_the_limit_goes_the_ordinary_way() -> None:
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3, size=LIMITS.max_bytes))
-        assert not connection.desk.direct
+        assert not connection.desk.fast_path
 
 
 async def test_a_call_that_only_http_may_serve_is_left_untouched() -> None:
@@ -359,7 +359,7 @@ async def test_a_call_that_only_http_may_serve_is_left_untouched() -> None:
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3).replace(b"tools/call", b"only_http!"))
-        assert not connection.desk.direct
+        assert not connection.desk.fast_path
 
 
 Way = Callable[[Connection], Any]
@@ -390,13 +390,13 @@ async def test_a_call_that_needs_more_than_one_answer_goes_on_as_a_request(leave
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3))
-        assert connection.desk.direct == [b"3"]
+        assert connection.desk.fast_path == [b"3"]
         leaves(connection)
         await turns()
         assert connection.desk.adopted == [b"3"]
         connection.desk.answer(3)
         await turns()
-        assert connection.desk.direct == [b"3"]
+        assert connection.desk.fast_path == [b"3"]
         assert not connection.desk.ordinary
         assert len(connection.socket.answers()) == 1
 
@@ -414,12 +414,12 @@ async def test_a_call_that_takes_longer_than_the_window_goes_on_as_a_request() -
         assert len(connection.socket.answers()) == 1
 
 
-async def test_without_a_window_nothing_takes_the_short_way() -> None:
+async def test_without_a_window_nothing_takes_the_fast_path() -> None:
     """Then every answer is a stream."""
     async with connected(window_s=0) as connection:
         await connection.learn()
         await connection.served(3, call(3))
-        assert not connection.desk.direct
+        assert not connection.desk.fast_path
 
 
 async def test_a_request_on_the_heels_of_another_is_answered_after_it() -> None:
@@ -434,7 +434,7 @@ async def test_a_request_on_the_heels_of_another_is_answered_after_it() -> None:
         await turns()
         assert [b'"id":3' in body for body in connection.socket.answers()] == [True, False]
         await connection.served(5, call(5))
-        assert connection.desk.direct == [b"3", b"5"]
+        assert connection.desk.fast_path == [b"3", b"5"]
 
 
 async def test_a_client_that_leaves_is_told_of_and_gets_nothing() -> None:
@@ -451,7 +451,7 @@ async def test_a_client_that_leaves_is_told_of_and_gets_nothing() -> None:
 
 
 async def test_a_connection_that_is_used_is_not_closed_as_idle() -> None:
-    """Calls on the short way count; the time runs from the last answer."""
+    """Calls on the fast path count; the time runs from the last answer."""
     async with connected(keep_alive_s=0.05) as connection:
         await connection.learn()
         await connection.send(call(3))
@@ -476,7 +476,7 @@ def test_only_the_same_head_with_its_whole_body_is_known(
     before: bytes, after: bytes, body: bytes, data: bytes, digits: int
 ) -> None:
     """Whatever else is read is not taken for it."""
-    known = KnownHead(before, after, cast(Head, None))
+    known = KnownHead(before, after, cast(RequestHead, None))
     whole = before + b"%d" % len(body) + after + body
     assert known.body_of(whole) == body
     assert known.body_of(whole + b"x") is None
@@ -490,9 +490,9 @@ def test_only_the_same_head_with_its_whole_body_is_known(
 def test_the_scope_says_where_a_begun_call_is() -> None:
     """An ordinary request has none."""
     scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-    assert Incoming.of(scope, cast(Any, None), cast(Any, None)).begun is None
+    assert HttpRequest.of(scope, cast(Any, None), cast(Any, None)).begun is None
     finish = Desk().finish_nothing
-    begun = Incoming.of({**scope, BEGUN: finish}, cast(Any, None), cast(Any, None)).begun
+    begun = HttpRequest.of({**scope, BEGUN: finish}, cast(Any, None), cast(Any, None)).begun
     assert begun == finish
 
 

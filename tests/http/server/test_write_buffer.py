@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-from mcpbridge.http.server.write_buffer import CorkedTransport
+from mcpbridge.http.server.write_buffer import WriteBuffer
 
 Loops = Callable[[], asyncio.AbstractEventLoop]
 LOOPS = pytest.mark.parametrize("loops", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -39,7 +39,7 @@ async def _whole_and_in_order(size: int) -> None:
     ours, client = socket.socketpair()
     client.setblocking(False)
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-    corked = CorkedTransport(transport, loop, bool)
+    corked = WriteBuffer(transport, loop, bool)
     body = bytes(range(256)) * (size // 256 + 1)
     with client:
         corked.write(HEAD)
@@ -68,7 +68,7 @@ async def _aborted() -> None:
     loop = asyncio.get_running_loop()
     ours, client = socket.socketpair()
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-    corked = CorkedTransport(transport, loop, bool)
+    corked = WriteBuffer(transport, loop, bool)
     client.setblocking(False)
     with client:
         corked.write(HEAD)

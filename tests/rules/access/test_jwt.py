@@ -13,24 +13,24 @@ from mcpbridge.errors import BadToken
 from mcpbridge.rules.access.jwt import (
     ALGORITHMS,
     LEEWAY_S,
-    Demands,
-    Grant,
+    Claims,
+    Requirements,
     ScopeRules,
     bearer_challenge,
     fetchable,
     granted,
+    parsed_token,
     scope_name,
-    unsealed,
 )
 from tests.issuers import encoded
 
 ISSUER, AUDIENCE = "https://issuer.example", "https://mcp.example/mcp"
-DEMANDS = Demands(ISSUER, frozenset({AUDIENCE, "api://mcp"}))
+DEMANDS = Requirements(ISSUER, frozenset({AUDIENCE, "api://mcp"}))
 NOW = 1_000_000.0
 CLAIMS = {"iss": ISSUER, "aud": AUDIENCE, "sub": "alice", "exp": NOW + 600}
 
 
-def judged(**claims: Any) -> Grant:
+def judged(**claims: Any) -> Claims:
     """What good claims say with some of them changed; None leaves one out."""
     said = {name: value for name, value in {**CLAIMS, **claims}.items() if value is not None}
     return granted(json.dumps(said).encode(), DEMANDS, NOW)
@@ -47,7 +47,7 @@ def test_a_token_of_good_form_is_taken_apart(algorithm: str, kind: str | None) -
     """All that checks its signature needs, and the claims as they came."""
     header = {"alg": algorithm, "kid": "k1", **({"typ": kind} if kind else {})}
     text = token(header, b'{"a": 1}', b"\x00\xff")
-    found = unsealed(text, ALGORITHMS)
+    found = parsed_token(text, ALGORITHMS)
     assert (found.algorithm, found.key_id) == (algorithm, "k1")
     assert (found.payload, found.signature) == (b'{"a": 1}', b"\x00\xff")
     assert found.signed == text.rpartition(".")[0].encode()
@@ -55,13 +55,13 @@ def test_a_token_of_good_form_is_taken_apart(algorithm: str, kind: str | None) -
 
 def test_a_token_need_not_name_its_key() -> None:
     """Servers with one key leave the name out."""
-    assert unsealed(token({"alg": "RS256"}), ALGORITHMS).key_id is None
+    assert parsed_token(token({"alg": "RS256"}), ALGORITHMS).key_id is None
 
 
 def test_an_algorithm_that_is_not_listed_is_refused() -> None:
     """However good it is."""
     with pytest.raises(BadToken, match="algorithm"):
-        unsealed(token({"alg": "RS512"}), ("RS256", "ES256"))
+        parsed_token(token({"alg": "RS512"}), ("RS256", "ES256"))
 
 
 def test_no_algorithm_uses_a_shared_secret() -> None:
@@ -73,7 +73,7 @@ def test_no_algorithm_uses_a_shared_secret() -> None:
 def test_any_text_is_taken_apart_or_refused(text: str) -> None:
     """No text raises anything else."""
     with pytest.raises(BadToken):
-        unsealed(text, ALGORITHMS)
+        parsed_token(text, ALGORITHMS)
 
 
 @given(
@@ -85,7 +85,7 @@ def test_any_header_is_taken_or_refused(header: Any, payload: bytes, signature: 
     """What is taken apart is what was put together."""
     text = token({"alg": "ES256", **header}, payload, signature)
     try:
-        found = unsealed(text, ALGORITHMS)
+        found = parsed_token(text, ALGORITHMS)
     except BadToken:
         return
     assert (found.payload, found.signature) == (payload, signature)
@@ -113,7 +113,7 @@ def test_any_value_of_any_claim_is_taken_or_refused(value: Any, name: str) -> No
 def test_a_grant_says_who_may_do_what_until_when() -> None:
     """Its end is that of the token and the leeway."""
     found = judged(client_id="laptop", scope="a b  c")
-    assert found == Grant("alice", "laptop", frozenset("abc"), NOW + 600 + LEEWAY_S)
+    assert found == Claims("alice", "laptop", frozenset("abc"), NOW + 600 + LEEWAY_S)
 
 
 @pytest.mark.parametrize("audience", [AUDIENCE, [AUDIENCE], ["x", AUDIENCE], "api://mcp"])

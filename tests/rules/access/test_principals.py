@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcpbridge.rules.access.principals import ANONYMOUS, Hidden, Principal, key_of
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets, key_of
 
 
 def test_no_two_lists_of_parts_have_the_same_key() -> None:
@@ -29,7 +29,7 @@ def test_quotas_count_by_key_unless_told_otherwise() -> None:
 
 def test_hidden_values_are_not_shown() -> None:
     """Neither printed nor in a text that is covered, where one is the beginning of another too."""
-    hidden = Hidden((("A", "sk-1"), ("B", "sk-12")))
+    hidden = Secrets((("A", "sk-1"), ("B", "sk-12")))
     assert "sk" not in repr(hidden)
     assert "sk" not in repr(Principal(b"", "n", env=hidden))
-    assert hidden.cover("keys sk-1, sk-12 and sk-123") == "keys ***, *** and ***3"
+    assert hidden.redact("keys sk-1, sk-12 and sk-123") == "keys ***, *** and ***3"

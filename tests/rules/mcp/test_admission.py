@@ -166,8 +166,8 @@ def test_initialize_opens_a_session(require_session: bool) -> None:
     opening = admit_message(request, None, require_session=require_session)
     assert isinstance(opening, Opening)
     assert opening.request is request
-    assert opening.introduction.requested == "2025-06-18"
-    assert opening.introduction.abilities == {"roots"}
+    assert opening.client_profile.requested == "2025-06-18"
+    assert opening.client_profile.abilities == {"roots"}
     again = admit_message(request, NEWEST, require_session=require_session)
     assert told(again) == (400, -32600, b"7")
 

@@ -14,7 +14,7 @@ from mcpbridge.rules.mcp.era_probe import (
     own_envelope,
     speaks_modern,
 )
-from mcpbridge.rules.mcp.request_meta import Envelope, read_envelope
+from mcpbridge.rules.mcp.request_meta import RequestMeta, read_envelope
 from mcpbridge.wire.messages import Failure, Reply, Result
 
 DATE = "2026-07-28"
@@ -69,7 +69,7 @@ def test_only_what_this_revision_says_is_evidence_of_it(reply: Reply, modern: bo
 def test_the_probe_is_a_request_like_any_other() -> None:
     """Its envelope is whole and offers nothing."""
     envelope = read_envelope(own_envelope(DATE, "1.2"))
-    assert isinstance(envelope, Envelope)
+    assert isinstance(envelope, RequestMeta)
     assert (envelope.version, envelope.abilities) == (DATE, frozenset())
 
 
@@ -86,4 +86,4 @@ def test_a_discovery_is_a_profile() -> None:
 def test_the_operators_word_is_a_verdict() -> None:
     """All but `auto` say it."""
     assert set(VERDICTS) == set(ChildEra) - {ChildEra.AUTO}
-    assert all(verdict.handshake or verdict.modern for verdict in VERDICTS.values())
+    assert all(verdict.legacy or verdict.modern for verdict in VERDICTS.values())

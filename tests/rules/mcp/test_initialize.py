@@ -8,7 +8,7 @@ import pytest
 
 from mcpbridge.errors import DuplicateMember
 from mcpbridge.rules.mcp.initialize import (
-    Profile,
+    ServerProfile,
     bridge_introduction,
     read_introduction,
     read_profile,
@@ -21,7 +21,7 @@ RESULT = (
 )
 
 
-def profile(result: bytes = RESULT) -> Profile:
+def profile(result: bytes = RESULT) -> ServerProfile:
     """The profile in a result that must have one."""
     found = read_profile(result)
     assert found is not None
@@ -30,9 +30,9 @@ def profile(result: bytes = RESULT) -> Profile:
 
 @pytest.mark.parametrize("date", [revision.date for revision in SERVED])
 def test_a_handshake_rests_on_any_served_revision(date: str) -> None:
-    """A result with a revision of the handshake era is kept as it came."""
+    """A result with a revision of the legacy era is kept as it came."""
     result = RESULT.replace(b"2025-06-18", date.encode())
-    assert profile(result) == Profile(result, known(date) or NEWEST_LEGACY)
+    assert profile(result) == ServerProfile(result, known(date) or NEWEST_LEGACY)
     assert profile(result).revision.date == date
 
 
@@ -52,7 +52,7 @@ def test_a_handshake_rests_on_any_served_revision(date: str) -> None:
     ],
 )
 def test_no_handshake_rests_on_anything_else(result: bytes) -> None:
-    """A result without a known handshake revision, or with two, is no profile."""
+    """A result without a known legacy revision, or with two, is no profile."""
     assert read_profile(result) is None
 
 
@@ -111,11 +111,11 @@ def test_an_introduction_tells_what_a_client_can_be_asked(
 ) -> None:
     """Of the capabilities only those that a child may ask for count, and null is none."""
     params = b'{"protocolVersion":"2099-01-01","capabilities":' + capabilities + b"}"
-    introduction = read_introduction(params)
-    assert introduction is not None
-    assert introduction.params == params
-    assert introduction.requested == "2099-01-01"
-    assert introduction.abilities == abilities
+    client_profile = read_introduction(params)
+    assert client_profile is not None
+    assert client_profile.params == params
+    assert client_profile.requested == "2099-01-01"
+    assert client_profile.abilities == abilities
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_an_introduction_with_two_of_a_member_is_refused(params: bytes) -> None:
 def test_the_bridge_offers_nothing_to_a_shared_child() -> None:
     """The bridge's own introduction is one that can be read, and offers no ability."""
     params = bridge_introduction("1.2.3")
-    introduction = read_introduction(params)
-    assert introduction is not None
-    assert introduction.requested == NEWEST_LEGACY.date
-    assert introduction.abilities == frozenset()
+    client_profile = read_introduction(params)
+    assert client_profile is not None
+    assert client_profile.requested == NEWEST_LEGACY.date
+    assert client_profile.abilities == frozenset()
     assert json.loads(params)["clientInfo"] == {"name": "mcpbridge", "version": "1.2.3"}

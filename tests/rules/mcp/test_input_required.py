@@ -1,4 +1,4 @@
-"""Questions of a handshake child as `input_required`, and the answers on their way back."""
+"""Questions of a legacy child as `input_required`, and the answers on their way back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mcpbridge.rules.mcp.input_required import (
 from mcpbridge.rules.mcp.request_meta import (
     CLIENT_CAPABILITIES,
     PROTOCOL_VERSION,
-    Envelope,
+    RequestMeta,
     read_envelope,
 )
 from mcpbridge.wire.messages import Request
@@ -28,11 +28,11 @@ from mcpbridge.wire.messages import Request
 BOTH: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
 
 
-def envelope(capabilities: Any) -> Envelope:
+def envelope(capabilities: Any) -> RequestMeta:
     """The envelope of a client that offers this."""
     meta = {PROTOCOL_VERSION: "2026-07-28", CLIENT_CAPABILITIES: capabilities}
     found = read_envelope(json.dumps({"_meta": meta}).encode())
-    assert isinstance(found, Envelope)
+    assert isinstance(found, RequestMeta)
     return found
 
 

@@ -13,7 +13,7 @@ from mcpbridge.rules.mcp.modern_checks import (
     HEADER_MISMATCH,
     SUPPORTED,
     UNSUPPORTED_VERSION,
-    Routing,
+    RoutingHeaders,
     check_message,
     check_method,
     climb,
@@ -22,13 +22,13 @@ from mcpbridge.rules.mcp.modern_checks import (
     not_served,
     unsupported,
 )
-from mcpbridge.rules.mcp.request_meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Envelope
+from mcpbridge.rules.mcp.request_meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, RequestMeta
 from mcpbridge.rules.mcp.revisions import known
 from mcpbridge.wire.messages import Failure, Notification, Request, Result
 
 DATE, NEW, OLD = "2026-07-28", "2025-11-25", "2024-11-05"
-GOOD = Routing(version=DATE, method="tools/list", name=None, params={}, repeated=False)
-CALL = Routing(version=DATE, method="tools/call", name="x", params={}, repeated=False)
+GOOD = RoutingHeaders(version=DATE, method="tools/list", name=None, params={}, repeated=False)
+CALL = RoutingHeaders(version=DATE, method="tools/call", name="x", params={}, repeated=False)
 
 
 def request(method: str = "tools/list", version: Any = DATE, **params: Any) -> Request:
@@ -37,14 +37,14 @@ def request(method: str = "tools/list", version: Any = DATE, **params: Any) -> R
     return Request(b"1", method, json.dumps({"_meta": meta, **params}).encode())
 
 
-def refused(found: Envelope | Refusal) -> tuple[int, int]:
+def refused(found: RequestMeta | Refusal) -> tuple[int, int]:
     """Status and code."""
     assert isinstance(found, Refusal)
     error = json.loads(found.error)
     return found.status, error["code"]
 
 
-def changed(routing: Routing, **members: Any) -> Routing:
+def changed(routing: RoutingHeaders, **members: Any) -> RoutingHeaders:
     """The headers with some of them changed."""
     return msgspec.structs.replace(routing, **members)
 
@@ -72,11 +72,11 @@ def test_the_body_decides_the_era(claim: bytes | None, version: str | None, mode
 
 def test_what_is_right_climbs_to_the_top() -> None:
     """The envelope comes back (C19)."""
-    assert isinstance(climb(request(), GOOD), Envelope)
-    assert isinstance(climb(request("tools/call", name="x"), CALL), Envelope)
+    assert isinstance(climb(request(), GOOD), RequestMeta)
+    assert isinstance(climb(request("tools/call", name="x"), CALL), RequestMeta)
     encoded = changed(CALL, name="=?base64?w6k=?=")
-    assert isinstance(climb(request("tools/call", name="é"), encoded), Envelope)
-    assert isinstance(climb(request("x/y"), changed(GOOD, method="x/y", name="?")), Envelope)
+    assert isinstance(climb(request("tools/call", name="é"), encoded), RequestMeta)
+    assert isinstance(climb(request("x/y"), changed(GOOD, method="x/y", name="?")), RequestMeta)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,9 @@ def test_what_is_right_climbs_to_the_top() -> None:
         (request("tasks/get", taskId="t"), changed(CALL, method="tasks/get"), -32020),
     ],
 )
-def test_the_first_rung_that_breaks_refuses(asked: Request, routing: Routing, code: int) -> None:
+def test_the_first_rung_that_breaks_refuses(
+    asked: Request, routing: RoutingHeaders, code: int
+) -> None:
     """With its own code, and 400 (C22, C23, C24, C25, C26, C27, C98)."""
     assert refused(climb(asked, routing)) == (400, code)
 

@@ -13,9 +13,9 @@ from mcpbridge.rules.mcp.request_meta import (
     CLIENT_INFO,
     LOG_LEVEL,
     PROTOCOL_VERSION,
-    Envelope,
+    RequestMeta,
     claimed_version,
-    handshake_capabilities,
+    legacy_capabilities,
     read_envelope,
     stripped,
 )
@@ -30,10 +30,10 @@ def params(capabilities: Any = None, **more: Any) -> bytes:
     return json.dumps({"name": "x", "_meta": meta}).encode()
 
 
-def envelope(capabilities: Any = None, **more: Any) -> Envelope:
+def envelope(capabilities: Any = None, **more: Any) -> RequestMeta:
     """The envelope in params that must have one."""
     found = read_envelope(params(capabilities, **more))
-    assert isinstance(found, Envelope)
+    assert isinstance(found, RequestMeta)
     return found
 
 
@@ -130,7 +130,7 @@ def test_equal_offers_have_one_fingerprint() -> None:
     one = envelope({"roots": {"listChanged": True}, "sampling": {"b": 1, "a": {}}, "tasks": {}})
     other = envelope({"sampling": {"a": {}, "b": 1}, "roots": {}, "extensions": {"x": 1}})
     assert one.fingerprint == other.fingerprint
-    assert handshake_capabilities(one) == b'{"roots":{},"sampling":{"a":{},"b":1}}'
+    assert legacy_capabilities(one) == b'{"roots":{},"sampling":{"a":{},"b":1}}'
     assert envelope({"roots": {}}).fingerprint != envelope({}).fingerprint
 
 
@@ -138,8 +138,8 @@ def test_equal_offers_have_one_fingerprint() -> None:
 def test_an_offer_that_cannot_be_read_goes_by_its_spelling(value: bytes) -> None:
     """What no decoder takes is legal JSON all the same."""
     found = read_envelope(params({"sampling": 1}).replace(b'"sampling": 1', b'"sampling":' + value))
-    assert isinstance(found, Envelope)
-    assert handshake_capabilities(found) == b'{"sampling":%b}' % value
+    assert isinstance(found, RequestMeta)
+    assert legacy_capabilities(found) == b'{"sampling":%b}' % value
     assert len(found.fingerprint) == 16
 
 
@@ -158,6 +158,6 @@ def test_an_offer_that_cannot_be_read_goes_by_its_spelling(value: bytes) -> None
     ],
 )
 def test_envelope_and_retry_are_taken_off(given: bytes | None, left: bytes | None) -> None:
-    """A handshake child sees neither; what others have put into `_meta` stays (C51)."""
+    """A legacy child sees neither; what others have put into `_meta` stays (C51)."""
     found = stripped(given)
     assert found == left or json.loads(found or b"0") == json.loads(left or b"1")

@@ -42,7 +42,7 @@ def test_other_dates_are_unknown(date: str | None) -> None:
 
 
 def test_revisions_stand_in_order() -> None:
-    """The table is in the order of dates, and what is served is its handshake era."""
+    """The table is in the order of dates, and what is served is its legacy era."""
     dates = [revision.date for revision in REVISIONS]
     assert dates == sorted(set(dates))
     assert [revision for revision in REVISIONS if revision.era is Era.LEGACY] == list(SERVED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.mcp.initialize import Introduction
+from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.supervision.isolation import (
     Isolation,
     needs_own_child,
@@ -25,10 +25,10 @@ def test_a_client_that_can_be_asked_gets_its_own_child(
     isolation: Isolation, silent: bool, asked: bool
 ) -> None:
     """By default only clients that a child may ask get one of their own; the operator decides."""
-    assert needs_own_child(isolation, Introduction(b"{}", "", frozenset())) is silent
+    assert needs_own_child(isolation, ClientProfile(b"{}", "", frozenset())) is silent
     for ability in ("roots", "sampling", "elicitation"):
-        introduction = Introduction(b"{}", "", frozenset((ability,)))
-        assert needs_own_child(isolation, introduction) is asked
+        client_profile = ClientProfile(b"{}", "", frozenset((ability,)))
+        assert needs_own_child(isolation, client_profile) is asked
 
 
 def test_isolation_is_spelled_as_on_the_command_line() -> None:

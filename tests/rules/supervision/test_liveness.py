@@ -9,12 +9,12 @@ import pytest
 from mcpbridge.rules.supervision import liveness
 from mcpbridge.rules.supervision.liveness import (
     HEALTH,
+    ChildHealth,
     Finding,
     Health,
     RecyclePolicy,
-    Sight,
+    Sample,
     Sign,
-    Vital,
     begin,
     is_quiet,
     look,
@@ -22,7 +22,7 @@ from mcpbridge.rules.supervision.liveness import (
 
 POLICY = RecyclePolicy()
 NEVER = RecyclePolicy(max_timeouts=0, ping_interval_s=0, stall_timeout_s=0)
-KNOWN = Sight(answers_pings=True)
+KNOWN = Sample(answers_pings=True)
 
 
 class Life:
@@ -30,12 +30,14 @@ class Life:
 
     def __init__(self, policy: RecyclePolicy = POLICY, jitter: float = 0.0) -> None:
         self.policy = policy
-        self.vital = begin(0.0, jitter)
+        self.child_health = begin(0.0, jitter)
 
-    def at(self, now: float, sight: Sight = KNOWN, **seen: Any) -> Finding:
+    def at(self, now: float, sample: Sample = KNOWN, **seen: Any) -> Finding:
         """Look at this moment."""
-        facts = {name: getattr(sight, name) for name in sight.__struct_fields__}
-        self.vital, finding = look(self.policy, self.vital, Sight(**{**facts, **seen}), now)
+        facts = {name: getattr(sample, name) for name in sample.__struct_fields__}
+        self.child_health, finding = look(
+            self.policy, self.child_health, Sample(**{**facts, **seen}), now
+        )
         return finding
 
 
@@ -66,7 +68,7 @@ def test_whatever_is_heard_is_a_sign_of_life(missed: int) -> None:
         assert life.at(30.0 + 10 * question) is Finding.ASK
     heard_at = 35.0 + 10 * missed
     assert life.at(heard_at, heard=1) is Finding.NOTHING
-    assert life.vital.health is Health.SOUND
+    assert life.child_health.health is Health.SOUND
     assert life.at(heard_at + 29.9, heard=1) is Finding.NOTHING
     assert life.at(heard_at + 30.0, heard=1) is Finding.ASK
 
@@ -86,7 +88,7 @@ def test_a_child_with_calls_in_flight_may_be_silent() -> None:
     assert life.at(629.0) is Finding.NOTHING
     assert life.at(630.0) is Finding.ASK
     assert life.at(640.0, calls=1) is Finding.NOTHING
-    assert life.vital.health is Health.SOUND
+    assert life.child_health.health is Health.SOUND
 
 
 def test_a_stopped_child_is_given_up_with_calls_in_flight_too() -> None:
@@ -153,7 +155,7 @@ def test_a_worn_child_is_found_at_its_limit(
     life = Life(policy)
     assert life.at(1.0, **before) is Finding.NOTHING
     assert life.at(2.0, calls=1, **after) is finding
-    assert (finding.worn, finding.lost) == (True, False)
+    assert (finding.recycle_due, finding.lost) == (True, False)
 
 
 @pytest.mark.parametrize("jitter", [-1.0, 0.0, 1.0])
@@ -176,17 +178,17 @@ def test_a_worn_child_is_asked_all_the_same() -> None:
 def test_all_of_it_can_be_switched_off() -> None:
     """Whatever is seen, nothing is found."""
     life = Life(NEVER)
-    sight = Sight(1, 2, True, 10**9, 5, 10**6, stopped=True, rss_bytes=1 << 50)
-    assert life.at(0.0, sight) is Finding.NOTHING
-    assert life.at(1e9, sight) is Finding.NOTHING
+    sample = Sample(1, 2, True, 10**9, 5, 10**6, stopped=True, rss_bytes=1 << 50)
+    assert life.at(0.0, sample) is Finding.NOTHING
+    assert life.at(1e9, sample) is Finding.NOTHING
 
 
 def test_a_closer_look_is_for_children_that_have_been_quiet_long_enough() -> None:
     """Nothing is read from the system for a child that speaks."""
-    vital = Vital(0.0, 0.0, since=10.0, heard=3)
-    assert not is_quiet(POLICY, vital, 3, 39.9)
-    assert is_quiet(POLICY, vital, 3, 40.0)
-    assert not is_quiet(POLICY, vital, 4, 40.0)
+    child_health = ChildHealth(0.0, 0.0, since=10.0, heard=3)
+    assert not is_quiet(POLICY, child_health, 3, 39.9)
+    assert is_quiet(POLICY, child_health, 3, 40.0)
+    assert not is_quiet(POLICY, child_health, 4, 40.0)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.supervision.restart import Record, RestartPolicy, Verdict, after_exit
+from mcpbridge.rules.supervision.restart import Record, RestartDecision, RestartPolicy, after_exit
 
 POLICY = RestartPolicy(give_up_after=0)
 
 
-def verdicts(policy: RestartPolicy, runs: list[tuple[float, float]]) -> list[Verdict]:
+def verdicts(policy: RestartPolicy, runs: list[tuple[float, float]]) -> list[RestartDecision]:
     """The verdicts on ends in a row, each given as seconds up and the time of the end."""
     record, found = Record(), []
     for up_s, now in runs:

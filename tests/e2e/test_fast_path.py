@@ -1,4 +1,4 @@
-"""Calls one after the other on one connection, each sent in one piece: the short way and its ends.
+"""Calls one after the other on one connection, each sent in one piece: the fast path and its ends.
 
 Nothing outside tells which way a call took, and that is what most of these tests are about:
 whatever comes under a head that the bridge knows is served as under one that it sees for the first
@@ -81,7 +81,7 @@ def result(heard: Heard) -> Any:
 
 @asynccontextmanager
 async def caller(running: RunningBridge, **more: str) -> AsyncIterator[Caller]:
-    """A client of the handshake era with a session."""
+    """A client of the legacy era with a session."""
     async with running.client() as client, wire(running.port) as connection:
         session = await open_session(client)
         yield Caller(connection, {**session, "Accept": BOTH, **more})
@@ -90,7 +90,7 @@ async def caller(running: RunningBridge, **more: str) -> AsyncIterator[Caller]:
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [(), ("--auth-token-file", "TOKENS")], ids=["open", "token"])
 async def test_calls_do_take_it(words: tuple[str, ...], tmp_path: Path) -> None:
-    """In the whole program: two under each head the ordinary way, and none after them."""
+    """In the whole program: two under each head the ordinary path, and none after them."""
     tokens = tmp_path / "tokens"
     tokens.write_text("someone:" + "s3cr3t" * 8 + "\n", "utf-8")
     tokens.chmod(0o600)
