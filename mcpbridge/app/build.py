@@ -15,6 +15,7 @@ from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
 from mcpbridge.bridge.children.child_pool import ChildPool
+from mcpbridge.bridge.children.health_check import HealthChecker
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
@@ -119,6 +120,8 @@ def _bridge(
 ) -> tuple[Bridge, ChildPool]:
     settings = config.settings
     tracing = Tracing(tracer, meters) if tracer is not None else None
+    tool_filter = ToolFilter(settings.tools, meters) if settings.tools.says_something else None
+    health_checker = HealthChecker(settings.recycling)
     readiness = Readiness()
     child_pool = ChildPool(
         _children(config, process_tree),
@@ -126,8 +129,10 @@ def _bridge(
         settings.pipes,
         meters,
         settings.loads,
-        tracing,
-        ToolFilter(settings.tools, meters) if settings.tools.says_something else None,
+        # The filter first: a call that is denied has no span.
+        [each for each in (tool_filter, tracing) if each is not None],
+        [health_checker],
+        settings.recycling.max_requests,
     )
     eras = EraSupervisors(
         child_pool,
@@ -155,6 +160,8 @@ def _bridge(
         meters,
         CallLog(meters, log_calls=settings.logs.calls, tracing=tracing),
         RequestStateCodec(config.state_key),
+        health_checker,
+        tool_filter,
         _dress(config, process_tree) if settings.auth.header_env else None,
     )
     return bridge, child_pool

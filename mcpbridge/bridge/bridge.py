@@ -21,6 +21,7 @@ from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
+from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.health_check import HealthChecker
 from mcpbridge.bridge.children.lease import ChildSource, Lease
@@ -73,6 +74,8 @@ class Bridge:
         meters: Meters,
         call_log: CallLog,
         seal: RequestStateCodec,
+        health_checker: HealthChecker,
+        tool_filter: ToolFilter | None = None,
         dress: Dress | None = None,
     ) -> None:
         """Make it; nothing is started before `running`.
@@ -85,6 +88,8 @@ class Bridge:
             meters: Count.
             call_log: Tells what becomes of calls.
             seal: Closes what parked calls give their clients to keep.
+            health_checker: Checks the children of the pool.
+            tool_filter: Says which tools clients may use; None: all.
             dress: Makes children with variables that clients bring; None: none does.
         """
         self.readiness = readiness
@@ -98,11 +103,14 @@ class Bridge:
         self._child_pool = child_pool
         self._settings = settings
         self._seal = seal
+        self._health_checker = health_checker
+        self._tool_filter = tool_filter
         self._dress = dress
         self._question_numbers = itertools.count(1)
         self._one_streams: dict[Stream, bytes] = {}
         self._tasks: TaskGroup
         self._context: CallContext
+        self._recycler: Recycler
         self._tenants: TenantRegistry
 
     @asynccontextmanager
@@ -112,6 +120,7 @@ class Bridge:
             self._tasks = tasks
             spawn = contain(tasks.start_soon, Session, self._failed)
             self._context = self._make_context(spawn)
+            self._recycler = Recycler(self._child_pool, spawn)
             first = None
             if self._dress is None:
                 first = self._tenant(self.eras, self._child_pool)
@@ -123,9 +132,7 @@ class Bridge:
             self._tenants = TenantRegistry(
                 self._child_pool, first, self._tenant, self.eras, self._dress, spawn
             )
-            tasks.start_soon(
-                HealthChecker(self._child_pool, self._settings.recycling, self._replace).run
-            )
+            tasks.start_soon(self._health_checker.run, self._replace)
             tasks.start_soon(self._reap)
             try:
                 yield
@@ -147,18 +154,14 @@ class Bridge:
             settings.calls.question_timeout_s,
             settings.loads.max_calls,
             settings.streams.max_streams,
-            tools=self._child_pool.tools,
+            tools=self._tool_filter,
         )
 
     def _tenant(self, eras: EraSupervisors, supply: ChildSource) -> Tenant:
         close, resting = functools.partial(self.close, why="failed"), self.sessions.resting
         context = self._context
         seal = self._seal.another()
-        made = Tenant(eras, supply, context, self._settings, seal, close, resting)
-        made.recycler = Recycler(
-            eras, self._child_pool, made.session_starter, made.sessions, context.spawn
-        )
-        return made
+        return Tenant(eras, supply, context, self._settings, seal, close, resting)
 
     def find_tenant(self, principal: Principal) -> Tenant | None:
         """What belongs to this principal, where it has asked for something before."""
@@ -309,7 +312,7 @@ class Bridge:
 
     def _replace(self, lease: Lease) -> None:
         for tenant in self._tenants:
-            tenant.recycler.replace(lease)
+            self._recycler.replace(lease, tenant.eras, tenant.session_starter, tenant.sessions)
 
     async def _reap(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""How another child takes over from one that is worn, by whom it serves.
+"""How another child takes over from one that is due to be recycled, by what it serves.
 
 | child | taken over |
 |---|---|
@@ -24,50 +24,52 @@ log = logging.getLogger("mcpbridge.bridge")
 
 
 class Recycler:
-    """Lets worn children go; owned by the bridge."""
+    """Lets another child take over from one that is due; owned by the bridge."""
 
-    def __init__(
-        self,
-        eras: EraSupervisors,
-        child_pool: ChildPool,
-        session_starter: SessionStarter,
-        sessions: Iterable[Session],
-        spawn: Spawn,
-    ) -> None:
-        """Make it.
+    def __init__(self, child_pool: ChildPool, spawn: Spawn) -> None:
+        """Make a recycler.
 
         Args:
-            eras: Keeps the shared children.
-            child_pool: Has all of them.
-            session_starter: Gives sessions their own.
-            sessions: All that are open.
-            spawn: Runs work in the bridge's own time.
+            child_pool: Has all children.
+            spawn: Runs work that outlives the look at a child.
         """
-        self._eras = eras
         self._child_pool = child_pool
-        self._session_starter = session_starter
-        self._sessions = sessions
         self._spawn = spawn
         self._waiting: set[Lease] = set()
 
-    def replace(self, lease: Lease) -> None:
-        """Replace this child when that costs nobody anything; may be called again and again."""
+    def replace(
+        self,
+        lease: Lease,
+        eras: EraSupervisors,
+        session_starter: SessionStarter,
+        sessions: Iterable[Session],
+    ) -> None:
+        """Replace a child of one tenant when no client notices; may be called again and again.
+
+        Args:
+            lease: The child.
+            eras: Keeps the tenant's shared children.
+            session_starter: Gives its sessions children of their own.
+            sessions: Those that are open.
+        """
         if lease.mux.shared:
-            self._eras.replace(lease)
+            eras.replace(lease)
         elif not self._child_pool.refresh(lease) and lease not in self._waiting:
-            for session in self._sessions:
+            for session in sessions:
                 if session.lease is lease:
                     self._waiting.add(lease)
-                    self._spawn(self._between_calls, session, lease)
+                    self._spawn(self._between_calls, session, lease, session_starter)
                     return
             # A child of the pool: `bridge.children.warm_pool` gives it no further call.
 
-    async def _between_calls(self, session: Session, lease: Lease) -> None:
+    async def _between_calls(
+        self, session: Session, lease: Lease, session_starter: SessionStarter
+    ) -> None:
         try:
             await lease.mux.wait_idle()
             busy = session.in_flight or len(session.server_requests)
             if session.lease is lease and not lease.mux.shut and not busy:
-                await self._session_starter.renew(session)
+                await session_starter.renew(session)
         finally:
-            # Where its session was busy after all, the next look begins again.
+            # If its session was busy after all, the next look begins again.
             self._waiting.discard(lease)

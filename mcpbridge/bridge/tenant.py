@@ -36,7 +36,6 @@ from mcpbridge.bridge.modern.emulation import EmulatedCalls, ParkSettings
 from mcpbridge.bridge.modern.passthrough import Passthrough
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.modern.service import ModernService
-from mcpbridge.bridge.recycler import Recycler
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.process.child import Child
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets
@@ -115,8 +114,6 @@ class Tenant:
         self.session_starter = SessionStarter(
             eras, supply, settings.child_pool, context.spawn, close, resting
         )
-        self.recycler: Recycler
-        """Lets worn children go; set by the bridge."""
         eras.legacy.prepare = self._give_to_next_child
         eras.legacy.settle = self._settle_with_next_child
 
@@ -286,7 +283,7 @@ class TenantRegistry:
         if principal.env.pairs:
             assert self._dress is not None
             make_child = functools.partial(self._dress, principal.env)
-        tenant_pool = TenantPool(self._child_pool, make_child, principal.env)
+        tenant_pool = TenantPool(self._child_pool, make_child)
         # What program it is, one of them may have found out.
         known = (each.eras for each in self if each.eras.verdict is not None)
         tenant = self._make(next(known, self._eras).another(tenant_pool), tenant_pool)

@@ -76,7 +76,7 @@ def admin_app(readiness: Readiness, render: Render | None = None) -> ASGIApp:
     def make() -> ASGIApp:
         from mcpbridge.http.health import probes
 
-        return probes(readiness, render)
+        return probes(readiness, {} if render is None else {METRICS_PATH: render})
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if not made:

@@ -12,13 +12,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from mcpbridge.bridge.readiness import Readiness
-from mcpbridge.http.admin import METRICS_PATH, Render
 from mcpbridge.http.responses import refusal_body
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import refuse
 
+Render = Callable[[str | None], Awaitable[tuple[bytes, str]]]
+"""From an `Accept` header to a text and its content type."""
 
-def probes(readiness: Readiness, render: Render | None = None) -> ASGIApp:
+
+def probes(readiness: Readiness, texts: Mapping[str, Render]) -> ASGIApp:
     """The application behind every path that is not MCP's own.
 
     | path | 200 when |
@@ -28,8 +30,11 @@ def probes(readiness: Readiness, render: Render | None = None) -> ASGIApp:
     | `/startupz` | that has been so once |
     | `/health`, `/healthz` | requests are taken: neither draining nor given up |
 
-    Each answers JSON that names what is missing; 503 otherwise. With `render` there is `/metrics`
-    besides.
+    Each answers JSON that names what is missing; 503 otherwise.
+
+    Args:
+        readiness: What the answers are taken from.
+        texts: What else is served, by its path: the metrics.
     """
 
     async def livez(request: Request) -> Response:
@@ -51,8 +56,7 @@ def probes(readiness: Readiness, render: Render | None = None) -> ASGIApp:
         Route("/health", health),
         Route("/healthz", health),
     ]
-    if render is not None:
-        routes.append(Route(METRICS_PATH, _metrics(render)))
+    routes += [Route(path, _metrics(render)) for path, render in texts.items()]
     return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
 
 

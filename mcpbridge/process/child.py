@@ -10,6 +10,7 @@ from anyio.abc import TaskStatus
 
 from mcpbridge.channels.channel import Channel
 from mcpbridge.process.subprocess_child import ExitReport
+from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.faults import Exit
 
 
@@ -23,6 +24,10 @@ class Child(Protocol):
     @property
     def pid(self) -> int | None:
         """The process here; None where it runs elsewhere."""
+
+    @property
+    def secrets(self) -> Secrets:
+        """What it may write and no log may show."""
 
     @property
     def gone(self) -> anyio.Event:

@@ -18,6 +18,7 @@ from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.channels.sockets import dial, socket_channel
 from mcpbridge.errors import Unreachable
 from mcpbridge.process.subprocess_child import ExitReport
+from mcpbridge.rules.access.principals import NOTHING
 from mcpbridge.rules.faults import Exit
 from mcpbridge.wire.socket_address import Address
 
@@ -32,7 +33,9 @@ class SocketChild:
     """One connection and the server process at its other end; gone when `run` returns."""
 
     pid = None
-    """It is a process of somewhere else."""
+    """The process runs elsewhere."""
+    secrets = NOTHING
+    """Only a process of the bridge is given any."""
 
     def __init__(self, address: Address, limits: PipeLimits, within_s: float) -> None:
         """Make a child that has not been dialled.

@@ -26,6 +26,7 @@ from mcpbridge.process.process_tree import MARK, ProcessTree, Stray, send
 from mcpbridge.process.spawn import Process, explained, group_ends, signal_group, spawn
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.stderr import StderrDrain
+from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.faults import Exit
 
 log = logging.getLogger("mcpbridge.process")
@@ -100,6 +101,11 @@ class SubprocessChild(Generic[E]):
         self.report: ExitReport | None = None
         self.channel: E
         self.pid = 0
+
+    @property
+    def secrets(self) -> Secrets:
+        """What it may write and no log may show."""
+        return self._spec.hidden
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Begin the stop ladder, with so many seconds on each of its two rungs; does not wait.

@@ -19,15 +19,15 @@ import asyncio
 import functools
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
+from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, Logged
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.channel import InvalidLine
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
-from mcpbridge.rules.faults import Fault
-from mcpbridge.rules.mcp.correlator import Withdrawn
+from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged, Withdrawn
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Message, Notification, Reply, Request, decode, encode
+from mcpbridge.wire.messages import Message, Notification, Request, decode, encode
 
 PREFIX = b'{"jsonrpc":"2.0",'
 TURNS = 10
@@ -64,7 +64,7 @@ def written(item: Message) -> str:
 
 
 class Person:
-    """A waiter and a tenant in one: whoever calls and listens."""
+    """A sink and a listener in one: whoever calls and listens."""
 
     def __init__(self) -> None:
         self.heard: deque[str] = deque()
@@ -72,51 +72,45 @@ class Person:
         """Its calls are subscriptions."""
         self.losses = 0
 
-    def progressed(self, notification: Notification) -> None:
-        """As a waiter."""
+    def receive(self, event: CallEvent) -> None:
+        """As a sink."""
+        match event:
+            case Answered(reply=reply):
+                self.heard.append(written(reply))
+            case Progressed(notification=notification):
+                self.heard.append(written(notification))
+            case Logged(notification):
+                self.heard.append(f"remark {written(notification)}")
+            case Tagged(notification=notification):
+                self.heard.append(f"tagged {written(notification)}")
+            case CallFailed(fault):
+                self.heard.append(f"fault {fault.reason}")
+
+    def on_notification(self, notification: Notification) -> None:
+        """As a listener."""
         self.heard.append(written(notification))
 
-    def remarked(self, notification: Notification) -> None:
-        """As a waiter."""
-        self.heard.append(f"remark {written(notification)}")
-
-    def tagged(self, notification: Notification) -> None:
-        """As a waiter."""
-        self.heard.append(f"tagged {written(notification)}")
-
-    def answered(self, reply: Reply) -> None:
-        """As a waiter."""
-        self.heard.append(written(reply))
-
-    def fail(self, fault: Fault) -> None:
-        """As a waiter."""
-        self.heard.append(f"fault {fault.reason}")
-
-    def told(self, notification: Notification) -> None:
-        """As a tenant."""
-        self.heard.append(written(notification))
-
-    def asked(self, request: Request) -> None:
-        """As a tenant."""
+    def on_server_request(self, request: Request) -> None:
+        """As a listener."""
         self.heard.append(written(request))
 
-    def withdrawn(self, withdrawal: Withdrawn) -> None:
-        """As a tenant."""
+    def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
+        """As a listener."""
         self.heard.append(f"withdrawn {withdrawal.child_id.decode()}")
 
-    def lost(self) -> None:
-        """As a tenant."""
+    def on_child_exit(self) -> None:
+        """As a listener."""
         self.losses += 1
 
 
 class Stage:
     """A mux, its child's end of the pipe, and people who come in when they are first named."""
 
-    def __init__(self, *, shared: bool) -> None:
+    def __init__(self, *, shared: bool, **limits: Any) -> None:
         self.meters = Meters()
         near, self.child = memory_pair()
         self.near: MemoryChannel = near
-        self.mux = Mux(near, self.meters, shared=shared, max_message_bytes=1000)
+        self.mux = Mux(near, self.meters, shared=shared, max_message_bytes=1000, **limits)
         self.people: dict[str, Person] = {}
         self._arrived: deque[str] = deque()
 

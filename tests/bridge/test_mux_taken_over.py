@@ -97,10 +97,13 @@ async def test_calls_that_run_out_of_time_are_counted_until_one_is_answered() ->
 
 @bounded
 async def test_the_requests_of_clients_are_counted_and_no_others() -> None:
-    """A mark is reached once, by the call whose number it is (fault 47)."""
-    on = Stage(shared=True)
+    """The limit is reached once, by the call whose number it is (fault 47)."""
     reached: list[int] = []
-    on.mux.mark, on.mux.reached = 2, lambda: reached.append(on.mux.requests)
+    on: Stage = Stage(
+        shared=True,
+        request_limit=2,
+        on_request_limit=lambda: reached.append(on.mux.requests),
+    )
     on.mux.request_aside(Request(b"0", "ping", None), on.person("own"))
     on.call("A", '{"id":7,"method":"x"}')
     assert (on.mux.requests, reached) == (1, [])

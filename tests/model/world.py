@@ -20,6 +20,7 @@ from anyio.abc import TaskStatus
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
+from mcpbridge.bridge.children.health_check import HealthChecker
 from mcpbridge.bridge.children.server_eras import EraSettings, EraSupervisors
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.modern.emulation import ParkSettings
@@ -38,6 +39,7 @@ from mcpbridge.http.transports.modern import ModernTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.access.hosts import HostRules
+from mcpbridge.rules.access.principals import NOTHING
 from mcpbridge.rules.faults import Exit
 from mcpbridge.rules.mcp.era_probe import ChildEra
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
@@ -69,6 +71,7 @@ class FakeChild:
     """A server in memory: it shakes hands at once and keeps calls until it is told to answer."""
 
     numbers = itertools.count(100)
+    secrets = NOTHING
 
     def __init__(self) -> None:
         self.channel, self._far = memory_pair()
@@ -250,8 +253,11 @@ class World:
 
     async def _build(self) -> None:
         meters, readiness = Meters(), Readiness()
+        health_checker = HealthChecker(RecyclePolicy())
         placing, pipes = ChildPoolSettings(max_children=MAX_SESSIONS + 1), PipeLimits()
-        self.child_pool = ChildPool(self._make_child, placing, pipes, meters)
+        self.child_pool = ChildPool(
+            self._make_child, placing, pipes, meters, observers=[health_checker]
+        )
         policy = RestartPolicy(give_up_after=0)
         eras = EraSupervisors(
             self.child_pool, readiness, policy, ChildEra.LEGACY, placing.start_timeout_s
@@ -274,6 +280,7 @@ class World:
             meters,
             call_log,
             RequestStateCodec(b"k" * 32),
+            health_checker,
         )
         self.keepalive, answers = KeepAlive(), AnswerSettings()
         limits = BodyLimits(1 << 20, 64)

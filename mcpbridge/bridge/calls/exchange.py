@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mcpbridge.bridge.calls.stream import Stream
+from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, Logged
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.rules.faults import Fault
+from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged
 from mcpbridge.rules.mcp.methods import LISTEN
 from mcpbridge.telemetry.tracer import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
@@ -33,7 +35,7 @@ class Scope(Protocol):
     def ended(self, exchange: Exchange) -> None:
         """It has its final answer."""
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """Something came for it after the end."""
 
     def admits(self, notification: Notification) -> bool:
@@ -105,22 +107,28 @@ class Exchange:
         """See `CallSink`."""
         return self.request.method == LISTEN
 
+    def receive(self, event: CallEvent) -> None:
+        """Take what comes of the request: see `CallSink`."""
+        match event:
+            case Answered(reply=reply):
+                self.answered(reply)
+            case Progressed(notification=notification):
+                self.progressed(notification)
+            case Logged(notification):
+                if self._home.admits(notification):
+                    self.tell(encode(notification), sheddable=True)
+            case Tagged(notification=notification):
+                self.tell(encode(notification), sheddable=True)
+            case CallFailed(fault):
+                self.fail(fault)
+
     def progressed(self, notification: Notification) -> None:
         """Progress of this very request; after the answer that of the task it began."""
         self.heard_at = asyncio.get_running_loop().time()
         if self.reply is None:
             self.tell(encode(notification), sheddable=True)
         else:
-            self._home.told(notification)
-
-    def remarked(self, notification: Notification) -> None:
-        """A log message that can only be about this request."""
-        if self._home.admits(notification):
-            self.tell(encode(notification), sheddable=True)
-
-    def tagged(self, notification: Notification) -> None:
-        """Something for the subscription that this request opened."""
-        self.tell(encode(notification), sheddable=True)
+            self._home.on_notification(notification)
 
     def tell(self, payload: bytes, *, sheddable: bool) -> None:
         """Something that belongs to this request and is not its answer."""
@@ -220,7 +228,7 @@ class DetachedScope:
     def ended(self, exchange: Exchange) -> None:
         """Nobody counted it."""
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """Nothing comes of it."""
 
     def admits(self, notification: Notification) -> bool:

@@ -7,20 +7,17 @@ no way can be forgotten, and without a policy there is nothing here but one comp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, CallSink, Interceptor
 from mcpbridge.errors import ToolDenied, WireError
 from mcpbridge.rules.access.tool_policy import TOOLS_LIST, ToolPolicy
-from mcpbridge.rules.faults import Fault, bad_child_message
+from mcpbridge.rules.faults import bad_child_message
+from mcpbridge.rules.mcp.correlator import Answered
 from mcpbridge.rules.outcome import TOOLS_CALL
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Message, Notification, Reply, Request, Result
-
-if TYPE_CHECKING:
-    from mcpbridge.bridge.children.listeners import CallSink
+from mcpbridge.wire.messages import Message, Notification, Request, Result
 
 
-class ToolFilter:
+class ToolFilter(Interceptor):
     """Applies the policy of one bridge; there only where there is one."""
 
     def __init__(self, policy: ToolPolicy, meters: Meters) -> None:
@@ -41,17 +38,16 @@ class ToolFilter:
                 self._meters.count("denied_tool" if denied else "unreadable_tool")
                 raise
 
-    def sent(self, request: Request, sink: CallSink) -> CallSink:
-        """Who waits for the answer, so that a list comes without what is denied.
-
-        Raises:
-            WireError: As for `check`.
-        """
+    def outbound(
+        self, request: Request, sink: CallSink, number: int, *, own: bool
+    ) -> tuple[Request, CallSink]:
+        """Check a call, and filter a list: see `Interceptor`."""
         self.check(request)
-        return _Listed(sink, self._policy) if request.method == TOOLS_LIST else sink
+        return request, _Listed(sink, self._policy) if request.method == TOOLS_LIST else sink
 
     def drops(self, message: Message) -> bool:
-        """Whether this must not be sent: a call that wants no answer is obeyed by some servers."""
+        """Return whether it is a call that wants no answer: see `Interceptor`."""
+        # Some servers obey a call that wants no answer.
         dropped = isinstance(message, Notification) and message.method == TOOLS_CALL
         if dropped:
             self._meters.count("unreadable_tool")
@@ -59,7 +55,7 @@ class ToolFilter:
 
 
 class _Listed:
-    """Whoever waits for a list of tools; see `CallSink`."""
+    """The sink of a list of tools, which shows it without what is denied."""
 
     lasting = False
 
@@ -67,29 +63,14 @@ class _Listed:
         self._sink = sink
         self._policy = policy
 
-    def progressed(self, notification: Notification) -> None:
-        """The waiter's."""
-        self._sink.progressed(notification)
-
-    def answered(self, reply: Reply) -> None:
-        """The list, as far as it is for clients."""
-        if isinstance(reply, Result):
+    def receive(self, event: CallEvent) -> None:
+        """Pass everything on; a list as clients may see it."""
+        if isinstance(event, Answered) and isinstance(event.reply, Result):
+            reply = event.reply
             try:
-                shown = self._policy.listed(reply.result)
+                shown = Result(reply.id, self._policy.listed(reply.result), reply.extra)
             except WireError:
-                self._sink.fail(bad_child_message())
-                return
-            reply = Result(reply.id, shown, reply.extra)
-        self._sink.answered(reply)
-
-    def remarked(self, notification: Notification) -> None:
-        """The waiter's."""
-        self._sink.remarked(notification)
-
-    def tagged(self, notification: Notification) -> None:
-        """The waiter's."""
-        self._sink.tagged(notification)
-
-    def fail(self, fault: Fault) -> None:
-        """There will be no answer."""
-        self._sink.fail(fault)
+                event = CallFailed(bad_child_message())
+            else:
+                event = Answered(event.owner, shown, event.number)
+        self._sink.receive(event)

@@ -7,25 +7,22 @@ part of the bridge need know which call another part's call belongs to: the mess
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, CallSink, Interceptor
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import Fault
+from mcpbridge.rules.mcp.correlator import Answered
 from mcpbridge.rules.mcp.to_modern import code_of
 from mcpbridge.rules.outcome import error_type, outcome_of
 from mcpbridge.rules.trace_context import Trace, trace_in, with_trace
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Span, TracedCall, Tracer
 from mcpbridge.wire.json_object import member
-from mcpbridge.wire.messages import Failure, Notification, Reply, Request, text_of
-
-if TYPE_CHECKING:
-    from mcpbridge.bridge.children.listeners import CallSink
+from mcpbridge.wire.messages import Failure, Reply, Request, text_of
 
 _TARGETED = frozenset(("tools/call", "prompts/get"))
 
 
-class Tracing:
+class Tracing(Interceptor):
     """Makes the spans of one bridge; there only where calls are traced."""
 
     def __init__(self, tracer: Tracer, meters: Meters) -> None:
@@ -37,14 +34,18 @@ class Tracing:
         call = self._call(request, request.id, version, session_id)
         return _under(self.tracer.server(call), request)
 
-    def sent(self, request: Request, sink: CallSink, number: int) -> tuple[Request, CallSink]:
-        """A request goes to the child, under this number; returns it, and who ends its span."""
+    def outbound(
+        self, request: Request, sink: CallSink, number: int, *, own: bool
+    ) -> tuple[Request, CallSink]:
+        """Begin the span towards the child: see `Interceptor`."""
+        if own:
+            return request, sink
         call = self._call(request, b"%d" % number, "", None)
         request, span = _under(self.tracer.client(call), request)
         return request, TracedCallSink(sink, span, request.method)
 
-    def forgotten(self, sink: CallSink | None) -> None:
-        """Nobody waits for this answer any more."""
+    def forgotten(self, sink: CallSink) -> None:
+        """End its span: see `Interceptor`."""
         if isinstance(sink, TracedCallSink):
             sink.span.end("cancelled")
 
@@ -66,7 +67,7 @@ class Tracing:
 
 
 class TracedCallSink:
-    """A waiter, and the span that ends with what it hears; see `CallSink`."""
+    """A sink, and the span that ends with what it receives."""
 
     def __init__(self, sink: CallSink, span: Span, method: str) -> None:
         self.span = span
@@ -75,30 +76,17 @@ class TracedCallSink:
 
     @property
     def lasting(self) -> bool:
-        """As the waiter has it."""
+        """As the sink has it."""
         return self._sink.lasting
 
-    def progressed(self, notification: Notification) -> None:
-        """The waiter's."""
-        self._sink.progressed(notification)
-
-    def answered(self, reply: Reply) -> None:
-        """The final answer, which ends the span."""
-        end(self.span, self._method, reply, None)
-        self._sink.answered(reply)
-
-    def remarked(self, notification: Notification) -> None:
-        """The waiter's."""
-        self._sink.remarked(notification)
-
-    def tagged(self, notification: Notification) -> None:
-        """The waiter's."""
-        self._sink.tagged(notification)
-
-    def fail(self, fault: Fault) -> None:
-        """There will be no answer, which ends the span."""
-        self.span.end(fault.reason)
-        self._sink.fail(fault)
+    def receive(self, event: CallEvent) -> None:
+        """Pass everything on; what ends the call ends the span."""
+        match event:
+            case Answered(reply=reply):
+                end(self.span, self._method, reply, None)
+            case CallFailed(fault):
+                self.span.end(fault.reason)
+        self._sink.receive(event)
 
 
 def end(span: Span, method: str, reply: Reply, fault: Fault | None) -> None:

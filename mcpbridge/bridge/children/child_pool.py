@@ -10,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
-from mcpbridge.bridge.calls.tool_filter import ToolFilter
-from mcpbridge.bridge.calls.tracing import Tracing
 from mcpbridge.bridge.children.call_limiter import LoadLimits
 from mcpbridge.bridge.children.lease import Lease, _Turn
+from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unreachable
@@ -89,6 +89,16 @@ async def _live(child: Child, *, task_status: TaskStatus[None]) -> None:
     await child.run(task_status=task_status)
 
 
+class ChildObserver(Protocol):
+    """Wants to know of every child of a pool."""
+
+    def child_started(self, lease: Lease) -> None:
+        """A child runs; its handshake is still to come."""
+
+    def request_limit_reached(self) -> None:
+        """A child has had as many requests as the pool's limit says."""
+
+
 class ChildPool:
     """Starts, counts and ends children; alive within `running`."""
 
@@ -99,16 +109,29 @@ class ChildPool:
         limits: PipeLimits,
         meters: Meters,
         loads: LoadLimits | None = None,
-        tracing: Tracing | None = None,
-        tools: ToolFilter | None = None,
+        interceptors: Sequence[Interceptor] = (),
+        observers: Sequence[ChildObserver] = (),
+        request_limit: int = 0,
     ) -> None:
+        """Make a pool; it starts children within `running`.
+
+        Args:
+            make_child: Makes a child like all others.
+            settings: How many, for whom, and how long a start may take.
+            limits: Of the children's pipes.
+            meters: Count starts and ends.
+            loads: How many calls one child may have.
+            interceptors: See each request to any child.
+            observers: Told of each child.
+            request_limit: After so many requests to a child observers are told; 0: never.
+        """
         self._make_child = make_child
         self._settings = settings
         self._limits = limits
         self._loads = loads
-        self._tracing = tracing
-        self.tools = tools
-        """Says which tools clients may use, where not all."""
+        self._interceptors = interceptors
+        self._observers = observers
+        self._request_limit = request_limit
         self._meters = meters
         self._leases: set[Lease] = set()
         self._spares: list[Lease] = []
@@ -118,8 +141,6 @@ class ChildPool:
         self._starts = anyio.Semaphore(_STARTS_AT_ONCE)
         self._queued = 0
         self._tasks: TaskGroup
-        self.met: Callable[[Lease], None] = _unmet
-        """Told of each child that has been started."""
         self.make_room: Callable[[], Awaitable[bool]] = _no_room
         """Asked to end a child that nobody uses, where all places are taken; whether it has."""
 
@@ -294,17 +315,25 @@ class ChildPool:
             max_message_bytes=self._limits.max_message_bytes,
             max_json_depth=self._limits.max_json_depth,
             loads=self._loads,
+            interceptors=self._interceptors,
+            secrets=child.secrets,
+            request_limit=self._request_limit,
+            on_request_limit=self._request_limit_reached,
         )
-        mux.tracing, mux.tools = self._tracing, self.tools
         lease = Lease(child, mux)
         lease.counted = counted or not shared
         self._leases.add(lease)
         self._meters.tally("child_starts", "shared" if shared else "own")
-        self.met(lease)
+        for each in self._observers:
+            each.child_started(lease)
         self._tasks.start_soon(self._attend, lease)
         if self._closing.is_set():
             child.stop(0)
         return lease
+
+    def _request_limit_reached(self) -> None:
+        for each in self._observers:
+            each.request_limit_reached()
 
     async def _attend(self, lease: Lease) -> None:
         CURRENT.set(None)
@@ -340,10 +369,6 @@ class ChildPool:
 
     def _has_room_for_spare(self) -> bool:
         return len(self._leases) < self._settings.max_children and not self._closing.is_set()
-
-
-def _unmet(lease: Lease) -> None:
-    """Nobody wants to know of it."""
 
 
 async def _no_room() -> bool:

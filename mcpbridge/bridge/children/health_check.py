@@ -14,13 +14,14 @@ import anyio
 from anyio import to_thread
 
 from mcpbridge import __version__
-from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.listeners import CallEvent
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.process.linux import group_is_stopped
 from mcpbridge.process.memory import footprint
 from mcpbridge.rules.faults import Fault, child_stalled
+from mcpbridge.rules.mcp.correlator import Answered
 from mcpbridge.rules.mcp.era_probe import own_envelope
 from mcpbridge.rules.mcp.methods import DISCOVER, PING
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED
@@ -34,7 +35,7 @@ from mcpbridge.rules.supervision.liveness import (
     is_quiet,
     look,
 )
-from mcpbridge.wire.messages import Notification, Reply, Request
+from mcpbridge.wire.messages import Request
 
 log = logging.getLogger("mcpbridge.bridge")
 
@@ -42,49 +43,47 @@ log = logging.getLogger("mcpbridge.bridge")
 class HealthChecker:
     """Watches the children of one bridge; owned by it."""
 
-    def __init__(
-        self, child_pool: ChildPool, policy: RecyclePolicy, replace: Callable[[Lease], None]
-    ) -> None:
-        """Make it; from now on it knows every child that is started.
+    def __init__(self, policy: RecyclePolicy) -> None:
+        """Make a checker, an observer of the pool whose children it checks.
 
         Args:
-            child_pool: Has the children.
-            policy: What they are judged by.
-            replace: Lets another child take over from a worn one as soon as that costs nobody
-                anything; called at each look until the child is gone.
+            policy: What children are judged by.
         """
-        self._child_pool = child_pool
         self._policy = policy
-        self._replace = replace
         self._due = anyio.Event()
         self._watched: dict[Lease, _Watched] = {}
-        child_pool.met = self._meet
 
-    async def run(self) -> None:
-        """Look until cancelled."""
+    async def run(self, replace: Callable[[Lease], None]) -> None:
+        """Look at all children until cancelled.
+
+        Args:
+            replace: Lets another child take over as soon as no client notices; called at each
+                look until the child is gone.
+        """
         while True:
             with anyio.move_on_after(self._policy.look_every_s):
                 await self._due.wait()
             self._due = anyio.Event()
-            leases = self._child_pool.leases
-            self._watched = {lease: self._watched[lease] for lease in leases}
+            for lease in [each for each in self._watched if each.child.exited.is_set()]:
+                del self._watched[lease]
             for lease, watched in list(self._watched.items()):
-                await self._look(lease, watched)
+                if await self._look(lease, watched):
+                    replace(lease)
 
-    def _meet(self, lease: Lease) -> None:
+    def child_started(self, lease: Lease) -> None:
+        """Check this child from now on: see `ChildObserver`."""
         now = anyio.current_time()
         jitter = random.uniform(-1, 1)  # nosec B311 # spreads load, hides nothing
         self._watched[lease] = _Watched(begin(now, jitter))
-        if self._policy.max_requests:
-            lease.mux.mark = self._policy.max_requests
-            lease.mux.reached = self._look_soon
 
-    def _look_soon(self) -> None:
+    def request_limit_reached(self) -> None:
+        """Look at once: see `ChildObserver`."""
         self._due.set()
 
-    async def _look(self, lease: Lease, watched: _Watched) -> None:
+    async def _look(self, lease: Lease, watched: _Watched) -> bool:
+        """Look at one child; returns whether another one should take over from it."""
         if lease.mux.lost or lease.mux.shut:
-            return
+            return False
         stopped, rss_bytes = await self._look_closely(lease, watched.child_health)
         mux = lease.mux
         sample = Sample(
@@ -105,8 +104,10 @@ class HealthChecker:
             watched.ask(lease)
         elif finding.lost:
             self._give_up(lease, finding)
-        elif finding.recycle_due:
-            self._wear(lease, finding)
+        elif finding.recycle_due and not lease.worn:
+            lease.worn = True
+            log.info("child.recycling", extra={"pid": lease.child.pid, "by": finding.value})
+        return finding.recycle_due
 
     async def _look_closely(self, lease: Lease, child_health: ChildHealth) -> tuple[bool, int]:
         """Whether the system says that it was stopped, and the bytes of memory that it takes."""
@@ -122,12 +123,6 @@ class HealthChecker:
             memory = await to_thread.run_sync(footprint, pid)
             rss_bytes = memory.bytes if memory is not None else 0
         return stopped, rss_bytes
-
-    def _wear(self, lease: Lease, finding: Finding) -> None:
-        if not lease.worn:
-            lease.worn = True
-            log.info("child.recycling", extra={"pid": lease.child.pid, "by": finding.value})
-        self._replace(lease)
 
     def _give_up(self, lease: Lease, finding: Finding) -> None:
         extra = {"pid": lease.child.pid, "by": finding.value, "calls": lease.mux.calls}
@@ -171,7 +166,7 @@ class _Watched:
 
 
 class _Pulse:
-    """The waiter behind the question whether a child lives; see `CallSink`."""
+    """The sink of the pings of one child."""
 
     lasting = True
     """It is no call: nobody waits for it, and it keeps no child from being replaced."""
@@ -183,21 +178,10 @@ class _Pulse:
         self.timeouts = 0
         """How many calls had run out of time when it was asked."""
 
-    def answered(self, reply: Reply) -> None:
-        """It lives."""
-        self.answers = True
-        if self.mux is not None:
-            # A server may answer this and no call: it ends no row of calls that run out of time.
-            self.mux.timeouts = self.timeouts
-
-    def progressed(self, notification: Notification) -> None:
-        """Not asked for."""
-
-    def remarked(self, notification: Notification) -> None:
-        """Nobody's."""
-
-    def tagged(self, notification: Notification) -> None:
-        """Nobody's."""
-
-    def fail(self, fault: Fault) -> None:
-        """It does not live."""
+    def receive(self, event: CallEvent) -> None:
+        """Take an answer, be it an error, as a sign of life."""
+        if isinstance(event, Answered):
+            self.answers = True
+            if self.mux is not None:
+                # A server may answer this and no call: the row of timeouts goes on.
+                self.mux.timeouts = self.timeouts

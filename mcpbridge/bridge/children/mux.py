@@ -10,15 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from mcpbridge.bridge.calls.tool_filter import ToolFilter
-from mcpbridge.bridge.calls.tracing import Tracing
 from mcpbridge.bridge.children.call_limiter import CallLimiter, LoadLimits
-from mcpbridge.bridge.children.listeners import CallSink, ChildListener
+from mcpbridge.bridge.children.listeners import (
+    CallEvent,
+    CallFailed,
+    CallSink,
+    ChildListener,
+    Interceptor,
+    Logged,
+)
 from mcpbridge.channels.channel import Channel, InvalidLine, Received
 from mcpbridge.errors import ChannelClosed, WireError
-from mcpbridge.rules.access.principals import NOTHING
+from mcpbridge.rules.access.principals import NOTHING, Secrets
 from mcpbridge.rules.faults import (
     Fault,
     Unavailable,
@@ -66,7 +71,25 @@ class Mux:
         max_message_bytes: int,
         max_json_depth: int = MAX_DEPTH,
         loads: LoadLimits | None = None,
+        interceptors: Sequence[Interceptor] = (),
+        secrets: Secrets = NOTHING,
+        request_limit: int = 0,
+        on_request_limit: Callable[[], None] | None = None,
     ) -> None:
+        """Make a multiplexer; `run` reads what the child says.
+
+        Args:
+            channel: The child's pipe.
+            meters: Count what reaches no client.
+            shared: Several sessions speak through it.
+            max_message_bytes: The channel's limit, for the fault of a message over it.
+            max_json_depth: The same for the depth of a message.
+            loads: How many calls may be in flight, and how many may wait.
+            interceptors: See each request in this order.
+            secrets: What the child's noise may hold and no log may show.
+            request_limit: After so many requests of clients `on_request_limit` is called; 0: never.
+            on_request_limit: Called once.
+        """
         self.channel = channel
         self.shared = shared
         """Several sessions speak through it, so that what names no request cannot be told."""
@@ -78,14 +101,10 @@ class Mux:
         """How often something has come from the child: a sign of life, no count of messages."""
         self.timeouts = 0
         """Calls that ran out of time since the last one was answered."""
-        self.mark = sys.maxsize
-        """The request at which `reached` is called."""
-        self.reached: Callable[[], None] = _nothing
-        self.tracing: Tracing | None = None
-        """Makes a span of each call, where calls are traced."""
-        self.hidden = NOTHING
-        self.tools: ToolFilter | None = None
-        """Says which tools clients may use, where not all."""
+        self._limit_at = request_limit or sys.maxsize
+        self._on_request_limit = on_request_limit
+        self._interceptors = tuple(interceptors)
+        self._secrets = secrets
         self._correlator: Correlator[CallSink] = Correlator()
         self._listeners: dict[ChildListener, None] = {}
         self._meters = meters
@@ -130,7 +149,7 @@ class Mux:
         for number, sink in self._correlator.waiting():
             if sink.lasting:
                 self._correlator.forget(number)
-                sink.fail(child_exited(None, "no"))
+                sink.receive(CallFailed(child_exited(None, "no")))
         self._stir()
 
     def attach(self, listener: ChildListener) -> None:
@@ -156,10 +175,8 @@ class Mux:
         """
         if self.lost:
             raise ChannelClosed
-        if self.tools is not None:
-            sink = self.tools.sent(request, sink)
-        if self.tracing is not None and not aside:
-            request, sink = self.tracing.sent(request, sink, self._correlator.last + 1)
+        for each in self._interceptors:
+            request, sink = each.outbound(request, sink, self._correlator.last + 1, own=aside)
         number, numbered = self._correlator.outbound(request, sink)
         if request.method in _PLACELESS or aside or self.call_limiter.take(number):
             try:
@@ -169,21 +186,22 @@ class Mux:
                 raise
         else:
             self.call_limiter.wait(number, numbered)
-        if number >= self.mark:
-            self.mark = sys.maxsize
-            self.reached()
+        if number >= self._limit_at:
+            self._limit_at = sys.maxsize
+            if self._on_request_limit is not None:
+                self._on_request_limit()
         return number
 
     def request_aside(self, request: Request, sink: CallSink) -> int:
         """Send a request of the bridge's own: it counts for nothing; else as `request`."""
         self._own += 1
-        if self.mark != sys.maxsize:
-            self.mark += 1
+        if self._limit_at != sys.maxsize:
+            self._limit_at += 1
         return self.request(request, sink, aside=True)
 
     def send(self, message: Message) -> None:
         """Send a notification, or an answer to a question of the child; lost with the child."""
-        if self.tools is not None and self.tools.drops(message):
+        if any(each.drops(message) for each in self._interceptors):
             return
         try:
             self.channel.send(message)
@@ -210,8 +228,9 @@ class Mux:
 
     def forget(self, number: int) -> None:
         """Whatever still comes for this request is late."""
-        if self.tracing is not None:
-            self.tracing.forgotten(self._correlator.owner(number))
+        if self._interceptors and (sink := self._correlator.owner(number)) is not None:
+            for each in self._interceptors:
+                each.forgotten(sink)
         self._correlator.forget(number)
         self.call_limiter.linger(number)
         self._stir()
@@ -244,12 +263,13 @@ class Mux:
         self.lost = self.shut = True
         for number in self.call_limiter.close():
             self._refuse_waiting(number, not_begun(fault))
+        failed = CallFailed(fault)
         for sink in self._correlator.end_all():
-            sink.fail(fault)
+            sink.receive(failed)
         self._stir()
         listeners, self._listeners = self._listeners, {}
         for listener in listeners:
-            listener.lost()
+            listener.on_child_exit()
 
     def _stir(self) -> None:
         if self._stirred is not None:
@@ -265,14 +285,12 @@ class Mux:
             self._meters.count("bad_child_message")
             return
         match heard:
-            case Answered(sink, reply, number):
+            case Answered(owner=sink, number=number):
                 self.call_limiter.release(number)
                 self.timeouts = 0
-                sink.answered(reply)
-            case Progressed(sink, notification):
-                sink.progressed(notification)
-            case Tagged(sink, notification):
-                sink.tagged(notification)
+                sink.receive(heard)
+            case Progressed(owner=sink) | Tagged(owner=sink):
+                sink.receive(heard)
             case Asked(request):
                 self._asked(request)
             case Told(notification):
@@ -291,7 +309,7 @@ class Mux:
             self._remarked(notification)
         else:
             for listener in list(self._listeners):
-                listener.told(notification)
+                listener.on_notification(notification)
 
     def _withdrawn(self, withdrawal: Withdrawn) -> None:
         number = int(withdrawal.child_id) if withdrawal.child_id.isdigit() else None
@@ -300,15 +318,15 @@ class Mux:
             # MCP 2026-07-28, Cancellation: so a server ends a subscription on stdio. A child that
             # may be asked to listen asks nothing itself, so the number can mean nothing else.
             self._correlator.forget(number)
-            listen.fail(cancelled())
+            listen.receive(CallFailed(cancelled()))
             return
         for listener in list(self._listeners):
-            listener.withdrawn(withdrawal)
+            listener.on_server_request_cancelled(withdrawal)
 
     def _remarked(self, notification: Notification) -> None:
         callers = [sink for sink in self._correlator.owners() if not sink.lasting]
         if len(callers) == 1:
-            callers[0].remarked(notification)
+            callers[0].receive(Logged(notification))
         else:
             self._meters.count("unattributable_notification")
 
@@ -320,14 +338,14 @@ class Mux:
             self._meters.count("declined_question")
             self.send(Failure(request.id, nobody_to_ask().error()))
         else:
-            next(iter(self._listeners)).asked(request)
+            next(iter(self._listeners)).on_server_request(request)
 
     def _spoiled(self, spoiled: InvalidLine) -> None:
         self._meters.count(f"stdout_{spoiled.reason}")
         now = asyncio.get_running_loop().time()
         if now - self._noise_logged_at >= _NOISE_LOG_EVERY_S:
             self._noise_logged_at = now
-            sample = self.hidden.redact(spoiled.sample.decode("utf-8", "backslashreplace"))
+            sample = self._secrets.redact(spoiled.sample.decode("utf-8", "backslashreplace"))
             extra = {"reason": spoiled.reason, "bytes": spoiled.size, "sample": sample}
             log.warning("child.stdout_noise", extra=extra)
         sink = self._correlator.owner(spoiled.answers)
@@ -335,11 +353,12 @@ class Mux:
             self._correlator.forget(spoiled.answers)
             self.call_limiter.release(spoiled.answers)
             if spoiled.reason == "message_too_large":
-                sink.fail(message_too_large(spoiled.size, self._max_message_bytes))
+                fault = message_too_large(spoiled.size, self._max_message_bytes)
             elif spoiled.reason == "too_deep":
-                sink.fail(child_message_too_deep(self._max_json_depth))
+                fault = child_message_too_deep(self._max_json_depth)
             else:
-                sink.fail(bad_child_message())
+                fault = bad_child_message()
+            sink.receive(CallFailed(fault))
 
     def _freed_late(self, message: Message) -> None:
         # The child has answered a call, it may be, that was cancelled.
@@ -356,15 +375,11 @@ class Mux:
         sink = self._correlator.owner(number)
         self._correlator.forget(number)
         if sink is not None:
-            sink.fail(fault)
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""
+            sink.receive(CallFailed(fault))
 
 
 class OwnCall:
-    """The waiter behind `Mux.ask`; see `CallSink`."""
+    """The sink behind `Mux.ask`."""
 
     lasting = False
 
@@ -372,24 +387,15 @@ class OwnCall:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         """The answer, or why there is none."""
 
-    def progressed(self, notification: Notification) -> None:
-        """The bridge asks for no progress."""
-
-    def remarked(self, notification: Notification) -> None:
-        """What the child logs about the bridge's own requests is nobody's."""
-
-    def tagged(self, notification: Notification) -> None:
-        """The bridge's own subscriptions have waiters of their own."""
-
-    def answered(self, reply: Reply) -> None:
-        """The child's answer."""
-        if not self.reply.done():
-            self.reply.set_result(reply)
-
-    def fail(self, fault: Fault) -> None:
-        """There will be none."""
-        if not self.reply.done():
-            self.reply.set_exception(Unavailable(fault))
+    def receive(self, event: CallEvent) -> None:
+        """Take the answer; progress is not asked for, and log messages concern no client."""
+        if self.reply.done():
+            return
+        match event:
+            case Answered(reply=reply):
+                self.reply.set_result(reply)
+            case CallFailed(fault):
+                self.reply.set_exception(Unavailable(fault))
 
 
 async def answer_of(mux: Mux, request: Request) -> Reply:

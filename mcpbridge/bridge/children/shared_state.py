@@ -45,7 +45,7 @@ class Subscriber(Protocol):
     def take(self, lease: Lease) -> None:
         """Use this child from now on."""
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """The child says something that belongs to no request."""
 
     @property
@@ -141,7 +141,7 @@ async def restore(
     await catch_up(lease, subscribers)
     for subscriber in subscribers:
         for method in profile.changing_lists:
-            subscriber.told(Notification(method))
+            subscriber.on_notification(Notification(method))
 
 
 async def catch_up(lease: Lease, subscribers: Collection[Subscriber]) -> None:

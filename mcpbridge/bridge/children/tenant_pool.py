@@ -10,7 +10,6 @@ from __future__ import annotations
 from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.process.child import MakeChild
-from mcpbridge.rules.access.principals import Secrets
 
 _CLOSE_S = 1.0
 """The rungs of the stop ladder: a client of another principal may wait for the place."""
@@ -19,18 +18,14 @@ _CLOSE_S = 1.0
 class TenantPool:
     """The children of one further principal, as placement gives them."""
 
-    def __init__(
-        self, child_pool: ChildPool, make_child: MakeChild | None, hidden: Secrets
-    ) -> None:
+    def __init__(self, child_pool: ChildPool, make_child: MakeChild | None) -> None:
         """Make it.
 
         Args:
             child_pool: Has the children of all.
             make_child: Makes those of this principal; None: like all others, spares included.
-            hidden: What their noise may hold and no log may show.
         """
         self._child_pool = child_pool
-        self._hidden = hidden
         self._make_child = make_child
         self._given: set[Lease] = set()
         self.release = child_pool.release
@@ -62,5 +57,4 @@ class TenantPool:
 
     def _noted(self, lease: Lease) -> Lease:
         self._given.add(lease)
-        lease.mux.hidden = self._hidden
         return lease

@@ -17,6 +17,7 @@ import msgspec
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.listeners import CallEvent, CallFailed
 from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.bridge.legacy.round_trips import Client, RoundTrip
 from mcpbridge.bridge.tasks import Spawn
@@ -24,10 +25,10 @@ from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
-    Fault,
     Unavailable,
     error_object,
 )
+from mcpbridge.rules.mcp.correlator import Answered, Tagged
 from mcpbridge.rules.mcp.methods import (
     ACKNOWLEDGED,
     DISCOVER,
@@ -186,7 +187,7 @@ class ModernChildAdapter:
                 self.lost_listen(listen)
             if changed:
                 for method in listen.methods:
-                    self._client.told(Notification(method))
+                    self._client.on_notification(Notification(method))
             return granted
 
 
@@ -226,36 +227,33 @@ class _Listen:
         """End it."""
         self._mux.cancel(self._number, "not wanted any more")
 
-    def tagged(self, notification: Notification) -> None:
-        """Something for this listen."""
+    def receive(self, event: CallEvent) -> None:
+        """Take what comes of the subscription: see `CallSink`; it has no progress and no logs."""
+        match event:
+            case Tagged(notification=notification):
+                self._tagged(notification)
+            case Answered():
+                # The child has ended it, or refused it.
+                if self._acknowledged.is_set():
+                    self._modern_child.renew(self)
+                self._acknowledged.set()
+            case CallFailed():
+                # The child is gone, or has taken the subscription back.
+                self.lost = self._mux.shut
+                if self.lost:
+                    self._modern_child.lost_listen(self)
+                elif self._acknowledged.is_set():
+                    self._modern_child.renew(self)
+                self._acknowledged.set()
+
+    def _tagged(self, notification: Notification) -> None:
         if notification.method == ACKNOWLEDGED:
             raw = member(notification.params or b"{}", "notifications", "resourceSubscriptions")
             uris = [text_of(uri) for uri in elements(raw)] if raw is not None else []
             self._granted = frozenset(uri for uri in uris if uri is not None)
             self._acknowledged.set()
         else:
-            self._client.told(plain_notification(notification))
-
-    def progressed(self, notification: Notification) -> None:
-        """There is no progress of a listen."""
-
-    def remarked(self, notification: Notification) -> None:
-        """Log messages never come on a listen."""
-
-    def answered(self, reply: Reply) -> None:
-        """The child has ended it, or refused it."""
-        if self._acknowledged.is_set():
-            self._modern_child.renew(self)
-        self._acknowledged.set()
-
-    def fail(self, fault: Fault) -> None:
-        """The child is gone, or has taken the listen back."""
-        self.lost = self._mux.shut
-        if self.lost:
-            self._modern_child.lost_listen(self)
-        elif self._acknowledged.is_set():
-            self._modern_child.renew(self)
-        self._acknowledged.set()
+            self._client.on_notification(plain_notification(notification))
 
 
 def _changes(capability: bytes | None) -> bool:

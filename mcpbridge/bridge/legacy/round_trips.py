@@ -15,12 +15,14 @@ import anyio
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.listeners import CallEvent
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.bridge.legacy.server_requests import ServerRequestSender
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
-from mcpbridge.rules.faults import INTERNAL_ERROR, Fault, Unavailable, child_exited, error_object
+from mcpbridge.rules.faults import INTERNAL_ERROR, Unavailable, child_exited, error_object
+from mcpbridge.rules.mcp.correlator import Answered, Tagged
 from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.modern_checks import MAY_ASK
 from mcpbridge.rules.mcp.revisions import Revision
@@ -61,7 +63,7 @@ class Client(Protocol):
     async def find_child(self) -> Lease:
         """The child that serves the session."""
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """The child says something that belongs to no request."""
 
     def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
@@ -127,22 +129,17 @@ class RoundTrip:
             return
         self._exchange.mux, self._exchange.number = self._mux, number
 
-    def progressed(self, notification: Notification) -> None:
-        """Progress, under the client's own token."""
-        self._exchange.progressed(notification)
+    def receive(self, event: CallEvent) -> None:
+        """Take what comes of this round: see `CallSink`."""
+        match event:
+            case Answered(reply=reply):
+                self._answered(reply)
+            case Tagged():
+                pass  # A call is no subscription.
+            case _:
+                self._exchange.receive(event)
 
-    def remarked(self, notification: Notification) -> None:
-        """A log message of this call."""
-        self._exchange.remarked(notification)
-
-    def tagged(self, notification: Notification) -> None:
-        """A call is no listen."""
-
-    def fail(self, fault: Fault) -> None:
-        """The child is gone."""
-        self._exchange.fail(fault)
-
-    def answered(self, reply: Reply) -> None:
+    def _answered(self, reply: Reply) -> None:
         """The child's answer to this round."""
         self._exchange.number = None
         if isinstance(reply, Failure):

@@ -264,7 +264,7 @@ class Session:
             exchange.mux.cancel(exchange.number, fault.message, overdue=overdue)
         exchange.fail(fault)
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """The child says something that belongs to no request: see `ChildListener`."""
         uri = None
         if notification.method == RESOURCE_UPDATED:
@@ -288,7 +288,7 @@ class Session:
         """A log message may stand before an answer."""
         return self.revision.unasked_logs or self.level is not None or self.one_streamed
 
-    def asked(self, request: Request) -> None:
+    def on_server_request(self, request: Request) -> None:
         """The child asks its client: see `ChildListener`."""
         if self.lease is None:
             return
@@ -301,11 +301,11 @@ class Session:
         abilities = self.client_profile.abilities if self.client_profile is not None else ()
         self.server_requests.ask(request, asker, abilities, [exchange] if exchange.streams else [])
 
-    def withdrawn(self, withdrawal: Withdrawn) -> None:
+    def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
         """The child takes a question back: see `ChildListener`."""
         self.server_requests.withdraw(withdrawal)
 
-    def lost(self) -> None:
+    def on_child_exit(self) -> None:
         """The child is gone: see `ChildListener`."""
         if self.modern_child is not None:
             return  # What is asked for a child of 2026-07-28, the next one takes the answer to.

@@ -110,7 +110,7 @@ class CallScope:
         self._context.call_log.ended(exchange, self._context.clock())
         self._context.drain.call_finished(lasting=exchange.lasting)
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """Nothing may come after the answer."""
 
     def admits(self, notification: Notification) -> bool:

@@ -24,9 +24,10 @@ import msgspec
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, Logged
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INVALID_PARAMS, Fault, cancelled, error_object
-from mcpbridge.rules.mcp.correlator import Withdrawn
+from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged, Withdrawn
 from mcpbridge.rules.mcp.input_required import input_request, refusal_to_ask
 from mcpbridge.rules.mcp.methods import LOG_MESSAGE
 from mcpbridge.rules.mcp.request_meta import RequestMeta
@@ -136,40 +137,43 @@ class ParkedCall:
             self.lease.mux.cancel(self._number, reason)
         self._end()
 
-    def progressed(self, notification: Notification) -> None:
-        """Progress, under the current leg's own token; see `CallSink`."""
+    def receive(self, event: CallEvent) -> None:
+        """Take what comes of the call: see `CallSink`."""
+        match event:
+            case Answered(reply=reply):
+                self.reply = reply
+                self.questions.clear()
+                self._finish()
+            case Progressed(notification=notification):
+                self._progressed(notification)
+            case Logged():
+                if self._leg is not None:
+                    self._leg.receive(event)
+            case Tagged():
+                pass  # A legacy child knows no subscriptions.
+            case CallFailed(fault):
+                self.fail(fault)
+
+    def _progressed(self, notification: Notification) -> None:
+        """Progress, under the current leg's own token."""
         if self._leg is None or self._token is None or notification.params is None:
             return
         span = spans(notification.params)["progressToken"]
         params = replaced(notification.params, [(span, self._token)])
         self._leg.progressed(Notification(notification.method, params, notification.extra))
 
-    def remarked(self, notification: Notification) -> None:
-        """A log message of the call; see `CallSink`."""
-        if self._leg is not None:
-            self._leg.remarked(notification)
-
-    def tagged(self, notification: Notification) -> None:
-        """A legacy child knows no subscriptions; see `CallSink`."""
-
-    def answered(self, reply: Reply) -> None:
-        """The child's final answer; see `CallSink`."""
-        self.reply = reply
-        self.questions.clear()
-        self._finish()
-
     def fail(self, fault: Fault) -> None:
-        """The child is gone; see `CallSink`."""
+        """End the call: its child is gone, or could not be sent to."""
         self.fault = fault
         self.questions.clear()
         self._finish()
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """The child says something that names no request; see `ChildListener`."""
         if notification.method == LOG_MESSAGE:
-            self.remarked(notification)
+            self.receive(Logged(notification))
 
-    def asked(self, request: Request) -> None:
+    def on_server_request(self, request: Request) -> None:
         """The child asks; see `ChildListener`."""
         try:
             refusal = refusal_to_ask(request, self.envelope)
@@ -183,13 +187,13 @@ class ParkedCall:
         self.questions[f"i{self._asked}"] = ClientQuestion(request, entry)
         self._gathering.set()
 
-    def withdrawn(self, withdrawal: Withdrawn) -> None:
+    def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
         """The child takes a question back: an answer to it will be ignored."""
         for key, question in list(self.questions.items()):
             if question.request.id == withdrawal.child_id:
                 del self.questions[key]
 
-    def lost(self) -> None:
+    def on_child_exit(self) -> None:
         """The child is gone; `fail` has told."""
 
     async def gather(self, leg: Exchange) -> None:

@@ -77,7 +77,7 @@ class Subscription:
             honoured["resourceSubscriptions"] = b"[%b]" % uris
         self._say(ACKNOWLEDGED, {"notifications": packed(honoured)}, key=None)
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """The child says something; see `ChildListener`."""
         uri = None
         if notification.method == RESOURCE_UPDATED:
@@ -92,13 +92,13 @@ class Subscription:
             return
         self._say(notification.method, params, key=coalescing_key(notification.method, uri))
 
-    def asked(self, request: Request) -> None:
+    def on_server_request(self, request: Request) -> None:
         """A shared child asks nobody."""
 
-    def withdrawn(self, withdrawal: Withdrawn) -> None:
+    def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
         """A shared child asks nobody."""
 
-    def lost(self) -> None:
+    def on_child_exit(self) -> None:
         """The child is gone; the next one is given to this listen as to the sessions."""
 
     def end(self) -> None:

@@ -56,19 +56,19 @@ class ToolCatalog:
             self._until = float("inf") if lasts else now + _KEPT_S
         return self._known or {}
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """See `ChildListener`."""
         if notification.method == LIST_CHANGED["tools"]:
             self._changes += 1
             self._known = None
 
-    def asked(self, request: Request) -> None:
+    def on_server_request(self, request: Request) -> None:
         """A shared child asks nobody."""
 
-    def withdrawn(self, withdrawal: Withdrawn) -> None:
+    def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
         """A shared child asks nobody."""
 
-    def lost(self) -> None:
+    def on_child_exit(self) -> None:
         """The child is gone, and what was known of it."""
         self._changes += 1
         self._lease, self._known = None, None

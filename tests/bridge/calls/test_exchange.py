@@ -11,6 +11,7 @@ import pytest
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
+from mcpbridge.bridge.children.listeners import Logged
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import cancelled, child_exited, session_closed
 from mcpbridge.telemetry.metrics import Meters
@@ -40,7 +41,7 @@ class Home:
         """Remember it."""
         self.finished.append(exchange)
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """Remember it."""
         self.heard.append(notification)
 
@@ -128,7 +129,7 @@ async def test_a_client_without_streams_gets_the_answer_alone() -> None:
     """Progress could not reach it, so that nothing is kept (C94)."""
     exchange = exchange_of(Home(), streams=False)
     exchange.progressed(PROGRESS)
-    exchange.remarked(LOG)
+    exchange.receive(Logged(LOG))
     assert exchange.stream is None
     ENDS["answer"](exchange)
     assert len(await read(exchange)) == 1
@@ -141,7 +142,7 @@ async def test_what_comes_after_the_answer_is_not_on_its_stream() -> None:
     exchange = exchange_of(home)
     ENDS["answer"](exchange)
     exchange.progressed(PROGRESS)
-    exchange.remarked(LOG)
+    exchange.receive(Logged(LOG))
     assert home.heard == [PROGRESS]
     assert len(await read(exchange)) == 1
 
@@ -151,6 +152,6 @@ async def test_what_comes_after_the_answer_is_not_on_its_stream() -> None:
 async def test_a_log_message_about_a_call_comes_if_its_level_is_wanted(admits: bool) -> None:
     """The session knows what its client asked for."""
     exchange = exchange_of(Home(admits=admits))
-    exchange.remarked(LOG)
+    exchange.receive(Logged(LOG))
     ENDS["answer"](exchange)
     assert (await read(exchange))[:-1] == ([encode(LOG)] if admits else [])

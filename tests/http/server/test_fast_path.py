@@ -100,7 +100,7 @@ class Home:
     def ended(self, exchange: Exchange) -> None:
         """See `Scope`."""
 
-    def told(self, notification: Notification) -> None:
+    def on_notification(self, notification: Notification) -> None:
         """See `Scope`."""
 
     def admits(self, notification: Notification) -> bool:

@@ -1,0 +1,105 @@
+"""The tree of the package: small packages, few floors, no circle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.house import structure
+
+ROOT = Path(__file__).parents[2]
+GRAPH = structure.import_graph(
+    {
+        path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+        for path in sorted((ROOT / "mcpbridge").rglob("*.py"))
+    }
+)
+PACKAGES = structure.packages(GRAPH)
+
+MOST_MODULES = 12
+MOST_FLOORS = 6
+
+TREE = {
+    "mcpbridge": "__main__ app bridge channels cli config demo doctor errors http process rules"
+    " runtime settings shim sidecar telemetry wire",
+    "mcpbridge.app": "build health_client lifecycle resource_limits self_copy state_dump",
+    "mcpbridge.bridge": "bridge calls children drain legacy modern readiness recycler tasks tenant",
+    "mcpbridge.bridge.calls": "call_log context exchange replay stream tool_filter tracing",
+    "mcpbridge.bridge.children": "call_limiter child_pool handshake health_check lease listeners"
+    " mux server_eras shared_state supervisor tenant_pool warm_pool",
+    "mcpbridge.bridge.legacy": "in_flight modern_child round_trips send_queue server_requests"
+    " session session_start session_table",
+    "mcpbridge.bridge.modern": "emulation parked_call passthrough request_state service"
+    " subscriptions tool_catalog",
+    "mcpbridge.channels": "channel memory pipes sockets",
+    "mcpbridge.cli": "copy_self doctor health main serve shim sidecar",
+    "mcpbridge.config": "auth command listen_address load model otel self_url settings_table"
+    " values",
+    "mcpbridge.doctor": "endpoint server",
+    "mcpbridge.doctor.endpoint": "any_client checks http_client lifecycle_operator mcp_client"
+    " mcp_operator run sse_client",
+    "mcpbridge.doctor.server": "diagnose examination hints recommended_flags render report"
+    " server_process",
+    "mcpbridge.http": "admin app auth body cors disconnect health keepalive origin_check request"
+    " request_metrics responses server transports",
+    "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
+    "mcpbridge.http.server": "connection fast_path framing limits listeners server tls"
+    " write_buffer",
+    "mcpbridge.http.transports": "legacy modern sse streamable_http",
+    "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
+    " spec stderr subprocess_child",
+    "mcpbridge.rules": "access event_log faults mcp outcome supervision trace_context",
+    "mcpbridge.rules.access": "header_env hosts jwt principals rate_limit static_tokens"
+    " tool_policy",
+    "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"
+    " modern_checks request_meta revisions server_requests to_legacy to_modern",
+    "mcpbridge.rules.supervision": "fd_budget isolation lifecycle liveness restart",
+    "mcpbridge.runtime": "exit_status loop_watchdog signals startup",
+    "mcpbridge.shim": "program splice",
+    "mcpbridge.sidecar": "inspect metrics program proxy upstream",
+    "mcpbridge.telemetry": "logs metrics otel prometheus tracer",
+    "mcpbridge.wire": "buffer headers json_object lines messages reply_id socket_address",
+}
+"""What each package holds; a new module is a decision about where things are found."""
+
+
+def test_the_tree_is_as_it_is_written_down() -> None:
+    """Whoever adds a module says so here, beside its neighbours."""
+    built = {name: " ".join(_last(each) for each in sorted(PACKAGES[name])) for name in PACKAGES}
+    assert built == {name: " ".join(sorted(members.split())) for name, members in TREE.items()}
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_a_package_can_be_read_at_a_glance(package: str) -> None:
+    """Few modules, few floors between its members, and no circle among them."""
+    members = PACKAGES[package]
+    assert len([each for each in members if each not in PACKAGES]) <= MOST_MODULES
+    between = structure.among(members, GRAPH)
+    assert structure.circle(between) == []
+    if package != "mcpbridge":  # import-linter has the floors of the whole, by name
+        assert structure.floors(between) <= MOST_FLOORS
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    """Neither across packages, nor inside a function or for types alone."""
+    assert structure.circle(GRAPH) == []
+
+
+def test_a_circle_and_floors_are_seen() -> None:
+    """None of the tests above passes because nothing is found."""
+    sources = {
+        "p/__init__.py": "",
+        "p/x/__init__.py": "",
+        "p/a.py": "from p.x import b\n",
+        "p/x/b.py": "def f():\n  from p import a\n",
+    }
+    graph = structure.import_graph(sources)
+    assert (graph["p.a"], graph["p.x.b"]) == ({"p.x.b"}, {"p.a"})
+    assert structure.circle(graph)
+    assert structure.circle(structure.among(structure.packages(graph)["p"], graph))
+    assert structure.floors({"a": {"b"}, "b": {"c"}, "d": {"c"}}) == 3
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
