@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop browser conformance chaos soak streams drain fuzz deploy-test image-test docs faults lock audit bench bench-peers bench-gate clean
+.PHONY: help run test check interop browser conformance chaos soak streams drain fuzz deploy-test image-test docs faults lock audit bench bench-peers bench-gate bench-moves clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -100,6 +100,9 @@ bench-peers: .venv/stamp $(BENCH_PEERS) ## other bridges beside this one; BENCH_
 
 bench-gate: .venv/stamp ## instructions per call against a record; GATE_ARGS=--record renews it
 	$(BIN)/python benchmarks/gate.py $(GATE_ARGS)
+
+bench-moves: .venv/stamp ## Python calls and moves between modules for one call, death, end
+	$(BIN)/python -m benchmarks.moves
 
 # One resolution for all platforms and for every Python from the oldest supported on. The
 # resolver lives in a directory of its own: no environment of the project holds it.

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType, SimpleNamespace
+from typing import cast
 
 import pytest
 
-from benchmarks import gate, load, load_fallback, measure
+from benchmarks import gate, load, load_fallback, measure, moves
 from benchmarks.compiled import compile_c, compiler
 from benchmarks.figures import Figure, table
 
@@ -331,3 +333,19 @@ def test_a_goal_is_met_or_not_in_table_and_line() -> None:
     assert [line.split()[-1] for line in rows] == ["yes", "NO", "us"]
     assert (blank, obstacle) == ("", "row, missed: a wall")
     assert json.loads(missed.line())["obstacle"] == "a wall"
+
+
+def test_moves_are_calls_into_another_module_of_the_package() -> None:
+    """Frames of others between two of the package do not count, nor do returns."""
+
+    def frame(name: str, back: object = None) -> FrameType:
+        return cast(FrameType, SimpleNamespace(f_globals={"__name__": name}, f_back=back))
+
+    counter = moves.Counter()
+    bridge = frame("mcpbridge.bridge.bridge", frame("asyncio.events"))
+    for each in (bridge, frame("mcpbridge.bridge.bridge", bridge), frame("json", bridge)):
+        counter(each, "call", None)
+        counter(each, "return", None)
+    counter(frame("mcpbridge.wire.messages", frame("functools", bridge)), "call", None)
+    assert counter.take() == b"[3, 2, 2]\n"
+    assert counter.take() == b"[0, 0, 0]\n"
