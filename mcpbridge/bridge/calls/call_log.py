@@ -13,7 +13,8 @@ from mcpbridge.bridge.calls.tracing import Tracing, end
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.outcome import OK, limit_of, outcome_of
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Result
+from mcpbridge.telemetry.tracer import Span
+from mcpbridge.wire.messages import Request, Result
 
 log = logging.getLogger("mcpbridge.bridge")
 
@@ -39,11 +40,13 @@ class CallLog:
         self._meters = meters
         self._level = logging.INFO if log_calls else logging.DEBUG
 
-    def trace(self, exchange: Exchange, version: str, session_id: str | None) -> None:
-        """A call has begun: what it sends from now on is under its span; see `tracing`."""
-        assert self.tracing is not None
-        exchange.request, exchange.span = self.tracing.began(exchange.request, version, session_id)
-        exchange.sent = exchange.request
+    def began(
+        self, request: Request, version: str, session_id: str | None
+    ) -> tuple[Request, Span | None]:
+        """Begin the span of a call, if calls are traced; returns the request under it."""
+        if self.tracing is None:
+            return request, None
+        return self.tracing.began(request, version, session_id)
 
     def ended(self, exchange: Exchange, now: float) -> None:
         """A call has its final answer, at this moment of the loop's clock."""

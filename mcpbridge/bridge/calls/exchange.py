@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mcpbridge.bridge.calls.stream import Stream
-from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, Logged
+from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, CallSink, Logged
 from mcpbridge.bridge.children.mux import Mux
-from mcpbridge.rules.faults import Fault
+from mcpbridge.errors import ChannelClosed, WireError
+from mcpbridge.rules.faults import INVALID_PARAMS, TIMED_OUT, Fault, child_exited, error_object
 from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged
 from mcpbridge.rules.mcp.methods import LISTEN
 from mcpbridge.telemetry.tracer import Span
@@ -52,6 +53,7 @@ class Exchange:
     __slots__ = (
         "_home",
         "_listener",
+        "_translations",
         "fault",
         "heard_at",
         "mux",
@@ -64,11 +66,18 @@ class Exchange:
         "started_at",
         "stream",
         "streams",
-        "translate",
     )
 
     def __init__(
-        self, request: Request, home: Scope, now: float, *, streams: bool, stream: Stream | None
+        self,
+        request: Request,
+        home: Scope,
+        now: float,
+        *,
+        streams: bool,
+        stream: Stream | None,
+        span: Span | None = None,
+        translations: Sequence[Callable[[Reply], Reply]] = (),
     ) -> None:
         """Begin an exchange.
 
@@ -78,6 +87,8 @@ class Exchange:
             now: On the event loop's clock.
             streams: The client reads event streams, so that more than the answer can reach it.
             stream: Where the answer goes, if that is settled; else it begins one when needed.
+            span: Traces the call towards its client; `CallLog` ends it.
+            translations: Make the child's answer one for the client, in this order.
         """
         self.request = request
         self.sent = request
@@ -87,8 +98,6 @@ class Exchange:
         self.started_at = now
         self.heard_at = now
         """When it began or something came of it last."""
-        self.translate: Callable[[Reply], Reply] | None = None
-        """Makes the child's answer one of the client's era."""
         self.reply: Reply | None = None
         self.fault: Fault | None = None
         """Why the bridge answered in the child's place, if it did."""
@@ -97,8 +106,8 @@ class Exchange:
         self.mux: Mux | None = None
         self.number: int | None = None
         """The request's id on the child's pipe; None until it is sent."""
-        self.span: Span | None = None
-        """What traces the call towards its client, where calls are traced; `Ledger` ends it."""
+        self.span = span
+        self._translations = translations
         self._home = home
         self._listener: Callable[[], None] | None = None
 
@@ -149,11 +158,63 @@ class Exchange:
                 self.stream.answer(encode(self.reply))
         return self.stream
 
+    def send_instead(self, request: Request) -> None:
+        """Let the child get this request in place of the client's."""
+        self.sent = request
+
+    def submit(
+        self, mux: Mux, request: Request | None = None, sink: CallSink | None = None
+    ) -> None:
+        """Send the request to a child; what goes wrong is the final answer.
+
+        Args:
+            mux: Of the child.
+            request: What is sent for this attempt; None: the request that the child is to get.
+            sink: Receives what comes of it; None: this exchange.
+        """
+        if self.reply is not None:
+            return
+        try:
+            self.number = mux.request(request or self.sent, sink or self)
+            self.mux = mux
+        except ChannelClosed:
+            self.fail(child_exited(None, "no"))
+        except WireError as error:
+            self.invalid(str(error))
+
+    def attempt_over(self) -> None:
+        """The child has answered an attempt, and more are to come: it works on none now."""
+        self.number = None
+
+    def abandon(self, fault: Fault) -> None:
+        """Tell the child that the answer is not wanted any more, and the client the fault."""
+        if self.reply is not None:
+            return
+        if self.mux is not None and self.number is not None:
+            overdue = fault.reason == TIMED_OUT
+            self.mux.cancel(self.number, fault.message, overdue=overdue)
+        self.fail(fault)
+
+    def touch(self, now: float) -> None:
+        """Count the call as active now: its client has answered a question."""
+        self.heard_at = now
+
+    def invalid(self, problem: str) -> None:
+        """Answer that the request is not valid."""
+        self.answered(Failure(self.request.id, error_object(INVALID_PARAMS, problem)))
+
+    def refuse(self, fault: Fault) -> None:
+        """Answer in the child's place: the request has reached none."""
+        self.refused = True
+        self.fail(fault)
+
     def answered(self, reply: Reply) -> None:
         """The final answer."""
         if self.reply is not None:
             return
-        self.reply = reply = self.translate(reply) if self.translate is not None else reply
+        for translate in self._translations:
+            reply = translate(reply)
+        self.reply = reply
         if self.stream is not None:
             self.stream.answer(encode(reply))
         self._wake()

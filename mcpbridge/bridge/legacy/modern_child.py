@@ -145,8 +145,7 @@ class ModernChildAdapter:
         except Unavailable as error:
             exchange.fail(error.fault)
         except WireError as error:
-            refusal = error_object(INVALID_PARAMS, str(error))
-            exchange.answered(Failure(exchange.request.id, refusal))
+            exchange.invalid(str(error))
 
     async def _subscribe(self, exchange: Exchange) -> None:
         request = exchange.request

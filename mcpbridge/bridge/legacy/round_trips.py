@@ -20,8 +20,8 @@ from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.bridge.legacy.server_requests import ServerRequestSender
 from mcpbridge.bridge.tasks import Spawn
-from mcpbridge.errors import ChannelClosed, WireError
-from mcpbridge.rules.faults import INTERNAL_ERROR, Unavailable, child_exited, error_object
+from mcpbridge.errors import WireError
+from mcpbridge.rules.faults import INTERNAL_ERROR, Unavailable, error_object
 from mcpbridge.rules.mcp.correlator import Answered, Tagged
 from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.modern_checks import MAY_ASK
@@ -111,7 +111,7 @@ class RoundTrip:
         self._answers: dict[str, bytes] = {}
 
     def begin(self) -> None:
-        """Send the request; raises WireError where it cannot be sent."""
+        """Send the request; raises WireError if its params cannot be read."""
         if self._exchange.reply is not None:
             return
         added: dict[str, bytes] = {}
@@ -122,12 +122,7 @@ class RoundTrip:
                 added["requestState"] = self._state
         request = self._exchange.request
         params = enveloped(request.params, self._client.client_profile, self._client.level, added)
-        try:
-            number = self._mux.request(Request(b"0", request.method, params), self)
-        except ChannelClosed:
-            self._exchange.fail(child_exited(None, "no"))
-            return
-        self._exchange.mux, self._exchange.number = self._mux, number
+        self._exchange.submit(self._mux, Request(b"0", request.method, params), self)
 
     def receive(self, event: CallEvent) -> None:
         """Take what comes of this round: see `CallSink`."""
@@ -141,7 +136,7 @@ class RoundTrip:
 
     def _answered(self, reply: Reply) -> None:
         """The child's answer to this round."""
-        self._exchange.number = None
+        self._exchange.attempt_over()
         if isinstance(reply, Failure):
             self._finish(Failure(self._exchange.request.id, error_down(reply.error)))
             return

@@ -13,19 +13,15 @@ from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.tasks import Spawn
-from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
-    INVALID_PARAMS,
     Fault,
     Unavailable,
     capacity,
-    child_exited,
-    error_object,
     session_closed,
 )
 from mcpbridge.rules.mcp.methods import stops_at_the_bridge
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Failure, Notification
+from mcpbridge.wire.messages import Notification
 
 MAX_WAITING = 1024
 """Messages of one session that may wait for a child."""
@@ -120,23 +116,16 @@ class SendQueue:
             if not (mux.shared and stops_at_the_bridge(item.method)):
                 mux.send(item)
             return
-        if item.reply is not None:
-            return
-        try:
-            item.number = mux.request(item.sent, item)
-            item.mux = mux
-        except ChannelClosed:
-            item.fail(child_exited(None, "no"))
-        except WireError as error:
-            refusal = error_object(INVALID_PARAMS, str(error))
-            item.answered(Failure(item.request.id, refusal))
+        item.submit(mux)
 
     def _fail_waiting(self, fault: Fault) -> None:
         waiting, self._waiting = self._waiting, []
         for item in waiting:
             if isinstance(item, Exchange):
-                item.refused = self._refuses
-                item.fail(fault)
+                if self._refuses:
+                    item.refuse(fault)
+                else:
+                    item.fail(fault)
 
 
 async def closed() -> Lease:

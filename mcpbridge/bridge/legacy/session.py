@@ -30,7 +30,7 @@ from mcpbridge.bridge.legacy.modern_child import ModernChildAdapter
 from mcpbridge.bridge.legacy.send_queue import SendQueue, closed
 from mcpbridge.bridge.legacy.server_requests import ServerRequests, ServerRequestSender
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
-from mcpbridge.rules.faults import TIMED_OUT, Fault, Unavailable, session_closed
+from mcpbridge.rules.faults import Fault, Unavailable, session_closed
 from mcpbridge.rules.mcp.admission import duplicate_id
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.initialize import ClientProfile
@@ -172,9 +172,9 @@ class Session:
     ) -> Exchange:
         """An exchange of this session; whoever asked for it sees to the answer."""
         now = self._context.clock()
-        exchange = Exchange(request, self, now, streams=streams, stream=stream or self._one_stream)
-        if self._context.call_log.tracing is not None:
-            self._context.call_log.trace(exchange, self.revision.date, self.id)
+        request, span = self._context.call_log.began(request, self.revision.date, self.id)
+        stream = stream or self._one_stream
+        exchange = Exchange(request, self, now, streams=streams, stream=stream, span=span)
         self.last_used = now
         self.in_flight[self._key(exchange)] = exchange
         self._context.drain.call_started()
@@ -208,7 +208,7 @@ class Session:
             if isinstance(verdict, Result):
                 exchange.answered(verdict)
                 return exchange
-            exchange.sent = verdict
+            exchange.send_instead(verdict)
         self.send_queue.put(exchange)
         return exchange
 
@@ -230,7 +230,7 @@ class Session:
         """Give the child the client's answer to a question of its; an unasked one is dropped."""
         self.last_used = self._context.clock()
         for exchange in self.in_flight.values():
-            exchange.heard_at = self.last_used
+            exchange.touch(self.last_used)
         self.server_requests.answer(reply)
 
     def close(self, fault: Fault | None = None) -> Lease | None:
@@ -259,10 +259,7 @@ class Session:
     def abandon(self, exchange: Exchange, fault: Fault) -> None:
         """Nobody waits for this call any more: the child is told, the client gets the fault."""
         self.withdraw_questions(exchange)
-        if exchange.mux is not None and exchange.number is not None:
-            overdue = fault.reason == TIMED_OUT
-            exchange.mux.cancel(exchange.number, fault.message, overdue=overdue)
-        exchange.fail(fault)
+        exchange.abandon(fault)
 
     def on_notification(self, notification: Notification) -> None:
         """The child says something that belongs to no request: see `ChildListener`."""

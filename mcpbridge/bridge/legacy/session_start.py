@@ -210,8 +210,7 @@ class SessionStarter:
         )
 
     def _fail(self, session: Session, exchange: Exchange, fault: Fault) -> None:
-        exchange.refused = True
-        exchange.fail(fault)
+        exchange.refuse(fault)
         self._close(session)
 
 

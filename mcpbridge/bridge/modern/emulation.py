@@ -27,14 +27,11 @@ from mcpbridge.bridge.modern.parked_call import ParkedCall
 from mcpbridge.bridge.modern.request_state import RequestState, RequestStateCodec
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
-    INVALID_PARAMS,
-    TIMED_OUT,
     Fault,
     Unavailable,
     cancelled,
     capacity,
     child_exited,
-    error_object,
     shutdown,
 )
 from mcpbridge.rules.mcp.initialize import ServerProfile
@@ -58,6 +55,8 @@ from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Resul
 log = logging.getLogger("mcpbridge.bridge")
 
 Work = Coroutine[None, None, None]
+Translation = Callable[[Reply], Reply]
+"""Makes an answer one for the client."""
 Overdue = Callable[[Exchange, float], Fault | None]
 """What to tell the client of a call that has taken too long, by now."""
 
@@ -99,6 +98,22 @@ class CallScope:
         self._context = context
         self._envelope = envelope
         self._in_flight = in_flight
+
+    def exchange(
+        self, request: Request, *, streams: bool, translations: tuple[Translation, ...]
+    ) -> Exchange:
+        """The exchange of this scope."""
+        context = self._context
+        request, span = context.call_log.began(request, self._envelope.version, None)
+        return Exchange(
+            request,
+            self,
+            context.clock(),
+            streams=streams,
+            stream=None,
+            span=span,
+            translations=translations,
+        )
 
     def begin_stream(self) -> Stream:
         """Its events have no ids: nothing is resumed in this era."""
@@ -159,19 +174,24 @@ class EmulatedCalls:
         assert profile is not None
         return profile
 
-    def call(self, request: Request, envelope: RequestMeta, *, streams: bool) -> Exchange:
+    def call(
+        self,
+        request: Request,
+        envelope: RequestMeta,
+        *,
+        streams: bool,
+        translations: tuple[Translation, ...] = (),
+    ) -> Exchange:
         """Serve a request; its exchange gets everything that comes of it, in its era's terms."""
-        visit = CallScope(self._context, envelope, self.in_flight)
-        exchange = Exchange(request, visit, self._context.clock(), streams=streams, stream=None)
-        if self._context.call_log.tracing is not None:
-            self._context.call_log.trace(exchange, envelope.version, None)
+        scope = CallScope(self._context, envelope, self.in_flight)
+        first = functools.partial(self._translated, request, envelope)
+        exchange = scope.exchange(request, streams=streams, translations=(first, *translations))
         fault = self._context.over_load()
         self._context.drain.call_started()
         self.in_flight.add(exchange)
         if fault is not None:
             exchange.fail(fault)
             return exchange
-        exchange.translate = functools.partial(self._translated, request, envelope)
         try:
             self._context.check_tool(request)
             state = request_state(request.params)
@@ -184,7 +204,7 @@ class EmulatedCalls:
             else:
                 self._serve_shared(exchange, envelope)
         except WireError as error:
-            exchange.answered(_invalid(request, str(error)))
+            exchange.invalid(str(error))
         return exchange
 
     def cancel(self, exchange: Exchange) -> None:
@@ -220,10 +240,7 @@ class EmulatedCalls:
         for parked_call in list(self._parked_calls.values()):
             if parked_call.attempt is exchange:
                 self._drop(parked_call, fault.message)
-        if exchange.mux is not None and exchange.number is not None:
-            overdue = fault.reason == TIMED_OUT
-            exchange.mux.cancel(exchange.number, fault.message, overdue=overdue)
-        exchange.fail(fault)
+        exchange.abandon(fault)
 
     def _may_ask(self, request: Request, envelope: RequestMeta) -> bool:
         return (
@@ -233,17 +250,14 @@ class EmulatedCalls:
         )
 
     def _serve_shared(self, exchange: Exchange, envelope: RequestMeta) -> None:
-        exchange.sent = Request(
-            exchange.request.id,
-            exchange.request.method,
-            stripped(exchange.request.params),
-            exchange.request.extra,
-        )
+        request = exchange.request
+        params = stripped(request.params)
+        exchange.send_instead(Request(request.id, request.method, params, request.extra))
         state = self._supervisor.state
         mux = state.lease.mux if isinstance(state, Ready) else None
         at_once = mux is not None and not mux.shut and not mux.channel.congested
         if isinstance(state, Ready) and at_once and envelope.log_level is None:
-            self._send(exchange, state.lease)
+            exchange.submit(state.lease.mux)
         else:
             self._context.spawn(self._guarded, exchange, self._send_when_ready(exchange, envelope))
 
@@ -251,15 +265,7 @@ class EmulatedCalls:
         lease = await self._supervisor.lease()
         await self._set_level(lease, envelope)
         await lease.mux.channel.writable()
-        if exchange.reply is None:
-            self._send(exchange, lease)
-
-    def _send(self, exchange: Exchange, lease: Lease) -> None:
-        try:
-            exchange.number = lease.mux.request(exchange.sent, exchange)
-            exchange.mux = lease.mux
-        except ChannelClosed:
-            exchange.fail(child_exited(None, "no"))
+        exchange.submit(lease.mux)
 
     async def _begin(self, exchange: Exchange, envelope: RequestMeta) -> None:
         if len(self._parked_calls) - len(self._finished) >= self._settings.max_parked:
@@ -291,7 +297,7 @@ class EmulatedCalls:
             and state.digest == digest(request.method, request.params)
         )
         if state is None or not fits:
-            exchange.answered(_invalid(request, "requestState is not valid for this request"))
+            exchange.invalid("requestState is not valid for this request")
             return
         responses = input_responses(request.params)
         if not state.parked_call:
@@ -299,7 +305,7 @@ class EmulatedCalls:
             return
         parked_call = self._parked_calls.get(state.parked_call)
         if parked_call is None or (parked_call.round != state.round and not parked_call.over):
-            exchange.answered(_invalid(request, "the call is not waiting for this answer any more"))
+            exchange.invalid("the call is not waiting for this answer any more")
             return
         for key in [key for key in parked_call.questions if key in responses]:
             parked_call.answer(key, responses[key])
@@ -325,7 +331,7 @@ class EmulatedCalls:
             text = b'{"content":[{"type":"text","text":"declined by the user"}],"isError":true}'
             exchange.answered(Result(exchange.request.id, text))
         else:
-            exchange.answered(_invalid(exchange.request, "declined by the user"))
+            exchange.invalid("declined by the user")
 
     def _hand_over(self, parked_call: ParkedCall, leg: Exchange) -> None:
         parked_call.park(self._context.clock())
@@ -394,11 +400,6 @@ class EmulatedCalls:
         try:
             await work
         except Unavailable as error:
-            exchange.refused = True
-            exchange.fail(error.fault)
+            exchange.refuse(error.fault)
         except WireError as error:
-            exchange.answered(_invalid(exchange.request, str(error)))
-
-
-def _invalid(request: Request, why: str) -> Failure:
-    return Failure(request.id, error_object(INVALID_PARAMS, why))
+            exchange.invalid(str(error))

@@ -9,25 +9,19 @@ from __future__ import annotations
 
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.server_eras import EraSupervisors
-from mcpbridge.bridge.modern.emulation import CallScope, Overdue, log
-from mcpbridge.errors import ChannelClosed, WireError
+from mcpbridge.bridge.modern.emulation import CallScope, Overdue, Translation, log
 from mcpbridge.rules.faults import (
-    INVALID_PARAMS,
-    TIMED_OUT,
     Fault,
     Unavailable,
     cancelled,
-    child_exited,
-    error_object,
     shutdown,
 )
 from mcpbridge.rules.mcp.initialize import ServerProfile
-from mcpbridge.rules.mcp.methods import SUBSCRIPTION_ID
+from mcpbridge.rules.mcp.methods import LISTEN, SUBSCRIPTION_ID
 from mcpbridge.rules.mcp.request_meta import RequestMeta
 from mcpbridge.wire.json_object import packed
-from mcpbridge.wire.messages import Failure, Reply, Request, Result
+from mcpbridge.wire.messages import Reply, Request, Result
 
 
 class Passthrough:
@@ -45,14 +39,19 @@ class Passthrough:
         assert profile is not None
         return profile
 
-    def call(self, request: Request, envelope: RequestMeta, *, streams: bool) -> Exchange:
+    def call(
+        self,
+        request: Request,
+        envelope: RequestMeta,
+        *,
+        streams: bool,
+        translations: tuple[Translation, ...] = (),
+    ) -> Exchange:
         """Serve a request; its exchange gets everything that comes of it."""
-        visit = CallScope(self._context, envelope, self.in_flight)
-        exchange = Exchange(request, visit, self._context.clock(), streams=streams, stream=None)
-        if self._context.call_log.tracing is not None:
-            self._context.call_log.trace(exchange, envelope.version, None)
-        if exchange.lasting:
-            exchange.translate = _gracefully
+        if request.method == LISTEN:
+            translations = (_gracefully, *translations)
+        scope = CallScope(self._context, envelope, self.in_flight)
+        exchange = scope.exchange(request, streams=streams, translations=translations)
         fault = None if exchange.lasting else self._context.over_load()
         self._context.drain.call_started(lasting=exchange.lasting)
         self.in_flight.add(exchange)
@@ -60,19 +59,14 @@ class Passthrough:
         if fault is not None:
             exchange.fail(fault)
         elif lease is not None and not lease.mux.channel.congested:
-            self._send(exchange, lease)
+            exchange.submit(lease.mux)
         else:
             self._context.spawn(self._serve, exchange)
         return exchange
 
     def cancel(self, exchange: Exchange, fault: Fault | None = None) -> None:
         """The client closed the connection, or its time is over."""
-        if exchange.reply is None:
-            if exchange.mux is not None and exchange.number is not None:
-                overdue = fault is not None and fault.reason == TIMED_OUT
-                reason = fault.message if fault is not None else "the client closed the connection"
-                exchange.mux.cancel(exchange.number, reason, overdue=overdue)
-            exchange.fail(fault or cancelled())
+        exchange.abandon(fault or cancelled())
 
     def sweep(self, now: float, overdue: Overdue) -> None:
         """End calls that have taken too long; a listen may last."""
@@ -97,21 +91,9 @@ class Passthrough:
         try:
             lease = await self._eras.modern_lease()
             await lease.mux.channel.writable()
-            if exchange.reply is None:
-                self._send(exchange, lease)
+            exchange.submit(lease.mux)
         except Unavailable as error:
-            exchange.refused = True
-            exchange.fail(error.fault)
-
-    def _send(self, exchange: Exchange, lease: Lease) -> None:
-        try:
-            exchange.number = lease.mux.request(exchange.request, exchange)
-            exchange.mux = lease.mux
-        except ChannelClosed:
-            exchange.fail(child_exited(None, "no"))
-        except WireError as error:
-            refusal = error_object(INVALID_PARAMS, str(error))
-            exchange.answered(Failure(exchange.request.id, refusal))
+            exchange.refuse(error.fault)
 
 
 def _gracefully(reply: Reply) -> Reply:

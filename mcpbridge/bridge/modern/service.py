@@ -148,11 +148,8 @@ class ModernService:
         self, native: bool, request: Request, envelope: RequestMeta, streams: bool
     ) -> Exchange:
         backend = self._native if native else self._emulated
-        exchange = backend.call(request, envelope, streams=streams)
-        if self.private and request.method in CACHEABLE:
-            first = exchange.translate
-            exchange.translate = lambda reply: privately(first(reply) if first else reply)
-        return exchange
+        last = (privately,) if self.private and request.method in CACHEABLE else ()
+        return backend.call(request, envelope, streams=streams, translations=last)
 
     def cancel(self, exchange: Exchange) -> None:
         """Its client closed the connection."""
