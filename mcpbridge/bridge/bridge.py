@@ -116,7 +116,7 @@ class Bridge:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve until the block ends."""
-        async with self._child_pool.running(), anyio.create_task_group() as tasks:
+        async with self._child_pool.running([self._evict_idle]), anyio.create_task_group() as tasks:
             self._tasks = tasks
             spawn = contain(tasks.start_soon, Session, self._failed)
             self._context = self._make_context(spawn)
@@ -178,7 +178,7 @@ class Bridge:
             raise Unavailable(draining())
         found = found or self._tenants.give(principal)
         # Until what is asked for shows in them, they must not be ended to make room.
-        found.last_used = self._context.clock()
+        found.touch(self._context.clock())
         return found
 
     def session(self, session_id: str, principal: Principal) -> Session | None:
@@ -213,9 +213,12 @@ class Bridge:
             raise self._no_room_for_one()
         tenant = self.tenant_of(principal)
         session = Session(
-            new_session_id(), opening.client_profile, tenant.context, one_stream=one_stream
+            new_session_id(),
+            opening.client_profile,
+            tenant.context,
+            owner=principal,
+            one_stream=one_stream,
         )
-        session.owner = principal
         tenant.sessions[session] = None
         self.sessions.add(session)
         self._call_log.session_began(one_streamed=one_stream is not None)
@@ -309,6 +312,9 @@ class Bridge:
         keeps = self._settings.on_child_exit is OnChildExit.RESTART
         if not keeps and isinstance(session, Session) and session.id is not None:
             self.close(session, why="child_exited")
+
+    async def _evict_idle(self) -> bool:
+        return await self._tenants.evict_idle()
 
     def _replace(self, lease: Lease) -> None:
         for tenant in self._tenants:

@@ -114,8 +114,6 @@ class Tenant:
         self.session_starter = SessionStarter(
             eras, supply, settings.child_pool, context.spawn, close, resting
         )
-        eras.legacy.prepare = self._give_to_next_child
-        eras.legacy.settle = self._settle_with_next_child
 
     @property
     def context(self) -> CallContext:
@@ -133,6 +131,15 @@ class Tenant:
         yield self._outside
         yield from list(self.sessions)
 
+    def claim(self, principal: Principal) -> None:
+        """Let this principal alone use it from now on."""
+        self.modern.claim(private=principal.key != ANONYMOUS.key)
+        self.seal.claim(principal.key)
+
+    def touch(self, now: float) -> None:
+        """Count it as used now."""
+        self.last_used = now
+
     def idle_s(self, now: float) -> float:
         """How long nobody has used them; 0 while somebody does."""
         if self.in_use:
@@ -143,7 +150,8 @@ class Tenant:
         """Keep their shared children running until they are left."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.session_starter.attach, self._outside)
-            tasks.start_soon(self.eras.run)
+            hooks = (self._give_to_next_child, self._settle_with_next_child)
+            tasks.start_soon(self.eras.run, *hooks)
             await self._left.wait()
             tasks.cancel_scope.cancel()
 
@@ -238,7 +246,6 @@ class TenantRegistry:
         self._spawn = spawn
         self._by_key: dict[bytes, Tenant] = {}
         self._allotments: dict[Tenant, TenantPool] = {}
-        child_pool.make_room = self._make_room
 
     def __iter__(self) -> Iterator[Tenant]:
         if self._unclaimed is not None:
@@ -256,8 +263,7 @@ class TenantRegistry:
         else:
             found = self._further(principal)
         self._by_key[principal.key] = found
-        found.modern.private = principal.key != ANONYMOUS.key
-        found.seal.owner = principal.key
+        found.claim(principal)
         return found
 
     def sweep(self, now: float) -> list[Tenant]:
@@ -297,8 +303,8 @@ class TenantRegistry:
         tenant.leave(session_closed())
         return self._allotments.pop(tenant)
 
-    async def _make_room(self) -> bool:
-        """End children of a principal that has none of them in use; see `ChildPool.make_room`."""
+    async def evict_idle(self) -> bool:
+        """End the children of a principal that has none of them in use: see `ChildPool`."""
         now = anyio.current_time()
         idle = [(tenant.idle_s(now), tenant) for tenant in self._allotments]
         idle_s, longest = max(idle, key=lambda each: each[0], default=(0.0, None))

@@ -113,6 +113,10 @@ class ReplayStore:
         self._retention = Retention()
         self.standalone = Stream(window, meters, first_id=self._id(STANDALONE))
 
+    def connected(self, change: int) -> None:
+        """Count event streams that clients read, or have left."""
+        self.open += change
+
     def begin(self, answers_due: int) -> Stream:
         """A stream for the answers of one POST."""
         self._last += 1

@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from mcpbridge.bridge.children.call_limiter import LoadLimits
-from mcpbridge.bridge.children.lease import Lease, _Turn
+from mcpbridge.bridge.children.lease import Lease, StartTurn
 from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.pipes import PipeLimits
@@ -89,6 +89,10 @@ async def _live(child: Child, *, task_status: TaskStatus[None]) -> None:
     await child.run(task_status=task_status)
 
 
+Evict = Callable[[], Awaitable[bool]]
+"""Ends a child that no client needs at present; returns whether a place is free for it."""
+
+
 class ChildObserver(Protocol):
     """Wants to know of every child of a pool."""
 
@@ -141,8 +145,7 @@ class ChildPool:
         self._starts = anyio.Semaphore(_STARTS_AT_ONCE)
         self._queued = 0
         self._tasks: TaskGroup
-        self.make_room: Callable[[], Awaitable[bool]] = _no_room
-        """Asked to end a child that nobody uses, where all places are taken; whether it has."""
+        self._evictors: Sequence[Evict] = ()
 
     @property
     def leases(self) -> Collection[Lease]:
@@ -163,8 +166,13 @@ class ChildPool:
         self._meters.tally("child_restarts", ())
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Start children on demand until the block ends; then stop what is left."""
+    async def running(self, evictors: Sequence[Evict] = ()) -> AsyncIterator[None]:
+        """Start children on demand until the block ends; then stop what is left.
+
+        Args:
+            evictors: Tried in this order when all places are taken.
+        """
+        self._evictors = evictors
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._keep_spares)
@@ -197,7 +205,7 @@ class ChildPool:
         """A fresh child for one session alone: a spare, or a new one.
 
         A new one waits for its turn where many start at once; its start has a time limit only from
-        then on. Whoever gets it says when its start is over: see `Lease.introduced`.
+        then on. Whoever gets it says when its start is over: see `Lease.start_over`.
 
         Args:
             make_child: Makes it, and no spare will do; None: it is like all others.
@@ -216,8 +224,12 @@ class ChildPool:
     async def _await_place(self) -> None:
         """Raises Unavailable where all places are taken and none can be made free."""
         most = self._settings.max_children
-        if self._taken() >= most - 1 and not (await self.make_room() and self._taken() < most - 1):
-            raise Unavailable(capacity("--max-children", most))
+        if self._taken() < most - 1:
+            return
+        for evict in self._evictors:
+            if await evict() and self._taken() < most - 1:
+                return
+        raise Unavailable(capacity("--max-children", most))
 
     def _taken(self) -> int:
         return sum(lease.counted for lease in self._leases) + self._queued
@@ -228,14 +240,12 @@ class ChildPool:
             await self._starts.acquire()
         finally:
             self._queued -= 1
-        turn = _Turn(self._starts)
+        turn = StartTurn(self._starts)
         try:
-            lease = await self._start(make_child, shared=False)
+            return await self._start(make_child, shared=False, turn=turn)
         except BaseException:
             turn.end()
             raise
-        lease.introduced = turn.end
-        return lease
 
     def release(self, lease: Lease, grace_s: float = 5.0) -> None:
         """The child is not used any more: it ends."""
@@ -297,7 +307,14 @@ class ChildPool:
         for lease in self._leases:
             lease.child.kill()
 
-    async def _start(self, make_child: MakeChild, *, shared: bool, counted: bool = False) -> Lease:
+    async def _start(
+        self,
+        make_child: MakeChild,
+        *,
+        shared: bool,
+        counted: bool = False,
+        turn: StartTurn | None = None,
+    ) -> Lease:
         if self._closing.is_set():
             raise Unavailable(child_exited(None, "no"))
         child = make_child()
@@ -320,8 +337,7 @@ class ChildPool:
             request_limit=self._request_limit,
             on_request_limit=self._request_limit_reached,
         )
-        lease = Lease(child, mux)
-        lease.counted = counted or not shared
+        lease = Lease(child, mux, counted=counted or not shared, turn=turn)
         self._leases.add(lease)
         self._meters.tally("child_starts", "shared" if shared else "own")
         for each in self._observers:
@@ -349,7 +365,7 @@ class ChildPool:
             lease.mux.fail_all(child_exited(lease.child.how, "maybe"))
             await lease.child.exited.wait()
         finally:
-            lease.introduced()
+            lease.start_over()
             self._leases.discard(lease)
             report = lease.child.report
             if report is not None:
@@ -369,8 +385,3 @@ class ChildPool:
 
     def _has_room_for_spare(self) -> bool:
         return len(self._leases) < self._settings.max_children and not self._closing.is_set()
-
-
-async def _no_room() -> bool:
-    """Nothing is left that could be ended."""
-    return False

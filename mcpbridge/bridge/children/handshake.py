@@ -38,7 +38,7 @@ async def initialize(lease: Lease, params: bytes, within_s: float) -> Reply:
         # A handshake carries out nothing: whoever waits for this child may try again.
         raise Unavailable(child_exited(error.fault.exit, "no")) from error
     finally:
-        lease.introduced()
+        lease.start_over()
     raise Unavailable(start_timeout(within_s))
 
 
@@ -52,7 +52,7 @@ async def shake_hands(lease: Lease, params: bytes, within_s: float) -> ServerPro
     profile = read_profile(reply.result) if isinstance(reply, Result) else None
     if profile is None:
         raise Unavailable(handshake_refused())
-    lease.profile = profile
+    lease.introduced_as(profile)
     lease.mux.send(Notification(INITIALIZED))
     return profile
 

@@ -99,13 +99,13 @@ class HealthChecker:
             rss_bytes=rss_bytes,
         )
         now = anyio.current_time()
-        watched.child_health, finding = look(self._policy, watched.child_health, sample, now)
+        finding = watched.judge(self._policy, sample, now)
         if finding is Finding.ASK:
             watched.ask(lease)
         elif finding.lost:
             self._give_up(lease, finding)
-        elif finding.recycle_due and not lease.worn:
-            lease.worn = True
+        elif finding.recycle_due and not lease.recycle_due:
+            lease.recycle()
             log.info("child.recycling", extra={"pid": lease.child.pid, "by": finding.value})
         return finding.recycle_due
 
@@ -146,8 +146,13 @@ class _Watched:
 
     def __init__(self, child_health: ChildHealth) -> None:
         self.child_health = child_health
-        self.pulse = _Pulse()
+        self.pulse = _Pulse(None)
         self._number: int | None = None
+
+    def judge(self, policy: RecyclePolicy, sample: Sample, now: float) -> Finding:
+        """Judge the child by what is seen of it now."""
+        self.child_health, finding = look(policy, self.child_health, sample, now)
+        return finding
 
     def ask(self, lease: Lease) -> None:
         """Ask a child whether it lives; the question before is not waited for any more."""
@@ -158,7 +163,7 @@ class _Watched:
             request = Request(b"0", DISCOVER, own_envelope(SUPPORTED[0], __version__))
         else:
             request = Request(b"0", PING, None)
-        self.pulse.mux, self.pulse.timeouts = lease.mux, lease.mux.timeouts
+        self.pulse = _Pulse(lease.mux, answers=self.pulse.answers)
         try:
             self._number = lease.mux.request_aside(request, self.pulse)
         except ChannelClosed:
@@ -171,17 +176,17 @@ class _Pulse:
     lasting = True
     """It is no call: nobody waits for it, and it keeps no child from being replaced."""
 
-    def __init__(self) -> None:
-        self.answers = False
+    def __init__(self, mux: Mux | None, *, answers: bool = False) -> None:
+        self._mux = mux
+        self.answers = answers
         """The child has answered one, be it with an error."""
-        self.mux: Mux | None = None
-        self.timeouts = 0
+        self._timeouts = mux.timeouts if mux is not None else 0
         """How many calls had run out of time when it was asked."""
 
     def receive(self, event: CallEvent) -> None:
         """Take an answer, be it an error, as a sign of life."""
         if isinstance(event, Answered):
             self.answers = True
-            if self.mux is not None:
+            if self._mux is not None:
                 # A server may answer this and no call: the row of timeouts goes on.
-                self.mux.timeouts = self.timeouts
+                self._mux.count_timeouts(self._timeouts)

@@ -12,7 +12,7 @@ from mcpbridge.process.child import Child
 from mcpbridge.rules.mcp.initialize import ServerProfile
 
 
-class _Turn:
+class StartTurn:
     """The right to start a process while others wait; ends once."""
 
     def __init__(self, starts: anyio.Semaphore) -> None:
@@ -28,27 +28,52 @@ class _Turn:
 class Lease:
     """The right to use a child until it is released."""
 
-    def __init__(self, child: Child, mux: Mux) -> None:
+    def __init__(
+        self, child: Child, mux: Mux, *, counted: bool = True, turn: StartTurn | None = None
+    ) -> None:
+        """Make a lease.
+
+        Args:
+            child: Runs.
+            mux: On its pipe.
+            counted: It takes one of the places that are not kept for what serves all sessions.
+            turn: Ends with the child's handshake, so that the next process may start.
+        """
         self.child = child
         self.mux = mux
+        self.counted = counted
+        self._turn = turn
         self.profile: ServerProfile | None = None
         """What the child said in the handshake; None while it has had none."""
         self.log_level: str | None = None
         """The level that calls without a session have set on it."""
-        self.repeated_level: str | None = None
-        """The level that was repeated to it when it took over from another."""
-        self.repeated_uris: frozenset[str] = frozenset()
-        """The subscriptions that were."""
-        self.worn = False
-        """Another child is to take its place as soon as that costs nobody anything."""
-        self.introduced: Callable[[], None] = _nothing
-        """Told that its start is over, so that the next process may start."""
-        self.counted = not mux.shared
-        """It takes one of the places that are not kept for what serves everybody."""
+        self.restored_level: str | None = None
+        """The level that was set on it when it took over from another child."""
+        self.restored_uris: frozenset[str] = frozenset()
+        """The subscriptions that were made on it then."""
+        self.recycle_due = False
+        """Another child takes its place as soon as no client notices."""
 
+    def introduced_as(self, profile: ServerProfile) -> None:
+        """Record what the child said in its handshake."""
+        self.profile = profile
 
-def _nothing() -> None:
-    """Nobody waits for its start."""
+    def start_over(self) -> None:
+        """Let the next process start: the handshake has ended, with whatever answer."""
+        if self._turn is not None:
+            self._turn.end()
+
+    def set_log_level(self, level: str) -> None:
+        """Record the level that calls without a session set on it."""
+        self.log_level = level
+
+    def restore(self, level: str | None, uris: frozenset[str]) -> None:
+        """Record what a child that took over has been told in the name of its sessions."""
+        self.restored_level, self.restored_uris = level, uris
+
+    def recycle(self) -> None:
+        """Let another child take its place as soon as no client notices."""
+        self.recycle_due = True
 
 
 class ChildSource(Protocol):

@@ -133,6 +133,10 @@ class Mux:
         """All that clients ever asked of the child."""
         return self._correlator.last - self._own
 
+    def count_timeouts(self, number: int) -> None:
+        """Count so many calls that ran out of time since the last one was answered."""
+        self.timeouts = number
+
     async def wait_idle(self) -> None:
         """Wait until no call is in flight; each has a limit of its own, and so has the wait."""
         while self.calls and not self.lost:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections.abc import Awaitable, Callable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -17,7 +18,7 @@ from anyio.abc import TaskGroup
 from mcpbridge import __version__
 from mcpbridge.bridge.children.handshake import discover, probe, shake_hands
 from mcpbridge.bridge.children.lease import ChildSource, Lease
-from mcpbridge.bridge.children.supervisor import Failed, Supervisor
+from mcpbridge.bridge.children.supervisor import Failed, Prepare, Settle, Supervisor
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import UNREACHABLE
@@ -94,6 +95,7 @@ class EraSupervisors:
         start_timeout_s: float,
         *,
         finish_s: float = 0,
+        verdict: ServerEras | None = None,
     ) -> None:
         """Make it.
 
@@ -103,6 +105,7 @@ class EraSupervisors:
             policy: When to start again, and when to give up.
             era: What the operator says of the server.
             start_timeout_s: For a start with its handshake.
+            verdict: What the server speaks, if that is known from another of its processes.
             finish_s: How long a process whose place is taken has for its calls; 0: no limit.
         """
         self._child_pool = child_pool
@@ -116,26 +119,26 @@ class EraSupervisors:
         self._readiness = readiness
         self.legacy = Supervisor(child_pool, policy, shake, finish_s)
         self.modern = Supervisor(child_pool, policy, meet, finish_s)
-        self.verdict: ServerEras | None = VERDICTS.get(era)
+        self.verdict: ServerEras | None = verdict or VERDICTS.get(era)
         self._known = anyio.Event()
         self.gave_up = anyio.Event()
         """The process that everything rests on will not be started again."""
         self._tasks: TaskGroup
+        self._run_legacy: Callable[[], Awaitable[None]]
         self._modern_runs = False
 
     def another(self, child_pool: ChildSource) -> EraSupervisors:
         """The same for children of another principal, which decide nothing about readiness."""
-        eras = EraSupervisors(
+        return EraSupervisors(
             child_pool,
             Readiness(),
             self._policy,
             self._era,
             self._start_timeout_s,
             finish_s=self._finish_s,
+            # It is the same program: what it speaks need not be found out again.
+            verdict=self.verdict,
         )
-        # It is the same program: what it speaks need not be found out again.
-        eras.verdict = self.verdict
-        return eras
 
     @property
     def primary(self) -> Supervisor:
@@ -176,14 +179,20 @@ class EraSupervisors:
             self._tasks.start_soon(self.modern.run, Readiness())
         return await self.modern.lease()
 
-    async def run(self) -> None:
-        """Find the verdict and keep the processes running."""
+    async def run(self, prepare: Prepare | None = None, settle: Settle | None = None) -> None:
+        """Find the verdict and keep the processes running; the hooks are those of the legacy one.
+
+        Args:
+            prepare: See `Supervisor.run`.
+            settle: See `Supervisor.run`.
+        """
+        self._run_legacy = functools.partial(self.legacy.run, self._readiness, prepare, settle)
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             if self.verdict is None:
                 await self._find_out(tasks)
             elif self.verdict.legacy:
-                tasks.start_soon(self.legacy.run, self._readiness)
+                tasks.start_soon(self._run_legacy)
             else:
                 self._modern_runs = True
                 tasks.start_soon(self.modern.run, self._readiness)
@@ -239,4 +248,4 @@ class EraSupervisors:
 
     async def _keep_legacy(self, scope: anyio.CancelScope) -> None:
         with scope:
-            await self.legacy.run(self._readiness)
+            await self._run_legacy()

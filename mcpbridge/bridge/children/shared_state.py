@@ -45,6 +45,9 @@ class Subscriber(Protocol):
     def take(self, lease: Lease) -> None:
         """Use this child from now on."""
 
+    def set_level(self, level: str | None) -> None:
+        """Remember the level of logs that is wanted; None: the server's own."""
+
     def on_notification(self, notification: Notification) -> None:
         """The child says something that belongs to no request."""
 
@@ -80,7 +83,7 @@ def intend(subscriber: Subscriber, request: Request) -> None:
     it: a level that is wanted, a subscription that is not wanted any more.
     """
     if request.method == SET_LEVEL:
-        subscriber.level = text_member(request.params, "level")
+        subscriber.set_level(text_member(request.params, "level"))
     elif request.method == UNSUBSCRIBE:
         subscriber.subscriptions.discard(text_member(request.params, "uri") or "")
 
@@ -92,7 +95,7 @@ def settle(subscriber: Subscriber, request: Request, *, granted: bool) -> None:
         if uri is not None:
             subscriber.subscriptions.add(uri)
     elif request.method == SET_LEVEL and not granted:
-        subscriber.level = None
+        subscriber.set_level(None)
 
 
 async def unsubscribe(mux: Mux, uris: Collection[str]) -> None:
@@ -153,11 +156,11 @@ async def catch_up(lease: Lease, subscribers: Collection[Subscriber]) -> None:
     level: str | None = None
     for subscriber in subscribers:
         level = more_verbose(level, subscriber.level)
-    if level is not None and level != lease.repeated_level:
-        lease.repeated_level = level
-        await _ask(lease, SET_LEVEL, {"level": level})
     uris = frozenset(uri for subscriber in subscribers for uri in subscriber.subscriptions)
-    told, lease.repeated_uris = lease.repeated_uris, uris
+    told_level, told = lease.restored_level, lease.restored_uris
+    lease.restore(level or told_level, uris)
+    if level is not None and level != told_level:
+        await _ask(lease, SET_LEVEL, {"level": level})
     for uri in sorted(uris - told):
         await _ask(lease, SUBSCRIBE, {"uri": uri})
     for uri in sorted(told - uris):

@@ -44,6 +44,11 @@ State = Starting | Ready | Failed
 Introduce = Callable[[Lease], Awaitable[ServerProfile]]
 
 
+Prepare = Callable[[Lease], Awaitable[None]]
+Settle = Callable[[Lease, Lease], Awaitable[None]]
+"""Given the child before and the one that serves now."""
+
+
 class Supervisor:
     """Keeps one handshaken child running for all sessions that share it."""
 
@@ -71,10 +76,8 @@ class Supervisor:
         self._retired = anyio.Event()
         self._worn = anyio.Event()
         self.state: State = Starting()
-        self.prepare: Callable[[Lease], Awaitable[None]] = _nothing
-        """Tells a child that has been introduced what else it must know before it serves."""
-        self.settle: Callable[[Lease, Lease], Awaitable[None]] = _nothing_more
-        """Tells the next child what came of the last calls of the one before, given both."""
+        self._prepare: Prepare = _nothing
+        self._settle: Settle = _nothing_more
         self.gave_up = anyio.Event()
         """No further start will be tried; `last_report` says how the last child ended."""
         self.last_report: ExitReport | None = None
@@ -120,13 +123,21 @@ class Supervisor:
         """All ends: the child that is there is the last one."""
         self._retired.set()
 
-    async def run(self, readiness: Readiness) -> None:
+    async def run(
+        self,
+        readiness: Readiness,
+        prepare: Prepare | None = None,
+        settle: Settle | None = None,
+    ) -> None:
         """Keep a child running until the policy says to give up.
 
         Args:
             readiness: Learns whether there is one.
+            prepare: Tells a child that has been introduced what else it must know.
+            settle: Tells the next child what came of the last calls of the one before.
         """
         self._readiness = readiness
+        self._prepare, self._settle = prepare or _nothing, settle or _nothing_more
         record = Record()
         while True:
             up_s = await self._one_life()
@@ -179,8 +190,8 @@ class Supervisor:
     async def _meet(self, lease: Lease) -> None:
         """Have a fresh child introduced; one that fails is gone when this raises Unavailable."""
         try:
-            lease.profile = await self._introduce(lease)
-            await self.prepare(lease)
+            lease.introduced_as(await self._introduce(lease))
+            await self._prepare(lease)
         except Unavailable as error:
             exited = error.fault.reason in ("child_exited", "child_oom")
             if not exited and not isinstance(self.state, Ready):
@@ -211,7 +222,7 @@ class Supervisor:
             with anyio.move_on_after(self._policy.max_delay_s):
                 await before.child.exited.wait()
             return before
-        settle = functools.partial(self.settle, before, lease)
+        settle = functools.partial(self._settle, before, lease)
         self._child_pool.retire(before, self._finish_s, settle)
         return lease
 

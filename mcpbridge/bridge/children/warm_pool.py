@@ -70,7 +70,7 @@ class WarmPool:
 
     def give_back(self, lease: Lease, envelope: RequestMeta, now: float) -> None:
         """The call is over; the child may serve another."""
-        if lease.worn:
+        if lease.recycle_due:
             self._child_pool.release(lease)
         elif not lease.mux.lost:
             self._idle.append((envelope.fingerprint, now, lease))
@@ -81,7 +81,7 @@ class WarmPool:
 
     def expire(self, now: float) -> None:
         """End children that have waited long enough, or served long enough."""
-        for entry in [entry for entry in self._idle if entry[2].worn]:
+        for entry in [entry for entry in self._idle if entry[2].recycle_due]:
             self._idle.remove(entry)
             self._child_pool.release(entry[2])
         while self._idle and now - self._idle[0][1] > IDLE_S:

@@ -134,7 +134,7 @@ class ModernChildAdapter:
         if level not in LOG_LEVELS:
             problem = f"level must be one of {', '.join(LOG_LEVELS)}"
             return Failure(request.id, error_object(INVALID_PARAMS, problem))
-        self._client.level = level
+        self._client.set_level(level)
         return Result(request.id, b"{}")
 
     async def _serve(self, exchange: Exchange) -> None:

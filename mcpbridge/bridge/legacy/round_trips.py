@@ -60,6 +60,9 @@ class Client(Protocol):
     level: str | None
     subscriptions: set[str]
 
+    def set_level(self, level: str | None) -> None:
+        """Remember the level of logs that the client wants."""
+
     async def find_child(self) -> Lease:
         """The child that serves the session."""
 

@@ -7,7 +7,7 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports, Session Management.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 
 import anyio
 
@@ -27,8 +27,9 @@ from mcpbridge.bridge.children.shared_state import (
 )
 from mcpbridge.bridge.legacy.in_flight import cancel
 from mcpbridge.bridge.legacy.modern_child import ModernChildAdapter
-from mcpbridge.bridge.legacy.send_queue import SendQueue, closed
+from mcpbridge.bridge.legacy.send_queue import SendQueue
 from mcpbridge.bridge.legacy.server_requests import ServerRequests, ServerRequestSender
+from mcpbridge.bridge.legacy.session_child import OwnChild, SessionChild
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import Fault, Unavailable, session_closed
 from mcpbridge.rules.mcp.admission import duplicate_id
@@ -45,7 +46,7 @@ from mcpbridge.rules.mcp.methods import (
     concerns,
     level_admits,
 )
-from mcpbridge.rules.mcp.revisions import expected
+from mcpbridge.rules.mcp.revisions import Revision, expected
 from mcpbridge.rules.supervision.lifecycle import SESSION, SessionEvent, SessionState, step
 from mcpbridge.wire.messages import (
     Failure,
@@ -64,15 +65,13 @@ class Session:
     Without an id it stands for all requests that come outside of any session.
     """
 
-    owner: Principal = ANONYMOUS
-    """Whose it is; to others it does not exist."""
-
     def __init__(
         self,
         session_id: str | None,
         client_profile: ClientProfile | None,
         context: CallContext,
         *,
+        owner: Principal = ANONYMOUS,
         one_stream: Stream | None = None,
     ) -> None:
         """Begin a session, OPENING.
@@ -81,10 +80,11 @@ class Session:
             session_id: By which its client names it.
             client_profile: What the client said of itself.
             context: What it works with.
+            owner: Whose it is; to others it does not exist.
             one_stream: The stream that carries all there is, in the transport of 2024-11-05.
         """
         self._context = context
-        self.id = session_id
+        self.id, self.owner = session_id, owner
         self.outside = session_id is None
         self.client_profile = client_profile
         self.revision = expected(client_profile.requested if client_profile is not None else None)
@@ -100,12 +100,11 @@ class Session:
         """The client has sent `notifications/initialized`."""
         self.level: str | None = None
         self.subscriptions: set[str] = set()
-        self.acquire: Callable[[], Awaitable[Lease]]
-        """Finds a child for this session, handshake included; set by the bridge."""
+        self._child: SessionChild | None = None
         self.modern_child: ModernChildAdapter | None = None
         """Stands between the session and a child of 2026-07-28."""
         self._one_stream = one_stream
-        keep = session_id is not None and one_stream is None
+        keep = one_stream is None and not self.outside
         self.streams = ReplayStore(context.window, context.meters, context.clock, resumable=keep)
         self.standalone = one_stream or self.streams.standalone
         """What the child says that belongs to no request."""
@@ -123,7 +122,7 @@ class Session:
             self.find_child,
             context.meters,
             context.spawn,
-            refuses=session_id is None,
+            refuses=self.outside,
         )
 
     @property
@@ -154,7 +153,46 @@ class Session:
             lease.mux.detach(self)
         return lease
 
-    def advance(self, event: SessionEvent) -> None:
+    def opened(
+        self, child: SessionChild, revision: Revision | None = None, lease: Lease | None = None
+    ) -> None:
+        """Open the session: requests go to its child from now on.
+
+        Args:
+            child: Its way to a child, now and later.
+            revision: What was negotiated with its client; None: as expected.
+            lease: The child that serves it now; None: it has one, or gets one with its first call.
+        """
+        self._child, self.modern_child = child, child.adapter
+        self.revision = revision or self.revision
+        if lease is not None:
+            self.take(lease)
+        self._advance(SessionEvent.OPENED)
+
+    def renew(self) -> Lease | None:
+        """Give its own child back for another one, which starts when the old one has ended.
+
+        It starts at once if its client listens, else with the next call.
+
+        Returns:
+            The old one, to be released; None if there is none.
+        """
+        before = self.rest()
+        if before is not None and isinstance(self._child, OwnChild):
+            self._child.after(before)
+            if self.standalone.attached or self.subscriptions:
+                self.send_queue.seek()
+        return before
+
+    def touch(self, now: float) -> None:
+        """Count the session as used now."""
+        self.last_used = now
+
+    def set_level(self, level: str | None) -> None:
+        """Remember the level of logs that its client wants: see `Subscriber`."""
+        self.level = level
+
+    def _advance(self, event: SessionEvent) -> None:
         """Go on to the next state of `rules.supervision.lifecycle.SESSION`."""
         self.state = step(SESSION, self.state, event)
         if self._settled is not None:
@@ -239,11 +277,11 @@ class Session:
         Returns:
             The lease it held, for the bridge to release.
         """
-        self.advance(SessionEvent.CLOSE)
+        self._advance(SessionEvent.CLOSE)
         for exchange in list(self.in_flight.values()):
             self.abandon(exchange, fault or session_closed())
         self.send_queue.close()
-        self.acquire = closed
+        self._child = None
         self.streams.close()
         self.standalone.close()
         lease = self.rest()
@@ -356,8 +394,8 @@ class Session:
         """
         await self._opened()
         lease = self._usable_lease()
-        if lease is None and self.state is SessionState.OPEN:
-            lease = await self.acquire()
+        if lease is None and self._child is not None and self.state is SessionState.OPEN:
+            lease = await self._child.acquire()
         if lease is None or self.state is not SessionState.OPEN:
             raise Unavailable(session_closed())
         if lease is not self.lease:

@@ -22,6 +22,7 @@ from mcpbridge.bridge.children.shared_state import restore
 from mcpbridge.bridge.children.supervisor import Ready
 from mcpbridge.bridge.legacy.modern_child import ModernChildAdapter
 from mcpbridge.bridge.legacy.session import Session
+from mcpbridge.bridge.legacy.session_child import ModernChild, OwnChild, SessionChild, SharedChild
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Fault, Unavailable, handshake_refused, session_closed
 from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
@@ -29,7 +30,7 @@ from mcpbridge.rules.mcp.methods import INITIALIZED
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, negotiated
 from mcpbridge.rules.mcp.to_legacy import introduced
 from mcpbridge.rules.supervision.isolation import Isolation, needs_own_child
-from mcpbridge.rules.supervision.lifecycle import SessionEvent, SessionState
+from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 
 log = logging.getLogger("mcpbridge.bridge")
@@ -78,12 +79,13 @@ class SessionStarter:
         """Open what stands in for a session where requests name none; nobody waits for it."""
         verdict = await self._eras.known()
         if session.state is SessionState.OPENING:
-            if verdict.legacy:
-                session.acquire = self._eras.legacy.lease
-            else:
-                session.acquire = self._eras.modern_lease
-                session.modern_child = ModernChildAdapter(session, self._spawn)
-            session.advance(SessionEvent.OPENED)
+            session.opened(self._shared_child() if verdict.legacy else self._modern_child(session))
+
+    def _shared_child(self) -> SessionChild:
+        return SharedChild(self._eras.legacy.lease)
+
+    def _modern_child(self, session: Session) -> SessionChild:
+        return ModernChild(self._eras.modern_lease, ModernChildAdapter(session, self._spawn))
 
     def _wants_own(self, session: Session) -> bool:
         assert session.client_profile is not None
@@ -106,10 +108,8 @@ class SessionStarter:
             return
         assert lease.profile is not None
         assert session.client_profile is not None
-        session.acquire = self._eras.legacy.lease
-        session.revision, result = lease.profile.answer(session.client_profile.requested)
-        session.take(lease)
-        session.advance(SessionEvent.OPENED)
+        revision, result = lease.profile.answer(session.client_profile.requested)
+        session.opened(self._shared_child(), revision, lease)
         exchange.answered(Result(exchange.request.id, result))
 
     async def _interpret(self, session: Session, exchange: Exchange) -> None:
@@ -118,15 +118,11 @@ class SessionStarter:
             return
         assert lease.profile is not None
         assert session.client_profile is not None
-        session.acquire = self._eras.modern_lease
-        session.revision = negotiated(session.client_profile.requested, NEWEST_LEGACY)
-        session.modern_child = ModernChildAdapter(session, self._spawn)
-        session.take(lease)
-        session.advance(SessionEvent.OPENED)
-        exchange.answered(Result(exchange.request.id, introduced(lease.profile, session.revision)))
+        revision = negotiated(session.client_profile.requested, NEWEST_LEGACY)
+        session.opened(self._modern_child(session), revision, lease)
+        exchange.answered(Result(exchange.request.id, introduced(lease.profile, revision)))
 
     async def _give_own(self, session: Session, exchange: Exchange) -> None:
-        session.acquire = functools.partial(self._own_child_again, session)
         lease = await self._own_child()
         if _is_over(session):
             # Its client left while the child started: nobody else would ever end it.
@@ -138,9 +134,9 @@ class SessionStarter:
             return
         profile = _profile_in(reply)
         if profile is not None:
-            lease.profile = profile
-            session.revision = profile.revision
-            session.advance(SessionEvent.OPENED)
+            lease.introduced_as(profile)
+            own = OwnChild(functools.partial(self._own_child_again, session))
+            session.opened(own, profile.revision)
             exchange.answered(Result(exchange.request.id, profile.result))
         elif isinstance(reply, Failure):
             exchange.answered(Failure(exchange.request.id, reply.error))
@@ -149,25 +145,11 @@ class SessionStarter:
             raise Unavailable(handshake_refused())
 
     async def renew(self, session: Session) -> None:
-        """Give a session that has nothing in flight another child of its own.
-
-        The old one ends first: of a server with a state of its own (a browser's profile, say) two
-        processes cannot serve one session. A call that comes meanwhile waits for the new one,
-        which starts at once where its client listens, else with the next call.
-        """
-        before = session.rest()
-        if before is None:
-            return
-        session.acquire = functools.partial(self._own_child_after, session, before)
-        self._child_pool.release(before)
-        if session.standalone.attached or session.subscriptions:
-            session.send_queue.seek()
-        await before.child.exited.wait()
-        session.acquire = functools.partial(self._own_child_again, session)
-
-    async def _own_child_after(self, session: Session, before: Lease) -> Lease:
-        await before.child.exited.wait()
-        return await self._own_child_again(session)
+        """Give a session that has nothing in flight another child of its own: `Session.renew`."""
+        before = session.renew()
+        if before is not None:
+            self._child_pool.release(before)
+            await before.child.exited.wait()
 
     async def _own_child_again(self, session: Session) -> Lease:
         """A fresh child that has been told everything the last one of this session was."""
@@ -179,7 +161,7 @@ class SessionStarter:
         except Unavailable:
             self._child_pool.release(lease)
             raise
-        lease.profile = profile
+        lease.introduced_as(profile)
         if session.initialized:
             lease.mux.send(Notification(INITIALIZED))
         await restore(lease, profile, [session])

@@ -185,7 +185,7 @@ class SessionTable:
         if session.state is SessionState.CLOSED:
             return False
         if session.busy:
-            session.last_used = now
+            session.touch(now)
             return False
         settings = self._settings
         allowed_s = settings.idle_timeout_s if session.used else settings.unused_timeout_s

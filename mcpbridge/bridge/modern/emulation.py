@@ -312,8 +312,7 @@ class EmulatedCalls:
         if parked_call.questions:
             self._ask_client(parked_call, exchange)
             return
-        parked_call.round += 1
-        parked_call.next_attempt(exchange, envelope)
+        parked_call.next_round(exchange, envelope)
         await parked_call.gather(exchange)
 
     async def _after_pages(
@@ -378,7 +377,7 @@ class EmulatedCalls:
             return
         if member(profile.result, "capabilities", "logging") is None:
             return
-        lease.log_level = level
+        lease.set_log_level(level)
         with anyio.move_on_after(_LEVEL_S):
             await lease.mux.ask(SET_LEVEL, b'{"level":%b}' % quoted(level))
 

@@ -106,6 +106,11 @@ class ParkedCall:
         self.next_attempt(leg, self.envelope)
         self._number = self.lease.mux.request(self.request, self)
 
+    def next_round(self, leg: Exchange, envelope: RequestMeta) -> None:
+        """Go on with the answers to the questions of this round."""
+        self.round += 1
+        self.next_attempt(leg, envelope)
+
     def next_attempt(self, leg: Exchange, envelope: RequestMeta) -> None:
         """From now on what the child says belongs to this exchange."""
         self._leg, self.envelope, self.parked_at = leg, envelope, None

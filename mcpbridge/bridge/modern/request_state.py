@@ -43,12 +43,16 @@ class RequestStateCodec:
             key: 32 bytes; None for a random one, good for this process only.
         """
         self._key = key or secrets.token_bytes(32)
-        self.owner = b""
+        self._owner = b""
         """Whose the contents are: what was sealed for another cannot be opened."""
 
     def another(self) -> RequestStateCodec:
         """One with the same key, for an owner of its own."""
         return RequestStateCodec(self._key)
+
+    def claim(self, owner: bytes) -> None:
+        """Say whose the contents are from now on."""
+        self._owner = owner
 
     def encode(self, content: RequestState) -> str:
         """The text for the client."""
@@ -56,7 +60,7 @@ class RequestStateCodec:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         nonce = secrets.token_bytes(12)
-        sealed = AESGCM(self._key).encrypt(nonce, msgspec.json.encode(content), self.owner)
+        sealed = AESGCM(self._key).encrypt(nonce, msgspec.json.encode(content), self._owner)
         return base64.urlsafe_b64encode(nonce + sealed).decode()
 
     def decode(self, text: str, now: float) -> RequestState | None:
@@ -69,7 +73,7 @@ class RequestStateCodec:
             if base64.urlsafe_b64encode(raw).decode() != text:
                 # Decoding forgives what stands after the padding, and bits that mean nothing.
                 return None
-            plain = AESGCM(self._key).decrypt(raw[:12], raw[12:], self.owner)
+            plain = AESGCM(self._key).decrypt(raw[:12], raw[12:], self._owner)
             content = _decoder.decode(plain)
         except (ValueError, binascii.Error, InvalidTag, msgspec.MsgspecError):
             return None

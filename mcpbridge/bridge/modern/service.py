@@ -72,8 +72,12 @@ class ModernService:
         self._settings = settings
         self._catalog = ToolCatalog()
         self._listens: dict[Subscription, None] = {}
-        self.private = False
+        self._private = False
         """Clients are told apart: what one of them gets is for no other's cache."""
+
+    def claim(self, *, private: bool) -> None:
+        """Say whose clients these are: what a private one gets is for no shared cache."""
+        self._private = private
 
     @property
     def listens(self) -> Iterable[Subscription]:
@@ -148,7 +152,7 @@ class ModernService:
         self, native: bool, request: Request, envelope: RequestMeta, streams: bool
     ) -> Exchange:
         backend = self._native if native else self._emulated
-        last = (privately,) if self.private and request.method in CACHEABLE else ()
+        last = (privately,) if self._private and request.method in CACHEABLE else ()
         return backend.call(request, envelope, streams=streams, translations=last)
 
     def cancel(self, exchange: Exchange) -> None:

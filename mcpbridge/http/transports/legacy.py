@@ -270,11 +270,11 @@ class LegacyTransport:
         with stream.attach() as reader, watching(reader, http_request.principal):
             response = EventStream(reader, headers, polled=polled)
             aging = self._age(reader) if polled and stream is not session.standalone else None
-            session.streams.open += 1
+            session.streams.connected(1)
             try:
                 await response.serve(http_request)
             finally:
-                session.streams.open -= 1
+                session.streams.connected(-1)
                 if aging is not None:
                     aging.cancel()
 

@@ -14,7 +14,7 @@ from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.handshake import shake_hands
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
-from mcpbridge.bridge.children.supervisor import Ready, Starting, Supervisor
+from mcpbridge.bridge.children.supervisor import Prepare, Ready, Starting, Supervisor
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.channels.channel import InvalidLine
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
@@ -129,13 +129,17 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    policy: RestartPolicy = AT_ONCE, *, start_timeout_s: float = WITHIN_S, failures: int = 0
+    policy: RestartPolicy = AT_ONCE,
+    *,
+    start_timeout_s: float = WITHIN_S,
+    failures: int = 0,
+    prepare: Prepare | None = None,
 ) -> AsyncIterator[Scene]:
     """Run a supervisor while the test plays the children."""
     made = Scene(policy, start_timeout_s)
     made.child_pool.failures = failures
     async with asyncio.timeout(WITHIN_S), anyio.create_task_group() as tasks:
-        tasks.start_soon(made.supervisor.run, made.readiness)
+        tasks.start_soon(made.supervisor.run, made.readiness, prepare)
         yield made
         for child in made.child_pool.children:
             child.stop()
@@ -308,8 +312,7 @@ async def test_the_new_child_is_prepared_before_it_takes_over() -> None:
         state = on.supervisor.state
         assert not isinstance(state, Ready) or state.lease is not lease
 
-    async with scene() as on:
-        on.supervisor.prepare = prepare
+    async with scene(prepare=prepare) as on:
         await (await on.child_pool.newest()).shake_hands()
         worn = await on.supervisor.lease()
         on.supervisor.replace(worn)

@@ -24,6 +24,10 @@ class Fake:
     last_used: float = 0.0
     state: SessionState = SessionState.OPEN
 
+    def touch(self, now: float) -> None:
+        """As a session does."""
+        self.last_used = now
+
 
 def table(*sessions: Fake, settings: SessionSettings = SETTINGS) -> tuple[SessionTable, Readiness]:
     """A table that holds these."""

@@ -41,7 +41,8 @@ def test_what_is_one_principals_opens_for_no_other() -> None:
     """With the same key, in this process or the next (C102)."""
     seal = RequestStateCodec(bytes(range(32)))
     mine, yours, mine_again = seal.another(), seal.another(), RequestStateCodec(bytes(range(32)))
-    mine.owner, yours.owner, mine_again.owner = b"me", b"you", b"me"
+    for codec, owner in ((mine, b"me"), (yours, b"you"), (mine_again, b"me")):
+        codec.claim(owner)
     text = mine.encode(content("e"))
     assert yours.decode(text, 0) is None
     assert seal.decode(text, 0) is None
