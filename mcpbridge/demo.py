@@ -175,7 +175,7 @@ def fail(call: Call) -> Fields:
 
 def set_greeting(call: Call) -> Fields:
     """Change the greeting resource; those who subscribed to it are told."""
-    call.server.greeting = text_of(call.arguments, "text")
+    call.server.greet(text_of(call.arguments, "text"))
     if GREETING in call.server.subscribed:
         call.server.notify("notifications/resources/updated", {"uri": GREETING})
     return content("The greeting is set.")
@@ -314,6 +314,10 @@ class Server:
         if reply is None:
             raise ToolFailed(f"nobody answered within {ANSWER_WITHIN_S:.0f} s")
         return reply
+
+    def greet(self, greeting: str) -> None:
+        """Change the greeting."""
+        self.greeting = greeting
 
     def notify(self, method: str, params: Fields) -> None:
         """Send a notification; any thread may."""

@@ -14,6 +14,8 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
+from types import MappingProxyType
+from typing import Any
 
 import anyio
 import msgspec
@@ -126,11 +128,10 @@ class _Life:
         self._admin = admin
         tls, settings = app.config.settings.tls, app.config.settings
         self._certificates = Certificates(tls) if tls.cert is not None else None
-        self._server = _server(app.config, app.endpoint, app.fast_path)
+        options: Mapping[str, Any] = {}
         if self._certificates is not None:
-            self._server.listening_options = listening_options(
-                self._certificates.context, settings.arrival.header_s
-            )
+            options = listening_options(self._certificates.context, settings.arrival.header_s)
+        self._server = _server(app.config, app.endpoint, app.fast_path, options)
         self._servers = [(self._server, listener)]
         if app.admin is not None and admin is not None:
             self._servers.append((_server(app.config, app.admin), admin))
@@ -169,8 +170,7 @@ class _Life:
             await self._end()
             waited_s = anyio.current_time() - self._cut_at
             for server, _ in self._servers:
-                server.stalled_after_s = max(0.0, _LAST_BYTES_S - waited_s)
-                server.should_exit = True
+                server.stop(max(0.0, _LAST_BYTES_S - waited_s))
 
     async def _send_last_spans(self) -> None:
         if self._app.tracer is not None:
@@ -239,7 +239,7 @@ class _Life:
             self._status = EXIT_FORCED
             self._advance(DrainEvent.SIGNAL)
             for server, _ in self._servers:
-                server.force_exit = True
+                server.stop_now()
             self._app.bridge.kill_children()
         else:
             os._exit(128 + signal.SIGINT)
@@ -309,7 +309,12 @@ def _has_terminal() -> bool:
     return os.isatty(0)
 
 
-def _server(config: Config, app: ASGIApp, fast_path: FastPath | None = None) -> HttpServer:
+def _server(
+    config: Config,
+    app: ASGIApp,
+    fast_path: FastPath | None = None,
+    listening_options: Mapping[str, Any] = MappingProxyType({}),
+) -> HttpServer:
     """What serves the connections of one listener."""
     settings = config.settings
     connections = Connections(
@@ -322,6 +327,7 @@ def _server(config: Config, app: ASGIApp, fast_path: FastPath | None = None) -> 
     return server_of(
         app,
         protocol_with(settings.arrival, connections, fast_path),
+        listening_options=listening_options,
         timeout_keep_alive=settings.connections.keep_alive_s,
     )
 

@@ -55,12 +55,21 @@ class MemoryChannel:
     def close(self) -> None:
         """End the stream for both ends."""
         for end in (self, self._peer):
-            end._closed = True
-            end._news.set()
+            end.end()
+
+    def end(self) -> None:
+        """Let this end see the end of the stream."""
+        self._closed = True
+        self._news.set()
+
+    def join(self, peer: MemoryChannel) -> None:
+        """Send to this channel from now on."""
+        self._peer = peer
 
 
 def memory_pair() -> tuple[MemoryChannel, MemoryChannel]:
     """Two connected channels."""
     one, other = MemoryChannel(), MemoryChannel()
-    one._peer, other._peer = other, one
+    one.join(other)
+    other.join(one)
     return one, other

@@ -108,7 +108,6 @@ class HttpApp:
             return None
         begun = self._streamable.begin(head, request)
         if begun is not None:
-            begun.principal = head.principal
             self._access.passed(begun.principal)
         return begun
 

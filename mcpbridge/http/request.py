@@ -42,8 +42,7 @@ class RequestHead:
     """Which forms of an answer the client takes."""
     scope: Scope
     """All that the server library says of the request."""
-    routing: RoutingHeaders | None = dataclasses.field(default=None, init=False)
-    """What it says of the body, once somebody has looked."""
+    _routing: RoutingHeaders | None = dataclasses.field(default=None, init=False)
 
     @classmethod
     def in_scope(cls, scope: MutableMapping[str, Any]) -> RequestHead:
@@ -55,6 +54,12 @@ class RequestHead:
         """Whose request it is; there once `http.auth.access` has let it in."""
         found: Principal = self.scope[PRINCIPAL]
         return found
+
+    def routing(self, read: Callable[[RequestHead], RoutingHeaders]) -> RoutingHeaders:
+        """Return what it says of the body: read once for all requests under this head."""
+        if self._routing is None:
+            self._routing = read(self)
+        return self._routing
 
     def get(self, name: bytes) -> str | None:
         """One header's value as text, or None."""
@@ -110,11 +115,9 @@ class StartedCall(msgspec.Struct):
     """A call that was begun without a response."""
 
     exchange: Exchange
+    principal: Principal
+    """Whose it is."""
     finish: Callable[[HttpRequest], Awaitable[None]]
     """Answers it as an HTTP request."""
     abandon: Callable[[], None] | None = None
     """Its client has left; None where the call goes on all the same."""
-    size: int = 0
-    """Bytes of the body that it came in."""
-    principal: Principal | None = None
-    """Whose it is."""

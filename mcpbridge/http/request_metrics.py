@@ -48,7 +48,7 @@ class _Tap:
     async def receive(self) -> Message:
         """The next event of the client."""
         message = await self._receive()
-        self._meter.received_bytes += len(message.get("body", b""))
+        self._meter.count(len(message.get("body", b"")), 0)
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -56,5 +56,5 @@ class _Tap:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         else:
-            self._meter.sent_bytes += len(message.get("body", b""))
+            self._meter.count(0, len(message.get("body", b"")))
         return self._send(message)

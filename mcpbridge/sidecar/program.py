@@ -138,7 +138,7 @@ class Sidecar:
         await self._ending.wait()
         await self._relay.drain(DRAIN_S if self._status == EXIT_OK else 0.0)
         for server in self._servers:
-            server.should_exit = True
+            server.stop()
 
     async def _hear_signals(self, signals: AsyncIterator[signal.Signals]) -> None:
         count = 0
@@ -152,7 +152,7 @@ class Sidecar:
             elif count == 2:
                 self._status = EXIT_FORCED
                 for server in self._servers:
-                    server.should_exit = server.force_exit = True
+                    server.stop_now()
                 self._relay.end_all()
             else:
                 os._exit(128 + signal.SIGINT)

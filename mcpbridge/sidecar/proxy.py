@@ -67,9 +67,7 @@ class ReverseProxy:
         """End the streams that only listen, and wait for the rest; at most so many seconds."""
         self.draining = True
         for passage in list(self._in_hand):
-            passage.closing = True
-            if passage.listens:
-                passage.end()
+            passage.close_after()
         with anyio.move_on_after(within_s):
             while self._in_hand:
                 self._idle = anyio.Event()
@@ -125,6 +123,12 @@ class _Passage:
                 if not self._has_begun:
                     await self._refuse(502, "the MCP server closed the connection")
             tasks.cancel_scope.cancel()
+
+    def close_after(self) -> None:
+        """End the connection with this answer; a stream that only listens ends at once."""
+        self.closing = True
+        if self.listens:
+            self.end()
 
     def end(self) -> None:
         """End the answer here; its client sees a proper end of the body."""

@@ -44,6 +44,11 @@ class Histogram:
         self.counts[bisect_left(SECONDS, seconds)] += 1
         self.total_s += seconds
 
+    def add(self, other: Histogram) -> None:
+        """Add the durations of another one."""
+        self.total_s += other.total_s
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+
 
 class CallMeter:
     """The calls of one method, or of one tool."""
@@ -136,6 +141,11 @@ class HttpMeter:
         """Bodies of requests."""
         self.sent_bytes = 0
         """Bodies of responses."""
+
+    def count(self, received: int, sent: int) -> None:
+        """Add bytes of a request's body and of its response's."""
+        self.received_bytes += received
+        self.sent_bytes += sent
 
 
 class Meters:

@@ -180,8 +180,7 @@ class BridgeCollector(Collector):
 def _sum(parts: Iterable[CallMeter]) -> Histogram:
     whole = Histogram()
     for part in parts:
-        whole.total_s += part.seconds.total_s
-        whole.counts = [a + b for a, b in zip(whole.counts, part.seconds.counts, strict=True)]
+        whole.add(part.seconds)
     return whole
 
 

@@ -179,6 +179,28 @@ def unmet(requirements: Iterable[str], lock: str) -> list[str]:
     return found
 
 
+def assignments_into_others(text: str) -> list[str]:
+    """Assignments to an attribute of another object than `self` or `cls`."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        targets: list[ast.expr]
+        match node:
+            case ast.Assign():
+                targets = node.targets
+            case ast.AugAssign() | ast.AnnAssign():
+                targets = [node.target]
+            case _:
+                continue
+        for target in targets:
+            each = target.elts if isinstance(target, ast.Tuple | ast.List) else [target]
+            found += [
+                f"{one.lineno}: {ast.unparse(one)}"
+                for one in each
+                if isinstance(one, ast.Attribute) and ast.unparse(one.value) not in ("self", "cls")
+            ]
+    return found
+
+
 def machine_paths(text: str) -> list[str]:
     """Lines that name a directory of the machine they were written on."""
     return [

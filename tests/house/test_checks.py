@@ -53,6 +53,10 @@ BAD: list[tuple[Callable[[str], list[str]], str, str]] = [
     (checks.loose_pins, "a==1\nb>=2\n", "2: b>=2"),
     (checks.loose_pins, "--find-links elsewhere\n", "1: --find-links elsewhere"),
     (checks.loose_pins, "a @ https://example.org/a.whl\n", "1: a @"),
+    (checks.assignments_into_others, "def f(a):\n  a.b = 1\n", "2: a.b"),
+    (checks.assignments_into_others, "self.a.b += 1\n", "1: self.a.b"),
+    (checks.assignments_into_others, "x, (a.b) = 1, 2\n", "1: a.b"),
+    (checks.assignments_into_others, "a.b: int = 1\n", "1: a.b"),
     (checks.machine_paths, f"# hello\nopen('{HOME}x')\n", f"2: open('{HOME}x')"),
 ]
 
@@ -72,6 +76,10 @@ GOOD: list[tuple[Callable[[str], list[str]], str]] = [
     (_bound, "a>=1,<2; sys_platform != 'win32'"),
     (_bound, "a~=1.4"),
     (checks.loose_pins, "# made\na-b_c==1.0.post1\nd==2 ; sys_platform == 'win32'\n"),
+    (
+        checks.assignments_into_others,
+        "self.a = self.b[0] = cls.c = 1\nself.d, e = 1, 2\n",
+    ),
     (checks.machine_paths, f"https://example.org{HOME}\n$HOME{HOME}\na{HOME}\n"),
 ]
 

@@ -34,6 +34,18 @@ WALL_CLOCK = {
     "mcpbridge/http/auth/oauth.py": "tokens say by the time of day when they end",
 }
 """Where the time of day is asked for, each with its reason."""
+ASSIGNMENTS_INTO_OTHERS = {
+    "mcpbridge/app/health_client.py": "ssl's contexts are set up so",
+    "mcpbridge/http/server/tls.py": "ssl's contexts are set up so",
+    "mcpbridge/sidecar/program.py": "ssl's contexts are set up so",
+    "mcpbridge/doctor/endpoint/mcp_client.py": "anyio's deadlines are moved so",
+    "mcpbridge/process/socket_child.py": "anyio's deadlines are moved so",
+    "mcpbridge/process/subprocess_child.py": "anyio's deadlines are moved so",
+    "mcpbridge/http/server/connection.py": "uvicorn's counter, and its switch for keep-alive",
+    "mcpbridge/sidecar/upstream.py": "httpx normalises a path that is not set after",
+    "mcpbridge/telemetry/logs.py": "records of logging carry what a handler adds, and its switch",
+}
+"""Where attributes of objects of libraries are assigned, each with its reason."""
 ENVIRONMENT_READS = ("mcpbridge/config/",)
 
 
@@ -70,6 +82,12 @@ def test_everything_is_caught_in_few_places() -> None:
     """`except Exception` stands where one failure must not become everybody's."""
     assert _findings(checks.broad_excepts, tuple(BROAD_EXCEPTS)) == []
     assert all(checks.broad_excepts(SOURCES[path]) for path in BROAD_EXCEPTS)
+
+
+def test_nothing_is_assigned_into_another_object() -> None:
+    """A constructor takes all it needs; what changes later has a method that says so."""
+    assert _findings(checks.assignments_into_others, tuple(ASSIGNMENTS_INTO_OTHERS)) == []
+    assert all(checks.assignments_into_others(SOURCES[path]) for path in ASSIGNMENTS_INTO_OTHERS)
 
 
 def test_only_process_starts_processes() -> None:

@@ -14,8 +14,7 @@ from mcpbridge.doctor.server.examination import Examination, Run, Runs, Tell
 from mcpbridge.doctor.server.hints import hints
 from mcpbridge.doctor.server.recommended_flags import command_line, flags
 from mcpbridge.doctor.server.report import Buffering, Flag, Noise, Outcome, ServerReport
-from mcpbridge.errors import CommandNotExecutable, CommandNotFound
-from mcpbridge.process.spec import check_command, shown
+from mcpbridge.process.spec import shown
 from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.revisions import REVISIONS
 from mcpbridge.wire.json_object import member
@@ -35,16 +34,9 @@ def examine(config: Config, given: Mapping[str, Sequence[str]], tell: Tell) -> S
     """
     # What the bridge would log of its children is told in the report.
     logging.getLogger("mcpbridge").addHandler(logging.NullHandler())
-    try:
-        check_command(config.child)
-    except (CommandNotFound, CommandNotExecutable) as error:
-        missing = isinstance(error, CommandNotFound)
-        outcome = Outcome.NOT_FOUND if missing else Outcome.NOT_EXECUTABLE
-        visits = Runs(Run(outcome, str(error)))
-    else:
-        within_s = config.settings.child_pool.start_timeout_s
-        course = Examination(config.child, config.settings.pipes, within_s, tell)
-        visits = anyio.run(course.run)
+    within_s = config.settings.child_pool.start_timeout_s
+    examination = Examination(config.child, config.settings.pipes, within_s, tell)
+    visits = anyio.run(examination.run)
     return _report(config, given, visits)
 
 
@@ -76,7 +68,7 @@ def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Runs) ->
         modern=modern is not None,
         revisions=_revisions(visits),
         buffering=main.buffering,
-        questions=tuple(visits.asked.talk.questions) if visits.asked and visits.asked.talk else (),
+        questions=tuple(visits.asked.server.questions) if visits.asked else (),
         hints=hints(
             argv,
             main.outcome,
@@ -103,10 +95,9 @@ def _facts_of(visit: Run) -> dict[str, Any]:
         facts["name"] = visit.profile.name
         facts["version"] = _version(visit.profile)
         facts["capabilities"] = tuple(sorted(visit.profile.capabilities))
-    if visit.talk is not None:
-        facts["noise"] = visit.talk.noise
-        facts["overlong_bytes"] = visit.talk.overlong_bytes
-        facts["notifications"] = dict(visit.talk.notifications)
+    facts["noise"] = visit.server.noise
+    facts["overlong_bytes"] = visit.server.overlong_bytes
+    facts["notifications"] = dict(visit.server.notifications)
     if visit.report is not None:
         facts["stderr"] = visit.report.last_words
     return facts
@@ -124,7 +115,7 @@ def _revisions(visits: Runs) -> tuple[str, ...]:
 
 def _longest(visit: Run) -> int:
     read = [listing.bytes // max(1, listing.pages) for listing in visit.lists.values()]
-    return max([*read, visit.talk.overlong_bytes if visit.talk else 0])
+    return max([*read, visit.server.overlong_bytes])
 
 
 def _problem(config: Config, visit: Run) -> str:

@@ -22,7 +22,7 @@ from mcpbridge.doctor.server.report import Buffering, Ending, Listing, Memory, O
 from mcpbridge.doctor.server.server_process import ServerProcess, error_text
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.memory import footprint
-from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.spec import ChildSpec, check_command
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
 from mcpbridge.rules.mcp.initialize import ServerProfile, bridge_introduction, read_profile
@@ -50,26 +50,73 @@ _QUESTIONS_S = 1.0
 Tell = Callable[[str], None]
 
 
-@dataclasses.dataclass(slots=True)
 class Run:
-    """What one process showed."""
+    """One process, and what it shows."""
 
-    outcome: Outcome = Outcome.SILENT
-    problem: str | None = None
-    seconds: float | None = None
-    """From its start to its answer."""
-    profile: ServerProfile | None = None
-    buffering: Buffering = Buffering.NONE
-    lists: dict[str, Listing] = dataclasses.field(default_factory=dict)
-    memory: Memory | None = None
-    ending: Ending | None = None
-    talk: ServerProcess | None = None
-    """For what it said by the way."""
+    def __init__(self, server: ServerProcess) -> None:
+        self.server = server
+        self.outcome = Outcome.SILENT
+        self.problem: str | None = None
+        self.seconds: float | None = None
+        """From its start to its answer."""
+        self.profile: ServerProfile | None = None
+        self.buffering = Buffering.NONE
+        self.lists: dict[str, Listing] = {}
+        self.memory: Memory | None = None
+        self.ending: Ending | None = None
 
     @property
     def report(self) -> ExitReport | None:
         """How the process ended."""
-        return self.talk.report if self.talk is not None else None
+        return self.server.report
+
+    def refused(self, error: SpawnError) -> None:
+        """Record that it could not be started."""
+        match error:
+            case CommandNotFound():
+                self.outcome = Outcome.NOT_FOUND
+            case CommandNotExecutable():
+                self.outcome = Outcome.NOT_EXECUTABLE
+            case _:
+                self.outcome = Outcome.NOT_STARTED
+        self.problem = str(error)
+
+    def answered(self, reply: Reply | None) -> None:
+        """Record how long its first answer took; None: there was none."""
+        self.seconds = round(self.server.age_s, 3) if reply is not None else None
+        if reply is not None:
+            self.buffering = Buffering.NONE
+
+    def buffers(self, how: Buffering) -> None:
+        """Record that it keeps its answers back."""
+        self.buffering = how
+
+    async def judge(self, reply: Reply | None, profile: ServerProfile | None) -> None:
+        """Record how the start went, once there is an answer or none will come."""
+        self.profile = profile
+        if profile is not None:
+            self.outcome = Outcome.SERVED
+        elif isinstance(reply, Failure):
+            self.outcome, self.problem = Outcome.REFUSED, error_text(reply)
+        elif reply is not None:
+            self.outcome = Outcome.REFUSED
+            self.problem = "its answer names no protocol revision that is known here"
+        elif self.server.over and await self.server.goes():
+            self.outcome = Outcome.ENDED
+        elif self.server.over:
+            self.outcome = Outcome.CLOSED
+
+    async def look_around(self, profile: ServerProfile, common: Mapping[str, Any]) -> None:
+        """Read its lists, and how much memory it takes."""
+        for name, (method, member, capability) in LISTS.items():
+            if capability in profile.capabilities and not self.server.over:
+                self.lists[name] = await self.server.listing(method, member, common, _LIST_S)
+        taken = footprint(self.server.pid)
+        self.memory = Memory(*taken) if taken is not None else None
+
+    async def end(self) -> None:
+        """End the process and record how it went."""
+        self.ending = await self.server.end()
 
 
 @dataclasses.dataclass(slots=True)
@@ -100,142 +147,111 @@ class Examination:
 
     async def run(self) -> Runs:
         """Start, ask and end as many processes as it takes."""
+        try:
+            check_command(self._spec)
+        except (CommandNotFound, CommandNotExecutable) as error:
+            run = self._new_run()
+            run.refused(error)
+            return Runs(run)
         self._tell("starting the server for the handshake")
-        visits = Runs(await self._by_handshake())
-        if visits.legacy.outcome in (
+        legacy = await self._by_handshake()
+        if legacy.outcome in (
             Outcome.NOT_FOUND,
             Outcome.NOT_EXECUTABLE,
             Outcome.NOT_STARTED,
         ):
-            return visits
+            return Runs(legacy)
         self._tell("starting it again: server/discover, and as a client that can be asked")
+        modern, asked = self._new_run(), self._new_run()
         async with anyio.create_task_group() as both:
-            both.start_soon(self._find_modern, visits)
-            if visits.legacy.profile is not None:
-                both.start_soon(self._find_questions, visits)
-        return visits
+            both.start_soon(self._find_modern, modern, legacy)
+            if legacy.profile is not None:
+                both.start_soon(self._find_questions, asked)
+        return Runs(
+            legacy,
+            asked if asked.ending is not None else None,
+            modern if modern.ending is not None else None,
+        )
+
+    def _new_run(self) -> Run:
+        return Run(ServerProcess(self._spec, self._limits))
 
     async def _by_handshake(self) -> Run:
         client_profile = bridge_introduction(__version__)
-        visit, talk = Run(), ServerProcess(self._spec, self._limits)
-        async with talk.running():
-            visit.talk = talk
-            if talk.refused is not None:
-                visit.outcome, visit.problem = _refusal(talk.refused)
-                return visit
-            asked = talk.begin(INITIALIZE, client_profile)
-            reply = await self._answer_or_opinion(visit, asked, client_profile)
-            if isinstance(reply, Result):
-                visit.profile = read_profile(reply.result)
-            await _judge(visit, reply)
-            if visit.profile is not None:
-                talk.tell(INITIALIZED)
-                await self._look_around(visit, visit.profile, {})
-            visit.ending = await talk.end()
-            if visit.buffering is Buffering.NONE and reply is None:
-                late = await talk.answer(asked, 0)
-                visit.buffering = Buffering.NONE if late is None else Buffering.UNTIL_END
-        return visit
+        run = self._new_run()
+        server = run.server
+        async with server.running():
+            if server.refused is not None:
+                run.refused(server.refused)
+                return run
+            asked = server.begin(INITIALIZE, client_profile)
+            reply = await self._answer_or_opinion(run, asked, client_profile)
+            profile = read_profile(reply.result) if isinstance(reply, Result) else None
+            await run.judge(reply, profile)
+            if profile is not None:
+                server.tell(INITIALIZED)
+                self._tell("reading its lists")
+                await run.look_around(profile, {})
+            await run.end()
+            if run.buffering is Buffering.NONE and reply is None:
+                late = await server.answer(asked, 0)
+                run.buffers(Buffering.NONE if late is None else Buffering.UNTIL_END)
+        return run
 
     async def _answer_or_opinion(
-        self, visit: Run, asked: bytes, client_profile: bytes
+        self, run: Run, asked: bytes, client_profile: bytes
     ) -> Reply | None:
         """The answer; none as soon as it is clear that the server keeps it back."""
-        assert visit.talk is not None
-        talk, reply = visit.talk, None
+        reply = None
         async with anyio.create_task_group() as either:
 
             async def opine() -> None:
-                found = await second_opinion(talk, self._spec, self._limits, client_profile)
+                found = await second_opinion(run.server, self._spec, self._limits, client_profile)
                 if found is not Buffering.NONE:
-                    visit.buffering = found
+                    run.buffers(found)
                     either.cancel_scope.cancel()
 
             either.start_soon(opine)
-            reply = await talk.answer(asked, self._within_s)
-            visit.seconds = round(talk.age_s, 3) if reply is not None else None
+            reply = await run.server.answer(asked, self._within_s)
             either.cancel_scope.cancel()
-        if reply is not None:
-            visit.buffering = Buffering.NONE
+        run.answered(reply)
         return reply
 
-    async def _find_modern(self, visits: Runs) -> None:
-        visit, talk = Run(), ServerProcess(self._spec, self._limits)
-        took_s = visits.legacy.seconds
+    async def _find_modern(self, run: Run, legacy: Run) -> None:
+        server, took_s = run.server, legacy.seconds
         patience_s = _MUTE_PROBE_S if took_s is None else took_s * 2 + _PROBE_S
         envelope = own_envelope(SUPPORTED[0], __version__)
-        async with talk.running():
-            visit.talk = talk
-            if talk.refused is not None:
+        async with server.running():
+            if server.refused is not None:
                 return
-            reply = await talk.ask(DISCOVER, envelope, min(self._within_s, patience_s))
-            visit.seconds = round(talk.age_s, 3) if reply is not None else None
-            if reply is not None and speaks_modern(reply):
-                visit.profile = discovery_of(reply)
-            await _judge(visit, reply)
-            if visit.profile is not None and visits.legacy.profile is None:
-                await self._look_around(visit, visit.profile, msgspec.json.decode(envelope))
-            visit.ending = await talk.end()
-        visits.modern = visit
+            reply = await server.ask(DISCOVER, envelope, min(self._within_s, patience_s))
+            run.answered(reply)
+            speaks = reply is not None and speaks_modern(reply)
+            profile = discovery_of(reply) if reply is not None and speaks else None
+            await run.judge(reply, profile)
+            if profile is not None and legacy.profile is None:
+                self._tell("reading its lists")
+                await run.look_around(profile, msgspec.json.decode(envelope))
+            await run.end()
 
-    async def _find_questions(self, visits: Runs) -> None:
+    async def _find_questions(self, run: Run) -> None:
         """As a client of the oldest revision that offers roots and sampling."""
-        visit, talk = Run(), ServerProcess(self._spec, self._limits)
+        server = run.server
         params = {
             "protocolVersion": SERVED[0].date,
             "capabilities": {"roots": {"listChanged": True}, "sampling": {}},
             "clientInfo": {"name": "mcpbridge", "version": __version__},
         }
-        async with talk.running():
-            visit.talk = talk
-            if talk.refused is not None:
+        async with server.running():
+            if server.refused is not None:
                 return
-            reply = await talk.ask(INITIALIZE, msgspec.json.encode(params), self._within_s)
+            reply = await server.ask(INITIALIZE, msgspec.json.encode(params), self._within_s)
             if isinstance(reply, Result):
-                visit.profile = read_profile(reply.result)
-                talk.tell(INITIALIZED)
-                await talk.ask(PING, None, _QUESTIONS_S)
+                await run.judge(reply, read_profile(reply.result))
+                server.tell(INITIALIZED)
+                await server.ask(PING, None, _QUESTIONS_S)
                 await anyio.sleep(_QUESTIONS_S)
-            visit.ending = await talk.end()
-        visits.asked = visit
-
-    async def _look_around(
-        self, visit: Run, profile: ServerProfile, common: Mapping[str, Any]
-    ) -> None:
-        assert visit.talk is not None
-        self._tell("reading its lists")
-        for name, (method, member, capability) in LISTS.items():
-            if capability in profile.capabilities and not visit.talk.over:
-                visit.lists[name] = await visit.talk.listing(method, member, common, _LIST_S)
-        taken = footprint(visit.talk.pid)
-        visit.memory = Memory(*taken) if taken is not None else None
-
-
-def _refusal(error: SpawnError) -> tuple[Outcome, str]:
-    match error:
-        case CommandNotFound():
-            outcome = Outcome.NOT_FOUND
-        case CommandNotExecutable():
-            outcome = Outcome.NOT_EXECUTABLE
-        case _:
-            outcome = Outcome.NOT_STARTED
-    return outcome, str(error)
-
-
-async def _judge(visit: Run, reply: Reply | None) -> None:
-    """Say how the start went, once there is an answer or none will come."""
-    assert visit.talk is not None
-    if visit.profile is not None:
-        visit.outcome = Outcome.SERVED
-    elif isinstance(reply, Failure):
-        visit.outcome, visit.problem = Outcome.REFUSED, error_text(reply)
-    elif reply is not None:
-        visit.outcome = Outcome.REFUSED
-        visit.problem = "its answer names no protocol revision that is known here"
-    elif visit.talk.over and await visit.talk.goes():
-        visit.outcome = Outcome.ENDED
-    elif visit.talk.over:
-        visit.outcome = Outcome.CLOSED
+            await run.end()
 
 
 QUIET_S = 3.0

@@ -61,6 +61,7 @@ class HttpConnection(HttpToolsProtocol):
         "_arrived",
         "_awaited",
         "_call",
+        "_call_bytes",
         "_call_data",
         "_chunk",
         "_connections",
@@ -109,6 +110,7 @@ class HttpConnection(HttpToolsProtocol):
         self._call: StartedCall | None = None
         """The call that is on the fast path now."""
         self._call_data = b""
+        self._call_bytes = 0
         """The request that it came in."""
         self._adopted: StartedCall | None = None
         """The call that is leaving the fast path."""
@@ -280,6 +282,7 @@ class HttpConnection(HttpToolsProtocol):
         if self.flow.write_paused or self.transport.is_closing():
             return False
         call = self._fast_path.begin(*found)
+        self._call_bytes = len(found[1])
         if call is None:
             return False
         self._call, self._call_data = call, data
@@ -291,7 +294,11 @@ class HttpConnection(HttpToolsProtocol):
     def _heard(self) -> None:
         """Something has come of the call on the fast path."""
         call, fast_path = self._call, self._fast_path
-        body = fast_path.answer(call) if fast_path is not None and call is not None else None
+        body = (
+            fast_path.answer(call, self._call_bytes)
+            if fast_path is not None and call is not None
+            else None
+        )
         if body is None:
             self._leave_fast_path()
             return

@@ -137,13 +137,17 @@ class FastPath:
             message = decode(body, self._limits.max_depth)
         except WireError:
             return None
-        begun = self._entry.begin(known.head, message) if isinstance(message, Request) else None
-        if begun is not None:
-            begun.size = len(body)
-        return begun
+        if not isinstance(message, Request):
+            return None
+        return self._entry.begin(known.head, message)
 
-    def answer(self, call: StartedCall) -> bytes | None:
-        """The body of a plain 200, where that is all there is to say of a call; it is sent."""
+    def answer(self, call: StartedCall, received: int) -> bytes | None:
+        """Return the body of a plain 200, which is sent; None if there is more to say of a call.
+
+        Args:
+            call: Begun here.
+            received: Bytes of the body that it came in.
+        """
         reply = call.exchange.reply
         # The status of a failure is for the face to say.
         plain = isinstance(reply, Result) and call.exchange.stream is None
@@ -151,8 +155,7 @@ class FastPath:
             return None
         body = encode(reply)
         self._meter.requests[_POSTED] += 1
-        self._meter.received_bytes += call.size
-        self._meter.sent_bytes += len(body)
+        self._meter.count(received, len(body))
         return body
 
 

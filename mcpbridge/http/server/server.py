@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, cast
 
 import anyio
@@ -20,13 +21,30 @@ _BACKLOG = 1024
 class HttpServer(uvicorn.Server):
     """uvicorn, driven: signals are not its business, and it tells when it listens."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, listening_options: Mapping[str, Any]) -> None:
+        """Make a server.
+
+        Args:
+            config: Uvicorn's.
+            listening_options: More for the event loop's `create_server`, as for TLS.
+        """
         super().__init__(config)
         self.listening = anyio.Event()
-        self.stalled_after_s = _STALLED_AFTER_S
-        """How long clients have at the end to take their last bytes; less than uvicorn gives."""
-        self.listening_options: Mapping[str, Any] = {}
-        """More for the event loop's `create_server`, as for TLS."""
+        self._stalled_after_s = _STALLED_AFTER_S
+        self._listening_options = listening_options
+
+    def stop(self, stalled_after_s: float = _STALLED_AFTER_S) -> None:
+        """Begin to end: `serve` returns when connections have ended.
+
+        Args:
+            stalled_after_s: How long clients have to take their last bytes.
+        """
+        self._stalled_after_s = stalled_after_s
+        self.should_exit = True
+
+    def stop_now(self) -> None:
+        """End without waiting for connections."""
+        self.should_exit = self.force_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -44,7 +62,7 @@ class HttpServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         unix = listener.family == getattr(socket, "AF_UNIX", None)
         create = loop.create_unix_server if unix else loop.create_server
-        options = {"ssl": self.config.ssl, **self.listening_options}
+        options = {"ssl": self.config.ssl, **self._listening_options}
         return await create(self._protocol, sock=listener, backlog=_BACKLOG, **options)
 
     def _protocol(self) -> asyncio.Protocol:
@@ -60,18 +78,25 @@ class HttpServer(uvicorn.Server):
 
     async def _abort_stalled(self) -> None:
         # Everything has been written by now; a client that does not read would be waited for.
-        await anyio.sleep(self.stalled_after_s)
+        await anyio.sleep(self._stalled_after_s)
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
 
 
-def server_of(app: ASGIApp, protocol: Callable[..., asyncio.Protocol], **more: Any) -> HttpServer:
+def server_of(
+    app: ASGIApp,
+    protocol: Callable[..., asyncio.Protocol],
+    *,
+    listening_options: Mapping[str, Any] = MappingProxyType({}),
+    **more: Any,
+) -> HttpServer:
     """A server of an application; `protocol` makes what serves each connection.
 
     Args:
         app: The ASGI application.
         protocol: As `http.server.connection.protocol_with` makes it.
+        listening_options: More for the event loop's `create_server`.
         more: Further settings of uvicorn's.
     """
     return HttpServer(
@@ -88,7 +113,8 @@ def server_of(app: ASGIApp, protocol: Callable[..., asyncio.Protocol], **more: A
             backlog=_BACKLOG,
             timeout_graceful_shutdown=_GRACE_S,
             **more,
-        )
+        ),
+        listening_options,
     )
 
 

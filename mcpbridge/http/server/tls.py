@@ -99,7 +99,7 @@ class Certificates:
         self._seen = _signs(settings)
         self._newest = context_of(settings)
         self._look_at = clock() + _LOOK_EVERY_S
-        self.context: ssl.SSLContext = _Newest.of(self.newest)
+        self.context: ssl.SSLContext = _Newest(self.newest)
         """What a listener is given."""
 
     def newest(self) -> ssl.SSLContext:
@@ -130,13 +130,11 @@ class _Newest(ssl.SSLContext):
     half changed where they do not fit, and would never take an authority away.
     """
 
-    _newest: Callable[[], ssl.SSLContext]
+    def __new__(cls, newest: Callable[[], ssl.SSLContext]) -> _Newest:
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
 
-    @classmethod
-    def of(cls, newest: Callable[[], ssl.SSLContext]) -> _Newest:
-        made = cls(ssl.PROTOCOL_TLS_SERVER)
-        made._newest = newest
-        return made
+    def __init__(self, newest: Callable[[], ssl.SSLContext]) -> None:
+        self._newest = newest
 
     def wrap_bio(self, *args: Any, **more: Any) -> ssl.SSLObject:
         return self._newest().wrap_bio(*args, **more)

@@ -120,7 +120,9 @@ class LegacyTransport:
             return None
         exchange = session.call(request, streams=_streams(head.accepts))
         return StartedCall(
-            exchange, lambda http_request: self._finish(http_request, session, exchange)
+            exchange,
+            head.principal,
+            lambda http_request: self._finish(http_request, session, exchange),
         )
 
     async def get(self, http_request: HttpRequest) -> None:

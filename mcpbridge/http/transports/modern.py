@@ -78,10 +78,8 @@ class ModernTransport:
 
     def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
         """Begin a call without a response, if it needs no waiting; see `http.server.fast_path`."""
-        if head.routing is None:
-            # The same for all requests under this head.
-            head.routing = routing_of(head)
-        envelope = climb(request, head.routing)
+        routing = head.routing(routing_of)
+        envelope = climb(request, routing)
         if isinstance(envelope, Refusal):
             return None
         tenant = self._bridge.find_tenant(head.principal)
@@ -89,11 +87,12 @@ class ModernTransport:
             return None
         modern = tenant.modern
         streams = _streams(head)
-        exchange = modern.begin(request, envelope, head.routing, streams=streams)
+        exchange = modern.begin(request, envelope, routing, streams=streams)
         if exchange is None:
             return None
         return StartedCall(
             exchange,
+            head.principal,
             lambda http_request: self._finish(http_request, modern, exchange),
             lambda: modern.cancel(exchange),
         )

@@ -67,6 +67,10 @@ class _Connection:
     principal: Principal
     session: Session | None = None
 
+    def open(self, bridge: Bridge, opening: Opening) -> None:
+        """Open its session; raises Unavailable if none is opened now."""
+        self.session, _ = bridge.open(opening, self.principal, streams=True, one_stream=self.stream)
+
 
 class SseTransport:
     """Serves one bridge to clients of the transport of 2024-11-05."""
@@ -146,9 +150,7 @@ class SseTransport:
 
     def _open(self, connection: _Connection, opening: Opening) -> None:
         try:
-            connection.session, _ = self._bridge.open(
-                opening, connection.principal, streams=True, one_stream=connection.stream
-            )
+            connection.open(self._bridge, opening)
         except Unavailable as error:
             # The client listens on its stream only, whatever the POST is answered.
             failure = Failure(opening.request.id, error.fault.error())

@@ -52,7 +52,7 @@ def rate_limit(text: str) -> RateLimit:
     return RateLimit(per_s, burst, text)
 
 
-class _Bucket(msgspec.Struct):
+class _Bucket(msgspec.Struct, frozen=True):
     level: float
     at: float
 
@@ -82,12 +82,11 @@ class Buckets:
         bucket = self._buckets.get(key)
         if bucket is None:
             self._prune(now)
-            bucket = self._buckets[key] = _Bucket(self.limit.burst, now)
-        bucket.level, bucket.at = self._level(bucket, now), now
-        if bucket.level < 1:
-            return (1 - bucket.level) / self.limit.per_s
-        bucket.level -= count
-        return 0.0
+            bucket = _Bucket(self.limit.burst, now)
+        level = self._level(bucket, now)
+        taken = count if level >= 1 else 0
+        self._buckets[key] = _Bucket(level - taken, now)
+        return 0.0 if taken else (1 - level) / self.limit.per_s
 
     def _level(self, bucket: _Bucket, now: float) -> float:
         return min(self.limit.burst, bucket.level + (now - bucket.at) * self.limit.per_s)

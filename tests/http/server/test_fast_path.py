@@ -140,7 +140,7 @@ class Desk:
             self.adopted.append(request.id)
             await self._finish(http_request, exchange)
 
-        return StartedCall(exchange, finish, lambda: self.left.append(request.id))
+        return StartedCall(exchange, ANONYMOUS, finish, lambda: self.left.append(request.id))
 
     def exchange(self, request: Request) -> Exchange:
         """A call of one client."""
