@@ -280,6 +280,40 @@ def test_depth_beyond_the_limit_is_refused(depth: int, opening: bytes, closing: 
         check_text(data.replace(b"]", b" ]").replace(b"[", b"[ "))
 
 
+def test_depth_beside_much_that_is_flat_is_refused() -> None:
+    """Flat parts are taken away first, and with them a level of what is deep."""
+    flat = b"[[]]," * 5000
+    check_text(b"[" + flat + nested(MAX_DEPTH - 1) + b"]")
+    with pytest.raises(TooDeep):
+        check_text(b"[" + flat + nested(MAX_DEPTH) + b"]")
+
+
+def depth_of(value: object) -> int:
+    """How deep a value nests, each array and object a level."""
+    if isinstance(value, dict):
+        return 1 + max(map(depth_of, value.values()), default=0)
+    return 1 + max(map(depth_of, value), default=0) if isinstance(value, list) else 0
+
+
+TRICKY = st.text(st.sampled_from('[]{}"\\,: a'), max_size=12)
+
+
+@given(
+    st.recursive(
+        TRICKY,
+        lambda inner: st.lists(inner, max_size=20) | st.dictionaries(TRICKY, inner, max_size=6),
+        max_leaves=60,
+    )
+)
+def test_the_depth_that_is_counted_is_the_depth_there_is(value: object) -> None:
+    """Whatever stands in strings: brackets, quotes, backslashes before either."""
+    data, depth = json.dumps(value).encode(), depth_of(value)
+    check_text(data, depth)
+    if depth:
+        with pytest.raises(TooDeep):
+            check_text(data, depth - 1)
+
+
 @pytest.mark.parametrize("depth", [100_000])
 def test_depth_hidden_from_the_count_ends_in_an_error(depth: int) -> None:
     """Closing brackets before the opening ones deceive the count, but not the parser."""
