@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -22,6 +23,8 @@ from mcpbridge.wire.messages import Message, decode, decode_batch, is_batch, pie
 from mcpbridge.wire.reply_id import answer_id
 
 _READ_BYTES = 1 << 18
+_LAST_ANSWERS_S = 1.0
+"""How long a child that closed its stdin may go on answering what it has read."""
 _HELD_BYTES = 1 << 22
 """Read but not yet taken by the reader; reading stops above it."""
 _CONGESTED_BYTES = 1 << 20
@@ -107,6 +110,8 @@ class PipeChannel:
         self._flush_due = False
         self._blocked = False
         self._input_open = True
+        self._watches_input = False
+        self._last_answers: asyncio.TimerHandle | None = None
         self._senders: list[asyncio.Future[None]] = []
 
     @contextmanager
@@ -115,6 +120,7 @@ class PipeChannel:
         os.set_blocking(self._stdout_fd, False)
         os.set_blocking(self._stdin_fd, False)
         self._read_on()
+        self._watch_input()
         try:
             yield
         finally:
@@ -165,6 +171,7 @@ class PipeChannel:
             self._input_open = False
             self._flush()
             self._loop.remove_writer(self._stdin_fd)
+            self._unwatch_input()
             self._close_stdin(self._stdin_fd)
             self._outgoing.clear()
             self._wake_senders()
@@ -176,6 +183,28 @@ class PipeChannel:
             self._loop.remove_reader(self._stdout_fd)
             self._lines += self._splitter.end()
             self._wake_reader()
+
+    def _watch_input(self) -> None:
+        # The write end of a pipe becomes "readable" when its last reader is gone. Without this
+        # only the next write would tell, and a call that the child had not read by then would
+        # wait for its own time limit. A socket is really readable: there the end of what the
+        # other side says is what counts.
+        if stat.S_ISFIFO(os.fstat(self._stdin_fd).st_mode):
+            self._watches_input = True
+            self._loop.add_reader(self._stdin_fd, self._input_lost)
+
+    def _unwatch_input(self) -> None:
+        if self._watches_input:
+            self._watches_input = False
+            self._loop.remove_reader(self._stdin_fd)
+        if self._last_answers is not None:
+            self._last_answers.cancel()
+            self._last_answers = None
+
+    def _input_lost(self) -> None:
+        """The child closed its stdin; what it has read it may still answer, for a moment."""
+        self._unwatch_input()
+        self._last_answers = self._loop.call_later(_LAST_ANSWERS_S, self._break)
 
     def _read_on(self) -> None:
         if not self._reading:

@@ -388,6 +388,32 @@ async def test_a_child_that_closed_its_stdin_is_as_good_as_gone() -> None:
             await peer.channel.writable()
 
 
+async def test_a_child_that_closes_its_stdin_is_seen_without_another_message() -> None:
+    """Else a call that it has not read would wait for its own time limit (fault 36)."""
+    with wired() as peer:
+        peer.channel.send(Request(b"1", "x", None))
+        await turns()
+        peer.stops_listening()
+        async with asyncio.timeout(WITHIN_S):
+            await peer.channel.ended.wait()
+        with pytest.raises(ChannelClosed):
+            peer.channel.send(Request(b"2", "x", None))
+
+
+async def test_a_child_that_closed_its_stdin_may_still_answer_what_it_has_read() -> None:
+    """Some servers close it as soon as they know that they are to end (fault 36)."""
+    with wired() as peer:
+        peer.channel.send(Request(b"1", "x", None))
+        await turns()
+        assert peer.heard()
+        peer.stops_listening()
+        await turns()
+        peer.says(b'{"jsonrpc":"2.0","id":1,"result":{}}\n')
+        assert await peer.channel.receive() == [Result(b"1", b"{}")]
+        async with asyncio.timeout(WITHIN_S):
+            await peer.channel.ended.wait()
+
+
 async def test_what_a_dying_child_answered_is_not_lost_by_a_late_request() -> None:
     """A failed write does not throw away the answers that stand in the other pipe already."""
     with wired() as peer:
