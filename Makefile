@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop browser conformance chaos soak streams drain fuzz deploy-test image-test docs faults lock audit bench bench-peers bench-gate bench-moves clean
+.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz deploy-test image-test docs faults lock audit bench bench-peers bench-gate bench-moves clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -58,6 +58,12 @@ browser: .venv/stamp $(NODE_PEERS) ## pages in a real browser; needs Node >= 20 
 		|| command -v google-chrome >/dev/null || { echo 'make browser: needs Chromium;' \
 		'apt-get install chromium, or whatever brings it here' >&2; exit 1; }
 	$(BIN)/python -m pytest tests/interop/browser $(PYTEST_ARGS)
+
+proxies: .venv/stamp ## behind nginx, HAProxy and Caddy; needs them, curl and a JDK
+	@for each in nginx haproxy caddy curl java javac; do command -v $$each >/dev/null \
+		|| { echo "make proxies: needs $$each; apt-get install nginx-light haproxy caddy curl" \
+		"openjdk-17-jdk-headless, or whatever brings it here" >&2; exit 1; }; done
+	$(BIN)/python -m pytest tests/proxies $(PYTEST_ARGS)
 
 conformance: .venv/stamp $(PEERS) $(REFEREES) ## the official suites; BRIDGE_ARGS is passed on
 	$(BIN)/python -m tests.referees.conformance $(BRIDGE_ARGS)
