@@ -87,7 +87,7 @@ streams: .venv/stamp ## memory and p99 with many open streams; STREAMS=5000 is t
 drain: .venv/stamp ## replicas end under load behind a balancer; RUNS=100 is the size, SEED repeats
 	$(BIN)/python -m tests.suites.drain
 
-fuzz: .venv/stamp ## any bytes are read right or refused; SECONDS_EACH=60 for each of five targets
+fuzz: .venv/stamp ## any bytes are read right or refused; SECONDS_EACH=60 for each of six targets
 	$(BIN)/python -m tests.suites.fuzz
 
 docs: .venv/stamp ## write the settings into README.md, and docs/faults.md

@@ -7,6 +7,7 @@
 | sse | an independent decoder reads back the payloads, one event each, ids in order |
 | headers | no value breaks a reader; what was encoded is read back |
 | http | the running program answers or closes, never with 500, and logs no error |
+| framing | good requests, however framed and cut: their answers in order, each with its own id |
 
 Each runs for SECONDS_EACH (60), beginning with the inputs of `tests.suites.corpus`, then with
 mutations of them; SEED repeats them. Of a failure the input is printed, to be added there. The
@@ -26,7 +27,7 @@ import random
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -47,9 +48,10 @@ from mcpbridge.wire.headers import (
 )
 from mcpbridge.wire.lines import BOM, KEPT_BYTES, LineSplitter, OverlongLine, encode_line
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, decode, encode
-from tests.e2e.running import RunningBridge, bridge
+from tests.e2e.running import END_S, RunningBridge, bridge
 from tests.e2e.stateless import header_value
 from tests.http.fakes import Wire, http_request
+from tests.suites import pipelining
 from tests.suites.corpus import ENVELOPES, HEADERS, HTTP, LINES, WORDS
 from tests.suites.figures import Figures
 
@@ -132,7 +134,8 @@ def envelope(data: bytes) -> None:
     assert found == said
     assert encode(message).splitlines() in ([encode(message)], [])
     if isinstance(message, Request | Notification):
-        assert json.loads(data)["method"] == message.method
+        # Integers stay text: Python converts none of more than 4300 digits.
+        assert json.loads(data, parse_int=str)["method"] == message.method
     request_id = b"" if isinstance(message, Notification) else message.id
     if request_id:
         assert _json(request_id.decode()) == said["id"]
@@ -289,19 +292,52 @@ async def _answer(port: int, data: bytes) -> bytes:
         writer.close()
 
 
-async def run_http(figures: Figures, chance: random.Random, seconds: float) -> None:
-    """The target that is a program."""
-    limits = ("--header-timeout", str(ARRIVAL_S), "--body-timeout", str(ARRIVAL_S))
+async def framing(running: RunningBridge, chance: random.Random, until: float) -> int:
+    """Good requests on one connection each, against the running program; how many connections.
+
+    Raises:
+        AssertionError: With the requests and the answers that are not theirs.
+    """
+    count = 0
+
+    async def client() -> None:
+        nonlocal count
+        while monotonic() < until:
+            sent = pipelining.requests(chance)
+            segments = pipelining.cut(b"".join(each.data for each in sent), chance)
+            count += 1
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN_S):
+                    received = await pipelining.answers(running.port, segments)
+            except (TimeoutError, OSError, EOFError, ValueError) as error:
+                raise AssertionError(f"{error!r}: {segments!r}") from None
+            pipelining.check(sent, received)
+
+    async with asyncio.TaskGroup() as clients:
+        for _ in range(CONNECTIONS):
+            clients.create_task(client())
+    return count
+
+
+async def run_program(
+    figures: Figures,
+    name: str,
+    target: Callable[[RunningBridge, float], Awaitable[int]],
+    arrival_s: float,
+    seconds: float,
+) -> None:
+    """A target that is the running program, which cuts requests that take longer to arrive."""
+    limits = ("--header-timeout", str(arrival_s), "--body-timeout", str(arrival_s))
     words = (*limits, "--unused-session-timeout", "1", "--", sys.executable, "-S", str(CHILD))
     failures, count = 0, 0
     try:
         async with bridge(*words) as running:
-            count = await http(running, mutations(HTTP, chance), monotonic() + seconds)
+            count = await target(running, monotonic() + seconds)
     except* AssertionError as group:
         failures = 1
         for error in group.exceptions:
             figures.show("failure", repr(error))
-    figures.equal("http", failures, 0, inputs=count)
+    figures.equal(name, failures, 0, inputs=count)
 
 
 def run(
@@ -338,7 +374,13 @@ def main() -> int:
     for name, target, corpus in targets:
         run(figures, name, target, mutations(corpus, random.Random(seed)), seconds)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run_http(figures, random.Random(seed), seconds))
+        inputs, chance = mutations(HTTP, random.Random(seed)), random.Random(seed)
+        programs = (
+            ("http", lambda running, until: http(running, inputs, until), ARRIVAL_S),
+            ("framing", lambda running, until: framing(running, chance, until), END_S),
+        )
+        for name, program, arrival_s in programs:
+            runner.run(run_program(figures, name, program, arrival_s, seconds))
     return figures.end()
 
 

@@ -83,14 +83,33 @@ class Connection:
         self._reader = self._writer = None
 
     async def _read(self, reader: asyncio.StreamReader) -> Response:
-        status, headers = await read_head(reader)
-        if headers.get("transfer-encoding") == "chunked":
-            body = await _read_chunks(reader)
-        else:
-            body = await reader.readexactly(int(headers.get("content-length", "0")))
-        if headers.get("connection") == "close":
+        response = await _read_response(reader)
+        if response.headers.get("connection") == "close":
             self.close()
-        return Response(status, headers, body)
+        return response
+
+
+async def read_response(reader: asyncio.StreamReader) -> Response | None:
+    """The next whole answer; None if the connection has ended after the one before.
+
+    Raises:
+        OSError, EOFError: The connection failed, or ended within an answer.
+    """
+    try:
+        return await _read_response(reader)
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise
+        return None
+
+
+async def _read_response(reader: asyncio.StreamReader) -> Response:
+    status, headers = await read_head(reader)
+    if headers.get("transfer-encoding") == "chunked":
+        body = await _read_chunks(reader)
+    else:
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Response(status, headers, body)
 
 
 async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
