@@ -78,7 +78,7 @@ def build(config: Config, process_tree: ProcessTree) -> App:
     bridge, child_pool = _bridge(config, process_tree, meters, tracer)
     callers = access_of(config)
     access = callers.control
-    keepalive = KeepAlive(still=access.still if access.asks else None)
+    keepalive = KeepAlive(settings.keepalive.every_s, access.still if access.asks else None)
     watch(meters, bridge, keepalive, child_pool)
     render = rendering(functools.partial(_exporter, meters))
     limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)

@@ -21,6 +21,7 @@ from mcpbridge.errors import ConfigError
 from mcpbridge.http.admin import METRICS_PATH, AdminSettings
 from mcpbridge.http.auth.authenticator import AuthSettings
 from mcpbridge.http.auth.oauth import OAuthSettings
+from mcpbridge.http.keepalive import KeepAliveSettings
 from mcpbridge.http.origin_check import OriginSettings
 from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits
 from mcpbridge.http.server.listeners import Bind
@@ -132,6 +133,7 @@ class Settings(msgspec.Struct, frozen=True):
     arrival: ArrivalLimits = ArrivalLimits()
     connections: ConnectionLimits = ConnectionLimits()
     answers: AnswerSettings = AnswerSettings()
+    keepalive: KeepAliveSettings = KeepAliveSettings()
     proxy: ProxySettings = ProxySettings()
     child_pool: ChildPoolSettings = ChildPoolSettings()
     sessions: SessionSettings = SessionSettings()

@@ -11,6 +11,7 @@ Source: the WHATWG HTML standard, Server-sent events, 9.2.7: a comment line ever
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -18,20 +19,32 @@ import anyio
 
 from mcpbridge.bridge.calls.stream import Reader
 from mcpbridge.rules.access.principals import Principal
+from mcpbridge.settings import Unit, setting
 
-EVERY_S = 15.0
 PARTS = 50
 """Of a round."""
 AT_ONCE = 8
 """So many streams of a part are written to at the same time; the others of it soon after."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeepAliveSettings:
+    """How open streams are kept alive."""
+
+    every_s: float = setting(
+        15.0,
+        "--sse-keep-alive",
+        "Longest silence on an event stream: then a comment is sent, so that no proxy cuts it.",
+        group="Listening",
+        unit=Unit.SECONDS,
+        minimum=1,
+    )
+
+
 class KeepAlive:
     """Nudges each registered reader every so often; alive while `run` runs."""
 
-    def __init__(
-        self, every_s: float = EVERY_S, still: Callable[[Principal], bool] | None = None
-    ) -> None:
+    def __init__(self, every_s: float, still: Callable[[Principal], bool] | None = None) -> None:
         """Make it.
 
         Args:

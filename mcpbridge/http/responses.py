@@ -40,7 +40,8 @@ _STREAM_HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 """The last one keeps nginx from holding events back."""
-_COMMENT = b": keep-alive\r\n\r\n"
+# LF alone: deployed parsers split at LF LF and see nothing in a stream of CR LF.
+COMMENT = b": keep-alive\n\n"
 
 
 def farewell(drain: Drain) -> Headers:
@@ -159,7 +160,7 @@ class EventStream:
         while more and (entries := await reader.read()) is not None:
             if self._gone:
                 return
-            chunk = _events(reader.stream, entries) if entries else _COMMENT
+            chunk = _events(reader.stream, entries) if entries else COMMENT
             more = not reader.over
             # A client that takes nothing is cut by the connection, which makes this return.
             await send({"type": "http.response.body", "body": chunk, "more_body": more})
@@ -174,7 +175,7 @@ class EventStream:
         # With it comes a framework; the start does without, and most streams do.
         from sse_starlette.event import ServerSentEvent
 
-        return ServerSentEvent(retry=retry_ms).encode()
+        return ServerSentEvent(retry=retry_ms, sep="\n").encode()
 
     def _left(self) -> None:
         # What is sent to a client that has left goes nowhere: take no more from its stream.
@@ -187,15 +188,14 @@ def _primer(stream: Stream) -> bytes:
     prefix = stream.id_prefix
     if prefix is None:
         return b""
-    return b"id: %b%d\r\ndata: \r\nretry: %d\r\n\r\n" % (prefix, stream.delivered, _RETRY_MS)
+    return b"id: %b%d\ndata: \nretry: %d\n\n" % (prefix, stream.delivered, _RETRY_MS)
 
 
 def _events(stream: Stream, entries: Sequence[LogEntry]) -> bytes:
     # ServerSentEvent would look for line ends in payloads, which cannot have any.
     prefix = stream.id_prefix
     if prefix is None:
-        return b"".join(b"event: message\r\ndata: %b\r\n\r\n" % e.payload for e in entries)
+        return b"".join(b"event: message\ndata: %b\n\n" % e.payload for e in entries)
     return b"".join(
-        b"id: %b%d\r\nevent: message\r\ndata: %b\r\n\r\n" % (prefix, e.number, e.payload)
-        for e in entries
+        b"id: %b%d\nevent: message\ndata: %b\n\n" % (prefix, e.number, e.payload) for e in entries
     )

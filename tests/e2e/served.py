@@ -113,7 +113,7 @@ class Block(NamedTuple):
     """One event as it travels."""
 
     fields: dict[str, str]
-    """By name, in order; `:` for a comment."""
+    """By name, in order."""
 
     @property
     def id(self) -> str:
@@ -134,13 +134,14 @@ class Blocks:
         self._lines = response.aiter_lines()
 
     async def next(self) -> Block | None:
-        """The next event; None at the end of the stream."""
+        """The next event; None at the end of the stream. Comments are no events."""
         fields: dict[str, str] = {}
         async for line in self._lines:
-            if not line:
+            if not line and fields:
                 return Block(fields)
             name, _, value = line.partition(":")
-            fields[name or ":"] = value.removeprefix(" ")
+            if name:
+                fields[name] = value.removeprefix(" ")
         assert not fields, "a stream ends between events"
         return None
 

@@ -122,7 +122,7 @@ async def test_an_id_of_any_text_comes_back(served: Served, request_id: str, acc
     heard = await served.sent(post((body % request_id).encode(), f"Accept: {accept}"))
     assert heard.status == 200
     answer = b'{"jsonrpc":"2.0","id":%b,"result":{}}' % request_id.encode()
-    assert heard.body == answer or b"\ndata: " + answer + b"\r\n" in heard.body
+    assert heard.body == answer or b"\ndata: " + answer + b"\n\n" in heard.body
     for size in (1023, 64 << 10):
         heard = await served.sent(post((body % f'"{"i" * size}"').encode(), f"Accept: {accept}"))
         assert (heard.status, heard.error["code"]) == (400, -32600)

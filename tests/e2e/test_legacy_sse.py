@@ -108,7 +108,7 @@ async def test_the_endpoint_comes_first_at_once_and_alone_before_any_child_is_th
         assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
         assert head.headers["x-accel-buffering"] == "no"
         assert {"no-cache", "no-transform"} <= set(head.headers["cache-control"].split(", "))
-        event, endpoint = (await line.chunk()).split(b"\r\n")[:2]
+        event, endpoint = (await line.chunk()).split(b"\n")[:2]
         assert event == b"event: endpoint"
         path = endpoint.removeprefix(b"data: ").decode()
         assert ENDPOINT.fullmatch(path)
@@ -119,7 +119,7 @@ async def test_the_endpoint_comes_first_at_once_and_alone_before_any_child_is_th
         assert (await exchanged(running.port, post(body, path=path))).status == 202
         with readiness.open("wb"):
             await running.logged("child.ready")
-        event, data = (await line.chunk()).split(b"\r\n")[:2]
+        event, data = (await line.chunk()).split(b"\n")[:2]
         assert event == b"event: message"
         answer = json.loads(data.removeprefix(b"data: "))
         assert (answer["id"], "result" in answer) == (7, True), "initialize is never cancelled"
@@ -322,7 +322,7 @@ async def test_a_session_that_ended_while_its_client_does_not_read_takes_nothing
         deaf.connect(("127.0.0.1", served.bridge.port))
         deaf.sendall(CONNECT)
         text = b""
-        while b"session_id=" not in text or not text.endswith(b"\r\n\r\n"):
+        while b"\n\n" not in text.partition(b"session_id=")[2]:
             text += deaf.recv(1024)
         (path,) = ENDPOINT.findall(text.decode())
         before = {record["pid"] for record in served.bridge.events("child.started")}

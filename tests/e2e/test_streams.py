@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import initialize, rpc
+from tests.e2e.running import bridge, initialize, open_session, rpc
 from tests.e2e.served import ASKED, Block, Headers, Served, note, reading, result_of, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -91,6 +91,26 @@ async def test_streams_are_primed_for_clients_that_can_read_it(
         assert said.message["method"] == "notifications/" + CHANGED
         await served.delete(named)
         assert await blocks.rest() == []
+
+
+@pytest.mark.parametrize("revision", [date for date in REVISIONS if date != NEWEST])
+async def test_a_listening_stream_says_something_at_once(served: Served, revision: str) -> None:
+    """Proxies hold a head back until the first byte; nothing else is said."""
+    named = await open_session(served.client, revision)
+    async with served.client.stream("GET", "/mcp", headers={**named, **STREAM}) as response:
+        async for chunk in response.aiter_raw():
+            assert chunk == b": keep-alive\n\n"
+            break
+
+
+@pytest.mark.slow
+async def test_a_silent_stream_has_a_comment_as_often_as_the_operator_says() -> None:
+    """Lines end with LF alone (C90)."""
+    async with bridge("--sse-keep-alive", "1s") as running, running.client() as client:
+        named = await open_session(client)
+        async with client.stream("GET", "/mcp", headers={**named, **STREAM}) as response:
+            chunks = response.aiter_raw()
+            assert [await anext(chunks) for _ in range(3)] == [b": keep-alive\n\n"] * 3
 
 
 async def test_how_a_client_finds_out_which_transport_is_spoken(served: Served) -> None:

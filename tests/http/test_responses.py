@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from mcpbridge.bridge.calls.stream import Reader, Stream
-from mcpbridge.http.keepalive import EVERY_S, KeepAlive
+from mcpbridge.http.keepalive import KeepAlive, KeepAliveSettings
 from mcpbridge.http.responses import (
     EventStream,
     refusal_of,
@@ -32,7 +32,7 @@ HEAD = {
     "cache-control": "no-cache, no-transform",
     "x-accel-buffering": "no",
 }
-COMMENT = b": keep-alive\r\n\r\n"
+COMMENT = b": keep-alive\n\n"
 
 
 def stream_of(first_id: EventId | None = None) -> Stream:
@@ -75,7 +75,7 @@ async def test_each_message_is_one_event_with_the_payload_as_it_is() -> None:
     stream.append(payload, sheddable=True)
     stream.append(b"{}", sheddable=True)
     async with served(stream, wire):
-        event = b"event: message\r\ndata: %b\r\n\r\n"
+        event = b"event: message\ndata: %b\n\n"
         assert wire.chunks == [event % payload + event % b"{}"]
         stream.append(b"[1]", sheddable=True)
         await turns()
@@ -91,8 +91,8 @@ async def test_events_have_ids_where_the_stream_can_be_resumed() -> None:
         stream.append(b"{}", sheddable=True)
         async with served(stream, wire, polled=polled):
             text = b"".join(wire.chunks).decode()
-        events = [event for event in text.split("\r\n\r\n") if event]
-        assert events[-1] == "id: ab-3-1\r\nevent: message\r\ndata: {}"
+        events = [event for event in text.split("\n\n") if event]
+        assert events[-1] == "id: ab-3-1\nevent: message\ndata: {}"
         primer = [dict(re.findall(r"(?m)^(\w+): ?(.*?)\r?$", event)) for event in events[:-1]]
         assert primer == ([{"id": "ab-3-0", "data": "", "retry": "1000"}] if polled else [])
 
@@ -107,7 +107,7 @@ async def test_a_client_that_is_sent_away_is_told_when_to_come_back() -> None:
             await task
             assert wire.ended
             last = wire.chunks[-1].decode()
-            match = re.fullmatch(r"retry: (\d+)\r\n\r\n", last)
+            match = re.fullmatch(r"retry: (\d+)\n\n", last)
             assert (match is not None) == polled
             assert match is None or 500 <= int(match[1]) <= 3000
 
@@ -150,7 +150,7 @@ async def test_one_timer_gives_every_open_stream_a_sign_of_life() -> None:
 
     (fault 57; C90)
     """
-    assert EVERY_S <= 15
+    assert KeepAliveSettings().every_s <= 15
     keepalive = KeepAlive(every_s=0.01)
     stream, older, newer, closed = stream_of(), Wire(), Wire(), Wire()
     async with asyncio.timeout(10), anyio.create_task_group() as tasks:

@@ -282,7 +282,7 @@ class World:
             RequestStateCodec(b"k" * 32),
             health_checker,
         )
-        self.keepalive, answers = KeepAlive(), AnswerSettings()
+        self.keepalive, answers = KeepAlive(15.0), AnswerSettings()
         limits = BodyLimits(1 << 20, 64)
         stateful = LegacyTransport(self.bridge, self.keepalive, answers)
         stateless = ModernTransport(self.bridge, self.keepalive, answers.json_window_s)

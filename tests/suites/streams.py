@@ -23,7 +23,7 @@ from time import monotonic
 import uvloop
 
 from benchmarks.measure import NS_PER_S, cpu_ns_between, read_cpu
-from mcpbridge.http.keepalive import EVERY_S
+from mcpbridge.http.keepalive import KeepAliveSettings
 from tests.e2e.running import RunningBridge, bridge
 from tests.suites.figures import Figures, percentile
 from tests.suites.holdings import WATCHED, Watched
@@ -149,7 +149,7 @@ async def measure(running: RunningBridge, count: int, figures: Figures) -> None:
         figures.at_most("kib_each", round(each_kib, 1), KIB_EACH, before_kib=before_kib)
 
         comments = heard.get("comments", 0)
-        await loaded.run(running, EVERY_S + 1)
+        await loaded.run(running, KeepAliveSettings().every_s + 1)
         heard = await clients.say("?")
         figures.equal("still_open", heard["open"], count)
         figures.equal("each_heard_of_life", heard["comments"] - comments >= count, True)

@@ -19,6 +19,7 @@ from mcpbridge.http.body import id_of
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import (
+    COMMENT,
     SESSION_HEADER,
     EventStream,
     Headers,
@@ -270,8 +271,12 @@ class LegacyTransport:
         # No context managers of generators here: each is half a KiB of an idle stream.
         watching = self._keepalive.watching
         with stream.attach() as reader, watching(reader, http_request.principal):
-            response = EventStream(reader, headers, polled=polled)
-            aging = self._age(reader) if polled and stream is not session.standalone else None
+            listens = stream is session.standalone
+            # Proxies hold the head back until the first byte, and a client that listens waits
+            # for it before it goes on.
+            greeting = COMMENT if listens and not polled else b""
+            response = EventStream(reader, headers, greeting, polled=polled)
+            aging = self._age(reader) if polled and not listens else None
             session.streams.connected(1)
             try:
                 await response.serve(http_request)

@@ -108,7 +108,7 @@ class SseTransport:
                 # With it comes a framework, which few bridges need: their clients are newer.
                 from sse_starlette.event import ServerSentEvent
 
-                greeting = ServerSentEvent(endpoint, event="endpoint").encode()
+                greeting = ServerSentEvent(endpoint, event="endpoint", sep="\n").encode()
                 with self._keepalive.watching(reader, http_request.principal):
                     response = EventStream(reader, farewell(self._bridge.drain), greeting)
                     await response.serve(http_request)
