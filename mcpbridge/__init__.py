@@ -1,8 +1,8 @@
 """mcpbridge: serves a stdio MCP server over HTTP to many clients.
 
 Read it from the bottom: `wire` (bytes and messages), `rules` (every decision, pure),
-`channels` and `process` (pipes and children), `bridge` (sessions, exchanges, placement),
-`http` (the face towards clients), `config`, `app` (the life of the program), `cli`.
+`channels` and `process` (pipes and children), `bridge` (sessions, calls, children),
+`http` (towards clients), `config`, the programs `app`, `doctor`, `shim` and `sidecar`, `cli`.
 `mcpbridge.demo` is a small MCP server to try it with.
 """
 

@@ -238,7 +238,7 @@ class CallerAccess(msgspec.Struct, frozen=True):
     authenticator: Authenticator
     control: AccessControl
     tokens: StaticTokens | None
-    """Those of the operator, which may be read anew."""
+    """The operator's static tokens, whose file SIGHUP reads again."""
 
 
 def access_of(config: Config) -> CallerAccess:
@@ -270,7 +270,7 @@ def _oauth(config: Config, issuer: str) -> Authenticator:
 
 
 def open_to_all(config: Config) -> str | None:
-    """What to say of an address that others reach and where nobody is asked who they are."""
+    """Return the warning for an address that other machines reach without authentication."""
     settings = config.settings
     if config.asks_who or not _is_wide(config.bind) or settings.tls.client_ca is not None:
         return None

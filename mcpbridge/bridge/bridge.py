@@ -339,7 +339,7 @@ class Bridge:
             self._leave_failed(now)
 
     def _leave_failed(self, now: float) -> None:
-        """Forget quarters whose child keeps failing: what fails is what one principal brought."""
+        """Forget tenants whose child keeps failing: what fails is what one principal brought."""
         for tenant in self._tenants.sweep(now):
             for session in list(tenant.sessions):
                 self.close(session, child_exited(None, "no"), why="failed")

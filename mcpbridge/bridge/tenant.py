@@ -1,13 +1,12 @@
 """What belongs to one principal: its children, its sessions, and its calls without a session.
 
 Nothing of it is ever used for another principal: a server that shares state between its callers
-would show one what the other did. Where nobody is asked who they are, all live in the same
-quarters.
+would show one what the other did. If clients do not authenticate, all are one principal.
 
-The first quarters are there from the start, so that readiness means something, and become those of
-whoever comes first; their shared child has a place kept for it. Others are made at first use. When
-nobody has used them for long, or their places are needed, their children end and they are
-forgotten; the principal finds new ones when it comes again.
+The first tenant is there from the start, so that readiness means something, and becomes that of
+the principal that comes first; its shared child has a place kept for it. Others are made at first
+use. When one has not been used for long, or its places are needed, its children end and it is
+forgotten; the principal gets a new one when it comes again.
 """
 
 from __future__ import annotations
@@ -217,7 +216,7 @@ Dress = Callable[[Secrets], Child]
 
 
 class TenantRegistry:
-    """The quarters of all principals, by their keys; owned by the bridge."""
+    """The tenants, by the keys of their principals; owned by the bridge."""
 
     def __init__(
         self,
@@ -253,7 +252,7 @@ class TenantRegistry:
         yield from list(self._by_key.values())
 
     def find(self, principal: Principal) -> Tenant | None:
-        """The quarters of a principal, where it has some."""
+        """The tenant of a principal; None if it has none."""
         return self._by_key.get(principal.key)
 
     def give(self, principal: Principal) -> Tenant:
@@ -281,7 +280,7 @@ class TenantRegistry:
         return failed
 
     def leave(self, tenant: Tenant) -> None:
-        """End quarters that are not the first; their principal finds new ones."""
+        """End a tenant that is not the first; its principal gets a new one."""
         self._spawn(self._forgotten(tenant).close)
 
     def _further(self, principal: Principal) -> Tenant:

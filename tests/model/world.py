@@ -85,12 +85,12 @@ class FakeChild:
         self._asked = False
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """See `AnyChild`."""
+        """See `Child`."""
         self._asked = True
         self._over.set()
 
     def kill(self) -> None:
-        """See `AnyChild`."""
+        """See `Child`."""
         self.stop()
 
     def crash(self) -> None:
@@ -98,7 +98,7 @@ class FakeChild:
         self._over.set()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """See `AnyChild`."""
+        """See `Child`."""
         task_status.started()
         try:
             async with anyio.create_task_group() as tasks:

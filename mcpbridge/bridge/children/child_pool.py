@@ -1,8 +1,8 @@
 """Which child serves whom: the shared one, a spare, or one of the session's own.
 
-Placement starts and counts children and knows nothing of sessions; whoever gets a lease uses its
-mux until it releases it. One place of the cap is the shared child's, so that children of single
-sessions can never crowd out what serves everybody.
+The pool starts and counts children and knows nothing of sessions; the holder of a lease uses its
+mux until it releases the lease. One place of the cap is the shared child's, so that children of
+single sessions can never crowd out what serves all.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class ChildPool:
 
         Args:
             make_child: Makes a child like all others.
-            settings: How many, for whom, and how long a start may take.
+            settings: How many children, which sessions get one, and how long a start may take.
             limits: Of the children's pipes.
             meters: Count starts and ends.
             loads: How many calls one child may have.
@@ -205,7 +205,7 @@ class ChildPool:
         """A fresh child for one session alone: a spare, or a new one.
 
         A new one waits for its turn where many start at once; its start has a time limit only from
-        then on. Whoever gets it says when its start is over: see `Lease.start_over`.
+        then on. Its holder says when its start is over: see `Lease.start_over`.
 
         Args:
             make_child: Makes it, and no spare will do; None: it is like all others.

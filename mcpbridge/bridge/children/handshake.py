@@ -35,7 +35,7 @@ async def initialize(lease: Lease, params: bytes, within_s: float) -> Reply:
         with anyio.move_on_after(within_s):
             return await lease.mux.ask(INITIALIZE, params)
     except Unavailable as error:
-        # A handshake carries out nothing: whoever waits for this child may try again.
+        # A handshake carries out nothing: the call that waits for this child may be tried again.
         raise Unavailable(child_exited(error.fault.exit, "no")) from error
     finally:
         lease.start_over()
@@ -67,7 +67,7 @@ _PROBE_GRACE_S = 1.0
 async def probe(child_pool: ChildSource, within_s: float) -> bool | None:
     """Whether the server speaks 2026-07-28; any error, silence or exit means that it does not.
 
-    None where nobody could be asked: the other end of a connection is not there yet.
+    None if there was no server to ask: the other end of a connection is not there yet.
     """
     try:
         lease = await child_pool.shared()

@@ -77,13 +77,13 @@ class Lease:
 
 
 class ChildSource(Protocol):
-    """Where children come from: placement itself, or one principal's allotment."""
+    """Where children come from: the pool itself, or one principal's share of it."""
 
     async def shared(self) -> Lease:
-        """A fresh child that many sessions will use; see `Placement.shared`."""
+        """A fresh child that many sessions will use; see `ChildPool.shared`."""
 
     async def own(self) -> Lease:
-        """A fresh child for one session alone; see `Placement.own`."""
+        """A fresh child for one session alone; see `ChildPool.own`."""
 
     def release(self, lease: Lease, grace_s: float = 5.0) -> None:
         """The child is not used any more: it ends."""
@@ -94,7 +94,7 @@ class ChildSource(Protocol):
     def retire(
         self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
     ) -> None:
-        """Let a child finish what it has; see `Placement.retire`."""
+        """Let a child finish what it has; see `ChildPool.retire`."""
 
     def became_ready(self, start_s: float) -> None:
         """A shared child has had its handshake."""

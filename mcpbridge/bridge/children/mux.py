@@ -2,7 +2,7 @@
 
 What goes down is numbered by the correlator and sent in the same turn; what comes up is read in
 one task and handed on without waiting, so that no reader can hold up another. The decisions are
-`rules.mcp.correlator`'s; this module only moves messages and counts what reaches nobody.
+`rules.mcp.correlator`'s; this module only moves messages and counts those that reach no client.
 """
 
 from __future__ import annotations

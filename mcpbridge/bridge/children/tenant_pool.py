@@ -1,8 +1,8 @@
 """Where the children of one principal come from.
 
-Placement counts all children of the process. What belongs to the principal that came first, or to
-everybody where nobody is asked, has a place kept for its shared child; the shared children of
-others take places like any child of a single session.
+`ChildPool` counts all children of the process. What belongs to the principal that came first, the
+only one if clients do not authenticate, has a place kept for its shared child; the shared children
+of others take places like any child of a single session.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CLOSE_S = 1.0
 
 
 class TenantPool:
-    """The children of one further principal, as placement gives them."""
+    """The children of one further principal, as the pool gives them."""
 
     def __init__(self, child_pool: ChildPool, make_child: MakeChild | None) -> None:
         """Make it.

@@ -41,7 +41,7 @@ class SendQueue:
         *,
         refuses: bool,
     ) -> None:
-        """Make an outbox.
+        """Make a queue.
 
         Args:
             lease: The child to send to now; None while there is none that may be sent to.
@@ -56,7 +56,7 @@ class SendQueue:
         self._meters = meters
         self._spawn = spawn
         self._refuses = refuses
-        # A list and no deque, whose first block takes 600 bytes: every session has an outbox, and
+        # A list and no deque, whose first block takes 600 bytes: every session has a queue, and
         # in nearly all of them nothing waits.
         self._waiting: list[Item] = []
         self._moving = False

@@ -1,6 +1,6 @@
 """A legacy conversation: what one client said of itself, and what is in flight for it.
 
-A session outlives its child: while it has none, what its client sends waits in the outbox.
+A session outlives its child: while it has none, what its client sends waits in the send queue.
 
 Source: MCP 2025-03-26 to 2025-11-25, Transports, Session Management.
 """

@@ -2,7 +2,7 @@
 
 There is no session: each request says all there is to say of its client. One that cannot ask goes
 to the shared child. One that may ask, of a client that can be asked, has a child for itself and
-becomes an errand, which may be parked while its client looks for an answer.
+becomes a `ParkedCall`, which waits while its client looks for an answer.
 
 Source: MCP 2026-07-28, Base Protocol; Multi Round-Trip Requests.
 """
@@ -61,7 +61,7 @@ Overdue = Callable[[Exchange, float], Fault | None]
 """What to tell the client of a call that has taken too long, by now."""
 
 _REPLAY_S = 60.0
-"""How long a finished errand is kept for a retry that comes a second time."""
+"""How long a finished parked call is kept for a retry that comes a second time."""
 _LEVEL_S = 5.0
 
 

@@ -66,7 +66,7 @@ class FakeChild:
         await turns()
 
 
-class FakePlacement:
+class FakePool:
     """Starts fake children, or fails to."""
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class Scene:
     """A supervisor at work."""
 
     def __init__(self, policy: RestartPolicy, start_timeout_s: float) -> None:
-        self.child_pool = FakePlacement()
+        self.child_pool = FakePool()
         self.readiness = Readiness()
         self.supervisor = Supervisor(
             cast(ChildPool, self.child_pool),

@@ -25,7 +25,7 @@ from mcpbridge.wire.messages import Request
 ASKED = ClientProfile(b'{"capabilities":{"roots":{}}}', "2025-11-25", frozenset(("roots",)))
 
 
-class SlowPlacement:
+class SlowPool:
     """Starts a child when it is let, and remembers which were given back."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class LegacyEras:
 
 async def test_a_child_that_starts_for_a_closed_session_is_given_back() -> None:
     """The client of an event stream may leave before its child has started (C18)."""
-    child_pool = SlowPlacement()
+    child_pool = SlowPool()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
             context = CallContext(
