@@ -14,16 +14,12 @@ import msgspec
 from mcpbridge.config.model import Config
 from mcpbridge.http.server.limits import BAND
 from mcpbridge.rules.supervision.fd_budget import least_needed, share
+from mcpbridge.runtime.open_files import raise_open_files
 
 log = logging.getLogger("mcpbridge.app")
 
-_ENOUGH_FILES = 1 << 16
-"""Not all that may be had: server processes inherit the limit, and some close every descriptor up
-to it when they start."""
 _LEAST_STACK_BYTES = 512 << 10
 """The interpreter's own C stack; with less it may end by a signal in the middle of a call."""
-_WITHOUT_LIMIT = 4096
-"""Connections where the system has no such limit: Windows."""
 
 
 def fitted(config: Config) -> Config | str:
@@ -31,7 +27,7 @@ def fitted(config: Config) -> Config | str:
 
     Logs what had to be less than was asked for.
     """
-    limit = _open_files()
+    limit = raise_open_files()
     problem = _stack_problem()
     if problem is not None:
         return problem
@@ -55,26 +51,6 @@ def fitted(config: Config) -> Config | str:
     connections = dataclasses.replace(settings.connections, max_connections=shared.connections)
     fitting = msgspec.structs.replace(settings, child_pool=child_pool, connections=connections)
     return msgspec.structs.replace(config, settings=fitting)
-
-
-def _open_files() -> int:
-    """The limit on open files, raised as far as is sensible and may be."""
-    if sys.platform == "win32":
-        return _WITHOUT_LIMIT
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return _ENOUGH_FILES
-    wanted = _ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH_FILES)
-    if wanted <= soft:
-        return soft
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (ValueError, OSError):
-        # A kernel may have a limit of its own below the hard one, as macOS does.
-        return soft
-    return wanted
 
 
 def _stack_problem() -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +28,7 @@ def program(command: Sequence[str]) -> click.Command:
     """The command that listens; `command` is the server's, all after `--`."""
     hold_signals()
     # Imported after that: it takes its time, and a signal may come.
+    from mcpbridge.cli.setting_options import setting_options, texts_of
     from mcpbridge.config.command import CommandSettings
     from mcpbridge.shim.program import ShimSettings
     from mcpbridge.telemetry.logs import LogSettings
@@ -36,9 +36,9 @@ def program(command: Sequence[str]) -> click.Command:
     structs = (ShimSettings, CommandSettings, LogSettings)
 
     def shim(**flags: Any) -> int:
-        return _run({name: _texts(value) for name, value in flags.items() if value}, command)
+        return _run(texts_of(flags), command)
 
-    params = [option for struct in structs for option in _options(struct)]
+    params = [option for struct in structs for option in setting_options(struct, _NOT_HERE)]
     return click.Command(
         "shim",
         callback=shim,
@@ -60,31 +60,3 @@ def _run(given: dict[str, list[str]], command: Sequence[str]) -> int:
         remedy = "give --listen unix:PATH, unix:@NAME or tcp:HOST:PORT"
         raise ConfigError("--listen", "", "no address to listen on", remedy)
     return run(settings, settings.listen, spec, settings_of(LogSettings, given))
-
-
-def _options(struct: type) -> list[click.Parameter]:
-    """An option for each setting of a struct that a shim has."""
-    from mcpbridge.config.values import shown
-    from mcpbridge.settings import Unit, setting_of
-
-    options: list[click.Parameter] = []
-    for field in dataclasses.fields(struct):
-        facts = setting_of(field)
-        if facts is None or facts.flag in _NOT_HERE:
-            continue
-        default = shown(field.default, facts.unit)
-        option = click.Option(
-            [facts.flag, field.name],
-            help=facts.help + (f" [default: {default}]" if default else ""),
-            is_flag=facts.unit is Unit.SWITCH,
-            multiple=facts.repeatable,
-            metavar=facts.metavar or "|".join(facts.choices) or facts.unit.value or None,
-        )
-        options.append(option)
-    return options
-
-
-def _texts(value: Any) -> list[str]:
-    if value is True:
-        return ["true"]
-    return [value] if isinstance(value, str) else list(value)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mcpbridge.runtime.startup import hold_signals
+
+if TYPE_CHECKING:
+    from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits
 
 _HELP = """Stand in front of an MCP server in the same pod and count what passes.
 
@@ -26,6 +29,8 @@ _EVERYWHERE = "0.0.0.0"  # nosec B104 # what `:8080` means to an operator
 def program(command: Sequence[str]) -> click.Command:
     """The command that relays; no server's command belongs to it."""
     hold_signals()
+    # Imported after that: it takes its time, and a signal may come.
+    from mcpbridge.cli.setting_options import setting_options
 
     @click.command(
         name="sidecar",
@@ -51,18 +56,37 @@ def program(command: Sequence[str]) -> click.Command:
     @click.option("--tls-cert-file", metavar="FILE", help="Certificate chain, PEM.")
     @click.option("--tls-key-file", metavar="FILE", help="Its key, PEM.")
     @click.option("--tls-min-version", default="1.2", type=click.Choice(["1.2", "1.3"]))
+    @click.option(
+        "--max-connections",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Client connections at once; by default as many as the limit on open files allows"
+        " with one more to the server for each.",
+    )
     @click.option("--health-check-interval", metavar="DURATION", help="Taken and not needed.")
     @click.pass_context
     def sidecar(ctx: click.Context, /, **flags: Any) -> int:
         return _run(flags, tuple(ctx.args))
 
+    for struct in _limits():
+        sidecar.params.extend(setting_options(struct, ("--max-connections",)))
     return sidecar
 
 
+def _limits() -> tuple[type[ArrivalLimits], type[ConnectionLimits]]:
+    from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits
+
+    return ArrivalLimits, ConnectionLimits
+
+
 def _run(flags: Mapping[str, Any], unknown: tuple[str, ...]) -> int:
+    from mcpbridge.cli.setting_options import texts_of
+    from mcpbridge.config.load import settings_of
     from mcpbridge.sidecar.program import SidecarSettings, run
     from mcpbridge.telemetry.logs import LogSettings
 
+    arrival_limits, connection_limits = _limits()
+    given = {name: value for name, value in flags.items() if name != "max_connections"}
     certificate, key = flags["tls_cert_file"], flags["tls_key_file"]
     if flags["tls_enabled"] and None in (certificate, key):
         raise click.UsageError("--tls-enabled needs --tls-cert-file and --tls-key-file")
@@ -74,6 +98,9 @@ def _run(flags: Mapping[str, Any], unknown: tuple[str, ...]) -> int:
         key if flags["tls_enabled"] else None,
         newest_only=flags["tls_min_version"] == "1.3",
         unknown=unknown,
+        max_connections=flags["max_connections"],
+        connections=settings_of(connection_limits, texts_of(given)),
+        arrival=settings_of(arrival_limits, texts_of(given)),
     )
     level = flags["log_level"]
     return run(settings, LogSettings(_LEVELS.get(level, level), flags["log_format"]))

@@ -27,9 +27,14 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcpbridge import __version__
+from mcpbridge.http.server.connection import protocol_with
+from mcpbridge.http.server.limits import BAND, ArrivalLimits, ConnectionLimits, Connections
 from mcpbridge.http.server.server import HttpServer, listener_at, server_of
+from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
+from mcpbridge.rules.supervision.fd_budget import OWN
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START
+from mcpbridge.runtime.open_files import raise_open_files
 from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.sidecar.metrics import Dashboard
 from mcpbridge.sidecar.proxy import ReverseProxy
@@ -43,6 +48,11 @@ DRAIN_S = 20.0
 _ENDING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)
 )
+
+_FILES_OF_REQUEST = 2
+"""A connection of a client, and one to the server."""
+_ANY_SIZE = 1 << 50
+"""Bodies are passed on piece by piece, so their size is the server's to bound."""
 
 Address = tuple[str, int]
 
@@ -61,6 +71,10 @@ class SidecarSettings:
     """TLS 1.3 and nothing older."""
     unknown: tuple[str, ...] = ()
     """Flags that mean nothing here."""
+    max_connections: int | None = None
+    """Client connections at once; None for what the limit on open files allows."""
+    connections: ConnectionLimits = dataclasses.field(default_factory=ConnectionLimits)
+    arrival: ArrivalLimits = dataclasses.field(default_factory=ArrivalLimits)
 
 
 def run(settings: SidecarSettings, logs: LogSettings) -> int:
@@ -99,10 +113,14 @@ class Sidecar:
         self._dashboard = Dashboard(__version__, self._upstream.url, KNOWN_REQUESTS)
         self._relay = ReverseProxy(self._upstream, self._dashboard)
         self._sockets = (main, metrics)
-        more: dict[str, Any] = {"date_header": False}
+        more: dict[str, Any] = {
+            "date_header": False,
+            "timeout_keep_alive": settings.connections.keep_alive_s,
+        }
         if settings.cert_file is not None:
             more |= {"ssl_certfile": settings.cert_file, "ssl_keyfile": settings.key_file}
-        server = server_of(self._relay, HttpToolsProtocol, **more)
+        protocol = protocol_with(settings.arrival, self._connections(settings))
+        server = server_of(self._relay, protocol, **more)
         if settings.cert_file is not None:
             _load_tls(server.config, newest_only=settings.newest_only)
         self._servers: tuple[HttpServer, ...] = (
@@ -111,6 +129,16 @@ class Sidecar:
         )
         self._ending = anyio.Event()
         self._status = EXIT_OK
+
+    def _connections(self, settings: SidecarSettings) -> Connections:
+        most = (raise_open_files() - OWN - BAND) // _FILES_OF_REQUEST
+        return Connections(
+            settings.connections,
+            self._relay,
+            most=max(1, min(most, settings.max_connections or most)),
+            max_request_bytes=_ANY_SIZE,
+            rules=HostRules(loopback=False),
+        )
 
     async def run(self) -> int:
         """Live; returns the exit status."""

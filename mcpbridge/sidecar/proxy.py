@@ -160,13 +160,11 @@ class _Passage:
             for token in value.split(b",")
         }
         passed = [
-            pair
-            for pair in raw
-            if pair[0] not in _NOT_PASSED and pair[0] not in named and pair[0] != b"host"
+            (name, value)
+            for name, value in raw
+            if name not in _NOT_PASSED and name not in named and not _names_client(name)
         ]
-        # A server behind it may admit its own address only; what the client asked for goes along.
         host = next((value for name, value in raw if name == b"host"), b"")
-        passed.append((b"host", upstream.url.removeprefix("http://").encode()))
         client = self._scope.get("client")
         if client is not None:
             passed.append((b"x-forwarded-for", client[0].encode()))
@@ -264,6 +262,14 @@ class _Passage:
         self._status = status
         refusal = Refusal(status, error_object(INTERNAL_ERROR, text), None, retry_after_s=1)
         await send_refusal(self._send, refusal)
+
+
+def _names_client(name: bytes) -> bool:
+    """Return whether a header says who the client is, which only a proxy may say.
+
+    What a client writes there would stand before the proxy's own line, and be believed.
+    """
+    return name in (b"forwarded", b"x-real-ip") or name.startswith(b"x-forwarded-")
 
 
 class _EventReader:

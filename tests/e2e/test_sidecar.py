@@ -211,6 +211,91 @@ async def test_a_target_that_breaks_off_is_told_as_502() -> None:
     assert connections == 1
 
 
+@asynccontextmanager
+async def recording_server() -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that answers 200 to whole requests, and the bytes of each request it was sent."""
+    requests: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n")[1:-2])
+        body = await reader.readexactly(int(lines.get(b"content-length", b"0")))
+        requests.append(head + body)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], requests
+
+
+async def said(url: str, *segments: bytes) -> bytes:
+    """What the sidecar answers to these bytes, until it closes the connection."""
+    host, port = url.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    for segment in segments:
+        writer.write(segment)
+        await writer.drain()
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_requests_with_two_readings_are_refused_and_passed_to_no_server() -> None:
+    """`*` as the target, CONNECT, two Host headers: 400, and the connection closes."""
+    async with recording_server() as (port, requests), sidecar(f"127.0.0.1:{port}") as (_, url, _m):
+        for head in (
+            b"GET * HTTP/1.1\r\nhost: a\r\n\r\n",
+            b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n",
+            b"GET /mcp HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        ):
+            assert (await said(url, head)).startswith(b"HTTP/1.1 400 "), head
+    assert requests == []
+
+
+async def test_an_offer_to_upgrade_is_ignored_and_the_body_passed_whole() -> None:
+    """RFC 9110, 7.8: the sidecar takes no other protocol, so the request is an ordinary one."""
+    head = (
+        b"POST /mcp HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: h2c\r\n"
+        b"content-length: 7\r\n\r\n"
+    )
+    async with recording_server() as (port, requests), sidecar(f"127.0.0.1:{port}") as (_, url, _m):
+        answer = await said(url, head, b'{"a":1}')
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    (request,) = requests
+    assert request.endswith(b'\r\n\r\n{"a":1}')
+    assert b"upgrade" not in request.lower()
+
+
+async def test_a_head_that_does_not_come_whole_is_cut() -> None:
+    """Else a thousand connections with half a head would hold every descriptor."""
+    async with sidecar("127.0.0.1:1", "--header-timeout=100ms") as (_, url, _m):
+        answer = await said(url, b"GET /mcp HTTP/1.1\r\nhost: ")
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 408 ")
+        whole = await said(url, b"GET /mcp HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+        assert whole.startswith(b"HTTP/1.1 503 ")
+
+
+async def test_only_the_sidecar_says_who_the_client_is() -> None:
+    """X-Forwarded-* and Forwarded of the client are dropped; Host passes: the server judges it."""
+    head = (
+        b"GET /mcp HTTP/1.1\r\nhost: tools.example\r\nconnection: close\r\n"
+        b"x-forwarded-for: 10.9.9.9\r\nx-forwarded-host: evil\r\nx-forwarded-proto: https\r\n"
+        b"x-forwarded-port: 1\r\nforwarded: for=10.9.9.9\r\nx-real-ip: 10.9.9.9\r\n\r\n"
+    )
+    async with recording_server() as (port, requests), sidecar(f"127.0.0.1:{port}") as (_, url, _m):
+        assert (await said(url, head)).startswith(b"HTTP/1.1 200 OK\r\n")
+    (request,) = requests
+    lines = sorted(request.lower().split(b"\r\n")[1:-2])
+    assert [line for line in lines if line.startswith((b"host", b"forwarded", b"x-"))] == [
+        b"host: tools.example",
+        b"x-forwarded-for: 127.0.0.1",
+        b"x-forwarded-host: tools.example",
+        b"x-forwarded-proto: http",
+    ]
+
+
 async def test_a_port_that_is_taken_ends_the_start() -> None:
     """Exit status 1, and the log says why."""
     taken = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)

@@ -33,7 +33,7 @@ TREE = {
     "mcpbridge.bridge.modern": "emulation parked_call passthrough request_state service"
     " subscriptions tool_catalog",
     "mcpbridge.channels": "channel memory pipes sockets",
-    "mcpbridge.cli": "copy_self doctor health main serve shim sidecar",
+    "mcpbridge.cli": "copy_self doctor health main serve setting_options shim sidecar",
     "mcpbridge.config": "auth command listen_address load model otel self_url settings_table"
     " values",
     "mcpbridge.doctor": "endpoint server",
@@ -55,7 +55,7 @@ TREE = {
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"
     " modern_checks request_meta revisions server_requests to_legacy to_modern",
     "mcpbridge.rules.supervision": "fd_budget isolation lifecycle liveness restart",
-    "mcpbridge.runtime": "exit_status loop_watchdog signals startup",
+    "mcpbridge.runtime": "exit_status loop_watchdog open_files signals startup",
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
     "mcpbridge.telemetry": "logs metrics otel prometheus tracer",
