@@ -151,7 +151,7 @@ clean: ## remove environments, caches and built files
 
 # What the bridge is tested against keeps to its own releases, one environment for each SDK and
 # one for the authorization server.
-.venv-%/stamp: tests/e2e/peers/requirements-%.txt
+.venv-%/stamp: tests/support/peers/requirements-%.txt
 	$(call make_venv,.venv-$*)
 	.venv-$*/bin/python $(PIP_INSTALL) -r $<
 	@touch $@

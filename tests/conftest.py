@@ -27,7 +27,7 @@ class _Complaints(logging.Handler):
 def nothing_is_left_unhandled() -> Iterator[None]:
     """A task whose exception nobody took, a callback or an application that failed: each fails.
 
-    Of the program as a process `tests.e2e.running` asserts the same.
+    Of the program as a process `tests.support.bridge_process` asserts the same.
     """
     complaints = _Complaints()
     for name in UNHANDLED:

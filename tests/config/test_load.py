@@ -11,7 +11,7 @@ from mcpbridge.config.load import environment_names, load
 from mcpbridge.config.model import Config, Option, options
 from mcpbridge.errors import ConfigError
 from mcpbridge.settings import Setting, Unit
-from tests.certs import Authority
+from tests.support.certificates import Authority
 
 COMMAND = ("python", "server.py")
 ALL = {option.setting.flag: option for option in options()}

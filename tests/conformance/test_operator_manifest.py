@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.conformance.operators import OPERATOR
-from tests.proofs import proofs
+from tests.support.proofs import proofs
 
 ID = re.compile(r"\bO\d{1,2}\b")
 

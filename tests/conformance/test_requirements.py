@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests import proofs
 from tests.conformance.requirements import CARRIED, LEGACY, REQUIREMENTS
+from tests.support import proofs
 
 ID = re.compile(r"C\d{2,3}")
 KNOWN = {requirement.id for requirement in REQUIREMENTS}

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mcpbridge.telemetry.prometheus import TALLIES
 from tests.deploy.tools import DEPLOY, DOCS, ROOT
-from tests.e2e.running import bridge, open_session, rpc
+from tests.support.bridge_process import bridge, open_session, rpc
 
 pytestmark = pytest.mark.slow
 

@@ -17,8 +17,8 @@ from mcpbridge.config.values import shown
 from mcpbridge.settings import setting_of
 from mcpbridge.shim.program import ShimSettings
 from tests.deploy.tools import DEPLOY, DOCS, ROOT, blocks, deployment, run, stages
-from tests.e2e.doctoring import doctor
-from tests.e2e.running import bridge
+from tests.support.bridge_process import bridge
+from tests.support.doctor import doctor
 
 pytestmark = pytest.mark.slow
 

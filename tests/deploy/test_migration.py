@@ -13,7 +13,7 @@ import pytest
 
 from mcpbridge.config.model import options
 from tests.deploy.tools import ROOT
-from tests.e2e.running import ACCEPT, RunningBridge, initialize, rpc, started
+from tests.support.bridge_process import ACCEPT, RunningBridge, initialize, rpc, started
 
 pytestmark = pytest.mark.slow
 

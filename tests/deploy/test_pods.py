@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.deploy.tools import SHAPES, Document, blocks, containers, deployment, documents_in
-from tests.e2e.running import ACCEPT, DEMO, RunningBridge, open_session, rpc, started
+from tests.support.bridge_process import ACCEPT, DEMO, RunningBridge, open_session, rpc, started
 
 pytestmark = pytest.mark.slow
 

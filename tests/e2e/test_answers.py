@@ -17,7 +17,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     ACCEPT,
     RunningBridge,
     bridge,
@@ -28,7 +28,7 @@ from tests.e2e.running import (
     open_session,
     rpc,
 )
-from tests.e2e.wires import post, recorded, streaming, wire
+from tests.support.raw_http import post, recorded, streaming, wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.e2e.running import RunningBridge, bridge, rpc
+from tests.support.bridge_process import RunningBridge, bridge, rpc
 
 HEAD = (
     b"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"

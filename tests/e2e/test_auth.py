@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     ACCEPT,
     RunningBridge,
     bridge,
@@ -21,8 +21,8 @@ from tests.e2e.running import (
     rpc,
     started,
 )
-from tests.e2e.stateless import headers_of, meta
-from tests.e2e.tokens import ALICE, BOB, CAROL, bearing, environ, token_file, told
+from tests.support.modern_client import headers_of, meta
+from tests.support.token_file import ALICE, BOB, CAROL, bearing, environ, token_file, told
 
 pytestmark = pytest.mark.slow
 COMMAND = child("environ")

@@ -16,9 +16,17 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.running import rpc
-from tests.e2e.served import Headers, Served, note, question, reading, result_of, serving
-from tests.e2e.wires import post
+from tests.support.bridge_process import rpc
+from tests.support.questioner_bridge import (
+    Headers,
+    Served,
+    note,
+    question,
+    reading,
+    result_of,
+    serving,
+)
+from tests.support.raw_http import post
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

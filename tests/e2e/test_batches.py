@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import initialize, messages, rpc
-from tests.e2e.served import Headers, Served, question, reading, result_of, serving
+from tests.support.bridge_process import initialize, messages, rpc
+from tests.support.questioner_bridge import Headers, Served, question, reading, result_of, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

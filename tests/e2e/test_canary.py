@@ -9,10 +9,18 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.collector import collecting
-from tests.e2e.running import ACCEPT, RunningBridge, bridge, child, initialize, open_session, rpc
-from tests.e2e.stateless import headers_of, meta
-from tests.e2e.tokens import environ, told
+from tests.support.bridge_process import (
+    ACCEPT,
+    RunningBridge,
+    bridge,
+    child,
+    initialize,
+    open_session,
+    rpc,
+)
+from tests.support.modern_client import headers_of, meta
+from tests.support.otlp_collector import collecting
+from tests.support.token_file import environ, told
 
 pytestmark = pytest.mark.slow
 

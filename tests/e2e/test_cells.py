@@ -16,10 +16,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.peers_servers import PEERS, gist, interpreter, said
-from tests.e2e.peers_support import python_clients, reported
-from tests.e2e.running import RunningBridge, bridge, rpc
-from tests.e2e.talks import (
+from tests.support.bridge_process import RunningBridge, bridge, rpc
+from tests.support.mcp_clients import (
     ASKED,
     Enveloped,
     Talk,
@@ -31,6 +29,8 @@ from tests.e2e.talks import (
     tool,
     until,
 )
+from tests.support.sdk_clients import python_clients, reported
+from tests.support.sdk_servers import PEERS, gist, interpreter, said
 
 pytestmark = [pytest.mark.sdk, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 

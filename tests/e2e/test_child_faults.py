@@ -18,10 +18,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import RunningBridge, bridge, child, messages, open_session, rpc
-from tests.e2e.stateless import headers_of, meta
-from tests.e2e.wires import Events, streaming
-from tests.proofs import docstrings, faults
+from tests.support.bridge_process import RunningBridge, bridge, child, messages, open_session, rpc
+from tests.support.modern_client import headers_of, meta
+from tests.support.proofs import docstrings, faults
+from tests.support.raw_http import Events, streaming
 
 pytestmark = pytest.mark.slow
 in_module = pytest.mark.asyncio(loop_scope="module")

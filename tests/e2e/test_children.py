@@ -20,7 +20,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     ACCEPT,
     RunningBridge,
     bridge,

@@ -16,8 +16,8 @@ import mcpbridge
 from mcpbridge.config.load import environment_names
 from mcpbridge.config.model import options
 from mcpbridge.config.values import shown
-from tests.e2e import running
-from tests.e2e.running import DEMO, START_S, bridge, child, initialize, rpc, started
+from tests.support import bridge_process
+from tests.support.bridge_process import DEMO, START_S, bridge, child, initialize, rpc, started
 
 pytestmark = pytest.mark.slow
 
@@ -178,7 +178,9 @@ async def test_the_first_line_says_what_is_served_and_why_there() -> None:
 async def test_people_get_text() -> None:
     """On request, or by itself on a terminal."""
     async with started("--port", "0", "--log-format", "text") as run:
-        await running.eventually(lambda: any("child.ready" in line for line in run.noise), "ready")
+        await bridge_process.eventually(
+            lambda: any("child.ready" in line for line in run.noise), "ready"
+        )
         assert await run.terminate() == 0
     line = r"\d\d:\d\d:\d\d info    serve\.started url=http://127\S+ address=\S+ because=\"only "
     assert any(re.match(line, said) for said in run.noise), run.noise
@@ -209,7 +211,7 @@ async def test_all_variables_and_an_address_of_ipv6() -> None:
         await run.logged("child.ready")
         async with run.client() as client:
             for path in ("/api", "/api/", "/"):
-                answer = await client.post(path, json=initialize(1), headers=running.ACCEPT)
+                answer = await client.post(path, json=initialize(1), headers=bridge_process.ACCEPT)
                 assert answer.status_code == 200
             assert (await client.post("/mcp", json=initialize(1))).status_code == 404
         health, out, _ = await said("health", run.url)
@@ -262,11 +264,11 @@ async def test_health_asks_the_bridge_beside_it(tmp_path: Path) -> None:
         for name in ("PORT", "MCPBRIDGE_PORT"):
             assert (await said("health", env={name: port}))[0] == 0
 
-        session = await running.open_session(client)
+        session = await bridge_process.open_session(client)
         hold = asyncio.create_task(
             client.post("/mcp", json=rpc(1, "x/hold", {"name": "it"}), headers=session)
         )
-        await running.eventually(
+        await bridge_process.eventually(
             lambda: any(b"x/hold" in file.read_bytes() for file in tmp_path.iterdir()), "the call"
         )
         run.signal(15)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.e2e.running import RunningBridge, bridge, started
+from tests.support.bridge_process import RunningBridge, bridge, started
 
 TELLS = (
     "/bin/sh",

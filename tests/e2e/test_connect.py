@@ -7,15 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     ACCEPT,
     child,
     eventually,
     rpc,
 )
-from tests.e2e.running import open_session as opened
-from tests.e2e.shims import address, call, connect, connected, descriptors, questioner, shim, socat
-from tests.e2e.talks import ASKED, YES, Streamable
+from tests.support.bridge_process import open_session as opened
+from tests.support.mcp_clients import ASKED, YES, Streamable
+from tests.support.shim import (
+    address,
+    call,
+    connect,
+    connected,
+    descriptors,
+    questioner,
+    shim,
+    socat,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     eventually,
     messages,
     rpc,
     started,
 )
-from tests.e2e.running import open_session as opened
-from tests.e2e.shims import address, call, connected, questioner, shim
+from tests.support.bridge_process import open_session as opened
+from tests.support.shim import address, call, connected, questioner, shim
 
 pytestmark = pytest.mark.slow
 

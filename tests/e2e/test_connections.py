@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import RunningBridge, bridge, child, eventually, open_session, rpc
-from tests.e2e.served import note, serving
-from tests.e2e.wires import Heard, Wire, exchanged, post, wire
+from tests.support.bridge_process import RunningBridge, bridge, child, eventually, open_session, rpc
+from tests.support.questioner_bridge import note, serving
+from tests.support.raw_http import Heard, Wire, exchanged, post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

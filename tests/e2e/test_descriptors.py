@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     assert_clean,
     bridge,
     eventually,
@@ -18,7 +18,7 @@ from tests.e2e.running import (
     rpc,
     started,
 )
-from tests.e2e.wires import exchanged, post, wire
+from tests.support.raw_http import exchanged, post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.doctoring import Said, doctor
-from tests.e2e.running import DEMO, bridge, child, eventually, marked
+from tests.support.bridge_process import DEMO, bridge, child, eventually, marked
+from tests.support.doctor import Said, doctor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 import pytest_asyncio
 
-from tests.e2e.doctoring import Said, as_operator, doctor
-from tests.e2e.running import bridge
+from tests.support.bridge_process import bridge
+from tests.support.doctor import Said, as_operator, doctor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 

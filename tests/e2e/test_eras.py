@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.running import ACCEPT, eventually, initialize, messages, open_session, rpc
-from tests.e2e.stateless import (
+from tests.support.bridge_process import ACCEPT, eventually, initialize, messages, open_session, rpc
+from tests.support.modern_client import (
     DATE,
     FORM,
     RESERVED,

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     RunningBridge,
     bridge,
     child,
@@ -26,10 +26,10 @@ from tests.e2e.running import (
     open_session,
     rpc,
 )
-from tests.e2e.stateless import headers_of, meta
-from tests.e2e.wires import Heard, Wire, recorded, wire
+from tests.support.modern_client import headers_of, meta
+from tests.support.raw_http import Heard, Wire, recorded, wire
 
-WAYS = (sys.executable, str(Path(__file__).parent / "ways.py"))
+WAYS = (sys.executable, str(Path(__file__).parents[1] / "support" / "ordinary_path.py"))
 OURS = {"PYTHONPATH": str(Path(__file__).parents[2])}
 BOTH = "application/json, text/event-stream"
 

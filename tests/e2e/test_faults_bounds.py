@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.running import (
+from tests.suites.figures import percentile
+from tests.support.bridge_process import (
     RunningBridge,
     bridge,
     child,
@@ -25,8 +26,7 @@ from tests.e2e.running import (
     open_session,
     rpc,
 )
-from tests.e2e.wires import post, streaming, wire
-from tests.suites.figures import percentile
+from tests.support.raw_http import post, streaming, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.running import CHILDREN, bridge, child, eventually, open_session, rpc
-from tests.e2e.wires import recorded, streaming
+from tests.support.bridge_process import CHILDREN, bridge, child, eventually, open_session, rpc
+from tests.support.raw_http import recorded, streaming
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import RunningBridge, bridge, child, rpc
-from tests.e2e.stateless import headers_of, meta
-from tests.e2e.wires import Heard, exchanged, post, recorded, wire
+from tests.support.bridge_process import RunningBridge, bridge, child, rpc
+from tests.support.modern_client import headers_of, meta
+from tests.support.raw_http import Heard, exchanged, post, recorded, wire
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 

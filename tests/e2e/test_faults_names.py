@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.running import ACCEPT, bridge, initialize
+from tests.support.bridge_process import ACCEPT, bridge, initialize
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.running import ACCEPT, bridge, initialize, open_session, rpc
-from tests.e2e.wires import exchanged, post
+from tests.support.bridge_process import ACCEPT, bridge, initialize, open_session, rpc
+from tests.support.raw_http import exchanged, post
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

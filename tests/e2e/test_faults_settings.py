@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import started
+from tests.support.bridge_process import started
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

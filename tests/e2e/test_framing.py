@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.e2e.running import RunningBridge, bridge
+from tests.support.bridge_process import RunningBridge, bridge
 
 HEAD = b"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
 PING = b'{"jsonrpc":"2.0","id":%d,"method":"ping"}'

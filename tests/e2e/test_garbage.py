@@ -16,8 +16,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.running import ACCEPT, RunningBridge, initialize, messages, open_session, rpc
-from tests.e2e.stateless import (
+from tests.support.bridge_process import (
+    ACCEPT,
+    RunningBridge,
+    initialize,
+    messages,
+    open_session,
+    rpc,
+)
+from tests.support.modern_client import (
     FORM,
     Stateless,
     asking,
@@ -28,7 +35,7 @@ from tests.e2e.stateless import (
     serving,
 )
 
-PATH = (str(Path(__file__).parent / "observed"), os.environ.get("PYTHONPATH", ""))
+PATH = (str(Path(__file__).parents[1] / "support" / "observed"), os.environ.get("PYTHONPATH", ""))
 TELLING = {"PYTHONPATH": os.pathsep.join(PATH)}
 TELL = signal.SIGRTMIN + 3
 TIMES = 3

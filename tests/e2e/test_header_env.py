@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import ACCEPT, bridge, child, initialize, open_session
-from tests.e2e.stateless import headers_of
 from tests.e2e.test_principals import call
-from tests.e2e.tokens import ALICE, BOB, bearing, environ, token_file, told
+from tests.support.bridge_process import ACCEPT, bridge, child, initialize, open_session
+from tests.support.modern_client import headers_of
+from tests.support.token_file import ALICE, BOB, bearing, environ, token_file, told
 
 pytestmark = pytest.mark.slow
 COMMAND = child("environ")

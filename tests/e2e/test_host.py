@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e import running
-from tests.e2e.running import DEMO, bridge, eventually, rpc, started
+from tests.support import bridge_process
+from tests.support.bridge_process import DEMO, bridge, eventually, rpc, started
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +34,8 @@ def free_port() -> int:
 async def echoed(url: str) -> str:
     """What the demo says to a call at this address, once it is there."""
     echo = {"name": "echo", "arguments": {"text": "still here"}}
-    async with httpx.AsyncClient(base_url=url, timeout=running.END_S) as client:
-        async with asyncio.timeout(running.START_S):
+    async with httpx.AsyncClient(base_url=url, timeout=bridge_process.END_S) as client:
+        async with asyncio.timeout(bridge_process.START_S):
             while True:
                 try:
                     ready = await client.get("/readyz")
@@ -45,7 +45,7 @@ async def echoed(url: str) -> str:
                 if ready.status_code == 200:
                     break
                 await asyncio.sleep(0.05)  # nothing tells: asks again
-        session = await running.open_session(client)
+        session = await bridge_process.open_session(client)
         answer = await client.post("/mcp", json=rpc(1, "tools/call", echo), headers=session)
         return str(answer.json()["result"]["content"][0]["text"])
 
@@ -65,7 +65,7 @@ async def test_without_a_log_the_program_works_as_with_one(redirect: str) -> Non
         assert await echoed(f"http://127.0.0.1:{port}") == "still here"
     finally:
         os.killpg(shell.pid, signal.SIGTERM) if "|" not in redirect else _terminate(port)
-        status = await asyncio.wait_for(shell.wait(), running.END_S)
+        status = await asyncio.wait_for(shell.wait(), bridge_process.END_S)
     assert status == 0
 
 

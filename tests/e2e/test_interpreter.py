@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import RunningBridge, bridge, child, eventually, initialize, rpc
-from tests.e2e.talks import (
+from tests.support.bridge_process import RunningBridge, bridge, child, eventually, initialize, rpc
+from tests.support.mcp_clients import (
     ASKED,
     KEY,
     MODERN,
@@ -33,7 +33,7 @@ from tests.e2e.talks import (
     tool,
     until,
 )
-from tests.e2e.wires import recorded
+from tests.support.raw_http import recorded
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 

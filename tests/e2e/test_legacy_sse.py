@@ -15,9 +15,17 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import RunningBridge, bridge, child, initialize, rpc
-from tests.e2e.served import ASKED, Blocks, Served, note, question, result_of, serving
-from tests.e2e.wires import exchanged, post, wire
+from tests.support.bridge_process import RunningBridge, bridge, child, initialize, rpc
+from tests.support.questioner_bridge import (
+    ASKED,
+    Blocks,
+    Served,
+    note,
+    question,
+    result_of,
+    serving,
+)
+from tests.support.raw_http import exchanged, post, wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

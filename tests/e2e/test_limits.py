@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.running import rpc
-from tests.e2e.served import Headers, Served, note, reading, serving
-from tests.e2e.stateless import headers_of, meta
-from tests.e2e.wires import post, wire
+from tests.support.bridge_process import rpc
+from tests.support.modern_client import headers_of, meta
+from tests.support.questioner_bridge import Headers, Served, note, reading, serving
+from tests.support.raw_http import post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

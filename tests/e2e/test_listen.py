@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import eventually
-from tests.e2e.stateless import SUBSCRIPTION, Stateless, progress, remark, serving
-from tests.e2e.wires import Events
+from tests.support.bridge_process import eventually
+from tests.support.modern_client import SUBSCRIPTION, Stateless, progress, remark, serving
+from tests.support.raw_http import Events
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 TOOLS = {"toolsListChanged": True}

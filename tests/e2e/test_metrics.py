@@ -15,8 +15,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
-from tests.e2e.running import ACCEPT, bridge, child, eventually, open_session, rpc, started
-from tests.e2e.stateless import headers_of, meta
+from tests.support.bridge_process import (
+    ACCEPT,
+    bridge,
+    child,
+    eventually,
+    open_session,
+    rpc,
+    started,
+)
+from tests.support.modern_client import headers_of, meta
 
 pytestmark = pytest.mark.slow
 

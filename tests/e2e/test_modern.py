@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import ACCEPT, eventually, messages
-from tests.e2e.served import Blocks
-from tests.e2e.stateless import (
+from tests.support.bridge_process import ACCEPT, eventually, messages
+from tests.support.modern_client import (
     ALL,
     DATE,
     FORM,
@@ -30,7 +29,8 @@ from tests.e2e.stateless import (
     serving,
     text_of,
 )
-from tests.e2e.wires import exchanged, post
+from tests.support.questioner_bridge import Blocks
+from tests.support.raw_http import exchanged, post
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CACHEABLE = ("server/discover", "tools/list", "resources/read")

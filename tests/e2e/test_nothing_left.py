@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import running
-from tests.e2e.running import RunningBridge, bridge, child, eventually, rpc, started
+from tests.support import bridge_process
+from tests.support.bridge_process import RunningBridge, bridge, child, eventually, rpc, started
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +64,8 @@ async def test_strays_end_with_their_child_and_no_other(tmp_path: Path) -> None:
     """Those of a deleted session, of a crashed child, of the bridge (faults 15, 8)."""
     command = ("--", *child("escaping", str(tmp_path), "obeys"))
     async with bridge("--isolation", "session", *command) as run, run.client() as client:
-        first = await running.open_session(client, capabilities=ELICITS)
-        second = await running.open_session(client, capabilities=ELICITS)
+        first = await bridge_process.open_session(client, capabilities=ELICITS)
+        second = await bridge_process.open_session(client, capabilities=ELICITS)
         servers = [record["pid"] for record in run.events("child.started")]
         told = {pid: strays(tmp_path, pid) for pid in servers}
         assert all(map(lives, set().union(*told.values())))
@@ -112,7 +112,7 @@ async def test_orphans_are_waited_for_and_children_keep_their_status(
         await run.logged("orphan.reaped", count=2)
         for code in (7, 9):
             crash = rpc(1, "x/crash", {"code": code})
-            answer = await client.post("/mcp", json=crash, headers=running.ACCEPT)
+            answer = await client.post("/mcp", json=crash, headers=bridge_process.ACCEPT)
             assert answer.json()["error"]["data"]["mcpbridge"]["exit"] == {"code": code}
             await run.logged("child.ready", count=2 + (code == 9))
         own = run.pid if not under else children(run.pid)[0]
@@ -163,7 +163,7 @@ async def test_a_lost_keeper_is_told_of_and_costs_nothing_else() -> None:
     """Calls go on; the log says what is not to be had any more (fault 102)."""
     async with bridge("--isolation", "session") as run, run.client() as client:
         os.kill(keeper_of(run), signal.SIGKILL)
-        session = await running.open_session(client, capabilities=ELICITS)
+        session = await bridge_process.open_session(client, capabilities=ELICITS)
         (lost,) = await run.logged("reaper.lost")
         assert lost["level"] == "warning"
         listed = await client.post("/mcp", json=rpc(1, "tools/list"), headers=session)
@@ -180,11 +180,11 @@ async def test_a_child_dies_first_and_leaves_no_core(tmp_path: Path) -> None:
 
     words = ("--", *child("escaping", str(tmp_path), "obeys"))
     async with bridge(*words, preexec_fn=allow_cores) as run, run.client() as client:
-        answer = await client.post("/mcp", json=rpc(1, "x/limits"), headers=running.ACCEPT)
+        answer = await client.post("/mcp", json=rpc(1, "x/limits"), headers=bridge_process.ACCEPT)
         assert answer.json()["result"] == {"oom_score_adj": min(own + 500, 1000), "core": 0}
         bridge_score = int(Path(f"/proc/{run.pid}/oom_score_adj").read_text())
         assert bridge_score == own
-        answer = await client.post("/mcp", json=rpc(2, "x/left"), headers=running.ACCEPT)
+        answer = await client.post("/mcp", json=rpc(2, "x/left"), headers=bridge_process.ACCEPT)
         assert answer.json()["result"] == {}
 
 
@@ -204,7 +204,7 @@ async def test_a_child_that_memory_ran_out_for_is_told_apart(tmp_path: Path) -> 
         reasons: list[Any] = []
         for count, kills in enumerate((3, 4, 4), start=2):
             write(counts, kills)
-            answer = await client.post("/mcp", json=kill, headers=running.ACCEPT)
+            answer = await client.post("/mcp", json=kill, headers=bridge_process.ACCEPT)
             facts = answer.json()["error"]["data"]["mcpbridge"]
             reasons.append((facts["reason"], facts["exit"]))
             await run.logged("child.ready", count=count)
@@ -233,7 +233,9 @@ async def test_a_system_without_room_for_a_process_refuses_only_that(tmp_path: P
     async with bridge(*words, under=under, env=env) as run, run.client() as client:
         refused: list[Any] = []
         for _ in range(8):
-            answer = await client.post("/mcp", json=running.initialize(1), headers=running.ACCEPT)
+            answer = await client.post(
+                "/mcp", json=bridge_process.initialize(1), headers=bridge_process.ACCEPT
+            )
             if answer.status_code != 200 or "error" in answer.json():
                 refused.append(answer)
         assert refused, "the limit was never reached"
@@ -241,5 +243,5 @@ async def test_a_system_without_room_for_a_process_refuses_only_that(tmp_path: P
             assert answer.json()["error"]["data"]["mcpbridge"]["reason"] == "spawn_failed"
         (failed, *_) = await run.logged("child.spawn_failed")
         assert os.strerror(11) in failed["problem"]
-        listed = await client.post("/mcp", json=rpc(2, "tools/list"), headers=running.ACCEPT)
+        listed = await client.post("/mcp", json=rpc(2, "tools/list"), headers=bridge_process.ACCEPT)
         assert listed.json()["result"]["tools"]

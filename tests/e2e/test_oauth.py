@@ -15,8 +15,7 @@ import httpx
 import pytest
 
 from mcpbridge.rules.access.jwt import LEEWAY_S
-from tests.broken_tokens import broken_tokens
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     ACCEPT,
     RunningBridge,
     bridge,
@@ -28,7 +27,8 @@ from tests.e2e.running import (
     rpc,
     started,
 )
-from tests.issuers import AUDIENCE, Issuer, KeyHost, hosted
+from tests.support.broken_tokens import broken_tokens
+from tests.support.token_issuer import AUDIENCE, Issuer, KeyHost, hosted
 
 pytestmark = pytest.mark.slow
 

@@ -7,8 +7,8 @@ import asyncio
 import httpx
 import pytest
 
-from tests.e2e.logins import assert_logged_in, authorization_server, logged_in, trusting
-from tests.e2e.peers_servers import PEERS, interpreter
+from tests.support.oauth_login import assert_logged_in, authorization_server, logged_in, trusting
+from tests.support.sdk_servers import PEERS, interpreter
 
 pytestmark = [pytest.mark.sdk, pytest.mark.slow]
 

@@ -7,7 +7,14 @@ import signal
 
 import pytest
 
-from tests.e2e.running import assert_clean, bridge, eventually, open_session, rpc, started
+from tests.support.bridge_process import (
+    assert_clean,
+    bridge,
+    eventually,
+    open_session,
+    rpc,
+    started,
+)
 
 ASKED: dict[str, object] = {"elicitation": {}}
 

@@ -17,8 +17,7 @@ import httpx
 import pytest
 
 from mcpbridge.config.model import cutoff_after_s
-from tests.e2e.doctoring import as_operator, doctor
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     ACCEPT,
     DEMO,
     bridge,
@@ -30,7 +29,8 @@ from tests.e2e.running import (
     rpc,
     started,
 )
-from tests.e2e.wires import post, wire
+from tests.support.doctor import as_operator, doctor
+from tests.support.raw_http import post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 

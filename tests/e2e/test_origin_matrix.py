@@ -17,8 +17,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e import running
-from tests.e2e.running import ACCEPT, RunningBridge, bridge, initialize, rpc
+from tests.support import bridge_process
+from tests.support.bridge_process import ACCEPT, RunningBridge, bridge, initialize, rpc
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -102,7 +102,9 @@ class Asker:
     """One connection, anew after a stream; with httpx the matrix would take a minute."""
 
     def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=running.END_S)
+        self._connection = http.client.HTTPConnection(
+            "127.0.0.1", port, timeout=bridge_process.END_S
+        )
 
     def ask(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, httpx.Headers]:
         """Status and headers."""
@@ -290,7 +292,7 @@ async def test_a_page_can_read_that_there_is_no_room() -> None:
     """The connection that is one too many is refused like any other request."""
     words = ("--allow-origin", LISTED, "--max-connections", "1")
     async with bridge(*words) as run, run.client() as first, run.client() as second:
-        session = await running.open_session(first)
+        session = await bridge_process.open_session(first)
         async with first.stream("GET", "/mcp", headers=session):
             call = rpc(1, "ping")
             got = await second.post("/mcp", json=call, headers={**ACCEPT, "origin": LISTED})

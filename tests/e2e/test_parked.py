@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import eventually, messages
-from tests.e2e.stateless import (
+from tests.support.bridge_process import eventually, messages
+from tests.support.modern_client import (
     ALL,
     FORM,
     Stateless,

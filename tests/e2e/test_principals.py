@@ -9,9 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.running import ACCEPT, bridge, child, eventually, initialize, open_session, rpc
-from tests.e2e.stateless import FORM, asking, form, headers_of, meta
-from tests.e2e.tokens import ALICE, BOB, CAROL, bearing, environ, token_file, told
+from tests.support.bridge_process import (
+    ACCEPT,
+    bridge,
+    child,
+    eventually,
+    initialize,
+    open_session,
+    rpc,
+)
+from tests.support.modern_client import FORM, asking, form, headers_of, meta
+from tests.support.token_file import ALICE, BOB, CAROL, bearing, environ, token_file, told
 
 pytestmark = pytest.mark.slow
 COMMAND = child("environ")

@@ -15,9 +15,17 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import rpc
-from tests.e2e.served import Headers, Served, note, question, reading, result_of, serving
-from tests.e2e.wires import streaming
+from tests.support.bridge_process import rpc
+from tests.support.questioner_bridge import (
+    Headers,
+    Served,
+    note,
+    question,
+    reading,
+    result_of,
+    serving,
+)
+from tests.support.raw_http import streaming
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

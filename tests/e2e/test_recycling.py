@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import stateless
-from tests.e2e.running import eventually
-from tests.e2e.served import Blocks, reading
-from tests.e2e.stateless import FORM, asking, form, retry_of
 from tests.e2e.test_listen import ACK, TOOLS, listen, told
-from tests.e2e.wearing import LOOKS, ROOTS, Worn, new_fifo, open_fifo, wearing
+from tests.support import modern_client
+from tests.support.bridge_process import eventually
+from tests.support.failing_child import LOOKS, ROOTS, Worn, new_fifo, open_fifo, wearing
+from tests.support.modern_client import FORM, asking, form, retry_of
+from tests.support.questioner_bridge import Blocks, reading
 
 pytestmark = pytest.mark.slow
 YES = {"action": "accept", "content": {"name": "Ada"}}
@@ -156,7 +156,7 @@ async def test_a_process_that_holds_too_much_memory_is_replaced(tmp_path: Path) 
 async def test_a_parked_call_outlasts_its_process(tmp_path: Path) -> None:
     """The process that asked gets the answer and no further call (fault 47)."""
     words = ("--child-era", "legacy", "--child-max-requests", "1", *LOOKS)
-    async with stateless.serving("legacy", tmp_path, *words) as served:
+    async with modern_client.serving("legacy", tmp_path, *words) as served:
         params = asking([form()], mark="first")
         parked = await served.result("tools/call", params, FORM)
         (asker,) = [pid for pid, heard in served.processes().items() if "first" in str(heard)]
@@ -173,7 +173,7 @@ async def test_a_parked_call_outlasts_its_process(tmp_path: Path) -> None:
 async def test_a_listen_goes_on_with_the_next_handshake_process(tmp_path: Path) -> None:
     """It hears what the new process says, and that lists may have changed (fault 47)."""
     words = ("--child-era", "legacy", "--child-max-requests", "3", *LOOKS)
-    async with stateless.serving("legacy", tmp_path, *words) as served:
+    async with modern_client.serving("legacy", tmp_path, *words) as served:
         wanted = {**TOOLS, "resourceSubscriptions": ["a:b"]}
         async with served.stream(listen(served, wanted, 7)) as events:
             assert (await events.next())["method"] == ACK
@@ -188,7 +188,7 @@ async def test_a_listen_goes_on_with_the_next_handshake_process(tmp_path: Path) 
 async def test_a_listen_ends_well_with_a_process_of_its_own_era(tmp_path: Path) -> None:
     """Its client opens another; the calls beside it are all answered (fault 47)."""
     words = ("--child-era", "modern", "--child-max-requests", "20", *LOOKS)
-    async with stateless.serving("modern", tmp_path, *words) as served:
+    async with modern_client.serving("modern", tmp_path, *words) as served:
         async with served.stream(listen(served, TOOLS, 7)) as events:
             assert (await events.next())["method"] == ACK
             await asyncio.gather(*(served.do() for _ in range(19)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.running import bridge, initialize, open_session, rpc
+from tests.support.bridge_process import bridge, initialize, open_session, rpc
 
 ASKED: dict[str, object] = {"elicitation": {}}
 ECHO = {"name": "echo", "arguments": {"text": "x"}}

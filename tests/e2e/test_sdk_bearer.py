@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bearers import assert_served_with_a_token
-from tests.e2e.peers_support import python_clients
+from tests.support.bearer_check import assert_served_with_a_token
+from tests.support.sdk_clients import python_clients
 
 pytestmark = [pytest.mark.sdk, pytest.mark.slow]
 

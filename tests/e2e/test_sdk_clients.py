@@ -11,17 +11,8 @@ import anyio
 import httpx
 import pytest
 
-from tests.e2e.peers_servers import (
-    Server,
-    demo_server,
-    fastmcp_server,
-    gist,
-    in_2026,
-    mcp1_server,
-    shown,
-    steady,
-)
-from tests.e2e.peers_support import (
+from tests.support.bridge_process import RunningBridge, bridge, eventually
+from tests.support.sdk_clients import (
     Client,
     alive,
     descendants,
@@ -31,7 +22,16 @@ from tests.e2e.peers_support import (
     running,
     toured,
 )
-from tests.e2e.running import RunningBridge, bridge, eventually
+from tests.support.sdk_servers import (
+    Server,
+    demo_server,
+    fastmcp_server,
+    gist,
+    in_2026,
+    mcp1_server,
+    shown,
+    steady,
+)
 
 pytestmark = [pytest.mark.sdk, pytest.mark.slow]
 

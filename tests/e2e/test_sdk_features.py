@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.peers_servers import mcp1_server
-from tests.e2e.peers_support import python_clients, reported
-from tests.e2e.running import bridge
-from tests.e2e.visits import judge
+from tests.support.bridge_process import bridge
+from tests.support.feature_report import judge
+from tests.support.sdk_clients import python_clients, reported
+from tests.support.sdk_servers import mcp1_server
 
 pytestmark = [pytest.mark.sdk, pytest.mark.slow]
 

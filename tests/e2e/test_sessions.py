@@ -20,7 +20,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     ACCEPT,
     RunningBridge,
     assert_clean,
@@ -33,7 +33,7 @@ from tests.e2e.running import (
     rpc,
     started,
 )
-from tests.e2e.wires import recorded, streaming
+from tests.support.raw_http import recorded, streaming
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

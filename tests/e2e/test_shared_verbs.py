@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import messages, rpc
-from tests.e2e.served import Headers, Served, note, result_of, serving
-from tests.e2e.wires import Events, streaming
+from tests.support.bridge_process import messages, rpc
+from tests.support.questioner_bridge import Headers, Served, note, result_of, serving
+from tests.support.raw_http import Events, streaming
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.running import child, eventually, started
-from tests.e2e.shims import connect, descriptors, program, read, rss_kib, shim
+from tests.support.bridge_process import child, eventually, started
+from tests.support.shim import connect, descriptors, program, read, rss_kib, shim
 
 pytestmark = pytest.mark.slow
 

@@ -23,8 +23,16 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e import running
-from tests.e2e.running import RunningBridge, bridge, child, eventually, initialize, rpc, started
+from tests.support import bridge_process
+from tests.support.bridge_process import (
+    RunningBridge,
+    bridge,
+    child,
+    eventually,
+    initialize,
+    rpc,
+    started,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +53,7 @@ class Held:
         """The rest, up to the end of the response."""
         async for text in self._lines:
             self._text += text
-        return running.messages(self._text)
+        return bridge_process.messages(self._text)
 
     async def begun(self) -> Held:
         """Wait for the first event."""
@@ -95,12 +103,12 @@ async def phase(run: RunningBridge, name: str) -> dict[str, Any]:
 async def test_calls_in_flight_are_answered_and_the_status_is_0(number: signal.Signals) -> None:
     """On the shared child, on one of its own, and outside of any session (faults 96)."""
     async with bridge() as run, run.client() as client:
-        shared = await running.open_session(client)
-        own = await running.open_session(client, capabilities=ELICITS)
+        shared = await bridge_process.open_session(client)
+        own = await bridge_process.open_session(client, capabilities=ELICITS)
         async with (
             held(client, shared, countdown("a", 1)) as first,
             held(client, own, countdown("a", 1)) as second,
-            held(client, running.ACCEPT, countdown("a", 1)) as third,
+            held(client, bridge_process.ACCEPT, countdown("a", 1)) as third,
         ):
             run.signal(number)
             answers = [(await call.messages())[-1] for call in (first, second, third)]
@@ -113,8 +121,8 @@ async def test_calls_in_flight_are_answered_and_the_status_is_0(number: signal.S
 async def test_without_calls_the_end_is_at_once() -> None:
     """Children end at the end of their stdin; nobody waits for a deadline (faults 96)."""
     async with bridge() as run, run.client() as client:
-        await running.open_session(client)
-        await running.open_session(client, capabilities=ELICITS)
+        await bridge_process.open_session(client)
+        await bridge_process.open_session(client, capabilities=ELICITS)
         run.signal(signal.SIGTERM)
         assert await run.ended(4) == 0
     assert [record["how"] for record in run.events("child.stopped")] == ["exit code 0"] * 2
@@ -124,9 +132,9 @@ async def test_while_calls_finish_new_sessions_are_refused(tmp_path: Path) -> No
     """Probes say so, old sessions go on, idle streams end, all answers say close (faults 96)."""
     command = ("--", *child("recorder", str(tmp_path)))
     async with bridge(*command) as run, run.client() as client:
-        session = await running.open_session(client)
-        listener = await running.open_session(client, "2025-11-25")
-        older = await running.open_session(client)
+        session = await bridge_process.open_session(client)
+        listener = await bridge_process.open_session(client, "2025-11-25")
+        older = await bridge_process.open_session(client)
         async with (
             client.stream("GET", "/mcp", headers=listener) as stream,
             client.stream("GET", "/mcp", headers=older) as older_stream,
@@ -144,8 +152,8 @@ async def test_while_calls_finish_new_sessions_are_refused(tmp_path: Path) -> No
             assert [probe.status_code for probe in probes.values()] == [200, 503, 200]
             assert (health.status_code, "draining" in health.json()["missing"]) == (503, True)
 
-            opening = await client.post("/mcp", json=initialize(7), headers=running.ACCEPT)
-            outside = await client.post("/mcp", json=rpc(8, "ping"), headers=running.ACCEPT)
+            opening = await client.post("/mcp", json=initialize(7), headers=bridge_process.ACCEPT)
+            outside = await client.post("/mcp", json=rpc(8, "ping"), headers=bridge_process.ACCEPT)
             again = await client.get("/mcp", headers=session)
             for refused in (opening, outside, again):
                 assert refused.status_code == 503
@@ -172,14 +180,17 @@ async def test_at_the_deadline_calls_get_one_error(tmp_path: Path) -> None:
     command = ("--grace", "6", "--json-window", "0", "--", *child("recorder", str(tmp_path)))
     json_only = {"accept": "application/json"}
     async with bridge(*command) as run, run.client() as client:
-        session = await running.open_session(client)
+        session = await bridge_process.open_session(client)
         began = asyncio.get_running_loop().time()
         async with (
             held(client, session, hold(1)) as call,
             client.stream("POST", "/mcp", json=hold(2), headers={**session, **json_only}) as late,
         ):
             run.signal(signal.SIGTERM)
-            errors = [(await call.messages())[-1], *running.messages((await late.aread()).decode())]
+            errors = [
+                (await call.messages())[-1],
+                *bridge_process.messages((await late.aread()).decode()),
+            ]
         assert await run.ended(6) == 3
         assert asyncio.get_running_loop().time() - began < 6
     facts = {"reason": "shutdown", "executed": "maybe", "retryable": False}
@@ -192,7 +203,7 @@ async def test_at_the_deadline_calls_get_one_error(tmp_path: Path) -> None:
 async def test_a_second_signal_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
     """Calls still get their error, children are killed, the status is 3 (faults 97)."""
     async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
-        session = await running.open_session(client)
+        session = await bridge_process.open_session(client)
         async with held(client, session, hold(1)) as call:
             run.signal(number)
             await phase(run, "draining")
@@ -236,10 +247,10 @@ async def test_an_initialize_that_waits_for_the_child_gets_its_error() -> None:
     """A child that never comes up does not leave a client without an answer (faults 4, 96)."""
     async with bridge("--grace", "6", "--", *SILENT, ready=False) as run, run.client() as client:
         await run.logged("child.started")
-        opening = client.stream("POST", "/mcp", json=initialize(1), headers=running.ACCEPT)
+        opening = client.stream("POST", "/mcp", json=initialize(1), headers=bridge_process.ACCEPT)
         async with opening as response:  # its head comes when the JSON window is over
             run.signal(signal.SIGTERM)
-            (answer,) = running.messages((await response.aread()).decode())
+            (answer,) = bridge_process.messages((await response.aread()).decode())
         assert (answer["id"], reason(answer)) == (1, "shutdown")
         assert await run.ended(6) == 3
 
@@ -249,7 +260,7 @@ async def test_no_signal_is_lost_at_the_start() -> None:
     async with started("--port", "0") as run:
         await eventually(lambda: _heeds_sigterm(run.pid), "SIGTERM is held or heard")
         assert await run.terminate() == 0
-        running.assert_clean(run)
+        bridge_process.assert_clean(run)
         await eventually(lambda: run.processes() == set(), "no process is left")
 
 
@@ -261,9 +272,9 @@ async def test_a_lame_duck_serves_everything_until_balancers_have_noticed() -> N
         await phase(run, "lame_duck")
         probes = [await client.get(path) for path in ("/readyz", "/livez", "/startupz")]
         assert [probe.status_code for probe in probes] == [503, 200, 200]
-        opened = await client.post("/mcp", json=initialize(1), headers=running.ACCEPT)
+        opened = await client.post("/mcp", json=initialize(1), headers=bridge_process.ACCEPT)
         assert (opened.status_code, opened.headers["connection"]) == (200, "close")
-        session = {**running.ACCEPT, "mcp-session-id": opened.headers["mcp-session-id"]}
+        session = {**bridge_process.ACCEPT, "mcp-session-id": opened.headers["mcp-session-id"]}
         listed = await client.post("/mcp", json=rpc(2, "tools/list"), headers=session)
         assert listed.json()["result"]["tools"]
         assert await run.ended(5) == 0
@@ -275,7 +286,7 @@ async def test_in_kubernetes_the_end_begins_as_a_lame_duck() -> None:
     async with bridge(env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) as run, run.client() as client:
         run.signal(signal.SIGTERM)
         await phase(run, "lame_duck")
-        await running.open_session(client)
+        await bridge_process.open_session(client)
         run.signal(signal.SIGTERM)
         assert await run.ended(3) == 3
     (record,) = run.events("serve.started")
@@ -287,14 +298,14 @@ async def test_process_1_ends_like_any_other() -> None:
     """The kernel drops signals that process 1 has no handler for (faults 109, 110)."""
     # Processes that have lost their parent when they end.
     leaves = 'for i in 1 2 3; do (sleep 0 &); done; exec "$@"'
-    words = ("--log-level", "debug", "--", "sh", "-c", leaves, "sh", *running.DEMO)
+    words = ("--log-level", "debug", "--", "sh", "-c", leaves, "sh", *bridge_process.DEMO)
     async with bridge(*words, under=OWN_PID_SPACE) as run, run.client() as client:
         first = _children(run.process.pid)[0]
         (record,) = run.events("serve.started")
         assert record["address"].startswith("0.0.0.0:")
         assert "process 1" in record["because"]
         await run.logged("orphan.reaped", count=3)
-        session = await running.open_session(client)
+        session = await bridge_process.open_session(client)
         async with held(client, session, countdown(1, 0.5)) as call:
             os.kill(first, signal.SIGTERM)
             assert "result" in (await call.messages())[-1]
@@ -307,7 +318,7 @@ async def test_process_1_hears_a_second_signal(tmp_path: Path) -> None:
     words = ("--", *child("recorder", str(tmp_path)))
     async with bridge(*words, under=OWN_PID_SPACE) as run, run.client() as client:
         first = _children(run.process.pid)[0]
-        session = await running.open_session(client)
+        session = await bridge_process.open_session(client)
         async with held(client, session, hold(1)) as call:
             os.kill(first, signal.SIGTERM)
             await phase(run, "draining")
@@ -330,7 +341,7 @@ async def test_the_keys_of_a_terminal_reach_the_bridge_alone() -> None:
             ) as run,
             run.client() as client,
         ):
-            session = await running.open_session(client)
+            session = await bridge_process.open_session(client)
             async with held(client, session, countdown(1, 0.5)) as call:
                 os.write(keyboard, b"\x03")
                 assert "result" in (await call.messages())[-1]
@@ -364,7 +375,7 @@ async def test_it_runs_where_nothing_can_be_written() -> None:
     root = str(Path(__file__).parents[2])
     under = ("unshare", "--mount", "sh", "-c", script, "sh")
     async with bridge(under=under, env={"PYTHONPATH": root}) as run, run.client() as client:
-        session = await running.open_session(client)
+        session = await bridge_process.open_session(client)
         echo = {"name": "echo", "arguments": {"text": "x"}}
         answer = await client.post("/mcp", json=rpc(1, "tools/call", echo), headers=session)
         assert answer.json()["result"]["content"][0]["text"] == "x"
@@ -396,7 +407,7 @@ async def test_everything_at_once_ends_in_time(tmp_path: Path) -> None:
     async with bridge(*words) as run, run.client(limits=limits) as client, AsyncExitStack() as held:
         streams = []
         for _ in range(100):
-            session = await running.open_session(client)
+            session = await bridge_process.open_session(client)
             opening = client.stream("GET", "/mcp", headers=session)
             streams.append(await held.enter_async_context(opening))
         assert [stream.status_code for stream in streams] == [200] * 100
@@ -412,7 +423,7 @@ async def test_everything_at_once_ends_in_time(tmp_path: Path) -> None:
 
         began = asyncio.get_running_loop().time()
         run.signal(signal.SIGTERM)
-        (error,) = running.messages((await call.aread()).decode())
+        (error,) = bridge_process.messages((await call.aread()).decode())
         assert reason(error) == "shutdown"
         for stream in streams:
             await stream.aread()

@@ -19,7 +19,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.running import ACCEPT, RunningBridge, bridge, messages, open_session, rpc, started
+from tests.support.bridge_process import (
+    ACCEPT,
+    RunningBridge,
+    bridge,
+    messages,
+    open_session,
+    rpc,
+    started,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -20,22 +20,22 @@ import pytest
 import uvloop
 
 from mcpbridge.runtime.signals import heard_signals
-from tests.e2e import running
-from tests.e2e.running import bridge, child, eventually, rpc, started
+from tests.support import bridge_process
+from tests.support.bridge_process import bridge, child, eventually, rpc, started
 
 pytestmark = pytest.mark.slow
 
 ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 STAYS = (signal.SIGHUP, signal.SIGPIPE, signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2)
 HOLD = {"name": "it"}
-BROKEN = (sys.executable, str(Path(__file__).parent / "broken.py"))
+BROKEN = (sys.executable, str(Path(__file__).parents[1] / "support" / "broken_bridge.py"))
 OURS = {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 async def test_signals_that_are_no_order_to_end_end_nothing(tmp_path: Path) -> None:
     """Idle, with a call in flight, and stopped and continued meanwhile (faults 99-101, 108)."""
     async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
-        session = await running.open_session(client)
+        session = await bridge_process.open_session(client)
         for number in STAYS:
             run.signal(number)
         (state,) = await run.logged("serve.state")
@@ -75,7 +75,7 @@ async def test_no_signal_ends_the_program_while_it_starts(number: signal.Signals
         run.signal(number)
         await run.logged("child.ready")
         assert await run.terminate() == 0
-        running.assert_clean(run)
+        bridge_process.assert_clean(run)
 
 
 @pytest.mark.parametrize("number", ENDS)
@@ -87,7 +87,7 @@ async def test_the_signals_that_end_do_so_from_the_start_on(number: signal.Signa
         )
         run.signal(number)
         assert await run.ended(10) == 0
-        running.assert_clean(run)
+        bridge_process.assert_clean(run)
         assert run.processes() == set()
 
 
@@ -107,7 +107,7 @@ def heeds(pid: int, number: signal.Signals) -> bool:
 async def test_quit_ends_like_term_and_a_second_one_at_once(tmp_path: Path) -> None:
     """Some images stop their main process with it; a core is nobody's wish (faults 97, 98)."""
     async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
-        session = await running.open_session(client)
+        session = await bridge_process.open_session(client)
         async with client.stream(
             "POST",
             "/mcp",
@@ -118,7 +118,7 @@ async def test_quit_ends_like_term_and_a_second_one_at_once(tmp_path: Path) -> N
             await run.logged("drain.phase_changed", lambda record: record["phase"] == "draining")
             run.signal(signal.SIGHUP)  # no order to end, so not the second one
             run.signal(signal.SIGQUIT)
-            (*_, error) = running.messages((await response.aread()).decode())
+            (*_, error) = bridge_process.messages((await response.aread()).decode())
         assert error["error"]["data"]["mcpbridge"]["reason"] == "shutdown"
         assert await run.ended(3) == 3
 
@@ -162,11 +162,11 @@ async def test_a_fault_of_our_own_ends_the_program_with_a_record_of_its_state() 
         run.url = str(record["url"]).rpartition("/")[0]
         await run.logged("child.ready")
         async with run.client() as client:
-            healthy = await running.open_session(client)
-            opening = running.initialize(
+            healthy = await bridge_process.open_session(client)
+            opening = bridge_process.initialize(
                 1, capabilities={"elicitation": {}, "experimental": {"broken": {}}}
             )
-            hurt = await client.post("/mcp", json=opening, headers=running.ACCEPT)
+            hurt = await client.post("/mcp", json=opening, headers=bridge_process.ACCEPT)
             assert hurt.json()["error"]["data"]["mcpbridge"]["reason"] == "bridge_failed"
             (failed,) = await run.logged("task.failed")
             assert "a bug of one session" in failed["exception"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.running import eventually, initialize
-from tests.e2e.wearing import ROOTS, Worn, new_fifo, open_fifo, wearing
+from tests.support.bridge_process import eventually, initialize
+from tests.support.failing_child import ROOTS, Worn, new_fifo, open_fifo, wearing
 
 pytestmark = pytest.mark.slow
 AT_ONCE = 2 * (os.cpu_count() or 1)

@@ -14,8 +14,17 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import bridge, initialize, open_session, rpc
-from tests.e2e.served import ASKED, Block, Headers, Served, note, reading, result_of, serving
+from tests.support.bridge_process import bridge, initialize, open_session, rpc
+from tests.support.questioner_bridge import (
+    ASKED,
+    Block,
+    Headers,
+    Served,
+    note,
+    reading,
+    result_of,
+    serving,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

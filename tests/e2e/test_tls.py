@@ -14,9 +14,8 @@ import httpx
 import pytest
 from cryptography import x509
 
-from tests.certs import Authority, Pair
-from tests.e2e import running
-from tests.e2e.running import (
+from tests.support import bridge_process
+from tests.support.bridge_process import (
     ACCEPT,
     RunningBridge,
     bridge,
@@ -26,7 +25,8 @@ from tests.e2e.running import (
     ran,
     rpc,
 )
-from tests.e2e.wires import Wire
+from tests.support.certificates import Authority, Pair
+from tests.support.raw_http import Wire
 
 pytestmark = pytest.mark.slow
 
@@ -269,6 +269,6 @@ async def test_health_believes_loopback_and_else_whom_it_is_told_to(tmp_path: Pa
 async def test_a_file_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
     """Told with the flag, the file and where it was named, before anything listens."""
     pair = Authority(tmp_path).pair("bridge", password=b"secret")
-    status, text = await ran("--port", "0", *with_tls(pair), "--", *running.DEMO)
+    status, text = await ran("--port", "0", *with_tls(pair), "--", *bridge_process.DEMO)
     told = f"--tls-key (from the command line): {str(pair.key)!r} is encrypted"
     assert (status, told in text) == (2, True), text

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     ACCEPT,
     RunningBridge,
     bridge,
@@ -21,9 +21,9 @@ from tests.e2e.running import (
     open_session,
     rpc,
 )
-from tests.e2e.served import Blocks
-from tests.e2e.stateless import FORM, Stateless, headers_of
-from tests.e2e.wires import post, recorded, wire
+from tests.support.modern_client import FORM, Stateless, headers_of
+from tests.support.questioner_bridge import Blocks
+from tests.support.raw_http import post, recorded, wire
 
 POLICY = ("--deny-tool", "wipe*", "--allow-tool", "read_*", "--allow-tool", "wipe_it")
 FIRST_PAGE = (

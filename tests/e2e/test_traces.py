@@ -9,9 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.collector import Collector, SentSpan, collecting
-from tests.e2e.running import ACCEPT, RunningBridge, bridge, child, eventually, open_session, rpc
-from tests.e2e.stateless import headers_of, meta
+from tests.support.bridge_process import (
+    ACCEPT,
+    RunningBridge,
+    bridge,
+    child,
+    eventually,
+    open_session,
+    rpc,
+)
+from tests.support.modern_client import headers_of, meta
+from tests.support.otlp_collector import Collector, SentSpan, collecting
 
 pytestmark = pytest.mark.slow
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.certs import Authority
-from tests.e2e import running
-from tests.e2e.running import RunningBridge, messages, open_session, ran, rpc, started
+from tests.support import bridge_process
+from tests.support.bridge_process import RunningBridge, messages, open_session, ran, rpc, started
+from tests.support.certificates import Authority
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ async def at(
 def client_of(path: str, base_url: str = "http://localhost") -> httpx.AsyncClient:
     """A client that comes by this file."""
     transport = httpx.AsyncHTTPTransport(uds=path)
-    return httpx.AsyncClient(transport=transport, base_url=base_url, timeout=running.END_S)
+    return httpx.AsyncClient(transport=transport, base_url=base_url, timeout=bridge_process.END_S)
 
 
 async def test_a_unix_socket_serves_like_a_port_and_is_gone_with_its_bridge(
@@ -86,7 +86,7 @@ async def test_a_unix_socket_serves_like_a_port_and_is_gone_with_its_bridge(
         assert await ran("health", f"unix:{path}") == (0, f"unix:{path} listens\n")
 
         # Who lives there stays there.
-        status, text = await ran("--listen", f"unix:{path}", "--", *running.DEMO)
+        status, text = await ran("--listen", f"unix:{path}", "--", *bridge_process.DEMO)
         assert (status, f"cannot listen on unix:{path}" in text) == (1, True)
         assert path.exists()
     assert not path.exists()
@@ -127,8 +127,10 @@ async def test_a_socket_without_a_file(tmp_path: Path) -> None:
 async def test_what_is_no_socket_is_refused(tmp_path: Path) -> None:
     """A file of somebody is not removed, and a wrong address is told before anything starts."""
     (file := tmp_path / "file").write_text("precious")
-    status, text = await ran("--listen", f"unix:{file}", "--", *running.DEMO)
+    status, text = await ran("--listen", f"unix:{file}", "--", *bridge_process.DEMO)
     assert (status, f"cannot listen on unix:{file}" in text) == (1, True)
-    status, text = await ran("--listen", f"unix:{tmp_path}/s", "--port", "1", "--", *running.DEMO)
+    status, text = await ran(
+        "--listen", f"unix:{tmp_path}/s", "--port", "1", "--", *bridge_process.DEMO
+    )
     assert (status, "--port is given as well" in text) == (2, True)
     assert file.read_text() == "precious"

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import stateless
-from tests.e2e.running import messages
-from tests.e2e.wearing import LOOKS, ROOTS, Worn, new_fifo, open_fifo, wearing
+from tests.support import modern_client
+from tests.support.bridge_process import messages
+from tests.support.failing_child import LOOKS, ROOTS, Worn, new_fifo, open_fifo, wearing
 
 pytestmark = pytest.mark.slow
 PINGS = ("--ping-interval", "300ms", "--ping-timeout", "200ms")
@@ -96,7 +96,7 @@ async def test_a_process_of_2026_07_28_is_asked_in_its_own_words(tmp_path: Path)
 
     (fault 10)
     """
-    async with stateless.serving("modern", tmp_path, "--child-era", "modern", *PINGS) as served:
+    async with modern_client.serving("modern", tmp_path, "--child-era", "modern", *PINGS) as served:
         await served.do()
         await served.until_heard("server/discover", 3)
         (pid,) = served.processes()

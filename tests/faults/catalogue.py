@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults import of_children, of_clients, of_hosts
 from tests.faults.row import Row
 from tests.faults.service_levels import LEVELS
-from tests.proofs import faults, proofs
+from tests.support.proofs import faults, proofs
 
 SECTIONS: Mapping[str, tuple[Row, ...]] = {
     "The server process": of_children.ROWS,

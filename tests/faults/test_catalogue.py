@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from mcpbridge.config.model import options
-from tests import proofs
 from tests.faults.catalogue import AGAINST_THE_PROGRAM, ROWS, page, proved, unsettled
 from tests.faults.row import Row
 from tests.faults.service_levels import LEVELS
+from tests.support import proofs
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "faults.md"

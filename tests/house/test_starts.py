@@ -8,8 +8,8 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 STARTS = re.compile(r'"-m",\s*"mcpbridge"|-m mcpbridge(?![.\w])')
 ALLOWED = {
-    "e2e/running.py": "the harness itself",
-    "e2e/doctoring.py": "mcpbridge doctor serves nobody",
+    "support/bridge_process.py": "the harness itself",
+    "support/doctor.py": "mcpbridge doctor serves nobody",
     "e2e/test_cli.py": "words that end it at once; their whole output is compared",
     "e2e/test_doctor.py": "mcpbridge doctor serves nobody",
     "e2e/test_shim.py": "mcpbridge health asks once and ends",
@@ -26,7 +26,7 @@ def test_the_program_is_started_by_the_harness() -> None:
         for path in TESTS.rglob("*.py")
         if not set(path.parts) & set(SKIPPED) and _starts(path.read_text("utf-8"))
     }
-    assert "e2e/running.py" in found
+    assert "support/bridge_process.py" in found
     assert found - ALLOWED.keys() == set()
 
 

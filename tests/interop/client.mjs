@@ -1,5 +1,5 @@
 // A client made with the TypeScript SDK: `client.mjs [options] URL --scenario NAME`, with the
-// scenarios, the options and the one JSON line of tests/e2e/peers/scenarios.py, where they are told.
+// scenarios, the options and the one JSON line of tests/support/peers/scenarios.py, where they are told.
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
 import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';

@@ -1,5 +1,5 @@
 // A client made with the TypeScript SDK 2.x: `client2.mjs MODE URL [changes]`, where MODE is `auto`
-// or `legacy`. It visits what tests/e2e/peers/server_referees*.py offer, with `changes` it waits for
+// or `legacy`. It visits what tests/support/peers/server_referees*.py offer, with `changes` it waits for
 // the news that the tools changed, and prints one JSON line with what it saw; judging is the test's
 // work.
 

@@ -1,4 +1,4 @@
-// The scenario `features`, told in tests/e2e/peers/features.py: everything a legacy client may
+// The scenario `features`, told in tests/support/peers/features.py: everything a legacy client may
 // do, in two sessions at once, each under a marker of its own.
 
 import {

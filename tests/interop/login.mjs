@@ -1,6 +1,6 @@
 // A client made with the TypeScript SDK that logs in: `login.mjs VERSION URL`, where VERSION is 1 or
 // 2. What the person at a browser does, and the one JSON line, are those of
-// tests/e2e/peers/consent.py.
+// tests/support/peers/consent.py.
 
 const [version, url] = process.argv.slice(2);
 const { Client, StreamableHTTPClientTransport, UnauthorizedError } =

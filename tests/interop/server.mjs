@@ -1,6 +1,6 @@
 // A stdio server made with the TypeScript SDK: the tools, resources and prompt of the Python
-// servers in tests/e2e/peers, under the same names; what the later tools do is told in
-// tests/e2e/peers/server_mcp1.py.
+// servers in tests/support/peers, under the same names; what the later tools do is told in
+// tests/support/peers/server_mcp1.py.
 
 import { completable } from '@modelcontextprotocol/sdk/server/completable.js';
 import { McpServer, ResourceTemplate } from '@modelcontextprotocol/sdk/server/mcp.js';

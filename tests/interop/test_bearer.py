@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.bearers import assert_served_with_a_token
-from tests.e2e.peers_support import Client
 from tests.interop.test_interop import HERE, node
+from tests.support.bearer_check import assert_served_with_a_token
+from tests.support.sdk_clients import Client
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.peers_servers import PEERS, ROOT, interpreter
-from tests.e2e.running import bridge
 from tests.interop.test_interop import node
+from tests.support.bridge_process import bridge
+from tests.support.sdk_servers import PEERS, ROOT, interpreter
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.peers_servers import Server, mcp1_server
-from tests.e2e.peers_support import reported
-from tests.e2e.running import bridge
-from tests.e2e.visits import judge
 from tests.interop.test_interop import typescript_client, typescript_server
+from tests.support.bridge_process import bridge
+from tests.support.feature_report import judge
+from tests.support.sdk_clients import reported
+from tests.support.sdk_servers import Server, mcp1_server
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

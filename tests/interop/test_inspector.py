@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.e2e.peers_servers import ROOT
-from tests.e2e.running import DEMO, RunningBridge, bridge
+from tests.support.bridge_process import DEMO, RunningBridge, bridge
+from tests.support.sdk_servers import ROOT
 
 pytestmark = [
     pytest.mark.interop,

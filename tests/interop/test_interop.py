@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.peers_servers import (
+from tests.support.bridge_process import bridge
+from tests.support.sdk_clients import Client, python_clients, questioned, reported, toured
+from tests.support.sdk_servers import (
     ANSWERS,
     LISTS,
     MORE_TOOLS,
@@ -30,8 +32,6 @@ from tests.e2e.peers_servers import (
     shown,
     steady,
 )
-from tests.e2e.peers_support import Client, python_clients, questioned, reported, toured
-from tests.e2e.running import bridge
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.logins import assert_logged_in, authorization_server, logged_in, trusting
 from tests.interop.test_interop import HERE, node
+from tests.support.oauth_login import assert_logged_in, authorization_server, logged_in, trusting
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

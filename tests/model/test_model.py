@@ -21,10 +21,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState
 from mcpbridge.wire.messages import Result
-from tests.e2e.running import initialize as hello
-from tests.e2e.running import rpc
 from tests.model.model import DUPLICATE, RESULT, Call, Home, Model, verdict_of
 from tests.model.world import MAX_SESSIONS, FakeChild, World, progress_of
+from tests.support.bridge_process import initialize as hello
+from tests.support.bridge_process import rpc
 
 IDS: tuple[int | str, ...] = (0, "0", 1)
 REVISION = "2025-11-25"

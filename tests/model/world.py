@@ -47,8 +47,8 @@ from mcpbridge.rules.supervision.restart import OnChildExit, RestartPolicy
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Request, Result, decode
 from tests.bridge.playbook import turns
-from tests.e2e.running import messages
 from tests.http.fakes import Wire, body, scope_on
+from tests.support.bridge_process import messages
 
 MAX_SESSIONS = 4
 SESSIONS = SessionSettings(max_sessions=MAX_SESSIONS, idle_timeout_s=100.0, unused_timeout_s=10.0)

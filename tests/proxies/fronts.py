@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.e2e.running import eventually
+from tests.support.bridge_process import eventually
 
 NGINX = """
 daemon off;

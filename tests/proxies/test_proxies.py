@@ -17,8 +17,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e.running import ACCEPT, bridge, rpc
 from tests.proxies.fronts import FRONTS, front
+from tests.support.bridge_process import ACCEPT, bridge, rpc
 
 CALLS = 10
 WITHIN_S = 60.0

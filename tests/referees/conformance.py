@@ -32,8 +32,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.peers_servers import PEERS, ROOT, interpreter
-from tests.e2e.running import bridge
 from tests.referees.outcome import (
     Check,
     Verdict,
@@ -42,6 +40,8 @@ from tests.referees.outcome import (
     table,
     undecided,
 )
+from tests.support.bridge_process import bridge
+from tests.support.sdk_servers import PEERS, ROOT, interpreter
 
 HERE = ROOT / "tests" / "referees"
 NODE_MODULES = HERE / "node_modules"

@@ -28,10 +28,10 @@ from typing import Any
 
 import uvloop
 
-from tests.e2e.running import RunningBridge, bridge, messages
 from tests.suites.figures import Figures, percentile
 from tests.suites.history import Answer, Call, Deed, How, Judgement
 from tests.suites.wire import Connection, echo_call, open_session, read_head
+from tests.support.bridge_process import RunningBridge, bridge, messages
 
 SESSIONS = 50
 IDS = ("0", '"0"', "1", '"1"')

@@ -28,11 +28,11 @@ from typing import Any
 
 import uvloop
 
-from tests.e2e.running import RunningBridge, bridge
-from tests.e2e.stateless import headers_of, meta
 from tests.suites.balancer import Balancer, balancing
 from tests.suites.figures import Figures, percentile
 from tests.suites.wire import Connection, Response, echo_call, open_session
+from tests.support.bridge_process import RunningBridge, bridge
+from tests.support.modern_client import headers_of, meta
 
 LEGACY, MODERN, LISTENERS = 6, 6, 3
 REPLICAS = 2

@@ -48,12 +48,12 @@ from mcpbridge.wire.headers import (
 )
 from mcpbridge.wire.lines import BOM, KEPT_BYTES, LineSplitter, OverlongLine, encode_line
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, decode, encode
-from tests.e2e.running import END_S, RunningBridge, bridge
-from tests.e2e.stateless import header_value
 from tests.http.fakes import Wire, http_request
 from tests.suites import pipelining
 from tests.suites.corpus import ENVELOPES, HEADERS, HTTP, LINES, WORDS
 from tests.suites.figures import Figures
+from tests.support.bridge_process import END_S, RunningBridge, bridge
+from tests.support.modern_client import header_value
 
 MAX_LINE = 64
 MAX_INPUT = 1 << 15

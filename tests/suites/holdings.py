@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import read_memory
-from tests.e2e.running import RunningBridge
+from tests.support.bridge_process import RunningBridge
 
 SETTLE_LOOKS = 30
 """One a second: children end and idle connections are closed within that."""
@@ -20,7 +20,7 @@ WATCHED: dict[str, Any] = {
     "stdin": asyncio.subprocess.PIPE,
     "stdout": asyncio.subprocess.PIPE,
 }
-"""Options of `tests.e2e.running.bridge` for a bridge that can be asked."""
+"""Options of `tests.support.bridge_process.bridge` for a bridge that can be asked."""
 
 
 class Watched:

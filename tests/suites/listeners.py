@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from tests.e2e.running import ACCEPT, initialize
+from tests.support.bridge_process import ACCEPT, initialize
 
 AT_ONCE = 64
 """Clients that open their streams at the same moment."""

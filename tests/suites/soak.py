@@ -30,11 +30,11 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from tests.e2e.running import bridge
-from tests.e2e.stateless import headers_of, meta
 from tests.suites.figures import Figures, slope
 from tests.suites.holdings import WATCHED, Watched
 from tests.suites.wire import Connection, echo_call, open_session
+from tests.support.bridge_process import bridge
+from tests.support.modern_client import headers_of, meta
 
 WORKERS = 16
 OWN_WORKERS = 4

@@ -24,10 +24,10 @@ import uvloop
 
 from benchmarks.measure import NS_PER_S, cpu_ns_between, read_cpu
 from mcpbridge.http.keepalive import KeepAliveSettings
-from tests.e2e.running import RunningBridge, bridge
 from tests.suites.figures import Figures, percentile
 from tests.suites.holdings import WATCHED, Watched
 from tests.suites.wire import Connection, echo_call, open_session
+from tests.support.bridge_process import RunningBridge, bridge
 
 KIB_EACH = 20.0
 SLOWER = 3.0

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.e2e.running import ACCEPT, initialize, messages
+from tests.support.bridge_process import ACCEPT, initialize, messages
 
 MAX_HEAD_BYTES = 1 << 16
 

@@ -10,7 +10,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey
 
 from mcpbridge.http.auth.jwk import MAX_KEYS, public_keys
 from mcpbridge.rules.access.jwt import ALGORITHMS, parsed_token
-from tests.issuers import Issuer, encoded, forged
+from tests.support.token_issuer import Issuer, encoded, forged
 
 ISSUER = Issuer()
 EC = ECKey.generate_key("P-256").as_dict(private=False)

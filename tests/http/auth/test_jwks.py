@@ -23,7 +23,7 @@ from mcpbridge.http.auth.jwks import (
     descriptions_of,
 )
 from mcpbridge.rules.access.jwt import ALGORITHMS, ParsedToken, parsed_token
-from tests.issuers import Issuer, KeyHost, forged, hosted
+from tests.support.token_issuer import Issuer, KeyHost, forged, hosted
 
 
 class Publisher:

@@ -25,8 +25,8 @@ from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.jwt import ALGORITHMS, LEEWAY_S, ParsedToken
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.mcp.admission import Refusal
-from tests.broken_tokens import Broken, broken_tokens
-from tests.issuers import AUDIENCE, Issuer, encoded
+from tests.support.broken_tokens import Broken, broken_tokens
+from tests.support.token_issuer import AUDIENCE, Issuer, encoded
 
 METADATA = "http://127.0.0.1:8000/.well-known/oauth-protected-resource/mcp"
 ISSUER = Issuer()

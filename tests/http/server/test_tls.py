@@ -9,7 +9,7 @@ import pytest
 
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.server.tls import Certificates, TlsSettings, check_tls
-from tests.certs import Authority, Pair
+from tests.support.certificates import Authority, Pair
 
 FROM = {"cert": "a", "key": "b", "client_ca": "c"}
 

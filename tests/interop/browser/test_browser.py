@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.running import RunningBridge, bridge, child
+from tests.support.bridge_process import RunningBridge, bridge, child
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -22,7 +22,7 @@ from mcpbridge.rules.access.jwt import (
     parsed_token,
     scope_name,
 )
-from tests.issuers import encoded
+from tests.support.token_issuer import encoded
 
 ISSUER, AUDIENCE = "https://issuer.example", "https://mcp.example/mcp"
 DEMANDS = Requirements(ISSUER, frozenset({AUDIENCE, "api://mcp"}))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 Id = TypeVar("Id", int, str)
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 _STATEMENT = re.compile(r"\bC\d{2,3}\b")
 _FAULTS = re.compile(r"\(faults? ([^();]*)[^()]*\)")
 _ROWS = re.compile(r"(\d+)(?:(?:-| to )(\d+))?")

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from tests.e2e.running import RunningBridge, bridge, child, eventually, messages, open_session, rpc
+from tests.support.bridge_process import (
+    RunningBridge,
+    bridge,
+    child,
+    eventually,
+    messages,
+    open_session,
+    rpc,
+)
 
 LOOKS = ("--ping-timeout", "200ms")
 """Children are looked at ten times a second."""

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.running import (
+from tests.support.bridge_process import (
     RunningBridge,
     assert_clean,
     bridge,

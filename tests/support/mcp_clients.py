@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import httpx
 
-from tests.e2e.running import ACCEPT, RunningBridge, initialize, open_session, rpc
-from tests.e2e.wires import WITHIN_S, Events, streaming
+from tests.support.bridge_process import ACCEPT, RunningBridge, initialize, open_session, rpc
+from tests.support.raw_http import WITHIN_S, Events, streaming
 
 Next = Callable[[], Awaitable[Any]]
 """Waits for the next message; None at the end of the stream."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PEERS = ROOT / "tests" / "e2e" / "peers"
+PEERS = ROOT / "tests" / "support" / "peers"
 
 HARD_TEXT = "line\r\nline\u2028\u2029 \U0001f98a \\ \" 'e\u0301' \u0000 end"
 

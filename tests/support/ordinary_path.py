@@ -1,6 +1,7 @@
-"""The program, saying of each request that it takes the ordinary path; run as `python ways.py ...`.
+"""The bridge, reporting each request that takes the ordinary path instead of the fast one.
 
-A record `{"event": "test.ordinary", "method": M}` on stderr for each.
+Run as `python ordinary_path.py ...`; it writes a record `{"event": "test.ordinary", "method": M}`
+to stderr for each such request.
 """
 
 import json

@@ -14,7 +14,7 @@ from typing import Any
 
 from joserfc.jwk import ECKey, OctKey, RSAKey
 
-from tests.issuers import AUDIENCE, Issuer, encoded, forged, signed_by
+from tests.support.token_issuer import AUDIENCE, Issuer, encoded, forged, signed_by
 
 Broken = Mapping[str, tuple[str, str]]
 """By the name of the fault: the token, and a part of what is said of it."""

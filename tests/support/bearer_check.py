@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.peers_servers import demo_server
-from tests.e2e.peers_support import Client, reported, running
-from tests.e2e.running import bridge
-from tests.e2e.tokens import ALICE, BOB, token_file
+from tests.support.bridge_process import bridge
+from tests.support.sdk_clients import Client, reported, running
+from tests.support.sdk_servers import demo_server
+from tests.support.token_file import ALICE, BOB, token_file
 
 
 async def assert_served_with_a_token(client: Client, folder: Path) -> None:

@@ -10,8 +10,16 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from tests.e2e.running import RunningBridge, bridge, child, eventually, messages, open_session, rpc
-from tests.e2e.wires import recorded
+from tests.support.bridge_process import (
+    RunningBridge,
+    bridge,
+    child,
+    eventually,
+    messages,
+    open_session,
+    rpc,
+)
+from tests.support.raw_http import recorded
 
 Headers = dict[str, str]
 ASKED: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}

@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.running import ACCEPT, RunningBridge, bridge, child, eventually, messages
-from tests.e2e.wires import Events
+from tests.support.bridge_process import ACCEPT, RunningBridge, bridge, child, eventually, messages
+from tests.support.raw_http import Events
 
 DATE = "2026-07-28"
 RESERVED = "io.modelcontextprotocol/"

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.running import RunningBridge, rpc
+from tests.support.bridge_process import RunningBridge, rpc
 
 ALICE, BOB, CAROL = "alice-token-0123456789", "bob-token-0123456789ab", "carol-token-0123456789"
 

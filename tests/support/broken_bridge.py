@@ -1,4 +1,4 @@
-"""The program with three bugs in it, for what it does about bugs; run as `python broken.py ...`.
+"""The bridge with three bugs in it, run as `python broken_bridge.py ...`.
 
 Opening a session whose client has the experimental capability `broken` fails; SIGWINCH makes a
 task of the program's own fail; telling the state (SIGUSR1) stands still for a while first.

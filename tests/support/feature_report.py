@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from tests.e2e.peers_servers import MORE_TOOLS, TOOLS, failed, gist, said
+from tests.support.sdk_servers import MORE_TOOLS, TOOLS, failed, gist, said
 
 BIG = 2_000_000
 """What the programs send, in bytes, behind their marker."""

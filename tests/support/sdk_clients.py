@@ -19,7 +19,7 @@ from typing import Any
 
 import anyio
 
-from tests.e2e.peers_servers import PEERS, ROOT, Server, interpreter, shown
+from tests.support.sdk_servers import PEERS, ROOT, Server, interpreter, shown
 
 # A report is one line, and the pictures and schemas of a tour make a long one.
 MAX_LINE_BYTES = 16 * 1024 * 1024

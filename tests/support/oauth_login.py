@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.e2e.peers_servers import PEERS, ROOT
-from tests.e2e.running import RunningBridge, bridge
+from tests.support.bridge_process import RunningBridge, bridge
+from tests.support.sdk_servers import PEERS, ROOT
 
 LOGIN_S = 60.0
 ASKED = [
