@@ -9,6 +9,7 @@ import pytest
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState
 from tests.bridge.playbook import bounded, turns
+from tests.support.proofs import proves
 
 
 @pytest.mark.parametrize(
@@ -36,9 +37,10 @@ def test_each_phase_takes_what_it_should(
     assert (drain.state, drain.accepts_sessions, drain.ending) == (state, accepts, ending)
 
 
+@proves("fault 96")
 @bounded
 async def test_it_is_idle_when_the_last_call_is_over() -> None:
-    """However many there are, and again and again (fault 96)."""
+    """However many there are, and again and again."""
     drain = Drain()
     await drain.until_idle()
     for _ in range(2):
@@ -61,9 +63,10 @@ async def test_it_is_idle_when_the_last_call_is_over() -> None:
     await task
 
 
+@proves("fault 97")
 @bounded
 async def test_a_further_signal_cuts_every_wait_short(caplog: pytest.LogCaptureFixture) -> None:
-    """Each change of phase is one record (fault 97)."""
+    """Each change of phase is one record."""
     caplog.set_level("INFO")
     drain = Drain()
     task = asyncio.create_task(drain.until_cutoff())

@@ -8,11 +8,13 @@ from mcpbridge.errors import ChannelClosed
 from mcpbridge.rules.faults import child_stalled
 from mcpbridge.wire.messages import Request
 from tests.bridge.playbook import Stage, bounded, turns
+from tests.support.proofs import proves
 
 
+@proves("fault 47")
 @bounded
 async def test_a_retired_child_finishes_its_calls_and_no_subscription() -> None:
-    """The last answer is the moment when it may end; a subscription ends at once (fault 47)."""
+    """The last answer is the moment when it may end; a subscription ends at once."""
     on = Stage(shared=True)
     on.person("L").lasting = True
     on.call("L", '{"id":1,"method":"subscriptions/listen"}')
@@ -46,9 +48,10 @@ async def test_a_cancelled_call_keeps_no_child_from_ending() -> None:
     await quiet
 
 
+@proves("fault 10", "fault 41")
 @bounded
 async def test_a_child_that_is_given_up_fails_each_call_once() -> None:
-    """What it still says reaches nobody, and nothing more is sent to it (faults 10, 41)."""
+    """What it still says reaches nobody, and nothing more is sent to it."""
     on = Stage(shared=False)
     on.enter("A")
     on.call("A", '{"id":7,"method":"x"}')
@@ -70,9 +73,10 @@ async def test_a_child_that_is_given_up_fails_each_call_once() -> None:
     raise AssertionError("a lost child takes a call")
 
 
+@proves("fault 9")
 @bounded
 async def test_calls_that_run_out_of_time_are_counted_until_one_is_answered() -> None:
-    """Only those that the child had, and were not just given up by their clients (fault 9)."""
+    """Only those that the child had, and were not just given up by their clients."""
     on = Stage(shared=True)
     for _ in range(2):
         on.mux.cancel(on.call("A", '{"id":7,"method":"x"}'), "late", overdue=True)
@@ -95,9 +99,10 @@ async def test_calls_that_run_out_of_time_are_counted_until_one_is_answered() ->
     assert on.mux.timeouts == 0
 
 
+@proves("fault 47")
 @bounded
 async def test_the_requests_of_clients_are_counted_and_no_others() -> None:
-    """The limit is reached once, by the call whose number it is (fault 47)."""
+    """The limit is reached once, by the call whose number it is."""
     reached: list[int] = []
     on: Stage = Stage(
         shared=True,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mcpbridge.bridge.readiness import Readiness
+from tests.support.proofs import proves
 
 
 def test_ready_when_nothing_is_missing_and_started_for_good() -> None:
-    """The start is over once, readiness comes and goes (operations 5)."""
+    """The start is over once, readiness comes and goes."""
     readiness = Readiness()
     assert (readiness.ready, readiness.started, dict(readiness.blockers)) == (
         False,
@@ -27,8 +28,9 @@ def test_ready_when_nothing_is_missing_and_started_for_good() -> None:
     assert dict(readiness.blockers) == {"child": "child_exited"}
 
 
+@proves("O11")
 def test_requests_are_taken_unless_the_end_has_begun() -> None:
-    """A child that starts is no reason to refuse; giving up and draining are (O11)."""
+    """A child that starts is no reason to refuse; giving up and draining are."""
     for what, serving in (("child", True), ("room", True), ("draining", False)):
         readiness = Readiness()
         readiness.block(what, "because")

@@ -16,6 +16,7 @@ from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.wire.messages import Notification, Request, Result
+from tests.support.proofs import proves
 
 WITHIN_S = 20.0
 TINY = PipeLimits(max_message_bytes=1024)
@@ -98,8 +99,9 @@ async def received(channel: PipeChannel) -> list[Received]:
     return found
 
 
+@proves("C46")
 async def test_one_turn_of_the_loop_is_one_write() -> None:
-    """A hundred sends in a turn leave together, in order, when the turn is over (C46)."""
+    """A hundred sends in a turn leave together, in order, when the turn is over."""
     # A pipe in packet mode keeps the bounds of writes: a read finds one write and no more.
     with wired(flags=os.O_DIRECT) as peer:
         for number in range(100):
@@ -270,12 +272,12 @@ SAID: list[tuple[bytes, list[Received]]] = [
 ]
 
 
+@proves("faults 17-25", "fault 29", "fault 42", "C47", "C48")
 @pytest.mark.parametrize(("raw", "wanted"), SAID)
 async def test_what_a_line_is_taken_for(raw: bytes, wanted: list[Received]) -> None:
     """Every line is a message, several, none or a spoiled one, and never spoils the next.
 
-    Given whole, byte by byte, and as the unfinished last line before the end (faults 17 to 25, 29,
-    42; C47, C48).
+    Given whole, byte by byte, and as the unfinished last line before the end.
     """
     with wired(TINY) as whole:
         whole.says(raw + b"\n" + PING + b"\n")
@@ -318,11 +320,9 @@ async def test_reading_can_be_ended_from_this_side() -> None:
         assert await received(peer.channel) == [InvalidLine("bad_json", 6, b'{"half', None)]
 
 
+@proves("fault 31")
 async def test_a_line_without_end_ends_the_channel() -> None:
-    """Four times over the limit it is no line any more; the answer it began has failed.
-
-    (fault 31)
-    """
+    """Four times over the limit it is no line any more; the answer it began has failed."""
     with wired(TINY) as peer:
         peer.says(b'{"jsonrpc":"2.0","id":5,"result":"' + b"x" * 4000)
         await turns(20)
@@ -334,8 +334,9 @@ async def test_a_line_without_end_ends_the_channel() -> None:
         assert spoiled.size > 4 * TINY.max_message_bytes
 
 
+@proves("fault 30")
 async def test_a_line_over_the_limit_is_skipped() -> None:
-    """It is told with its size and id, and the next line is a message again (fault 30)."""
+    """It is told with its size and id, and the next line is a message again."""
     with wired(TINY) as peer:
         peer.says(b'{"jsonrpc":"2.0","id":5,"result":"' + b"x" * 3000 + b'"}\n' + PING + b"\n")
         peer.ends()
@@ -345,10 +346,11 @@ async def test_a_line_over_the_limit_is_skipped() -> None:
         assert ping == Notification("ping")
 
 
+@proves("C49")
 async def test_closing_the_input_is_seen_by_the_child() -> None:
     """What was queued goes out if the pipe takes it, then end of file; the child may still speak.
 
-    The first rung of the stop ladder (C49).
+    The first rung of the stop ladder.
     """
     with wired() as peer:
         peer.channel.send(Notification("last"))
@@ -363,8 +365,9 @@ async def test_closing_the_input_is_seen_by_the_child() -> None:
             assert await peer.channel.receive() == [Notification("ping")]
 
 
+@proves("fault 37")
 async def test_closing_a_blocked_input_frees_those_who_wait() -> None:
-    """Senders that wait for a child that never reads do not wait for ever (fault 37)."""
+    """Senders that wait for a child that never reads do not wait for ever."""
     with wired() as peer:
         peer.channel.send(Notification("n", b'["' + b"x" * 3_000_000 + b'"]'))
         waiting = asyncio.create_task(peer.channel.writable())
@@ -376,8 +379,9 @@ async def test_closing_a_blocked_input_frees_those_who_wait() -> None:
             await waiting
 
 
+@proves("fault 36")
 async def test_a_child_that_closed_its_stdin_is_as_good_as_gone() -> None:
-    """The write fails, the channel ends, and sending is refused from then on (fault 36)."""
+    """The write fails, the channel ends, and sending is refused from then on."""
     with wired() as peer:
         peer.stops_listening()
         peer.channel.send(Notification("n"))
@@ -388,8 +392,9 @@ async def test_a_child_that_closed_its_stdin_is_as_good_as_gone() -> None:
             await peer.channel.writable()
 
 
+@proves("fault 36")
 async def test_a_child_that_closes_its_stdin_is_seen_without_another_message() -> None:
-    """Else a call that it has not read would wait for its own time limit (fault 36)."""
+    """Else a call that it has not read would wait for its own time limit."""
     with wired() as peer:
         peer.channel.send(Request(b"1", "x", None))
         await turns()
@@ -400,8 +405,9 @@ async def test_a_child_that_closes_its_stdin_is_seen_without_another_message() -
             peer.channel.send(Request(b"2", "x", None))
 
 
+@proves("fault 36")
 async def test_a_child_that_closed_its_stdin_may_still_answer_what_it_has_read() -> None:
-    """Some servers close it as soon as they know that they are to end (fault 36)."""
+    """Some servers close it as soon as they know that they are to end."""
     with wired() as peer:
         peer.channel.send(Request(b"1", "x", None))
         await turns()

@@ -12,6 +12,7 @@ from mcpbridge.config.model import Config, Option, options
 from mcpbridge.errors import ConfigError
 from mcpbridge.settings import Setting, Unit
 from tests.support.certificates import Authority
+from tests.support.proofs import proves
 
 COMMAND = ("python", "server.py")
 ALL = {option.setting.flag: option for option in options()}
@@ -165,14 +166,16 @@ def test_a_link_to_a_service_is_no_setting() -> None:
     assert value(read({**env, "PORT": "9000"}), "--port") == 9000
 
 
+@proves("fault 120")
 def test_an_unknown_variable_is_refused_with_the_nearest() -> None:
-    """A misspelt setting must not silently do nothing (faults 120)."""
+    """A misspelt setting must not silently do nothing."""
     error = wrong({"MCPBRIDGE_MAX_SESSION": "3"})
     assert str(error) == (
         "MCPBRIDGE_MAX_SESSION: no such setting; did you mean MCPBRIDGE_MAX_SESSIONS?"
     )
 
 
+@proves("fault 120")
 @pytest.mark.parametrize(
     ("flag", "text", "problem"),
     [
@@ -202,7 +205,7 @@ def test_an_unknown_variable_is_refused_with_the_nearest() -> None:
 def test_a_wrong_value_names_its_key_its_origin_and_the_problem(
     flag: str, text: str, problem: str
 ) -> None:
-    """The same error by flag and by variable, but for where it came from (faults 120)."""
+    """The same error by flag and by variable, but for where it came from."""
     own, *_ = environment_names(ALL[flag].setting)
     with pytest.raises(ConfigError) as by_flag:
         load({flag: [text]}, COMMAND, {})
@@ -282,8 +285,9 @@ def test_there_is_a_command_or_a_connection() -> None:
         _ = read(command=(), connect=to).child
 
 
+@proves("fault 50")
 def test_the_child_has_our_environment_but_for_what_is_ours() -> None:
-    """A platform's wish for HTTP would make the server leave its pipe (faults 50)."""
+    """A platform's wish for HTTP would make the server leave its pipe."""
     env = {
         "PATH": "/bin",
         "API_KEY": "k",
@@ -333,6 +337,7 @@ def test_errors_about_the_environment_never_show_values(tmp_path: Path, content:
     assert "hunter2" not in str(wrong(env=["hunter2"]))
 
 
+@proves("fault 113")
 @pytest.mark.parametrize(
     ("env", "flags", "host", "port"),
     [
@@ -351,7 +356,7 @@ def test_errors_about_the_environment_never_show_values(tmp_path: Path, content:
 def test_the_address_follows_from_what_is_given(
     env: dict[str, str], flags: dict[str, str | list[str]], host: str, port: int
 ) -> None:
-    """Loopback by default, wide in a cluster; a flag stands above a variable (faults 113)."""
+    """Loopback by default, wide in a cluster; a flag stands above a variable."""
     bind = read(env, **flags).bind
     assert (bind.host, bind.port) == (host, port)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mcpbridge.config.self_url import own_url, split_address, split_socket
+from tests.support.proofs import proves
 
 
+@proves("fault 113")
 @pytest.mark.parametrize(
     ("text", "host", "port"),
     [
@@ -18,7 +20,7 @@ from mcpbridge.config.self_url import own_url, split_address, split_socket
     ],
 )
 def test_an_address_is_a_host_and_a_port(text: str, host: str, port: int) -> None:
-    """Brackets keep the colons of IPv6 apart; no host is every IPv4 address (faults 113)."""
+    """Brackets keep the colons of IPv6 apart; no host is every IPv4 address."""
     assert split_address(text) == (host, port)
 
 

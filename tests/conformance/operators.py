@@ -1,6 +1,6 @@
 """What the operators of a cluster ask of a bridge that they deploy, one sentence each.
 
-A test names in its docstring the ids it proves, as `(O3)`; `test_operator_manifest.py` sees to it
+A test names the ids it proves in its marker, `@proves("O3")`; `test_operator_manifest.py` checks
 that each id is named by a test of the running program, and that no other is.
 """
 

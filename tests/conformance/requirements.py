@@ -1,7 +1,8 @@
 """What the specification and deployed clients require of a bridge, one sentence each.
 
-A test names in its docstring the ids it proves. `test_requirements.py` sees to it that each id is
-named by a test or stands in `CARRIED` with the reason why it is not, and that no other is named.
+A test names the ids it proves in its marker, `@proves("C48")`. `test_requirements.py` checks that
+each id is named by a test or stands in `CARRIED` with the reason why it is not, and that no other
+is named.
 
 A source is a page of the published specification, by revision, or what else asks for it: `SDKs`
 for the behaviour of deployed clients and servers, `design` for a decision of this program.

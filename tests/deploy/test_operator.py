@@ -16,6 +16,7 @@ from mcpbridge.config.load import load
 from mcpbridge.config.model import Settings
 from tests.deploy.crds import McpServer, ServiceMonitor
 from tests.deploy.tools import DEPLOY, Document, documents, kustomized, of_kind, stages
+from tests.support.proofs import proves
 
 SIDECAR_FLAGS = (
     "--target-addr=localhost:8000",
@@ -72,8 +73,9 @@ def test_what_older_guides_print_is_refused(change: dict[str, Any], said: str) -
         msgspec.convert(wrong, McpServer)
 
 
+@proves("O10")
 def test_the_command_that_results_is_one_the_program_takes() -> None:
-    """With what the operator puts into its environment: the port and path it asks (O10)."""
+    """With what the operator puts into its environment: the port and path it asks."""
     injected = {"MCP_TRANSPORT": "http", "MCP_HTTP_PATH": "/mcp", "KUBERNETES_SERVICE_HOST": "::1"}
     for name in ("wrap", "sidecar"):
         spec = msgspec.convert(server(name), McpServer).spec

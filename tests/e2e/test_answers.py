@@ -28,6 +28,7 @@ from tests.support.bridge_process import (
     open_session,
     rpc,
 )
+from tests.support.proofs import proves
 from tests.support.raw_http import post, recorded, streaming, wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -116,8 +117,9 @@ def progress(token: Any, step: int) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
 
 
+@proves("C14", "C91")
 async def test_progress_makes_an_answer_a_stream_with_the_progress_first(patient: Served) -> None:
-    """It is delivered while the call still runs, and the head is what proxies need (C14, C91)."""
+    """It is delivered while the call still runs, and the head is what proxies need."""
     session = await open_session(patient.client)
     async with streaming(patient.client, session, hold(1, "p", 7, progress=2)) as events:
         headers = events.response.headers
@@ -129,8 +131,9 @@ async def test_progress_makes_an_answer_a_stream_with_the_progress_first(patient
         assert await events.rest() == [held(1, "p")]
 
 
+@proves("fault 46", "C14")
 async def test_each_session_hears_of_its_own_progress_under_its_own_token(patient: Served) -> None:
-    """Equal tokens and ids of two sessions on one child, number and text kept (fault 46; C14)."""
+    """Equal tokens and ids of two sessions on one child, number and text kept."""
     first, second = [await open_session(patient.client) for _ in range(2)]
     for token in (7, "7", 0, ""):
         mine, theirs = f"first {token!r}", f"second {token!r}"
@@ -146,19 +149,21 @@ async def test_each_session_hears_of_its_own_progress_under_its_own_token(patien
             assert await one.rest() == [held(1, mine)]
 
 
+@proves("O2")
 async def test_a_slow_answer_begins_as_a_stream_when_the_window_is_over(hasty: Served) -> None:
-    """The head is there while the child still holds the call (O2)."""
+    """The head is there while the child still holds the call."""
     session = await open_session(hasty.client)
     async with streaming(hasty.client, session, hold("s", "slow")) as events:
         assert await hasty.release("slow") == 1
         assert await events.rest() == [held("s", "slow")]
 
 
+@proves("C94")
 @pytest.mark.parametrize("accept", ["application/json", "*/*", None])
 async def test_a_client_without_streams_gets_its_slow_answer_as_late_json(
     hasty: Served, accept: str | None
 ) -> None:
-    """The head goes out at the window, the body when it is there; progress is left out (C94)."""
+    """The head goes out at the window, the body when it is there; progress is left out."""
     name = f"late {accept}"
     headers = () if accept is None else (f"Accept: {accept}",)
     async with wire(hasty.bridge.port) as connection:
@@ -172,17 +177,19 @@ async def test_a_client_without_streams_gets_its_slow_answer_as_late_json(
     assert json.loads(body) == held(5, name)
 
 
+@proves("C92", "O3")
 @pytest.mark.slow
 async def test_a_large_single_answer_is_json(patient: Served) -> None:
-    """Deployed clients refuse events over 1 MiB, but read JSON of any size (C92, O3)."""
+    """Deployed clients refuse events over 1 MiB, but read JSON of any size."""
     session = await open_session(patient.client)
     result = await patient.asked(session, 1, "x/big", bytes=5_000_000)
     assert result == {"text": "x" * 5_000_000}
 
 
+@proves("fault 55", "C11")
 @pytest.mark.parametrize("steps", [0, 1])
 async def test_leaving_is_not_cancelling(patient: Served, steps: int) -> None:
-    """Before and after the head the call goes on to its end (fault 55; C11)."""
+    """Before and after the head the call goes on to its end."""
     session = await open_session(patient.client)
     name = f"left after {steps}"
     body = json.dumps(hold(1, name, "t", progress=steps)).encode()
@@ -201,9 +208,10 @@ async def test_leaving_is_not_cancelling(patient: Served, steps: int) -> None:
     assert patient.cancelled() == []
 
 
+@proves("fault 41", "C13", "C76")
 @pytest.mark.slow
 async def test_a_cancellation_reaches_the_call_of_its_own_session_only(hasty: Served) -> None:
-    """Two sessions run call 5: one cancels it, under the child's number (fault 41; C13, C76)."""
+    """Two sessions run call 5: one cancels it, under the child's number."""
     mine, theirs = [await open_session(hasty.client) for _ in range(2)]
     async with (
         streaming(hasty.client, mine, hold(5, "mine")) as one,
@@ -226,8 +234,9 @@ async def test_a_cancellation_reaches_the_call_of_its_own_session_only(hasty: Se
     assert await hasty.asked(mine, 6, "x/echo") == {}, "the late answer went nowhere"
 
 
+@proves("C76")
 async def test_an_answer_that_crosses_its_cancellation_is_the_final_one(hasty: Served) -> None:
-    """The child's own last word is preferred to the bridge's (C76)."""
+    """The child's own last word is preferred to the bridge's."""
     session = await open_session(hasty.client)
     async with streaming(hasty.client, session, hold(1, "crossing")) as events:
         params = {"requestId": 1}
@@ -238,8 +247,9 @@ async def test_an_answer_that_crosses_its_cancellation_is_the_final_one(hasty: S
         assert await events.rest() == [held(1, "crossing")]
 
 
+@proves("fault 61")
 async def test_an_id_in_flight_is_refused_to_a_second_call(hasty: Served) -> None:
-    """With 200 and an error, and the first goes on; another spelling is another id (fault 61)."""
+    """With 200 and an error, and the first goes on; another spelling is another id."""
     session = await open_session(hasty.client)
     async with streaming(hasty.client, session, hold(1, "first")) as events:
         for accept in (ACCEPT["accept"], "application/json"):
@@ -265,8 +275,9 @@ async def test_outside_of_sessions_equal_ids_do_not_meet(hasty: Served) -> None:
         assert "mcp-session-id" not in one.response.headers
 
 
+@proves("fault 38", "fault 39")
 async def test_an_answer_given_twice_or_to_nobody_reaches_nobody(patient: Served) -> None:
-    """The first counts, the others are dropped, and nobody is harmed (faults 38, 39)."""
+    """The first counts, the others are dropped, and nobody is harmed."""
     session = await open_session(patient.client)
     invented = '{"jsonrpc":"2.0","id":%s,"result":{"crossed":true}}'
     lines = [invented % number for number in ("1", "0", "-1", "99999", '"1"', '"x"', "null", "1.0")]
@@ -279,8 +290,9 @@ async def test_an_answer_given_twice_or_to_nobody_reaches_nobody(patient: Served
         assert await events.rest() == [held(1, "safe")]
 
 
+@proves("C73")
 async def test_a_child_may_ask_whether_its_client_lives(patient: Served) -> None:
-    """The bridge answers ping itself, with the child's own id, stream or none (C73)."""
+    """The bridge answers ping itself, with the child's own id, stream or none."""
     session = await open_session(patient.client)
     ids = ["0", '"p"', "12345678901234567890"]
     pings = [f'{{"jsonrpc":"2.0","id":{ping},"method":"ping"}}' for ping in ids]
@@ -290,8 +302,9 @@ async def test_a_child_may_ask_whether_its_client_lives(patient: Served) -> None
     assert answers == [b'{"jsonrpc":"2.0","id":%b,"result":{}}' % ping.encode() for ping in ids]
 
 
+@proves("fault 44")
 async def test_a_shared_child_is_told_that_it_can_ask_nobody(patient: Served) -> None:
-    """Its question could not be attributed, so it gets an error at once (fault 44)."""
+    """Its question could not be attributed, so it gets an error at once."""
     question = '{"jsonrpc":"2.0","id":"q","method":"elicitation/create","params":{"message":"?"}}'
     session = await open_session(patient.client)
     before = len(await patient.heard())
@@ -302,10 +315,11 @@ async def test_a_shared_child_is_told_that_it_can_ask_nobody(patient: Served) ->
     assert answer["error"]["code"] == -32601
 
 
+@proves("C15", "C16")
 async def test_a_question_of_the_child_is_answered_by_the_client_it_was_put_to(
     patient: Served,
 ) -> None:
-    """On the only call's stream, once; nobody else's answer reaches the child (C15, C16)."""
+    """On the only call's stream, once; nobody else's answer reaches the child."""
     asking, other = [await open_session(patient.client, capabilities=ASKED) for _ in range(2)]
     pid = (await patient.asked(asking, 1, "x/pid"))["pid"]
     question = '{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{"message":"?"}}'
@@ -329,8 +343,9 @@ async def test_a_question_of_the_child_is_answered_by_the_client_it_was_put_to(
         assert (await patient.client.delete("/mcp", headers=headers)).status_code == 200
 
 
+@proves("C57", "C46")
 async def test_the_handshake_is_followed_by_what_follows_it(patient: Served) -> None:
-    """A 202 for `initialized` means that the child reads it before a later call (C57, C46)."""
+    """A 202 for `initialized` means that the child reads it before a later call."""
     for number in range(3):
         session = await open_session(patient.client, capabilities=ASKED)
         pid = (await patient.asked(session, number, "x/pid"))["pid"]
@@ -352,8 +367,9 @@ async def test_an_opening_of_a_session_may_end_before_its_child_does_anything(
     assert await patient.asked({}, 1, "x/echo") == {}
 
 
+@proves("C03", "C06")
 async def test_many_streams_and_calls_at_once_get_their_own(hasty: Served) -> None:
-    """Held calls of many sessions are released in an order of their own (C03, C06)."""
+    """Held calls of many sessions are released in an order of their own."""
     sessions = [await open_session(hasty.client) for _ in range(6)]
 
     async def one(number: int, session: dict[str, str]) -> list[Any]:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.support.bridge_process import RunningBridge, bridge, rpc
+from tests.support.proofs import proves
 
 HEAD = (
     b"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
@@ -26,9 +27,10 @@ async def told(running: RunningBridge, *sent: bytes) -> bytes:
     return heard
 
 
+@proves("fault 51", "fault 52", "fault 93")
 @pytest.mark.slow
 async def test_slow_senders_are_cut_with_the_name_of_the_limit() -> None:
-    """Half a head, a head without its body, nothing at all (faults 51, 52, 93)."""
+    """Half a head, a head without its body, nothing at all."""
     words = ("--header-timeout", "300ms", "--body-timeout", "300ms")
     async with bridge(*words) as running, running.client() as client:
         half, silent, bodiless, patient = await asyncio.gather(

@@ -22,6 +22,7 @@ from tests.support.bridge_process import (
     started,
 )
 from tests.support.modern_client import headers_of, meta
+from tests.support.proofs import proves
 from tests.support.token_file import ALICE, BOB, CAROL, bearing, environ, token_file, told
 
 pytestmark = pytest.mark.slow
@@ -51,8 +52,9 @@ async def refused(client: httpx.AsyncClient) -> list[httpx.Response]:
     ]
 
 
+@proves("C95", "O15")
 async def test_nothing_is_served_without_a_token(tmp_path: Path) -> None:
-    """401, a challenge, no session id and no digits of a status in the text (C95; O15)."""
+    """401, a challenge, no session id and no digits of a status in the text."""
     async with bridge("--auth-token-file", str(token_file(tmp_path)), "--", *COMMAND) as running:
         wrong = (None, CAROL, ALICE[:-1], ALICE + "x", "a b", "é" * 20)
         for token in wrong:
@@ -104,8 +106,9 @@ async def test_a_good_token_opens_everything(tmp_path: Path) -> None:
         assert (await alice.delete("/mcp", headers=session)).status_code == 200
 
 
+@proves("fault 60")
 async def test_a_token_on_the_same_connection_is_judged_each_time(tmp_path: Path) -> None:
-    """What one request may, the next one on its connection need not (fault 60)."""
+    """What one request may, the next one on its connection need not."""
     async with (
         bridge("--auth-token-file", str(token_file(tmp_path)), "--", *COMMAND) as running,
         running.client(limits=httpx.Limits(max_connections=1)) as client,
@@ -160,8 +163,9 @@ async def test_a_withdrawn_token_ends_streams_and_is_refused(tmp_path: Path) -> 
         assert (await alice.post("/mcp", json=environ(), headers=ours)).status_code == 200
 
 
+@proves("fault 84")
 async def test_the_rate_of_one_client_is_its_own(tmp_path: Path) -> None:
-    """Beyond it 429 with the flag and a time to come back; others notice nothing (fault 84)."""
+    """Beyond it 429 with the flag and a time to come back; others notice nothing."""
     words = ("--auth-token-file", str(token_file(tmp_path)), "--rate-limit", "1/m:8")
     async with (
         bridge(*words, "--max-sessions-per-principal", "2", "--", *COMMAND) as running,

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.bridge_process import rpc
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import (
     Headers,
     Served,
@@ -88,8 +89,9 @@ async def shed(served: Served) -> int:
     return int(end["counts"].get("shed_notification", 0))
 
 
+@proves("fault 32", "fault 54", "C59")
 async def test_a_listener_that_stops_reading_delays_nobody(tmp_path: Path) -> None:
-    """Its own child's flood is shed, counted, and never kept (faults 32, 54; C59)."""
+    """Its own child's flood is shed, counted, and never kept."""
     async with serving(tmp_path) as served:
         stuck = await served.own()
         await served.ask(stuck, "x/echo")
@@ -104,11 +106,9 @@ async def test_a_listener_that_stops_reading_delays_nobody(tmp_path: Path) -> No
             assert await shed(served) > ROUNDS // 2
 
 
+@proves("fault 54", "C59")
 async def test_a_listener_that_comes_back_gets_what_is_left_in_order(tmp_path: Path) -> None:
-    """The window's end is whole; nothing comes twice, and its answers were never shed.
-
-    (fault 54; C59)
-    """
+    """The window's end is whole; nothing comes twice, and its answers were never shed."""
     async with serving(tmp_path) as served:
         stuck = await served.own(NEWEST)
         with deaf(served, listen(stuck)):
@@ -136,11 +136,9 @@ async def test_a_listener_that_comes_back_gets_what_is_left_in_order(tmp_path: P
             await served.until_heard('"still":"there"')
 
 
+@proves("fault 32", "fault 54", "C59")
 async def test_a_caller_that_stops_reading_delays_nobody(tmp_path: Path) -> None:
-    """Its progress is shed, its answer is not: it is the last thing on the stream.
-
-    (faults 32, 54; C59)
-    """
+    """Its progress is shed, its answer is not: it is the last thing on the stream."""
     async with serving(tmp_path) as served:
         stuck, pad = await served.open(), "x" * 1000
         params = {"name": "stuck", "_meta": {"progressToken": pad}}
@@ -180,8 +178,9 @@ def read_to_end(connection: socket.socket) -> bytes:
     return tail
 
 
+@proves("fault 54", "C59", "C10")
 async def test_a_deaf_subscriber_of_a_shared_child_delays_nobody(tmp_path: Path) -> None:
-    """Another subscriber gets every update while the deaf one's are shed (fault 54; C59, C10)."""
+    """Another subscriber gets every update while the deaf one's are shed."""
     async with serving(tmp_path) as served:
         stuck, well = await served.open(), await served.open()
         for session in (stuck, well):

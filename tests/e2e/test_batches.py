@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bridge_process import initialize, messages, rpc
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import Headers, Served, question, reading, result_of, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -50,9 +51,10 @@ async def refusal(served: Served, headers: Headers, body: Any) -> Any:
     return answer.json()["error"]
 
 
+@proves("fault 70", "C61")
 @pytest.mark.parametrize("kind", ["own", "shared"])
 async def test_every_request_of_a_batch_is_answered(served: Served, kind: str) -> None:
-    """Each answer is an event of its own, among notifications too (fault 70; C61)."""
+    """Each answer is an event of its own, among notifications too."""
     session = await (served.own(BATCHING) if kind == "own" else served.open(BATCHING))
     ids = [0, "", "1", 1, 2**53, "\u2028"]
     batch = [TOLD, *map(echo, ids), rpc("sub", "resources/subscribe", {"uri": "u"}), TOLD]
@@ -63,9 +65,10 @@ async def test_every_request_of_a_batch_is_answered(served: Served, kind: str) -
     await served.delete(session)
 
 
+@proves("C61")
 @pytest.mark.parametrize("accept", ["application/json", "*/*"])
 async def test_a_client_without_streams_gets_an_array(served: Served, accept: str) -> None:
-    """Of all the answers, also where there is one (C61)."""
+    """Of all the answers, also where there is one."""
     session = {**await served.open(BATCHING), "accept": accept}
     for count in (1, 100):
         answer = await served.post(session, [echo(number) for number in range(count)])
@@ -75,8 +78,9 @@ async def test_a_client_without_streams_gets_an_array(served: Served, accept: st
     await served.delete(session)
 
 
+@proves("C61", "C46")
 async def test_notifications_alone_are_taken_in_order(served: Served) -> None:
-    """202 with nothing in it; the child reads them as they stood (C61, C46)."""
+    """202 with nothing in it; the child reads them as they stood."""
     session = await served.own(BATCHING)
     batch = [{**TOLD, "params": {"n": number}} for number in range(5)]
     answer = await served.post(session, batch)
@@ -87,8 +91,9 @@ async def test_notifications_alone_are_taken_in_order(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("C61", "C16")
 async def test_answers_in_a_batch_reach_the_child(served: Served) -> None:
-    """202; each under the child's id, and one that nobody asked for does not (C61, C16)."""
+    """202; each under the child's id, and one that nobody asked for does not."""
     session = await served.own(BATCHING)
     params = {"lines": [question("a"), question("b")], "answers": 2}
     async with reading(served.client, session, rpc(1, "x/ask", params)) as blocks:
@@ -102,8 +107,9 @@ async def test_answers_in_a_batch_reach_the_child(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("C61")
 async def test_a_bad_batch_is_refused_whole(served: Served) -> None:
-    """Empty, too long, with initialize, twice the same id, mixed with answers (C61)."""
+    """Empty, too long, with initialize, twice the same id, mixed with answers."""
     session = await served.own(BATCHING)
     bad: list[list[Any]] = [
         [],
@@ -122,9 +128,10 @@ async def test_a_bad_batch_is_refused_whole(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("fault 70", "C62")
 @pytest.mark.parametrize("revision", ["2024-11-05", "2025-06-18", "2025-11-25", None])
 async def test_elsewhere_there_are_no_batches(served: Served, revision: str | None) -> None:
-    """Neither in sessions of other revisions nor outside of sessions (fault 70; C62)."""
+    """Neither in sessions of other revisions nor outside of sessions."""
     session = await served.open(revision) if revision else {}
     for batch in ([echo(1)], [TOLD], [echo(1), echo(2)], [], [initialize(1, BATCHING)]):
         assert (await refusal(served, session, batch))["code"] == -32600
@@ -132,8 +139,9 @@ async def test_elsewhere_there_are_no_batches(served: Served, revision: str | No
         await served.delete(session)
 
 
+@proves("fault 61", "C61")
 async def test_an_id_in_flight_fails_alone(served: Served) -> None:
-    """The others of the batch are answered, and so is the call that has the id (fault 61; C61)."""
+    """The others of the batch are answered, and so is the call that has the id."""
     session = await served.open(BATCHING)
     call = asyncio.create_task(served.post(session, rpc(1, "x/hold", {"name": "twice"})))
     await served.until_heard('"name":"twice"')
@@ -148,8 +156,9 @@ async def test_an_id_in_flight_fails_alone(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("C61", "C64", "C68", "C11")
 async def test_a_batch_whose_connection_broke_goes_on_and_is_resumed(served: Served) -> None:
-    """One stream carries all its answers, and is over with the last (C61, C64, C68, C11)."""
+    """One stream carries all its answers, and is over with the last."""
     session = await served.own(BATCHING)
     batch = [echo("first"), *(rpc(n, "x/hold", {"name": "broken"}) for n in range(2))]
     async with reading(served.client, session, batch) as blocks:
@@ -164,8 +173,9 @@ async def test_a_batch_whose_connection_broke_goes_on_and_is_resumed(served: Ser
     await served.delete(session)
 
 
+@proves("fault 5", "C61")
 async def test_a_child_that_dies_leaves_no_answer_of_a_batch_out(served: Served) -> None:
-    """Every id has its answer, good or not, and the stream ends (fault 5; C61)."""
+    """Every id has its answer, good or not, and the stream ends."""
     for accept in ("application/json", "application/json, text/event-stream"):
         session = {**await served.own(BATCHING), "accept": accept}
         batch = [echo("before"), rpc(1, "x/hold", {"name": "never"}), rpc(2, "x/die"), echo(3)]
@@ -180,7 +190,7 @@ async def test_a_child_that_dies_leaves_no_answer_of_a_batch_out(served: Served)
 
 
 async def test_a_batch_of_the_child_is_taken_apart(served: Served) -> None:
-    """Its line holds an answer, a question and a notification; each goes its way (3.2)."""
+    """Its line holds an answer, a question and a notification; each goes its way."""
     session = await served.own(BATCHING)
     line = json.dumps([json.loads(question("in")), TOLD, {"jsonrpc": "2.0", "id": 99, "result": 1}])
     params = {"lines": [line], "answers": 1}

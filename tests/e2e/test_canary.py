@@ -20,6 +20,7 @@ from tests.support.bridge_process import (
 )
 from tests.support.modern_client import headers_of, meta
 from tests.support.otlp_collector import collecting
+from tests.support.proofs import proves
 from tests.support.token_file import environ, told
 
 pytestmark = pytest.mark.slow
@@ -78,10 +79,11 @@ async def dumped(running: RunningBridge) -> None:
     await running.logged("serve.state")
 
 
+@proves("C97")
 async def test_secrets_are_found_nowhere(tmp_path: Path) -> None:
     """Of tokens, of values for a child and of the bridge's own environment: not in logs at their
-    fullest, metrics, errors, traces, the state, argv, nor in a child that they are not for
-    (C97; faults 75, 83)."""
+    fullest, metrics, errors, traces, the state, argv, nor in a child that they are not for.
+    """
     (file := tmp_path / "tokens").write_text(f"alice: {IN_FILE}\n")
     words = (
         *("--auth-token-file", str(file), "--header-env", "X-Api-Key=API_KEY?"),

@@ -29,6 +29,7 @@ from tests.support.mcp_clients import (
     tool,
     until,
 )
+from tests.support.proofs import proves
 from tests.support.sdk_clients import python_clients, reported
 from tests.support.sdk_servers import PEERS, gist, interpreter, said
 
@@ -83,9 +84,10 @@ async def interrupted(talk: Talk, params: dict[str, Any], answer: Any) -> tuple[
     return asked, await answered(talk, CALL, again)
 
 
+@proves("C82")
 @pytest.mark.parametrize("revision", CLIENTS)
 async def test_tools_and_their_progress(kind: tuple[str, RunningBridge], revision: str) -> None:
-    """A result, an error of a tool, and three steps before an answer, in each cell (C82)."""
+    """A result, an error of a tool, and three steps before an answer, in each cell."""
     name, between = kind
     async with client(between, revision) as talk:
         result = await answered(talk, CALL, tool("test_simple_text"))
@@ -99,6 +101,7 @@ async def test_tools_and_their_progress(kind: tuple[str, RunningBridge], revisio
         assert last["result"]["content"][0]["text"].startswith("progress was told")
 
 
+@proves("C82")
 @pytest.mark.parametrize(
     ("revision", "question"),
     [
@@ -112,7 +115,7 @@ async def test_tools_and_their_progress(kind: tuple[str, RunningBridge], revisio
 async def test_a_question_comes_back_answered(
     kind: tuple[str, RunningBridge], revision: str, question: str
 ) -> None:
-    """Asked as the client's revision asks; 2024-11-05 has no elicitation (C82)."""
+    """Asked as the client's revision asks; 2024-11-05 has no elicitation."""
     _, between = kind
     async with client(between, revision, ASKED) as talk:
         if question == "sampling":
@@ -134,11 +137,12 @@ async def test_a_question_comes_back_answered(
         assert json.loads(found.partition("content=")[2]) == CONTENT
 
 
+@proves("C83")
 @pytest.mark.parametrize("revision", CLIENTS)
 async def test_a_change_of_the_tools_is_heard(
     kind: tuple[str, RunningBridge], revision: str
 ) -> None:
-    """By a session and by a subscription alike, whoever made the change (C83)."""
+    """By a session and by a subscription alike, whoever made the change."""
     _, between = kind
     async with client(between, revision) as talk, talk.listening() as told:
         await _changed(talk)
@@ -228,11 +232,12 @@ async def _reported(between: RunningBridge, sdk: str, scenario: str, *options: s
     return await reported(python_clients()[name], scenario, *words, target=target)
 
 
+@proves("C82")
 @pytest.mark.parametrize("sdk", ["mcp1-sse", "mcp2", "mcp2-auto"])
 async def test_sdk_clients_are_asked_whatever_the_server_speaks(
     kind: tuple[str, RunningBridge], sdk: str
 ) -> None:
-    """A plain call and two that ask; in auto mode by 2026-07-28, whose questions are others (C82).
+    """A plain call and two that ask; in auto mode by 2026-07-28, whose questions are others.
 
     With a server that knows the handshake only, the auto client takes emulation: the bridge offers
     2026-07-28 in front of each.
@@ -248,10 +253,11 @@ async def test_sdk_clients_are_asked_whatever_the_server_speaks(
     assert "said to: Every field has a default" in str(gist(asked["asked"]))
 
 
+@proves("C81", "C84")
 async def test_sdk_clients_see_what_there_is_whatever_the_server_speaks(
     kind: tuple[str, RunningBridge],
 ) -> None:
-    """Lists, progress and resources pass the SDKs' own checks (C81, C84)."""
+    """Lists, progress and resources pass the SDKs' own checks."""
     name, between = kind
     # In front of a handshake what SDK 1.x sees is test_sdk_clients' affair.
     for sdk in ("mcp1", "mcp2-auto") if name == "modern" else ("mcp2-auto",):

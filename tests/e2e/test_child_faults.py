@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from tests.support.bridge_process import RunningBridge, bridge, child, messages, open_session, rpc
 from tests.support.modern_client import headers_of, meta
-from tests.support.proofs import docstrings, faults
+from tests.support.proofs import functions_in, named, proves
 from tests.support.raw_http import Events, streaming
 
 pytestmark = pytest.mark.slow
@@ -246,50 +246,48 @@ async def under_load(company: Company, fault: Fault) -> None:
 CIRCUMSTANCES = [idle, in_flight, under_load]
 
 
+@proves("faults 17-30", "fault 32", "fault 33", "faults 38-40", "fault 42", "faults 44-46")
 @in_module
 @pytest.mark.parametrize("circumstance", CIRCUMSTANCES, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("fault", LASTING, ids=lambda each: each.name)
 async def test_a_fault_of_a_child_is_its_callers_alone(
     shared: Company, fault: Fault, circumstance: Any
 ) -> None:
-    """One answer or error for the call, its own answer for all others, and the process goes on.
-
-    (faults 17 to 30, 32, 33, 38 to 40, 42, 44 to 46)
-    """
+    """One answer or error for the call, its own answer for all others, and the process goes on."""
     pid = await shared.victim.pid()
     await circumstance(shared, fault)
     assert {await each.pid() for each in (shared.victim, *shared.others)} == {pid}
 
 
+@proves("faults 5-8", "fault 31", "fault 35", "fault 36")
 @in_module
 @pytest.mark.parametrize("circumstance", CIRCUMSTANCES, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("fault", ENDING, ids=lambda each: each.name)
 async def test_a_child_that_ends_is_replaced_and_no_other_session_notices(
     apart: Company, fault: Fault, circumstance: Any
 ) -> None:
-    """Its calls get one error each; the session's next call has a new process (faults 5 to 8, 31,
-    35, 36).
-    """
+    """Its calls get one error each; the session's next call has a new process."""
     pids = [await each.pid() for each in (apart.victim, *apart.others)]
     await circumstance(apart, fault)
     assert await apart.victim.pid() not in pids
     assert [await each.pid() for each in apart.others] == pids[1:]
 
 
+@proves("fault 34")
 @in_module
 async def test_a_child_may_close_its_stderr(apart: Company) -> None:
-    """It lives on and is served as before, idle or not (fault 34)."""
+    """It lives on and is served as before, idle or not."""
     for circumstance in CIRCUMSTANCES:
         await circumstance(apart, Fault("close_stderr", (34,)))
 
 
+@proves(
+    "fault 17", "faults 19-30", "fault 32", "fault 33", "faults 38-40", "fault 42", "faults 44-46"
+)
 @in_module
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 async def test_a_client_without_a_session_gets_the_same(shared: Company, accept: str) -> None:
-    """One of 2026-07-28, whose results are made whole: what is in them stays as it was.
-
-    (faults 17, 19 to 30, 32, 33, 38 to 40, 42, 44 to 46)
-    """
+    """One of 2026-07-28, whose results are made whole: what is in them stays as it was."""
     for fault in LASTING:
         params = {"name": "fault", "arguments": {"fault": fault.name}, "_meta": meta()}
         body = rpc(fault.name, "tools/call", params)
@@ -306,10 +304,12 @@ async def test_a_client_without_a_session_gets_the_same(shared: Company, accept:
             assert answer["error"]["data"]["mcpbridge"] == fault.wanted
 
 
-def test_the_docstrings_name_the_rows_of_the_tables() -> None:
+def test_the_markers_name_the_rows_of_the_tables() -> None:
     """The tests above claim what their tables hold, and row 18 by the child's banner."""
     with open(__file__, encoding="utf-8") as own:
-        named = [set(faults(text)) for _, text in docstrings(own.read())]
-    in_tables = [{row for fault in table for row in fault.rows} for table in (LASTING, ENDING)]
-    assert named[:2] == [in_tables[0] | {18}, in_tables[1]]
-    assert named[3] == in_tables[0]
+        marked = [set(named(test)) for test in functions_in(own.read())]
+    in_tables = [
+        {f"fault {row}" for fault in table for row in fault.rows} for table in (LASTING, ENDING)
+    ]
+    assert marked[:2] == [in_tables[0] | {"fault 18"}, in_tables[1]]
+    assert marked[3] == in_tables[0]

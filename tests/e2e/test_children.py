@@ -32,6 +32,7 @@ from tests.support.bridge_process import (
     rpc,
     started,
 )
+from tests.support.proofs import proves
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -135,14 +136,26 @@ TROUBLES: list[tuple[str, Any]] = [
 ]
 
 
+@proves(
+    "fault 17",
+    "faults 19-23",
+    "fault 25",
+    "faults 27-30",
+    "fault 32",
+    "fault 33",
+    "faults 38-40",
+    "fault 42",
+    "fault 44",
+    "C46",
+    "C47",
+    "C48",
+    "C50",
+)
 @pytest.mark.parametrize(("trouble", "wanted"), TROUBLES)
 async def test_trouble_on_the_pipe_stays_with_its_call(
     troubled: RunningBridge, trouble: str, wanted: Any
 ) -> None:
-    """The call gets its answer or one error at once; calls beside and after it get their own.
-
-    (faults 17, 19 to 23, 25, 27 to 30, 32, 33, 38 to 40, 42, 44; C46 to C48, C50)
-    """
+    """The call gets its answer or one error at once; calls beside and after it get their own."""
     async with callers(troubled, None, None) as (victim, bystander):
         pid = (await bystander.result("x/look"))["pid"]
         beside = asyncio.create_task(bystander.echoes("beside"))
@@ -174,11 +187,9 @@ async def test_what_reaches_nobody_is_counted_and_logged() -> None:
         assert counts["stdout_bad_message"] >= 2
 
 
+@proves("fault 49", "fault 50", "fault 98", "C97")
 async def test_a_child_is_given_nothing_that_is_not_its_own() -> None:
-    """Its own group, three descriptors, and an environment without the bridge's settings.
-
-    (faults 49, 50, 98; C97)
-    """
+    """Its own group, three descriptors, and an environment without the bridge's settings."""
     env = {"MCPBRIDGE_LOG_LEVEL": "debug", "MCP_TRANSPORT": "http", "LEFT_ALONE": "yes"}
     inherited, other = os.pipe()
     try:
@@ -199,6 +210,7 @@ async def test_a_child_is_given_nothing_that_is_not_its_own() -> None:
         os.close(other)
 
 
+@proves("fault 5", "fault 7", "fault 8", "fault 13", "fault 14", "fault 31", "fault 35")
 @pytest.mark.parametrize(
     ("end", "params", "how"),
     [
@@ -214,10 +226,7 @@ async def test_a_child_is_given_nothing_that_is_not_its_own() -> None:
 async def test_a_child_that_ends_in_a_call_is_replaced(
     mortal: RunningBridge, end: str, params: Any, how: Any
 ) -> None:
-    """The call gets one error that says how it ended; the session's next call has a new child.
-
-    (faults 5, 7, 8, 13, 14, 31, 35)
-    """
+    """The call gets one error that says how it ended; the session's next call has a new child."""
     async with callers(mortal, None, None) as (victim, bystander):
         pid, other = await victim.result("x/pid"), await bystander.result("x/pid")
         facts = await victim.fault(f"x/{end}", params)
@@ -234,19 +243,18 @@ async def test_a_child_that_ends_in_a_call_is_replaced(
             assert record["last_words"] == ["first words", "secret last words"]
 
 
+@proves("fault 29")
 async def test_an_answer_without_a_line_end_counts(mortal: RunningBridge) -> None:
-    """The end of the pipe ends the last line; the next call has a new child (fault 29)."""
+    """The end of the pipe ends the last line; the next call has a new child."""
     async with callers(mortal, None) as (caller,):
         pid = await caller.result("x/pid")
         assert await caller.result("x/unfinished") == GOOD
         assert await caller.result("x/pid") != pid
 
 
+@proves("fault 36")
 async def test_a_child_that_closes_its_stdin_is_replaced(mortal: RunningBridge) -> None:
-    """What was answered counts; a call that cannot be written fails, or is served anew.
-
-    (fault 36)
-    """
+    """What was answered counts; a call that cannot be written fails, or is served anew."""
     async with callers(mortal, None) as (caller,):
         pid = await caller.result("x/pid")
         assert await caller.result("x/shut") == GOOD
@@ -257,11 +265,9 @@ async def test_a_child_that_closes_its_stdin_is_replaced(mortal: RunningBridge) 
         assert reply["result"] != pid
 
 
+@proves("fault 37")
 async def test_a_child_that_never_reads_holds_up_nobody_else(mortal: RunningBridge) -> None:
-    """Its own callers wait, within bounds; the others go on; ending its session frees all.
-
-    (fault 37)
-    """
+    """Its own callers wait, within bounds; the others go on; ending its session frees all."""
     async with callers(mortal, None, None) as (victim, bystander):
         assert await victim.result("x/deaf") == GOOD
         body = [rpc(number, "x/echo", {"text": "x" * 100_000}) for number in range(30)]
@@ -287,11 +293,9 @@ async def holding(record: Path, count: int) -> None:
     await eventually(lambda: record.read_bytes().count(b'"x/hold"') == count, "calls are held")
 
 
+@proves("faults 5-7")
 async def test_a_shared_child_that_dies_takes_nobody_with_it(tmp_path: Path) -> None:
-    """Every call in flight gets the one error; all sessions go on on the next child.
-
-    (faults 5 to 7)
-    """
+    """Every call in flight gets the one error; all sessions go on on the next child."""
     async with bridge("--isolation", "shared", "--", *child("recorder", str(tmp_path))) as running:
         async with callers(running, None, None) as (one, other):
             for way in ("exit", "kill"):
@@ -314,11 +318,9 @@ async def test_a_shared_child_that_dies_takes_nobody_with_it(tmp_path: Path) -> 
         assert len(running.events("child.ready")) == 3
 
 
+@proves("fault 5", "C54")
 async def test_a_new_child_is_told_what_the_last_one_was(tmp_path: Path) -> None:
-    """The session's own handshake is repeated word for word, then its next call comes.
-
-    (fault 5; C54)
-    """
+    """The session's own handshake is repeated word for word, then its next call comes."""
     async with bridge("--", *child("recorder", str(tmp_path))) as running:
         async with callers(running, ROOTS) as (caller,):
             first = (await caller.result("x/pid"))["pid"]
@@ -350,6 +352,7 @@ async def refused(client: httpx.AsyncClient, message: Any) -> Any:
     return fault_in(body)
 
 
+@proves("fault 2", "fault 3")
 @pytest.mark.parametrize(
     ("words", "how", "shown", "last_words"),
     [
@@ -361,10 +364,7 @@ async def refused(client: httpx.AsyncClient, message: Any) -> Any:
 async def test_a_child_that_dies_at_its_start_is_told_at_once(
     words: tuple[str, ...], how: Any, shown: str, last_words: list[str]
 ) -> None:
-    """Whoever asks gets 503 with its end, shared or not; the log has its last words.
-
-    (faults 2, 3)
-    """
+    """Whoever asks gets 503 with its end, shared or not; the log has its last words."""
     command = ("--give-up-after", "0", "--", *child("opening", *words))
     async with bridge(*command, ready=False) as running, running.client() as client:
         asked = [initialize(4), initialize("x", capabilities=ROOTS), rpc(0, "tools/list")]
@@ -379,8 +379,9 @@ async def test_a_child_that_dies_at_its_start_is_told_at_once(
         assert (await client.get("/livez")).status_code == 200
 
 
+@proves("fault 4")
 async def test_a_child_that_never_answers_is_given_up_in_time() -> None:
-    """After --start-timeout it is told to all, however long the child takes to end (fault 4)."""
+    """After --start-timeout it is told to all, however long the child takes to end."""
     silent, stubborn = (
         ("--start-timeout", "1", "--json-window", "9", "--", *child("opening", kind))
         for kind in ("silent", "stubborn")
@@ -412,11 +413,9 @@ async def test_a_child_that_refuses_its_handshake() -> None:
         assert response.json() == {"jsonrpc": "2.0", "id": "mine", "error": error}
 
 
+@proves("fault 4", "fault 48", "C99")
 async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> None:
-    """A slow start is no error: requests wait, readiness says no, liveness yes.
-
-    (faults 4, 48; C99)
-    """
+    """A slow start is no error: requests wait, readiness says no, liveness yes."""
     readiness = tmp_path / "gate"
     os.mkfifo(readiness)
     command = ("--isolation", "shared", "--", *child("opening", "late", str(readiness)))
@@ -438,11 +437,9 @@ async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> 
         assert statuses == [200, 200]
 
 
+@proves("fault 18", "C10")
 async def test_a_child_may_talk_before_and_after_its_handshake() -> None:
-    """A banner is no answer; what it says straight after its answer comes once.
-
-    (fault 18; C10, B16)
-    """
+    """A banner is no answer; what it says straight after its answer comes once."""
     async with (
         bridge("--", *child("opening", "chatty")) as running,
         running.client() as client,
@@ -464,11 +461,9 @@ async def test_a_child_may_talk_before_and_after_its_handshake() -> None:
         await Caller(client, await open_session(client)).echoes("sharing")
 
 
+@proves("fault 2")
 async def test_a_child_that_keeps_failing_ends_the_bridge_or_not() -> None:
-    """After five ends in a minute the bridge ends with the child's status, unless told never to.
-
-    (fault 2)
-    """
+    """After five ends in a minute the bridge ends with the child's status, unless told never to."""
 
     async def gives_up(words: tuple[str, ...], options: tuple[str, ...], status: int) -> None:
         async with started("--port", "0", *options, "--", *child("opening", *words)) as running:
@@ -494,11 +489,9 @@ async def test_a_child_that_keeps_failing_ends_the_bridge_or_not() -> None:
     )
 
 
+@proves("fault 1")
 async def test_a_command_that_cannot_run_is_told_before_anything_listens(tmp_path: Path) -> None:
-    """127 for what is not there, 126 for what cannot be run; one record, which names it.
-
-    (fault 1)
-    """
+    """127 for what is not there, 126 for what cannot be run; one record, which names it."""
     text = tmp_path / "text"
     text.write_text("echo hello\n")
     plain = tmp_path / "plain"

@@ -18,6 +18,7 @@ from mcpbridge.config.model import options
 from mcpbridge.config.values import shown
 from tests.support import bridge_process
 from tests.support.bridge_process import DEMO, START_S, bridge, child, initialize, rpc, started
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 
@@ -76,6 +77,7 @@ async def test_version_is_one_line() -> None:
     assert await said("--version") == (0, f"mcpbridge {mcpbridge.__version__}\n", "")
 
 
+@proves("fault 120")
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -101,7 +103,7 @@ async def test_version_is_one_line() -> None:
 async def test_a_wrong_command_line_ends_with_2_and_says_what_is_right(
     words: tuple[str, ...], parts: list[str]
 ) -> None:
-    """On stderr, without a traceback and without values that may be secrets (faults 120)."""
+    """On stderr, without a traceback and without values that may be secrets."""
     status, out, err = await said(*words)
     assert (status, out) == (2, "")
     for part in parts:
@@ -110,8 +112,9 @@ async def test_a_wrong_command_line_ends_with_2_and_says_what_is_right(
     assert "hunter2" not in err
 
 
+@proves("fault 120")
 async def test_a_wrong_variable_names_itself() -> None:
-    """Known or not (faults 120)."""
+    """Known or not."""
     command = ("--", *DEMO)
     status, _, err = await said(*command, env={"MCPBRIDGE_GRACE": "soon"})
     assert (status, err) == (
@@ -126,6 +129,7 @@ async def test_a_wrong_variable_names_itself() -> None:
     )
 
 
+@proves("fault 1")
 @pytest.mark.parametrize(
     ("command", "status", "parts"),
     [
@@ -138,7 +142,7 @@ async def test_a_wrong_variable_names_itself() -> None:
 async def test_a_command_that_cannot_be_run_is_told_at_once(
     tmp_path: Path, command: str, status: int, parts: list[str]
 ) -> None:
-    """One line, and the status a shell would give, before anything listens (faults 1)."""
+    """One line, and the status a shell would give, before anything listens."""
     (tmp_path / "plain").write_text("x")
     (tmp_path / "text").write_text("x")
     (tmp_path / "text").chmod(0o755)
@@ -150,8 +154,9 @@ async def test_a_command_that_cannot_be_run_is_told_at_once(
         assert part in record["problem"]
 
 
+@proves("fault 114")
 async def test_a_host_that_is_none_is_told_before_a_child_starts() -> None:
-    """The resolver's own words, no traceback (faults 114)."""
+    """The resolver's own words, no traceback."""
     for host in ("a..b", "host.invalid"):
         status, _, err = await said("--host", host, "--port", "0", "--", *DEMO)
         (line,) = err.splitlines()
@@ -196,8 +201,9 @@ async def test_the_command_in_one_text() -> None:
     assert record["command"].endswith(" -m mcpbridge.demo '$HOME'")
 
 
+@proves("fault 113")
 async def test_all_variables_and_an_address_of_ipv6() -> None:
-    """No flag at all: the address, the path and the command come from variables (faults 113)."""
+    """No flag at all: the address, the path and the command come from variables."""
     env = {
         "MCPBRIDGE_LISTEN": "[::1]:0",
         "MCP_HTTP_PATH": "/api/",
@@ -219,8 +225,9 @@ async def test_all_variables_and_an_address_of_ipv6() -> None:
         assert await run.terminate() == 0
 
 
+@proves("fault 50")
 async def test_the_environment_of_the_server(tmp_path: Path) -> None:
-    """The bridge's own, less what is the bridge's alone, plus what was asked for (faults 50)."""
+    """The bridge's own, less what is the bridge's alone, plus what was asked for."""
     file = tmp_path / "env"
     file.write_text("# for the server\nFROM_FILE=a b\nBOTH=file\n")
     env = {

@@ -17,6 +17,7 @@ from tests.support.bridge_process import (
     started,
 )
 from tests.support.bridge_process import open_session as opened
+from tests.support.proofs import proves
 from tests.support.shim import address, call, connected, questioner, shim
 
 pytestmark = pytest.mark.slow
@@ -32,9 +33,10 @@ async def readiness(client: Any, wanted: int) -> None:
             await asyncio.sleep(0.02)  # asks again
 
 
+@proves("fault 5", "fault 7")
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 async def test_a_server_that_dies_is_one_error(kind: str, tmp_path: Path) -> None:
-    """Exactly one for the call in flight; the session goes on with the next (faults 5, 7)."""
+    """Exactly one for the call in flight; the session goes on with the next."""
     to = address(kind, tmp_path)
     async with (
         shim(to, command=questioner(tmp_path)) as far,
@@ -93,8 +95,9 @@ async def test_giving_up_says_why(kind: str, why: str, tmp_path: Path) -> None:
         assert gave_up["last_words"] == [f"cannot connect to {to}: {why}"]
 
 
+@proves("fault 96")
 async def test_both_may_be_told_to_end_at_once(tmp_path: Path) -> None:
-    """Two containers of a pod get SIGTERM together: the call in flight is answered (faults 96)."""
+    """Two containers of a pod get SIGTERM together: the call in flight is answered."""
     to = address("unix", tmp_path)
     async with (
         shim(to, command=questioner(tmp_path)) as far,

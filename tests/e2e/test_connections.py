@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bridge_process import RunningBridge, bridge, child, eventually, open_session, rpc
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import note, serving
 from tests.support.raw_http import Heard, Wire, exchanged, post, wire
 
@@ -50,8 +51,9 @@ def accepted(port: int) -> int:
     return sum(state in ("01", "08") for state in own)
 
 
+@proves("fault 57")
 async def test_the_kernel_looks_for_peers_that_are_gone() -> None:
-    """Every accepted connection is watched, from half a minute of silence on (fault 57)."""
+    """Every accepted connection is watched, from half a minute of silence on."""
     async with bridge() as running, wire(running.port) as connection:
         await connection.send(post(PING))
         assert (await connection.heard()).status == 200
@@ -63,8 +65,9 @@ async def test_the_kernel_looks_for_peers_that_are_gone() -> None:
         assert 0 < due_s <= 30
 
 
+@proves("fault 53")
 async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
-    """After `--keep-alive-timeout`, with nothing said; a call may take longer (fault 53)."""
+    """After `--keep-alive-timeout`, with nothing said; a call may take longer."""
     async with bridge("--keep-alive-timeout", "300ms") as running:
         async with wire(running.port) as connection:
             for _ in range(2):
@@ -76,8 +79,9 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
         assert heard.status == 200
 
 
+@proves("fault 52")
 async def test_a_body_that_drips_is_cut() -> None:
-    """A chunk of one byte at a time is progress of a kind, and no excuse (fault 52)."""
+    """A chunk of one byte at a time is progress of a kind, and no excuse."""
     async with bridge("--body-timeout", "400ms") as running, wire(running.port) as connection:
         await connection.send(post(b"", "Content-Length:", "Transfer-Encoding: chunked"))
         answer = asyncio.create_task(connection.heard())
@@ -89,8 +93,9 @@ async def test_a_body_that_drips_is_cut() -> None:
         assert "--body-timeout 0.4 s" in (await answer).error["message"]
 
 
+@proves("fault 88")
 async def test_heads_and_framing_are_bounded_like_bodies() -> None:
-    """431 however it comes; trailers and what else surrounds a body count too (fault 88)."""
+    """431 however it comes; trailers and what else surrounds a body count too."""
     words = ("--max-header-bytes", "16KiB", "--max-request-bytes", "64KiB")
     async with bridge(*words) as running:
         large = f"X-Large: {'x' * 200_000}"
@@ -131,8 +136,9 @@ def assert_too_large(heard: Heard) -> None:
     assert "--max-header-bytes 16384" in heard.error["message"]
 
 
+@proves("fault 64")
 async def test_fifty_endless_bodies_cost_no_more_than_their_limit() -> None:
-    """Each is refused as soon as it is too large, and its memory is given back (fault 64)."""
+    """Each is refused as soon as it is too large, and its memory is given back."""
     limit, piece = 256 << 10, b"10000\r\n" + b" " * (1 << 16) + b"\r\n"
     async with bridge("--max-request-bytes", str(limit)) as running:
         assert (await exchanged(running.port, post(PING))).status == 200
@@ -157,8 +163,9 @@ async def test_fifty_endless_bodies_cost_no_more_than_their_limit() -> None:
         assert (await exchanged(running.port, post(PING))).status == 200
 
 
+@proves("fault 54")
 async def test_a_client_that_reads_nothing_is_cut(tmp_path: Path) -> None:
-    """With a stream and in the middle of one large answer; who is merely slow is not (fault 54)."""
+    """With a stream and in the middle of one large answer; who is merely slow is not."""
     words = ("--send-timeout", "500ms", "--max-request-bytes", "32MiB")
     async with serving(tmp_path, *words) as served:
         session = await served.own()
@@ -200,8 +207,9 @@ async def wires(running: RunningBridge, count: int) -> AsyncIterator[list[Wire]]
         yield [await stack.enter_async_context(wire(running.port)) for _ in range(count)]
 
 
+@proves("fault 85", "fault 104")
 async def test_over_the_limit_of_connections_idle_ones_make_room_and_probes_pass() -> None:
-    """503 with the limit's name to the rest, at once (faults 85, 104)."""
+    """503 with the limit's name to the rest, at once."""
     words = ("--max-connections", "4", "--json-window", "20s")
     async with bridge(*words) as running:
         slow = rpc(2, "tools/call", {"name": "countdown", "arguments": {"seconds": 10}})
@@ -244,8 +252,9 @@ async def test_over_the_limit_of_connections_idle_ones_make_room_and_probes_pass
         await running.process.wait()
 
 
+@proves("fault 85")
 async def test_every_session_that_streams_counts_and_is_let_go(tmp_path: Path) -> None:
-    """Two hundred idle streams, then none: a call is served before, during and after (fault 85)."""
+    """Two hundred idle streams, then none: a call is served before, during and after."""
     words = ("--", *child("recorder", str(tmp_path)))
     async with bridge(*words) as running, running.client() as client:
         session = await open_session(client)

@@ -18,6 +18,7 @@ from tests.support.bridge_process import (
     rpc,
     started,
 )
+from tests.support.proofs import proves
 from tests.support.raw_http import exchanged, post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -39,11 +40,12 @@ def open_files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
+@proves("fault 104", "fault 112")
 async def test_with_few_open_files_less_is_served_and_said() -> None:
     """`ulimit -n 64`: processes and connections at once are fewer, and all of it works.
 
     A flood of connections is refused or closed, takes nothing from the reserve, and a process can
-    be started in the middle of it (faults 104, 112)
+    be started in the middle of it
     """
     async with bridge(under=limited("--nofile=64")) as running, running.client() as client:
         (scaled,) = running.events("serve.limits_lowered")
@@ -70,8 +72,9 @@ async def test_with_few_open_files_less_is_served_and_said() -> None:
         assert (await exchanged(running.port, PROBE)).status == 200
 
 
+@proves("fault 104", "fault 112")
 async def test_too_few_open_files_are_refused_with_the_number_needed() -> None:
-    """Before a port is bound or a server started (faults 104, 112)."""
+    """Before a port is bound or a server started."""
     async with started("--port", "0", under=limited("--nofile=50")) as running:
         assert await running.ended() == 1
         (failed,) = running.events("serve.failed")
@@ -80,8 +83,9 @@ async def test_too_few_open_files_are_refused_with_the_number_needed() -> None:
         assert_clean(running)
 
 
+@proves("fault 104")
 async def test_the_limit_on_open_files_is_raised_where_it_may_be() -> None:
-    """A low soft limit costs nothing: the hard one counts (fault 104)."""
+    """A low soft limit costs nothing: the hard one counts."""
     async with bridge(under=limited("--nofile=60:4096")) as running:
         assert running.events("serve.limits_lowered") == []
         limits = Path(f"/proc/{running.pid}/limits").read_text()
@@ -89,8 +93,9 @@ async def test_the_limit_on_open_files_is_raised_where_it_may_be() -> None:
         assert line.split()[3:5] == ["4096", "4096"]
 
 
+@proves("fault 112")
 async def test_a_small_stack_is_raised_or_refused() -> None:
-    """As far as the hard limit allows (fault 112)."""
+    """As far as the hard limit allows."""
     async with bridge(under=limited("--stack=131072:8388608")) as running:
         assert (await exchanged(running.port, PROBE)).status == 200
     async with started("--port", "0", under=limited("--stack=262144")) as running:

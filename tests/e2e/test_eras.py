@@ -22,6 +22,7 @@ from tests.support.modern_client import (
     serving,
     text_of,
 )
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 VERDICTS = {
@@ -108,21 +109,23 @@ async def found_out(folder: Path, kind: str) -> None:
         assert len(served.bridge.events("child.eras_found")) == 1
 
 
+@proves("C51", "C52", "C53", "C86", "C100", "C19", "C20")
 async def test_what_a_child_speaks_is_found_out(tmp_path: Path) -> None:
     """By its answer to discovery, put to a process of its own, and by no single code.
 
     Silence, an exit and each error but those of 2026-07-28 mean a handshake; each process reads one
-    era only. (C51, C52, C53, C86, C100, C19, C20)
+    era only.
     """
     async with asyncio.TaskGroup() as all_kinds:
         for kind in VERDICTS:
             all_kinds.create_task(found_out(tmp_path / kind, kind))
 
 
+@proves("C52")
 async def test_an_error_of_this_revision_without_a_known_one_is_no_evidence(
     tmp_path: Path,
 ) -> None:
-    """-32022 counts only where it names a revision that is spoken here (C52)."""
+    """-32022 counts only where it names a revision that is spoken here."""
     async with serving("future", tmp_path, "--start-timeout", "2", ready=False) as served:
         (record,) = await served.bridge.logged("child.eras_found")
         assert (record["legacy"], record["modern"]) == (True, False)
@@ -131,12 +134,13 @@ async def test_an_error_of_this_revision_without_a_known_one_is_no_evidence(
         assert served.bridge.events("child.ready") == []
 
 
+@proves("C53", "C51")
 @pytest.mark.parametrize(
     ("era", "kind"),
     [("legacy", "dual"), ("modern", "dual"), ("dual", "dual"), ("legacy", "brittle")],
 )
 async def test_the_operator_may_say_it(tmp_path: Path, era: str, kind: str) -> None:
-    """Then nothing is probed, and no process is started that is not needed (C53, C51)."""
+    """Then nothing is probed, and no process is started that is not needed."""
     async with serving(kind, tmp_path, "--child-era", era) as served:
         assert (await served.do())["resultType"] == "complete"
         headers = await open_session(served.client)
@@ -149,8 +153,9 @@ async def test_the_operator_may_say_it(tmp_path: Path, era: str, kind: str) -> N
         assert sorted(eras) == (["legacy", "modern"] if era == "dual" else [era])
 
 
+@proves("C51", "C32")
 async def test_tools_that_ask_may_be_served_by_the_handshake(tmp_path: Path) -> None:
-    """`--prefer-legacy` of a server of both: its modern process is never needed (C51, C32)."""
+    """`--prefer-legacy` of a server of both: its modern process is never needed."""
     async with serving("dual", tmp_path, "--prefer-legacy") as served:
         await use(served)
         (probed,) = await served.bridge.logged("child.probed")
@@ -159,8 +164,9 @@ async def test_tools_that_ask_may_be_served_by_the_handshake(tmp_path: Path) -> 
         assert set(map(frozenset, eras)) == {frozenset({"legacy"})}
 
 
+@proves("C86")
 async def test_a_server_of_both_serves_each_client_in_its_own_era(tmp_path: Path) -> None:
-    """After the end of either process the next is of the same era, and the answers too (C86)."""
+    """After the end of either process the next is of the same era, and the answers too."""
     async with serving("dual", tmp_path) as served:
         (probed,) = await served.bridge.logged("child.probed")
         before = await served.result("server/discover")
@@ -196,6 +202,7 @@ async def assert_falls_back(served: Stateless) -> None:
     assert messages(response.text)[-1]["result"]["tools"]
 
 
+@proves("C87", "C86")
 @pytest.mark.parametrize(
     ("modern", "kind", "served_"),
     [
@@ -209,7 +216,7 @@ async def assert_falls_back(served: Stateless) -> None:
 async def test_clients_of_this_revision_may_be_left_out(
     tmp_path: Path, modern: str, kind: str, served_: bool
 ) -> None:
-    """In words that clients of both eras take as a sign to fall back (C87, C86)."""
+    """In words that clients of both eras take as a sign to fall back."""
     async with serving(kind, tmp_path, "--modern", modern) as served:
         if served_:
             assert (await served.do())["resultType"] == "complete"
@@ -220,8 +227,9 @@ async def test_clients_of_this_revision_may_be_left_out(
             await assert_falls_back(served)
 
 
+@proves("C87", "C21", "C23")
 async def test_clients_of_the_handshake_may_be_left_out(tmp_path: Path) -> None:
-    """They are told which revision is served; there is nothing but POST (C87, C21, C23)."""
+    """They are told which revision is served; there is nothing but POST."""
     async with serving("legacy", tmp_path, "--legacy", "off") as served:
         response = await served.client.post("/mcp", json=initialize(), headers=ACCEPT)
         assert response.status_code == 400

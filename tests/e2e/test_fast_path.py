@@ -27,6 +27,7 @@ from tests.support.bridge_process import (
     rpc,
 )
 from tests.support.modern_client import headers_of, meta
+from tests.support.proofs import proves
 from tests.support.raw_http import Heard, Wire, recorded, wire
 
 WAYS = (sys.executable, str(Path(__file__).parents[1] / "support" / "ordinary_path.py"))
@@ -151,9 +152,10 @@ async def test_whatever_comes_under_a_known_head_is_served_as_ever() -> None:
         assert json.loads(bodies[-1].body)["id"] == second
 
 
+@proves("fault 79", "fault 82")
 @pytest.mark.slow
 async def test_a_head_that_is_known_names_a_session_that_may_end() -> None:
-    """Deleted by another connection: the next call is told so (faults 79, 82)."""
+    """Deleted by another connection: the next call is told so."""
     async with bridge() as running, caller(running) as here:
         await here.settle()
         async with running.client() as other:
@@ -186,9 +188,10 @@ async def test_a_client_of_2026_07_28_is_served_so_too() -> None:
             assert (await connection.heard()).status == 200
 
 
+@proves("fault 56")
 @pytest.mark.slow
 async def test_a_client_of_2026_07_28_that_leaves_has_cancelled(tmp_path: Path) -> None:
-    """The child is told, whichever way the call took (faults 56)."""
+    """The child is told, whichever way the call took."""
     async with bridge("--", *child("recorder", str(tmp_path))) as running:
         async with wire(running.port) as connection:
             for number in range(3):
@@ -209,9 +212,10 @@ async def test_a_client_of_2026_07_28_that_leaves_has_cancelled(tmp_path: Path) 
         await eventually(lambda: b"notifications/cancelled" in recorded(tmp_path), "it is told")
 
 
+@proves("fault 96")
 @pytest.mark.slow
 async def test_a_call_in_flight_at_sigterm_is_answered_with_a_farewell() -> None:
-    """Its client is asked to connect elsewhere next (faults 96)."""
+    """Its client is asked to connect elsewhere next."""
     async with bridge() as running, caller(running) as here:
         await here.settle()
         await here.send("tools/call", {"name": "countdown", "arguments": {"seconds": 0.5}})

@@ -26,6 +26,7 @@ from tests.support.bridge_process import (
     open_session,
     rpc,
 )
+from tests.support.proofs import proves
 from tests.support.raw_http import post, streaming, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -86,11 +87,9 @@ async def probed(running: RunningBridge) -> AsyncIterator[list[float]]:
         await asyncio.gather(probing, return_exceptions=True)
 
 
+@proves("fault 30", "fault 32", "fault 33")
 async def test_a_misbehaving_child_delays_no_probe_and_costs_no_memory() -> None:
-    """Lines of 60 MB, floods on both pipes, a held call: probes are answered at once all the while.
-
-    (faults 30, 32, 33)
-    """
+    """Lines of 60 MB, floods on both pipes, a held call: probes are answered at once meanwhile."""
     words = ("--isolation", "shared", "--", *child("faulty"))
     async with bridge(*words) as running, running.client() as client:
         headers = await open_session(client)
@@ -165,8 +164,9 @@ async def cut_requests(port: int) -> None:
             await connection.send(whole[:size])
 
 
+@proves("fault 118")
 async def test_nothing_is_left_of_what_is_over() -> None:
-    """Descriptors, threads and processes are afterwards exactly as many as before (fault 118)."""
+    """Descriptors, threads and processes are afterwards exactly as many as before."""
     kinds: list[Callable[..., Coroutine[Any, Any, None]]]
     kinds = [whole_session, broken_streams, dead_child]
     async with bridge("--", *child("faulty")) as running:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.bridge_process import CHILDREN, bridge, child, eventually, open_session, rpc
+from tests.support.proofs import proves
 from tests.support.raw_http import recorded, streaming
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -44,8 +45,9 @@ async def pinged(folder: Path) -> None:
     await eventually(lambda: recorded(folder).count(b'"ping"') > before + 2, "they are pinged")
 
 
+@proves("fault 107")
 async def test_a_clock_that_jumps_moves_no_deadline(tmp_path: Path) -> None:
-    """A year on and two years back: calls, streams, sessions and processes stay (fault 107)."""
+    """A year on and two years back: calls, streams, sessions and processes stay."""
     off, folder = tmp_path / "off", tmp_path / "record"
     folder.mkdir()
     off.write_text("0")

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from tests.support.bridge_process import RunningBridge, bridge, child, rpc
 from tests.support.modern_client import headers_of, meta
+from tests.support.proofs import proves
 from tests.support.raw_http import Heard, exchanged, post, recorded, wire
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
@@ -59,9 +60,10 @@ HOSTS = [
 ]
 
 
+@proves("fault 89")
 @pytest.mark.parametrize("host", HOSTS)
 async def test_a_host_that_is_none_names_no_endpoint(served: Served, host: str) -> None:
-    """It is refused on every path, probes included, whatever it looks like (fault 89)."""
+    """It is refused on every path, probes included, whatever it looks like."""
     for path in ("/mcp", "/", "/livez", "/sse"):
         heard = await served.sent(post(LIST, f"Host: {host}", path=path))
         assert heard.status in (400, 421), heard
@@ -85,14 +87,12 @@ NAMES = [
 ]
 
 
+@proves("fault 78", "C27")
 @pytest.mark.parametrize(("name", "request_id"), NAMES, ids=[repr(name[:20]) for name, _ in NAMES])
 async def test_a_name_header_that_is_none_goes_nowhere(
     served: Served, name: str, request_id: int | None
 ) -> None:
-    """400, with -32020 where it was a header at all; in no log, in no error, not on the pipe.
-
-    (fault 78; C27)
-    """
+    """400, with -32020 where it was a header at all; in no log, in no error, not on the pipe."""
     message = rpc(1, "tools/call", {"name": "echo", "arguments": {}, "_meta": meta()})
     head = [f"{key}: {value}" for key, value in headers_of(message).items() if key != "mcp-name"]
     whole = post(json.dumps(message).encode(), *head)
@@ -114,10 +114,11 @@ IDS = [
 ]
 
 
+@proves("fault 73", "C03")
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize("request_id", IDS)
 async def test_an_id_of_any_text_comes_back(served: Served, request_id: str, accept: str) -> None:
-    """As it was spelled, on one line; one that is too long is refused (fault 73; C03)."""
+    """As it was spelled, on one line; one that is too long is refused."""
     body = '{"jsonrpc":"2.0","id":%s,"method":"x/echo","params":{}}'
     heard = await served.sent(post((body % request_id).encode(), f"Accept: {accept}"))
     assert heard.status == 200
@@ -128,15 +129,17 @@ async def test_an_id_of_any_text_comes_back(served: Served, request_id: str, acc
         assert (heard.status, heard.error["code"]) == (400, -32600)
 
 
+@proves("fault 73", "C47")
 async def test_separators_in_an_id_are_no_line_ends(served: Served) -> None:
-    """Written as characters they come back as escapes, which mean the same (fault 73; C47)."""
+    """Written as characters they come back as escapes, which mean the same."""
     body = '{"jsonrpc":"2.0","id":"\u2028\u2029\x85","method":"x/echo","params":{}}'.encode()
     heard = await served.sent(post(body, "Accept: text/event-stream"))
     assert b'{"jsonrpc":"2.0","id":"\\u2028\\u2029\\u0085","result":{}}' in heard.body
 
 
+@proves("fault 91")
 async def test_a_browser_that_asks_first_is_told_no(served: Served) -> None:
-    """403 to a foreign page, and no header that would let any page read an answer (fault 91)."""
+    """403 to a foreign page, and no header that would let any page read an answer."""
     asked = "Access-Control-Request-Method: POST"
     for origin, status in (("http://evil.example", 403), ("null", 403), ("http://localhost", 405)):
         for path in ("/mcp", "/", "/livez"):
@@ -161,12 +164,10 @@ TWO_WAYS = {
 }
 
 
+@proves("fault 87")
 @pytest.mark.parametrize("form", TWO_WAYS)
 async def test_a_length_that_can_be_read_in_two_ways_is_refused(served: Served, form: str) -> None:
-    """A proxy could see another request where this ends: 400, and the connection is closed.
-
-    (fault 87)
-    """
+    """A proxy could see another request where this ends: 400, and the connection is closed."""
     lines, extension = TWO_WAYS[form]
     body = b"%x%b\r\n%b\r\n0\r\n\r\n" % (len(LIST), extension, LIST)
     async with wire(served.bridge.port) as connection:
@@ -177,8 +178,9 @@ async def test_a_length_that_can_be_read_in_two_ways_is_refused(served: Served, 
         assert await connection.rest() == b""
 
 
+@proves("fault 94")
 async def test_older_versions_are_served_once(served: Served) -> None:
-    """HTTP/1.0 gets its answer and the end of the connection, as JSON or as a stream (fault 94)."""
+    """HTTP/1.0 gets its answer and the end of the connection, as JSON or as a stream."""
     for accept in ("application/json", "text/event-stream"):
         whole = post(LIST, f"Accept: {accept}").replace(b"HTTP/1.1", b"HTTP/1.0", 1)
         async with wire(served.bridge.port) as connection:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.support.bridge_process import ACCEPT, bridge, initialize
+from tests.support.proofs import proves
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 
+@proves("fault 116")
 async def test_a_server_whose_name_is_unknown_is_tried_again() -> None:
-    """Alive and not ready; clients are told at once what is missing and when to come back.
-
-    (fault 116)
-    """
+    """Alive and not ready; clients are told at once what is missing and when to come back."""
     # A name that no resolver ever knows: RFC 6761, 6.4.
     words = ("--connect", "tcp:server.invalid:9", "--give-up-after", "0", "--")
     async with bridge(*words, ready=False) as running, running.client() as client:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.support.bridge_process import ACCEPT, bridge, initialize, open_session, rpc
+from tests.support.proofs import proves
 from tests.support.raw_http import exchanged, post
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -43,11 +44,9 @@ async def told(client: httpx.AsyncClient, verb: str, headers: dict[str, str]) ->
     return await client.request(verb, "/mcp", json=body, headers=headers)
 
 
+@proves("fault 79", "fault 81", "C01", "C04")
 async def test_a_session_is_not_to_be_guessed() -> None:
-    """256 bits, each once; every guess is 404 for every verb, and the session goes on.
-
-    (faults 79, 81; C01, C04)
-    """
+    """256 bits, each once; every guess is 404 for every verb, and the session goes on."""
     async with bridge() as running, running.client() as client:
         opening = (open_session(client) for _ in range(40))
         ids = [headers[SESSION] for headers in await asyncio.gather(*opening)]
@@ -67,11 +66,9 @@ async def test_a_session_is_not_to_be_guessed() -> None:
         assert not [each for each in ids if each in log], "nobody learns them from the log"
 
 
+@proves("fault 81")
 async def test_an_id_is_not_taken_from_anywhere_but_its_header() -> None:
-    """Neither the address, nor a cookie, nor the body makes a request part of a session.
-
-    (fault 81)
-    """
+    """Neither the address, nor a cookie, nor the body makes a request part of a session."""
     words = ("--require-session",)
     async with bridge(*words) as running, running.client() as client:
         mine = (await open_session(client, capabilities=OWN))[SESSION]
@@ -93,11 +90,9 @@ async def test_an_id_is_not_taken_from_anywhere_but_its_header() -> None:
         assert SESSION not in chosen.headers
 
 
+@proves("fault 80", "C05")
 async def test_where_sessions_are_required_a_request_without_one_is_refused() -> None:
-    """400 with the request's id for all but `initialize`; listening and ending need one anyway.
-
-    (fault 80; C05)
-    """
+    """400 with the request's id for all but `initialize`; listening and ending need one anyway."""
     async with bridge("--require-session") as running, running.client() as client:
         for method in ("tools/list", "ping", "tools/call"):
             answer = await client.post("/mcp", json=rpc("bare", method, {}), headers=ACCEPT)

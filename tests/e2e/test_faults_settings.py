@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.bridge_process import started
+from tests.support.proofs import proves
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 SECRET = "hunter2-hunter2"
 
 
+@proves("fault 120")
 async def test_nothing_is_started_with_a_setting_that_cannot_be_meant(tmp_path: Path) -> None:
-    """Neither a port nor the server: one line names the setting, and no secret is in it.
-
-    (fault 120)
-    """
+    """Neither a port nor the server: one line names the setting, and no secret is in it."""
     touched = tmp_path / "touched"
     (tmp_path / "env").write_text("no assignment\n")
 

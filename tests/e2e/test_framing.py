@@ -52,7 +52,7 @@ def statuses(said: bytes) -> list[int]:
 
 @pytest.mark.slow
 async def test_an_upgrade_that_is_not_taken_is_ignored() -> None:
-    """The body is read whole and what follows it is the next request (RFC 9110, 7.8)."""
+    """The body is read whole and what follows it is the next request (RFC 9110)."""
     async with bridge() as running:
         for offer in (b"h2c", b"websocket", b"foo"):
             lines = (b"connection: Upgrade, HTTP2-Settings", b"upgrade: " + offer)

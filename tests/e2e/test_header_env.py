@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.test_principals import call
 from tests.support.bridge_process import ACCEPT, bridge, child, initialize, open_session
 from tests.support.modern_client import headers_of
+from tests.support.proofs import proves
 from tests.support.token_file import ALICE, BOB, bearing, environ, token_file, told
 
 pytestmark = pytest.mark.slow
@@ -64,8 +65,9 @@ async def test_each_set_of_values_has_children_of_its_own() -> None:
         assert (await one.post("/mcp", json=environ(), headers=session)).status_code == 200
 
 
+@proves("fault 81")
 async def test_the_same_value_of_two_clients_is_not_the_same(tmp_path: Path) -> None:
-    """Who knows another's key does not get at its session; quotas count the client (fault 81)."""
+    """Who knows another's key does not get at its session; quotas count the client."""
     words = ("--auth-token-file", str(token_file(tmp_path)), "--max-sessions-per-principal", "2")
     async with (
         bridge(*words, *FLAGS, "--", *COMMAND, ready=False) as running,
@@ -85,8 +87,9 @@ async def test_the_same_value_of_two_clients_is_not_the_same(tmp_path: Path) -> 
             assert full.status_code == 429
 
 
+@proves("fault 19")
 async def test_a_child_that_one_value_ends_is_nobody_elses() -> None:
-    """It fails again and again for whoever brought it, and the program goes on (fault 19)."""
+    """It fails again and again for whoever brought it, and the program goes on."""
     script = (
         "import os, runpy, sys\n"
         "if os.environ.get('API_KEY') == 'bad': sys.exit(3)\n"

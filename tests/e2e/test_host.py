@@ -18,6 +18,7 @@ import pytest
 
 from tests.support import bridge_process
 from tests.support.bridge_process import DEMO, bridge, eventually, rpc, started
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 
@@ -50,11 +51,12 @@ async def echoed(url: str) -> str:
         return str(answer.json()["result"]["content"][0]["text"])
 
 
+@proves("fault 105", "fault 106")
 @pytest.mark.parametrize(
     "redirect", ["0<&- 1>&- 2>&-", "2>/dev/full", "2>&1 | true"], ids=["closed", "full", "unread"]
 )
 async def test_without_a_log_the_program_works_as_with_one(redirect: str) -> None:
-    """Descriptors closed, the disk full, nobody at the other end (faults 105, 106)."""
+    """Descriptors closed, the disk full, nobody at the other end."""
     port = free_port()
     words = f"-m mcpbridge --port {port} --log-level debug -- {' '.join(DEMO)}"
     script = f"exec {sys.executable} {words} {redirect}"
@@ -81,8 +83,9 @@ def _terminate(port: int) -> None:
                 os.kill(int(entry.name), signal.SIGTERM)
 
 
+@proves("fault 106")
 async def test_a_log_that_nobody_reads_holds_up_neither_calls_nor_the_end() -> None:
-    """The pipe is full; records are dropped, and the end waits a second for it (fault 106)."""
+    """The pipe is full; records are dropped, and the end waits a second for it."""
     port, (read, write) = free_port(), os.pipe()
     while True:
         os.set_blocking(write, False)
@@ -109,11 +112,12 @@ async def test_a_log_that_nobody_reads_holds_up_neither_calls_nor_the_end() -> N
         os.close(read)
 
 
+@proves("fault 113")
 @pytest.mark.parametrize(
     ("host", "reached"), [("::1", ["[::1]"]), ("::", ["[::1]", "127.0.0.1"])], ids=["six", "both"]
 )
 async def test_it_listens_on_ipv6_alone_and_on_both(host: str, reached: list[str]) -> None:
-    """Loopback of the one family, and every address of both (fault 113)."""
+    """Loopback of the one family, and every address of both."""
     async with bridge("--host", host) as run:
         (record,) = run.events("serve.started")
         assert record["address"] == f"[{host}]:{run.port}"
@@ -124,8 +128,9 @@ async def test_it_listens_on_ipv6_alone_and_on_both(host: str, reached: list[str
                 socket.create_connection(("127.0.0.1", run.port), 5)
 
 
+@proves("fault 111")
 async def test_any_user_may_run_it() -> None:
-    """One without a name or a home, who may write nothing (fault 111)."""
+    """One without a name or a home, who may write nothing."""
     script = (
         "unset HOME USER LOGNAME TMPDIR; exec setpriv --reuid 65532 --regid 65532 --clear-groups"
         " --no-new-privs --inh-caps -all,+dac_read_search --ambient-caps +dac_read_search"
@@ -138,8 +143,9 @@ async def test_any_user_may_run_it() -> None:
         assert await echoed(run.url) == "still here"
 
 
+@proves("fault 115")
 async def test_a_socket_handed_over_is_listened_on() -> None:
-    """As systemd does it; the server behind sees nothing of it (fault 115; also 50)."""
+    """As systemd does it; the server behind sees nothing of it (also 50)."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -158,8 +164,9 @@ async def test_a_socket_handed_over_is_listened_on() -> None:
             assert not any("LISTEN_" in line for line in lines)
 
 
+@proves("fault 115")
 async def test_something_else_handed_over_is_refused() -> None:
-    """With the descriptor and why, before a child starts (fault 115)."""
+    """With the descriptor and why, before a child starts."""
     script = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3</dev/null'
     async with started("--port", "0", under=("bash", "-c", script, "bash")) as run:
         assert await run.ended(10) == 1

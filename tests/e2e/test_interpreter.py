@@ -33,6 +33,7 @@ from tests.support.mcp_clients import (
     tool,
     until,
 )
+from tests.support.proofs import proves
 from tests.support.raw_http import recorded
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
@@ -123,6 +124,7 @@ def asks(**questions: Any) -> dict[str, Any]:
     return tool("ask", questions=questions)
 
 
+@proves("C81")
 @pytest.mark.parametrize(
     ("requested", "agreed"),
     [
@@ -134,7 +136,7 @@ def asks(**questions: Any) -> dict[str, Any]:
 async def test_initialize_is_answered_from_what_the_child_says_of_itself(
     served: Served, requested: str, agreed: str
 ) -> None:
-    """A revision of the handshake, never a modern one; no extension that is lost (C81)."""
+    """A revision of the handshake, never a modern one; no extension that is lost."""
     async with served.bridge.client() as client:
         answer = await client.post("/mcp", json=initialize(7, requested))
     said = answer.json()
@@ -155,8 +157,9 @@ async def test_initialize_is_answered_from_what_the_child_says_of_itself(
     assert served.heard("initialize") == []
 
 
+@proves("C82", "C85")
 async def test_each_request_has_its_envelope(served: Served, talk: Talk) -> None:
-    """Revision, capabilities and name of the client; its own keys stay (C82, C85)."""
+    """Revision, capabilities and name of the client; its own keys stay."""
     given = {"_meta": {"own": [1]}, "deep": {"n": 1.50}}
     echo = (await answered(talk, "x/echo", given))["echo"]
     assert echo["deep"] == {"n": 1.5}
@@ -165,8 +168,9 @@ async def test_each_request_has_its_envelope(served: Served, talk: Talk) -> None
     assert echo["_meta"] == {"own": [1], KEY + "protocolVersion": MODERN}
 
 
+@proves("C82")
 async def test_results_are_plain(talk: Talk) -> None:
-    """Nothing that only 2026-07-28 knows; what is the child's own stays (C82)."""
+    """Nothing that only 2026-07-28 knows; what is the child's own stays."""
     result = await answered(talk, CALL, tool("echo", a=[1, "\u2028"]))
     assert result == {
         "content": [{"type": "text", "text": json.dumps({"a": [1, "\u2028"]})}],
@@ -184,10 +188,11 @@ async def test_progress_comes_under_the_clients_own_token(talk: Talk) -> None:
     assert text_in(last["result"]) is True
 
 
+@proves("C82")
 async def test_a_question_is_a_request_and_its_answer_goes_into_a_retry(
     served: Served, talk: Talk, request: pytest.FixtureRequest
 ) -> None:
-    """Same parameters, a new id, the state byte for byte (C82)."""
+    """Same parameters, a new id, the state byte for byte."""
     state = 's\u2028/+= \\" ' + request.node.name
     params = {**tool("ask", questions={"q": SAMPLE}, state=state), "_meta": {"own": 2}}
     given = {"role": "assistant", "content": {"type": "text", "text": "\u2028"}, "model": "m"}
@@ -201,22 +206,25 @@ async def test_a_question_is_a_request_and_its_answer_goes_into_a_retry(
     assert second["params"] == {**first["params"], **added}
 
 
+@proves("C82")
 async def test_no_state_stays_no_state(served: Served, newest: Talk) -> None:
-    """A retry does not invent one (C82)."""
+    """A retry does not invent one."""
     _, last = await called(newest, CALL, asks(q=FORM), [YES])
     assert text_in(last["result"]) == {"responses": {"q": YES}, "state": None}
     assert "requestState" not in served.heard(CALL)[-1]["params"]
 
 
+@proves("C82")
 @pytest.mark.parametrize("action", ["decline", "cancel"])
 async def test_a_refusal_of_the_user_is_a_value(newest: Talk, action: str) -> None:
-    """The child decides what it means (C82)."""
+    """The child decides what it means."""
     _, last = await called(newest, CALL, asks(q=FORM), [{"action": action}])
     assert text_in(last["result"])["responses"] == {"q": {"action": action}}
 
 
+@proves("C82")
 async def test_several_questions_are_answered_in_any_order(newest: Talk) -> None:
-    """The call goes on once the last answer is there (C82)."""
+    """The call goes on once the last answer is there."""
     request = rpc("many", CALL, asks(a=FORM, b=SAMPLE, c=ROOTS))
     async with newest.calling(request) as following:
         asked = [await following() for _ in range(3)]
@@ -243,30 +251,34 @@ async def test_a_page_to_visit_gets_an_id(newest: Talk) -> None:
     assert all(len(each) >= 20 for each in ids)
 
 
+@proves("C82")
 async def test_other_requests_may_be_interrupted_too(newest: Talk) -> None:
-    """`prompts/get` asks as tools do; what may not ask fails (C82)."""
+    """`prompts/get` asks as tools do; what may not ask fails."""
     _, last = await called(newest, "prompts/get", {"name": "p"}, [YES])
     assert json.loads(last["result"]["messages"][0]["content"]["text"]) == {"who": YES}
     (failed,) = await called(newest, "x/asks")
     assert failed["error"]["code"] == ENDED
 
 
+@proves("C82")
 async def test_ten_rounds_and_no_more(newest: Talk) -> None:
-    """As many as clients of 2026-07-28 go (C82)."""
+    """As many as clients of 2026-07-28 go."""
     *_, last = await called(newest, CALL, tool("rounds", count=10), [YES] * 10)
     assert text_in(last["result"]) == 10
     *asked, last = await called(newest, CALL, tool("rounds", count=11), [YES] * 10)
     assert (len(asked), last["error"]["code"]) == (10, ENDED)
 
 
+@proves("C82")
 async def test_a_child_that_only_wants_time_is_asked_again(newest: Talk) -> None:
-    """State and no question: nobody is bothered, no responses are made up (C82)."""
+    """State and no question: nobody is bothered, no responses are made up."""
     (last,) = await called(newest, CALL, tool("again", count=2))
     assert text_in(last["result"]) == {"passed": 2, "responses": None}
 
 
+@proves("C82")
 async def test_an_error_of_the_client_fails_its_call(served: Served, newest: Talk) -> None:
-    """No answer is made up; the other question is withdrawn before the stream ends (C82)."""
+    """No answer is made up; the other question is withdrawn before the stream ends."""
     before = len(served.heard(CALL))
     request = rpc("fails", CALL, asks(a=FORM, b=SAMPLE))
     async with newest.calling(request) as following:
@@ -280,11 +292,12 @@ async def test_an_error_of_the_client_fails_its_call(served: Served, newest: Tal
     assert len(served.heard(CALL)) == before + 1
 
 
+@proves("C82")
 @pytest.mark.parametrize("count", [1, 3])
 async def test_a_call_that_is_cancelled_withdraws_its_questions(
     served: Served, newest: Talk, count: int
 ) -> None:
-    """Nothing is in flight at the child: it hears nothing; the client's stream ends (C82)."""
+    """Nothing is in flight at the child: it hears nothing; the client's stream ends."""
     before = len(served.heard(CALL)), len(served.heard("notifications/cancelled"))
     questions = {f"q{number}": FORM for number in range(count)}
     async with newest.calling(rpc("gone", CALL, asks(**questions))) as following:
@@ -320,8 +333,9 @@ async def test_a_call_that_runs_is_cancelled_at_the_child(served: Served, newest
     assert text_in(await answered(newest, CALL, tool("release"))) == 0
 
 
+@proves("C85")
 async def test_what_a_client_does_not_offer_is_neither_declared_nor_asked(served: Served) -> None:
-    """The envelope lacks it; a child that asks all the same fails the call (C85)."""
+    """The envelope lacks it; a child that asks all the same fails the call."""
     async with streamable(served.bridge, "2025-11-25", {"roots": {"listChanged": True}}) as talk:
         echo = (await answered(talk, "x/echo"))["echo"]
         assert echo["_meta"][KEY + "clientCapabilities"] == {"roots": {}}
@@ -331,20 +345,22 @@ async def test_what_a_client_does_not_offer_is_neither_declared_nor_asked(served
         assert text_in(last["result"])["responses"] == {"q": {"roots": []}}
 
 
+@proves("C82")
 @pytest.mark.parametrize(
     ("revision", "question"), [("2025-03-26", FORM), ("2025-06-18", PAGE)], ids=["form", "page"]
 )
 async def test_what_a_revision_does_not_know_is_not_asked(
     served: Served, revision: str, question: Any
 ) -> None:
-    """Elicitation came with 2025-06-18, pages to visit with 2025-11-25 (C82)."""
+    """Elicitation came with 2025-06-18, pages to visit with 2025-11-25."""
     async with streamable(served.bridge, revision, ASKED) as talk:
         (last,) = await called(talk, CALL, asks(q=question))
     assert last["error"]["code"] == ENDED
 
 
+@proves("C83")
 async def test_a_log_level_is_kept_and_sent_with_each_request(served: Served, talk: Talk) -> None:
-    """Checked here; the child never hears of `logging/setLevel` (C83)."""
+    """Checked here; the child never hears of `logging/setLevel`."""
     levels = ["debug", "warning", "alert"]
     silent = text_in(await answered(talk, CALL, tool("log", levels=levels)))
     assert silent is None
@@ -357,18 +373,20 @@ async def test_a_log_level_is_kept_and_sent_with_each_request(served: Served, ta
     assert served.heard("logging/setLevel") == []
 
 
+@proves("C83")
 async def test_ping_and_tasks_are_answered_here(served: Served, talk: Talk) -> None:
-    """The child has neither (C83)."""
+    """The child has neither."""
     assert await answered(talk, "ping") == {}
     (last,) = await called(talk, "tasks/get", {"taskId": "1"})
     assert last["error"]["code"] == -32601
     assert (served.heard("ping"), served.heard("tasks/get")) == ([], [])
 
 
+@proves("C83")
 async def test_notifications_that_the_child_would_not_know_are_swallowed(
     served: Served, talk: Talk
 ) -> None:
-    """A change of roots, progress of the client: 2026-07-28 has neither (C83)."""
+    """A change of roots, progress of the client: 2026-07-28 has neither."""
     for method in ("roots/list_changed", "progress"):
         told = {"jsonrpc": "2.0", "method": f"notifications/{method}", "params": {}}
         await talk.send(told)
@@ -378,10 +396,11 @@ async def test_notifications_that_the_child_would_not_know_are_swallowed(
     assert served.heard("notifications/initialized") == []
 
 
+@proves("C83")
 async def test_a_session_hears_of_changes_and_of_what_it_subscribed(
     served: Served, talk: Talk
 ) -> None:
-    """A listen is renewed before the old one ends; tags are the child's affair (C83)."""
+    """A listen is renewed before the old one ends; tags are the child's affair."""
     uri, other = f"file:///{id(talk)}", f"file:///{id(talk)}/other"
     async with talk.listening() as told:
         for each in (uri, other):
@@ -409,10 +428,11 @@ async def test_a_session_hears_of_changes_and_of_what_it_subscribed(
         assert "resourceSubscriptions" not in served.listens()[-1]
 
 
+@proves("C83")
 async def test_a_resource_that_the_child_does_not_grant_is_an_error(
     served: Served, talk: Talk
 ) -> None:
-    """What was granted before stays (C83)."""
+    """What was granted before stays."""
     good = f"file:///{id(talk)}/good"
     assert await answered(talk, "resources/subscribe", {"uri": good}) == {}
     (last,) = await called(talk, "resources/subscribe", {"uri": "file:///bad"})
@@ -423,8 +443,9 @@ async def test_a_resource_that_the_child_does_not_grant_is_an_error(
     await answered(talk, "resources/unsubscribe", {"uri": good})
 
 
+@proves("C83")
 async def test_no_event_is_lost_while_a_listen_is_renewed(served: Served) -> None:
-    """One resource changes on and on while others are subscribed and left (C83)."""
+    """One resource changes on and on while others are subscribed and left."""
     async with AsyncExitStack() as stack:
         talk = await stack.enter_async_context(streamable(served.bridge))
         someone = await stack.enter_async_context(streamable(served.bridge))
@@ -447,9 +468,10 @@ async def test_no_event_is_lost_while_a_listen_is_renewed(served: Served) -> Non
         await editing
 
 
+@proves("C55", "C83")
 @pytest.mark.parametrize("by", ["result", "cancellation"])
 async def test_a_listen_that_the_child_ends_is_opened_again(served: Served, by: str) -> None:
-    """It may end one by either; what was subscribed is subscribed again (C55, C83)."""
+    """It may end one by either; what was subscribed is subscribed again."""
     uri = f"file:///{by}"
     async with streamable(served.bridge) as talk, talk.listening() as told:
         await answered(talk, "resources/subscribe", {"uri": uri})
@@ -461,11 +483,12 @@ async def test_a_listen_that_the_child_ends_is_opened_again(served: Served, by: 
         await until(told, lambda each: each.get("params", {}).get("uri") == uri)
 
 
+@proves("C40", "C55")
 @pytest.mark.parametrize("by", ["result", "cancellation"])
 async def test_a_subscription_that_the_child_ends_ends_with_a_result(
     served: Served, by: str
 ) -> None:
-    """For a client of 2026-07-28, on whose stream no cancellation may come (C40, C55)."""
+    """For a client of 2026-07-28, on whose stream no cancellation may come."""
     async with enveloped(served.bridge) as talk, talk.listening() as told:
         async with streamable(served.bridge) as someone:
             await answered(someone, CALL, tool("end", by=by))
@@ -475,8 +498,9 @@ async def test_a_subscription_that_the_child_ends_ends_with_a_result(
         assert await told() is None
 
 
+@proves("C84")
 async def test_values_that_are_no_objects_are_wrapped_with_their_schema(talk: Talk) -> None:
-    """Schema and value agree, and there is a text; objects stay as they are (C84)."""
+    """Schema and value agree, and there is a text; objects stay as they are."""
     tools = {each["name"]: each for each in (await answered(talk, "tools/list"))["tools"]}
     array = {"type": "array", "items": {"type": "integer"}}
     assert tools["list"]["outputSchema"] == {
@@ -494,8 +518,9 @@ async def test_values_that_are_no_objects_are_wrapped_with_their_schema(talk: Ta
     assert len(result["content"]) == 1
 
 
+@proves("C84")
 async def test_errors_about_the_envelope_are_not_the_clients(newest: Talk) -> None:
-    """They are of the bridge's making; others pass (C84)."""
+    """They are of the bridge's making; others pass."""
     for code, shown in ((-32020, ENDED), (-32021, ENDED), (-32022, ENDED), (-32602, -32602)):
         error = {"code": code, "message": "m", "data": {"d": 1}}
         (last,) = await called(newest, CALL, tool("fail", error=error))
@@ -517,8 +542,9 @@ async def test_big_results_pass(newest: Talk) -> None:
     assert len(result["content"][0]["text"]) == 2_000_000
 
 
+@proves("C82", "C83", "C85")
 async def test_two_sessions_share_the_child_and_nothing_else(served: Served) -> None:
-    """The same ids, other levels, other abilities, each its own question (C82, C83, C85)."""
+    """The same ids, other levels, other abilities, each its own question."""
     async with streamable(served.bridge, "2025-11-25", ASKED) as one, AsyncExitStack() as stack:
         two = await stack.enter_async_context(
             one_stream(served.bridge, "2025-11-25", {"sampling": {}})
@@ -540,8 +566,9 @@ async def test_two_sessions_share_the_child_and_nothing_else(served: Served) -> 
     }
 
 
+@proves("C82", "C83")
 async def test_the_child_dies_and_the_session_goes_on(tmp_path: Path) -> None:
-    """A call in flight fails, a question is still answered, the listen is opened anew (C82, C83).
+    """A call in flight fails, a question is still answered, the listen is opened anew.
 
     What a question rests on is in `requestState`: the next process takes the answer.
     """
@@ -572,8 +599,9 @@ async def test_the_child_dies_and_the_session_goes_on(tmp_path: Path) -> None:
             await until(told, lambda each: "uri" in each.get("params", {}))
 
 
+@proves("C81")
 async def test_a_child_without_a_name_gets_one(tmp_path: Path) -> None:
-    """Legacy clients insist on both; a child without lists is listened to all the same (C81)."""
+    """Legacy clients insist on both; a child without lists is listened to all the same."""
     async with serving(tmp_path, "--nameless", "--no-lists") as served:
         async with served.bridge.client() as client:
             answer = await client.post("/mcp", json=initialize(1))

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bridge_process import RunningBridge, bridge, child, initialize, rpc
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import (
     ASKED,
     Blocks,
@@ -101,11 +102,12 @@ async def connected(
         yield Line(client, blocks, first.fields["data"])
 
 
+@proves("O8", "O16", "C17", "C91")
 @pytest.mark.slow
 async def test_the_endpoint_comes_first_at_once_and_alone_before_any_child_is_there(
     tmp_path: Path,
 ) -> None:
-    """In a flush of its own; what is posted waits for the child (O8, O16; C17, C91)."""
+    """In a flush of its own; what is posted waits for the child."""
     record, readiness = tmp_path / "record", tmp_path / "gate"
     record.mkdir()
     os.mkfifo(readiness)
@@ -133,12 +135,13 @@ async def test_the_endpoint_comes_first_at_once_and_alone_before_any_child_is_th
         assert (answer["id"], "result" in answer) == (7, True), "initialize is never cancelled"
 
 
+@proves("C17", "C63")
 @pytest.mark.parametrize("revision", [*REVISIONS, "2099-01-01"])
 @pytest.mark.parametrize("capabilities", [{}, ASKED], ids=["shared", "own"])
 async def test_any_handshake_revision_is_spoken_over_it(
     served: Served, revision: str, capabilities: Any
 ) -> None:
-    """Answers are `message` events without ids or primers, whatever was negotiated (C17, C63)."""
+    """Answers are `message` events without ids or primers, whatever was negotiated."""
     async with connected(served.client) as line:
         assert ENDPOINT.fullmatch(line.endpoint)
         result = await line.open(revision, capabilities)
@@ -150,8 +153,9 @@ async def test_any_handshake_revision_is_spoken_over_it(
             assert await line.next() == result_of(number, {"n": number})
 
 
+@proves("C17", "C15")
 async def test_one_stream_carries_everything_in_the_order_of_the_child(served: Served) -> None:
-    """Progress, questions, news and answers; the client's answer gets through (1.2; C17, C15)."""
+    """Progress, questions, news and answers; the client's answer gets through."""
     async with connected(served.client) as line:
         await line.open(capabilities=ASKED)
         params = {"name": "sse", "_meta": {"progressToken": "t"}}
@@ -174,8 +178,9 @@ async def test_one_stream_carries_everything_in_the_order_of_the_child(served: S
         assert await line.next() == result_of(3, {"released": 1})
 
 
+@proves("C18")
 async def test_closing_the_stream_ends_the_session_and_its_own_child(served: Served) -> None:
-    """It reads the end of its stdin; later POSTs are 404; the shared child goes on (C18)."""
+    """It reads the end of its stdin; later POSTs are 404; the shared child goes on."""
     async with connected(served.client) as shared:
         pid = (await shared.open())["serverInfo"]["version"]
         async with connected(served.client) as line:
@@ -195,8 +200,9 @@ async def test_closing_the_stream_ends_the_session_and_its_own_child(served: Ser
         assert (await again.open())["serverInfo"]["version"] == pid
 
 
+@proves("fault 62", "C06", "C17")
 async def test_clients_with_colliding_ids_are_told_apart(served: Served) -> None:
-    """Each has its key, and its stream only what is its own (fault 62; C06, C17)."""
+    """Each has its key, and its stream only what is its own."""
     async with connected(served.client) as one, connected(served.client) as other:
         assert one.endpoint != other.endpoint
         for line in (one, other):
@@ -209,8 +215,9 @@ async def test_clients_with_colliding_ids_are_told_apart(served: Served) -> None
             assert await line.next() == result_of(1, {"held": f"sse-{number}"})
 
 
+@proves("fault 79", "C17", "C78")
 async def test_a_key_that_is_none_is_refused(served: Served) -> None:
-    """Missing 400, unknown 404, with the id of the request (fault 79; C17, C78)."""
+    """Missing 400, unknown 404, with the id of the request."""
     for query, status in (
         ("", 400),
         ("?session_id=", 400),
@@ -225,11 +232,9 @@ async def test_a_key_that_is_none_is_refused(served: Served) -> None:
         assert "mcp-session-id" not in answer.headers
 
 
+@proves("fault 68", "fault 66", "C56", "C78", "C93")
 async def test_what_cannot_be_taken_is_refused_and_the_session_goes_on(served: Served) -> None:
-    """Too early, twice, no JSON, another type; each with the id it had.
-
-    (faults 68, 66; C56, C78, C93)
-    """
+    """Too early, twice, no JSON, another type; each with the id it had."""
     async with connected(served.client) as line:
         for body in (rpc("early", "x/echo"), [rpc("early", "x/echo")]):
             answer = await line.post(body)
@@ -254,8 +259,9 @@ async def test_what_cannot_be_taken_is_refused_and_the_session_goes_on(served: S
         assert (await exchanged(served.bridge.port, huge)).status == 413
 
 
+@proves("fault 90", "fault 92", "C07", "C08")
 async def test_verbs_sources_and_forms_are_checked_as_everywhere(served: Served) -> None:
-    """405 with Allow, 406, 403 and 421, before anything is opened (faults 90, 92; C07, C08)."""
+    """405 with Allow, 406, 403 and 421, before anything is opened."""
     ask = served.client.request
     for verb, path, allow in (("GET", "/messages", "POST"), ("POST", "/sse", "GET")):
         answer = await ask(verb, path, json=rpc(1, "ping"))
@@ -275,8 +281,9 @@ async def test_verbs_sources_and_forms_are_checked_as_everywhere(served: Served)
         await line.open()
 
 
+@proves("fault 70", "C61", "C62")
 async def test_batches_are_taken_apart_on_the_stream(served: Served) -> None:
-    """Where they were negotiated; elsewhere 400 (fault 70; C61, C62)."""
+    """Where they were negotiated; elsewhere 400."""
     batch = [rpc(1, "x/echo", {"n": 1}), INITIALIZED, rpc("1", "x/echo", {"n": 2})]
     async with connected(served.client) as line:
         await line.open("2025-03-26", ASKED)
@@ -288,10 +295,11 @@ async def test_batches_are_taken_apart_on_the_stream(served: Served) -> None:
         assert (await line.post(batch)).status_code == 400
 
 
+@proves("fault 5", "C54")
 async def test_a_child_that_ends_answers_on_the_stream_and_the_session_goes_on(
     served: Served,
 ) -> None:
-    """The call gets its error, the next one a new child (fault 5; C54)."""
+    """The call gets its error, the next one a new child."""
     async with connected(served.client) as line:
         pid = (await line.open(capabilities=ASKED))["serverInfo"]["version"]
         failed = await line.call(1, "x/die")
@@ -310,8 +318,9 @@ def refused_opening(loud: int = 1) -> dict[str, Any]:
     return opening
 
 
+@proves("C58")
 async def test_a_refused_opening_is_told_on_the_stream_which_ends(served: Served) -> None:
-    """The child's own error, and nothing is left of the session or its child (C58)."""
+    """The child's own error, and nothing is left of the session or its child."""
     async with connected(served.client) as line:
         before = {record["pid"] for record in served.bridge.events("child.started")}
         await line.send(refused_opening())
@@ -321,10 +330,11 @@ async def test_a_refused_opening_is_told_on_the_stream_which_ends(served: Served
     await served.bridge.logged("child.stopped", lambda record: record["pid"] not in before)
 
 
+@proves("fault 54")
 async def test_a_session_that_ended_while_its_client_does_not_read_takes_nothing(
     served: Served,
 ) -> None:
-    """404 although the end has not got through yet; the bridge is unharmed (fault 54)."""
+    """404 although the end has not got through yet; the bridge is unharmed."""
     with socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.connect(("127.0.0.1", served.bridge.port))
@@ -342,9 +352,10 @@ async def test_a_session_that_ended_while_its_client_does_not_read_takes_nothing
     assert await served.ask({}, "x/echo", n=1) == {"n": 1}
 
 
+@proves("fault 83")
 @pytest.mark.slow
 async def test_limits_are_told_before_or_on_the_stream(tmp_path: Path) -> None:
-    """Too many streams 503 with Retry-After; no room for a child on the stream (fault 83)."""
+    """Too many streams 503 with Retry-After; no room for a child on the stream."""
     words = ("--max-sessions", "2", "--max-children", "1")
     async with (
         serving(tmp_path, *words) as some,
@@ -363,9 +374,10 @@ async def test_limits_are_told_before_or_on_the_stream(tmp_path: Path) -> None:
         assert (await other.open())["serverInfo"]["name"] == "questioner"
 
 
+@proves("C17")
 @pytest.mark.slow
 async def test_behind_a_proxy_the_endpoint_has_its_prefix(tmp_path: Path) -> None:
-    """The configured or the forwarded one; none that leads elsewhere (B9; C17)."""
+    """The configured or the forwarded one; none that leads elsewhere."""
     async with serving(tmp_path, "--root-path", "/tools/git/") as some:
         for forwarded, prefix in (
             (None, "/tools/git"),
@@ -390,11 +402,12 @@ async def test_behind_a_proxy_the_endpoint_has_its_prefix(tmp_path: Path) -> Non
             assert await line.call(1, "x/echo") == result_of(1, {}), "the proxy may strip it too"
 
 
+@proves("fault 96")
 @pytest.mark.slow
 async def test_the_end_of_the_process_ends_streams_after_their_last_answers(
     tmp_path: Path,
 ) -> None:
-    """Idle ones at once, busy ones after the answer; no new ones meanwhile; exit 0 (fault 96)."""
+    """Idle ones at once, busy ones after the answer; no new ones meanwhile; exit 0."""
     async with serving(tmp_path) as some, connected(some.client) as idle:
         await idle.open()
         async with connected(some.client) as silent, connected(some.client) as busy:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.bridge_process import rpc
 from tests.support.modern_client import headers_of, meta
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import Headers, Served, note, reading, serving
 from tests.support.raw_http import post, wire
 
@@ -60,11 +61,9 @@ def assert_capacity(answer: httpx.Response, text: str, status: int = 200) -> Non
     assert facts == {"reason": "capacity", "executed": "no", "retryable": True}
 
 
+@proves("fault 56")
 async def test_calls_over_the_bound_of_a_child_wait_their_turn(tmp_path: Path) -> None:
-    """In order, bounded; pings pass; a cancelled one leaves without a word to the child.
-
-    (fault 56)
-    """
+    """In order, bounded; pings pass; a cancelled one leaves without a word to the child."""
     words = ("--max-calls-per-child", "2", "--queue-length", "2", "--queue-timeout", LONG)
     async with serving(tmp_path, *words) as served:
         session = await served.open()
@@ -91,11 +90,9 @@ async def test_calls_over_the_bound_of_a_child_wait_their_turn(tmp_path: Path) -
         assert await served.ask(session, "x/echo", n=7) == {"n": 7}
 
 
+@proves("fault 56")
 async def test_who_waits_too_long_for_a_turn_is_told(tmp_path: Path) -> None:
-    """In a session by an error, outside by 503 and Retry-After; who leaves does not wait on.
-
-    (fault 56)
-    """
+    """In a session by an error, outside by 503 and Retry-After; who leaves does not wait on."""
     words = ("--max-calls-per-child", "1", "--queue-length", "1", "--queue-timeout", "300ms")
     async with serving(tmp_path, *words) as served:
         session = await served.open()
@@ -118,8 +115,9 @@ async def test_who_waits_too_long_for_a_turn_is_told(tmp_path: Path) -> None:
         assert (await first).status_code == 200
 
 
+@proves("fault 56")
 async def test_a_cancelled_call_keeps_its_place_until_the_child_is_done(tmp_path: Path) -> None:
-    """Its client has its end at once; the next call goes on when the child answers (fault 56)."""
+    """Its client has its end at once; the next call goes on when the child answers."""
     words = ("--max-calls-per-child", "1", "--queue-timeout", LONG)
     async with serving(tmp_path, *words) as served:
         session = await served.open()
@@ -134,8 +132,9 @@ async def test_a_cancelled_call_keeps_its_place_until_the_child_is_done(tmp_path
             assert (await second).json()["result"] == {"n": 2}
 
 
+@proves("fault 5")
 async def test_calls_that_wait_are_told_when_their_child_ends(tmp_path: Path) -> None:
-    """The one that it worked on may have run, the others have not (fault 5)."""
+    """The one that it worked on may have run, the others have not."""
     words = ("--max-calls-per-child", "1", "--queue-timeout", LONG)
     async with serving(tmp_path, *words) as served:
         session = await served.own()
@@ -152,8 +151,9 @@ async def test_calls_that_wait_are_told_when_their_child_ends(tmp_path: Path) ->
             assert facts["retryable"] is (executed == "no")
 
 
+@proves("fault 84")
 async def test_over_the_calls_of_the_process_none_is_taken(tmp_path: Path) -> None:
-    """At once: an error in a session, 503 outside; room again when a call has ended (fault 84)."""
+    """At once: an error in a session, 503 outside; room again when a call has ended."""
     async with serving(tmp_path, "--max-calls", "2") as served:
         session = await served.open()
         first, second = [await held(served, session, number) for number in (1, 2)]
@@ -170,11 +170,9 @@ async def test_over_the_calls_of_the_process_none_is_taken(tmp_path: Path) -> No
         assert (await second).json()["error"]["data"]["mcpbridge"]["reason"] == "session_closed"
 
 
+@proves("fault 85")
 async def test_a_session_has_so_many_streams_and_no_more(tmp_path: Path) -> None:
-    """429 to another GET, an error to a call that could become one; room when one ends.
-
-    (fault 85)
-    """
+    """429 to another GET, an error to a call that could become one; room when one ends."""
     async with serving(tmp_path, "--max-streams", "2") as served:
         session = await served.open()
         async with reading(served.client, session):
@@ -189,8 +187,9 @@ async def test_a_session_has_so_many_streams_and_no_more(tmp_path: Path) -> None
             assert await served.ask(session, "x/echo", n=3) == {"n": 3}
 
 
+@proves("fault 28", "fault 75")
 async def test_messages_are_nested_so_deep_and_no_deeper(tmp_path: Path) -> None:
-    """Those of clients and of the server; brackets in a text are none (faults 28, 75)."""
+    """Those of clients and of the server; brackets in a text are none."""
     async with serving(tmp_path, "--max-json-depth", "32") as served:
         session = await served.open()
 
@@ -217,6 +216,7 @@ async def test_messages_are_nested_so_deep_and_no_deeper(tmp_path: Path) -> None
         assert await served.ask(session, "x/echo", n=1) == {"n": 1}
 
 
+@proves("fault 32", "fault 54")
 @pytest.mark.parametrize(
     ("words", "most"),
     [(("--stream-events", "10"), 10), (("--stream-buffer", "4KiB"), 4)],
@@ -225,7 +225,7 @@ async def test_messages_are_nested_so_deep_and_no_deeper(tmp_path: Path) -> None
 async def test_a_stream_keeps_so_much_for_who_reads_later(
     tmp_path: Path, words: tuple[str, str], most: int
 ) -> None:
-    """The newest; the oldest notifications go first and are counted (faults 32, 54)."""
+    """The newest; the oldest notifications go first and are counted."""
     async with serving(tmp_path, *words) as served:
         session = await served.own()
         await served.say(session, note("x/flood", n="#", data="x" * 1000), times=100)

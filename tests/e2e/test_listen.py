@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from tests.support.bridge_process import eventually
 from tests.support.modern_client import SUBSCRIPTION, Stateless, progress, remark, serving
+from tests.support.proofs import proves
 from tests.support.raw_http import Events
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -59,11 +60,12 @@ def is_native(served: Stateless) -> bool:
     return served.heard("initialize") == []
 
 
+@proves("fault 46", "C37", "C41")
 @pytest.mark.parametrize("request_id", [1, "1", "", 0])
 async def test_what_is_honoured_comes_first_and_all_is_tagged(
     either: Stateless, request_id: Any
 ) -> None:
-    """Only what was asked for, each message with the listen's own id (fault 46; C37, C41)."""
+    """Only what was asked for, each message with the listen's own id."""
     wanted = {**TOOLS, "resourceSubscriptions": ["a:b"]}
     async with either.stream(listen(either, wanted, request_id)) as events:
         assert "mcp-session-id" not in events.response.headers
@@ -89,8 +91,9 @@ async def test_what_is_honoured_comes_first_and_all_is_tagged(
         )
 
 
+@proves("C38")
 async def test_progress_and_log_are_not_for_listens(either: Stateless) -> None:
-    """They belong to calls, and a listen never counts as one (C38)."""
+    """They belong to calls, and a listen never counts as one."""
     async with either.stream(listen(either, TOOLS, "quiet")) as events:
         await acknowledged(events, "quiet")
         wishes = {"say": [progress(1), remark("alert")], "news": [["tools/list_changed", {}]]}
@@ -103,8 +106,9 @@ async def test_progress_and_log_are_not_for_listens(either: Stateless) -> None:
         assert (await events.next())["method"] == "notifications/tools/list_changed"
 
 
+@proves("C39")
 async def test_the_end_of_one_listen_is_the_end_of_no_other(either: Stateless) -> None:
-    """Each has its own copies; the child hears of the end of what nobody wants (C39)."""
+    """Each has its own copies; the child hears of the end of what nobody wants."""
     wanted = {"resourceSubscriptions": ["x:y"]}
     updated: Any = [["resources/updated", {"uri": "x:y"}]]
     async with either.stream(listen(either, wanted, "stays")) as stays:
@@ -131,6 +135,7 @@ def ended(served: Stateless) -> int:
     return sum(m["params"]["requestId"] in listens for m in cancelled)
 
 
+@proves("C37")
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -147,13 +152,14 @@ def ended(served: Stateless) -> int:
     ids=str,
 )
 async def test_what_cannot_be_honoured_is_left_out(handshake: Stateless, wanted: Any) -> None:
-    """What no server offers, or nobody understands, is not in the acknowledgement (C37)."""
+    """What no server offers, or nobody understands, is not in the acknowledgement."""
     async with handshake.stream(listen(handshake, wanted, 1)) as events:
         assert await acknowledged(events, 1) == {}
 
 
+@proves("C37")
 async def test_parts_of_a_resource_and_repeated_wishes(handshake: Stateless) -> None:
-    """Who wants a resource hears of its parts; wanting it twice is wanting it (C37)."""
+    """Who wants a resource hears of its parts; wanting it twice is wanting it."""
     wanted = {"resourceSubscriptions": ["f:/a", "f:/a", "bad:x"], "promptsListChanged": True}
     async with handshake.stream(listen(handshake, wanted, 1)) as events:
         assert await acknowledged(events, 1) == {"resourceSubscriptions": ["f:/a"]}
@@ -173,15 +179,13 @@ async def handshake(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
         yield served
 
 
+@proves("C55", "C40", "C86")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 async def test_listens_outlive_a_child_or_end_well(
     tmp_path_factory: pytest.TempPathFactory, kind: str
 ) -> None:
-    """After the end of the child the next one serves; listens go on or get their result.
-
-    (C55, C40, C86)
-    """
+    """After the end of the child the next one serves; listens go on or get their result."""
     folder = tmp_path_factory.mktemp(kind)
     async with serving(kind, folder, "--child-era", kind, "--max-sessions", "2") as served:
         discovered = await served.result("server/discover")
@@ -227,12 +231,10 @@ def assert_result(message: Any, request_id: Any) -> None:
     assert tag_of(message) == request_id
 
 
+@proves("C37", "C45")
 @pytest.mark.slow
 async def test_calls_do_not_count_as_listens(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A child of this revision serves calls and listens by one pipe; the limit is for listens.
-
-    (C37, C45)
-    """
+    """A child of this revision serves calls and listens by one pipe; the limit is for listens."""
     folder = tmp_path_factory.mktemp("limit")
     era = ("--child-era", "modern")
     async with serving("modern", folder, *era, "--max-sessions", "1") as served:

@@ -25,6 +25,7 @@ from tests.support.bridge_process import (
     started,
 )
 from tests.support.modern_client import headers_of, meta
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 
@@ -163,8 +164,9 @@ async def _until_in_flight(client: httpx.AsyncClient) -> None:
             pass
 
 
+@proves("O12")
 async def test_an_admin_port_has_the_metrics_to_itself() -> None:
-    """Probes are on both; the rules on Host hold there too (O12)."""
+    """Probes are on both; the rules on Host hold there too."""
     async with bridge("--admin-port", "0") as running, running.client() as client:
         (record,) = running.events("serve.started")
         async with httpx.AsyncClient(base_url=f"http://{record['admin']}", timeout=20) as admin:

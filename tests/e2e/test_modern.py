@@ -29,6 +29,7 @@ from tests.support.modern_client import (
     serving,
     text_of,
 )
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import Blocks
 from tests.support.raw_http import exchanged, post
 
@@ -68,11 +69,9 @@ async def refused(
     return body["error"]
 
 
+@proves("C19", "C41")
 async def test_a_request_needs_nothing_before_it(either: Stateless) -> None:
-    """One POST, one answer, no session; garbage in the headers of other eras is no matter.
-
-    (C19, C41)
-    """
+    """One POST, one answer, no session; garbage in the headers of other eras is no matter."""
     message = either.request("tools/list", id="first")
     response = await either.send(message)
     assert response.status_code == 200
@@ -84,15 +83,17 @@ async def test_a_request_needs_nothing_before_it(either: Stateless) -> None:
     assert (response.status_code, response.json()["id"]) == (200, 2)
 
 
+@proves("C19", "C78")
 @pytest.mark.parametrize("request_id", [0, "", "1", 1, 2**53, -1])
 async def test_ids_come_back_as_they_are(either: Stateless, request_id: Any) -> None:
-    """An answer bears the very id, of its type (C19, C78)."""
+    """An answer bears the very id, of its type."""
     message = either.request("tools/list", id=request_id)
     assert (await either.send(message)).json()["id"] == request_id
 
 
+@proves("C20")
 async def test_discovery_tells_revisions_and_capabilities(either: Stateless) -> None:
-    """The result is whole, and what the server says of itself is in its `_meta` alone (C20)."""
+    """The result is whole, and what the server says of itself is in its `_meta` alone."""
     result = await either.result("server/discover")
     assert result["supportedVersions"][0] == DATE
     assert result["supportedVersions"] == sorted(result["supportedVersions"], reverse=True)
@@ -106,18 +107,20 @@ async def test_discovery_tells_revisions_and_capabilities(either: Stateless) -> 
     assert "protocolVersion" not in result
 
 
+@proves("C21")
 @pytest.mark.parametrize("verb", ["GET", "DELETE"])
 @pytest.mark.parametrize(
     "headers", [{"mcp-protocol-version": DATE}, {"mcp-method": "tools/list"}], ids=str
 )
 async def test_only_post_exists(either: Stateless, verb: str, headers: dict[str, str]) -> None:
-    """GET and DELETE of this revision are 405 and told what is allowed (C21)."""
+    """GET and DELETE of this revision are 405 and told what is allowed."""
     response = await either.client.request(verb, "/mcp", headers={**ACCEPT, **headers})
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
     with_session = {**ACCEPT, **headers, "mcp-session-id": "x"}
     assert (await either.client.request(verb, "/mcp", headers=with_session)).status_code == 405
 
 
+@proves("fault 77", "C22", "C25", "C78")
 @pytest.mark.parametrize(
     ("in_header", "in_body"),
     [
@@ -133,19 +136,17 @@ async def test_only_post_exists(either: Stateless, verb: str, headers: dict[str,
 async def test_header_and_body_name_one_revision(
     either: Stateless, in_header: str | None, in_body: str
 ) -> None:
-    """Two revisions, or one in the body alone, are a mismatch, known or not.
-
-    (fault 77; C22, C25, C78)
-    """
+    """Two revisions, or one in the body alone, are a mismatch, known or not."""
     message = either.request("tools/list", id="v", **{RESERVED + "protocolVersion": in_body})
     await refused(either, message, 400, -32020, mcp_protocol_version=in_header)
 
 
+@proves("fault 77", "C23")
 @pytest.mark.parametrize("date", ["2099-01-01", "1900-01-01", "", "DRAFT-2026-v1"])
 async def test_a_revision_nobody_serves_is_refused_with_those_that_are(
     either: Stateless, date: str
 ) -> None:
-    """Header and body agree on a revision that is unknown here (fault 77; C23)."""
+    """Header and body agree on a revision that is unknown here."""
     message = either.request("tools/list", **{RESERVED + "protocolVersion": date})
     error = await refused(either, message, 400, -32022, mcp_protocol_version=date)
     assert error["data"]["requested"] == date
@@ -154,6 +155,7 @@ async def test_a_revision_nobody_serves_is_refused_with_those_that_are(
     assert set(error["data"]["supported"]) <= set(discovered["supportedVersions"])
 
 
+@proves("C24")
 @pytest.mark.parametrize(
     "params",
     [
@@ -174,14 +176,15 @@ async def test_a_revision_nobody_serves_is_refused_with_those_that_are(
     ids=str,
 )
 async def test_the_envelope_must_be_there(either: Stateless, params: Any) -> None:
-    """Without both keys, of their types, the parameters are invalid (C24)."""
+    """Without both keys, of their types, the parameters are invalid."""
     message = {"jsonrpc": "2.0", "id": "e", "method": "tools/list"}
     message |= {} if params is None else {"params": params}
     await refused(either, message, 400, -32602)
 
 
+@proves("C24")
 async def test_a_client_need_not_say_who_it_is(either: Stateless) -> None:
-    """`clientInfo` is optional, and a strange one is no matter (C24)."""
+    """`clientInfo` is optional, and a strange one is no matter."""
     message = either.request("tools/list")
     del message["params"]["_meta"][RESERVED + "clientInfo"]
     assert (await either.send(message)).status_code == 200
@@ -189,11 +192,9 @@ async def test_a_client_need_not_say_who_it_is(either: Stateless) -> None:
     assert (await either.send(message)).status_code == 200
 
 
+@proves("C25")
 async def test_a_claim_is_seen_however_it_is_spelled(either: Stateless) -> None:
-    """Escaped solidi and characters in the key are the same key: without a header it is -32020.
-
-    (C25)
-    """
+    """Escaped solidi and characters in the key are the same key: without a header it is -32020."""
     message = json.dumps(either.request("tools/list", id=5))
     for spelled in ("io.modelcontextprotocol\\/", "io.m\\u006fdelcontextprotocol/"):
         body = message.replace(RESERVED, spelled)
@@ -205,19 +206,22 @@ async def test_a_claim_is_seen_however_it_is_spelled(either: Stateless) -> None:
         assert response.status_code == 200
 
 
+@proves("fault 77", "C26")
 @pytest.mark.parametrize("method", [Leave, "tools/call", "Tools/list", "tools/list ,x", ""])
 async def test_the_method_header_must_match(either: Stateless, method: str | None) -> None:
-    """`Mcp-Method` is missing, another, or of other case (fault 77; C26)."""
+    """`Mcp-Method` is missing, another, or of other case."""
     await refused(either, either.request("tools/list"), 400, -32020, mcp_method=method)
 
 
+@proves("C26")
 async def test_names_of_headers_know_no_case(either: Stateless) -> None:
-    """What a header is called may be in capitals, and blanks around values do not count (C26)."""
+    """What a header is called may be in capitals, and blanks around values do not count."""
     body = json.dumps(either.request("tools/list", id=1)).encode()
     head = ("Accept: */*", f"MCP-PROTOCOL-VERSION:  {DATE} ", "mcp-METHOD: \t tools/list")
     assert (await exchanged(either.bridge.port, post(body, *head))).status == 200
 
 
+@proves("fault 77", "C27")
 @pytest.mark.parametrize(
     ("method", "params", "name"),
     [
@@ -238,20 +242,22 @@ async def test_names_of_headers_know_no_case(either: Stateless) -> None:
 async def test_the_name_header_must_match(
     either: Stateless, method: str, params: Any, name: str | None
 ) -> None:
-    """`Mcp-Name` is missing, another, or not decodable (fault 77; C27)."""
+    """`Mcp-Name` is missing, another, or not decodable."""
     await refused(either, either.request(method, params), 400, -32020, mcp_name=name)
 
 
+@proves("C27")
 @pytest.mark.parametrize("params", [{}, {"name": 7}, {"name": None}], ids=str)
 async def test_a_name_that_is_missing_in_the_body_is_invalid(
     either: Stateless, params: Any
 ) -> None:
-    """The header cannot stand in for the parameter (C27)."""
+    """The header cannot stand in for the parameter."""
     await refused(either, either.request("tools/call", params), 400, -32602, mcp_name="do")
 
 
+@proves("C27")
 async def test_names_may_be_encoded(either: Stateless) -> None:
-    """Any text may travel in base64; where a method has no name the header is no matter (C27)."""
+    """Any text may travel in base64; where a method has no name the header is no matter."""
     for encoded in ("=?base64?ZG8=?=", "do"):
         message = either.request("tools/call", {"name": "do", "arguments": {}})
         assert (await either.send(message, mcp_name=encoded)).status_code == 200
@@ -261,6 +267,7 @@ async def test_names_may_be_encoded(either: Stateless) -> None:
     assert (await either.send(either.request("tools/list"), mcp_name="x")).status_code == 200
 
 
+@proves("fault 76", "C28", "C78")
 @pytest.mark.parametrize(
     "method",
     [
@@ -278,10 +285,7 @@ async def test_names_may_be_encoded(either: Stateless) -> None:
 async def test_what_this_revision_does_not_have_is_not_found(
     either: Stateless, method: str
 ) -> None:
-    """Methods of the handshake, and those that nobody knows, are 404 with -32601.
-
-    (fault 76; C28, C78)
-    """
+    """Methods of the handshake, and those that nobody knows, are 404 with -32601."""
     before = len(either.heard(method))
     params = {"uri": "a:b", "level": "info", "taskId": "t"}
     await refused(either, either.request(method, params), 404, -32601, mcp_name="t")
@@ -289,17 +293,19 @@ async def test_what_this_revision_does_not_have_is_not_found(
     assert len(either.heard(method)) - before == (method in asked)
 
 
+@proves("C22")
 async def test_initialize_under_a_header_of_this_revision_is_a_mismatch(
     either: Stateless,
 ) -> None:
-    """The body claims nothing, and `initialize` does not exist there (C22)."""
+    """The body claims nothing, and `initialize` does not exist there."""
     body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
     error = await refused(either, body, 400, -32020)
     assert DATE in error["message"]
 
 
+@proves("C29")
 async def test_batches_and_answers_are_refused(either: Stateless) -> None:
-    """Neither an array nor an answer is a message of a client (C29)."""
+    """Neither an array nor an answer is a message of a client."""
     one = either.request("tools/list")
     head = headers_of(one)
     for body in ([one], [one, one], [{"jsonrpc": "2.0", "id": 1, "result": {}}]):
@@ -315,8 +321,9 @@ async def test_batches_and_answers_are_refused(either: Stateless) -> None:
         assert (response.status_code, response.json()["error"]["code"]) == (400, -32600)
 
 
+@proves("C51")
 async def test_notifications_are_taken_and_have_no_effect(either: Stateless) -> None:
-    """Whose call would a cancellation cancel? 202, and the child reads nothing of it (C51)."""
+    """Whose call would a cancellation cancel? 202, and the child reads nothing of it."""
     for method in ("notifications/cancelled", "notifications/x"):
         body = {"jsonrpc": "2.0", "method": method, "params": {"requestId": 1, "_meta": meta()}}
         response = await either.client.post("/mcp", json=body, headers=headers_of(body))
@@ -325,6 +332,7 @@ async def test_notifications_are_taken_and_have_no_effect(either: Stateless) -> 
     assert either.heard("notifications/x") == []
 
 
+@proves("C98")
 @pytest.mark.parametrize(
     "doubled",
     [
@@ -335,7 +343,7 @@ async def test_notifications_are_taken_and_have_no_effect(either: Stateless) -> 
     ],
 )
 async def test_a_routing_header_stands_once(either: Stateless, doubled: tuple[str, str]) -> None:
-    """Two of a name are refused even where they say the same (C98)."""
+    """Two of a name are refused even where they say the same."""
     body = json.dumps(either.request("tools/list", id=9)).encode()
     base = {"accept": "*/*", "mcp-protocol-version": DATE, "mcp-method": "tools/list"}
     given = {line.partition(":")[0].lower() for line in doubled}
@@ -345,8 +353,9 @@ async def test_a_routing_header_stands_once(either: Stateless, doubled: tuple[st
     assert json.loads(heard.body)["id"] == 9
 
 
+@proves("C30")
 async def test_each_result_tells_its_type(either: Stateless) -> None:
-    """`resultType` on all; how long it may be kept on those that may be kept (C30)."""
+    """`resultType` on all; how long it may be kept on those that may be kept."""
     calls: dict[str, Any] = {
         "tools/list": {},
         "tools/call": {"name": "do", "arguments": {}},
@@ -363,8 +372,9 @@ async def test_each_result_tells_its_type(either: Stateless) -> None:
             assert ("cacheScope" in result) == (method in CACHEABLE), method
 
 
+@proves("C30", "C51")
 async def test_what_a_handshake_child_answers_is_made_whole(old: Stateless) -> None:
-    """Lists are private and not kept, tasks are gone, the server says who it is (C30, C51)."""
+    """Lists are private and not kept, tasks are gone, the server says who it is."""
     result = await old.result("tools/list", traceparent="00-a-b-01")
     assert (result["ttlMs"], result["cacheScope"]) == (0, "private")
     assert all("execution" not in tool for tool in result["tools"])
@@ -376,6 +386,7 @@ async def test_what_a_handshake_child_answers_is_made_whole(old: Stateless) -> N
     assert old.heard("tools/call")[-1]["params"] == {"name": "do", "requestStat": "kept"}
 
 
+@proves("C43")
 @pytest.mark.parametrize(
     ("code", "arrives", "status"),
     [
@@ -396,7 +407,7 @@ async def test_what_a_handshake_child_answers_is_made_whole(old: Stateless) -> N
 async def test_codes_of_older_revisions_are_translated(
     old: Stateless, code: int, arrives: int, status: int
 ) -> None:
-    """What has another meaning in this revision does not get through (C43)."""
+    """What has another meaning in this revision does not get through."""
     error = {"code": code, "message": "why", "data": {"uri": "a:b"}}
     params = {"name": "do", "arguments": {"error": error}}
     for capabilities in ({}, FORM):
@@ -408,11 +419,12 @@ async def test_codes_of_older_revisions_are_translated(
             assert response.json()["error"]["data"]["original"] == error
 
 
+@proves("C44")
 @pytest.mark.slow
 async def test_what_is_not_advertised_is_not_found(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The child is not asked for a family of methods that it does not have (C44)."""
+    """The child is not asked for a family of methods that it does not have."""
     folder = tmp_path_factory.mktemp("shy")
     era = ("--child-era", "legacy")
     async with serving("legacy", folder, *era, manners=("shy",)) as served:
@@ -434,11 +446,12 @@ async def test_what_is_not_advertised_is_not_found(
         assert len(served.heard("completion/complete")) == 1
 
 
+@proves("C20", "C44")
 @pytest.mark.slow
 async def test_capabilities_that_are_none_break_nothing(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A server that says null offers nothing (C20, C44)."""
+    """A server that says null offers nothing."""
     folder = tmp_path_factory.mktemp("plain")
     async with serving("plain", folder, "--child-era", "legacy") as served:
         assert (await served.result("server/discover"))["capabilities"] == {}
@@ -453,6 +466,7 @@ GOOD = {"mcp_param_region": "eu", "mcp_param_zone": "42", "mcp_param_dry": "true
 ARGUMENTS = {"region": "eu", "at": {"zone": 42}, "dry": True}
 
 
+@proves("C42")
 @pytest.mark.parametrize("name", ["headed", "ro\u00fbted"])
 @pytest.mark.parametrize(
     ("arguments", "changed", "good"),
@@ -476,7 +490,7 @@ ARGUMENTS = {"region": "eu", "at": {"zone": 42}, "dry": True}
 async def test_arguments_are_repeated_in_headers(
     either: Stateless, name: str, arguments: Any, changed: Any, good: bool
 ) -> None:
-    """As the tool's schema wants it, and truly; what nobody annotated is no matter (C42)."""
+    """As the tool's schema wants it, and truly; what nobody annotated is no matter."""
     message = either.request("tools/call", {"name": name, "arguments": arguments})
     response = await either.send(message, **{**GOOD, **changed})
     if good:
@@ -485,11 +499,12 @@ async def test_arguments_are_repeated_in_headers(
         assert (response.status_code, response.json()["error"]["code"]) == (400, -32020)
 
 
+@proves("C42")
 @pytest.mark.slow
 async def test_a_list_that_changes_while_it_is_read_is_read_again(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A change that comes in one write with the list makes the list an old one (C42)."""
+    """A change that comes in one write with the list makes the list an old one."""
     folder = tmp_path_factory.mktemp("changing")
     era = ("--child-era", "legacy")
     async with serving("legacy", folder, *era, manners=("changing",)) as served:
@@ -498,11 +513,9 @@ async def test_a_list_that_changes_while_it_is_read_is_read_again(
         assert len(served.heard("tools/list")) == 2
 
 
+@proves("fault 46", "fault 62", "C45", "C14")
 async def test_equal_ids_and_tokens_do_not_meet(either: Stateless) -> None:
-    """Calls with one id and one token at the same time get their own answers.
-
-    (faults 46, 62; C45, C14)
-    """
+    """Calls with one id and one token at the same time get their own answers."""
 
     async def call(number: int, capabilities: Any) -> None:
         wishes = {"say": [progress(number)], "mark": number}
@@ -518,8 +531,9 @@ async def test_equal_ids_and_tokens_do_not_meet(either: Stateless) -> None:
     await asyncio.gather(*(call(n, {} if n % 4 else FORM) for n in range(12)))
 
 
+@proves("C41", "C91")
 async def test_a_stream_has_neither_ids_nor_times(either: Stateless) -> None:
-    """Nothing of this revision can be resumed; events carry messages and no more (C41, C91)."""
+    """Nothing of this revision can be resumed; events carry messages and no more."""
     wishes = {"say": [progress(1), progress(2)]}
     message = either.request("tools/call", {"name": "do", "arguments": wishes}, token=7)
     async with either.client.stream(
@@ -539,9 +553,10 @@ async def test_a_stream_has_neither_ids_nor_times(either: Stateless) -> None:
     assert found[2]["id"] == message["id"]
 
 
+@proves("C38")
 @pytest.mark.parametrize("capabilities", [{}, FORM], ids=str)
 async def test_the_log_is_for_those_who_asked_for_it(old: Stateless, capabilities: Any) -> None:
-    """None without a level, none below it, and those above it on the call's stream (C38)."""
+    """None without a level, none below it, and those above it on the call's stream."""
     said = [remark(level, level) for level in ("debug", "info", "warning", "error")]
     params = {"name": "do", "arguments": {"say": said}}
     silent = await old.post("tools/call", params, capabilities)
@@ -554,15 +569,13 @@ async def test_the_log_is_for_those_who_asked_for_it(old: Stateless, capabilitie
     assert len(messages((await old.post("tools/call", params, capabilities)).text)) == 1
 
 
+@proves("fault 56", "C12")
 @pytest.mark.parametrize("streams", [True, False])
 @pytest.mark.parametrize("capabilities", [{}, FORM], ids=str)
 async def test_closing_the_connection_cancels(
     either: Stateless, capabilities: Any, streams: bool
 ) -> None:
-    """The child reads a cancellation of its own id, be it that a stream or JSON is due.
-
-    (fault 56; C12)
-    """
+    """The child reads a cancellation of its own id, be it that a stream or JSON is due."""
     name = f"{streams}{capabilities}"
     wishes: dict[str, Any] = {"hold": name, **({"say": [progress(1)]} if streams else {})}
     message = either.request(
@@ -592,6 +605,7 @@ def held_by(served: Stateless, name: str) -> list[dict[str, Any]]:
     return [c for c in calls if c["params"].get("arguments", {}).get("hold") == name]
 
 
+@proves("C31", "C33")
 @pytest.mark.parametrize(
     ("method", "ability"),
     [
@@ -604,7 +618,7 @@ def held_by(served: Stateless, name: str) -> list[dict[str, Any]]:
 async def test_no_stream_ever_carries_a_request(
     old: Stateless, method: str, ability: str | None
 ) -> None:
-    """What the child asks is a result or an error, never a question on a stream (C31, C33)."""
+    """What the child asks is a result or an error, never a question on a stream."""
     question = {"method": method, "params": {"message": "m", "requestedSchema": {}}}
     params = asking([question], say=[progress(1)])
     answers = []
@@ -624,22 +638,24 @@ async def test_no_stream_ever_carries_a_request(
         await old.result("tools/call", retry, {ability: {}})
 
 
+@proves("C36")
 @pytest.mark.slow
 async def test_a_list_never_asks_for_input(old: Stateless) -> None:
-    """A child that asks while it lists is told that nobody can be asked (C36)."""
+    """A child that asks while it lists is told that nobody can be asked."""
     cursor = "do:" + json.dumps({"ask": [[form()]]})
     result = await old.result("tools/list", {"cursor": cursor}, ALL)
     assert result["resultType"] == "complete"
     assert "code" in text_of(result)["answers"][0]
 
 
+@proves("C93")
 @pytest.mark.parametrize(
     "capabilities", ['{"elicitation":{"x":"\\ud800"}}', '{"sampling":{"n":1e999}}']
 )
 async def test_capabilities_that_no_library_reads_break_nothing(
     old: Stateless, capabilities: str
 ) -> None:
-    """A lone surrogate or a number beyond any machine's in them is no error of ours (C93)."""
+    """A lone surrogate or a number beyond any machine's in them is no error of ours."""
     body = json.dumps(old.request("tools/call", {"name": "do", "arguments": {}}, {"@": 1}, id=3))
     head = {**headers_of(json.loads(body)), "content-type": "application/json"}
     content = body.replace('{"@": 1}', capabilities)
@@ -648,20 +664,22 @@ async def test_capabilities_that_no_library_reads_break_nothing(
     assert response.json()["id"] == 3
 
 
+@proves("C93")
 @pytest.mark.parametrize("capabilities", [{}, FORM], ids=str)
 async def test_members_that_differ_in_case_are_refused(
     either: Stateless, capabilities: Any
 ) -> None:
-    """What some server could read otherwise gets an error, and nothing is left behind (C93)."""
+    """What some server could read otherwise gets an error, and nothing is left behind."""
     message = either.request("tools/call", {"name": "do", "arguments": {}}, capabilities)
     message["params"]["_meta"] |= {"progressToken": 1, "ProgressToken": 2}
     assert (await either.send(message)).json()["error"]["code"] in (-32600, -32602)
     assert (await either.do(capabilities))["resultType"] == "complete"
 
 
+@proves("C60")
 @pytest.mark.parametrize("date", ["2099-01-01", "2026-07-27"])
 async def test_a_header_of_no_revision_is_refused(either: Stateless, date: str) -> None:
-    """A body that claims nothing, under a revision that is none, is refused (C60)."""
+    """A body that claims nothing, under a revision that is none, is refused."""
     message = either.request("tools/list", id="n")
     del message["params"]["_meta"]
     response = await either.send(message, mcp_protocol_version=date)
@@ -669,8 +687,9 @@ async def test_a_header_of_no_revision_is_refused(either: Stateless, date: str) 
     assert response.json()["id"] == "n"
 
 
+@proves("C94")
 async def test_accept_is_obeyed(either: Stateless) -> None:
-    """JSON only is JSON whatever came before; neither is 406, a listen without stream too (C94)."""
+    """JSON only is JSON whatever came before; neither is 406, a listen without stream too."""
     wishes = {"say": [progress(1)]}
     params = {"name": "do", "arguments": wishes}
     message = either.request("tools/call", params, token="t")

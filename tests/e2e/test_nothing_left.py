@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import bridge_process
 from tests.support.bridge_process import RunningBridge, bridge, child, eventually, rpc, started
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 
@@ -60,8 +61,9 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@proves("fault 15", "fault 8")
 async def test_strays_end_with_their_child_and_no_other(tmp_path: Path) -> None:
-    """Those of a deleted session, of a crashed child, of the bridge (faults 15, 8)."""
+    """Those of a deleted session, of a crashed child, of the bridge."""
     command = ("--", *child("escaping", str(tmp_path), "obeys"))
     async with bridge("--isolation", "session", *command) as run, run.client() as client:
         first = await bridge_process.open_session(client, capabilities=ELICITS)
@@ -88,8 +90,9 @@ async def test_strays_end_with_their_child_and_no_other(tmp_path: Path) -> None:
         assert not any(map(lives, set().union(*told.values())))
 
 
+@proves("fault 15", "C49")
 async def test_strays_that_obey_nobody_are_killed_in_time(tmp_path: Path) -> None:
-    """SIGTERM is tried first; the end of the bridge takes no longer for them (fault 15; C49)."""
+    """SIGTERM is tried first; the end of the bridge takes no longer for them."""
     command = ("--grace", "6", "--", *child("escaping", str(tmp_path), "ignores"))
     async with bridge(*command) as run:
         (started_,) = run.events("child.started")
@@ -100,11 +103,12 @@ async def test_strays_that_obey_nobody_are_killed_in_time(tmp_path: Path) -> Non
     assert set(seen["strays"]) == left
 
 
+@proves("fault 109")
 @pytest.mark.parametrize("under", [(), OWN_PID_SPACE])
 async def test_orphans_are_waited_for_and_children_keep_their_status(
     under: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """As process 1 and as any other process: dead orphans go, an exit status stays (fault 109)."""
+    """As process 1 and as any other process: dead orphans go, an exit status stays."""
     words = ("--log-level", "debug", "--", *child("ending", str(tmp_path / "left")))
     leaves = "(sleep 0 & sleep 0 &); " + 'exec "$@"'
     wrapped = ("sh", "-c", leaves, "sh", *words[words.index("--") + 1 :])
@@ -141,6 +145,7 @@ async def third_signal(run: RunningBridge) -> None:
     assert await run.ended() in (3, 130)
 
 
+@proves("fault 102")
 @pytest.mark.parametrize("end", [killed, third_signal])
 @pytest.mark.parametrize(
     "program", [("trouble",), ("clinging",), ("escaping", "{}", "ignores")], ids=lambda p: p[0]
@@ -148,7 +153,7 @@ async def third_signal(run: RunningBridge) -> None:
 async def test_nothing_outlives_a_bridge_that_was_killed(
     program: tuple[str, ...], end: Callable[[RunningBridge], Awaitable[None]], tmp_path: Path
 ) -> None:
-    """Not who ignores the end of its stdin and SIGTERM, nor who left its group (fault 102)."""
+    """Not who ignores the end of its stdin and SIGTERM, nor who left its group."""
     words = [word.format(tmp_path) for word in program]
     async with started("--port", "0", "--", *child(words[0], *words[1:])) as run:
         await run.logged("child.ready")
@@ -159,8 +164,9 @@ async def test_nothing_outlives_a_bridge_that_was_killed(
         await gone(everybody)
 
 
+@proves("fault 102")
 async def test_a_lost_keeper_is_told_of_and_costs_nothing_else() -> None:
-    """Calls go on; the log says what is not to be had any more (fault 102)."""
+    """Calls go on; the log says what is not to be had any more."""
     async with bridge("--isolation", "session") as run, run.client() as client:
         os.kill(keeper_of(run), signal.SIGKILL)
         session = await bridge_process.open_session(client, capabilities=ELICITS)
@@ -170,8 +176,9 @@ async def test_a_lost_keeper_is_told_of_and_costs_nothing_else() -> None:
         assert listed.json()["result"]["tools"]
 
 
+@proves("fault 8", "fault 103")
 async def test_a_child_dies_first_and_leaves_no_core(tmp_path: Path) -> None:
-    """The kernel knows whom to kill first; no secret gets into a file (faults 8, 103)."""
+    """The kernel knows whom to kill first; no secret gets into a file."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     own = int(Path("/proc/self/oom_score_adj").read_text())
 
@@ -188,8 +195,9 @@ async def test_a_child_dies_first_and_leaves_no_core(tmp_path: Path) -> None:
         assert answer.json()["result"] == {}
 
 
+@proves("fault 7")
 async def test_a_child_that_memory_ran_out_for_is_told_apart(tmp_path: Path) -> None:
-    """By the count of its cgroup; another SIGKILL is not that (fault 7)."""
+    """By the count of its cgroup; another SIGKILL is not that."""
     table = tmp_path / "cgroup"
     for folder in (table, table / "memory"):
         folder.mkdir()
@@ -219,8 +227,9 @@ def write(counts: list[Path], kills: int) -> None:
         file.write_text(f"low 0\noom_kill {kills}\n")
 
 
+@proves("fault 16")
 async def test_a_system_without_room_for_a_process_refuses_only_that(tmp_path: Path) -> None:
-    """A session that needs one is told so; what runs goes on (fault 16)."""
+    """A session that needs one is told so; what runs goes on."""
     # Another user, for whom alone the limit counts, who may read whatever the tests' own may.
     script = (
         "exec setpriv --reuid 64321 --clear-groups --inh-caps +dac_override --ambient-caps"

@@ -28,6 +28,7 @@ from tests.support.bridge_process import (
     started,
 )
 from tests.support.broken_tokens import broken_tokens
+from tests.support.proofs import proves
 from tests.support.token_issuer import AUDIENCE, Issuer, KeyHost, hosted
 
 pytestmark = pytest.mark.slow
@@ -67,8 +68,9 @@ def assert_refused(answer: httpx.Response, status: int, error: str) -> None:
     assert not re.search(r"40[13]", answer.text)
 
 
+@proves("C95", "C97")
 async def test_every_broken_token_is_refused_and_every_good_one_taken(host: KeyHost) -> None:
-    """N of N with 401 and a challenge, none with 500; nothing of them is logged (C95, C97)."""
+    """N of N with 401 and a challenge, none with 500; nothing of them is logged."""
     corpus = broken_tokens(host.issuer)
     words = (
         "--oauth-algorithms",
@@ -131,8 +133,9 @@ async def test_every_path_of_mcp_asks_and_every_other_tells_where_to_go(host: Ke
         assert (await client.get(f"{WELL_KNOWN}/nowhere")).status_code == 404
 
 
+@proves("C95")
 async def test_a_method_that_needs_more_is_refused_with_all_it_needs(host: KeyHost) -> None:
-    """On the ordinary path and on the short one; the session goes on (C95)."""
+    """On the ordinary path and on the short one; the session goes on."""
     words = ("--oauth-scope", "mcp:use", "--oauth-method-scope", "tools/call=mcp:call")
     async with guarded(host, *words) as running, running.client() as client:
         client.headers.update(bearing(host.issuer.token(scope="mcp:use")))
@@ -149,8 +152,9 @@ async def test_a_method_that_needs_more_is_refused_with_all_it_needs(host: KeyHo
         assert messages(answer.text)[-1]["result"]["content"][0]["text"] == "hi"
 
 
+@proves("fault 81", "C96")
 async def test_sessions_are_their_owners_whatever_token_they_hold(host: KeyHost) -> None:
-    """A newer token of the same client serves; another's finds nothing (fault 81; C96)."""
+    """A newer token of the same client serves; another's finds nothing."""
     async with guarded(host) as running, running.client() as client:
         mine = bearing(host.issuer.token())
         client.headers.update(mine)
@@ -174,8 +178,9 @@ async def _until_over(response: httpx.Response) -> bytes:
     return bytes(seen)
 
 
+@proves("C95")
 async def test_a_stream_ends_when_its_token_does(host: KeyHost) -> None:
-    """Of either transport; then the same token is refused, and a new one goes on (C95)."""
+    """Of either transport; then the same token is refused, and a new one goes on."""
     async with guarded(host) as running, running.client() as client:
         # Past its end by nearly all of the leeway: five seconds are left.
         ends = int(time.time() - LEEWAY_S) + 5
@@ -242,8 +247,9 @@ async def test_an_issuer_may_change_its_keys_while_streams_are_open(host: KeyHos
         ).is_success
 
 
+@proves("fault 116")
 async def test_an_authorization_server_that_is_away_is_no_fault_of_the_token() -> None:
-    """503 and a time to come back, never 401; known keys serve on (fault 116)."""
+    """503 and a time to come back, never 401; known keys serve on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -268,8 +274,9 @@ async def test_an_authorization_server_that_is_away_is_no_fault_of_the_token() -
         assert answer.status_code == 503
 
 
+@proves("C97")
 async def test_nothing_of_a_token_reaches_the_server(host: KeyHost, tmp_path: Path) -> None:
-    """Not its environment, not its command line, not a byte on its stdin, in either era (C97)."""
+    """Not its environment, not its command line, not a byte on its stdin, in either era."""
     meta = {
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
         "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},

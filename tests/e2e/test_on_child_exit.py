@@ -15,16 +15,18 @@ from tests.support.bridge_process import (
     rpc,
     started,
 )
+from tests.support.proofs import proves
 
 ASKED: dict[str, object] = {"elicitation": {}}
 
 
+@proves("fault 6", "C54")
 @pytest.mark.slow
 @pytest.mark.parametrize("capabilities", [{}, ASKED], ids=["shared", "own"])
 async def test_sessions_end_with_their_child_where_that_is_asked_for(
     capabilities: dict[str, object],
 ) -> None:
-    """With `end`: 404 for the sessions of that child, and a new session works (fault 6; C54)."""
+    """With `end`: 404 for the sessions of that child, and a new session works."""
     async with bridge("--on-child-exit", "end") as running, running.client() as client:
         before = running.processes()
         headers = await open_session(client, capabilities=capabilities)
@@ -44,9 +46,10 @@ async def test_sessions_end_with_their_child_where_that_is_asked_for(
         assert answer.status_code == 200
 
 
+@proves("fault 7")
 @pytest.mark.slow
 async def test_the_bridge_ends_with_its_child_where_that_is_asked_for() -> None:
-    """`--on-child-exit exit`: the status is the child's, so that a runtime sees it (fault 7)."""
+    """`--on-child-exit exit`: the status is the child's, so that a runtime sees it."""
     async with started("--port", "0", "--on-child-exit", "exit") as running:
         await running.logged("child.ready")
         (pid,) = running.processes()

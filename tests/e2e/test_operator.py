@@ -30,6 +30,7 @@ from tests.support.bridge_process import (
     started,
 )
 from tests.support.doctor import as_operator, doctor
+from tests.support.proofs import proves
 from tests.support.raw_http import post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -47,9 +48,10 @@ ANYBODY = (
 """Runs a program as a user that nobody knows, without capabilities, where all is read-only."""
 
 
+@proves("O3", "O5", "O6", "O17")
 @pytest.mark.parametrize("kind", ["well", "wide", "many", "logging"])
 async def test_the_operator_takes_a_bridge_over(kind: str) -> None:
-    """A plain server, 100 KB of tools, 100 tools, one that logs first (O3, O5, O6, O17)."""
+    """A plain server, 100 KB of tools, 100 tools, one that logs first."""
     async with bridge("--", *child("ailing", kind)) as running:
         said = await as_operator(running.url)
         assert (said.status, said.failed()) == (0, []), said.out
@@ -57,8 +59,9 @@ async def test_the_operator_takes_a_bridge_over(kind: str) -> None:
         assert (said.report["attempts"], said.report["good"]) == (1, True)
 
 
+@proves("O1", "O2")
 async def test_the_operator_takes_a_server_that_starts_for_six_seconds() -> None:
-    """At its second attempt: the first one gets its head in time, and no answer (O1, O2)."""
+    """At its second attempt: the first one gets its head in time, and no answer."""
     async with bridge("--", *child("ailing", "slow", "6"), ready=False) as running:
         said = await as_operator(running.url, "--retry-wait", "2s")
         assert (said.status, said.failed()) == (0, []), said.out
@@ -66,8 +69,9 @@ async def test_the_operator_takes_a_server_that_starts_for_six_seconds() -> None
         assert running.events("child.ready")
 
 
+@proves("O1", "O2", "O8", "O16")
 async def test_the_port_is_bound_before_the_server_is_up(tmp_path: Path) -> None:
-    """It takes connections and starts to answer while the server is silent (O1, O2, O8, O16)."""
+    """It takes connections and starts to answer while the server is silent."""
     readiness = tmp_path / "gate"
     os.mkfifo(readiness)
     late = child("opening", "late", str(readiness))
@@ -91,8 +95,9 @@ async def test_the_port_is_bound_before_the_server_is_up(tmp_path: Path) -> None
         await running.logged("child.ready")
 
 
+@proves("O16")
 async def test_a_connect_starts_no_server() -> None:
-    """Not even where each session has a process of its own (O16)."""
+    """Not even where each session has a process of its own."""
     async with bridge("--isolation", "session") as running, running.client() as client:
         before = len(running.events("child.started"))
         for _ in range(10):
@@ -105,8 +110,9 @@ async def test_a_connect_starts_no_server() -> None:
         await running.logged("child.started", count=before + 1)
 
 
+@proves("O3", "O4", "O5", "O6", "O7")
 async def test_answers_are_as_the_operator_reads_them() -> None:
-    """Content types, ids, names, revisions, notifications (O3, O4, O5, O6, O7)."""
+    """Content types, ids, names, revisions, notifications."""
     async with bridge() as running, running.client() as client:
         opened = await client.post("/mcp", json=initialize(7, "2024-11-05"), headers=ACCEPT)
         assert opened.headers["content-type"] == "application/json"
@@ -127,11 +133,12 @@ async def test_answers_are_as_the_operator_reads_them() -> None:
         assert messages(counted.text)[-1]["id"] == 8
 
 
+@proves("O3")
 @pytest.mark.parametrize("capabilities", [{}, {"roots": {}}])
 async def test_a_client_without_streams_in_its_revision_gets_logs_if_it_asks(
     capabilities: dict[str, object],
 ) -> None:
-    """At 2024-11-05 an answer is JSON though the server logs, on a shared child or its own (O3)."""
+    """At 2024-11-05 an answer is JSON though the server logs, on a shared child or its own."""
     async with bridge("--", *child("ailing", "logging")) as running, running.client() as client:
         old = await open_session(client, "2024-11-05", capabilities)
         answer = await client.post("/mcp", json=rpc(1, "tools/list"), headers=old)
@@ -146,8 +153,9 @@ async def test_a_client_without_streams_in_its_revision_gets_logs_if_it_asks(
             assert (log["method"], listed["id"]) == ("notifications/message", 3)
 
 
+@proves("O7")
 async def test_a_server_that_is_not_ready_is_503() -> None:
-    """With JSON, never a status that is taken for another protocol (O7)."""
+    """With JSON, never a status that is taken for another protocol."""
     words = ("--start-timeout", "300ms", "--give-up-after", "0")
     async with bridge(*words, "--", *SILENT, ready=False) as running, running.client() as client:
         for body in (initialize(1, "2024-11-05"), rpc(2, "tools/list")):
@@ -159,8 +167,9 @@ async def test_a_server_that_is_not_ready_is_503() -> None:
         assert told.status_code in (202, 503)
 
 
+@proves("O4", "O8")
 async def test_the_older_transport_serves_the_operator() -> None:
-    """A relative endpoint at once, answers on the stream (O4, O8)."""
+    """A relative endpoint at once, answers on the stream."""
     async with bridge("--", *child("ailing", "many")) as running, running.client() as client:
         said = await as_operator(running.url, "--protocol", "sse")
         assert (said.status, said.failed()) == (0, []), said.out
@@ -172,8 +181,9 @@ async def test_the_older_transport_serves_the_operator() -> None:
             assert re.search(r"^data: /messages\?", first, re.MULTILINE)
 
 
+@proves("O9", "O17")
 async def test_sessions_that_nobody_deletes_are_reaped() -> None:
-    """Those that never sent anything soon, the others later (O9, O17)."""
+    """Those that never sent anything soon, the others later."""
     words = ("--unused-session-timeout", "200ms", "--session-idle-timeout", "400ms")
     async with bridge(*words) as running:
         assert (await as_operator(running.url)).status == 0
@@ -181,8 +191,9 @@ async def test_sessions_that_nobody_deletes_are_reaped() -> None:
         assert {record["used"] for record in expired} == {False, True}
 
 
+@proves("O10")
 async def test_the_operators_variables_are_heard_and_kept_from_the_server() -> None:
-    """The path is the bridge's; the server is to speak stdio (O10)."""
+    """The path is the bridge's; the server is to speak stdio."""
     env = {
         "MCP_TRANSPORT": "http",
         "MCP_HTTP_PATH": "/tools",
@@ -197,8 +208,9 @@ async def test_the_operators_variables_are_heard_and_kept_from_the_server() -> N
         assert (await client.post("/mcp", json=rpc(2, "x/look"))).status_code == 404
 
 
+@proves("O11")
 async def test_health_tells_of_the_end() -> None:
-    """200 while it can serve, also before the server is up; 503 while it drains (O11)."""
+    """200 while it can serve, also before the server is up; 503 while it drains."""
     words = ("--lame-duck", "2s", "--", *SILENT)
     async with bridge(*words, ready=False) as running, running.client() as client:
         assert (await client.get("/health")).status_code == 200
@@ -210,8 +222,9 @@ async def test_health_tells_of_the_end() -> None:
         assert await running.ended() == 0
 
 
+@proves("O12")
 async def test_names_of_the_cluster_are_admitted() -> None:
-    """As the operator and the kubelet call it (O12)."""
+    """As the operator and the kubelet call it."""
     async with bridge("--host", "0.0.0.0") as running:
         for host in ("server.default.svc.cluster.local", "10.42.0.7", "localhost", "server"):
             async with wire(running.port) as connection:
@@ -220,8 +233,9 @@ async def test_names_of_the_cluster_are_admitted() -> None:
                 assert (await connection.heard()).status == 200, host
 
 
+@proves("O13")
 async def test_the_whole_end_fits_the_operators_grace() -> None:
-    """With a call that never ends and a server that nothing but SIGKILL ends (O13)."""
+    """With a call that never ends and a server that nothing but SIGKILL ends."""
     rungs_s, flush_s = 2 * 2.0, 2.0
     assert cutoff_after_s(30.0) + rungs_s + flush_s <= 27.0
     words = ("--grace", "6s", "--", *child("clinging"))
@@ -233,8 +247,9 @@ async def test_the_whole_end_fits_the_operators_grace() -> None:
         await eventually(lambda: not running.processes(), "nothing of the server is left", 1)
 
 
+@proves("O14")
 async def test_any_user_can_run_it_where_nothing_can_be_written(tmp_path: Path) -> None:
-    """No folder to write in, no home, no capability, a user that is nowhere listed (O14)."""
+    """No folder to write in, no home, no capability, a user that is nowhere listed."""
     env = {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}
     root = str(Path(__file__).parents[2])
     script = "import os, pathlib; print(os.getuid(), open('/proc/self/status').read()); "
@@ -256,8 +271,9 @@ async def test_any_user_can_run_it_where_nothing_can_be_written(tmp_path: Path) 
         assert await running.ended() == 0
 
 
+@proves("O15")
 async def test_refusals_hold_nothing_that_reads_like_a_login() -> None:
-    """Neither 401 nor 403 stands in the text of any other error (O15)."""
+    """Neither 401 nor 403 stands in the text of any other error."""
     async with bridge("--max-request-bytes", "2KiB") as running, running.client() as client:
         session = await open_session(client)
         unknown = {**ACCEPT, "mcp-session-id": "0" * 64}
@@ -278,8 +294,9 @@ async def test_refusals_hold_nothing_that_reads_like_a_login() -> None:
             assert not re.search("401|403", answer.text), answer.text
 
 
+@proves("O16", "O17")
 async def test_the_lifecycle_operator_takes_a_bridge_over() -> None:
-    """A connect, a handshake of either era, clients that leave without a word (O16, O17)."""
+    """A connect, a handshake of either era, clients that leave without a word."""
     async with bridge() as running, bridge("--modern", "off") as old:
         for url in (running.url, old.url):
             said = await doctor(url, "--as", "lifecycle-operator", "--json")
@@ -291,8 +308,9 @@ async def test_the_lifecycle_operator_takes_a_bridge_over() -> None:
             assert said.marks()["handshake"] == "ok"
 
 
+@proves("O17")
 async def test_a_client_that_only_posts_is_served() -> None:
-    """No MCP-Protocol-Version, no DELETE, no GET (O17)."""
+    """No MCP-Protocol-Version, no DELETE, no GET."""
     async with bridge() as running, httpx.AsyncClient(base_url=running.url) as client:
         opened = await client.post("/mcp", json=initialize(1, "2024-11-05"), headers=ACCEPT)
         session = {**ACCEPT, "mcp-session-id": opened.headers["mcp-session-id"]}

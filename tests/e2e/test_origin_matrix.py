@@ -19,6 +19,7 @@ import pytest_asyncio
 
 from tests.support import bridge_process
 from tests.support.bridge_process import ACCEPT, RunningBridge, bridge, initialize, rpc
+from tests.support.proofs import proves
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
@@ -159,15 +160,17 @@ def look_at_every_route(asker: Asker, port: int) -> int:
     return seen
 
 
+@proves("fault 89", "fault 90")
 async def test_every_route_serves_and_tells_each_page_what_it_may(served: RunningBridge) -> None:
-    """Origin x Host x method x path: 421 before 403 before anything else (faults 89, 90)."""
+    """Origin x Host x method x path: 421 before 403 before anything else."""
     with closing(Asker(served.port)) as asker:
         seen = await asyncio.to_thread(look_at_every_route, asker, served.port)
     assert seen == len(PAGES) * len(HOSTS) * len(ROUTES) * len(METHODS)
 
 
+@proves("fault 91")
 async def test_a_preflight_is_answered_for_listed_origins_alone(served: RunningBridge) -> None:
-    """By each route with its own methods; from anybody else it is any other OPTIONS (fault 91)."""
+    """By each route with its own methods; from anybody else it is any other OPTIONS."""
     wanted = (
         "authorization, content-type, mcp-param-region, mcp-param-a.b, cookie, x-evil, mcp-param"
     )
@@ -266,8 +269,9 @@ async def test_what_another_site_would_embed_is_refused(served: RunningBridge) -
                 assert got == status, (headers, path)
 
 
+@proves("fault 91")
 async def test_without_listed_origins_nobody_is_told_anything() -> None:
-    """CORS is off; and `*` lets everybody read, but for whom Host keeps out (fault 91)."""
+    """CORS is off; and `*` lets everybody read, but for whom Host keeps out."""
     preflight = {"access-control-request-method": "POST", "origin": "http://localhost:5173"}
     async with bridge() as run, run.client() as client:
         for path in ROUTES:

@@ -25,6 +25,7 @@ from tests.support.modern_client import (
     serving,
     text_of,
 )
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ERA = ("--child-era", "legacy")
@@ -59,6 +60,7 @@ def asker(served: Stateless, mark: str) -> int:
     return found
 
 
+@proves("C32", "C33", "C51")
 @pytest.mark.parametrize(
     ("question", "capabilities", "response"),
     [
@@ -84,10 +86,7 @@ def asker(served: Stateless, mark: str) -> int:
 async def test_a_question_becomes_a_result_and_a_retry_answers_it(
     served: Stateless, question: Any, capabilities: Any, response: Any
 ) -> None:
-    """The client is asked what the child asked, and the child reads what the client said.
-
-    (C32, C33, C51)
-    """
+    """The client is asked what the child asked, and the child reads what the client said."""
     params = asking([question])
     first = await parked(served, params, capabilities, id=1)
     assert first["inputRequests"] == {"i1": question}
@@ -103,8 +102,9 @@ async def test_a_question_becomes_a_result_and_a_retry_answers_it(
     assert response in [line.get("result") for line in served.heard()]
 
 
+@proves("C33")
 async def test_a_child_is_introduced_to_what_its_client_offers(served: Stateless) -> None:
-    """In its handshake, roots without news, in no other spelling than the next client's (C33)."""
+    """In its handshake, roots without news, in no other spelling than the next client's."""
     params = asking([form()])
     offers = {"roots": {"listChanged": True}, "elicitation": {"url": {}, "form": {}}, "tasks": {}}
     first = await parked(served, params, offers)
@@ -118,6 +118,7 @@ async def test_a_child_is_introduced_to_what_its_client_offers(served: Stateless
     assert len(served.heard("initialize")) == count
 
 
+@proves("C33")
 @pytest.mark.parametrize(
     ("question", "capabilities"),
     [
@@ -133,14 +134,15 @@ async def test_a_child_is_introduced_to_what_its_client_offers(served: Stateless
 async def test_a_client_is_asked_nothing_that_it_cannot_do(
     served: Stateless, question: Any, capabilities: Any
 ) -> None:
-    """The child gets an error, and the call goes on (C33)."""
+    """The child gets an error, and the call goes on."""
     result = await served.result("tools/call", asking([question]), capabilities)
     assert result["resultType"] == "complete"
     assert text_of(result)["answers"][0]["code"] in (-32601, -32602)
 
 
+@proves("C32")
 async def test_what_only_older_revisions_know_is_not_asked(served: Stateless) -> None:
-    """Ids of elicitations, tasks and tokens of the child stay with the bridge (C32)."""
+    """Ids of elicitations, tasks and tokens of the child stay with the bridge."""
     question = form(elicitationId="e", task={"ttl": 1}, _meta={"progressToken": 5, "a/b": 1})
     params = asking([question])
     first = await parked(served, params)
@@ -149,10 +151,11 @@ async def test_what_only_older_revisions_know_is_not_asked(served: Stateless) ->
     await served.result("tools/call", retry_of(params, first, i1=YES), FORM)
 
 
+@proves("C35")
 async def test_questions_asked_together_travel_together_and_what_misses_is_asked_again(
     served: Stateless,
 ) -> None:
-    """Answers may come one by one; strange keys and values are no answers (C35)."""
+    """Answers may come one by one; strange keys and values are no answers."""
     params = asking([form("a"), form("b")])
     first = await parked(served, params)
     assert {k: v["params"]["message"] for k, v in first["inputRequests"].items()} == {
@@ -169,11 +172,9 @@ async def test_questions_asked_together_travel_together_and_what_misses_is_asked
     assert text_of(last)["answers"] == [{"action": "cancel"}, YES]
 
 
+@proves("C32", "C34")
 async def test_rounds_follow_one_another_and_none_is_answered_twice(served: Stateless) -> None:
-    """A state that was used is refused; once the call is over, its answer is given again.
-
-    (C32, C34)
-    """
+    """A state that was used is refused; once the call is over, its answer is given again."""
     params = asking([form("a")], [form("b")], [form("c")])
     states: list[Any] = []
     result = await parked(served, params)
@@ -193,8 +194,9 @@ async def test_rounds_follow_one_another_and_none_is_answered_twice(served: Stat
     assert len(served.heard("tools/call")) == calls
 
 
+@proves("C34")
 async def test_a_state_is_good_for_its_own_request_only(served: Stateless) -> None:
-    """Changed, cut, foreign or invented: an error, and no child has read a word of it (C34)."""
+    """Changed, cut, foreign or invented: an error, and no child has read a word of it."""
     params = asking([form()], mark="tampered")
     first = await parked(served, params)
     state = first["requestState"]
@@ -218,9 +220,10 @@ async def test_a_state_is_good_for_its_own_request_only(served: Stateless) -> No
     assert text_of(last)["answers"] == [YES]
 
 
+@proves("C30", "C36")
 @pytest.mark.parametrize("method", ["prompts/get", "resources/read"])
 async def test_prompts_and_reads_ask_as_well(served: Stateless, method: str) -> None:
-    """And what asks for input says nothing of how long it may be kept (C30, C36)."""
+    """And what asks for input says nothing of how long it may be kept."""
     wishes = {"ask": [[form()]]}
     params: dict[str, Any] = {"name": "p", "arguments": wishes}
     if method == "resources/read":
@@ -233,8 +236,9 @@ async def test_prompts_and_reads_ask_as_well(served: Stateless, method: str) -> 
     assert ("ttlMs" in last) == (method == "resources/read")
 
 
+@proves("C14", "C38")
 async def test_progress_and_log_belong_to_the_leg_that_is_open(served: Stateless) -> None:
-    """Under the token and at the level of the request whose stream it is (C14, C38)."""
+    """Under the token and at the level of the request whose stream it is."""
     params = asking(
         [form()],
         say=[progress(1), remark("info", 1)],
@@ -250,8 +254,9 @@ async def test_progress_and_log_belong_to_the_leg_that_is_open(served: Stateless
     assert answer["result"]["resultType"] == "complete"
 
 
+@proves("C89")
 async def test_a_retry_finds_its_child(served: Stateless) -> None:
-    """Calls that are parked at once have a child each; afterwards the children serve on (C89)."""
+    """Calls that are parked at once have a child each; afterwards the children serve on."""
     marks = [f"mark-{number}" for number in range(3)]
     params = [asking([form(mark)], mark=mark) for mark in marks]
     firsts = await asyncio.gather(*(parked(served, p) for p in params))
@@ -269,8 +274,9 @@ async def test_a_retry_finds_its_child(served: Stateless) -> None:
     assert set(served.processes()) == processes
 
 
+@proves("C34")
 async def test_equal_retries_at_once_answer_the_child_once(served: Stateless) -> None:
-    """One of them is served, the others are told that the call no longer waits (C34)."""
+    """One of them is served, the others are told that the call no longer waits."""
     params = asking([form()], hold="twice")
     first = await parked(served, params)
     pid = asker(served, "twice")
@@ -284,8 +290,9 @@ async def test_equal_retries_at_once_answer_the_child_once(served: Stateless) ->
     await eventually(lambda: "method" in served.processes()[pid][-1], "the cancellation")
 
 
+@proves("C12", "C88")
 async def test_closing_the_connection_of_a_retry_cancels_the_call(served: Stateless) -> None:
-    """The child is told, is not used again, and the state is worth nothing any more (C12, C88)."""
+    """The child is told, is not used again, and the state is worth nothing any more."""
     params = asking([form()], hold="gone", mark="gone")
     first = await parked(served, params)
     pid = asker(served, '"gone"')
@@ -303,8 +310,9 @@ async def test_closing_the_connection_of_a_retry_cancels_the_call(served: Statel
     assert error["code"] == -32602
 
 
+@proves("C54", "C88")
 async def test_a_child_that_dies_ends_its_call(served: Stateless) -> None:
-    """In a leg and while it is parked: an error that says so, to that call alone (C54, C88)."""
+    """In a leg and while it is parked: an error that says so, to that call alone."""
     other = asking([form()], mark="bystander")
     waiting = await parked(served, other)
     error = await served.error("tools/call", asking([], exit=1), FORM)
@@ -319,8 +327,9 @@ async def test_a_child_that_dies_ends_its_call(served: Stateless) -> None:
     assert text_of(last)["answers"] == [YES]
 
 
+@proves("C32")
 async def test_an_answer_that_comes_before_the_retry_waits_for_it(served: Stateless) -> None:
-    """A child that loses patience answers a parked call; the retry gets that answer (C32)."""
+    """A child that loses patience answers a parked call; the retry gets that answer."""
     params = asking([form()], mark="impatient")
     first = await parked(served, params)
     os.kill(asker(served, "impatient"), signal.SIGUSR1)
@@ -331,8 +340,9 @@ async def test_an_answer_that_comes_before_the_retry_waits_for_it(served: Statel
     assert result["resultType"] == "complete"
 
 
+@proves("C43", "C32")
 async def test_pages_to_visit_are_input_that_is_required(served: Stateless) -> None:
-    """-32042 of 2025-11-25 asks for each page, and the retry is the call anew (C43, C32)."""
+    """-32042 of 2025-11-25 asks for each page, and the retry is the call anew."""
     params = {"name": "do", "arguments": {"error": PAGES, "mark": "pages"}}
     calls = len(served.heard("tools/call"))
     first = await parked(served, params, ALL)
@@ -351,9 +361,10 @@ async def test_pages_to_visit_are_input_that_is_required(served: Stateless) -> N
     assert error["code"] == -32602
 
 
+@proves("C43")
 @pytest.mark.parametrize("capabilities", [{}, FORM], ids=str)
 async def test_pages_for_a_client_that_can_visit_none(served: Stateless, capabilities: Any) -> None:
-    """The error names the capability that is missing (C43)."""
+    """The error names the capability that is missing."""
     params = {"name": "do", "arguments": {"error": PAGES}}
     response = await served.post("tools/call", params, capabilities)
     error = response.json()["error"]
@@ -361,9 +372,10 @@ async def test_pages_for_a_client_that_can_visit_none(served: Stateless, capabil
     assert error["data"]["requiredCapabilities"] == {"elicitation": {"url": {}}}
 
 
+@proves("C43", "C33")
 @pytest.mark.slow
 async def test_pages_on_a_child_that_all_share(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Where nobody has a child of its own, the retry goes to the shared one as well (C43, C33)."""
+    """Where nobody has a child of its own, the retry goes to the shared one as well."""
     folder = tmp_path_factory.mktemp("shared")
     async with serving("legacy", folder, *ERA, "--isolation", "shared") as served:
         params = {"name": "do", "arguments": {"error": PAGES}}
@@ -374,9 +386,10 @@ async def test_pages_on_a_child_that_all_share(tmp_path_factory: pytest.TempPath
         assert len(served.processes()) == 1
 
 
+@proves("C88")
 @pytest.mark.slow
 async def test_a_parked_call_has_an_end(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """After its time the child gets an end of each question and a cancellation, and goes (C88)."""
+    """After its time the child gets an end of each question and a cancellation, and goes."""
     folder = tmp_path_factory.mktemp("late")
     async with serving("legacy", folder, *ERA, "--parked-timeout", "0.3") as served:
         sample = {"method": "sampling/createMessage", "params": {"messages": []}}
@@ -393,9 +406,10 @@ async def test_a_parked_call_has_an_end(tmp_path_factory: pytest.TempPathFactory
         assert error["code"] == -32602
 
 
+@proves("C88")
 @pytest.mark.slow
 async def test_parked_calls_are_few(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Beyond the caps a call is 503, and what cannot ask is served on (C88)."""
+    """Beyond the caps a call is 503, and what cannot ask is served on."""
     folder = tmp_path_factory.mktemp("few")
     caps = ("--max-parked", "2", "--max-children", "3")
     async with serving("legacy", folder, *ERA, *caps) as served:
@@ -418,9 +432,10 @@ def left(served: Stateless) -> int:
     return len(served.bridge.events("child.started")) - len(served.bridge.events("child.stopped"))
 
 
+@proves("C88")
 @pytest.mark.slow
 async def test_calls_are_few_where_children_are(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A call that would need one child too many is 503, and one that ends makes room (C88)."""
+    """A call that would need one child too many is 503, and one that ends makes room."""
     folder = tmp_path_factory.mktemp("one")
     async with serving("legacy", folder, *ERA, "--max-children", "2") as served:
         params = asking([form()])
@@ -436,11 +451,12 @@ async def test_calls_are_few_where_children_are(tmp_path_factory: pytest.TempPat
         # The bridge ends while it is parked; nothing may be left.
 
 
+@proves("C12", "C88")
 @pytest.mark.slow
 async def test_a_client_that_leaves_while_its_child_starts(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The child never hears of the call, and waits for the next one (C12, C88)."""
+    """The child never hears of the call, and waits for the next one."""
     folder, readiness = tmp_path_factory.mktemp("gated"), tmp_path_factory.mktemp("gate") / "fifo"
     os.mkfifo(readiness)
     opening = asyncio.create_task(asyncio.to_thread(readiness.write_bytes, b""))

@@ -19,6 +19,7 @@ from tests.support.bridge_process import (
     rpc,
 )
 from tests.support.modern_client import FORM, asking, form, headers_of, meta
+from tests.support.proofs import proves
 from tests.support.token_file import ALICE, BOB, CAROL, bearing, environ, token_file, told
 
 pytestmark = pytest.mark.slow
@@ -40,9 +41,10 @@ async def pid_of(client: httpx.AsyncClient, session: dict[str, str] | None) -> i
     return pid
 
 
+@proves("C102")
 @pytest.mark.parametrize("isolation", ["auto", "shared", "session"])
 async def test_no_child_serves_two_principals(tmp_path: Path, isolation: str) -> None:
-    """Whatever the era, with a session or without, whoever came before (C102; faults 60, 81)."""
+    """Whatever the era, with a session or without, whoever came before."""
     file = token_file(tmp_path, f"alice: {ALICE}", f"bob: {BOB}", f"carol: {CAROL}")
     words = ("--auth-token-file", str(file), "--isolation", isolation)
     async with bridge(*words, "--", *COMMAND) as running:
@@ -63,8 +65,9 @@ async def test_no_child_serves_two_principals(tmp_path: Path, isolation: str) ->
         assert running.events("child.ready")[0]["pid"] in seen[0]
 
 
+@proves("C96")
 async def test_what_is_somebody_elses_does_not_exist(tmp_path: Path) -> None:
-    """404 for each verb, in both transports, and the owner notices nothing (C96; fault 81)."""
+    """404 for each verb, in both transports, and the owner notices nothing."""
     async with (
         bridge("--auth-token-file", str(token_file(tmp_path)), "--", *COMMAND) as running,
         bearing(running, ALICE) as alice,
@@ -89,8 +92,9 @@ async def test_what_is_somebody_elses_does_not_exist(tmp_path: Path) -> None:
             assert (await alice.post(path, json=initialize())).status_code == 202
 
 
+@proves("C89")
 async def test_a_parked_call_is_its_own_clients(tmp_path: Path) -> None:
-    """Who has got hold of the state that its owner keeps has nothing (C89; fault 81)."""
+    """Who has got hold of the state that its owner keeps has nothing."""
     eras = child("eras", "legacy", str(tmp_path))
     async with (
         bridge("--auth-token-file", str(token_file(tmp_path)), "--", *eras) as running,
@@ -110,8 +114,9 @@ async def test_a_parked_call_is_its_own_clients(tmp_path: Path) -> None:
         assert good.json()["result"]["resultType"] == "complete"
 
 
+@proves("C102")
 async def test_nothing_is_public_where_clients_are_told_apart(tmp_path: Path) -> None:
-    """A cache between them must not show one what the other was answered (C102)."""
+    """A cache between them must not show one what the other was answered."""
     modern = child("eras", "modern", str(tmp_path))
     era = {"MCPBRIDGE_CHILD_ERA": "modern"}
     listing = rpc(1, "tools/list", {"_meta": meta()})
@@ -127,8 +132,9 @@ async def test_nothing_is_public_where_clients_are_told_apart(tmp_path: Path) ->
     assert scopes == ["public"] * 3 + ["private"] * 3
 
 
+@proves("fault 34")
 async def test_children_of_who_has_left_make_room(tmp_path: Path) -> None:
-    """Where all places are taken those of a client that has nothing open end (fault 34)."""
+    """Where all places are taken those of a client that has nothing open end."""
     file = token_file(tmp_path, f"alice: {ALICE}", f"bob: {BOB}", f"carol: {CAROL}")
     words = ("--auth-token-file", str(file), "--max-children", "2")
     async with (

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bridge_process import rpc
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import (
     Headers,
     Served,
@@ -83,9 +84,10 @@ async def declined(served: Served, session: Headers, *lines: str) -> Any:
     return reply
 
 
+@proves("fault 43", "C15")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_question_is_on_the_stream_of_the_only_call(served: Served, kind: str) -> None:
-    """As the child put it; the answer gets to the child as the client gave it (fault 43; C15)."""
+    """As the child put it; the answer gets to the child as the client gave it."""
     session = await served.own("2025-11-25")
     method, params = KINDS[kind]
     answer = {**YES, "big": 2**53 + 1, "extra": ["\u2028", None]}
@@ -101,9 +103,10 @@ async def test_a_question_is_on_the_stream_of_the_only_call(served: Served, kind
         assert await listening.rest() == []
 
 
+@proves("C15")
 @pytest.mark.parametrize("child_id", [0, 1, -7, 2**53 + 1, "", "0", "q\u2028\n"], ids=repr)
 async def test_the_child_hears_the_answer_under_its_own_id(served: Served, child_id: Any) -> None:
-    """Whatever it is; towards the client it is a number of the bridge's own (C15)."""
+    """Whatever it is; towards the client it is a number of the bridge's own."""
     session = await served.own()
     async with streaming(served.client, session, asking("c", question(child_id))) as calling:
         asked = await calling.next()
@@ -118,8 +121,9 @@ async def test_the_child_hears_the_answer_under_its_own_id(served: Served, child
     await served.delete(session)
 
 
+@proves("C15")
 async def test_questions_of_one_call_are_told_apart(served: Served) -> None:
-    """Several at once, answered in another order, each under its id (C15)."""
+    """Several at once, answered in another order, each under its id."""
     session = await served.own()
     lines = [question(number) for number in range(3)]
     async with streaming(served.client, session, asking(1, *lines, answers=3)) as calling:
@@ -132,8 +136,9 @@ async def test_questions_of_one_call_are_told_apart(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("fault 95", "C16")
 async def test_nobody_else_answers_for_a_client(served: Served) -> None:
-    """Another session, no session, an id nobody asked under, a second answer (fault 95; C16)."""
+    """Another session, no session, an id nobody asked under, a second answer."""
     mine, theirs, shared = await served.own(), await served.own(), await served.open()
     async with (
         streaming(served.client, mine, asking(1, question(0))) as calling,
@@ -162,8 +167,9 @@ async def test_nobody_else_answers_for_a_client(served: Served) -> None:
         await served.delete(session)
 
 
+@proves("C15")
 async def test_with_no_call_in_flight_the_listener_is_asked(served: Served) -> None:
-    """And answers, though the question came on another stream than any call of its (C15)."""
+    """And answers, though the question came on another stream than any call of its."""
     session = await served.own()
     async with streaming(served.client, session) as listening:
         await served.say(session, question("alone"))
@@ -174,10 +180,11 @@ async def test_with_no_call_in_flight_the_listener_is_asked(served: Served) -> N
         await served.delete(session)
 
 
+@proves("fault 43", "C15")
 async def test_with_several_calls_the_listener_is_asked_else_the_latest_call(
     served: Served,
 ) -> None:
-    """The table: two calls in flight, with and without somebody who listens (fault 43; C15)."""
+    """The table: two calls in flight, with and without somebody who listens."""
     session = await served.own()
     async with held(served, session, 1, "older") as older:
         async with streaming(served.client, session) as listening:
@@ -199,6 +206,7 @@ async def test_with_several_calls_the_listener_is_asked_else_the_latest_call(
     await served.delete(session)
 
 
+@proves("fault 43", "C15")
 @pytest.mark.parametrize(
     ("abilities", "method"),
     [
@@ -210,7 +218,7 @@ async def test_with_several_calls_the_listener_is_asked_else_the_latest_call(
 async def test_a_client_is_not_asked_for_what_it_does_not_offer(
     served: Served, abilities: Any, method: str
 ) -> None:
-    """The child is told at once, under its id, that there is no such method (fault 43; C15)."""
+    """The child is told at once, under its id, that there is no such method."""
     session = await served.open(**abilities)
     async with streaming(served.client, session) as listening:
         reply = await declined(served, session, question("no", method))
@@ -219,8 +227,9 @@ async def test_a_client_is_not_asked_for_what_it_does_not_offer(
         assert await listening.rest() == []
 
 
+@proves("fault 44")
 async def test_a_shared_child_cannot_ask_anybody(served: Served) -> None:
-    """Not even the only caller (fault 44)."""
+    """Not even the only caller."""
     session = await served.open()
     for headers in (session, {}):
         reply = await declined(served, headers, question(0, "roots/list"))
@@ -228,8 +237,9 @@ async def test_a_shared_child_cannot_ask_anybody(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("C79")
 async def test_a_question_of_an_unknown_kind_passes(served: Served) -> None:
-    """The child's own extensions reach its client, and the answers it (C79)."""
+    """The child's own extensions reach its client, and the answers it."""
     session = await served.own()
     line = question(5, "x/what", deep=[{"a": None}])
     async with streaming(served.client, session, asking(1, line)) as calling:
@@ -241,8 +251,9 @@ async def test_a_question_of_an_unknown_kind_passes(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("C73")
 async def test_ping_of_the_child_is_answered_without_its_client(served: Served) -> None:
-    """With nobody there to hear it, also with id 0 (C73)."""
+    """With nobody there to hear it, also with id 0."""
     session = await served.own()
     deaf = {**session, "accept": "application/json"}
     assert await declined(served, deaf, question(0, "ping")) == result_of(0, {})
@@ -251,8 +262,9 @@ async def test_ping_of_the_child_is_answered_without_its_client(served: Served) 
         assert await listening.rest() == []
 
 
+@proves("C15")
 async def test_a_question_may_be_taken_back(served: Served) -> None:
-    """The client hears so on the stream where it was asked; its late answer is dropped (C15)."""
+    """The client hears so on the stream where it was asked; its late answer is dropped."""
     session = await served.own()
     async with (
         streaming(served.client, session) as listening,
@@ -273,8 +285,9 @@ async def test_a_question_may_be_taken_back(served: Served) -> None:
         assert await listening.rest() == []
 
 
+@proves("C76")
 async def test_the_question_of_a_cancelled_call_is_asked_no_more(served: Served) -> None:
-    """The client is told on the call's stream; the child gets an error for it (B14; C76)."""
+    """The client is told on the call's stream; the child gets an error for it."""
     session = await served.own()
     async with streaming(served.client, session, asking(1, question("nested"))) as calling:
         asked = await calling.next()
@@ -291,10 +304,11 @@ async def test_the_question_of_a_cancelled_call_is_asked_no_more(served: Served)
     await served.delete(session)
 
 
+@proves("C15", "C64")
 async def test_a_question_that_was_lost_on_its_way_is_asked_again_on_resume(
     served: Served,
 ) -> None:
-    """With the same id, and only to who resumes: nobody sees two dialogs unasked (C15, C64)."""
+    """With the same id, and only to who resumes: nobody sees two dialogs unasked."""
     session = await served.own("2025-11-25")
     async with reading(served.client, session, asking(1, question(0))) as broken:
         primer, first = await broken.some(2)
@@ -309,8 +323,9 @@ async def test_a_question_that_was_lost_on_its_way_is_asked_again_on_resume(
         assert len(await listening.rest()) == 1, "its first event alone"
 
 
+@proves("fault 5")
 async def test_open_questions_end_with_the_child(served: Served) -> None:
-    """The call gets its error, the listener hears which question is off (fault 5)."""
+    """The call gets its error, the listener hears which question is off."""
     session = await served.own()
     async with (
         streaming(served.client, session) as listening,
@@ -331,8 +346,9 @@ async def test_open_questions_end_with_the_child(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("fault 43")
 async def test_open_questions_of_a_session_are_bounded(served: Served) -> None:
-    """64 are put to the client, what is over is declined at once, under its id (fault 43)."""
+    """64 are put to the client, what is over is declined at once, under its id."""
     session = await served.own()
     lines = [question(number) for number in range(70)]
     async with streaming(served.client, session, asking(1, *lines, answers=6)) as calling:
@@ -352,9 +368,10 @@ async def test_open_questions_of_a_session_are_bounded(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("C74")
 @pytest.mark.slow
 async def test_a_client_without_streams_is_not_waited_for(impatient: Served) -> None:
-    """The child gets an error when the time is up, and the client its answer (C74)."""
+    """The child gets an error when the time is up, and the client its answer."""
     session = await impatient.own()
     deaf = {**session, "accept": "application/json"}
     answer = await impatient.post(deaf, asking(1, question("deaf")))
@@ -369,8 +386,9 @@ async def test_a_client_without_streams_is_not_waited_for(impatient: Served) -> 
         assert await listening.rest() == []
 
 
+@proves("fault 43", "C74")
 async def test_a_question_waits_for_a_stream_that_comes_in_time(served: Served) -> None:
-    """Queued while nobody listens, asked as soon as somebody does (fault 43; C74)."""
+    """Queued while nobody listens, asked as soon as somebody does."""
     session = await served.own()
     deaf = {**session, "accept": "application/json"}
     call = asyncio.create_task(served.post(deaf, asking(1, question("queued-q"))))
@@ -383,9 +401,10 @@ async def test_a_question_waits_for_a_stream_that_comes_in_time(served: Served) 
         assert await listening.rest() == []
 
 
+@proves("C74")
 @pytest.mark.slow
 async def test_once_delivered_a_question_has_time(impatient: Served) -> None:
-    """A person may be at the other end: the time limit is for the delivery alone (C74)."""
+    """A person may be at the other end: the time limit is for the delivery alone."""
     session = await impatient.own()
     async with streaming(impatient.client, session) as listening:
         await impatient.say(session, question("slow"))

@@ -17,6 +17,7 @@ from tests.support import modern_client
 from tests.support.bridge_process import eventually
 from tests.support.failing_child import LOOKS, ROOTS, Worn, new_fifo, open_fifo, wearing
 from tests.support.modern_client import FORM, asking, form, retry_of
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import Blocks, reading
 
 pytestmark = pytest.mark.slow
@@ -41,11 +42,12 @@ async def message(listening: Blocks) -> Any:
     raise AssertionError("the stream has ended")
 
 
+@proves("fault 47")
 async def test_another_process_takes_over_while_the_shared_one_finishes(tmp_path: Path) -> None:
     """Calls in flight are answered by the old one, new ones at once by the new one.
 
     The new one knows what the sessions asked of the old one, also what that grants at last; the
-    clients hear that lists may have changed; the old one ends with its last answer. (fault 47)
+    clients hear that lists may have changed; the old one ends with its last answer.
     """
     fifo = new_fifo(tmp_path, "fifo")
     async with wearing(tmp_path, "--child-max-requests", "5", *LOOKS) as worn:
@@ -82,10 +84,11 @@ async def test_another_process_takes_over_while_the_shared_one_finishes(tmp_path
         assert worn.bridge.events("child.exited") == []
 
 
+@proves("fault 47")
 async def test_a_process_of_one_session_is_replaced_between_its_calls(tmp_path: Path) -> None:
     """Never with a call in flight; then at the next call, or at once where its client listens.
 
-    The session's own handshake is repeated. (fault 47)
+    The session's own handshake is repeated.
     """
     fifo = new_fifo(tmp_path, "fifo")
     async with wearing(tmp_path, "--child-max-requests", "2", *LOOKS) as worn:
@@ -116,8 +119,9 @@ async def test_a_process_of_one_session_is_replaced_between_its_calls(tmp_path: 
 BESIDE = {"jsonrpc": "2.0", "id": "beside", "method": "x/pid"}
 
 
+@proves("fault 47")
 async def test_calls_go_on_while_processes_grow_old(tmp_path: Path) -> None:
-    """Shared and own, replaced many times under load: every call has its answer (fault 47)."""
+    """Shared and own, replaced many times under load: every call has its answer."""
     async with wearing(tmp_path, "--child-max-age", "400ms", *LOOKS) as worn:
         sessions = [await worn.open(ROOTS if number % 2 else None) for number in range(4)]
         enough = asyncio.Event()
@@ -140,8 +144,9 @@ async def calls(worn: Worn, session: dict[str, str], enough: asyncio.Event) -> i
     return count
 
 
+@proves("fault 47")
 async def test_a_process_that_holds_too_much_memory_is_replaced(tmp_path: Path) -> None:
-    """And its place is taken by one that does not (fault 47)."""
+    """And its place is taken by one that does not."""
     async with wearing(tmp_path, "--child-max-rss", "128MiB", *LOOKS) as worn:
         session = await worn.open()
         before = await worn.pid(session)
@@ -153,8 +158,9 @@ async def test_a_process_that_holds_too_much_memory_is_replaced(tmp_path: Path) 
         assert len(worn.bridge.events("child.recycling")) == 1
 
 
+@proves("fault 47")
 async def test_a_parked_call_outlasts_its_process(tmp_path: Path) -> None:
-    """The process that asked gets the answer and no further call (fault 47)."""
+    """The process that asked gets the answer and no further call."""
     words = ("--child-era", "legacy", "--child-max-requests", "1", *LOOKS)
     async with modern_client.serving("legacy", tmp_path, *words) as served:
         params = asking([form()], mark="first")
@@ -170,8 +176,9 @@ async def test_a_parked_call_outlasts_its_process(tmp_path: Path) -> None:
         ]
 
 
+@proves("fault 47")
 async def test_a_listen_goes_on_with_the_next_handshake_process(tmp_path: Path) -> None:
-    """It hears what the new process says, and that lists may have changed (fault 47)."""
+    """It hears what the new process says, and that lists may have changed."""
     words = ("--child-era", "legacy", "--child-max-requests", "3", *LOOKS)
     async with modern_client.serving("legacy", tmp_path, *words) as served:
         wanted = {**TOOLS, "resourceSubscriptions": ["a:b"]}
@@ -185,8 +192,9 @@ async def test_a_listen_goes_on_with_the_next_handshake_process(tmp_path: Path) 
             assert told(await events.next()) == ("notifications/resources/updated", "a:b", 7)
 
 
+@proves("fault 47")
 async def test_a_listen_ends_well_with_a_process_of_its_own_era(tmp_path: Path) -> None:
-    """Its client opens another; the calls beside it are all answered (fault 47)."""
+    """Its client opens another; the calls beside it are all answered."""
     words = ("--child-era", "modern", "--child-max-requests", "20", *LOOKS)
     async with modern_client.serving("modern", tmp_path, *words) as served:
         async with served.stream(listen(served, TOOLS, 7)) as events:

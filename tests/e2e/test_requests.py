@@ -28,6 +28,7 @@ from tests.support.bridge_process import (
     open_session,
     rpc,
 )
+from tests.support.proofs import proves
 from tests.support.raw_http import Heard, exchanged, post, wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -145,13 +146,14 @@ NOT_MESSAGES = [
 ]
 
 
+@proves("faults 68-71", "fault 74", "fault 75", "C93")
 @pytest.mark.parametrize(
     ("body", "code", "request_id"), NOT_MESSAGES, ids=[repr(row[0][:60]) for row in NOT_MESSAGES]
 )
 async def test_a_body_that_is_no_message_is_refused(
     served: Served, body: bytes, code: int, request_id: bytes
 ) -> None:
-    """400 in a session and outside, the id echoed where it is one (faults 68-71, 74, 75; C93)."""
+    """400 in a session and outside, the id echoed where it is one."""
     for headers in ((), (served.session_line,)):
         heard = await served.sent(post(body, JSON_ACCEPT, *headers))
         assert_refused(heard, 400, code, request_id)
@@ -166,6 +168,7 @@ async def test_nothing_of_a_refused_body_reaches_the_child(served: Served) -> No
     assert [json.loads(line)["method"] for line in new.splitlines()] == ["ping"]
 
 
+@proves("faults 65-67", "fault 79", "C04", "C60", "C78", "C94", "C24")
 @pytest.mark.parametrize(
     ("header", "status", "code"),
     [
@@ -194,9 +197,9 @@ async def test_nothing_of_a_refused_body_reaches_the_child(served: Served) -> No
 async def test_a_head_that_cannot_be_served_is_refused_with_the_id(
     served: Served, header: str, status: int, code: int
 ) -> None:
-    """The body was readable, so the error has its id (faults 65-67, 79; C04, C60, C78, C94).
+    """The body was readable, so the error has its id.
 
-    The header of 2026-07-28 is refused for what its revision wants in the body (C24).
+    The header of 2026-07-28 is refused for what its revision wants in the body.
     """
     before = await served.record()
     for request_id in (b"7", b'"7"', b'""', b"12345678901234567890"):
@@ -208,10 +211,11 @@ async def test_a_head_that_cannot_be_served_is_refused_with_the_id(
         assert_refused(await served.sent(post(b"{", header)), status, INVALID_REQUEST)
 
 
+@proves("C60")
 async def test_an_unsupported_revision_is_refused_with_those_that_are_served(
     served: Served,
 ) -> None:
-    """On POST, GET and DELETE alike; the session lives on (C60)."""
+    """On POST, GET and DELETE alike; the session lives on."""
     wrong = {**served.session, "mcp-protocol-version": "1.0"}
     for verb, body in (("POST", rpc(1, "ping")), ("GET", None), ("DELETE", None)):
         answer = await served.client.request(verb, "/mcp", json=body, headers=wrong)
@@ -221,11 +225,12 @@ async def test_an_unsupported_revision_is_refused_with_those_that_are_served(
     assert answer.json()["result"] == {}
 
 
+@proves("C60", "O17")
 @pytest.mark.parametrize("revision", [None, *REVISIONS])
 async def test_any_served_revision_or_none_is_taken_in_the_header(
     served: Served, revision: str | None
 ) -> None:
-    """The session knows which one was negotiated, so the header decides nothing (C60, O17)."""
+    """The session knows which one was negotiated, so the header decides nothing."""
     headers = {key: served.session[key] for key in ("accept", "mcp-session-id")}
     if revision is not None:
         headers["mcp-protocol-version"] = revision
@@ -237,6 +242,7 @@ async def test_any_served_revision_or_none_is_taken_in_the_header(
     assert answer.status_code == 200
 
 
+@proves("fault 67", "C94", "O4")
 @pytest.mark.parametrize(
     ("accept", "form"),
     [
@@ -258,7 +264,7 @@ async def test_any_served_revision_or_none_is_taken_in_the_header(
 async def test_a_quick_answer_comes_in_a_form_the_client_takes(
     served: Served, accept: str | None, form: str
 ) -> None:
-    """JSON wherever it is acceptable; weights order nothing, but 0 refuses (fault 67; C94, O4)."""
+    """JSON wherever it is acceptable; weights order nothing, but 0 refuses."""
     headers = () if accept is None else (f"Accept: {accept}" if accept else "Accept: ",)
     heard = await served.sent(post(call(b"3", b'{"a":1}'), *headers))
     assert (heard.status, heard.headers["content-type"]) == (200, form)
@@ -271,17 +277,19 @@ PARAMS += [b',"params":{"protocolVersion":1,"capabilities":{}}']
 PARAMS += [b',"params":{"protocolVersion":"2025-06-18","capabilities":[]}']
 
 
+@proves("C70", "C78")
 @pytest.mark.parametrize("params", PARAMS)
 async def test_an_initialize_that_introduces_nobody_is_refused(
     served: Served, params: bytes
 ) -> None:
-    """400 with the id and no session (C70, C78)."""
+    """400 with the id and no session."""
     body = b'{"jsonrpc":"2.0","id":"a","method":"initialize"%b}' % params
     assert_refused(await served.sent(post(body)), 400, INVALID_PARAMS, b'"a"')
 
 
+@proves("C56")
 async def test_a_second_handshake_never_reaches_the_child(served: Served) -> None:
-    """In the session it is refused; without one it opens another on the same child (C56)."""
+    """In the session it is refused; without one it opens another on the same child."""
     body = json.dumps(initialize(4)).encode()
     heard = await served.sent(post(body, served.session_line))
     assert_refused(heard, 400, INVALID_REQUEST, b"4")
@@ -297,8 +305,9 @@ async def test_a_second_handshake_never_reaches_the_child(served: Served) -> Non
     assert b"roots/list_changed" not in record
 
 
+@proves("fault 95", "C02", "C16")
 async def test_an_answer_outside_of_a_session_is_refused(served: Served) -> None:
-    """Nothing was asked there; in a session it is taken and goes nowhere (fault 95; C02, C16)."""
+    """Nothing was asked there; in a session it is taken and goes nowhere."""
     before = await served.record()
     body = b'{"jsonrpc":"2.0","id":1,"result":{}}'
     assert_refused(await served.sent(post(body)), 400, INVALID_REQUEST)
@@ -307,11 +316,12 @@ async def test_an_answer_outside_of_a_session_is_refused(served: Served) -> None
     assert (await served.record()).removeprefix(before).count(b"\n") == 1
 
 
+@proves("fault 63")
 @pytest.mark.parametrize("expect", [(), ("Expect: 100-continue",)])
 async def test_a_body_announced_too_large_is_refused_before_it_is_sent(
     served: Served, expect: tuple[str, ...]
 ) -> None:
-    """413 to the head alone, and no invitation to go on; then the connection ends (fault 63)."""
+    """413 to the head alone, and no invitation to go on; then the connection ends."""
     async with wire(served.bridge.port) as connection:
         await connection.send(post(b"", f"Content-Length: {LIMIT + 1}", *expect))
         heard = await connection.heard()
@@ -321,8 +331,9 @@ async def test_a_body_announced_too_large_is_refused_before_it_is_sent(
         assert await connection.rest() == b""
 
 
+@proves("fault 64")
 async def test_a_chunked_body_is_refused_as_soon_as_it_exceeds_the_limit(served: Served) -> None:
-    """Its end is never sent, and the answer is there all the same (fault 64)."""
+    """Its end is never sent, and the answer is there all the same."""
     async with wire(served.bridge.port) as connection:
         await connection.send(post(b"", "Content-Length:", "Transfer-Encoding: chunked"))
         piece = b"10000\r\n" + b" " * (1 << 16) + b"\r\n"
@@ -333,8 +344,9 @@ async def test_a_chunked_body_is_refused_as_soon_as_it_exceeds_the_limit(served:
     assert_refused(heard, 413, INVALID_REQUEST)
 
 
+@proves("C93")
 async def test_a_body_of_exactly_the_limit_is_served(served: Served) -> None:
-    """One byte more is not (C93); a client that asks first is told to go on."""
+    """One byte more is not; a client that asks first is told to go on."""
     padding = LIMIT - len(call(b"1", b'""'))
     body = call(b"1", b"{}" + b" " * (padding))
     assert len(body) == LIMIT
@@ -347,8 +359,9 @@ async def test_a_body_of_exactly_the_limit_is_served(served: Served) -> None:
         assert (await connection.heard()).status == 200
 
 
+@proves("C93")
 async def test_a_chunked_body_is_served(served: Served) -> None:
-    """However it is cut (C93)."""
+    """However it is cut."""
     body = call(b"1", b'{"a":1}')
     pieces = [body[:1], body[1:40], body[40:], b""]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
@@ -357,6 +370,7 @@ async def test_a_chunked_body_is_served(served: Served) -> None:
     assert (heard.status, json.loads(heard.body)["result"]) == (200, {"a": 1})
 
 
+@proves("fault 91", "fault 92")
 @pytest.mark.parametrize(
     ("verb", "path", "status", "allow"),
     [
@@ -378,7 +392,7 @@ async def test_an_unknown_path_or_verb_is_told(
 ) -> None:
     """404 for the path, 405 with Allow for the verb, both with a JSON-RPC body.
 
-    A preflight is refused like any verb: no page of another origin is served (faults 91, 92)
+    A preflight is refused like any verb: no page of another origin is served
     """
     head = f"{verb} {path} HTTP/1.1\r\nHost: localhost\r\n{served.session_line}\r\n\r\n"
     heard = await served.sent(head.encode())
@@ -404,11 +418,12 @@ FOREIGN = [
 ]
 
 
+@proves("fault 89", "fault 90", "C07", "C08")
 @pytest.mark.parametrize(("status", "headers"), FOREIGN, ids=[str(row[1]) for row in FOREIGN])
 async def test_a_foreign_origin_or_host_gets_nowhere(
     served: Served, status: int, headers: tuple[str, ...]
 ) -> None:
-    """Every path and verb, before the body is read or the child hears (faults 89, 90; C07, C08)."""
+    """Every path and verb, before the body is read or the child hears."""
     before = await served.record()
     for path in ("/mcp", "/", "/health", "/livez", "/readyz", "/startupz", "/nowhere"):
         for verb in ("POST", "GET", "DELETE", "OPTIONS"):
@@ -421,6 +436,7 @@ async def test_a_foreign_origin_or_host_gets_nowhere(
     assert answer.status_code == 200, "the session survived the DELETE"
 
 
+@proves("C08")
 @pytest.mark.parametrize(
     "headers",
     [
@@ -434,7 +450,7 @@ async def test_a_foreign_origin_or_host_gets_nowhere(
     ],
 )
 async def test_a_page_of_this_machine_is_served(served: Served, headers: tuple[str, ...]) -> None:
-    """Loopback names with any port; programs send no Origin (C08)."""
+    """Loopback names with any port; programs send no Origin."""
     heard = await served.sent(post(call(b"1"), *headers))
     assert (heard.status, json.loads(heard.body)["result"]) == (200, {})
 
@@ -442,9 +458,10 @@ async def test_a_page_of_this_machine_is_served(served: Served, headers: tuple[s
 IDS = [b"0", b'""', b'"1"', b"1", b"-1", b"9007199254740992", b"12345678901234567890", b'"\\u00e9"']
 
 
+@proves("fault 72", "C03", "O6")
 @pytest.mark.parametrize("request_id", IDS)
 async def test_an_id_comes_back_as_it_was_spelled(served: Served, request_id: bytes) -> None:
-    """In a result and in the child's error, as JSON and as an event (fault 72; C03, O6)."""
+    """In a result and in the child's error, as JSON and as an event."""
     for accept in (JSON_ACCEPT, "Accept: text/event-stream"):
         for method, member in (("x/echo", b'"result":{}'), ("x/unknown", b'"error":{')):
             body = call(request_id, method=method)
@@ -475,9 +492,10 @@ EXACT = [
 ]
 
 
+@proves("fault 24", "fault 26", "fault 74", "C79", "C80")
 @pytest.mark.parametrize("value", EXACT, ids=[repr(value[:40]) for value in EXACT])
 async def test_a_value_passes_both_ways_as_it_was_spelled(served: Served, value: bytes) -> None:
-    """The child reads the bytes, the client reads the child's (faults 24, 26, 74; C79, C80)."""
+    """The child reads the bytes, the client reads the child's."""
     before = await served.record()
     params = b'{"name":"echo","arguments":{"value":%b}}' % value
     heard = await served.sent(post(call(b"1", params)))
@@ -486,8 +504,9 @@ async def test_a_value_passes_both_ways_as_it_was_spelled(served: Served, value:
     assert line.endswith(b',"method":"x/echo","params":%b}' % params)
 
 
+@proves("C46", "C47")
 async def test_a_message_is_one_line_on_the_pipe_whatever_it_holds(served: Served) -> None:
-    """Line ends between tokens and separators in strings keep their meaning (C46, C47)."""
+    """Line ends between tokens and separators in strings keep their meaning."""
     before = await served.record()
     value = {"a": "\u2028 \u2029 \u0085 é 😀", "b": [1]}
     text = json.dumps(value, ensure_ascii=False, indent=1).replace("\n", "\r\n")
@@ -499,8 +518,9 @@ async def test_a_message_is_one_line_on_the_pipe_whatever_it_holds(served: Serve
     assert "\u2028".encode() not in new
 
 
+@proves("C79")
 async def test_unknown_methods_notifications_and_members_pass(served: Served) -> None:
-    """What the bridge does not know it does not touch, either way (C79)."""
+    """What the bridge does not know it does not touch, either way."""
     before = await served.record()
     extra = b',"x-envelope":{"deep":[1.0,{"a":null}]}'
     body = b'{"jsonrpc":"2.0","id":1,"method":"x/echo","params":{"_meta":{"k/v":1}}%b}' % extra
@@ -514,8 +534,9 @@ async def test_unknown_methods_notifications_and_members_pass(served: Served) ->
     assert notification == told
 
 
+@proves("fault 46", "C16")
 async def test_ids_on_the_pipe_are_never_a_clients_own(served: Served) -> None:
-    """Whoever sends which id, the child sees every number once (fault 46; C16)."""
+    """Whoever sends which id, the child sees every number once."""
     calls = [served.sent(post(call(b"1", b"{}"))) for _ in range(20)]
     calls += [served.sent(post(call(b'"1"'), served.session_line))]
     assert {heard.status for heard in await asyncio.gather(*calls)} == {200}
@@ -574,8 +595,9 @@ async def test_the_three_lines_of_the_readme_work_as_printed() -> None:
             assert "echo" in {tool["name"] for tool in listed["result"]["tools"]}
 
 
+@proves("fault 86")
 async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
-    """Each on the same connection, each with its own id (fault 86)."""
+    """Each on the same connection, each with its own id."""
     bodies = [call(b"%d" % number) for number in range(5)]
     async with wire(served.bridge.port) as connection:
         await connection.send(b"".join(post(body) for body in bodies))
@@ -593,9 +615,10 @@ BROKEN = [
 ]
 
 
+@proves("fault 87", "fault 94")
 @pytest.mark.parametrize("data", BROKEN, ids=[repr(data[:40]) for data in BROKEN])
 async def test_what_is_no_http_is_refused_and_harms_nobody(served: Served, data: bytes) -> None:
-    """400 or an end of the connection, no traceback, and the next one is served (faults 87, 94)."""
+    """400 or an end of the connection, no traceback, and the next one is served."""
     async with wire(served.bridge.port) as connection:
         await connection.send(data)
         refusal = await connection.rest()

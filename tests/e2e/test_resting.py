@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 
 from tests.support.bridge_process import bridge, initialize, open_session, rpc
+from tests.support.proofs import proves
 
 ASKED: dict[str, object] = {"elicitation": {}}
 ECHO = {"name": "echo", "arguments": {"text": "x"}}
 
 
+@proves("O9")
 @pytest.mark.slow
 async def test_a_session_that_rests_lends_its_child_and_gets_another() -> None:
-    """Clients that never delete their sessions do not lock out the next one (O9)."""
+    """Clients that never delete their sessions do not lock out the next one."""
     words = ("--max-children", "2", "--child-rest-after", "100ms")
     async with bridge(*words) as running, running.client() as client:
         first = await open_session(client, capabilities=ASKED)

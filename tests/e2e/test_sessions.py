@@ -33,6 +33,7 @@ from tests.support.bridge_process import (
     rpc,
     started,
 )
+from tests.support.proofs import proves
 from tests.support.raw_http import recorded, streaming
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -88,12 +89,13 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
         yield Served(running, folder, client)
 
 
+@proves("C01")
 @pytest.mark.parametrize("capabilities", [{}, ASKED], ids=["shared", "own"])
 @pytest.mark.parametrize("revision", [*REVISIONS, "2099-01-01"])
 async def test_initialize_opens_a_session_at_a_revision_both_speak(
     served: Served, revision: str, capabilities: Any
 ) -> None:
-    """200 with the server's result, under the client's id, and a session id in the head (C01)."""
+    """200 with the server's result, under the client's id, and a session id in the head."""
     seen = set()
     for request_id, accept in (("a", ACCEPT["accept"]), (0, "text/event-stream")):
         body = initialize(request_id, revision, capabilities)
@@ -111,8 +113,9 @@ async def test_initialize_opens_a_session_at_a_revision_both_speak(
     assert len(seen) == 2
 
 
+@proves("fault 95", "C02", "C16")
 async def test_notifications_and_answers_are_taken_with_an_empty_202(served: Served) -> None:
-    """Also those that nobody waits for (fault 95; C02, C16)."""
+    """Also those that nobody waits for."""
     session = await served.open(**ASKED)
     pid = await served.pid(session)
     before = (served.folder / str(pid)).read_bytes()
@@ -134,8 +137,9 @@ async def test_notifications_and_answers_are_taken_with_an_empty_202(served: Ser
     assert await served.delete(session) == 200
 
 
+@proves("fault 79", "C04", "C78")
 async def test_a_session_that_is_not_there_is_404_for_every_verb(served: Served) -> None:
-    """Deleted or never opened, and the id of the request is echoed (fault 79; C04, C78)."""
+    """Deleted or never opened, and the id of the request is echoed."""
     deleted = await served.open()
     assert await served.delete(deleted) == 200
     for headers in (deleted, {**ACCEPT, "mcp-session-id": "0" * 64}):
@@ -148,8 +152,9 @@ async def test_a_session_that_is_not_there_is_404_for_every_verb(served: Served)
         assert (answer.status_code, answer.json()["id"]) == (404, 3)
 
 
+@proves("fault 80", "C05", "C71")
 async def test_without_a_session_the_shared_child_serves(served: Served) -> None:
-    """Requests and notifications; to listen or to end takes a session (fault 80; C05, C71)."""
+    """Requests and notifications; to listen or to end takes a session."""
     shared = await served.open()
     assert await served.pid({}) == await served.pid(shared)
     answer = await served.client.post("/", json=rpc(1, "ping"))
@@ -166,7 +171,7 @@ async def test_without_a_session_the_shared_child_serves(served: Served) -> None
 
 
 async def test_a_client_that_can_be_asked_gets_a_child_of_its_own(served: Served) -> None:
-    """The abilities decide, not their content; the others share (architecture 6.1)."""
+    """The abilities decide, not their content; the others share."""
     shared = await served.pid({})
     own = []
     asked: list[dict[str, Any]] = [{"sampling": {}}, {"roots": {"listChanged": True}}, ASKED]
@@ -180,6 +185,7 @@ async def test_a_client_that_can_be_asked_gets_a_child_of_its_own(served: Served
         assert await served.pid(await served.open(**abilities)) == shared
 
 
+@proves("fault 62", "C06")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("isolation", "children"), [("auto", 1), ("shared", 1), ("session", 8)], ids=lambda v: str(v)
@@ -187,7 +193,7 @@ async def test_a_client_that_can_be_asked_gets_a_child_of_its_own(served: Served
 async def test_colliding_ids_of_many_sessions_never_cross(
     tmp_path: Path, isolation: str, children: int
 ) -> None:
-    """8 sessions, each 25 calls at once with ids from 0: 200 right answers (fault 62; C06)."""
+    """8 sessions, each 25 calls at once with ids from 0: 200 right answers."""
     words = ("--isolation", isolation, "--", *child("recorder", str(tmp_path)))
     async with bridge(*words) as running, running.client() as client:
         some = Served(running, tmp_path, client)
@@ -206,8 +212,9 @@ async def test_colliding_ids_of_many_sessions_never_cross(
         assert len(running.processes()) == children + (isolation == "session")
 
 
+@proves("C09", "C10")
 async def test_a_listener_hears_what_belongs_to_no_request(served: Served) -> None:
-    """From the first moment, each message on one stream, and never an answer (C09, C10)."""
+    """From the first moment, each message on one stream, and never an answer."""
     session = await served.open(**ASKED)
     async with (
         streaming(served.client, session) as listening,
@@ -228,8 +235,9 @@ async def test_a_listener_hears_what_belongs_to_no_request(served: Served) -> No
         assert await listening.rest() == []
 
 
+@proves("C47")
 async def test_a_line_of_the_child_with_any_character_is_one_event(served: Served) -> None:
-    """Separators that some readers cut at pass as escapes, all else as it came (C47)."""
+    """Separators that some readers cut at pass as escapes, all else as it came."""
     session = await served.open(**ASKED)
     value = '"\u2028\u2029\u0085é😀\\ud800 12345678901234567890"'
     async with streaming(served.client, session) as listening:
@@ -238,10 +246,11 @@ async def test_a_line_of_the_child_with_any_character_is_one_event(served: Serve
         assert await served.delete(session) == 200
 
 
+@proves("fault 45", "C10")
 async def test_every_session_of_a_shared_child_hears_that_a_list_changed_once(
     served: Served,
 ) -> None:
-    """What cannot be told whose it is reaches nobody (fault 45; C10)."""
+    """What cannot be told whose it is reaches nobody."""
     first, second = await served.open(), await served.open()
     secret = '{"jsonrpc":"2.0","method":"notifications/x-private","params":{"data":"secret"}}'
     async with (
@@ -254,8 +263,9 @@ async def test_every_session_of_a_shared_child_hears_that_a_list_changed_once(
             assert [(await listening.next())["params"]["n"] for _ in range(2)] == [1, 2]
 
 
+@proves("fault 60", "C69")
 async def test_the_newest_of_two_listeners_hears_and_the_older_takes_over(served: Served) -> None:
-    """Neither is refused or closed by the other (fault 60; architecture 6.9, C69, B3b)."""
+    """Neither is refused or closed by the other (B3b)."""
     session = await served.open(**ASKED)
     async with streaming(served.client, session) as older:
         await served.ask(session, "x/say", lines=[CHANGED % 1])
@@ -270,8 +280,9 @@ async def test_the_newest_of_two_listeners_hears_and_the_older_takes_over(served
         assert await older.next() is None
 
 
+@proves("C10", "C75")
 async def test_what_belongs_to_no_request_goes_to_a_listener_first(served: Served) -> None:
-    """Else a log message to the only call, before its answer; all else waits (C10, C75)."""
+    """Else a log message to the only call, before its answer; all else waits."""
     session = await served.open(**ASKED)
     updated = '{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"u:%d"}}'
     logged = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}'
@@ -291,8 +302,9 @@ async def test_what_belongs_to_no_request_goes_to_a_listener_first(served: Serve
         assert await listening.rest() == []
 
 
+@proves("fault 92")
 async def test_a_listener_must_take_an_event_stream(served: Served) -> None:
-    """406 for one that says otherwise (fault 92)."""
+    """406 for one that says otherwise."""
     session = await served.open()
     for accept, status in (("application/json", 406), ("text/event-stream;q=0, */*", 406)):
         answer = await served.client.get("/mcp", headers={**session, "accept": accept})
@@ -303,11 +315,12 @@ async def test_a_listener_must_take_an_event_stream(served: Served) -> None:
             pass
 
 
+@proves("fault 82", "C71")
 @pytest.mark.slow
 async def test_delete_ends_the_streams_the_calls_and_the_child_of_a_session(
     served: Served,
 ) -> None:
-    """And no other session's (fault 82; C71)."""
+    """And no other session's."""
     other = await served.open(**ASKED)
     session = await served.open(**ASKED)
     pid, untouched = await served.pid(session), await served.pid(other)
@@ -329,8 +342,9 @@ async def test_delete_ends_the_streams_the_calls_and_the_child_of_a_session(
     assert await served.ask({}, "ping") == {}, "the shared child goes on"
 
 
+@proves("fault 3", "C58", "C70")
 async def test_a_child_that_refuses_a_client_leaves_no_session(served: Served) -> None:
-    """Its own error passes; its end is told as such; neither opens anything (fault 3; C58, C70)."""
+    """Its own error passes; its end is told as such; neither opens anything."""
     refused = initialize("r", capabilities=ASKED)
     refused["params"]["clientInfo"]["name"] = "refused"
     answer = await served.client.post("/mcp", json=refused, headers=ACCEPT)
@@ -362,12 +376,10 @@ async def ended(running: RunningBridge, pid: int) -> None:
     )
 
 
+@proves("fault 83", "O9")
 @pytest.mark.slow
 async def test_unused_and_idle_sessions_end_by_themselves(tmp_path: Path) -> None:
-    """Unused ones early, used ones late, those with a stream or a call not at all.
-
-    (fault 83; O9)
-    """
+    """Unused ones early, used ones late, those with a stream or a call not at all."""
     timeouts = ("--unused-session-timeout", "500ms", "--session-idle-timeout", "2s")
     words = (*timeouts, "--", *child("recorder", str(tmp_path)))
     held = rpc(1, "x/hold", {"name": "x", "progress": 1, "_meta": {"progressToken": 1}})
@@ -396,11 +408,12 @@ async def test_unused_and_idle_sessions_end_by_themselves(tmp_path: Path) -> Non
         await running.logged("session.expired", count=3)
 
 
+@proves("fault 83")
 @pytest.mark.slow
 async def test_over_max_sessions_a_client_is_told_which_limit_and_when_to_try(
     tmp_path: Path,
 ) -> None:
-    """503, Retry-After, the flag; not ready meanwhile; room again after a DELETE (fault 83)."""
+    """503, Retry-After, the flag; not ready meanwhile; room again after a DELETE."""
     words = ("--max-sessions", "2", "--require-session", "--", *child("recorder", str(tmp_path)))
     async with bridge(*words) as running, running.client() as client:
         some = Served(running, tmp_path, client)
@@ -426,7 +439,7 @@ async def test_over_max_sessions_a_client_is_told_which_limit_and_when_to_try(
 async def test_over_max_children_a_client_is_told_which_limit_and_when_to_try(
     tmp_path: Path,
 ) -> None:
-    """The shared child keeps its place; an ended session makes room (architecture 6.1)."""
+    """The shared child keeps its place; an ended session makes room."""
     words = ("--max-children", "3", "--isolation", "session")
     async with (
         bridge(*words, "--", *child("recorder", str(tmp_path))) as running,
@@ -493,7 +506,7 @@ async def probes(some: Served) -> list[int]:
 
 @pytest.mark.slow
 async def test_the_probes_tell_the_phases_of_a_start_and_a_restart(tmp_path: Path) -> None:
-    """A gate holds each child before its handshake, so that the phase lasts (operations 5)."""
+    """A gate holds each child before its handshake, so that the phase lasts."""
     folder, readiness = tmp_path / "record", tmp_path / "gate"
     folder.mkdir()
     os.mkfifo(readiness)
@@ -528,9 +541,10 @@ async def gate_passed(running: RunningBridge, readiness: Path, count: int) -> No
         os.close(opened)
 
 
+@proves("fault 96", "O11")
 @pytest.mark.slow
 async def test_while_draining_no_session_is_opened_and_calls_are_finished(tmp_path: Path) -> None:
-    """Not ready and not healthy, yet alive; the last answer ends the process (fault 96; O11)."""
+    """Not ready and not healthy, yet alive; the last answer ends the process."""
     words = ("--json-window", "60s", "--", *child("recorder", str(tmp_path)))
     async with bridge(*words) as running, running.client() as client:
         some = Served(running, tmp_path, client)
@@ -560,9 +574,10 @@ async def test_while_draining_no_session_is_opened_and_calls_are_finished(tmp_pa
         assert await running.ended() == 0
 
 
+@proves("fault 2", "O11")
 @pytest.mark.slow
 async def test_a_bridge_that_has_given_up_says_so_to_the_probes() -> None:
-    """While it takes its time to end it is alive, not ready and not healthy (fault 2; O11)."""
+    """While it takes its time to end it is alive, not ready and not healthy."""
     words = ("--port", "0", "--give-up-after", "1", "--lame-duck", "20s", "--")
     async with started(*words, sys.executable, "-c", "raise SystemExit(7)") as running:
         (record,) = await running.logged("serve.started")

@@ -12,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bridge_process import messages, rpc
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import Headers, Served, note, result_of, serving
 from tests.support.raw_http import Events, streaming
 
@@ -59,8 +60,9 @@ async def logs_of(served: Served, session: Headers, *lines: str) -> list[str]:
     return [message["params"]["level"] for message in said]
 
 
+@proves("C79")
 async def test_the_most_verbose_level_wins_and_each_session_gets_its_own(served: Served) -> None:
-    """The child is asked for what anybody wants; nobody gets more than it asked for (4.7, C79)."""
+    """The child is asked for what anybody wants; nobody gets more than it asked for."""
     loud, quiet, unset = [await served.open() for _ in range(3)]
     everything = [log(level) for level in ("debug", "info", "error")]
     assert await served.ask(quiet, "logging/setLevel", level="error") == {}
@@ -94,8 +96,9 @@ async def test_a_level_on_its_way_counts_already(served: Served) -> None:
         await served.delete(session)
 
 
+@proves("fault 45", "C10")
 async def test_a_log_message_reaches_the_caller_while_there_is_only_one(served: Served) -> None:
-    """With two calls in flight, or none, it could be anybody's (fault 45; C10)."""
+    """With two calls in flight, or none, it could be anybody's."""
     one, other = await served.open(), await served.open()
     async with AsyncExitStack() as stack:
         listeners = [
@@ -117,8 +120,9 @@ async def test_a_log_message_reaches_the_caller_while_there_is_only_one(served: 
         await served.delete(session)
 
 
+@proves("fault 45")
 async def test_subscriptions_are_counted_for_each_resource(served: Served) -> None:
-    """Asked for once, given back with the last; updates to subscribers only (fault 45; 4.7)."""
+    """Asked for once, given back with the last; updates to subscribers only."""
     first, second, third = [await served.open() for _ in range(3)]
     uri = "file:///counted"
     async with AsyncExitStack() as stack:
@@ -209,8 +213,9 @@ PASSING = [
 ]
 
 
+@proves("C77", "C79", "C10")
 async def test_what_the_child_of_one_session_says_reaches_that_session(served: Served) -> None:
-    """All of it, unknown ones too, and nobody else (C77, C79, C10)."""
+    """All of it, unknown ones too, and nobody else."""
     own, other, shared = await served.own(), await served.own(), await served.open()
     async with AsyncExitStack() as stack:
         heard: list[Events] = [
@@ -227,10 +232,11 @@ async def test_what_the_child_of_one_session_says_reaches_that_session(served: S
         await served.delete(session)
 
 
+@proves("fault 45", "C77")
 async def test_what_a_shared_child_says_of_nobody_knows_whom_reaches_nobody(
     served: Served,
 ) -> None:
-    """It may be another client's business (fault 45; C77)."""
+    """It may be another client's business."""
     session = await served.open()
     async with streaming(served.client, session) as listening:
         await served.say(session, *PASSING, note("tools/list_changed"))
@@ -238,9 +244,10 @@ async def test_what_a_shared_child_says_of_nobody_knows_whom_reaches_nobody(
     await served.delete(session)
 
 
+@proves("C77")
 @pytest.mark.parametrize("kind", ["own", "shared"])
 async def test_a_task_reports_after_its_call_was_answered(served: Served, kind: str) -> None:
-    """Under the token of its call; `tasks/*` pass as they are (C77)."""
+    """Under the token of its call; `tasks/*` pass as they are."""
     session = await (served.own("2025-11-25") if kind == "own" else served.open("2025-11-25"))
     task = {"ttl": 60000, "kind": kind}
     meta = {"progressToken": f"t-{kind}"}
@@ -258,8 +265,9 @@ async def test_a_task_reports_after_its_call_was_answered(served: Served, kind: 
     await served.delete(session)
 
 
+@proves("C79")
 async def test_whatever_a_client_says_to_its_own_child_passes(served: Served) -> None:
-    """Methods, notifications and members that the bridge does not know, byte for byte (C79)."""
+    """Methods, notifications and members that the bridge does not know, byte for byte."""
     session = await served.own()
     params = b'{"n":1.0,"big":12345678901234567890,"b":[{"\\ud800":null}],"a":-0.0}'
     for head in (b'"id":"x","method":"x/custom"', b'"method":"notifications/x-custom"'):

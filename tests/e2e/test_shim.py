@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bridge_process import child, eventually, started
+from tests.support.proofs import proves
 from tests.support.shim import connect, descriptors, program, read, rss_kib, shim
 
 pytestmark = pytest.mark.slow
@@ -53,8 +54,9 @@ async def test_one_connection_is_one_process(kind: str, tmp_path: Path) -> None:
         await eventually(lambda: descriptors(running.pid) == before, "all is closed")
 
 
+@proves("O16")
 async def test_who_says_nothing_starts_nothing(tmp_path: Path) -> None:
-    """Probes connect; some of them stay (O16)."""
+    """Probes connect; some of them stay."""
     listen = f"unix:{tmp_path}/s"
     async with shim(listen, command=CAT) as running:
         before = descriptors(running.pid)
@@ -78,9 +80,10 @@ async def test_who_says_nothing_starts_nothing(tmp_path: Path) -> None:
         assert len(running.events("child.started")) == 1
 
 
+@proves("fault 54")
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 async def test_who_does_not_read_is_waited_for(kind: str, tmp_path: Path) -> None:
-    """A stalled reader stops its process and nobody else; all comes in the end (faults 54)."""
+    """A stalled reader stops its process and nobody else; all comes in the end."""
     listen = f"unix:{tmp_path}/s" if kind == "unix" else "tcp:127.0.0.1:0"
     sent = random.Random(7).randbytes(24 << 20)
     async with shim(listen, command=CAT) as running:

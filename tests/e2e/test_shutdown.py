@@ -33,6 +33,7 @@ from tests.support.bridge_process import (
     rpc,
     started,
 )
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 
@@ -99,9 +100,10 @@ async def phase(run: RunningBridge, name: str) -> dict[str, Any]:
     return record
 
 
+@proves("fault 96")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_calls_in_flight_are_answered_and_the_status_is_0(number: signal.Signals) -> None:
-    """On the shared child, on one of its own, and outside of any session (faults 96)."""
+    """On the shared child, on one of its own, and outside of any session."""
     async with bridge() as run, run.client() as client:
         shared = await bridge_process.open_session(client)
         own = await bridge_process.open_session(client, capabilities=ELICITS)
@@ -118,8 +120,9 @@ async def test_calls_in_flight_are_answered_and_the_status_is_0(number: signal.S
     assert [record["calls"] for record in run.events("drain.phase_changed")][:2] == [3, 3]
 
 
+@proves("fault 96")
 async def test_without_calls_the_end_is_at_once() -> None:
-    """Children end at the end of their stdin; nobody waits for a deadline (faults 96)."""
+    """Children end at the end of their stdin; nobody waits for a deadline."""
     async with bridge() as run, run.client() as client:
         await bridge_process.open_session(client)
         await bridge_process.open_session(client, capabilities=ELICITS)
@@ -128,8 +131,9 @@ async def test_without_calls_the_end_is_at_once() -> None:
     assert [record["how"] for record in run.events("child.stopped")] == ["exit code 0"] * 2
 
 
+@proves("fault 96")
 async def test_while_calls_finish_new_sessions_are_refused(tmp_path: Path) -> None:
-    """Probes say so, old sessions go on, idle streams end, all answers say close (faults 96)."""
+    """Probes say so, old sessions go on, idle streams end, all answers say close."""
     command = ("--", *child("recorder", str(tmp_path)))
     async with bridge(*command) as run, run.client() as client:
         session = await bridge_process.open_session(client)
@@ -175,8 +179,9 @@ async def test_while_calls_finish_new_sessions_are_refused(tmp_path: Path) -> No
         assert await run.ended(5) == 0
 
 
+@proves("fault 96")
 async def test_at_the_deadline_calls_get_one_error(tmp_path: Path) -> None:
-    """Each form of answer carries it, the status is 3, the grace is kept (faults 96)."""
+    """Each form of answer carries it, the status is 3, the grace is kept."""
     command = ("--grace", "6", "--json-window", "0", "--", *child("recorder", str(tmp_path)))
     json_only = {"accept": "application/json"}
     async with bridge(*command) as run, run.client() as client:
@@ -199,9 +204,10 @@ async def test_at_the_deadline_calls_get_one_error(tmp_path: Path) -> None:
     assert "deadline" in [record["because"] for record in run.events("drain.phase_changed")]
 
 
+@proves("fault 97")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_at_once(tmp_path: Path, number: signal.Signals) -> None:
-    """Calls still get their error, children are killed, the status is 3 (faults 97)."""
+    """Calls still get their error, children are killed, the status is 3."""
     async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
         session = await bridge_process.open_session(client)
         async with held(client, session, hold(1)) as call:
@@ -212,8 +218,9 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path, number: signal.Signa
         assert await run.ended(3) == 3
 
 
+@proves("fault 97")
 async def test_a_third_signal_waits_for_nothing() -> None:
-    """Not even for children that cannot be got rid of (faults 97)."""
+    """Not even for children that cannot be got rid of."""
     async with started("--port", "0", "--", *child("lingering")) as run:
         await run.logged("child.ready")
         for count in (1, 2):
@@ -223,8 +230,9 @@ async def test_a_third_signal_waits_for_nothing() -> None:
         assert await run.ended(1.5) == 130
 
 
+@proves("fault 11", "fault 12", "C49")
 async def test_a_child_that_will_not_end_is_killed_in_time() -> None:
-    """It ignores the end of its stdin and SIGTERM; so does what it started (faults 11, 12; C49)."""
+    """It ignores the end of its stdin and SIGTERM; so does what it started."""
     async with bridge("--", *child("clinging")) as run:
         assert len(run.processes()) == 2
         began = asyncio.get_running_loop().time()
@@ -235,16 +243,18 @@ async def test_a_child_that_will_not_end_is_killed_in_time() -> None:
     assert [record["how"] for record in run.events("child.stopped")] == ["signal 9"]
 
 
+@proves("fault 96")
 async def test_a_signal_while_the_child_starts_ends_it() -> None:
-    """Nobody has called, so nobody is waited for (faults 96)."""
+    """Nobody has called, so nobody is waited for."""
     async with bridge("--", *SILENT, ready=False) as run:
         await run.logged("child.started")
         run.signal(signal.SIGTERM)
         assert await run.ended(4) == 0
 
 
+@proves("fault 4", "fault 96")
 async def test_an_initialize_that_waits_for_the_child_gets_its_error() -> None:
-    """A child that never comes up does not leave a client without an answer (faults 4, 96)."""
+    """A child that never comes up does not leave a client without an answer."""
     async with bridge("--grace", "6", "--", *SILENT, ready=False) as run, run.client() as client:
         await run.logged("child.started")
         opening = client.stream("POST", "/mcp", json=initialize(1), headers=bridge_process.ACCEPT)
@@ -255,8 +265,9 @@ async def test_an_initialize_that_waits_for_the_child_gets_its_error() -> None:
         assert await run.ended(6) == 3
 
 
+@proves("fault 110")
 async def test_no_signal_is_lost_at_the_start() -> None:
-    """From the first lines of the program on, long before it listens (faults 110)."""
+    """From the first lines of the program on, long before it listens."""
     async with started("--port", "0") as run:
         await eventually(lambda: _heeds_sigterm(run.pid), "SIGTERM is held or heard")
         assert await run.terminate() == 0
@@ -264,8 +275,9 @@ async def test_no_signal_is_lost_at_the_start() -> None:
         await eventually(lambda: run.processes() == set(), "no process is left")
 
 
+@proves("fault 96")
 async def test_a_lame_duck_serves_everything_until_balancers_have_noticed() -> None:
-    """Not ready, yet new sessions and calls are served, with Connection: close (faults 96)."""
+    """Not ready, yet new sessions and calls are served, with Connection: close."""
     async with bridge("--lame-duck", "1s") as run, run.client() as client:
         began = asyncio.get_running_loop().time()
         run.signal(signal.SIGTERM)
@@ -281,8 +293,9 @@ async def test_a_lame_duck_serves_everything_until_balancers_have_noticed() -> N
         assert asyncio.get_running_loop().time() - began >= 1
 
 
+@proves("fault 96", "fault 97")
 async def test_in_kubernetes_the_end_begins_as_a_lame_duck() -> None:
-    """Removal from the endpoints is not synchronous with the signal (faults 96, 97)."""
+    """Removal from the endpoints is not synchronous with the signal."""
     async with bridge(env={"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) as run, run.client() as client:
         run.signal(signal.SIGTERM)
         await phase(run, "lame_duck")
@@ -294,8 +307,9 @@ async def test_in_kubernetes_the_end_begins_as_a_lame_duck() -> None:
     assert "KUBERNETES_SERVICE_HOST" in record["because"]
 
 
+@proves("fault 109", "fault 110")
 async def test_process_1_ends_like_any_other() -> None:
-    """The kernel drops signals that process 1 has no handler for (faults 109, 110)."""
+    """The kernel drops signals that process 1 has no handler for."""
     # Processes that have lost their parent when they end.
     leaves = 'for i in 1 2 3; do (sleep 0 &); done; exec "$@"'
     words = ("--log-level", "debug", "--", "sh", "-c", leaves, "sh", *bridge_process.DEMO)
@@ -313,8 +327,9 @@ async def test_process_1_ends_like_any_other() -> None:
     assert [record["how"] for record in run.events("child.stopped")] == ["exit code 0"]
 
 
+@proves("fault 97", "fault 110")
 async def test_process_1_hears_a_second_signal(tmp_path: Path) -> None:
-    """With the same status as anywhere (faults 97, 110)."""
+    """With the same status as anywhere."""
     words = ("--", *child("recorder", str(tmp_path)))
     async with bridge(*words, under=OWN_PID_SPACE) as run, run.client() as client:
         first = _children(run.process.pid)[0]
@@ -327,8 +342,9 @@ async def test_process_1_hears_a_second_signal(tmp_path: Path) -> None:
         assert await run.ended(3) == 3
 
 
+@proves("fault 98")
 async def test_the_keys_of_a_terminal_reach_the_bridge_alone() -> None:
-    """Ctrl-C is for us to pass on in order; a child that heard it would drop calls (faults 98)."""
+    """Ctrl-C is for us to pass on in order; a child that heard it would drop calls."""
     keyboard, terminal = pty.openpty()
     try:
         async with (
@@ -353,8 +369,9 @@ async def test_the_keys_of_a_terminal_reach_the_bridge_alone() -> None:
         os.close(terminal)
 
 
+@proves("fault 114")
 async def test_a_taken_port_is_told_before_a_child_starts(tmp_path: Path) -> None:
-    """One line with the address, status 1, no child (faults 114)."""
+    """One line with the address, status 1, no child."""
     touched = tmp_path / "touched"
     async with bridge() as first:
         words = ("--port", str(first.port), "--", "sh", "-c", f"touch {touched}; cat")
@@ -366,8 +383,9 @@ async def test_a_taken_port_is_told_before_a_child_starts(tmp_path: Path) -> Non
     assert not touched.exists()
 
 
+@proves("fault 111")
 async def test_it_runs_where_nothing_can_be_written() -> None:
-    """Every file system read-only, no HOME, no TMPDIR, no name for the user (faults 111)."""
+    """Every file system read-only, no HOME, no TMPDIR, no name for the user."""
     script = (
         "mount -o remount,bind,ro / && cd / && ! touch /tmp/x 2>/dev/null && unset HOME TMPDIR USER"
         ' LOGNAME XDG_CACHE_HOME && exec "$@"'
@@ -396,10 +414,11 @@ def _children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+@proves("fault 11", "fault 12", "fault 54", "fault 96")
 async def test_everything_at_once_ends_in_time(tmp_path: Path) -> None:
     """100 streams, readers that stall, half a request, a server that obeys nobody: in its grace.
 
-    Status 3, since a call got its error; nothing is left (faults 11, 12, 54, 96).
+    Status 3, since a call got its error; nothing is left.
     """
     words = ("--grace", "6", "--json-window", "0", "--", *child("clinging"))
     # As many as are open at once, and half a head and half a body besides.

@@ -22,6 +22,7 @@ import uvloop
 from mcpbridge.runtime.signals import heard_signals
 from tests.support import bridge_process
 from tests.support.bridge_process import bridge, child, eventually, rpc, started
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 
@@ -32,8 +33,9 @@ BROKEN = (sys.executable, str(Path(__file__).parents[1] / "support" / "broken_br
 OURS = {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
+@proves("faults 99-101", "fault 108")
 async def test_signals_that_are_no_order_to_end_end_nothing(tmp_path: Path) -> None:
-    """Idle, with a call in flight, and stopped and continued meanwhile (faults 99-101, 108)."""
+    """Idle, with a call in flight, and stopped and continued meanwhile."""
     async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
         session = await bridge_process.open_session(client)
         for number in STAYS:
@@ -67,9 +69,10 @@ def _seen(folder: Path) -> str:
     return "".join(file.read_text() for file in folder.iterdir())
 
 
+@proves("fault 100", "fault 101", "fault 110")
 @pytest.mark.parametrize("number", STAYS)
 async def test_no_signal_ends_the_program_while_it_starts(number: signal.Signals) -> None:
-    """From the first lines on, as soon as any is held (faults 100, 101, 110)."""
+    """From the first lines on, as soon as any is held."""
     async with started("--port", "0") as run:
         await eventually(lambda: heeds(run.pid, number), f"{number.name} is held or heard")
         run.signal(number)
@@ -78,9 +81,10 @@ async def test_no_signal_ends_the_program_while_it_starts(number: signal.Signals
         bridge_process.assert_clean(run)
 
 
+@proves("fault 96", "fault 98", "fault 110")
 @pytest.mark.parametrize("number", ENDS)
 async def test_the_signals_that_end_do_so_from_the_start_on(number: signal.Signals) -> None:
-    """Before it listens, with status 0 as ever (faults 96, 98, 110)."""
+    """Before it listens, with status 0 as ever."""
     async with started("--port", "0") as run:
         await eventually(
             lambda: heeds(run.pid, number) or bool(run.log), f"{number.name} is held or heard"
@@ -104,8 +108,9 @@ def heeds(pid: int, number: signal.Signals) -> bool:
     return number == signal.SIGWINCH or any(int(each, 16) & 1 << (number - 1) for each in sets)
 
 
+@proves("fault 97", "fault 98")
 async def test_quit_ends_like_term_and_a_second_one_at_once(tmp_path: Path) -> None:
-    """Some images stop their main process with it; a core is nobody's wish (faults 97, 98)."""
+    """Some images stop their main process with it; a core is nobody's wish."""
     async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
         session = await bridge_process.open_session(client)
         async with client.stream(
@@ -123,8 +128,9 @@ async def test_quit_ends_like_term_and_a_second_one_at_once(tmp_path: Path) -> N
         assert await run.ended(3) == 3
 
 
+@proves("fault 99")
 async def test_the_end_of_the_terminal_is_the_end_of_the_bridge() -> None:
-    """Its window was closed: nobody waits for a lame duck (fault 99)."""
+    """Its window was closed: nobody waits for a lame duck."""
     keyboard, terminal = pty.openpty()
     try:
         async with bridge(
@@ -145,8 +151,9 @@ async def test_the_end_of_the_terminal_is_the_end_of_the_bridge() -> None:
             os.close(terminal)
 
 
+@proves("fault 99")
 async def test_what_was_ignored_from_outside_stays_so() -> None:
-    """`nohup` means that a hang-up is not to be heard (fault 99)."""
+    """`nohup` means that a hang-up is not to be heard."""
     async with bridge(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as run:
         run.signal(signal.SIGHUP)
         run.signal(signal.SIGUSR1)
@@ -154,8 +161,9 @@ async def test_what_was_ignored_from_outside_stays_so() -> None:
         assert run.events("serve.signal") == []
 
 
+@proves("fault 119")
 async def test_a_fault_of_our_own_ends_the_program_with_a_record_of_its_state() -> None:
-    """Status 70, the state, no child left; a session's fault stays with it (fault 119)."""
+    """Status 70, the state, no child left; a session's fault stays with it."""
     # No way is known to make the program fail so; a bug is put into it from outside.
     async with started("--port", "0", under=BROKEN, env=OURS, faulty=True) as run:
         (record,) = await run.logged("serve.started")
@@ -180,8 +188,9 @@ async def test_a_fault_of_our_own_ends_the_program_with_a_record_of_its_state() 
         await eventually(lambda: run.processes() == set(), "no process is left")
 
 
+@proves("fault 117")
 async def test_a_loop_that_stands_still_is_told_with_its_stack() -> None:
-    """By a thread, since no task can; and again when it goes on (fault 117)."""
+    """By a thread, since no task can; and again when it goes on."""
     async with started("--port", "0", under=BROKEN, env=OURS) as run:
         await run.logged("child.ready")
         run.signal(signal.SIGUSR1)
@@ -192,8 +201,9 @@ async def test_a_loop_that_stands_still_is_told_with_its_stack() -> None:
         assert await run.terminate() == 0
 
 
+@proves("fault 99")
 def test_a_signal_amid_another_comes_once() -> None:
-    """It came while the handler of the other ran, and is no second order to end (fault 99)."""
+    """It came while the handler of the other ran, and is no second order to end."""
 
     def amid(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)

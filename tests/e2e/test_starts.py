@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.bridge_process import eventually, initialize
 from tests.support.failing_child import ROOTS, Worn, new_fifo, open_fifo, wearing
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 AT_ONCE = 2 * (os.cpu_count() or 1)
@@ -24,11 +25,12 @@ def started(worn: Worn) -> int:
     return len(worn.bridge.events("child.started")) - 1
 
 
+@proves("fault 4", "fault 48")
 async def test_a_storm_of_starts_is_taken_in_turns(tmp_path: Path) -> None:
     """Twice as many processes as there are cores start at once; the others wait their turn.
 
     The time limit for a start begins with the turn: those whose turn comes after the limit of the
-    first ones are served all the same. (faults 4, 48)
+    first ones are served all the same.
     """
     fifo = new_fifo(tmp_path, "fifo")
     words = ("--isolation", "session", "--max-children", "200", "--start-timeout", "3s")

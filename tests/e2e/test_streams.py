@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bridge_process import bridge, initialize, open_session, rpc
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import (
     ASKED,
     Block,
@@ -74,11 +75,12 @@ async def refused(served: Served, headers: Headers, after: str) -> int:
     return answer.status_code
 
 
+@proves("C63")
 @pytest.mark.parametrize("revision", REVISIONS)
 async def test_streams_are_primed_for_clients_that_can_read_it(
     served: Served, revision: str
 ) -> None:
-    """First event with id, empty data and `retry`; on initialize by what is asked for (C63)."""
+    """First event with id, empty data and `retry`; on initialize by what is asked for."""
     primed = revision == NEWEST
     opening = initialize("open", revision, ASKED)
     async with reading(served.client, STREAM, opening) as blocks:
@@ -112,9 +114,10 @@ async def test_a_listening_stream_says_something_at_once(served: Served, revisio
             break
 
 
+@proves("C90")
 @pytest.mark.slow
 async def test_a_silent_stream_has_a_comment_as_often_as_the_operator_says() -> None:
-    """Lines end with LF alone (C90)."""
+    """Lines end with LF alone."""
     async with bridge("--sse-keep-alive", "1s") as running, running.client() as client:
         named = await open_session(client)
         async with client.stream("GET", "/mcp", headers={**named, **STREAM}) as response:
@@ -122,8 +125,9 @@ async def test_a_silent_stream_has_a_comment_as_often_as_the_operator_says() -> 
             assert [await anext(chunks) for _ in range(3)] == [b": keep-alive\n\n"] * 3
 
 
+@proves("C72")
 async def test_how_a_client_finds_out_which_transport_is_spoken(served: Served) -> None:
-    """A valid opening is taken in every dress; a bare GET is 400 and no other transport (C72)."""
+    """A valid opening is taken in every dress; a bare GET is 400 and no other transport."""
     dresses: tuple[dict[str, str], ...] = (
         {},
         {"accept": "*/*"},
@@ -144,14 +148,12 @@ async def test_how_a_client_finds_out_which_transport_is_spoken(served: Served) 
         assert "endpoint" not in answer.text
 
 
+@proves("fault 58", "C64")
 @pytest.mark.slow
 async def test_a_resumed_stream_goes_on_after_the_event_named_and_then_lives(
     served: Served,
 ) -> None:
-    """Only that stream's events, each once, in order; ids are unique in the session.
-
-    (fault 58; C64)
-    """
+    """Only that stream's events, each once, in order; ids are unique in the session."""
     session = await served.own(NEWEST)
     seen: list[Block] = []
     async with reading(served.client, session, hold(2, "b")) as other:
@@ -183,11 +185,9 @@ async def test_a_resumed_stream_goes_on_after_the_event_named_and_then_lives(
     await served.delete(session)
 
 
+@proves("fault 58", "C64")
 async def test_the_listening_stream_is_resumed_after_the_event_named(served: Served) -> None:
-    """What a broken connection swallowed comes again, then what waited, then the new.
-
-    (fault 58; C64)
-    """
+    """What a broken connection swallowed comes again, then what waited, then the new."""
     session = await served.own(NEWEST)
     async with reading(served.client, session) as broken:
         await served.say(session, note("x", n="#"), times=3)
@@ -206,9 +206,10 @@ async def test_the_listening_stream_is_resumed_after_the_event_named(served: Ser
         assert await fresh.rest() == []
 
 
+@proves("C10", "C64")
 @pytest.mark.slow
 async def test_who_resumes_a_running_stream_takes_it_over(served: Served) -> None:
-    """The connection that is left behind hears nothing twice and takes over again (C10, C64)."""
+    """The connection that is left behind hears nothing twice and takes over again."""
     session = await served.own(NEWEST)
     async with reading(served.client, session, hold(1, "t")) as older:
         await served.ask(session, "x/step", name="t")
@@ -226,9 +227,10 @@ async def test_who_resumes_a_running_stream_takes_it_over(served: Served) -> Non
     await served.delete(session)
 
 
+@proves("fault 59", "C65")
 @pytest.mark.slow
 async def test_nothing_of_another_session_is_ever_replayed(served: Served) -> None:
-    """A foreign id is 400, with no data; the one it belongs to loses nothing (fault 59; C65)."""
+    """A foreign id is 400, with no data; the one it belongs to loses nothing."""
     mine, theirs = await served.own(NEWEST), await served.own(NEWEST)
     shared = await served.open(NEWEST)
     async with reading(served.client, mine, hold(1, "f")) as events:
@@ -247,13 +249,14 @@ async def test_nothing_of_another_session_is_ever_replayed(served: Served) -> No
     assert await refused(served, mine, primer.id) == 404
 
 
+@proves("fault 59", "C66")
 @pytest.mark.parametrize(
     "garbage", ["zzz", "0", "", "-1-1", "\u00ff\u00fe", "a-0-99999999999999999999", "1" * 4000]
 )
 async def test_an_id_of_nobody_opens_a_fresh_stream_that_stays_open(
     served: Served, garbage: str
 ) -> None:
-    """200, never 404, and never one that ends with nothing (fault 59; C66)."""
+    """200, never 404, and never one that ends with nothing."""
     session = await served.own(NEWEST)
     async with reading(served.client, session, after=garbage) as events:
         await served.say(session, note(CHANGED))
@@ -263,11 +266,9 @@ async def test_an_id_of_nobody_opens_a_fresh_stream_that_stays_open(
     await served.delete(session)
 
 
+@proves("fault 59", "C66")
 async def test_a_stream_that_never_was_is_not_to_be_resumed(served: Served) -> None:
-    """405 for a stream of this session that it does not know, with the verbs that do.
-
-    (fault 59; C66)
-    """
+    """405 for a stream of this session that it does not know, with the verbs that do."""
     session = await served.own(NEWEST)
     async with reading(served.client, session, rpc(1, "x/echo")) as events:
         tag, stream, _ = (await events.rest())[0].id.split("-")
@@ -282,9 +283,10 @@ async def test_a_stream_that_never_was_is_not_to_be_resumed(served: Served) -> N
     await served.delete(session)
 
 
+@proves("fault 55", "C68", "C11")
 @pytest.mark.slow
 async def test_an_answer_that_was_lost_on_its_way_is_there_to_be_fetched(served: Served) -> None:
-    """200 with the rest and the end; to one who has it all 405, for ever (fault 55; C68, C11)."""
+    """200 with the rest and the end; to one who has it all 405, for ever."""
     session = await served.own(NEWEST)
     async with reading(served.client, session, hold(1, "l")) as broken:
         (primer,) = await broken.some(1)
@@ -302,8 +304,9 @@ async def test_an_answer_that_was_lost_on_its_way_is_there_to_be_fetched(served:
     await served.delete(session)
 
 
+@proves("C63", "C68")
 async def test_clients_before_priming_resume_as_well(served: Served) -> None:
-    """Their events have ids, and neither a first event without data nor `retry` (C63, C68)."""
+    """Their events have ids, and neither a first event without data nor `retry`."""
     session = await served.own("2025-03-26")
     async with reading(served.client, session, hold(1, "o")) as broken:
         await served.ask(session, "x/step", name="o")
@@ -318,9 +321,10 @@ async def test_clients_before_priming_resume_as_well(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("C66")
 @pytest.mark.slow
 async def test_finished_streams_are_kept_up_to_a_number(served: Served) -> None:
-    """The newest 64 can be resumed; an older one is over: 405 (C66)."""
+    """The newest 64 can be resumed; an older one is over: 405."""
     session = await served.own(NEWEST)
     primers = []
     for number in range(70):
@@ -334,9 +338,10 @@ async def test_finished_streams_are_kept_up_to_a_number(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("C68")
 @pytest.mark.slow
 async def test_finished_streams_are_kept_up_to_a_size(served: Served) -> None:
-    """4 MiB of a session's: the oldest goes first, and the newest answer stays (C68)."""
+    """4 MiB of a session's: the oldest goes first, and the newest answer stays."""
     session = await served.own(NEWEST)
     primers = []
     for number in range(4):
@@ -349,9 +354,10 @@ async def test_finished_streams_are_kept_up_to_a_size(served: Served) -> None:
     await served.delete(session)
 
 
+@proves("C67")
 @pytest.mark.slow
 async def test_an_old_connection_is_ended_and_its_client_comes_back(aging: Served) -> None:
-    """After an id, with `retry`, for clients that know of it; others keep theirs (C67)."""
+    """After an id, with `retry`, for clients that know of it; others keep theirs."""
     session, older = await aging.own(NEWEST), await aging.own("2025-06-18")
     async with (
         reading(aging.client, older, hold(1, "old")) as kept,
@@ -377,9 +383,10 @@ async def test_an_old_connection_is_ended_and_its_client_comes_back(aging: Serve
         await aging.delete(each)
 
 
+@proves("fault 41", "C76")
 @pytest.mark.slow
 async def test_a_cancelled_call_ends_its_stream_with_an_error(served: Served) -> None:
-    """Also where the child says nothing more; its late answer reaches nobody (fault 41; C76)."""
+    """Also where the child says nothing more; its late answer reaches nobody."""
     session = await served.own(NEWEST)
     async with reading(served.client, session, hold(1, "c")) as events:
         assert is_primer(await events.next())
@@ -395,8 +402,9 @@ async def test_a_cancelled_call_ends_its_stream_with_an_error(served: Served) ->
     await served.delete(session)
 
 
+@proves("C09", "C10")
 async def test_each_message_is_on_one_stream_of_a_session(served: Served) -> None:
-    """With two calls and a listener: progress and answers here, all else there (C09, C10)."""
+    """With two calls and a listener: progress and answers here, all else there."""
     session = await served.own()
     async with (
         reading(served.client, session) as listening,
@@ -416,8 +424,9 @@ async def test_each_message_is_on_one_stream_of_a_session(served: Served) -> Non
         assert await listening.rest() == []
 
 
+@proves("fault 32", "C75")
 async def test_what_is_said_to_nobody_waits_for_the_next_listener(served: Served) -> None:
-    """In order; that a list or a resource changed is said once (fault 32; C75)."""
+    """In order; that a list or a resource changed is said once."""
     session = await served.own()
     lines = [
         note("x/n", n="#"),
@@ -449,12 +458,10 @@ async def test_what_is_said_to_nobody_waits_for_the_next_listener(served: Served
         assert await listening.rest() == []
 
 
+@proves("fault 32", "C75")
 @pytest.mark.slow
 async def test_what_waits_is_bounded_and_a_change_is_never_lost(tmp_path: Path) -> None:
-    """The oldest of too many go, counted; a change said again after that is kept.
-
-    (fault 32; C75)
-    """
+    """The oldest of too many go, counted; a change said again after that is kept."""
     async with serving(tmp_path) as served:
         session = await served.own()
         await served.say(session, note(CHANGED))
@@ -474,9 +481,10 @@ async def test_what_waits_is_bounded_and_a_change_is_never_lost(tmp_path: Path) 
         assert re.fullmatch(r"\d+", str(end["counts"].get("coalesced_notification", 0)))
 
 
+@proves("fault 5", "fault 7")
 @pytest.mark.slow
 async def test_a_child_that_dies_ends_the_streams_of_its_calls_only(served: Served) -> None:
-    """Each with its error; the listener stays, and the session has a new child (faults 5, 7)."""
+    """Each with its error; the listener stays, and the session has a new child."""
     session = await served.own(NEWEST)
     async with (
         reading(served.client, session) as listening,

@@ -26,6 +26,7 @@ from tests.support.bridge_process import (
     rpc,
 )
 from tests.support.certificates import Authority, Pair
+from tests.support.proofs import proves
 from tests.support.raw_http import Wire
 
 pytestmark = pytest.mark.slow
@@ -131,8 +132,9 @@ async def test_everything_is_served_over_tls(tmp_path: Path) -> None:
         assert getattr(refused.value, "reason", None) != "NO_PROTOCOLS_AVAILABLE"
 
 
+@proves("fault 61")
 async def test_what_is_no_tls_and_tls_where_there_is_none_end_quietly(tmp_path: Path) -> None:
-    """Nothing is logged, and nothing is left behind: whoever comes next is served (fault 61)."""
+    """Nothing is logged, and nothing is left behind: whoever comes next is served."""
     authority = Authority(tmp_path)
     trust = authority.client()
     async with bridge(*with_tls(authority.pair("bridge"), "--header-timeout", "1s")) as run:

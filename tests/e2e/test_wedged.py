@@ -19,6 +19,7 @@ import pytest
 from tests.support import modern_client
 from tests.support.bridge_process import messages
 from tests.support.failing_child import LOOKS, ROOTS, Worn, new_fifo, open_fifo, wearing
+from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 PINGS = ("--ping-interval", "300ms", "--ping-timeout", "200ms")
@@ -35,8 +36,9 @@ async def stalled(worn: Worn, pid: int, by: str) -> dict[str, Any]:
     return record
 
 
+@proves("fault 10")
 async def test_a_stopped_process_is_killed_and_replaced(tmp_path: Path) -> None:
-    """Shared or not, idle or with calls in flight, which get one error each (fault 10).
+    """Shared or not, idle or with calls in flight, which get one error each.
 
     The sessions go on, and nobody else is concerned.
     """
@@ -62,8 +64,9 @@ async def test_a_stopped_process_is_killed_and_replaced(tmp_path: Path) -> None:
         assert await worn.pid(other) == bystander
 
 
+@proves("fault 10")
 async def test_a_process_that_answers_no_ping_any_more_is_replaced(tmp_path: Path) -> None:
-    """Though nothing shows that it was stopped (fault 10)."""
+    """Though nothing shows that it was stopped."""
     async with wearing(tmp_path, *PINGS) as worn:
         session = await worn.open()
         pid = await worn.pid(session)
@@ -91,11 +94,9 @@ async def test_a_busy_process_is_left_alone(tmp_path: Path) -> None:
         assert worn.bridge.events("child.stalled") == []
 
 
+@proves("fault 10")
 async def test_a_process_of_2026_07_28_is_asked_in_its_own_words(tmp_path: Path) -> None:
-    """`server/discover` instead of `ping`; stopped, it is replaced, and its calls told.
-
-    (fault 10)
-    """
+    """`server/discover` instead of `ping`; stopped, it is replaced, and its calls told."""
     async with modern_client.serving("modern", tmp_path, "--child-era", "modern", *PINGS) as served:
         await served.do()
         await served.until_heard("server/discover", 3)
@@ -108,8 +109,9 @@ async def test_a_process_of_2026_07_28_is_asked_in_its_own_words(tmp_path: Path)
         assert served.heard("ping") == []
 
 
+@proves("fault 9")
 async def test_a_process_in_which_call_after_call_hangs_is_replaced(tmp_path: Path) -> None:
-    """After three in a row, where pings are answered; an answer between them counts (fault 9)."""
+    """After three in a row, where pings are answered; an answer between them counts."""
     words = ("--request-timeout", "500ms", "--session-idle-timeout", "2s")
     async with wearing(tmp_path, *words, *LOOKS) as worn:
         session = await worn.open()
@@ -126,8 +128,9 @@ async def test_a_process_in_which_call_after_call_hangs_is_replaced(tmp_path: Pa
         assert await worn.pid(session) != pid
 
 
+@proves("fault 37")
 async def test_a_process_that_reads_nothing_is_replaced(tmp_path: Path) -> None:
-    """What it was given fails, what still waited is served by the next one (fault 37)."""
+    """What it was given fails, what still waited is served by the next one."""
     async with wearing(tmp_path, "--child-stall-timeout", "1s") as worn:
         session, other = await worn.open(ROOTS), await worn.open()
         pid = await worn.pid(session)
@@ -165,10 +168,12 @@ async def timed(call: Awaitable[Any], end: Callable[[], None]) -> tuple[Any, flo
     return told, time.monotonic() - began
 
 
+@proves("fault 5", "fault 6", "fault 14")
 @pytest.mark.parametrize("capabilities", [None, ROOTS], ids=["shared", "own"])
 async def test_callers_are_told_at_once(tmp_path: Path, capabilities: Any) -> None:
     """A killed process's calls have their errors within 100 ms, also where another process holds
-    its stdout open; the best of three, since the machine may be busy (faults 5, 6, 14)."""
+    its stdout open; the best of three, since the machine may be busy.
+    """
     async with wearing(tmp_path, "--give-up-after", "0") as worn:
         session = await worn.open(capabilities)
         killed, left = [], []

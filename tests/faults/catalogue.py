@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults import of_children, of_clients, of_hosts
 from tests.faults.row import Row
 from tests.faults.service_levels import LEVELS
-from tests.support.proofs import faults, proofs
+from tests.support.proofs import faults
 
 SECTIONS: Mapping[str, tuple[Row, ...]] = {
     "The server process": of_children.ROWS,
@@ -28,7 +28,7 @@ _HEAD = """\
 
 Made by `make docs`; do not edit. Each row names the tests that make its fault happen, all of them
 against the running program with real processes and sockets, or says why none does. Tests are named
-by their module in `tests/e2e`; in it, they say `fault 5` where they prove row 5.
+by their module in `tests/e2e`; in it, they are marked `@proves("fault 5")` if they prove row 5.
 
 Calls that mcpbridge itself has to answer get the code -32603 with `data.mcpbridge`: the `reason`,
 whether the call was `executed` (no, maybe, yes), and whether to try again (`retryable`).
@@ -44,7 +44,7 @@ def proved() -> dict[int, list[str]]:
     """The tests against the running program that name each row."""
     return {
         row: [test for test in tests if test.startswith(AGAINST_THE_PROGRAM)]
-        for row, tests in proofs(faults).items()
+        for row, tests in faults().items()
     }
 
 

@@ -9,7 +9,7 @@ class Row(NamedTuple):
     """One fault, what mcpbridge does about it, and why no test makes it happen, if none does."""
 
     number: int
-    """What the docstrings of tests call it: `(fault 17)`."""
+    """What tests call it in their marker: `@proves("fault 17")`."""
     fault: str
     done: str
     reason: str = ""

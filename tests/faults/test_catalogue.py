@@ -5,41 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from mcpbridge.config.model import options
 from tests.faults.catalogue import AGAINST_THE_PROGRAM, ROWS, page, proved, unsettled
 from tests.faults.row import Row
 from tests.faults.service_levels import LEVELS
-from tests.support import proofs
+from tests.support.proofs import faults
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "faults.md"
-
-
-def test_rows_are_found_in_docstrings_of_tests_only() -> None:
-    """In parentheses behind the word, alone and as ranges, up to a semicolon."""
-    source = '''
-"""(fault 1)"""
-def helper():
-    """(fault 2)"""
-def test_a():
-    """This (fault 3; C03, 7) and that (faults 4 to 6, 9,
-    11-12)."""  # (fault 13)
-    assert "(fault 14)"
-class TestB:
-    async def test_c(self):
-        """No (default 15), fault 16, nor 408 (17 bytes)."""
-'''
-    found = [(name, proofs.faults(text)) for name, text in proofs.docstrings(source)]
-    assert found == [("test_a", [3, 4, 5, 6, 9, 11, 12]), ("test_c", [])]
-
-
-@pytest.mark.parametrize("text", ["(fault x)", "(faults 3, C04)", "(fault 3 4)", "this (5, 6)."])
-def test_numbers_in_another_form_are_refused(text: str) -> None:
-    """A number that is not read proves nothing, and nobody would notice."""
-    with pytest.raises(ValueError, match="fault"):
-        proofs.faults(text)
 
 
 def test_the_catalogue_is_whole() -> None:
@@ -54,7 +27,7 @@ def test_the_catalogue_is_whole() -> None:
 
 def test_every_fault_is_made_to_happen_or_carried_with_a_reason() -> None:
     """By a test against the running program; one that cannot happen has no test."""
-    assert unsettled(ROWS, proved(), proofs.proofs(proofs.faults)) == []
+    assert unsettled(ROWS, proved(), faults()) == []
 
 
 def test_a_catalogue_that_is_not_settled_is_told() -> None:

@@ -16,6 +16,7 @@ from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.rules.access.hosts import HostRules
 from tests.bridge.playbook import bounded
 from tests.http.fakes import Wire, scope
+from tests.support.proofs import proves
 
 
 class Face:
@@ -64,7 +65,7 @@ def endpoint_of(face: Face, admin: Admin, mcp_path: str = "/mcp", root_path: str
 async def test_the_mcp_path_and_the_root_are_served_with_and_without_a_slash(
     mcp_path: str,
 ) -> None:
-    """Without redirects; everything else is the admin's (architecture 6.7)."""
+    """Without redirects; everything else is the admin's."""
     face, admin = Face(), Admin()
     endpoint = endpoint_of(face, admin, mcp_path)
     for path in ("/", "/mcp", "/mcp/", "/health", "/mcpx", "/MCP"):
@@ -75,11 +76,12 @@ async def test_the_mcp_path_and_the_root_are_served_with_and_without_a_slash(
     assert admin.paths == ["/health", "/mcpx", "/MCP"]
 
 
+@proves("fault 119")
 @bounded
 async def test_a_bug_in_a_face_is_one_500_without_detail_and_one_record(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The client learns nothing of it, the log everything (fault 119)."""
+    """The client learns nothing of it, the log everything."""
     wire = Wire()
     endpoint = endpoint_of(Face(ZeroDivisionError("secret")), Admin())
     await endpoint(scope(), wire.receive, wire.send)
@@ -90,9 +92,10 @@ async def test_a_bug_in_a_face_is_one_500_without_detail_and_one_record(
     assert (record.message, record.exc_info is not None) == ("request.failed", True)
 
 
+@proves("fault 52")
 @bounded
 async def test_a_client_that_left_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """There is nobody to answer and nothing to log above debug (fault 52)."""
+    """There is nobody to answer and nothing to log above debug."""
     wire = Wire()
     caplog.set_level("INFO")
     await endpoint_of(Face(ClientGone()), Admin())(scope(), wire.receive, wire.send)

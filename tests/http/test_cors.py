@@ -10,6 +10,7 @@ from mcpbridge.http.responses import send_json
 from mcpbridge.rules.access.hosts import HostRules
 from tests.bridge.playbook import bounded
 from tests.http.fakes import Wire, scope
+from tests.support.proofs import proves
 
 LISTED = "https://app.example.org"
 RULES = HostRules(loopback=True, allowed_origins=(LISTED, "null"))
@@ -50,13 +51,14 @@ async def test_a_listed_origin_reads_the_answer_as_it_is(origin: str) -> None:
     }
 
 
+@proves("fault 91")
 @pytest.mark.parametrize(
     "origin", ["https://evil.example", "http://localhost", "*", "", "https://app.example.org\xe4"]
 )
 @pytest.mark.parametrize("method", ["POST", "OPTIONS"])
 @bounded
 async def test_nobody_else_is_told_anything(origin: str, method: str) -> None:
-    """The request goes on to the application, a preflight like any other (fault 91)."""
+    """The request goes on to the application, a preflight like any other."""
     wanted = ("access-control-request-method", "POST")
     wire = await asked(RULES, method, ("origin", origin), wanted)
     assert (wire.status, told(wire)) == (404, {})
@@ -69,9 +71,10 @@ async def test_who_has_no_origin_passes_untouched() -> None:
     assert told(await asked(ALL, "OPTIONS", ("access-control-request-method", "POST"))) == {}
 
 
+@proves("fault 91")
 @bounded
 async def test_for_all_means_all_and_without_credentials() -> None:
-    """The same answer for everybody needs no Vary; never with credentials (fault 91)."""
+    """The same answer for everybody needs no Vary; never with credentials."""
     wire = await asked(ALL, "POST", ("origin", "https://any.example"))
     assert told(wire)["access-control-allow-origin"] == "*"
     assert "vary" not in told(wire)

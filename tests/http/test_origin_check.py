@@ -10,6 +10,7 @@ from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.mcp.admission import Refusal
 from tests.bridge.playbook import bounded
 from tests.http.fakes import GONE, Wire, body, http_request
+from tests.support.proofs import proves
 
 LIMIT = 10
 BODIES: list[tuple[list[Message], bytes]] = [
@@ -32,10 +33,11 @@ async def test_a_body_is_read_whole_however_it_comes(pieces: list[Message], whol
         assert wire.received == len(pieces)
 
 
+@proves("fault 63")
 @pytest.mark.parametrize("length", [b"11", b"4194305", b"99999999999999999999999"])
 @bounded
 async def test_a_body_announced_too_large_is_not_touched(length: bytes) -> None:
-    """Nothing is received, so that the client is not invited to send it (fault 63)."""
+    """Nothing is received, so that the client is not invited to send it."""
     wire = Wire(body(b"01234567890"))
     refusal = await read_body(http_request(wire, (b"content-length", length)), LIMIT)
     assert isinstance(refusal, Refusal)
@@ -43,6 +45,7 @@ async def test_a_body_announced_too_large_is_not_touched(length: bytes) -> None:
     assert b"--max-request-bytes 10" in refusal.error
 
 
+@proves("fault 64")
 @pytest.mark.parametrize(
     ("pieces", "taken"),
     [
@@ -56,7 +59,7 @@ async def test_a_body_announced_too_large_is_not_touched(length: bytes) -> None:
 async def test_a_body_that_grows_too_large_is_read_no_further(
     pieces: list[Message], taken: int
 ) -> None:
-    """Not one piece after the one that exceeds the limit, whatever was announced (fault 64)."""
+    """Not one piece after the one that exceeds the limit, whatever was announced."""
     for headers in ([], [(b"content-length", b"5")], [(b"content-length", b"x")]):
         wire = Wire(*pieces)
         refusal = await read_body(http_request(wire, *headers), LIMIT)
@@ -64,18 +67,20 @@ async def test_a_body_that_grows_too_large_is_read_no_further(
         assert (refusal.status, wire.received) == (413, taken)
 
 
+@proves("fault 52")
 @pytest.mark.parametrize("pieces", [[GONE], [body(b"0", more=True), GONE]])
 @bounded
 async def test_a_client_that_leaves_before_its_body_ends_is_no_request(
     pieces: list[Message],
 ) -> None:
-    """What came of it is not taken for the whole (fault 52)."""
+    """What came of it is not taken for the whole."""
     with pytest.raises(ClientGone):
         await read_body(http_request(Wire(*pieces)), LIMIT)
 
 
+@proves("fault 90", "O15")
 def test_host_comes_before_origin_and_neither_refusal_looks_like_a_login() -> None:
-    """421 and 403 without those numbers in the text (fault 90; O15)."""
+    """421 and 403 without those numbers in the text."""
     rules = HostRules(loopback=True)
     host, origin = (b"host", b"evil.example"), (b"origin", b"http://evil.example")
     good = (b"host", b"localhost:8000")

@@ -26,6 +26,7 @@ from mcpbridge.rules.mcp.admission import refuse
 from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import bounded, turns
 from tests.http.fakes import Wire, http_request
+from tests.support.proofs import proves
 
 HEAD = {
     "content-type": "text/event-stream",
@@ -55,9 +56,10 @@ async def served(
             await task
 
 
+@proves("C91", "O4")
 @bounded
 async def test_a_stream_begins_at_once_with_the_head_that_proxies_need() -> None:
-    """Before there is anything to say; the content type is exact (C91, O4)."""
+    """Before there is anything to say; the content type is exact."""
     wire = Wire()
     async with served(stream_of(), wire):
         assert (wire.status, wire.chunks, wire.ended) == (200, [], False)
@@ -83,9 +85,10 @@ async def test_each_message_is_one_event_with_the_payload_as_it_is() -> None:
     assert wire.chunks[2:] == [b""]
 
 
+@proves("C63", "C64")
 @bounded
 async def test_events_have_ids_where_the_stream_can_be_resumed() -> None:
-    """A first one without data only where the client's revision has it (C63, C64)."""
+    """A first one without data only where the client's revision has it."""
     for polled in (False, True):
         stream, wire = stream_of(EventId("ab", 3, 0)), Wire()
         stream.append(b"{}", sheddable=True)
@@ -112,9 +115,10 @@ async def test_a_client_that_is_sent_away_is_told_when_to_come_back() -> None:
             assert match is None or 500 <= int(match[1]) <= 3000
 
 
+@proves("fault 55")
 @bounded
 async def test_a_stream_ends_when_its_client_leaves() -> None:
-    """Nothing more is taken from it, so that the next reader gets what comes (fault 55)."""
+    """Nothing more is taken from it, so that the next reader gets what comes."""
     stream, wire = stream_of(), Wire()
     async with served(stream, wire) as (_, task):
         wire.leave()
@@ -122,9 +126,10 @@ async def test_a_stream_ends_when_its_client_leaves() -> None:
     assert wire.chunks == []
 
 
+@proves("fault 85")
 @bounded
 async def test_an_idle_stream_costs_one_task() -> None:
-    """The response; the connection tells it when the client leaves (fault 85)."""
+    """The response; the connection tells it when the client leaves."""
     before = len(asyncio.all_tasks())
     wires = [Wire() for _ in range(10)]
     async with anyio.create_task_group() as tasks:
@@ -144,12 +149,10 @@ async def _serve(stream: Stream, wire: Wire) -> None:
         await EventStream(reader).serve(http_request(wire))
 
 
+@proves("fault 57", "C90")
 @bounded
 async def test_one_timer_gives_every_open_stream_a_sign_of_life() -> None:
-    """A comment on each, the silent older connection too; none when it is closed.
-
-    (fault 57; C90)
-    """
+    """A comment on each, the silent older connection too; none when it is closed."""
     assert KeepAliveSettings().every_s <= 15
     keepalive = KeepAlive(every_s=0.01)
     stream, older, newer, closed = stream_of(), Wire(), Wire(), Wire()
@@ -168,9 +171,10 @@ async def test_one_timer_gives_every_open_stream_a_sign_of_life() -> None:
     assert closed.chunks == [b""]
 
 
+@proves("C94")
 @bounded
 async def test_late_json_begins_at_once_and_is_one_text_in_the_end() -> None:
-    """White space is its sign of life (C94)."""
+    """White space is its sign of life."""
     stream, wire = stream_of(), Wire()
     with stream.attach() as reader:
         task = asyncio.create_task(send_late_json(wire.send, reader, [(b"x-more", b"1")]))
@@ -188,9 +192,10 @@ async def test_late_json_begins_at_once_and_is_one_text_in_the_end() -> None:
     assert json.loads(b"".join(wire.chunks)) == {"jsonrpc": "2.0"}
 
 
+@proves("C02")
 @bounded
 async def test_plain_answers_are_whole_and_say_how_long_they_are() -> None:
-    """JSON, and nothing at all (C02)."""
+    """JSON, and nothing at all."""
     wire = Wire()
     await send_json(wire.send, 200, b"{}", [(b"mcp-session-id", b"s")])
     assert (wire.status, wire.chunks, wire.ended) == (200, [b"{}"], True)
@@ -204,9 +209,10 @@ async def test_plain_answers_are_whole_and_say_how_long_they_are() -> None:
     assert (wire.status, wire.headers, wire.chunks) == (202, {"content-length": "0"}, [b""])
 
 
+@proves("C78")
 @bounded
 async def test_a_refusal_says_what_helps() -> None:
-    """The id, Allow, Retry-After, and that the connection ends where a body is unread (C78)."""
+    """The id, Allow, Retry-After, and that the connection ends where a body is unread."""
     wire = Wire()
     await send_refusal(wire.send, refuse(405, -32600, "no", request_id=b'"a"', allow="GET"))
     assert (wire.status, wire.headers["allow"]) == (405, "GET")

@@ -21,6 +21,7 @@ from tests.images.containers import (
     rpc,
 )
 from tests.images.engine import Engine
+from tests.support.proofs import proves
 
 DEMO = ("/opt/mcpbridge/bin/python", "-m", "mcpbridge.demo")
 NODE = ("node", "/srv/server.mjs")
@@ -31,12 +32,13 @@ USERS = {"slim": "65532", "uv": "4711", "node": "65532", "copied": "4711"}
 """The image's own and any other, without a name and without a home."""
 
 
+@proves("O14")
 @pytest.mark.slow
 @pytest.mark.parametrize("image", SERVED)
 def test_serves_where_nothing_is_granted(
     engine: Engine, images: dict[str, str], image: str
 ) -> None:
-    """No root, no capability, nothing to write to, 64 MiB; and nothing of its call is lost (O14).
+    """No root, no capability, nothing to write to, 64 MiB; and nothing of its call is lost.
 
     As process 1: healthy by its own HEALTHCHECK, answers, ends with the call it was serving.
     """
@@ -66,12 +68,13 @@ def _is_confined(run: Container, user: str) -> None:
     assert any(name.startswith("parser.cpython") for name in first.libraries)
 
 
+@proves("fault 10")
 @pytest.mark.slow
 @pytest.mark.parametrize("image", ["slim", "node"])
 def test_a_server_that_is_gone_for_good_is_unhealthy(
     engine: Engine, images: dict[str, str], image: str
 ) -> None:
-    """Where the bridge stays, its health tells; where it gives up, its status does (fault 10)."""
+    """Where the bridge stays, its health tells; where it gives up, its status does."""
     gone = ("--", "sh", "-c", "exit 3")
     options = (*CONFINED, *OFTEN, "--health-start-period=1s", "--health-retries=2")
     with container(engine, images[image], "--give-up-after=0", *gone, options=options) as run:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.interop.test_interop import node
 from tests.support.bridge_process import bridge
+from tests.support.proofs import proves
 from tests.support.sdk_servers import PEERS, ROOT, interpreter
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -40,12 +41,13 @@ async def seen_by(mode: str, url: str, *words: str) -> Any:
     return json.loads(out)
 
 
+@proves("C82", "C83")
 @pytest.mark.parametrize("kind", list(SERVERS))
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_the_typescript_client_is_served_whatever_the_server_speaks(
     kind: str, mode: str
 ) -> None:
-    """Lists, progress, questions, a header argument, a change and a cancellation (C82, C83)."""
+    """Lists, progress, questions, a header argument, a change and a cancellation."""
     version, (program, *words) = SERVERS[kind]
     command = ("--", interpreter(version), str(PEERS / program), *words)
     async with bridge(*command, env={"MCPBRIDGE_CHILD_ERA": "auto"}) as between:

@@ -9,6 +9,7 @@ import pytest
 from tests.interop.test_interop import typescript_client, typescript_server
 from tests.support.bridge_process import bridge
 from tests.support.feature_report import judge
+from tests.support.proofs import proves
 from tests.support.sdk_clients import reported
 from tests.support.sdk_servers import Server, mcp1_server
 
@@ -22,6 +23,7 @@ CASES = [(typescript_server, True), (typescript_server, False), (mcp1_server, Tr
 NAMES = ["typescript-asked", "typescript-shared", "mcp1-asked"]
 
 
+@proves("C10", "C14", "C15", "C17", "C73")
 @pytest.mark.parametrize("transport", list(PATHS))
 @pytest.mark.parametrize(("server", "declared"), CASES, ids=NAMES)
 async def test_two_sessions_at_once_do_all_there_is(
@@ -29,8 +31,8 @@ async def test_two_sessions_at_once_do_all_there_is(
 ) -> None:
     """Verbs, questions, pushes to the right session, a cancellation the child sees, 2 MB each way.
 
-    The 2 MB come as an answer alone, as one after progress, and in a question and what is said
-    to it (C10, C14, C15, C17, C73).
+    The 2 MB come as an answer alone, as one after progress, and in a question and what is said to
+    it.
     """
     options = ("--transport", transport, *(("--declare",) if declared else ()))
     async with bridge("--", *server().argv) as between:

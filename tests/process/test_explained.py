@@ -8,14 +8,16 @@ import os
 import pytest
 
 from mcpbridge.process.spawn import explained
+from tests.support.proofs import proves
 
 
+@proves("fault 16", "fault 104", "fault 112")
 @pytest.mark.parametrize(
     ("number", "limit"),
     [(errno.EAGAIN, "ulimit -u"), (errno.EMFILE, "ulimit -n"), (errno.ENFILE, "fs.file-max")],
 )
 def test_a_limit_of_the_system_is_named(number: int, limit: str) -> None:
-    """The kernel's own words, and what to raise (faults 16, 104, 112)."""
+    """The kernel's own words, and what to raise."""
     text = explained(OSError(number, os.strerror(number)))
     assert text.startswith(os.strerror(number))
     assert limit in text

@@ -13,6 +13,7 @@ import pytest
 
 from mcpbridge.process.spawn import group_ends, signal_group
 from tests.process.lives import WITHIN_S
+from tests.support.proofs import proves
 
 Member = subprocess.Popen[bytes]
 IGNORES = (
@@ -56,8 +57,9 @@ async def test_a_signal_reaches_every_member(pair: tuple[Member, Member]) -> Non
     assert not signal_group(leader.pid, signal.SIGKILL)
 
 
+@proves("fault 13")
 async def test_a_group_lasts_as_long_as_one_of_it_lives(pair: tuple[Member, Member]) -> None:
-    """Whoever obeys does not end it for the other (fault 13)."""
+    """Whoever obeys does not end it for the other."""
     leader, follower = pair
     assert signal_group(leader.pid, signal.SIGTERM)
     assert waited(leader) == -signal.SIGTERM
@@ -80,10 +82,11 @@ async def test_an_empty_group_has_ended(pair: tuple[Member, Member]) -> None:
         await group_ends(leader.pid)
 
 
+@proves("fault 13")
 async def test_the_dead_that_nobody_has_waited_for_hold_up_nobody(
     pair: tuple[Member, Member],
 ) -> None:
-    """The kernel counts them as members still (fault 13; the end keeps its time)."""
+    """The kernel counts them as members still (the end keeps its time)."""
     leader, follower = pair
     assert signal_group(leader.pid, signal.SIGKILL)
     for dead in pair:

@@ -12,6 +12,7 @@ import pytest
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.run_as import ChildUser
 from mcpbridge.process.spec import ChildSpec, check_command, child_environment, shown
+from tests.support.proofs import proves
 
 STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
 USUAL = {**STDIO, "PYTHONUNBUFFERED": "1"}
@@ -33,16 +34,18 @@ ENVIRONMENTS: list[tuple[dict[str, str], dict[str, str], dict[str, str]]] = [
 ]  # fmt: skip
 
 
+@proves("fault 50")
 @pytest.mark.parametrize(("own", "added", "wanted"), ENVIRONMENTS)
 def test_the_environment_of_a_child(
     own: dict[str, str], added: dict[str, str], wanted: dict[str, str]
 ) -> None:
-    """The bridge's less what is the bridge's alone; what the operator adds wins (fault 50)."""
+    """The bridge's less what is the bridge's alone; what the operator adds wins."""
     before = dict(own), dict(added)
     assert child_environment(own, added) == wanted
     assert (own, added) == before
 
 
+@proves("fault 50")
 @pytest.mark.parametrize(
     ("allowed", "wanted"),
     [
@@ -54,7 +57,7 @@ def test_the_environment_of_a_child(
 def test_an_environment_narrowed_to_a_list(
     allowed: tuple[str, ...], wanted: dict[str, str]
 ) -> None:
-    """What every program needs and what is named pass; what is the bridge's never (fault 50)."""
+    """What every program needs and what is named pass; what is the bridge's never."""
     own = {"PATH": "/bin", "LC_ALL": "C", "API_KEY": "k", "exact": "1", "DB_URL": "d"}
     own |= {"MCPBRIDGE_STATE_KEY": "s", "LISTEN_FDS": "1"}
     found = child_environment(own, {"ADDED": "a"}, allowed)
@@ -96,6 +99,7 @@ def check(shelf: Path, command: str, cwd: str | None = None) -> None:
     check_command(ChildSpec((command, "argument"), {"PATH": f"/nowhere:{shelf}"}, cwd))
 
 
+@proves("fault 1")
 @pytest.mark.parametrize("form", ["{name}", "{shelf}/{name}", "./{name}", "../{folder}/{name}"])
 @pytest.mark.parametrize(
     ("name", "kind", "word"),
@@ -112,7 +116,7 @@ def check(shelf: Path, command: str, cwd: str | None = None) -> None:
 def test_a_command_is_looked_for_as_a_shell_would(
     shelf: Path, form: str, name: str, kind: type[SpawnError] | None, word: str
 ) -> None:
-    """On the child's PATH for a name, in the child's folder for a path (fault 1)."""
+    """On the child's PATH for a name, in the child's folder for a path."""
     command = form.format(name=name, shelf=shelf, folder=shelf.name)
     if kind is None:
         check(shelf, command, str(shelf))

@@ -18,6 +18,7 @@ from anyio.lowlevel import checkpoint
 
 from mcpbridge.process.stderr import StderrDrain
 from tests.process.lives import WITHIN_S
+from tests.support.proofs import proves
 
 LOG_BYTES_PER_S = 64 << 10
 
@@ -62,8 +63,9 @@ async def until(condition: Any) -> None:
             await checkpoint()
 
 
+@proves("fault 33", "C50")
 async def test_each_line_is_a_record(log: pytest.LogCaptureFixture) -> None:
-    """Lines are logged as they end, with the process they came from (fault 33; C50)."""
+    """Lines are logged as they end, with the process they came from."""
     with draining() as (drain, write):
         os.write(write, b"one\ntwo\r\n\nthr")
         await until(lambda: len(lines(log)) == 2)
@@ -100,8 +102,9 @@ async def test_the_last_lines_are_kept(log: pytest.LogCaptureFixture) -> None:
         assert len(lines(log)) == 101
 
 
+@proves("fault 34")
 async def test_a_closed_stderr_is_nothing_special(log: pytest.LogCaptureFixture) -> None:
-    """A child may close it and go on (fault 34)."""
+    """A child may close it and go on."""
     read, write = os.pipe()
     drain = StderrDrain(read, 1)
     with drain.open():
@@ -114,12 +117,10 @@ async def test_a_closed_stderr_is_nothing_special(log: pytest.LogCaptureFixture)
     assert drain.tail == ("bye",)
 
 
+@proves("fault 33")
 @pytest.mark.slow
 async def test_a_flood_is_drained_and_logged_in_measure(log: pytest.LogCaptureFixture) -> None:
-    """A writer is never held up; the log gets so much a second and the number of the rest.
-
-    (fault 33)
-    """
+    """A writer is never held up; the log gets so much a second and the number of the rest."""
     line = b"e" * 999 + b"\n"
     total = 10_000
 

@@ -28,6 +28,7 @@ from tests.process.lives import (
     piped,
     spec,
 )
+from tests.support.proofs import proves
 
 
 async def asked(child: PipedChild, method: str, params: Any = None) -> Any:
@@ -45,19 +46,18 @@ async def heard(child: PipedChild) -> str:
     return message.method
 
 
+@proves("fault 98")
 async def test_a_child_leads_a_group_and_a_session_of_its_own() -> None:
-    """A signal to it or from a terminal reaches it and what it started, or the bridge, not both.
-
-    (fault 98)
-    """
+    """A signal to it or from a terminal reaches it and what it started, or the bridge, not both."""
     async with living(spec("trouble")) as child:
         seen = await asked(child, "x/look")
         assert seen["pid"] == seen["pgid"] == seen["sid"] == child.pid
         assert seen["pid"] != os.getpid()
 
 
+@proves("fault 49")
 async def test_a_child_has_three_descriptors_and_no_more() -> None:
-    """Nothing the bridge has open is open in a child, be it inheritable (fault 49)."""
+    """Nothing the bridge has open is open in a child, be it inheritable."""
     inheritable = os.dup(0)
     os.set_inheritable(inheritable, True)
     try:
@@ -68,11 +68,9 @@ async def test_a_child_has_three_descriptors_and_no_more() -> None:
         os.close(inheritable)
 
 
+@proves("fault 50")
 async def test_a_child_sees_the_environment_and_folder_of_its_spec(tmp_path: Path) -> None:
-    """The environment is the spec's alone, and a broken pipe ends the child as it would a shell's.
-
-    (fault 50)
-    """
+    """The environment is that of the spec; a broken pipe ends the child as it would a shell's."""
     (tmp_path / "server").write_text(f"#!/bin/sh\nexec {' '.join(spec('trouble').argv)}\n")
     (tmp_path / "server").chmod(0o755)
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "ONE": "1 = \n\N{SNOWMAN}"}
@@ -104,12 +102,10 @@ LADDER = [
 ]
 
 
+@proves("fault 11", "fault 12", "C49")
 @pytest.mark.slow
 async def test_the_ladder_goes_as_far_as_it_must() -> None:
-    """First end of file, then SIGTERM, then SIGKILL; stdout is read on meanwhile.
-
-    (faults 11, 12; C49)
-    """
+    """First end of file, then SIGTERM, then SIGKILL; stdout is read on meanwhile."""
 
     async def stopped(obeys: str, wanted: list[str], how: Exit) -> None:
         async with living(spec("stubborn", obeys)) as child:
@@ -127,11 +123,9 @@ async def test_the_ladder_goes_as_far_as_it_must() -> None:
             tasks.start_soon(stopped, *rung)
 
 
+@proves("fault 96")
 async def test_a_shorter_grace_counts_on_the_rung_where_the_child_is() -> None:
-    """When the bridge itself must end, a child that was given a minute has it no more.
-
-    (fault 96)
-    """
+    """When the bridge itself must end, a child that was given a minute has it no more."""
     async with living(spec("stubborn", "kill")) as child:
         await asked(child, "x/echo")
         child.stop(600)
@@ -155,6 +149,7 @@ async def test_what_a_child_says_while_it_ends_is_read_to_the_last_byte() -> Non
         assert await child.channel.receive() == []
 
 
+@proves("faults 5-8")
 @pytest.mark.parametrize(
     ("method", "params", "how"),
     [
@@ -167,7 +162,7 @@ async def test_what_a_child_says_while_it_ends_is_read_to_the_last_byte() -> Non
 async def test_the_report_tells_how_a_child_ended(
     method: str, params: dict[str, int], how: Exit, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Exit code or signal, the last words, and that nobody had asked it to (faults 5 to 8)."""
+    """Exit code or signal, the last words, and that nobody had asked it to."""
     async with living(spec("ending")) as child:
         child.channel.send(Request(b"1", method, json.dumps(params).encode()))
         with anyio.fail_after(WITHIN_S):
@@ -190,9 +185,10 @@ async def test_an_answer_without_a_line_end_is_the_childs_last() -> None:
         assert await child.channel.receive() == []
 
 
+@proves("fault 35")
 @pytest.mark.slow
 async def test_a_child_that_closes_its_stdout_is_stopped() -> None:
-    """It can answer nobody: its stdin is closed, and it ends (fault 35)."""
+    """It can answer nobody: its stdin is closed, and it ends."""
     async with living(spec("ending")) as child:
         child.channel.send(Request(b"1", "x/mute"))
         with anyio.fail_after(WITHIN_S):
@@ -201,10 +197,11 @@ async def test_a_child_that_closes_its_stdout_is_stopped() -> None:
         assert (report.how, report.asked) == (Exit(code=0), False)
 
 
+@proves("fault 13", "C49")
 @pytest.mark.slow
 @pytest.mark.parametrize("manner", ["obeys", "ignores"])
 async def test_a_group_ends_with_its_leader(manner: str, tmp_path: Path) -> None:
-    """What a child started goes when it goes, by SIGTERM or else by SIGKILL (fault 13; C49)."""
+    """What a child started goes when it goes, by SIGTERM or else by SIGKILL."""
     left = tmp_path / "left"
     async with living(spec("family", str(left), manner)) as child:
         await asked(child, "x/echo")
@@ -213,9 +210,10 @@ async def test_a_group_ends_with_its_leader(manner: str, tmp_path: Path) -> None
         await gone(int(left.read_text()))
 
 
+@proves("fault 14")
 @pytest.mark.slow
 async def test_a_stdout_held_open_by_another_keeps_nobody_waiting(tmp_path: Path) -> None:
-    """The end of the process counts and not the end of its pipe (fault 14)."""
+    """The end of the process counts and not the end of its pipe."""
     left = tmp_path / "left"
     async with living(spec("ending", str(left))) as child:
         child.channel.send(Request(b"1", "x/orphan"))
@@ -239,8 +237,9 @@ async def test_killing_spares_nobody(tmp_path: Path) -> None:
         child.kill()
 
 
+@proves("fault 119")
 async def test_cancelling_run_stops_the_child() -> None:
-    """A child does not outlive its task; one that obeys takes no part of the grace (fault 119)."""
+    """A child does not outlive its task; one that obeys takes no part of the grace."""
     child = piped(spec("trouble"))
     with anyio.fail_after(8):  # less than both rungs of the ladder
         async with anyio.create_task_group() as tasks:
@@ -269,6 +268,7 @@ async def test_cancelling_run_stops_a_stubborn_child_too(tmp_path: Path) -> None
     await gone(child.pid)
 
 
+@proves("fault 1", "fault 16")
 @pytest.mark.parametrize(
     ("argv", "kind", "word"),
     [
@@ -282,10 +282,7 @@ async def test_cancelling_run_stops_a_stubborn_child_too(tmp_path: Path) -> None
 async def test_a_command_that_cannot_be_started_is_named(
     argv: tuple[str, ...], kind: type[SpawnError], word: str
 ) -> None:
-    """The error names the command and the system's reason, and leaves nothing open.
-
-    (faults 1, 16)
-    """
+    """The error names the command and the system's reason, and leaves nothing open."""
     before = sorted(os.listdir("/proc/self/fd"))
     with pytest.raises(kind) as caught:
         await piped(ChildSpec(argv, dict(os.environ))).run()

@@ -13,6 +13,7 @@ from mcpbridge.rules.mcp.modern_checks import (
     annotations_in,
     check_tool_params,
 )
+from tests.support.proofs import proves
 
 PATHS = {("region",): "region", ("at", "zone"): "zone", ("dry",): "dry"}
 
@@ -31,13 +32,15 @@ def marked(header: Any, kind: Any = "string", **more: Any) -> dict[str, Any]:
     return {"type": kind, "x-mcp-header": header, **more}
 
 
+@proves("C42")
 def test_annotations_are_found_below_properties() -> None:
-    """At any depth, under lower-case names (C42)."""
+    """At any depth, under lower-case names."""
     inner = {"type": "object", "properties": {"zone": marked("Zone", "integer")}}
     found = noted({"region": marked("Region"), "at": inner, "dry": marked("DRY", "boolean")})
     assert found == PATHS
 
 
+@proves("C42")
 @pytest.mark.parametrize(
     "properties",
     [
@@ -62,10 +65,11 @@ def test_annotations_are_found_below_properties() -> None:
     ids=str,
 )
 def test_a_schema_that_breaks_the_rules_validates_nothing(properties: Any) -> None:
-    """Not even by the annotations that are good (C42)."""
+    """Not even by the annotations that are good."""
     assert noted(properties) == {}
 
 
+@proves("C42")
 @pytest.mark.parametrize(
     "result",
     [
@@ -79,10 +83,11 @@ def test_a_schema_that_breaks_the_rules_validates_nothing(properties: Any) -> No
     ],
 )
 def test_a_list_that_cannot_be_read_validates_nothing(result: bytes) -> None:
-    """The calls are the child's to judge then (C42)."""
+    """The calls are the child's to judge then."""
     assert annotations_in(result) == {}
 
 
+@proves("C42")
 @pytest.mark.parametrize(
     ("arguments", "headers", "good"),
     [
@@ -117,7 +122,7 @@ def test_a_list_that_cannot_be_read_validates_nothing(result: bytes) -> None:
 def test_an_argument_is_repeated_truly(
     arguments: bytes, headers: dict[str, str], good: bool
 ) -> None:
-    """Where it is there, and only there; numbers are compared as numbers (C42)."""
+    """Where it is there, and only there; numbers are compared as numbers."""
     params = b'{"name":"t","arguments":%b}' % arguments
     routing = RoutingHeaders(version=None, method=None, name=None, params=headers, repeated=False)
     refusal = check_tool_params(params, routing, PATHS)

@@ -26,6 +26,7 @@ from mcpbridge.rules.mcp.to_legacy import (
     result_type,
 )
 from mcpbridge.wire.messages import Notification
+from tests.support.proofs import proves
 
 KEY = "io.modelcontextprotocol/"
 MODERN = "2026-07-28"
@@ -60,8 +61,9 @@ def answer_to_initialize(some: ServerProfile, date: str = "2025-06-18") -> Any:
     return json.loads(introduced(some, revision))
 
 
+@proves("C81")
 def test_a_client_is_told_what_the_child_said_in_its_own_terms() -> None:
-    """Its revision, name and instructions; the tasks of 2026-07-28 are not those it knows (C81)."""
+    """Its revision, name and instructions; the tasks of 2026-07-28 are not those it knows."""
     some = profile(
         capabilities={"tools": {}, "extensions": {KEY + "tasks": {}, "a/b": {"c": 1}}},
         instructions="do \u2028",
@@ -78,6 +80,7 @@ def test_a_client_is_told_what_the_child_said_in_its_own_terms() -> None:
     }
 
 
+@proves("C81")
 @pytest.mark.parametrize(
     ("meta", "shown"),
     [
@@ -87,22 +90,24 @@ def test_a_client_is_told_what_the_child_said_in_its_own_terms() -> None:
     ],
 )
 def test_a_server_without_name_or_version_gets_them(meta: Any, shown: Any) -> None:
-    """Legacy clients refuse the absent, some of them the empty (C81)."""
+    """Legacy clients refuse the absent, some of them the empty."""
     said = answer_to_initialize(profile(_meta=meta))
     assert said["serverInfo"] == shown
     assert said["capabilities"] == {}
     assert "instructions" not in said
 
 
+@proves("C82", "C85")
 @pytest.mark.parametrize("params", [None, b"[1]", b"{}", b'{"_meta":7}', b'{"_meta":null}'])
 def test_every_request_gets_an_envelope(params: bytes | None) -> None:
-    """Whatever its own parameters are; what the client did not say is not made up (C82, C85)."""
+    """Whatever its own parameters are; what the client did not say is not made up."""
     meta = {KEY + "protocolVersion": MODERN, KEY + "clientCapabilities": {}}
     assert json.loads(enveloped(params, None, None)) == {"_meta": meta}
 
 
+@proves("C82", "C83", "C85")
 def test_the_envelope_says_what_the_client_said() -> None:
-    """Its name, its abilities, its level; a forged envelope is written over (C82, C83, C85)."""
+    """Its name, its abilities, its level; a forged envelope is written over."""
     params = {
         "name": "t",
         "arguments": {"x": 1.50},
@@ -126,6 +131,7 @@ def test_the_envelope_says_what_the_client_said() -> None:
     }
 
 
+@proves("C85")
 @pytest.mark.parametrize(
     ("offered", "declared"),
     [
@@ -138,7 +144,7 @@ def test_the_envelope_says_what_the_client_said() -> None:
     ],
 )
 def test_only_abilities_that_2026_07_28_knows_are_declared(offered: Any, declared: Any) -> None:
-    """A change of roots cannot be told, tasks are others (C85)."""
+    """A change of roots cannot be told, tasks are others."""
     members = json.loads(enveloped(None, client_profile(offered), None))
     assert members["_meta"][KEY + "clientCapabilities"] == declared
     assert KEY + "clientInfo" not in members["_meta"]
@@ -156,6 +162,7 @@ def test_a_result_that_does_not_say_is_complete(result: bytes, kind: str) -> Non
 PAGE = b'{"mode":"url","url":"https://x.example"}'
 
 
+@proves("C82")
 @pytest.mark.parametrize(
     ("method", "params", "shown"),
     [
@@ -168,7 +175,7 @@ PAGE = b'{"mode":"url","url":"https://x.example"}'
     ],
 )
 def test_a_page_to_visit_gets_an_id(method: str, params: bytes | None, shown: bytes | None) -> None:
-    """2025-11-25 requires one; every other question passes as it is (C82)."""
+    """2025-11-25 requires one; every other question passes as it is."""
     found = question_down(method, params, "id")
     if shown is None:
         assert found == params
@@ -177,6 +184,7 @@ def test_a_page_to_visit_gets_an_id(method: str, params: bytes | None, shown: by
         assert json.loads(found) == json.loads(shown)
 
 
+@proves("C82")
 @pytest.mark.parametrize(
     ("result", "plain"),
     [
@@ -188,10 +196,11 @@ def test_a_page_to_visit_gets_an_id(method: str, params: bytes | None, shown: by
     ],
 )
 def test_a_result_loses_what_only_2026_07_28_knows(result: Any, plain: Any) -> None:
-    """And nothing else (C82)."""
+    """And nothing else."""
     assert json.loads(plain_result(dumped(result))) == plain
 
 
+@proves("C83")
 @pytest.mark.parametrize(
     ("params", "plain"),
     [
@@ -206,7 +215,7 @@ def test_a_result_loses_what_only_2026_07_28_knows(result: Any, plain: Any) -> N
     ],
 )
 def test_a_notification_loses_its_tag(params: Any, plain: Any) -> None:
-    """The listen is the bridge's, not the session's (C83)."""
+    """The listen is the bridge's, not the session's."""
     heard = plain_notification(
         Notification("notifications/x", None if params is None else dumped(params))
     )
@@ -214,18 +223,20 @@ def test_a_notification_loses_its_tag(params: Any, plain: Any) -> None:
     assert (None if heard.params is None else json.loads(heard.params)) == plain
 
 
+@proves("C84")
 @pytest.mark.parametrize("code", [-32020, -32021, -32022])
 def test_an_error_about_the_envelope_is_the_bridges(code: int) -> None:
-    """The client has written none; what the child said is kept beside (C84)."""
+    """The client has written none; what the child said is kept beside."""
     error = {"code": code, "message": "m", "data": {"supported": []}}
     shown = json.loads(error_down(dumped(error)))
     assert shown["code"] == -32603
     assert shown["data"]["original"] == error
 
 
+@proves("C84")
 @pytest.mark.parametrize("code", [-32602, -32601, -32603, -32000, 0, 7])
 def test_other_errors_pass(code: int) -> None:
-    """Byte for byte; not found is not guessed from invalid parameters (C84)."""
+    """Byte for byte; not found is not guessed from invalid parameters."""
     error = b'{"code":%d ,"message":"m","x":1}' % code
     assert error_down(error) == error
 
@@ -239,8 +250,9 @@ def tools(*schemas: Any) -> bytes:
     return dumped({"tools": listed, "nextCursor": "c"})
 
 
+@proves("C84")
 def test_only_objects_are_output_schemas() -> None:
-    """Any other is wrapped, and the tool remembered (C84)."""
+    """Any other is wrapped, and the tool remembered."""
     adapted, wrapped = adapted_tools(tools(None, OBJECT, ARRAY, {}, {"type": ["object", "null"]}))
     assert wrapped == {"t2", "t3", "t4"}
     result = json.loads(adapted)
@@ -255,21 +267,24 @@ def test_only_objects_are_output_schemas() -> None:
     ]
 
 
+@proves("C84")
 @pytest.mark.parametrize("schema", [True, False])
 def test_a_schema_that_is_a_truth_value_is_wrapped(schema: bool) -> None:
-    """JSON Schema knows two of them (C84)."""
+    """JSON Schema knows two of them."""
     adapted, wrapped = adapted_tools(tools(schema))
     assert wrapped == {"t0"}
     shown = json.loads(adapted)["tools"][0]["outputSchema"]
     assert (shown["type"], shown["properties"]) == ("object", {"result": schema})
 
 
+@proves("C84")
 @pytest.mark.parametrize("result", [b"{}", b'{"tools": [] }', tools(None, None)])
 def test_lists_without_output_schemas_pass(result: bytes) -> None:
-    """Byte for byte (C84)."""
+    """Byte for byte."""
     assert adapted_tools(result) == (result, frozenset())
 
 
+@proves("C84")
 @pytest.mark.parametrize(
     ("value", "wrap", "shown"),
     [
@@ -282,22 +297,24 @@ def test_lists_without_output_schemas_pass(result: bytes) -> None:
     ],
 )
 def test_structured_content_is_what_its_schema_says(value: Any, wrap: bool, shown: Any) -> None:
-    """Wrapped where the schema is, and where it is no object (C84)."""
+    """Wrapped where the schema is, and where it is no object."""
     result = {"content": [{"type": "text", "text": "x"}], "structuredContent": value}
     adapted = json.loads(adapted_content(dumped(result), wrap=wrap))
     assert adapted == {**result, "structuredContent": shown}
 
 
+@proves("C84")
 @pytest.mark.parametrize("content", [None, [], [{"type": "image", "data": "", "mimeType": "i/p"}]])
 def test_a_wrapped_value_is_in_a_text_too(content: Any) -> None:
-    """For clients that know no structured content (C84)."""
+    """For clients that know no structured content."""
     result = {"structuredContent": [1], **({} if content is None else {"content": content})}
     adapted = json.loads(adapted_content(dumped(result), wrap=False))
     assert adapted["content"] == [*(content or []), {"type": "text", "text": "[1]"}]
 
 
+@proves("C84")
 @pytest.mark.parametrize("wrap", [True, False])
 def test_without_structured_content_nothing_is_wrapped(wrap: bool) -> None:
-    """An error of a tool has none (C84)."""
+    """An error of a tool has none."""
     result = b'{"content": [] ,"isError":true}'
     assert adapted_content(result, wrap=wrap) == result

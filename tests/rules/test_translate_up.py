@@ -18,6 +18,7 @@ from mcpbridge.rules.mcp.to_modern import (
     privately,
 )
 from mcpbridge.wire.messages import Failure, Result
+from tests.support.proofs import proves
 
 
 def profile(**said: Any) -> ServerProfile:
@@ -31,8 +32,9 @@ INFO = {"name": "n", "version": "1"}
 SERVER = profile(serverInfo=INFO, capabilities={"tools": {}, "tasks": {}}, instructions="i")
 
 
+@proves("C20")
 def test_discovery_is_made_of_the_handshake() -> None:
-    """Versions, capabilities without tasks, instructions; nothing else at its top (C20)."""
+    """Versions, capabilities without tasks, instructions; nothing else at its top."""
     assert json.loads(discovered(SERVER, ("2025-11-25", "2024-11-05"))) == {
         "supportedVersions": ["2026-07-28", "2025-11-25", "2024-11-05"],
         "capabilities": {"tools": {}},
@@ -44,9 +46,10 @@ def test_discovery_is_made_of_the_handshake() -> None:
     }
 
 
+@proves("C20")
 @pytest.mark.parametrize("said", [{}, {"capabilities": None}, {"capabilities": [1]}])
 def test_a_handshake_that_says_little_is_enough(said: Any) -> None:
-    """No capabilities are none (C20)."""
+    """No capabilities are none."""
     found = json.loads(discovered(profile(**said), ()))
     assert found["capabilities"] == {}
     assert found["supportedVersions"] == ["2026-07-28"]
@@ -54,9 +57,10 @@ def test_a_handshake_that_says_little_is_enough(said: Any) -> None:
     assert "instructions" not in found
 
 
+@proves("C30")
 @pytest.mark.parametrize("method", [*sorted(CACHEABLE), "tools/call", "prompts/get", "x/y"])
 def test_a_result_tells_its_type_and_how_long_it_may_be_kept(method: str) -> None:
-    """The latter where it may be kept, and not while it asks for input (C30)."""
+    """The latter where it may be kept, and not while it asks for input."""
     found = json.loads(completed(b'{"a":1}', method, SERVER))
     assert found["resultType"] == "complete"
     assert ("ttlMs" in found, "cacheScope" in found) == ((method in CACHEABLE,) * 2)
@@ -64,8 +68,9 @@ def test_a_result_tells_its_type_and_how_long_it_may_be_kept(method: str) -> Non
     assert set(asking) == {"resultType", "_meta"}
 
 
+@proves("C30")
 def test_what_is_there_stays() -> None:
-    """Values keep their spelling; what the result says already is not said again (C30)."""
+    """Values keep their spelling; what the result says already is not said again."""
     meta = b'{"k":1.0,"io.modelcontextprotocol/serverInfo":{"name":"own"},'
     meta += b'"io.modelcontextprotocol/related-task":{"taskId":"t"}}'
     result = b'{"x":1.50,"ttlMs":9,"cacheScope":"public","_meta":%b}' % meta
@@ -87,6 +92,7 @@ def test_a_result_that_is_no_object_passes(result: bytes) -> None:
     assert completed(result, "tools/list", SERVER) == result
 
 
+@proves("C30")
 @pytest.mark.parametrize(
     ("tools", "left"),
     [
@@ -97,11 +103,12 @@ def test_a_result_that_is_no_object_passes(result: bytes) -> None:
     ],
 )
 def test_tools_know_no_tasks(tools: bytes, left: bytes) -> None:
-    """What cannot be read as tools is left alone (C30)."""
+    """What cannot be read as tools is left alone."""
     found = completed(b'{"tools":%b}' % tools, "tools/list", SERVER)
     assert b'"tools":%b' % left in found
 
 
+@proves("C43")
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -121,7 +128,7 @@ def test_tools_know_no_tasks(tools: bytes, left: bytes) -> None:
     ],
 )
 def test_codes_mean_the_same(error: bytes, code: int) -> None:
-    """What the revision reserves is not used in another sense, and the original is told (C43)."""
+    """What the revision reserves is not used in another sense, and the original is told."""
     found = json.loads(error_up(error))
     assert found["code"] == code
     assert isinstance(found.get("message"), str)
@@ -133,6 +140,7 @@ def test_codes_mean_the_same(error: bytes, code: int) -> None:
         assert found["data"]["original"] == json.loads(error)
 
 
+@proves("C102")
 @pytest.mark.parametrize(
     ("result", "after"),
     [
@@ -145,7 +153,7 @@ def test_codes_mean_the_same(error: bytes, code: int) -> None:
     ],
 )
 def test_what_a_server_calls_public_is_made_private(result: bytes, after: bytes | None) -> None:
-    """Nothing else of it changes, nor does an error (C102)."""
+    """Nothing else of it changes, nor does an error."""
     reply = Result(b"1", result)
     assert privately(reply) == Result(b"1", result if after is None else after)
     failure = Failure(b"1", b'{"code":1,"message":"public"}')

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.support.proofs import proves
+
 PROGRAM = """
 import asyncio, sys
 from mcpbridge.runtime.loop_watchdog import LoopWatchdog
@@ -26,10 +28,11 @@ asyncio.run(wedge(sys.argv[1] == "held"))
 """
 
 
+@proves("fault 117")
 @pytest.mark.slow
 @pytest.mark.parametrize("log", ["free", "held"])
 def test_a_loop_that_stands_still_for_good_ends_the_process(log: str) -> None:
-    """Even if the loop's thread stands still in the log, whose lock it holds then (fault 117)."""
+    """Even if the loop's thread stands still in the log, whose lock it holds then."""
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, log], capture_output=True, timeout=60, check=False
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from mcpbridge.shim.splice import Splice
+from tests.support.proofs import proves
 
 WITHIN_S = 20.0
 
@@ -90,8 +91,9 @@ async def test_who_does_not_read_stops_who_writes() -> None:
         assert not w.relay.inward.is_stuck
 
 
+@proves("fault 37")
 async def test_a_peer_that_left_is_noticed_behind_what_it_has_said() -> None:
-    """A child that does not read would otherwise be kept for nobody, for ever (faults 37)."""
+    """A child that does not read would otherwise be kept for nobody, for ever."""
     with wired() as w:
         await fill(w.peer)
         w.peer.shutdown(socket.SHUT_WR)
@@ -113,8 +115,9 @@ async def test_the_end_of_one_way_is_not_the_end_of_the_other() -> None:
         await until(w.relay.outward.flushed)
 
 
+@proves("fault 36")
 async def test_a_child_that_closed_its_stdin_is_told_of() -> None:
-    """As good as gone, once somebody has tried (faults 36)."""
+    """As good as gone, once somebody has tried."""
     with wired() as w:
         os.close(w.stdin)
         w.peer.send(b"x")

@@ -1,8 +1,11 @@
-"""What the docstrings of tests say that they prove: ids of statements, numbers of faults.
+"""The marker `proves`, by which a test names the statements and faults that it proves.
 
-A statement of the protocol is named by its id (`C48`) anywhere in a docstring. A row of the
-catalogue of faults is named in parentheses that begin with the word: `(fault 5; C54)`,
-`(faults 17 to 33, 41, 65-67)`; what follows a semicolon is of another kind.
+    @proves("C48", "O3", "fault 31", "faults 17-30")
+
+A statement of the protocol is named by its id (`tests/conformance/requirements.py`), one of the
+operators by its own (`tests/conformance/operators.py`), a row of the catalogue of faults
+(`tests/faults`) by its number. What the marker says is read from the sources, so that tests which
+need Node or a browser count without being collected.
 """
 
 from __future__ import annotations
@@ -11,65 +14,106 @@ import ast
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
-Id = TypeVar("Id", int, str)
+import pytest
+
+proves = pytest.mark.proves
+
 TESTS = Path(__file__).parents[1]
-_STATEMENT = re.compile(r"\bC\d{2,3}\b")
-_FAULTS = re.compile(r"\(faults? ([^();]*)[^()]*\)")
-_ROWS = re.compile(r"(\d+)(?:(?:-| to )(\d+))?")
-_BARE = re.compile(r"\((?:\d+(?:(?:-| to |, )\d+)*)(?:; ?[^()]*)?\)\.?\Z")
+_STATEMENT = re.compile(r"[CO]\d{1,3}")
+_FAULTS = re.compile(r"fault (\d+)|faults (\d+)-(\d+)")
+_IN_TEXT = re.compile(r"\bC\d{2,3}\b|\bfaults? \d|\([^()]*\bO\d{1,2}\b")
 
 
-def docstrings(source: str) -> Iterator[tuple[str, str]]:
-    """The tests of a module and their docstrings, each on one line."""
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        if node.name.startswith("test_"):
-            yield node.name, " ".join((ast.get_docstring(node) or "").split())
+class NotAProofError(Exception):
+    """A marker names something in a form that nothing reads."""
 
 
-def statements(docstring: str) -> list[str]:
-    """The ids of protocol statements that a docstring names."""
-    return _STATEMENT.findall(docstring)
-
-
-def faults(docstring: str) -> list[int]:
-    """The rows of the catalogue that a docstring names.
+def named(test: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """Return what the markers of a test name, ranges resolved: `C48`, `fault 17`, `fault 18`.
 
     Raises:
-        ValueError: It names them in a form that could be read otherwise, or without the word.
+        NotAProofError: An argument is not a literal text, or has another form.
     """
-    if _BARE.search(docstring):
-        raise ValueError(f"numbers without the word fault: {docstring}")
-    found: list[int] = []
-    for group in _FAULTS.findall(docstring):
-        for item in group.split(","):
-            match = _ROWS.fullmatch(item.strip())
-            if match is None:
-                raise ValueError(f"no number of a fault: {item.strip()!r} in {docstring}")
-            first, last = int(match[1]), int(match[2] or match[1])
-            found += range(first, last + 1)
-    return found
+    return [
+        each
+        for decorator in test.decorator_list
+        if _is_proves(decorator)
+        for argument in _arguments(decorator)
+        for each in _resolved(argument)
+    ]
 
 
-def proofs(named: Callable[[str], Iterable[Id]]) -> dict[Id, list[str]]:
-    """The tests that name each id, as `folder/module.py::test`, by the order of their paths."""
-    found = defaultdict(list)
-    for test, docstring in _all_docstrings():
-        for each in named(docstring):
-            found[each].append(test)
-    return dict(found)
+def functions_in(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Return the tests of a module, those in classes too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[:5] == "test_":
+            yield node
+
+
+def statements() -> dict[str, list[str]]:
+    """Return the tests that name each statement, as `folder/module.py::test`, in order of path."""
+    return {each: tests for each, tests in _proofs().items() if _STATEMENT.fullmatch(each)}
+
+
+def faults() -> dict[int, list[str]]:
+    """Return the tests that name each row of the catalogue of faults, as `statements` does."""
+    return {
+        int(each.removeprefix("fault ")): tests
+        for each, tests in _proofs().items()
+        if each.startswith("fault ")
+    }
+
+
+def told_in_docstrings(source: str) -> list[str]:
+    """Return the tests of a module whose docstrings name what only the marker may name."""
+    return [
+        test.name for test in functions_in(source) if _IN_TEXT.search(ast.get_docstring(test) or "")
+    ]
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Return each module of tests, by its path in `tests`, and its text."""
+    for path in sorted(TESTS.rglob("test_*.py")):
+        if "node_modules" not in path.parts:
+            yield path.relative_to(TESTS).as_posix(), path.read_text("utf-8")
 
 
 @functools.cache
-def _all_docstrings() -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (f"{path.relative_to(TESTS).as_posix()}::{test}", docstring)
-        for path in sorted(TESTS.rglob("test_*.py"))
-        if "node_modules" not in path.parts
-        for test, docstring in docstrings(path.read_text(encoding="utf-8"))
-    )
+def _proofs() -> dict[str, list[str]]:
+    found = defaultdict(list)
+    for path, text in sources():
+        for test in functions_in(text):
+            for each in named(test):
+                found[each].append(f"{path}::{test.name}")
+    return dict(found)
+
+
+def _is_proves(decorator: ast.expr) -> bool:
+    called = decorator.func if isinstance(decorator, ast.Call) else decorator
+    name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", None)
+    return name == "proves"
+
+
+def _arguments(decorator: ast.expr) -> Iterator[str]:
+    if not isinstance(decorator, ast.Call) or decorator.keywords or not decorator.args:
+        raise NotAProofError(f"proves without arguments: {ast.unparse(decorator)}")
+    for argument in decorator.args:
+        if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+            raise NotAProofError(f"not a literal text: {ast.unparse(argument)}")
+        yield argument.value
+
+
+def _resolved(argument: str) -> Iterator[str]:
+    if _STATEMENT.fullmatch(argument):
+        yield argument
+        return
+    match = _FAULTS.fullmatch(argument)
+    if match is None:
+        raise NotAProofError(f"{argument!r} (expected C48, O3, fault 31 or faults 17-30)")
+    first, last = int(match[1] or match[2]), int(match[1] or match[3])
+    if match[2] and first >= last:
+        raise NotAProofError(f"{argument!r} ends before it begins")
+    yield from (f"fault {number}" for number in range(first, last + 1))

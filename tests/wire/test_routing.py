@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpbridge.wire.headers import MAX_VALUE_BYTES, decoded_value
+from tests.support.proofs import proves
 
 
+@proves("C27", "C42")
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
@@ -42,16 +44,14 @@ from mcpbridge.wire.headers import MAX_VALUE_BYTES, decoded_value
     ],
 )
 def test_a_value_stands_for_a_text_or_for_none(raw: str, text: str | None) -> None:
-    """Plain ASCII is itself, base64 of UTF-8 in its one spelling is decoded, all else is nothing.
-
-    (C27, C42)
-    """
+    """Plain ASCII is itself, base64 of UTF-8 in its one spelling is decoded; the rest is none."""
     assert decoded_value(raw) == text
 
 
+@proves("C27")
 @given(st.text())
 def test_any_text_can_be_written(text: str) -> None:
-    """What was encoded is decoded (C27)."""
+    """What was encoded is decoded."""
     encoded = base64.b64encode(text.encode()).decode()
     assert decoded_value(f"=?base64?{encoded}?=") == text
 

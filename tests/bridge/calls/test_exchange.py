@@ -17,6 +17,7 @@ from mcpbridge.rules.faults import cancelled, child_exited, session_closed
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Notification, Request, Result, encode
 from tests.bridge.playbook import bounded, turns
+from tests.support.proofs import proves
 
 PROGRESS = Notification("notifications/progress", b'{"progressToken":1}')
 LOG = Notification("notifications/message", b'{"level":"info"}')
@@ -77,7 +78,7 @@ ENDS: dict[str, Callable[[Exchange], None]] = {
 @pytest.mark.parametrize("order", list(itertools.permutations(ENDS, 3)), ids="-".join)
 @bounded
 async def test_the_first_end_is_the_only_one(order: tuple[str, ...]) -> None:
-    """Whatever else ends it later is ignored; the session hears once (architecture 6.3)."""
+    """Whatever else ends it later is ignored; the session hears once."""
     home = Home()
     exchange = exchange_of(home)
     exchange.progressed(PROGRESS)
@@ -110,7 +111,7 @@ async def turned(act: Callable[[], None]) -> None:
 
 @bounded
 async def test_the_first_word_ends_the_wait_whatever_it_is() -> None:
-    """Progress begins a stream; silence ends with the window (architecture 6.4)."""
+    """Progress begins a stream; silence ends with the window."""
     exchange = exchange_of(Home())
     await exchange.first(0)
     assert (exchange.reply, exchange.stream) == (None, None)
@@ -124,9 +125,10 @@ async def test_the_first_word_ends_the_wait_whatever_it_is() -> None:
     await finishing
 
 
+@proves("C94")
 @bounded
 async def test_a_client_without_streams_gets_the_answer_alone() -> None:
-    """Progress could not reach it, so that nothing is kept (C94)."""
+    """Progress could not reach it, so that nothing is kept."""
     exchange = exchange_of(Home(), streams=False)
     exchange.progressed(PROGRESS)
     exchange.receive(Logged(LOG))
@@ -135,9 +137,10 @@ async def test_a_client_without_streams_gets_the_answer_alone() -> None:
     assert len(await read(exchange)) == 1
 
 
+@proves("C77")
 @bounded
 async def test_what_comes_after_the_answer_is_not_on_its_stream() -> None:
-    """Progress of a task that the call began goes to the session instead (C77)."""
+    """Progress of a task that the call began goes to the session instead."""
     home = Home()
     exchange = exchange_of(home)
     ENDS["answer"](exchange)

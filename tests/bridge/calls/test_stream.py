@@ -12,6 +12,7 @@ from mcpbridge.errors import CursorLost
 from mcpbridge.rules.event_log import EventId, LogEntry, Window
 from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import bounded, turns
+from tests.support.proofs import proves
 
 
 def stream_of(
@@ -36,9 +37,10 @@ async def waiting(reader: Reader) -> asyncio.Task[Sequence[LogEntry] | None]:
     return task
 
 
+@proves("C75")
 @bounded
 async def test_what_was_said_before_anybody_read_is_read_first() -> None:
-    """In order and all at once; then the reader waits (C75)."""
+    """In order and all at once; then the reader waits."""
     stream, _ = stream_of()
     stream.append(b"1", sheddable=True)
     stream.append(b"2", sheddable=False)
@@ -50,9 +52,10 @@ async def test_what_was_said_before_anybody_read_is_read_first() -> None:
     assert not stream.attached
 
 
+@proves("fault 60", "C69")
 @bounded
 async def test_the_newest_reader_reads_and_the_older_takes_over() -> None:
-    """Neither sees what the other has seen (fault 60; C69)."""
+    """Neither sees what the other has seen."""
     stream, _ = stream_of()
     with stream.attach() as older:
         first = await waiting(older)
@@ -84,9 +87,10 @@ async def test_an_older_reader_that_leaves_changes_nothing_for_the_newer() -> No
     newer.__exit__(None, None, None)
 
 
+@proves("C71")
 @bounded
 async def test_the_end_of_a_stream_comes_after_what_is_left() -> None:
-    """To every reader; what waits is read by the newest (C71)."""
+    """To every reader; what waits is read by the newest."""
     stream, _ = stream_of()
     with stream.attach() as older, stream.attach() as newer:
         ended = await waiting(older)
@@ -101,9 +105,10 @@ async def test_the_end_of_a_stream_comes_after_what_is_left() -> None:
         assert await late.read() is None
 
 
+@proves("C90")
 @bounded
 async def test_a_nudge_is_an_empty_read_and_no_end() -> None:
-    """For a sign of life on a connection that has nothing to say, silent ones too (C90)."""
+    """For a sign of life on a connection that has nothing to say, silent ones too."""
     stream, _ = stream_of()
     with stream.attach() as older, stream.attach() as newer:
         tasks = [await waiting(reader) for reader in (older, newer)]
@@ -143,9 +148,10 @@ async def test_a_stream_that_waits_for_answers_ends_with_the_last_of_them() -> N
         assert await reader.read() is None
 
 
+@proves("C75")
 @bounded
 async def test_what_says_the_same_again_is_said_once_until_it_is_taken() -> None:
-    """A list that changed twice while nobody looked has changed (C75)."""
+    """A list that changed twice while nobody looked has changed."""
     stream, meters = stream_of()
     for payload, key in ((b"tools", "t"), (b"other", None), (b"tools", "t"), (b"prompts", "p")):
         stream.append(payload, sheddable=True, key=key)
@@ -156,9 +162,10 @@ async def test_what_says_the_same_again_is_said_once_until_it_is_taken() -> None
     assert meters.counts() == {"coalesced_notification": 1}
 
 
+@proves("fault 32")
 @bounded
 async def test_what_nobody_reads_is_bounded_and_what_is_shed_is_counted() -> None:
-    """By number and by bytes; answers and questions stay (fault 32)."""
+    """By number and by bytes; answers and questions stay."""
     for window in (Window(entries=3), Window(max_bytes=3)):
         stream, meters = stream_of(window)
         stream.append(b"!", sheddable=False)
@@ -180,9 +187,10 @@ async def test_without_ids_what_was_delivered_is_forgotten() -> None:
     assert stream.log.size == 0
 
 
+@proves("C64")
 @bounded
 async def test_with_ids_a_reader_may_continue_anywhere_in_the_window() -> None:
-    """Exactly what came after the cursor, then live; a cursor that is gone is told (C64)."""
+    """Exactly what came after the cursor, then live; a cursor that is gone is told."""
     stream, _ = stream_of(Window(entries=3), first_id=EventId("ab", 4, 0))
     assert (stream.id_prefix, stream.number) == (b"ab-4-", 4)
     for number in range(1, 4):

@@ -12,6 +12,7 @@ from mcpbridge.bridge.children.call_limiter import LINGER_S, CallLimiter, LoadLi
 from mcpbridge.rules.faults import Fault
 from mcpbridge.wire.messages import Request
 from tests.bridge.playbook import bounded, turns
+from tests.support.proofs import proves
 
 
 class Desk:
@@ -35,9 +36,10 @@ class Desk:
         self.refused[number] = fault.message
 
 
+@proves("fault 38")
 @bounded
 async def test_a_place_is_given_back_once_whatever_is_told_of_a_call() -> None:
-    """Answered twice, cancelled after that: one place is free, and no more (fault 38)."""
+    """Answered twice, cancelled after that: one place is free, and no more."""
     desk = Desk(max_calls_per_child=2)
     desk.call(1, 2, 3, 4, 5)
     for _ in range(3):
@@ -52,9 +54,10 @@ async def test_a_place_is_given_back_once_whatever_is_told_of_a_call() -> None:
     assert (desk.sent, desk.call_limiter.waiting) == ([3, 5], 0)
 
 
+@proves("fault 39")
 @bounded
 async def test_a_call_that_is_answered_before_its_turn_waits_no_more() -> None:
-    """A child may say anything; nothing is sent for an answer that is there (fault 39)."""
+    """A child may say anything; nothing is sent for an answer that is there."""
     desk = Desk(max_calls_per_child=1)
     desk.call(1, 2, 3)
     desk.call_limiter.release(2)
@@ -92,11 +95,12 @@ async def test_who_has_waited_long_enough_is_told_in_order() -> None:
     assert desk.sent == [4]
 
 
+@proves("fault 56")
 @bounded
 async def test_a_cancelled_call_gives_its_place_back_after_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The child may never answer it; one that waits or is over does not linger (fault 56)."""
+    """The child may never answer it; one that waits or is over does not linger."""
     due: list[tuple[float, Callable[..., object], tuple[object, ...]]] = []
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(loop, "call_later", lambda s, do, *args: due.append((s, do, args)))

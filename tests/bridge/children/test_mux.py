@@ -10,11 +10,13 @@ from mcpbridge.errors import ChannelClosed
 from mcpbridge.rules.faults import Exit, Unavailable, child_exited
 from mcpbridge.wire.messages import Failure, Notification, Result
 from tests.bridge.playbook import Stage, bounded, message, turns
+from tests.support.proofs import proves
 
 
+@proves("fault 40", "fault 62", "C03", "C06")
 @bounded
 async def test_answers_find_their_askers_in_any_order() -> None:
-    """Equal ids of two callers, and an id spelled as text (faults 40, 62; C03, C06)."""
+    """Equal ids of two callers, and an id spelled as text."""
     stage = Stage(shared=True)
     await stage.play("""
         A >> {"id":1,"method":"x","params":{"a":1.0}}
@@ -33,9 +35,10 @@ async def test_answers_find_their_askers_in_any_order() -> None:
     assert (stage.mux.in_flight, stage.meters.counts()) == (0, {})
 
 
+@proves("fault 46", "C14")
 @bounded
 async def test_progress_goes_to_its_caller_under_the_callers_own_token() -> None:
-    """Equal tokens do not meet; progress for nobody is dropped (fault 46; C14)."""
+    """Equal tokens do not meet; progress for nobody is dropped."""
     stage = Stage(shared=True)
     await stage.play("""
         A >> {"id":0,"method":"x","params":{"_meta":{"progressToken":7}}}
@@ -55,9 +58,10 @@ async def test_progress_goes_to_its_caller_under_the_callers_own_token() -> None
     assert stage.meters.counts()["unknown_progress"] == 3
 
 
+@proves("fault 38", "fault 39", "fault 41")
 @bounded
 async def test_an_answer_for_nobody_is_dropped_and_counted() -> None:
-    """Invented, doubled, late: the first one stands (faults 38, 39, 41)."""
+    """Invented, doubled, late: the first one stands."""
     stage = Stage(shared=True)
     await stage.play("""
         A >> {"id":5,"method":"x"}
@@ -78,9 +82,10 @@ async def test_an_answer_for_nobody_is_dropped_and_counted() -> None:
     assert stage.meters.counts() == {"unknown_answer": 6}
 
 
+@proves("fault 41", "C13")
 @bounded
 async def test_a_cancelled_call_hears_nothing_more() -> None:
-    """The child is told its own number; what it still answers is late (fault 41; C13)."""
+    """The child is told its own number; what it still answers is late."""
     stage = Stage(shared=True)
     stage.call("A", '{"id":"a","method":"x"}')
     stage.mux.cancel(1, "enough")
@@ -92,10 +97,11 @@ async def test_a_cancelled_call_hears_nothing_more() -> None:
     assert stage.mux.in_flight == 0
 
 
+@proves("C73")
 @pytest.mark.parametrize("shared", [True, False])
 @bounded
 async def test_a_ping_of_the_child_is_answered_on_the_spot(shared: bool) -> None:
-    """Nobody is asked, and the id comes back as it was (C73)."""
+    """Nobody is asked, and the id comes back as it was."""
     stage = Stage(shared=shared)
     stage.enter("A")
     await stage.play("""
@@ -106,9 +112,10 @@ async def test_a_ping_of_the_child_is_answered_on_the_spot(shared: bool) -> None
     """)
 
 
+@proves("fault 44")
 @bounded
 async def test_a_shared_child_may_ask_nobody() -> None:
-    """It gets an error at once, never a guess (fault 44)."""
+    """It gets an error at once, never a guess."""
     stage = Stage(shared=True)
     stage.enter("A")
     running = asyncio.create_task(stage.mux.run())
@@ -122,9 +129,10 @@ async def test_a_shared_child_may_ask_nobody() -> None:
     assert stage.meters.counts() == {"declined_question": 1}
 
 
+@proves("fault 43", "C15")
 @bounded
 async def test_a_child_of_ones_own_asks_its_tenant() -> None:
-    """And the withdrawal of a question reaches the same (fault 43; C15)."""
+    """And the withdrawal of a question reaches the same."""
     stage = Stage(shared=False)
     stage.enter("A")
     await stage.play("""
@@ -136,9 +144,10 @@ async def test_a_child_of_ones_own_asks_its_tenant() -> None:
     """)
 
 
+@proves("fault 45", "C10")
 @bounded
 async def test_what_names_no_call_reaches_every_tenant_or_nobody() -> None:
-    """On a shared child only what may concern all; whoever left hears nothing (fault 45; C10)."""
+    """On a shared child only what may concern all; whoever left hears nothing."""
     stage = Stage(shared=True)
     stage.enter("A", "B", "C")
     stage.leave("C")
@@ -152,9 +161,10 @@ async def test_what_names_no_call_reaches_every_tenant_or_nobody() -> None:
     assert stage.meters.counts() == {"unattributable_notification": 2}
 
 
+@proves("fault 45")
 @bounded
 async def test_a_log_message_of_a_shared_child_goes_to_the_only_caller() -> None:
-    """Where there are two it could be either's, and nobody gets it (fault 45)."""
+    """Where there are two it could be either's, and nobody gets it."""
     stage = Stage(shared=True)
     stage.enter("A", "B")
     await stage.play("""
@@ -173,9 +183,10 @@ async def test_a_log_message_of_a_shared_child_goes_to_the_only_caller() -> None
     assert stage.meters.counts() == {"unattributable_notification": 1}
 
 
+@proves("C79")
 @bounded
 async def test_a_child_of_ones_own_tells_its_tenant_everything() -> None:
-    """Unknown notifications with unknown members too (C79)."""
+    """Unknown notifications with unknown members too."""
     stage = Stage(shared=False)
     stage.enter("A")
     await stage.play("""
@@ -186,11 +197,12 @@ async def test_a_child_of_ones_own_tells_its_tenant_everything() -> None:
     """)
 
 
+@proves("fault 17", "fault 19", "fault 30", "C48")
 @bounded
 async def test_a_spoiled_answer_fails_its_caller_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Other noise is dropped, counted and logged once a second (faults 17, 19, 30; C48)."""
+    """Other noise is dropped, counted and logged once a second."""
     stage = Stage(shared=True)
     await stage.play("""
         A >> {"id":1,"method":"x"}
@@ -214,9 +226,10 @@ async def test_a_spoiled_answer_fails_its_caller_at_once(
     assert len(logged) == 1, "not a record for each line of a flood"
 
 
+@proves("fault 5", "C54")
 @bounded
 async def test_the_end_of_the_child_is_told_to_everybody_who_waits() -> None:
-    """Each call fails once, and nothing can be sent any more (fault 5; C54)."""
+    """Each call fails once, and nothing can be sent any more."""
     stage = Stage(shared=True)
     stage.enter("A")
     running = asyncio.create_task(stage.mux.run())

@@ -24,6 +24,7 @@ from mcpbridge.rules.faults import Exit, Unavailable, child_exited, spawn_failed
 from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.telemetry.metrics import Meters
 from tests.bridge.playbook import message, turns, written
+from tests.support.proofs import proves
 
 AT_ONCE = RestartPolicy(give_up_after=3, first_delay_s=0.0, max_delay_s=0.0)
 GOOD = '{"id":1,"result":{"protocolVersion":"2025-06-18","serverInfo":{"name":"fake"}}}'
@@ -146,8 +147,9 @@ async def scene(
         tasks.cancel_scope.cancel()
 
 
+@proves("fault 4", "fault 18")
 async def test_a_child_is_ready_after_its_handshake_and_not_before() -> None:
-    """Whoever asked for it meanwhile gets it then (faults 4, 18)."""
+    """Whoever asked for it meanwhile gets it then."""
     async with scene() as on:
         child = await on.child_pool.newest()
         early = asyncio.create_task(on.supervisor.lease())
@@ -165,8 +167,9 @@ async def test_a_child_is_ready_after_its_handshake_and_not_before() -> None:
         assert await on.supervisor.lease() is lease
 
 
+@proves("fault 6")
 async def test_a_child_that_ends_is_replaced() -> None:
-    """Not ready meanwhile, and who asks waits for the next one (fault 6)."""
+    """Not ready meanwhile, and who asks waits for the next one."""
     async with scene() as on:
         child = await on.child_pool.newest()
         await child.shake_hands()
@@ -184,8 +187,9 @@ async def test_a_child_that_ends_is_replaced() -> None:
         assert (report.how, report.last_words) == (Exit(code=1), ("last words",))
 
 
+@proves("fault 14", "fault 35")
 async def test_a_lost_child_is_leased_to_nobody() -> None:
-    """Between the end of its stdout and the report of its end too (faults 14, 35)."""
+    """Between the end of its stdout and the report of its end too."""
     async with scene() as on:
         child = await on.child_pool.newest()
         await child.shake_hands()
@@ -220,8 +224,9 @@ async def test_a_child_that_refuses_the_handshake_is_stopped_and_told_about(answ
         assert dict(on.readiness.blockers)["child"] == "handshake_refused"
 
 
+@proves("fault 4")
 async def test_a_child_that_never_answers_is_stopped_in_time() -> None:
-    """The reason names the time-out (fault 4)."""
+    """The reason names the time-out."""
     async with scene(RestartPolicy(give_up_after=1), start_timeout_s=0.01) as on:
         child = await on.child_pool.newest()
         await on.supervisor.gave_up.wait()
@@ -229,8 +234,9 @@ async def test_a_child_that_never_answers_is_stopped_in_time() -> None:
         assert dict(on.readiness.blockers)["child"] == "start_timeout"
 
 
+@proves("fault 2", "fault 3")
 async def test_a_child_that_ends_in_its_handshake_is_told_with_its_end() -> None:
-    """Its exit, not a time-out, and at once (faults 2, 3)."""
+    """Its exit, not a time-out, and at once."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
         child = await on.child_pool.newest()
         asking = asyncio.create_task(on.supervisor.lease())
@@ -242,8 +248,9 @@ async def test_a_child_that_ends_in_its_handshake_is_told_with_its_end() -> None
         assert (fault.reason, fault.exit, fault.executed) == ("child_exited", Exit(code=3), "no")
 
 
+@proves("fault 2")
 async def test_after_too_many_ends_it_gives_up_and_says_so_to_all() -> None:
-    """Whoever waits or comes later is told at once, with the last exit (fault 2)."""
+    """Whoever waits or comes later is told at once, with the last exit."""
     async with scene() as on:
         for _ in range(3):
             child = await on.child_pool.newest()
@@ -257,8 +264,9 @@ async def test_after_too_many_ends_it_gives_up_and_says_so_to_all() -> None:
             assert raised.value.fault.exit == Exit(code=9)
 
 
+@proves("fault 1")
 async def test_a_command_that_cannot_be_started_is_tried_again() -> None:
-    """And succeeds when it can (fault 1)."""
+    """And succeeds when it can."""
     async with scene(failures=2) as on:
         child = await on.child_pool.newest()
         await child.shake_hands()
@@ -269,8 +277,9 @@ async def test_a_command_that_cannot_be_started_is_tried_again() -> None:
         assert dict(on.readiness.blockers)["child"] == "spawn_failed"
 
 
+@proves("fault 96")
 async def test_the_end_of_the_last_child_is_no_failure() -> None:
-    """When all ends it is not started again, and nothing is given up (fault 96)."""
+    """When all ends it is not started again, and nothing is given up."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
         child = await on.child_pool.newest()
         await child.shake_hands()
@@ -281,8 +290,9 @@ async def test_the_end_of_the_last_child_is_no_failure() -> None:
         assert not on.supervisor.gave_up.is_set()
 
 
+@proves("fault 47")
 async def test_another_child_takes_over_from_a_worn_one() -> None:
-    """The next one is ready first; only then is the old one let go, and nobody waits (fault 47)."""
+    """The next one is ready first; only then is the old one let go, and nobody waits."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
         first = await on.child_pool.newest()
         await first.shake_hands()
@@ -339,8 +349,9 @@ async def test_a_worn_child_goes_on_where_no_other_can_be_started(refuses: bool)
         assert len(on.child_pool.retired) == 1
 
 
+@proves("fault 6")
 async def test_a_worn_child_may_end_before_the_next_one_is_ready() -> None:
-    """Not ready meanwhile; the next one serves, and nothing counts as a failure (fault 6)."""
+    """Not ready meanwhile; the next one serves, and nothing counts as a failure."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
         first = await on.child_pool.newest()
         await first.shake_hands()
@@ -361,8 +372,9 @@ async def test_a_worn_child_may_end_before_the_next_one_is_ready() -> None:
         assert not on.supervisor.gave_up.is_set()
 
 
+@proves("fault 96")
 async def test_only_the_child_that_serves_is_replaced() -> None:
-    """Not one that has been replaced already, and none when all ends (fault 96)."""
+    """Not one that has been replaced already, and none when all ends."""
     async with scene() as on:
         await (await on.child_pool.newest()).shake_hands()
         worn = await on.supervisor.lease()

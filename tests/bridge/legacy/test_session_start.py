@@ -21,6 +21,7 @@ from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
+from tests.support.proofs import proves
 
 ASKED = ClientProfile(b'{"capabilities":{"roots":{}}}', "2025-11-25", frozenset(("roots",)))
 
@@ -58,8 +59,9 @@ class LegacyEras:
         return self.verdict
 
 
+@proves("C18")
 async def test_a_child_that_starts_for_a_closed_session_is_given_back() -> None:
-    """The client of an event stream may leave before its child has started (C18)."""
+    """The client of an event stream may leave before its child has started."""
     child_pool = SlowPool()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:

@@ -10,6 +10,7 @@ from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import SessionSettings, SessionTable, new_session_id
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.rules.supervision.lifecycle import SessionState
+from tests.support.proofs import proves
 
 SETTINGS = SessionSettings(max_sessions=2, idle_timeout_s=100.0, unused_timeout_s=10.0)
 
@@ -45,7 +46,7 @@ def expired(made: SessionTable, now: float) -> list[str | None]:
 
 
 def test_a_full_table_is_not_ready_until_somebody_leaves() -> None:
-    """And it names the flag (operations 5)."""
+    """And it names the flag."""
     made, readiness = table(Fake("a"), Fake("b"))
     assert (len(made), made.full, readiness.ready) == (2, True, False)
     assert readiness.blockers["room"] == "--max-sessions 2"
@@ -57,8 +58,9 @@ def test_a_full_table_is_not_ready_until_somebody_leaves() -> None:
     assert [session.id for session in made] == ["b"]
 
 
+@proves("O9")
 def test_an_unused_session_ends_early_and_a_used_one_late() -> None:
-    """To the second, each by its own time-out (O9)."""
+    """To the second, each by its own time-out."""
     made, _ = table(Fake("unused"), Fake("used", used=True))
     assert expired(made, 9.9) == []
     assert expired(made, 10.0) == ["unused"]
@@ -83,8 +85,9 @@ def test_the_sweep_is_often_enough_for_the_shortest_timeout() -> None:
         assert least <= made.sweep_every_s <= most
 
 
+@proves("fault 81", "C01")
 def test_session_ids_are_long_plain_and_never_the_same() -> None:
-    """256 bits in characters that every client can carry (fault 81; C01)."""
+    """256 bits in characters that every client can carry."""
     ids = {new_session_id() for _ in range(100)}
     assert len(ids) == 100
     assert all(re.fullmatch(r"[0-9a-f]{64}", session_id) for session_id in ids)

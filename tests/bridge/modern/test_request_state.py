@@ -7,6 +7,7 @@ import string
 import pytest
 
 from mcpbridge.bridge.modern.request_state import RequestState, RequestStateCodec
+from tests.support.proofs import proves
 
 ALPHABET = string.ascii_letters + string.digits + "-_="
 
@@ -18,27 +19,31 @@ def content(parked_call: str = "") -> RequestState:
     )
 
 
+@proves("C34", "C88")
 def test_what_was_sealed_comes_back_until_it_expires() -> None:
-    """A call waits so long and no longer (C34, C88)."""
+    """A call waits so long and no longer."""
     seal = RequestStateCodec(None)
     text = seal.encode(content("e"))
     assert seal.decode(text, 99.9) == content("e")
     assert seal.decode(text, 100.0) is None
 
 
+@proves("C34")
 def test_another_seal_opens_nothing() -> None:
-    """The key of one process is not that of the next (C34)."""
+    """The key of one process is not that of the next."""
     assert RequestStateCodec(None).decode(RequestStateCodec(None).encode(content()), 0) is None
 
 
+@proves("C34")
 def test_the_same_key_opens_what_another_process_sealed() -> None:
-    """Where the operator gave one (C34)."""
+    """Where the operator gave one."""
     key = bytes(range(32))
     assert RequestStateCodec(key).decode(RequestStateCodec(key).encode(content()), 0) == content()
 
 
+@proves("C102")
 def test_what_is_one_principals_opens_for_no_other() -> None:
-    """With the same key, in this process or the next (C102)."""
+    """With the same key, in this process or the next."""
     seal = RequestStateCodec(bytes(range(32)))
     mine, yours, mine_again = seal.another(), seal.another(), RequestStateCodec(bytes(range(32)))
     for codec, owner in ((mine, b"me"), (yours, b"you"), (mine_again, b"me")):
@@ -49,9 +54,10 @@ def test_what_is_one_principals_opens_for_no_other() -> None:
     assert mine_again.decode(text, 0) == content("e")
 
 
+@proves("C34")
 @pytest.mark.parametrize("parked_call", ["", "e", "ee"])
 def test_no_other_text_opens(parked_call: str) -> None:
-    """Not with anything behind or before it, and with no character changed (C34)."""
+    """Not with anything behind or before it, and with no character changed."""
     seal = RequestStateCodec(None)
     text = seal.encode(content(parked_call))
     for changed in (text + "-TAMPERED", text + "=", text + "\n", " " + text, text[:-1], ""):

@@ -29,6 +29,7 @@ from mcpbridge.rules.access.rate_limit import rate_limit
 from mcpbridge.rules.access.static_tokens import tokens_in
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.wire.messages import Notification, Request
+from tests.support.proofs import proves
 
 ONE, TWO, THREE = "one-token-0123456789", "two-token-0123456789", "three-token-0123456789"
 
@@ -83,8 +84,9 @@ def test_a_token_is_read_from_one_header(headers: list[bytes], token: str | None
     assert bearer_token(head(*((b"authorization", value) for value in headers))) == token
 
 
+@proves("C95", "O15")
 async def test_a_token_is_good_or_challenged(tmp_path: Path) -> None:
-    """Without one the client is told what is needed, with a wrong one that it is (C95; O15)."""
+    """Without one the client is told what is needed, with a wrong one that it is."""
     tokens = StaticTokens(None, None, tokens_in(f"alice: {ONE}"), Clock())
     assert await who(tokens, ONE) == "alice"
     nothing, wrong = await tokens.authenticate(head()), await tokens.authenticate(bearing(TWO))
@@ -263,8 +265,9 @@ async def test_a_door_asks_for_each_method() -> None:
     assert not access.may_pass(own, call)
 
 
+@proves("fault 84")
 async def test_a_door_counts_messages() -> None:
-    """The refusal says how long to wait, and by which flag (fault 84)."""
+    """The refusal says how long to wait, and by which flag."""
     clock = Clock()
     access, anyone = AccessControl(rate=rate_limit("1/s:3"), clock=clock), head()
     assert await access.enter(anyone) is None

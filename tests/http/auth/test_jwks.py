@@ -23,6 +23,7 @@ from mcpbridge.http.auth.jwks import (
     descriptions_of,
 )
 from mcpbridge.rules.access.jwt import ALGORITHMS, ParsedToken, parsed_token
+from tests.support.proofs import proves
 from tests.support.token_issuer import Issuer, KeyHost, forged, hosted
 
 
@@ -156,10 +157,11 @@ async def test_who_waits_is_served_when_the_one_who_fetches_is_gone() -> None:
     assert at.fetches == 2
 
 
+@proves("fault 116")
 async def test_keys_that_were_had_serve_a_day_without_their_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Then nobody can say, and the client is not told to log in anew (fault 116)."""
+    """Then nobody can say, and the client is not told to log in anew."""
     at = Publisher()
     assert await at.signed()
     began, at.fails = at.now, True
@@ -176,8 +178,9 @@ async def test_keys_that_were_had_serve_a_day_without_their_server(
     assert await at.signed()
 
 
+@proves("fault 116")
 async def test_without_keys_nobody_can_say_whether_a_token_is_good() -> None:
-    """The server was down when the bridge started; its return is noticed (fault 116)."""
+    """The server was down when the bridge started; its return is noticed."""
     at = Publisher()
     at.fails = True
     for _ in range(20):
@@ -192,8 +195,9 @@ async def test_without_keys_nobody_can_say_whether_a_token_is_good() -> None:
     assert await at.signed()
 
 
+@proves("fault 116")
 async def test_a_new_key_that_cannot_be_fetched_is_no_bad_token() -> None:
-    """With the server away, a token by an unknown key may be as good as any (fault 116)."""
+    """With the server away, a token by an unknown key may be as good as any."""
     at = Publisher()
     assert await at.signed()
     at.fails = True
@@ -364,8 +368,9 @@ async def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
             await asyncio.wait_for(gone.wait(), 10)
 
 
+@proves("fault 116")
 async def test_nobody_at_an_address_is_an_answer_too() -> None:
-    """A refused connection, and a name that is none (fault 116)."""
+    """A refused connection, and a name that is none."""
     for url in ("http://127.0.0.1:1/keys", "http://no-such-name-here/keys"):
         with pytest.raises(Unreadable):
             await KeyServer("https://x.example", url).read()

@@ -26,6 +26,7 @@ from mcpbridge.rules.access.jwt import ALGORITHMS, LEEWAY_S, ParsedToken
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.mcp.admission import Refusal
 from tests.support.broken_tokens import Broken, broken_tokens
+from tests.support.proofs import proves
 from tests.support.token_issuer import AUDIENCE, Issuer, encoded
 
 METADATA = "http://127.0.0.1:8000/.well-known/oauth-protected-resource/mcp"
@@ -106,7 +107,7 @@ def test_the_corpus_is_as_large_as_was_asked_for() -> None:
 
 
 async def test_without_a_token_the_client_is_told_where_to_get_one() -> None:
-    """And of no error, since it made none (RFC 6750, 3.1)."""
+    """And of no error, since it made none (RFC 6750)."""
     access = oauth(scopes=("mcp:use", "mcp:more"))
     for other in ((), ("Basic YTpi",), ("Token x",)):
         refusal = await access.authenticate(head(*other))
@@ -268,8 +269,9 @@ def test_who_another_has_found_is_nobody_here() -> None:
     assert not access.still(Principal(b"k", "n", credential=b"c", expires_at=time.time() + 60))
 
 
+@proves("fault 116")
 async def test_who_cannot_be_judged_is_told_to_come_back() -> None:
-    """A login would be of no use: 503, when to try again, and no challenge (fault 116)."""
+    """A login would be of no use: 503, when to try again, and no challenge."""
 
     class Away:
         async def signer(self, token: ParsedToken) -> bytes | None:

@@ -29,6 +29,7 @@ from mcpbridge.rules.faults import child_exited
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Notification, Request, Result, encode
 from tests.bridge.playbook import turns
+from tests.support.proofs import proves
 
 LIMITS = BodyLimits(max_bytes=1 << 16, max_depth=512)
 PLAIN = ("Host: x", "Accept: application/json", "Content-Type: application/json")
@@ -422,8 +423,9 @@ async def test_without_a_window_nothing_takes_the_fast_path() -> None:
         assert not connection.desk.fast_path
 
 
+@proves("fault 86")
 async def test_a_request_on_the_heels_of_another_is_answered_after_it() -> None:
-    """In order, whatever comes first (faults 86)."""
+    """In order, whatever comes first."""
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3), call(4))

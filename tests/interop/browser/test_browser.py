@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.bridge_process import RunningBridge, bridge, child
+from tests.support.proofs import proves
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -109,8 +110,9 @@ async def browsed(folder: Path, *visits: Visit) -> list[Any]:
     return found
 
 
+@proves("fault 91")
 async def test_a_listed_page_can_do_all_that_a_client_does(pages: int, tmp_path: Path) -> None:
-    """Handshake, calls, streams, errors, the end; and a call of 2026-07-28 (fault 91)."""
+    """Handshake, calls, streams, errors, the end; and a call of 2026-07-28."""
     origins = [f"http://localhost:{pages}", f"http://app.example:{pages}"]
     words = [word for origin in origins for word in ("--allow-origin", origin)]
     async with bridge(*words) as run:
@@ -176,6 +178,7 @@ async def attacked(
     return said, during
 
 
+@proves("fault 66", "fault 90")
 @pytest.mark.parametrize("listed", [False, True], ids=["nobody-listed", "another-listed"])
 async def test_no_other_page_gets_anything_in_or_out(
     pages: int, tmp_path: Path, listed: bool
@@ -183,7 +186,7 @@ async def test_no_other_page_gets_anything_in_or_out(
     """By script, form, image, frame, event source, beacon or socket; by name or as nobody.
 
     A name that leads to the bridge itself makes the page one of the bridge's own to the browser:
-    there Host alone tells (faults 66, 90).
+    there Host alone tells.
     """
     words = ("--allow-origin", f"http://app.example:{pages}") if listed else ()
     (records := tmp_path / "records").mkdir()

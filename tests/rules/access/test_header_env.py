@@ -12,6 +12,7 @@ from mcpbridge.rules.access.header_env import (
     with_values,
 )
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
+from tests.support.proofs import proves
 
 KEY = Pair("x-api-key", "API_KEY")
 MAYBE = Pair("x-tenant", "TENANT", optional=True)
@@ -63,11 +64,12 @@ def test_no_client_sets_what_a_program_is_run_by(variable: str) -> None:
         header_env(f"X-Value={variable}")
 
 
+@proves("C97")
 @pytest.mark.parametrize(
     "header", ["Authorization", "cookie", "Host", "Mcp-Session-Id", "Mcp-Param-Region", "Origin"]
 )
 def test_no_header_that_means_something_else_is_taken(header: str) -> None:
-    """Least of all the client's token (C97)."""
+    """Least of all the client's token."""
     with pytest.raises(ValueError, match="means something else"):
         header_env(f"{header}=VALUE")
 

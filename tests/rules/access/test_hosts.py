@@ -14,6 +14,7 @@ from mcpbridge.rules.access.hosts import (
     origin_pattern,
     readable_by,
 )
+from tests.support.proofs import proves
 
 LOOPBACK = HostRules(loopback=True)
 WIDE = HostRules(loopback=False)
@@ -238,11 +239,12 @@ def test_an_entry_that_no_host_matches_is_refused(text: str, why: str) -> None:
         host_pattern(text)
 
 
+@proves("fault 91")
 @pytest.mark.parametrize(("origin", "loopback", "wide", "listed"), ORIGINS)
 def test_an_answer_is_read_by_listed_origins_alone(
     origin: str | None, loopback: bool, wide: bool, listed: bool
 ) -> None:
-    """A page that is served for being of this machine reads nothing (fault 91)."""
+    """A page that is served for being of this machine reads nothing."""
     if origin is None:
         return
     assert readable_by(origin, LOOPBACK) is readable_by(origin, WIDE) is None

@@ -22,6 +22,7 @@ from mcpbridge.rules.access.jwt import (
     parsed_token,
     scope_name,
 )
+from tests.support.proofs import proves
 from tests.support.token_issuer import encoded
 
 ISSUER, AUDIENCE = "https://issuer.example", "https://mcp.example/mcp"
@@ -149,16 +150,18 @@ def test_a_client_is_named_in_either_way(claims: Any, client_id: str) -> None:
     assert judged(**claims, sub=None).client_id == client_id
 
 
+@proves("fault 107")
 @pytest.mark.parametrize("past_s", [0.0, 1.0, LEEWAY_S - 0.5])
 def test_clocks_may_differ_by_the_leeway(past_s: float) -> None:
-    """Just expired and not quite valid are valid still, and already (fault 107)."""
+    """Just expired and not quite valid are valid still, and already."""
     assert judged(exp=NOW - past_s).ends_at == NOW - past_s + LEEWAY_S
     assert judged(nbf=NOW + past_s, iat=NOW + past_s).subject == "alice"
 
 
+@proves("fault 107")
 @pytest.mark.parametrize("years", [-1, 1])
 def test_a_clock_that_is_a_year_off_takes_no_token(years: int) -> None:
-    """It is early or late by the wall clock, which is the one that tokens go by (fault 107)."""
+    """It is early or late by the wall clock, which is the one that tokens go by."""
     payload = json.dumps({**CLAIMS, "nbf": NOW}).encode()
     with pytest.raises(BadToken, match="future" if years < 0 else "expired"):
         granted(payload, DEMANDS, NOW + years * 365 * 86400)
@@ -195,7 +198,7 @@ def test_a_method_needs_its_own_scopes_and_those_of_every_call() -> None:
 
 
 def test_a_challenge_names_what_is_wrong_and_where_to_go() -> None:
-    """Without an error where no token was sent (RFC 6750, 3.1)."""
+    """Without an error where no token was sent (RFC 6750)."""
     url = "https://mcp.example/.well-known/oauth-protected-resource/mcp"
     assert bearer_challenge(url, ()) == f'Bearer resource_metadata="{url}"'
     assert bearer_challenge(url, ("a", "b"), "invalid_token", "it has expired") == (

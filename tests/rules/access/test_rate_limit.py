@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpbridge.rules.access.rate_limit import Buckets, RateLimit, rate_limit
+from tests.support.proofs import proves
 
 
 @pytest.mark.parametrize(
@@ -47,8 +48,9 @@ def test_a_bucket_is_emptied_and_fills_again() -> None:
     assert buckets.take(b"a", 1, 10.5) == 0
 
 
+@proves("fault 84")
 def test_nobody_pays_for_another() -> None:
-    """One empty bucket says nothing of the next (fault 84)."""
+    """One empty bucket says nothing of the next."""
     buckets = Buckets(RateLimit(1.0, 1, ""))
     assert buckets.take(b"a", 1, 0.0) == 0
     assert buckets.take(b"a", 1, 0.0) == 1

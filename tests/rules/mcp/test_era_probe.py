@@ -16,6 +16,7 @@ from mcpbridge.rules.mcp.era_probe import (
 )
 from mcpbridge.rules.mcp.request_meta import RequestMeta, read_envelope
 from mcpbridge.wire.messages import Failure, Reply, Result
+from tests.support.proofs import proves
 
 DATE = "2026-07-28"
 
@@ -30,6 +31,7 @@ def failure(code: Any, data: Any = None) -> Failure:
     return Failure(b"1", json.dumps({"code": code, "message": "", "data": data}).encode())
 
 
+@proves("C52")
 @pytest.mark.parametrize(
     ("reply", "modern"),
     [
@@ -62,7 +64,7 @@ def failure(code: Any, data: Any = None) -> Failure:
     ],
 )
 def test_only_what_this_revision_says_is_evidence_of_it(reply: Reply, modern: bool) -> None:
-    """A result or an error of its own that names a known revision; no single code tells (C52)."""
+    """A result or an error of its own that names a known revision; no single code tells."""
     assert speaks_modern(reply) is modern
 
 

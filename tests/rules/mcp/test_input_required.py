@@ -24,6 +24,7 @@ from mcpbridge.rules.mcp.request_meta import (
     read_envelope,
 )
 from mcpbridge.wire.messages import Request
+from tests.support.proofs import proves
 
 BOTH: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
 
@@ -41,6 +42,7 @@ def question(method: str = "elicitation/create", params: Any = None) -> Request:
     return Request(b"0", method, None if params is None else json.dumps(params).encode())
 
 
+@proves("C33")
 @pytest.mark.parametrize(
     ("asked", "offered", "code"),
     [
@@ -60,11 +62,12 @@ def question(method: str = "elicitation/create", params: Any = None) -> Request:
     ],
 )
 def test_only_what_is_offered_is_asked(asked: Request, offered: Any, code: int | None) -> None:
-    """Kind and mode (C33)."""
+    """Kind and mode."""
     refusal = refusal_to_ask(asked, envelope(offered))
     assert (None if refusal is None else json.loads(refusal)["code"]) == code
 
 
+@proves("C32")
 @pytest.mark.parametrize(
     ("params", "entry"),
     [
@@ -77,13 +80,14 @@ def test_only_what_is_offered_is_asked(asked: Request, offered: Any, code: int |
     ],
 )
 def test_a_question_becomes_an_entry(params: Any, entry: Any) -> None:
-    """Without what only the child's revision knows (C32)."""
+    """Without what only the child's revision knows."""
     found = json.loads(input_request(question("roots/list", params)))
     assert found == {"method": "roots/list", "params": entry}
 
 
+@proves("C32")
 def test_what_asks_for_input_is_a_result() -> None:
-    """Of its own type, with the questions by key and the state (C32)."""
+    """Of its own type, with the questions by key and the state."""
     found = json.loads(input_required({"i1": b'{"method":"m"}'}, "s\u2028"))
     assert found == {
         "resultType": "input_required",
@@ -92,6 +96,7 @@ def test_what_asks_for_input_is_a_result() -> None:
     }
 
 
+@proves("C35")
 @pytest.mark.parametrize(
     ("params", "responses"),
     [
@@ -102,10 +107,11 @@ def test_what_asks_for_input_is_a_result() -> None:
     ],
 )
 def test_answers_are_objects(params: bytes | None, responses: Any) -> None:
-    """Anything else is no answer (C35)."""
+    """Anything else is no answer."""
     assert input_responses(params) == responses
 
 
+@proves("C34")
 @pytest.mark.parametrize(
     ("params", "state"),
     [
@@ -119,12 +125,13 @@ def test_answers_are_objects(params: bytes | None, responses: Any) -> None:
     ],
 )
 def test_a_state_is_a_text(params: bytes | None, state: str | None) -> None:
-    """What is there and is none opens nothing (C34)."""
+    """What is there and is none opens nothing."""
     assert request_state(params) == state
 
 
+@proves("C34")
 def test_the_digest_is_of_what_must_not_change() -> None:
-    """Neither order nor envelope nor answers; the method and every argument (C34)."""
+    """Neither order nor envelope nor answers; the method and every argument."""
     plain = digest("tools/call", b'{"name":"a","arguments":{"x":1,"y":2}}')
     same = (
         b'{"arguments":{"y":2,"x":1},"name":"a"}',
@@ -145,6 +152,7 @@ def test_what_cannot_be_read_counts_as_it_is_spelled(value: bytes) -> None:
     assert one != digest("tools/call", b'{"a":%b,"b":1}' % value)
 
 
+@proves("C43")
 @pytest.mark.parametrize(
     ("error", "count"),
     [
@@ -158,7 +166,7 @@ def test_what_cannot_be_read_counts_as_it_is_spelled(value: bytes) -> None:
     ],
 )
 def test_pages_become_entries(error: bytes, count: int | None) -> None:
-    """One for each, by url, without ids; what cannot be read is none (C43)."""
+    """One for each, by url, without ids; what cannot be read is none."""
     pages = pages_to_visit(error)
     assert (None if pages is None else len(pages)) == count
     for page in (pages or {}).values():
@@ -168,6 +176,7 @@ def test_pages_become_entries(error: bytes, count: int | None) -> None:
         assert "elicitationId" not in found["params"]
 
 
+@proves("C43")
 @pytest.mark.parametrize(
     ("responses", "count", "accepted"),
     [
@@ -179,5 +188,5 @@ def test_pages_become_entries(error: bytes, count: int | None) -> None:
     ],
 )
 def test_every_page_must_be_agreed_to(responses: Any, count: int, accepted: bool) -> None:
-    """A missing answer is no agreement (C43)."""
+    """A missing answer is no agreement."""
     assert all_accepted(responses, count) is accepted

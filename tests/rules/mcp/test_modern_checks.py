@@ -25,6 +25,7 @@ from mcpbridge.rules.mcp.modern_checks import (
 from mcpbridge.rules.mcp.request_meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, RequestMeta
 from mcpbridge.rules.mcp.revisions import known
 from mcpbridge.wire.messages import Failure, Notification, Request, Result
+from tests.support.proofs import proves
 
 DATE, NEW, OLD = "2026-07-28", "2025-11-25", "2024-11-05"
 GOOD = RoutingHeaders(version=DATE, method="tools/list", name=None, params={}, repeated=False)
@@ -49,6 +50,7 @@ def changed(routing: RoutingHeaders, **members: Any) -> RoutingHeaders:
     return msgspec.structs.replace(routing, **members)
 
 
+@proves("C25")
 @pytest.mark.parametrize(
     ("claim", "version", "modern"),
     [
@@ -66,12 +68,13 @@ def changed(routing: RoutingHeaders, **members: Any) -> RoutingHeaders:
     ],
 )
 def test_the_body_decides_the_era(claim: bytes | None, version: str | None, modern: bool) -> None:
-    """The header alone does only where the body claims nothing (C25)."""
+    """The header alone does only where the body claims nothing."""
     assert is_modern(Request(b"1", "x"), claim, version) is modern
 
 
+@proves("C19")
 def test_what_is_right_climbs_to_the_top() -> None:
-    """The envelope comes back (C19)."""
+    """The envelope comes back."""
     assert isinstance(climb(request(), GOOD), RequestMeta)
     assert isinstance(climb(request("tools/call", name="x"), CALL), RequestMeta)
     encoded = changed(CALL, name="=?base64?w6k=?=")
@@ -79,6 +82,7 @@ def test_what_is_right_climbs_to_the_top() -> None:
     assert isinstance(climb(request("x/y"), changed(GOOD, method="x/y", name="?")), RequestMeta)
 
 
+@proves("C22", "C23", "C24", "C25", "C26", "C27", "C98")
 @pytest.mark.parametrize(
     ("asked", "routing", "code"),
     [
@@ -104,10 +108,11 @@ def test_what_is_right_climbs_to_the_top() -> None:
 def test_the_first_rung_that_breaks_refuses(
     asked: Request, routing: RoutingHeaders, code: int
 ) -> None:
-    """With its own code, and 400 (C22, C23, C24, C25, C26, C27, C98)."""
+    """With its own code, and 400."""
     assert refused(climb(asked, routing)) == (400, code)
 
 
+@proves("C28", "C44")
 @pytest.mark.parametrize(
     ("method", "offered", "date", "found"),
     [
@@ -131,7 +136,7 @@ def test_the_first_rung_that_breaks_refuses(
     ],
 )
 def test_methods_that_exist(method: str, offered: set[str], date: str, found: bool) -> None:
-    """What was removed or is not advertised is 404; the unknown is the child's (C28, C44)."""
+    """What was removed or is not advertised is 404; the unknown is the child's."""
     revision = known(date)
     assert revision is not None
     refusal = check_method(method, offered, revision)
@@ -142,8 +147,9 @@ def test_methods_that_exist(method: str, offered: set[str], date: str, found: bo
         assert refused(refusal) == (404, -32601)
 
 
+@proves("C29")
 def test_answers_do_not_exist() -> None:
-    """Notifications do, and have no effect (C29)."""
+    """Notifications do, and have no effect."""
     assert check_message(request()) is None
     assert check_message(Notification("notifications/cancelled")) is None
     for answer in (Result(b"1", b"{}"), Failure(b"1", b'{"code":1,"message":""}')):
@@ -152,8 +158,9 @@ def test_answers_do_not_exist() -> None:
         assert refused(refusal) == (400, -32600)
 
 
+@proves("C23", "C87")
 def test_refusals_say_what_their_clients_need() -> None:
-    """Versions, capabilities, and for who is to fall back no code of this revision (C23, C87)."""
+    """Versions, capabilities, and for who is to fall back no code of this revision."""
     error = json.loads(unsupported("x").error)
     assert error["data"] == {"supported": list(SUPPORTED), "requested": "x"}
     assert error["code"] == UNSUPPORTED_VERSION

@@ -20,6 +20,7 @@ from mcpbridge.rules.mcp.request_meta import (
     stripped,
 )
 from mcpbridge.wire.messages import Notification, Request, Result
+from tests.support.proofs import proves
 
 DATE = "2026-07-28"
 
@@ -69,6 +70,7 @@ def test_an_answer_claims_nothing() -> None:
     assert claimed_version(Result(b"1", params())) is None
 
 
+@proves("C24")
 @pytest.mark.parametrize(
     ("given", "named"),
     [
@@ -86,7 +88,7 @@ def test_an_answer_claims_nothing() -> None:
     ],
 )
 def test_what_is_missing_is_named(given: bytes | None, named: str) -> None:
-    """The text says which key is wrong (C24)."""
+    """The text says which key is wrong."""
     assert named in str(read_envelope(given))
 
 
@@ -97,6 +99,7 @@ def test_a_key_that_stands_twice_is_no_envelope() -> None:
         read_envelope(meta)
 
 
+@proves("C33")
 @pytest.mark.parametrize(
     ("capabilities", "abilities", "has_form", "has_url"),
     [
@@ -113,15 +116,16 @@ def test_a_key_that_stands_twice_is_no_envelope() -> None:
 def test_abilities_are_read(
     capabilities: Any, abilities: set[str], has_form: bool, has_url: bool
 ) -> None:
-    """An elicitation without a mode is one by form; null is nothing (C33)."""
+    """An elicitation without a mode is one by form; null is nothing."""
     found = envelope(capabilities)
     assert found.abilities == abilities
     assert (found.form_elicitation, found.url_elicitation) == (has_form, has_url)
     assert (found.version, found.log_level) == (DATE, None)
 
 
+@proves("C38")
 def test_a_level_is_read() -> None:
-    """As the client wrote it (C38)."""
+    """As the client wrote it."""
     assert envelope(**{LOG_LEVEL: "notice"}).log_level == "notice"
 
 
@@ -143,6 +147,7 @@ def test_an_offer_that_cannot_be_read_goes_by_its_spelling(value: bytes) -> None
     assert len(found.fingerprint) == 16
 
 
+@proves("C51")
 @pytest.mark.parametrize(
     ("given", "left"),
     [
@@ -158,6 +163,6 @@ def test_an_offer_that_cannot_be_read_goes_by_its_spelling(value: bytes) -> None
     ],
 )
 def test_envelope_and_retry_are_taken_off(given: bytes | None, left: bytes | None) -> None:
-    """A legacy child sees neither; what others have put into `_meta` stays (C51)."""
+    """A legacy child sees neither; what others have put into `_meta` stays."""
     found = stripped(given)
     assert found == left or json.loads(found or b"0") == json.loads(left or b"1")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from mcpbridge.rules.supervision.fd_budget import OWN, PER_CHILD, Share, least_needed, share
+from tests.support.proofs import proves
 
 BAND = 8
 
 
+@proves("fault 104")
 @pytest.mark.parametrize(
     ("limit", "children", "connections", "expected"),
     [
@@ -28,13 +30,14 @@ BAND = 8
 def test_files_are_shared_out(
     limit: int, children: int, connections: int | None, expected: Share | None
 ) -> None:
-    """All that was asked for where it fits, half each where it does not (fault 104)."""
+    """All that was asked for where it fits, half each where it does not."""
     assert share(limit, BAND, children, connections) == expected
 
 
+@proves("fault 104", "fault 112")
 @pytest.mark.parametrize("limit", range(52, 400))
 def test_what_is_shared_out_is_never_more_than_there_is(limit: int) -> None:
-    """Connections, the band over them, processes and our own files fit (faults 104, 112)."""
+    """Connections, the band over them, processes and our own files fit."""
     assert least_needed(BAND) == 52
     found = share(limit, BAND, 16, None)
     assert found is not None

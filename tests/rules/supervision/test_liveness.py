@@ -19,6 +19,7 @@ from mcpbridge.rules.supervision.liveness import (
     is_quiet,
     look,
 )
+from tests.support.proofs import proves
 
 POLICY = RecyclePolicy()
 NEVER = RecyclePolicy(max_timeouts=0, ping_interval_s=0, stall_timeout_s=0)
@@ -51,8 +52,9 @@ def test_the_table_is_the_one_in_the_text() -> None:
     assert set(HEALTH) == every
 
 
+@proves("fault 10")
 def test_a_silent_child_is_asked_three_times_and_then_given_up() -> None:
-    """After the interval, then at each time-out: no sooner, no later (fault 10)."""
+    """After the interval, then at each time-out: no sooner, no later."""
     life = Life()
     found = [life.at(float(now)) for now in range(0, 61, 5)]
     asked = {30: Finding.ASK, 40: Finding.ASK, 50: Finding.ASK, 60: Finding.NO_PING}
@@ -91,8 +93,9 @@ def test_a_child_with_calls_in_flight_may_be_silent() -> None:
     assert life.child_health.health is Health.SOUND
 
 
+@proves("fault 10")
 def test_a_stopped_child_is_given_up_with_calls_in_flight_too() -> None:
-    """And though it never answered a question: a stopped process is not busy (fault 10)."""
+    """And though it never answered a question: a stopped process is not busy."""
     life = Life()
     found = [
         life.at(float(now), calls=1, stopped=True, answers_pings=False) for now in range(0, 61, 10)
@@ -107,16 +110,18 @@ def test_a_child_without_handshake_is_not_asked() -> None:
     assert {life.at(float(now), introduced=False) for now in range(0, 601, 10)} == {Finding.NOTHING}
 
 
+@proves("fault 108")
 def test_after_a_pause_of_the_machine_each_child_has_its_three_chances() -> None:
-    """One look is one step at most, however much time has passed (fault 108)."""
+    """One look is one step at most, however much time has passed."""
     life = Life()
     assert life.at(86_400.0) is Finding.ASK
     assert life.at(86_401.0) is Finding.NOTHING
     assert life.at(86_402.0, heard=1) is Finding.NOTHING
 
 
+@proves("fault 9")
 def test_timeouts_in_a_row_end_a_child() -> None:
-    """At the limit and not before (fault 9)."""
+    """At the limit and not before."""
     life = Life()
     assert [life.at(1.0, timeouts=n) for n in range(5)] == [
         *[Finding.NOTHING] * 3,
@@ -124,8 +129,9 @@ def test_timeouts_in_a_row_end_a_child() -> None:
     ]
 
 
+@proves("fault 37")
 def test_a_child_that_does_not_read_is_given_up() -> None:
-    """Where too much waits and not a byte is taken for the time (fault 37)."""
+    """Where too much waits and not a byte is taken for the time."""
     life = Life()
     full: Any = {"congested": True, "calls": 1}
     assert life.at(10.0, taken=5) is Finding.NOTHING
@@ -141,6 +147,7 @@ def test_little_that_waits_is_no_stall() -> None:
     assert {life.at(float(now), calls=1) for now in range(0, 601, 10)} == {Finding.NOTHING}
 
 
+@proves("fault 47")
 @pytest.mark.parametrize(
     ("policy", "before", "after", "finding"),
     [
@@ -151,16 +158,17 @@ def test_little_that_waits_is_no_stall() -> None:
 def test_a_worn_child_is_found_at_its_limit(
     policy: RecyclePolicy, before: Any, after: Any, finding: Finding
 ) -> None:
-    """With calls in flight as well: whoever replaces it knows what to do with them (fault 47)."""
+    """With calls in flight as well: whoever replaces it knows what to do with them."""
     life = Life(policy)
     assert life.at(1.0, **before) is Finding.NOTHING
     assert life.at(2.0, calls=1, **after) is finding
     assert (finding.recycle_due, finding.lost) == (True, False)
 
 
+@proves("fault 47")
 @pytest.mark.parametrize("jitter", [-1.0, 0.0, 1.0])
 def test_children_that_began_together_do_not_age_together(jitter: float) -> None:
-    """The limit varies by a tenth (fault 47)."""
+    """The limit varies by a tenth."""
     policy = RecyclePolicy(max_age_s=100.0, ping_interval_s=0)
     due = 100.0 + 10.0 * jitter
     assert Life(policy, jitter).at(due - 0.1) is Finding.NOTHING
