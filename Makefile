@@ -90,8 +90,9 @@ drain: .venv/stamp ## replicas end under load behind a balancer; RUNS=100 is the
 fuzz: .venv/stamp ## any bytes are read right or refused; SECONDS_EACH=60 for each of six targets
 	$(BIN)/python -m tests.suites.fuzz
 
-docs: .venv/stamp ## write the settings into README.md, and docs/faults.md
-	$(BIN)/python -m mcpbridge.config.settings_table README.md
+docs: .venv/stamp ## write the generated pages of docs/ and the picture of the README
+	$(BIN)/python -m mcpbridge.config.settings_table docs/settings.md
+	$(BIN)/python -m scripts.picture docs/images/uses.svg
 	$(BIN)/python -m tests.faults.catalogue docs/faults.md
 
 # What may go wrong, what mcpbridge does about it, and which tests prove it.

@@ -1,7 +1,7 @@
 """What a setting is: a field of a frozen dataclass, with its flag, its reason and its unit.
 
 The dataclasses stand beside the code that obeys them; `config.model` composes them and makes
-the command line, the environment names and the README's table from this metadata.
+the command line, the environment names and docs/settings.md from this metadata.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Unit(enum.Enum):
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """The outside of one field: everything `--help` and the README say of it."""
+    """The outside of one field: everything `--help` and docs/settings.md say of it."""
 
     flag: str
     """The long flag, `--max-sessions`; the variable is `MCPBRIDGE_MAX_SESSIONS`."""

@@ -1,6 +1,6 @@
-"""The README's list of settings, made from `model`.
+"""The tables of docs/settings.md, made from `model`.
 
-`python -m mcpbridge.config.settings_table README.md` writes it there.
+`python -m mcpbridge.config.settings_table docs/settings.md` writes them there.
 """
 
 from __future__ import annotations

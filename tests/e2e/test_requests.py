@@ -554,7 +554,7 @@ LIST = '{"jsonrpc":"2.0","id":2,"method":"tools/list","params":{}}'
 
 
 async def as_curl_does(port: int, *words: str) -> bytes:
-    """The bytes of `curl WORDS` for the three forms that the README prints."""
+    """The bytes of `curl WORDS` for the three forms that docs/clients.md prints."""
     url, body = words[-1] if len(words) == 1 else words[2], words[-1].encode()
     path = "/" + url.partition("//")[2].partition("/")[2]
     about = f"Host: localhost:{port}\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n"

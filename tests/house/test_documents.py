@@ -1,0 +1,173 @@
+"""README.md and the pages of docs/ say what the program does, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mcpbridge.cli.main import NAMED
+from mcpbridge.config.auth import AUTH_TOKEN
+from mcpbridge.config.load import STATE_KEY, environment_names
+from mcpbridge.config.model import options
+from mcpbridge.config.settings_table import settings_tables, with_settings
+from mcpbridge.runtime import exit_status
+from scripts.picture import picture
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+SETTINGS = (ROOT / "docs" / "settings.md").read_text("utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+    for path in sorted((*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
+}
+FLAGS = {option.setting.flag for option in options()}
+OF_OTHERS = {
+    "README.md": {"--from", "--transport", "--seconds", "--stateful"},  # uvx, claude, others
+    "docs/quick-start.md": {"--from"},
+    "docs/speed.md": {"--seconds"},
+    "docs/troubleshooting.md": {"--rm", "--transport"},  # docker, a server
+}
+"""Options of other programs that pages name; none in vain. Lines of docker are left out."""
+SEEN_ELSEWHERE = ("docs/containers.md", "docs/kubernetes.md", "docs/migration.md")
+"""Pages whose options `tests/deploy` looks at."""
+MOST_LINES = 200
+
+
+def repository() -> str:
+    """The address of the repository, which stands in `pyproject.toml`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return str(project["urls"]["Repository"])
+
+
+def test_the_readme_is_short() -> None:
+    """A stranger reads it to its end; everything else is in docs/."""
+    assert len(README.splitlines()) <= MOST_LINES
+
+
+def test_the_settings_are_those_of_the_program() -> None:
+    """`make docs` mends it."""
+    assert with_settings(SETTINGS) == SETTINGS
+    assert all(f"| `{flag}" in settings_tables() for flag in FLAGS)
+
+
+def test_a_document_without_marks_is_refused() -> None:
+    """The table is written between two marks only."""
+    with pytest.raises(ValueError, match="no <!-- settings"):
+        with_settings("# Else")
+
+
+def test_the_picture_is_that_of_its_script() -> None:
+    """`make docs` mends it; the README shows it."""
+    path = "docs/images/uses.svg"
+    assert (ROOT / path).read_text("utf-8") == picture()
+    raw = repository().replace("github.com", "raw.githubusercontent.com")
+    assert f"]({raw}/main/{path})" in README
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if name not in SEEN_ELSEWHERE])
+def test_no_option_is_named_that_does_not_exist(name: str) -> None:
+    """In prose and in commands of ours."""
+    others = ("docker ", "RUN pip ", "claude ")
+    ours = [line for line in PAGES[name].splitlines() if not line.strip().startswith(others)]
+    named = set(re.findall(r"(?<![\w-])--[a-z-]*[a-z](?![\w-])", "\n".join(ours)))
+    named -= {"--help", "--version"}  # of every program
+    assert named - FLAGS - _flags_of_programs() == OF_OTHERS.get(name, set())
+
+
+def _flags_of_programs() -> set[str]:
+    """The options of the programs beside the bridge itself."""
+    programs = [importlib.import_module(name).program([]) for name in NAMED.values()]
+    return {flag for program in programs for param in program.params for flag in param.opts}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_no_variable_is_named_that_does_not_exist(name: str) -> None:
+    """Ours, and those of platforms that are heard."""
+    known = {each for option in options() for each in environment_names(option.setting)}
+    known |= {STATE_KEY, AUTH_TOKEN}
+    pattern = r"\b(?:MCPBRIDGE_[A-Z_]+[A-Z]|TERMINATION_[A-Z_]+)\b"
+    assert set(re.findall(pattern, PAGES[name])) <= known
+
+
+def test_secrets_that_are_variables_only_are_explained() -> None:
+    """They stand in no table, since they are not options."""
+    assert f"`{STATE_KEY}`" in SETTINGS
+    assert f"`{AUTH_TOKEN}`" in SETTINGS
+
+
+def test_every_exit_status_is_explained() -> None:
+    """The program's constants and the table agree."""
+    rows = re.findall(r"^\| (\d+) \|", PAGES["docs/exit-statuses.md"], re.MULTILINE)
+    used = {value for name, value in vars(exit_status).items() if name.startswith("EXIT_")}
+    assert {int(number) for number in rows} == used | {130}
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    """And every target that a developer may want is in CONTRIBUTING.md."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    named = {name: re.findall(r"`(?:[A-Z]+=\d+ )?make ([a-z-]+)", PAGES[name]) for name in PAGES}
+    assert {name: set(found) - targets for name, found in named.items() if found} == {
+        name: set() for name, found in named.items() if found
+    }
+    assert targets - set(named["CONTRIBUTING.md"]) <= {"help", "clean"}
+
+
+def test_every_probe_is_named() -> None:
+    """The paths of `http.health`."""
+    probes = (ROOT / "mcpbridge" / "http" / "health.py").read_text("utf-8")
+    paths = set(re.findall(r'Route\("(/\w+)"', probes))
+    assert len(paths) >= 5
+    assert all(f"`{path}`" in PAGES["docs/health.md"] for path in paths)
+
+
+def test_links_of_the_readme_work_on_a_package_page() -> None:
+    """They are absolute, and those into the repository name files that are in it."""
+    links = re.findall(r"\]\(([^)\s]+)\)", README)
+    assert len(links) > 15
+    for link in links:
+        assert link.startswith("https://"), link
+        if link.startswith(blob := f"{repository()}/blob/main/"):
+            assert_leads_somewhere(ROOT / link.removeprefix(blob))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_link_into_the_repository_leads_somewhere(name: str) -> None:
+    """Files and headings."""
+    page = ROOT / name
+    for link in re.findall(r"\]\(([^)\s]+)\)", _without_code(PAGES[name])):
+        if link.startswith("#"):
+            assert_leads_somewhere(Path(f"{page}{link}"))
+        elif "://" not in link:
+            assert_leads_somewhere(page.parent / link)
+
+
+def test_a_link_that_leads_nowhere_is_seen() -> None:
+    """A file that is not there, and a heading that is not in it."""
+    assert_leads_somewhere(ROOT / "docs" / "health.md#health")
+    for link in ("docs/none.md", "docs/health.md#none"):
+        with pytest.raises(AssertionError):
+            assert_leads_somewhere(ROOT / link)
+
+
+def assert_leads_somewhere(target: Path) -> None:
+    """Fail unless a path is a file, and its fragment one of the file's headings."""
+    path, _, fragment = str(target).partition("#")
+    assert Path(path).exists(), target
+    if fragment:
+        headings = re.findall(r"^#+ (.+)$", Path(path).read_text("utf-8"), re.MULTILINE)
+        assert fragment in {_anchor(heading) for heading in headings}, target
+
+
+def _anchor(heading: str) -> str:
+    """The fragment of a heading, as GitHub and Markdown's `toc` make it for our headings."""
+    return re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-"))
+
+
+def _without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
