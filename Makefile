@@ -92,6 +92,9 @@ fuzz: .venv/stamp ## any bytes are read right or refused; SECONDS_EACH=60 for ea
 
 docs: .venv/stamp ## write the generated pages of docs/ and the picture of the README
 	$(BIN)/python -m mcpbridge.config.settings_table docs/settings.md
+	$(BIN)/python -m scripts.exit_statuses docs/exit-statuses.md
+	$(BIN)/python -m scripts.metrics docs/metrics.md
+	$(BIN)/python -m scripts.log_events docs/log-events.md
 	$(BIN)/python -m scripts.picture docs/images/uses.svg
 	$(BIN)/python -m tests.faults.catalogue docs/faults.md
 

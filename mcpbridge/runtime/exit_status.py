@@ -12,12 +12,19 @@ from mcpbridge.process.spec import ChildSpec, check_command
 log = logging.getLogger("mcpbridge.app")
 
 EXIT_OK = 0
+"""Ended as asked, every call answered."""
 EXIT_START = 1
+"""Could not start, as when the address is taken; or `--connect` gave up."""
 EXIT_CONFIG = 2
+"""A wrong option or variable, or no command."""
 EXIT_FORCED = 3
+"""Ended by a second signal or at the deadline; calls in flight got an error."""
 EXIT_INTERNAL = 70
+"""A fault of mcpbridge itself; please report it with the log."""
 EXIT_NOT_EXECUTABLE = 126
+"""The command cannot be executed."""
 EXIT_NOT_FOUND = 127
+"""The command was not found."""
 
 
 def checked(spec: ChildSpec) -> int:

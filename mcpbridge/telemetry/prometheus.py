@@ -49,9 +49,9 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "sessions_open": ("Sessions that are open.", ""),
     "streams_open": ("Event streams that a client reads.", ""),
     "children": ("Server processes that are running.", ""),
-    "ready": ("1 where one more session can be served.", ""),
-    "missing": ("1 for what stands in the way of readiness.", "what"),
-    "drain_phase": ("1 for the phase the process is in on its way to the end.", "phase"),
+    "ready": ("1 if one more session can be served.", ""),
+    "missing": ("1 for each thing that is missing for readiness.", "what"),
+    "drain_phase": ("1 for the current phase of the end.", "phase"),
 }
 """By the name that `Meters.watch` is given: help, and the label where it has one."""
 
@@ -160,7 +160,7 @@ class BridgeCollector(Collector):
         counts = self._meters.counts()
         noise = CounterMetricFamily(
             "mcpbridge_child_noise_lines",
-            "Lines on a server's stdout that are no message.",
+            "Lines on a server's stdout that are not messages.",
             labels=["reason"],
         )
         dropped = CounterMetricFamily(

@@ -15,6 +15,7 @@ from mcpbridge.config.load import STATE_KEY, environment_names
 from mcpbridge.config.model import options
 from mcpbridge.config.settings_table import settings_tables, with_settings
 from mcpbridge.runtime import exit_status
+from scripts import exit_statuses, log_events, metrics
 from scripts.picture import picture
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,11 @@ OF_OTHERS = {
 """Options of other programs that pages name; none in vain. Lines of docker are left out."""
 SEEN_ELSEWHERE = ("docs/containers.md", "docs/kubernetes.md", "docs/migration.md")
 """Pages whose options `tests/deploy` looks at."""
+GENERATED = {
+    "docs/exit-statuses.md": exit_statuses.page,
+    "docs/log-events.md": log_events.page,
+    "docs/metrics.md": metrics.page,
+}
 MOST_LINES = 200
 
 
@@ -59,6 +65,44 @@ def test_a_document_without_marks_is_refused() -> None:
     """The table is written between two marks only."""
     with pytest.raises(ValueError, match="no <!-- settings"):
         with_settings("# Else")
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_generated_page_is_that_of_the_program(name: str) -> None:
+    """`make docs` mends it."""
+    assert PAGES[name] == GENERATED[name]()
+
+
+def test_every_log_event_has_a_meaning_and_is_logged() -> None:
+    """`MEANINGS` in `scripts.log_events` names what the package logs, and nothing else."""
+    assert set(log_events.package_events()) == set(log_events.MEANINGS)
+
+
+def test_log_events_are_found_with_their_levels_and_fields() -> None:
+    """By literal dictionaries, by variables, and in the two places without a logger's method."""
+    source = """
+def f(pid):
+    extra = {"pid": pid}
+    log.warning("a.b", extra={**extra, "how": 1})
+    log.log(level, "c.d", extra=extra)
+def g(self):
+    self._log(logging.CRITICAL, "e.f", {"after_s": 1})
+    logging.makeLogRecord({"levelname": "WARNING", "msg": "g.h", "records": 1})
+"""
+    found = log_events.events([source])
+    assert {name: (each.levels, each.fields) for name, each in found.items()} == {
+        "a.b": ({"warning"}, {"pid", "how"}),
+        "c.d": ({"debug"}, {"pid"}),
+        "e.f": ({"error"}, {"after_s"}),
+        "g.h": ({"warning"}, {"records"}),
+    }
+
+
+def test_an_exit_status_without_a_meaning_is_refused() -> None:
+    """The page would pass over it."""
+    assert exit_statuses.meanings('EXIT_OK = 0\n"""Well."""\n') == {0: "Well."}
+    with pytest.raises(ValueError, match="EXIT_OK has no meaning"):
+        exit_statuses.meanings("EXIT_OK = 0\nEXIT_START = 1\n")
 
 
 def test_the_picture_is_that_of_its_script() -> None:

@@ -1,0 +1,217 @@
+"""The page of log events: `python -m scripts.log_events docs/log-events.md` writes it.
+
+Events, their levels and their fields are read from the calls of `log` in the package; `MEANINGS`
+says what each event tells an operator.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_LEVEL_OF = {"exception": "error", "critical": "error", "log": "debug"}
+"""The level of a record by the method that logs it, if they differ in name."""
+PACKAGE = Path(__file__).parents[1] / "mcpbridge"
+LEVELS = ("debug", "info", "warning", "error")
+MEANINGS: Mapping[str, str] = {
+    "auth.file_read": "The file of tokens was read.",
+    "auth.file_read_failed": "The file of tokens cannot be read; those read before stay valid.",
+    "call.finished": "A call has its final answer. With `--log-calls` the level is info.",
+    "call.overdue": "A call took longer than a limit allows and was answered with an error.",
+    "call.parked_overdue": "A call waited longer than `--parked-timeout` for its client's answer.",
+    "child.as_root": "The server runs as root.",
+    "child.connected": "`--connect`: a connection to the server is open.",
+    "child.connection_lost": "`--connect`: the server ended a connection.",
+    "child.disconnected": "`--connect`: mcpbridge ended a connection.",
+    "child.eras_found": "mcpbridge knows which eras the server speaks.",
+    "child.escaped_processes": "Processes that had left the server's process group are ended.",
+    "child.evicted_idle": "A session that has not called lately lent its process to another one.",
+    "child.exited": "A server process ended by itself; `last_words` is the end of its stderr.",
+    "child.failed": "A fault of mcpbridge, met by a message of the server; that process is killed.",
+    "child.probed": "A process was asked whether it speaks the modern revision.",
+    "child.ready": "The shared server process answered its handshake.",
+    "child.recycling": "A server process will be replaced, for the reason in `by`.",
+    "child.replace_failed": "The process that was to replace another one could not be started.",
+    "child.restarting": "The server is started again.",
+    "child.restore_failed": "A new process did not take over what the last one had been told.",
+    "child.spawn_failed": "A server process could not be started.",
+    "child.stalled": "A server process does not answer, or does not read, and is killed.",
+    "child.started": "A server process was started.",
+    "child.stderr": "A line that the server wrote to its stderr.",
+    "child.stderr_suppressed": "The server wrote more to its stderr than is logged.",
+    "child.stdout_noise": "The server wrote something other than a message to its stdout.",
+    "child.stopped": "A server process ended because mcpbridge ended it.",
+    "connection.limit_reached": "A connection was refused: `--max-connections`.",
+    "connection.stalled": "A client did not read for `--send-timeout`; its connection was cut.",
+    "drain.phase_changed": "The end has gone on to its next phase.",
+    "log.dropped": "Records were lost because stderr was not read.",
+    "log.level_changed": "SIGUSR2 switched debug logging on or off.",
+    "loop.resumed": "The event loop runs again.",
+    "loop.stalled": "The event loop stood still; `stack` says at which line.",
+    "loop.stuck": "The event loop stood still for 30 s; the process ends with status 70.",
+    "oauth.keys_fetched": "The authorization server's keys were fetched.",
+    "oauth.keys_unavailable": "The authorization server's keys could not be fetched.",
+    "oauth.refused": "An access token was refused.",
+    "orphan.reaped": "A process that its parent had left ended, and was reaped.",
+    "proxy.upstream_broken": "`mcpbridge sidecar`: the server's answer broke off.",
+    "reaper.lost": "The reaper could not be started, or is gone.",
+    "request.abandoned": "A client closed its connection before it was answered.",
+    "request.failed": "A fault of mcpbridge in one request, which was answered with 500.",
+    "serve.crashed": "A fault of mcpbridge ended it, with status 70.",
+    "serve.ended": "mcpbridge has ended; `counts` are the messages that it dropped, by reason.",
+    "serve.failed": "mcpbridge could not start.",
+    "serve.gave_up": "The server kept failing; mcpbridge ends with its exit status.",
+    "serve.limits_lowered": "Few open files: fewer processes and connections are served.",
+    "serve.open": "Any client on the network may call, without authentication.",
+    "serve.signal": "A signal was received.",
+    "serve.started": "mcpbridge listens.",
+    "serve.state": "What the process is doing, at SIGUSR1.",
+    "session.expired": "A session was ended because it was idle or not used.",
+    "shim.accept_failed": "`mcpbridge shim`: a connection could not be accepted.",
+    "shim.cut_off": "`mcpbridge shim`: the grace is over, and the servers are stopped.",
+    "shim.ended": "`mcpbridge shim` has ended.",
+    "shim.failed": "`mcpbridge shim` could not start.",
+    "shim.refused": "`mcpbridge shim`: one connection too many.",
+    "shim.signal": "`mcpbridge shim`: a signal was received.",
+    "shim.started": "`mcpbridge shim` listens.",
+    "sidecar.ended": "`mcpbridge sidecar` has ended.",
+    "sidecar.failed": "`mcpbridge sidecar` could not start.",
+    "sidecar.signal": "`mcpbridge sidecar`: a signal was received.",
+    "sidecar.started": "`mcpbridge sidecar` listens.",
+    "sidecar.unknown_flag": "`mcpbridge sidecar`: an unknown flag was ignored.",
+    "task.failed": "A fault of mcpbridge in the work of one session, which is ended.",
+    "tenant.created": "A client was given server processes of its own.",
+    "tenant.evicted_idle": "Processes of a client that was idle were ended to make room.",
+    "tls.reload_failed": "A renewed certificate cannot be used; the last one stays.",
+    "tls.reloaded": "A renewed certificate is in use.",
+    "traces.unavailable": "Traces are asked for, and OpenTelemetry is not installed.",
+}
+_HEAD = """\
+# Log events
+
+Made by `make docs`; do not edit. A record is one event with fields, as one JSON object a line:
+`timestamp`, `level`, `logger`, `event`, then the fields of the event. Fields that do not apply are
+left out, and a record may have further ones. Records of a call also carry `trace_id` and `span_id`
+if it is traced; records of a fault of mcpbridge carry `exception`.
+
+| event | level | fields | means |
+|---|---|---|---|
+"""
+
+
+@dataclass
+class Event:
+    """What the package logs under one name."""
+
+    levels: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+
+
+def events(sources: Iterable[str]) -> dict[str, Event]:
+    """Return every event that these modules log, by its name.
+
+    Args:
+        sources: The texts of the modules.
+    """
+    found: dict[str, Event] = {}
+    for source in sources:
+        tree = ast.parse(source)
+        for scope in ast.walk(tree):
+            if isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef):
+                for name, level, fields in _logged(scope):
+                    event = found.setdefault(name, Event())
+                    event.levels.add(level)
+                    event.fields |= fields
+    return found
+
+
+def package_events() -> dict[str, Event]:
+    """Return every event of the package."""
+    return events(path.read_text("utf-8") for path in sorted(PACKAGE.rglob("*.py")))
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    rows = []
+    for name, event in sorted(package_events().items()):
+        levels = ", ".join(sorted(event.levels, key=LEVELS.index))
+        fields = ", ".join(f"`{each}`" for each in sorted(event.fields))
+        rows.append(f"| `{name}` | {levels} | {fields} | {MEANINGS[name]} |\n")
+    return _HEAD + "".join(rows)
+
+
+def _logged(
+    scope: ast.FunctionDef | ast.AsyncFunctionDef,
+) -> Iterator[tuple[str, str, set[str]]]:
+    """Name, level and fields of each event that a function logs."""
+    for node in ast.walk(scope):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id="log"), attr=method),
+                args=[*_, ast.Constant(value=str(name))],
+            ):
+                yield name, _LEVEL_OF.get(method, method), _fields(node, scope)
+            case ast.Call(  # the loop's watchdog, from its thread
+                func=ast.Attribute(attr="_log"),
+                args=[ast.Attribute(attr=level), ast.Constant(value=str(name)), extra],
+            ):
+                yield name, _LEVEL_OF.get(level.lower(), level.lower()), set(_keys(extra, scope))
+            case ast.Call(func=ast.Attribute(attr="makeLogRecord"), args=[ast.Dict() as record]):
+                facts = dict(zip(map(_text, record.keys), map(_text, record.values), strict=True))
+                fields = set(facts) - {"name", "levelno", "levelname", "msg"}
+                yield facts["msg"], facts["levelname"].lower(), fields
+
+
+def _text(node: ast.expr | None) -> str:
+    return str(node.value) if isinstance(node, ast.Constant) else ""
+
+
+def _fields(call: ast.Call, scope: ast.AST) -> set[str]:
+    """The keys of a call's `extra`, or of the dictionary that a variable of that name is."""
+    extras = [keyword.value for keyword in call.keywords if keyword.arg == "extra"]
+    return {key for extra in extras for key in _keys(extra, scope)}
+
+
+def _keys(value: ast.AST, scope: ast.AST) -> Iterator[str]:
+    match value:
+        case ast.Dict(keys=keys, values=values):
+            for key, inner in zip(keys, values, strict=True):
+                if isinstance(key, ast.Constant):
+                    yield str(key.value)
+                elif key is None:
+                    yield from _keys(inner, scope)
+        case ast.Name(id=name):
+            for node in ast.walk(scope):
+                yield from _assigned(node, name, scope)
+
+
+def _assigned(node: ast.AST, name: str, scope: ast.AST) -> Iterator[str]:
+    """Keys that a statement gives to the variable `name`."""
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = [
+            inner
+            for target in node.targets
+            for inner in (target.elts if isinstance(target, ast.Tuple) else [target])
+        ]
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    for target in targets:
+        match target:
+            case ast.Name(id=found) if found == name and not isinstance(node.value, ast.Name):
+                yield from _keys(node.value, scope) if node.value is not None else ()
+            case ast.Subscript(value=ast.Name(id=found), slice=ast.Constant(value=str(key))):
+                if found == name:
+                    yield key
+
+
+def main() -> None:
+    """Write the page to the file named on the command line."""
+    Path(sys.argv[1]).write_text(page(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
