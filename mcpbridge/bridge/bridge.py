@@ -96,7 +96,6 @@ class Bridge:
         self.drain = Drain()
         self.sessions = SessionTable(settings.sessions, readiness)
         self.session_settings = settings.sessions
-        self.era_settings = settings.eras
         self.eras = eras
         self.meters = meters
         self._call_log = call_log

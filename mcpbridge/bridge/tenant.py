@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import math
 from collections.abc import Callable, Iterator
 
 import anyio
@@ -175,10 +174,6 @@ class Tenant:
         self.eras.retire()
         self._outside.close(fault)
         self.modern.cut_off()
-
-    def rest_pool(self) -> None:
-        """End the children that wait for another call of a client of 2026-07-28."""
-        self._pool.expire(math.inf)
 
     def leave(self, fault: Fault) -> None:
         """Nobody uses them any more; whoever gave them their children ends these."""

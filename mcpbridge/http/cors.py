@@ -6,6 +6,12 @@ it is not there at all, and a request without Origin passes untouched.
 
 Cookies mean nothing here, so credentials are never allowed; a token is a header like any other.
 
+Starlette's `CORSMiddleware` was tried; 15 of 18 tests of this module fail with it. The names of
+`Mcp-Param-*` headers come with each tool, and it can only say a fixed list of headers, or repeat
+all that a preflight asks for, without a bound. It has one list of methods for all paths, answers
+a preflight of any origin itself and before the Host is checked, and adds headers to the answers
+of pages that may not read them.
+
 Source: WHATWG Fetch, 3.2 CORS protocol; WICG Private Network Access, 2.2 and 3.1.
 """
 

@@ -149,10 +149,6 @@ class ReplayStore:
         over = stream.log.closed and event.number >= stream.log.last
         return ResumeResult.OVER if over else stream
 
-    def dismiss_idle(self) -> None:
-        """End the connections that only listen."""
-        self.standalone.dismiss()
-
     def close(self) -> None:
         """End every stream."""
         for stream in (self.standalone, *self._kept.values()):

@@ -30,7 +30,6 @@ from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, SERVED
 from mcpbridge.wire.headers import EVENT_STREAM
 
 MANNER = Manner(head_s=2.0, whole_s=5.0, line_bytes=64 << 10, literal=True)
-RETRY_WAIT_S = 30.0
 ATTEMPTS = 2
 
 _CONNECT_S = 1.0

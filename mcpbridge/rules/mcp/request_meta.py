@@ -30,7 +30,6 @@ CLIENT_INFO = RESERVED + "clientInfo"
 LOG_LEVEL = RESERVED + "logLevel"
 RELATED_TASK = RESERVED + "related-task"
 
-_ENVELOPE_KEYS = (PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL)
 _RETRY_KEYS = ("inputResponses", "requestState")
 _SIGN = RESERVED.rstrip("/").encode()
 _RECENT_BYTES = 2048

@@ -12,7 +12,6 @@ the cutoff from wherever it is.
 | state | event | next |
 |---|---|---|
 | OPENING | OPENED | OPEN |
-| OPENING | FAILED | CLOSED |
 | OPENING | CLOSE | CLOSED |
 | OPEN | CLOSE | CLOSED |
 | CLOSED | CLOSE | CLOSED |
@@ -50,13 +49,11 @@ class SessionEvent(enum.Enum):
     """What happens to a session."""
 
     OPENED = "opened"
-    FAILED = "failed"
     CLOSE = "close"
 
 
 SESSION: dict[tuple[SessionState, SessionEvent], SessionState] = {
     (SessionState.OPENING, SessionEvent.OPENED): SessionState.OPEN,
-    (SessionState.OPENING, SessionEvent.FAILED): SessionState.CLOSED,
     (SessionState.OPENING, SessionEvent.CLOSE): SessionState.CLOSED,
     (SessionState.OPEN, SessionEvent.CLOSE): SessionState.CLOSED,
     (SessionState.CLOSED, SessionEvent.CLOSE): SessionState.CLOSED,

@@ -25,7 +25,6 @@ Event = TypeVar("Event", bound=enum.Enum)
 
 SESSION_PAIRS = {
     ("OPENING", "OPENED"): "OPEN",
-    ("OPENING", "FAILED"): "CLOSED",
     ("OPENING", "CLOSE"): "CLOSED",
     ("OPEN", "CLOSE"): "CLOSED",
     ("CLOSED", "CLOSE"): "CLOSED",
