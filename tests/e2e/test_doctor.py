@@ -241,7 +241,7 @@ WRONG: dict[tuple[str, ...], str] = {
     ("--env", "nothing", "--", "true"): "NAME=VALUE",
     ("--cwd", "/no/such/folder", "--", "true"): "folder",
     ("--jsn", "--", "true"): "--json",
-    ("ftp://localhost",): "no http URL",
+    ("ftp://localhost",): "not an http URL",
     ("--retry-wait", "x", "http://localhost:1"): "--retry-wait",
 }
 

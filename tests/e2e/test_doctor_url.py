@@ -139,7 +139,7 @@ BROKEN: dict[str, tuple[Rule, str, str]] = {
     ),
     "sick": (lambda a: http(b"{}", 503) if a.path == "/health" else None, "health", "503"),
     "no http": (lambda _: b"220 mail.example ESMTP\r\n", "streamable", "no HTTP"),
-    "closes": (lambda _: b"HTTP/1.1 200", "streamable", "closed before"),
+    "closes": (lambda _: b"HTTP/1.1 200", "streamable", "disconnected"),
 }
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
+
 from mcpbridge.doctor.endpoint.checks import Findings, counted
-from mcpbridge.doctor.endpoint.http_client import Endpoint
+from mcpbridge.doctor.endpoint.http_client import at, authority, path_of
 from mcpbridge.doctor.endpoint.mcp_client import (
     Came,
     Manner,
@@ -27,7 +29,7 @@ _MANNER = Manner(head_s=15.0, whole_s=30.0)
 _PROBES = ("/livez", "/readyz", "/startupz", "/health")
 
 
-async def check(place: Endpoint) -> Findings:
+async def check(place: httpx.URL) -> Findings:
     """Look at every transport and revision; something must be served."""
     findings = Findings()
     served = await _handshakes(place, findings)
@@ -41,14 +43,14 @@ async def check(place: Endpoint) -> Findings:
     return findings
 
 
-async def _handshakes(place: Endpoint, findings: Findings) -> list[str]:
+async def _handshakes(place: httpx.URL, findings: Findings) -> list[str]:
     """Each revision with a handshake over Streamable HTTP; those that are served."""
     served: list[str] = []
     problem = ""
     for revision in SERVED:
         answer = await post(place, initialize(1, revision.date), _MANNER)
         if answer.came in (Came.NO_CONNECTION, Came.NO_HEAD):
-            findings.failed("port", f"{place.authority}: {answer.problem}", "no client can use it")
+            findings.failed("port", f"{authority(place)}: {answer.problem}", "no client can use it")
             return []
         result = (answer.reply_to(1) or {}).get("result") if answer.accepted else None
         if not isinstance(result, dict):
@@ -65,7 +67,7 @@ async def _handshakes(place: Endpoint, findings: Findings) -> list[str]:
 
 
 async def _use(
-    place: Endpoint, findings: Findings, opened: McpAnswer, result: dict[str, Any], *, last: bool
+    place: httpx.URL, findings: Findings, opened: McpAnswer, result: dict[str, Any], *, last: bool
 ) -> None:
     """Use the last session a little; end each."""
     session = opened.headers.get("mcp-session-id")
@@ -89,7 +91,7 @@ async def _use(
         await asked(place, "DELETE", headers, _MANNER)
 
 
-async def _modern(place: Endpoint, findings: Findings) -> list[str]:
+async def _modern(place: httpx.URL, findings: Findings) -> list[str]:
     answer = await discover(place, _MANNER)
     result = (answer.reply_to(1) or {}).get("result") if answer.accepted else None
     versions = result.get("supportedVersions") if isinstance(result, dict) else None
@@ -102,8 +104,8 @@ async def _modern(place: Endpoint, findings: Findings) -> list[str]:
     return known
 
 
-async def _sse(place: Endpoint, findings: Findings) -> list[str]:
-    talk = SseTalk(place if place.path.endswith("/sse") else place.at("/sse"), None)
+async def _sse(place: httpx.URL, findings: Findings) -> list[str]:
+    talk = SseTalk(place if path_of(place).endswith("/sse") else at(place, "/sse"), None)
     try:
         async with talk.open() as kind:
             if not talk.endpoint:
@@ -120,10 +122,10 @@ async def _sse(place: Endpoint, findings: Findings) -> list[str]:
     return [SERVED[0].date]
 
 
-async def _probes(place: Endpoint, findings: Findings) -> None:
+async def _probes(place: httpx.URL, findings: Findings) -> None:
     found = []
     for path in _PROBES:
-        answer = await asked(place.at(path), "GET", {}, _MANNER)
+        answer = await asked(at(place, path), "GET", {}, _MANNER)
         if answer.came is Came.WHOLE and answer.status in (200, 503):
             found.append(f"{path} {answer.status}")
     if found:

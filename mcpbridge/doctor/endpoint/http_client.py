@@ -1,33 +1,30 @@
-"""A small HTTP client that keeps time, for looking at how an endpoint answers.
+"""HTTP for looking at how an endpoint answers: httpx, with what a check has to see left visible.
 
-Each request has a connection of its own and ends with it, as the checks of both operators do. The
-head, the body and each line of an event stream can be waited for apart; a client library hides
-what is looked at here: the content type as it was spelled, the length of a line, the time to the
-head.
+Each request has a connection that ends with it, as the checks of both operators do. The head, the
+body and each event of a stream can be waited for apart, and the longest line of a stream can be
+bounded, as its reader bounds it. No proxy of the environment stands between, and certificates are
+those that the system trusts.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import anyio
-import httptools
+import httpx
+from httpx_sse import EventSource, ServerSentEvent
 
-_READ_BYTES = 1 << 16
-_HEAD_BYTES = 1 << 16
+from mcpbridge.wire.headers import EVENT_STREAM
 
-
-class Event(NamedTuple):
-    """One event of a stream."""
-
-    name: str
-    data: tuple[str, ...]
-    """Its `data:` lines."""
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_HEADERS = {
+    "user-agent": "mcpbridge-doctor",
+    "connection": "close",
+    "accept-encoding": "identity",
+}
 
 
 class LineTooLong(Exception):
@@ -41,182 +38,137 @@ class LineTooLong(Exception):
         return f"a line of the event stream exceeds {self.limit} bytes"
 
 
-class Endpoint(NamedTuple):
-    """Where a URL leads."""
-
-    host: str
-    port: int
-    secure: bool
-    authority: str
-    """For the Host header."""
-    path: str
-    """With the query; never empty."""
-
-    @classmethod
-    def of(cls, url: str) -> Endpoint:
-        """The place of an http or https URL.
-
-        Raises:
-            ValueError: It is none.
-        """
-        parts: SplitResult = urlsplit(url if "//" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or parts.hostname is None:
-            raise ValueError(f"{url!r} is no http URL")
-        secure = parts.scheme == "https"
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        authority = parts.netloc.rpartition("@")[2]
-        return cls(parts.hostname, parts.port or (443 if secure else 80), secure, authority, path)
-
-    def at(self, path: str) -> Endpoint:
-        """Another path, or the path of an absolute URL, at the same host."""
-        if "//" in path:
-            path = Endpoint.of(path).path
-        return self._replace(path=path if path.startswith("/") else f"/{path}")
-
-    @property
-    def url(self) -> str:
-        """As a URL again."""
-        return f"{'https' if self.secure else 'http'}://{self.authority}{self.path}"
+class NoConnection(OSError):
+    """No connection could be made."""
 
 
-class Response:
-    """The answer to one request: the head is there, the body comes."""
+def http_url(text: str) -> httpx.URL:
+    """An http or https URL, as an operator writes it: without a scheme, http.
 
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        self._reader = reader
-        self._parser = httptools.HttpResponseParser(self)
-        self._chunks: list[bytes] = []
-        self._headers_done = False
-        self._ended = False
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        """By lower-case name; of one that stands twice the last."""
-
-    @property
-    def content_type(self) -> str:
-        """As it was spelled; empty for none."""
-        return self.headers.get("content-type", "")
-
-    async def head(self) -> None:
-        """Read up to the end of the head.
-
-        Raises:
-            OSError: The connection broke, or what came is no HTTP.
-        """
-        while not self._headers_done:
-            if not await self._read():
-                raise ConnectionError("the connection was closed before an answer came")
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, piece by piece; raises OSError where the connection breaks in it."""
-        while True:
-            chunks, self._chunks = self._chunks, []
-            for chunk in chunks:
-                yield chunk
-            if not self._ended:
-                await self._read()
-            elif not self._chunks:
-                return
-
-    async def body(self) -> bytes:
-        """The whole body."""
-        return b"".join([chunk async for chunk in self.chunks()])
-
-    async def events(self, line_bytes: int | None = None) -> AsyncIterator[Event]:
-        """The events of a stream, each as soon as it is whole.
-
-        Raises:
-            LineTooLong: A line is longer than `line_bytes`.
-            OSError: The connection broke.
-        """
-        held = b""
-        name, data = "", list[str]()
-        async for chunk in self.chunks():
-            held += chunk
-            *lines, held = held.replace(b"\r\n", b"\n").split(b"\n")
-            for line in lines:
-                _check_length(line, line_bytes)
-                field, _, value = line.decode("utf-8", "replace").partition(":")
-                value = value.removeprefix(" ")
-                if field == "event":
-                    name = value
-                elif field == "data":
-                    data.append(value)
-                elif not line and (name or data):
-                    yield Event(name or "message", tuple(data))
-                    name, data = "", []
-            _check_length(held, line_bytes)
-        if name or data:
-            yield Event(name or "message", tuple(data))
-
-    async def _read(self) -> bool:
-        """Read once; False at the end of the connection."""
-        data = await self._reader.read(_READ_BYTES)
-        if not data:
-            # Without a length, this is how a body ends.
-            self._ended = True
-            return False
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise ConnectionError(f"what came is no HTTP: {error}") from error
-        return True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser."""
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        """Called by the parser."""
-        self.status = self._parser.get_status_code()
-        self._headers_done = self.status >= 200
-
-    def on_body(self, body: bytes) -> None:
-        """Called by the parser."""
-        self._chunks.append(body)
-
-    def on_message_complete(self) -> None:
-        """Called by the parser."""
-        self._ended = self._headers_done
-
-
-@asynccontextmanager
-async def connected(
-    place: Endpoint,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection until the block ends; raises OSError where there is none."""
-    context = ssl.create_default_context() if place.secure else None
-    reader, writer = await asyncio.open_connection(
-        place.host, place.port, ssl=context, limit=_HEAD_BYTES
-    )
+    Raises:
+        ValueError: It is not one; the text says so.
+    """
     try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with anyio.CancelScope(shield=True), anyio.move_on_after(1), suppress(OSError):
-            await writer.wait_closed()
+        url = httpx.URL(text if "//" in text else f"http://{text}")
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if url.scheme not in _DEFAULT_PORTS or not url.host:
+        raise ValueError(f"{text!r} is not an http URL")
+    return url.copy_with(userinfo=b"")  # else it would be sent, and shown in the report
+
+
+def at(place: httpx.URL, path: str) -> httpx.URL:
+    """Another path, or the path of an absolute URL, at the same host.
+
+    Raises:
+        ValueError: It cannot be part of a URL.
+    """
+    try:
+        return place.copy_with(raw_path=place.join(path).raw_path)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{path!r} is not a path") from error
+
+
+def authority(place: httpx.URL) -> str:
+    """Host and port, as in the Host header."""
+    return place.netloc.decode("ascii")
+
+
+def path_of(place: httpx.URL) -> str:
+    """The path with the query; never empty."""
+    return place.raw_path.decode("ascii")
+
+
+async def connect(place: httpx.URL) -> None:
+    """Connect and hang up; raises OSError if there is no connection."""
+    port = place.port or _DEFAULT_PORTS[place.scheme]
+    _, writer = await asyncio.open_connection(place.host, port, ssl=_trusted(place))
+    writer.close()
+    with anyio.CancelScope(shield=True), anyio.move_on_after(1), suppress(OSError):
+        await writer.wait_closed()
 
 
 @asynccontextmanager
 async def requested(
-    place: Endpoint, method: str, headers: Mapping[str, str], body: bytes = b""
-) -> AsyncIterator[Response]:
-    """Send a request; the response, whose head has not been read.
+    place: httpx.URL, method: str, headers: Mapping[str, str], body: bytes = b""
+) -> AsyncIterator[httpx.Response]:
+    """Send a request; the response, whose head has been read and whose body comes.
 
     Raises:
-        OSError: No connection.
+        NoConnection: There is none.
+        OSError: The connection broke, in the head or the body, or what came is not HTTP.
     """
-    fields = {"host": place.authority, "user-agent": "mcpbridge-doctor", "connection": "close"}
-    fields |= {name.lower(): value for name, value in headers.items()}
-    if body or method == "POST":
-        fields["content-length"] = str(len(body))
-    head = [f"{method} {place.path} HTTP/1.1", *(f"{n}: {v}" for n, v in fields.items())]
-    async with connected(place) as (reader, writer):
-        writer.write("\r\n".join([*head, "", ""]).encode("latin-1") + body)
-        await writer.drain()
-        yield Response(reader)
+    try:
+        async with (
+            httpx.AsyncClient(
+                timeout=httpx.Timeout(None),  # those who ask keep time
+                trust_env=False,
+                verify=_trusted(place) or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            ) as client,
+            client.stream(method, place, headers={**_HEADERS, **headers}, content=body) as response,
+        ):
+            yield response
+    except httpx.ConnectError as error:
+        raise NoConnection(_cause(error)) from error
+    except httpx.ProtocolError as error:
+        raise ConnectionError(f"what came is no HTTP: {error}") from error
+    except httpx.TransportError as error:
+        raise ConnectionError(_cause(error)) from error
 
 
-def _check_length(line: bytes, limit: int | None) -> None:
-    if limit is not None and len(line) > limit:
-        raise LineTooLong(limit)
+async def events(
+    response: httpx.Response, line_bytes: int | None = None, *, cut_short: bool = False
+) -> AsyncGenerator[ServerSentEvent]:
+    """The events of a stream that have data, each as soon as it is whole.
+
+    Args:
+        response: Its head says that it is an event stream, in whatever spelling.
+        line_bytes: The longest line that its reader takes.
+        cut_short: Whether the last event counts if the stream ends before the event does; by the
+            rules of HTML it does not.
+
+    Raises:
+        LineTooLong: A line is longer than `line_bytes`.
+    """
+    # The library wants the content type to the letter, and UTF-8 is all that a stream can be.
+    headers = {"content-type": EVENT_STREAM}
+    lines = _Lines(response, line_bytes, cut_short=cut_short)
+    found = EventSource(httpx.Response(200, headers=headers, stream=lines)).aiter_sse()
+    async with aclosing(found):
+        async for event in found:
+            # An empty line alone is an event to the library once there was an id.
+            if event.data:
+                yield event
+
+
+class _Lines(httpx.AsyncByteStream):
+    """The body of a response, line by line, so that all before a line too long is read."""
+
+    def __init__(self, response: httpx.Response, limit: int | None, *, cut_short: bool) -> None:
+        self._response = response
+        self._limit = limit
+        self._cut_short = cut_short
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        length = 0
+        async for chunk in self._response.aiter_raw():
+            for line in chunk.splitlines(keepends=True):
+                length += len(line.rstrip(b"\r\n"))
+                if self._limit is not None and length > self._limit:
+                    raise LineTooLong(self._limit)
+                if line.endswith((b"\r", b"\n")):
+                    length = 0
+                yield line
+        if self._cut_short:
+            yield b"\n\n"
+
+
+def _trusted(place: httpx.URL) -> ssl.SSLContext | None:
+    return ssl.create_default_context() if place.scheme == "https" else None
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said; httpx says only that all attempts failed."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

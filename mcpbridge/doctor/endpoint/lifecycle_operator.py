@@ -7,9 +7,10 @@ a DELETE, in the middle of a call if need be.
 from __future__ import annotations
 
 import anyio
+import httpx
 
 from mcpbridge.doctor.endpoint.checks import Findings
-from mcpbridge.doctor.endpoint.http_client import Endpoint, connected
+from mcpbridge.doctor.endpoint.http_client import authority, connect
 from mcpbridge.doctor.endpoint.mcp_client import Came, Manner, McpAnswer, discover, initialize, post
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 
@@ -19,7 +20,7 @@ _GONE_S = 0.05
 _DIALS = 3
 
 
-async def check(place: Endpoint) -> Findings:
+async def check(place: httpx.URL) -> Findings:
     """Make its checks in their order; raises nothing but Stopped, with the findings complete."""
     findings = Findings()
     await _readiness(place, findings)
@@ -30,20 +31,19 @@ async def check(place: Endpoint) -> Findings:
     return findings
 
 
-async def _readiness(place: Endpoint, findings: Findings) -> None:
+async def _readiness(place: httpx.URL, findings: Findings) -> None:
     for _ in range(_DIALS):
         try:
             with anyio.fail_after(_CONNECT_S):
-                async with connected(place):
-                    pass
+                await connect(place)
         except OSError as error:
-            words = f"no connection to {place.authority}: {error.strerror or 'no answer'}"
+            words = f"no connection to {authority(place)}: {error.strerror or 'no answer'}"
             findings.failed("readiness", words, "the pod does not become ready")
             return
-    findings.passed("readiness", f"{place.authority} takes connections: ready")
+    findings.passed("readiness", f"{authority(place)} takes connections: ready")
 
 
-async def _handshake(place: Endpoint, findings: Findings) -> None:
+async def _handshake(place: httpx.URL, findings: Findings) -> None:
     manner = Manner(head_s=WITHIN_S, whole_s=WITHIN_S)
     answer = await post(place, initialize(1, NEWEST_LEGACY.date), manner)
     if answer.accepted and "result" in (answer.reply_to(1) or {}):
@@ -58,7 +58,7 @@ async def _handshake(place: Endpoint, findings: Findings) -> None:
     findings.failed("handshake", f"server/discover: {_shown(modern)}", then)
 
 
-async def _gone_in_the_middle(place: Endpoint, findings: Findings) -> None:
+async def _gone_in_the_middle(place: httpx.URL, findings: Findings) -> None:
     """Leave in the middle of a handshake, then ask again."""
     hasty = Manner(head_s=_GONE_S, whole_s=_GONE_S)
     for number in range(_DIALS):

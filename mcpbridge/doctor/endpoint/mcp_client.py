@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import anyio
+import httpx
 import msgspec
 
 from mcpbridge import __version__
-from mcpbridge.doctor.endpoint.http_client import Endpoint, LineTooLong, Response, requested
+from mcpbridge.doctor.endpoint.http_client import LineTooLong, NoConnection, events, requested
 from mcpbridge.rules.mcp.era_probe import own_envelope
 from mcpbridge.rules.mcp.methods import DISCOVER
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED
@@ -107,7 +108,7 @@ def told(method: str) -> dict[str, Any]:
 
 
 async def post(
-    place: Endpoint, message: Any, manner: Manner, headers: Mapping[str, str] | None = None
+    place: httpx.URL, message: Any, manner: Manner, headers: Mapping[str, str] | None = None
 ) -> McpAnswer:
     """POST a message and read what comes, in the given manner; raises nothing."""
     fields = {"content-type": JSON, "accept": BOTH, **(headers or {})}
@@ -115,18 +116,17 @@ async def post(
 
 
 async def asked(
-    place: Endpoint, method: str, headers: Mapping[str, str], manner: Manner, body: bytes = b""
+    place: httpx.URL, method: str, headers: Mapping[str, str], manner: Manner, body: bytes = b""
 ) -> McpAnswer:
     """Any request, as `post`."""
     began, head = anyio.current_time(), McpAnswer(Came.NO_HEAD)
     try:
         with anyio.fail_after(manner.whole_s), anyio.fail_after(manner.head_s) as until_head:
             async with requested(place, method, headers, body) as response:
-                await response.head()
                 until_head.deadline = math.inf
                 head = McpAnswer(
                     Came.NO_END,
-                    status=response.status,
+                    status=response.status_code,
                     headers=response.headers,
                     head_s=anyio.current_time() - began,
                 )
@@ -137,23 +137,22 @@ async def asked(
     except LineTooLong as error:
         return head._replace(came=Came.TOO_LONG, problem=str(error))
     except OSError as error:
-        came = Came.NO_CONNECTION if isinstance(error, ConnectionRefusedError) else Came.BROKEN
+        came = Came.NO_CONNECTION if isinstance(error, NoConnection) else Came.BROKEN
         return head._replace(came=came, problem=error.strerror or str(error))
     messages = tuple(message for text in texts for message in _read(text))
     whole_s = anyio.current_time() - began
     return head._replace(came=Came.WHOLE, text="".join(texts), messages=messages, whole_s=whole_s)
 
 
-async def _texts(response: Response, manner: Manner) -> list[str]:
+async def _texts(response: httpx.Response, manner: Manner) -> list[str]:
     """The JSON texts of a response: one, or those of its events."""
-    kind = response.content_type
+    kind = response.headers.get("content-type", "")
     lenient = kind.partition(";")[0].strip().lower()
     if (kind if manner.literal else lenient) != EVENT_STREAM:
-        return [(await response.body()).decode("utf-8", "replace")]
-    data = [event.data async for event in response.events(manner.line_bytes)]
-    if manner.literal:
-        return ["".join(line for lines in data for line in lines)]
-    return ["\n".join(lines) for lines in data]
+        return [(await response.aread()).decode("utf-8", "replace")]
+    found = events(response, manner.line_bytes, cut_short=manner.literal)
+    data = [event.data async for event in found]
+    return ["".join(data).replace("\n", "")] if manner.literal else data
 
 
 def _read(text: str) -> list[Any]:
@@ -166,7 +165,7 @@ def _read(text: str) -> list[Any]:
     return read if isinstance(read, list) else [read]
 
 
-async def discover(place: Endpoint, manner: Manner) -> McpAnswer:
+async def discover(place: httpx.URL, manner: Manner) -> McpAnswer:
     """The answer to `server/discover`, whose id is 1."""
     params = msgspec.json.decode(own_envelope(SUPPORTED[0], __version__))
     headers = {"mcp-protocol-version": SUPPORTED[0], "mcp-method": DISCOVER}

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import anyio
+import httpx
 
 from mcpbridge.doctor.endpoint.checks import Findings, Stopped, counted
-from mcpbridge.doctor.endpoint.http_client import Endpoint, connected
+from mcpbridge.doctor.endpoint.http_client import at, authority, connect, path_of
 from mcpbridge.doctor.endpoint.mcp_client import (
     Came,
     Manner,
@@ -49,7 +50,7 @@ _LISTS = {
 class McpOperator:
     """One attempt of the operator at one endpoint."""
 
-    def __init__(self, place: Endpoint, protocol: str) -> None:
+    def __init__(self, place: httpx.URL, protocol: str) -> None:
         self._place = place
         self._protocol = protocol
         self.findings = Findings()
@@ -70,18 +71,17 @@ class McpOperator:
     async def _port(self) -> None:
         try:
             with anyio.fail_after(_CONNECT_S):
-                async with connected(self._place):
-                    pass
+                await connect(self._place)
         except OSError as error:
-            words = f"no connection to {self._place.authority}: {error.strerror or 'no answer'}"
+            words = f"no connection to {authority(self._place)}: {error.strerror or 'no answer'}"
             raise self.findings.stop("port", words, _AGAIN, transient=True) from error
-        self.findings.passed("port", f"{self._place.authority} takes connections")
+        self.findings.passed("port", f"{authority(self._place)} takes connections")
 
     async def _is_not_streamable(self) -> bool:
         """Whether the MCP path answers as one that is not Streamable HTTP."""
         answer = await post(self._place, initialize(1, _ASKED), MANNER)
         if answer.came is Came.WHOLE and answer.status in _LATCHING:
-            words = f"POST {self._place.path} is answered {answer.status}"
+            words = f"POST {path_of(self._place)} is answered {answer.status}"
             then = "the operator takes it for a server without Streamable HTTP, and stays with that"
             if self._protocol == "streamable-http":
                 raise self.findings.stop("streamable", words, then)
@@ -90,7 +90,7 @@ class McpOperator:
         self._usable("streamable", answer)
         self.findings.passed(
             "streamable",
-            f"POST {self._place.path} is Streamable HTTP (head in {answer.head_s:.2f} s)",
+            f"POST {path_of(self._place)} is Streamable HTTP (head in {answer.head_s:.2f} s)",
         )
         return False
 
@@ -114,21 +114,21 @@ class McpOperator:
 
     async def _sse(self) -> None:
         place = (
-            self._place if self._protocol == "sse" and self._is_sse() else self._place.at("/sse")
+            self._place if self._protocol == "sse" and self._is_sse() else at(self._place, "/sse")
         )
         talk = SseTalk(place, MANNER.line_bytes)
         try:
             async with talk.open() as kind:
                 if kind != EVENT_STREAM:
                     then = f"the operator wants {EVENT_STREAM} to the letter; {_INVALID}"
-                    words = f"the content type of {place.path} is {kind!r}"
+                    words = f"the content type of {path_of(place)} is {kind!r}"
                     raise self.findings.stop("sse_type", words, then)
                 where = talk.endpoint.partition("?")[0]  # behind it stands the session's id
-                self.findings.passed("sse", f"GET {place.path} is an event stream")
+                self.findings.passed("sse", f"GET {path_of(place)} is an event stream")
                 self.findings.passed("sse_endpoint", f"its endpoint event names {where}")
                 await self._validate_over(talk)
         except OSError as error:
-            raise self.findings.stop("sse", f"GET {place.path}: {error}", _INVALID) from error
+            raise self.findings.stop("sse", f"GET {path_of(place)}: {error}", _INVALID) from error
 
     async def _validate_over(self, talk: SseTalk) -> None:
         messages = await talk.call(initialize(1, _ASKED))
@@ -141,7 +141,7 @@ class McpOperator:
             self._counted(method, member, self._result(method, number, "", messages), talk.size)
 
     def _is_sse(self) -> bool:
-        return self._place.path.endswith("/sse")
+        return path_of(self._place).endswith("/sse")
 
     def _usable(self, name: str, answer: McpAnswer) -> None:
         """Stop unless an answer came whole with a good status."""
@@ -203,7 +203,7 @@ class McpOperator:
         self.findings.passed(method, f"{method}: {counted(len(entries), member)} in {size} bytes")
 
     async def _health(self) -> None:
-        answer = await asked(self._place.at("/health"), "GET", {}, _HEALTH)
+        answer = await asked(at(self._place, "/health"), "GET", {}, _HEALTH)
         if answer.accepted:
             self.findings.passed("health", "/health is 200: alive and ready")
             return
@@ -217,7 +217,7 @@ def _named(capabilities: dict[str, Any]) -> list[str]:
 
 
 async def try_until_good(
-    place: Endpoint, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
+    place: httpx.URL, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
 ) -> tuple[Findings, int]:
     """Attempts as the operator makes them, and how many it took.
 

@@ -8,7 +8,7 @@ import anyio
 
 from mcpbridge.doctor.endpoint import any_client, lifecycle_operator, mcp_operator
 from mcpbridge.doctor.endpoint.checks import EndpointReport, Findings
-from mcpbridge.doctor.endpoint.http_client import Endpoint
+from mcpbridge.doctor.endpoint.http_client import at, http_url, path_of
 from mcpbridge.errors import ConfigError
 
 _USUAL_PATH = "/mcp"
@@ -30,14 +30,14 @@ def examine(
         ConfigError: The URL is none.
     """
     try:
-        place = Endpoint.of(url)
+        place = http_url(url)
     except ValueError as error:
         raise ConfigError("URL", "", str(error), "write http://HOST:PORT/PATH") from None
-    if place.path == "/":
-        place = place.at(_USUAL_PATH)
+    if path_of(place) == "/":
+        place = at(place, _USUAL_PATH)
 
     async def visit() -> tuple[Findings, int]:
-        tell(f"asking {place.url}")
+        tell(f"asking {place!s}")
         match guise:
             case "mcp-operator":
                 return await mcp_operator.try_until_good(place, protocol, retry_wait_s, tell)
@@ -48,7 +48,7 @@ def examine(
 
     findings, attempts = anyio.run(visit)
     return EndpointReport(
-        url=place.url,
+        url=str(place),
         guise=guise,
         good=findings.good,
         attempts=attempts,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import anyio
+import httpx
 import msgspec
+from httpx_sse import ServerSentEvent
 
-from mcpbridge.doctor.endpoint.http_client import Endpoint, Event, LineTooLong, requested
+from mcpbridge.doctor.endpoint.http_client import LineTooLong, at, events, requested
 from mcpbridge.doctor.endpoint.mcp_client import Manner, post
 from mcpbridge.wire.headers import EVENT_STREAM
 
@@ -23,10 +25,10 @@ _POSTED = Manner(head_s=2.0, whole_s=2.0)
 class SseTalk:
     """One event stream and the place for messages that it names; lives within `open`."""
 
-    def __init__(self, place: Endpoint, line_bytes: int | None) -> None:
+    def __init__(self, place: httpx.URL, line_bytes: int | None) -> None:
         self._place = place
         self._line_bytes = line_bytes
-        self._events: AsyncIterator[Event]
+        self._events: AsyncIterator[ServerSentEvent]
         self.endpoint = ""
         """Where messages go, as the stream spelled it."""
         self.size = 0
@@ -42,23 +44,25 @@ class SseTalk:
             OSError: No connection, no stream, or what was waited for did not come in time; the
                 text says which.
         """
-        async with requested(self._place, "GET", {"accept": EVENT_STREAM}) as response:
-            await _within(response.head(), REPLY_S, "no head")
-            if response.status != 200:
-                raise OSError(f"answered {response.status}")
-            kind = response.content_type
+        async with AsyncExitStack() as stack:
+            asking = requested(self._place, "GET", {"accept": EVENT_STREAM})
+            response = await _within(stack.enter_async_context(asking), REPLY_S, "no head")
+            if response.status_code != 200:
+                raise OSError(f"answered {response.status_code}")
+            kind: str = response.headers.get("content-type", "")
             if kind.partition(";")[0].strip().lower() == EVENT_STREAM:
-                self._events = response.events(self._line_bytes)
+                found = events(response, self._line_bytes)
+                self._events = await stack.enter_async_context(aclosing(found))
                 event = await self._next(ENDPOINT_S, "no endpoint event")
-                if event.name != "endpoint" or not event.data:
-                    raise OSError(f"the first event is {event.name!r} and not 'endpoint'")
-                self.endpoint = event.data[0]
+                if event.event != "endpoint":
+                    raise OSError(f"the first event is {event.event!r} and not 'endpoint'")
+                self.endpoint = event.data
             yield kind
 
     async def tell(self, message: Any) -> None:
         """POST a message; raises OSError unless it is taken."""
         try:
-            place = self._place.at(self.endpoint)
+            place = at(self._place, self.endpoint)
         except ValueError as error:
             raise OSError(f"the endpoint event names {self.endpoint!r}") from error
         answer = await post(place, message, _POSTED)
@@ -74,16 +78,15 @@ class SseTalk:
         """The next message that is no notification and no question."""
         while True:
             event = await self._next(REPLY_S, "no further event")
-            text = "".join(event.data)
-            self.size = len(text)
+            self.size = len(event.data)
             try:
-                message = msgspec.json.decode(text)
+                message = msgspec.json.decode(event.data)
             except msgspec.DecodeError:
                 return ()
             if not isinstance(message, dict) or "method" not in message:
                 return (message,)
 
-    async def _next(self, within_s: float, missing: str) -> Event:
+    async def _next(self, within_s: float, missing: str) -> ServerSentEvent:
         try:
             return await _within(anext(self._events), within_s, missing)
         except StopAsyncIteration:
