@@ -190,19 +190,19 @@ def _keys(value: ast.AST, scope: ast.AST) -> Iterator[str]:
 
 def _assigned(node: ast.AST, name: str, scope: ast.AST) -> Iterator[str]:
     """Keys that a statement gives to the variable `name`."""
-    targets: list[ast.expr] = []
-    if isinstance(node, ast.Assign):
-        targets = [
-            inner
-            for target in node.targets
-            for inner in (target.elts if isinstance(target, ast.Tuple) else [target])
-        ]
-    elif isinstance(node, ast.AnnAssign):
-        targets = [node.target]
-    for target in targets:
+    targets: list[ast.expr]
+    match node:
+        case ast.Assign(value=value):
+            targets = node.targets
+        case ast.AnnAssign(value=ast.expr() as value):
+            targets = [node.target]
+        case _:
+            return
+    parts = [each.elts if isinstance(each, ast.Tuple) else [each] for each in targets]
+    for target in (inner for part in parts for inner in part):
         match target:
-            case ast.Name(id=found) if found == name and not isinstance(node.value, ast.Name):
-                yield from _keys(node.value, scope) if node.value is not None else ()
+            case ast.Name(id=found) if found == name and not isinstance(value, ast.Name):
+                yield from _keys(value, scope)
             case ast.Subscript(value=ast.Name(id=found), slice=ast.Constant(value=str(key))):
                 if found == name:
                     yield key
