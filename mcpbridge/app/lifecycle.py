@@ -147,6 +147,7 @@ class _Life:
                 async with self._app.bridge.running():
                     watch.start_soon(self._hear_giving_up, ending)
                     watch.start_soon(self._app.keepalive.run)
+                    watch.start_soon(self._app.access.authenticator.run)
                     try:
                         await self._serve(ending)
                     except BaseException:

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.http.disconnect import Disconnect
+from mcpbridge.rules.access.hosts import share_of
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.mcp.admission import Names
 from mcpbridge.rules.mcp.modern_checks import RoutingHeaders
@@ -54,6 +55,12 @@ class RequestHead:
         """Whose request it is; there once `http.auth.access` has let it in."""
         found: Principal = self.scope[PRINCIPAL]
         return found
+
+    @property
+    def peer(self) -> str:
+        """The address that the connection comes from, as shares count it; empty if it has none."""
+        client = self.scope.get("client")
+        return share_of(client[0]) if client else ""
 
     def routing(self, read: Callable[[RequestHead], RoutingHeaders]) -> RoutingHeaders:
         """Return what it says of the body: read once for all requests under this head."""

@@ -24,6 +24,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import anyio
+
 from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.header_env import Pair, header_env
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
@@ -87,6 +89,9 @@ class Authenticator(Protocol):
     def documents(self) -> Mapping[str, bytes]:
         """JSON texts that anybody may GET, by path: what tells a client where to log in."""
 
+    async def run(self) -> None:
+        """Keep what credentials are judged by up to date; may run as long as the process."""
+
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
         """The principal behind a request, or why there is none. Never raises."""
 
@@ -130,6 +135,9 @@ class NoAuth:
 
     documents: Mapping[str, bytes] = {}
 
+    async def run(self) -> None:
+        """Do nothing."""
+
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
         """Nobody is asked."""
         return ANONYMOUS
@@ -154,6 +162,12 @@ class FirstOf:
         self.documents = {
             path: text for each in authenticators for path, text in each.documents.items()
         }
+
+    async def run(self) -> None:
+        """Run all of them."""
+        async with anyio.create_task_group() as group:
+            for each in self._authenticators:
+                group.start_soon(each.run)
 
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
         """Ask one after the other."""

@@ -2,8 +2,11 @@
 
 A server changes its keys now and then: it signs with a new one first, and withdraws the old one
 later. The new one shows as a token that none of our keys signed, which is worth one fetch; the
-withdrawn one shows at the next regular fetch. Anybody can send tokens that nobody signed, so the
-fetches are few, whatever is sent: `FETCHES_PER_MINUTE`, and all who wait share one.
+withdrawn one shows at the next regular fetch, which is made as long as somebody still uses what a
+key has signed, with new requests or without. Anybody can send tokens that no key signed, so the
+fetches are few, whatever is sent: `FETCHES_PER_MINUTE`, and all who wait share one. One address
+causes `FETCHES_PER_PEER` of them at most, so that it cannot use up those of others; a token whose
+key may be a new one, and cannot be looked for now, is not a bad token.
 
 A server that cannot be reached takes nobody's access away at once: the keys it had are good for
 `MAX_STALE_S`. After that nobody can say whether a token is good, which is our trouble and not the
@@ -34,6 +37,8 @@ from mcpbridge.rules.access.jwt import ParsedToken, fetchable
 log = logging.getLogger("mcpbridge.remote")
 
 FETCHES_PER_MINUTE = 5
+FETCHES_PER_PEER = 2
+"""Of those in a minute, by tokens from one address that no known key has signed."""
 REFRESH_S = 15 * 60.0
 """How long a withdrawn key may still be taken, and servers keep retired ones published longer."""
 MAX_STALE_S = 24 * 3600.0
@@ -77,39 +82,69 @@ class RemoteKeys:
         self._stale_at = -math.inf
         """When what was fetched last is too old to be relied on."""
         self._due_at = -math.inf
-        self._tries: deque[float] = deque(maxlen=FETCHES_PER_MINUTE)
+        self._tries: deque[tuple[float, str]] = deque(maxlen=FETCHES_PER_MINUTE)
+        """When the latest fetches began, and the peer that caused each; empty for regular ones."""
+        self._due = anyio.Event()
+        """Somebody relies on keys that are due for a regular fetch."""
         self._flight: anyio.Event | None = None
         self._failure: Unreadable | None = Unreadable("", "nothing has been fetched yet")
         self._outcomes = 0
         """Fetches that came to an end, good or bad."""
 
     def holds(self, thumbprint: bytes) -> bool:
-        """Whether a key is still among those published, as far as is known."""
-        return thumbprint in self._known
+        """Return whether a key is still among those published, as far as is known.
+
+        If a regular fetch is due, `run` makes it now: what is asked of busy connections and open
+        streams comes here and nowhere else.
+        """
+        if thumbprint not in self._known:
+            return False
+        if not self.fresh:
+            self._due.set()
+        return self._now() < self._stale_at
 
     @property
     def fresh(self) -> bool:
         """Whether no regular fetch is due."""
         return self._now() < min(self._due_at, self._stale_at)
 
-    async def signer(self, token: ParsedToken) -> bytes | None:
-        """The thumbprint of the key that signed a token; None where none of them did.
+    async def run(self) -> None:
+        """Make the regular fetches that no request waits for; runs as long as the process."""
+        while True:
+            await self._due.wait()
+            self._due = anyio.Event()
+            if not self.fresh:
+                await self._fetch("")
+
+    async def signer(self, token: ParsedToken, peer: str) -> bytes | None:
+        """Return the thumbprint of the key that signed a token; None if none of them did.
+
+        Args:
+            token: Its form is good.
+            peer: The address that it came from; its share of the fetches pays for a new key.
 
         Raises:
-            KeysUnavailable: It may be signed well, and nobody can say.
+            KeysUnavailable: It may be signed well, and the keys that would say cannot be had now.
         """
         due = not self.fresh
-        if due:
-            await self._fetch()
+        fetched = await self._fetch("") if due else False
         found = self._signed_by_known(token)
         if found is None and not due:
             # Not only for a new name: some servers change a key behind a name, or name none.
-            known = self._keys
-            await self._fetch()
-            if self._keys is not known:
-                found = self._signed_by_known(token)
+            fetched = await self._fetch(peer)
+            found = self._signed_by_known(token)
+            if found is not None and fetched:
+                # There was a new key: what that costs is no share of its peer's.
+                tries = [(began, "" if whose == peer else whose) for began, whose in self._tries]
+                self._tries = deque(tries, FETCHES_PER_MINUTE)
         self._check_relied_on(found)
+        if found is None and not fetched and not self._knows_name(token):
+            problem = "too many tokens by unknown keys came within a minute"
+            raise KeysUnavailable("", problem, max(1.0, self._until_next_try_s(peer)))
         return found
+
+    def _knows_name(self, token: ParsedToken) -> bool:
+        return token.key_id is not None and any(key.key_id == token.key_id for key in self._keys)
 
     def _signed_by_known(self, token: ParsedToken) -> bytes | None:
         fitting = (
@@ -124,24 +159,34 @@ class RemoteKeys:
         """Without a key for it, a token is bad only as far as the keys are the newest there are."""
         failure = self._failure
         if failure is not None and (found is None or self._now() >= self._stale_at):
-            raise KeysUnavailable(failure.url, failure.problem, self._until_next_try_s())
+            wait_s = max(1.0, self._until_next_try_s(""))
+            raise KeysUnavailable(failure.url, failure.problem, wait_s)
 
-    def _until_next_try_s(self) -> float:
-        if len(self._tries) < FETCHES_PER_MINUTE:
-            return 1.0
-        return max(1.0, self._tries[0] + 60.0 - self._now())
+    def _until_next_try_s(self, peer: str) -> float:
+        """Return when a fetch may be made for a peer, in seconds; 0 or less: now."""
+        waits = [self._tries[0][0]] if len(self._tries) == FETCHES_PER_MINUTE else []
+        own = [began for began, whose in self._tries if peer and whose == peer]
+        waits += own[-FETCHES_PER_PEER:][:1] if len(own) >= FETCHES_PER_PEER else []
+        return max(waits, default=-math.inf) + 60.0 - self._now()
 
-    async def _fetch(self) -> None:
-        """Fetch, or wait for who does; nothing where there have been too many fetches."""
+    async def _fetch(self, peer: str) -> bool:
+        """Fetch, or wait for a fetch that is under way.
+
+        Args:
+            peer: Whose token caused it; empty if it is a regular one.
+
+        Returns:
+            Whether a fetch has ended since; False if there have been too many.
+        """
         outcomes = self._outcomes
         while self._flight is not None:
             await self._flight.wait()
             if self._outcomes != outcomes:
-                return
+                return True
+        if self._until_next_try_s(peer) > 0:
+            return False
         now = self._now()
-        if len(self._tries) == FETCHES_PER_MINUTE and now < self._tries[0] + 60.0:
-            return
-        self._tries.append(now)
+        self._tries.append((now, peer))
         self._flight = flight = anyio.Event()
         try:
             await self._take(now)
@@ -149,6 +194,7 @@ class RemoteKeys:
             # Also when who fetches is cancelled: then one of those who wait fetches instead.
             self._flight = None
             flight.set()
+        return True
 
     async def _take(self, now: float) -> None:
         try:

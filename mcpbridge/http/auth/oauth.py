@@ -147,12 +147,19 @@ class OAuthSettings:
 class Keys(Protocol):
     """The keys of the authorization server, as they are at present."""
 
-    async def signer(self, token: ParsedToken) -> bytes | None:
-        """The name of the key that signed a token; None where none of them did.
+    async def signer(self, token: ParsedToken, peer: str) -> bytes | None:
+        """Return the name of the key that signed a token; None if none of them did.
+
+        Args:
+            token: Its form is good.
+            peer: The address that it came from.
 
         Raises:
-            KeysUnavailable: It may be signed well, and nobody can say.
+            KeysUnavailable: It may be signed well, and the keys that would say cannot be had now.
         """
+
+    async def run(self) -> None:
+        """Keep them up to date while they are used; runs as long as the process."""
 
     def holds(self, thumbprint: bytes) -> bool:
         """Whether a key is still one of them."""
@@ -206,7 +213,7 @@ class OAuth:
         if known is not None and self._keys.fresh and self.still(known):
             return known
         try:
-            found = await self._judge(token)
+            found = await self._judge(token, head.peer)
         except BadToken as bad:
             log.debug("oauth.refused", extra={"problem": bad.problem})
             challenge = self._challenge(self._rules.always, "invalid_token", bad.problem)
@@ -219,6 +226,10 @@ class OAuth:
             return self._insufficient(self._rules.always)
         self._remember(shown, found)
         return found
+
+    async def run(self) -> None:
+        """Keep the keys up to date: see `Keys.run`."""
+        await self._keys.run()
 
     def still(self, principal: Principal) -> bool:
         """Whether its token has not ended, and the key that signed it is still published."""
@@ -234,10 +245,10 @@ class OAuth:
         needed = self._rules.needed(method)
         return None if principal.scopes.issuperset(needed) else self._insufficient(needed)
 
-    async def _judge(self, token: str) -> Principal:
+    async def _judge(self, token: str, peer: str) -> Principal:
         """The principal behind a token; raises BadToken, or KeysUnavailable."""
         found = parsed_token(token, self._algorithms)
-        signer = await self._keys.signer(found)
+        signer = await self._keys.signer(found, peer)
         if signer is None:
             raise BadToken("the token is signed by no key that its issuer publishes")
         return self._principal(granted(found.payload, self._demands, self._now()), signer)

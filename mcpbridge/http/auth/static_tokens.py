@@ -57,6 +57,9 @@ class StaticTokens:
         self._live: frozenset[bytes]
         self._take(of_file)
 
+    async def run(self) -> None:
+        """Do nothing: the file is looked at when somebody asks."""
+
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
         """Whose token the request carries."""
         self._look()

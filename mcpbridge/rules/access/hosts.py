@@ -110,6 +110,23 @@ def readable_by(origin: str, rules: HostRules) -> str | None:
     return origin if _origin_listed(origin, rules.allowed_origins) else None
 
 
+@functools.lru_cache(maxsize=256)
+def share_of(address: str) -> str:
+    """Return what one peer's share is counted by: an IPv4 address, or the /64 of an IPv6 one.
+
+    A household or a machine has at least such a network, and may use any address in it.
+    """
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:MAX_HOST_CHARACTERS]
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(found), 64), strict=False))
+    return str(found)
+
+
 def fetch_allowed(site: str | None, destination: str | None) -> bool:
     """Whether a request without Origin may be served, by its `Sec-Fetch-Site` and `-Dest`.
 

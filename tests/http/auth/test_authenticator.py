@@ -189,6 +189,9 @@ class Picky:
 
     documents = {"/where": b"{}"}  # noqa: RUF012
 
+    async def run(self) -> None:
+        """Nothing changes."""
+
     async def authenticate(self, head: RequestHead) -> Principal | Refusal:
         """Whoever says so."""
         if bearer_token(head) == "picky":

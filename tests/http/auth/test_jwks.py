@@ -14,6 +14,7 @@ import pytest
 from mcpbridge.errors import KeysUnavailable
 from mcpbridge.http.auth.jwks import (
     FETCHES_PER_MINUTE,
+    FETCHES_PER_PEER,
     MAX_DOCUMENT_BYTES,
     MAX_STALE_S,
     REFRESH_S,
@@ -53,9 +54,15 @@ class Publisher:
         text = forged(self.issuer.header(**header), payload, self.issuer.signer())
         return parsed_token(text, ALGORITHMS)
 
-    async def signed(self, token: ParsedToken | None = None) -> bool:
+    async def signed(self, token: ParsedToken | None = None, peer: str = "192.0.2.1") -> bool:
         """Whether a token is found to be signed well."""
-        return await self.keys.signer(token or self.token()) is not None
+        return await self.keys.signer(token or self.token(), peer) is not None
+
+    async def refused_for_now(self, token: ParsedToken, peer: str = "192.0.2.1") -> float:
+        """When the sender of a token that cannot be judged may come back, in seconds."""
+        with pytest.raises(KeysUnavailable) as caught:
+            await self.signed(token, peer)
+        return caught.value.retry_after_s
 
 
 async def test_keys_are_fetched_once_when_the_first_token_comes() -> None:
@@ -70,7 +77,7 @@ async def test_a_new_key_is_fetched_with_the_first_token_that_names_it() -> None
     """The old one serves on until it is withdrawn, which the next regular fetch finds."""
     at = Publisher()
     old = at.token()
-    thumbprint = await at.keys.signer(old)
+    thumbprint = await at.keys.signer(old, "")
     assert thumbprint is not None
     at.issuer.renew("second")
     assert await at.signed()
@@ -104,17 +111,86 @@ async def test_a_new_key_behind_an_old_name_or_none_is_fetched_too() -> None:
 
 
 async def test_invented_names_of_keys_cost_few_fetches() -> None:
-    """A thousand of them within a minute, and a new key is found within the minute all the same."""
+    """A thousand of them within a minute; a new key of somebody else is found all the same."""
     at = Publisher()
     assert await at.signed()
     for number in range(1000):
-        assert not await at.signed(at.token(kid=f"invented-{number}"))
+        invented = at.token(kid=f"invented-{number}")
+        if number < FETCHES_PER_PEER:
+            assert not await at.signed(invented)
+        else:
+            assert 1 <= await at.refused_for_now(invented) <= 60
         at.now += 0.05
-    assert at.fetches == FETCHES_PER_MINUTE
+    assert at.fetches == 1 + FETCHES_PER_PEER
     at.issuer.renew("second")
-    at.now += 12
+    assert await at.signed(peer="192.0.2.2")
     assert await at.signed()
-    assert at.fetches <= FETCHES_PER_MINUTE + 1
+    assert at.fetches == 2 + FETCHES_PER_PEER
+
+
+async def test_a_token_that_cannot_be_judged_for_want_of_fetches_is_no_bad_one() -> None:
+    """Many addresses use all of them up: who comes then is told when to come back."""
+    at = Publisher()
+    assert await at.signed()
+    for number in range(1, FETCHES_PER_MINUTE):
+        assert not await at.signed(at.token(kid=f"invented-{number}"), f"192.0.2.{number}")
+        at.now += 1
+    old = at.token()
+    at.issuer.renew("second")
+    wait_s = await at.refused_for_now(at.token(), "198.51.100.1")
+    assert wait_s == 60 - (FETCHES_PER_MINUTE - 1)
+    assert await at.signed(old, "198.51.100.1")
+    forged = parsed_token(Issuer(rsa=False).token(kid="first-p256"), ALGORITHMS)
+    assert not await at.signed(forged, "198.51.100.1")
+    at.now += wait_s
+    assert await at.signed(peer="198.51.100.1")
+
+
+async def test_new_keys_cost_the_one_who_brings_them_no_share() -> None:
+    """All clients may come through one proxy, and a server may change its keys often."""
+    at = Publisher()
+    for generation in ("second", "third", "fourth", "fifth"):
+        assert await at.signed()
+        at.issuer.renew(generation)
+    assert await at.signed()
+    assert at.fetches == FETCHES_PER_MINUTE
+
+
+async def test_a_withdrawn_key_is_noticed_though_no_new_request_comes() -> None:
+    """What is asked of a busy connection and of an open stream makes the regular fetch."""
+    at = Publisher()
+    async with anyio.create_task_group() as group:
+        group.start_soon(at.keys.run)
+        thumbprint = await at.keys.signer(at.token(), "")
+        assert thumbprint is not None
+        at.issuer.renew("second")
+        at.issuer.withdraw("first")
+        at.now += REFRESH_S - 1
+        assert at.keys.holds(thumbprint)
+        await anyio.wait_all_tasks_blocked()
+        assert at.keys.holds(thumbprint)
+        assert at.fetches == 1
+        at.now += 1
+        at.keys.holds(thumbprint)
+        await anyio.wait_all_tasks_blocked()
+        assert not at.keys.holds(thumbprint)
+        assert at.fetches == 2
+        at.now += REFRESH_S
+        await anyio.wait_all_tasks_blocked()
+        assert at.fetches == 2  # whose answer nobody asks for
+        group.cancel_scope.cancel()
+
+
+async def test_no_key_is_held_longer_than_it_may_be_relied_on() -> None:
+    """A busy connection is no way around the day that keys serve without their server."""
+    at = Publisher()
+    thumbprint = await at.keys.signer(at.token(), "")
+    assert thumbprint is not None
+    at.fails = True
+    at.now += MAX_STALE_S - 1
+    assert at.keys.holds(thumbprint)
+    at.now += 1
+    assert not at.keys.holds(thumbprint)
 
 
 async def test_all_who_wait_share_one_fetch() -> None:
@@ -183,9 +259,9 @@ async def test_without_keys_nobody_can_say_whether_a_token_is_good() -> None:
     """The server was down when the bridge started; its return is noticed."""
     at = Publisher()
     at.fails = True
-    for _ in range(20):
+    for number in range(20):
         with pytest.raises(KeysUnavailable):
-            await at.signed()
+            await at.signed(peer=f"192.0.2.{number}")
     assert at.fetches == FETCHES_PER_MINUTE
     with pytest.raises(KeysUnavailable) as caught:
         await at.signed()

@@ -214,10 +214,13 @@ class Counted:
         self.fresh = True
         self.held = {b"key"}
 
-    async def signer(self, token: ParsedToken) -> bytes | None:
+    async def signer(self, token: ParsedToken, peer: str) -> bytes | None:
         """Every token is signed well."""
         self.checked += 1
         return b"key"
+
+    async def run(self) -> None:
+        """They are as the test says."""
 
     def holds(self, thumbprint: bytes) -> bool:
         """As the test says."""
@@ -274,8 +277,11 @@ async def test_who_cannot_be_judged_is_told_to_come_back() -> None:
     """A login would be of no use: 503, when to try again, and no challenge."""
 
     class Away:
-        async def signer(self, token: ParsedToken) -> bytes | None:
+        async def signer(self, token: ParsedToken, peer: str) -> bytes | None:
             raise KeysUnavailable("https://x.example", "no route", 11.2)
+
+        async def run(self) -> None:
+            pass
 
         def holds(self, thumbprint: bytes) -> bool:
             return False

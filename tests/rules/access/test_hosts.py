@@ -13,6 +13,7 @@ from mcpbridge.rules.access.hosts import (
     origin_allowed,
     origin_pattern,
     readable_by,
+    share_of,
 )
 from tests.support.proofs import proves
 
@@ -325,3 +326,23 @@ def test_another_site_may_link_and_not_embed(
 ) -> None:
     """Programs say nothing of it, browsers cannot leave it out."""
     assert fetch_allowed(site, destination) is allowed
+
+
+@pytest.mark.parametrize(
+    ("address", "share"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+        ("testclient", "testclient"),
+    ],
+)
+def test_a_peer_has_one_share_whatever_addresses_of_its_network_it_uses(
+    address: str, share: str
+) -> None:
+    """The smallest network that one household has is a /64."""
+    assert share_of(address) == share
