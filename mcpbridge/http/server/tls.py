@@ -189,6 +189,8 @@ def _load_pair(context: ssl.SSLContext, settings: TlsSettings) -> None:
             raise _unusable(flag, key, "is not the key of the certificate") from None
         problem = "and its key cannot be used: no PEM, or too weak"
         raise _unusable("--tls-cert", cert, f"{problem} ({_reason(error)})") from None
+    except OSError as error:  # gone since: OpenSSL opens the files again, and does not say which
+        raise _unusable("--tls-cert", cert, f"or its key {_unread(error)}") from None
 
 
 def _load_authorities(context: ssl.SSLContext, file: str) -> None:
@@ -198,6 +200,8 @@ def _load_authorities(context: ssl.SSLContext, file: str) -> None:
     except ssl.SSLError as error:
         problem = f"holds no certificates in PEM ({_reason(error)})"
         raise _unusable("--tls-client-ca", file, problem) from None
+    except OSError as error:  # as above
+        raise _unusable("--tls-client-ca", file, _unread(error)) from None
     context.verify_mode = ssl.CERT_REQUIRED
     # A ticket would let in a client whose authority is no longer among them.
     context.options |= ssl.OP_NO_TICKET
@@ -210,7 +214,11 @@ def _check_readable(flag: str, file: str) -> None:
         with open(file, "rb") as opened:
             opened.read(1)
     except OSError as error:
-        raise _unusable(flag, file, f"cannot be read: {error.strerror}") from None
+        raise _unusable(flag, file, _unread(error)) from None
+
+
+def _unread(error: OSError) -> str:
+    return f"cannot be read: {error.strerror}"
 
 
 def _unusable(flag: str, file: str, problem: str) -> ConfigError:

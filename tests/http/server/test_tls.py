@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcpbridge.errors import ConfigError
+from mcpbridge.http.server import tls
 from mcpbridge.http.server.tls import Certificates, TlsSettings, check_tls
 from tests.support.certificates import Authority, Pair
 
@@ -91,6 +92,35 @@ def test_files_are_looked_at_once_a_second_and_when_told(tmp_path: Path) -> None
     assert certificates.newest() is third
     certificates.reread()
     assert certificates.newest() is third
+
+
+@pytest.mark.parametrize("gone", ["cert", "key", "ca"])
+def test_a_file_that_goes_while_it_is_read_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gone: str
+) -> None:
+    """Between the look at whether it can be read and OpenSSL's own: connections go on."""
+    authority = Authority(tmp_path)
+    pair = authority.pair("bridge")
+    (ca := tmp_path / "ca").write_bytes(authority.cert.read_bytes())
+    clock = [0.0]
+    certificates = Certificates(named(pair, ca), lambda: clock[0])
+    before = certificates.newest()
+    file = {"cert": pair.cert, "key": pair.key, "ca": ca}[gone]
+    check = tls._check_readable
+
+    def check_and_lose(flag: str, name: str) -> None:
+        check(flag, name)
+        if name == str(file):
+            file.unlink()
+
+    file.write_bytes(file.read_bytes() + b"\n")
+    monkeypatch.setattr(tls, "_check_readable", check_and_lose)
+    clock[0] = 1.0
+    certificates.context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+    assert not file.exists()
+    assert certificates.newest() is before
+    (record,) = [each for each in caplog.records if each.message == "tls.reload_failed"]
+    assert "cannot be read: No such file or directory" in str(vars(record)["problem"])
 
 
 def test_what_a_listener_has_begins_each_connection_with_the_newest_files(tmp_path: Path) -> None:
