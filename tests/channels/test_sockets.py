@@ -129,6 +129,26 @@ async def test_the_file_of_a_socket_has_the_mode_that_was_asked_for(tmp_path: Pa
     assert not path.exists()
 
 
+async def test_nobody_can_connect_before_the_mode_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the file has what the umask leaves, which may be everything."""
+    path = tmp_path / "s"
+    refused: list[str] = []
+    chmod = os.chmod
+
+    def tried(name: str, mode: int) -> None:
+        with socket.socket(socket.AF_UNIX) as early, pytest.raises(ConnectionRefusedError):
+            early.connect(name)
+        refused.append(name)
+        chmod(name, mode)
+
+    monkeypatch.setattr(os, "chmod", tried)
+    with listening(UnixAddress(str(path)), 0o600), socket.socket(socket.AF_UNIX) as later:
+        later.connect(str(path))
+    assert refused == [str(path)]
+
+
 async def test_a_file_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None:
     """A listener that was killed leaves its file behind."""
     path = tmp_path / "s"
