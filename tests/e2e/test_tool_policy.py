@@ -77,6 +77,11 @@ async def assert_calls(client: httpx.AsyncClient, headers: dict[str, str]) -> No
         head = {**headers, "content-type": "application/json"}
         (message,) = messages((await client.post("/mcp", content=body, headers=head)).text)
         assert message["error"]["code"] == -32602
+    for method in ("Tools/Call", "tools/call ", "tools//call", "TOOLS/LIST"):
+        call = rpc(2, method, {"name": "wipe_it"})
+        (message,) = messages((await client.post("/mcp", json=call, headers=headers)).text)
+        assert message["error"]["code"] == -32602, message
+        assert "could be read as tools/" in message["error"]["message"]
     call = rpc(3, "tools/call", {"name": "read_it"})
     (message,) = messages((await client.post("/mcp", json=call, headers=headers)).text)
     assert message["result"]["content"][0]["text"] == "did read_it"
@@ -106,6 +111,7 @@ async def over_one_stream(running: RunningBridge) -> list[Any]:
             rpc(2, "tools/call", {"name": "wipe_it"}),
             # A server may obey a call that wants no answer.
             {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "wipe_it"}},
+            {"jsonrpc": "2.0", "method": "Tools/call", "params": {"name": "wipe_it"}},
             rpc(3, "tools/call", {"name": "read_it"}),
         )
         for message in sent:

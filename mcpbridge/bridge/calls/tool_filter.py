@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, CallSink, Interceptor
 from mcpbridge.errors import ToolDenied, WireError
-from mcpbridge.rules.access.tool_policy import TOOLS_LIST, ToolPolicy
+from mcpbridge.rules.access.tool_policy import TOOLS_CALL, TOOLS_LIST, ToolPolicy
 from mcpbridge.rules.faults import bad_child_message
 from mcpbridge.rules.mcp.correlator import Answered
-from mcpbridge.rules.outcome import TOOLS_CALL
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Request, Result
 
@@ -28,15 +27,17 @@ class ToolFilter(Interceptor):
         """Let a request pass, or not; only calls of tools are looked at.
 
         Raises:
-            WireError: Its tool is denied, or cannot be told beyond doubt.
+            WireError: Its tool is denied, or it or its tool cannot be told beyond doubt.
         """
-        if request.method == TOOLS_CALL:
-            try:
+        try:
+            if request.method == TOOLS_CALL:
                 self._policy.check_call(request.params)
-            except WireError as error:
-                denied = isinstance(error, ToolDenied)
-                self._meters.count("denied_tool" if denied else "unreadable_tool")
-                raise
+            else:
+                self._policy.check_method(request.method)
+        except WireError as error:
+            denied = isinstance(error, ToolDenied)
+            self._meters.count("denied_tool" if denied else "unreadable_tool")
+            raise
 
     def outbound(
         self, request: Request, sink: CallSink, number: int, *, own: bool
@@ -48,7 +49,13 @@ class ToolFilter(Interceptor):
     def drops(self, message: Message) -> bool:
         """Return whether it is a call that wants no answer: see `Interceptor`."""
         # Some servers obey a call that wants no answer.
-        dropped = isinstance(message, Notification) and message.method == TOOLS_CALL
+        if not isinstance(message, Notification):
+            return False
+        try:
+            self._policy.check_method(message.method)
+            dropped = message.method == TOOLS_CALL
+        except WireError:
+            dropped = True
         if dropped:
             self._meters.count("unreadable_tool")
         return dropped

@@ -4,7 +4,8 @@ A tool that is denied is, to every client, one that the server does not have: it
 and who calls it is told what is told of an unknown tool. What counts is the call: a name that
 cannot be read beyond doubt (missing, no string, a lone surrogate, given twice, in capitals beside
 the right spelling) might be read by the server as another than by the bridge, so it is refused
-wherever there is a policy.
+wherever there is a policy. So is a method that some server might take for `tools/call` or
+`tools/list`: in capitals, with blanks, or with another sign between its words.
 
 Source: MCP 2025-11-25 and 2026-07-28, Tools, Error Handling: an unknown tool is a protocol error,
 -32602 in the specification's own example.
@@ -14,13 +15,16 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import unicodedata
 
 from mcpbridge.errors import ToolDenied, WireError
 from mcpbridge.settings import setting
 from mcpbridge.wire.json_object import element_spans, member, replaced, spans, unmistakable
 from mcpbridge.wire.messages import text_of
 
+TOOLS_CALL = "tools/call"
 TOOLS_LIST = "tools/list"
+_PLAIN = {"toolscall": TOOLS_CALL, "toolslist": TOOLS_LIST}
 _SHOWN = 128
 """Characters of a name that its caller hears back."""
 
@@ -72,6 +76,17 @@ class ToolPolicy:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.denied):
             return False
         return not self.allowed or any(fnmatch.fnmatchcase(name, each) for each in self.allowed)
+
+    def check_method(self, method: str) -> None:
+        """Let a method pass that no server could take for one of those that are looked at.
+
+        Raises:
+            WireError: It is not `tools/call` or `tools/list`, and could be read as one of them.
+        """
+        letters = filter(str.isalnum, unicodedata.normalize("NFKC", method).casefold())
+        meant = _PLAIN.get("".join(letters), method)
+        if meant != method:
+            raise WireError(f"the method could be read as {meant} (--allow-tool, --deny-tool)")
 
     def check_call(self, params: bytes | None) -> None:
         """Let a `tools/call` with these parameters pass, or not.

@@ -67,6 +67,39 @@ def test_an_empty_pattern_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "method",
+    [
+        "Tools/Call",
+        "tools/call ",
+        "\ttools/call",
+        "tools//call",
+        "/tools/call",
+        "tools.call",
+        "toolsCall",
+        "tools/call\0",
+        "tool\u017f/call",
+        "tools\uff0fcall",
+        "\uff34ools/call",
+        "tools/c\u200ball",
+        "TOOLS/LIST",
+        "tools/list\n",
+    ],
+)
+def test_a_method_that_could_be_read_as_a_guarded_one_is_refused(method: str) -> None:
+    """A server that ignores case or blanks would obey it."""
+    with pytest.raises(WireError, match=r"could be read as tools/(call|list)"):
+        READS.check_method(method)
+
+
+@pytest.mark.parametrize(
+    "method", ["tools/call", "tools/list", "tools/calls", "x/tools/call", "prompts/list", "", "/"]
+)
+def test_any_other_method_passes(method: str) -> None:
+    """Those that are guarded too: their parameters and answers are looked at."""
+    READS.check_method(method)
+
+
+@pytest.mark.parametrize(
     "params",
     [b'{"name":"read_me","arguments":{"name":"wipe"}}', b'{ "name" : "\\u0072ead_me" }'],
 )
