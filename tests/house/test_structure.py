@@ -34,8 +34,8 @@ TREE = {
     " subscriptions tool_catalog",
     "mcpbridge.channels": "channel memory pipes sockets",
     "mcpbridge.cli": "copy_self doctor health main serve setting_options shim sidecar",
-    "mcpbridge.config": "auth command listen_address load model otel self_url settings_table"
-    " values",
+    "mcpbridge.config": "auth command listen_address load model otel self_url servers_file"
+    " settings_table values",
     "mcpbridge.doctor": "endpoint server",
     "mcpbridge.doctor.endpoint": "any_client checks http_client lifecycle_operator mcp_client"
     " mcp_operator run sse_client",
@@ -49,7 +49,7 @@ TREE = {
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child",
-    "mcpbridge.rules": "access event_log faults mcp outcome supervision trace_context",
+    "mcpbridge.rules": "access event_log expansion faults mcp outcome supervision trace_context",
     "mcpbridge.rules.access": "header_env hosts jwt principals rate_limit static_tokens"
     " tool_policy",
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"

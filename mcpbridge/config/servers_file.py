@@ -1,0 +1,413 @@
+"""The file that lists MCP servers by name, as Claude, VS Code and Cursor keep it.
+
+`mcpServers` and `servers` are both read, with comments and trailing commas. What is wrong with one
+entry fails that entry alone; settings of mcpbridge stand under the key `mcpbridge` of an entry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mcpbridge.config.model import Settings, options
+from mcpbridge.config.values import seconds, value_of
+from mcpbridge.errors import ConfigError
+from mcpbridge.process.spec import ChildSpec, child_environment
+from mcpbridge.rules.expansion import ExpansionError, References, expand, input_variable
+from mcpbridge.settings import Setting, Unit
+
+MAX_FILE_BYTES = 256 << 10
+"""A larger file is refused: its parser takes 8 ms for each KiB."""
+MAX_NAME_CHARACTERS = 100
+
+_NAMES = (".mcp.json", ".vscode/mcp.json", "mcp.json")
+_TABLES = ("mcpServers", "servers")
+_REMOTE_TYPES = ("http", "streamable-http", "streamableHttp", "sse")
+_PROCESS_WIDE = frozenset((
+    "command", "listen", "admin", "tls", "guard", "auth", "oauth", "arrival", "connections",
+    "proxy", "shutdown", "logs", "traces",
+))  # fmt: skip
+"""Sections of `Settings` that the whole process has once."""
+
+
+class RemoteServer(msgspec.Struct, frozen=True):
+    """A server that is reached by HTTP."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    sse: bool = False
+    """It is served by HTTP+SSE, the transport of 2024-11-05, only."""
+
+
+class ServerEntry(msgspec.Struct, frozen=True):
+    """One server of the file, complete and checked. Two that are equal need no reload."""
+
+    name: str
+    source: ChildSpec | RemoteServer
+    settings: Settings
+    watch: tuple[str, ...] = ()
+    """Patterns, relative to the folder of the file, of what is watched for changes."""
+    roots: tuple[str, ...] = ()
+    """Folders that the bridge names when the server asks for roots."""
+    lazy: bool = False
+    """Start it when its first call comes."""
+    idle_stop_s: float | None = None
+    """Stop it when no call has come for so many seconds; None for never."""
+    default: bool = False
+    """`/mcp` serves this one."""
+    secrets: tuple[str, ...] = ()
+    """Values of its environment and headers, which no record may show."""
+
+
+class FailedEntry(msgspec.Struct, frozen=True):
+    """One server of the file that cannot be served, and why."""
+
+    name: str
+    field: str
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.name}: {self.field}: {self.problem}{remedy}"
+
+
+class ServersFile(msgspec.Struct, frozen=True):
+    """What one file says."""
+
+    path: Path
+    folder: Path
+    """What `${workspaceFolder}` stands for."""
+    servers: Mapping[str, ServerEntry | FailedEntry]
+
+    @property
+    def default(self) -> str | None:
+        """The name of the server behind `/mcp`: the only one, or the one marked as default."""
+        if len(self.servers) == 1:
+            return next(iter(self.servers))
+        marked = (
+            name
+            for name, entry in self.servers.items()
+            if isinstance(entry, ServerEntry) and entry.default
+        )
+        return next(marked, None)
+
+
+def find_servers_file(folder: Path) -> Path | None:
+    """Return the file of a folder that lists servers, or None if there is none."""
+    return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+
+
+def read_servers_file(
+    path: Path,
+    base: Settings,
+    env: Mapping[str, str],
+    ask: Callable[[str], str | None] = lambda prompt: None,
+) -> ServersFile:
+    """Read a file that lists servers.
+
+    Args:
+        path: The file.
+        base: Settings for every server, which an entry may change for itself.
+        env: The environment, for references and for the servers.
+        ask: Asks the person at the terminal for an input, by its description; returns None if there
+            is no terminal.
+
+    Raises:
+        ConfigError: The file cannot be read, is not JSON, or lists no servers.
+    """
+    content = _parsed(path)
+    folder = path.resolve().parent
+    folder = folder.parent if folder.name == ".vscode" else folder
+    references = References(env, str(folder), str(Path.home()), _Inputs(content, env, ask))
+    tables = [content[key] for key in _TABLES if key in content]
+    if not tables or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(
+            "--config", str(path), "no object mcpServers or servers", 'write {"mcpServers": {…}}'
+        )
+    found: dict[str, ServerEntry | FailedEntry] = {}
+    for name, raw in (pair for table in tables for pair in table.items()):
+        if name in found:
+            found[name] = FailedEntry(name, "name", "two servers have this name", "rename one")
+        elif not (isinstance(raw, dict) and raw.get("disabled") is True):
+            found[name] = _entry(name, raw, _Reader(base, env, references, folder))
+    _check_default(found)
+    return ServersFile(path, folder, found)
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    import json5  # needed with --config alone
+
+    try:
+        data = path.read_bytes()
+        if len(data) > MAX_FILE_BYTES:
+            raise ConfigError(
+                "--config", str(path), f"larger than {MAX_FILE_BYTES >> 10} KiB", "split the file"
+            )
+        content = json5.loads(data.decode("utf-8-sig"), allow_duplicate_keys=False)
+    except OSError as error:
+        raise ConfigError("--config", str(path), f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError("--config", str(path), f"not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:
+        # The parser says `<string>:12 Unexpected "x" at column 3`.
+        problem = str(error).replace("<string>:", "line ") or "nested too deeply"
+        raise ConfigError("--config", str(path), f"not JSON: {problem}") from None
+    if not isinstance(content, dict):
+        raise ConfigError("--config", str(path), "not an object", 'write {"mcpServers": {…}}')
+    return content
+
+
+class _Inputs:
+    """Values of `${input:ID}`: from `MCPBRIDGE_INPUT_ID`, else asked for once."""
+
+    def __init__(
+        self, content: Mapping[str, Any], env: Mapping[str, str], ask: Callable[[str], str | None]
+    ) -> None:
+        inputs = content.get("inputs")
+        self._declared = {
+            each["id"]: each
+            for each in (inputs if isinstance(inputs, list) else ())
+            if isinstance(each, dict) and isinstance(each.get("id"), str)
+        }
+        self._env = env
+        self._ask = ask
+        self._known: dict[str, str | None] = {}
+
+    def __call__(self, key: str) -> str | None:
+        """Return the value of an input, or None if nobody gives one."""
+        if key not in self._known:
+            self._known[key] = self._find(key)
+        return self._known[key]
+
+    def _find(self, key: str) -> str | None:
+        value = self._env.get(input_variable(key))
+        if value is not None:
+            return value
+        declared = self._declared.get(key, {})
+        description = declared.get("description")
+        asked = self._ask(description if isinstance(description, str) else key)
+        default = declared.get("default")
+        return asked or (default if isinstance(default, str) else None)
+
+
+class _WrongField(Exception):
+    def __init__(self, field: str, problem: str, remedy: str = "") -> None:
+        super().__init__(field, problem, remedy)
+        self.field = field
+        self.problem = problem
+        self.remedy = remedy
+
+
+def _entry(name: str, raw: Any, reader: _Reader) -> ServerEntry | FailedEntry:
+    try:
+        _check_name(name)
+        return reader.entry(name, raw)
+    except _WrongField as error:
+        return FailedEntry(name, error.field, error.problem, error.remedy)
+
+
+def _check_name(name: str) -> None:
+    wrong = not name or name in (".", "..") or "/" in name or not name.isprintable()
+    if wrong or len(name) > MAX_NAME_CHARACTERS:
+        problem = f"invalid name (expected 1 to {MAX_NAME_CHARACTERS} characters, no slash)"
+        raise _WrongField("name", problem, "rename it: the name is part of its address")
+
+
+def _check_default(found: dict[str, ServerEntry | FailedEntry]) -> None:
+    marked = [e.name for e in found.values() if isinstance(e, ServerEntry) and e.default]
+    for name in marked[1:]:
+        found[name] = FailedEntry(
+            name, "mcpbridge.default", f"{marked[0]} is the default already", "mark one server"
+        )
+
+
+class _Reader:
+    """Reads the entries of one file."""
+
+    def __init__(
+        self, base: Settings, env: Mapping[str, str], references: References, folder: Path
+    ) -> None:
+        self._base = base
+        self._env = env
+        self._references = references
+        self._folder = folder
+
+    def entry(self, name: str, raw: Any) -> ServerEntry:
+        """Return the entry; raises _WrongField if it cannot be served."""
+        if not isinstance(raw, dict):
+            raise _WrongField("entry", "not an object", 'write {"command": …} or {"url": …}')
+        if ("command" in raw) == ("url" in raw):
+            raise _WrongField("command", "exactly one of command and url is needed")
+        source = self._child(raw) if "command" in raw else self._remote(raw)
+        own = self._object(raw, "mcpbridge")
+        dev = self._object(raw, "dev")
+        watch = dev.get("watch", ())
+        return ServerEntry(
+            name,
+            source,
+            self._settings(own),
+            self._texts("dev.watch", [watch] if isinstance(watch, str) else watch),
+            self._texts("mcpbridge.roots", own.get("roots", ())),
+            _choice(own, "start", ("eager", "lazy"), "eager") == "lazy",
+            _duration(own, "idle-stop"),
+            _flag(own, "default"),
+            self._secrets(raw),
+        )
+
+    def _child(self, raw: Mapping[str, Any]) -> ChildSpec:
+        _choice(raw, "type", ("stdio",), "stdio")
+        command = self._text("command", raw["command"])
+        if not command.strip():
+            raise _WrongField("command", "is empty", "name the program that starts the server")
+        argv = (command, *self._texts("args", raw.get("args", ())))
+        cwd = self._path("cwd", raw["cwd"]) if raw.get("cwd") is not None else self._folder
+        if not cwd.is_dir():
+            raise _WrongField("cwd", f"{str(cwd)!r} is not a folder")
+        added = self._env_file(raw)
+        removed = []
+        for name, value in self._object(raw, "env").items():
+            if value is None:
+                removed.append(name)
+            else:
+                added[name] = self._text(f"env.{name}", value)
+        env = child_environment(self._env, added, self._base.command.child_env_allow)
+        env = {name: value for name, value in env.items() if name not in removed}
+        return ChildSpec(argv, env, str(cwd))
+
+    def _remote(self, raw: Mapping[str, Any]) -> RemoteServer:
+        kind = _choice(raw, "type", _REMOTE_TYPES, "http")
+        url = self._text("url", raw["url"])
+        if not url.startswith(("http://", "https://")):
+            raise _WrongField("url", f"invalid URL {url!r} (expected http:// or https://)")
+        headers = self._object(raw, "headers")
+        pairs = tuple((name, self._text(f"headers.{name}", headers[name])) for name in headers)
+        return RemoteServer(url, pairs, sse=kind == "sse")
+
+    def _env_file(self, raw: Mapping[str, Any]) -> dict[str, str]:
+        if raw.get("envFile") is None:
+            return {}
+        import dotenv  # needed with --config alone
+
+        path = self._path("envFile", raw["envFile"])
+        try:
+            with path.open(encoding="utf-8-sig") as lines:
+                read = dotenv.dotenv_values(stream=lines, interpolate=False)
+        except OSError as error:
+            raise _WrongField(
+                "envFile", f"{str(path)!r} cannot be read: {error.strerror}"
+            ) from None
+        except UnicodeDecodeError:
+            raise _WrongField("envFile", f"{str(path)!r} is not UTF-8") from None
+        # The value is not repeated in an error: it may be a secret.
+        bare = next((name for name, value in read.items() if value is None), None)
+        if bare is not None:
+            raise _WrongField("envFile", f"{str(path)!r}: {bare} has no value", "write NAME=VALUE")
+        return {name: value for name, value in read.items() if value is not None}
+
+    def _settings(self, own: Mapping[str, Any]) -> Settings:
+        known = {option.setting.flag.removeprefix("--"): option for option in options()}
+        changed: dict[str, dict[str, Any]] = {}
+        for key, value in own.items():
+            if key in ("roots", "start", "idle-stop", "default"):
+                continue
+            option, field = known.get(key), f"mcpbridge.{key}"
+            if option is None:
+                raise _WrongField(field, "unknown setting", _nearest(key, known))
+            if option.section in _PROCESS_WIDE:
+                remedy = f"give --{key} on the command line"
+                raise _WrongField(field, "is a setting of the whole process", remedy)
+            changed.setdefault(option.section, {})[option.name] = _setting_value(
+                option.setting, field, value
+            )
+        sections = {
+            section: dataclasses.replace(getattr(self._base, section), **values)
+            for section, values in changed.items()
+        }
+        return msgspec.structs.replace(self._base, **sections)
+
+    def _secrets(self, raw: Mapping[str, Any]) -> tuple[str, ...]:
+        values = [*self._env_file(raw).values()]
+        for key in ("env", "headers"):
+            values += [self._text(key, each) for each in self._object(raw, key).values() if each]
+        return tuple(dict.fromkeys(value for value in values if value))
+
+    def _object(self, raw: Mapping[str, Any], key: str) -> dict[str, Any]:
+        value = raw.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise _WrongField(key, "not an object")
+        return value
+
+    def _text(self, field: str, value: Any) -> str:
+        # Numbers are written without quotes by many, and mean their digits.
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise _WrongField(field, "not a text")
+        try:
+            text = expand(str(value), self._references)
+        except ExpansionError as error:
+            raise _WrongField(field, f"{error.reference}: {error.problem}", error.remedy) from None
+        if "\0" in text:
+            raise _WrongField(field, "contains a NUL character")
+        return text
+
+    def _texts(self, field: str, value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list | tuple):
+            raise _WrongField(field, "not a list of texts")
+        return tuple(self._text(field, each) for each in value)
+
+    def _path(self, field: str, value: Any) -> Path:
+        return self._folder / os.path.expanduser(self._text(field, value))
+
+
+def _setting_value(facts: Setting, field: str, value: Any) -> Any:
+    values = value if isinstance(value, list) else [value]
+    if not facts.repeatable and len(values) != 1:
+        raise _WrongField(field, "is a list", "give one value")
+    if not all(isinstance(each, str | int | float) for each in values):
+        raise _WrongField(field, "not a text, a number or true or false")
+    if facts.unit is Unit.SWITCH and not isinstance(value, bool):
+        raise _WrongField(field, "not true or false")
+    texts = [str(each).lower() if isinstance(each, bool) else str(each) for each in values]
+    try:
+        read = [value_of(facts, text, "") for text in texts]
+    except ConfigError as error:
+        raise _WrongField(field, error.problem, error.remedy) from None
+    return tuple(read) if facts.repeatable else read[0]
+
+
+def _choice(raw: Mapping[str, Any], key: str, choices: tuple[str, ...], default: str) -> str:
+    value = raw.get(key, default)
+    if value not in choices:
+        raise _WrongField(key, f"invalid value {value!r} (expected {', '.join(choices)})")
+    return str(value)
+
+
+def _duration(own: Mapping[str, Any], key: str) -> float | None:
+    if own.get(key) is None:
+        return None
+    try:
+        return seconds(str(own[key]))
+    except ValueError as error:
+        raise _WrongField(f"mcpbridge.{key}", f"{own[key]!r} {error}") from None
+
+
+def _flag(own: Mapping[str, Any], key: str) -> bool:
+    value = own.get(key, False)
+    if not isinstance(value, bool):
+        raise _WrongField(f"mcpbridge.{key}", "not true or false")
+    return value
+
+
+def _nearest(key: str, known: Mapping[str, object]) -> str:
+    import difflib  # for a mistake alone
+
+    names = [*known, "roots", "start", "idle-stop", "default"]
+    close = difflib.get_close_matches(key, names, n=1)
+    return f"did you mean {close[0]}?" if close else ""
