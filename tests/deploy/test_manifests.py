@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,22 @@ def test_every_manifest_fits_the_schema_of_kubernetes(tmp_path: Path) -> None:
     assert run("kubernetes-validate", "--strict", "-k", KUBERNETES, str(wrong)).returncode != 0
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_two_values_make_a_shape_the_readers_own(shape: str, tmp_path: Path) -> None:
+    """`name` and `image` in settings.yaml; nothing keeps the name of the example."""
+    copy = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, copy)
+    settings = copy / shape / "settings.yaml"
+    text = settings.read_text("utf-8").replace("name: my-server", "name: weather")
+    settings.write_text(re.sub("image: .*", "image: example.org/weather:7", text), "utf-8")
+    found = kustomized(copy / shape)
+    assert {document["metadata"]["name"] for document in found} == {"weather"}
+    assert "my-server" not in json.dumps(found)
+    (workload,) = of_kind("Deployment", found)
+    (server,) = (each for each in containers(workload) if each["name"] == "server")
+    assert server["image"] == "example.org/weather:7"
+
+
 def test_checkov_finds_nothing(tmp_path: Path) -> None:
     """But for what has its reason in `NOT_OURS`, and none of those in vain."""
     files = [*rendered(tmp_path), *DOCKERFILES]
@@ -94,7 +112,9 @@ def test_every_file_belongs_to_a_kustomization_or_is_looked_at_by_name() -> None
             line.strip().removeprefix("- ") for line in path.read_text("utf-8").splitlines()
         ]
     }
-    others = {path for path in DEPLOY.rglob("*") if path.is_file()} - by_plan
+    # `helm lint` and test_chart.py look at the chart.
+    chart = {path for path in (DEPLOY / "chart").rglob("*") if path.is_file()}
+    others = {path for path in DEPLOY.rglob("*") if path.is_file()} - by_plan - chart
     names = {str(path.relative_to(DEPLOY)) for path in others}
     names -= {f"{folder}/kustomization.yaml" for folder in (*SHAPES, "common", "monitoring")}
     assert names == {"operator/wrap.yaml", "operator/sidecar.yaml", "operator/sidecar.Dockerfile"}

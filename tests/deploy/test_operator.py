@@ -125,9 +125,9 @@ def test_the_sidecars_image_takes_the_operators_flags() -> None:
 
 def test_the_service_monitor_finds_the_service() -> None:
     """By its label and the name of its port; Prometheus' namespace is the one that is let in."""
-    (found,) = kustomized(DEPLOY / "monitoring")
+    (found,) = of_kind("ServiceMonitor", kustomized(DEPLOY / "monitoring"))
     monitor = msgspec.convert(found, ServiceMonitor)
-    common = kustomized(DEPLOY / "common")
+    common = kustomized(DEPLOY / "wrap")
     (service,), (policy,) = of_kind("Service", common), of_kind("NetworkPolicy", common)
     assert monitor.spec.selector.match_labels == service["metadata"]["labels"]
     (endpoint,) = monitor.spec.endpoints

@@ -56,14 +56,10 @@ def documents_in(text: str) -> tuple[Document, ...]:
 
 @functools.cache
 def kustomized(folder: Path) -> tuple[Document, ...]:
-    """The documents that `kubectl kustomize` would give, as far as our kustomizations go."""
-    (plan,) = documents(folder / "kustomization.yaml")
-    assert set(plan) <= {"apiVersion", "kind", "resources", "configMapGenerator"}
-    found: list[Document] = []
-    for name in plan["resources"]:
-        path = (folder / name).resolve()
-        found += kustomized(path) if path.is_dir() else documents(path)
-    return tuple(found)
+    """The documents that `kubectl kustomize` makes of a folder."""
+    done = run("kubectl", "kustomize", str(folder))
+    assert done.returncode == 0, done.stderr
+    return documents_in(done.stdout)
 
 
 def of_kind(kind: str, found: tuple[Document, ...]) -> list[Document]:

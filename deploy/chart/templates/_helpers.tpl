@@ -1,0 +1,87 @@
+{{- define "mcpbridge.name" -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "mcpbridge.selector" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "mcpbridge.labels" -}}
+{{ include "mcpbridge.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- define "mcpbridge.confined" -}}
+allowPrivilegeEscalation: false
+capabilities:
+  drop: [ALL]
+readOnlyRootFilesystem: true
+{{- end -}}
+
+{{/* Settings of mcpbridge that the values ask for, as a map of flags to values in JSON. */}}
+{{- define "mcpbridge.settings" -}}
+{{- $settings := dict "admin-port" 9090 "path" .Values.bridge.path -}}
+{{- with .Values.auth -}}
+{{- if .tokenSecret.name -}}{{- $_ := set $settings "auth-token-file" "/run/secrets/mcpbridge/tokens" -}}{{- end -}}
+{{- if .oauth.issuer -}}{{- $_ := set $settings "oauth-issuer" .oauth.issuer -}}{{- end -}}
+{{- if .oauth.audience -}}{{- $_ := set $settings "oauth-audience" .oauth.audience -}}{{- end -}}
+{{- if .required -}}{{- $_ := set $settings "require-auth" true -}}{{- end -}}
+{{- end -}}
+{{- merge (deepCopy .Values.bridge.settings) $settings | toJson -}}
+{{- end -}}
+
+{{/* Ports, probes and variables of the container that serves HTTP. */}}
+{{- define "mcpbridge.serves" -}}
+ports:
+  - name: mcp
+    containerPort: 8000
+  - name: admin
+    containerPort: 9090
+env:
+  {{- range $flag, $value := include "mcpbridge.settings" . | fromJson }}
+  - name: MCPBRIDGE_{{ $flag | upper | replace "-" "_" }}
+    value: {{ $value | toString | quote }}
+  {{- end }}
+  - name: TERMINATION_GRACE_PERIOD_SECONDS
+    value: {{ .Values.terminationGracePeriodSeconds | quote }}
+  {{- if ne .Values.shape "sidecar" }}
+  {{- with .Values.server.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- end }}
+# Two minutes: the server's --start-timeout of one, and one more attempt.
+startupProbe:
+  httpGet: {path: /startupz, port: admin}
+  periodSeconds: 2
+  failureThreshold: 60
+readinessProbe:
+  httpGet: {path: /readyz, port: admin}
+  periodSeconds: 5
+  failureThreshold: 2
+# Only of mcpbridge itself: a server that fails is started again without its pod.
+livenessProbe:
+  httpGet: {path: /livez, port: admin}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+securityContext:
+  {{- include "mcpbridge.confined" . | nindent 2 }}
+{{- end -}}
+
+{{- define "mcpbridge.tokenMount" -}}
+{{- if .Values.auth.tokenSecret.name }}
+- name: tokens
+  mountPath: /run/secrets/mcpbridge
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "mcpbridge.writableMounts" -}}
+{{- range $index, $folder := .Values.writableFolders }}
+- name: writable-{{ $index }}
+  mountPath: {{ $folder }}
+{{- end }}
+{{- end -}}

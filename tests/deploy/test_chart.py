@@ -1,0 +1,153 @@
+"""The Helm chart: what it renders for each shape, and what it refuses."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mcpbridge import __version__
+from mcpbridge.config.load import load
+from mcpbridge.config.model import options
+from tests.deploy.tools import (
+    DEPLOY,
+    SHAPES,
+    Document,
+    containers,
+    deployment,
+    documents_in,
+    of_kind,
+    run,
+)
+
+pytestmark = pytest.mark.slow
+
+CHART = DEPLOY / "chart"
+KUBERNETES = "1.36"
+ALL_VALUES = {
+    "server": {"image": "example.org/weather:7", "command": ["node", "/srv/index.js"]},
+    "bridge": {"settings": {"isolation": "shared", "max-children": 3}, "path": "/tools"},
+    "auth": {
+        "tokenSecret": {"name": "tokens"},
+        "oauth": {
+            "issuer": "https://issuer.example.org",
+            "audience": "https://weather.example.org",
+        },
+        "required": True,
+    },
+    "autoscaling": {"enabled": True},
+    "monitoring": {"serviceMonitor": {"enabled": True}},
+    "writableFolders": ["/tmp"],
+    "terminationGracePeriodSeconds": 60,
+    "podAnnotations": {"a": "b"},
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"key": "a", "operator": "Exists"}],
+    "imagePullSecrets": [{"name": "pull"}],
+}
+"""A value for everything that can be set."""
+LEAST = {"server": {"image": "example.org/weather:7", "command": ["python", "server.py"]}}
+
+
+def template(values: Document, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Render the chart as a release `weather`."""
+    file = folder / "values.json"
+    file.write_text(json.dumps(values), "utf-8")
+    return run("helm", "template", "weather", str(CHART), "--values", str(file))
+
+
+@functools.cache
+def _text(shape: str, folder: Path, *, everything: bool) -> str:
+    done = template({"shape": shape, **(ALL_VALUES if everything else LEAST)}, folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_rendered_fits_the_schema_of_kubernetes(
+    shape: str, everything: bool, tmp_path: Path
+) -> None:
+    """Every object but the ServiceMonitor, which is not of Kubernetes itself."""
+    found = documents_in(_text(shape, tmp_path, everything=everything))
+    kinds = {each["kind"] for each in found}
+    optional = {"HorizontalPodAutoscaler", "ServiceMonitor"} if everything else set()
+    assert kinds == {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"} | optional
+    assert {each["metadata"]["name"] for each in found} == {"weather"}
+    own = [json.dumps(each) for each in found if each["kind"] != "ServiceMonitor"]
+    file = tmp_path / "rendered.yaml"
+    file.write_text("\n---\n".join(own), "utf-8")
+    done = run("kubernetes-validate", "--strict", "-k", KUBERNETES, str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count(" passed for resource ") == len(own)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_pod_of_the_chart_is_one_of_the_manifests(shape: str, tmp_path: Path) -> None:
+    """Probes, ports, rights and resources are the same as in `deploy/`."""
+    (ours,) = of_kind("Deployment", documents_in(_text(shape, tmp_path, everything=False)))
+    theirs = deployment(shape)
+    for own, other in zip(containers(ours), containers(theirs), strict=True):
+        for key in ("ports", "startupProbe", "readinessProbe", "livenessProbe", "resources",
+                    "securityContext", "volumeMounts", "restartPolicy"):  # fmt: skip
+            assert own.get(key) == other.get(key), key
+    for key in ("securityContext", "terminationGracePeriodSeconds", "enableServiceLinks"):
+        own_pod, other_pod = (each["spec"]["template"]["spec"] for each in (ours, theirs))
+        assert own_pod[key] == other_pod[key]
+    assert ours["spec"]["strategy"] == theirs["spec"]["strategy"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_program_takes_every_setting_of_a_pod(shape: str, tmp_path: Path) -> None:
+    """The variables are read as the values say; a value of the reader wins over the chart's."""
+    (found,) = of_kind("Deployment", documents_in(_text(shape, tmp_path, everything=True)))
+    served = found["spec"]["template"]["spec"]["containers"][0]
+    env = {each["name"]: each["value"] for each in served["env"]}
+    tokens = tmp_path / "tokens"
+    tokens.write_text("x" * 40, "utf-8")
+    assert env.pop("MCPBRIDGE_AUTH_TOKEN_FILE") == "/run/secrets/mcpbridge/tokens"
+    (mount,) = (each for each in served["volumeMounts"] if each["name"] == "tokens")
+    assert mount["mountPath"] == "/run/secrets/mcpbridge"
+    config = load({"--auth-token-file": [str(tokens)]}, ["python"], env)
+    settings = config.settings
+    assert settings.listen.path == "/tools"
+    assert settings.child_pool.isolation.value == "shared"
+    assert settings.child_pool.max_children == 3
+    assert settings.shutdown.grace_s == 60
+    assert settings.oauth.issuer == "https://issuer.example.org"
+    assert settings.auth.require
+    names = {option.setting.flag for option in options()}
+    words = [*served.get("args", [])]
+    assert {word for word in words if word.startswith("--") and word != "--"} <= names
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({}, "/server/image"),
+        (
+            {"server": {"image": "a"}, "shape": "copy-in"},
+            "server.command is needed with shape copy-in",
+        ),
+        ({"server": {"image": "a"}, "shape": "other"}, "/shape"),
+        ({"server": {"image": "a"}, "replica": 2}, "replica"),
+        ({"server": {"image": "a"}, "terminationGracePeriodSeconds": 1}, "minimum"),
+    ],
+)
+def test_wrong_values_are_refused_with_what_is_wrong(
+    values: Document, problem: str, tmp_path: Path
+) -> None:
+    """By the schema, or by the template."""
+    done = template(values, tmp_path)
+    assert done.returncode != 0
+    assert problem in done.stderr
+
+
+def test_the_chart_passes_lint_and_names_this_version() -> None:
+    """`helm lint`; version and appVersion are the program's."""
+    done = run("helm", "lint", str(CHART), "--set", "server.image=a:1", "--strict")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (chart,) = documents_in((CHART / "Chart.yaml").read_text("utf-8"))
+    assert chart["version"] == chart["appVersion"] == __version__
