@@ -36,7 +36,7 @@ def _calls(bridge: Bridge) -> list[dict[str, object]]:
     ages = [
         (now - exchange.started_at, exchange.request.method)
         for session in bridge.sessions
-        for exchange in session.in_flight.values()
+        for exchange in session.in_flight
     ]
     oldest = sorted(ages, reverse=True)[:_MOST]
     return [{"method": method, "age_s": round(age_s, 3)} for age_s, method in oldest]

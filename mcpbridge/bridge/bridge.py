@@ -25,11 +25,11 @@ from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.health_check import HealthChecker
 from mcpbridge.bridge.children.lease import ChildSource, Lease
-from mcpbridge.bridge.children.listeners import ChildListener
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import SessionTable, new_session_id
+from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.recycler import Recycler
@@ -221,7 +221,7 @@ class Bridge:
         tenant.sessions[session] = None
         self.sessions.add(session)
         self._call_log.session_began(one_streamed=one_stream is not None)
-        exchange = session.exchange(opening.request, streams=streams)
+        exchange = session.in_flight.begin(opening.request, streams=streams)
         tenant.session_starter.open(session, exchange)
         return session, exchange
 
@@ -273,16 +273,15 @@ class Bridge:
 
     def _failed(self, session: Session) -> None:
         """A bug of ours has met this session: nothing is known of its state any more."""
-        if session.id is not None:
-            self.close(session, bridge_failed(), why="failed")
+        self.close(session, bridge_failed(), why="failed")
 
     def end_idle_streams(self) -> None:
         """Let clients that only listen connect elsewhere; calls in flight keep their streams.
 
         A child that ends from now on is not started again.
         """
-        needed = {s.standalone for s in self.sessions if s.one_streamed and s.in_flight}
-        listening = {session.standalone for session in self.sessions} | self._one_streams.keys()
+        needed = {s.streams.standalone for s in self.sessions if s.one_streamed and s.in_flight}
+        listening = {s.streams.standalone for s in self.sessions} | self._one_streams.keys()
         for tenant in self._tenants:
             tenant.end_idle_streams()
         for stream in listening - needed:
@@ -307,9 +306,9 @@ class Bridge:
         for stream in self._one_streams:
             stream.close()
 
-    def _child_lost(self, session: ChildListener) -> None:
-        keeps = self._settings.on_child_exit is OnChildExit.RESTART
-        if not keeps and isinstance(session, Session) and session.id is not None:
+    def _child_lost(self, session_id: str) -> None:
+        session = self.sessions.get(session_id)
+        if session is not None and self._settings.on_child_exit is not OnChildExit.RESTART:
             self.close(session, why="child_exited")
 
     async def _evict_idle(self) -> bool:
@@ -330,8 +329,8 @@ class Bridge:
                 if number % _AT_ONCE == 0:
                     await checkpoint()
             for tenant in self._tenants:
-                for number, session in enumerate(tenant.all_sessions, 1):
-                    self._end_overdue(session, now)
+                for number, conversation in enumerate(tenant.conversations, 1):
+                    self._end_overdue(conversation, now)
                     if number % _AT_ONCE == 0:
                         await checkpoint()
                 tenant.modern.sweep(now, self._settings.calls.overdue)
@@ -344,12 +343,12 @@ class Bridge:
                 self.close(session, child_exited(None, "no"), why="failed")
             self._tenants.leave(tenant)
 
-    def _end_overdue(self, session: Session, now: float) -> None:
-        for exchange in list(session.in_flight.values()):
+    def _end_overdue(self, conversation: Session | SessionlessCalls, now: float) -> None:
+        for exchange in list(conversation.in_flight):
             fault = self._settings.calls.overdue(exchange, now)
             if fault is not None and exchange.request.method != INITIALIZE:
                 log.warning("call.overdue", extra={"method": exchange.request.method})
-                session.abandon(exchange, fault)
+                conversation.abandon(exchange, fault)
 
     async def _size_spares(self) -> None:
         settings = self._settings.child_pool

@@ -30,6 +30,7 @@ from mcpbridge.bridge.children.warm_pool import WarmPool
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_start import SessionStarter
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
+from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
 from mcpbridge.bridge.modern.emulation import EmulatedCalls, ParkSettings
 from mcpbridge.bridge.modern.passthrough import Passthrough
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
@@ -95,7 +96,7 @@ class Tenant:
         self.last_used = context.clock()
         self._left = anyio.Event()
         self._context = dataclasses.replace(context, subscribers=self._subscribers)
-        self._outside = Session(None, None, self._context)
+        self._sessionless = SessionlessCalls(self._context)
         self._pool = WarmPool(supply, settings.child_pool.start_timeout_s)
         emulated = EmulatedCalls(
             self._context,
@@ -121,12 +122,12 @@ class Tenant:
     @property
     def in_use(self) -> bool:
         """There is a session, or a call or a listen without one."""
-        return bool(self.sessions or self._outside.in_flight) or self.modern.busy
+        return bool(self.sessions or self._sessionless.in_flight) or self.modern.busy
 
     @property
-    def all_sessions(self) -> Iterator[Session]:
-        """Sessions, and what stands in for one where requests name none."""
-        yield self._outside
+    def conversations(self) -> Iterator[Session | SessionlessCalls]:
+        """Sessions, and the calls of legacy clients without one."""
+        yield self._sessionless
         yield from list(self.sessions)
 
     def claim(self, principal: Principal) -> None:
@@ -147,22 +148,22 @@ class Tenant:
     async def run(self) -> None:
         """Keep their shared children running until they are left."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.session_starter.attach, self._outside)
+            tasks.start_soon(self.session_starter.open_sessionless, self._sessionless)
             hooks = (self._give_to_next_child, self._settle_with_next_child)
             tasks.start_soon(self.eras.run, *hooks)
             await self._left.wait()
             tasks.cancel_scope.cancel()
 
-    async def outside(self) -> Session:
-        """What stands in for a session where a request names none: the shared child serves it.
+    async def sessionless(self) -> SessionlessCalls:
+        """Return what serves legacy requests that name no session.
 
         Raises:
-            Unavailable: The bridge is about to end.
+            Unavailable: The bridge is about to end, or there is no child.
         """
         if not self._context.drain.accepts_sessions:
             raise Unavailable(draining())
-        await self.session_starter.attach(self._outside)
-        return self._outside
+        await self.session_starter.open_sessionless(self._sessionless)
+        return self._sessionless
 
     def end_idle_streams(self) -> None:
         """Let clients that only listen connect elsewhere; no child is started again."""
@@ -172,7 +173,7 @@ class Tenant:
     def cut_off(self, fault: Fault) -> None:
         """Answer every call without a session; its sessions are the bridge's to end."""
         self.eras.retire()
-        self._outside.close(fault)
+        self._sessionless.close(fault)
         self.modern.cut_off()
 
     def leave(self, fault: Fault) -> None:
@@ -181,11 +182,11 @@ class Tenant:
         self._left.set()
 
     def _subscribers(self) -> Iterator[Subscriber]:
-        yield self._outside
+        yield self._sessionless.listener
         yield from self.modern.listens
         for session in list(self.sessions):
-            if session.lease is not None and session.lease.mux.shared:
-                yield session
+            if session.listener.shares:
+                yield session.listener
 
     def _holders(self) -> list[Subscriber]:
         return [subscriber for subscriber in self._subscribers() if subscriber.lease is not None]

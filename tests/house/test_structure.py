@@ -28,8 +28,9 @@ TREE = {
     "mcpbridge.bridge.calls": "call_log context exchange replay stream tool_filter tracing",
     "mcpbridge.bridge.children": "call_limiter child_pool handshake health_check lease listeners"
     " mux server_eras shared_state supervisor tenant_pool warm_pool",
-    "mcpbridge.bridge.legacy": "in_flight modern_child round_trips send_queue server_requests"
-    " session session_child session_start session_table",
+    "mcpbridge.bridge.legacy": "client_state in_flight modern_child round_trips send_queue"
+    " server_requests session session_child session_listener session_start session_table"
+    " sessionless",
     "mcpbridge.bridge.modern": "emulation parked_call passthrough request_state service"
     " subscriptions tool_catalog",
     "mcpbridge.channels": "channel memory pipes sockets",

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 
 from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
-from mcpbridge.bridge.children.listeners import ChildListener
 from mcpbridge.bridge.children.shared_state import Subscriber
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.tasks import Spawn
@@ -31,9 +30,9 @@ class CallContext:
     clock: Callable[[], float]
     """Seconds on the event loop's own clock."""
     subscribers: Callable[[], Iterable[Subscriber]]
-    """The sessions on the shared child."""
-    child_lost: Callable[[ChildListener], None]
-    """Told when the child of a session has ended by itself."""
+    """The clients that share the tenant's children."""
+    child_lost: Callable[[str], None]
+    """Told the id of a session whose child has ended by itself."""
     question_timeout_s: float
     """How long a question of a child waits for a stream of its client."""
     max_calls: int = 1024

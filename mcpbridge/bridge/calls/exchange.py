@@ -208,6 +208,13 @@ class Exchange:
         self.refused = True
         self.fail(fault)
 
+    def unsent(self, fault: Fault) -> None:
+        """Answer that no child will take it; without a session that is a refusal."""
+        if self._home.outside:
+            self.refuse(fault)
+        else:
+            self.fail(fault)
+
     def answered(self, reply: Reply) -> None:
         """The final answer."""
         if self.reply is not None:

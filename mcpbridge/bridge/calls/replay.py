@@ -87,7 +87,13 @@ class ReplayStore:
     """Makes, numbers and keeps the streams of one session."""
 
     def __init__(
-        self, window: Window, meters: Meters, clock: Callable[[], float], *, resumable: bool
+        self,
+        window: Window,
+        meters: Meters,
+        clock: Callable[[], float],
+        *,
+        resumable: bool,
+        standalone: Stream | None = None,
     ) -> None:
         """Begin with the standalone stream alone.
 
@@ -96,6 +102,7 @@ class ReplayStore:
             meters: Counts what is shed.
             clock: Seconds, monotonic.
             resumable: Events have ids.
+            standalone: Takes what belongs to no request; None: one that is made here.
         """
         self.open = 0
         """Connections that carry one of them now."""
@@ -111,7 +118,8 @@ class ReplayStore:
         """The others, oldest first."""
         self._finished_bytes = 0
         self._retention = Retention()
-        self.standalone = Stream(window, meters, first_id=self._id(STANDALONE))
+        self.standalone = standalone or Stream(window, meters, first_id=self._id(STANDALONE))
+        """What the child says that belongs to no request."""
 
     def connected(self, change: int) -> None:
         """Count event streams that clients read, or have left."""
@@ -148,6 +156,11 @@ class ReplayStore:
             return ResumeResult.FRESH if standalone else ResumeResult.OVER
         over = stream.log.closed and event.number >= stream.log.last
         return ResumeResult.OVER if over else stream
+
+    def tell(self, payload: bytes, *, key: str | None = None) -> None:
+        """Put something on the standalone stream, unless that has ended; see `Stream.append`."""
+        if not self.standalone.log.closed:
+            self.standalone.append(payload, sheddable=True, key=key)
 
     def close(self) -> None:
         """End every stream."""

@@ -35,18 +35,22 @@ _ANSWER_S = 10.0
 
 
 class Subscriber(Protocol):
-    """A session or a listen, as far as it shares a child with others."""
+    """A client that shares a child with others: the listener of its session, or a listen."""
 
-    level: str | None
-    subscriptions: set[str]
-    """Granted."""
-    lease: Lease | None
+    @property
+    def level(self) -> str | None:
+        """The level of logs that is wanted; None: the server's own choice."""
+
+    @property
+    def subscriptions(self) -> set[str]:
+        """Subscriptions that were granted."""
+
+    @property
+    def lease(self) -> Lease | None:
+        """The child that serves now; None: there is none at present."""
 
     def take(self, lease: Lease) -> None:
         """Use this child from now on."""
-
-    def set_level(self, level: str | None) -> None:
-        """Remember the level of logs that is wanted; None: the server's own."""
 
     def on_notification(self, notification: Notification) -> None:
         """The child says something that belongs to no request."""
@@ -74,28 +78,6 @@ def shared_verb(request: Request, others: Iterable[Subscriber]) -> Request | Res
             if any(uri in other.wanted for other in others):
                 return Result(request.id, b"{}")
     return request
-
-
-def intend(subscriber: Subscriber, request: Request) -> None:
-    """Keep in mind what a session asks for, as far as it holds from now on.
-
-    Another session's request may be on its way before this one is answered, and must reckon with
-    it: a level that is wanted, a subscription that is not wanted any more.
-    """
-    if request.method == SET_LEVEL:
-        subscriber.set_level(text_member(request.params, "level"))
-    elif request.method == UNSUBSCRIBE:
-        subscriber.subscriptions.discard(text_member(request.params, "uri") or "")
-
-
-def settle(subscriber: Subscriber, request: Request, *, granted: bool) -> None:
-    """Keep in mind what has become of it."""
-    if request.method == SUBSCRIBE and granted:
-        uri = text_member(request.params, "uri")
-        if uri is not None:
-            subscriber.subscriptions.add(uri)
-    elif request.method == SET_LEVEL and not granted:
-        subscriber.set_level(None)
 
 
 async def unsubscribe(mux: Mux, uris: Collection[str]) -> None:

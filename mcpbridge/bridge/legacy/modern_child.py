@@ -11,6 +11,7 @@ Source: MCP 2026-07-28, Multi Round-Trip Requests; Subscriptions; MCP 2025-11-25
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import anyio
 import msgspec
@@ -19,7 +20,8 @@ from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.listeners import CallEvent, CallFailed
 from mcpbridge.bridge.children.shared_state import text_member
-from mcpbridge.bridge.legacy.round_trips import Client, RoundTrip
+from mcpbridge.bridge.legacy.client_state import ClientState
+from mcpbridge.bridge.legacy.round_trips import CallQuestions, RoundTrip
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
@@ -29,6 +31,7 @@ from mcpbridge.rules.faults import (
     error_object,
 )
 from mcpbridge.rules.mcp.correlator import Answered, Tagged
+from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.methods import (
     ACKNOWLEDGED,
     DISCOVER,
@@ -70,8 +73,27 @@ _LIST_FLAGS = {"tools": "toolsListChanged", "prompts": "promptsListChanged",
 class ModernChildAdapter:
     """One session's translation; owned by the session."""
 
-    def __init__(self, client: Client, spawn: Spawn) -> None:
+    def __init__(
+        self,
+        client: ClientState,
+        find_child: Callable[[], Awaitable[Lease]],
+        server_requests: CallQuestions,
+        tell_client: Callable[[Notification], None],
+        spawn: Spawn,
+    ) -> None:
+        """Make an adapter; it opens no listen before its client has initialized.
+
+        Args:
+            client: What it wants to hear.
+            find_child: Waits for the child.
+            server_requests: Ask the client.
+            tell_client: Takes what the child says that belongs to no request.
+            spawn: Runs work in the bridge's own time.
+        """
         self._client = client
+        self._find_child = find_child
+        self._server_requests = server_requests
+        self._tell_client = tell_client
         self._spawn = spawn
         self._listen: _Listen | None = None
         self._editing = anyio.Lock()
@@ -139,11 +161,19 @@ class ModernChildAdapter:
 
     async def _serve(self, exchange: Exchange) -> None:
         try:
-            lease = await self._client.find_child()
+            lease = await self._find_child()
             await lease.mux.channel.writable()
-            RoundTrip(lease.mux, exchange, self._client, self, self._spawn).begin()
+            RoundTrip(
+                lease.mux,
+                exchange,
+                self._client,
+                self._find_child,
+                self._server_requests,
+                self,
+                self._spawn,
+            ).begin()
         except Unavailable as error:
-            exchange.fail(error.fault)
+            exchange.unsent(error.fault)
         except WireError as error:
             exchange.invalid(str(error))
 
@@ -171,9 +201,10 @@ class ModernChildAdapter:
         """
         async with self._editing:
             try:
-                lease = await self._client.find_child()
-                listen = _Listen(self, lease, self._client.subscriptions | more)
-                granted = await listen.open(self._client)
+                lease = await self._find_child()
+                uris = self._client.subscriptions | more
+                listen = _Listen(self, lease, uris, self._tell_client)
+                granted = await listen.open(self._client.profile)
             except (Unavailable, ChannelClosed, WireError):
                 return frozenset()
             if self._closed:
@@ -186,7 +217,7 @@ class ModernChildAdapter:
                 self.lost_listen(listen)
             if changed:
                 for method in listen.methods:
-                    self._client.on_notification(Notification(method))
+                    self._tell_client(Notification(method))
             return granted
 
 
@@ -195,8 +226,15 @@ class _Listen:
 
     lasting = True
 
-    def __init__(self, modern_child: ModernChildAdapter, lease: Lease, uris: set[str]) -> None:
+    def __init__(
+        self,
+        modern_child: ModernChildAdapter,
+        lease: Lease,
+        uris: set[str],
+        tell_client: Callable[[Notification], None],
+    ) -> None:
         self._modern_child = modern_child
+        self._tell_client = tell_client
         self._mux = lease.mux
         capabilities = lease.profile.capabilities if lease.profile is not None else {}
         lists = [name for name in _LIST_FLAGS if _changes(capabilities.get(name))]
@@ -209,14 +247,10 @@ class _Listen:
         """The child is gone."""
         self._granted: frozenset[str] = frozenset()
         self._number = 0
-        self._client: Client
 
-    async def open(self, client: Client) -> frozenset[str]:
+    async def open(self, client_profile: ClientProfile | None) -> frozenset[str]:
         """Send it and wait for the acknowledgement; the resources that are granted."""
-        self._client = client
-        params = enveloped(
-            None, client.client_profile, None, {"notifications": packed(self._flags)}
-        )
+        params = enveloped(None, client_profile, None, {"notifications": packed(self._flags)})
         self._number = self._mux.request(Request(b"0", LISTEN, params), self)
         with anyio.move_on_after(_ACKNOWLEDGED_WITHIN_S):
             await self._acknowledged.wait()
@@ -252,7 +286,7 @@ class _Listen:
             self._granted = frozenset(uri for uri in uris if uri is not None)
             self._acknowledged.set()
         else:
-            self._client.on_notification(plain_notification(notification))
+            self._tell_client(plain_notification(notification))
 
 
 def _changes(capability: bytes | None) -> bool:

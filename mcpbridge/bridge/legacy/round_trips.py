@@ -9,6 +9,7 @@ Source: MCP 2026-07-28, Multi Round-Trip Requests.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import anyio
@@ -18,14 +19,13 @@ from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.listeners import CallEvent
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.children.shared_state import text_member
+from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.server_requests import ServerRequestSender
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INTERNAL_ERROR, Unavailable, error_object
 from mcpbridge.rules.mcp.correlator import Answered, Tagged
-from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.modern_checks import MAY_ASK
-from mcpbridge.rules.mcp.revisions import Revision
 from mcpbridge.rules.mcp.to_legacy import (
     adapted_content,
     enveloped,
@@ -38,7 +38,6 @@ from mcpbridge.wire.json_object import member, opened, packed
 from mcpbridge.wire.messages import (
     Failure,
     Message,
-    Notification,
     Reply,
     Request,
     Result,
@@ -52,28 +51,14 @@ PACE_S = 0.25
 """Pause before a round in which the child only wants to be asked again."""
 
 
-class Client(Protocol):
-    """The session, as far as the interpreter speaks for it."""
-
-    client_profile: ClientProfile | None
-    revision: Revision
-    level: str | None
-    subscriptions: set[str]
-
-    def set_level(self, level: str | None) -> None:
-        """Remember the level of logs that the client wants."""
-
-    async def find_child(self) -> Lease:
-        """The child that serves the session."""
-
-    def on_notification(self, notification: Notification) -> None:
-        """The child says something that belongs to no request."""
+class CallQuestions(Protocol):
+    """Puts to the client what the server asks during one call."""
 
     def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
-        """Ask the client something that belongs to this call."""
+        """Ask the client something that belongs to this call, or decline it."""
 
-    def withdraw_questions(self, exchange: Exchange) -> None:
-        """What this call asked is asked no more."""
+    def call_over(self, exchange: Exchange) -> None:
+        """Take back what this call asked."""
 
 
 class Lists(Protocol):
@@ -99,12 +84,27 @@ class RoundTrip:
         self,
         mux: Mux,
         exchange: Exchange,
-        client: Client,
+        client: ClientState,
+        find_child: Callable[[], Awaitable[Lease]],
+        server_requests: CallQuestions,
         lists: Lists,
         spawn: Spawn,
     ) -> None:
+        """Make a call; `begin` sends its first round.
+
+        Args:
+            mux: Of the child that gets the first round.
+            exchange: Gets the final answer.
+            client: What goes with each round, since the child remembers nothing.
+            find_child: Waits for the child that gets the next round.
+            server_requests: Ask the client.
+            lists: What the client has seen of the child's tools.
+            spawn: Runs work in the bridge's own time.
+        """
         self._lists = lists
         self._client = client
+        self._find_child = find_child
+        self._server_requests = server_requests
         self._mux = mux
         self._exchange = exchange
         self._spawn = spawn
@@ -124,7 +124,7 @@ class RoundTrip:
             if self._state is not None:
                 added["requestState"] = self._state
         request = self._exchange.request
-        params = enveloped(request.params, self._client.client_profile, self._client.level, added)
+        params = enveloped(request.params, self._client.profile, self._client.level, added)
         self._exchange.submit(self._mux, Request(b"0", request.method, params), self)
 
     def receive(self, event: CallEvent) -> None:
@@ -199,7 +199,7 @@ class RoundTrip:
                 self._give_up(f"the client's revision does not know {method[:64]}")
                 return
             shown = question_down(method, params, secrets.token_urlsafe(16))
-            self._client.inquire(Request(quoted(key), method, shown), self, self._exchange)
+            self._server_requests.inquire(Request(quoted(key), method, shown), self, self._exchange)
 
     async def _after_pause(self) -> None:
         await anyio.sleep(PACE_S)
@@ -208,7 +208,7 @@ class RoundTrip:
     async def _again(self) -> None:
         # Nothing of a round is left in the process that asked: any other may take the next one.
         try:
-            lease = await self._client.find_child()
+            lease = await self._find_child()
             await lease.mux.channel.writable()
             self._mux = lease.mux
             self.begin()
@@ -225,6 +225,6 @@ class RoundTrip:
 
     def _give_up(self, why: str) -> None:
         if self._exchange.reply is None:
-            self._client.withdraw_questions(self._exchange)
+            self._server_requests.call_over(self._exchange)
             error = error_object(INTERNAL_ERROR, why)
             self._finish(Failure(self._exchange.request.id, error))

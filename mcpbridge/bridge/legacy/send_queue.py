@@ -1,4 +1,4 @@
-"""What a session sends to its child, in order, whether there is a child at the moment or not.
+"""What a client sends to its child, in order, whether there is a child at the moment or not.
 
 A notification is acknowledged to the client before the child has read it, and the client may send
 its next request on another connection at once; so order must hold here. What cannot go out at once
@@ -7,21 +7,15 @@ waits, bounded, until there is a child that reads.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
+from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
-from mcpbridge.bridge.tasks import Spawn
-from mcpbridge.rules.faults import (
-    Fault,
-    Unavailable,
-    capacity,
-    session_closed,
-)
-from mcpbridge.rules.mcp.methods import stops_at_the_bridge
-from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Notification
+from mcpbridge.bridge.children.shared_state import Subscriber, shared_verb
+from mcpbridge.bridge.legacy.client_state import ClientState
+from mcpbridge.bridge.legacy.session_child import ChildLink
+from mcpbridge.rules.faults import Fault, Unavailable, capacity
+from mcpbridge.rules.mcp.methods import SHARED_VERBS, stops_at_the_bridge
+from mcpbridge.wire.messages import Notification, Result
 
 MAX_WAITING = 1024
 """Messages of one session that may wait for a child."""
@@ -30,41 +24,64 @@ Item = Exchange | Notification
 
 
 class SendQueue:
-    """The way of one session's messages to its child; owned by the session."""
+    """The way of one client's messages to its child; owned by the session."""
+
+    __slots__ = ("_client", "_context", "_link", "_moving", "_subscriber", "_waiting")
 
     def __init__(
-        self,
-        lease: Callable[[], Lease | None],
-        find_child: Callable[[], Awaitable[Lease]],
-        meters: Meters,
-        spawn: Spawn,
-        *,
-        refuses: bool,
+        self, link: ChildLink, client: ClientState, subscriber: Subscriber, context: CallContext
     ) -> None:
-        """Make a queue.
+        """Make a queue in which nothing waits.
 
         Args:
-            lease: The child to send to now; None while there is none that may be sent to.
-            find_child: Waits for one; raises Unavailable where there will be none.
-            meters: Counts what is lost.
-            spawn: Runs work in the bridge's own time.
-            refuses: Where there will be no child, requests were not admitted: there is no
-                session that they belong to.
+            link: Leads to the child.
+            client: Sends the messages.
+            subscriber: The same client among those that share the child.
+            context: Starts work, counts what is lost, and knows who shares the child.
         """
-        self._lease = lease
-        self._find_child = find_child
-        self._meters = meters
-        self._spawn = spawn
-        self._refuses = refuses
+        self._link = link
+        self._client = client
+        self._subscriber = subscriber
+        self._context = context
         # A list and no deque, whose first block takes 600 bytes: every session has a queue, and
         # in nearly all of them nothing waits.
         self._waiting: list[Item] = []
         self._moving = False
+        """A task sends what waits. There is one at most, so that order holds."""
 
-    def put(self, item: Item) -> None:
+    def call(self, exchange: Exchange) -> None:
+        """Send a request, or answer it if the child need not be asked; see `shared_verb`."""
+        adapter = self._link.adapter
+        if adapter is not None:
+            adapter.call(exchange)
+            return
+        request = exchange.request
+        if request.method in SHARED_VERBS:
+            self._client.intend(request)
+            lease = self._subscriber.lease
+            if lease is not None and lease.mux.shared:
+                others = (
+                    each for each in self._context.subscribers() if each is not self._subscriber
+                )
+                verdict = shared_verb(request, others)
+                if isinstance(verdict, Result):
+                    exchange.answered(verdict)
+                    return
+                exchange.send_instead(verdict)
+        self._put(exchange)
+
+    def tell(self, notification: Notification) -> None:
+        """Send a notification."""
+        adapter = self._link.adapter
+        if adapter is not None:
+            adapter.tell(notification)
+        else:
+            self._put(notification)
+
+    def _put(self, item: Item) -> None:
         """Send this after all that was put before; never fails but through the exchange."""
         if not self._waiting and not self._moving:
-            lease = self._lease()
+            lease = self._link.usable
             if lease is not None and not lease.mux.channel.congested:
                 self._send(lease.mux, item)
                 return
@@ -72,25 +89,21 @@ class SendQueue:
             self._waiting.append(item)
             if not self._moving:
                 self._moving = True
-                self._spawn(self._move)
+                self._context.spawn(self._move)
         elif isinstance(item, Exchange):
             item.fail(capacity("messages of one session waiting for the server", MAX_WAITING))
         else:
-            self._meters.count("shed_client_notification")
+            self._context.meters.count("shed_client_notification")
 
     def close(self) -> None:
-        """Forget what waits, whose exchanges have been told, and the session, which is over.
-
-        The garbage collector comes seldom: what held each other would stay in memory for long.
-        """
+        """Forget what waits; the exchanges among it have been told."""
         self._waiting.clear()
-        self._lease, self._find_child = _none, closed
 
     def seek(self) -> None:
-        """Have a child before anything is sent: somebody listens to what it says by itself."""
+        """Get a child before anything is sent: the client listens to what it says by itself."""
         if not self._moving:
             self._moving = True
-            self._spawn(self._move, True)
+            self._context.spawn(self._move, True)
 
     async def _move(self, seeking: bool = False) -> None:
         try:
@@ -98,6 +111,7 @@ class SendQueue:
                 await self._ready_mux()
             while self._waiting:
                 mux = await self._ready_mux()
+                # Sending never waits, so nothing can overtake what is taken from the list here.
                 while self._waiting and not mux.channel.congested and not mux.shut:
                     self._send(mux, self._waiting.pop(0))
         except Unavailable as error:
@@ -106,7 +120,7 @@ class SendQueue:
             self._moving = False
 
     async def _ready_mux(self) -> Mux:
-        lease = self._lease() or await self._find_child()
+        lease = self._link.usable or await self._link.find()
         # Bounded by `--child-stall-timeout`, which ends a child that does not read.
         await lease.mux.channel.writable()
         return lease.mux
@@ -122,20 +136,4 @@ class SendQueue:
         waiting, self._waiting = self._waiting, []
         for item in waiting:
             if isinstance(item, Exchange):
-                if self._refuses:
-                    item.refuse(fault)
-                else:
-                    item.fail(fault)
-
-
-async def closed() -> Lease:
-    """Find a child for a session that is over.
-
-    Raises:
-        Unavailable: Always.
-    """
-    raise Unavailable(session_closed())
-
-
-def _none() -> None:
-    """There is no child that may be sent to."""
+                item.unsent(fault)

@@ -50,6 +50,7 @@ class ServerRequests:
     def __init__(
         self,
         questions: ServerRequestTable,
+        abilities: Collection[str],
         standalone: Stream,
         meters: Meters,
         spawn: Spawn,
@@ -59,12 +60,14 @@ class ServerRequests:
 
         Args:
             questions: Numbers them.
+            abilities: Which of sampling, elicitation and roots the client offers.
             standalone: The stream of what belongs to no call.
             meters: Counts what is declined or reaches nobody.
             spawn: Runs work in the bridge's own time.
             delivery_s: How long a question waits for a stream of its client.
         """
         self._questions = questions
+        self._abilities = abilities
         self._standalone = standalone
         self._meters = meters
         self._spawn = spawn
@@ -78,7 +81,6 @@ class ServerRequests:
         self,
         request: Request,
         asker: ServerRequestSender,
-        abilities: Collection[str],
         calls: Collection[Exchange],
     ) -> None:
         """Put a question of the child to the client, or decline it.
@@ -86,11 +88,10 @@ class ServerRequests:
         Args:
             request: With the child's own id.
             asker: Gets the answer.
-            abilities: What the client offers.
             calls: Those in flight whose clients read event streams, oldest first.
         """
         ability = ASKED_ABILITY.get(request.method)
-        offered = ability is None or ability in abilities
+        offered = ability is None or ability in self._abilities
         place = destination_of(offered, len(calls), self._standalone.attached)
         if place is not Destination.DECLINED and len(self._open) >= MAX_OPEN:
             self._make_room()
@@ -110,6 +111,10 @@ class ServerRequests:
         if place is Destination.QUEUE:
             self._spawn(self._expire, number, question)
 
+    def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
+        """Put a question to the client that belongs to this call: see `CallQuestions`."""
+        self.ask(request, asker, [exchange] if exchange.streams else [])
+
     def answer(self, reply: Reply) -> None:
         """Give the child the client's answer; one that nobody asked for is dropped."""
         answered = self._questions.answered(reply)
@@ -126,34 +131,31 @@ class ServerRequests:
             return
         number, notification = found
         question = self._open.pop(number)
-        stream = self._standalone if question.stream.log.closed else question.stream
-        if not stream.log.closed:
-            stream.append(encode(notification), sheddable=True)
+        if question.stream.log.closed:
+            self._tell_listener(encode(notification))
+        else:
+            question.stream.append(encode(notification), sheddable=True)
 
-    def call_cancelled(self, exchange: Exchange) -> list[bytes]:
-        """A call is over early: what it alone asked is asked no more.
-
-        Returns:
-            The cancellations for the client.
-        """
+    def call_over(self, exchange: Exchange) -> None:
+        """Take back what a call alone asked: it ends early, and its client is told with it."""
+        if not self._open:
+            return
         numbers = [n for n, question in self._open.items() if question.exchange is exchange]
-        return [self._give_up(number, nobody_to_ask()) for number in numbers]
+        for number in numbers:
+            exchange.tell(self._give_up(number, nobody_to_ask()), sheddable=True)
 
-    def child_lost(self) -> list[bytes]:
-        """The child is gone: nobody waits for the answers; the cancellations for the client."""
-        cancellations = [encode(cancel_for(number, "the server ended")) for number in self._open]
+    def child_lost(self) -> None:
+        """Take back all that is asked: the child that asked is gone, and waits for no answer."""
         for number in self._open:
             self._questions.give_up(number)
+            self._tell_listener(encode(cancel_for(number, "the server ended")))
         self._open.clear()
-        return cancellations
 
     def _make_room(self) -> None:
         """Give up the oldest question whose call is over: its child waits no more, most likely."""
         for number, question in self._open.items():
             if question.exchange is not None and question.exchange.reply is not None:
-                cancellation = self._give_up(number, nobody_to_ask())
-                if not self._standalone.log.closed:
-                    self._standalone.append(cancellation, sheddable=True)
+                self._tell_listener(self._give_up(number, nobody_to_ask()))
                 return
 
     async def _expire(self, number: int, question: Request) -> None:
@@ -170,6 +172,10 @@ class ServerRequests:
         if child_id is not None:
             question.asker.send(Failure(child_id, fault.error()))
         return encode(cancel_for(number, "the call it belonged to is over"))
+
+    def _tell_listener(self, cancellation: bytes) -> None:
+        if not self._standalone.log.closed:
+            self._standalone.append(cancellation, sheddable=True)
 
     def _decline(self, asker: ServerRequestSender, child_id: bytes, fault: Fault) -> None:
         self._meters.count("declined_question")

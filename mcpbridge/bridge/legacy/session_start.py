@@ -23,6 +23,7 @@ from mcpbridge.bridge.children.supervisor import Ready
 from mcpbridge.bridge.legacy.modern_child import ModernChildAdapter
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_child import ModernChild, OwnChild, SessionChild, SharedChild
+from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Fault, Unavailable, handshake_refused, session_closed
 from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
@@ -75,20 +76,30 @@ class SessionStarter:
         else:
             self._spawn(self._open, session, exchange)
 
-    async def attach(self, session: Session) -> None:
-        """Open what stands in for a session where requests name none; nobody waits for it."""
+    async def open_sessionless(self, calls: SessionlessCalls) -> None:
+        """Lead calls without a session to the shared child; may be called again and again.
+
+        Raises:
+            Unavailable: It is not known what the server is, and there is no child to ask.
+        """
         verdict = await self._eras.known()
-        if session.state is SessionState.OPENING:
-            session.opened(self._shared_child() if verdict.legacy else self._modern_child(session))
+        if calls.link.state is SessionState.OPENING:
+            calls.opened(self._shared_child() if verdict.legacy else self._modern_child(calls))
 
     def _shared_child(self) -> SessionChild:
         return SharedChild(self._eras.legacy.lease)
 
-    def _modern_child(self, session: Session) -> SessionChild:
-        return ModernChild(self._eras.modern_lease, ModernChildAdapter(session, self._spawn))
+    def _modern_child(self, client: Session | SessionlessCalls) -> SessionChild:
+        adapter = ModernChildAdapter(
+            client.client,
+            client.link.find,
+            client.server_requests,
+            client.listener.on_notification,
+            self._spawn,
+        )
+        return ModernChild(self._eras.modern_lease, adapter)
 
     def _wants_own(self, session: Session) -> bool:
-        assert session.client_profile is not None
         return needs_own_child(self._settings.isolation, session.client_profile)
 
     async def _open(self, session: Session, exchange: Exchange) -> None:
@@ -107,7 +118,6 @@ class SessionStarter:
         if _is_over(session):
             return
         assert lease.profile is not None
-        assert session.client_profile is not None
         revision, result = lease.profile.answer(session.client_profile.requested)
         session.opened(self._shared_child(), revision, lease)
         exchange.answered(Result(exchange.request.id, result))
@@ -117,7 +127,6 @@ class SessionStarter:
         if _is_over(session):
             return
         assert lease.profile is not None
-        assert session.client_profile is not None
         revision = negotiated(session.client_profile.requested, NEWEST_LEGACY)
         session.opened(self._modern_child(session), revision, lease)
         exchange.answered(Result(exchange.request.id, introduced(lease.profile, revision)))
@@ -128,7 +137,7 @@ class SessionStarter:
             # Its client left while the child started: nobody else would ever end it.
             self._child_pool.release(lease)
             return
-        session.take(lease)
+        session.listener.take(lease)
         reply = await self._introduce(session, lease)
         if _is_over(session):
             return
@@ -162,9 +171,9 @@ class SessionStarter:
             self._child_pool.release(lease)
             raise
         lease.introduced_as(profile)
-        if session.initialized:
+        if session.client.initialized:
             lease.mux.send(Notification(INITIALIZED))
-        await restore(lease, profile, [session])
+        await restore(lease, profile, [session.listener])
         if _is_over(session):
             self._child_pool.release(lease)
             raise Unavailable(session_closed())
@@ -186,7 +195,6 @@ class SessionStarter:
         return await self._child_pool.own()
 
     async def _introduce(self, session: Session, lease: Lease) -> Reply:
-        assert session.client_profile is not None
         return await initialize(
             lease, session.client_profile.params, self._settings.start_timeout_s
         )

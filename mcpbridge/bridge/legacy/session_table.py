@@ -160,15 +160,13 @@ class SessionTable:
 
     def add(self, session: Session) -> None:
         """Make a session known by its id."""
-        assert session.id is not None
         self._by_id[session.id] = session
         if self.full:
             self._readiness.block("room", f"--max-sessions {self._settings.max_sessions}")
 
     def remove(self, session: Session) -> None:
         """Forget a session; its id is answered 404 from now on."""
-        if session.id is not None:
-            self._by_id.pop(session.id, None)
+        self._by_id.pop(session.id, None)
         if not self.full:
             self._readiness.unblock("room")
 

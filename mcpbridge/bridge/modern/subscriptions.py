@@ -67,9 +67,6 @@ class Subscription:
         self.lease = lease
         lease.mux.attach(self)
 
-    def set_level(self, level: str | None) -> None:
-        """Remember nothing: a subscription carries no logs."""
-
     def acknowledge(self, granted_lists: set[str]) -> None:
         """Say what is honoured; the first thing on the stream."""
         lists = {flag: b"true" for flag, m in self.wanted_lists.items() if m in granted_lists}

@@ -15,6 +15,7 @@ from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.replay import ResumeResult
 from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.bridge.legacy.session import Session
+from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
 from mcpbridge.http.body import id_of
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
@@ -54,6 +55,7 @@ from mcpbridge.wire.messages import (
 )
 
 METHODS = "GET, POST, DELETE"
+Conversation = Session | SessionlessCalls
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,13 +104,15 @@ class LegacyTransport:
                 await self._serve_batch(http_request, session, admitted.messages)
             else:
                 await self._serve(
-                    http_request, session or await self._outside(http_request), admitted.messages[0]
+                    http_request,
+                    session or await self._sessionless(http_request),
+                    admitted.messages[0],
                 )
         except Unavailable as error:
             await self._refuse(http_request, refusal_of(error, id_of(admitted)))
 
-    async def _outside(self, http_request: HttpRequest) -> Session:
-        return await self._bridge.tenant_of(http_request.principal).outside()
+    async def _sessionless(self, http_request: HttpRequest) -> SessionlessCalls:
+        return await self._bridge.tenant_of(http_request.principal).sessionless()
 
     def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
         """Begin a call of a session without a response; see `http.server.fast_path`."""
@@ -187,8 +191,8 @@ class LegacyTransport:
         if found is ResumeResult.OVER:
             # The one status at which every deployed client stops asking.
             return refuse(405, INVALID_REQUEST, "nothing is left on that stream", allow=METHODS)
-        stream = session.standalone if isinstance(found, ResumeResult) else found
-        if stream is session.standalone and not self._bridge.drain.accepts_sessions:
+        stream = session.streams.standalone if isinstance(found, ResumeResult) else found
+        if stream is session.streams.standalone and not self._bridge.drain.accepts_sessions:
             return refusal_of(Unavailable(draining()), None)
         fault = self._bridge.over_streams(session)
         return stream if fault is None else refusal_of(Unavailable(fault), None)
@@ -199,11 +203,13 @@ class LegacyTransport:
         )
         await exchange.first(self._settings.json_window_s)
         headers = farewell(self._bridge.drain)
-        if session.state is not SessionState.CLOSED and session.id is not None:
+        if session.state is not SessionState.CLOSED:
             headers = [*headers, (SESSION_HEADER, session.id.encode())]
         await self._respond(http_request, session, exchange, headers)
 
-    async def _serve(self, http_request: HttpRequest, session: Session, message: Message) -> None:
+    async def _serve(
+        self, http_request: HttpRequest, session: Conversation, message: Message
+    ) -> None:
         match message:
             case Request():
                 http_request.called()
@@ -217,7 +223,7 @@ class LegacyTransport:
                 await send_empty(http_request.send, 202, farewell(self._bridge.drain))
 
     async def _finish(
-        self, http_request: HttpRequest, session: Session, exchange: Exchange
+        self, http_request: HttpRequest, session: Conversation, exchange: Exchange
     ) -> None:
         """Answer a call, in the form that what comes within the window asks for."""
         await exchange.first(self._settings.json_window_s)
@@ -249,7 +255,7 @@ class LegacyTransport:
             await send_empty(http_request.send, 202, farewell(self._bridge.drain))
 
     async def _respond(
-        self, http_request: HttpRequest, session: Session, exchange: Exchange, headers: Headers
+        self, http_request: HttpRequest, session: Conversation, exchange: Exchange, headers: Headers
     ) -> None:
         """Answer one request, in the form that what has come so far asks for."""
         accepts = http_request.accepts
@@ -265,13 +271,13 @@ class LegacyTransport:
                 await send_late_json(http_request.send, reader, headers)
 
     async def _stream(
-        self, http_request: HttpRequest, session: Session, stream: Stream, headers: Headers
+        self, http_request: HttpRequest, session: Conversation, stream: Stream, headers: Headers
     ) -> None:
         polled = session.revision.primes_streams
         # No context managers of generators here: each is half a KiB of an idle stream.
         watching = self._keepalive.watching
         with stream.attach() as reader, watching(reader, http_request.principal):
-            listens = stream is session.standalone
+            listens = stream is session.streams.standalone
             # Proxies hold the head back until the first byte, and a client that listens waits
             # for it before it goes on.
             greeting = COMMENT if listens and not polled else b""

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, cast
 
 import anyio
 
-from mcpbridge.bridge.calls.call_log import CallLog
-from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.server_eras import EraSupervisors
-from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_start import SessionStarter
-from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.mcp.era_probe import ServerEras
-from mcpbridge.rules.mcp.initialize import ClientProfile
-from mcpbridge.rules.mcp.server_requests import ServerRequestTable
-from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
+from tests.bridge.legacy.parts import ASKED, context_of
 from tests.support.proofs import proves
-
-ASKED = ClientProfile(b'{"capabilities":{"roots":{}}}', "2025-11-25", frozenset(("roots",)))
 
 
 class SlowPool:
@@ -65,19 +56,7 @@ async def test_a_child_that_starts_for_a_closed_session_is_given_back() -> None:
     child_pool = SlowPool()
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
-            context = CallContext(
-                Window(),
-                Meters(),
-                CallLog(Meters()),
-                Drain(),
-                lambda: ServerRequestTable(itertools.count(1)),
-                tasks.start_soon,
-                anyio.current_time,
-                list,
-                lambda _: None,
-                30.0,
-            )
-            session = Session("id", ASKED, context)
+            session = Session("id", ASKED, context_of(tasks.start_soon))
             session_starter = SessionStarter(
                 cast(EraSupervisors, LegacyEras()),
                 cast(ChildPool, cast(Any, child_pool)),
@@ -86,7 +65,7 @@ async def test_a_child_that_starts_for_a_closed_session_is_given_back() -> None:
                 lambda _: None,
                 lambda: None,
             )
-            exchange = session.exchange(Request(b"1", "initialize", b"{}"), streams=True)
+            exchange = session.in_flight.begin(Request(b"1", "initialize", b"{}"), streams=True)
             session_starter.open(session, exchange)
             await child_pool.asked.wait()
             session.close()
