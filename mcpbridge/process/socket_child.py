@@ -60,6 +60,10 @@ class SocketChild:
         self.report: ExitReport | None = None
         self.channel: PipeChannel
 
+    def __repr__(self) -> str:
+        state = "stopping" if self._asked else "running"
+        return f"<SocketChild {self._address} {'gone' if self.gone.is_set() else state}>"
+
     def stop(self, grace_s: float = 5.0) -> None:
         """Begin to end it, within twice so many seconds; does not wait.
 

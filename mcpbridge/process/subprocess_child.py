@@ -102,6 +102,14 @@ class SubprocessChild(Generic[E]):
         self.channel: E
         self.pid = 0
 
+    def __repr__(self) -> str:
+        state = "running" if self.pid else "not started"
+        if self.exited.is_set():
+            state = f"exited: {self.how}"
+        elif self._asked:
+            state = "stopping"
+        return f"<SubprocessChild pid={self.pid} {state} escaped={len(self._strays)}>"
+
     @property
     def secrets(self) -> Secrets:
         """What it may write and no log may show."""

@@ -95,6 +95,16 @@ async def test_a_child_starts_with_the_usual_signals() -> None:
         assert not ignored >> (signal.SIGPIPE - 1) & 1
 
 
+async def test_a_child_shows_its_process_and_where_it_is_in_its_life() -> None:
+    """Nothing of its command or environment, which may hold secrets."""
+    async with living(spec("trouble")) as child:
+        assert repr(child) == f"<SubprocessChild pid={child.pid} running escaped=0>"
+        child.stop()
+        assert repr(child) == f"<SubprocessChild pid={child.pid} stopping escaped=0>"
+        await ended(child)
+        assert repr(child) == f"<SubprocessChild pid={child.pid} exited: {child.how} escaped=0>"
+
+
 LADDER = [
     ("eof", ["x/eof"], Exit(code=0)),
     ("term", ["x/eof", "x/term"], Exit(code=7)),

@@ -22,6 +22,9 @@ from mcpbridge.rules.mcp.methods import LISTEN
 from mcpbridge.telemetry.tracer import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 
+_SHOWN = 64
+"""Characters of an id or a method that are shown: a client may send any number."""
+
 
 class Scope(Protocol):
     """Where an exchange belongs: a session."""
@@ -110,6 +113,13 @@ class Exchange:
         self._translations = translations
         self._home = home
         self._listener: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        state = "waiting" if self.mux is None else "sent"
+        if self.reply is not None:
+            state = f"failed: {self.fault.reason}" if self.fault is not None else "answered"
+        request_id, method = self.request.id[:_SHOWN].decode(), self.request.method[:_SHOWN]
+        return f"<Exchange {request_id} {method!r} {state} number={self.number}>"
 
     @property
     def lasting(self) -> bool:

@@ -54,6 +54,11 @@ class Lease:
         self.recycle_due = False
         """Another child takes its place as soon as no client notices."""
 
+    def __repr__(self) -> str:
+        due = " recycle_due" if self.recycle_due else ""
+        server = self.profile.name[:64] if self.profile is not None else None
+        return f"<Lease server={server!r}{due} {self.child} {self.mux}>"
+
     def introduced_as(self, profile: ServerProfile) -> None:
         """Record what the child said in its handshake."""
         self.profile = profile

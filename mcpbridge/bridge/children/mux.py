@@ -118,6 +118,14 @@ class Mux:
         self._own = 0
         self._stirred: asyncio.Event | None = None
 
+    def __repr__(self) -> str:
+        state = "lost" if self.lost else "shut" if self.shut else "open"
+        return (
+            f"<Mux {state} {'shared' if self.shared else 'own'} in_flight={self.in_flight}"
+            f" waiting={self.call_limiter.waiting} requests={self.requests}"
+            f" listeners={len(self._listeners)}>"
+        )
+
     @property
     def in_flight(self) -> int:
         """Requests that the child has not answered."""

@@ -114,6 +114,14 @@ class Session:
         self.link = ChildLink(self.listener)
         self.send_queue = SendQueue(self.link, self.client, self.listener, context)
 
+    def __repr__(self) -> str:
+        # Its whole id is what names it to HTTP: no log may hold that.
+        return (
+            f"<Session {self.id[:8]} {self.state.value} calls={len(self.in_flight)}"
+            f" questions={len(self.server_requests)} connections={self.streams.open}"
+            f" lease={self.lease}>"
+        )
+
     @property
     def state(self) -> SessionState:
         """Where it is in its life."""

@@ -58,6 +58,9 @@ class SharedChild:
     def __init__(self, acquire: Acquire) -> None:
         self._acquire = acquire
 
+    def __repr__(self) -> str:
+        return "<SharedChild>"
+
     async def acquire(self) -> Lease:
         """Return the child: see `SessionChild`."""
         return await self._acquire()
@@ -69,6 +72,9 @@ class ModernChild:
     def __init__(self, acquire: Acquire, adapter: Adapter) -> None:
         self._acquire = acquire
         self.adapter = adapter
+
+    def __repr__(self) -> str:
+        return "<ModernChild>"
 
     async def acquire(self) -> Lease:
         """Return the child: see `SessionChild`."""
@@ -83,6 +89,9 @@ class OwnChild:
     def __init__(self, acquire: Acquire) -> None:
         self._acquire = acquire
         self._ending: Lease | None = None
+
+    def __repr__(self) -> str:
+        return f"<OwnChild after={self._ending}>"
 
     def after(self, before: Lease) -> None:
         """Let the next child start only when this one has ended.
@@ -132,6 +141,9 @@ class ChildLink:
         self._child: SessionChild | None = None
         self._settled: anyio.Event | None = None
         """Made when something waits for it: an event is a KiB, and few sessions are waited for."""
+
+    def __repr__(self) -> str:
+        return f"<ChildLink {self.state.value} {self._child} lease={self._holder.lease}>"
 
     @property
     def usable(self) -> Lease | None:

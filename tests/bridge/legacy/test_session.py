@@ -103,3 +103,25 @@ async def test_questions_go_with_the_child_that_asked_them() -> None:
         assert said == ["roots/list", "notifications/cancelled"]
         session.close()
         tasks.cancel_scope.cancel()
+
+
+@bounded
+async def test_a_session_shows_state_and_counts_and_keeps_its_id() -> None:
+    """Its whole id is what lets a client in: a log that shows sessions must not hold it."""
+    async with anyio.create_task_group() as tasks:
+        session = Session("0123456789abcdef", ASKED, context_of(tasks.start_soon))
+        exchange = session.call(Request(b"1", "x" * 100), streams=True)
+        shown = "<Session 01234567 opening calls=1 questions=0 connections=0 lease=None>"
+        assert repr(session) == shown
+        assert repr(exchange) == f"<Exchange 1 {'x' * 64!r} waiting number=None>"
+        lease, _ = lease_on_memory(shared=False)
+        session.listener.take(lease)
+        session.close()
+        assert repr(session).startswith("<Session 01234567 closed calls=0")
+        assert repr(exchange).endswith("failed: session_closed number=None>")
+        lease.recycle()
+        assert repr(lease).startswith("<Lease server=None recycle_due ")
+        lease.mux.stop_accepting()
+        shown = "<Mux shut own in_flight=0 waiting=0 requests=0 listeners=0>"
+        assert repr(lease.mux) == shown
+        tasks.cancel_scope.cancel()
