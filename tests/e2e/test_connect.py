@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,10 @@ from tests.support.shim import (
     connect,
     connected,
     descriptors,
+    forking,
+    in_place_of_the_shim,
     questioner,
     shim,
-    socat,
 )
 
 pytestmark = pytest.mark.slow
@@ -85,11 +87,14 @@ async def test_each_session_may_have_a_connection(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
-async def test_socat_may_stand_in_for_the_shim(kind: str, tmp_path: Path) -> None:
-    """`LISTEN,fork EXEC:COMMAND`: a process for each connection."""
+@pytest.mark.parametrize("tool", ["inetd", *(["socat"] if shutil.which("socat") else [])])
+async def test_a_process_for_each_connection_may_stand_in_for_the_shim(
+    tool: str, kind: str, tmp_path: Path
+) -> None:
+    """As inetd and `socat LISTEN,fork EXEC:COMMAND` do; with the real socat too if there is one."""
     to = address(kind, tmp_path)
     async with (
-        socat(to, questioner(tmp_path)),
+        in_place_of_the_shim(forking(tool, to, questioner(tmp_path)), to),
         connected(to, "--isolation", "session") as near,
         near.client() as client,
     ):

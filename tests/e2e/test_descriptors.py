@@ -45,7 +45,7 @@ async def test_with_few_open_files_less_is_served_and_said() -> None:
     """`ulimit -n 64`: processes and connections at once are fewer, and all of it works.
 
     A flood of connections is refused or closed, takes nothing from the reserve, and a process can
-    be started in the middle of it
+    be started in the middle of it.
     """
     async with bridge(under=limited("--nofile=64")) as running, running.client() as client:
         (scaled,) = running.events("serve.limits_lowered")

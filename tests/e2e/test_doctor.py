@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shlex
 import signal
@@ -274,14 +275,27 @@ async def test_who_waits_at_a_terminal_sees_what_is_done() -> None:
     """Progress stands on stderr, and only where somebody looks at it."""
     said: Said = await doctor("--", *child("ailing", "well"))
     assert said.err == ""
-    command = shlex.join(
-        [sys.executable, "-m", "mcpbridge", "doctor", "--", *child("ailing", "well")]
-    )
+    ours, terminal = os.openpty()
     process = await asyncio.create_subprocess_exec(
-        *("script", "-qec", command, "/dev/null"),
-        stdout=asyncio.subprocess.PIPE,
+        *(sys.executable, "-m", "mcpbridge", "doctor", "--", *child("ailing", "well")),
         stdin=asyncio.subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
     )
-    out, _ = await process.communicate()
-    assert process.returncode == 0
-    assert "… starting the server for the handshake" in out.decode()
+    os.close(terminal)
+    seen = await asyncio.to_thread(_until_hang_up, ours)
+    assert await process.wait() == 0
+    assert "… starting the server for the handshake" in seen.decode()
+
+
+def _until_hang_up(terminal: int) -> bytes:
+    """What is written to a terminal until no process has it open any more; closes it."""
+    seen = bytearray()
+    with open(terminal, "rb", buffering=0) as opened:
+        while True:
+            try:
+                seen += opened.read(4096)
+            except OSError as error:
+                if error.errno != errno.EIO:  # what Linux says when the last of them has closed it
+                    raise
+                return bytes(seen)

@@ -145,7 +145,7 @@ async def test_any_user_may_run_it() -> None:
 
 @proves("fault 115")
 async def test_a_socket_handed_over_is_listened_on() -> None:
-    """As systemd does it; the server behind sees nothing of it (also 50)."""
+    """As systemd does it; the server behind sees nothing of it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

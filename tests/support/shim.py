@@ -1,11 +1,10 @@
-"""The shim as a process, and `socat` in its place."""
+"""The shim as a process, and programs that may stand in its place."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shlex
-import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -44,20 +43,23 @@ async def shim(listen: str, *words: str, command: Sequence[str]) -> AsyncIterato
         assert_clean(running)
 
 
-@asynccontextmanager
-async def socat(listen: str, command: Sequence[str]) -> AsyncIterator[None]:
-    """`socat LISTEN,fork EXEC:COMMAND`, as soon as it listens."""
-    tool = shutil.which("socat")
-    assert tool is not None, "socat is needed here; install it: apt-get install socat"
+def forking(tool: str, listen: str, command: Sequence[str]) -> tuple[str, ...]:
+    """Return the command line that starts a command for each connection, by `inetd` or `socat`."""
+    if tool == "inetd":
+        return child("inetd", listen, *command)
     kind, _, rest = listen.partition(":")
     where = f"UNIX-LISTEN:{rest},fork" if kind == "unix" else f"TCP-LISTEN:{port(listen)},fork"
     what = shlex.join(command).replace(":", "\\:").replace(",", "\\,")
     options = "" if kind == "unix" else ",reuseaddr,bind=127.0.0.1"
-    process = await asyncio.create_subprocess_exec(
-        tool, where + options, f"EXEC:{what}", stderr=asyncio.subprocess.DEVNULL
-    )
+    return (tool, where + options, f"EXEC:{what}")
+
+
+@asynccontextmanager
+async def in_place_of_the_shim(argv: Sequence[str], listen: str) -> AsyncIterator[None]:
+    """A program that listens, as soon as it does; ended with the block."""
+    process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.DEVNULL)
     try:
-        await eventually(lambda: _listens(listen), "socat listens", WITHIN_S)
+        await eventually(lambda: _listens(listen), "it listens", WITHIN_S)
         yield
     finally:
         process.terminate()
