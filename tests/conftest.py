@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# No deadlines: a test may run beside others on a busy machine.
+settings.register_profile("fast", max_examples=40, deadline=None)
+settings.register_profile("deep", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "fast")
 
 UNHANDLED = ("asyncio", "uvicorn.error")
 """Who tells of tasks and callbacks that failed, and of applications that raised: as errors."""

@@ -320,7 +320,6 @@ def test_the_model_holds() -> None:
     machine.settings = settings(
         max_examples=examples,
         stateful_step_count=steps,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     machine("runTest").runTest()

@@ -97,7 +97,7 @@ class LogMachine(RuleBasedStateMachine):
 
 
 TestLog = LogMachine.TestCase
-TestLog.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+TestLog.settings = settings(stateful_step_count=30)
 TestLog.pytestmark = [pytest.mark.slow]  # type: ignore[attr-defined]  # read by pytest
 
 

@@ -6,7 +6,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
@@ -25,7 +25,6 @@ from tests.wire.strategies import objects, values
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(objects)
 def test_spans_agree_with_the_json_module(data: bytes) -> None:
     """Each span holds exactly the value that the json module reads under that name, in order."""
@@ -39,7 +38,6 @@ def test_spans_agree_with_the_json_module(data: bytes) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(objects, values, st.data())
 def test_replacing_changes_the_chosen_members_alone(
     data: bytes, value: bytes, draw: st.DataObject
@@ -56,7 +54,6 @@ def test_replacing_changes_the_chosen_members_alone(
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(st.lists(values), st.sampled_from([b",", b" ,", b",\n", b" \t,\r\n "]))
 def test_element_spans_agree_with_the_elements(raws: list[bytes], between: bytes) -> None:
     """Each span holds exactly the bytes of one element, whatever stands between them."""
@@ -119,7 +116,6 @@ def test_a_name_that_stands_twice_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(objects, st.data())
 def test_any_member_repeated_is_refused(data: bytes, draw: st.DataObject) -> None:
     """Whatever member of whatever object is repeated, with whatever value, it is seen."""

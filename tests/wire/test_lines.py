@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import SupportsIndex
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mcpbridge.wire.lines import (
@@ -70,7 +70,6 @@ def test_lines_end_at_lf_and_nowhere_else(data: bytes, lines: list[bytes]) -> No
 _bytes = st.binary(max_size=40) | st.text("ab\r\n \ufeff\u2028", max_size=40).map(str.encode)
 
 
-@settings(deadline=None)
 @given(_bytes, st.lists(st.integers(0, 40), max_size=6), st.integers(1, 12))
 @example(b"abc\n", [3], 3)
 @example(b"abcd\n", [3, 4], 3)
@@ -201,7 +200,6 @@ _clean = st.binary(min_size=1, max_size=20).filter(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(_clean))
 def test_an_encoded_line_is_read_back(messages: list[bytes]) -> None:
     """What is written as lines is read as the same lines."""

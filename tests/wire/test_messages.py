@@ -6,7 +6,7 @@ import json
 import tracemalloc
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
@@ -35,7 +35,6 @@ SEPARATORS = ("\u2028", "\u2029", "\u0085")
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(messages)
 def test_what_was_encoded_decodes_to_itself(message: Message) -> None:
     """Any message, written and read, is the same message."""
@@ -43,7 +42,6 @@ def test_what_was_encoded_decodes_to_itself(message: Message) -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(messages)
 def test_an_encoded_message_is_one_line_to_every_reader(message: Message) -> None:
     """No reader that cuts at CR, LF or a Unicode line separator cuts a message in two."""
@@ -66,7 +64,6 @@ def strictly_json(data: bytes) -> bool:
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(
     st.one_of(messages.map(encode), values),
     st.integers(0, 60),
@@ -327,7 +324,6 @@ def test_ids_are_the_same_by_value_and_type(one: bytes, other: bytes, same: bool
     assert (canonical_id(one) == canonical_id(other)) is same
 
 
-@settings(deadline=None)
 @given(ids)
 def test_a_canonical_id_is_its_own(raw: bytes) -> None:
     """What is canonical stays as it is."""
@@ -353,7 +349,6 @@ def test_only_a_string_has_a_text(raw: bytes | None, expected: str | None) -> No
     assert text_of(raw) == expected
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
 def test_a_quoted_text_is_read_back(text: str) -> None:
     """A text quoted, short or long, reads as itself and stays on one line."""

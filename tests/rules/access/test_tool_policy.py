@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, ToolDenied, WireError
@@ -188,7 +188,6 @@ TOOLS = st.lists(st.fixed_dictionaries({"name": NAMES}, optional={"title": st.te
 
 
 @pytest.mark.slow
-@settings(deadline=None)
 @given(TOOLS, st.booleans(), st.sampled_from([None, 1]))
 def test_lists_and_calls_agree(tools: list[Any], ascii_only: bool, indent: int | None) -> None:
     """A tool stands in the list exactly if it may be called; the order stays."""

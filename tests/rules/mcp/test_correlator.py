@@ -175,7 +175,7 @@ class PipeMachine(RuleBasedStateMachine):
 
 
 TestPipe = PipeMachine.TestCase
-TestPipe.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+TestPipe.settings = settings(stateful_step_count=30)
 TestPipe.pytestmark = [pytest.mark.slow]  # type: ignore[attr-defined]  # read by pytest
 
 
