@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -45,3 +46,15 @@ def nothing_is_left_unhandled() -> Iterator[None]:
         for name in UNHANDLED:
             logging.getLogger(name).removeHandler(complaints)
     assert complaints.heard == []
+
+
+@pytest.fixture(autouse=True)
+def no_signal_stays_held() -> Iterator[None]:
+    """Fail a test that leaves signals blocked: processes of later tests would inherit the mask.
+
+    SIGTERM and SIGINT would not end them then.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    after = signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert after == before

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 
 
 def listening(address: str) -> socket.socket:
@@ -27,14 +26,14 @@ def listening(address: str) -> socket.socket:
     return made
 
 
-def main(address: str, command: Sequence[str]) -> None:
+def main(address: str, command: list[str]) -> None:
     """Serve until SIGTERM."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the programs
     listener = listening(address)
     while True:
         connection, _ = listener.accept()
         with connection:
-            subprocess.Popen(command, stdin=connection, stdout=connection)
+            subprocess.Popen(command, stdin=connection.fileno(), stdout=connection.fileno())
 
 
 if __name__ == "__main__":

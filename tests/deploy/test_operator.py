@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import signal
 from typing import Any
 
 import click
@@ -117,7 +118,9 @@ def test_the_sidecars_image_takes_the_operators_flags() -> None:
     assert spec.metrics is not None
     health = f"http://127.0.0.1:{spec.metrics.port}/healthz"
     assert json.loads(check[1]) == [*program, "health", health]
-    command = sidecar.program([])
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    command = sidecar.program([])  # it holds signals until it can hear them
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     with click.Context(command) as context:
         assert command.parse_args(context, list(SIDECAR_FLAGS)) == []
         assert context.args == []

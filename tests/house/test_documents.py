@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import signal
 import tomllib
 from pathlib import Path
 
@@ -125,7 +126,11 @@ def test_no_option_is_named_that_does_not_exist(name: str) -> None:
 
 def _flags_of_programs() -> set[str]:
     """The options of the programs beside the bridge itself."""
-    programs = [importlib.import_module(name).program([]) for name in NAMED.values()]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:  # a program holds signals until it can hear them
+        programs = [importlib.import_module(name).program([]) for name in NAMED.values()]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return {flag for program in programs for param in program.params for flag in param.opts}
 
 

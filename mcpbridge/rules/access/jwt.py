@@ -10,12 +10,12 @@ it are decided here; the signature itself is checked by somebody who has the key
 3. Whether it was issued for enough (`ScopeRules`).
 
 `joserfc.jwt.decode` with a `JWTClaimsRegistry` was tried in place of the first two. Of the 130
-broken tokens in `tests/broken_tokens.py` it takes 23, with a JSON decoder that refuses members
-named twice: a header with `alg` twice, in UTF-16, with a type for something else or a certificate's
-address; claims behind a byte order mark, an `exp` of 400 digits. It reads the header before a
-caller can look at it, raises RecursionError at claims nested 3000 deep, and refuses good tokens
-with a header member that it does not know or with a header over 512 bytes. So every check here
-would stay; what the library does is the signature (`http.auth.jwk`).
+broken tokens in `tests/support/broken_tokens.py` it takes 23, with a JSON decoder that refuses
+members named twice: a header with `alg` twice, in UTF-16, with a type for something else or a
+certificate's address; claims behind a byte order mark, an `exp` of 400 digits. It reads the header
+before a caller can look at it, raises RecursionError at claims nested 3000 deep, and refuses good
+tokens with a header member that it does not know or with a header over 512 bytes. So every check
+here would stay; what the library does is the signature (`http.auth.jwk`).
 
 Texts in here reach the client as `error_description` and people as a log line, so they hold
 nothing of the token.
