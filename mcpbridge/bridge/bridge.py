@@ -170,12 +170,17 @@ class Bridge:
         """What belongs to this principal.
 
         Raises:
-            Unavailable: There is nothing yet, and the bridge is about to end.
+            Unavailable: There is nothing yet, and the bridge is about to end, or the client has
+                brought as many sets of header values as it may.
         """
         found = self._tenants.find(principal)
-        if found is None and not self.drain.accepts_sessions:
-            raise Unavailable(draining())
-        found = found or self._tenants.give(principal)
+        if found is None:
+            most = self.session_settings.max_header_values
+            if not self.drain.accepts_sessions:
+                raise Unavailable(draining())
+            if not self._tenants.admit(principal, most, self._context.clock()):
+                raise Unavailable(self._call_log.refused(over_quota("--max-header-values", most)))
+            found = self._tenants.give(principal)
         # Until what is asked for shows in them, they must not be ended to make room.
         found.touch(self._context.clock())
         return found

@@ -241,6 +241,8 @@ class TenantRegistry:
         self._spawn = spawn
         self._by_key: dict[bytes, Tenant] = {}
         self._allotments: dict[Tenant, TenantPool] = {}
+        self._accounts: dict[Tenant, bytes] = {}
+        """By which quotas count those that were made for values of headers."""
 
     def __iter__(self) -> Iterator[Tenant]:
         if self._unclaimed is not None:
@@ -251,6 +253,28 @@ class TenantRegistry:
         """The tenant of a principal; None if it has none."""
         return self._by_key.get(principal.key)
 
+    def admit(self, principal: Principal, most: int, now: float) -> bool:
+        """Return whether a principal that has no tenant may have one; may end another of its.
+
+        A client chooses the values of its headers and could have a tenant, and processes, for each
+        value that it makes up.
+
+        Args:
+            principal: Who asks.
+            most: How many tenants for header values one account may have.
+            now: By the clock of `Tenant.idle_s`.
+        """
+        if not principal.env.pairs:
+            return True
+        own = [each for each, account in self._accounts.items() if account == principal.quota_key]
+        if len(own) < most:
+            return True
+        longest = max(own, key=lambda each: each.idle_s(now))
+        if longest.idle_s(now) < SETTLED_S:
+            return False
+        self.leave(longest)
+        return True
+
     def give(self, principal: Principal) -> Tenant:
         """Quarters for a principal that has none: those that are nobody's yet, or new ones."""
         if self._unclaimed is not None and not principal.env.pairs:
@@ -258,6 +282,8 @@ class TenantRegistry:
         else:
             found = self._further(principal)
         self._by_key[principal.key] = found
+        if principal.env.pairs:
+            self._accounts[found] = principal.quota_key
         found.claim(principal)
         return found
 
@@ -296,6 +322,7 @@ class TenantRegistry:
     def _forgotten(self, tenant: Tenant) -> TenantPool:
         self._by_key = {key: each for key, each in self._by_key.items() if each is not tenant}
         tenant.leave(session_closed())
+        self._accounts.pop(tenant, None)
         return self._allotments.pop(tenant)
 
     async def evict_idle(self) -> bool:

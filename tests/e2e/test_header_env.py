@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.test_principals import call
@@ -85,6 +87,56 @@ async def test_the_same_value_of_two_clients_is_not_the_same(tmp_path: Path) -> 
             await open_session(again)
             full = await again.post("/mcp", json=initialize(), headers=ACCEPT)
             assert full.status_code == 429
+
+
+async def test_a_client_that_makes_up_values_has_a_share(tmp_path: Path) -> None:
+    """Its own sets of values give way when they are not in use; those of others never do."""
+    words = ("--auth-token-file", str(token_file(tmp_path)), "--max-header-values", "2")
+    async with (
+        bridge(*words, *FLAGS, "--", *COMMAND, ready=False) as running,
+        bearing(running, ALICE) as alice,
+        bearing(running, BOB, x_api_key=KEY) as bob,
+    ):
+        theirs = await open_session(bob)
+        for value in ("a", "b"):
+            alice.headers["x-api-key"] = value
+            ours = await open_session(alice)
+        for value in map(str, range(30)):
+            alice.headers["x-api-key"] = value
+            full = await alice.post("/mcp", json=initialize(), headers=ACCEPT)
+            assert full.status_code == 429
+            assert "--max-header-values 2" in full.json()["error"]["message"]
+            message = call(names=())
+            full = await alice.post("/mcp", json=message, headers=headers_of(message))
+            assert full.status_code == 429
+        assert len(running.processes()) == 3
+        alice.headers["x-api-key"] = "b"
+        assert (await alice.delete("/mcp", headers=ours)).status_code == 200
+        alice.headers["x-api-key"] = "c"
+        async with asyncio.timeout(20):
+            freed = await alice.post("/mcp", json=initialize(), headers=ACCEPT)
+            while freed.status_code == 429:
+                await asyncio.sleep(0.1)  # "b" has just been used
+                freed = await alice.post("/mcp", json=initialize(), headers=ACCEPT)
+            assert freed.status_code == 200
+        assert (await bob.post("/mcp", json=environ(), headers=theirs)).status_code == 200
+
+
+async def test_without_authentication_each_address_has_a_share() -> None:
+    """One client that makes up values costs those at other addresses nothing."""
+    async with (
+        bridge("--max-header-values", "1", *FLAGS, "--", *COMMAND, ready=False) as running,
+        running.client(headers={"x-api-key": "a"}) as one,
+        running.client(headers={"x-api-key": "b"}) as again,
+        running.client(
+            headers={"x-api-key": "c"},
+            transport=httpx.AsyncHTTPTransport(local_address="127.0.0.2"),
+        ) as other,
+    ):
+        await open_session(one)
+        full = await again.post("/mcp", json=initialize(), headers=ACCEPT)
+        assert full.status_code == 429
+        await open_session(other)
 
 
 @proves("fault 19")

@@ -39,6 +39,15 @@ class SessionSettings:
         unit=Unit.INTEGER,
         minimum=1,
     )
+    max_header_values: int = setting(
+        64,
+        "--max-header-values",
+        "Different sets of values for `--header-env` at once of one client, and without"
+        " authentication of one address: each has processes of its own. Those not in use give way.",
+        group=GROUP,
+        unit=Unit.INTEGER,
+        minimum=1,
+    )
     idle_timeout_s: float = setting(
         1800.0,
         "--session-idle-timeout",

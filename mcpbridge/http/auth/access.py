@@ -125,4 +125,4 @@ class HeaderEnv:
         values = values_of(self._pairs, head.raw)
         if isinstance(values, str):
             return refuse(400, INVALID_REQUEST, values)
-        return with_values(principal, values)
+        return with_values(principal, values, head.peer)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mcpbridge.rules.access.principals import Principal, Secrets, key_of
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets, key_of
 
 MAX_VALUE_BYTES = 1024
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
@@ -97,8 +97,12 @@ def values_of(
     return values
 
 
-def with_values(principal: Principal, values: Mapping[str, str]) -> Principal:
-    """The caller that this principal is with these values; counted by quotas as itself."""
+def with_values(principal: Principal, values: Mapping[str, str], peer: str) -> Principal:
+    """Return the caller that this principal is with these values.
+
+    Quotas count it as the principal itself, and without authentication by its address: else one
+    client that makes up values would use up the share of all.
+    """
     pairs = tuple(sorted(values.items()))
     if not pairs:
         return principal
@@ -106,6 +110,6 @@ def with_values(principal: Principal, values: Mapping[str, str]) -> Principal:
     return msgspec.structs.replace(
         principal,
         key=key_of("header-env", principal.key, *parts),
-        account=principal.quota_key,
+        account=key_of("peer", peer) if principal.key == ANONYMOUS.key else principal.quota_key,
         env=Secrets(pairs),
     )

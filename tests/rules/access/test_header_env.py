@@ -119,10 +119,20 @@ def test_a_bad_value_is_refused_and_not_shown(
 
 def test_other_values_are_another_caller_for_all_but_quotas() -> None:
     """Who makes up values gets children of its own, and no more to ask with."""
-    one, two = (with_values(ANONYMOUS, {"API_KEY": value}) for value in ("sk-1", "sk-2"))
-    assert len({one.key, two.key, ANONYMOUS.key}) == 3
-    assert one.quota_key == two.quota_key == ANONYMOUS.quota_key
-    assert with_values(ANONYMOUS, {"API_KEY": "sk-1"}) == one
-    assert with_values(ANONYMOUS, {}) is ANONYMOUS
-    assert with_values(Principal(b"a", "a"), {"API_KEY": "sk-1"}).key != one.key
+    alice, peer = Principal(b"a", "a"), "192.0.2.1"
+    one, two = (with_values(alice, {"API_KEY": value}, peer) for value in ("sk-1", "sk-2"))
+    assert len({one.key, two.key, alice.key}) == 3
+    assert one.quota_key == two.quota_key == alice.quota_key
+    assert with_values(alice, {"API_KEY": "sk-1"}, "192.0.2.2") == one
+    assert with_values(alice, {}, peer) is alice
+    assert with_values(ANONYMOUS, {"API_KEY": "sk-1"}, peer).key != one.key
     assert "sk-1" not in repr(one)
+
+
+def test_without_authentication_quotas_count_addresses() -> None:
+    """Values are made up at will; a session is not bound to an address."""
+    one, two = (with_values(ANONYMOUS, {"API_KEY": value}, "192.0.2.1") for value in ("a", "b"))
+    elsewhere = with_values(ANONYMOUS, {"API_KEY": "a"}, "192.0.2.2")
+    assert one.quota_key == two.quota_key != elsewhere.quota_key
+    assert one.key == elsewhere.key != two.key
+    assert with_values(ANONYMOUS, {}, "192.0.2.1") is ANONYMOUS
