@@ -123,6 +123,8 @@ class HttpApp:
             await send_refusal(http_request.send, refusal)
         elif verbs is None and path in self._access.documents and http_request.method in PROBED:
             await send_json(http_request.send, 200, self._access.documents[path])
+        elif verbs is None and (no_login := self._access.no_login_at(path)) is not None:
+            await send_json(http_request.send, 404, no_login)
         elif verbs is None:
             await self._admin(
                 {**http_request.scope, "path": path}, http_request.receive, http_request.send

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -104,6 +105,32 @@ async def test_a_good_token_opens_everything(tmp_path: Path) -> None:
             while '"id":7' not in data:
                 data = await anext(lines)
         assert (await alice.delete("/mcp", headers=session)).status_code == 200
+
+
+async def test_a_client_that_looks_for_a_login_is_told_that_there_is_none(tmp_path: Path) -> None:
+    """In the form of OAuth's errors, which such clients read there; otherwise as any other path."""
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("POST", "/register", {"json": {"redirect_uris": ["http://127.0.0.1/back"]}}),
+        ("POST", "/token", {"data": {"grant_type": "authorization_code", "code": "x"}}),
+        ("GET", "/authorize?response_type=code&client_id=x", {}),
+    ]
+    file = str(token_file(tmp_path))
+    async with (
+        bridge("--auth-token-file", file, "--", *COMMAND) as running,
+        running.client() as client,
+    ):
+        for method, path, body in asked:
+            answer = await client.request(method, path, **body)
+            assert (answer.status_code, set(answer.json())) == (
+                404,
+                {"error", "error_description"},
+            )
+            assert answer.json()["error"] == "invalid_request"
+            assert "bearer token" in answer.json()["error_description"]
+            assert answer.headers["content-type"] == "application/json"
+        assert (await client.post("/other", json={})).json()["error"]["code"]
+    async with bridge("--", *COMMAND) as open_to_all, open_to_all.client() as client:
+        assert (await client.post("/register", json={})).json()["error"]["code"]
 
 
 @proves("fault 60")

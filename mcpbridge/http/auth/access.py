@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from mcpbridge.http.auth.authenticator import Authenticator, NoAuth
 from mcpbridge.http.request import PRINCIPAL, RequestHead
 from mcpbridge.http.responses import refusal_of
@@ -19,6 +21,15 @@ from mcpbridge.rules.access.rate_limit import Buckets, RateLimit
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, over_quota
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.wire.messages import Message, Request
+
+_LOGIN_PATHS = ("/authorize", "/register", "/token")
+_NO_LOGIN = msgspec.json.encode(
+    {
+        "error": "invalid_request",
+        "error_description": "no login is served here: a bearer token from the operator of this"
+        " server is needed in the Authorization header",
+    }
+)
 
 
 class AccessControl:
@@ -51,6 +62,15 @@ class AccessControl:
     def documents(self) -> Mapping[str, bytes]:
         """JSON texts that anybody may GET, by path."""
         return self._authenticator.documents
+
+    def no_login_at(self, path: str) -> bytes | None:
+        """Return the answer to a client that looks for a login at a path; None if there is one.
+
+        Without metadata clients try the paths that MCP 2025-03-26 gave an authorization server at
+        the same origin (Fallbacks for Servers without Metadata Discovery), and read errors there
+        in OAuth's form (RFC 6749, 5.2) and in no other.
+        """
+        return _NO_LOGIN if self.asks and not self.documents and path in _LOGIN_PATHS else None
 
     async def knows(self, head: RequestHead) -> Refusal | None:
         """Find out who it is, for what is not MCP itself; None where somebody is."""
