@@ -69,6 +69,7 @@ MEANINGS: Mapping[str, str] = {
     "serve.signal": "A signal was received.",
     "serve.started": "mcpbridge listens.",
     "serve.state": "What the process is doing, at SIGUSR1.",
+    "session.evicted": "A session without a call made room for a new one (`--max-sessions`).",
     "session.expired": "A session was ended because it was idle or not used.",
     "shim.accept_failed": "`mcpbridge shim`: a connection could not be accepted.",
     "shim.cut_off": "`mcpbridge shim`: the grace is over, and the servers are stopped.",

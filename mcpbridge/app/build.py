@@ -303,6 +303,7 @@ def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, child_pool: Chil
     """
     meters.watch("calls_in_flight", lambda: bridge.drain.in_flight)
     meters.watch("sessions_open", lambda: len(bridge.sessions))
+    meters.watch("sessions_max", lambda: bridge.session_settings.max_sessions)
     meters.watch("streams_open", lambda: keepalive.open)
     meters.watch("children", lambda: child_pool.children)
     meters.watch("ready", lambda: float(bridge.readiness.ready))

@@ -94,7 +94,7 @@ class Bridge:
         """
         self.readiness = readiness
         self.drain = Drain()
-        self.sessions = SessionTable(settings.sessions, readiness)
+        self.sessions = SessionTable(settings.sessions)
         self.session_settings = settings.sessions
         self.eras = eras
         self.meters = meters
@@ -211,10 +211,10 @@ class Bridge:
         """
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
-        if self.sessions.full:
-            raise self._no_room()
         if self.sessions.fills(principal):
             raise self._no_room_for_one()
+        if self.sessions.full and not self._evict_session():
+            raise self._no_room()
         tenant = self.tenant_of(principal)
         session = Session(
             new_session_id(),
@@ -239,7 +239,8 @@ class Bridge:
         """
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
-        if len(self._one_streams) >= self.session_settings.max_sessions:
+        if self._one_streams_full and not self._evict_session(one_streamed=True):
+            # Each of them has a call in flight, or is a connection that is about to initialize.
             raise self._no_room()
         most = self.session_settings.max_per_principal
         held = list(self._one_streams.values()).count(principal.quota_key) if most else 0
@@ -252,9 +253,29 @@ class Bridge:
         finally:
             del self._one_streams[stream]
 
+    @property
+    def _one_streams_full(self) -> bool:
+        # One whose session was ended is open until its connection has read the last event.
+        open_streams = sum(not stream.log.closed for stream in self._one_streams)
+        return open_streams >= self.session_settings.max_sessions
+
     def over_streams(self, session: Session) -> Fault | None:
         """What to tell a client that would open one event stream too many; None lets it."""
         return self._context.over_streams(session.streams.open)
+
+    def _evict_session(self, *, one_streamed: bool = False) -> bool:
+        """End the session that can best be done without, for a newcomer; returns whether one was.
+
+        Args:
+            one_streamed: Only one over the transport of 2024-11-05, whose stream is wanted.
+        """
+        session = self.sessions.evictable(one_streamed=one_streamed)
+        if session is None:
+            return False
+        extra = {"idle_s": round(session.idle_s, 1), "listening": session.listened}
+        log.info("session.evicted", extra=extra)
+        self.close(session, why="evicted")
+        return True
 
     def _no_room(self) -> Unavailable:
         limit = capacity("--max-sessions", self.session_settings.max_sessions)

@@ -26,7 +26,7 @@ def probes(readiness: Readiness, texts: Mapping[str, Render]) -> ASGIApp:
     | path | 200 when |
     |---|---|
     | `/livez` | the event loop answers |
-    | `/readyz` | a child has completed its handshake, there is room for a session, no drain |
+    | `/readyz` | a child has completed its handshake, no drain |
     | `/startupz` | that has been so once |
     | `/health`, `/healthz` | requests are taken: neither draining nor given up |
 

@@ -47,9 +47,10 @@ HISTOGRAMS: Final[Mapping[str, str]] = {
 GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "calls_in_flight": ("Calls that have no final answer yet.", ""),
     "sessions_open": ("Sessions that are open.", ""),
+    "sessions_max": ("Sessions that may be open at once; one more ends an idle one.", ""),
     "streams_open": ("Event streams that a client reads.", ""),
     "children": ("Server processes that are running.", ""),
-    "ready": ("1 if one more session can be served.", ""),
+    "ready": ("1 if `/readyz` answers 200.", ""),
     "missing": ("1 for each thing that is missing for readiness.", "what"),
     "drain_phase": ("1 for the current phase of the end.", "phase"),
 }

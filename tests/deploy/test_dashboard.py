@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mcpbridge.telemetry.prometheus import TALLIES
+from mcpbridge.telemetry.prometheus import GAUGES, TALLIES
 from tests.deploy.tools import DEPLOY, DOCS, ROOT
 from tests.support.bridge_process import bridge, open_session, rpc
 
@@ -35,7 +35,7 @@ async def exported() -> dict[str, set[str]]:
     """Every family and sample that a bridge exports once it has seen some life, with its labels."""
     found: dict[str, set[str]] = {}
     ports = ("--admin-port", "0", "--admin-host", "127.0.0.1")
-    limits = ("--max-sessions", "1", "--give-up-after", "0")
+    limits = ("--give-up-after", "0")
     async with bridge(*ports, *limits) as running, running.client() as client:
         session = await open_session(client)
         await client.post("/mcp", json=rpc(1, "tools/list"), headers=session)
@@ -49,7 +49,10 @@ async def exported() -> dict[str, set[str]]:
             for sample in family.samples:
                 found.setdefault(sample.name, set()).update(sample.labels)
             # A counter with labels has no sample before the first thing to count.
-            if not family.samples:
+            # What is missing for readiness has none while nothing is.
+            if not family.samples and family.name == "mcpbridge_missing":
+                found[family.name] = {GAUGES["missing"][1]}
+            elif not family.samples:
                 assert family.type == "counter"
                 labels = TALLIES.get(family.name.removeprefix("mcpbridge_"), ("", ("reason",)))[1]
                 found[f"{family.name}_total"] = set(labels)

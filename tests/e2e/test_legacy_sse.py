@@ -374,6 +374,24 @@ async def test_limits_are_told_before_or_on_the_stream(tmp_path: Path) -> None:
         assert (await other.open())["serverInfo"]["name"] == "questioner"
 
 
+@proves("fault 83")
+@pytest.mark.slow
+async def test_at_the_limit_an_idle_session_gives_its_stream_to_a_newcomer(tmp_path: Path) -> None:
+    """The one that has been idle longest; its stream ends."""
+    async with (
+        serving(tmp_path, "--max-sessions", "2") as some,
+        connected(some.client) as idle,
+        connected(some.client) as other,
+    ):
+        for line in (idle, other):
+            await line.open()
+        async with connected(some.client) as newcomer:
+            assert await idle.next() is None
+            assert (await newcomer.open())["serverInfo"]["name"] == "questioner"
+            await other.send(rpc(5, "ping"))
+            assert (await other.next())["id"] == 5
+
+
 @proves("C17")
 @pytest.mark.slow
 async def test_behind_a_proxy_the_endpoint_has_its_prefix(tmp_path: Path) -> None:

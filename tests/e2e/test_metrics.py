@@ -132,13 +132,13 @@ async def test_a_child_that_dies_and_a_limit_are_counted(tmp_path: Path) -> None
     words = ("--max-sessions", "1", "--", *child("recorder", str(tmp_path)))
     async with bridge(*words) as running, running.client() as client:
         session = await open_session(client)
+        held = rpc(2, "x/hold", {"name": "n"})
+        call = asyncio.create_task(client.post("/mcp", json=held, headers=session))
+        await _until_in_flight(client)
         refused = await client.post(
             "/mcp", json=rpc(1, "initialize", _INTRODUCTION), headers=ACCEPT
         )
         assert refused.status_code == 503
-        held = rpc(2, "x/hold", {"name": "n"})
-        call = asyncio.create_task(client.post("/mcp", json=held, headers=session))
-        await _until_in_flight(client)
         (pid,) = (record["pid"] for record in running.events("child.started"))
         os.kill(pid, signal.SIGKILL)
         assert (await call).json()["error"]["data"]["mcpbridge"]["reason"] == "child_exited"
@@ -148,7 +148,7 @@ async def test_a_child_that_dies_and_a_limit_are_counted(tmp_path: Path) -> None
     assert value(now, "child_restarts_total") == 1
     assert value(now, "call_faults_total", reason="child_exited") == 1
     assert value(now, "refusals_total", limit="--max-sessions") == 1
-    assert value(now, "missing", what="room") == 1
+    assert (value(now, "sessions_open"), value(now, "sessions_max")) == (1, 1)
 
 
 _INTRODUCTION = {

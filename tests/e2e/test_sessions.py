@@ -408,26 +408,84 @@ async def test_unused_and_idle_sessions_end_by_themselves(tmp_path: Path) -> Non
         await running.logged("session.expired", count=3)
 
 
+@pytest.mark.slow
+async def test_an_idle_timeout_of_0_means_never(tmp_path: Path) -> None:
+    """A session that was used stays, however many others end in the meantime."""
+    timeouts = ("--session-idle-timeout", "0", "--unused-session-timeout", "100ms")
+    words = (*timeouts, "--", *child("recorder", str(tmp_path)))
+    async with bridge(*words) as running, running.client() as client:
+        some = Served(running, tmp_path, client)
+        used = await some.open()
+        assert await some.ask(used, "ping") == {}
+        for count in (1, 2, 3):
+            await some.open()
+            await running.logged("session.expired", count=count)
+        assert [record["used"] for record in running.events("session.expired")] == [False] * 3
+        assert await some.ask(used, "ping") == {}
+
+
 @proves("fault 83")
 @pytest.mark.slow
-async def test_over_max_sessions_a_client_is_told_which_limit_and_when_to_try(
+async def test_at_the_limit_the_session_most_likely_abandoned_makes_room(tmp_path: Path) -> None:
+    """Longest idle, without an open stream first, never one with a call in flight.
+
+    The bridge stays ready, and a metric says that it is full.
+    """
+    words = ("--max-sessions", "3", "--", *child("recorder", str(tmp_path)))
+    hold = rpc(1, "x/hold", {"name": "x", "progress": 1, "_meta": {"progressToken": 1}})
+    async with bridge(*words) as running, running.client() as client:
+        some = Served(running, tmp_path, client)
+        first, second, third = [await some.open() for _ in range(3)]
+        async with streaming(client, first, hold) as calling, streaming(client, second):
+            await calling.next()
+            assert (await some.probe("/readyz"))[0] == 200
+            metrics = (await client.get("/metrics")).text
+            assert "mcpbridge_sessions_open 3" in metrics
+            assert "mcpbridge_sessions_max 3" in metrics
+            fourth = await some.open()
+            assert await some.delete(third) == 404
+            async with streaming(client, fourth):
+                fifth = await some.open()
+                assert await some.delete(second) == 404
+                assert [await some.ask(each, "ping") for each in (fourth, fifth)] == [{}, {}]
+            await some.ask({}, "x/release", name="x")
+            assert (await calling.rest())[-1]["id"] == 1
+        reasons = (await client.get("/metrics")).text
+        assert 'mcpbridge_sessions_ended_total{reason="evicted"} 2' in reasons
+        assert [record["listening"] for record in running.events("session.evicted")] == [
+            False,
+            True,
+        ]
+
+
+@proves("fault 83")
+@pytest.mark.slow
+async def test_if_every_session_has_a_call_in_flight_a_client_is_told_which_limit(
     tmp_path: Path,
 ) -> None:
-    """503, Retry-After, the flag; not ready meanwhile; room again after a DELETE."""
+    """503, Retry-After, the flag; ready all the same; room again after a DELETE."""
     words = ("--max-sessions", "2", "--require-session", "--", *child("recorder", str(tmp_path)))
     async with bridge(*words) as running, running.client() as client:
         some = Served(running, tmp_path, client)
         sessions = [await some.open(), await some.open()]
-        assert (await some.probe("/readyz"))[0] == 503
-        assert "--max-sessions" in (await some.probe("/readyz"))[1]["missing"]["room"]
-        assert [(await some.probe(path))[0] for path in ("/health", "/startupz")] == [200, 200]
-        for _ in range(2):
-            answer = await client.post("/mcp", json=initialize("full"), headers=ACCEPT)
-            assert_over_capacity(answer, "--max-sessions 2")
-        assert await some.ask(sessions[0], "ping") == {}
-        assert await some.delete(sessions[1]) == 200
-        assert (await some.probe("/readyz"))[0] == 200
-        await some.open()
+        holds = [
+            rpc(1, "x/hold", {"name": name, "progress": 1, "_meta": {"progressToken": 1}})
+            for name in "ab"
+        ]
+        async with (
+            streaming(client, sessions[0], holds[0]) as one,
+            streaming(client, sessions[1], holds[1]) as two,
+        ):
+            await one.next()
+            await two.next()
+            assert [(await some.probe(path))[0] for path in ("/health", "/readyz")] == [200, 200]
+            for _ in range(2):
+                answer = await client.post("/mcp", json=initialize("full"), headers=ACCEPT)
+                assert_over_capacity(answer, "--max-sessions 2")
+            assert await some.ask(sessions[0], "ping") == {}
+            assert await some.delete(sessions[1]) == 200
+            await some.open()
+            await some.ask(sessions[0], "x/release", name="a")
         for body in (rpc("s", "ping"), {"jsonrpc": "2.0", "method": "notifications/x"}):
             answer = await client.post("/mcp", json=body, headers=ACCEPT)
             assert (answer.status_code, answer.json()["id"]) == (400, body.get("id"))

@@ -140,7 +140,7 @@ ROWS = (
         83,
         "Clients open sessions and never delete them.",
         "Unused ones end after `--unused-session-timeout`, idle ones after"
-        " `--session-idle-timeout`; at `--max-sessions` new ones get 503 that says when to retry.",
+        " `--session-idle-timeout`; at `--max-sessions` the one idle longest makes room.",
     ),
     Row(
         84,

@@ -1,19 +1,21 @@
-"""The table of sessions, its cap, and the end of those that nobody uses.
+"""The table of sessions, its cap, and the end of those that no client uses.
 
 Deployed clients rarely delete their sessions, and some open two for each attempt to connect. A
 session that never sent a request after `initialize` goes early; one that was used stays long,
-because clients commonly do not recover from a session that is gone.
+because clients commonly do not recover from a session that is gone. At the cap the session that
+can best be done without makes room: most likely its client has left, and a newcomer that is turned
+away is there for certain.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import secrets
 from collections.abc import Iterator
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.legacy.session import Session
-from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import Fault, timed_out
 from mcpbridge.rules.mcp.methods import PING
@@ -28,7 +30,13 @@ class SessionSettings:
     """How many sessions there may be and for how long."""
 
     max_sessions: int = setting(
-        1000, "--max-sessions", "Sessions at once.", group=GROUP, unit=Unit.INTEGER, minimum=1
+        1000,
+        "--max-sessions",
+        "Sessions at once. One more ends the one that has been without a call for longest, those"
+        " without an open stream first.",
+        group=GROUP,
+        unit=Unit.INTEGER,
+        minimum=1,
     )
     max_per_principal: int | None = setting(
         None,
@@ -51,18 +59,18 @@ class SessionSettings:
     idle_timeout_s: float = setting(
         1800.0,
         "--session-idle-timeout",
-        "End a session that has had no call and no open stream for so long.",
+        "End a session that has had no call and no open stream for so long; 0: never.",
         group=GROUP,
         unit=Unit.SECONDS,
-        minimum=0.1,
+        minimum=0,
     )
     unused_timeout_s: float = setting(
         30.0,
         "--unused-session-timeout",
-        "End a session that has sent no request after initialize and has no open stream.",
+        "End a session that has sent no request after initialize and has no open stream; 0: never.",
         group=GROUP,
         unit=Unit.SECONDS,
-        minimum=0.1,
+        minimum=0,
     )
     child_rest_s: float = setting(
         60.0,
@@ -134,9 +142,8 @@ class CallLimits:
 class SessionTable:
     """Every session that can be named, by id; owned by the bridge."""
 
-    def __init__(self, settings: SessionSettings, readiness: Readiness) -> None:
+    def __init__(self, settings: SessionSettings) -> None:
         self._settings = settings
-        self._readiness = readiness
         self._by_id: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -160,8 +167,15 @@ class SessionTable:
     @property
     def sweep_every_s(self) -> float:
         """How often to look for sessions that expired and calls that are overdue."""
-        shortest = min(self._settings.idle_timeout_s, self._settings.unused_timeout_s)
-        return max(0.05, min(1.0, shortest / 4))
+        settings = self._settings
+        return max(
+            0.05,
+            min(
+                1.0,
+                _or_never(settings.idle_timeout_s) / 4,
+                _or_never(settings.unused_timeout_s) / 4,
+            ),
+        )
 
     def get(self, session_id: str) -> Session | None:
         """The session with this id."""
@@ -170,14 +184,32 @@ class SessionTable:
     def add(self, session: Session) -> None:
         """Make a session known by its id."""
         self._by_id[session.id] = session
-        if self.full:
-            self._readiness.block("room", f"--max-sessions {self._settings.max_sessions}")
 
     def remove(self, session: Session) -> None:
         """Forget a session; its id is answered 404 from now on."""
         self._by_id.pop(session.id, None)
-        if not self.full:
-            self._readiness.unblock("room")
+
+    def evictable(self, *, one_streamed: bool = False) -> Session | None:
+        """Return the session to end for a newcomer; None if each has a call in flight.
+
+        Args:
+            one_streamed: Only one over the transport of 2024-11-05 makes room.
+        """
+        unheard: Session | None = None
+        listening: Session | None = None
+        unheard_at = listening_at = math.inf
+        # Newcomers to a full table come here, and it may be long: most sessions cost a comparison.
+        for session in self._by_id.values():
+            used_at = session.last_used
+            if used_at >= unheard_at or session.in_flight:
+                continue
+            if one_streamed and not session.one_streamed:
+                continue
+            if not session.listened:
+                unheard, unheard_at = session, used_at
+            elif used_at < listening_at:
+                listening, listening_at = session, used_at
+        return unheard or listening
 
     def resting(self) -> Session | None:
         """The session with a child of its own that has been idle longest, if for long enough."""
@@ -196,7 +228,11 @@ class SessionTable:
             return False
         settings = self._settings
         allowed_s = settings.idle_timeout_s if session.used else settings.unused_timeout_s
-        return now - session.last_used >= allowed_s
+        return now - session.last_used >= _or_never(allowed_s)
+
+
+def _or_never(timeout_s: float) -> float:
+    return timeout_s or math.inf
 
 
 def new_session_id() -> str:

@@ -1,4 +1,4 @@
-"""The table of sessions: its cap, readiness, and whose time is over."""
+"""The table of sessions: its cap, who makes room, and whose time is over."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import cast
 
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import SessionSettings, SessionTable, new_session_id
-from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from tests.support.proofs import proves
 
@@ -23,6 +22,9 @@ class Fake:
     used: bool = False
     busy: bool = False
     last_used: float = 0.0
+    in_flight: int = 0
+    listened: bool = False
+    one_streamed: bool = False
     state: SessionState = SessionState.OPEN
 
     def touch(self, now: float) -> None:
@@ -30,14 +32,12 @@ class Fake:
         self.last_used = now
 
 
-def table(*sessions: Fake, settings: SessionSettings = SETTINGS) -> tuple[SessionTable, Readiness]:
+def table(*sessions: Fake, settings: SessionSettings = SETTINGS) -> SessionTable:
     """A table that holds these."""
-    readiness = Readiness()
-    readiness.unblock("child")
-    made = SessionTable(settings, readiness)
+    made = SessionTable(settings)
     for session in sessions:
         made.add(cast(Session, session))
-    return made, readiness
+    return made
 
 
 def expired(made: SessionTable, now: float) -> list[str | None]:
@@ -45,23 +45,42 @@ def expired(made: SessionTable, now: float) -> list[str | None]:
     return [session.id for session in made if made.expired(session, now)]
 
 
-def test_a_full_table_is_not_ready_until_somebody_leaves() -> None:
-    """And it names the flag."""
-    made, readiness = table(Fake("a"), Fake("b"))
-    assert (len(made), made.full, readiness.ready) == (2, True, False)
-    assert readiness.blockers["room"] == "--max-sessions 2"
+def test_a_table_is_full_until_a_session_is_removed() -> None:
+    """Once: what is gone cannot be removed again."""
+    made = table(Fake("a"), Fake("b"))
+    assert (len(made), made.full) == (2, True)
     gone = made.get("a")
     assert gone is not None
     made.remove(gone)
     made.remove(gone)
-    assert (len(made), made.full, readiness.ready, made.get("a")) == (1, False, True, None)
+    assert (len(made), made.full, made.get("a")) == (1, False, None)
     assert [session.id for session in made] == ["b"]
 
 
-@proves("O9")
+def test_the_session_that_makes_room_is_the_one_most_likely_abandoned() -> None:
+    """Without a call in flight; without an open stream first; longest idle of these."""
+    calling = Fake("calling", last_used=1.0, in_flight=1)
+    listening = [Fake("l3", last_used=3.0, listened=True), Fake("l2", last_used=2.0, listened=True)]
+    silent = [Fake("s9", last_used=9.0), Fake("s7", last_used=7.0), Fake("s8", last_used=8.0)]
+    made = table(calling, *listening, *silent)
+    order = []
+    while (session := made.evictable()) is not None:
+        order.append(session.id)
+        made.remove(session)
+    assert order == ["s7", "s8", "s9", "l2", "l3"]
+
+
+def test_only_a_session_with_one_stream_makes_room_for_one_stream() -> None:
+    """Another would leave the stream that is wanted taken."""
+    made = table(Fake("a"), Fake("b", last_used=1.0, listened=True, one_streamed=True))
+    session = made.evictable(one_streamed=True)
+    assert session is not None
+    assert session.id == "b"
+
+
 def test_an_unused_session_ends_early_and_a_used_one_late() -> None:
     """To the second, each by its own time-out."""
-    made, _ = table(Fake("unused"), Fake("used", used=True))
+    made = table(Fake("unused"), Fake("used", used=True))
     assert expired(made, 9.9) == []
     assert expired(made, 10.0) == ["unused"]
     assert expired(made, 99.9) == ["unused"]
@@ -71,17 +90,28 @@ def test_an_unused_session_ends_early_and_a_used_one_late() -> None:
 def test_a_busy_session_does_not_end_and_is_used_while_it_is_busy() -> None:
     """Its time begins when its last stream or call is over, not before."""
     session = Fake("a", busy=True)
-    made, _ = table(session)
+    made = table(session)
     assert expired(made, 1000.0) == []
     session.busy = False
     assert expired(made, 1000.5) == []
     assert expired(made, 1010.0) == ["a"]
 
 
+def test_a_time_limit_of_0_ends_no_session() -> None:
+    """However long its client is away."""
+    for settings, used in (
+        (SessionSettings(idle_timeout_s=0), True),
+        (SessionSettings(unused_timeout_s=0), False),
+    ):
+        made = table(Fake("a", used=used), settings=settings)
+        assert expired(made, 1e9) == []
+        assert 0.05 <= made.sweep_every_s <= 1.0
+
+
 def test_the_sweep_is_often_enough_for_the_shortest_timeout() -> None:
     """And never so often that it costs."""
     for unused_s, least, most in ((0.1, 0.05, 0.1), (1.0, 0.2, 0.3), (30.0, 0.5, 5.0)):
-        made, _ = table(settings=SessionSettings(unused_timeout_s=unused_s))
+        made = table(settings=SessionSettings(unused_timeout_s=unused_s))
         assert least <= made.sweep_every_s <= most
 
 
