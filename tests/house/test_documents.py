@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from mcpbridge.cli.main import NAMED
 from mcpbridge.config.auth import AUTH_TOKEN
@@ -31,6 +32,7 @@ FLAGS = {option.setting.flag for option in options()}
 OF_OTHERS = {
     "README.md": {"--from", "--transport", "--seconds", "--stateful"},  # uvx, claude, others
     "docs/quick-start.md": {"--from"},
+    "docs/releasing.md": {"--from"},
     "docs/speed.md": {"--seconds"},
     "docs/troubleshooting.md": {"--rm", "--transport"},  # docker, a server
 }
@@ -54,6 +56,23 @@ def repository() -> str:
 def test_the_readme_is_short() -> None:
     """A stranger reads it to its end; everything else is in docs/."""
     assert len(README.splitlines()) <= MOST_LINES
+
+
+def test_every_dependency_has_its_reason() -> None:
+    """In docs/dependencies.md, which names no other."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {
+        name: each for name, each in project["optional-dependencies"].items() if name != "dev"
+    }
+    asked = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
+    page = PAGES["docs/dependencies.md"]
+    rows = re.findall(r"^\| (?:`(?:oauth|otel)` \| )?`([\w-]+)` \| [^`|]", page, re.MULTILINE)
+    assert sorted(rows) == sorted(Requirement(each).name for each in asked)
+
+
+def test_the_site_names_the_repository() -> None:
+    """In one place more than `pyproject.toml`: mkdocs reads its own file."""
+    assert f"repo_url: {repository()}\n" in (ROOT / "mkdocs.yml").read_text("utf-8")
 
 
 def test_the_settings_are_those_of_the_program() -> None:
