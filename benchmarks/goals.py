@@ -25,7 +25,7 @@ from pathlib import Path
 # Run as a file, the folder on the path is this one; the package is found from the one above.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import calls, figures, lives, load, streams, target
+from benchmarks import calls, figures, lives, load, streams, target, turns
 from benchmarks.bench import Bench
 from benchmarks.compiled import compiler, prepare
 from benchmarks.figures import Figure
@@ -43,6 +43,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "start": lives.start,
     "sessions": lives.sessions,
     "eras": calls.eras,
+    "turns": lambda _: turns.turns(),
 }
 
 
@@ -108,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     except load.GeneratorFailed as error:
         print(f"goals: {error}", file=sys.stderr)
         return WRONG_ANSWERS
-    except (OSError, target.TargetFailed) as error:
+    except (OSError, target.TargetFailed, turns.NoAnswer) as error:
         print(f"goals: {error}", file=sys.stderr)
         return COULD_NOT_MEASURE
     print(figures.table(told), file=sys.stderr)

@@ -7,6 +7,7 @@
     │   ├── NotMessage          JSON, but no JSON-RPC message
     │   ├── TooDeep             nested beyond the limit
     │   ├── DuplicateMember     one object names a member twice
+    │   ├── TooMany             an object or array has more items than are read
     │   └── ToolDenied          a call of a tool that clients may not use
     ├── ChannelClosed           the peer of a channel is gone
     ├── SpawnError              the operating system would not start the command
@@ -76,6 +77,10 @@ class TooDeep(WireError):
 
 class DuplicateMember(WireError):
     """An object that the bridge must understand names a member twice."""
+
+
+class TooMany(WireError):
+    """An object or array that the bridge must understand has more items than the limit."""
 
 
 class ToolDenied(WireError):

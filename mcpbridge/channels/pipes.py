@@ -11,15 +11,18 @@ import asyncio
 import dataclasses
 import os
 import stat
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from mcpbridge.channels.channel import InvalidLine, Received
+from mcpbridge.channels.off_loop import LONG_BYTES, read_off_loop
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.lines import Line, LineSplitter, OverlongLine, encode_line
-from mcpbridge.wire.messages import Message, decode, decode_batch, is_batch, pieces
+from mcpbridge.wire.messages import Message, decode, decode_batch, is_batch, pieces, walked
 from mcpbridge.wire.reply_id import answer_id
 
 _READ_BYTES = 1 << 18
@@ -43,6 +46,15 @@ processor time; 1 MiB saves no more. It is no larger because Linux counts what a
 hold: beyond 64 MiB (fs.pipe-user-pages-soft) none grows, and new ones are made of a page or two.
 That is 128 children with both pipes grown, where with 1 MiB it would be 32.
 """
+_DENSE_BYTES = 1 << 11
+"""Of a chunk with many lines so much is split at a time: `a` and a line end, a thousand times."""
+_MANY_LINES = 1 << 10
+_MOST_RECEIVED = 64
+"""Messages in one answer of `receive`."""
+_TURN_S = 0.005
+"""The loop has its turn after so much time, however much is there."""
+_MAX_BATCH = 1000
+"""Messages in one batch of the child."""
 _SAMPLE_BYTES = 200
 _ENDLESS = 4
 """A line this many times over the limit, and still no end, is no line."""
@@ -96,7 +108,12 @@ class PipeChannel:
         self._limits = limits
         self._close_stdin = close_stdin
         self._splitter = LineSplitter(limits.max_message_bytes)
-        self._lines: list[Line] = []
+        self._chunks: deque[bytes] = deque()
+        """Read and not yet split into lines, because there are so many."""
+        self._lines: deque[Line] = deque()
+        self._received: deque[Received] = deque()
+        """Understood and not yet taken by the reader."""
+        self._turn_began = 0.0
         self._held = 0
         self._reading = False
         self._stdout_grown = self._stdin_grown = False
@@ -129,17 +146,60 @@ class PipeChannel:
             os.close(self._stdout_fd)
 
     async def receive(self) -> Sequence[Received]:
-        """Messages and spoiled lines read since the last call; empty at the end of the stream."""
+        """Messages and spoiled lines read since, some at a time; empty at the end of the stream."""
+        if self._received or self._lines or self._chunks:
+            if time.monotonic() - self._turn_began > _TURN_S:
+                await asyncio.sleep(0)
+                self._turn_began = time.monotonic()
+        else:
+            await self._arrival()
         while True:
-            while not self._lines and not self.ended.is_set():
-                self._reader = self._loop.create_future()
-                await self._reader
-            lines, self._lines, self._held = self._lines, [], 0
+            await self._understand()
+            if self._received:
+                count = min(len(self._received), _MOST_RECEIVED)
+                return [self._received.popleft() for _ in range(count)]
+            if self.ended.is_set():
+                return []
+            await self._arrival()
+
+    async def _arrival(self) -> None:
+        """Wait until there are lines, or the end."""
+        while not self._lines and not self._chunks and not self.ended.is_set():
+            self._reader = self._loop.create_future()
+            await self._reader
+        self._turn_began = time.monotonic()
+
+    async def _understand(self) -> None:
+        """Read lines until enough is understood or nothing is left."""
+        while len(self._received) < _MOST_RECEIVED:
+            if not self._lines and not self._split():
+                return
+            line = self._lines.popleft()
+            size = line.size if isinstance(line, OverlongLine) else len(line)
+            if isinstance(line, OverlongLine) or size < LONG_BYTES:
+                self._received += self._understood(line)
+            else:
+                self._received += await read_off_loop(self._understood, line)
+            self._release()
+
+    def _split(self) -> bool:
+        """Split some of what was read; whether there are lines now."""
+        while self._chunks and not self._lines:
+            chunk = self._chunks.popleft()
+            if len(chunk) > _DENSE_BYTES:
+                self._chunks.appendleft(chunk[_DENSE_BYTES:])
+            self._lines += self._splitter.feed(chunk[:_DENSE_BYTES])
+        if not self._lines and self.ended.is_set():
+            self._lines += self._splitter.end()
+        self._release()
+        return bool(self._lines)
+
+    def _release(self) -> None:
+        """Go on reading if all that was read has been split and taken."""
+        if not self._lines and not self._chunks:
+            self._held = 0
             if not self.ended.is_set():
                 self._read_on()
-            received = [item for line in lines for item in self._understood(line)]
-            if received or self.ended.is_set():
-                return received
 
     def send(self, message: Message) -> None:
         """Queue a message for the next write; see `Channel.send`."""
@@ -181,7 +241,6 @@ class PipeChannel:
         if not self.ended.is_set():
             self.ended.set()
             self._loop.remove_reader(self._stdout_fd)
-            self._lines += self._splitter.end()
             self._wake_reader()
 
     def _watch_input(self) -> None:
@@ -226,10 +285,13 @@ class PipeChannel:
             self._stdout_grown = True
             _grow(self._stdout_fd)
         self._held += len(chunk)
-        self._lines += self._splitter.feed(chunk)
+        if self._chunks or (len(chunk) > _DENSE_BYTES and chunk.count(b"\n") > _MANY_LINES):
+            self._chunks.append(chunk)
+        else:
+            self._lines += self._splitter.feed(chunk)
         if self._splitter.skipping > _ENDLESS * self._limits.max_message_bytes:
             self.end()
-        elif self._lines:
+        elif self._lines or self._chunks:
             if self._held > _HELD_BYTES:
                 self._reading = False
                 self._loop.remove_reader(self._stdout_fd)
@@ -246,7 +308,12 @@ class PipeChannel:
             return [InvalidLine("message_too_large", line.size, line.head[:_SAMPLE_BYTES], answers)]
         try:
             depth = self._limits.max_json_depth
-            return decode_batch(line, depth) if is_batch(line) else [decode(line, depth)]
+            found = (
+                decode_batch(line, depth, _MAX_BATCH) if is_batch(line) else [decode(line, depth)]
+            )
+            if len(line) >= LONG_BYTES:
+                walked(found)
+            return found
         except WireError as error:
             reason = "too_deep" if isinstance(error, TooDeep) else "bad_message"
             if isinstance(error, NotJson):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
+from mcpbridge.channels.off_loop import LONG_BYTES, read_off_loop
 from mcpbridge.errors import WireError
 from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.mcp.admission import (
@@ -15,7 +17,7 @@ from mcpbridge.rules.mcp.admission import (
     refused_text,
 )
 from mcpbridge.rules.trace_context import carried
-from mcpbridge.wire.messages import Message, Request, decode, decode_batch, is_batch
+from mcpbridge.wire.messages import Message, Request, decode, decode_batch, is_batch, walked
 
 TRACEPARENT = b"traceparent"
 """The header by which a client says which trace its request belongs to."""
@@ -30,12 +32,14 @@ class BodyLimits:
     """Of nested objects and arrays."""
 
 
-def judge_body(head: RequestHead, body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
+async def judge_body(
+    head: RequestHead, body: bytes, max_depth: int
+) -> Message | list[Message] | Refusal:
     """The message or the batch in a body, by the rules on head and body.
 
     A head that is refused is refused with the id in the body, where that can be read.
     """
-    content = _read(body, max_depth)
+    content = await read_off_loop(functools.partial(_read, max_depth=max_depth), body)
     if TRACEPARENT in head.values:
         content = _carrying(head, content)
     refusal = judge_head(head)
@@ -79,6 +83,10 @@ def _carrying_one(head: RequestHead, message: Message) -> Message:
 
 def _read(body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
     try:
-        return decode_batch(body, max_depth) if is_batch(body) else decode(body, max_depth)
+        found: Message | list[Message]
+        found = decode_batch(body, max_depth) if is_batch(body) else decode(body, max_depth)
     except WireError as error:
         return refused_text(error)
+    if len(body) >= LONG_BYTES:
+        walked(found if isinstance(found, list) else [found])
+    return found

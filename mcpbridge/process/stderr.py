@@ -1,28 +1,34 @@
 """What a child writes to stderr: always drained, logged line by line, its end remembered.
 
 An undrained pipe stops the child after 64 KiB. A child that writes without end must not fill the
-log either, so the log gets so much a second and then the number of lines it did not get.
+log either, so the log gets so many bytes and lines a second, and then the number of lines it did
+not get.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import logging
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mcpbridge.rules.access.principals import NOTHING, Secrets
-from mcpbridge.wire.lines import LineSplitter, OverlongLine
+from mcpbridge.wire.lines import Line, LineSplitter, OverlongLine
 
 log = logging.getLogger("mcpbridge.child")
 
-_READ_BYTES = 1 << 16
+_READ_BYTES = 1 << 14
 _LINE_BYTES = 8 << 10
 _LOG_BYTES_PER_S = 64 << 10
+_LOG_LINES_PER_S = 1000
+_TURN_LINES = 100
+"""Logged in one turn of the loop, which takes some 4 ms."""
+_LAST_LINES = 400
+"""Logged at the end of a child, in one turn: more than a traceback has."""
 _TAIL_LINES = 20
-_LAST_READS = 4
+_LAST_READS = 16
 """Reads at the end of a child; a pipe holds 64 KiB on most systems.
 
 A process that escaped the child may go on writing, so that the pipe is never empty: reading until
@@ -46,10 +52,15 @@ class StderrDrain:
         self._pid = pid
         self._loop = asyncio.get_running_loop()
         self._splitter = LineSplitter(_LINE_BYTES)
-        self._tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
-        self._allowance = _LOG_BYTES_PER_S
+        self._lines: deque[Line] = deque()
+        """Read and not yet logged; nothing is read while there are any."""
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._bytes_left = _LOG_BYTES_PER_S
+        self._lines_left = _LOG_LINES_PER_S
         self._refilled_at = self._loop.time()
         self._unlogged = 0
+        self._ended = False
+        self._finished = False
 
     @property
     def tail(self) -> tuple[str, ...]:
@@ -69,41 +80,79 @@ class StderrDrain:
 
     def finish(self) -> None:
         """Drain what is already readable, the unfinished last line included, then stop reading."""
+        self._finished = True
         for _ in range(_LAST_READS):
-            if not self._readable():
+            if not self._read():
                 break
         self._loop.remove_reader(self._fd)
-        self._take(self._splitter.end())
+        self._lines += self._splitter.end()
+        self._log_some(_LAST_LINES)
+        self._suppress()
         self._tell_unlogged()
 
-    def _readable(self) -> bool:
+    def _readable(self) -> None:
+        self._read()
+        self._log_some()
+        if self._lines:
+            self._loop.remove_reader(self._fd)
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Log what the turn before had no time for, and read on when all is logged."""
+        if self._finished:
+            return
+        self._log_some()
+        if self._lines:
+            self._loop.call_soon(self._go_on)
+        elif not self._ended:
+            self._loop.add_reader(self._fd, self._readable)
+
+    def _read(self) -> bool:
+        """Read once; whether there was anything."""
         try:
             chunk = os.read(self._fd, _READ_BYTES)
         except OSError:
             return False
         if not chunk:
+            self._ended = True
             self._loop.remove_reader(self._fd)
             return False
-        self._take(self._splitter.feed(chunk))
+        self._lines += self._splitter.feed(chunk)
         return True
 
-    def _take(self, lines: list[bytes | OverlongLine]) -> None:
-        for line in lines:
+    def _log_some(self, most: int = _TURN_LINES) -> None:
+        """Log as many lines as one turn has time for; count those that the log does not get."""
+        for _ in range(min(len(self._lines), most)):
+            line = self._lines[0]
             raw = line.head if isinstance(line, OverlongLine) else line
-            text = self._hidden.redact(raw.decode("utf-8", "backslashreplace"))
-            self._tail.append(text)
-            if self._affords(len(raw)):
-                log.info("child.stderr", extra={"pid": self._pid, "line": text})
-            else:
-                self._unlogged += 1
+            if not self._affords(len(raw)):
+                self._suppress()
+                return
+            self._lines.popleft()
+            text = self._remembered(raw)
+            log.info("child.stderr", extra={"pid": self._pid, "line": text})
+
+    def _suppress(self) -> None:
+        """Log none of the lines that were read; remember the last."""
+        self._unlogged += len(self._lines)
+        for line in list(self._lines)[-_TAIL_LINES:]:
+            self._remembered(line.head if isinstance(line, OverlongLine) else line)
+        self._lines.clear()
+
+    def _remembered(self, raw: bytes) -> str:
+        text = self._hidden.redact(raw.decode("utf-8", "backslashreplace"))
+        self._tail.append(text)
+        return text
 
     def _affords(self, size: int) -> bool:
         now = self._loop.time()
         if now - self._refilled_at >= 1:
-            self._allowance, self._refilled_at = _LOG_BYTES_PER_S, now
+            self._bytes_left, self._lines_left = _LOG_BYTES_PER_S, _LOG_LINES_PER_S
+            self._refilled_at = now
             self._tell_unlogged()
-        self._allowance -= size
-        return self._allowance >= 0
+        self._bytes_left -= size
+        self._lines_left -= 1
+        return self._bytes_left >= 0 and self._lines_left >= 0
 
     def _tell_unlogged(self) -> None:
         if self._unlogged:

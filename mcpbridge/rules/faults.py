@@ -145,11 +145,13 @@ def handshake_refused() -> Fault:
     return Fault("handshake_refused", "the MCP server refused initialize", retry_after_s=5)
 
 
-def bad_child_message() -> Fault:
+def bad_child_message(
+    problem: str = "the MCP server answered with something that is no JSON-RPC message",
+) -> Fault:
     """The server's answer to this very call could not be read."""
     return Fault(
         "bad_child_message",
-        "the MCP server answered with something that is no JSON-RPC message",
+        problem,
         executed="yes",
     )
 

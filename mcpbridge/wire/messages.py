@@ -12,23 +12,37 @@ integer, never null).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from mcpbridge.errors import DuplicateMember, NotMessage
-from mcpbridge.wire.json_object import MAX_DEPTH, check_json, check_text, elements, spans
+from mcpbridge.errors import DuplicateMember, NotMessage, TooMany, WireError
+from mcpbridge.wire.json_object import (
+    LONG_BYTES,
+    MAX_DEPTH,
+    Payload,
+    check_json,
+    check_text,
+    elements,
+    part,
+    spans,
+)
 
 MAX_ID_BYTES = 1024
 """An id is kept as long as its request is; a longer one is refused."""
+MAX_BATCH = 100
+"""Messages in one batch of a client; what deployed SDK servers take."""
 
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)\Z")
 _KNOWN = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
 _VERSION = b'"2.0"'
 _CACHED_CHARACTERS = 128
+_SLICE_BYTES = 1 << 20
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -96,8 +110,14 @@ def decode(data: bytes, max_depth: int = MAX_DEPTH) -> Message:
         TooDeep: Nested deeper than `max_depth`.
         NotMessage: No JSON-RPC message; carries the id where it could be read.
         DuplicateMember: The envelope names a member twice, be it in capitals.
+        TooMany: The envelope has too many members.
     """
-    data = _on_one_line(data, ascii_alone=check_text(data, max_depth))
+    return _decoded(data, ascii_alone=check_text(data, max_depth))
+
+
+def _decoded(data: bytes, *, ascii_alone: bool) -> Message:
+    """One text that has been checked as a message."""
+    data = _on_one_line(data, ascii_alone=ascii_alone)
     message = _plain_message(data)
     if message is not None:
         return message
@@ -110,10 +130,32 @@ def is_batch(data: bytes) -> bool:
     return data.lstrip(b" \t\r\n").startswith(b"[")
 
 
-def decode_batch(data: bytes, max_depth: int = MAX_DEPTH) -> list[Message]:
-    """The messages of a batch, in order; raises what `decode` raises."""
-    check_text(data, max_depth)
-    return [decode(element, max_depth) for element in elements(data)]
+def decode_batch(data: bytes, max_depth: int = MAX_DEPTH, most: int = MAX_BATCH) -> list[Message]:
+    """The messages of a batch, in order, at most so many; raises what `decode` raises."""
+    ascii_alone = check_text(data, max_depth)
+    try:
+        found = elements(data, most)
+    except TooMany:
+        raise TooMany(f"a batch holds 1 to {most} messages") from None
+    return [_decoded(element, ascii_alone=ascii_alone) for element in found]
+
+
+def walked(messages: Iterable[Message]) -> None:
+    """Walk long payloads now, so that no rule that opens them later has to."""
+    for message in messages:
+        match message:
+            case Result(result=Payload() as payload) | Request(params=Payload() as payload):
+                _walk(payload)
+            case Notification(params=Payload() as payload):
+                _walk(payload)
+
+
+def _walk(payload: Payload) -> None:
+    # What is wrong with it is told to the rule that opens it.
+    with contextlib.suppress(WireError):
+        meta = spans(payload).get("_meta")
+        if meta is not None:
+            spans(part(payload, meta))
 
 
 def encode(message: Message) -> bytes:
@@ -194,14 +236,23 @@ def _on_one_line(data: bytes, *, ascii_alone: bool) -> bytes:
 
 
 def _separators_escaped(data: bytes) -> bytes:
-    if not data.isascii():
-        for separator, escape in (
-            (b"\xe2\x80\xa8", b"\\u2028"),
-            (b"\xe2\x80\xa9", b"\\u2029"),
-            (b"\xc2\x85", b"\\u0085"),
-        ):
+    if data.isascii():
+        return data
+    for separator, escape in (
+        (b"\xe2\x80\xa8", b"\\u2028"),
+        (b"\xe2\x80\xa9", b"\\u2029"),
+        (b"\xc2\x85", b"\\u0085"),
+    ):
+        # One byte is sought first: that is native to the processor.
+        if separator[:1] in data and _holds(data, separator):
             data = data.replace(separator, escape)
     return data
+
+
+def _holds(data: bytes, sought: bytes) -> bool:
+    """Whether a text holds a few bytes, sought slice by slice; see `json_object.check_text`."""
+    starts = range(0, len(data), _SLICE_BYTES)
+    return any(data.find(sought, at, at + _SLICE_BYTES + len(sought)) >= 0 for at in starts)
 
 
 def _plain_message(data: bytes) -> Request | Notification | Result | None:
@@ -215,19 +266,20 @@ def _plain_message(data: bytes) -> Request | Notification | Result | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     method, left = envelope.method, len(data)
+    payload = bytes if left < LONG_BYTES else Payload
     request_id = bytes(envelope.id) if envelope.id is not UNSET else None
     if request_id is not None and not is_request_id(request_id):
         return None
     if method is UNSET:
         if envelope.result is UNSET or request_id is None:
             return None
-        result = bytes(envelope.result)
+        result = payload(envelope.result)
         whole = _RESULT_BYTES + len(request_id) + len(result)
         return Result(request_id, result) if left == whole else None
     left -= _CALL_BYTES + len(method)
     params = None
     if envelope.params is not UNSET:
-        params = bytes(envelope.params)
+        params = payload(envelope.params)
         left -= _PARAMS_BYTES + len(params)
         if not params.startswith((b"{", b"[")):
             return None
@@ -242,7 +294,8 @@ def _any_parts(data: bytes) -> tuple[dict[str, bytes], bytes]:
         found = spans(data)
     except NotMessage:
         raise NotMessage("not a JSON-RPC message: not an object") from None
-    parts = {name: data[start:end] for name, (start, end) in found.items()}
+    payload = bytes if len(data) < LONG_BYTES else Payload
+    parts = {name: payload(data[start:end]) for name, (start, end) in found.items()}
     unknown = [name for name in parts if name not in _KNOWN]
     for name in unknown:
         if name.casefold() in _KNOWN:

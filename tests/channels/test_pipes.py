@@ -15,7 +15,7 @@ import pytest
 from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.errors import ChannelClosed
-from mcpbridge.wire.messages import Notification, Request, Result
+from mcpbridge.wire.messages import Notification, Request, Result, encode
 from tests.support.proofs import proves
 
 WITHIN_S = 20.0
@@ -442,3 +442,61 @@ async def test_leaving_closes_both_pipes() -> None:
         os.close(stdin)
         os.close(stdout)
     assert await channel.receive() == []
+
+
+async def test_many_short_lines_come_some_at_a_time() -> None:
+    """The loop goes round between slices of what was read in one go; nothing is lost or moved."""
+    count = 20_000
+    with wired() as peer:
+        fcntl.fcntl(peer.stdout, fcntl.F_SETPIPE_SZ, 1 << 18)
+        peer.says(b"a\n" * count + PING + b"\n")
+        rounds = 0
+
+        async def go_round() -> None:
+            nonlocal rounds
+            while True:
+                rounds += 1
+                await asyncio.sleep(0)  # one turn of the loop
+
+        going = asyncio.create_task(go_round())
+        received: list[Received] = []
+        while len(received) <= count:
+            some = await peer.channel.receive()
+            assert len(some) <= 64
+            received += some
+        going.cancel()
+    assert all(isinstance(each, InvalidLine) for each in received[:-1])
+    assert received[-1] == Notification("ping")
+    assert rounds > 2
+
+
+async def test_a_long_message_is_read_off_the_loop_and_keeps_its_place() -> None:
+    """The loop goes round while it is read; what came after it is given after it."""
+    long = Result(b"1", b'{"text":"' + b"x" * (1 << 20) + b'"}')
+    with wired() as peer:
+        receiving = asyncio.create_task(_received(peer, 3))
+        raw = PING + b"\n" + encode(long) + b"\n" + PING + b"\n"
+        while raw:
+            with suppress(BlockingIOError):
+                raw = raw[os.write(peer.stdout, raw) :]
+            await turns(1)
+        async with asyncio.timeout(WITHIN_S):
+            assert await receiving == [Notification("ping"), long, Notification("ping")]
+
+
+async def _received(peer: Peer, count: int) -> list[Received]:
+    received: list[Received] = []
+    while len(received) < count:
+        received += await peer.channel.receive()
+    return received
+
+
+async def test_a_batch_is_counted_before_it_is_read() -> None:
+    """One message too many in a line, and the line is no message."""
+    with wired() as peer:
+        peer.says(b"[" + b",".join([PING] * 1000) + b"]\n")
+        assert await _received(peer, 1000) == [Notification("ping")] * 1000
+        peer.says(b"[" + b",".join([PING] * 1001) + b"]\n")
+        (spoiled,) = await peer.channel.receive()
+    assert isinstance(spoiled, InvalidLine)
+    assert spoiled.reason == "bad_message"

@@ -85,7 +85,7 @@ ROWS = (
     Row(
         70,
         "The body is a batch.",
-        "Served in sessions of 2025-03-26, up to 50 messages; 400 with -32600 elsewhere.",
+        "Served in sessions of 2025-03-26, up to 100 messages; 400 with -32600 elsewhere.",
     ),
     Row(71, "The id of a request is null, a fraction, a boolean or an object.", "400 with -32600."),
     Row(72, "The id is a number of 20 digits.", "It comes back as it was written."),

@@ -180,3 +180,17 @@ async def test_the_end_of_a_drain_does_not_wait_for_a_process_that_goes_on_writi
         await to_thread.run_sync(select.select, [read], [], [])
     assert await to_thread.run_sync(writer.wait, 30) == 3
     assert drain.tail[-1] == "x"
+
+
+async def test_many_short_lines_are_logged_some_at_a_time(log: pytest.LogCaptureFixture) -> None:
+    """So many lines a second are logged, a hundred in a turn; the others are counted."""
+    with draining() as (drain, write):
+        os.write(write, b"a\n" * 6_000)
+        await checkpoint()
+        await checkpoint()
+        assert len(lines(log)) <= 200
+        await until(lambda: len(lines(log)) == 1000)
+        os.write(write, b"last\n")
+        await until(lambda: drain.tail[-1:] == ("last",))
+        assert len(lines(log)) == 1000
+    assert suppressed(log) == 5_001

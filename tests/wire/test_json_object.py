@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
+from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, TooMany, WireError
+from mcpbridge.wire import json_object
 from mcpbridge.wire.json_object import (
+    LONG_BYTES,
     MAX_DEPTH,
+    MAX_MEMBERS,
+    Payload,
     check_json,
     check_text,
     element_spans,
@@ -299,15 +303,18 @@ TRICKY = st.text(st.sampled_from('[]{}"\\,: a'), max_size=12)
         TRICKY,
         lambda inner: st.lists(inner, max_size=20) | st.dictionaries(TRICKY, inner, max_size=6),
         max_leaves=60,
-    )
+    ),
+    st.sampled_from([1, 2, 3, 7, 1 << 18]),
 )
-def test_the_depth_that_is_counted_is_the_depth_there_is(value: object) -> None:
-    """Whatever stands in strings: brackets, quotes, backslashes before either."""
+def test_the_depth_that_is_counted_is_the_depth_there_is(value: object, slice_bytes: int) -> None:
+    """Whatever stands in strings: brackets, quotes, backslashes before either; however sliced."""
     data, depth = json.dumps(value).encode(), depth_of(value)
-    check_text(data, depth)
-    if depth:
-        with pytest.raises(TooDeep):
-            check_text(data, depth - 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_object, "_SLICE_BYTES", slice_bytes)
+        check_text(data, depth)
+        if depth:
+            with pytest.raises(TooDeep):
+                check_text(data, depth - 1)
 
 
 @pytest.mark.parametrize("depth", [100_000])
@@ -365,17 +372,56 @@ def test_a_long_key_costs_its_own_size() -> None:
         assert peak < 16 * size
 
 
-@pytest.mark.slow
-def test_many_members_cost_one_step_each() -> None:
-    """An object of a hundred thousand members is walked once.
+def many(count: int, colon: bytes) -> bytes:
+    """An object of so many members, each with an object below."""
+    return b"{" + b",".join(b'"k%d"%b{"a":[]}' % (i, colon) for i in range(count)) + b"}"
 
-    A walk that began anew for each would take longer than any bound on a test run.
-    """
-    count = 100_000
-    data = b"{" + b",".join(b'"k%d" : [%d]' % (i, i) for i in range(count)) + b"}"
+
+@pytest.mark.parametrize("colon", [b":", b" : "])
+@pytest.mark.parametrize("kind", [bytes, Payload])
+def test_members_are_counted_before_they_are_walked(colon: bytes, kind: type[bytes]) -> None:
+    """As many as the limit are found, one more is refused; those below do not count."""
+    data = kind(many(MAX_MEMBERS, colon))
     found = spans(data)
-    assert len(found) == count
-    assert data[slice(*found[f"k{count - 1}"])] == b"[%d]" % (count - 1)
+    assert len(found) == MAX_MEMBERS
+    assert data[slice(*found[f"k{MAX_MEMBERS - 1}"])] == b'{"a":[]}'
+    for _ in range(2):
+        with pytest.raises(TooMany, match="more than 1000 members"):
+            spans(kind(many(MAX_MEMBERS + 1, colon)))
+    assert list(spans(kind(b'{"a":%b}' % many(MAX_MEMBERS + 1, colon)))) == ["a"]
+
+
+def test_a_long_payload_is_walked_once() -> None:
+    """Its members are the same object each time, and so is a long part of it; problems too."""
+    payload = Payload(b'{"a":{"b":"' + b"x" * LONG_BYTES + b'"},"c":1}')
+    assert spans(payload) is spans(payload)
+    first = member(payload, "a")
+    assert first is not None
+    assert member(payload, "a") is first
+    assert spans(first) is spans(first)
+    assert member(payload, "c") == b"1"
+    wrong = Payload(b'{"a":1,"a":2}' + b" " * LONG_BYTES)
+    for _ in range(2):
+        with pytest.raises(DuplicateMember, match="stands twice"):
+            spans(wrong)
+
+
+@pytest.mark.parametrize("element", [b"1", b"{}", b'{"a":[1,2],"b":","}'])
+def test_elements_are_counted_before_they_are_copied(element: bytes) -> None:
+    """As many as the limit are given, one more is refused."""
+    assert len(elements(b"[" + b",".join([element] * 7) + b"]", 7)) == 7
+    with pytest.raises(TooMany, match="more than 7 elements"):
+        elements(b"[" + b",".join([element] * 8) + b"]", 7)
+    with pytest.raises(NotMessage):
+        elements(b'{"a":"' + b"," * 9 + b'"}', 7)
+    with pytest.raises(NotJson):
+        elements(b'["' + b"," * 9 + b'",1', 7)
+
+
+@pytest.mark.slow
+def test_many_surrogates_cost_one_step_each() -> None:
+    """A walk that began again for each would take longer than any bound on a test run."""
+    count = 100_000
     masked = b'{"s":"' + b"\\ud800" * count + b'"}'
     assert spans(masked) == {"s": (5, len(masked) - 1)}
     assert spans(b'{"s":"\\ud8ff' + b"\\\\" * count + b'"}')

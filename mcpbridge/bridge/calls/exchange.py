@@ -16,7 +16,14 @@ from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, CallSink, Logged
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.errors import ChannelClosed, WireError
-from mcpbridge.rules.faults import INVALID_PARAMS, TIMED_OUT, Fault, child_exited, error_object
+from mcpbridge.rules.faults import (
+    INVALID_PARAMS,
+    TIMED_OUT,
+    Fault,
+    bad_child_message,
+    child_exited,
+    error_object,
+)
 from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged
 from mcpbridge.rules.mcp.methods import LISTEN
 from mcpbridge.telemetry.tracer import Span
@@ -229,8 +236,13 @@ class Exchange:
         """The final answer."""
         if self.reply is not None:
             return
-        for translate in self._translations:
-            reply = translate(reply)
+        try:
+            for translate in self._translations:
+                reply = translate(reply)
+        except WireError as error:
+            # What cannot be translated might mean something else to its reader.
+            self.fault = bad_child_message(f"the MCP server's answer cannot be read: {error}")
+            reply = Failure(self.request.id, self.fault.error())
         self.reply = reply
         if self.stream is not None:
             self.stream.answer(encode(reply))

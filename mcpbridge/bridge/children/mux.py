@@ -293,8 +293,11 @@ class Mux:
             return
         try:
             heard = self._correlator.inbound(item)
-        except WireError:
+        except WireError as error:
             self._meters.count("bad_child_message")
+            if isinstance(item, Result):
+                fault = bad_child_message(f"the MCP server's answer cannot be read: {error}")
+                self._failed(number_of(item.id), fault)
             return
         match heard:
             case Answered(owner=sink, number=number):
@@ -360,16 +363,22 @@ class Mux:
             sample = self._secrets.redact(spoiled.sample.decode("utf-8", "backslashreplace"))
             extra = {"reason": spoiled.reason, "bytes": spoiled.size, "sample": sample}
             log.warning("child.stdout_noise", extra=extra)
-        sink = self._correlator.owner(spoiled.answers)
-        if sink is not None and spoiled.answers is not None:
-            self._correlator.forget(spoiled.answers)
-            self.call_limiter.release(spoiled.answers)
-            if spoiled.reason == "message_too_large":
-                fault = message_too_large(spoiled.size, self._max_message_bytes)
-            elif spoiled.reason == "too_deep":
-                fault = child_message_too_deep(self._max_json_depth)
-            else:
-                fault = bad_child_message()
+        if spoiled.answers is None:
+            return
+        if spoiled.reason == "message_too_large":
+            fault = message_too_large(spoiled.size, self._max_message_bytes)
+        elif spoiled.reason == "too_deep":
+            fault = child_message_too_deep(self._max_json_depth)
+        else:
+            fault = bad_child_message()
+        self._failed(spoiled.answers, fault)
+
+    def _failed(self, number: int | None, fault: Fault) -> None:
+        """The child has answered a call with what cannot be passed on."""
+        sink = self._correlator.owner(number)
+        if sink is not None and number is not None:
+            self._correlator.forget(number)
+            self.call_limiter.release(number)
             sink.receive(CallFailed(fault))
 
     def _freed_late(self, message: Message) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mcpbridge.channels.off_loop import LONG_BYTES
 from mcpbridge.errors import WireError
 from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.request import CALLED, PRINCIPAL, RequestHead, StartedCall
@@ -131,7 +132,7 @@ class FastPath:
 
     def begin(self, known: KnownHead, body: bytes) -> StartedCall | None:
         """Begin the call in a body; None leaves it to the ordinary path, untouched."""
-        if self._ending() or len(body) > self._limits.max_bytes:
+        if self._ending() or len(body) > min(self._limits.max_bytes, LONG_BYTES):
             return None
         try:
             message = decode(body, self._limits.max_depth)

@@ -123,7 +123,7 @@ class SseTransport:
         """Take a message; what answers it comes on the stream."""
         body = await read_body(http_request, self._limits.max_bytes)
         depth = self._limits.max_depth
-        content = body if isinstance(body, Refusal) else judge_body(http_request, body, depth)
+        content = body if isinstance(body, Refusal) else await judge_body(http_request, body, depth)
         connection = self._named(http_request)
         if not isinstance(content, Refusal) and isinstance(connection, _Connection):
             connection = self._access.admits(http_request.principal, content) or connection

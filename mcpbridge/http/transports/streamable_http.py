@@ -50,7 +50,7 @@ class StreamableHttp:
             return
         body = await read_body(http_request, self._limits.max_bytes)
         depth = self._limits.max_depth
-        content = body if isinstance(body, Refusal) else judge_body(http_request, body, depth)
+        content = body if isinstance(body, Refusal) else await judge_body(http_request, body, depth)
         if isinstance(content, Refusal):
             await send_refusal(http_request.send, content)
             return

@@ -25,11 +25,9 @@ from mcpbridge.rules.mcp.initialize import ClientProfile, read_introduction
 from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.mcp.revisions import Era, Revision, known, served_dates
 from mcpbridge.wire.headers import Acceptable, is_json, is_session_id
-from mcpbridge.wire.messages import Message, Reply, Request, canonical_id
+from mcpbridge.wire.messages import MAX_BATCH, Message, Reply, Request, canonical_id
 
 _NO_ID = "a notification has no id"
-MAX_BATCH = 100
-"""Messages in one batch; what deployed SDK servers take."""
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -26,7 +26,15 @@ from typing import Generic, TypeVar
 import msgspec
 
 from mcpbridge.rules.mcp.methods import CANCELLED, PROGRESS, SUBSCRIPTION_ID
-from mcpbridge.wire.json_object import Span, may_hold_meta, spans, spans_once, spliced, unmistakable
+from mcpbridge.wire.json_object import (
+    Span,
+    may_hold_meta,
+    part,
+    spans,
+    spans_once,
+    spliced,
+    unmistakable,
+)
 from mcpbridge.wire.messages import (
     Failure,
     Message,
@@ -174,7 +182,8 @@ class Correlator(Generic[Owner]):
         """What a message of the child means; an answer ends its call.
 
         Raises:
-            WireError: A progress or cancellation that is none; it concerns nobody.
+            WireError: A progress or cancellation that is none; it concerns nobody. Or an answer
+                whose tag cannot be read; its call waits on.
         """
         match message:
             case Request():
@@ -192,20 +201,24 @@ class Correlator(Generic[Owner]):
 
     def _answer(self, reply: Reply) -> Answered[Owner] | Dropped:
         number = number_of(reply.id) or 0
-        call = self._calls.pop(number, None)
+        call = self._calls.get(number)
         if call is None:
             return Dropped.UNKNOWN_ANSWER
-        if call.outlives:
-            self._tasks[number] = call
-            if len(self._tasks) > _LATE_TOKENS:
-                self._tasks.pop(next(iter(self._tasks)))
+        answer: Reply
         if isinstance(reply, Result):
             result = reply.result
             tagged = b"_" in result and _TAG in result
             if tagged and (span := _span_at(result, "_meta", SUBSCRIPTION_ID)):
                 result = spliced(result, span, call.client_id)
-            return Answered(call.owner, Result(call.client_id, result, reply.extra), number)
-        return Answered(call.owner, Failure(call.client_id, reply.error, reply.extra), number)
+            answer = Result(call.client_id, result, reply.extra)
+        else:
+            answer = Failure(call.client_id, reply.error, reply.extra)
+        del self._calls[number]
+        if call.outlives:
+            self._tasks[number] = call
+            if len(self._tasks) > _LATE_TOKENS:
+                self._tasks.pop(next(iter(self._tasks)))
+        return Answered(call.owner, answer, number)
 
     def _progress(self, notification: Notification) -> Progressed[Owner] | Dropped:
         params = notification.params or b""
@@ -271,7 +284,7 @@ def _with_token(params: bytes, number: bytes) -> tuple[bytes, bytes | None]:
     meta_span = unmistakable(spans(params), "_meta")
     if meta_span is None:
         return params, None
-    meta = params[slice(*meta_span)]
+    meta = part(params, meta_span)
     if not meta.startswith(b"{"):
         return params, None
     token_span = unmistakable(spans(meta), "progressToken")
@@ -286,11 +299,12 @@ def _span_at(data: bytes, *path: str) -> Span | None:
     """Where the value at a path of member names stands; None where the path ends early."""
     start, end = 0, len(data)
     for name in path:
-        if not data.startswith(b"{", start):
+        if not data.startswith(b"{"):
             return None
-        found = spans(data[start:end]).get(name)
+        found = spans(data).get(name)
         if found is None:
             return None
+        data = part(data, found)
         start, end = start + found[0], start + found[1]
     return start, end
 

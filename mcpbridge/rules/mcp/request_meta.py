@@ -17,6 +17,7 @@ from mcpbridge.wire.json_object import (
     member,
     opened,
     packed,
+    part,
     spans,
     spliced,
     without,
@@ -117,14 +118,16 @@ def stripped(params: bytes | None) -> bytes | None:
     """
     if params is None or not params.startswith(b"{"):
         return params
-    span = spans(params).get("_meta")
+    members = spans(params)
+    span = members.get("_meta")
     if span is None or not params.startswith(b"{", span[0]):
         return without(params, _RETRY_KEYS)
-    meta = params[slice(*span)]
+    meta = part(params, span)
     kept = _recent_kept(meta) if len(meta) <= _RECENT_BYTES else _kept(meta)
     if kept is None:
         return without(params, ("_meta", *_RETRY_KEYS))
-    return without(spliced(params, span, kept), _RETRY_KEYS)
+    changed = spliced(params, span, kept)
+    return changed if members.keys().isdisjoint(_RETRY_KEYS) else without(changed, _RETRY_KEYS)
 
 
 def _kept(meta: bytes) -> bytes | None:

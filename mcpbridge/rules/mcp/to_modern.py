@@ -75,16 +75,16 @@ def privately(reply: Reply) -> Reply:
 
     Clients are told apart, and the server behind the bridge does not know by what.
 
+    Raises:
+        WireError: What the server says of it cannot be read beyond doubt.
+
     Source: MCP 2026-07-28, Caching.
     """
-    if not isinstance(reply, Result):
+    if not isinstance(reply, Result) or not reply.result.startswith(b"{"):
         return reply
     if b"public" not in reply.result and b"\\u" not in reply.result:
         return reply
-    try:
-        members = opened(reply.result)
-    except WireError:
-        return reply
+    members = opened(reply.result)
     if members.get("cacheScope", _PRIVATE) == _PRIVATE:
         return reply
     return Result(reply.id, packed({**members, "cacheScope": _PRIVATE}), reply.extra)

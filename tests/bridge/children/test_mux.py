@@ -228,6 +228,20 @@ async def test_a_spoiled_answer_fails_its_caller_at_once(
 
 @proves("fault 5", "C54")
 @bounded
+async def test_an_answer_that_has_two_readings_fails_its_caller_at_once() -> None:
+    """The bridge would have to replace an id in it and cannot tell which."""
+    stage = Stage(shared=True)
+    tag = '"_meta":{"io.modelcontextprotocol/subscriptionId":"1"}'
+    await stage.play(f"""
+        A >> {{"id":1,"method":"x"}}
+        child >> {{"id":1,"method":"x"}}
+        child << {{"id":1,"result":{{{tag},{tag}}}}}
+        A << fault bad_child_message
+    """)
+    assert stage.meters.counts()["bad_child_message"] == 1
+
+
+@bounded
 async def test_the_end_of_the_child_is_told_to_everybody_who_waits() -> None:
     """Each call fails once, and nothing can be sent any more."""
     stage = Stage(shared=True)

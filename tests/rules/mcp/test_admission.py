@@ -8,7 +8,6 @@ import pytest
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
 from mcpbridge.rules.mcp.admission import (
-    MAX_BATCH,
     Admitted,
     Names,
     Opening,
@@ -26,7 +25,7 @@ from mcpbridge.rules.mcp.admission import (
 )
 from mcpbridge.rules.mcp.revisions import REVISIONS, SERVED, Revision, known
 from mcpbridge.wire.headers import Acceptable, acceptable
-from mcpbridge.wire.messages import Failure, Message, Notification, Request, Result
+from mcpbridge.wire.messages import MAX_BATCH, Failure, Message, Notification, Request, Result
 
 BATCHES = known("2025-03-26")
 NEWEST = known("2025-11-25")
