@@ -28,10 +28,15 @@ RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
         "$(echo /dist/*.whl)[otel,oauth]"
 
 FROM ${PYTHON_IMAGE} AS slim
+ARG VERSION=
+ARG REVISION=
 LABEL org.opencontainers.image.title="mcpbridge" \
       org.opencontainers.image.description="Serves a stdio MCP server to many clients over Streamable HTTP." \
       org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.authors="The mcpbridge authors"
+      org.opencontainers.image.authors="The mcpbridge authors" \
+      org.opencontainers.image.source="https://github.com/mcpbridge/mcpbridge" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 ENV PYTHONDONTWRITEBYTECODE=1
 COPY --from=builder /opt/mcpbridge /opt/mcpbridge
 # A link and not PATH: `python` stays the image's own, where a wrapped server has its packages.
@@ -87,10 +92,15 @@ RUN export LD_LIBRARY_PATH=/image/opt/mcpbridge/lib \
         | xargs cp --dereference --parents --target-directory /image
 
 FROM scratch AS tree
+ARG VERSION=
+ARG REVISION=
 LABEL org.opencontainers.image.title="mcpbridge" \
       org.opencontainers.image.description="mcpbridge as a tree that runs in any image with glibc." \
       org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.authors="The mcpbridge authors"
+      org.opencontainers.image.authors="The mcpbridge authors" \
+      org.opencontainers.image.source="https://github.com/mcpbridge/mcpbridge" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 COPY --from=tree-builder /image /
 USER 65532:65532
 EXPOSE 8000
@@ -98,10 +108,15 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/op
 ENTRYPOINT ["/opt/mcpbridge/bin/mcpbridge"]
 
 FROM ${NODE_IMAGE} AS node
+ARG VERSION=
+ARG REVISION=
 LABEL org.opencontainers.image.title="mcpbridge" \
       org.opencontainers.image.description="Serves a stdio MCP server in Node.js over Streamable HTTP." \
       org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.authors="The mcpbridge authors"
+      org.opencontainers.image.authors="The mcpbridge authors" \
+      org.opencontainers.image.source="https://github.com/mcpbridge/mcpbridge" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 # npx installs when it is called: below /tmp, where a container with a read-only root has a tmpfs.
 ENV npm_config_cache=/tmp/npm \
     npm_config_update_notifier=false
