@@ -1,7 +1,8 @@
 """The fields of custom resources that our manifests may use; any other is refused.
 
-What the MCP Operator's `v1` takes, as far as it concerns us, and the Prometheus Operator's
-ServiceMonitor. Both refuse or drop what they do not know, so a misspelt field would do nothing.
+What the MCP Operator's `v1`, kmcp and ToolHive take, if our manifests could need it, and the
+Prometheus Operator's ServiceMonitor. An API server refuses unknown fields under strict validation
+and drops them otherwise, so a misspelt field would do nothing.
 """
 
 from __future__ import annotations
@@ -125,6 +126,60 @@ class McpServer(_Strict):
     kind: Literal["MCPServer"]
     metadata: Metadata
     spec: McpServerSpec
+
+
+class KmcpHttp(_Strict):
+    """`spec.httpTransport` of kmcp: the port and the path that its Service and its clients use."""
+
+    target_port: Port
+    path: str
+
+
+class KmcpDeployment(_Strict):
+    """`spec.deployment` of kmcp."""
+
+    image: str
+    port: Port = 3000
+    cmd: str = ""
+    args: list[str] = []
+    env: dict[str, str] = {}
+
+
+class KmcpServerSpec(_Strict):
+    """`spec` of kmcp."""
+
+    deployment: KmcpDeployment
+    http_transport: KmcpHttp
+    transport_type: Literal["http"]
+
+
+class KmcpServer(_Strict):
+    """An MCPServer of kmcp, in front of a server that speaks HTTP."""
+
+    api_version: Literal["kagent.dev/v1alpha1"]
+    kind: Literal["MCPServer"]
+    metadata: Metadata
+    spec: KmcpServerSpec
+
+
+class ToolHiveServerSpec(_Strict):
+    """`spec` of ToolHive."""
+
+    image: str
+    transport: Literal["streamable-http", "sse"]
+    mcp_port: Port
+    proxy_port: Port = 8080
+    args: list[str] = []
+    env: list[dict[str, str]] = []
+
+
+class ToolHiveServer(_Strict):
+    """An MCPServer of ToolHive, in front of a server that speaks HTTP."""
+
+    api_version: Literal["toolhive.stacklok.dev/v1alpha1"]
+    kind: Literal["MCPServer"]
+    metadata: Metadata
+    spec: ToolHiveServerSpec
 
 
 class LabelSelector(_Strict):

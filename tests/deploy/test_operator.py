@@ -15,7 +15,7 @@ import pytest
 from mcpbridge.cli import sidecar
 from mcpbridge.config.load import load
 from mcpbridge.config.model import Settings
-from tests.deploy.crds import McpServer, ServiceMonitor
+from tests.deploy.crds import KmcpServer, McpServer, ServiceMonitor, ToolHiveServer
 from tests.deploy.tools import DEPLOY, Document, documents, kustomized, of_kind, stages
 from tests.support.proofs import proves
 
@@ -44,6 +44,20 @@ def test_it_fits_the_operators_schema(name: str) -> None:
     assert http.port == read.spec.health_check.port == Settings().listen.port
     assert http.path == Settings().listen.path
     assert read.spec.health_check.path == "/health"
+
+
+def test_the_manifests_of_other_operators_fit_their_schemas() -> None:
+    """kmcp and ToolHive: the port and the path are those that the program serves."""
+    kmcp = msgspec.convert(server("kmcp"), KmcpServer).spec
+    listen = Settings().listen
+    assert (kmcp.http_transport.target_port, kmcp.deployment.port) == (listen.port, listen.port)
+    assert kmcp.http_transport.path == listen.path
+    assert msgspec.convert(server("toolhive"), ToolHiveServer).spec.mcp_port == listen.port
+    for name, kind in (("kmcp", KmcpServer), ("toolhive", ToolHiveServer)):
+        wrong = server(name)
+        wrong["spec"]["port"] = 8000
+        with pytest.raises(msgspec.ValidationError, match="unknown field"):
+            msgspec.convert(wrong, kind)
 
 
 @pytest.mark.parametrize(

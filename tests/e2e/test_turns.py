@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from benchmarks import hostile
-from tests.e2e.running import ACCEPT, RunningBridge, bridge, open_session, rpc
 from tests.e2e.test_faults_bounds import probed
+from tests.support.bridge_process import ACCEPT, RunningBridge, bridge, open_session, rpc
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
