@@ -14,6 +14,10 @@
 | `behind` | answers each message only when the next one comes |
 | `slow SECONDS` | takes so long to start |
 | `deaf` | ignores the end of its input |
+| `late` | takes 3 s to end after its input |
+| `stalled` | answers `initialize`, and never `tools/list` |
+| `misnumbered` | answers under the id 99, whatever it is asked |
+| `devtools` | has the tools of Chrome DevTools, that of a window behind twenty others |
 | `rooted` | asks its client for its roots, as soon as it may |
 | `framed` | writes its messages as language servers do |
 | `wide` | has one tool whose description takes 100 KB |
@@ -45,6 +49,7 @@ TOOLS = {
     "browser": [tool("browser_click"), tool("browser_navigate")],
     "big": [tool("big", "x" * 3_000_000)],
     "paged": [tool(f"page_{number}") for number in range(3)],
+    "devtools": [*(tool(f"inspect_{number}") for number in range(25)), tool("take_screenshot")],
 }
 
 
@@ -88,6 +93,10 @@ def serve(kind: str) -> None:
             write(b"handling " + message["method"].encode() + b"\n")
         elif kind == "logging" and message["method"] != "initialize":
             say("notifications/message", {"level": "info", "data": "about to answer"})
+        if kind == "stalled" and message["method"] == "tools/list":
+            continue
+        if kind == "misnumbered":
+            message["id"] = 99
         line = answer_to(kind, message)
         if kind == "framed":
             line = b"Content-Length: %d\r\n\r\n%b" % (len(line), line)
@@ -155,6 +164,12 @@ def deaf() -> None:
         time.sleep(60)  # until a signal ends it
 
 
+def late() -> None:
+    """Serve, and be slow to end."""
+    serve("late")
+    time.sleep(3)  # what a busy machine makes of a quick end
+
+
 SPECIAL: dict[str, Callable[[], None]] = {
     "missing": missing,
     "usage": ends("usage: server [-h] {stdio,http}\nserver: error: arguments required\n", 2),
@@ -166,6 +181,7 @@ SPECIAL: dict[str, Callable[[], None]] = {
     "behind": behind,
     "rooted": rooted,
     "deaf": deaf,
+    "late": late,
 }
 
 

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ SOON = ("--timeout", "7s")
 PATIENT = ("--timeout", "50s")
 AILING = (
     *("missing", "usage", "tty", "keyless", "done", "noisy", "framed", "http", "deaf", "rooted"),
-    *("browser", "paged"),
+    *("browser", "paged", "devtools", "stalled", "misnumbered", "late"),
 )
 Reports = dict[str, Any]
 
@@ -110,7 +111,7 @@ async def test_it_starts_a_server_as_the_bridge_does(tmp_path: Path) -> None:
     (seen,) = said.report["stderr"]
     for pair in ("('ACME_TOKEN', 's3cret')", "('FROM_FILE', '1')", "('MCP_TRANSPORT', 'stdio')"):
         assert pair in seen
-    assert "MCPBRIDGE_" not in seen
+    assert "'MCPBRIDGE_" not in seen
     assert "MCP_HTTP_PATH" not in seen
     well = await doctor("--env", "ACME_TOKEN=s3cret", "--", *child("ailing", "well"))
     assert "--env 'ACME_TOKEN=***'" in well.out
@@ -200,6 +201,43 @@ async def test_a_server_that_ignores_the_end_of_its_input(reports: Reports) -> N
     assert (clinging["memory"]["processes"], clinging["ending"]["how"]) == (2, "signal 9")
 
 
+async def test_a_server_that_takes_its_time_to_end(reports: Reports) -> None:
+    """It is given a fair wait before it is said to stay."""
+    ending = reports["late"]["ending"]
+    assert (ending["by"], ending["how"]) == ("end_of_input", "exit code 0")
+    assert ending["seconds"] >= 3
+
+
+async def test_a_server_that_never_lists_its_tools_cannot_be_served(reports: Reports) -> None:
+    """Though it introduces itself: no client could use it."""
+    report = reports["stalled"]
+    assert (report["served"], report["outcome"]) == (False, "stalled")
+    assert report["problem"] == "it does not answer tools/list (waited 7 s)"
+    assert "not tools/list" in causes(report)
+    assert report["command_line"] is None
+    words = await doctor(*SOON, "--", *child("ailing", "stalled"))
+    assert (words.status, "can be served:" in words.out) == (1, False)
+
+
+async def test_a_server_that_answers_under_another_id(reports: Reports) -> None:
+    """The id is named: its answers are there, and no client would take them."""
+    report = reports["misnumbered"]
+    assert (report["served"], report["outcome"]) == (False, "silent")
+    assert report["problem"] == "it did not answer initialize under its id 1, but under 99"
+
+
+async def test_the_processes_are_said(reports: Reports) -> None:
+    """How many the report took, and how many the bridge will run."""
+    assert reports["paged"]["started"] == 3
+    assert reports["done"]["started"] == 2
+    shared, asked, window = await asyncio.gather(
+        *(doctor("--", *child("ailing", kind)) for kind in ("paged", "rooted", "devtools"))
+    )
+    assert "was started 3 times for this report; mcpbridge runs one for all clients" in shared.out
+    assert "and one more for each client that can be asked" in asked.out
+    assert "mcpbridge runs one for each session" in window.out
+
+
 async def test_a_server_of_2026_07_28_alone(reports: Reports) -> None:
     """Asked in its own terms; each process is asked one kind of thing, and no tool is called."""
     modern, dual = reports["modern"], reports["dual"]
@@ -227,7 +265,9 @@ async def test_what_a_server_offers_decides_the_flags(reports: Reports) -> None:
     window, paged = reports["browser"], reports["paged"]
     limited = {"MCPBRIDGE_MAX_MESSAGE_BYTES": "1MiB"}
     big = await doctor("--json", "--", *child("ailing", "big"), env=limited)
-    assert ["--isolation", "session"] in [flag["words"] for flag in window["flags"]]
+    for report in (window, reports["devtools"]):
+        assert ["--isolation", "session"] in [flag["words"] for flag in report["flags"]]
+    assert paged["flags"] == [flag for flag in window["flags"] if "--child-era" in flag["words"]]
     assert big.report["overlong_bytes"] > 3_000_000
     assert ["--max-message-bytes", "8MiB"] in [flag["words"] for flag in big.report["flags"]]
     assert (paged["tools"]["count"], paged["tools"]["pages"]) == (3, 3)
@@ -255,6 +295,16 @@ async def test_wrong_use_is_2() -> None:
         assert part in said.err
 
 
+def runs(mark: str, program: str) -> bool:
+    """Whether a process runs that program; one that has just been forked is still its parent."""
+    for pid in marked(mark):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_text("utf-8").split("\0")
+            if len(words) > 1 and words[1].endswith(program):
+                return True
+    return False
+
+
 async def test_whoever_interrupts_it_leaves_nothing_behind() -> None:
     """Ctrl-C ends the server that it was looking at."""
     mark = "doctor-interrupted-" + os.urandom(8).hex()
@@ -264,11 +314,27 @@ async def test_whoever_interrupts_it_leaves_nothing_behind() -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    await eventually(lambda: len(marked(mark)) == 2, "the server runs")
+    await eventually(lambda: runs(mark, "opening.py"), "the server runs")
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert (process.returncode, out, err) == (130, b"", b"")
     assert marked(mark) == set()
+
+
+async def test_a_doctor_that_is_killed_leaves_nothing_behind() -> None:
+    """Not even a server that stays when its input ends."""
+    mark = "doctor-killed-" + os.urandom(8).hex()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mcpbridge", "doctor", "--"),
+        *(sys.executable, "-c", "import time; time.sleep(300)"),
+        env={**os.environ, "BRIDGE_TEST_RUN": mark},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    await eventually(lambda: runs(mark, "-c"), "the server runs")
+    process.kill()
+    await process.wait()
+    await eventually(lambda: marked(mark) == set(), "the server has ended")
 
 
 async def test_who_waits_at_a_terminal_sees_what_is_done() -> None:

@@ -14,6 +14,8 @@ from mcpbridge.doctor.server.examination import Examination, Run, Runs, Tell
 from mcpbridge.doctor.server.hints import hints
 from mcpbridge.doctor.server.recommended_flags import command_line, flags
 from mcpbridge.doctor.server.report import Buffering, Flag, Noise, Outcome, ServerReport
+from mcpbridge.process.process_tree import ProcessTree
+from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import shown
 from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.revisions import REVISIONS
@@ -35,8 +37,11 @@ def examine(config: Config, given: Mapping[str, Sequence[str]], tell: Tell) -> S
     # What the bridge would log of its children is told in the report.
     logging.getLogger("mcpbridge").addHandler(logging.NullHandler())
     within_s = config.settings.child_pool.start_timeout_s
-    examination = Examination(config.child, config.settings.pipes, within_s, tell)
-    visits = anyio.run(examination.run)
+    # A doctor that is killed leaves no server behind, as a bridge that is killed leaves none.
+    with kept(config.child.env) as reaper:
+        tree = ProcessTree(reaper)
+        examination = Examination(config.child, config.settings.pipes, tree, within_s, tell)
+        visits = anyio.run(examination.run)
     return _report(config, given, visits)
 
 
@@ -44,7 +49,7 @@ def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Runs) ->
     argv, main = config.child.argv, visits.main
     legacy = visits.legacy.profile
     modern = visits.modern.profile if visits.modern is not None else None
-    served = legacy is not None or modern is not None
+    served = (legacy or modern) is not None and main.outcome is Outcome.SERVED
     facts = _facts_of(main)
     noise: Noise | None = facts.get("noise")
     by_itself = main.ending is not None and main.ending.by == "itself"
@@ -68,6 +73,7 @@ def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Runs) ->
         modern=modern is not None,
         revisions=_revisions(visits),
         buffering=main.buffering,
+        started=visits.started,
         questions=tuple(visits.asked.server.questions) if visits.asked else (),
         hints=hints(
             argv,
@@ -128,8 +134,14 @@ def _problem(config: Config, visit: Run) -> str:
             return "it closed its stdout before it answered initialize"
         case Outcome.REFUSED:
             return f"it did not accept initialize: {visit.problem}"
+        case Outcome.STALLED if visit.server.foreign_ids:
+            under = ", ".join(visit.server.foreign_ids)
+            return f"{visit.problem}; answers came under ids that were not asked: {under}"
         case Outcome.SILENT if visit.buffering is not Buffering.NONE:
             return "it does not answer while its input is open: it keeps its answers in a buffer"
+        case Outcome.SILENT if visit.server.foreign_ids:
+            under = ", ".join(visit.server.foreign_ids)
+            return f"it did not answer initialize under its id 1, but under {under}"
         case Outcome.SILENT:
             waited_s = config.settings.child_pool.start_timeout_s
             return f"it did not answer initialize within {waited_s:g} s"

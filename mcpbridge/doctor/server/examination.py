@@ -19,9 +19,15 @@ import msgspec
 from mcpbridge import __version__
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.doctor.server.report import Buffering, Ending, Listing, Memory, Outcome
-from mcpbridge.doctor.server.server_process import ServerProcess, error_text
+from mcpbridge.doctor.server.server_process import (
+    FAIR_WAIT_S,
+    STOP_GRACE_S,
+    ServerProcess,
+    error_text,
+)
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.memory import footprint
+from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.spec import ChildSpec, check_command
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
@@ -106,17 +112,32 @@ class Run:
         elif self.server.over:
             self.outcome = Outcome.CLOSED
 
-    async def look_around(self, profile: ServerProfile, common: Mapping[str, Any]) -> None:
-        """Read its lists, and how much memory it takes."""
+    async def look_around(
+        self, profile: ServerProfile, common: Mapping[str, Any], within_s: float
+    ) -> None:
+        """Read its lists, and how much memory it takes.
+
+        Args:
+            profile: Says which lists there are.
+            common: Params that every request has.
+            within_s: For each page; after one that does not come no further list is asked for.
+        """
         for name, (method, member, capability) in LISTS.items():
-            if capability in profile.capabilities and not self.server.over:
-                self.lists[name] = await self.server.listing(method, member, common, _LIST_S)
+            if capability not in profile.capabilities or self.server.over:
+                continue
+            listing = await self.server.listing(method, member, common, within_s)
+            self.lists[name] = listing
+            if listing.unanswered and not self.server.over:
+                if name == "tools":
+                    self.outcome = Outcome.STALLED
+                    self.problem = f"it does not answer {method} (waited {within_s:g} s)"
+                break
         taken = footprint(self.server.pid)
         self.memory = Memory(*taken) if taken is not None else None
 
-    async def end(self) -> None:
+    async def end(self, grace_s: float = STOP_GRACE_S) -> None:
         """End the process and record how it went."""
-        self.ending = await self.server.end()
+        self.ending = await self.server.end(grace_s)
 
 
 @dataclasses.dataclass(slots=True)
@@ -129,6 +150,11 @@ class Runs:
     modern: Run | None = None
 
     @property
+    def started(self) -> int:
+        """How many of these processes there were."""
+        return sum(run is not None for run in (self.legacy, self.asked, self.modern))
+
+    @property
     def main(self) -> Run:
         """The one that serves, else the one that tells why none does."""
         if self.legacy.profile is None and self.modern is not None and self.modern.profile:
@@ -139,7 +165,15 @@ class Runs:
 class Examination:
     """One examination of one command."""
 
-    def __init__(self, spec: ChildSpec, limits: PipeLimits, within_s: float, tell: Tell) -> None:
+    def __init__(
+        self,
+        spec: ChildSpec,
+        limits: PipeLimits,
+        process_tree: ProcessTree,
+        within_s: float,
+        tell: Tell,
+    ) -> None:
+        self._process_tree = process_tree
         self._spec = spec
         self._limits = limits
         self._within_s = within_s
@@ -147,6 +181,14 @@ class Examination:
 
     async def run(self) -> Runs:
         """Start, ask and end as many processes as it takes."""
+        self._process_tree.open()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._process_tree.run)
+            runs = await self._examine()
+            group.cancel_scope.cancel()
+        return runs
+
+    async def _examine(self) -> Runs:
         try:
             check_command(self._spec)
         except (CommandNotFound, CommandNotExecutable) as error:
@@ -174,7 +216,10 @@ class Examination:
         )
 
     def _new_run(self) -> Run:
-        return Run(ServerProcess(self._spec, self._limits))
+        return Run(self._new_process())
+
+    def _new_process(self) -> ServerProcess:
+        return ServerProcess(self._spec, self._limits, self._process_tree)
 
     async def _by_handshake(self) -> Run:
         client_profile = bridge_introduction(__version__)
@@ -191,8 +236,8 @@ class Examination:
             if profile is not None:
                 server.tell(INITIALIZED)
                 self._tell("reading its lists")
-                await run.look_around(profile, {})
-            await run.end()
+                await run.look_around(profile, {}, min(self._within_s, _LIST_S))
+            await run.end(STOP_GRACE_S if profile is None else FAIR_WAIT_S)
             if run.buffering is Buffering.NONE and reply is None:
                 late = await server.answer(asked, 0)
                 run.buffers(Buffering.NONE if late is None else Buffering.UNTIL_END)
@@ -206,7 +251,7 @@ class Examination:
         async with anyio.create_task_group() as either:
 
             async def opine() -> None:
-                found = await second_opinion(run.server, self._spec, self._limits, client_profile)
+                found = await second_opinion(run.server, self._new_process(), client_profile)
                 if found is not Buffering.NONE:
                     run.buffers(found)
                     either.cancel_scope.cancel()
@@ -231,8 +276,11 @@ class Examination:
             await run.judge(reply, profile)
             if profile is not None and legacy.profile is None:
                 self._tell("reading its lists")
-                await run.look_around(profile, msgspec.json.decode(envelope))
-            await run.end()
+                common = msgspec.json.decode(envelope)
+                await run.look_around(profile, common, min(self._within_s, _LIST_S))
+                await run.end(FAIR_WAIT_S)
+            else:
+                await run.end()
 
     async def _find_questions(self, run: Run) -> None:
         """As a client of the oldest revision that offers roots and sampling."""
@@ -262,14 +310,13 @@ _MORE = 20
 
 
 async def second_opinion(
-    first: ServerProcess, spec: ChildSpec, limits: PipeLimits, client_profile: bytes
+    first: ServerProcess, second: ServerProcess, client_profile: bytes
 ) -> Buffering:
     """What another process does that is told more, while the first one is silent.
 
     The caller cancels this as soon as the first one answers.
     """
     await anyio.sleep(QUIET_S)
-    second = ServerProcess(spec, limits)
     found = Buffering.NONE
     async with second.running():
         if second.refused is None:

@@ -80,6 +80,11 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
         "give it with --env NAME=VALUE or --env-file",
     ),
     (
+        r"KeyError: ['\"]([A-Z][A-Z0-9_]{2,})['\"]",
+        "it misses a variable ({0})",
+        "give it with --env NAME=VALUE or --env-file",
+    ),
+    (
         r"(SyntaxError.*)",
         "its interpreter does not understand its source ({0})",
         "use the version of Python or Node that the server asks for",
@@ -96,6 +101,8 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     ),
 )
 
+_ERROR = re.compile(r"^\s*(?:Uncaught )?((?:[A-Za-z_][\w.]*)?(?:Error|Exception)\b.*)")
+_ZOD = re.compile(r'"path":\s*\[\s*"?([^"\],]+)"?.*?"message":\s*"([^"]+)"', re.DOTALL)
 _SHELL = re.compile(r"[|;<>&`]|\$[\w({]|^~")
 _KEPT = 120
 
@@ -124,7 +131,8 @@ def hints(
         found += _of_the_command(argv, outcome)
     elif outcome is not Outcome.SERVED:
         found += _of_buffering(argv, buffering)
-        found += _of_words("\n".join([*said, *(noise.sample if noise else ())]))
+        words = [*said, *(noise.sample if noise else ())]
+        found += _of_words("\n".join(words)) or _of_error(words)
         found += _of_shell(argv)
         found += _of_outcome(argv, outcome, how) if not found else []
     elif noise is not None:
@@ -171,6 +179,20 @@ def _of_words(text: str) -> list[Hint]:
     return found
 
 
+def _of_error(words: Sequence[str]) -> list[Hint]:
+    """The error that the server names itself: of Python the last one, of others the first."""
+    settings = _ZOD.search("\n".join(words)) if any("Zod" in line for line in words) else None
+    if settings is not None:
+        cause = f"it refuses its settings: {settings[1].strip()}: {settings[2]}"[:_KEPT]
+        return [Hint(cause, "give what it names with --env NAME=VALUE, or as an argument")]
+    errors = [match[1].strip() for line in words if (match := _ERROR.match(line))]
+    if not errors:
+        return []
+    is_python = any(line.startswith("Traceback ") for line in words)
+    cause = f"it says: {errors[-1 if is_python else 0][:_KEPT]}"
+    return [Hint(cause, "read its words above; run it by hand to see all of them")]
+
+
 def _of_buffering(argv: Sequence[str], buffering: Buffering) -> list[Hint]:
     if buffering is Buffering.NONE:
         return []
@@ -193,6 +215,12 @@ def _of_outcome(argv: Sequence[str], outcome: Outcome, how: Exit | None) -> list
             " a terminal, or is no MCP server"
         )
         return [Hint(cause, remedy)]
+    if outcome is Outcome.STALLED:
+        remedy = (
+            "clients would wait for its tools in vain: it may wait for a login, the network or"
+            " another program; run it by hand, or give it more time with --timeout"
+        )
+        return [Hint("it answers initialize, and not tools/list", remedy)]
     if outcome is Outcome.REFUSED:
         remedy = "read its error above; it may miss an argument, or speak a protocol of its own"
         return [Hint("it answers initialize with an error", remedy)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from mcpbridge.doctor.server.report import Flag, Listing
@@ -12,8 +13,15 @@ _USUAL_START_S = 60.0
 _NEAR = 0.5
 """Beyond this share of a bound the bound is worth raising."""
 _MIB = 1 << 20
-_OF_ONE_CLIENT = ("browser_", "puppeteer_", "playwright_")
-"""Tools that work on a window which only one client can have."""
+_WINDOW = re.compile(
+    r"^(?:browser|browserbase|chrome|chromium|devtools|firefox|playwright|puppeteer|selenium"
+    r"|stagehand|webdriver)[_./-]"
+    r"|(?:^|[_./-])(?:navigate|screenshot)(?:[_./-]|$)"
+    r"|^(?:close|launch|new|open|start)_(?:browser|page|tab)$",
+    re.IGNORECASE,
+)
+"""Names of tools that work on a window which only one client can have: of Playwright, Puppeteer,
+Chrome DevTools, Browserbase, Selenium and those after their example."""
 
 
 def flags(
@@ -46,7 +54,7 @@ def flags(
         reason = f"a message of {longest_bytes} bytes came"
         found.append(Flag(("--max-message-bytes", f"{wanted}MiB"), reason))
     names = tools.names if tools is not None else ()
-    alone = next((name for name in names if name.startswith(_OF_ONE_CLIENT)), None)
+    alone = next((name for name in names if _WINDOW.search(name)), None)
     if alone is not None:
         reason = f"its tools, {alone} among them, work on something that only one client can have"
         found.append(Flag(("--isolation", "session"), reason))

@@ -55,6 +55,7 @@ def _good(report: ServerReport) -> Iterator[str]:
         told = ", ".join(f"{name} ({count})" for name, count in report.notifications.items())
         yield f"{NOTE}  tells without being asked: {told}"
     yield from _memory(report)
+    yield _processes(report)
     yield from _ending(report)
 
 
@@ -87,6 +88,17 @@ def _memory(report: ServerReport) -> Iterator[str]:
         taken, processes = report.memory.bytes / _MIB, report.memory.processes
         each = "1 process" if processes == 1 else f"{processes} processes"
         yield f"{OK}  takes {taken:.0f} MiB in {each}, each time it is started"
+
+
+def _processes(report: ServerReport) -> str:
+    started = "once" if report.started == 1 else f"{report.started} times"
+    if any(flag.words[0] == "--isolation" for flag in report.flags):
+        runs = "one for each session"
+    elif report.questions:
+        runs = "one for all clients, and one more for each client that can be asked"
+    else:
+        runs = "one for all clients"
+    return f"{OK}  was started {started} for this report; mcpbridge runs {runs}"
 
 
 def _ending(report: ServerReport) -> Iterator[str]:

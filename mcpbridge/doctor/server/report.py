@@ -23,6 +23,8 @@ class Outcome(enum.Enum):
     """It answered with an error, or with what is no introduction."""
     SILENT = "silent"
     """It lived and said nothing within the time."""
+    STALLED = "stalled"
+    """It introduced itself, and then did not answer `tools/list`."""
 
 
 class Buffering(enum.Enum):
@@ -50,6 +52,8 @@ class Listing(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     """The first of them."""
     problem: str | None = None
+    unanswered: bool = False
+    """A page of it was asked for, and no answer came."""
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -96,6 +100,8 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     problem: str | None = None
     """Why it cannot be served, in words."""
+    started: int = 1
+    """How many processes of it were started for this report."""
     handshake_s: float | None = None
     """From the start of the process to its answer."""
     revisions: tuple[str, ...] = ()

@@ -19,18 +19,22 @@ from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.doctor.server.report import Ending, Listing, Noise, Rung
 from mcpbridge.errors import ChannelClosed, SpawnError
+from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.subprocess_child import ExitReport, SubprocessChild
 from mcpbridge.rules.faults import INVALID_REQUEST, error_object
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
 
 STOP_GRACE_S = 2.0
-"""How long the process may take after the end of its input, and again after SIGTERM: as long as the
-bridge gives at its own end."""
+"""How long a process that is looked at no longer may take after the end of its input, and again
+after SIGTERM: as long as the bridge gives at its own end."""
+FAIR_WAIT_S = 5.0
+"""How long the process whose end is reported may take: a busy machine is no fault of it."""
 _GOING_S = 0.25
 _RUNGS: tuple[Rung, ...] = ("end_of_input", "SIGTERM", "SIGKILL")
 _SAMPLES = 3
-_NAMES = 20
+_SHOWN_ID = 40
+_NAMES = 100
 _PAGES = 100
 
 _ANSWERS: Mapping[str, bytes] = {
@@ -43,8 +47,9 @@ _ANSWERS: Mapping[str, bytes] = {
 class ServerProcess:
     """A process from its start to its end; lives within `running`."""
 
-    def __init__(self, spec: ChildSpec, limits: PipeLimits) -> None:
-        self._child = SubprocessChild(spec, functools.partial(PipeChannel, limits=limits))
+    def __init__(self, spec: ChildSpec, limits: PipeLimits, process_tree: ProcessTree) -> None:
+        ends = functools.partial(PipeChannel, limits=limits)
+        self._child = SubprocessChild(spec, ends, process_tree)
         self._next_id = 0
         self._replies: dict[bytes, Reply] = {}
         self._news = anyio.Event()
@@ -60,6 +65,8 @@ class ServerProcess:
         self.questions: list[str] = []
         """Methods that it asked of us, each once."""
         self.notifications: Counter[str] = Counter()
+        self.foreign_ids: list[str] = []
+        """Ids of answers to nothing that was asked, each once."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -149,11 +156,13 @@ class ServerProcess:
         count = size = pages = 0
         params = dict(common)
         problem: str | None = None
+        unanswered = False
         while pages < _PAGES:
             reply = await self.ask(method, msgspec.json.encode(params), within_s)
             page = _page_of(reply, member)
             if isinstance(page, str) or not isinstance(reply, Result):
                 problem = f"{method}: {page}"
+                unanswered = reply is None
                 break
             entries, cursor = page
             pages, count, size = pages + 1, count + len(entries), size + len(reply.result)
@@ -161,20 +170,24 @@ class ServerProcess:
             if cursor is None:
                 break
             params["cursor"] = cursor
-        return Listing(count, size, pages, tuple(names), problem)
+        return Listing(count, size, pages, tuple(names), problem, unanswered)
 
-    async def end(self) -> Ending:
-        """Close its stdin, then climb down as the bridge does; how it ended."""
+    async def end(self, grace_s: float = STOP_GRACE_S) -> Ending:
+        """Close its stdin, then use signals as the bridge does; how it ended.
+
+        Args:
+            grace_s: How long it may take after the end of its input, and again after SIGTERM.
+        """
         by_itself = self._child.gone.is_set()
         asked_at = anyio.current_time()
-        self._child.stop(STOP_GRACE_S)
+        self._child.stop(grace_s)
         await self._child.gone.wait()
         took_s = anyio.current_time() - asked_at
         await self._child.exited.wait()
         how = str(self._child.how)
         if by_itself:
             return Ending("itself", 0.0, how)
-        return Ending(_RUNGS[min(2, int(took_s / STOP_GRACE_S))], round(took_s, 3), how)
+        return Ending(_RUNGS[min(2, int(took_s / grace_s))], round(took_s, 3), how)
 
     def _send(self, message: Message) -> None:
         with suppress(ChannelClosed):  # Its end is seen where it is read.
@@ -203,9 +216,12 @@ class ServerProcess:
             case InvalidLine():
                 self._take_spoiled(item)
             case Result(id) | Failure(id):
-                if id is not None:
-                    # Some servers spell every id as a text; the bridge knows them too.
-                    self._replies[id.strip(b'"')] = item
+                # Some servers spell every id as a text; the bridge knows them too.
+                plain = (id or b"null").strip(b'"')
+                if plain.isdigit() and 0 < int(plain) <= self._next_id:
+                    self._replies[plain] = item
+                elif len(self.foreign_ids) < _SAMPLES:
+                    self.foreign_ids.append((id or b"null")[:_SHOWN_ID].decode("utf-8", "replace"))
 
     def _take_spoiled(self, spoiled: InvalidLine) -> None:
         if spoiled.answers is not None:

@@ -39,6 +39,7 @@ def causes(*said: str, argv: tuple[str, ...] = PYTHON, code: int = 1) -> list[st
         ("Missing required environment variable: BRAVE_API_KEY", "variable"),
         ("SyntaxError: Unexpected token '?'", "does not understand its source"),
         ("./server: /lib/libc.so.6: version `GLIBC_2.38' not found", "another system (GLIBC_2.38)"),
+        ("KeyError: 'ACME_API_KEY'", "variable (ACME_API_KEY)"),
         ("Usage: my-server [OPTIONS] COMMAND", "how it is to be used"),
     ],
 )
@@ -46,6 +47,43 @@ def test_a_sign_names_its_cause(said: str, part: str) -> None:
     """Each alone, and none of its neighbours."""
     (cause,) = causes("something before", said, "something behind")
     assert part in cause
+
+
+def test_the_error_that_a_server_names_is_the_cause() -> None:
+    """Of a traceback the last exception, of other words the first error, of Zod what is wrong."""
+    python = (
+        "Traceback (most recent call last):",
+        '  File "server.py", line 3, in <module>',
+        "ValueError: no such region: mars",
+        "During handling of the above exception, another exception occurred:",
+        "Traceback (most recent call last):",
+        "acme.errors.ConfigError: region mars is unknown",
+    )
+    assert causes(*python) == ["it says: acme.errors.ConfigError: region mars is unknown"]
+    node = (
+        "file:///srv/index.js:3",
+        "    throw new Error('x');",
+        "Error: the database is gone",
+        "    at file:///srv/index.js:3:9",
+        "Error: and so is the cache",
+    )
+    assert causes(*node) == ["it says: Error: the database is gone"]
+    zod = (
+        "ZodError: [",
+        "  {",
+        '    "code": "invalid_type",',
+        '    "path": [',
+        '      "workspace"',
+        "    ],",
+        '    "message": "Required"',
+        "  }",
+        "]",
+    )
+    assert causes(*zod) == ["it refuses its settings: workspace: Required"]
+    # What is known has a remedy of its own.
+    assert (
+        "misses a variable" in causes("Traceback (most recent call last):", "KeyError: 'A_KEY'")[0]
+    )
 
 
 def test_words_that_mean_nothing_leave_how_it_ended() -> None:

@@ -47,6 +47,33 @@ def test_what_the_default_does_not_fit_is_set(
     assert words(**changes) == [("--child-era", "legacy"), *more]
 
 
+@pytest.mark.parametrize(
+    ("name", "alone"),
+    [
+        ("browser_click", True),
+        ("puppeteer_navigate", True),
+        ("playwright_click", True),
+        ("navigate_page", True),
+        ("take_screenshot", True),
+        ("new_page", True),
+        ("chrome_navigate", True),
+        ("stagehand_act", True),
+        ("start_browser", True),
+        ("browserbase_session_create", True),
+        ("navigate", True),
+        ("create_page", False),
+        ("search", False),
+        ("file_browser", False),
+        ("list_pages", False),
+        ("open_session", False),
+    ],
+)
+def test_every_server_of_a_window_is_known_by_its_tools(name: str, alone: bool) -> None:
+    """Whichever browser, driver or vendor it is of."""
+    found = words(tools=Listing(2, 10, 1, ("other", name)))
+    assert (("--isolation", "session") in found) == alone
+
+
 def test_the_era_is_what_was_seen() -> None:
     """One of the three."""
     assert words(modern=True)[0] == ("--child-era", "dual")
