@@ -26,6 +26,9 @@ DEPARTURE = "mcpbridge.departure"
 PRINCIPAL = "mcpbridge.principal"
 """Where a scope holds whose request it is; nowhere before `http.auth.access` has found it out."""
 
+_LISTS = (b"accept", b"content-encoding")
+"""Headers that are lists, of those that are read here."""
+
 
 @dataclasses.dataclass(slots=True)
 class RequestHead:
@@ -36,7 +39,7 @@ class RequestHead:
     raw: Sequence[tuple[bytes, bytes]]
     """The headers as they came, names in lower case."""
     values: dict[bytes, bytes]
-    """Their values by name; of a repeated header the last."""
+    """Their values by name; of a repeated header the last, but all of those that are lists."""
     names: Names
     """What it says of its session and revision."""
     accepts: Acceptable
@@ -108,9 +111,22 @@ def _parts(
 ) -> tuple[str, str, Sequence[tuple[bytes, bytes]], dict[bytes, bytes], Names, Acceptable, Scope]:
     raw: Sequence[tuple[bytes, bytes]] = scope["headers"]
     values = dict(raw)
-    names = Names(_text(values.get(b"mcp-session-id")), _text(values.get(b"mcp-protocol-version")))
+    if len(values) < len(raw):
+        _join(raw, values)
+    # Some clients send a header whose value they do not have.
+    names = Names(
+        _text(values.get(b"mcp-session-id")) or None,
+        _text(values.get(b"mcp-protocol-version")) or None,
+    )
     accepts = acceptable(_text(values.get(b"accept")))
     return scope["method"], scope["path"], raw, values, names, accepts, scope
+
+
+def _join(raw: Sequence[tuple[bytes, bytes]], values: dict[bytes, bytes]) -> None:
+    """Make one list of what stands in several lines of a header that is a list (RFC 9110, 5.3)."""
+    for name in _LISTS:
+        if name in values:
+            values[name] = b", ".join(value for each, value in raw if each == name)
 
 
 def _text(value: bytes | None) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.bridge_process import ACCEPT, eventually, messages
+from tests.support.bridge_process import ACCEPT, eventually, initialize, messages
 from tests.support.modern_client import (
     ALL,
     DATE,
@@ -130,6 +130,8 @@ async def test_only_post_exists(either: Stateless, verb: str, headers: dict[str,
         ("1900-01-01", "2099-01-01"),
         (Leave, DATE),
         (Leave, "2099-01-01"),
+        ("", DATE),
+        ("", ""),
         ("2026-07-28x", DATE),
     ],
 )
@@ -142,7 +144,7 @@ async def test_header_and_body_name_one_revision(
 
 
 @proves("fault 77", "C23")
-@pytest.mark.parametrize("date", ["2099-01-01", "1900-01-01", "", "DRAFT-2026-v1"])
+@pytest.mark.parametrize("date", ["2099-01-01", "1900-01-01", "DRAFT-2026-v1"])
 async def test_a_revision_nobody_serves_is_refused_with_those_that_are(
     either: Stateless, date: str
 ) -> None:
@@ -294,13 +296,27 @@ async def test_what_this_revision_does_not_have_is_not_found(
 
 
 @proves("C22")
-async def test_initialize_under_a_header_of_this_revision_is_a_mismatch(
+async def test_initialize_that_claims_this_revision_in_its_body_is_a_mismatch(
     either: Stateless,
 ) -> None:
-    """The body claims nothing, and `initialize` does not exist there."""
-    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
+    """`initialize` does not exist there."""
+    claim = {"_meta": {RESERVED + "protocolVersion": DATE}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": claim}
     error = await refused(either, body, 400, -32020)
     assert DATE in error["message"]
+
+
+async def test_initialize_is_judged_by_its_body_whatever_the_header_names(
+    either: Stateless,
+) -> None:
+    """A client that falls back may still send the header of what it tried first."""
+    for date in (DATE, "2099-01-01", "nonsense", "", "2024-11-05"):
+        headers = {**ACCEPT, "mcp-protocol-version": date, "mcp-method": "initialize"}
+        answer = await either.client.post("/mcp", json=initialize(1), headers=headers)
+        assert answer.status_code == 200, answer.text
+        (reply,) = messages(answer.text)
+        assert reply["result"]["protocolVersion"] == "2025-06-18"
+        assert "mcp-session-id" in answer.headers
 
 
 @proves("C29")

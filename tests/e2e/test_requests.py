@@ -289,12 +289,11 @@ async def test_an_initialize_that_introduces_nobody_is_refused(
 
 @proves("C56")
 async def test_a_second_handshake_never_reaches_the_child(served: Served) -> None:
-    """In the session it is refused; without one it opens another on the same child."""
-    body = json.dumps(initialize(4)).encode()
-    heard = await served.sent(post(body, served.session_line))
-    assert_refused(heard, 400, INVALID_REQUEST, b"4")
-    again = await served.client.post("/mcp", json=initialize(4), headers=ACCEPT)
-    assert again.headers["mcp-session-id"] != served.session["mcp-session-id"]
+    """With a session or without one it opens another on the same child; the first goes on."""
+    for headers in (served.session, ACCEPT):
+        again = await served.client.post("/mcp", json=initialize(4), headers=headers)
+        assert again.json()["id"] == 4
+        assert again.headers["mcp-session-id"] != served.session["mcp-session-id"]
     for method in ("notifications/initialized", "notifications/roots/list_changed"):
         told = {"jsonrpc": "2.0", "method": method}
         answer = await served.client.post("/mcp", json=told, headers=served.session)
@@ -303,6 +302,54 @@ async def test_a_second_handshake_never_reaches_the_child(served: Served) -> Non
     # Its own handshake was the bridge's; what a client tells of itself is not for a shared child.
     assert record.count(b'"initialize"') == record.count(b'"notifications/initialized"') == 1
     assert b"roots/list_changed" not in record
+
+
+async def test_initialize_begins_a_new_session_whatever_session_it_names(served: Served) -> None:
+    """Clients that begin again send the headers of the session before, which may be gone."""
+    gone = await open_session(served.client)
+    assert (await served.client.delete("/mcp", headers=gone)).status_code == 200
+    begun = set()
+    for session_id in (gone["mcp-session-id"], "unknown", "not visible", "\xff", ""):
+        for date in ("2025-11-25", "2099-01-01", "nonsense", ""):
+            lines = (f"Mcp-Session-Id: {session_id}", f"MCP-Protocol-Version: {date}", JSON_ACCEPT)
+            heard = await served.sent(post(json.dumps(initialize(4)).encode(), *lines))
+            assert heard.status == 200, (session_id, date, heard.body)
+            assert json.loads(heard.body)["result"]["protocolVersion"] == "2025-06-18"
+            begun.add(heard.headers["mcp-session-id"])
+    assert len(begun) == 5 * 4
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t "])
+async def test_empty_session_and_version_headers_count_as_absent(
+    served: Served, blank: str
+) -> None:
+    """Some clients send a header whose value they do not have."""
+    lines = (f"Mcp-Session-Id: {blank}", f"MCP-Protocol-Version: {blank}", JSON_ACCEPT)
+    heard = await served.sent(post(call(b"1", b'{"n":1}'), *lines))
+    assert (heard.status, json.loads(heard.body)["result"]) == (200, {"n": 1})
+    heard = await served.sent(post(call(b"2", b'{"n":2}'), served.session_line, *lines[1:]))
+    assert (heard.status, json.loads(heard.body)["result"]) == (200, {"n": 2})
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_two_accept_lines_are_one_list(served: Served, order: int) -> None:
+    """As one line would be: RFC 9110, 5.3."""
+    both = ("Accept: application/json", "Accept: text/event-stream")[::order]
+    heard = await served.sent(post(call(b"1"), served.session_line, *both))
+    assert (heard.status, heard.headers["content-type"]) == (200, "application/json")
+    request = "\r\n".join(("GET /mcp HTTP/1.1", "Host: localhost", served.session_line, *both))
+    async with wire(served.bridge.port) as listening:
+        await listening.send(f"{request}\r\n\r\n".encode())
+        head = await listening.head()
+    assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
+
+
+async def test_an_encoding_in_the_first_of_two_lines_is_refused(served: Served) -> None:
+    """The body could unpack to any size, whichever line says so."""
+    for lines in (("gzip", "identity"), ("identity", "gzip")):
+        encodings = [f"Content-Encoding: {value}" for value in lines]
+        heard = await served.sent(post(call(b"1"), *encodings))
+        assert_refused(heard, 415, INVALID_REQUEST, b"1")
 
 
 @proves("fault 95", "C02", "C16")

@@ -44,6 +44,7 @@ from mcpbridge.rules.mcp.admission import (
     session_gone,
     session_required,
 )
+from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.headers import Acceptable
@@ -157,7 +158,9 @@ class LegacyTransport:
         self, http_request: HttpRequest, content: Message | list[Message]
     ) -> tuple[Session | None, Opening | Admitted] | Refusal:
         """The rules on names and session; the session it names, and what it asks for."""
-        session = check_names(http_request.names) or self._named_session(http_request)
+        opens = isinstance(content, Request) and content.method == INITIALIZE
+        # Clients that begin again send the headers of the session before, which may be gone.
+        session = None if opens else self._named(http_request)
         if isinstance(session, Refusal):
             return echoing(session, id_of(content))
         revision = session.revision if session is not None else None
@@ -178,9 +181,11 @@ class LegacyTransport:
             return refusal_of(Unavailable(draining()), None)
         return session or session_gone()
 
+    def _named(self, head: RequestHead) -> Session | Refusal | None:
+        return check_names(head.names) or self._named_session(head)
+
     def _required_session(self, http_request: HttpRequest) -> Session | Refusal:
-        refusal = check_names(http_request.names)
-        return refusal or self._named_session(http_request) or session_required()
+        return self._named(http_request) or session_required()
 
     def _stream_for(self, http_request: HttpRequest, session: Session) -> Stream | Refusal:
         """The stream that a GET asks for."""

@@ -96,6 +96,9 @@ def is_modern(message: Message, claim: bytes | None, version: str | None) -> boo
     if claim is not None:
         revision = known(text_of(claim))
         return revision is None or revision.era is Era.MODERN
+    if isinstance(message, Request) and message.method == INITIALIZE:
+        # Its params negotiate: what a header says of a session before this one does not count.
+        return False
     revision = known(version)
     return revision is not None and revision.era is Era.MODERN
 

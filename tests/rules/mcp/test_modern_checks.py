@@ -70,6 +70,8 @@ def changed(routing: RoutingHeaders, **members: Any) -> RoutingHeaders:
 def test_the_body_decides_the_era(claim: bytes | None, version: str | None, modern: bool) -> None:
     """The header alone does only where the body claims nothing."""
     assert is_modern(Request(b"1", "x"), claim, version) is modern
+    by_body = modern and claim is not None
+    assert is_modern(Request(b"1", "initialize"), claim, version) is by_body
 
 
 @proves("C19")
