@@ -1,7 +1,8 @@
-"""Ending a process together with everything it started."""
+"""Ending a process together with everything it started; why one could not be started."""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from mcpbridge.process.spawn import group_ends, signal_group
+from mcpbridge.process.spawn import explained, group_ends, signal_group
 from tests.process.lives import WITHIN_S
 from tests.support.proofs import proves
 
@@ -95,3 +96,21 @@ async def test_the_dead_that_nobody_has_waited_for_hold_up_nobody(
     with anyio.fail_after(WITHIN_S):
         await group_ends(leader.pid)
     assert [waited(leader), waited(follower)] == [-signal.SIGKILL] * 2
+
+
+@proves("fault 16", "fault 104", "fault 112")
+@pytest.mark.parametrize(
+    ("number", "limit"),
+    [(errno.EAGAIN, "ulimit -u"), (errno.EMFILE, "ulimit -n"), (errno.ENFILE, "fs.file-max")],
+)
+def test_a_limit_of_the_system_is_named(number: int, limit: str) -> None:
+    """The kernel's own words, and what to raise."""
+    text = explained(OSError(number, os.strerror(number)))
+    assert text.startswith(os.strerror(number))
+    assert limit in text
+
+
+def test_any_other_reason_stands_alone() -> None:
+    """Nothing is guessed."""
+    assert explained(OSError(errno.E2BIG, "Argument list too long")) == "Argument list too long"
+    assert explained(OSError("odd")) == "odd"
