@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz deploy-test image-test package-test docs docs-site faults lock audit bench bench-peers bench-gate bench-moves clean
+.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz mutants deploy-test image-test package-test docs docs-site faults lock audit bench bench-peers bench-gate bench-moves clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -91,6 +91,9 @@ drain: .venv/stamp ## replicas end under load behind a balancer; RUNS=100 is the
 
 fuzz: .venv/stamp ## any bytes are read right or refused; SECONDS_EACH=60 for each of six targets
 	$(BIN)/python -m tests.suites.fuzz
+
+mutants: .venv/stamp ## mistakes that the tests must notice; MUTANTS=20 for so many, SEED repeats
+	$(BIN)/python -m tests.mutants.run
 
 docs: .venv/stamp ## write the generated pages of docs/ and the picture of the README
 	$(BIN)/python -m mcpbridge.config.settings_table docs/settings.md

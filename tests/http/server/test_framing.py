@@ -18,6 +18,16 @@ def test_a_plain_head_has_one_reading(version: str) -> None:
     assert ambiguity(b"GET", b"HTTP://Localhost:80/a", "1.1", [(b"host", b"localhost:80")]) is None
 
 
+@pytest.mark.parametrize(
+    "name", ["host", "origin", "content-type", "content-length", "mcp-session-id"]
+)
+def test_what_decides_who_calls_what_stands_once(name: str) -> None:
+    """Equal values are two readings too: the next program may join them."""
+    twice = [(name.encode(), b"1"), (name.encode(), b"1")]
+    headers = twice if name == "host" else [HOST, *twice]
+    assert ambiguity(b"POST", b"/", "1.1", headers) == f"the header {name} is repeated"
+
+
 def test_a_body_in_chunks_has_one_reading() -> None:
     """The coding's name is read without case and the spaces around it."""
     assert ambiguity(b"POST", b"/", "1.1", [HOST, (b"transfer-encoding", b" Chunked")]) is None

@@ -1,0 +1,287 @@
+"""Mistakes that somebody could make, each in one place, and the tests that must fail for it.
+
+An anchor stands exactly once in its file; whoever moves or rewrites that code moves the mutation
+with it. The mistakes are those that would matter: a message read in two ways, an answer to the
+wrong client, a child that is not replaced, a limit that does not hold, a caller let in.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """One mistake."""
+
+    file: str
+    """Below `mcpbridge`."""
+    old: str
+    """What stands there, once."""
+    new: str
+    """What stands there by mistake."""
+    suite: str
+    """Tests that must fail, below `tests`: a folder or modules, separated by blanks."""
+
+
+def _in(file: str, suite: str, *changes: tuple[str, str]) -> list[Mutation]:
+    return [Mutation(file, old, new, suite) for old, new in changes]
+
+
+_FRAMING = [
+    *_in(
+        "http/server/framing.py",
+        "http/server/test_framing.py",
+        ('    b"origin",\n', ""),
+        ('    b"host",\n', ""),
+        ('    b"mcp-session-id",\n', ""),
+        ("names.count(name) > 1", "names.count(name) > 2"),
+        ('method == b"CONNECT" or ', ""),
+        ('version == "1.1" and b"host" not in names', "False"),
+        ('(codings != [b"chunked"] or version == "1.0")', 'codings[-1] != b"chunked"'),
+        ("found[1].lower() == host.lower()", "True"),
+        ('if version not in ("1.0", "1.1"):', 'if version == "0.9":'),
+    ),
+    *_in(
+        "wire/lines.py",
+        "wire/test_lines.py",
+        ("if len(raw) > self._max:", "if len(raw) >= self._max:"),
+        ('raw.removeprefix(BOM).strip(b" \\t\\r")', 'raw.strip(b" \\t\\r")'),
+        ("last = chunk.rfind", "last = chunk.find"),
+        ('self._skipped, self._head = 0, b""', "self._skipped = 0"),
+        ("self._hold(chunk[last + 1 :])", "self._hold(chunk[last:])"),
+        ("self._skipped += cut", "self._skipped = cut"),
+        ('return message + b"\\n"', "return message"),
+    ),
+    *_in(
+        "wire/reply_id.py",
+        "wire/test_reply_id.py",
+        ("or not isinstance(ids[0], (int, str))", ""),
+        ('or any(name == "method" for name, _ in members)', ""),
+        ("if len(ids) != 1 or", "if not ids or"),
+    ),
+]
+
+_CORRELATION = [
+    *_in(
+        "rules/mcp/correlator.py",
+        "rules/mcp/test_correlator.py",
+        (
+            "call = self._calls.pop(number, None)\n        if call is None:\n"
+            "            return Dropped.UNKNOWN_ANSWER",
+            "call = self._calls.pop(number, None) or next(iter(self._calls.values()), None)\n"
+            "        if call is None:\n            return Dropped.UNKNOWN_ANSWER",
+        ),
+        (
+            "call = self._calls.pop(number, None)\n        if call is None:\n"
+            "            return Dropped.UNKNOWN_ANSWER",
+            "call = self._calls.pop(next(iter(self._calls), 0), None)\n"
+            "        if call is None:\n            return Dropped.UNKNOWN_ANSWER",
+        ),
+        (
+            "call = self._calls.pop(number, None)\n        if call is None:\n"
+            "            return Dropped.UNKNOWN_ANSWER",
+            "call = self._calls.get(number)\n        if call is None:\n"
+            "            return Dropped.UNKNOWN_ANSWER",
+        ),
+        ("Result(call.client_id, result, reply.extra)", "Result(reply.id, result, reply.extra)"),
+        ("Failure(call.client_id, reply.error", "Failure(reply.id, reply.error"),
+        ("own = spliced(params, span, call.token)", "own = params"),
+        (
+            "if call is None or call.token is None or span is None:",
+            "if call is None or span is None:",
+        ),
+        ("if len(self._tasks) > _LATE_TOKENS:", "if False:"),
+        ("self._last += 1\n", "self._last = len(self._calls) + 1\n"),
+        ("return spliced(params, absolute, number), meta", "return params, meta"),
+        ("if params is not None and may_hold_meta(params, b'\"_'):", "if False:"),
+        (
+            "own = spliced(params, span, call.client_id)\n        return Tagged",
+            "own = params\n        return Tagged",
+        ),
+        ("and len(digits) <= 15 else None", "else None"),
+    ),
+    *_in(
+        "bridge/children/mux.py",
+        "bridge/children/test_mux.py bridge/children/test_mux_taken_over.py",
+        (
+            "self.call_limiter.release(number)\n                self.timeouts = 0",
+            "self.timeouts = 0",
+        ),
+        ("            self.call_limiter.release(spoiled.answers)\n", ""),
+        ("            self._correlator.forget(spoiled.answers)\n", ""),
+        ("if len(callers) == 1:", "if callers:"),
+        ("elif self.shared or not self._listeners:", "elif not self._listeners:"),
+        ("if audience is Audience.NOBODY:", "if False:"),
+        ("self.timeouts = 0\n                sink", "sink"),
+        ("self.timeouts += overdue\n", ""),
+        ("        for sink in self._correlator.end_all():\n", "        for sink in ():\n"),
+        ("        self.call_limiter.linger(number)\n", ""),
+        ("if number >= self._limit_at:", "if number > self._limit_at:"),
+    ),
+    *_in(
+        "rules/event_log.py",
+        "rules/test_event_log.py",
+        (
+            "len(self._entries) > self._window.entries or",
+            "len(self._entries) > self._window.entries + 1 or",
+        ),
+        ("over = count > self._window.entries or", "over = count >= self._window.entries or"),
+        ("if entry.sheddable and entry.number != self._last:", "if entry.sheddable:"),
+        ("if entry.sheddable and entry", "if entry"),
+        ("lambda entry: entry.number > cursor,", "lambda entry: entry.number >= cursor,"),
+        ("if strict and len(found) != self._last - cursor:", "if False:"),
+    ),
+]
+
+_ISOLATION = [
+    *_in(
+        "bridge/modern/request_state.py",
+        "bridge/modern/test_request_state.py",
+        ("        self._owner = owner\n", "        pass\n"),
+        ("content if now < content.expires_at else None", "content"),
+        ("!= text:", "!= text.strip():"),
+        ("return RequestStateCodec(self._key)", "return self"),
+    ),
+    *_in(
+        "rules/supervision/isolation.py",
+        "rules/supervision/test_isolation.py",
+        ("return bool(client_profile.abilities)", "return False"),
+        ("return isolation is Isolation.SESSION", "return False"),
+    ),
+    *_in(
+        "rules/access/principals.py",
+        "rules/access/test_principals.py",
+        ('b"%d:%b" % (len(data), data)', "data"),
+        ("key=lambda pair: -len(pair[1])", "key=lambda pair: len(pair[1])"),
+    ),
+    *_in(
+        "rules/access/header_env.py",
+        "rules/access/test_header_env.py",
+        ('key=key_of("header-env", principal.key, *parts)', 'key=key_of("header-env", *parts)'),
+        ("if len(found) != 1:", "if not found:"),
+        ("else principal.quota_key,", "else None,"),
+        ("upper in _NEVER or ", ""),
+    ),
+]
+
+_SUPERVISION = [
+    *_in(
+        "rules/supervision/restart.py",
+        "rules/supervision/test_restart.py",
+        ("len(ends) >= policy.give_up_after", "len(ends) > policy.give_up_after"),
+        ("failures = 1 if stable else", "failures ="),
+        ("if now - end < policy.window_s", "if True"),
+        ("min(policy.max_delay_s, policy", "(policy"),
+    ),
+    *_in(
+        "rules/supervision/liveness.py",
+        "rules/supervision/test_liveness.py",
+        (
+            "(Health.MISSED_TWO, Sign.SILENT): Health.WEDGED",
+            "(Health.MISSED_TWO, Sign.SILENT): Health.MISSED_TWO",
+        ),
+        ("if sample.stopped:\n", "if False:\n"),
+        ("Sign.EXCUSED if sample.calls or unknown", "Sign.EXCUSED if unknown"),
+        ("sample.timeouts >= policy.max_timeouts", "sample.timeouts > policy.max_timeouts"),
+        ("now if takes else child_health.taken_at", "now"),
+        ("sample.requests >= policy.max_requests", "sample.requests > policy.max_requests"),
+    ),
+    *_in(
+        "rules/supervision/lifecycle.py",
+        "rules/supervision/test_lifecycle.py",
+        (
+            "(DrainState.LAME_DUCK, DrainEvent.SIGNAL): DrainState.CUTOFF",
+            "(DrainState.LAME_DUCK, DrainEvent.SIGNAL): DrainState.DRAINING",
+        ),
+    ),
+]
+
+_LIMITS = [
+    *_in(
+        "bridge/children/call_limiter.py",
+        "bridge/children/test_call_limiter.py",
+        ("if len(self._taken) >= self._most:", "if len(self._taken) > self._most:"),
+        ("len(self._waiting) >= limits.queue_length", "len(self._waiting) > limits.queue_length"),
+        ("            self._size += entry.size\n", ""),
+        (
+            "        if number in self._taken:\n            asyncio",
+            "        if True:\n            asyncio",
+        ),
+        ("number = next(iter(self._waiting))", "number = next(reversed(self._waiting))"),
+        ("            if entry.until > loop.time():", "            if False:"),
+        ("self._taken.discard(number)", "self._taken and self._taken.pop()"),
+    ),
+    *_in(
+        "rules/access/rate_limit.py",
+        "rules/access/test_rate_limit.py",
+        ("taken = count if level >= 1 else 0", "taken = count"),
+        ("min(self.limit.burst, bucket.level", "(bucket.level"),
+        ("_Bucket(level - taken, now)", "_Bucket(level - min(taken, 1), now)"),
+    ),
+    *_in(
+        "rules/supervision/fd_budget.py",
+        "rules/supervision/test_fd_budget.py",
+        ("if limit < least_needed(band):", "if limit <= least_needed(band):"),
+        ("room = limit - OWN - band", "room = limit - OWN"),
+    ),
+]
+
+_AUTH = [
+    *_in(
+        "rules/access/jwt.py",
+        "rules/access/test_jwt.py http/auth/test_oauth.py",
+        ('claims.get("iss") != demands.issuer', "False"),
+        ("if demands.audiences.isdisjoint(_audiences(claims)):", "if False:"),
+        ("if now >= ends + leeway_s:", "if now > ends + leeway_s:"),
+        ('if "cnf" in claims:', "if False:"),
+        ("if len(found) != len(pairs):", "if False:"),
+        ("if any(name in header for name in _FORBIDDEN):", "if False:"),
+        ("or algorithm not in algorithms:", "or False:"),
+        ("now < begins - leeway_s", "now < begins"),
+    ),
+    *_in(
+        "rules/access/hosts.py",
+        "rules/access/test_hosts.py",
+        ("    if rules.loopback:\n        return False\n", ""),
+        ('return site != "cross-site" or', "return True or"),
+        ("name.endswith(pattern[1:])", "name.endswith(pattern[2:])"),
+        ("return rules.loopback and wanted[0]", "return wanted[0]"),
+        ("ipaddress.IPv6Network((int(found), 64)", "ipaddress.IPv6Network((int(found), 128)"),
+    ),
+    *_in(
+        "rules/access/static_tokens.py",
+        "rules/access/test_static_tokens.py",
+        ("if len(token) < MIN_CHARACTERS:", "if len(token) < 1:"),
+        ("and found[digest].key != principal.key", "and False"),
+    ),
+    *_in(
+        "rules/access/tool_policy.py",
+        "rules/access/test_tool_policy.py",
+        ("return not self.allowed or any", "return any"),
+        ("        if meant != method:\n", "        if False:\n"),
+        (
+            "kept = [tools[start:end] for start, end in found if self._shows(tools[start:end])]",
+            "kept = [tools[start:end] for start, end in found]",
+        ),
+        ("raise ToolDenied(name[:_SHOWN])", "return"),
+    ),
+    *_in(
+        "http/origin_check.py",
+        "http/test_origin_check.py",
+        ("        if not origin_allowed(origin, rules):\n", "        if False:\n"),
+        ("if not host_allowed(", "if False and not host_allowed("),
+        ("int(announced) > limit", "int(announced) > limit + 1"),
+        ("        if gathered.size > limit:\n", "        if False:\n"),
+    ),
+    *_in(
+        "channels/sockets.py",
+        "channels/test_sockets.py",
+        (
+            "os.chmod(path, mode)\n        listener.listen(_BACKLOG)",
+            "pass\n        listener.listen(_BACKLOG)\n        if path is not None:\n"
+            "            os.chmod(path, mode)",
+        ),
+    ),
+]
+
+MUTATIONS = (*_FRAMING, *_CORRELATION, *_ISOLATION, *_SUPERVISION, *_LIMITS, *_AUTH)
