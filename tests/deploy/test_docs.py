@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import re
@@ -16,7 +15,16 @@ from mcpbridge.config.model import cutoff_after_s, options
 from mcpbridge.config.values import shown
 from mcpbridge.settings import setting_of
 from mcpbridge.shim.program import ShimSettings
-from tests.deploy.tools import DEPLOY, DOCS, ROOT, blocks, deployment, run, stages
+from tests.deploy.tools import (
+    DEPLOY,
+    DOCS,
+    ROOT,
+    asked_by_curl,
+    blocks,
+    deployment,
+    run,
+    stages,
+)
 from tests.support.bridge_process import bridge
 from tests.support.doctor import doctor
 
@@ -186,7 +194,7 @@ async def test_the_lines_of_the_guides_run_as_printed() -> None:
         for line in lines:
             words = shlex.split(line.replace("localhost:8000", f"127.0.0.1:{running.port}"))
             if words[0] == "curl":
-                said = await _asked(words[1:])
+                said = await asked_by_curl(words[1:])
                 assert '"echo"' in said or '"status":"ok"' in said
             else:
                 verdict = await doctor(*words[2:])
@@ -206,13 +214,3 @@ def test_the_shims_options_are_its_own() -> None:
     ]
     own = server["command"][2 : server["command"].index("--")]
     assert {word for word in own if word.startswith("--")} <= known
-
-
-async def _asked(words: list[str]) -> str:
-    process = await asyncio.create_subprocess_exec(
-        "curl", "-sS", "-f", *words, stdout=asyncio.subprocess.PIPE
-    )
-    async with asyncio.timeout(60):
-        said, _ = await process.communicate()
-    assert process.returncode == 0
-    return said.decode()

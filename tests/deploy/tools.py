@@ -5,11 +5,13 @@ The tools have an environment of their own. A tool that is not there fails the t
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,25 @@ def blocks(name: str, language: str = "") -> list[str]:
     text = (ROOT / "docs" / name).read_text("utf-8")
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [block for spoken, block in found if spoken == language]
+
+
+def block_lines(name: str) -> list[str]:
+    """The commands of a document of `docs/`: lines of its blocks, and what follows a `$`."""
+    lines = [line for block in (*blocks(name), *blocks(name, "sh")) for line in block.splitlines()]
+    shown = [line for block in blocks(name, "console") for line in block.splitlines()]
+    commands = [line for line in lines if line and not line.startswith("$ ")]
+    return commands + [line[2:] for line in (*lines, *shown) if line.startswith("$ ")]
+
+
+async def asked_by_curl(words: Sequence[str]) -> str:
+    """What curl prints; it has to succeed."""
+    process = await asyncio.create_subprocess_exec(
+        "curl", "-sS", "-f", *words, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(_WITHIN_S):
+        said, _ = await process.communicate()
+    assert process.returncode == 0
+    return said.decode()
 
 
 @functools.cache
