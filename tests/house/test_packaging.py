@@ -89,3 +89,12 @@ def test_the_changelog_has_a_place_for_what_comes() -> None:
 
     assert headings[0] == "[Unreleased]"
     assert re.fullmatch(r"\d+\.\d+\.\d+", mcpbridge.__version__)
+
+
+def test_make_says_what_it_installs() -> None:
+    """A line before each installation: the first `make run` takes a while, and is not silent."""
+    lines = (ROOT / "Makefile").read_text("utf-8").splitlines()
+    installing = [n for n, line in enumerate(lines) if "python $(PIP_INSTALL)" in line]
+
+    assert len(installing) >= 6
+    assert [lines[n] for n in installing if "echo 'make: " not in lines[n - 1]] == []
