@@ -51,7 +51,7 @@ _DENSE_BYTES = 1 << 11
 _MANY_LINES = 1 << 10
 _MOST_RECEIVED = 64
 """Messages in one answer of `receive`."""
-_TURN_S = 0.005
+_TURN_S = 0.002
 """The loop has its turn after so much time, however much is there."""
 _MAX_BATCH = 1000
 """Messages in one batch of the child."""
