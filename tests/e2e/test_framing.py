@@ -158,3 +158,36 @@ async def test_connections_told_408_before_their_first_head_leave_their_places()
             assert statuses(await heard(running, LAST)) == [200]
             for _, writer in halves:
                 writer.close()
+
+
+@pytest.mark.slow
+async def test_requests_that_wait_for_no_answer_are_counted() -> None:
+    """A hundred of one segment are served in order, offers of another protocol among them."""
+    offer = request(PING % 1, b"connection: Upgrade", b"upgrade: foo")
+    async with bridge() as running:
+        said = await heard(running, request(SLOW) + request(PING % 1) * 150)
+        assert statuses(said) == [200] * 100
+        said = await heard(running, offer * 150)
+        assert statuses(said) == [200] * 100
+        said = await heard(running, request(SLOW) + request(PING % 1) * 98 + LAST)
+        assert statuses(said) == [200] * 100
+
+
+@pytest.mark.slow
+async def test_a_refused_body_behind_a_call_leaves_the_call_its_answer() -> None:
+    """The body does not arrive in time; the answers that are due come before the end."""
+    unfinished = HEAD + b"content-length: 10\r\n\r\n{"
+    async with bridge("--body-timeout", "0.1") as running:
+        said = await heard(running, request(SLOW) + request(PING % 2) + unfinished)
+    assert statuses(said) == [200, 200]
+
+
+@pytest.mark.slow
+async def test_an_offer_that_expects_to_be_asked_for_its_body() -> None:
+    """`Expect: 100-continue` beside `Upgrade` is answered 100, and the body is read whole."""
+    lines = (b"connection: Upgrade", b"upgrade: h2c", b"expect: 100-continue")
+    first = request(PING % 1, *lines)
+    cut = first.index(b"\r\n\r\n") + 4
+    async with bridge() as running:
+        said = await heard(running, first[:cut], first[cut:], LAST)
+    assert statuses(said) == [100, 200, 200]

@@ -37,6 +37,8 @@ _FRAMED = 8
 """A body in chunks of one byte each, the smallest there are, is 6 times itself on the wire."""
 
 
+MAX_PIPELINED = 100
+"""Requests that begin in what is read at once, and that wait behind one that is served."""
 _LINGER_S = 1.0
 """How long a client that was refused may go on sending before it must have seen why."""
 
@@ -60,12 +62,14 @@ class HttpConnection(HttpToolsProtocol):
         "_adopted",
         "_arrived",
         "_awaited",
+        "_begun",
         "_call",
         "_call_bytes",
         "_call_data",
         "_chunk",
         "_connections",
         "_departure",
+        "_due",
         "_fast_path",
         "_followed",
         "_heads",
@@ -98,6 +102,10 @@ class HttpConnection(HttpToolsProtocol):
         """The head that is parsed offers another protocol, which is not taken."""
         self._followed = False
         """A request was completed by the bytes that came last."""
+        self._begun = 0
+        """Requests that began in the bytes that came last."""
+        self._due = 0
+        """Answers after which the connection ends, because what followed was refused."""
         self._stall: SendWatch | None = None
         self._arrived = 0
         """Bytes of a request that does not come whole, up to now."""
@@ -165,7 +173,7 @@ class HttpConnection(HttpToolsProtocol):
         self._chunk = len(data)
         if self._heads is not None:
             self._heads.forget()
-        self._followed = False
+        self._followed, self._begun = False, 0
         self._parse(data)
         if self._awaited is not _Awaited.NOTHING:
             # Bytes of a request before this one in the same segment do not count for this one.
@@ -219,6 +227,11 @@ class HttpConnection(HttpToolsProtocol):
         """The first byte of a request."""
         self._await(_Awaited.HEAD)
         self._arrived = 0
+        self._begun += 1
+        if max(self._begun, len(self.pipeline)) > MAX_PIPELINED:
+            problem = f"more than {MAX_PIPELINED} requests are sent without waiting for an answer"
+            self._say(refuse(400, INVALID_REQUEST, problem))
+            raise _Refused
         super().on_message_begin()
 
     def send_400_response(self, msg: str) -> None:
@@ -254,6 +267,10 @@ class HttpConnection(HttpToolsProtocol):
         if self._heads is not None and self.cycle.keep_alive and not self._refused:
             self._heads.learn(cast(dict[str, Any], self.scope))
         super().on_response_complete()
+        if self._due:
+            self._due -= 1
+            if not self._due:
+                self.transport.close()
 
     def on_message_complete(self) -> None:
         """All of it is there."""
@@ -350,6 +367,7 @@ class HttpConnection(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as stopped:
                 head, data = self._head_without_offer(), data[stopped.args[0] :]
                 self._offer = False
+                self._begun -= 1
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 data = head + data
@@ -414,12 +432,15 @@ class HttpConnection(HttpToolsProtocol):
         """Refuse what never became a request, and end the connection.
 
         While a request before it is unanswered the refusal would be read as the answer to that
-        one, so it is not sent. A refused head ends the connection after the answers that are due;
-        a refused body ends it at once, since its own request is among those.
+        one, so it is not sent: the connection ends after the answers that are due.
         """
         own = self._awaited is _Awaited.BODY
         if own and self.pipeline:
-            self.transport.close()
+            # The request of a refused body waits for its turn as the last, and is not served.
+            self.pipeline.popleft()
+            self._due = len(self.pipeline) + 1
+            self._refused = True
+            self._await(_Awaited.NOTHING)
             return
         newest = self._newest()
         if not own and newest is not None and not newest.response_complete:
