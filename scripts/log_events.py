@@ -49,6 +49,7 @@ MEANINGS: Mapping[str, str] = {
     "drain.phase_changed": "The end has gone on to its next phase.",
     "log.dropped": "Records were lost because stderr was not read.",
     "log.level_changed": "SIGUSR2 switched debug logging on or off.",
+    "http.callback_failed": "A bug was met in serving a connection, which was ended.",
     "loop.resumed": "The event loop runs again.",
     "loop.stalled": "The event loop stood still; `stack` says at which line.",
     "loop.stuck": "The event loop stood still for 30 s; the process ends with status 70.",

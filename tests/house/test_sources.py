@@ -18,6 +18,7 @@ SOURCES = {
 
 BROAD_EXCEPTS = {
     "mcpbridge/http/app.py": "a bug in one request is that request's 500",
+    "mcpbridge/http/server/connection.py": "a bug met by one connection ends that connection",
     "mcpbridge/bridge/tasks.py": "a bug in the work of one session is that session's end",
     "mcpbridge/bridge/children/child_pool.py": "a bug met by one child's message ends that child",
     "mcpbridge/app/lifecycle.py": "the last place that can log, and the exit status",

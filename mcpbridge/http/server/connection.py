@@ -13,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import enum
 import functools
+import logging
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -32,6 +33,10 @@ from mcpbridge.http.server.limits import BAND, BAND_HEADER_S, ArrivalLimits, Con
 from mcpbridge.http.server.write_buffer import WriteBuffer
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import Refusal, refuse
+
+log = logging.getLogger("mcpbridge.http")
+
+Words = ParamSpec("Words")
 
 _FRAMED = 8
 """A body in chunks of one byte each, the smallest there are, is 6 times itself on the wire."""
@@ -53,6 +58,27 @@ class _Awaited(enum.Enum):
     NOTHING = ""
 
 
+def _guarded(
+    callback: Callable[Concatenate[HttpConnection, Words], None],
+) -> Callable[Concatenate[HttpConnection, Words], None]:
+    """Make a callback of the event loop end its connection if it raises.
+
+    The loop only reports an exception. It would keep the connection, which might have no reader and
+    no timer any more, and its slot with it.
+    """
+
+    @functools.wraps(callback)
+    def guarded(self: HttpConnection, /, *args: Words.args, **options: Words.kwargs) -> None:
+        try:
+            callback(self, *args, **options)
+        except Exception:
+            extra = {"callback": callback.__name__.strip("_")}
+            log.exception("http.callback_failed", extra=extra)
+            self.abort()
+
+    return guarded
+
+
 class HttpConnection(HttpToolsProtocol):
     """The protocol behind every connection of the bridge."""
 
@@ -68,7 +94,7 @@ class HttpConnection(HttpToolsProtocol):
         "_call_data",
         "_chunk",
         "_connections",
-        "_departure",
+        "_disconnect",
         "_due",
         "_fast_path",
         "_followed",
@@ -94,6 +120,7 @@ class HttpConnection(HttpToolsProtocol):
         super().__init__(*args, **more)
         self._limits = limits
         self._connections = connections
+        self._disconnect: Disconnect | None = None
         self._over = False
         """It is one too many, and ends with its first request."""
         self._refused = False
@@ -126,23 +153,37 @@ class HttpConnection(HttpToolsProtocol):
         self._quiet_since = 0.0
         """When the last answer on the fast path was sent."""
 
+    @_guarded
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there, and owes a request."""
-        corked = WriteBuffer(transport, self.loop, self._lingers)
-        super().connection_made(cast(asyncio.Transport, corked))
-        self._disconnect = Disconnect(self.flow)
         try:
+            corked = WriteBuffer(transport, self.loop, self._lingers)
+            super().connection_made(cast(asyncio.Transport, corked))
+            self._disconnect = Disconnect(self.flow)
             if len(self.connections) > self._connections.most and not self._find_room():
                 self._overflow()
             if not self.transport.is_closing():
                 self._set_timer()
         except BaseException:
-            # The event loop only reports it, and would keep a connection without reader or timer.
             transport.abort()
             raise
 
+    @_guarded
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
+        try:
+            self._let_go()
+        finally:
+            try:
+                if self._disconnect is None:
+                    self.connections.discard(self)  # it was never made
+                else:
+                    super().connection_lost(exc)
+            finally:
+                if self._disconnect is not None:
+                    self._disconnect.happen()
+
+    def _let_go(self) -> None:
         self._await(_Awaited.NOTHING)
         if self._stall is not None:
             self._stall.end()
@@ -154,13 +195,25 @@ class HttpConnection(HttpToolsProtocol):
                 self._call.abandon()
         # Nothing of a connection waits for the garbage collector, which comes seldom: soon a MiB of
         # connections that are gone would.
-        cast(WriteBuffer, self.transport).lost()
+        if self.transport is not None:
+            cast(WriteBuffer, self.transport).lost()
         # uvicorn forgets to where the client broke the connection, and the timer would keep all
         # that belongs to it.
         self._unset_keepalive_if_required()
-        super().connection_lost(exc)
-        self._disconnect.happen()
 
+    def abort(self) -> None:
+        """End the connection at once and free its slot; nothing more is read of it."""
+        self._refused = True
+        self.connections.discard(self)
+        if self.transport is not None:
+            self.transport.abort()
+
+    @_guarded
+    def eof_received(self) -> None:
+        """The client sends no more."""
+        super().eof_received()
+
+    @_guarded
     def data_received(self, data: bytes) -> None:
         """Bytes of one request or several; most requests come whole, and need no timer."""
         if self._refused:
@@ -191,6 +244,7 @@ class HttpConnection(HttpToolsProtocol):
             self._leave_fast_path()
         super().shutdown()
 
+    @_guarded
     def timeout_keep_alive_handler(self) -> None:
         """The connection has been quiet for long, unless calls came on the fast path."""
         self.timeout_keep_alive_task = None
@@ -203,6 +257,7 @@ class HttpConnection(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
+    @_guarded
     def pause_writing(self) -> None:
         """The client reads more slowly than is written."""
         super().pause_writing()
@@ -211,6 +266,7 @@ class HttpConnection(HttpToolsProtocol):
             self._stall = SendWatch(self.transport, self.loop, limit_s)
         self._stall.begin()
 
+    @_guarded
     def resume_writing(self) -> None:
         """It has caught up."""
         super().resume_writing()
@@ -308,6 +364,7 @@ class HttpConnection(HttpToolsProtocol):
         call.exchange.listen(self._heard)
         return True
 
+    @_guarded
     def _heard(self) -> None:
         """Something has come of the call on the fast path."""
         call, fast_path = self._call, self._fast_path
@@ -333,6 +390,7 @@ class HttpConnection(HttpToolsProtocol):
         lines = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
         return b"%b%bcontent-type: application/json\r\ncontent-length: " % (STATUS_LINE[200], lines)
 
+    @_guarded
     def _window_over(self) -> None:
         """Now and then, while calls take the fast path: none may stay on it for longer."""
         self._window = None
@@ -371,6 +429,10 @@ class HttpConnection(HttpToolsProtocol):
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 data = head + data
+            except httptools.HttpParserCallbackError as failed:
+                if not isinstance(failed.__context__, _Refused):
+                    raise
+                return
             except httptools.HttpParserError:
                 self.send_400_response("")
                 return
@@ -483,6 +545,7 @@ class HttpConnection(HttpToolsProtocol):
             limit_s = min(limit_s, BAND_HEADER_S)
         self._timer = self.loop.call_later(limit_s, self._cut, limit_s)
 
+    @_guarded
     def _cut(self, limit_s: float) -> None:
         self._timer = None
         if self.transport.is_closing():
