@@ -87,7 +87,9 @@ class TextFormatter(logging.Formatter):
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).astimezone()
         fields = "".join(f" {name}={_shown(value)}" for name, value in _fields(record).items())
         text = f"{when:%H:%M:%S} {record.levelname.lower():<7} {record.getMessage()}{fields}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        if not record.exc_info:
+            return text
+        return f"{text}\n{_printable(self.formatException(record.exc_info), kept=chr(10))}"
 
 
 class _DroppingHandler(logging.handlers.QueueHandler):
@@ -218,4 +220,13 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 def _shown(value: object) -> str:
     text = str(value)
-    return json.dumps(text, ensure_ascii=False) if " " in text or "\n" in text or not text else text
+    if text and text.isprintable() and " " not in text:
+        return text
+    return _printable(json.dumps(text, ensure_ascii=False))
+
+
+def _printable(text: str, kept: str = "") -> str:
+    """Escape what is no visible character: a server's words must not steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
