@@ -18,6 +18,7 @@
     ├── KeysUnavailable         nobody can say whether a token is good
     ├── CursorLost              a reader asks for entries that were trimmed
     └── Unavailable             a request cannot be served; carries the fault to tell the client
+        └── PoolExhausted       no further server process may run
 
 Exceptions hold facts as attributes; their text is made in `__str__`.
 """

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 import anyio
@@ -27,6 +27,7 @@ from mcpbridge.bridge.children.health_check import HealthChecker
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.drain import Drain
+from mcpbridge.bridge.evictors import evict_longest_idle
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import SessionTable, new_session_id
 from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
@@ -115,7 +116,8 @@ class Bridge:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve until the block ends."""
-        async with self._child_pool.running([self._evict_idle]), anyio.create_task_group() as tasks:
+        evictors = [self._evict_tenant, self._evict_longest_idle]
+        async with self._child_pool.running(evictors), anyio.create_task_group() as tasks:
             self._tasks = tasks
             spawn = contain(tasks.start_soon, Session, self._failed)
             self._context = self._make_context(spawn)
@@ -157,10 +159,9 @@ class Bridge:
         )
 
     def _tenant(self, eras: EraSupervisors, supply: ChildSource) -> Tenant:
-        close, resting = functools.partial(self.close, why="failed"), self.sessions.resting
-        context = self._context
+        close = functools.partial(self.close, why="failed")
         seal = self._seal.another()
-        return Tenant(eras, supply, context, self._settings, seal, close, resting)
+        return Tenant(eras, supply, self._context, self._settings, seal, close)
 
     def find_tenant(self, principal: Principal) -> Tenant | None:
         """What belongs to this principal, where it has asked for something before."""
@@ -337,8 +338,12 @@ class Bridge:
         if session is not None and self._settings.on_child_exit is not OnChildExit.RESTART:
             self.close(session, why="child_exited")
 
-    async def _evict_idle(self) -> bool:
-        return await self._tenants.evict_idle()
+    def _evict_tenant(self) -> Collection[Lease]:
+        return self._tenants.evict_idle()
+
+    def _evict_longest_idle(self) -> Collection[Lease]:
+        pools = [tenant.warm_pool for tenant in self._tenants]
+        return evict_longest_idle(pools, self.sessions, self._settings.child_pool.isolation)
 
     def _replace(self, lease: Lease) -> None:
         for tenant in self._tenants:

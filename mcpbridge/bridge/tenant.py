@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import anyio
 
@@ -76,7 +76,6 @@ class Tenant:
         settings: BridgeSettings,
         seal: RequestStateCodec,
         close: Callable[[Session], None],
-        resting: Callable[[], Session | None],
     ) -> None:
         """Make them; nothing is started before `run`.
 
@@ -87,7 +86,6 @@ class Tenant:
             settings: What the parts go by.
             seal: Closes what parked calls give their clients to keep.
             close: Ends a session whose opening fails.
-            resting: The session whose child can best be done without; see `SessionStarter`.
         """
         self.eras = eras
         self.seal = seal
@@ -97,11 +95,11 @@ class Tenant:
         self._left = anyio.Event()
         self._context = dataclasses.replace(context, subscribers=self._subscribers)
         self._sessionless = SessionlessCalls(self._context)
-        self._pool = WarmPool(supply, settings.child_pool.start_timeout_s)
+        self.warm_pool = WarmPool(supply, settings.child_pool.start_timeout_s)
         emulated = EmulatedCalls(
             self._context,
             eras.legacy,
-            self._pool,
+            self.warm_pool,
             settings.child_pool.isolation,
             settings.parking,
             seal,
@@ -111,7 +109,7 @@ class Tenant:
         self.modern = ModernService(self._context, eras, emulated, native, most, settings.eras)
         """What serves clients of 2026-07-28."""
         self.session_starter = SessionStarter(
-            eras, supply, settings.child_pool, context.spawn, close, resting
+            eras, supply, settings.child_pool, context.spawn, close
         )
 
     @property
@@ -325,13 +323,12 @@ class TenantRegistry:
         self._accounts.pop(tenant, None)
         return self._allotments.pop(tenant)
 
-    async def evict_idle(self) -> bool:
-        """End the children of a principal that has none of them in use: see `ChildPool`."""
+    def evict_idle(self) -> Collection[Lease]:
+        """Forget the principal that has used none of its children for longest; returns these."""
         now = anyio.current_time()
         idle = [(tenant.idle_s(now), tenant) for tenant in self._allotments]
         idle_s, longest = max(idle, key=lambda each: each[0], default=(0.0, None))
         if longest is None or idle_s < SETTLED_S:
-            return False
+            return ()
         log.info("tenant.evicted_idle", extra={"idle_s": round(idle_s, 1)})
-        await self._forgotten(longest).close()
-        return True
+        return self._forgotten(longest).leases

@@ -275,3 +275,10 @@ class Unavailable(BridgeError):
 
     def __str__(self) -> str:
         return self.fault.message
+
+
+class PoolExhausted(Unavailable):
+    """As many server processes run as may, and none of them can be done without."""
+
+    def __init__(self, max_children: int) -> None:
+        super().__init__(capacity("--max-children", max_children))

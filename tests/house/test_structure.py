@@ -24,7 +24,8 @@ TREE = {
     "mcpbridge": "__main__ app bridge channels cli config demo doctor errors http process rules"
     " runtime settings shim sidecar telemetry wire",
     "mcpbridge.app": "build health_client lifecycle resource_limits self_copy state_dump",
-    "mcpbridge.bridge": "bridge calls children drain legacy modern readiness recycler tasks tenant",
+    "mcpbridge.bridge": "bridge calls children drain evictors legacy modern readiness recycler"
+    " tasks tenant",
     "mcpbridge.bridge.calls": "call_log context exchange replay stream tool_filter tracing",
     "mcpbridge.bridge.children": "call_limiter child_pool handshake health_check lease listeners"
     " mux server_eras shared_state supervisor tenant_pool warm_pool",

@@ -7,6 +7,8 @@ single sessions can never crowd out what serves all.
 
 from __future__ import annotations
 
+import asyncio
+import collections
 import dataclasses
 import logging
 import os
@@ -24,7 +26,13 @@ from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unreachable
 from mcpbridge.process.child import Child, MakeChild
-from mcpbridge.rules.faults import Unavailable, capacity, child_exited, spawn_failed, unreachable
+from mcpbridge.rules.faults import (
+    PoolExhausted,
+    Unavailable,
+    child_exited,
+    spawn_failed,
+    unreachable,
+)
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.metrics import Meters
@@ -89,8 +97,20 @@ async def _live(child: Child, *, task_status: TaskStatus[None]) -> None:
     await child.run(task_status=task_status)
 
 
-Evict = Callable[[], Awaitable[bool]]
-"""Ends a child that no client needs at present; returns whether a place is free for it."""
+Evict = Callable[[], Collection[Lease]]
+"""Take children that no client needs at present from their holders and return them; the pool ends
+them. Empty if there are none."""
+
+_EVICT_GRACE_S = 1.0
+"""The rungs of the stop ladder of a child whose place another client waits for."""
+
+
+class _Place:
+    """The right to start one process; `_taken` counts it until the process runs."""
+
+    def __init__(self, ending: Lease | None = None) -> None:
+        self.ending = ending
+        """The child whose place it was; the next process starts when this one has ended."""
 
 
 class ChildObserver(Protocol):
@@ -143,7 +163,10 @@ class ChildPool:
         self._spares_due = anyio.Event()
         self._closing = anyio.Event()
         self._starts = anyio.Semaphore(_STARTS_AT_ONCE)
-        self._queued = 0
+        self._places: set[_Place] = set()
+        self._evicted: set[Lease] = set()
+        """Children that end and whose places have been given away."""
+        self._waiters: collections.deque[asyncio.Future[_Place]] = collections.deque()
         self._tasks: TaskGroup
         self._evictors: Sequence[Evict] = ()
 
@@ -170,7 +193,7 @@ class ChildPool:
         """Start children on demand until the block ends; then stop what is left.
 
         Args:
-            evictors: Tried in this order when all places are taken.
+            evictors: Asked in this order for a child to end when all places are taken.
         """
         self._evictors = evictors
         async with anyio.create_task_group() as tasks:
@@ -198,10 +221,10 @@ class ChildPool:
         Raises:
             Unavailable: All places are taken, or it could not be started.
         """
-        await self._await_place()
-        return await self._start(make_child or self._make_child, shared=True, counted=True)
+        place = await self._take_place()
+        return await self._start_in_place(place, make_child or self._make_child, shared=True)
 
-    async def own(self, make_child: MakeChild | None = None) -> Lease:
+    async def own(self, make_child: MakeChild | None = None, *, within_s: float = 0.0) -> Lease:
         """A fresh child for one session alone: a spare, or a new one.
 
         A new one waits for its turn where many start at once; its start has a time limit only from
@@ -209,37 +232,126 @@ class ChildPool:
 
         Args:
             make_child: Makes it, and no spare will do; None: it is like all others.
+            within_s: How long to wait for a place if all are taken and none can be made free.
 
         Raises:
-            Unavailable: All places are taken, or it could not be started.
+            PoolExhausted: All places are taken.
+            Unavailable: It could not be started.
         """
         while self._spares and make_child is None:
             spare = self._spares.pop(0)
             self._spares_due.set()
             if not spare.mux.shut:
                 return spare
-        await self._await_place()
-        return await self._start_in_turn(make_child or self._make_child)
+        place = await self._take_place(within_s)
+        return await self._start_in_place(place, make_child or self._make_child, shared=False)
 
-    async def _await_place(self) -> None:
-        """Raises Unavailable where all places are taken and none can be made free."""
-        most = self._settings.max_children
-        if self._taken() < most - 1:
-            return
-        for evict in self._evictors:
-            if await evict() and self._taken() < most - 1:
-                return
-        raise Unavailable(capacity("--max-children", most))
+    def idle(self) -> None:
+        """A child serves no client at present: it may be ended for a client that waits."""
+        self._serve_waiters()
+
+    async def _take_place(self, within_s: float = 0.0) -> _Place:
+        # Those who wait come first.
+        place = None if self._waiters else self._free_place()
+        if place is None and within_s > 0:
+            place = await self._wait_for_place(within_s)
+        if place is None:
+            raise PoolExhausted(self._settings.max_children)
+        return place
+
+    def _free_place(self) -> _Place | None:
+        """Return a place, that of a child which is ended for it if need be; None if there is none.
+
+        Runs without waiting, so that the place goes to the one who asked and to nobody in between.
+        """
+        most = self._settings.max_children - 1
+        place = _Place()
+        while self._taken() >= max(most, 1):
+            victim = self._evict()
+            if victim is None:
+                return None
+            # A limit that follows the memory may have sunk below what runs: then all but one of
+            # these places are gone.
+            place = _Place(victim)
+            self._evicted.add(victim)
+        if most < 1:
+            return None
+        self._places.add(place)
+        return place
+
+    def _evict(self) -> Lease | None:
+        for evict in (self._spare_to_evict, *self._evictors):
+            while found := evict():
+                victims = [lease for lease in found if not lease.child.exited.is_set()]
+                for lease in victims:
+                    log.info("child.evicted_idle", extra={"pid": lease.child.pid})
+                    lease.child.stop(_EVICT_GRACE_S)
+                if victims:
+                    return victims[0]
+        return None
+
+    def _spare_to_evict(self) -> Collection[Lease]:
+        return [self._spares.pop()] if self._spares else ()
 
     def _taken(self) -> int:
-        return sum(lease.counted for lease in self._leases) + self._queued
+        runs = sum(lease.counted for lease in self._leases if lease not in self._evicted)
+        return runs + len(self._places)
+
+    async def _wait_for_place(self, within_s: float) -> _Place | None:
+        waiter: asyncio.Future[_Place] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._watch_children()
+        try:
+            with anyio.move_on_after(within_s):
+                await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled():
+                # The client left in the very turn in which it got its place.
+                self._give_up(waiter.result())
+            raise
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+        return waiter.result() if waiter.done() and not waiter.cancelled() else None
+
+    def _serve_waiters(self) -> None:
+        while self._waiters:
+            if self._waiters[0].done():
+                self._waiters.popleft()
+                continue
+            place = self._free_place()
+            if place is None:
+                self._watch_children()
+                return
+            self._waiters.popleft().set_result(place)
+
+    def _watch_children(self) -> None:
+        """Look again when a child has said something: it may be idle then."""
+        for lease in self._leases:
+            if lease.counted:
+                lease.mux.when_stirred(self._serve_waiters)
+
+    def _give_up(self, place: _Place) -> None:
+        self._places.discard(place)
+        if place.ending is not None:
+            # If it still runs it counts again, until it has ended.
+            self._evicted.discard(place.ending)
+        self._serve_waiters()
+
+    async def _start_in_place(self, place: _Place, make_child: MakeChild, *, shared: bool) -> Lease:
+        try:
+            if place.ending is not None:
+                await place.ending.child.exited.wait()
+                self._leases.discard(place.ending)
+            if shared:
+                return await self._start(make_child, shared=True, counted=True)
+            return await self._start_in_turn(make_child)
+        finally:
+            # Not before: a process that is about to start counts all the time.
+            self._give_up(place)
 
     async def _start_in_turn(self, make_child: MakeChild) -> Lease:
-        self._queued += 1
-        try:
-            await self._starts.acquire()
-        finally:
-            self._queued -= 1
+        await self._starts.acquire()
         turn = StartTurn(self._starts)
         try:
             return await self._start(make_child, shared=False, turn=turn)
@@ -367,6 +479,8 @@ class ChildPool:
         finally:
             lease.start_over()
             self._leases.discard(lease)
+            self._evicted.discard(lease)
+            self._serve_waiters()
             report = lease.child.report
             if report is not None:
                 asked = "yes" if report.asked else "no"
@@ -378,10 +492,15 @@ class ChildPool:
             self._spares_due = anyio.Event()
             self._spares = [spare for spare in self._spares if not spare.mux.lost]
             while len(self._spares) < self._spares_wanted and self._has_room_for_spare():
+                place = _Place()
+                self._places.add(place)
                 try:
                     self._spares.append(await self._start(self._make_child, shared=False))
                 except Unavailable:
                     break
+                finally:
+                    self._give_up(place)
 
     def _has_room_for_spare(self) -> bool:
-        return len(self._leases) < self._settings.max_children and not self._closing.is_set()
+        room = self._taken() < self._settings.max_children - 1
+        return room and not self._waiters and not self._closing.is_set()

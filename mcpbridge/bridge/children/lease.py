@@ -87,8 +87,11 @@ class ChildSource(Protocol):
     async def shared(self) -> Lease:
         """A fresh child that many sessions will use; see `ChildPool.shared`."""
 
-    async def own(self) -> Lease:
+    async def own(self, *, within_s: float = 0.0) -> Lease:
         """A fresh child for one session alone; see `ChildPool.own`."""
+
+    def idle(self) -> None:
+        """A child serves no client at present: see `ChildPool.idle`."""
 
     def release(self, lease: Lease, grace_s: float = 5.0) -> None:
         """The child is not used any more: it ends."""

@@ -116,7 +116,8 @@ class Mux:
         )
         """Who the child works for, and who waits for that."""
         self._own = 0
-        self._stirred: asyncio.Event | None = None
+        self._stirred: dict[Callable[[], None], None] = {}
+        """Called once when something has come or the child is gone."""
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else "shut" if self.shut else "open"
@@ -148,9 +149,13 @@ class Mux:
     async def wait_idle(self) -> None:
         """Wait until no call is in flight; each has a limit of its own, and so has the wait."""
         while self.calls and not self.lost:
-            self._stirred = asyncio.Event()
-            await self._stirred.wait()
-        self._stirred = None
+            stirred = asyncio.Event()
+            self._stirred[stirred.set] = None
+            await stirred.wait()
+
+    def when_stirred(self, callback: Callable[[], None]) -> None:
+        """Call this once, soon after the child has said something, been given up or ended."""
+        self._stirred[callback] = None
 
     def stop_accepting(self) -> None:
         """Let no further call begin: another child takes over; calls in flight are finished.
@@ -263,7 +268,7 @@ class Mux:
                 continue  # It was given up, and its callers know.
             for item in received:
                 self._hear(item)
-            if self._stirred is not None:
+            if self._stirred:
                 self._stir()
         # From here on a call would be read by nobody: it waits for the next child instead. Those
         # in flight are told as soon as it is known how this one ended.
@@ -284,8 +289,11 @@ class Mux:
             listener.on_child_exit()
 
     def _stir(self) -> None:
-        if self._stirred is not None:
-            self._stirred.set()
+        if self._stirred:
+            stirred, self._stirred = self._stirred, {}
+            for callback in stirred:
+                # Soon and not now: whoever made the change has not finished it.
+                asyncio.get_running_loop().call_soon(callback)
 
     def _hear(self, item: Received) -> None:
         if isinstance(item, InvalidLine):

@@ -30,6 +30,7 @@ class TenantPool:
         self._given: set[Lease] = set()
         self.release = child_pool.release
         self.end = child_pool.end
+        self.idle = child_pool.idle
         self.retire = child_pool.retire
         self.became_ready = child_pool.became_ready
         self.starts_again = child_pool.starts_again
@@ -44,9 +45,9 @@ class TenantPool:
         """A fresh child for the sessions of this principal; see `ChildPool.further`."""
         return self._noted(await self._child_pool.further(self._make_child))
 
-    async def own(self) -> Lease:
+    async def own(self, *, within_s: float = 0.0) -> Lease:
         """A fresh child for one session of this principal; see `ChildPool.own`."""
-        return self._noted(await self._child_pool.own(self._make_child))
+        return self._noted(await self._child_pool.own(self._make_child, within_s=within_s))
 
     async def close(self) -> None:
         """End all of them and wait until their places are free."""

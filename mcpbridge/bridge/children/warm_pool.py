@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import math
 
 import msgspec
 
@@ -23,8 +24,6 @@ log = logging.getLogger("mcpbridge.bridge")
 
 IDLE_S = 300.0
 """How long a child waits for another call."""
-_RETIRE_S = 1.0
-"""How long one that makes room may take to end; a client waits for it."""
 
 
 class WarmPool:
@@ -48,14 +47,7 @@ class WarmPool:
                 if not entry[2].mux.shut:
                     return entry[2]
                 break
-        try:
-            lease = await self._child_pool.own()
-        except Unavailable:
-            if not self._idle:
-                raise
-            # A place is taken by a child that nobody uses at the moment.
-            await self._child_pool.end(self._idle.popleft()[2], _RETIRE_S)
-            lease = await self._child_pool.own()
+        lease = await self._child_pool.own()
         try:
             params = {
                 "protocolVersion": NEWEST_LEGACY.date,
@@ -74,10 +66,20 @@ class WarmPool:
             self._child_pool.release(lease)
         elif not lease.mux.lost:
             self._idle.append((envelope.fingerprint, now, lease))
+            self._child_pool.idle()
 
     def discard(self, lease: Lease) -> None:
         """The child is in a state that no other call should meet."""
         self._child_pool.release(lease)
+
+    @property
+    def idle_since(self) -> float:
+        """When the child that has waited longest was given back; infinite if none waits."""
+        return self._idle[0][1] if self._idle else math.inf
+
+    def lend(self) -> Lease:
+        """Give up the child that has waited longest; raises IndexError if none waits."""
+        return self._idle.popleft()[2]
 
     def expire(self, now: float) -> None:
         """End children that have waited long enough, or served long enough."""

@@ -168,6 +168,13 @@ class Session:
         usable = self.link.usable
         return usable is not None and not usable.mux.shared
 
+    def lend(self) -> Lease | None:
+        """Do without a child of its own until the next call; returns it, to be released.
+
+        The next one starts when this one has ended.
+        """
+        return self.link.renew()
+
     def opened(self, child: SessionChild, revision: Revision, lease: Lease | None = None) -> None:
         """Open the session: requests go to its child from now on.
 
@@ -179,10 +186,6 @@ class Session:
         self.client.negotiated(revision)
         self.link.open(child, lease)
 
-    def rest(self) -> Lease | None:
-        """Do without the child until the next call; returns it."""
-        return self.listener.rest()
-
     def renew(self) -> Lease | None:
         """Give its own child back for another one, which starts when the old one has ended.
 
@@ -191,7 +194,7 @@ class Session:
         Returns:
             The old one, to be released; None if there is none.
         """
-        before = self.link.renew()
+        before = self.lend()
         if before is not None and (self.listened or self.client.subscriptions):
             self.send_queue.seek()
         return before

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Callable
 
 from mcpbridge.bridge.calls.exchange import Exchange
@@ -30,11 +29,9 @@ from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
 from mcpbridge.rules.mcp.methods import INITIALIZED
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, negotiated
 from mcpbridge.rules.mcp.to_legacy import introduced
-from mcpbridge.rules.supervision.isolation import Isolation, needs_own_child
+from mcpbridge.rules.supervision.isolation import needs_own_child
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
-
-log = logging.getLogger("mcpbridge.bridge")
 
 
 class SessionStarter:
@@ -47,7 +44,6 @@ class SessionStarter:
         settings: ChildPoolSettings,
         spawn: Spawn,
         close: Callable[[Session], None],
-        resting: Callable[[], Session | None],
     ) -> None:
         """Make it.
 
@@ -57,14 +53,12 @@ class SessionStarter:
             settings: Who gets one.
             spawn: Runs work in the bridge's own time.
             close: Ends a session whose opening fails.
-            resting: The session whose child can best be done without, if there is one.
         """
         self._eras = eras
         self._child_pool = child_pool
         self._settings = settings
         self._spawn = spawn
         self._close = close
-        self._resting = resting
 
     def open(self, session: Session, exchange: Exchange) -> None:
         """Open a session; the exchange gets the answer, or the reason why there is none."""
@@ -132,7 +126,7 @@ class SessionStarter:
         exchange.answered(Result(exchange.request.id, introduced(lease.profile, revision)))
 
     async def _give_own(self, session: Session, exchange: Exchange) -> None:
-        lease = await self._own_child()
+        lease = await self._child_pool.own()
         if _is_over(session):
             # Its client left while the child started: nobody else would ever end it.
             self._child_pool.release(lease)
@@ -162,7 +156,7 @@ class SessionStarter:
 
     async def _own_child_again(self, session: Session) -> Lease:
         """A fresh child that has been told everything the last one of this session was."""
-        lease = await self._own_child()
+        lease = await self._child_pool.own()
         try:
             profile = _profile_in(await self._introduce(session, lease))
             if profile is None:
@@ -178,21 +172,6 @@ class SessionStarter:
             self._child_pool.release(lease)
             raise Unavailable(session_closed())
         return lease
-
-    async def _own_child(self) -> Lease:
-        try:
-            return await self._child_pool.own()
-        except Unavailable:
-            resting = self._resting() if self._settings.isolation is Isolation.AUTO else None
-            unused = resting.rest() if resting is not None else None
-            if unused is None:
-                raise
-        # Its session has not called for long, and gets another when it does: clients that never
-        # delete their sessions must not lock out the next one.
-        log.info("child.evicted_idle", extra={"pid": unused.child.pid})
-        self._child_pool.release(unused)
-        await unused.child.exited.wait()
-        return await self._child_pool.own()
 
     async def _introduce(self, session: Session, lease: Lease) -> Reply:
         return await initialize(

@@ -72,15 +72,6 @@ class SessionSettings:
         unit=Unit.SECONDS,
         minimum=0,
     )
-    child_rest_s: float = setting(
-        60.0,
-        "--child-rest-after",
-        "Where all processes are taken: end that of the session that has called nothing for"
-        " longest, if for this long; it gets another with its next call. `--isolation auto` only.",
-        group=GROUP,
-        unit=Unit.SECONDS,
-        minimum=0.1,
-    )
     require_session: bool = setting(
         False,
         "--require-session",
@@ -210,14 +201,6 @@ class SessionTable:
             elif used_at < listening_at:
                 listening, listening_at = session, used_at
         return unheard or listening
-
-    def resting(self) -> Session | None:
-        """The session with a child of its own that has been idle longest, if for long enough."""
-        idle = [session for session in self if session.holds_own_child and not session.busy]
-        longest = min(idle, key=lambda session: session.last_used, default=None)
-        if longest is None or longest.idle_s < self._settings.child_rest_s:
-            return None
-        return longest
 
     def expired(self, session: Session, now: float) -> bool:
         """Whether nobody has used a session for too long; one that is busy is being used now."""

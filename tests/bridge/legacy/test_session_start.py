@@ -63,7 +63,6 @@ async def test_a_child_that_starts_for_a_closed_session_is_given_back() -> None:
                 ChildPoolSettings(),
                 tasks.start_soon,
                 lambda _: None,
-                lambda: None,
             )
             exchange = session.in_flight.begin(Request(b"1", "initialize", b"{}"), streams=True)
             session_starter.open(session, exchange)
