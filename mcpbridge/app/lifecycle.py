@@ -1,11 +1,11 @@
 """The life of the program: signals first, then the port, then the child; and the ordered end.
 
-`rules.supervision.lifecycle` has the order of the end, `config.model` its times. uvicorn is told
-last, when every stream has ended, because it would wait for them.
+`bridge.drain` has the order of the end, `config.model` its times.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -26,6 +26,7 @@ from mcpbridge import __version__
 from mcpbridge.app.build import App, build, host_rules, open_to_all
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.state_dump import state_of
+from mcpbridge.bridge.drain import DrainSteps
 from mcpbridge.config.model import Config, cutoff_after_s
 from mcpbridge.config.otel import MISSING_EXTRA
 from mcpbridge.http.server.connection import protocol_with
@@ -38,7 +39,6 @@ from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.faults import Exit
-from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState
 from mcpbridge.runtime.exit_status import (
     EXIT_FORCED,
     EXIT_INTERNAL,
@@ -55,8 +55,6 @@ log = logging.getLogger("mcpbridge.app")
 
 _TERMINAL_CUTOFF_S = 5.0
 """Somebody at a keyboard waits for Ctrl-C to do its work."""
-_LAST_BYTES_S = 2.0
-"""How long clients have to take their last bytes, from the moment when these are written."""
 _LAST_SPANS_S = 2.0
 """How long a collector of traces has to take the last ones."""
 
@@ -122,7 +120,6 @@ class _Life:
         self._signals = 0
         self._from_terminal = False
         self._has_terminal = _has_terminal()
-        self._cut_at = 0.0
         self.last_state: Mapping[str, object] = {}
         """What the program was doing when it ended by a fault of its own."""
         self._admin = admin
@@ -169,9 +166,10 @@ class _Life:
             _settle_memory()
             await ending.wait()
             await self._end()
-            waited_s = anyio.current_time() - self._cut_at
-            for server, _ in self._servers:
-                server.stop(max(0.0, _LAST_BYTES_S - waited_s))
+
+    def _stop_serving(self, last_bytes_s: float) -> None:
+        for server, _ in self._servers:
+            server.stop(last_bytes_s)
 
     async def _send_last_spans(self) -> None:
         if self._app.tracer is not None:
@@ -238,7 +236,7 @@ class _Life:
             ending.set()
         elif self._signals == 2:
             self._status = EXIT_FORCED
-            self._advance(DrainEvent.SIGNAL)
+            self._drain.cut_short()
             for server, _ in self._servers:
                 server.stop_now()
             self._app.bridge.kill_children()
@@ -255,45 +253,21 @@ class _Life:
         ending.set()
 
     async def _end(self) -> None:
-        """The phases of the end, in their order, up to the moment when nothing is left."""
-        bridge = self._app.bridge
-        bridge.readiness.block("draining", "shutting down")
-        self._advance(DrainEvent.SIGNAL)
-        settings = self._app.config.settings.shutdown
-        cutoff_s = cutoff_after_s(settings.grace_s)
-        lame_duck_s = self._app.config.lame_duck_s
+        """Drain, with the times of the settings; returns when nothing is left."""
+        bridge, config = self._app.bridge, self._app.config
+        cutoff_s = cutoff_after_s(config.settings.shutdown.grace_s)
+        lame_duck_s = config.lame_duck_s
         if self._from_terminal:
             cutoff_s, lame_duck_s = _TERMINAL_CUTOFF_S, 0.0
-        with anyio.move_on_after(cutoff_s) as until_cutoff:
-            with anyio.move_on_after(lame_duck_s):
-                await self._drain.until_cutoff()
-            if self._drain.state is DrainState.LAME_DUCK:
-                self._advance(DrainEvent.LAME_DUCK_OVER)
-                bridge.end_idle_streams()
-                await self._until_idle_or_cutoff()
-        if until_cutoff.cancelled_caught:
-            self._advance(DrainEvent.DEADLINE)
-        if self._drain.in_flight and self._status == EXIT_OK:
+        steps = DrainSteps(
+            functools.partial(bridge.readiness.block, "draining", "shutting down"),
+            bridge.end_idle_streams,
+            bridge.cut_off,
+            self._stop_serving,
+        )
+        calls_left = await self._drain.run(steps, cutoff_s=cutoff_s, lame_duck_s=lame_duck_s)
+        if calls_left and self._status == EXIT_OK:
             self._status = EXIT_FORCED
-        self._cut_at = anyio.current_time()
-        await bridge.cut_off()
-        self._advance(DrainEvent.STOPPED)
-
-    async def _until_idle_or_cutoff(self) -> None:
-        async with anyio.create_task_group() as either:
-            either.start_soon(self._leave_at_cutoff, either.cancel_scope)
-            await self._drain.until_idle()
-            either.cancel_scope.cancel()
-        if self._drain.state is DrainState.DRAINING:
-            self._advance(DrainEvent.IDLE)
-
-    async def _leave_at_cutoff(self, scope: anyio.CancelScope) -> None:
-        await self._drain.until_cutoff()
-        scope.cancel()
-
-    def _advance(self, event: DrainEvent) -> None:
-        if self._drain.state is not DrainState.ENDED:
-            self._drain.advance(event)
 
 
 def _has_terminal() -> bool:

@@ -6,12 +6,32 @@ Source: `rules.supervision.lifecycle` has the phases and their order.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import anyio
+import msgspec
 
 from mcpbridge.rules.supervision.lifecycle import DRAIN, DrainEvent, DrainState, step
 
 log = logging.getLogger("mcpbridge.bridge")
+
+
+_LAST_BYTES_S = 2.0
+"""How long clients have to take their last bytes, from the moment when these are written."""
+
+
+class DrainSteps(msgspec.Struct, frozen=True):
+    """What is done at the beginning of each phase, once and in this order."""
+
+    refuse_traffic: Callable[[], None]
+    """LAME_DUCK: readiness sends traffic elsewhere; everything is still served."""
+    end_idle_streams: Callable[[], None]
+    """DRAINING: clients that only listen connect elsewhere."""
+    cut_off: Callable[[], Awaitable[None]]
+    """CUTOFF: calls that are left get their error, streams end, children are stopped."""
+    stop_serving: Callable[[float], None]
+    """ENDED: the HTTP servers end, which would wait for streams; clients have so many seconds to
+    take their last bytes."""
 
 
 class Drain:
@@ -62,6 +82,40 @@ class Drain:
         if self._held == 0 and self._idle is not None:
             self._idle.set()
 
+    async def run(self, steps: DrainSteps, *, cutoff_s: float, lame_duck_s: float) -> bool:
+        """Go through the phases of the end until nothing is left to do.
+
+        Args:
+            steps: What each phase begins with.
+            cutoff_s: When calls that are still in flight get their error.
+            lame_duck_s: How long new sessions are still taken; less than `cutoff_s`.
+
+        Returns:
+            Whether calls were in flight at the cutoff.
+        """
+        steps.refuse_traffic()
+        self.advance(DrainEvent.SIGNAL)
+        with anyio.move_on_after(cutoff_s):
+            with anyio.move_on_after(lame_duck_s):
+                await self.until_cutoff()
+            if self.state is DrainState.LAME_DUCK:
+                self.advance(DrainEvent.LAME_DUCK_OVER)
+                steps.end_idle_streams()
+                await self._until_idle_or_cutoff()
+        if self.state is DrainState.DRAINING:
+            self.advance(DrainEvent.DEADLINE if self._held else DrainEvent.IDLE)
+        cut_at, calls_left = anyio.current_time(), self._held > 0
+        await steps.cut_off()
+        self.advance(DrainEvent.STOPPED)
+        # The last bytes were written at the cutoff; stopping children has taken its time since.
+        steps.stop_serving(max(0.0, _LAST_BYTES_S - (anyio.current_time() - cut_at)))
+        return calls_left
+
+    def cut_short(self) -> None:
+        """Go to the cutoff now: a further signal has come."""
+        if self.state is not DrainState.ENDED:
+            self.advance(DrainEvent.SIGNAL)
+
     def advance(self, event: DrainEvent) -> None:
         """Go on to the next phase."""
         before, self.state = self.state, step(DRAIN, self.state, event)
@@ -81,3 +135,13 @@ class Drain:
     async def until_cutoff(self) -> None:
         """Wait until a further signal has cut the phases short."""
         await self._cutoff.wait()
+
+    async def _until_idle_or_cutoff(self) -> None:
+        async with anyio.create_task_group() as either:
+            either.start_soon(self._leave_at_cutoff, either.cancel_scope)
+            await self.until_idle()
+            either.cancel_scope.cancel()
+
+    async def _leave_at_cutoff(self, scope: anyio.CancelScope) -> None:
+        await self.until_cutoff()
+        scope.cancel()

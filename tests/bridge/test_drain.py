@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mcpbridge.bridge.drain import Drain
+from mcpbridge.bridge.drain import Drain, DrainSteps
 from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState
 from tests.bridge.playbook import bounded, turns
 from tests.support.proofs import proves
@@ -79,3 +79,74 @@ async def test_a_further_signal_cuts_every_wait_short(caplog: pytest.LogCaptureF
     drain.advance(DrainEvent.SIGNAL)
     phases = [vars(record)["phase"] for record in caplog.records]
     assert phases == ["lame_duck", "draining", "cutoff"]
+
+
+class Steps:
+    """Writes down which steps were taken, and in which phase."""
+
+    def __init__(self, drain: Drain) -> None:
+        self.drain = drain
+        self.taken: list[tuple[str, DrainState]] = []
+
+    def take(self, name: str) -> None:
+        """Note a step."""
+        self.taken.append((name, self.drain.state))
+
+    async def cut_off(self) -> None:
+        """The step that waits for children."""
+        self.take("cut_off")
+
+    def all(self) -> DrainSteps:
+        """As `Drain.run` takes them."""
+        return DrainSteps(
+            lambda: self.take("refuse_traffic"),
+            lambda: self.take("end_idle_streams"),
+            self.cut_off,
+            lambda last_bytes_s: self.take("stop_serving"),
+        )
+
+
+ALL_STEPS = [
+    ("refuse_traffic", DrainState.SERVING),
+    ("end_idle_streams", DrainState.DRAINING),
+    ("cut_off", DrainState.CUTOFF),
+    ("stop_serving", DrainState.ENDED),
+]
+
+
+@bounded
+async def test_every_step_is_taken_once_and_in_order() -> None:
+    """Readiness before all else; servers last, since they wait for streams (fault 96)."""
+    drain = Drain()
+    steps = Steps(drain)
+    drain.call_started()
+    task = asyncio.create_task(drain.run(steps.all(), cutoff_s=60, lame_duck_s=0))
+    await turns()
+    assert (steps.taken, drain.state) == (ALL_STEPS[:2], DrainState.DRAINING)
+    drain.call_finished()
+    assert await task is False
+    assert steps.taken == ALL_STEPS
+
+
+@bounded
+async def test_calls_that_are_left_at_the_deadline_are_cut_off() -> None:
+    """And the caller of it learns that there were some."""
+    drain = Drain()
+    steps = Steps(drain)
+    drain.call_started()
+    assert await drain.run(steps.all(), cutoff_s=0.01, lame_duck_s=0) is True
+    assert steps.taken == ALL_STEPS
+
+
+@bounded
+async def test_a_signal_in_the_lame_duck_phase_goes_to_the_cutoff() -> None:
+    """Streams end with everything else; a signal after the end changes nothing (fault 97)."""
+    drain = Drain()
+    steps = Steps(drain)
+    task = asyncio.create_task(drain.run(steps.all(), cutoff_s=60, lame_duck_s=50))
+    await turns()
+    drain.cut_short()
+    assert await task is False
+    assert [name for name, _ in steps.taken] == ["refuse_traffic", "cut_off", "stop_serving"]
+    drain.cut_short()
+    assert drain.state is DrainState.ENDED
