@@ -5,5 +5,5 @@
 
 - `mcp/`: revisions, methods, the ids on a child's pipe, and translation between the eras.
 - `access/`: hosts, principals, tokens, rates and tools.
-- `supervision/`: restarts, health, isolation, descriptors and the states of sessions and drain.
+- `supervision/`: restarts, health, isolation, descriptors and all states.
 """

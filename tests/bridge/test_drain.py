@@ -114,9 +114,10 @@ ALL_STEPS = [
 ]
 
 
+@proves("fault 96")
 @bounded
 async def test_every_step_is_taken_once_and_in_order() -> None:
-    """Readiness before all else; servers last, since they wait for streams (fault 96)."""
+    """Readiness before all else; servers last, since they wait for streams."""
     drain = Drain()
     steps = Steps(drain)
     drain.call_started()
@@ -138,9 +139,10 @@ async def test_calls_that_are_left_at_the_deadline_are_cut_off() -> None:
     assert steps.taken == ALL_STEPS
 
 
+@proves("fault 97")
 @bounded
 async def test_a_signal_in_the_lame_duck_phase_goes_to_the_cutoff() -> None:
-    """Streams end with everything else; a signal after the end changes nothing (fault 97)."""
+    """Streams end with everything else; a signal after the end changes nothing."""
     drain = Drain()
     steps = Steps(drain)
     task = asyncio.create_task(drain.run(steps.all(), cutoff_s=60, lame_duck_s=50))

@@ -26,6 +26,7 @@ from mcpbridge.rules.faults import (
 )
 from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged
 from mcpbridge.rules.mcp.methods import LISTEN
+from mcpbridge.rules.supervision.lifecycle import ExchangeState
 from mcpbridge.telemetry.tracer import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 
@@ -127,6 +128,16 @@ class Exchange:
             state = f"failed: {self.fault.reason}" if self.fault is not None else "answered"
         request_id, method = self.request.id[:_SHOWN].decode(), self.request.method[:_SHOWN]
         return f"<Exchange {request_id} {method!r} {state} number={self.number}>"
+
+    @property
+    def state(self) -> ExchangeState:
+        """Where it is in its life; moves as `rules.supervision.lifecycle.EXCHANGE` says.
+
+        Read from what is there, since a call on the fast path asks for nothing of it.
+        """
+        if self.reply is not None:
+            return ExchangeState.ANSWERED
+        return ExchangeState.WAITING if self.number is None else ExchangeState.SENT
 
     @property
     def lasting(self) -> bool:

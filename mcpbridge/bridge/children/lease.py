@@ -62,6 +62,7 @@ class Lease:
     def introduced_as(self, profile: ServerProfile) -> None:
         """Record what the child said in its handshake."""
         self.profile = profile
+        self.mux.introduced()
 
     def start_over(self) -> None:
         """Let the next process start: the handshake has ended, with whatever answer."""

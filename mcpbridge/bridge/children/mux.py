@@ -48,6 +48,7 @@ from mcpbridge.rules.mcp.correlator import (
     number_of,
 )
 from mcpbridge.rules.mcp.methods import LISTEN, PING, Audience, shared_audience
+from mcpbridge.rules.supervision.lifecycle import CHILD, ChildEvent, ChildState, step
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
@@ -93,10 +94,11 @@ class Mux:
         self.channel = channel
         self.shared = shared
         """Several sessions speak through it, so that what names no request cannot be told."""
+        self.state = ChildState.STARTING
         self.lost = False
-        """The channel has ended: nothing can be sent, nothing will be answered."""
+        """GONE: nothing can be sent, nothing will be answered."""
         self.shut = False
-        """No further call should begin on it: it is lost, or another child takes over."""
+        """RETIRING or GONE: no further call should begin on it."""
         self.heard = 0
         """How often something has come from the child: a sign of life, no count of messages."""
         self.timeouts = 0
@@ -142,6 +144,17 @@ class Mux:
         """All that clients ever asked of the child."""
         return self._correlator.last - self._own
 
+    def introduced(self) -> None:
+        """The child has answered its handshake."""
+        self._advance(ChildEvent.INTRODUCED)
+
+    def _advance(self, event: ChildEvent) -> None:
+        """Go on to the next state of `rules.supervision.lifecycle.CHILD`."""
+        self.state = step(CHILD, self.state, event)
+        # Kept beside the state, since every call asks.
+        self.lost = self.state is ChildState.GONE
+        self.shut = self.lost or self.state is ChildState.RETIRING
+
     def count_timeouts(self, number: int) -> None:
         """Count so many calls that ran out of time since the last one was answered."""
         self.timeouts = number
@@ -162,7 +175,7 @@ class Mux:
 
         Subscriptions end as they do with the child: those who hold them look for the next.
         """
-        self.shut = True
+        self._advance(ChildEvent.RETIRED)
         for number, sink in self._correlator.waiting():
             if sink.lasting:
                 self._correlator.forget(number)
@@ -272,12 +285,12 @@ class Mux:
                 self._stir()
         # From here on a call would be read by nobody: it waits for the next child instead. Those
         # in flight are told as soon as it is known how this one ended.
-        self.lost = self.shut = True
+        self._advance(ChildEvent.LOST)
         self._stir()
 
     def fail_all(self, fault: Fault) -> None:
         """The child is gone, or given up: nobody waits in vain; who was told is not told again."""
-        self.lost = self.shut = True
+        self._advance(ChildEvent.LOST)
         for number in self.call_limiter.close():
             self._refuse_waiting(number, not_begun(fault))
         failed = CallFailed(fault)

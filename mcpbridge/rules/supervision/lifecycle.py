@@ -1,8 +1,15 @@
-"""The states of a session and of the process's end, one table each.
+"""The states of a session, a child, an exchange and the process's end, one table each.
 
 A session is OPENING while its `initialize` is with the child, OPEN from the answer on, and CLOSED
 for good when it is deleted, expires, or its opening fails. It does not end with its child: the
 next request of an OPEN session is served by a new one.
+
+A child is STARTING until its handshake, READY from then on, and RETIRING when another one takes its
+place: it finishes the calls that it has and gets no further ones. It is GONE when its stdout has
+ended or it was given up; calls that it has not answered fail.
+
+An exchange is WAITING while no child works on it, SENT while one does, and ANSWERED when its client
+has the final answer, whatever else comes. A call of several attempts waits between them.
 
 The process SERVES until the first signal. In the LAME_DUCK phase everything is still served while
 load balancers take notice; DRAINING refuses new sessions and lets calls in flight finish; at the
@@ -15,6 +22,33 @@ the cutoff from wherever it is.
 | OPENING | CLOSE | CLOSED |
 | OPEN | CLOSE | CLOSED |
 | CLOSED | CLOSE | CLOSED |
+
+| state | event | next |
+|---|---|---|
+| STARTING | INTRODUCED | READY |
+| STARTING | RETIRED | RETIRING |
+| STARTING | LOST | GONE |
+| READY | INTRODUCED | READY |
+| READY | RETIRED | RETIRING |
+| READY | LOST | GONE |
+| RETIRING | INTRODUCED | RETIRING |
+| RETIRING | RETIRED | RETIRING |
+| RETIRING | LOST | GONE |
+| GONE | INTRODUCED | GONE |
+| GONE | RETIRED | GONE |
+| GONE | LOST | GONE |
+
+| state | event | next |
+|---|---|---|
+| WAITING | SUBMITTED | SENT |
+| WAITING | ATTEMPT_OVER | WAITING |
+| WAITING | ANSWERED | ANSWERED |
+| SENT | SUBMITTED | SENT |
+| SENT | ATTEMPT_OVER | WAITING |
+| SENT | ANSWERED | ANSWERED |
+| ANSWERED | SUBMITTED | ANSWERED |
+| ANSWERED | ATTEMPT_OVER | ANSWERED |
+| ANSWERED | ANSWERED | ANSWERED |
 
 | state | event | next |
 |---|---|---|
@@ -57,6 +91,73 @@ SESSION: dict[tuple[SessionState, SessionEvent], SessionState] = {
     (SessionState.OPENING, SessionEvent.CLOSE): SessionState.CLOSED,
     (SessionState.OPEN, SessionEvent.CLOSE): SessionState.CLOSED,
     (SessionState.CLOSED, SessionEvent.CLOSE): SessionState.CLOSED,
+}
+
+
+class ChildState(enum.Enum):
+    """Where a child is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RETIRING = "retiring"
+    GONE = "gone"
+
+
+class ChildEvent(enum.Enum):
+    """What happens to a child."""
+
+    INTRODUCED = "introduced"
+    """It has answered its handshake."""
+    RETIRED = "retired"
+    """Another one takes its place."""
+    LOST = "lost"
+    """Its stdout has ended, or it was given up."""
+
+
+CHILD: dict[tuple[ChildState, ChildEvent], ChildState] = {
+    (ChildState.STARTING, ChildEvent.INTRODUCED): ChildState.READY,
+    (ChildState.STARTING, ChildEvent.RETIRED): ChildState.RETIRING,
+    (ChildState.STARTING, ChildEvent.LOST): ChildState.GONE,
+    (ChildState.READY, ChildEvent.INTRODUCED): ChildState.READY,
+    (ChildState.READY, ChildEvent.RETIRED): ChildState.RETIRING,
+    (ChildState.READY, ChildEvent.LOST): ChildState.GONE,
+    (ChildState.RETIRING, ChildEvent.INTRODUCED): ChildState.RETIRING,
+    (ChildState.RETIRING, ChildEvent.RETIRED): ChildState.RETIRING,
+    (ChildState.RETIRING, ChildEvent.LOST): ChildState.GONE,
+    (ChildState.GONE, ChildEvent.INTRODUCED): ChildState.GONE,
+    (ChildState.GONE, ChildEvent.RETIRED): ChildState.GONE,
+    (ChildState.GONE, ChildEvent.LOST): ChildState.GONE,
+}
+
+
+class ExchangeState(enum.Enum):
+    """Where an exchange is in its life."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    ANSWERED = "answered"
+
+
+class ExchangeEvent(enum.Enum):
+    """What happens to an exchange."""
+
+    SUBMITTED = "submitted"
+    ATTEMPT_OVER = "attempt_over"
+    """The child has answered an attempt, and its client needs another one."""
+    ANSWERED = "answered"
+    """By the child or the bridge."""
+
+
+EXCHANGE: dict[tuple[ExchangeState, ExchangeEvent], ExchangeState] = {
+    (ExchangeState.WAITING, ExchangeEvent.SUBMITTED): ExchangeState.SENT,
+    (ExchangeState.WAITING, ExchangeEvent.ATTEMPT_OVER): ExchangeState.WAITING,
+    (ExchangeState.WAITING, ExchangeEvent.ANSWERED): ExchangeState.ANSWERED,
+    (ExchangeState.SENT, ExchangeEvent.SUBMITTED): ExchangeState.SENT,
+    (ExchangeState.SENT, ExchangeEvent.ATTEMPT_OVER): ExchangeState.WAITING,
+    (ExchangeState.SENT, ExchangeEvent.ANSWERED): ExchangeState.ANSWERED,
+    (ExchangeState.ANSWERED, ExchangeEvent.SUBMITTED): ExchangeState.ANSWERED,
+    (ExchangeState.ANSWERED, ExchangeEvent.ATTEMPT_OVER): ExchangeState.ANSWERED,
+    (ExchangeState.ANSWERED, ExchangeEvent.ANSWERED): ExchangeState.ANSWERED,
 }
 
 

@@ -14,9 +14,10 @@ from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.listeners import Logged
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import cancelled, child_exited, session_closed
+from mcpbridge.rules.supervision.lifecycle import EXCHANGE, ExchangeEvent, ExchangeState
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Notification, Request, Result, encode
-from tests.bridge.playbook import bounded, turns
+from tests.bridge.playbook import Stage, bounded, turns
 from tests.support.proofs import proves
 
 PROGRESS = Notification("notifications/progress", b'{"progressToken":1}')
@@ -158,3 +159,29 @@ async def test_a_log_message_about_a_call_comes_if_its_level_is_wanted(admits: b
     exchange.receive(Logged(LOG))
     ENDS["answer"](exchange)
     assert (await read(exchange))[:-1] == ([encode(LOG)] if admits else [])
+
+
+TO_STATE: dict[ExchangeState, list[ExchangeEvent]] = {
+    ExchangeState.WAITING: [],
+    ExchangeState.SENT: [ExchangeEvent.SUBMITTED],
+    ExchangeState.ANSWERED: [ExchangeEvent.SUBMITTED, ExchangeEvent.ANSWERED],
+}
+"""What brings a new exchange to each state."""
+
+
+@pytest.mark.parametrize(("state", "event"), list(EXCHANGE), ids=lambda each: each.value)
+@bounded
+async def test_it_moves_as_its_table_says(state: ExchangeState, event: ExchangeEvent) -> None:
+    """For each pair of the table that people read."""
+    mux = Stage(shared=True).mux
+    exchange = exchange_of(Home())
+    happens: dict[ExchangeEvent, Callable[[], None]] = {
+        ExchangeEvent.SUBMITTED: lambda: exchange.submit(mux),
+        ExchangeEvent.ATTEMPT_OVER: exchange.attempt_over,
+        ExchangeEvent.ANSWERED: lambda: exchange.answered(Result(b'"a"', b"{}")),
+    }
+    for each in TO_STATE[state]:
+        happens[each]()
+    assert exchange.state is state
+    happens[event]()
+    assert exchange.state is EXCHANGE[state, event]

@@ -8,6 +8,7 @@ import pytest
 
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.rules.faults import Exit, Unavailable, child_exited
+from mcpbridge.rules.supervision.lifecycle import ChildState
 from mcpbridge.wire.messages import Failure, Notification, Result
 from tests.bridge.playbook import Stage, bounded, message, turns
 from tests.support.proofs import proves
@@ -296,3 +297,25 @@ async def test_the_bridges_own_call_ends_with_the_child_or_with_its_own_patience
     with pytest.raises(asyncio.CancelledError):
         await asking
     assert other.mux.in_flight == 0
+
+
+@bounded
+async def test_a_child_takes_calls_until_another_takes_over_and_answers_until_it_is_gone() -> None:
+    """Each state of `rules.supervision.lifecycle.CHILD` and what it allows."""
+    stage = Stage(shared=True)
+    seen = [(stage.mux.state, stage.mux.shut, stage.mux.lost)]
+    for change in (
+        stage.mux.introduced,
+        stage.mux.stop_accepting,
+        lambda: stage.mux.fail_all(child_exited(None, "no")),
+        stage.mux.introduced,
+    ):
+        change()
+        seen.append((stage.mux.state, stage.mux.shut, stage.mux.lost))
+    assert seen == [
+        (ChildState.STARTING, False, False),
+        (ChildState.READY, False, False),
+        (ChildState.RETIRING, True, False),
+        (ChildState.GONE, True, True),
+        (ChildState.GONE, True, True),
+    ]

@@ -1,20 +1,26 @@
-"""The states of a session and of the drain: all pairs, and the tables that people read."""
+"""The states of session, child, exchange and drain: all pairs, and the tables people read."""
 
 from __future__ import annotations
 
 import enum
 import itertools
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from mcpbridge.rules.supervision import lifecycle
 from mcpbridge.rules.supervision.lifecycle import (
+    CHILD,
     DRAIN,
+    EXCHANGE,
     SESSION,
+    ChildEvent,
+    ChildState,
     DrainEvent,
     DrainState,
+    ExchangeEvent,
+    ExchangeState,
     SessionEvent,
     SessionState,
     step,
@@ -42,30 +48,60 @@ DRAIN_PAIRS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("state", "event"), list(itertools.product(SessionState, SessionEvent)), ids=lambda e: e.name
-)
-def test_every_pair_of_a_session(state: SessionState, event: SessionEvent) -> None:
-    """A session goes where it must on what may happen, and all else is a bug."""
-    expected = SESSION_PAIRS.get((state.name, event.name))
-    if expected is None:
-        with pytest.raises(KeyError):
-            step(SESSION, state, event)
-    else:
-        assert step(SESSION, state, event) is SessionState[expected]
+CHILD_PAIRS = {
+    ("STARTING", "INTRODUCED"): "READY",
+    ("STARTING", "RETIRED"): "RETIRING",
+    ("STARTING", "LOST"): "GONE",
+    ("READY", "INTRODUCED"): "READY",
+    ("READY", "RETIRED"): "RETIRING",
+    ("READY", "LOST"): "GONE",
+    ("RETIRING", "INTRODUCED"): "RETIRING",
+    ("RETIRING", "RETIRED"): "RETIRING",
+    ("RETIRING", "LOST"): "GONE",
+    ("GONE", "INTRODUCED"): "GONE",
+    ("GONE", "RETIRED"): "GONE",
+    ("GONE", "LOST"): "GONE",
+}
+
+EXCHANGE_PAIRS = {
+    ("WAITING", "SUBMITTED"): "SENT",
+    ("WAITING", "ATTEMPT_OVER"): "WAITING",
+    ("WAITING", "ANSWERED"): "ANSWERED",
+    ("SENT", "SUBMITTED"): "SENT",
+    ("SENT", "ATTEMPT_OVER"): "WAITING",
+    ("SENT", "ANSWERED"): "ANSWERED",
+    ("ANSWERED", "SUBMITTED"): "ANSWERED",
+    ("ANSWERED", "ATTEMPT_OVER"): "ANSWERED",
+    ("ANSWERED", "ANSWERED"): "ANSWERED",
+}
+
+TABLES: list[tuple[Any, dict[tuple[str, str], str], type[enum.Enum], type[enum.Enum]]] = [
+    (SESSION, SESSION_PAIRS, SessionState, SessionEvent),
+    (CHILD, CHILD_PAIRS, ChildState, ChildEvent),
+    (EXCHANGE, EXCHANGE_PAIRS, ExchangeState, ExchangeEvent),
+    (DRAIN, DRAIN_PAIRS, DrainState, DrainEvent),
+]
 
 
 @pytest.mark.parametrize(
-    ("state", "event"), list(itertools.product(DrainState, DrainEvent)), ids=lambda e: e.name
+    ("table", "pairs", "state", "event"),
+    [
+        (table, pairs, state, event)
+        for table, pairs, states, events in TABLES
+        for state, event in itertools.product(states, events)
+    ],
+    ids=lambda each: str(each) if isinstance(each, enum.Enum) else "",
 )
-def test_every_pair_of_the_drain(state: DrainState, event: DrainEvent) -> None:
-    """The process goes where it must on what may happen, and all else is a bug."""
-    expected = DRAIN_PAIRS.get((state.name, event.name))
+def test_every_pair(
+    table: Any, pairs: dict[tuple[str, str], str], state: enum.Enum, event: enum.Enum
+) -> None:
+    """Each goes where it must on what may happen, and all else is a bug."""
+    expected = pairs.get((state.name, event.name))
     if expected is None:
         with pytest.raises(KeyError):
-            step(DRAIN, state, event)
+            step(table, state, event)
     else:
-        assert step(DRAIN, state, event) is DrainState[expected]
+        assert step(table, state, event) is type(state)[expected]
 
 
 def documented() -> list[list[tuple[str, ...]]]:
@@ -86,7 +122,7 @@ def rows(table: dict[tuple[State, Event], State]) -> list[tuple[str, ...]]:
 
 def test_the_tables_in_the_docstring_are_the_tables_of_the_code() -> None:
     """Each table that people read has the same rows as the one that runs, in the same order."""
-    assert documented() == [rows(SESSION), rows(DRAIN)]
+    assert documented() == [rows(SESSION), rows(CHILD), rows(EXCHANGE), rows(DRAIN)]
 
 
 def reachable(table: dict[tuple[State, Event], State], start: State) -> set[str]:
@@ -100,16 +136,22 @@ def reachable(table: dict[tuple[State, Event], State], start: State) -> set[str]
     return {state.name for state in found}
 
 
-def test_every_state_leads_to_the_end() -> None:
+@pytest.mark.parametrize(
+    ("table", "first", "last"),
+    [
+        (SESSION, SessionState.OPENING, SessionState.CLOSED),
+        (CHILD, ChildState.STARTING, ChildState.GONE),
+        (EXCHANGE, ExchangeState.WAITING, ExchangeState.ANSWERED),
+        (DRAIN, DrainState.SERVING, DrainState.ENDED),
+    ],
+    ids=("session", "child", "exchange", "drain"),
+)
+def test_every_state_leads_to_the_end(table: Any, first: enum.Enum, last: enum.Enum) -> None:
     """All states can be reached, and the last one from each of them and never left."""
-    assert reachable(SESSION, SessionState.OPENING) == {state.name for state in SessionState}
-    assert reachable(DRAIN, DrainState.SERVING) == {state.name for state in DrainState}
-    for session_state in SessionState:
-        assert "CLOSED" in reachable(SESSION, session_state)
-    for drain_state in DrainState:
-        assert "ENDED" in reachable(DRAIN, drain_state)
-    assert reachable(SESSION, SessionState.CLOSED) == {"CLOSED"}
-    assert reachable(DRAIN, DrainState.ENDED) == {"ENDED"}
+    assert reachable(table, first) == {state.name for state in type(first)}
+    for state in type(first):
+        assert last.name in reachable(table, state)
+    assert reachable(table, last) == {last.name}
 
 
 @pytest.mark.parametrize(
