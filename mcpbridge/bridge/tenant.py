@@ -95,10 +95,11 @@ class Tenant:
         self._left = anyio.Event()
         self._context = dataclasses.replace(context, subscribers=self._subscribers)
         self._sessionless = SessionlessCalls(self._context)
-        self.warm_pool = WarmPool(supply, settings.child_pool.start_timeout_s)
+        self.warm_pool = WarmPool(supply, settings.child_pool.start_timeout_s, context.spawn)
         emulated = EmulatedCalls(
             self._context,
             eras.legacy,
+            supply,
             self.warm_pool,
             settings.child_pool.isolation,
             settings.parking,
@@ -109,7 +110,7 @@ class Tenant:
         self.modern = ModernService(self._context, eras, emulated, native, most, settings.eras)
         """What serves clients of 2026-07-28."""
         self.session_starter = SessionStarter(
-            eras, supply, settings.child_pool, context.spawn, close
+            eras, supply, settings.child_pool, context.spawn, close, self._subscribers
         )
 
     @property

@@ -35,6 +35,10 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "child_exits": ("Server processes that ended.", ("how", "asked")),
     "child_start_failures": ("Server processes that could not be started.", ()),
     "child_restarts": ("Starts of a shared server process after its end.", ()),
+    "shared_fallbacks": (
+        "Sessions and calls that the shared process served because all processes were taken.",
+        (),
+    ),
     "refusals": ("Requests refused because a limit is reached.", ("limit",)),
 }
 """Counters, by the name that `Meters.tally` is given: help and labels."""

@@ -356,7 +356,7 @@ async def test_a_session_that_ended_while_its_client_does_not_read_takes_nothing
 @pytest.mark.slow
 async def test_limits_are_told_before_or_on_the_stream(tmp_path: Path) -> None:
     """Too many streams 503 with Retry-After; no room for a child on the stream."""
-    words = ("--max-sessions", "2", "--max-children", "1")
+    words = ("--max-sessions", "2", "--max-children", "1", "--isolation", "session")
     async with (
         serving(tmp_path, *words) as some,
         connected(some.client) as line,
@@ -371,7 +371,9 @@ async def test_limits_are_told_before_or_on_the_stream(tmp_path: Path) -> None:
         assert failed["id"] == "full"
         assert "--max-children" in failed["error"]["message"]
         assert await line.next() is None
-        assert (await other.open())["serverInfo"]["name"] == "questioner"
+        # The other stream is none the worse: it still takes messages.
+        await other.send(initialize("too", capabilities=ASKED))
+        assert "--max-children" in (await other.next())["error"]["message"]
 
 
 @proves("fault 83")

@@ -437,7 +437,8 @@ def left(served: Stateless) -> int:
 async def test_calls_are_few_where_children_are(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A call that would need one child too many is 503, and one that ends makes room."""
     folder = tmp_path_factory.mktemp("one")
-    async with serving("legacy", folder, *ERA, "--max-children", "2") as served:
+    caps = ("--max-children", "2", "--isolation", "session", "--queue-timeout", "100ms")
+    async with serving("legacy", folder, *ERA, *caps) as served:
         params = asking([form()])
         first = await parked(served, params)
         assert (await served.post("tools/call", params, FORM)).status_code == 503

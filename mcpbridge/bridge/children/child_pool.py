@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from mcpbridge.bridge.children.call_limiter import LoadLimits
-from mcpbridge.bridge.children.lease import Lease, StartTurn
+from mcpbridge.bridge.children.lease import Lease, StartTurn, Wanted
 from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.pipes import PipeLimits
@@ -101,6 +101,8 @@ Evict = Callable[[], Collection[Lease]]
 """Take children that no client needs at present from their holders and return them; the pool ends
 them. Empty if there are none."""
 
+_FALLBACK_LOG_EVERY_S = 1.0
+"""A burst of calls must not fill the log; the metric counts them all."""
 _EVICT_GRACE_S = 1.0
 """The rungs of the stop ladder of a child whose place another client waits for."""
 
@@ -153,6 +155,7 @@ class ChildPool:
         self._settings = settings
         self._limits = limits
         self._loads = loads
+        self._queue_timeout_s = (loads or LoadLimits()).queue_timeout_s
         self._interceptors = interceptors
         self._observers = observers
         self._request_limit = request_limit
@@ -164,9 +167,14 @@ class ChildPool:
         self._closing = anyio.Event()
         self._starts = anyio.Semaphore(_STARTS_AT_ONCE)
         self._places: set[_Place] = set()
+        self._released: set[Lease] = set()
+        """Children that end because their holders need them no more."""
         self._evicted: set[Lease] = set()
         """Children that end and whose places have been given away."""
-        self._waiters: collections.deque[asyncio.Future[_Place]] = collections.deque()
+        self._fallback_logged_at = float("-inf")
+        self._waiters: collections.deque[tuple[asyncio.Future[_Place | None], Wanted]] = (
+            collections.deque()
+        )
         self._tasks: TaskGroup
         self._evictors: Sequence[Evict] = ()
 
@@ -224,7 +232,9 @@ class ChildPool:
         place = await self._take_place()
         return await self._start_in_place(place, make_child or self._make_child, shared=True)
 
-    async def own(self, make_child: MakeChild | None = None, *, within_s: float = 0.0) -> Lease:
+    async def own(
+        self, make_child: MakeChild | None = None, *, wanted: Wanted | None = None
+    ) -> Lease:
         """A fresh child for one session alone: a spare, or a new one.
 
         A new one waits for its turn where many start at once; its start has a time limit only from
@@ -232,7 +242,8 @@ class ChildPool:
 
         Args:
             make_child: Makes it, and no spare will do; None: it is like all others.
-            within_s: How long to wait for a place if all are taken and none can be made free.
+            wanted: If all places are taken and none can be made free, wait for one as long as
+                `--queue-timeout` says and this returns True; None: do not wait.
 
         Raises:
             PoolExhausted: All places are taken.
@@ -243,18 +254,27 @@ class ChildPool:
             self._spares_due.set()
             if not spare.mux.shut:
                 return spare
-        place = await self._take_place(within_s)
+        place = await self._take_place(wanted)
         return await self._start_in_place(place, make_child or self._make_child, shared=False)
 
     def idle(self) -> None:
         """A child serves no client at present: it may be ended for a client that waits."""
         self._serve_waiters()
 
-    async def _take_place(self, within_s: float = 0.0) -> _Place:
+    def fell_back(self) -> None:
+        """A client that should have a child for itself is served by the shared one instead."""
+        self._meters.tally("shared_fallbacks", ())
+        now = asyncio.get_running_loop().time()
+        if now - self._fallback_logged_at >= _FALLBACK_LOG_EVERY_S:
+            self._fallback_logged_at = now
+            extra = {"max_children": self._settings.max_children, "served_by": "shared process"}
+            log.warning("child_pool.exhausted", extra=extra)
+
+    async def _take_place(self, wanted: Wanted | None = None) -> _Place:
         # Those who wait come first.
         place = None if self._waiters else self._free_place()
-        if place is None and within_s > 0:
-            place = await self._wait_for_place(within_s)
+        if place is None and wanted is not None:
+            place = await self._wait_for_place(wanted, self._queue_timeout_s)
         if place is None:
             raise PoolExhausted(self._settings.max_children)
         return place
@@ -280,6 +300,11 @@ class ChildPool:
         return place
 
     def _evict(self) -> Lease | None:
+        for lease in self._released - self._evicted:
+            # It ends anyway, and its place is free as soon as it has.
+            if lease.counted and not lease.child.exited.is_set():
+                lease.child.stop(_EVICT_GRACE_S)
+                return lease
         for evict in (self._spare_to_evict, *self._evictors):
             while found := evict():
                 victims = [lease for lease in found if not lease.child.exited.is_set()]
@@ -297,33 +322,43 @@ class ChildPool:
         runs = sum(lease.counted for lease in self._leases if lease not in self._evicted)
         return runs + len(self._places)
 
-    async def _wait_for_place(self, within_s: float) -> _Place | None:
-        waiter: asyncio.Future[_Place] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
+    async def _wait_for_place(self, wanted: Wanted, within_s: float) -> _Place | None:
+        waiter: asyncio.Future[_Place | None] = asyncio.get_running_loop().create_future()
+        entry = waiter, wanted
+        self._waiters.append(entry)
         self._watch_children()
         try:
             with anyio.move_on_after(within_s):
                 await waiter
         except BaseException:
-            if waiter.done() and not waiter.cancelled():
+            place = waiter.result() if waiter.done() and not waiter.cancelled() else None
+            if place is not None:
                 # The client left in the very turn in which it got its place.
-                self._give_up(waiter.result())
+                self._give_up(place)
             raise
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if entry in self._waiters:
+                self._waiters.remove(entry)
         return waiter.result() if waiter.done() and not waiter.cancelled() else None
 
     def _serve_waiters(self) -> None:
         while self._waiters:
-            if self._waiters[0].done():
+            waiter, wanted = self._waiters[0]
+            if waiter.done():
                 self._waiters.popleft()
                 continue
+            if not wanted():
+                self._waiters.popleft()
+                waiter.set_result(None)
+                # What the others want may depend on what this one does now.
+                asyncio.get_running_loop().call_soon(self._serve_waiters)
+                return
             place = self._free_place()
             if place is None:
                 self._watch_children()
                 return
-            self._waiters.popleft().set_result(place)
+            self._waiters.popleft()
+            waiter.set_result(place)
 
     def _watch_children(self) -> None:
         """Look again when a child has said something: it may be idle then."""
@@ -361,6 +396,8 @@ class ChildPool:
 
     def release(self, lease: Lease, grace_s: float = 5.0) -> None:
         """The child is not used any more: it ends."""
+        if lease in self._leases:
+            self._released.add(lease)
         lease.child.stop(grace_s)
 
     async def end(self, lease: Lease, grace_s: float) -> None:
@@ -478,8 +515,8 @@ class ChildPool:
             await lease.child.exited.wait()
         finally:
             lease.start_over()
-            self._leases.discard(lease)
-            self._evicted.discard(lease)
+            for leases in (self._leases, self._released, self._evicted):
+                leases.discard(lease)
             self._serve_waiters()
             report = lease.child.report
             if report is not None:

@@ -82,17 +82,24 @@ class Lease:
         self.recycle_due = True
 
 
+Wanted = Callable[[], bool]
+"""Whether a place for a child is still of use to the client that waits for one."""
+
+
 class ChildSource(Protocol):
     """Where children come from: the pool itself, or one principal's share of it."""
 
     async def shared(self) -> Lease:
         """A fresh child that many sessions will use; see `ChildPool.shared`."""
 
-    async def own(self, *, within_s: float = 0.0) -> Lease:
+    async def own(self, *, wanted: Wanted | None = None) -> Lease:
         """A fresh child for one session alone; see `ChildPool.own`."""
 
     def idle(self) -> None:
         """A child serves no client at present: see `ChildPool.idle`."""
+
+    def fell_back(self) -> None:
+        """The shared child serves instead of one for a single client: see `ChildPool.fell_back`."""
 
     def release(self, lease: Lease, grace_s: float = 5.0) -> None:
         """The child is not used any more: it ends."""

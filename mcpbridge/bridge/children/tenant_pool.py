@@ -8,7 +8,7 @@ of others take places like any child of a single session.
 from __future__ import annotations
 
 from mcpbridge.bridge.children.child_pool import ChildPool
-from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.lease import Lease, Wanted
 from mcpbridge.process.child import MakeChild
 
 _CLOSE_S = 1.0
@@ -31,6 +31,7 @@ class TenantPool:
         self.release = child_pool.release
         self.end = child_pool.end
         self.idle = child_pool.idle
+        self.fell_back = child_pool.fell_back
         self.retire = child_pool.retire
         self.became_ready = child_pool.became_ready
         self.starts_again = child_pool.starts_again
@@ -45,9 +46,9 @@ class TenantPool:
         """A fresh child for the sessions of this principal; see `ChildPool.further`."""
         return self._noted(await self._child_pool.further(self._make_child))
 
-    async def own(self, *, within_s: float = 0.0) -> Lease:
+    async def own(self, *, wanted: Wanted | None = None) -> Lease:
         """A fresh child for one session of this principal; see `ChildPool.own`."""
-        return self._noted(await self._child_pool.own(self._make_child, within_s=within_s))
+        return self._noted(await self._child_pool.own(self._make_child, wanted=wanted))
 
     async def close(self) -> None:
         """End all of them and wait until their places are free."""

@@ -10,26 +10,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.child_pool import ChildPoolSettings
 from mcpbridge.bridge.children.handshake import initialize
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.server_eras import EraSupervisors
-from mcpbridge.bridge.children.shared_state import restore
+from mcpbridge.bridge.children.shared_state import Subscriber, catch_up, restore
 from mcpbridge.bridge.children.supervisor import Ready
 from mcpbridge.bridge.legacy.modern_child import ModernChildAdapter
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_child import ModernChild, OwnChild, SessionChild, SharedChild
 from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
 from mcpbridge.bridge.tasks import Spawn
-from mcpbridge.rules.faults import Fault, Unavailable, handshake_refused, session_closed
+from mcpbridge.rules.faults import (
+    Fault,
+    PoolExhausted,
+    Unavailable,
+    handshake_refused,
+    session_closed,
+)
 from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
 from mcpbridge.rules.mcp.methods import INITIALIZED
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, negotiated
 from mcpbridge.rules.mcp.to_legacy import introduced
-from mcpbridge.rules.supervision.isolation import needs_own_child
+from mcpbridge.rules.supervision.isolation import Isolation, needs_own_child
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 
@@ -44,6 +50,7 @@ class SessionStarter:
         settings: ChildPoolSettings,
         spawn: Spawn,
         close: Callable[[Session], None],
+        subscribers: Callable[[], Iterable[Subscriber]],
     ) -> None:
         """Make it.
 
@@ -53,12 +60,14 @@ class SessionStarter:
             settings: Who gets one.
             spawn: Runs work in the bridge's own time.
             close: Ends a session whose opening fails.
+            subscribers: Those who share the shared child.
         """
         self._eras = eras
         self._child_pool = child_pool
         self._settings = settings
         self._spawn = spawn
         self._close = close
+        self._subscribers = subscribers
 
     def open(self, session: Session, exchange: Exchange) -> None:
         """Open a session; the exchange gets the answer, or the reason why there is none."""
@@ -126,7 +135,11 @@ class SessionStarter:
         exchange.answered(Result(exchange.request.id, introduced(lease.profile, revision)))
 
     async def _give_own(self, session: Session, exchange: Exchange) -> None:
-        lease = await self._child_pool.own()
+        try:
+            lease = await self._child_pool.own()
+        except PoolExhausted as error:
+            self._share(session, exchange, await self._shared_instead(error))
+            return
         if _is_over(session):
             # Its client left while the child started: nobody else would ever end it.
             self._child_pool.release(lease)
@@ -156,7 +169,10 @@ class SessionStarter:
 
     async def _own_child_again(self, session: Session) -> Lease:
         """A fresh child that has been told everything the last one of this session was."""
-        lease = await self._child_pool.own()
+        try:
+            lease = await self._child_pool.own(wanted=lambda: not _is_over(session))
+        except PoolExhausted as error:
+            return await self._shared_again(session, error)
         try:
             profile = _profile_in(await self._introduce(session, lease))
             if profile is None:
@@ -171,6 +187,27 @@ class SessionStarter:
         if _is_over(session):
             self._child_pool.release(lease)
             raise Unavailable(session_closed())
+        return lease
+
+    async def _shared_instead(self, exhausted: PoolExhausted) -> Lease:
+        """Return the shared child for a session that should have one for itself and gets none.
+
+        Its client is served, and the server's requests to it are declined.
+
+        Raises:
+            PoolExhausted: `exhausted`, if the operator wants a child for each session.
+            Unavailable: There is no shared child now.
+        """
+        if self._settings.isolation is not Isolation.AUTO:
+            raise exhausted
+        self._child_pool.fell_back()
+        return await self._eras.legacy.lease()
+
+    async def _shared_again(self, session: Session, exhausted: PoolExhausted) -> Lease:
+        """As `_shared_instead`, for a session that lent or lost a child of its own."""
+        lease = await self._shared_instead(exhausted)
+        if session.client.level is not None or session.client.subscriptions:
+            await catch_up(lease, [*self._subscribers(), session.listener])
         return lease
 
     async def _introduce(self, session: Session, lease: Lease) -> Reply:

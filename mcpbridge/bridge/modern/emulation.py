@@ -20,7 +20,7 @@ import anyio
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
-from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.supervisor import Ready, Supervisor
 from mcpbridge.bridge.children.warm_pool import WarmPool
 from mcpbridge.bridge.modern.parked_call import ParkedCall
@@ -28,6 +28,7 @@ from mcpbridge.bridge.modern.request_state import RequestState, RequestStateCode
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
     Fault,
+    PoolExhausted,
     Unavailable,
     cancelled,
     capacity,
@@ -143,6 +144,7 @@ class EmulatedCalls:
         self,
         context: CallContext,
         supervisor: Supervisor,
+        child_pool: ChildSource,
         pool: WarmPool,
         isolation: Isolation,
         settings: ParkSettings,
@@ -150,6 +152,7 @@ class EmulatedCalls:
     ) -> None:
         self._context = context
         self._supervisor = supervisor
+        self._child_pool = child_pool
         self._pool = pool
         self._isolation = isolation
         self._settings = settings
@@ -270,11 +273,19 @@ class EmulatedCalls:
     async def _begin(self, exchange: Exchange, envelope: RequestMeta) -> None:
         if len(self._parked_calls) - len(self._finished) >= self._settings.max_parked:
             raise Unavailable(capacity("--max-parked", self._settings.max_parked))
-        lease = await self._pool.take(envelope)
+        try:
+            lease = await self._pool.take(envelope)
+        except PoolExhausted:
+            if self._isolation is not Isolation.AUTO:
+                raise
+            # Better without being asked anything than not at all.
+            self._child_pool.fell_back()
+            self._serve_shared(exchange, envelope)
+            return
         await self._set_level(lease, envelope)
         if exchange.reply is not None:
             # Its client has gone meanwhile; the child has seen nothing of the call.
-            self._pool.give_back(lease, envelope, self._context.clock())
+            self._pool.give_back(lease, self._context.clock())
             return
         sent = Request(b"0", exchange.request.method, stripped(exchange.request.params))
         parked_call = ParkedCall(lease, sent, envelope, self._hand_over, self._over)
@@ -384,7 +395,7 @@ class EmulatedCalls:
     def _over(self, parked_call: ParkedCall) -> None:
         if parked_call.key in self._parked_calls and parked_call.key not in self._finished:
             self._finished[parked_call.key] = self._context.clock()
-            self._pool.give_back(parked_call.lease, parked_call.envelope, self._context.clock())
+            self._pool.give_back(parked_call.lease, self._context.clock())
 
     def _drop(self, parked_call: ParkedCall, reason: str) -> None:
         finished = parked_call.key in self._finished

@@ -63,6 +63,7 @@ async def test_a_child_that_starts_for_a_closed_session_is_given_back() -> None:
                 ChildPoolSettings(),
                 tasks.start_soon,
                 lambda _: None,
+                list,
             )
             exchange = session.in_flight.begin(Request(b"1", "initialize", b"{}"), streams=True)
             session_starter.open(session, exchange)
