@@ -45,6 +45,7 @@ MEANINGS: Mapping[str, str] = {
     "child.stdout_noise": "The server wrote something other than a message to its stdout.",
     "child.stopped": "A server process ended because mcpbridge ended it.",
     "child_pool.exhausted": "No process can be lent: the shared one serves clients in its place.",
+    "child_pool.sized": "So many processes fit into the memory; sizes are in bytes.",
     "connection.limit_reached": "A connection was refused: `--max-connections`.",
     "connection.stalled": "A client did not read for `--send-timeout`; its connection was cut.",
     "drain.phase_changed": "The end has gone on to its next phase.",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 from starlette.types import ASGIApp
 
+from mcpbridge.app.resource_limits import PoolSizer
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
@@ -68,6 +69,8 @@ class App(msgspec.Struct, frozen=True):
     """Where calls are traced; to be shut down at the end."""
     access: CallerAccess
     """Who may call."""
+    pool_sizer: PoolSizer | None
+    """Says how many server processes may run; None if the operator does."""
 
 
 def build(config: Config, process_tree: ProcessTree) -> App:
@@ -100,18 +103,23 @@ def build(config: Config, process_tree: ProcessTree) -> App:
         root_path=settings.proxy.root_path,
         access=access,
     )
-    admin: ASGIApp | None = None
-    if config.admin_bind is not None:
-        admin_rules = host_rules(config, config.admin_bind)
-        admin = AdminApp(admin_app(bridge.readiness, render), admin_rules)
-        admin = _readable(admin, admin_rules, lambda path: PROBED)
     # A traced call belongs to a task of its own, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
     fast_path = FastPath(endpoint, limits, window_s, lambda: bridge.drain.ending, meters.http)
     headers = [pair.header for pair in settings.auth.header_env]
     metered = Metered(_readable(endpoint, rules, endpoint.methods, headers), meters.http)
     return App(
-        config, bridge, keepalive, metered, admin, fast_path, meters, process_tree, tracer, callers
+        config,
+        bridge,
+        keepalive,
+        metered,
+        _admin(config, admin_app(bridge.readiness, render)),
+        fast_path,
+        meters,
+        process_tree,
+        tracer,
+        callers,
+        _sizer(config, child_pool),
     )
 
 
@@ -165,6 +173,21 @@ def _bridge(
         _dress(config, process_tree) if settings.auth.header_env else None,
     )
     return bridge, child_pool
+
+
+def _admin(config: Config, app: ASGIApp) -> ASGIApp | None:
+    """What is behind `--admin-port`, if there is one."""
+    if config.admin_bind is None:
+        return None
+    rules = host_rules(config, config.admin_bind)
+    return _readable(AdminApp(app, rules), rules, lambda path: PROBED)
+
+
+def _sizer(config: Config, child_pool: ChildPool) -> PoolSizer | None:
+    settings = config.settings.child_pool
+    if settings.max_children is not None:
+        return None
+    return PoolSizer(child_pool, settings.most_children)
 
 
 def _children(config: Config, process_tree: ProcessTree) -> MakeChild:
@@ -306,6 +329,7 @@ def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, child_pool: Chil
     meters.watch("sessions_max", lambda: bridge.session_settings.max_sessions)
     meters.watch("streams_open", lambda: keepalive.open)
     meters.watch("children", lambda: child_pool.children)
+    meters.watch("children_max", lambda: child_pool.max_children)
     meters.watch("ready", lambda: float(bridge.readiness.ready))
     meters.watch("missing", lambda: dict.fromkeys(bridge.readiness.blockers, 1.0))
     meters.watch(

@@ -145,6 +145,8 @@ class _Life:
                     watch.start_soon(self._hear_giving_up, ending)
                     watch.start_soon(self._app.keepalive.run)
                     watch.start_soon(self._app.access.authenticator.run)
+                    if self._app.pool_sizer is not None:
+                        watch.start_soon(self._app.pool_sizer.run)
                     try:
                         await self._serve(ending)
                     except BaseException:

@@ -1,4 +1,4 @@
-"""Whether the kernel has killed somebody here for want of memory.
+"""The memory of processes and what the kernel allows them, and whether it has killed one for it.
 
 A child that was killed so has died of SIGKILL like any other; only the count that its cgroup keeps
 tells the difference, and the difference is what an operator has to know.
@@ -6,8 +6,10 @@ tells the difference, and the difference is what an operator has to know.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import os
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from mcpbridge.process.linux import stat_of
@@ -64,6 +66,45 @@ def _kills(file: Path) -> int | None:
     return int(counts[0]) if counts else None
 
 
+def memory_limit(root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Return the bytes of memory that the bridge and its children may use together.
+
+    That is the least of the limits of their cgroup, of those above it and of the machine; None if
+    the system tells none of them.
+
+    Source: Linux, Control Group v2, memory.max; cgroup-v1/memory, memory.limit_in_bytes.
+    """
+    limits = [limit for file in _limit_files(root, own) if (limit := _limit(file)) is not None]
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return min((limit for limit in limits if limit > 0), default=None)
+
+
+def _limit_files(root: Path, own: Path) -> Iterator[Path]:
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        inside = PurePosixPath(path.strip("/"))
+        # A container may see its own cgroup at the top, under the path that it has outside.
+        for above in (inside, *inside.parents):
+            if not controllers:
+                yield root / above / "memory.max"
+            elif "memory" in controllers.split(","):
+                yield root / "memory" / above / "memory.limit_in_bytes"
+
+
+def _limit(file: Path) -> int | None:
+    try:
+        text = file.read_text().strip()
+    except OSError:
+        return None
+    # "max" in version 2; version 1 writes a number that no machine has, and the machine's counts.
+    return int(text) if text.isdecimal() else None
+
+
 _KIB = 1024
 
 
@@ -77,12 +118,28 @@ class Footprint(NamedTuple):
 
 def footprint(leader_pid: int) -> Footprint | None:
     """The memory of a group at this moment; None where there is no /proc, or nobody is left."""
-    # One that is about to end has given its memory back before the process table says so.
-    sizes = [size for member in _members(leader_pid) if (size := _resident(member))]
-    return Footprint(sum(sizes), len(sizes)) if sizes else None
+    return footprints([leader_pid]).get(leader_pid)
 
 
-def _members(leader_pid: int) -> Iterator[Path]:
+def footprints(leader_pids: Collection[int]) -> dict[int, Footprint]:
+    """The memory of several groups, by their leaders; those of which nothing is known are left out.
+
+    Reads the process table once: some milliseconds, so call it in a thread.
+    """
+    sizes: dict[int, list[int]] = {}
+    for group, member in _members(frozenset(leader_pids)):
+        # One that is about to end has given its memory back before the process table says so.
+        if size := _resident(member):
+            sizes.setdefault(group, []).append(size)
+    return {group: Footprint(sum(each), len(each)) for group, each in sizes.items()}
+
+
+def own_footprint() -> int:
+    """The memory of this process alone, in bytes; 0 if there is no /proc."""
+    return _resident(Path("/proc/self"))
+
+
+def _members(groups: Collection[int]) -> Iterator[tuple[int, Path]]:
     try:
         entries = list(Path("/proc").iterdir())
     except OSError:
@@ -90,8 +147,8 @@ def _members(leader_pid: int) -> Iterator[Path]:
     for entry in entries:
         if entry.name.isdigit():
             stat = stat_of(int(entry.name))
-            if stat is not None and stat.group == leader_pid and stat.lives:
-                yield entry
+            if stat is not None and stat.group in groups and stat.lives:
+                yield stat.group, entry
 
 
 def _resident(entry: Path) -> int:

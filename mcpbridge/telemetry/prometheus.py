@@ -54,6 +54,7 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "sessions_max": ("Sessions that may be open at once; one more ends an idle one.", ""),
     "streams_open": ("Event streams that a client reads.", ""),
     "children": ("Server processes that are running.", ""),
+    "children_max": ("Server processes that may run at once.", ""),
     "ready": ("1 if `/readyz` answers 200.", ""),
     "missing": ("1 for each thing that is missing for readiness.", "what"),
     "drain_phase": ("1 for the current phase of the end.", "phase"),

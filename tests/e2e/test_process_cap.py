@@ -184,3 +184,23 @@ async def test_a_call_that_waits_in_vain_is_served_without_being_asked(tmp_path:
         assert await metric(served.client, "shared_fallbacks_total") == 1
         assert served.bridge.events("child_pool.exhausted")
         await served.result("tools/call", retry_of(params, first, i1=YES), FORM)
+
+
+@pytest.mark.slow
+async def test_as_many_processes_run_as_fit_into_the_memory(tmp_path: Path) -> None:
+    """By default, from what the first one was seen to use; the log and the metrics say it."""
+    async with serving_questioners(tmp_path) as served:
+        (sized,) = await served.bridge.logged("child_pool.sized")
+        fitting = (sized["memory_limit"] - sized["bridge"]) // sized["per_process"]
+        assert sized["max_children"] == max(2, min(64, fitting))
+        assert await metric(served.client, "children_max") == sized["max_children"]
+        assert 1 << 20 < sized["per_process"] < 1 << 28
+        assert 1 << 20 < sized["bridge"] < 1 << 28
+
+
+@pytest.mark.slow
+async def test_the_operator_says_how_many_processes_run(tmp_path: Path) -> None:
+    """Then nothing is measured."""
+    async with serving_questioners(tmp_path, "--max-children", "7") as served:
+        assert await metric(served.client, "children_max") == 7
+        assert not served.bridge.events("child_pool.sized")

@@ -34,6 +34,7 @@ from mcpbridge.rules.faults import (
     unreachable,
 )
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text
+from mcpbridge.rules.supervision.memory_budget import MOST, UNMEASURED
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import CURRENT
@@ -72,15 +73,18 @@ class ChildPoolSettings:
         metavar="auto|N",
         parse=spares_text,
     )
-    max_children: int = setting(
-        16,
+    max_children: int | None = setting(
+        None,
         "--max-children",
         "Server processes at once, the shared one and spares included; one place is kept for the"
-        " shared one.",
+        " shared one. If not given, what fits into the memory of the container or machine, by what"
+        " a process was seen to use: 2 to 64.",
         group="Limits",
         unit=Unit.INTEGER,
         minimum=1,
     )
+    most_children: int = MOST
+    """What open files allow, if the limit follows the memory."""
     start_timeout_s: float = setting(
         60.0,
         "--start-timeout",
@@ -159,6 +163,9 @@ class ChildPool:
         self._interceptors = interceptors
         self._observers = observers
         self._request_limit = request_limit
+        self._max_children = settings.max_children or min(UNMEASURED, settings.most_children)
+        self.was_ready = anyio.Event()
+        """A shared child has had its handshake."""
         self._meters = meters
         self._leases: set[Lease] = set()
         self._spares: list[Lease] = []
@@ -188,8 +195,19 @@ class ChildPool:
         """Processes that are running, spares included."""
         return len(self._leases)
 
+    @property
+    def max_children(self) -> int:
+        """Processes that may run at once."""
+        return self._max_children
+
+    def resize(self, max_children: int) -> None:
+        """Let so many processes run at once from now on; those that run already go on."""
+        self._max_children = max_children
+        self._serve_waiters()
+
     def became_ready(self, start_s: float) -> None:
         """A shared child has had its handshake, so many seconds after its start."""
+        self.was_ready.set()
         self._meters.observe("child_start_seconds", start_s)
 
     def starts_again(self) -> None:
@@ -267,7 +285,7 @@ class ChildPool:
         now = asyncio.get_running_loop().time()
         if now - self._fallback_logged_at >= _FALLBACK_LOG_EVERY_S:
             self._fallback_logged_at = now
-            extra = {"max_children": self._settings.max_children, "served_by": "shared process"}
+            extra = {"max_children": self._max_children, "served_by": "shared process"}
             log.warning("child_pool.exhausted", extra=extra)
 
     async def _take_place(self, wanted: Wanted | None = None) -> _Place:
@@ -276,7 +294,7 @@ class ChildPool:
         if place is None and wanted is not None:
             place = await self._wait_for_place(wanted, self._queue_timeout_s)
         if place is None:
-            raise PoolExhausted(self._settings.max_children)
+            raise PoolExhausted(self._max_children)
         return place
 
     def _free_place(self) -> _Place | None:
@@ -284,7 +302,7 @@ class ChildPool:
 
         Runs without waiting, so that the place goes to the one who asked and to nobody in between.
         """
-        most = self._settings.max_children - 1
+        most = self._max_children - 1
         place = _Place()
         while self._taken() >= max(most, 1):
             victim = self._evict()
@@ -539,5 +557,5 @@ class ChildPool:
                     self._give_up(place)
 
     def _has_room_for_spare(self) -> bool:
-        room = self._taken() < self._settings.max_children - 1
+        room = self._taken() < self._max_children - 1
         return room and not self._waiters and not self._closing.is_set()

@@ -1,0 +1,27 @@
+"""How many server processes fit into the memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcpbridge.rules.supervision.memory_budget import children_that_fit
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("limit", "bridge", "child", "most", "fitting"),
+    [
+        (1024 * MIB, 64 * MIB, 80 * MIB, 64, 12),
+        (256 * MIB, 60 * MIB, 76 * MIB, 64, 2),
+        (256 * MIB, 60 * MIB, 200 * MIB, 64, 2),
+        (32 * MIB, 60 * MIB, 20 * MIB, 64, 2),
+        (64 << 30, 60 * MIB, 20 * MIB, 64, 64),
+        (64 << 30, 60 * MIB, 20 * MIB, 3, 3),
+        (64 << 30, 60 * MIB, 20 * MIB, 1, 1),
+        (64 << 30, 60 * MIB, 0, 64, 64),
+    ],
+)
+def test_what_fits(limit: int, bridge: int, child: int, most: int, fitting: int) -> None:
+    """The limit less the bridge, by the size of a process; 2 to 64, or what open files allow."""
+    assert children_that_fit(limit, bridge, child, most) == fitting
