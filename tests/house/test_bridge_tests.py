@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[2]
 WITHOUT = frozenset(
     [
         "bridge",
+        "evictors",
         "recycler",
         "tenant",
         "calls/call_log",
