@@ -139,7 +139,7 @@ async def test_notifications_and_answers_are_taken_with_an_empty_202(served: Ser
 
 @proves("fault 79", "C04", "C78")
 async def test_a_session_that_is_not_there_is_404_for_every_verb(served: Served) -> None:
-    """Deleted or never opened, and the id of the request is echoed."""
+    """Deleted or never opened, and the id of the request is echoed; `initialize` begins another."""
     deleted = await served.open()
     assert await served.delete(deleted) == 200
     for headers in (deleted, {**ACCEPT, "mcp-session-id": "0" * 64}):
@@ -149,7 +149,8 @@ async def test_a_session_that_is_not_there_is_404_for_every_verb(served: Served)
             assert answer.json()["id"] == ("e" if body else None)
             assert "mcp-session-id" not in answer.headers
         answer = await served.client.post("/mcp", json=initialize(3), headers=headers)
-        assert (answer.status_code, answer.json()["id"]) == (404, 3)
+        assert (answer.status_code, answer.json()["id"]) == (200, 3)
+        assert answer.headers["mcp-session-id"] != headers["mcp-session-id"]
 
 
 @proves("fault 80", "C05", "C71")
