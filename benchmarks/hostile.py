@@ -74,7 +74,7 @@ def _progress(call: bytes) -> bytes:
 
 
 OUTPUTS: dict[str, Callable[[bytes], bytes]] = {
-    "short invalid lines": lambda call: b"a\n" * (4 << 19),
+    "short invalid lines": lambda call: b"a\n" * (1 << 19),
     "a batch of numbers": lambda call: b"[" + b"1," * (LINE_BYTES // 2) + b"1]\n",
     "a batch of notifications": lambda call: (
         b"[" + b'{"jsonrpc":"2.0","method":"x/y"},' * (LINE_BYTES // 33) + b"{}]\n"
@@ -127,7 +127,7 @@ def _serve(message: dict[str, object], call: bytes) -> None:
         )
         return
     if name == STDERR:
-        _write(b"a\n" * (4 << 19), fd=2)
+        _write(b"a\n" * (1 << 19), fd=2)
     elif isinstance(name, str) and name in OUTPUTS:
         _write(OUTPUTS[name](call))
     _answer(call, {"content": []})
