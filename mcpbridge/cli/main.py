@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import click
+from mcpbridge.runtime.startup import hold_signals
 
-from mcpbridge.errors import ConfigError
+if TYPE_CHECKING:
+    import click
 
 EXIT_CONFIG = 2
 
@@ -27,6 +29,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     own, command = _split(words)
     named = own[0] if own and own[0] in NAMED else None
+    if named is None:
+        # Before anything is imported that takes time: process 1 would lose a signal until then.
+        hold_signals()
+    import click
+
+    from mcpbridge.errors import ConfigError
+
     # Imported by name: `mcpbridge health` runs every few seconds and needs little.
     module = importlib.import_module(NAMED[named] if named else "mcpbridge.cli.serve")
     program: click.Command = module.program(command)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
@@ -33,3 +35,10 @@ def test_the_program_is_started_by_the_harness() -> None:
 def _starts(text: str) -> bool:
     # What stands in a docstring is only told.
     return STARTS.search(re.sub(r'"""[\s\S]*?"""', "", text)) is not None
+
+
+def test_nothing_heavy_is_imported_before_signals_are_held() -> None:
+    """As process 1 a signal that comes before is lost."""
+    look = "import sys, mcpbridge.cli.main; print({'click', 'anyio', 'msgspec'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"
