@@ -233,6 +233,7 @@ def host_rules(config: Config, bind: Bind) -> HostRules:
         loopback=bind.path is None and _is_loopback(bind.host),
         allowed_hosts=config.settings.guard.allowed_hosts,
         allowed_origins=config.settings.guard.allowed_origins,
+        search=config.search,
     )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mcpbridge.config.auth import (
@@ -36,6 +37,7 @@ from mcpbridge.config.values import shown, value_of
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.server.tls import check_tls
 from mcpbridge.process.spec import ChildSpec
+from mcpbridge.rules.access.hosts import search_list
 from mcpbridge.settings import Setting, Unit, setting_of
 
 PREFIX = "MCPBRIDGE_"
@@ -46,6 +48,7 @@ STATE_KEY = PREFIX + "STATE_KEY"
 _SERVICE_NAME = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)\Z"
 )
+_RESOLVER = Path("/etc/resolv.conf")
 _KUBERNETES_LAME_DUCK_S = 5.0
 _MIN_KEY_CHARACTERS = 32
 
@@ -93,7 +96,8 @@ def load(
     check_header_env(settings.auth, auth_origins, connects=connects)
     otel, missing = otel_of(settings.traces, origins.get("traces", {}), env)
     config = Config(
-        settings, child, bind, admin_bind, otel, missing, lame_duck_s, _state_key(env), *tokens
+        *(settings, child, bind, admin_bind, otel, missing, lame_duck_s, _state_key(env), *tokens),
+        search=_search() if in_cluster else (),
     )
     check_required(settings.auth, auth_origins, asks=config.asks_who)
     return config
@@ -125,6 +129,13 @@ def _texts(
         if text and not is_service_link(text):
             return (_separate(facts, text, name) if facts.repeatable else [text]), name
     return (), ""
+
+
+def _search() -> tuple[str, ...]:
+    try:
+        return search_list(_RESOLVER.read_text("utf-8", "replace"))
+    except OSError:
+        return ()
 
 
 def _state_key(env: Mapping[str, str]) -> bytes | None:

@@ -178,6 +178,8 @@ class Config(msgspec.Struct, frozen=True):
     """What is in `--auth-token-file` at the start."""
     env_tokens: Tokens | None = None
     """What the environment gives as a token."""
+    search: tuple[str, ...] = ()
+    """The domains that the pod's resolver adds to a name; empty outside of a cluster."""
 
     @property
     def asks_who(self) -> bool:

@@ -27,6 +27,12 @@ MAX_HOST_CHARACTERS = 300
 MAX_ORIGIN_CHARACTERS = 320
 """A host, a port and a scheme."""
 _CLUSTER_SUFFIXES = (".svc", ".cluster.local")
+_PRIVATE_SUFFIX = ".internal"
+"""Reserved for private use: no public name can end so. ICANN, resolution 2024.07.29.06."""
+_OWN_HOST = re.compile(r"host\.[a-z0-9-]+\.internal")
+"""What a container calls the machine that it runs on: `host.docker.internal` and the like."""
+_SERVICES = re.compile(r"([a-z0-9-]+)\.(svc\..+)")
+"""The first entry of a pod's search list: `default.svc.cluster.local`."""
 _HOST = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~-]+)?)\]|([0-9A-Za-z._~!$&'()*+;=%-]+))(?::([0-9]{0,5}))?"
 )
@@ -45,6 +51,8 @@ class HostRules(msgspec.Struct, frozen=True):
     """Further host names, without port; `*.example.org` for all below."""
     allowed_origins: tuple[str, ...] = ()
     """Origins `scheme://host[:port]`, as `origin_pattern` writes them; `null`; or `*`."""
+    search: tuple[str, ...] = ()
+    """The search list of a pod, as `search_list` reads it; empty outside of a cluster."""
 
 
 def host_allowed(host: str | None, rules: HostRules) -> bool:
@@ -60,13 +68,44 @@ def _allowed(host: str, rules: HostRules) -> bool:
     if name in LOOPBACK_NAMES or _listed(name, rules.allowed_hosts):
         return True
     if rules.loopback:
-        return False
-    return is_cluster_name(name) or _is_address(name)
+        # A container reaches a listener on loopback through its engine, by this name.
+        return _OWN_HOST.fullmatch(name) is not None
+    return is_cluster_name(name) or _is_address(name) or _is_private(name, rules.search)
 
 
 def is_cluster_name(name: str) -> bool:
     """Whether a host's name means nothing outside of a cluster or a network of containers."""
     return ("." not in name and ":" not in name) or name.endswith(_CLUSTER_SUFFIXES)
+
+
+def search_list(resolv_conf: str) -> tuple[str, ...]:
+    """Return the domains that a resolver adds to a name; the last `search` line counts.
+
+    Source: resolv.conf(5).
+    """
+    found: tuple[str, ...] = ()
+    for line in resolv_conf.splitlines():
+        words = line.split()
+        if words and words[0] in ("search", "domain"):
+            found = tuple(word.lower().rstrip(".") for word in words[1:])
+    return found
+
+
+def _is_private(name: str, search: Sequence[str]) -> bool:
+    """Whether a name means something on a private network only: `*.internal`, a pod's services.
+
+    Of names with a namespace and nothing behind it only those of the pod's own namespace are
+    served, as in `mcpbridge.default`: a service is in the namespace of its pods, and two words
+    could be any public name.
+    """
+    if name.endswith(_PRIVATE_SUFFIX):
+        return True
+    for match in filter(None, map(_SERVICES.fullmatch, search)):
+        namespace, services = match.groups()
+        first, _, rest = name.partition(".")
+        if name.endswith(f".{services}") or (first and rest == namespace):
+            return True
+    return False
 
 
 def host_pattern(text: str) -> str:

@@ -14,6 +14,7 @@ from mcpbridge.rules.access.hosts import (
     origin_pattern,
     readable_by,
     share_of,
+    search_list,
 )
 from tests.support.proofs import proves
 
@@ -43,6 +44,15 @@ MATRIX: list[tuple[str | None, bool, bool, bool, bool]] = [
     ("mcpbridge:8000", False, True, False, True),
     ("mcpbridge.default.svc", False, True, False, True),
     ("mcpbridge.default.svc.cluster.local:80", False, True, False, True),
+    ("host.docker.internal:8000", True, True, True, True),
+    ("host.containers.internal", True, True, True, True),
+    ("Host.Docker.Internal.", True, True, True, True),
+    ("mcp.corp.internal", False, True, False, True),
+    ("internal", False, True, False, True),
+    ("host.docker.internal.evil.test", False, False, False, False),
+    ("evilhost.docker.internal", False, True, False, True),
+    ("host.docker.evilinternal", False, False, False, False),
+    ("mcpbridge.default", False, False, False, False),
     ("mcp.example.org", False, False, True, True),
     ("MCP.Example.org.:443", False, False, True, True),
     ("a.example.com", False, False, True, True),
@@ -96,6 +106,41 @@ MALFORMED = [
     "ｌocalhost",
     "http://localhost",
 ]
+
+
+@pytest.mark.parametrize(
+    ("host", "served"),
+    [
+        ("mcpbridge.tools", True),
+        ("mcpbridge.tools:8000", True),
+        ("mcpbridge.tools.svc.corp.example", True),
+        ("mcpbridge.other.svc.corp.example", True),
+        ("10-0-0-1.tools.pod.corp.example", False),
+        ("mcpbridge.other", False),
+        ("a.mcpbridge.tools", False),
+        (".tools", False),
+        ("www.corp.example", False),
+        ("svc.corp.example", False),
+        ("tools.svc.corp.example.evil.test", False),
+    ],
+)
+def test_names_of_a_pod_are_served_by_its_search_list(host: str, served: bool) -> None:
+    """Services under the cluster's domain, and in the pod's own namespace by two words."""
+    resolv_conf = (
+        "# made by the kubelet\nsearch lost.example\nnameserver 10.96.0.10\n"
+        "search tools.svc.corp.example svc.corp.example. Corp.Example\noptions ndots:5\n"
+    )
+    search = search_list(resolv_conf)
+    assert search == ("tools.svc.corp.example", "svc.corp.example", "corp.example")
+    assert host_allowed(host, HostRules(loopback=False, search=search)) == served
+    assert not host_allowed(host, HostRules(loopback=True, search=search))
+
+
+def test_a_search_list_outside_of_a_cluster_serves_nothing_more() -> None:
+    """A machine's own domain may hold names that anybody can have."""
+    for resolv_conf in ("", "search", "nameserver 1.1.1.1", "domain corp.example\n"):
+        rules = HostRules(loopback=False, search=search_list(resolv_conf))
+        assert not host_allowed("www.corp.example", rules)
 
 
 @pytest.mark.parametrize(("host", "loopback", "wide", "listed_loopback", "listed_wide"), MATRIX)
