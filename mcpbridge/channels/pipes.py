@@ -175,14 +175,16 @@ class PipeChannel:
         """Read lines until enough is understood or nothing is left."""
         while len(self._received) < _MOST_RECEIVED:
             if not self._lines and not self._split():
-                return
+                break
             line = self._lines.popleft()
             size = line.size if isinstance(line, OverlongLine) else len(line)
             if isinstance(line, OverlongLine) or size < LONG_BYTES:
                 self._received += self._understood(line)
             else:
                 self._received += await read_off_loop(self._understood, line)
-            self._release()
+            if not self._lines and not self._chunks and not self.ended.is_set():
+                break
+        self._release()
 
     def _split(self) -> bool:
         """Split some of what was read; whether there are lines now."""
@@ -193,14 +195,13 @@ class PipeChannel:
             self._lines += self._splitter.feed(chunk[:_DENSE_BYTES])
         if not self._lines and self.ended.is_set():
             self._lines += self._splitter.end()
-        self._release()
         return bool(self._lines)
 
     def _release(self) -> None:
         """Go on reading if all that was read has been split and taken."""
         if not self._lines and not self._chunks:
             self._held = 0
-            if not self.ended.is_set():
+            if not self._reading and not self.ended.is_set():
                 self._read_on()
 
     def send(self, message: Message) -> None:
