@@ -38,13 +38,14 @@ from mcpbridge.http.server.tls import Certificates, listening_options
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown
-from mcpbridge.rules.faults import Exit
 from mcpbridge.runtime.exit_status import (
     EXIT_FORCED,
     EXIT_INTERNAL,
     EXIT_OK,
     EXIT_START,
+    cause_of_failure,
     checked,
+    status_of_failure,
     warn_of_root,
 )
 from mcpbridge.runtime.loop_watchdog import LoopWatchdog
@@ -68,6 +69,7 @@ def run(config: Config) -> int:
     | 1 | could not listen |
     | 2 | `--child-user`, and we are not root |
     | 3 | ended by a second signal or the deadline, calls in flight got an error |
+    | 4 | the server kept exceeding `--start-timeout` |
     | 70 | a fault of mcpbridge's own |
     | 126, 127 | the command cannot be executed, was not found |
     | other | the server kept failing: its own exit status, 128 + n for a signal n |
@@ -248,10 +250,9 @@ class _Life:
     async def _hear_giving_up(self, ending: anyio.Event) -> None:
         eras = self._app.bridge.eras
         await eras.gave_up.wait()
-        report = eras.last_report
-        self._status = _status_of(report.how if report is not None else None)
-        extra = {"status": self._status, "last_words": list(report.last_words) if report else []}
-        log.error("serve.gave_up", extra=extra)
+        self._status = status_of_failure(eras.last_report, eras.start_failure)
+        cause = cause_of_failure(self._app.config.source, eras.last_report, eras.start_failure)
+        log.error("serve.gave_up", extra={"status": self._status, **cause})
         ending.set()
 
     async def _end(self) -> None:
@@ -322,13 +323,6 @@ def _settle_memory() -> None:
     Nor now, before that: for the little that start-up left in cycles it would take 9 ms.
     """
     gc.freeze()
-
-
-def _status_of(how: Exit | None) -> int:
-    """A child's end as our exit status; never 0, since giving up is a failure."""
-    if how is None:
-        return EXIT_START
-    return 128 + how.signal if how.signal is not None else (how.code or EXIT_START)
 
 
 def settled(config: Config, listener: socket.socket) -> Config:

@@ -7,7 +7,10 @@ import os
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.linux import forbid_new_privileges
-from mcpbridge.process.spec import ChildSpec, check_command
+from mcpbridge.process.spec import ChildSpec, check_command, shown
+from mcpbridge.process.subprocess_child import ExitReport
+from mcpbridge.rules.faults import Exit, Fault
+from mcpbridge.wire.socket_address import Address
 
 log = logging.getLogger("mcpbridge.app")
 
@@ -19,6 +22,8 @@ EXIT_CONFIG = 2
 """A wrong option or variable, or no command."""
 EXIT_FORCED = 3
 """Ended by a second signal or at the deadline; calls in flight got an error."""
+EXIT_START_TIMEOUT = 4
+"""The server kept exceeding `--start-timeout`."""
 EXIT_INTERNAL = 70
 """A fault of mcpbridge itself; please report it with the log."""
 EXIT_NOT_EXECUTABLE = 126
@@ -49,6 +54,48 @@ def checked(spec: ChildSpec) -> int:
         log.error("serve.failed", extra={"problem": str(error)})
         return EXIT_NOT_EXECUTABLE
     return EXIT_OK
+
+
+def status_of_failure(report: ExitReport | None, start_failure: Fault | None) -> int:
+    """Return the exit status of a bridge that has given up its server; never 0.
+
+    Args:
+        report: How the server's last process ended.
+        start_failure: Why its last start failed; None if it had been ready.
+    """
+    if start_failure is not None and start_failure.reason == "start_timeout":
+        return EXIT_START_TIMEOUT
+    if report is None or report.asked:
+        # The bridge itself ended it: its status says nothing of the cause.
+        return EXIT_START
+    how = report.how
+    return 128 + how.signal if how.signal is not None else (how.code or EXIT_START)
+
+
+def cause_of_failure(
+    source: ChildSpec | Address, report: ExitReport | None, start_failure: Fault | None
+) -> dict[str, object]:
+    """Return what to log of a server that was given up: what, how, its last words, a hint."""
+    how = report.how if report is not None and not report.asked else Exit()
+    said = report.last_words if report is not None else ()
+    if start_failure is None:
+        problem = "the server keeps ending"
+    elif how.is_known:
+        problem = "the server ended before it answered"
+    else:
+        problem = start_failure.message
+    cause: dict[str, object] = {"problem": problem}
+    if isinstance(source, ChildSpec):
+        cause["command"] = shown(source.argv)
+    if how.is_known:
+        cause["how"] = str(how)
+    cause["last_words"] = list(said)
+    if isinstance(source, ChildSpec) and start_failure is not None:
+        # Imported for a failure alone: it compiles many patterns.
+        from mcpbridge.rules.supervision.start_hints import of_failed_start
+
+        cause["hints"] = [str(each) for each in of_failed_start(source.argv, said, how)]
+    return cause
 
 
 def warn_of_root(spec: ChildSpec) -> None:

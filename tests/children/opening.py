@@ -8,9 +8,11 @@
 | `stubborn` | the same, but ignores the end of its stdin |
 | `refuse` | answers `initialize` with an error, and everything else |
 | `chatty` | a banner first; notifications and a question straight after its `initialize` answer |
+| `lock FILE` | serves if no other process does; else it ends with 5 |
 | `late FIFO` | serves once somebody has opened the fifo for writing |
 """
 
+import fcntl
 import os
 import signal
 import sys
@@ -58,6 +60,13 @@ def main(kind: str, words: Sequence[str]) -> None:
         case "chatty":
             write(b"\xef\xbb\xbfWelcome!\n\nListening on stdio\n")
             serve({"initialize": chatting})
+        case "lock":
+            held = os.open(words[0], os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.exit(5)
+            serve({})
         case "late":
             with open(words[0], "rb"):
                 pass

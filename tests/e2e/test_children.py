@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -462,13 +463,13 @@ async def test_a_child_may_talk_before_and_after_its_handshake() -> None:
 
 
 @proves("fault 2")
-async def test_a_child_that_keeps_failing_ends_the_bridge_or_not() -> None:
-    """After five ends in a minute the bridge ends with the child's status, unless told never to."""
+async def test_a_child_that_cannot_start_ends_the_bridge_or_not() -> None:
+    """A first start that ends by itself ends the bridge with its status, unless told never to."""
 
     async def gives_up(words: tuple[str, ...], options: tuple[str, ...], status: int) -> None:
         async with started("--port", "0", *options, "--", *child("opening", *words)) as running:
             assert await running.ended() == status
-            assert len(running.events("child.exited")) == (1 if options else 5)
+            assert len(running.events("child.exited")) == 1
             (record,) = running.events("serve.gave_up")
             last_words = ["first words", "secret last words"] if words[0] == "exit" else []
             assert (record["status"], record["last_words"]) == (status, last_words)
@@ -487,6 +488,51 @@ async def test_a_child_that_keeps_failing_ends_the_bridge_or_not() -> None:
         gives_up(("kill",), ("--give-up-after", "1"), 128 + signal.SIGKILL),
         goes_on(),
     )
+
+
+@proves("fault 2")
+@pytest.mark.parametrize("form", ["json", "text"])
+async def test_a_first_start_that_ends_by_itself_says_what_how_and_a_hint(form: str) -> None:
+    """Asked as which era or not, its processes are started once, and the record names the cause."""
+    words = ("--port", "0", "--child-era", "auto", "--log-format", form)
+    command = (sys.executable, "nosuch.py")
+    async with started(*words, "--", *command) as running:
+        assert await running.ended() == 2
+    if form == "text":
+        (line,) = [each for each in running.noise if " serve.gave_up " in each]
+        assert "the server ended before it answered" in line
+        assert "exit code 2" in line
+        return
+    assert len(running.events("child.started")) == 2, "one to serve, one to ask for its era"
+    (record,) = running.events("serve.gave_up")
+    assert record["problem"] == "the server ended before it answered"
+    assert (record["status"], record["how"]) == (2, "exit code 2")
+    assert record["command"].endswith("nosuch.py")
+    assert "can't open file" in record["last_words"][0]
+    (hint,) = record["hints"]
+    assert hint.startswith("there is no file ")
+    assert hint.endswith("nosuch.py: give the full path, or the folder with --cwd")
+
+
+@proves("fault 4")
+async def test_starts_that_time_out_end_the_bridge_with_a_status_of_their_own() -> None:
+    """The record names the flag; the signal that ended the process is not the cause."""
+    words = ("--port", "0", "--start-timeout", "200ms", "--give-up-after", "2", "--")
+    async with started(*words, *child("opening", "silent")) as running:
+        assert await running.ended() == 4
+    (record,) = running.events("serve.gave_up")
+    assert "(--start-timeout)" in record["problem"]
+    assert "how" not in record
+    assert len(running.events("child.started")) == 2
+
+
+async def test_two_processes_in_each_others_way_are_no_server_that_cannot_start(
+    tmp_path: Path,
+) -> None:
+    """The one that serves ends by itself while the other holds a lock; then it is tried alone."""
+    words = ("--child-era", "auto", "--", *child("opening", "lock", str(tmp_path / "lock")))
+    async with bridge(*words) as running, running.client() as client:
+        await Caller(client, await open_session(client)).echoes("alone")
 
 
 @proves("fault 1")

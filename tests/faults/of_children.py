@@ -13,8 +13,9 @@ ROWS = (
     Row(
         2,
         "The server fails as soon as it is started.",
-        "Clients get 503 with the exit status; starts are repeated ever later; after"
-        " `--give-up-after` ends within a minute mcpbridge ends with the server's status.",
+        "If the very first start ends by itself mcpbridge ends at once with the server's status and"
+        " says why. Else clients get 503 with the exit status, starts are repeated ever later, and"
+        " after `--give-up-after` ends within a minute mcpbridge ends with that status.",
     ),
     Row(
         3,

@@ -5,6 +5,7 @@ Source: MCP 2025-11-25, Lifecycle, Initialization.
 
 from __future__ import annotations
 
+import enum
 import logging
 
 import anyio
@@ -64,26 +65,54 @@ _SILENCE_S = 2.0
 _PROBE_GRACE_S = 1.0
 
 
-async def probe(child_pool: ChildSource, within_s: float) -> bool | None:
-    """Whether the server speaks 2026-07-28; any error, silence or exit means that it does not.
+class Answer(enum.Enum):
+    """What a process answers when it is asked whether it speaks 2026-07-28."""
 
-    None if there was no server to ask: the other end of a connection is not there yet.
-    """
-    try:
-        lease = await child_pool.shared()
-    except Unavailable as error:
-        return None if error.fault.reason == UNREACHABLE else False
-    found = False
-    try:
-        with anyio.move_on_after(within_s):
-            async with anyio.create_task_group() as asking:
-                asking.start_soon(_ping_after_silence, lease, asking.cancel_scope)
-                found = await _asked(lease)
-                asking.cancel_scope.cancel()
-    finally:
-        child_pool.release(lease, _PROBE_GRACE_S)
-    log.info("child.probed", extra={"pid": lease.child.pid, "modern": found})
-    return found
+    MODERN = "modern"
+    OTHER = "other"
+    """An error, silence, or nothing that could be understood."""
+    ENDED = "ended"
+    """The process ended before it answered."""
+    UNREACHABLE = "unreachable"
+    """There was no server to ask: the other end of a connection is not there yet."""
+
+
+class Probe:
+    """Asks a process of its own, once, whether the server speaks 2026-07-28."""
+
+    def __init__(self, child_pool: ChildSource, within_s: float) -> None:
+        self._child_pool = child_pool
+        self._within_s = within_s
+        self._lease: Lease | None = None
+        self._answer = Answer.OTHER
+        self._over = anyio.Event()
+
+    async def ask(self) -> Answer:
+        """Start the process, ask it, and let it end; silence counts as `Answer.OTHER`."""
+        try:
+            lease = await self._child_pool.shared()
+            self._lease = lease
+            with anyio.move_on_after(self._within_s):
+                async with anyio.create_task_group() as asking:
+                    asking.start_soon(_ping_after_silence, lease, asking.cancel_scope)
+                    self._answer = await _asked(lease)
+                    asking.cancel_scope.cancel()
+        except Unavailable as error:
+            return Answer.UNREACHABLE if error.fault.reason == UNREACHABLE else Answer.OTHER
+        finally:
+            self._over.set()
+            if self._lease is not None:
+                self._child_pool.release(self._lease, _PROBE_GRACE_S)
+        modern = self._answer is Answer.MODERN
+        log.info("child.probed", extra={"pid": lease.child.pid, "modern": modern})
+        return self._answer
+
+    async def until_gone(self) -> Answer:
+        """Wait until the process is gone; return what it answered."""
+        await self._over.wait()
+        if self._lease is not None:
+            await self._lease.child.exited.wait()
+        return self._answer
 
 
 async def discover(lease: Lease, within_s: float) -> ServerProfile:
@@ -101,12 +130,12 @@ async def discover(lease: Lease, within_s: float) -> ServerProfile:
     raise Unavailable(start_timeout(within_s))
 
 
-async def _asked(lease: Lease) -> bool:
+async def _asked(lease: Lease) -> Answer:
     try:
         reply = await lease.mux.ask(DISCOVER, own_envelope(SUPPORTED[0], __version__))
     except Unavailable:
-        return False
-    return speaks_modern(reply)
+        return Answer.ENDED
+    return Answer.MODERN if speaks_modern(reply) else Answer.OTHER
 
 
 async def _ping_after_silence(lease: Lease, scope: anyio.CancelScope) -> None:

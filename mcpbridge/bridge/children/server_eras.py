@@ -16,14 +16,15 @@ import anyio
 from anyio.abc import TaskGroup
 
 from mcpbridge import __version__
-from mcpbridge.bridge.children.handshake import discover, probe, shake_hands
+from mcpbridge.bridge.children.handshake import Answer, Probe, discover, shake_hands
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.supervisor import Failed, Prepare, Settle, Supervisor
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.process.subprocess_child import ExitReport
-from mcpbridge.rules.faults import UNREACHABLE
+from mcpbridge.rules.faults import UNREACHABLE, Fault
 from mcpbridge.rules.mcp.era_probe import VERDICTS, ChildEra, ServerEras
 from mcpbridge.rules.mcp.initialize import bridge_introduction
+from mcpbridge.rules.mcp.methods import DISCOVER
 from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.settings import Unit, setting
 
@@ -96,6 +97,7 @@ class EraSupervisors:
         *,
         finish_s: float = 0,
         verdict: ServerEras | None = None,
+        proven: bool = False,
     ) -> None:
         """Make it.
 
@@ -107,6 +109,7 @@ class EraSupervisors:
             start_timeout_s: For a start with its handshake.
             verdict: What the server speaks, if that is known from another of its processes.
             finish_s: How long a process whose place is taken has for its calls; 0: no limit.
+            proven: The server is known to start, so that a first start which fails is tried again.
         """
         self._child_pool = child_pool
         self._era = era
@@ -118,7 +121,7 @@ class EraSupervisors:
         meet = functools.partial(discover, within_s=start_timeout_s)
         self._readiness = readiness
         self.legacy = Supervisor(child_pool, policy, shake, finish_s)
-        self.modern = Supervisor(child_pool, policy, meet, finish_s)
+        self.modern = Supervisor(child_pool, policy, meet, finish_s, awaits=DISCOVER)
         self.verdict: ServerEras | None = verdict or VERDICTS.get(era)
         self._known = anyio.Event()
         self.gave_up = anyio.Event()
@@ -126,6 +129,9 @@ class EraSupervisors:
         self._tasks: TaskGroup
         self._run_legacy: Callable[[], Awaitable[None]]
         self._modern_runs = False
+        self._proven = proven
+        self._probe_counts = self.verdict is None
+        self._probe = Probe(child_pool, start_timeout_s)
 
     def another(self, child_pool: ChildSource) -> EraSupervisors:
         """The same for children of another principal, which decide nothing about readiness."""
@@ -138,6 +144,7 @@ class EraSupervisors:
             finish_s=self._finish_s,
             # It is the same program: what it speaks need not be found out again.
             verdict=self.verdict,
+            proven=True,
         )
 
     @property
@@ -150,6 +157,11 @@ class EraSupervisors:
     def last_report(self) -> ExitReport | None:
         """How the process that everything rests on ended last."""
         return self.primary.last_report
+
+    @property
+    def start_failure(self) -> Fault | None:
+        """Why the last start of that process failed; None if it succeeded."""
+        return self.primary.start_failure
 
     def replace(self, lease: Lease) -> None:
         """Let another process take over from one that all share."""
@@ -186,7 +198,8 @@ class EraSupervisors:
             prepare: See `Supervisor.run`.
             settle: See `Supervisor.run`.
         """
-        self._run_legacy = functools.partial(self.legacy.run, self._readiness, prepare, settle)
+        hooks = (prepare, settle, self._cannot_start)
+        self._run_legacy = functools.partial(self.legacy.run, self._readiness, *hooks)
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             if self.verdict is None:
@@ -195,7 +208,8 @@ class EraSupervisors:
                 tasks.start_soon(self._run_legacy)
             else:
                 self._modern_runs = True
-                tasks.start_soon(self.modern.run, self._readiness)
+                hooks = (None, None, self._cannot_start)
+                tasks.start_soon(self.modern.run, self._readiness, *hooks)
             self._known.set()
             await self.primary.gave_up.wait()
             self.gave_up.set()
@@ -203,7 +217,7 @@ class EraSupervisors:
     async def _find_out(self, tasks: TaskGroup) -> None:
         handshake = anyio.CancelScope()
         tasks.start_soon(self._keep_legacy, handshake)
-        while (modern := await self._probe()) is None:
+        while (answer := await self._asked()) is Answer.UNREACHABLE:
             # Its callers are told that it cannot be reached; what it speaks is found out when it
             # can, since two containers of a pod start in any order.
             self.verdict = ServerEras(legacy=True, modern=False)
@@ -211,6 +225,7 @@ class EraSupervisors:
             with anyio.move_on_after(_UNREACHED_S):
                 await self.legacy.gave_up.wait()
                 return
+        modern = answer is Answer.MODERN
         if not modern or await self._is_legacy():
             self.verdict = ServerEras(legacy=True, modern=modern)
         else:
@@ -231,13 +246,28 @@ class EraSupervisors:
                     return False
         return True
 
-    async def _probe(self) -> bool | None:
-        modern: bool | None = False
+    async def _asked(self) -> Answer:
+        self._probe = Probe(self._child_pool, self._start_timeout_s)
+        answer = Answer.OTHER
         async with anyio.create_task_group() as asking:
             asking.start_soon(self._stop_asking, asking.cancel_scope)
-            modern = await probe(self._child_pool, self._start_timeout_s)
+            answer = await self._probe.ask()
             asking.cancel_scope.cancel()
-        return modern
+        return answer
+
+    async def _cannot_start(self) -> bool:
+        """Return whether a first start that ended by itself shows that no other would succeed.
+
+        Two processes of one server may be in each other's way: one port, one lock. So while the
+        probe runs beside the first start, its process must have ended by itself as well; else the
+        next start waits until that process is gone, and counts.
+        """
+        if self._proven:
+            return False
+        if self._probe_counts:
+            self._probe_counts = False
+            return await self._probe.until_gone() is Answer.ENDED
+        return True
 
     async def _stop_asking(self, scope: anyio.CancelScope) -> None:
         # A server that has shaken hands and does not answer the probe swallows what it does not

@@ -19,9 +19,13 @@ from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit, Fault, Unavailable, child_exited, draining
 from mcpbridge.rules.mcp.initialize import ServerProfile
+from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.supervision.restart import Record, RestartPolicy, after_exit
 
 log = logging.getLogger("mcpbridge.bridge")
+
+_EXITED = ("child_exited", "child_oom")
+"""The reasons of faults that a process which ended by itself causes."""
 
 
 class Starting(msgspec.Struct, frozen=True):
@@ -32,6 +36,15 @@ class Ready(msgspec.Struct, frozen=True):
     """A child is there and has had its handshake."""
 
     lease: Lease
+
+
+class _Life(msgspec.Struct, frozen=True):
+    """One child's life, from its start to its end."""
+
+    up_s: float
+    """How long it was ready, in seconds."""
+    failed: Fault | None = None
+    """Why it never became ready; None if it did."""
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -47,6 +60,8 @@ Introduce = Callable[[Lease], Awaitable[ServerProfile]]
 Prepare = Callable[[Lease], Awaitable[None]]
 Settle = Callable[[Lease, Lease], Awaitable[None]]
 """Given the child before and the one that serves now."""
+CannotStart = Callable[[], Awaitable[bool]]
+"""Asked after the first start ended by itself: whether another one would end the same way."""
 
 
 class Supervisor:
@@ -58,6 +73,7 @@ class Supervisor:
         policy: RestartPolicy,
         introduce: Introduce,
         finish_s: float = 0,
+        awaits: str = INITIALIZE,
     ) -> None:
         """Make a supervisor.
 
@@ -66,12 +82,14 @@ class Supervisor:
             policy: When to start again, and when to give up.
             introduce: Asks a fresh child what it is; it is up when that has an answer.
             finish_s: How long one whose place is taken may finish its calls; 0: no limit.
+            awaits: The request that `introduce` sends, for the log.
         """
         self._child_pool = child_pool
         self._readiness = Readiness()
         self._policy = policy
         self._introduce = introduce
         self._finish_s = finish_s or None
+        self._awaits = awaits
         self._changed = anyio.Event()
         self._retired = anyio.Event()
         self._worn = anyio.Event()
@@ -80,6 +98,8 @@ class Supervisor:
         self._settle: Settle = _nothing_more
         self.gave_up = anyio.Event()
         """No further start will be tried; `last_report` says how the last child ended."""
+        self.start_failure: Fault | None = None
+        """Why the last start failed; None if it succeeded."""
         self.last_report: ExitReport | None = None
         self.start_s: float | None = None
         """How long the last successful start took, handshake included."""
@@ -128,6 +148,7 @@ class Supervisor:
         readiness: Readiness,
         prepare: Prepare | None = None,
         settle: Settle | None = None,
+        cannot_start: CannotStart | None = None,
     ) -> None:
         """Keep a child running until the policy says to give up.
 
@@ -135,20 +156,29 @@ class Supervisor:
             readiness: Learns whether there is one.
             prepare: Tells a child that has been introduced what else it must know.
             settle: Tells the next child what came of the last calls of the one before.
+            cannot_start: Says whether a first start that ended by itself is the last; None: never.
         """
         self._readiness = readiness
         self._prepare, self._settle = prepare or _nothing, settle or _nothing_more
         record = Record()
         while True:
-            up_s = await self._one_life()
+            life = await self._one_life()
+            self.start_failure = life.failed
             if self._retired.is_set():
                 # It ended because all ends: no failure to count.
                 break
-            verdict = after_exit(self._policy, record, up_s, anyio.current_time())
+            verdict = after_exit(
+                self._policy,
+                record,
+                life.up_s,
+                anyio.current_time(),
+                was_ready=life.failed is None,
+                final=cannot_start is not None and await self._is_final(life, cannot_start),
+            )
             record = verdict.record
             if verdict.give_up:
-                self._become(Failed(child_exited(self._how(), "no")))
-                self._readiness.block("given_up", f"{len(record.ends)} ends within a minute")
+                self._become(Failed(life.failed or child_exited(self._how(), "no")))
+                self._readiness.block("given_up", _ends_of(record))
                 self.gave_up.set()
                 return
             delay_s = random.uniform(0, verdict.max_delay_s)  # nosec B311 # spreads load
@@ -160,21 +190,26 @@ class Supervisor:
             self._become(Starting())
         self._become(Failed(draining()))
 
-    async def _one_life(self) -> float:
-        """Start a child and stay until it, and whichever takes over from it, is gone.
+    async def _is_final(self, life: _Life, cannot_start: CannotStart) -> bool:
+        """Return whether no start has succeeded yet and none would."""
+        report = self.last_report
+        if self.start_s is not None or life.failed is None or report is None:
+            return False
+        if life.failed.reason not in _EXITED:
+            return False
+        # A connection has no known end, and the server behind it may be there a moment later.
+        return report.how.is_known and not report.asked and await cannot_start()
 
-        Returns:
-            How long the place was filled, in seconds.
-        """
+    async def _one_life(self) -> _Life:
+        """Start a child and stay until it, and whichever takes over from it, is gone."""
         began = anyio.current_time()
         try:
-            lease = await self._child_pool.shared()
-            await self._meet(lease)
+            lease = await self._started()
         except Unavailable as error:
             self._block(error.fault)
             if error.problem:
                 self.last_report = ExitReport(Exit(), 0.0, (error.problem,), asked=False)
-            return 0.0
+            return _Life(0.0, error.fault)
         ready_at = anyio.current_time()
         self._serve(lease, ready_at - began)
         while not lease.child.exited.is_set():
@@ -185,7 +220,36 @@ class Supervisor:
         self.last_report = lease.child.report
         self._readiness.block("child", "restarting")
         self._become(Starting())
-        return anyio.current_time() - ready_at
+        return _Life(anyio.current_time() - ready_at)
+
+    async def _started(self) -> Lease:
+        """Start a child that has had its handshake; log from time to time what is waited for.
+
+        Raises:
+            Unavailable: It could not be started; it is gone.
+        """
+        async with anyio.create_task_group() as meanwhile:
+            meanwhile.start_soon(self._log_start)
+            try:
+                lease = await self._child_pool.shared()
+                await self._meet(lease)
+            except Unavailable as error:
+                failed: Unavailable | None = error
+            else:
+                failed = None
+            meanwhile.cancel_scope.cancel()
+        # Outside the group, which would wrap it.
+        if failed is not None:
+            raise failed
+        return lease
+
+    async def _log_start(self) -> None:
+        began = anyio.current_time()
+        while True:
+            await anyio.sleep(self._policy.start_notice_s)
+            waited_s = round(anyio.current_time() - began)
+            extra = {"waited_s": waited_s, "for": f"the answer to {self._awaits}"}
+            log.info("child.starting", extra=extra)
 
     async def _meet(self, lease: Lease) -> None:
         """Have a fresh child introduced; one that fails is gone when this raises Unavailable."""
@@ -193,7 +257,7 @@ class Supervisor:
             lease.introduced_as(await self._introduce(lease))
             await self._prepare(lease)
         except Unavailable as error:
-            exited = error.fault.reason in ("child_exited", "child_oom")
+            exited = error.fault.reason in _EXITED
             if not exited and not isinstance(self.state, Ready):
                 # Told before the child has ended, which may take it both rungs of the ladder.
                 self._block(error.fault)
@@ -228,8 +292,7 @@ class Supervisor:
 
     async def _successor(self) -> Lease | None:
         try:
-            lease = await self._child_pool.shared()
-            await self._meet(lease)
+            lease = await self._started()
         except Unavailable as error:
             log.warning("child.replace_failed", extra={"reason": error.fault.reason})
             return None
@@ -242,7 +305,7 @@ class Supervisor:
 
     def _serve(self, lease: Lease, start_s: float) -> None:
         assert lease.profile is not None
-        self.start_s = start_s
+        self.start_s, self.start_failure = start_s, None
         self._worn = anyio.Event()
         self._child_pool.became_ready(start_s)
         self._readiness.unblock("child")
@@ -266,6 +329,12 @@ class Supervisor:
 
     def _how(self) -> Exit | None:
         return self.last_report.how if self.last_report is not None else None
+
+
+def _ends_of(record: Record) -> str:
+    if record.failed_starts:
+        return f"{record.failed_starts} failed starts in a row"
+    return f"{len(record.ends)} ends within a minute"
 
 
 async def _nothing(lease: Lease) -> None:

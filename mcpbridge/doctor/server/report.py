@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from mcpbridge.rules.supervision.start_hints import Hint
+
 
 class Outcome(enum.Enum):
     """How the start went."""
@@ -75,13 +77,6 @@ class Ending(msgspec.Struct, frozen=True):
     """From the end of its input."""
     how: str
     """`exit code 0`, `signal 9`."""
-
-
-class Hint(msgspec.Struct, frozen=True):
-    """An everyday cause that the signs point to."""
-
-    cause: str
-    remedy: str
 
 
 class Flag(msgspec.Struct, frozen=True):

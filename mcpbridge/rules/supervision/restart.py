@@ -3,8 +3,10 @@
 A server that fails now and then is started again at once or nearly; one that fails each time is
 tried ever more rarely, with jitter so that the replicas of a deployment do not all try at the
 same moment. A child that stayed up for a while has proved that it can, and the count begins anew.
-After `give_up_after` ends within a minute the bridge itself ends with the child's exit status, so
-that the container runtime shows a crash loop where people look for it.
+After `give_up_after` ends within a minute, or as many failed starts in a row, the bridge itself
+ends with the child's exit status, so that the container runtime shows a crash loop where people
+look for it. A failed start may take longer than a minute, so the minute does not apply to it. If
+the very first start ends by itself the server cannot be started at all: the bridge ends at once.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ class RestartPolicy:
     give_up_after: int = setting(
         5,
         "--give-up-after",
-        "End with the server's exit status after this many ends within a minute; 0: never.",
+        "End with the server's exit status after this many ends within a minute, or as many failed"
+        " starts in a row; 0: never.",
         group=GROUP,
         unit=Unit.INTEGER,
         minimum=0,
@@ -57,6 +60,8 @@ class RestartPolicy:
     """A child that was up this long resets the back-off."""
     window_s: float = 60.0
     """The ends that count towards giving up lie within this time."""
+    start_notice_s: float = 5.0
+    """A start that goes on is logged each time so many seconds have passed."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -66,6 +71,8 @@ class Record(msgspec.Struct, frozen=True):
     """Ends in a row without a stable run between them."""
     ends: tuple[float, ...] = ()
     """When the last ones happened, on the caller's clock."""
+    failed_starts: int = 0
+    """Starts in a row after which the child never became ready."""
 
 
 class RestartDecision(msgspec.Struct, frozen=True):
@@ -77,13 +84,32 @@ class RestartDecision(msgspec.Struct, frozen=True):
     """Wait a random time from 0 up to this (full jitter) before the next start."""
 
 
-def after_exit(policy: RestartPolicy, record: Record, up_s: float, now: float) -> RestartDecision:
-    """Judge the end of a child that was up for `up_s` seconds."""
+def after_exit(
+    policy: RestartPolicy,
+    record: Record,
+    up_s: float,
+    now: float,
+    *,
+    was_ready: bool = True,
+    final: bool = False,
+) -> RestartDecision:
+    """Judge the end of a child.
+
+    Args:
+        policy: What the operator wants.
+        record: What is remembered of earlier ends.
+        up_s: How long the child was ready, in seconds.
+        now: The time of the end, on the clock of `record`.
+        was_ready: It had become ready before it ended.
+        final: Another start of the same server would end the same way.
+    """
     stable = up_s >= policy.stable_after_s
     failures = 1 if stable else record.failures + 1
     ends = (*tuple(end for end in record.ends if now - end < policy.window_s), now)
     exits = policy.on_exit is OnChildExit.EXIT
-    give_up = exits or (policy.give_up_after > 0 and len(ends) >= policy.give_up_after)
+    failed_starts = 0 if was_ready else record.failed_starts + 1
+    enough = final or max(len(ends), failed_starts) >= policy.give_up_after
+    give_up = exits or (policy.give_up_after > 0 and enough)
     # The exponent is bounded before the power is taken: a child may fail for days.
     delay = min(policy.max_delay_s, policy.first_delay_s * 2.0 ** min(failures - 1, 16))
-    return RestartDecision(Record(failures, ends), give_up, delay)
+    return RestartDecision(Record(failures, ends, failed_starts), give_up, delay)

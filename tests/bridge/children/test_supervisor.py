@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import cast
@@ -14,7 +15,13 @@ from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.handshake import shake_hands
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
-from mcpbridge.bridge.children.supervisor import Prepare, Ready, Starting, Supervisor
+from mcpbridge.bridge.children.supervisor import (
+    CannotStart,
+    Prepare,
+    Ready,
+    Starting,
+    Supervisor,
+)
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.channels.channel import InvalidLine
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
@@ -135,12 +142,13 @@ async def scene(
     start_timeout_s: float = WITHIN_S,
     failures: int = 0,
     prepare: Prepare | None = None,
+    cannot_start: CannotStart | None = None,
 ) -> AsyncIterator[Scene]:
     """Run a supervisor while the test plays the children."""
     made = Scene(policy, start_timeout_s)
     made.child_pool.failures = failures
     async with asyncio.timeout(WITHIN_S), anyio.create_task_group() as tasks:
-        tasks.start_soon(made.supervisor.run, made.readiness, prepare)
+        tasks.start_soon(made.supervisor.run, made.readiness, prepare, None, cannot_start)
         yield made
         for child in made.child_pool.children:
             child.stop()
@@ -275,6 +283,68 @@ async def test_a_command_that_cannot_be_started_is_tried_again() -> None:
     async with scene(failures=3) as on:
         await on.supervisor.gave_up.wait()
         assert dict(on.readiness.blockers)["child"] == "spawn_failed"
+
+
+class Notices(logging.Handler):
+    """What the log says that starts wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits_for: list[object] = []
+        self.twice = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it if it is one."""
+        if record.getMessage() == "child.starting":
+            self.waits_for.append(vars(record)["for"])
+            if len(self.waits_for) == 2:
+                self.twice.set()
+
+
+@proves("fault 4")
+async def test_a_start_that_takes_long_says_what_it_waits_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Again and again until the child has answered."""
+    caplog.set_level("INFO")
+    notices = Notices()
+    log = logging.getLogger("mcpbridge.bridge")
+    log.addHandler(notices)
+    try:
+        async with scene(RestartPolicy(start_notice_s=0.01)) as on:
+            child = await on.child_pool.newest()
+            await notices.twice.wait()
+            await child.shake_hands()
+            await on.supervisor.lease()
+    finally:
+        log.removeHandler(notices)
+    assert set(notices.waits_for) == {"the answer to initialize"}
+
+
+@pytest.mark.parametrize("last", [True, False])
+async def test_a_first_start_that_ends_by_itself_may_be_the_last(last: bool) -> None:
+    """If another would end the same way; once a start has succeeded it is never asked."""
+    asked: list[int] = []
+
+    async def cannot_start() -> bool:
+        asked.append(len(on.child_pool.children))
+        return last
+
+    async with scene(RestartPolicy(first_delay_s=0.0), cannot_start=cannot_start) as on:
+        child = await on.child_pool.newest()
+        await child.hears()
+        child.end(Exit(code=2))
+        if last:
+            await on.supervisor.gave_up.wait()
+            failure = on.supervisor.start_failure
+            assert failure is not None
+            assert (failure.reason, failure.exit) == ("child_exited", Exit(code=2))
+        else:
+            second = await on.child_pool.newest()
+            await second.shake_hands()
+            second.end(Exit(code=2))
+            await on.child_pool.newest()
+    assert asked == [1]
 
 
 @proves("fault 96")

@@ -53,6 +53,33 @@ def test_ends_further_apart_are_not_given_up() -> None:
     assert found[-1].record.ends == (45.0, 60.0, 75.0, 90.0)
 
 
+def test_failed_starts_in_a_row_are_given_up_however_long_they_take() -> None:
+    """A start that takes 65 s until it fails counts like one that takes none."""
+    record, found = Record(), []
+    for number in range(5):
+        verdict = after_exit(RestartPolicy(), record, 0.0, 65.0 * number, was_ready=False)
+        record = verdict.record
+        found.append(verdict.give_up)
+    assert found == [False] * 4 + [True]
+
+
+def test_a_start_that_succeeds_begins_the_count_of_failed_ones_again() -> None:
+    """Four failures, a run, four failures: none of them is the fifth."""
+    record = Record()
+    for number in range(9):
+        ready = number == 4
+        verdict = after_exit(RestartPolicy(), record, 1.0, 65.0 * number, was_ready=ready)
+        record = verdict.record
+        assert not verdict.give_up
+
+
+def test_an_end_that_every_start_would_have_is_the_last() -> None:
+    """Unless the operator said that it never gives up."""
+    now = (0.0, 0.0)
+    assert after_exit(RestartPolicy(), Record(), *now, was_ready=False, final=True).give_up
+    assert not after_exit(POLICY, Record(), *now, was_ready=False, final=True).give_up
+
+
 def test_zero_never_gives_up() -> None:
     """With `--give-up-after 0` no number of ends is the last."""
     assert not any(v.give_up for v in verdicts(POLICY, [(0.0, i / 10) for i in range(100)]))
