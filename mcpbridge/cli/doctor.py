@@ -34,7 +34,7 @@ def program(command: Sequence[str]) -> click.Command:
     """The command that looks at a server; all after `--` is the server's."""
 
     @click.command(name="doctor", help=_HELP)
-    @click.argument("url", required=False)
+    @click.argument("url", required=False, metavar="-- COMMAND | URL")
     @click.option("--as", "guise", type=click.Choice(_GUISES), help="Whose checks to make.")
     @click.option("--protocol", type=click.Choice(_PROTOCOLS), default="auto", help=_PROTOCOL_HELP)
     @click.option("--retry-wait", default="30s", metavar="DURATION", help=_RETRY_HELP)

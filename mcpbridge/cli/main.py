@@ -1,4 +1,7 @@
-"""Which program the first word names, and how every one of them ends."""
+"""The command line: one group whose commands are programs, and which serves without any of them.
+
+Only what the words name is imported: `mcpbridge health` runs every few seconds and needs little.
+"""
 
 from __future__ import annotations
 
@@ -22,33 +25,38 @@ NAMED = {
     "sidecar": "mcpbridge.cli.sidecar",
 }
 """The programs that the first word names, by their modules; without one of these words: serve."""
+_COMPLETES = "_MCPBRIDGE_COMPLETE"
+"""The variable by which click's shell completion asks; it gives no words, so all is imported."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program and exit with its status."""
     words = list(sys.argv[1:] if argv is None else argv)
     own, command = _split(words)
-    named = own[0] if own and own[0] in NAMED else None
-    if named is None:
+    named = bool(own) and own[0] in NAMED
+    if not named:
         # Before anything is imported that takes time: process 1 would lose a signal until then.
         hold_signals()
     import click
 
+    from mcpbridge.cli.programs import Programs
     from mcpbridge.errors import ConfigError
 
-    # Imported by name: `mcpbridge health` runs every few seconds and needs little.
-    module = importlib.import_module(NAMED[named] if named else "mcpbridge.cli.serve")
-    program: click.Command = module.program(command)
+    root: click.Command
+    if named:
+        # `mcpbridge health` runs every few seconds and needs little.
+        options = {"help_option_names": ["-h", "--help"]}
+        root = Programs(command, NAMED, name="mcpbridge", context_settings=options)
+    else:
+        serve = importlib.import_module("mcpbridge.cli.serve")
+        root = serve.program(command, NAMED)
     try:
-        status = program.main(
-            own[1:] if named else own,
-            f"mcpbridge {named}" if named else "mcpbridge",
-            standalone_mode=False,
-        )
+        status = root.main(own, "mcpbridge", complete_var=_COMPLETES, standalone_mode=False)
     except click.exceptions.Exit as ended:
         status = ended.exit_code
     except click.ClickException as error:
         if isinstance(error, click.NoSuchOption):
+            program = error.ctx.command if error.ctx is not None else root
             nearest = _nearest(program, error.option_name)
             error = click.NoSuchOption(error.option_name, possibilities=nearest, ctx=error.ctx)
         error.show()

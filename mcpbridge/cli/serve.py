@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from mcpbridge import __version__
+from mcpbridge.cli.programs import Programs
 from mcpbridge.runtime.startup import collect_seldom, hold_signals, occupy_descriptors
 from mcpbridge.settings import Unit
 
@@ -22,26 +23,16 @@ Starts COMMAND, keeps it running, and lets many clients use it at once over Stre
   mcpbridge --port 9000 -- npx -y @modelcontextprotocol/server-everything
   mcpbridge --stdio "node /srv/index.js" --listen 0.0.0.0:8000
   mcpbridge --connect unix:/run/mcp/mcp.sock
+  mcpbridge doctor -- python server.py
   mcpbridge health http://127.0.0.1:8000
 
 Every option is a variable too: --max-sessions is MCPBRIDGE_MAX_SESSIONS. The option wins.
 """
 
 
-class _GroupedCommand(click.Command):
-    """A command whose help shows its options under headings."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, one section for each heading; what is not ours comes last."""
-        sections: dict[str, list[tuple[str, str]]] = {}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None and isinstance(parameter, click.Option):
-                heading = getattr(parameter, "heading", "General")
-                sections.setdefault(heading, []).append(record)
-        for heading, records in sections.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
+_SHORT = {"--port": "-p"}
+_LIKE = 0.8
+"""How like a word must be to a command's name to be taken for it: docter, and not docker."""
 
 
 class _Flag(click.Option):
@@ -52,35 +43,78 @@ class _Flag(click.Option):
         self.heading = heading
 
 
-def program(command: Sequence[str]) -> click.Command:
-    """The command that serves; `command` is the server's, all after `--`."""
+def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
+    """Return the group that serves if no command of its own is named.
+
+    Args:
+        command: The server's command, all after `--`.
+        programs: The modules of the other programs, by the words that name them.
+    """
     hold_signals()
     occupy_descriptors()
     collect_seldom()
     # Imported after that: it takes its time, and makes much, and a signal may come.
     from mcpbridge.config.model import options
 
-    def serve(stray: tuple[str, ...], **flags: Any) -> int:
+    @click.pass_context
+    def serve(ctx: click.Context, /, **flags: Any) -> int | None:
+        if ctx.invoked_subcommand is not None:
+            return None
         from mcpbridge.app.lifecycle import run
         from mcpbridge.config.load import load
 
-        given = {f"--{name.replace('_', '-')}": _texts(value) for name, value in flags.items()}
-        if stray:
-            raise click.UsageError(_stray_hint(given, stray, command))
-        return run(load({flag: texts for flag, texts in given.items() if texts}, command))
+        return run(load(_given(flags), command))
 
-    params: list[click.Parameter] = [click.Argument(["stray"], nargs=-1, metavar="-- COMMAND")]
-    params.extend(_flag_of(option) for option in options())
-    params.append(_version_flag())
-    return _GroupedCommand(
-        "serve",
+    class Serve(Programs):
+        """The group with its options under headings, and a hint for words out of place."""
+
+        def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+            """Write the commands, then the options, one section for each heading."""
+            self.format_commands(ctx, formatter)
+            _write_options(self.get_params(ctx), ctx, formatter)
+
+        def resolve_command(
+            self, ctx: click.Context, args: list[str]
+        ) -> tuple[str | None, click.Command | None, list[str]]:
+            """Return the program that the first word names."""
+            given = _given(ctx.params)
+            if not ctx.resilient_parsing and (given or args[0] not in self.list_commands(ctx)):
+                raise click.UsageError(_stray_hint(given, args, command, self.list_commands(ctx)))
+            return super().resolve_command(ctx, args)
+
+    return Serve(
+        command,
+        programs,
+        name="mcpbridge",
         callback=serve,
-        params=params,
+        params=[*(_flag_of(option) for option in options()), _version_flag()],
         help=_HELP,
+        invoke_without_command=True,
+        subcommand_metavar="-- COMMAND",
         # What follows the first word that is no option of ours belongs to the server; a flag
         # there is not ours to refuse, and the hint can show the line as it should have been.
         context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
     )
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The texts given for each flag, as they stand in the command line."""
+    given = {f"--{name.replace('_', '-')}": _texts(value) for name, value in flags.items()}
+    return {flag: texts for flag, texts in given.items() if texts}
+
+
+def _write_options(
+    parameters: Sequence[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter
+) -> None:
+    """Write the options under their headings; what is no setting comes last."""
+    sections: dict[str, list[tuple[str, str]]] = {}
+    for parameter in parameters:
+        record = parameter.get_help_record(ctx)
+        if record is not None:
+            sections.setdefault(getattr(parameter, "heading", "General"), []).append(record)
+    for heading, records in sections.items():
+        with formatter.section(heading):
+            formatter.write_dl(records)
 
 
 def _flag_of(option: Any) -> click.Option:
@@ -94,6 +128,7 @@ def _flag_of(option: Any) -> click.Option:
     if default:
         notes.append(f"[default: {default}]")
     return _Flag(
+        *([_SHORT[facts.flag]] if facts.flag in _SHORT else []),
         facts.flag,
         facts.flag.removeprefix("--").replace("-", "_"),
         heading=facts.group,
@@ -105,9 +140,19 @@ def _flag_of(option: Any) -> click.Option:
     )
 
 
-def _stray_hint(given: dict[str, list[str]], stray: tuple[str, ...], command: Sequence[str]) -> str:
+def _stray_hint(
+    given: dict[str, list[str]], stray: Sequence[str], command: Sequence[str], names: Sequence[str]
+) -> str:
+    import difflib  # for a mistake alone
+
     from mcpbridge.process.spec import shown
 
+    if stray[0] in names:
+        name, flag = stray[0], next(iter(given))
+        return f"{name} comes first, as in: mcpbridge {name} …; {flag} is not an option of it"
+    near = difflib.get_close_matches(stray[0], names, n=1, cutoff=_LIKE)
+    if near:
+        return f"no command {stray[0]!r}; did you mean {near[0]!r}?"
     if command:
         return f"unexpected {stray[0]!r} before --; only options of mcpbridge stand there"
     own = [word for flag, texts in given.items() for text in texts for word in (flag, text)]
@@ -125,6 +170,7 @@ def _version_flag() -> click.Option:
             ctx.exit()
 
     return _Flag(
+        "-V",
         "--version",
         heading="General",
         is_flag=True,

@@ -44,7 +44,7 @@ def program(command: Sequence[str]) -> click.Command:
         callback=shim,
         params=params,
         help=_HELP,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        options_metavar="[OPTIONS] -- COMMAND",
     )
 
 

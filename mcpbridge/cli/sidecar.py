@@ -39,7 +39,6 @@ def program(command: Sequence[str]) -> click.Command:
         context_settings={
             "ignore_unknown_options": True,
             "allow_extra_args": True,
-            "help_option_names": ["-h", "--help"],
         },
     )
     @click.option("--target-addr", default="localhost:3001", metavar="HOST:PORT", show_default=True)

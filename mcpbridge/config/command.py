@@ -19,6 +19,8 @@ COMMAND_LINE = "the command line"
 """The origin of what was given as a flag."""
 
 _OF_A_CHILD = ("child_env_allow", "child_user", "no_new_privileges")
+_DRIVE = re.compile(r"(?:^|[\s'\"])[A-Za-z]:\\")
+"""A path of Windows: no shell of POSIX would mean a backslash after a drive."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -144,7 +146,7 @@ def spec_of(
 
 
 def words_of(text: str, key: str, origin: str) -> list[str]:
-    """A text split like a shell would.
+    """A text split like a shell would; a backslash is plain text in Windows paths.
 
     Args:
         text: As written.
@@ -154,8 +156,12 @@ def words_of(text: str, key: str, origin: str) -> list[str]:
     Raises:
         ConfigError: A quotation has no end.
     """
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters = True, ""
+    if sys.platform == "win32" or _DRIVE.search(text):
+        lexer.escape = ""
     try:
-        return shlex.split(text)
+        return list(lexer)
     except ValueError as error:
         problem = str(error)
         raise ConfigError(

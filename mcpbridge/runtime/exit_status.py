@@ -47,12 +47,14 @@ def checked(spec: ChildSpec) -> int:
         return EXIT_CONFIG
     try:
         check_command(spec)
-    except CommandNotFound as error:
-        log.error("serve.failed", extra={"problem": str(error)})
-        return EXIT_NOT_FOUND
-    except CommandNotExecutable as error:
-        log.error("serve.failed", extra={"problem": str(error)})
-        return EXIT_NOT_EXECUTABLE
+    except (CommandNotFound, CommandNotExecutable) as error:
+        found_file = isinstance(error, CommandNotExecutable)
+        # Imported for a failure alone: it compiles many patterns.
+        from mcpbridge.rules.supervision.start_hints import of_command
+
+        hints = [str(each) for each in of_command(spec.argv, found_file=found_file)]
+        log.error("serve.failed", extra={"problem": str(error), "hints": hints})
+        return EXIT_NOT_EXECUTABLE if found_file else EXIT_NOT_FOUND
     return EXIT_OK
 
 

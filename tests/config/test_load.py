@@ -251,6 +251,22 @@ def test_a_command_in_one_text_is_split_like_a_shell_would() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "argv"),
+    [
+        (r"C:\srv\server.exe --verbose", (r"C:\srv\server.exe", "--verbose")),
+        (r'"C:\Program Files\node.exe" x.js', (r"C:\Program Files\node.exe", "x.js")),
+        (r"python --folder=a\ b", ("python", "--folder=a b")),
+        (r"node D:\srv\index.js", ("node", r"D:\srv\index.js")),
+        (r"sh -c 'echo a:\ b'", ("sh", "-c", r"echo a:\ b")),
+        ("node x.js # y", ("node", "x.js", "#", "y")),
+    ],
+)
+def test_paths_of_windows_keep_their_backslashes(text: str, argv: tuple[str, ...]) -> None:
+    """A drive letter tells them from words that a shell of POSIX would escape."""
+    assert read(command=(), stdio=text).child.argv == argv
+
+
 def test_there_is_one_command() -> None:
     """None and two are errors that say what to do; a flag and a variable do not collide."""
     none = "command: no MCP server to start; put its command after --"

@@ -57,10 +57,10 @@ async def test_help_shows_every_option_under_its_heading() -> None:
     assert (status, err) == (0, "")
     text = re.sub(r"\s+", " ", out)
     headings = re.findall(r"^(\w+):$", out, re.MULTILINE)
-    assert headings == [*dict.fromkeys(o.setting.group for o in options()), "General"]
+    assert headings == ["Commands", *dict.fromkeys(o.setting.group for o in options()), "General"]
     for option in options():
         facts = option.setting
-        assert re.search(rf"^  {facts.flag}\b", out, re.MULTILINE), facts.flag
+        assert re.search(rf"^  (-\w, )?{facts.flag}\b", out, re.MULTILINE), facts.flag
         assert re.sub(r"\s+", " ", facts.help) in text
         for name in environment_names(facts)[1:]:
             assert f"[{name}]" in text
@@ -70,10 +70,48 @@ async def test_help_shows_every_option_under_its_heading() -> None:
             assert f"[default: {default}]" in text
     assert "MCPBRIDGE_MAX_SESSIONS" in text
     assert await said("-h") == (status, out, err)
+    assert re.search(r"^  -p, --port N", out, re.MULTILINE)
+
+
+async def test_help_lists_the_commands() -> None:
+    """Each with what it does; the usage says where the server's command stands."""
+    _, out, _ = await said("--help")
+    assert out.startswith("Usage: mcpbridge [OPTIONS] -- COMMAND\n")
+    commands = out.partition("\nCommands:\n")[2].partition("\n\n")[0]
+    names = re.findall(r"^  (\S+)  +\S", commands, re.MULTILINE)
+    assert names == ["copy-self", "doctor", "health", "shim", "sidecar"]
+
+
+@pytest.mark.parametrize("name", ["doctor", "shim"])
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+async def test_the_usage_of_a_command_says_where_the_server_stands(name: str, flag: str) -> None:
+    """After `--`, as for the bridge itself."""
+    status, out, _ = await said(name, flag)
+    assert status == 0
+    assert out.startswith(f"Usage: mcpbridge {name} [OPTIONS] -- COMMAND")
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("mcpbridge do", "plain,doctor\n"),
+        ("mcpbridge doctor --js", "plain,--json\n"),
+        ("mcpbridge --max-connec", "plain,--max-connections\n"),
+    ],
+)
+async def test_a_shell_completes_commands_and_options(words: str, completed: str) -> None:
+    """As click's scripts for bash, zsh and fish ask for it."""
+    asked = {
+        "_MCPBRIDGE_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    assert await said(env=asked) == (0, completed, "")
 
 
 async def test_version_is_one_line() -> None:
     """The name and three numbers."""
+    assert await said("-V") == await said("--version")
     assert await said("--version") == (0, f"mcpbridge {mcpbridge.__version__}\n", "")
 
 
@@ -91,6 +129,10 @@ async def test_version_is_one_line() -> None:
         ),
         (("npx", "srv", "--api-key", "hunter2"), ["mcpbridge -- npx srv --api-key"]),
         (("stray", "--", "x"), ["'stray'", "before --"]),
+        (("docter", "--", "x"), ["no command 'docter'", "did you mean 'doctor'?"]),
+        (("docker", "run", "x"), ["mcpbridge -- docker run x"]),
+        (("--port", "1", "doctor", "--", "x"), ["doctor comes first", "--port is not an option"]),
+        (("-p", "9000", "npx", "srv"), ["mcpbridge --port 9000 -- npx srv"]),
         (("--port", "x", "--", "x"), ["--port (from the command line): 'x' is no whole number"]),
         (("--port",), ["--port", "requires an argument"]),
         (("--stdio", "a b", "--", "x"), ["--stdio", "after -- as well; give only one"]),
@@ -130,6 +172,23 @@ async def test_a_wrong_variable_names_itself() -> None:
 
 
 @proves("fault 1")
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        (("python echo.py",), "leave the quotes away: mcpbridge -- WORD WORD"),
+        (("cd x && python echo.py",), "run a shell yourself: mcpbridge -- sh -c"),
+        (("no-such-program", "&&", "python", "echo.py"), "run a shell yourself"),
+        (("no-such-program",), "install it in this image, or give its full path"),
+    ],
+)
+async def test_a_command_that_cannot_be_run_has_a_hint(command: tuple[str, ...], hint: str) -> None:
+    """The same that doctor gives (faults 1)."""
+    status, _, err = await said("--port", "0", "--", *command)
+    assert status == 127
+    (record,) = [json.loads(line) for line in err.splitlines()]
+    assert hint in " ".join(record["hints"])
+
+
 @pytest.mark.parametrize(
     ("command", "status", "parts"),
     [

@@ -37,6 +37,7 @@ WALL_CLOCK = {
 }
 """Where the time of day is asked for, each with its reason."""
 ASSIGNMENTS_INTO_OTHERS = {
+    "mcpbridge/config/command.py": "shlex is set up so",
     "mcpbridge/app/health_client.py": "ssl's contexts are set up so",
     "mcpbridge/http/server/tls.py": "ssl's contexts are set up so",
     "mcpbridge/sidecar/program.py": "ssl's contexts are set up so",

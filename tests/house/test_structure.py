@@ -35,7 +35,7 @@ TREE = {
     "mcpbridge.bridge.modern": "emulation parked_call passthrough request_state service"
     " subscriptions tool_catalog",
     "mcpbridge.channels": "channel memory off_loop pipes sockets",
-    "mcpbridge.cli": "copy_self doctor health main serve setting_options shim sidecar",
+    "mcpbridge.cli": "copy_self doctor health main programs serve setting_options shim sidecar",
     "mcpbridge.config": "auth command listen_address load model otel self_url servers_file"
     " settings_table values",
     "mcpbridge.doctor": "endpoint server",

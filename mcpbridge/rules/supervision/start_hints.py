@@ -123,8 +123,12 @@ def of_command(argv: Sequence[str], *, found_file: bool) -> list[Hint]:
     command = argv[0]
     if " " in command:
         remedy = "leave the quotes away: mcpbridge -- WORD WORD, or use --stdio"
-        return [Hint("the whole command was given as one word", remedy)]
+        # `cd x && python server.py` in quotes needs more than to be without them.
+        return of_shell(argv) or [Hint("the whole command was given as one word", remedy)]
     found = of_shell(argv)
+    if command == "cd":
+        remedy = "give the folder with --cwd FOLDER, and after -- only the command to run there"
+        return [Hint("cd is a word of the shell, and no shell runs the command", remedy)]
     if found_file:
         remedy = "chmod +x it and begin it with #!, or name the program that runs it: python, node"
         return [*found, Hint(f"{command} is there and cannot be run", remedy)]

@@ -104,6 +104,9 @@ def test_words_that_mean_nothing_leave_how_it_ended() -> None:
         (("uvx", "x"), "uv is not installed"),
         (("python", "x"), "try python3"),
         (("/opt/x",), "give its full path"),
+        (("python echo.py",), "leave the quotes away"),
+        (("cd /srv && python echo.py",), "run a shell yourself"),
+        (("cd", "/srv"), "--cwd FOLDER"),
     ],
 )
 def test_what_is_missing_is_named_with_where_to_get_it(argv: tuple[str, ...], part: str) -> None:

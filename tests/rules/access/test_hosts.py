@@ -13,8 +13,8 @@ from mcpbridge.rules.access.hosts import (
     origin_allowed,
     origin_pattern,
     readable_by,
-    share_of,
     search_list,
+    share_of,
 )
 from tests.support.proofs import proves
 
