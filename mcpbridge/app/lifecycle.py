@@ -26,6 +26,7 @@ from mcpbridge import __version__
 from mcpbridge.app.build import App, build, host_rules, open_to_all
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.state_dump import state_of
+from mcpbridge.bridge.children.handshake import list_tools
 from mcpbridge.bridge.drain import DrainSteps
 from mcpbridge.config.model import Config, cutoff_after_s
 from mcpbridge.config.otel import MISSING_EXTRA
@@ -56,6 +57,8 @@ log = logging.getLogger("mcpbridge.app")
 
 _TERMINAL_CUTOFF_S = 5.0
 """Somebody at a keyboard waits for Ctrl-C to do its work."""
+_LIST_S = 10.0
+"""How long a server has to list its tools before it is said to be ready without their number."""
 _LAST_SPANS_S = 2.0
 """How long a collector of traces has to take the last ones."""
 
@@ -145,6 +148,7 @@ class _Life:
                 watch.start_soon(self._app.process_tree.run)
                 async with self._app.bridge.running():
                     watch.start_soon(self._hear_giving_up, ending)
+                    watch.start_soon(self._announce_ready)
                     watch.start_soon(self._app.keepalive.run)
                     watch.start_soon(self._app.access.authenticator.run)
                     if self._app.pool_sizer is not None:
@@ -199,6 +203,22 @@ class _Life:
             log.warning("serve.open", extra={"problem": problem})
         if isinstance(self._app.config.source, ChildSpec):
             warn_of_root(self._app.config.source)
+
+    async def _announce_ready(self) -> None:
+        """Say once where which server is served, and learn its tools, whose calls are counted."""
+        lease = await self._app.bridge.eras.first_lease()
+        pages = await list_tools(lease, _LIST_S)
+        bind, settings = self._app.config.bind, self._app.config.settings
+        secure = self._certificates is not None
+        facts: dict[str, object] = {
+            "url": url_of(bind, self._listener, settings.listen.path, secure=secure)
+        }
+        if lease.profile is not None:
+            facts["server"] = lease.profile.name
+            if lease.profile.version is not None:
+                facts["version"] = lease.profile.version
+        facts["tools"] = sum(map(self._app.meters.calls.learn, pages))
+        log.info("serve.ready", extra=facts)
 
     def _admin_address(self) -> dict[str, str]:
         bind = self._app.config.admin_bind

@@ -25,6 +25,8 @@ NAMED = {
     "sidecar": "mcpbridge.cli.sidecar",
 }
 """The programs that the first word names, by their modules; without one of these words: serve."""
+_LOGGING = ("shim", "sidecar")
+"""Those that write a log, as the bridge does; the others answer a person or a probe."""
 _COMPLETES = "_MCPBRIDGE_COMPLETE"
 """The variable by which click's shell completion asks; it gives no words, so all is imported."""
 
@@ -59,12 +61,30 @@ def main(argv: Sequence[str] | None = None) -> None:
             program = error.ctx.command if error.ctx is not None else root
             nearest = _nearest(program, error.option_name)
             error = click.NoSuchOption(error.option_name, possibilities=nearest, ctx=error.ctx)
-        error.show()
+        if not _logged(own, error.format_message()):
+            error.show()
         status = EXIT_CONFIG
     except ConfigError as error:
-        click.echo(f"mcpbridge: {error}", err=True)
+        if not _logged(own, str(error)):
+            click.echo(f"mcpbridge: {error}", err=True)
         status = EXIT_CONFIG
     sys.exit(status)
+
+
+def _logged(words: Sequence[str], problem: str) -> bool:
+    """Write a wrong setting as a record, if that is how the program logs; return whether it is."""
+    if words and words[0] in NAMED and words[0] not in _LOGGING:
+        return False
+    # Imported for a mistake alone.
+    import click
+
+    from mcpbridge.config.load import log_form
+    from mcpbridge.telemetry.logs import is_json, start_error
+
+    as_json = is_json(log_form(words))
+    if as_json:
+        click.echo(start_error(problem), err=True)
+    return as_json
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

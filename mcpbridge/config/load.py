@@ -175,6 +175,17 @@ def _lame_duck_s(settings: ShutdownSettings, origins: Mapping[str, str], in_clus
     return asked_s
 
 
+def log_form(words: Sequence[str]) -> str:
+    """Return the form of logs that a command line asks for, even one that is wrong otherwise."""
+    flag = "--log-format"
+    for number, word in enumerate(words):
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+        if word == flag and number + 1 < len(words):
+            return words[number + 1]
+    return os.environ.get(f"{PREFIX}LOG_FORMAT", "") or "auto"
+
+
 T = TypeVar("T")
 
 

@@ -51,7 +51,7 @@ class StderrDrain:
         self._hidden = hidden
         self._pid = pid
         self._loop = asyncio.get_running_loop()
-        self._splitter = LineSplitter(_LINE_BYTES)
+        self._splitter = LineSplitter(_LINE_BYTES, indented=True)
         self._lines: deque[Line] = deque()
         """Read and not yet logged; nothing is read while there are any."""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)

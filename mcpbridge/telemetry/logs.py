@@ -27,6 +27,10 @@ from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.tracer import CURRENT
 
 GROUP = "Logs"
+_COLORS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.INFO: "32"}
+"""How a terminal shows each level: ECMA-48, SGR."""
+_INDENT = " " * 17
+"""As wide as time and level."""
 _QUEUE_RECORDS = 10_000
 _FLUSH_S = 1.0
 _STDERR = 2
@@ -52,6 +56,13 @@ class LogSettings:
         group=GROUP,
         choices=("auto", "json", "text"),
     )
+    color: str = setting(
+        "auto",
+        "--log-color",
+        "Colours in logs as text; `auto`: on a terminal.",
+        group=GROUP,
+        choices=("auto", "always", "never"),
+    )
     calls: bool = setting(
         False,
         "--log-calls",
@@ -76,20 +87,34 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+        return _json(entry)
 
 
 class TextFormatter(logging.Formatter):
-    """A record as one line for a person: time, level, event, `field=value`."""
+    """A record for a person: time, level, event, `field=value`; texts of many lines below it."""
+
+    def __init__(self, *, colored: bool = False) -> None:
+        super().__init__()
+        self._colored = colored
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as text."""
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).astimezone()
-        fields = "".join(f" {name}={_shown(value)}" for name, value in _fields(record).items())
-        text = f"{when:%H:%M:%S} {record.levelname.lower():<7} {record.getMessage()}{fields}"
-        if not record.exc_info:
-            return text
-        return f"{text}\n{_printable(self.formatException(record.exc_info), kept=chr(10))}"
+        level, event = f"{record.levelname.lower():<7}", record.getMessage()
+        if self._colored:
+            level = f"\x1b[{_COLORS.get(record.levelno, '2')}m{level}\x1b[0m"
+            event = f"\x1b[1m{event}\x1b[0m"
+        words, below = [f"{when:%H:%M:%S}", level, event], []
+        for name, value in _fields(record).items():
+            lines = _lines_of(value)
+            if lines is None:
+                words.append(f"{name}={_shown(value)}")
+            elif lines:
+                below.append(f"{_INDENT}{name}:")
+                below += [f"{_INDENT}  {_printable(each)}" for each in lines]
+        if record.exc_info:
+            below += map(_printable, self.formatException(record.exc_info).splitlines())
+        return "\n".join([" ".join(words), *below])
 
 
 class _DroppingHandler(logging.handlers.QueueHandler):
@@ -175,11 +200,10 @@ def logging_to_stderr(settings: LogSettings) -> Iterator[None]:
 
     Whatever becomes of stderr, logging neither raises into the program nor holds it up.
     """
-    as_text = settings.form == "text" or (settings.form == "auto" and os.isatty(_STDERR))
     records: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_RECORDS)
     handler = _DroppingHandler(records)
     writer = _Writer(records)
-    writer.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    writer.setFormatter(formatter_of(settings))
     logging.raiseExceptions = False
     root = logging.getLogger()
     root.addHandler(handler)
@@ -193,6 +217,33 @@ def logging_to_stderr(settings: LogSettings) -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         writer.stop()
+
+
+def is_json(form: str) -> bool:
+    """Return whether a form of logs means JSON here."""
+    return form == "json" or (form != "text" and not os.isatty(_STDERR))
+
+
+def start_error(problem: str) -> str:
+    """Return the record of a program whose settings are wrong, as one line of JSON."""
+    record = logging.makeLogRecord(
+        {
+            "name": "mcpbridge.app",
+            "levelno": logging.ERROR,
+            "levelname": "ERROR",
+            "msg": "serve.failed",
+            "problem": problem,
+        }
+    )
+    return JsonFormatter().format(record)
+
+
+def formatter_of(settings: LogSettings) -> logging.Formatter:
+    """Return what writes records in the form that the settings, or the terminal, ask for."""
+    if is_json(settings.form):
+        return JsonFormatter()
+    colored = settings.color == "always" or (settings.color == "auto" and os.isatty(_STDERR))
+    return TextFormatter(colored=colored)
 
 
 def toggle_debug(settings: LogSettings) -> str:
@@ -218,15 +269,35 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
+def _lines_of(value: object) -> list[str] | None:
+    """The lines of a value that takes more than one word; None if one word shows it."""
+    if isinstance(value, str):
+        return value.splitlines() if "\n" in value else None
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return [line for each in value for line in each.splitlines()]
+    return None
+
+
 def _shown(value: object) -> str:
-    text = str(value)
-    if text and text.isprintable() and " " not in text:
-        return text
-    return _printable(json.dumps(text, ensure_ascii=False))
+    """A value as one word, in quotes where it would be more; what is no text as JSON has it."""
+    if not isinstance(value, str) or not value.isprintable():
+        return _printable(_json(value))
+    plain = value and not any(each in value for each in ' "=')
+    return value if plain else _quoted(value)
 
 
-def _printable(text: str, kept: str = "") -> str:
+def _quoted(text: str) -> str:
+    # Text with quotes of its own stays readable in the others; nothing reads this form back.
+    quote = "'" if '"' in text and "'" not in text else '"'
+    return f"{quote}{text}{quote}"
+
+
+def _printable(text: str) -> str:
     """Escape what is no visible character: a server's words must not steer the terminal."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)

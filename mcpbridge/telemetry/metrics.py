@@ -89,6 +89,7 @@ class CallMeters:
         self._other_tool = CallMeter(_TOOLS_CALL, OTHER)
         self._tools: dict[bytes, CallMeter] = {}
         self._last_list = b""
+        self._last_tools = 0
 
     def __iter__(self) -> Iterator[CallMeter]:
         """Those that have counted anything."""
@@ -101,21 +102,23 @@ class CallMeters:
             return self._tool(params or b"")
         return self._methods.get(method, self._other)
 
-    def learn(self, result: bytes) -> None:
-        """Give a meter to each tool that a result of `tools/list` names."""
+    def learn(self, result: bytes) -> int:
+        """Give a meter to each tool that a result of `tools/list` names; return their number."""
         if result == self._last_list:
-            return
-        self._last_list = result
+            return self._last_tools
+        self._last_list, self._last_tools = result, 0
         try:
             tools = _list_decoder.decode(result).tools
         except msgspec.MsgspecError:
-            return
+            return 0
+        self._last_tools = len(tools)
         for tool in tools:
             name = tool.name.encode()
             # With a backslash the spelling in a call could be that of another name.
             fits = 0 < len(name) <= _MAX_NAME and b"\\" not in name
             if fits and len(self._tools) < MAX_TOOLS:
                 self._tools.setdefault(name, CallMeter(_TOOLS_CALL, tool.name))
+        return self._last_tools
 
     def _tool(self, params: bytes) -> CallMeter:
         # The usual spelling is found without a parser; a wrong guess finds no tool.

@@ -36,8 +36,15 @@ class LineSplitter:
     Blank lines are dropped; a trailing CR and a leading byte-order mark are taken off.
     """
 
-    def __init__(self, max_line_bytes: int) -> None:
+    def __init__(self, max_line_bytes: int, *, indented: bool = False) -> None:
+        """Make one.
+
+        Args:
+            max_line_bytes: A longer line is told as `OverlongLine`.
+            indented: Lines are text for people: the blanks that they begin with are kept.
+        """
         self._max = max_line_bytes
+        self._indented = indented
         self._held = Gathered()
         self._skipped = 0
         self._head = b""
@@ -96,7 +103,8 @@ class LineSplitter:
     def _finished(self, raw: bytes) -> Line:
         if len(raw) > self._max:
             return OverlongLine(len(raw), raw[:KEPT_BYTES], raw[-KEPT_BYTES:])
-        return raw.removeprefix(BOM).strip(b" \t\r")
+        line = raw.removeprefix(BOM)
+        return line.rstrip(b" \t\r") if self._indented else line.strip(b" \t\r")
 
     def _skip(self) -> None:
         held = self._held.take()

@@ -230,7 +230,7 @@ async def test_an_empty_secret_does_not_start(tmp_path: Path) -> None:
     for words, env, named in cases:
         async with started("--port", "0", *words, env=env) as running:
             assert await running.ended() == 2
-        text = "\n".join(running.noise)
+        text = "\n".join(running.start_errors)
         assert named in text
         assert secret not in text
 

@@ -514,6 +514,19 @@ async def test_a_first_start_that_ends_by_itself_says_what_how_and_a_hint(form: 
     assert hint.endswith("nosuch.py: give the full path, or the folder with --cwd")
 
 
+async def test_a_traceback_of_a_child_keeps_its_indentation_and_letters() -> None:
+    """As it stands on the child's stderr, in the log and among its last words."""
+    script = "def größe():\n  raise ValueError('日本')\ngröße()"
+    async with started("--port", "0", "--", sys.executable, "-c", script) as running:
+        assert await running.ended() == 1
+    lines = [str(record["line"]) for record in running.events("child.stderr")]
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1].startswith('  File "<string>", line 3')
+    assert lines[-1] == "ValueError: 日本"
+    (gave_up,) = running.events("serve.gave_up")
+    assert gave_up["last_words"] == lines
+
+
 @proves("fault 4")
 async def test_starts_that_time_out_end_the_bridge_with_a_status_of_their_own() -> None:
     """The record names the flag; the signal that ended the process is not the cause."""

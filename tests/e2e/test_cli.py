@@ -158,17 +158,32 @@ async def test_a_wrong_command_line_ends_with_2_and_says_what_is_right(
 async def test_a_wrong_variable_names_itself() -> None:
     """Known or not."""
     command = ("--", *DEMO)
-    status, _, err = await said(*command, env={"MCPBRIDGE_GRACE": "soon"})
-    assert (status, err) == (
-        2,
-        "mcpbridge: --grace (from MCPBRIDGE_GRACE): 'soon' is no time; write 30s, 500ms, 5m or"
-        " 1h\n",
-    )
-    status, _, err = await said(*command, env={"MCPBRIDGE_GRACES": "6s"})
-    assert (status, err) == (
-        2,
-        "mcpbridge: MCPBRIDGE_GRACES: no such setting; did you mean MCPBRIDGE_GRACE?\n",
-    )
+    text = {"MCPBRIDGE_LOG_FORMAT": "text"}
+    status, _, err = await said(*command, env={"MCPBRIDGE_GRACE": "soon", **text})
+    problem = "--grace (from MCPBRIDGE_GRACE): 'soon' is no time; write 30s, 500ms, 5m or 1h"
+    assert (status, err) == (2, f"mcpbridge: {problem}\n")
+    status, _, err = await said(*command, env={"MCPBRIDGE_GRACES": "6s", **text})
+    problem = "MCPBRIDGE_GRACES: no such setting; did you mean MCPBRIDGE_GRACE?"
+    assert (status, err) == (2, f"mcpbridge: {problem}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--port", "x", "--", "x"), "--port (from the command line): 'x' is no whole number"),
+        (("--prot=3", "--", "x"), "No such option '--prot'. Did you mean '--port'?"),
+    ],
+)
+async def test_a_start_error_is_written_as_the_log_is(words: tuple[str, ...], problem: str) -> None:
+    """As a record where nobody reads on a terminal, as text for people who ask for it."""
+    for given in (words, ("--log-format", "json", *words), ("--log-format=json", *words)):
+        status, _, err = await said(*given)
+        (line,) = err.splitlines()
+        entry = json.loads(line)
+        assert (status, entry["event"], entry["problem"]) == (2, "serve.failed", problem)
+    _, _, err = await said("--log-format", "text", *words)
+    assert problem in err
+    assert not err.startswith("{")
 
 
 @proves("fault 1")

@@ -30,7 +30,9 @@ async def told(running: RunningBridge) -> dict[str, str]:
 @pytest.mark.slow
 async def test_a_server_is_another_user_or_the_bridge_does_not_start() -> None:
     """Root drops what it has, nothing that is executed brings it back; nobody else may try."""
-    words = ("--child-user", "65532:65531", "--child-env-allow", "SHO*", "--", *TELLS)
+    # What it starts is no MCP server, and ends by itself at its first start.
+    given = ("--child-user", "65532:65531", "--child-env-allow", "SHO*", "--give-up-after", "0")
+    words = (*given, "--", *TELLS)
     env = {"SHOWN": "1", "HIDDEN_KEY": "s", "HOME": "/root", "USER": "root"}
     if os.geteuid() != 0:
         async with started("--port", "0", *words, env=env) as running:
@@ -53,7 +55,8 @@ async def test_a_server_is_another_user_or_the_bridge_does_not_start() -> None:
 @pytest.mark.slow
 async def test_privileges_can_be_forbidden_alone_and_root_is_told_of() -> None:
     """The server stays who the bridge is; that it is root is said once."""
-    async with bridge("--no-new-privileges", "--", *TELLS, ready=False) as running:
+    words = ("--no-new-privileges", "--give-up-after", "0", "--", *TELLS)
+    async with bridge(*words, ready=False) as running:
         found = await told(running)
         assert found["NoNewPrivs"] == "1"
         assert found["Uid"].split()[0] == str(os.geteuid())

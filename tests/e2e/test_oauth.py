@@ -349,4 +349,4 @@ async def test_settings_that_cannot_be_are_refused_at_the_start(
     """Exit status 2, and a text that names the flag."""
     async with started("--port", "0", *words) as running:
         assert await running.ended() == 2
-        await eventually(lambda: any(said in line for line in running.noise), said, 5)
+        await eventually(lambda: any(said in line for line in running.start_errors), said, 5)

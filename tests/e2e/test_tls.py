@@ -138,6 +138,7 @@ async def test_what_is_no_tls_and_tls_where_there_is_none_end_quietly(tmp_path: 
     authority = Authority(tmp_path)
     trust = authority.client()
     async with bridge(*with_tls(authority.pair("bridge"), "--header-timeout", "1s")) as run:
+        await run.logged("serve.ready")
         before = len(run.log)
         plain = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
         for data in (plain, b"\0" * 4096, b"\x16\x03\x01\xff\xff" + b"x" * 70_000, b"\x16"):
@@ -159,6 +160,7 @@ async def test_what_is_no_tls_and_tls_where_there_is_none_end_quietly(tmp_path: 
         assert await let_in(run, trust)
         assert run.log[before:] == []
     async with bridge() as run:
+        await run.logged("serve.ready")
         before = len(run.log)
         with pytest.raises((ssl.SSLError, ConnectionError)):
             async with connected(run, trust):

@@ -47,6 +47,11 @@ class RunningBridge:
         self._ended = False
 
     @property
+    def start_errors(self) -> list[str]:
+        """Why it did not start: the problems of its `serve.failed` records."""
+        return [str(record["problem"]) for record in self.events("serve.failed")]
+
+    @property
     def port(self) -> int:
         """The port it listens on."""
         return int(self.url.rpartition(":")[2])

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import enum
 import logging
+from contextlib import suppress
 
 import anyio
 
 from mcpbridge import __version__
 from mcpbridge.bridge.children.lease import ChildSource, Lease
+from mcpbridge.errors import WireError
+from mcpbridge.rules.access.tool_policy import TOOLS_LIST
 from mcpbridge.rules.faults import (
     UNREACHABLE,
     Unavailable,
@@ -23,6 +26,8 @@ from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_mod
 from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
 from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE, INITIALIZED, PING
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED
+from mcpbridge.rules.mcp.revisions import Era
+from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Notification, Reply, Result
 
 
@@ -63,6 +68,7 @@ log = logging.getLogger("mcpbridge.bridge")
 _SILENCE_S = 2.0
 """A server that has said nothing for so long is asked whether it is there at all."""
 _PROBE_GRACE_S = 1.0
+_MOST_PAGES = 100
 
 
 class Answer(enum.Enum):
@@ -128,6 +134,30 @@ async def discover(lease: Lease, within_s: float) -> ServerProfile:
             raise Unavailable(handshake_refused())
         return profile
     raise Unavailable(start_timeout(within_s))
+
+
+async def list_tools(lease: Lease, within_s: float) -> list[bytes]:
+    """Return the pages of a child's list of tools, as it sent them.
+
+    Empty if it offers none; None of its failures is one of the child: what came in time counts.
+    """
+    pages: list[bytes] = []
+    if lease.profile is None or "tools" not in lease.profile.capabilities:
+        return pages
+    modern = lease.profile.revision.era is Era.MODERN
+    own = own_envelope(SUPPORTED[0], __version__) if modern else None
+    params = own
+    with anyio.move_on_after(within_s), suppress(Unavailable, WireError):
+        while len(pages) < _MOST_PAGES:
+            reply = await lease.mux.ask(TOOLS_LIST, params)
+            if not isinstance(reply, Result):
+                break
+            pages.append(reply.result)
+            cursor = member(reply.result, "nextCursor")
+            if cursor is None or cursor == b"null":
+                break
+            params = (own[:-1] + b"," if own else b"{") + b'"cursor":' + cursor + b"}"
+    return pages
 
 
 async def _asked(lease: Lease) -> Answer:

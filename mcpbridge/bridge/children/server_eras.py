@@ -21,7 +21,7 @@ from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.supervisor import Failed, Prepare, Settle, Supervisor
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.process.subprocess_child import ExitReport
-from mcpbridge.rules.faults import UNREACHABLE, Fault
+from mcpbridge.rules.faults import UNREACHABLE, Fault, Unavailable
 from mcpbridge.rules.mcp.era_probe import VERDICTS, ChildEra, ServerEras
 from mcpbridge.rules.mcp.initialize import bridge_introduction
 from mcpbridge.rules.mcp.methods import DISCOVER
@@ -179,6 +179,17 @@ class EraSupervisors:
             await self._known.wait()
         return self.verdict
 
+    async def first_lease(self) -> Lease:
+        """The child that readiness goes by, once one is ready; failed starts are waited out."""
+        while True:
+            if self.verdict is None and not await self.legacy.settled():
+                await self.known()
+            supervisor = self.primary
+            try:
+                return await supervisor.lease()
+            except Unavailable:
+                await supervisor.moved()
+
     async def modern_lease(self) -> Lease:
         """The child that speaks 2026-07-28; a second one is started when first asked for.
 
@@ -233,8 +244,7 @@ class EraSupervisors:
             self.verdict = ServerEras(legacy=False, modern=True)
             self._modern_runs = True
             tasks.start_soon(self.modern.run, self._readiness)
-        extra = {"legacy": self.verdict.legacy, "modern": self.verdict.modern}
-        log.info("child.eras_found", extra=extra)
+        log.info("child.eras_found", extra={"speaks": self.verdict.in_words})
 
     async def _is_legacy(self) -> bool:
         """Whether the legacy process came up, as soon as it could be reached at all."""

@@ -6,6 +6,7 @@ and that takes a mux.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import random
@@ -228,28 +229,13 @@ class Supervisor:
         Raises:
             Unavailable: It could not be started; it is gone.
         """
-        async with anyio.create_task_group() as meanwhile:
-            meanwhile.start_soon(self._log_start)
-            try:
-                lease = await self._child_pool.shared()
-                await self._meet(lease)
-            except Unavailable as error:
-                failed: Unavailable | None = error
-            else:
-                failed = None
-            meanwhile.cancel_scope.cancel()
-        # Outside the group, which would wrap it.
-        if failed is not None:
-            raise failed
+        notice = _StartNotice(self._policy.start_notice_s, self._awaits)
+        try:
+            lease = await self._child_pool.shared()
+            await self._meet(lease)
+        finally:
+            notice.end()
         return lease
-
-    async def _log_start(self) -> None:
-        began = anyio.current_time()
-        while True:
-            await anyio.sleep(self._policy.start_notice_s)
-            waited_s = round(anyio.current_time() - began)
-            extra = {"waited_s": waited_s, "for": f"the answer to {self._awaits}"}
-            log.info("child.starting", extra=extra)
 
     async def _meet(self, lease: Lease) -> None:
         """Have a fresh child introduced; one that fails is gone when this raises Unavailable."""
@@ -329,6 +315,27 @@ class Supervisor:
 
     def _how(self) -> Exit | None:
         return self.last_report.how if self.last_report is not None else None
+
+
+class _StartNotice:
+    """Logs from time to time what a start waits for, until it is told to end."""
+
+    def __init__(self, every_s: float, awaits: str) -> None:
+        self._every_s = every_s
+        self._awaits = awaits
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
+        self._timer = self._loop.call_later(every_s, self._tell)
+
+    def end(self) -> None:
+        """Log no more; what was scheduled is forgotten."""
+        self._timer.cancel()
+
+    def _tell(self) -> None:
+        self._timer = self._loop.call_later(self._every_s, self._tell)
+        waited_s = round(self._loop.time() - self._began)
+        extra = {"waited_s": waited_s, "for": f"the answer to {self._awaits}"}
+        log.info("child.starting", extra=extra)
 
 
 def _ends_of(record: Record) -> str:

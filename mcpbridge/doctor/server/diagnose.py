@@ -17,10 +17,7 @@ from mcpbridge.doctor.server.report import Buffering, Flag, Noise, Outcome, Serv
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import shown
-from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.revisions import REVISIONS
-from mcpbridge.wire.json_object import member
-from mcpbridge.wire.messages import text_of
 
 
 def examine(config: Config, given: Mapping[str, Sequence[str]], tell: Tell) -> ServerReport:
@@ -99,7 +96,7 @@ def _facts_of(visit: Run) -> dict[str, Any]:
     }
     if visit.profile is not None:
         facts["name"] = visit.profile.name
-        facts["version"] = _version(visit.profile)
+        facts["version"] = visit.profile.version
         facts["capabilities"] = tuple(sorted(visit.profile.capabilities))
     facts["noise"] = visit.server.noise
     facts["overlong_bytes"] = visit.server.overlong_bytes
@@ -107,10 +104,6 @@ def _facts_of(visit: Run) -> dict[str, Any]:
     if visit.report is not None:
         facts["stderr"] = visit.report.last_words
     return facts
-
-
-def _version(profile: ServerProfile) -> str | None:
-    return text_of(member(profile.server_info or b"{}", "version"))
 
 
 def _revisions(visits: Runs) -> tuple[str, ...]:

@@ -43,6 +43,12 @@ class ServerEras(msgspec.Struct, frozen=True):
     legacy: bool
     modern: bool
 
+    @property
+    def in_words(self) -> str:
+        """What it speaks, for a log: `legacy`, `modern`, `legacy and modern`."""
+        spoken = (("legacy", self.legacy), ("modern", self.modern))
+        return " and ".join(name for name, speaks in spoken if speaks)
+
 
 VERDICTS = {
     ChildEra.LEGACY: ServerEras(legacy=True, modern=False),

@@ -74,6 +74,14 @@ class ServerProfile(msgspec.Struct, frozen=True):
         except WireError:
             return "unnamed"
 
+    @property
+    def version(self) -> str | None:
+        """The child's version of itself; None if it gives none."""
+        try:
+            return text_of(member(self.server_info or b"{}", "version"))
+        except WireError:
+            return None
+
 
 @functools.lru_cache(maxsize=16)
 def _capabilities(result: bytes) -> Mapping[str, bytes]:
