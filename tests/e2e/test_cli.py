@@ -187,6 +187,7 @@ async def test_a_start_error_is_written_as_the_log_is(words: tuple[str, ...], pr
 
 
 @proves("fault 1")
+@proves("fault 1")
 @pytest.mark.parametrize(
     ("command", "hint"),
     [
@@ -197,7 +198,7 @@ async def test_a_start_error_is_written_as_the_log_is(words: tuple[str, ...], pr
     ],
 )
 async def test_a_command_that_cannot_be_run_has_a_hint(command: tuple[str, ...], hint: str) -> None:
-    """The same that doctor gives (faults 1)."""
+    """The same that doctor gives."""
     status, _, err = await said("--port", "0", "--", *command)
     assert status == 127
     (record,) = [json.loads(line) for line in err.splitlines()]
