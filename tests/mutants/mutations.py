@@ -47,7 +47,6 @@ _FRAMING = [
         ("if len(raw) > self._max:", "if len(raw) >= self._max:"),
         ('raw.removeprefix(BOM).strip(b" \\t\\r")', 'raw.strip(b" \\t\\r")'),
         ("last = chunk.rfind", "last = chunk.find"),
-        ('self._skipped, self._head = 0, b""', "self._skipped = 0"),
         ("self._hold(chunk[last + 1 :])", "self._hold(chunk[last:])"),
         ("self._skipped += cut", "self._skipped = cut"),
         ('return message + b"\\n"', "return message"),
@@ -55,7 +54,6 @@ _FRAMING = [
     *_in(
         "wire/reply_id.py",
         "wire/test_reply_id.py",
-        ("or not isinstance(ids[0], (int, str))", ""),
         ('or any(name == "method" for name, _ in members)', ""),
         ("if len(ids) != 1 or", "if not ids or"),
     ),
@@ -66,23 +64,18 @@ _CORRELATION = [
         "rules/mcp/correlator.py",
         "rules/mcp/test_correlator.py",
         (
-            "call = self._calls.pop(number, None)\n        if call is None:\n"
-            "            return Dropped.UNKNOWN_ANSWER",
-            "call = self._calls.pop(number, None) or next(iter(self._calls.values()), None)\n"
-            "        if call is None:\n            return Dropped.UNKNOWN_ANSWER",
-        ),
-        (
-            "call = self._calls.pop(number, None)\n        if call is None:\n"
-            "            return Dropped.UNKNOWN_ANSWER",
-            "call = self._calls.pop(next(iter(self._calls), 0), None)\n"
-            "        if call is None:\n            return Dropped.UNKNOWN_ANSWER",
-        ),
-        (
-            "call = self._calls.pop(number, None)\n        if call is None:\n"
-            "            return Dropped.UNKNOWN_ANSWER",
             "call = self._calls.get(number)\n        if call is None:\n"
             "            return Dropped.UNKNOWN_ANSWER",
+            "call = self._calls.get(number) or next(iter(self._calls.values()), None)\n"
+            "        if call is None:\n            return Dropped.UNKNOWN_ANSWER",
         ),
+        (
+            "call = self._calls.get(number)\n        if call is None:\n"
+            "            return Dropped.UNKNOWN_ANSWER",
+            "call = self._calls.get(next(iter(self._calls), 0))\n"
+            "        if call is None:\n            return Dropped.UNKNOWN_ANSWER",
+        ),
+        ("        del self._calls[number]\n", ""),
         ("Result(call.client_id, result, reply.extra)", "Result(reply.id, result, reply.extra)"),
         ("Failure(call.client_id, reply.error", "Failure(reply.id, reply.error"),
         ("own = spliced(params, span, call.token)", "own = params"),
@@ -107,8 +100,14 @@ _CORRELATION = [
             "self.call_limiter.release(number)\n                self.timeouts = 0",
             "self.timeouts = 0",
         ),
-        ("            self.call_limiter.release(spoiled.answers)\n", ""),
-        ("            self._correlator.forget(spoiled.answers)\n", ""),
+        (
+            "self.call_limiter.release(number)\n            sink.receive(CallFailed(fault))",
+            "sink.receive(CallFailed(fault))",
+        ),
+        (
+            "self._correlator.forget(number)\n            self.call_limiter.release(number)\n",
+            "self.call_limiter.release(number)\n",
+        ),
         ("if len(callers) == 1:", "if callers:"),
         ("elif self.shared or not self._listeners:", "elif not self._listeners:"),
         ("if audience is Audience.NOBODY:", "if False:"),
@@ -242,7 +241,7 @@ _AUTH = [
     *_in(
         "rules/access/hosts.py",
         "rules/access/test_hosts.py",
-        ("    if rules.loopback:\n        return False\n", ""),
+        ("return _OWN_HOST.fullmatch(name) is not None", "return True"),
         ('return site != "cross-site" or', "return True or"),
         ("name.endswith(pattern[1:])", "name.endswith(pattern[2:])"),
         ("return rules.loopback and wanted[0]", "return wanted[0]"),

@@ -244,3 +244,15 @@ def test_an_event_id_is_read_back(event_id: EventId) -> None:
 def test_what_this_program_never_wrote_is_no_event_id(text: str) -> None:
     """Other text in the header is told from an id, however close it comes."""
     assert read_event_id(text) is None
+
+
+def test_the_window_holds_so_many_entries_and_bytes_and_no_more() -> None:
+    """The oldest goes with the first that is too many; at the limit none does."""
+    by_number, by_size = EventLog(Window(entries=3)), EventLog(Window(max_bytes=3))
+    for log in (by_number, by_size):
+        for _ in range(3):
+            log.append(b"x", sheddable=True)
+        assert [entry.number for entry in log.after(START)] == [1, 2, 3]
+        log.append(b"x", sheddable=True)
+        assert [entry.number for entry in log.after(START, strict=False)] == [2, 3, 4]
+        assert log.shed == 1

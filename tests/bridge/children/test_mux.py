@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from mcpbridge.bridge.children.call_limiter import LoadLimits
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.rules.faults import Exit, Unavailable, child_exited
 from mcpbridge.rules.supervision.lifecycle import ChildState
@@ -319,3 +320,38 @@ async def test_a_child_takes_calls_until_another_takes_over_and_answers_until_it
         (ChildState.GONE, True, True),
         (ChildState.GONE, True, True),
     ]
+
+
+@pytest.mark.parametrize("answer", ['child << {"id":1,"result":{}}', "child ~~ bad_json 1"])
+@bounded
+async def test_an_answer_good_or_spoiled_gives_its_place_to_the_next(answer: str) -> None:
+    """The child works on one call at a time; the second waits for the answer to the first."""
+    stage = Stage(shared=True, loads=LoadLimits(max_calls_per_child=1))
+    heard = '{"id":"a","result":{}}' if "<<" in answer else "fault bad_child_message"
+    stage.call("A", '{"id":"a","method":"x"}')
+    stage.call("B", '{"id":"b","method":"y"}')
+    assert (stage.mux.call_limiter.taken, stage.mux.call_limiter.waiting) == (1, 1)
+    await stage.play(f"""
+        child >> {{"id":1,"method":"x"}}
+        {answer}
+        A << {heard}
+        child >> {{"id":2,"method":"y"}}
+    """)
+    assert (stage.mux.call_limiter.taken, stage.mux.call_limiter.waiting) == (1, 0)
+
+
+@bounded
+async def test_a_cancelled_call_gives_its_place_back_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The child may never answer it."""
+    monkeypatch.setattr("mcpbridge.bridge.children.call_limiter.LINGER_S", 0)
+    stage = Stage(shared=True, loads=LoadLimits(max_calls_per_child=1))
+    stage.call("A", '{"id":"a","method":"x"}')
+    stage.call("B", '{"id":"b","method":"y"}')
+    stage.mux.cancel(1, "enough")
+    await stage.play("""
+        child >> {"id":1,"method":"x"}
+        child >> {"method":"notifications/cancelled","params":{"requestId":1,"reason":"enough"}}
+        child >> {"id":2,"method":"y"}
+    """)

@@ -19,8 +19,10 @@ from mcpbridge.rules.mcp.correlator import (
     Correlator,
     Dropped,
     Progressed,
+    Tagged,
     Told,
     Withdrawn,
+    number_of,
 )
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import (
@@ -373,3 +375,20 @@ def test_forgetting_twice_is_as_forgetting_once() -> None:
     correlator.forget(number)
     correlator.forget(99)
     assert correlator.owners() == []
+
+
+def test_what_belongs_to_a_subscription_bears_its_clients_own_id() -> None:
+    """Two clients number theirs alike; each gets what bears the number of its own."""
+    table: Correlator[str] = Correlator()
+    for owner in ("a", "b"):
+        table.outbound(Request(b'"mine"', "subscriptions/listen", b"{}"), owner)
+    tag = b'{"_meta":{"io.modelcontextprotocol/subscriptionId":%b}}'
+    heard = table.inbound(Notification("x", tag % b"2"))
+    assert isinstance(heard, Tagged)
+    assert (heard.owner, heard.notification.params) == ("b", tag % b'"mine"')
+
+
+@pytest.mark.parametrize("raw", [b"1" * 16, b"9" * 5000, b'"%b"' % (b"1" * 16), b"-1", b"1.0"])
+def test_no_other_spelling_is_a_number_of_ours(raw: bytes) -> None:
+    """Python refuses to read thousands of digits; none of ours has more than fifteen."""
+    assert number_of(raw) is None
