@@ -92,6 +92,7 @@ def build(config: Config, process_tree: ProcessTree) -> App:
             ModernTransport(bridge, keepalive, settings.answers.json_window_s),
             settings.eras,
             limits,
+            bridge.drain,
             access,
         ),
         SseTransport(bridge, keepalive, settings.proxy, limits, access)
@@ -105,7 +106,9 @@ def build(config: Config, process_tree: ProcessTree) -> App:
     )
     # A traced call belongs to a task of its own, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
-    fast_path = FastPath(endpoint, limits, window_s, lambda: bridge.drain.ending, meters.http)
+    fast_path = FastPath(
+        endpoint, limits, rules, window_s, lambda: bridge.drain.ending, meters.http
+    )
     headers = [pair.header for pair in settings.auth.header_env]
     metered = Metered(_readable(endpoint, rules, endpoint.methods, headers), meters.http)
     return App(

@@ -39,6 +39,7 @@ from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.process.child import Child
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets
 from mcpbridge.rules.faults import Fault, Unavailable, draining, session_closed
+from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
 from mcpbridge.rules.supervision.restart import OnChildExit
 
@@ -153,15 +154,24 @@ class Tenant:
             await self._left.wait()
             tasks.cancel_scope.cancel()
 
+    def sessionless_nowait(self) -> SessionlessCalls | None:
+        """Return what `sessionless` returns; None if it would have to wait.
+
+        Raises:
+            Unavailable: The bridge is about to end.
+        """
+        if not self._context.drain.accepts_sessions:
+            raise Unavailable(draining())
+        return None if self._sessionless.link.state is SessionState.OPENING else self._sessionless
+
     async def sessionless(self) -> SessionlessCalls:
         """Return what serves legacy requests that name no session.
 
         Raises:
             Unavailable: The bridge is about to end, or there is no child.
         """
-        if not self._context.drain.accepts_sessions:
-            raise Unavailable(draining())
-        await self.session_starter.open_sessionless(self._sessionless)
+        if self.sessionless_nowait() is None:
+            await self.session_starter.open_sessionless(self._sessionless)
         return self._sessionless
 
     def end_idle_streams(self) -> None:

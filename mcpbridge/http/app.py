@@ -1,4 +1,4 @@
-"""Where every request arrives: guarded first, then taken to its face.
+"""Where every request arrives: checked first, then taken to what serves its path.
 
 A plain ASGI application: the calls that matter pass no router and no middleware, which would cost
 as much as all the rest of a call.
@@ -15,13 +15,12 @@ from mcpbridge.http.admin import METRICS_PATH
 from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.origin_check import ClientGone, check_source
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
-from mcpbridge.http.responses import send_json, send_refusal
+from mcpbridge.http.responses import HttpResponse, refusing, send_json, send_refusal
 from mcpbridge.http.transports.sse import MESSAGES_PATH, SSE_PATH, SseTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
-from mcpbridge.rules.access.hosts import HostRules, readable_by
+from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import Refusal, refuse
-from mcpbridge.wire.messages import Request
 
 log = logging.getLogger("mcpbridge.http")
 
@@ -38,7 +37,7 @@ class HttpApp:
     def __init__(
         self,
         streamable: StreamableHttp,
-        legacy: SseTransport | None,
+        sse: SseTransport | None,
         admin: ASGIApp,
         rules: HostRules,
         *,
@@ -46,16 +45,16 @@ class HttpApp:
         root_path: str,
         access: AccessControl | None = None,
     ) -> None:
-        """Put the faces in their places.
+        """Set up the routes.
 
         Args:
             streamable: Serves the MCP path and `/`.
-            legacy: Serves `/sse` and `/messages`, if they are served.
+            sse: Serves `/sse` and `/messages`, if they are served.
             admin: Serves every other path.
             rules: Which Host and Origin may in.
             mcp_path: The MCP path.
             root_path: A prefix that a proxy may leave in the paths of requests.
-            access: Finds out who calls; without one everybody may.
+            access: Finds out who calls; None: all clients may.
         """
         self._admin = admin
         self._access = access or AccessControl()
@@ -67,10 +66,10 @@ class HttpApp:
             "GET": streamable.get,
             "DELETE": streamable.delete,
         }
-        self._faces: dict[str, Verbs] = {"": mcp, "/" + mcp_path.strip("/"): mcp}
-        if legacy is not None:
-            self._faces[SSE_PATH] = {"GET": legacy.connect}
-            self._faces[MESSAGES_PATH] = {"POST": legacy.post}
+        self._routes: dict[str, Verbs] = {"": mcp, "/" + mcp_path.strip("/"): mcp}
+        if sse is not None:
+            self._routes[SSE_PATH] = {"GET": sse.connect}
+            self._routes[MESSAGES_PATH] = {"POST": sse.post}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""
@@ -78,50 +77,45 @@ class HttpApp:
             return
         http_request = HttpRequest.of(scope, receive, send)
         try:
-            await self._serve(http_request)
+            if http_request.started is not None:
+                await http_request.started(http_request)
+            else:
+                await self._serve(http_request)
         except ClientGone:
             log.debug("request.abandoned")
-        except Exception:
-            # Nothing is in the table of refusals for this: a bug of ours. The server library
-            # closes the connection where the response has begun already.
-            log.exception("request.failed", extra={"method": http_request.method})
-            await send_refusal(send, refuse(500, INTERNAL_ERROR, "internal error"))
+        except Exception as error:
+            # The server library closes the connection if the response has begun already.
+            await _failed(http_request.head, error).send(send)
+
+    def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse | None:
+        """Handle a POST to the MCP path under a head that has passed all rules before.
+
+        Returns:
+            What `StreamableHttp.handle` does; None if its client must be asked again who it is.
+        """
+        if self._access.asks and not self._access.still(head.principal):
+            return None
+        try:
+            return self._streamable.handle(head, body)
+        except Exception as error:
+            return _failed(head, error)
 
     def methods(self, path: str) -> Iterable[str]:
-        """The HTTP methods of a path; of one that is nobody's, those of probes."""
-        return self._faces.get(self._own_path(path).removesuffix("/"), PROBED)
-
-    def may_begin(self, head: RequestHead) -> bool:
-        """Whether calls under a head may be begun by `begin`: it passes all rules on heads."""
-        verbs = self._faces.get(self._own_path(head.path).removesuffix("/"))
-        if verbs is not self._faces[""] or head.method != "POST":
-            return False
-        # On the fast path an answer has no headers of its own, and some page waits for such.
-        origin = head.get(b"origin")
-        if origin is not None and readable_by(origin, self._rules) is not None:
-            return False
-        return check_source(head, self._rules) is None and self._streamable.may_begin(head)
-
-    def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
-        """Begin a call whose head `may_begin`; None where it has to come as a request of HTTP."""
-        if not self._access.may_pass(head, request):
-            return None
-        begun = self._streamable.begin(head, request)
-        if begun is not None:
-            self._access.passed(begun.principal)
-        return begun
+        """The HTTP methods of a path; of an unknown one, those of probes."""
+        return self._routes.get(self._own_path(path).removesuffix("/"), PROBED)
 
     async def _serve(self, http_request: HttpRequest) -> None:
-        refusal = check_source(http_request, self._rules)
+        head = http_request.head
+        refusal = check_source(head, self._rules)
         if refusal is not None:
             await send_refusal(http_request.send, refusal)
             return
-        path = self._own_path(http_request.path)
-        verbs = self._faces.get(path.removesuffix("/"))
-        refusal = await self._ask(http_request, path, verbs)
+        path = self._own_path(head.path)
+        verbs = self._routes.get(path.removesuffix("/"))
+        refusal = await self._ask(head, path, verbs)
         if refusal is not None:
             await send_refusal(http_request.send, refusal)
-        elif verbs is None and path in self._access.documents and http_request.method in PROBED:
+        elif verbs is None and path in self._access.documents and head.method in PROBED:
             await send_json(http_request.send, 200, self._access.documents[path])
         elif verbs is None and (no_login := self._access.no_login_at(path)) is not None:
             await send_json(http_request.send, 404, no_login)
@@ -129,27 +123,21 @@ class HttpApp:
             await self._admin(
                 {**http_request.scope, "path": path}, http_request.receive, http_request.send
             )
-        elif (verb := verbs.get(http_request.method)) is not None:
+        elif (verb := verbs.get(head.method)) is not None:
             await verb(http_request)
         else:
             refusal = refuse(405, INVALID_REQUEST, "method not allowed", allow=", ".join(verbs))
             await send_refusal(http_request.send, refusal)
 
-    async def _ask(
-        self, http_request: HttpRequest, path: str, verbs: Verbs | None
-    ) -> Refusal | None:
-        """Find out who calls, where that matters; why it may not in."""
+    async def _ask(self, head: RequestHead, path: str, verbs: Verbs | None) -> Refusal | None:
+        """Find out who calls, if that matters; return why it may not in."""
         access = self._access
         if verbs is None:
-            # Probes are for everybody; the metrics tell of what others do.
-            return (
-                await access.knows(http_request) if access.asks and path == METRICS_PATH else None
-            )
-        if http_request.begun is not None:
-            return None
-        refusal = await access.enter(http_request)
-        if refusal is None and http_request.method == "GET":
-            refusal = access.charges(http_request.principal)
+            # Probes are for all; the metrics say what others do.
+            return await access.knows(head) if access.asks and path == METRICS_PATH else None
+        refusal = await access.enter(head)
+        if refusal is None and head.method == "GET":
+            refusal = access.charges(head.principal)
         return refusal
 
     def _own_path(self, path: str) -> str:
@@ -157,3 +145,9 @@ class HttpApp:
         if self._root_path and path.startswith(f"{self._root_path}/"):
             return path.removeprefix(self._root_path)
         return path
+
+
+def _failed(head: RequestHead, error: Exception) -> HttpResponse:
+    """Log an exception that is not in the table of refusals, a bug, and return its answer."""
+    log.error("request.failed", exc_info=error, extra={"method": head.method})
+    return refusing(refuse(500, INTERNAL_ERROR, "internal error"))

@@ -7,15 +7,17 @@ import functools
 
 from mcpbridge.channels.off_loop import LONG_BYTES, read_off_loop
 from mcpbridge.errors import WireError
-from mcpbridge.http.request import RequestHead
+from mcpbridge.http.request import HeadVerdict, RequestHead
 from mcpbridge.rules.mcp.admission import (
     Admitted,
     Opening,
     Refusal,
+    check_names,
     check_post_head,
     echoing,
     refused_text,
 )
+from mcpbridge.rules.mcp.revisions import Era, known
 from mcpbridge.rules.trace_context import carried
 from mcpbridge.wire.messages import Message, Request, decode, decode_batch, is_batch, walked
 
@@ -32,23 +34,39 @@ class BodyLimits:
     """Of nested objects and arrays."""
 
 
-async def judge_body(
+def judge_body(head: RequestHead, body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
+    """Return the message or the batch in a body, by the rules on head and body.
+
+    A head that is refused is refused with the id in the body, if that can be read.
+    """
+    return _judged(head, _read(body, max_depth))
+
+
+async def judge_long_body(
     head: RequestHead, body: bytes, max_depth: int
 ) -> Message | list[Message] | Refusal:
-    """The message or the batch in a body, by the rules on head and body.
+    """Return what `judge_body` returns; a long body is read in a thread."""
+    return _judged(head, await read_off_loop(functools.partial(_read, max_depth=max_depth), body))
 
-    A head that is refused is refused with the id in the body, where that can be read.
-    """
-    content = await read_off_loop(functools.partial(_read, max_depth=max_depth), body)
+
+def _judged(
+    head: RequestHead, content: Message | list[Message] | Refusal
+) -> Message | list[Message] | Refusal:
     if TRACEPARENT in head.values:
         content = _carrying(head, content)
-    refusal = judge_head(head)
+    refusal = head.verdict(judge_head).refusal
     return content if refusal is None else echoing(refusal, id_of(content))
 
 
-def judge_head(head: RequestHead) -> Refusal | None:
-    """The rules on the head of a POST that need no body."""
-    return check_post_head(head.accepts, head.get(b"content-type"), head.get(b"content-encoding"))
+def judge_head(head: RequestHead) -> HeadVerdict:
+    """Apply the rules on the head of a POST that need no body; see `RequestHead.verdict`."""
+    refusal = check_post_head(
+        head.accepts, head.get(b"content-type"), head.get(b"content-encoding")
+    )
+    revision = known(head.names.revision)
+    return HeadVerdict(
+        refusal, check_names(head.names), revision is not None and revision.era is Era.MODERN
+    )
 
 
 def id_of(content: Message | list[Message] | Opening | Admitted | Refusal) -> bytes | None:

@@ -80,7 +80,7 @@ async def read_body(http_request: HttpRequest, limit: int) -> bytes | Refusal:
     Raises:
         ClientGone: The connection ended before the body did.
     """
-    announced = http_request.get(b"content-length")
+    announced = http_request.head.get(b"content-length")
     if announced is not None and announced.isdecimal() and int(announced) > limit:
         return _too_large(limit)
     message = await http_request.receive()

@@ -11,8 +11,9 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports; WHATWG HTML, Server-sent event
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+import msgspec
 from starlette.types import Send
 
 from mcpbridge.bridge.calls.stream import Reader, Stream
@@ -24,7 +25,7 @@ from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
 from mcpbridge.wire.messages import Failure, encode
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 SESSION_HEADER = b"mcp-session-id"
 CLOSE: tuple[bytes, bytes] = (b"connection", b"close")
@@ -49,27 +50,29 @@ def farewell(drain: Drain) -> Headers:
     return (CLOSE,) if drain.ending else ()
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    """A whole JSON answer."""
-    length = (b"content-length", b"%d" % len(body))
-    start = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [_JSON_TYPE, length, *headers],
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": body})
+class HttpResponse(msgspec.Struct, frozen=True):
+    """A whole answer: nothing more is to come."""
+
+    status: int
+    body: bytes = b""
+    """JSON, if it is not empty."""
+    headers: Headers = ()
+    """Further ones than its content type and length."""
+
+    async def finish(self, http_request: HttpRequest) -> None:
+        """Send it as the response to a request."""
+        await self.send(http_request.send)
+
+    async def send(self, send: Send) -> None:
+        """Send it by an ASGI server."""
+        lines = [_JSON_TYPE] if self.body else []
+        lines += [(b"content-length", b"%d" % len(self.body)), *self.headers]
+        await send({"type": "http.response.start", "status": self.status, "headers": lines})
+        await send({"type": "http.response.body", "body": self.body})
 
 
-async def send_empty(send: Send, status: int, headers: Headers = ()) -> None:
-    """A status without a body."""
-    length = (b"content-length", b"0")
-    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def send_refusal(send: Send, refusal: Refusal, headers: Headers = ()) -> None:
-    """An error before anything was served: status, and a JSON-RPC error with the request's id.
+def refusing(refusal: Refusal, headers: Headers = ()) -> HttpResponse:
+    """Return the answer to what is not served: a JSON-RPC error with the request's id.
 
     Never with a session id: a deployed client adopts one from any response.
     """
@@ -80,10 +83,25 @@ async def send_refusal(send: Send, refusal: Refusal, headers: Headers = ()) -> N
         extra.append((b"retry-after", b"%d" % refusal.retry_after_s))
     if refusal.challenge is not None:
         extra.append((b"www-authenticate", refusal.challenge.encode()))
-    if refusal.status == 413:
+    if refusal.status == 413 and CLOSE not in extra:
         # The rest of the body is not worth reading.
         extra.append(CLOSE)
-    await send_json(send, refusal.status, refusal_body(refusal), extra)
+    return HttpResponse(refusal.status, refusal_body(refusal), tuple(extra))
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
+    """A whole JSON answer."""
+    await HttpResponse(status, body, headers).send(send)
+
+
+async def send_empty(send: Send, status: int, headers: Headers = ()) -> None:
+    """A status without a body."""
+    await HttpResponse(status, headers=headers).send(send)
+
+
+async def send_refusal(send: Send, refusal: Refusal, headers: Headers = ()) -> None:
+    """Answer what is not served; see `refusing`."""
+    await refusing(refusal, headers).send(send)
 
 
 def refusal_body(refusal: Refusal) -> bytes:

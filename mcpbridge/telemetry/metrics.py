@@ -145,6 +145,12 @@ class HttpMeter:
         self.sent_bytes = 0
         """Bodies of responses."""
 
+    def answered(self, method: str, status: int, received: int, sent: int) -> None:
+        """Count a request, and the bytes of its body and of its response's."""
+        self.requests[method, status] += 1
+        self.received_bytes += received
+        self.sent_bytes += sent
+
     def count(self, received: int, sent: int) -> None:
         """Add bytes of a request's body and of its response's."""
         self.received_bytes += received

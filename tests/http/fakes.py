@@ -9,7 +9,7 @@ from typing import Any
 from starlette.types import Message
 
 from mcpbridge.http.disconnect import Disconnect
-from mcpbridge.http.request import DEPARTURE, HttpRequest
+from mcpbridge.http.request import DISCONNECT, HttpRequest
 
 GONE: Message = {"type": "http.disconnect"}
 
@@ -88,7 +88,7 @@ def scope(
 
 def scope_on(wire: Wire, method: str = "POST", **more: Any) -> dict[str, Any]:
     """The scope of a request on a connection whose client may leave."""
-    return {**scope(method, **more), DEPARTURE: wire.disconnect}
+    return {**scope(method, **more), DISCONNECT: wire.disconnect}
 
 
 def http_request(wire: Wire, *headers: tuple[bytes, bytes]) -> HttpRequest:

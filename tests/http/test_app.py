@@ -28,7 +28,7 @@ class Face:
 
     async def post(self, http_request: HttpRequest) -> None:
         """A verb."""
-        self.served.append(f"{http_request.method} {http_request.path}")
+        self.served.append(f"{http_request.head.method} {http_request.head.path}")
         if self._failure is not None:
             raise self._failure
         await send_empty(http_request.send, 200)

@@ -85,9 +85,9 @@ def test_host_comes_before_origin_and_neither_refusal_looks_like_a_login() -> No
     host, origin = (b"host", b"evil.example"), (b"origin", b"http://evil.example")
     good = (b"host", b"localhost:8000")
     for headers, status in (((host,), 421), ((host, origin), 421), ((good, origin), 403)):
-        refusal = check_source(http_request(Wire(), *headers), rules)
+        refusal = check_source(http_request(Wire(), *headers).head, rules)
         assert refusal is not None
         assert refusal.status == status
         assert not any(number in refusal.error for number in (b"401", b"403"))
-    assert check_source(http_request(Wire(), good), rules) is None
-    assert check_source(http_request(Wire()), rules) is None
+    assert check_source(http_request(Wire(), good).head, rules) is None
+    assert check_source(http_request(Wire()).head, rules) is None

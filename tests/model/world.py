@@ -287,7 +287,7 @@ class World:
         stateful = LegacyTransport(self.bridge, self.keepalive, answers)
         stateless = ModernTransport(self.bridge, self.keepalive, answers.json_window_s)
         self._endpoint = HttpApp(
-            StreamableHttp(stateful, stateless, EraSettings(), limits),
+            StreamableHttp(stateful, stateless, EraSettings(), limits, self.bridge.drain),
             None,
             admin_app(readiness),
             HostRules(loopback=True, allowed_hosts=(), allowed_origins=()),

@@ -35,7 +35,6 @@ from mcpbridge.rules.faults import (
     child_exited,
     shutdown,
 )
-from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.input_required import (
     all_accepted,
     digest,
@@ -167,20 +166,11 @@ class EmulatedCalls:
         """A call is open or parked."""
         return bool(self.in_flight) or len(self._parked_calls) > len(self._finished)
 
-    async def profile(self) -> ServerProfile:
-        """What the server says of itself.
-
-        Raises:
-            Unavailable: There is no child at present.
-        """
-        profile = (await self._supervisor.lease()).profile
-        assert profile is not None
-        return profile
-
     def call(
         self,
         request: Request,
         envelope: RequestMeta,
+        lease: Lease,
         *,
         streams: bool,
         translations: tuple[Translation, ...] = (),
@@ -205,7 +195,7 @@ class EmulatedCalls:
             elif self._may_ask(request, envelope):
                 self._context.spawn(self._guarded, exchange, self._begin(exchange, envelope))
             else:
-                self._serve_shared(exchange, envelope)
+                self._serve_shared(exchange, envelope, lease)
         except WireError as error:
             exchange.invalid(str(error))
         return exchange
@@ -252,15 +242,14 @@ class EmulatedCalls:
             and self._isolation is not Isolation.SHARED
         )
 
-    def _serve_shared(self, exchange: Exchange, envelope: RequestMeta) -> None:
+    def _serve_shared(self, exchange: Exchange, envelope: RequestMeta, lease: Lease | None) -> None:
         request = exchange.request
         params = stripped(request.params)
         exchange.send_instead(Request(request.id, request.method, params, request.extra))
-        state = self._supervisor.state
-        mux = state.lease.mux if isinstance(state, Ready) else None
+        mux = lease.mux if lease is not None else None
         at_once = mux is not None and not mux.shut and not mux.channel.congested
-        if isinstance(state, Ready) and at_once and envelope.log_level is None:
-            exchange.submit(state.lease.mux)
+        if mux is not None and at_once and envelope.log_level is None:
+            exchange.submit(mux)
         else:
             self._context.spawn(self._guarded, exchange, self._send_when_ready(exchange, envelope))
 
@@ -280,7 +269,7 @@ class EmulatedCalls:
                 raise
             # Better without being asked anything than not at all.
             self._child_pool.fell_back()
-            self._serve_shared(exchange, envelope)
+            self._serve_shared(exchange, envelope, self._supervisor.usable)
             return
         await self._set_level(lease, envelope)
         if exchange.reply is not None:
@@ -336,7 +325,7 @@ class EmulatedCalls:
         if all_accepted(responses, state.count) and self._may_ask(exchange.request, envelope):
             await self._begin(exchange, envelope)
         elif all_accepted(responses, state.count):
-            self._serve_shared(exchange, envelope)
+            self._serve_shared(exchange, envelope, self._supervisor.usable)
         elif exchange.request.method == "tools/call":
             text = b'{"content":[{"type":"text","text":"declined by the user"}],"isError":true}'
             exchange.answered(Result(exchange.request.id, text))

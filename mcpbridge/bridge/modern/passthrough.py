@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.modern.emulation import CallScope, Overdue, Translation, log
 from mcpbridge.rules.faults import (
@@ -17,7 +18,6 @@ from mcpbridge.rules.faults import (
     cancelled,
     shutdown,
 )
-from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.methods import LISTEN, SUBSCRIPTION_ID
 from mcpbridge.rules.mcp.request_meta import RequestMeta
 from mcpbridge.wire.json_object import packed
@@ -33,16 +33,11 @@ class Passthrough:
         self.in_flight: set[Exchange] = set()
         """Calls and listens that are open."""
 
-    async def profile(self) -> ServerProfile:
-        """What the server says of itself; raises Unavailable where there is none."""
-        profile = (await self._eras.modern_lease()).profile
-        assert profile is not None
-        return profile
-
     def call(
         self,
         request: Request,
         envelope: RequestMeta,
+        lease: Lease,
         *,
         streams: bool,
         translations: tuple[Translation, ...] = (),
@@ -55,10 +50,9 @@ class Passthrough:
         fault = None if exchange.lasting else self._context.over_load()
         self._context.drain.call_started(lasting=exchange.lasting)
         self.in_flight.add(exchange)
-        lease = self._eras.modern.usable
         if fault is not None:
             exchange.fail(fault)
-        elif lease is not None and not lease.mux.channel.congested:
+        elif not lease.mux.shut and not lease.mux.channel.congested:
             exchange.submit(lease.mux)
         else:
             self._context.spawn(self._serve, exchange)

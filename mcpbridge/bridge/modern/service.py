@@ -1,4 +1,4 @@
-"""Clients of 2026-07-28, whatever the child speaks: what their face talks to.
+"""Clients of 2026-07-28, whatever the child speaks: which child serves a request, and how.
 
 Source: MCP 2026-07-28, Discovery; Subscriptions; Tools, Header Parameters.
 """
@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
+import msgspec
 
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
@@ -25,7 +26,7 @@ from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draini
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.rules.mcp.era_probe import ServerEras
 from mcpbridge.rules.mcp.initialize import ServerProfile
-from mcpbridge.rules.mcp.methods import DISCOVER, LISTEN, SUBSCRIBE
+from mcpbridge.rules.mcp.methods import DISCOVER, SUBSCRIBE
 from mcpbridge.rules.mcp.modern_checks import (
     Annotations,
     RoutingHeaders,
@@ -40,6 +41,19 @@ from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Request, Result, quoted, text_of
 
 _SUBSCRIBE_S = 10.0
+
+
+class Route(msgspec.Struct, frozen=True):
+    """What serves one request: found once, to check the request and to call."""
+
+    backend: Passthrough | EmulatedCalls
+    lease: Lease
+    profile: ServerProfile
+    """What the child says of itself."""
+    annotations: Annotations
+    """Which arguments its tools want repeated in headers; complete if the request calls one."""
+    asked_at: float
+    """When it was asked for, on the event loop's clock."""
 
 
 class ModernService:
@@ -89,78 +103,80 @@ class ModernService:
         """A call is open or parked, or somebody listens."""
         return bool(self._listens or self._native.in_flight) or self._emulated.busy
 
-    async def served(self) -> bool:
+    @property
+    def served(self) -> bool | None:
         """Whether clients of this era are served at all; the same for as long as the bridge lives.
 
-        `--modern native` serves them only where the child is of their era.
+        `--modern native` serves them only if the child is of their era: None until that is known.
         """
-        return self._settings.modern != "native" or (await self._eras.known()).modern
+        if self._settings.modern != "native":
+            return True
+        verdict = self._eras.verdict
+        return None if verdict is None else verdict.modern
 
-    async def check(self, request: Request, routing: RoutingHeaders) -> Refusal | None:
-        """The rungs of the ladder that need to know the child.
+    async def known(self) -> None:
+        """Wait until `served` says whether they are."""
+        await self._eras.known()
+
+    def resolve_nowait(self, request: Request) -> Route | None:
+        """Return what `resolve` returns; None if it would have to wait.
+
+        Raises:
+            Unavailable: The process is about to end.
+        """
+        self._check_draining()
+        verdict, asked_at = self._eras.verdict, self._context.clock()
+        if verdict is None:
+            return None
+        native = self._serves_natively(verdict)
+        lease = (self._eras.modern if native else self._eras.legacy).usable
+        if lease is None:
+            return None
+        known = self._catalog.known(lease, asked_at)
+        if known is None and _may_be_annotated(request, lease):
+            return None
+        return self._route(native, lease, known or {}, asked_at)
+
+    async def resolve(self, request: Request) -> Route:
+        """Find the child that serves a request, and what must be known of it to check the request.
 
         Raises:
             Unavailable: There is no child at present, or the process is about to end.
         """
-        if not self._context.drain.accepts_sessions:
-            raise Unavailable(draining())
-        if request.method in (DISCOVER, LISTEN):
-            return None
-        lease = await self._lease()
-        refusal = _check(request, routing, lease, {})
-        if refusal is None and request.method == TOOLS_CALL:
+        self._check_draining()
+        asked_at = self._context.clock()
+        native = self._serves_natively(await self._eras.known())
+        lease = await (self._eras.modern_lease() if native else self._eras.legacy.lease())
+        known: Annotations = {}
+        if _may_be_annotated(request, lease):
             known = await self._catalog.annotations(lease, self._context.clock())
-            refusal = _check(request, routing, lease, known)
+        return self._route(native, lease, known, asked_at)
+
+    def check(self, request: Request, routing: RoutingHeaders, route: Route) -> Refusal | None:
+        """Apply the checks that need to know the child: its methods, and its tools' headers."""
+        profile = route.profile
+        refusal = check_method(request.method, profile.capabilities, profile.revision)
+        tool = request.method == TOOLS_CALL and route.annotations
+        if refusal is None and tool and request.params is not None:
+            name = text_of(member(request.params, "name")) or ""
+            if name in route.annotations:
+                return check_tool_params(request.params, routing, route.annotations[name])
         return refusal
 
-    def begin(
-        self, request: Request, envelope: RequestMeta, routing: RoutingHeaders, *, streams: bool
-    ) -> Exchange | None:
-        """`served`, `check` and `call` in one, where nothing must be waited for.
-
-        Returns:
-            None where something must, or where the request is refused: nothing was done.
-        """
-        verdict = self._eras.verdict
-        if verdict is None or request.method in (DISCOVER, LISTEN):
-            return None
-        native = self._serves_natively(verdict)
-        lease = (self._eras.modern if native else self._eras.legacy).usable
-        served = self._settings.modern != "native" or verdict.modern
-        if lease is None or not served or not self._context.drain.accepts_sessions:
-            return None
-        known: Annotations | None = {}
-        if request.method == TOOLS_CALL:
-            known = self._catalog.known(lease, self._context.clock())
-        if known is None or _check(request, routing, lease, known) is not None:
-            return None
-        return self._call(native, request, envelope, streams)
-
-    async def discover(self) -> bytes:
-        """The result of `server/discover`; raises what `check` raises."""
-        began = self._context.clock()
-        profile = _profile_of(await self._lease())
-        self._context.call_log.answered(DISCOVER, self._context.clock() - began)
+    def discover(self, route: Route) -> bytes:
+        """Return the result of `server/discover`."""
+        self._context.call_log.answered(DISCOVER, self._context.clock() - route.asked_at)
         served = reversed(SERVED) if self._settings.serves_legacy else ()
-        return discovered(profile, tuple(revision.date for revision in served))
+        return discovered(route.profile, tuple(revision.date for revision in served))
 
-    async def call(self, request: Request, envelope: RequestMeta, *, streams: bool) -> Exchange:
-        """Serve a request that has passed the ladder."""
-        return self._call(await self._is_native(), request, envelope, streams)
-
-    def _call(
-        self, native: bool, request: Request, envelope: RequestMeta, streams: bool
+    def call(
+        self, request: Request, envelope: RequestMeta, route: Route, *, streams: bool
     ) -> Exchange:
-        backend = self._native if native else self._emulated
+        """Serve a request that has passed all checks."""
         last = (privately,) if self._private and request.method in CACHEABLE else ()
-        return backend.call(request, envelope, streams=streams, translations=last)
-
-    def cancel(self, exchange: Exchange) -> None:
-        """Its client closed the connection."""
-        if exchange in self._native.in_flight:
-            self._native.cancel(exchange)
-        else:
-            self._emulated.cancel(exchange)
+        return route.backend.call(
+            request, envelope, route.lease, streams=streams, translations=last
+        )
 
     @asynccontextmanager
     async def listening(
@@ -171,29 +187,29 @@ class ModernService:
         Raises:
             Unavailable: There is no child, or there are too many listens.
         """
+        self._check_draining()
         native = sum(exchange.lasting for exchange in self._native.in_flight)
         if len(self._listens) + native >= self._max_listens:
             fault = capacity("--max-sessions", self._max_listens)
             raise Unavailable(self._context.call_log.refused(fault))
-        if await self._is_native():
-            # Without a child there would be a stream that ends before its acknowledgement.
-            await self._eras.modern_lease()
-            exchange = self._native.call(request, envelope, streams=True)
+        # Without a child there would be a stream that ends before its acknowledgement.
+        route = await self.resolve(request)
+        if route.backend is self._native:
+            exchange = self._native.call(request, envelope, route.lease, streams=True)
             try:
                 yield exchange.streamed()
             finally:
                 self._native.cancel(exchange)
             return
-        lease = await self._eras.legacy.lease()
         stream = Stream(self._context.window, self._context.meters)
         try:
             listen = Subscription(request, stream)
         except WireError as error:
             yield refuse(400, INVALID_PARAMS, str(error), request_id=request.id)
             return
-        await self._grant(listen, lease)
+        await self._grant(listen, route.lease)
         self._listens[listen] = None
-        listen.take(lease)
+        listen.take(route.lease)
         try:
             yield listen.stream
         finally:
@@ -218,16 +234,18 @@ class ModernService:
         self._emulated.cut_off()
         self._native.cut_off()
 
-    async def _is_native(self) -> bool:
-        return self._serves_natively(await self._eras.known())
+    def _check_draining(self) -> None:
+        if not self._context.drain.accepts_sessions:
+            raise Unavailable(draining())
 
     def _serves_natively(self, verdict: ServerEras) -> bool:
         return verdict.modern and not (verdict.legacy and self._settings.prefer_legacy)
 
-    async def _lease(self) -> Lease:
-        if await self._is_native():
-            return await self._eras.modern_lease()
-        return await self._eras.legacy.lease()
+    def _route(
+        self, native: bool, lease: Lease, annotations: Annotations, asked_at: float
+    ) -> Route:
+        backend = self._native if native else self._emulated
+        return Route(backend, lease, _profile_of(lease), annotations, asked_at)
 
     async def _grant(self, listen: Subscription, lease: Lease) -> None:
         profile = _profile_of(lease)
@@ -256,17 +274,9 @@ class ModernService:
             self._context.spawn(unsubscribe, listen.lease.mux, unwanted)
 
 
-def _check(
-    request: Request, routing: RoutingHeaders, lease: Lease, known: Annotations
-) -> Refusal | None:
-    """Whether the child has this method, and the headers repeat what its tools say they do."""
-    profile = _profile_of(lease)
-    refusal = check_method(request.method, profile.capabilities, profile.revision)
-    if refusal is None and known and request.params is not None:
-        name = text_of(member(request.params, "name")) or ""
-        if name in known:
-            refusal = check_tool_params(request.params, routing, known[name])
-    return refusal
+def _may_be_annotated(request: Request, lease: Lease) -> bool:
+    """Whether headers may have to repeat arguments: the server's list of tools says which."""
+    return request.method == TOOLS_CALL and "tools" in _profile_of(lease).capabilities
 
 
 def _profile_of(lease: Lease) -> ServerProfile:

@@ -1,8 +1,7 @@
 """What every request passes before it is served: who it is, and how much that one may ask.
 
-Who it is stands in the request's scope from then on. A call on the fast path
-(`http.server.fast_path`) is asked only whether what was found under its head still holds, and how
-much.
+Who it is stands in the request's head from then on. A request on the fast path
+(`http.server.fast_path`) is asked only whether what was found under its head still holds.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from mcpbridge.http.auth.authenticator import Authenticator, NoAuth
-from mcpbridge.http.request import PRINCIPAL, RequestHead
+from mcpbridge.http.request import RequestHead
 from mcpbridge.http.responses import refusal_of
 from mcpbridge.rules.access.header_env import Pair, values_of, with_values
 from mcpbridge.rules.access.principals import Principal
@@ -56,7 +55,8 @@ class AccessControl:
         self._clock = clock
         self.asks = not isinstance(self._authenticator, NoAuth)
         """Not everybody is let in."""
-        self._plain = not self.asks and self._buckets is None
+        self.admits_all = not self.asks and self._buckets is None
+        """`admits` refuses and counts nothing."""
 
     @property
     def documents(self) -> Mapping[str, bytes]:
@@ -78,13 +78,13 @@ class AccessControl:
         return found if isinstance(found, Refusal) else None
 
     async def enter(self, head: RequestHead) -> Refusal | None:
-        """Find out who it is, or why it may not in; its scope has the principal from then on."""
+        """Find out who it is, or why it may not in; its head has the principal from then on."""
         found = await self._authenticator.authenticate(head)
         if self._header_env is not None and isinstance(found, Principal):
             found = self._header_env.with_variables(found, head)
         if isinstance(found, Refusal):
             return found
-        head.scope[PRINCIPAL] = found
+        head.admit(found)
         return None
 
     def still(self, principal: Principal) -> bool:
@@ -93,8 +93,6 @@ class AccessControl:
 
     def admits(self, principal: Principal, content: Message | list[Message]) -> Refusal | None:
         """What to tell a client that may not ask this, or not so much; None lets it."""
-        if self._plain:
-            return None
         messages = content if isinstance(content, list) else [content]
         for message in messages if self.asks else ():
             if isinstance(message, Request):
@@ -112,26 +110,6 @@ class AccessControl:
             return None
         fault = over_quota("--rate-limit", str(self._buckets.limit), max(1, -int(-wait_s // 1)))
         return refusal_of(Unavailable(fault), None)
-
-    def may_pass(self, head: RequestHead, request: Request) -> bool:
-        """Whether a call under this known head may go on without being asked who it is.
-
-        Counts nothing: see `passed`.
-        """
-        principal = head.scope.get(PRINCIPAL)
-        if self._plain or principal is None:
-            return principal is not None
-        if not self._authenticator.still(principal):
-            return False
-        if self.asks and self._authenticator.allows(principal, request.method) is not None:
-            return False
-        buckets = self._buckets
-        return buckets is None or buckets.has(principal.quota_key, self._clock())
-
-    def passed(self, principal: Principal) -> None:
-        """Such a call has begun."""
-        if self._buckets is not None:
-            self._buckets.take(principal.quota_key, 1, self._clock())
 
 
 class HeaderEnv:

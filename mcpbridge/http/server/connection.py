@@ -14,7 +14,7 @@ import asyncio
 import enum
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Concatenate, ParamSpec, cast
 
 import httptools
@@ -25,9 +25,9 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from mcpbridge.http.disconnect import Disconnect
-from mcpbridge.http.request import BEGUN, DEPARTURE, PRINCIPAL, StartedCall
-from mcpbridge.http.responses import refusal_body
-from mcpbridge.http.server.fast_path import FastPath, Heads
+from mcpbridge.http.request import DISCONNECT, HEAD, STARTED, HttpRequest, StartedCall
+from mcpbridge.http.responses import HttpResponse, refusal_body
+from mcpbridge.http.server.fast_path import FastPath, Heads, KnownHead
 from mcpbridge.http.server.framing import ambiguity
 from mcpbridge.http.server.limits import BAND, BAND_HEADER_S, ArrivalLimits, Connections, SendWatch
 from mcpbridge.http.server.write_buffer import WriteBuffer
@@ -44,6 +44,8 @@ _FRAMED = 8
 
 MAX_PIPELINED = 100
 """Requests that begin in what is read at once, and that wait behind one that is served."""
+_HEADER_LINE = b"%b: %b\r\n".__mod__
+
 _LINGER_S = 1.0
 """How long a client that was refused may go on sending before it must have seen why."""
 
@@ -85,13 +87,12 @@ class HttpConnection(HttpToolsProtocol):
     # The dictionary that uvicorn's own attributes are in is full: one more, and each connection
     # would have a dictionary of its own, of more than a KiB.
     __slots__ = (
-        "_adopted",
         "_arrived",
         "_awaited",
         "_begun",
         "_call",
         "_call_bytes",
-        "_call_data",
+        "_call_head",
         "_chunk",
         "_connections",
         "_disconnect",
@@ -144,11 +145,10 @@ class HttpConnection(HttpToolsProtocol):
         self._heads = Heads(fast_path) if fast_path is not None else None
         self._call: StartedCall | None = None
         """The call that is on the fast path now."""
-        self._call_data = b""
+        self._call_head: KnownHead | None = None
+        """The head that it came under."""
         self._call_bytes = 0
-        """The request that it came in."""
-        self._adopted: StartedCall | None = None
-        """The call that is leaving the fast path."""
+        """The size of the body that it came in."""
         self._window: asyncio.TimerHandle | None = None
         self._quiet_since = 0.0
         """When the last answer on the fast path was sent."""
@@ -190,7 +190,8 @@ class HttpConnection(HttpToolsProtocol):
         if self._window is not None:
             self._window.cancel()
         if self._call is not None:
-            self._call.exchange.ignore()
+            if self._call.exchange is not None:
+                self._call.exchange.ignore()
             if self._call.abandon is not None:
                 self._call.abandon()
         # Nothing of a connection waits for the garbage collector, which comes seldom: soon a MiB of
@@ -311,11 +312,7 @@ class HttpConnection(HttpToolsProtocol):
             self._offer = True
             return
         self._await(_Awaited.BODY)
-        scope = cast(dict[str, Any], self.scope)
-        scope[DEPARTURE] = self._disconnect
-        if self._adopted is not None:
-            scope[BEGUN], scope[PRINCIPAL] = self._adopted.finish, self._adopted.principal
-            self._adopted = None
+        cast(dict[str, Any], self.scope)[DISCONNECT] = self._disconnect
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
@@ -348,37 +345,50 @@ class HttpConnection(HttpToolsProtocol):
         return self.cycle
 
     def _begin(self, data: bytes) -> bool:
-        """Begin the call in these data on the fast path, if it may; whether it was begun."""
+        """Handle the request in these data on the fast path, if it may; whether it was handled."""
         found = self._heads.find(data) if self._heads is not None else None
         if self._fast_path is None or found is None:
             return False
         if self.flow.write_paused or self.transport.is_closing():
             return False
-        call = self._fast_path.begin(*found)
-        self._call_bytes = len(found[1])
-        if call is None:
+        known, body = found
+        handled = self._fast_path.handle(known, body)
+        if handled is None:
             return False
-        self._call, self._call_data = call, data
-        if self._window is None:
-            self._window = self.loop.call_later(self._fast_path.window_s, self._window_over)
-        call.exchange.listen(self._heard)
+        if isinstance(handled, StartedCall) and handled.exchange is not None:
+            self._call, self._call_head, self._call_bytes = handled, known, len(body)
+            if self._window is None:
+                self._window = self.loop.call_later(self._fast_path.window_s, self._window_over)
+            handled.exchange.listen(self._heard)
+        elif isinstance(handled, HttpResponse) and not handled.headers:
+            self._answer(handled.status, handled.body, len(body))
+        else:
+            self._start_request(known, handled.finish, len(body))
         return True
 
     @_guarded
     def _heard(self) -> None:
         """Something has come of the call on the fast path."""
         call, fast_path = self._call, self._fast_path
-        body = (
-            fast_path.answer(call, self._call_bytes)
-            if fast_path is not None and call is not None
-            else None
-        )
+        if call is None or call.exchange is None or fast_path is None:
+            return
+        body = fast_path.answer_of(call.exchange)
         if body is None:
             self._leave_fast_path()
             return
-        self._call, self._call_data = None, b""
-        head = self._answer_head()
-        cast(WriteBuffer, self.transport).write_now(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        self._call = self._call_head = None
+        self._answer(200, body, self._call_bytes)
+
+    def _answer(self, status: int, body: bytes, received: int) -> None:
+        """Send a whole answer; no request was made known to uvicorn."""
+        lines = b"".join(map(_HEADER_LINE, self.server_state.default_headers))
+        kind = b"content-type: application/json\r\n" if body else b""
+        cast(WriteBuffer, self.transport).write_now(
+            b"%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (STATUS_LINE[status], lines, kind, len(body), body)
+        )
+        if self._fast_path is not None:
+            self._fast_path.meter.answered("POST", status, received, len(body))
         self.server_state.total_requests += 1
         self._quiet_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
@@ -386,15 +396,11 @@ class HttpConnection(HttpToolsProtocol):
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _answer_head(self) -> bytes:
-        lines = b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
-        return b"%b%bcontent-type: application/json\r\ncontent-length: " % (STATUS_LINE[200], lines)
-
     @_guarded
     def _window_over(self) -> None:
         """Now and then, while calls take the fast path: none may stay on it for longer."""
         self._window = None
-        if self._call is None or self._fast_path is None:
+        if self._call is None or self._call.exchange is None or self._fast_path is None:
             return
         due = self._call.exchange.started_at + self._fast_path.window_s
         if due <= self.loop.time():
@@ -404,12 +410,43 @@ class HttpConnection(HttpToolsProtocol):
 
     def _leave_fast_path(self) -> None:
         """Let the call go on as the request that it came in."""
-        call, data = self._call, self._call_data
-        self._call, self._call_data = None, b""
-        if call is not None:
+        call, known = self._call, self._call_head
+        self._call = self._call_head = None
+        if call is not None and call.exchange is not None and known is not None:
             call.exchange.ignore()
-            self._adopted = call
-            self._parse(data)
+            self._start_request(known, call.finish, self._call_bytes)
+
+    def _start_request(
+        self, known: KnownHead, finish: Callable[[HttpRequest], Awaitable[None]], received: int
+    ) -> None:
+        """Let uvicorn answer a request that has been handled, as if its parser had read it.
+
+        The request before it has been answered, and nothing has come after it.
+        """
+        self._unset_keepalive_if_required()
+        super().on_message_begin()
+        self.url, self.headers = known.scope["raw_path"], known.scope["headers"]
+        scope = cast(dict[str, Any], self.scope)
+        scope.update(known.scope)
+        scope.update({HEAD: known.head, STARTED: finish, DISCONNECT: self._disconnect})
+        self.cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=True,
+            on_response=self.on_response_complete,
+        )
+        self.cycle.more_body = False
+        if self._fast_path is not None:
+            # The rest is counted as for every ASGI request.
+            self._fast_path.meter.count(received, 0)
+        self._start_asgi_task(self.cycle, self.app)
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; an offer of another protocol is ignored (RFC 9110, 7.8).

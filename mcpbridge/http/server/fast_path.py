@@ -1,15 +1,14 @@
-"""The fast path of the request that comes most: a call under the same head as the one before it.
+"""The fast path: a POST under a head that came before is handled without parser, scope or task.
 
-What a client sends on one connection differs, head for head, in nothing but the digits of its
+What a client sends on one connection differs, head for head, only in the digits of its
 Content-Length. What the parser and the rules made of the first such head they would make of the
-next, byte for byte, so it need not be asked again. And a call whose answer is the first thing that
-comes of it needs no task, no queue of events and no timer: whoever brings the answer writes it.
+next, byte for byte, so they are not asked again. And a call whose answer is the first thing that
+comes of it needs no task, no queue of events and no timer: what brings the answer writes it.
 
-It is a short cut and no second road: the call itself is begun by the face that serves it either
-way, and as soon as it turns out to be more than one answer (a stream, a wait longer than
-`--json-window`, a second request on its heels, the end of the process) it goes on as the request
-it was, from the parser on, with what was begun. Whatever is not plainly such a call never comes
-here. Measured with `benchmarks/throughput.py`: about half of the processor time of a call.
+It decides nothing about the request: that is `StreamableHttp.handle` on either path. If there is
+more to come than one answer (a stream, a wait longer than `--json-window`, a second request before
+the answer, the end of the process), the request goes on as an ASGI request, with what was begun.
+Measured with `benchmarks/throughput.py`: about half of the processor time of a call.
 """
 
 from __future__ import annotations
@@ -20,12 +19,14 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.channels.off_loop import LONG_BYTES
-from mcpbridge.errors import WireError
-from mcpbridge.http.body import BodyLimits
-from mcpbridge.http.request import CALLED, PRINCIPAL, RequestHead, StartedCall
+from mcpbridge.http.body import TRACEPARENT, BodyLimits
+from mcpbridge.http.request import HEAD, RequestHead, StartedCall
+from mcpbridge.http.responses import HttpResponse
+from mcpbridge.rules.access.hosts import HostRules, readable_by
 from mcpbridge.telemetry.metrics import HttpMeter
-from mcpbridge.wire.messages import Request, Result, decode, encode
+from mcpbridge.wire.messages import Result, encode
 
 MAX_HEAD_BYTES = 4096
 """A longer head is not worth remembering for each connection."""
@@ -37,8 +38,8 @@ _STRANGE = 2 * MAX_KNOWN
 clients share a connection, the next one has another."""
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7})(?=\r\n)", re.IGNORECASE)
 _MAX_DIGITS = 7
-_KEPT = ("type", "method", "path", "headers", PRINCIPAL)
-_POSTED = ("POST", 200)
+_KEPT = ("method", "path", "raw_path", "query_string", "headers")
+"""What of a scope the head decides; more would outlive its request with all that hangs on it."""
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade")
 
 CutHead = tuple[bytes, bytes]
@@ -51,9 +52,11 @@ class KnownHead(msgspec.Struct, frozen=True):
     before: bytes
     after: bytes
     head: RequestHead
+    scope: dict[str, Any]
+    """What of the scope of its requests is always the same."""
 
     def body_of(self, data: bytes) -> bytes | None:
-        """The body, where the data are this head, whatever the length, and one whole body."""
+        """The body, if the data are this head, whatever the length, and one whole body."""
         if not data.startswith(self.before):
             return None
         start = len(self.before)
@@ -64,23 +67,21 @@ class KnownHead(msgspec.Struct, frozen=True):
         return body if digits.isdigit() and int(digits) == len(body) else None
 
 
-class FastPathTarget(Protocol):
-    """What takes calls without a response: the endpoint."""
+class PostHandler(Protocol):
+    """Handles POSTs to the MCP path; see `HttpApp.handle`."""
 
-    def may_begin(self, head: RequestHead) -> bool:
-        """Whether calls under this head may be begun."""
-
-    def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
-        """Begin a call; None leaves it to the ordinary path, untouched."""
+    def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse | None:
+        """Handle one under a head that has passed; None: it must be served by ASGI instead."""
 
 
 class FastPath:
-    """Knows heads and begins calls under them, for all connections of one endpoint."""
+    """Remembers heads and has POSTs under them handled, for all connections of one listener."""
 
     def __init__(
         self,
-        entry: FastPathTarget,
+        handler: PostHandler,
         limits: BodyLimits,
+        rules: HostRules,
         window_s: float,
         ending: Callable[[], bool],
         meter: HttpMeter | None = None,
@@ -88,20 +89,23 @@ class FastPath:
         """Make it.
 
         Args:
-            entry: The endpoint.
+            handler: Handles POSTs.
             limits: On bodies.
+            rules: Which pages may read answers, which then have headers of their own.
             window_s: After this time an answer is a stream.
             ending: The process is about to end, and responses say more than their answer.
             meter: Counts what is answered on the fast path.
         """
-        self._meter = meter or HttpMeter()
-        self._entry = entry
-        self._limits = limits
+        self.meter = meter or HttpMeter()
+        self._handler = handler
+        # A longer one is read in a thread.
+        self._max_bytes = min(limits.max_bytes, LONG_BYTES - 1)
+        self._rules = rules
         self._ending = ending
         self.window_s = window_s
 
     def cut(self, data: bytes) -> CutHead | None:
-        """The head in the data of one request, where others that come like it could be known by it.
+        """Return the head in the data of one request; None if it is not worth remembering.
 
         Args:
             data: All that was read of the connection, begun with the request's first byte.
@@ -115,49 +119,35 @@ class FastPath:
         return data[: found.start(1)], data[found.end(1) : length]
 
     def known(self, cut: CutHead, scope: MutableMapping[str, Any]) -> KnownHead | None:
-        """What to remember of a request that was served, if calls like it may take the fast path.
+        """Return what to remember of a request that was served; None if no fast path may follow.
 
         Args:
             cut: Its head.
             scope: What became of it in the parser and the application.
         """
-        if CALLED not in scope:
+        head: RequestHead | None = scope.get(HEAD)
+        if head is None or not head.accepts.json:
             return None
-        # No more of the scope than that: it would outlive its request with all that hangs on it.
-        head = RequestHead.in_scope({name: scope[name] for name in _KEPT})
-        plain = not any(name in head.values for name in _NOT_PLAIN)
-        if not plain or not head.accepts.json or not self._entry.may_begin(head):
+        # A trace is another one for each request.
+        if TRACEPARENT in head.values or any(name in head.values for name in _NOT_PLAIN):
             return None
-        return KnownHead(*cut, head)
+        origin = head.get(b"origin")
+        if origin is not None and readable_by(origin, self._rules) is not None:
+            return None
+        return KnownHead(*cut, head, {name: scope[name] for name in _KEPT})
 
-    def begin(self, known: KnownHead, body: bytes) -> StartedCall | None:
-        """Begin the call in a body; None leaves it to the ordinary path, untouched."""
-        if self._ending() or len(body) > min(self._limits.max_bytes, LONG_BYTES):
+    def handle(self, known: KnownHead, body: bytes) -> StartedCall | HttpResponse | None:
+        """Have a POST handled; None leaves it to the ordinary path, untouched."""
+        if len(body) > self._max_bytes:
             return None
-        try:
-            message = decode(body, self._limits.max_depth)
-        except WireError:
-            return None
-        if not isinstance(message, Request):
-            return None
-        return self._entry.begin(known.head, message)
+        return self._handler.handle(known.head, body)
 
-    def answer(self, call: StartedCall, received: int) -> bytes | None:
-        """Return the body of a plain 200, which is sent; None if there is more to say of a call.
-
-        Args:
-            call: Begun here.
-            received: Bytes of the body that it came in.
-        """
-        reply = call.exchange.reply
-        # The status of a failure is for the face to say.
-        plain = isinstance(reply, Result) and call.exchange.stream is None
-        if not plain or reply is None or self._ending():
-            return None
-        body = encode(reply)
-        self._meter.requests[_POSTED] += 1
-        self._meter.count(received, len(body))
-        return body
+    def answer_of(self, exchange: Exchange) -> bytes | None:
+        """Return the body of a plain 200; None if there is more to say of a call."""
+        reply = exchange.reply
+        # The status of a failure is for the transport to say.
+        plain = isinstance(reply, Result) and exchange.stream is None
+        return encode(reply) if plain and reply is not None and not self._ending() else None
 
 
 class Heads:
@@ -175,7 +165,7 @@ class Heads:
         """How many were not known since the last one that was."""
 
     def find(self, data: bytes) -> tuple[KnownHead, bytes] | None:
-        """The head that these data begin with and the body behind it, if it is known."""
+        """Return the head that these data begin with, if it is known, and the body behind it."""
         for known in self._known:
             body = known.body_of(data)
             if body is not None:

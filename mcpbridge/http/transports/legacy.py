@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from mcpbridge.bridge.bridge import Bridge
@@ -16,7 +17,7 @@ from mcpbridge.bridge.calls.replay import ResumeResult
 from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
-from mcpbridge.http.body import id_of
+from mcpbridge.http.body import id_of, judge_head
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import (
@@ -24,8 +25,10 @@ from mcpbridge.http.responses import (
     SESSION_HEADER,
     EventStream,
     Headers,
+    HttpResponse,
     farewell,
     refusal_of,
+    refusing,
     send_empty,
     send_json,
     send_late_json,
@@ -38,8 +41,6 @@ from mcpbridge.rules.mcp.admission import (
     Refusal,
     admit_batch,
     admit_message,
-    check_names,
-    echoing,
     refuse,
     session_gone,
     session_required,
@@ -91,50 +92,42 @@ class LegacyTransport:
         self._keepalive = keepalive
         self._settings = settings
 
-    async def post(self, http_request: HttpRequest, content: Message | list[Message]) -> None:
-        """Take one message, or a batch of 2025-03-26, and answer what asks for an answer."""
-        judged = self._judge(http_request, content)
-        if isinstance(judged, Refusal):
-            await self._refuse(http_request, judged)
-            return
-        session, admitted = judged
-        try:
-            if isinstance(admitted, Opening):
-                await self._open(http_request, admitted)
-            elif admitted.batch and session is not None:
-                await self._serve_batch(http_request, session, admitted.messages)
-            else:
-                await self._serve(
-                    http_request,
-                    session or await self._sessionless(http_request),
-                    admitted.messages[0],
-                )
-        except Unavailable as error:
-            await self._refuse(http_request, refusal_of(error, id_of(admitted)))
+    def handle(
+        self, head: RequestHead, content: Message | list[Message]
+    ) -> StartedCall | HttpResponse | Refusal:
+        """Take one message, or a batch of 2025-03-26, and begin what asks for an answer.
 
-    async def _sessionless(self, http_request: HttpRequest) -> SessionlessCalls:
-        return await self._bridge.tenant_of(http_request.principal).sessionless()
-
-    def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
-        """Begin a call of a session without a response; see `http.server.fast_path`."""
-        session = self._named_session(head)
-        if not isinstance(session, Session):
-            return None
-        strict = self._bridge.session_settings.require_session
-        admitted = admit_message(request, session.revision, require_session=strict)
+        Raises:
+            Unavailable: It cannot be served at present.
+        """
+        if isinstance(content, Request) and content.method == INITIALIZE:
+            # Clients that begin again send the headers of the session before, which may be gone.
+            session: Session | Refusal | None = None
+        else:
+            session = head.verdict(judge_head).legacy_refusal or self._named_session(head)
+        if session is not None and not isinstance(session, Session):
+            return session
+        admitted: Opening | Admitted | Refusal
+        revision = session.revision if session is not None else None
+        if isinstance(content, list):
+            admitted = admit_batch(content, revision)
+        else:
+            strict = self._bridge.session_settings.require_session
+            admitted = admit_message(content, revision, require_session=strict)
         if not isinstance(admitted, Admitted):
-            return None
-        exchange = session.call(request, streams=_streams(head.accepts))
-        return StartedCall(
-            exchange,
-            head.principal,
-            lambda http_request: self._finish(http_request, session, exchange),
-        )
+            return admitted if isinstance(admitted, Refusal) else self._open(head, admitted)
+        if admitted.batch and session is not None:
+            return self._serve_batch(head, session, admitted.messages)
+        message = admitted.messages[0]
+        serving = session or self._bridge.tenant_of(head.principal).sessionless_nowait()
+        if serving is None:
+            return StartedCall(functools.partial(self._serve_sessionless, message))
+        return self._serve(head, serving, message)
 
     async def get(self, http_request: HttpRequest) -> None:
         """Open the stream of what belongs to no request, or resume the one it names."""
-        session = self._required_session(http_request)
-        if not http_request.accepts.stream:
+        session = self._required_session(http_request.head)
+        if not http_request.head.accepts.stream:
             session = refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
         stream = (
             session if isinstance(session, Refusal) else self._stream_for(http_request, session)
@@ -147,29 +140,12 @@ class LegacyTransport:
 
     async def delete(self, http_request: HttpRequest) -> None:
         """End a session at its client's wish."""
-        session = self._required_session(http_request)
+        session = self._required_session(http_request.head)
         if isinstance(session, Refusal):
             await self._refuse(http_request, session)
             return
         self._bridge.close(session)
         await send_empty(http_request.send, 200, farewell(self._bridge.drain))
-
-    def _judge(
-        self, http_request: HttpRequest, content: Message | list[Message]
-    ) -> tuple[Session | None, Opening | Admitted] | Refusal:
-        """The rules on names and session; the session it names, and what it asks for."""
-        opens = isinstance(content, Request) and content.method == INITIALIZE
-        # Clients that begin again send the headers of the session before, which may be gone.
-        session = None if opens else self._named(http_request)
-        if isinstance(session, Refusal):
-            return echoing(session, id_of(content))
-        revision = session.revision if session is not None else None
-        if isinstance(content, list):
-            admitted: Opening | Admitted | Refusal = admit_batch(content, revision)
-        else:
-            strict = self._bridge.session_settings.require_session
-            admitted = admit_message(content, revision, require_session=strict)
-        return admitted if isinstance(admitted, Refusal) else (session, admitted)
 
     def _named_session(self, head: RequestHead) -> Session | Refusal | None:
         session_id = head.names.session_id
@@ -181,15 +157,13 @@ class LegacyTransport:
             return refusal_of(Unavailable(draining()), None)
         return session or session_gone()
 
-    def _named(self, head: RequestHead) -> Session | Refusal | None:
-        return check_names(head.names) or self._named_session(head)
-
-    def _required_session(self, http_request: HttpRequest) -> Session | Refusal:
-        return self._named(http_request) or session_required()
+    def _required_session(self, head: RequestHead) -> Session | Refusal:
+        refusal = head.verdict(judge_head).legacy_refusal
+        return refusal or self._named_session(head) or session_required()
 
     def _stream_for(self, http_request: HttpRequest, session: Session) -> Stream | Refusal:
         """The stream that a GET asks for."""
-        last_event_id = http_request.get(b"last-event-id")
+        last_event_id = http_request.head.get(b"last-event-id")
         found = ResumeResult.FRESH if last_event_id is None else session.streams.find(last_event_id)
         if found is ResumeResult.FOREIGN:
             return refuse(400, INVALID_REQUEST, "Last-Event-ID is not of this session")
@@ -202,43 +176,61 @@ class LegacyTransport:
         fault = self._bridge.over_streams(session)
         return stream if fault is None else refusal_of(Unavailable(fault), None)
 
-    async def _open(self, http_request: HttpRequest, opening: Opening) -> None:
-        session, exchange = self._bridge.open(
-            opening, http_request.principal, streams=_streams(http_request.accepts)
-        )
+    def _open(self, head: RequestHead, opening: Opening) -> StartedCall:
+        streams = _streams(head.accepts)
+        session, exchange = self._bridge.open(opening, head.principal, streams=streams)
+        return StartedCall(functools.partial(self._finish_opening, session, exchange))
+
+    async def _finish_opening(
+        self, session: Session, exchange: Exchange, http_request: HttpRequest
+    ) -> None:
         await exchange.first(self._settings.json_window_s)
         headers = farewell(self._bridge.drain)
         if session.state is not SessionState.CLOSED:
             headers = [*headers, (SESSION_HEADER, session.id.encode())]
         await self._respond(http_request, session, exchange, headers)
 
-    async def _serve(
-        self, http_request: HttpRequest, session: Conversation, message: Message
-    ) -> None:
+    async def _serve_sessionless(self, message: Message, http_request: HttpRequest) -> None:
+        """Serve a message without a session, as soon as it is known what the child speaks."""
+        head = http_request.head
+        handled: StartedCall | HttpResponse
+        try:
+            calls = await self._bridge.tenant_of(head.principal).sessionless()
+            handled = self._serve(head, calls, message)
+        except Unavailable as error:
+            refusal = refusal_of(error, id_of(message))
+            handled = refusing(refusal, farewell(self._bridge.drain))
+        await handled.finish(http_request)
+
+    def _serve(
+        self, head: RequestHead, session: Conversation, message: Message
+    ) -> StartedCall | HttpResponse:
         match message:
             case Request():
-                http_request.called()
-                exchange = session.call(message, streams=_streams(http_request.accepts))
-                await self._finish(http_request, session, exchange)
+                exchange = session.call(message, streams=_streams(head.accepts))
+                finish = functools.partial(self._finish, session, exchange)
+                return StartedCall(finish, exchange)
             case Notification():
                 session.tell(message)
-                await send_empty(http_request.send, 202, farewell(self._bridge.drain))
             case _:
                 session.answer(message)
-                await send_empty(http_request.send, 202, farewell(self._bridge.drain))
+        return self._accepted()
+
+    def _accepted(self) -> HttpResponse:
+        return HttpResponse(202, headers=farewell(self._bridge.drain))
 
     async def _finish(
-        self, http_request: HttpRequest, session: Conversation, exchange: Exchange
+        self, session: Conversation, exchange: Exchange, http_request: HttpRequest
     ) -> None:
         """Answer a call, in the form that what comes within the window asks for."""
         await exchange.first(self._settings.json_window_s)
         await self._respond(http_request, session, exchange, farewell(self._bridge.drain))
 
-    async def _serve_batch(
-        self, http_request: HttpRequest, session: Session, messages: Sequence[Message]
-    ) -> None:
+    def _serve_batch(
+        self, head: RequestHead, session: Session, messages: Sequence[Message]
+    ) -> StartedCall | HttpResponse:
         requests = [message for message in messages if isinstance(message, Request)]
-        streams = _streams(http_request.accepts)
+        streams = _streams(head.accepts)
         stream = session.streams.begin(len(requests)) if streams and requests else None
         exchanges: list[Exchange] = []
         for message in messages:
@@ -249,21 +241,30 @@ class LegacyTransport:
                     session.tell(message)
                 case _:
                     session.answer(message)
+        if not exchanges:
+            return self._accepted()
+        return StartedCall(functools.partial(self._finish_batch, session, exchanges, stream))
+
+    async def _finish_batch(
+        self,
+        session: Session,
+        exchanges: Sequence[Exchange],
+        stream: Stream | None,
+        http_request: HttpRequest,
+    ) -> None:
         if stream is not None:
             await self._stream(http_request, session, stream, farewell(self._bridge.drain))
-        elif exchanges:
-            for exchange in exchanges:
-                await exchange.finished()
-            replies = b",".join(encode(e.reply) for e in exchanges if e.reply is not None)
-            await send_json(http_request.send, 200, b"[%b]" % replies, farewell(self._bridge.drain))
-        else:
-            await send_empty(http_request.send, 202, farewell(self._bridge.drain))
+            return
+        for exchange in exchanges:
+            await exchange.finished()
+        replies = b",".join(encode(e.reply) for e in exchanges if e.reply is not None)
+        await send_json(http_request.send, 200, b"[%b]" % replies, farewell(self._bridge.drain))
 
     async def _respond(
         self, http_request: HttpRequest, session: Conversation, exchange: Exchange, headers: Headers
     ) -> None:
         """Answer one request, in the form that what has come so far asks for."""
-        accepts = http_request.accepts
+        accepts = http_request.head.accepts
         if exchange.fault is not None and exchange.refused:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
             await self._refuse(http_request, refusal)
@@ -281,7 +282,7 @@ class LegacyTransport:
         polled = session.revision.primes_streams
         # No context managers of generators here: each is half a KiB of an idle stream.
         watching = self._keepalive.watching
-        with stream.attach() as reader, watching(reader, http_request.principal):
+        with stream.attach() as reader, watching(reader, http_request.head.principal):
             listens = stream is session.streams.standalone
             # Proxies hold the head back until the first byte, and a client that listens waits
             # for it before it goes on.

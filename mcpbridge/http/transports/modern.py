@@ -8,19 +8,21 @@ Source: MCP 2026-07-28, Transports, Streamable HTTP.
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable, Callable
 
 import anyio
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.modern.service import ModernService
+from mcpbridge.bridge.modern.service import ModernService, Route
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import (
     EventStream,
+    HttpResponse,
     farewell,
     refusal_of,
-    send_empty,
+    refusing,
     send_json,
     send_late_json,
     send_refusal,
@@ -53,6 +55,9 @@ _WATCH_AFTER_S = 0.02
 _PARAM_PREFIX = b"mcp-param-"
 _ROUTING = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
 
+Later = Callable[[Request, RequestHead], Awaitable[StartedCall | HttpResponse | Refusal]]
+"""Serves a request after waiting for what serves it; may raise Unavailable."""
+
 
 class ModernTransport:
     """Serves one bridge to clients of 2026-07-28."""
@@ -62,67 +67,80 @@ class ModernTransport:
         self._keepalive = keepalive
         self._json_window_s = json_window_s
 
-    async def post(self, http_request: HttpRequest, message: Message) -> None:
-        """Serve one message whose head and form have passed."""
-        refusal = check_message(message)
+    def handle(self, head: RequestHead, message: Message) -> StartedCall | HttpResponse | Refusal:
+        """Take one message whose head and form have passed, and begin what asks for an answer.
+
+        Raises:
+            Unavailable: It cannot be served at present.
+        """
+        if not isinstance(message, Request):
+            # There is no notification that a client could send; it has no effect.
+            accepted = HttpResponse(202, headers=farewell(self._bridge.drain))
+            return check_message(message) or accepted
+        modern = self._bridge.tenant_of(head.principal).modern
+        served = modern.served
+        if served is None:
+            return self._later(message, functools.partial(self._handle_when_known, modern))
+        if not served:
+            return not_served()
+        meta = climb(message, head.routing(routing_of))
+        if not isinstance(meta, RequestMeta):
+            return meta
+        if message.method == LISTEN:
+            return self._begin_listen(head, modern, message, meta)
+        route = modern.resolve_nowait(message)
+        if route is None:
+            return self._later(message, functools.partial(self._serve_when_resolved, modern, meta))
+        return self._serve(head, modern, message, meta, route)
+
+    def _serve(
+        self,
+        head: RequestHead,
+        modern: ModernService,
+        request: Request,
+        meta: RequestMeta,
+        route: Route,
+    ) -> StartedCall | HttpResponse | Refusal:
+        """Serve a request when it is known by which child."""
+        refusal = modern.check(request, head.routing(routing_of), route)
         if refusal is not None:
-            await self._refuse(http_request, refusal)
-        elif not isinstance(message, Request):
-            # There is none that a client could send; it has no effect.
-            await send_empty(http_request.send, 202, farewell(self._bridge.drain))
-        else:
-            try:
-                await self._request(http_request, message)
-            except Unavailable as error:
-                await self._refuse(http_request, refusal_of(error, message.id))
+            return refusal
+        if request.method == DISCOVER:
+            reply = encode(Result(request.id, modern.discover(route)))
+            return HttpResponse(200, reply, farewell(self._bridge.drain))
+        exchange = modern.call(request, meta, route, streams=_streams(head))
+        cancel = functools.partial(route.backend.cancel, exchange)
+        return StartedCall(functools.partial(self._finish, exchange, cancel), exchange, cancel)
 
-    def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
-        """Begin a call without a response, if it needs no waiting; see `http.server.fast_path`."""
-        routing = head.routing(routing_of)
-        envelope = climb(request, routing)
-        if isinstance(envelope, Refusal):
-            return None
-        tenant = self._bridge.find_tenant(head.principal)
-        if tenant is None:
-            return None
-        modern = tenant.modern
-        streams = _streams(head)
-        exchange = modern.begin(request, envelope, routing, streams=streams)
-        if exchange is None:
-            return None
-        return StartedCall(
-            exchange,
-            head.principal,
-            lambda http_request: self._finish(http_request, modern, exchange),
-            lambda: modern.cancel(exchange),
-        )
+    def _later(self, request: Request, serve: Later) -> StartedCall:
+        return StartedCall(functools.partial(self._finish_later, request, serve))
 
-    async def _request(self, http_request: HttpRequest, request: Request) -> None:
-        modern = self._bridge.tenant_of(http_request.principal).modern
-        if not await modern.served():
-            await self._refuse(http_request, echoing(not_served(), request.id))
-            return
-        routing = routing_of(http_request)
-        envelope = climb(request, routing)
-        refusal = envelope if isinstance(envelope, Refusal) else None
-        if refusal is None:
-            refusal = await modern.check(request, routing)
-        if isinstance(envelope, Refusal) or refusal is not None:
-            assert refusal is not None
-            await self._refuse(http_request, echoing(refusal, request.id))
-        elif request.method == DISCOVER:
-            result = await modern.discover()
-            reply = encode(Result(request.id, result))
-            await send_json(http_request.send, 200, reply, farewell(self._bridge.drain))
-        elif request.method == LISTEN:
-            await self._listen(http_request, modern, request, envelope)
-        else:
-            http_request.called()
-            exchange = await modern.call(request, envelope, streams=_streams(http_request))
-            await self._finish(http_request, modern, exchange)
+    async def _finish_later(
+        self, request: Request, serve: Later, http_request: HttpRequest
+    ) -> None:
+        """Answer a request for which something must be waited for first."""
+        try:
+            handled = await serve(request, http_request.head)
+        except Unavailable as error:
+            handled = refusal_of(error, None)
+        if isinstance(handled, Refusal):
+            handled = refusing(echoing(handled, request.id), farewell(self._bridge.drain))
+        await handled.finish(http_request)
+
+    async def _handle_when_known(
+        self, modern: ModernService, request: Request, head: RequestHead
+    ) -> StartedCall | HttpResponse | Refusal:
+        await modern.known()
+        return self.handle(head, request)
+
+    async def _serve_when_resolved(
+        self, modern: ModernService, meta: RequestMeta, request: Request, head: RequestHead
+    ) -> StartedCall | HttpResponse | Refusal:
+        route = await modern.resolve(request)
+        return self._serve(head, modern, request, meta, route)
 
     async def _finish(
-        self, http_request: HttpRequest, modern: ModernService, exchange: Exchange
+        self, exchange: Exchange, cancel: Callable[[], None], http_request: HttpRequest
     ) -> None:
         await exchange.first(_WATCH_AFTER_S)
         if exchange.reply is not None and exchange.stream is None:
@@ -136,18 +154,18 @@ class ModernTransport:
         finally:
             http_request.disconnect.ignore()
             if exchange.reply is None:
-                modern.cancel(exchange)
+                cancel()
 
     async def _respond(self, http_request: HttpRequest, exchange: Exchange) -> None:
-        headers = farewell(self._bridge.drain)
+        headers, accepts = farewell(self._bridge.drain), http_request.head.accepts
         if exchange.fault is not None and exchange.refused:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
             await self._refuse(http_request, refusal)
-        elif exchange.reply is not None and exchange.stream is None and http_request.accepts.json:
+        elif exchange.reply is not None and exchange.stream is None and accepts.json:
             body = encode(exchange.reply)
             await send_json(http_request.send, _status_of(exchange.reply), body, headers)
         else:
-            principal = http_request.principal if exchange.streams else None
+            principal = http_request.head.principal if exchange.streams else None
             watching = self._keepalive.watching
             with exchange.streamed().attach() as reader, watching(reader, principal):
                 if exchange.streams:
@@ -156,26 +174,31 @@ class ModernTransport:
                 else:
                     await send_late_json(http_request.send, reader, headers)
 
+    def _begin_listen(
+        self, head: RequestHead, modern: ModernService, request: Request, meta: RequestMeta
+    ) -> StartedCall | Refusal:
+        if not head.accepts.stream:
+            return refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
+        return StartedCall(functools.partial(self._listen, modern, request, meta))
+
     async def _listen(
         self,
-        http_request: HttpRequest,
         modern: ModernService,
         request: Request,
-        envelope: RequestMeta,
+        meta: RequestMeta,
+        http_request: HttpRequest,
     ) -> None:
-        if not http_request.accepts.stream:
-            await self._refuse(
-                http_request, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
-            )
-            return
-        async with modern.listening(request, envelope) as stream:
-            if isinstance(stream, Refusal):
-                await self._refuse(http_request, stream)
-                return
-            watching = self._keepalive.watching
-            with stream.attach() as reader, watching(reader, http_request.principal):
-                response = EventStream(reader, farewell(self._bridge.drain))
-                await response.serve(http_request)
+        try:
+            async with modern.listening(request, meta) as stream:
+                if isinstance(stream, Refusal):
+                    await self._refuse(http_request, stream)
+                    return
+                watching = self._keepalive.watching
+                with stream.attach() as reader, watching(reader, http_request.head.principal):
+                    response = EventStream(reader, farewell(self._bridge.drain))
+                    await response.serve(http_request)
+        except Unavailable as error:
+            await self._refuse(http_request, refusal_of(error, request.id))
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
         await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))

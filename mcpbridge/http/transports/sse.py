@@ -19,7 +19,7 @@ from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import new_session_id
 from mcpbridge.http.auth.access import AccessControl
-from mcpbridge.http.body import BodyLimits, id_of, judge_body
+from mcpbridge.http.body import BodyLimits, id_of, judge_long_body
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import HttpRequest
@@ -92,7 +92,7 @@ class SseTransport:
 
     async def connect(self, http_request: HttpRequest) -> None:
         """Open the stream; its end is the end of the session."""
-        if not http_request.accepts.stream:
+        if not http_request.head.accepts.stream:
             await self._refuse(
                 http_request, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
             )
@@ -100,16 +100,16 @@ class SseTransport:
         key = new_session_id()
         try:
             with (
-                self._bridge.one_stream(http_request.principal) as stream,
+                self._bridge.one_stream(http_request.head.principal) as stream,
                 stream.attach() as reader,
             ):
-                self._connections[key] = _Connection(stream, http_request.principal)
+                self._connections[key] = _Connection(stream, http_request.head.principal)
                 endpoint = f"{self._prefix(http_request)}{MESSAGES_PATH}?session_id={key}"
                 # With it comes a framework, which few bridges need: their clients are newer.
                 from sse_starlette.event import ServerSentEvent
 
                 greeting = ServerSentEvent(endpoint, event="endpoint", sep="\n").encode()
-                with self._keepalive.watching(reader, http_request.principal):
+                with self._keepalive.watching(reader, http_request.head.principal):
                     response = EventStream(reader, farewell(self._bridge.drain), greeting)
                     await response.serve(http_request)
         except Unavailable as error:
@@ -123,10 +123,14 @@ class SseTransport:
         """Take a message; what answers it comes on the stream."""
         body = await read_body(http_request, self._limits.max_bytes)
         depth = self._limits.max_depth
-        content = body if isinstance(body, Refusal) else await judge_body(http_request, body, depth)
+        content: Message | list[Message] | Refusal
+        if isinstance(body, Refusal):
+            content = body
+        else:
+            content = await judge_long_body(http_request.head, body, depth)
         connection = self._named(http_request)
         if not isinstance(content, Refusal) and isinstance(connection, _Connection):
-            connection = self._access.admits(http_request.principal, content) or connection
+            connection = self._access.admits(http_request.head.principal, content) or connection
         if isinstance(content, Refusal) or isinstance(connection, Refusal):
             refusal = content if isinstance(content, Refusal) else connection
             assert isinstance(refusal, Refusal)
@@ -166,11 +170,13 @@ class SseTransport:
         if connection is None or connection.stream.log.closed:
             return session_gone()
         return (
-            connection if connection.principal.key == http_request.principal.key else session_gone()
+            connection
+            if connection.principal.key == http_request.head.principal.key
+            else session_gone()
         )
 
     def _prefix(self, http_request: HttpRequest) -> str:
-        prefix = (http_request.get(b"x-forwarded-prefix") or "").rstrip("/")
+        prefix = (http_request.head.get(b"x-forwarded-prefix") or "").rstrip("/")
         # Anything else could send the client's messages to another place than this one.
         return prefix if prefix and _PREFIX.match(prefix) else self._root_path
 

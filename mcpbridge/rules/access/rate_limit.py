@@ -68,11 +68,6 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._buckets)
 
-    def has(self, key: bytes, now: float) -> bool:
-        """Whether a message may come now; takes nothing."""
-        bucket = self._buckets.get(key)
-        return bucket is None or self._level(bucket, now) >= 1
-
     def take(self, key: bytes, count: int, now: float) -> float:
         """Take so many tokens.
 

@@ -106,16 +106,17 @@ def check_post_head(
     return None
 
 
+_NOT_LEGACY = refuse(
+    400, INVALID_REQUEST, f"MCP-Protocol-Version is not one served here: {served_dates()}"
+)
+
+
 def check_names(names: Names) -> Refusal | None:
     """The rules on the revision and session headers that need no table of sessions."""
     if names.revision is not None:
         revision = known(names.revision)
         if revision is None or revision.era is not Era.LEGACY:
-            return refuse(
-                400,
-                INVALID_REQUEST,
-                f"MCP-Protocol-Version is not one served here: {served_dates()}",
-            )
+            return _NOT_LEGACY
     if names.session_id is not None and not is_session_id(names.session_id):
         return refuse(400, INVALID_REQUEST, "Mcp-Session-Id must be visible ASCII")
     return None

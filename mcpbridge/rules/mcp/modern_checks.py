@@ -91,7 +91,10 @@ class RoutingHeaders(msgspec.Struct, frozen=True):
 def is_modern(message: Message, claim: bytes | None, version: str | None) -> bool:
     """Whether a message goes by the rules of 2026-07-28.
 
-    The body decides; the header alone only where the body claims nothing and is no `initialize`.
+    Args:
+        message: The message.
+        claim: The version that its body claims to be of, as raw JSON; None: it claims nothing.
+        version: That of the header, which decides if the body claims nothing.
     """
     if claim is not None:
         revision = known(text_of(claim))

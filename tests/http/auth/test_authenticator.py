@@ -237,24 +237,24 @@ async def test_nobody_is_asked_without_an_authenticator() -> None:
     assert not AccessControl().asks
 
 
-async def test_a_door_says_whose_request_it_is() -> None:
-    """What is known of a head is known of its scope; before that nothing is."""
+async def test_access_control_says_whose_request_it_is() -> None:
+    """What is found out is known of the head; before that it belongs to no principal."""
     access = AccessControl(StaticTokens(None, None, tokens_in(f"alice: {ONE}"), Clock()))
-    request, good, bad = Request(b"1", "tools/call", None), bearing(ONE), bearing(TWO)
-    assert not access.may_pass(good, request)
-    with pytest.raises(KeyError):
+    good, bad = bearing(ONE), bearing(TWO)
+    with pytest.raises(AttributeError):
         _ = good.principal
     assert await access.enter(good) is None
     assert good.principal.name == "alice"
-    assert access.may_pass(good, request)
+    assert access.still(good.principal)
     refusal = await access.enter(bad)
     assert refusal is not None
     assert refusal.status == 401
-    assert not access.may_pass(bad, request)
+    with pytest.raises(AttributeError):
+        _ = bad.principal
 
 
-async def test_a_door_asks_for_each_method() -> None:
-    """Also on the fast path; a notification asks for nothing."""
+async def test_access_control_asks_for_each_method() -> None:
+    """A notification asks for nothing."""
     access, own = AccessControl(Picky()), bearing("picky")
     assert await access.enter(own) is None
     call, listing = Request(b"1", "tools/call", None), Request(b"1", "tools/list", None)
@@ -264,30 +264,26 @@ async def test_a_door_asks_for_each_method() -> None:
     refusal = access.admits(own.principal, [listing, call])
     assert refusal is not None
     assert refusal.status == 403
-    assert access.may_pass(own, listing)
-    assert not access.may_pass(own, call)
 
 
 @proves("fault 84")
-async def test_a_door_counts_messages() -> None:
+async def test_access_control_counts_messages() -> None:
     """The refusal says how long to wait, and by which flag."""
     clock = Clock()
     access, anyone = AccessControl(rate=rate_limit("1/s:3"), clock=clock), head()
     assert await access.enter(anyone) is None
     call = Request(b"1", "tools/call", None)
     assert access.admits(anyone.principal, [call, call]) is None
-    assert access.may_pass(anyone, call)
-    access.passed(anyone.principal)
-    assert not access.may_pass(anyone, call)
+    assert access.admits(anyone.principal, call) is None
     refusal = access.charges(anyone.principal)
     assert refusal is not None
     assert (refusal.status, refusal.retry_after_s) == (429, 1)
     assert b"--rate-limit 1/s:3" in refusal.error
     clock.now += 1
-    assert access.may_pass(anyone, call)
+    assert access.admits(anyone.principal, call) is None
 
 
-async def test_a_door_takes_values_from_headers() -> None:
+async def test_access_control_takes_values_from_headers() -> None:
     """A head without them is refused before anything is asked of a child."""
     access = AccessControl(header_env=HeaderEnv([header_env("X-Api-Key=API_KEY")]))
     with_key = head((b"x-api-key", b"sk-1"))

@@ -16,21 +16,22 @@ from uvicorn.server import ServerState
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
+from mcpbridge.errors import WireError
 from mcpbridge.http.body import BodyLimits
-from mcpbridge.http.request import BEGUN, PRINCIPAL, HttpRequest, RequestHead, StartedCall
-from mcpbridge.http.responses import send_json
+from mcpbridge.http.request import STARTED, HttpRequest, RequestHead, StartedCall
+from mcpbridge.http.responses import HttpResponse, send_json
 from mcpbridge.http.server.connection import HttpConnection
 from mcpbridge.http.server.fast_path import FastPath, KnownHead
 from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits, Connections
 from mcpbridge.rules.access.hosts import HostRules
-from mcpbridge.rules.access.principals import ANONYMOUS
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import child_exited
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Notification, Request, Result, encode
+from mcpbridge.wire.messages import Notification, Request, Result, decode, encode
 from tests.bridge.playbook import turns
 from tests.support.proofs import proves
 
+RULES = HostRules(loopback=True, allowed_origins=("https://page.example",))
 LIMITS = BodyLimits(max_bytes=1 << 16, max_depth=512)
 PLAIN = ("Host: x", "Accept: application/json", "Content-Type: application/json")
 
@@ -125,23 +126,30 @@ class Desk:
         self.admits = True
         self.heads: list[RequestHead] = []
 
-    def may_begin(self, head: RequestHead) -> bool:
-        """As the test says."""
+    def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse | None:
+        """Start every call but those of the methods that the tests name."""
         self.heads.append(head)
-        return self.admits
-
-    def begin(self, head: RequestHead, request: Request) -> StartedCall | None:
-        """Every call but those of the method that only HTTP may serve."""
-        if request.method == "only_http!":
+        try:
+            message = decode(body)
+        except WireError:
+            return HttpResponse(400, b'{"refused":1}')
+        if not isinstance(message, Request):
+            return HttpResponse(202)
+        if message.method == "only_http!":
             return None
-        self.fast_path.append(request.id)
-        exchange = self.exchange(request)
+        self.fast_path.append(message.id)
+        if message.method == "headers!!!":
+            return HttpResponse(200, encode(Result(message.id, b"{}")), [(b"x-more", b"1")])
+        exchange = self.exchange(message)
 
         async def finish(http_request: HttpRequest) -> None:
-            self.adopted.append(request.id)
+            self.adopted.append(message.id)
+            assert http_request.head is head
             await self._finish(http_request, exchange)
 
-        return StartedCall(exchange, ANONYMOUS, finish, lambda: self.left.append(request.id))
+        if message.method == "stream!!!!":
+            return StartedCall(finish)
+        return StartedCall(finish, exchange, lambda: self.left.append(message.id))
 
     def exchange(self, request: Request) -> Exchange:
         """A call of one client."""
@@ -152,11 +160,11 @@ class Desk:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ordinary way."""
         http_request = HttpRequest.of(scope, receive, send)
-        scope[PRINCIPAL] = ANONYMOUS
-        http_request.called()
-        if http_request.begun is not None:
-            await http_request.begun(http_request)
+        if http_request.started is not None:
+            await http_request.started(http_request)
             return
+        if self.admits:
+            http_request.remember_head()
         body = b""
         while True:
             message = await receive()
@@ -166,9 +174,6 @@ class Desk:
         request_id = body.partition(b'"id":')[2].partition(b",")[0]
         self.ordinary.append(request_id)
         await self._finish(http_request, self.exchange(Request(request_id, "tools/call")))
-
-    async def finish_nothing(self, http_request: HttpRequest) -> None:
-        """What a scope may hold."""
 
     async def _finish(self, http_request: HttpRequest, exchange: Exchange) -> None:
         await exchange.finished()
@@ -197,7 +202,7 @@ class Connection:
             timeout_keep_alive=cast(Any, keep_alive_s),
         )
         config.load()
-        fast_path = FastPath(desk, LIMITS, window_s, lambda: self.ending)
+        fast_path = FastPath(desk, LIMITS, RULES, window_s, lambda: self.ending)
         self.protocol = HttpConnection(
             config=config,
             server_state=ServerState(),
@@ -208,7 +213,7 @@ class Connection:
                 cast(Any, None),
                 most=8,
                 max_request_bytes=1 << 20,
-                rules=HostRules(loopback=True),
+                rules=RULES,
             ),
             fast_path=fast_path,
         )
@@ -334,17 +339,55 @@ async def test_a_request_in_pieces_goes_the_ordinary_way(cut: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"[1]", b"{}", b"{", b'{"jsonrpc":"2.0","method":"notifications/x"}', b""]
+    ("body", "status", "answer"),
+    [
+        (b"{", b"400 Bad Request", b'{"refused":1}'),
+        (b"", b"400 Bad Request", b'{"refused":1}'),
+        (b'{"jsonrpc":"2.0","method":"notifications/x"}', b"202 Accepted", b""),
+    ],
 )
-async def test_a_body_that_is_no_request_goes_the_ordinary_way(body: bytes) -> None:
-    """Refusals and notifications have responses of their own."""
+async def test_what_is_answered_at_once_takes_the_fast_path(
+    body: bytes, status: bytes, answer: bytes
+) -> None:
+    """Refusals and notifications: the same bytes as an ASGI server would send."""
     async with connected() as connection:
         await connection.learn()
         head = call(3).partition(b"\r\n\r\n")[0]
         length = head.rpartition(b" ")[2]
         await connection.send(head.removesuffix(length) + b"%d" % len(body) + b"\r\n\r\n" + body)
-        assert not connection.desk.fast_path
-        assert len(connection.desk.ordinary) == 1
+        assert not connection.desk.ordinary
+        kind = b"content-type: application/json\r\n" if answer else b""
+        lines = b"%bcontent-length: %d\r\n\r\n%b" % (kind, len(answer), answer)
+        assert connection.socket.read == b"HTTP/1.1 %b\r\n%b" % (status, lines)
+        await connection.served(4, call(4))
+        assert connection.desk.fast_path == [b"4"]
+
+
+@pytest.mark.parametrize("method", [b"headers!!!", b"stream!!!!"])
+async def test_an_answer_that_is_more_than_a_body_is_sent_by_asgi(method: bytes) -> None:
+    """With headers of its own, or of an unknown form: handled once, and the next call is fast."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3).replace(b"tools/call", method))
+        if method == b"stream!!!!":
+            connection.desk.answer(3)
+            await turns()
+        assert not connection.desk.ordinary
+        assert connection.socket.answers() == [encode(Result(b"3", b"{}"))]
+        assert (b"x-more: 1\r\n" in connection.socket.read) is (method == b"headers!!!")
+        await connection.served(4, call(4))
+        assert connection.desk.fast_path == [b"3", b"4"]
+
+
+async def test_a_page_that_may_read_answers_is_served_by_asgi() -> None:
+    """Its answers have headers of their own."""
+    async with connected() as connection:
+        for number in range(1, 4):
+            await connection.served(number, call(number, "Origin: https://page.example"))
+        for number in range(4, 7):
+            await connection.served(number, call(number, "Origin: http://localhost"))
+        assert connection.desk.ordinary == [b"1", b"2", b"3", b"4"]
+        assert connection.desk.fast_path == [b"5", b"6"]
 
 
 async def test_a_body_over_the_limit_goes_the_ordinary_way() -> None:
@@ -361,6 +404,7 @@ async def test_a_call_that_only_http_may_serve_is_left_untouched() -> None:
         await connection.learn()
         await connection.send(call(3).replace(b"tools/call", b"only_http!"))
         assert not connection.desk.fast_path
+        assert connection.desk.ordinary == [b"3"]
 
 
 Way = Callable[[Connection], Any]
@@ -478,7 +522,7 @@ def test_only_the_same_head_with_its_whole_body_is_known(
     before: bytes, after: bytes, body: bytes, data: bytes, digits: int
 ) -> None:
     """Whatever else is read is not taken for it."""
-    known = KnownHead(before, after, cast(RequestHead, None))
+    known = KnownHead(before, after, cast(RequestHead, None), {})
     whole = before + b"%d" % len(body) + after + body
     assert known.body_of(whole) == body
     assert known.body_of(whole + b"x") is None
@@ -489,13 +533,27 @@ def test_only_the_same_head_with_its_whole_body_is_known(
         assert known.body_of(data) is None
 
 
-def test_the_scope_says_where_a_begun_call_is() -> None:
-    """An ordinary request has none."""
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-    assert HttpRequest.of(scope, cast(Any, None), cast(Any, None)).begun is None
-    finish = Desk().finish_nothing
-    begun = HttpRequest.of({**scope, BEGUN: finish}, cast(Any, None), cast(Any, None)).begun
-    assert begun == finish
+async def test_a_request_that_leaves_the_fast_path_is_the_request_that_came() -> None:
+    """What serves it sees the same scope as if the parser had read it."""
+    async with connected() as connection:
+        scopes: list[Scope] = []
+        app = connection.protocol.app
+
+        async def seen(scope: Scope, receive: Receive, send: Send) -> None:
+            scopes.append(scope)
+            await app(scope, receive, send)
+
+        connection.protocol.app = cast(Any, seen)
+        data = call(3, "X: y").replace(b"/mcp", b"/mc%70?a=b")
+        await connection.served(1, call(1))
+        await connection.served(3, data)
+        await connection.send(data)
+        assert connection.desk.fast_path == [b"3"]
+        connection.desk.open[b"3"].tell(b"{}", sheddable=True)
+        await turns()
+        _, parsed, made = scopes
+        assert {name: value for name, value in made.items() if name != STARTED} == parsed
+        assert parsed["path"] == "/mcp"
 
 
 async def test_a_connection_that_breaks_leaves_no_timer_behind() -> None:
