@@ -7,8 +7,10 @@ pure; test_checks.py shows each of them a sample that it must refuse and one tha
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Iterable, Iterator
 
 from packaging.requirements import Requirement
@@ -52,6 +54,16 @@ READS_ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
 
 TIME_OF_DAY = frozenset({"now", "utcnow", "today"})
 """Methods of datetime and date; what they make of a given time is no matter of this rule."""
+
+AVOIDED = re.compile(
+    r"\b(?:besides|meanwhile|anew|as far as|so (?:many|much|long)|(?:tells?|told) of"
+    r"|(?:hears?|heard) of|sees to|(?:is|are) to be|for ever|of (?:its|their|his) own"
+    r"|(?:no|some|every|any)body|who(?:m|ever)|in vain|shall|none where"
+    r"|(?<!there )(?:is|are) (?:none|no(?! longer| more))(?= [a-z\"'`(]|[;:.,]))\b",
+    re.IGNORECASE,
+)
+"""Phrases that name no actor, give no number, or are not how the field's pages are written."""
+_CODE_SPAN = re.compile(r"`[^`\n]*`")
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Documented = Function | ast.ClassDef
@@ -208,6 +220,52 @@ def machine_paths(text: str) -> list[str]:
         for number, line in enumerate(text.splitlines(), start=1)
         if MACHINE_PATH.search(line)
     ]
+
+
+def avoided_phrases(text: str) -> list[str]:
+    """Phrases of `AVOIDED` in the docstrings, comments and string literals of Python source."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += _phrases(node.value, node.lineno)
+    for line, comment in _comments(text):
+        found += _phrases(comment, line)
+    return [f"{line}: {phrase}" for line, phrase in sorted(found)]
+
+
+def avoided_phrases_of_a_page(text: str) -> list[str]:
+    """Phrases of `AVOIDED` in Markdown, apart from its code spans."""
+    return [f"{line}: {phrase}" for line, phrase in _phrases(text, 1)]
+
+
+def _phrases(text: str, first_line: int) -> list[tuple[int, str]]:
+    """Return each phrase with its line, also where a line end stands between its words."""
+    plain = _CODE_SPAN.sub(lambda span: "x" * len(span[0]), text)
+    flat = re.sub(r"\n\s*", lambda gap: " ".ljust(len(gap[0]), "\0"), plain)
+    words = re.sub("\0", "", flat)
+    # Positions move where indentation is dropped, so lines are counted over the dropped text.
+    offsets = [at for at, sign in enumerate(flat) if sign != "\0"]
+    return [
+        (first_line + text.count("\n", 0, offsets[each.start()]), each[0])
+        for each in AVOIDED.finditer(words)
+    ]
+
+
+def _comments(text: str) -> Iterator[tuple[int, str]]:
+    """Yield blocks of comments on successive lines, each with its first line."""
+    block: list[str] = []
+    first = 0
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type != tokenize.COMMENT:
+            continue
+        if block and token.start[0] != first + len(block):
+            yield first, "\n".join(block)
+            block = []
+        if not block:
+            first = token.start[0]
+        block.append(token.string.lstrip("# "))
+    if block:
+        yield first, "\n".join(block)
 
 
 def _extent(node: ast.stmt) -> int:

@@ -57,6 +57,12 @@ BAD: list[tuple[Callable[[str], list[str]], str, str]] = [
     (checks.assignments_into_others, "self.a.b += 1\n", "1: self.a.b"),
     (checks.assignments_into_others, "x, (a.b) = 1, 2\n", "1: a.b"),
     (checks.assignments_into_others, "a.b: int = 1\n", "1: a.b"),
+    (checks.avoided_phrases, "x = 1\n# Nobody waits.\n", "2: Nobody"),
+    (checks.avoided_phrases, "x = 1  # as\n# far as it goes\n", "1: as far as"),
+    (checks.avoided_phrases, 'def f():\n    """A.\n\n    B, so\n    many."""\n', "4: so many"),
+    (checks.avoided_phrases, "raise E(f'{value} is no port')\n", "1: is no"),
+    (checks.avoided_phrases, "'is none; write one'\n", "1: is none"),
+    (checks.avoided_phrases_of_a_page, "# A\n\nIt has a life of its\nown.\n", "3: of its own"),
     (checks.machine_paths, f"# hello\nopen('{HOME}x')\n", f"2: open('{HOME}x')"),
 ]
 
@@ -80,6 +86,8 @@ GOOD: list[tuple[Callable[[str], list[str]], str]] = [
         checks.assignments_into_others,
         "self.a = self.b[0] = cls.c = 1\nself.d, e = 1, 2\n",
     ),
+    (checks.avoided_phrases, "nobody = 'there is no child'  # `is no port` is no longer\n"),
+    (checks.avoided_phrases_of_a_page, "`is no port` and somebodys; it is none-the-less so\n"),
     (checks.machine_paths, f"https://example.org{HOME}\n$HOME{HOME}\na{HOME}\n"),
 ]
 
