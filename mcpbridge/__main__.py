@@ -1,4 +1,4 @@
-"""`python -m mcpbridge`."""
+"""Runs the command line: `python -m mcpbridge`."""
 
 from mcpbridge.cli.main import main
 

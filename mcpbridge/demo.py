@@ -1,11 +1,11 @@
 """A small MCP server over stdio: the example that mcpbridge serves out of the box.
 
 `python -m mcpbridge.demo` speaks the legacy revisions, 2024-11-05 to 2025-11-25, a message a
-line. The main thread reads stdin and answers what is quick on the spot. A tool that waits runs in
-a daemon thread of its own and delays nobody; a cancellation, or the client's answer to a question,
-reaches it through the inbox of its `Call`. A new tool is a function and a row in `TOOLS`.
+line. The main thread reads stdin and answers fast requests itself. A tool that waits runs in
+its own daemon thread and delays no other request; a cancellation, or the client's answer to a
+question, reaches it through the inbox of its `Call`. A new tool is a function and a row in `TOOLS`.
 
-The end of stdin, SIGTERM and Ctrl-C end the process with status 0 and drop the calls that wait.
+The end of stdin, SIGTERM and Ctrl-C end the process with status 0 and drop waiting calls.
 """
 
 import json
@@ -41,34 +41,34 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600,
 RESOURCE_NOT_FOUND = -32002  # what the legacy revisions prescribe; later ones use -32602
 MAX_COUNTDOWN_S, MAX_STEPS = 3600, 1000
 MAX_RUNNING = 256  # calls that wait hold a thread each; a client's mistake must not exhaust them
-ANSWER_WITHIN_S = 600.0  # a person answers `ask`, so minutes; but a thread must not wait for ever
-LAST_LINE_S = 1.0  # at the end, for a line already begun: its reader may be gone as well
+ANSWER_WITHIN_S = 600.0  # a person answers `ask`, so minutes, but a bound for the thread
+LAST_LINE_S = 1.0  # at the end, for a line already begun; its reader may be gone
 SECONDS = NUMBER | {"minimum": 0, "maximum": MAX_COUNTDOWN_S}
 STEPS = {"type": "integer", "minimum": 1, "maximum": MAX_STEPS, "default": 5}
 
 
 class Refused(Exception):
-    """A request that gets a JSON-RPC error: its code, and why."""
+    """A request that gets a JSON-RPC error, with its code and reason."""
 
     def __init__(self, code: int, message: str) -> None:
         self.error: Fields = {"code": code, "message": message}
 
 
 class ToolFailed(Exception):
-    """A call that was understood and went wrong; the model reads the message (`isError`)."""
+    """A call that was understood and failed; the model reads the message (`isError`)."""
 
 
 class Cancelled(Exception):
-    """The client has withdrawn the call; it gets no answer (MCP, Cancellation)."""
+    """A call that the client has cancelled; it gets no answer (MCP, Cancellation)."""
 
 
 def encode(value: object) -> str:
-    """JSON on one line, ASCII only so that lone surrogates pass; ValueError if too large."""
+    """Encode JSON on one line, in ASCII so that lone surrogates pass; ValueError if too large."""
     return json.dumps(value, allow_nan=False, separators=(",", ":"))
 
 
 def text_of(fields: Fields, name: str) -> str:
-    """A required string among parameters; Refused for anything else."""
+    """Return a required string among parameters; raise Refused for anything else."""
     value = fields.get(name)
     if not isinstance(value, str):
         raise Refused(INVALID_PARAMS, f"'{name}' must be a string")
@@ -76,7 +76,7 @@ def text_of(fields: Fields, name: str) -> str:
 
 
 def number_of(fields: Fields, name: str) -> int | float:
-    """A required number among parameters; Refused for anything else, booleans too."""
+    """Return a required number among parameters; raise Refused for anything else, and booleans."""
     value = fields.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Refused(INVALID_PARAMS, f"'{name}' must be a number")
@@ -84,7 +84,7 @@ def number_of(fields: Fields, name: str) -> int | float:
 
 
 def fields_of(fields: Fields, name: str) -> Fields:
-    """An optional object among parameters, empty when left out; Refused otherwise."""
+    """Return an optional object among parameters, empty if absent; raise Refused for others."""
     value = {} if fields.get(name) is None else fields[name]
     if not isinstance(value, dict):
         raise Refused(INVALID_PARAMS, f"'{name}' must be an object")
@@ -92,7 +92,7 @@ def fields_of(fields: Fields, name: str) -> Fields:
 
 
 def content(text: str) -> Fields:
-    """A tool result of one text."""
+    """Return a tool result of one text."""
     return {"content": [{"type": "text", "text": text}]}
 
 
@@ -104,12 +104,12 @@ class Call:
         self.request_id = request_id
         self.arguments = fields_of(params, "arguments")
         self.inbox: SimpleQueue[Fields | None] = SimpleQueue()
-        """What the reader has for this call: a client's answer, or None for a cancellation."""
+        """What the reader received for this call: a client's answer, or None for a cancellation."""
         token = fields_of(params, "_meta").get("progressToken")
         self._token = token if type(token) in (str, int) else None  # true is an int to Python
 
     def wait(self, seconds: float) -> Fields | None:
-        """What the client answers meanwhile, None if nothing; Cancelled as soon as it withdraws."""
+        """Wait for the client's answer; None after `seconds`, Cancelled if the client cancels."""
         try:
             received = self.inbox.get(timeout=seconds)
         except Empty:
@@ -119,19 +119,19 @@ class Call:
         return received
 
     def report(self, done: int, total: int, message: str) -> None:
-        """Send progress, if the client gave a token to send it under."""
+        """Send progress if the client gave a progress token."""
         if self._token is not None:
             step = {"progress": done, "total": total, "message": message}
             self.server.notify("notifications/progress", {"progressToken": self._token} | step)
 
 
 def echo(call: Call) -> Fields:
-    """The text that was sent."""
+    """Return the text that was sent."""
     return content(text_of(call.arguments, "text"))
 
 
 def add(call: Call) -> Fields:
-    """The sum, as text and as structured content; integers are added exactly."""
+    """Return the sum as text and as structured content; integers are added exactly."""
     a, b = number_of(call.arguments, "a"), number_of(call.arguments, "b")
     try:
         total = a + b
@@ -142,21 +142,21 @@ def add(call: Call) -> Fields:
 
 
 def countdown(call: Call) -> Fields:
-    """Lift off after some seconds, with a progress notification at each step."""
+    """Count down for some seconds, with a progress notification at each step."""
     seconds = number_of(call.arguments, "seconds")
     steps = number_of({"steps": 5} | call.arguments, "steps")
     if not (0 <= seconds <= MAX_COUNTDOWN_S and 1 <= steps <= MAX_STEPS and steps == int(steps)):
         raise ToolFailed(f"0 to {MAX_COUNTDOWN_S} seconds, and 1 to {MAX_STEPS} whole steps")
     begun = time.monotonic()
     for step in range(1, int(steps) + 1):
-        # Measured from the beginning, so that the lateness of each step does not add up.
+        # Measured from the start, so that the delays of the steps do not add up.
         call.wait(max(0.0, begun + seconds * step / steps - time.monotonic()))
         call.report(step, int(steps), f"step {step} of {steps:.0f}")
     return content("liftoff")
 
 
 def ask(call: Call) -> Fields:
-    """What the person at the client answers to a question (elicitation)."""
+    """Ask the client's user a question (elicitation) and return the answer."""
     reply = call.server.elicit(call, text_of(call.arguments, "question"))
     if "error" in reply:
         raise ToolFailed(f"the client did not ask: {text_of(fields_of(reply, 'error'), 'message')}")
@@ -167,21 +167,21 @@ def ask(call: Call) -> Fields:
 
 
 def fail(call: Call) -> Fields:
-    """Go wrong with a message, in the way a tool should; also logged as an error."""
+    """Fail with a message, in the way a tool should; also log it as an error."""
     message = text_of(call.arguments, "message")
     call.server.log("error", f"fail: {message}")
     raise ToolFailed(message)
 
 
 def set_greeting(call: Call) -> Fields:
-    """Change the greeting resource; those who subscribed to it are told."""
+    """Change the greeting resource and notify the client if it is subscribed."""
     call.server.greet(text_of(call.arguments, "text"))
     if GREETING in call.server.subscribed:
         call.server.notify("notifications/resources/updated", {"uri": GREETING})
     return content("The greeting is set.")
 
 
-# Of each tool: what runs, what it is for, what it takes, and what structure it gives, if any.
+# For each tool: function, purpose, input properties, and output properties if any.
 TOOLS: dict[str, tuple[Callable[[Call], Fields], str, Fields, Fields]] = {
     "echo": (echo, "Say it again.", {"text": TEXT}, {}),
     "add": (add, "Add two numbers.", {"a": NUMBER, "b": NUMBER}, {"sum": NUMBER}),
@@ -194,13 +194,13 @@ WAITING = ("countdown", "ask")  # these get a thread and can be cancelled
 
 
 def schema(properties: Fields) -> Fields:
-    """The JSON Schema of an object with these properties; those with a default are optional."""
+    """Return the JSON Schema of an object; properties with a default are optional."""
     required = [name for name in properties if "default" not in fields_of(properties, name)]
     return {"type": "object", "properties": properties, "required": required}
 
 
 class Server:
-    """The conversation with the one client at the other end of stdin and stdout."""
+    """The conversation with the client at the other end of stdin and stdout."""
 
     def __init__(self) -> None:
         self.greeting = "Hello from mcpbridge."
@@ -209,7 +209,7 @@ class Server:
         self._log_from = LEVELS.index("info")
         self._running: dict[str, Call] = {}
         self._asking: dict[str, Call] = {}
-        """Both by id in JSON, where 1, 1.0, "1" and true differ: of the call, of our question."""
+        """By id as JSON, since 1, 1.0, "1" and true differ: the call's id; the question's id."""
         self._question_ids = count(1)
         self._writing = threading.Lock()
         self._methods: dict[str, Callable[[Fields], Fields]] = {
@@ -228,7 +228,7 @@ class Server:
         }
 
     def serve(self) -> None:
-        """Obey stdin until its end."""
+        """Serve the messages on stdin until it ends."""
         for line in sys.stdin.buffer:
             try:
                 if line.strip():
@@ -239,7 +239,7 @@ class Server:
         self._writing.acquire(timeout=LAST_LINE_S)  # and keep it: no thread begins another line
 
     def _receive(self, message: object) -> None:
-        # MCP 2025-03-26 alone has batches; to answer one by one harms no other revision.
+        # MCP 2025-03-26 alone has batches; answering one by one harms no other revision.
         for member in message if isinstance(message, list) and message else [message]:
             if not isinstance(member, dict):
                 self._obey({})
@@ -298,7 +298,7 @@ class Server:
         self._send({"id": call.request_id} | answer)
 
     def elicit(self, call: Call, message: str) -> Fields:
-        """Put a form of one field to the client's user; the reply, with `result` or `error`."""
+        """Send the client's user a form of one field; return the reply (`result` or `error`)."""
         if not self._elicits:
             raise ToolFailed("this client cannot be asked: it has not declared elicitation")
         reply, question_id = None, f"question-{next(self._question_ids)}"
@@ -309,10 +309,10 @@ class Server:
             reply = call.wait(ANSWER_WITHIN_S)
         finally:
             del self._asking[encode(question_id)]
-            if reply is None:  # the call was cancelled, or the time is up
+            if reply is None:  # cancelled, or timed out
                 self.notify("notifications/cancelled", {"requestId": question_id})
         if reply is None:
-            raise ToolFailed(f"nobody answered within {ANSWER_WITHIN_S:.0f} s")
+            raise ToolFailed(f"the client did not answer within {ANSWER_WITHIN_S:.0f} s")
         return reply
 
     def greet(self, greeting: str) -> None:
@@ -320,11 +320,11 @@ class Server:
         self.greeting = greeting
 
     def notify(self, method: str, params: Fields) -> None:
-        """Send a notification; any thread may."""
+        """Send a notification; safe from any thread."""
         self._send({"method": method, "params": params})
 
     def log(self, level: str, text: str) -> None:
-        """Send a log message, unless the client wants only more severe ones."""
+        """Send a log message, unless the client asked for more severe ones only."""
         if LEVELS.index(level) >= self._log_from:
             self.notify("notifications/message", {"level": level, "logger": "demo", "data": text})
 
@@ -332,10 +332,10 @@ class Server:
         line = f"{encode({'jsonrpc': '2.0'} | message)}\n".encode()
         with self._writing:
             try:
-                while line:  # sys.stdout has a buffer that a daemon thread could hold at the end
+                while line:  # not sys.stdout: a daemon thread could hold its lock at the end
                     line = line[os.write(1, line) :]
             except OSError:
-                os._exit(0)  # nobody reads our answers: as good as the end of stdin
+                os._exit(0)  # no reader for answers: same as the end of stdin
 
     def _initialize(self, params: Fields) -> Fields:
         wanted = text_of(params, "protocolVersion")
@@ -392,10 +392,10 @@ class Server:
 
 def main() -> None:
     """Serve stdin and stdout until stdin ends or a signal comes."""
-    # Handlers, since by default the first process of a container is deaf to both signals.
+    # Without handlers, PID 1 of a container ignores both signals.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: os._exit(0))
-    with suppress(OSError):  # a closed stderr is no reason not to serve
+    with suppress(OSError):  # serve even if stderr is closed
         os.write(2, b"mcpbridge-demo ready: MCP on stdin and stdout\n")
     Server().serve()
 

@@ -2,22 +2,22 @@
 
     BridgeError
     ├── ConfigError             the command line, the environment or a file is wrong
-    ├── WireError               bytes that are not what they should be
+    ├── WireError               bytes from a peer break the protocol
     │   ├── NotJson             not JSON at all
-    │   ├── NotMessage          JSON, but no JSON-RPC message
+    │   ├── NotMessage          JSON, but not a JSON-RPC message
     │   ├── TooDeep             nested beyond the limit
     │   ├── DuplicateMember     one object names a member twice
-    │   ├── TooMany             an object or array has more items than are read
+    │   ├── TooMany             an object or array has more items than the limit
     │   └── ToolDenied          a call of a tool that clients may not use
     ├── ChannelClosed           the peer of a channel is gone
     ├── SpawnError              the operating system would not start the command
     │   ├── CommandNotFound
     │   ├── CommandNotExecutable
-    │   └── Unreachable         nobody starts it at the other end of a connection
-    ├── BadToken                a client's token must not be taken
-    ├── KeysUnavailable         nobody can say whether a token is good
+    │   └── Unreachable         no server accepts connections at the address
+    ├── BadToken                a client's token is invalid
+    ├── KeysUnavailable         the keys to check tokens with cannot be fetched
     ├── CursorLost              a reader asks for entries that were trimmed
-    └── Unavailable             a request cannot be served; carries the fault to tell the client
+    └── Unavailable             a request cannot be served; carries the fault for the client
         └── PoolExhausted       no further server process may run
 
 Exceptions hold facts as attributes; their text is made in `__str__`.
@@ -36,7 +36,7 @@ class BridgeError(Exception):
 
 
 class ConfigError(BridgeError):
-    """A setting is wrong: what, where it came from, what would be right."""
+    """A wrong setting: its name, its source, the problem and the remedy."""
 
     def __init__(self, key: str, origin: str, problem: str, remedy: str = "") -> None:
         super().__init__(key, origin, problem, remedy)
@@ -52,42 +52,42 @@ class ConfigError(BridgeError):
 
 
 class WireError(BridgeError):
-    """Bytes from a peer that are not what the protocol asks for."""
+    """Bytes from a peer that break the protocol."""
 
     def __init__(self, detail: str, request_id: bytes | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.request_id = request_id
-        """The raw JSON-RPC id of the offending message, where it could be read."""
+        """The raw JSON-RPC id of the offending message, if it could be read."""
 
     def __str__(self) -> str:
         return self.detail
 
 
 class NotJson(WireError):
-    """The bytes are not a JSON text in UTF-8."""
+    """Bytes that are not a JSON text in UTF-8."""
 
 
 class NotMessage(WireError):
-    """The bytes are JSON but not a JSON-RPC 2.0 message as MCP has it."""
+    """Bytes that are JSON but not a JSON-RPC 2.0 message as MCP defines it."""
 
 
 class TooDeep(WireError):
-    """The JSON text nests deeper than the limit."""
+    """A JSON text that nests deeper than the limit."""
 
 
 class DuplicateMember(WireError):
-    """An object that the bridge must understand names a member twice."""
+    """An object that the bridge must understand and that names a member twice."""
 
 
 class TooMany(WireError):
-    """An object or array that the bridge must understand has more items than the limit."""
+    """An object or array that the bridge must understand and that has too many items."""
 
 
 class ToolDenied(WireError):
-    """A call of a tool that `--allow-tool` and `--deny-tool` keep from clients.
+    """A call of a tool that `--allow-tool` and `--deny-tool` hide from clients.
 
-    To its caller it is like any other name that the server does not know.
+    The caller gets the same answer as for a name that the server does not know.
     """
 
     def __init__(self, tool: str) -> None:
@@ -96,14 +96,14 @@ class ToolDenied(WireError):
 
 
 class ChannelClosed(BridgeError):
-    """The peer of this channel is gone; nothing more can be sent to it."""
+    """A channel whose peer is gone; nothing more can be sent on it."""
 
     def __str__(self) -> str:
         return "channel closed"
 
 
 class SpawnError(BridgeError):
-    """The operating system refused to start the command."""
+    """A command that the operating system refused to start."""
 
     def __init__(self, command: str, problem: str) -> None:
         super().__init__(command, problem)
@@ -115,22 +115,22 @@ class SpawnError(BridgeError):
 
 
 class CommandNotFound(SpawnError):
-    """No such file, here or on PATH."""
+    """A command that does not exist as a file or on PATH."""
 
 
 class CommandNotExecutable(SpawnError):
-    """The file is there but may not or cannot be executed."""
+    """A command whose file exists but must not or cannot be executed."""
 
 
 class Unreachable(SpawnError):
-    """Nobody listens at the address behind which a server process would be started."""
+    """An address of a server process at which nothing listens."""
 
     def __str__(self) -> str:
         return f"cannot connect to {self.command}: {self.problem}"
 
 
 class BadToken(BridgeError):
-    """A token that must not be taken; `problem` says why and holds nothing of the token."""
+    """An invalid token; `problem` says why and contains no part of the token."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -141,21 +141,21 @@ class BadToken(BridgeError):
 
 
 class KeysUnavailable(BridgeError):
-    """The keys of an authorization server cannot be had, or are too old to be relied on."""
+    """Keys of an authorization server that cannot be fetched or are too old to rely on."""
 
     def __init__(self, url: str, problem: str, retry_after_s: float) -> None:
         super().__init__(url, problem, retry_after_s)
         self.url = url
         self.problem = problem
         self.retry_after_s = retry_after_s
-        """When it may be worth another try."""
+        """Seconds until another attempt may be worth it."""
 
     def __str__(self) -> str:
         return f"cannot get keys from {self.url}: {self.problem}"
 
 
 class CursorLost(BridgeError):
-    """The entry after a cursor has been trimmed; the reader cannot catch up without a gap."""
+    """A cursor whose next entry has been trimmed; the reader cannot continue without a gap."""
 
     def __init__(self, wanted: int, oldest: int) -> None:
         super().__init__(wanted, oldest)

@@ -1,4 +1,4 @@
-"""What a setting is: a field of a frozen dataclass, with its flag, its reason and its unit.
+"""Defines a setting: a field of a frozen dataclass, with its flag, its reason and its unit.
 
 The dataclasses stand beside the code that obeys them; `config.model` composes them and makes
 the command line, the environment names and docs/settings.md from this metadata.
@@ -15,20 +15,20 @@ import msgspec
 
 
 class Unit(enum.Enum):
-    """How the text of a setting is read."""
+    """The way the text of a setting is parsed."""
 
     TEXT = "TEXT"
     INTEGER = "N"
     SECONDS = "DURATION"
-    """Seconds; `500ms`, `30s`, `5m` and `1h` are understood too."""
+    """Seconds; `500ms`, `30s`, `5m` and `1h` are accepted too."""
     BYTES = "SIZE"
-    """Bytes; `64KiB` and `4MiB` are understood too."""
+    """Bytes; `64KiB` and `4MiB` are accepted too."""
     SWITCH = ""
     """On when the flag is given."""
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """The outside of one field: everything `--help` and docs/settings.md say of it."""
+    """The public side of a field: everything `--help` and docs/settings.md say about it."""
 
     flag: str
     """The long flag, `--max-sessions`; the variable is `MCPBRIDGE_MAX_SESSIONS`."""
@@ -41,12 +41,12 @@ class Setting(msgspec.Struct, frozen=True):
     maximum: float | None = None
     repeatable: bool = False
     quoted: bool = False
-    """In a variable its texts are split as a shell would, since they may hold spaces and commas."""
+    """Split the variable as a shell would, since its texts may contain spaces and commas."""
     metavar: str = ""
     also_env: tuple[str, ...] = ()
-    """Further environment variables that set it, used where the first is absent."""
+    """Other environment variables that set it if the first one is absent."""
     parse: Callable[[str], object] | None = None
-    """Turns the text into the value where the unit alone does not; raises ValueError."""
+    """Turns the text into the value if the unit alone does not; raises ValueError."""
 
 
 def setting(
@@ -58,12 +58,12 @@ def setting(
     unit: Unit = Unit.TEXT,
     **more: Any,
 ) -> Any:
-    """A dataclass field with a default that the command line can change."""
+    """Return a dataclass field with a default that the command line can change."""
     facts = Setting(flag=flag, help=help, group=group, unit=unit, **more)
     return dataclasses.field(default=default, metadata={"setting": facts})
 
 
 def setting_of(field: dataclasses.Field[Any]) -> Setting | None:
-    """The setting behind a dataclass field, or None where it has none."""
+    """Return the setting behind a dataclass field, or None if it has none."""
     found = field.metadata.get("setting")
     return found if isinstance(found, Setting) else None

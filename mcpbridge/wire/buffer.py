@@ -1,16 +1,16 @@
-"""Bytes that come piece by piece and are wanted as one."""
+"""A buffer for bytes that arrive in pieces and are used as one."""
 
 from __future__ import annotations
 
 _LARGE_BYTES = 4096
-"""Smaller pieces are kept together."""
+"""Bytes; smaller pieces are joined as they arrive."""
 
 
 class Gathered:
-    """Pieces in their order, copied once, when all are there.
+    """A buffer of pieces in order, copied once, when all have arrived.
 
-    Only large ones are kept as they came: each small one alone would take many times its length,
-    and whoever sends may send byte by byte.
+    Only large pieces are kept as they came: a small `bytes` object takes many times its length in
+    memory, and a sender may send byte by byte.
     """
 
     __slots__ = ("_pieces", "size")
@@ -18,10 +18,10 @@ class Gathered:
     def __init__(self) -> None:
         self._pieces: list[bytes | bytearray] = []
         self.size = 0
-        """In bytes, of all together."""
+        """Total length in bytes."""
 
     def add(self, piece: bytes) -> None:
-        """Add what has come."""
+        """Append a piece."""
         if len(piece) >= _LARGE_BYTES:
             self._pieces.append(piece)
         elif self._pieces and isinstance(self._pieces[-1], bytearray):
@@ -31,7 +31,7 @@ class Gathered:
         self.size += len(piece)
 
     def take(self) -> bytes:
-        """All of it; nothing is left here."""
+        """Return all bytes and empty the buffer."""
         whole = b"".join(self._pieces)
         self._pieces.clear()
         self.size = 0

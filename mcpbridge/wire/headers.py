@@ -19,17 +19,17 @@ _SESSION_ID = re.compile(r"[\x21-\x7e]{1,256}\Z")
 
 
 class Acceptable(msgspec.Struct, frozen=True):
-    """Which of the two forms of an answer a client takes."""
+    """The forms of an answer that a client accepts."""
 
     json: bool
     stream: bool
     names_stream: bool
-    """The client names `text/event-stream` itself: it is one that reads event streams."""
+    """The client names `text/event-stream` itself, so it can read event streams."""
 
 
 @functools.lru_cache(maxsize=128)
 def acceptable(accept: str | None) -> Acceptable:
-    """What an Accept header allows.
+    """Return what an Accept header allows.
 
     A missing header and wildcards allow both. Weights order nothing here, but `q=0` refuses; the
     most specific range decides.
@@ -49,12 +49,12 @@ def acceptable(accept: str | None) -> Acceptable:
 
 @functools.lru_cache(maxsize=128)
 def is_json(content_type: str | None) -> bool:
-    """Whether a Content-Type says JSON; parameters such as a charset are tolerated."""
+    """Return whether a Content-Type is JSON; parameters such as a charset are ignored."""
     return content_type is not None and content_type.partition(";")[0].strip().lower() == JSON
 
 
 def is_session_id(value: str) -> bool:
-    """Whether a value obeys the grammar of `Mcp-Session-Id`: visible ASCII."""
+    """Return whether a value obeys the grammar of `Mcp-Session-Id`: visible ASCII."""
     return _SESSION_ID.match(value) is not None
 
 
@@ -79,7 +79,7 @@ MAX_VALUE_BYTES = 8192
 
 
 def decoded_value(raw: str) -> str | None:
-    """The text that a header value stands for; None where it stands for none."""
+    """Return the text that a header value encodes; None if the value is invalid."""
     value = raw.strip(" \t")
     if value.isascii() and value.isprintable() and not value.startswith("=?"):
         return value if len(value) <= MAX_VALUE_BYTES else None
@@ -87,7 +87,7 @@ def decoded_value(raw: str) -> str | None:
         return None
     marked = _MARKED.match(value)
     if marked is None:
-        # What has both markers and is not well formed must not pass as plain text.
+        # A value with both markers that is not well formed must not pass as plain text.
         return None if value.startswith("=?base64?") and value.endswith("?=") else value
     try:
         text = base64.b64decode(marked["text"], validate=True)

@@ -1,11 +1,11 @@
 """The members of a JSON object, found and replaced without decoding their values.
 
 A payload travels as its sender's bytes, so a value that must change (an id, a progress token)
-is cut out and replaced where it stands. msgspec checks the whole text and tells each value's
-length; in the usual compact form the lengths alone tell where each value stands, else a walk over
-the keys does. Either sees a key named twice, which msgspec and most parsers silently resolve, each
-in its own way. Two readers that resolve
-it differently would let a client name one token to us and another to the child.
+is cut out and replaced in place. msgspec checks the whole text and gives the length of each
+value. In the usual compact form these lengths give the position of each value; in any other form
+a walk over the keys finds it. Both detect a key named twice, which msgspec and most parsers
+silently resolve, each in its own way. Two readers that resolve it differently would let a client
+name one token to the bridge and another to the child.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from msgspec import UNSET, Raw, UnsetType
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, TooMany, WireError
 
 MAX_DEPTH = 512
-"""Nesting that is ever allowed in a message; common parsers give up at about 1000."""
+"""Deepest nesting ever allowed in a message; common parsers give up at about 1000."""
 MAX_MEMBERS = 1000
-"""Members of an object that is opened. What no rule opens, such as arguments, may have more."""
+"""Most members of an object that is opened. Objects that no rule opens may have more."""
 MAX_ELEMENTS = 4000
-"""Elements of an array that is opened, such as a list of tools."""
+"""Most elements of an array that is opened, such as a list of tools."""
 LONG_BYTES = 1 << 16
-"""A text of this length is kept as `Payload`."""
+"""Texts of at least this length are kept as `Payload`."""
 
 T = TypeVar("T")
 
 Span = tuple[int, int]
-"""Where a value stands: start and end offset."""
+"""Start and end offset of a value."""
 
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])
 _array_decoder = msgspec.json.Decoder(list[Raw])
 _string_decoder = msgspec.json.Decoder(str)
 _text_decoder = msgspec.json.Decoder(Raw)
 
-# Possessive: a key of 4 MB would otherwise leave 600 MB of places to come back to.
+# Possessive quantifiers: backtracking over a key of 4 MB would need 600 MB.
 _KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
 _AFTER_VALUE = re.compile(rb"[ \t\r\n]*([,}])")
 _BETWEEN = re.compile(rb"[ \t\r\n]*+[\[,]?[ \t\r\n]*+")
@@ -51,30 +51,30 @@ _NOT_MARKS = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 _SQUARE = bytes.maketrans(b"{}", b"[]")
 _OPENS = ord("[")
 _WORTH_A_PASS = 16
-"""A pass that takes less than this part of the brackets away is no faster than to count them."""
+"""A pass must remove at least 1/16 of the brackets to be faster than counting them."""
 _SLICE_BYTES = 1 << 18
-"""Looked at in one go, so that other threads get the interpreter soon, in a millisecond or two."""
+"""Bytes scanned in one call, so that other threads get the interpreter within 1 to 2 ms."""
 _LEAST_SPAN = 16
 _RECENT_BYTES = 4096
-"""Of longer texts nothing is remembered, so that what is remembered is bounded."""
+"""Results for longer texts are not cached, which bounds the memory of the cache."""
 _LONG_BYTES = 4096
 _FEW = 8
-"""Brackets that are sought one by one before they are counted; one more for each 4 KiB of text."""
+"""Brackets searched one by one before they are counted; one more for each 4 KiB of text."""
 
 
 class Payload(bytes):
-    """A long text that several rules open in turn: it is walked once for all of them.
+    """A long text that several rules open in turn; it is walked once for all of them.
 
     A walk takes up to 20 ms for 4 MiB.
     """
 
-    # A kind of bytes has no slots.
+    # A subclass of bytes cannot have non-empty __slots__.
     _found: Mapping[str, Span] | None = None
     _problem: WireError | None = None
     _parts: dict[Span, Payload] | None = None
 
     def spans(self) -> Mapping[str, Span]:
-        """Return the members, as the function `spans` does; raises what it raises."""
+        """Return the members as the function `spans` does; raise what it raises."""
         if self._problem is not None:
             raise type(self._problem)(self._problem.detail)
         if self._found is None:
@@ -86,7 +86,7 @@ class Payload(bytes):
         return self._found
 
     def part(self, span: Span) -> bytes:
-        """Return what stands at a span; the same object each time if it is long."""
+        """Return the bytes at a span; if they are long, the same object each time."""
         start, end = span
         if end - start < LONG_BYTES:
             return self[start:end]
@@ -98,24 +98,24 @@ class Payload(bytes):
 
 
 def spans(data: bytes) -> Mapping[str, Span]:
-    """Where the value of each member of a JSON object stands, in the object's order.
+    """Return the position of each member's value in a JSON object, in the object's order.
 
-    Costs one native pass over `data` and a little for each member.
+    Costs one native pass over `data` and a little Python for each member.
 
     Raises:
         NotJson: `data` is not a JSON text.
         NotMessage: `data` is JSON but not an object.
-        DuplicateMember: A key stands in it twice.
-        TooMany: It has more than `MAX_MEMBERS` members.
+        DuplicateMember: A key is repeated.
+        TooMany: `data` has more than `MAX_MEMBERS` members.
     """
-    # One call's params are opened by several rules in turn, and its `_meta` is that of the last.
+    # Several rules open the params of one call in turn, and most calls repeat the last `_meta`.
     if len(data) <= _RECENT_BYTES:
         return _recent_spans(data)
     return data.spans() if isinstance(data, Payload) else spans_once(data)
 
 
 def spans_once(data: bytes) -> Mapping[str, Span]:
-    """As `spans`, for a text that nobody will open again; cheaper then."""
+    """Do the same as `spans` without the cache, for a text that is opened only once."""
     found = _plain_spans(data)
     return _walked_spans(data) if found is None else found
 
@@ -124,11 +124,11 @@ _recent_spans = functools.lru_cache(maxsize=64)(spans_once)
 
 
 def _plain_spans(data: bytes) -> dict[str, Span] | None:
-    """The spans in an object in the usual compact form; None where a closer look is due.
+    """Return the spans in an object in the usual compact form, or None if it needs a walk.
 
-    Keys, values and marks add up to the length of the text only if no key stands twice, none is
-    spelled with escapes or beyond ASCII, and no blanks are between: each of them makes the text
-    longer than its sum.
+    The lengths of keys, values and punctuation add up to the length of the text only if no key is
+    repeated, no key has escapes or characters beyond ASCII, and there is no whitespace between
+    tokens: each of these makes the text longer than the sum.
     """
     try:
         values = _decoder_of(data).decode(data)
@@ -166,10 +166,10 @@ class _Key(str):
 
 
 def _decoder_of(data: bytes) -> msgspec.json.Decoder[Any]:
-    """Return the decoder of an object: one that stops at one member too many, if there may be."""
+    """Return a decoder of objects; if there may be too many members, one that stops early."""
     if len(data) <= _RECENT_BYTES or data.count(b":") <= MAX_MEMBERS:
         return _object_decoder
-    # To decode the object and then count would take 0.4 s and 300 MB for 1,400,000 members.
+    # Decoding the object first and counting then takes 0.4 s and 300 MB for 1,400,000 members.
     numbers = iter(range(MAX_MEMBERS))
 
     def count(_: type, name: str) -> _Key:
@@ -182,7 +182,7 @@ def _decoder_of(data: bytes) -> msgspec.json.Decoder[Any]:
 
 @functools.cache
 def _bounded_decoder(most: int) -> msgspec.json.Decoder[Any]:
-    """Return a decoder of arrays that stops at one element too many."""
+    """Return a decoder of arrays that stops at the first element over the limit."""
     fields = [(f"e{number}", Raw | UnsetType, UNSET) for number in range(most)]
     kind = msgspec.defstruct("Elements", fields, array_like=True, forbid_unknown_fields=True)
     return msgspec.json.Decoder(kind)
@@ -195,17 +195,17 @@ def _elements(data: bytes, most: int) -> list[Raw]:
         except msgspec.ValidationError:
             raise TooMany(f"an array has more than {most} elements") from None
         except (msgspec.DecodeError, RecursionError):
-            pass  # told below
+            pass  # reported by decode_checked below
     return decode_checked(_array_decoder, data, "an array")
 
 
 def unmistakable(found: Mapping[str, Span], name: str) -> Span | None:
-    """The span of a member that no reader can take for another; None where it is absent.
+    """Return the span of a member that no reader can mistake, or None if it is absent.
 
     Some readers ignore case (Go's `encoding/json`), so that `ID` overrides `id` for them.
 
     Raises:
-        DuplicateMember: Another member has this name but for case.
+        DuplicateMember: The name of another member differs in case only.
     """
     folded = name.casefold()
     for other in found:
@@ -215,7 +215,7 @@ def unmistakable(found: Mapping[str, Span], name: str) -> Span | None:
 
 
 def elements(data: bytes, most: int = MAX_ELEMENTS) -> list[bytes]:
-    """The elements of a JSON array, each as its own bytes.
+    """Return the elements of a JSON array, each as its own bytes.
 
     Raises:
         NotJson: `data` is not a JSON text.
@@ -228,9 +228,9 @@ def elements(data: bytes, most: int = MAX_ELEMENTS) -> list[bytes]:
 
 
 def element_spans(data: bytes) -> list[Span]:
-    """Where the elements of a JSON array stand, in order; raises what `elements` raises.
+    """Return the spans of the elements of a JSON array in order; raise what `elements` raises.
 
-    One with a lone surrogate in it has its place too.
+    An element with a lone surrogate has a span too.
     """
     found: list[Span] = []
     position = 0
@@ -244,21 +244,21 @@ def element_spans(data: bytes) -> list[Span]:
 
 
 def may_hold_meta(data: bytes, sign: bytes) -> bool:
-    """Whether `_meta` with this sign in it may stand in a text, be it spelled with escapes.
+    """Return whether a text may contain `_meta` with `sign` in it, perhaps written with escapes.
 
-    One byte is sought first: that is native to the processor, where a search for two or more takes
-    each byte of a long text in turn.
+    One byte is searched first: that search uses native vector instructions, while a search for
+    two or more bytes visits each byte of a long text.
     """
     return (b"_" in data and sign in data) or (b"\\" in data and b"\\u" in data)
 
 
 def part(data: bytes, span: Span) -> bytes:
-    """What stands at a span."""
+    """Return the bytes at a span."""
     return data.part(span) if isinstance(data, Payload) else data[slice(*span)]
 
 
 def member(data: bytes, *path: str) -> bytes | None:
-    """The raw value at a path of member names below an object, or None where it ends early."""
+    """Return the raw value at a path of member names, or None if a name on it is absent."""
     for name in path:
         if not data.startswith(b"{"):
             return None
@@ -270,13 +270,13 @@ def member(data: bytes, *path: str) -> bytes | None:
 
 
 def spliced(data: bytes, span: Span, value: bytes) -> bytes:
-    """`data` with the bytes at one span replaced."""
+    """Return `data` with the bytes at one span replaced."""
     start, end = span
     return b"%b%b%b" % (data[:start], value, data[end:])
 
 
 def replaced(data: bytes, changes: Iterable[tuple[Span, bytes]]) -> bytes:
-    """`data` with the bytes at each span replaced; spans do not overlap."""
+    """Return `data` with the bytes at each span replaced; spans must not overlap."""
     pieces: list[bytes] = []
     position = 0
     for (start, end), value in sorted(changes):
@@ -287,12 +287,12 @@ def replaced(data: bytes, changes: Iterable[tuple[Span, bytes]]) -> bytes:
 
 
 def check_text(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
-    """Refuse what the decoder below would pass: invalid UTF-8 in opaque parts, great depth.
+    """Reject what the decoder would accept: invalid UTF-8 in opaque parts, and deep nesting.
 
-    Only a text with more opening brackets than the depth allowed is looked at closely.
+    Only a text with more opening brackets than `max_depth` is examined closely.
 
     Returns:
-        Whether the text is ASCII alone, for those who would look once more.
+        Whether the text is pure ASCII, which saves callers another check.
 
     Raises:
         NotJson: `data` is not UTF-8.
@@ -310,17 +310,17 @@ def check_text(data: bytes, max_depth: int = MAX_DEPTH) -> bool:
 
 
 def check_json(data: bytes) -> None:
-    """Refuse what is not JSON, whatever its value.
+    """Reject text that is not JSON.
 
     Raises:
         NotJson: `data` is not a JSON text.
-        TooDeep: `data` nests too deep to be read.
+        TooDeep: `data` is nested too deep to be read.
     """
     decode_checked(_text_decoder, _without_lone_surrogates(data), "a value")
 
 
 def decode_checked(decoder: msgspec.json.Decoder[T], data: bytes, wanted: str) -> T:
-    """Decode, with msgspec's errors turned into ours."""
+    """Decode `data`; raise WireError in place of msgspec's errors."""
     try:
         return decoder.decode(data)
     except msgspec.ValidationError:
@@ -332,17 +332,17 @@ def decode_checked(decoder: msgspec.json.Decoder[T], data: bytes, wanted: str) -
 
 
 def _openings(data: bytes) -> int:
-    """How many brackets a text opens, those in its strings too."""
+    """Return the number of opening brackets, including those inside strings."""
     if len(data) < _LONG_BYTES:
         return data.count(b"[") + data.count(b"{")
     return _sought(data, b"[") + _sought(data, b"{")
 
 
 def _sought(data: bytes, byte: bytes) -> int:
-    """How often a byte stands in a long text, which mostly is seldom.
+    """Count a byte that is usually rare in a long text.
 
-    A count takes each byte in turn, 0.3 ms a MB; to seek the next is native to the processor, and
-    thirty times as fast where there are few. Where there are not so few the rest is counted.
+    Counting visits each byte, 0.3 ms/MB; searching for the next occurrence is native to the
+    processor and thirty times as fast if there are few. If there are many, the rest is counted.
     """
     found, position = 0, data.find(byte)
     most = _FEW + len(data) // _LONG_BYTES
@@ -359,7 +359,7 @@ def _check_depth(data: bytes, max_depth: int) -> None:
     while at < len(data):
         piece = data[at : at + _SLICE_BYTES]
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
-            # What its last backslash escapes belongs to it.
+            # The escaped character after the last backslash belongs to this piece.
             piece = data[at : at + len(piece) + 1]
         at += len(piece)
         brackets, quotes = _brackets(piece, in_string)
@@ -374,14 +374,14 @@ def _check_depth(data: bytes, max_depth: int) -> None:
 def _may_be_deeper(limit: int, brackets: bytes) -> bool:
     """Return False if square brackets nest no deeper than a limit; True if they may.
 
-    Empty pairs are taken away natively, a level of every leaf with each pass, as long as much goes
-    away. What is left is less deep than all by at most a level for each pass.
+    Each native pass removes the empty pairs, which is one level of every leaf, until a pass removes
+    little. Each pass reduces the depth of the rest by at most one level.
     """
     if brackets.count(b"[") <= limit:
         return False
     if 2 * brackets.count(b"[") - len(brackets) > limit:
         return True
-    # A part may begin or end within something deep, and is less deep between.
+    # A part may begin or end inside deep nesting and is less deep in between.
     rest = brackets.lstrip(b"]")
     limit += len(brackets) - len(rest)
     rest = rest.rstrip(b"[")
@@ -395,28 +395,28 @@ def _may_be_deeper(limit: int, brackets: bytes) -> bool:
 
 
 def _brackets(data: bytes, in_string: bool) -> tuple[bytes, int]:
-    """Return the brackets that stand outside of strings, braces as square ones; and the quotes.
+    """Return the brackets outside of strings, braces as square ones; and the number of quotes.
 
-    Native passes alone: 3 ms for a MB, whatever is in it.
+    Native passes only: 3 ms for 1 MB, whatever the content.
 
     Args:
         data: Part of a text.
-        in_string: It begins in a string.
+        in_string: The part begins inside a string.
     """
     if b"\\" in data:
-        # A quote behind a backslash ends no string; pairs of backslashes go first, since the second
-        # of a pair escapes nothing.
+        # A quote after a backslash does not end a string. Pairs of backslashes are removed first,
+        # since the second one of a pair escapes nothing.
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = data.translate(_SQUARE, _NOT_MARKS)
     quotes = marks.count(b'"')
     if not quotes:
         return b"" if in_string else marks, 0
-    # Two quotes with nothing between them neither begin nor end a string that matters here.
+    # Two adjacent quotes neither begin nor end a string that contains brackets.
     return b"".join(marks.replace(b'""', b"").split(b'"')[in_string::2]), quotes
 
 
 def _deeper_than(limit: int, brackets: bytes) -> bool:
-    """Whether square brackets nest deeper; counts only where the limit is near."""
+    """Return whether square brackets nest deeper than `limit`; count singly only close to it."""
     depth = at = 0
     while at < len(brackets):
         headroom = limit - depth
@@ -434,9 +434,9 @@ def _deeper_than(limit: int, brackets: bytes) -> bool:
 
 
 def _without_lone_surrogates(data: bytes) -> bytes:
-    """`data` with `\\ud800`-like escapes that stand alone masked, at the same length.
+    """Return `data` with lone surrogate escapes such as `\\ud800` masked, at the same length.
 
-    They are legal JSON, travel as they came, and only msgspec refuses them.
+    They are legal JSON and travel as they came; msgspec alone rejects them.
     """
     if b"\\" not in data or (b"\\ud" not in data and b"\\uD" not in data):
         return data
@@ -452,29 +452,29 @@ _BLANKS = b" \t\r\n"
 
 
 def opened(data: bytes) -> dict[str, bytes]:
-    """The members of an object, each value as its sender wrote it; raises what `spans` raises."""
+    """Return the members of an object with their raw values; raise what `spans` raises."""
     return {name: part(data, span) for name, span in spans(data).items()}
 
 
 def packed(members: Mapping[str, bytes]) -> bytes:
-    """An object of these members, in their order."""
+    """Return an object of these members, in their order."""
     pairs = (b"%b:%b" % (msgspec.json.encode(name), value) for name, value in members.items())
     return b"{%b}" % b",".join(pairs)
 
 
 def with_members(data: bytes, added: Mapping[str, bytes]) -> bytes:
-    """The object with these members set."""
+    """Return the object with these members set."""
     return packed({**opened(data), **added})
 
 
 def without(data: bytes, names: Container[str]) -> bytes:
-    """The object without the members of these names; untouched where it has none of them."""
+    """Return the object without the named members; the same bytes if it has none of them."""
     kept: list[bytes] = []
     members = spans(data)
     before = data.index(b"{") + 1
     for name, (_, end) in members.items():
         if name not in names:
-            # Its comma too, its key and its value.
+            # With the comma before it, its key and its value.
             kept.append(data[before:end])
         before = end
     if len(kept) == len(members):

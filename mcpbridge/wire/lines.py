@@ -1,4 +1,4 @@
-"""A byte stream cut into lines, bounded, in linear time.
+"""Splits a byte stream into lines, in bounded memory and linear time.
 
 Lines end at the byte 0x0A and nowhere else: U+2028 and its like are legal inside JSON strings.
 The search for the next line end starts where the last one stopped, so a line of 100 MB that
@@ -15,11 +15,11 @@ from mcpbridge.wire.buffer import Gathered
 
 BOM = b"\xef\xbb\xbf"
 KEPT_BYTES = 4096
-"""How much of both ends of a line over the limit is kept, to read its id."""
+"""Bytes kept of each end of a line over the limit, to read its id."""
 
 
 class OverlongLine(msgspec.Struct, frozen=True):
-    """What is left of a line that exceeded the limit: its length and both its ends."""
+    """A line that exceeded the limit: its length and both its ends."""
 
     size: int
     head: bytes
@@ -30,10 +30,10 @@ Line = bytes | OverlongLine
 
 
 class LineSplitter:
-    """Turns chunks of bytes into lines; owned by one reader.
+    """A splitter of byte chunks into lines; owned by one reader.
 
-    A line over the limit is skipped to its end in constant memory and told as `OverlongLine`.
-    Blank lines are dropped; a trailing CR and a leading byte-order mark are taken off.
+    A line over the limit is skipped to its end in constant memory and returned as `OverlongLine`.
+    Blank lines are dropped; a trailing CR and a leading byte-order mark are removed.
     """
 
     def __init__(self, max_line_bytes: int, *, indented: bool = False) -> None:
@@ -51,11 +51,11 @@ class LineSplitter:
 
     @property
     def skipping(self) -> int:
-        """Bytes seen so far of a line that is over the limit; 0 in the usual case."""
+        """Bytes seen of a line that is over the limit and has not ended; 0 otherwise."""
         return self._skipped
 
     def feed(self, chunk: bytes) -> list[Line]:
-        """The lines that end in this chunk, oldest first."""
+        """Return the lines that end in this chunk, oldest first."""
         if not self._held.size and not self._skipped and chunk.endswith(b"\n"):
             return self._whole_lines(chunk)
         end = chunk.find(b"\n")
@@ -71,11 +71,11 @@ class LineSplitter:
         return lines
 
     def end(self) -> list[Line]:
-        """The last line, where the stream ended without a line end."""
+        """Return the last line if the stream ended without a line end."""
         return self.feed(b"\n") if self._held.size or self._skipped else []
 
     def _whole_lines(self, chunk: bytes) -> list[Line]:
-        # Nearly every read holds whole lines only; no copy into the buffer then.
+        # Nearly every read holds whole lines only; then nothing is copied into the buffer.
         lines: list[Line] = []
         for raw in chunk[:-1].split(b"\n"):
             line = self._finished(raw)
@@ -116,8 +116,8 @@ class LineSplitter:
 
 
 def encode_line(message: bytes) -> bytes:
-    """A message as exactly one line.
+    """Return a message as exactly one line.
 
-    `mcpbridge.wire.messages.decode` has taken raw line ends out, so this only adds the one.
+    `mcpbridge.wire.messages.decode` has removed raw line ends, so this only appends one.
     """
     return message + b"\n"

@@ -1,10 +1,10 @@
 """JSON-RPC 2.0 messages with opaque payloads.
 
 A message is opened one level only. `params`, `result` and `error` stay the bytes their sender
-wrote: it is many times cheaper than decoding and encoding, and the only way that integers of 20
-digits, number spelling, key order and unknown members survive. Line ends and the Unicode line
+wrote: this is many times cheaper than decoding and encoding, and the only way to preserve integers
+of 20 digits, number spelling, key order and unknown members. Line ends and the Unicode line
 separators are the exception: between tokens or as an escape they mean the same, and some readers
-of lines and of event streams cut at them.
+of lines and of event streams split at them.
 
 Source: JSON-RPC 2.0; MCP 2024-11-05 to 2025-11-25, Base Protocol (an id is a string or an
 integer, never null).
@@ -34,9 +34,9 @@ from mcpbridge.wire.json_object import (
 )
 
 MAX_ID_BYTES = 1024
-"""An id is kept as long as its request is; a longer one is refused."""
+"""Most bytes of an id, which is kept until its request is answered; a longer one is rejected."""
 MAX_BATCH = 100
-"""Messages in one batch of a client; what deployed SDK servers take."""
+"""Messages in one batch of a client; the limit of deployed SDK servers."""
 
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)\Z")
 _KNOWN = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
@@ -46,18 +46,18 @@ _SLICE_BYTES = 1 << 20
 
 
 class Request(msgspec.Struct, frozen=True):
-    """Asks for an answer under `id`."""
+    """A message that asks for an answer under `id`."""
 
     id: bytes
     """The id as its sender spelled it: `1`, `"1"`, `""`, `9007199254740993`."""
     method: str
     params: bytes | None = None
     extra: bytes = b""
-    """Members of the envelope that JSON-RPC does not know, as `,"name":value…`."""
+    """Envelope members that JSON-RPC does not define, as `,"name":value…`."""
 
 
 class Notification(msgspec.Struct, frozen=True):
-    """Says something and wants no answer."""
+    """A message that wants no answer."""
 
     method: str
     params: bytes | None = None
@@ -65,7 +65,7 @@ class Notification(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True):
-    """The good answer to the request with this id."""
+    """A successful answer to the request with this id."""
 
     id: bytes
     result: bytes
@@ -73,7 +73,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """The bad answer to the request with this id; `None` where the id could not be read."""
+    """An error answer to the request with this id; None if the id could not be read."""
 
     id: bytes | None
     error: bytes
@@ -85,7 +85,7 @@ Message = Request | Notification | Result | Failure
 
 
 class _Envelope(msgspec.Struct):
-    """A message in the usual form; whatever has another goes the long way."""
+    """A message in the usual form; any other form takes the slow path."""
 
     jsonrpc: Literal["2.0"]
     id: Raw | UnsetType = UNSET
@@ -103,20 +103,20 @@ _PARAMS_BYTES = len('"params":,')
 
 
 def decode(data: bytes, max_depth: int = MAX_DEPTH) -> Message:
-    """One JSON text as a message.
+    """Decode one JSON text into a message.
 
     Raises:
         NotJson: Not UTF-8, or not a JSON text.
         TooDeep: Nested deeper than `max_depth`.
-        NotMessage: No JSON-RPC message; carries the id where it could be read.
-        DuplicateMember: The envelope names a member twice, be it in capitals.
+        NotMessage: Not a JSON-RPC message; carries the id if it could be read.
+        DuplicateMember: The envelope names a member twice, perhaps in different case.
         TooMany: The envelope has too many members.
     """
     return _decoded(data, ascii_alone=check_text(data, max_depth))
 
 
 def _decoded(data: bytes, *, ascii_alone: bool) -> Message:
-    """One text that has been checked as a message."""
+    """Decode one text that `check_text` has accepted."""
     data = _on_one_line(data, ascii_alone=ascii_alone)
     message = _plain_message(data)
     if message is not None:
@@ -126,12 +126,12 @@ def _decoded(data: bytes, *, ascii_alone: bool) -> Message:
 
 
 def is_batch(data: bytes) -> bool:
-    """Whether a JSON text is an array: a batch of MCP 2025-03-26."""
+    """Return whether a JSON text is an array: a batch of MCP 2025-03-26."""
     return data.lstrip(b" \t\r\n").startswith(b"[")
 
 
 def decode_batch(data: bytes, max_depth: int = MAX_DEPTH, most: int = MAX_BATCH) -> list[Message]:
-    """The messages of a batch, in order, at most so many; raises what `decode` raises."""
+    """Decode the messages of a batch, in order, at most `most`; raise what `decode` raises."""
     ascii_alone = check_text(data, max_depth)
     try:
         found = elements(data, most)
@@ -141,7 +141,7 @@ def decode_batch(data: bytes, max_depth: int = MAX_DEPTH, most: int = MAX_BATCH)
 
 
 def walked(messages: Iterable[Message]) -> None:
-    """Walk long payloads now, so that no rule that opens them later has to."""
+    """Walk long payloads now, so that no rule that opens them later has to do it."""
     for message in messages:
         match message:
             case Result(result=Payload() as payload) | Request(params=Payload() as payload):
@@ -151,7 +151,7 @@ def walked(messages: Iterable[Message]) -> None:
 
 
 def _walk(payload: Payload) -> None:
-    # What is wrong with it is told to the rule that opens it.
+    # The rule that opens the payload reports what is wrong with it.
     with contextlib.suppress(WireError):
         meta = spans(payload).get("_meta")
         if meta is not None:
@@ -159,12 +159,12 @@ def _walk(payload: Payload) -> None:
 
 
 def encode(message: Message) -> bytes:
-    """A message as one JSON text without a line end; payloads as they came."""
+    """Encode a message as one JSON text without a line end; payloads are copied unchanged."""
     return b"".join(pieces(message))
 
 
 def pieces(message: Message) -> tuple[bytes, bytes, bytes]:
-    """The text of `encode` in three: its payload, which is not copied, and what is around it."""
+    """Return the text of `encode` as three parts: before the payload, the payload, after it."""
     match message:
         case Result(id, payload, extra):
             head = b'{"jsonrpc":"2.0","id":%b,"result":' % id
@@ -184,13 +184,13 @@ def _with_params(head: bytes, params: bytes | None) -> tuple[bytes, bytes]:
 
 
 def quoted(text: str) -> bytes:
-    """A text as a JSON string on one line."""
-    # Methods come again and again; a long one is an attempt to fill the cache with megabytes.
+    """Encode a text as a JSON string on one line."""
+    # Method names repeat; a long one could be an attempt to fill the cache with megabytes.
     return _quoted_name(text) if len(text) <= _CACHED_CHARACTERS else _quoted(text)
 
 
 def text_of(raw: bytes | None) -> str | None:
-    """The text of a raw JSON string; None where it is anything else."""
+    """Return the text of a raw JSON string, or None if the value is not a string."""
     if raw is None or not raw.startswith(b'"'):
         return None
     try:
@@ -200,9 +200,9 @@ def text_of(raw: bytes | None) -> str | None:
 
 
 def canonical_id(raw: bytes) -> bytes:
-    """An id in one spelling, so that `"a"` and `"\\u0061"` are seen to be the same.
+    """Return an id in one spelling, so that `"a"` and `"\\u0061"` compare as equal.
 
-    Type is kept: `1` and `"1"` stay different.
+    The type is kept: `1` and `"1"` stay different.
     """
     if b"\\" not in raw:
         return b"0" if raw == b"-0" else raw
@@ -211,7 +211,7 @@ def canonical_id(raw: bytes) -> bytes:
 
 
 def is_request_id(raw: bytes) -> bool:
-    """Whether a raw value may be an id: a string or an integer, not null, not a fraction."""
+    """Return whether a raw value may be an id: a string or an integer, not null or a fraction."""
     return len(raw) <= MAX_ID_BYTES and (raw.startswith(b'"') or _INTEGER.match(raw) is not None)
 
 
@@ -229,8 +229,8 @@ def _on_one_line(data: bytes, *, ascii_alone: bool) -> bytes:
     if b"\n" in line or b"\r" in line:
         line = line.replace(b"\n", b" ").replace(b"\r", b" ")
     if line != data:
-        # In JSON, raw line ends stand only between tokens and separators never after a backslash;
-        # in what is no JSON the change could make it some.
+        # In JSON, raw line ends stand only between tokens, and separators never follow a backslash;
+        # in text that is not JSON the replacement could turn it into JSON.
         check_json(data)
     return line
 
@@ -243,23 +243,23 @@ def _separators_escaped(data: bytes) -> bytes:
         (b"\xe2\x80\xa9", b"\\u2029"),
         (b"\xc2\x85", b"\\u0085"),
     ):
-        # One byte is sought first: that is native to the processor.
+        # One byte is searched first: that search is native to the processor.
         if separator[:1] in data and _holds(data, separator):
             data = data.replace(separator, escape)
     return data
 
 
 def _holds(data: bytes, sought: bytes) -> bool:
-    """Whether a text holds a few bytes, sought slice by slice; see `json_object.check_text`."""
+    """Return whether a text contains a few bytes, searched slice by slice; see `_SLICE_BYTES`."""
     starts = range(0, len(data), _SLICE_BYTES)
     return any(data.find(sought, at, at + _SLICE_BYTES + len(sought)) >= 0 for at in starts)
 
 
 def _plain_message(data: bytes) -> Request | Notification | Result | None:
-    """A message in the usual compact form, in one native pass; None where a closer look is due.
+    """Decode a message in the usual compact form in one native pass; None if it needs a walk.
 
-    The members found, their keys and the commas add up to the length of the text only if no
-    member stands twice, none is unknown, none is spelled with escapes and no blanks are between.
+    The lengths of the members found, their keys and the commas add up to the length of the text
+    only if no member is repeated or unknown, none has escapes and there is no whitespace.
     """
     try:
         envelope = _envelope_decoder.decode(data)
@@ -299,7 +299,7 @@ def _any_parts(data: bytes) -> tuple[dict[str, bytes], bytes]:
     unknown = [name for name in parts if name not in _KNOWN]
     for name in unknown:
         if name.casefold() in _KNOWN:
-            # A reader that ignores case would take it for the id or method that we map and check.
+            # A reader that ignores case would take it for the member that is mapped and checked.
             raise DuplicateMember(f"member {name!r} could be read as {name.casefold()!r}")
     extra = b"".join(b",%b:%b" % (quoted(name), parts.pop(name)) for name in unknown)
     return parts, extra
@@ -318,7 +318,7 @@ def _message(parts: dict[str, bytes], extra: bytes) -> Message:
     if len(answers) != 1:
         raise _refused("no method, and not exactly one of result and error", good_id)
     if "params" in parts:
-        # They mean nothing in an answer; what means nothing here is passed on.
+        # They have no meaning in an answer; members without a meaning here are passed on.
         extra = b',"params":%b%b' % (parts["params"], extra)
     if "error" in parts:
         if not parts["error"].startswith(b"{"):
@@ -339,7 +339,7 @@ def _call(
         raise _refused("both a method and an answer", request_id)
     params = parts.get("params")
     if params == b"null":
-        # Not legal JSON-RPC, but some serialisers write it for "none" and it can mean no other.
+        # Not legal JSON-RPC, but some serialisers write null for "none", and it is unambiguous.
         params = None
     if params is not None and not params.startswith((b"{", b"[")):
         raise _refused('member "params" must be an object or an array', request_id)

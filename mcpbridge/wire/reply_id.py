@@ -1,6 +1,6 @@
-"""The id of an answer that a child spoiled, so that its asker hears at once and not by time-out.
+"""Finds the id in a malformed answer of a child, so that its caller is answered at once.
 
-Only an answer is attributed, and only where its id is certain; a spoiled request or notification
+Only an answer is attributed, and only if its id is certain; a malformed request or notification
 of the child has an id of another kind or none.
 """
 
@@ -25,9 +25,9 @@ _NUMBER = re.compile(r"[0-9]{1,15}\Z")
 
 
 def answer_id(line: bytes | OverlongLine) -> int | None:
-    """The id that a spoiled line answers, or None where it is not certain.
+    """Return the id that a malformed line answers, or None if it is not certain.
 
-    Tried in turn: the members before the payload; for a line that is merely not strict (NaN,
+    Tried in turn: the members before the payload; for a line that is merely not strict JSON (NaN,
     invalid UTF-8) a lenient parser; for a line over the limit the members after the payload.
     """
     if isinstance(line, OverlongLine):
@@ -52,7 +52,7 @@ def _by_tail(line: OverlongLine) -> int | None:
 
 def _by_lenient_parser(line: bytes) -> int | None:
     try:
-        # Objects as pairs: of two ids none is certain.
+        # Objects as pairs: if there are two ids, neither is certain.
         members = json.loads(line.decode("utf-8", "replace"), object_pairs_hook=tuple)
     except (ValueError, RecursionError):
         return None

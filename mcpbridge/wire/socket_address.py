@@ -14,19 +14,19 @@ _WRITE = "write unix:PATH, unix:@NAME or tcp:HOST:PORT"
 
 
 class UnixAddress(msgspec.Struct, frozen=True):
-    """A socket in the file system, or by a name of its own within the network namespace."""
+    """A socket in the file system, or an abstract name within the network namespace."""
 
     path: str
-    """Begins with `@` for one that has no file (Linux only)."""
+    """Begins with `@` if the socket has no file (Linux only)."""
 
     @property
     def is_abstract(self) -> bool:
-        """It has no file."""
+        """Whether the socket has no file."""
         return self.path.startswith("@")
 
     @property
     def raw(self) -> str:
-        """As the system calls take it."""
+        """The path in the form of the system calls."""
         return "\0" + self.path[1:] if self.is_abstract else self.path
 
     def __str__(self) -> str:
@@ -38,7 +38,7 @@ class TcpAddress(msgspec.Struct, frozen=True):
 
     host: str
     port: int
-    """0 for a free one, where it is listened on."""
+    """0 to listen on a free port."""
 
     def __str__(self) -> str:
         return (
@@ -50,10 +50,10 @@ Address = UnixAddress | TcpAddress
 
 
 def address_of(text: str) -> Address:
-    """An address as written.
+    """Parse an address.
 
     Raises:
-        ValueError: It is none; the text completes a sentence that begins with the value.
+        ValueError: Not an address; the text completes a sentence that begins with the value.
     """
     scheme, colon, rest = text.strip().partition(":")
     match scheme + colon:
@@ -66,4 +66,4 @@ def address_of(text: str) -> Address:
             if found is None or int(found[3]) > _MAX_PORT:
                 raise ValueError(f"names no host and port; {_WRITE}")
             return TcpAddress(found[1] or found[2], int(found[3]))
-    raise ValueError(f"is no address of a socket; {_WRITE}")
+    raise ValueError(f"is not a socket address; {_WRITE}")

@@ -293,7 +293,7 @@ def test_there_is_a_command_or_a_connection() -> None:
         read({"MCPBRIDGE_CONNECT": to, "MCPBRIDGE_STDIO": "a"}, command=())
     with pytest.raises(ConfigError, match=r"--env .*: has no effect with --connect; give it to"):
         read(command=(), connect=to, env=["A=1"])
-    assert "is no address of a socket; write unix:PATH" in str(wrong(connect="/run/mcp.sock"))
+    assert "is not a socket address; write unix:PATH" in str(wrong(connect="/run/mcp.sock"))
 
     assert read({"MCPBRIDGE_CONNECT": to}).child.argv == COMMAND
     assert str(read({"MCPBRIDGE_STDIO": "a"}, command=(), connect=to).source) == to
