@@ -1,1 +1,1 @@
-"""One call: what it needs, its exchange with a child, its event stream and its log line."""
+"""A call: its context, its exchange with a child, its event stream, its log record and spans."""

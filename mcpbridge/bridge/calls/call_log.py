@@ -1,7 +1,7 @@
-"""What is written down of each call and each session: counted, timed, logged, traced.
+"""The access log: each call and each session is counted, timed, logged and traced.
 
-One call at one moment, when its exchange has its final answer. What a plain call pays for it is a
-few additions; the log record is made only where it will be written.
+A call is recorded once, when its exchange has its final answer. This costs an ordinary call a few
+additions; the log record is made only if its level is enabled.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ log = logging.getLogger("mcpbridge.bridge")
 
 _LISTS_TOOLS = "tools/list"
 _WRONG_ENDS = ("failed", "child_exited", "shutdown")
-"""Why a session may end that its client would have gone on with."""
+"""Reasons for the end of a session that its client did not ask for."""
 
 
 class CallLog:
-    """Keeps the books of one bridge; made in `app.build` and handed down."""
+    """A recorder of calls and sessions; made in `app.build`, one for a bridge."""
 
     def __init__(
         self, meters: Meters, *, log_calls: bool = False, tracing: Tracing | None = None
     ) -> None:
-        """Begin.
+        """Make a call log.
 
         Args:
-            meters: Where it counts.
-            log_calls: Log each finished call at level info, and not at debug.
-            tracing: Makes spans; None where calls are not traced.
+            meters: Count calls and sessions.
+            log_calls: Log each finished call at level info instead of debug.
+            tracing: Makes spans; None if calls are not traced.
         """
         self.tracing = tracing
         self._meters = meters
@@ -43,13 +43,13 @@ class CallLog:
     def began(
         self, request: Request, version: str, session_id: str | None
     ) -> tuple[Request, Span | None]:
-        """Begin the span of a call, if calls are traced; returns the request under it."""
+        """Begin the span of a call, if calls are traced; return the request with the span in it."""
         if self.tracing is None:
             return request, None
         return self.tracing.began(request, version, session_id)
 
     def ended(self, exchange: Exchange, now: float) -> None:
-        """A call has its final answer, at this moment of the loop's clock."""
+        """Record a call that has its final answer; `now` is the event loop's time, in seconds."""
         request, reply, fault = exchange.request, exchange.reply, exchange.fault
         assert reply is not None
         outcome = outcome_of(request.method, reply, fault)
@@ -69,29 +69,29 @@ class CallLog:
                 facts["reason"] = fault.reason
             facts["ms"] = round(seconds * 1000, 1)
             if exchange.span is not None:
-                # The task that brings an answer is not the one that serves its call.
+                # The current task is the child's reader, whose context has no span of this call.
                 facts["trace_id"], facts["span_id"] = exchange.span.traceparent.split("-")[1:3]
             log.log(self._level, "call.finished", extra=facts)
         if exchange.span is not None:
             end(exchange.span, request.method, reply, fault)
 
     def answered(self, method: str, seconds: float) -> None:
-        """The bridge has answered a request by itself, without an exchange."""
+        """Record a request that the bridge answered itself, without an exchange."""
         self._meters.calls.meter(method, None).ended(OK, seconds)
 
     def refused(self, fault: Fault) -> Fault:
-        """Count a fault that tells of a limit; returns it."""
+        """Count a fault that a limit caused; return the fault."""
         limit = limit_of(fault)
         if limit is not None:
             self._meters.tally("refusals", limit)
         return fault
 
     def session_began(self, *, one_streamed: bool) -> None:
-        """A session is open; `one_streamed`: over the transport of 2024-11-05."""
+        """Count a new session; `one_streamed`: it uses the transport of 2024-11-05."""
         self._meters.tally("sessions", "http+sse" if one_streamed else "streamable-http")
 
     def session_ended(self, why: str, seconds: float) -> None:
-        """A session is over, after so many seconds."""
+        """Record a session that has ended after `seconds`."""
         self._meters.tally("sessions_ended", why)
         self._meters.observe("session_duration_seconds", seconds)
         if self.tracing is not None:

@@ -1,4 +1,4 @@
-"""What every conversation of a bridge works with, handed down as one."""
+"""What every session and every call without a session needs, passed as one object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mcpbridge.wire.messages import Request
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CallContext:
-    """The parts that sessions and calls without one share."""
+    """The parts that sessions and calls without a session share; one for each tenant."""
 
     window: Window
     meters: Meters
@@ -28,35 +28,39 @@ class CallContext:
     questions: Callable[[], ServerRequestTable]
     spawn: Spawn
     clock: Callable[[], float]
-    """Seconds on the event loop's own clock."""
+    """Returns the event loop's time, in seconds."""
     subscribers: Callable[[], Iterable[Subscriber]]
-    """The clients that share the tenant's children."""
+    """Returns the clients that share the tenant's children."""
     child_lost: Callable[[str], None]
-    """Told the id of a session whose child has ended by itself."""
+    """Called with the id of a session whose child has ended by itself."""
     question_timeout_s: float
-    """How long a question of a child waits for a stream of its client."""
+    """How long a child's request to its client waits for a stream that can carry it."""
     max_calls: int = 1024
-    """Calls at once in all."""
+    """Most calls in flight at once, over all clients."""
     max_streams: int = 256
-    """Event streams that one session may have open at once."""
+    """Most event streams that one session may have open at once."""
     tools: ToolFilter | None = None
-    """Says which tools clients may use, where not all."""
+    """Applies the policy on tools; None if clients may use all tools."""
 
     def check_tool(self, request: Request) -> None:
-        """Refuse a call of a denied tool before a child is taken for it; see `ToolFilter.check`."""
+        """Refuse a call of a denied tool before a child is taken for it.
+
+        Raises:
+            WireError: See `ToolFilter.check`.
+        """
         if self.tools is not None:
             self.tools.check(request)
 
     def over_load(self, streams: int = 0) -> Fault | None:
-        """What to tell a client whose call would be one too many; None lets it in.
+        """Return the fault of a call over `--max-calls` or `--max-streams`; None if it may begin.
 
         Args:
-            streams: What its session has open already, where the call may open another.
+            streams: Streams that its session has open, if the call may open another; else 0.
         """
         if self.drain.calls >= self.max_calls:
             return capacity("--max-calls", self.max_calls)
         return self.over_streams(streams)
 
     def over_streams(self, streams: int) -> Fault | None:
-        """What to tell a client whose session has so many streams open and would open another."""
+        """Return the fault if a session with `streams` open streams may not open another."""
         return too_many_streams(self.max_streams) if streams >= self.max_streams else None

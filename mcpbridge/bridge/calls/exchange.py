@@ -1,8 +1,8 @@
 """One client request and everything that answers it.
 
-Most requests have one answer and nothing before it, so a stream begins only when something comes
-first or takes long. Whoever serves the request over HTTP reads from it; nobody has to: a client of
-the legacy era may go away without cancelling.
+Most requests have one answer and nothing before it, so a stream begins only if another message
+comes first or the answer takes long. The HTTP transport reads the stream, or does not: a legacy
+client may disconnect without cancelling its request.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from mcpbridge.telemetry.tracer import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 
 _SHOWN = 64
-"""Characters of an id or a method that are shown: a client may send any number."""
+"""Most characters of an id or a method in `repr`: a client may send long ones."""
 
 
 class Scope(Protocol):
-    """Where an exchange belongs: a session."""
+    """What an exchange belongs to: a session, or the scope of one call without a session."""
 
     @property
     def outside(self) -> bool:
-        """It is none: each call stands for itself."""
+        """Whether there is no session: each call stands alone."""
 
     def begin_stream(self) -> Stream:
-        """A stream for the exchange's answer and what comes before it."""
+        """Return a new stream for the answer of an exchange and what comes before it."""
 
     def ended(self, exchange: Exchange) -> None:
-        """It has its final answer."""
+        """Take note that an exchange has its final answer."""
 
     def on_notification(self, notification: Notification) -> None:
-        """Something came for it after the end."""
+        """Deliver a notification that came for an exchange after its answer."""
 
     def admits(self, notification: Notification) -> bool:
-        """Whether the client wants a log message."""
+        """Return whether the client wants this log message."""
 
 
 class Exchange:
-    """From the moment a request is accepted until its one final answer.
+    """A request, from the moment it is accepted until its one final answer.
 
-    It is finished exactly once, by whichever comes first: the child's answer, its death, the
-    client's cancellation, the end of the session or of the bridge. What comes later is ignored.
+    It gets exactly one answer, by what comes first: the child's answer or end, the client's
+    cancellation, the end of the session or of the bridge. Answers that come later are ignored.
     """
 
     __slots__ = (
@@ -93,27 +93,27 @@ class Exchange:
         """Begin an exchange.
 
         Args:
-            request: With the client's own id.
-            home: The session.
-            now: On the event loop's clock.
-            streams: The client reads event streams, so that more than the answer can reach it.
-            stream: Where the answer goes, if that is settled; else it begins one when needed.
+            request: The client's request, under the client's own id.
+            home: What the exchange belongs to.
+            now: The event loop's time, in seconds.
+            streams: Whether the client reads event streams: without one only the answer reaches it.
+            stream: Where the answer goes; None: the exchange begins a stream when it needs one.
             span: Traces the call towards its client; `CallLog` ends it.
-            translations: Make the child's answer one for the client, in this order.
+            translations: Applied in this order to the child's answer before the client gets it.
         """
         self.request = request
         self.sent = request
-        """What goes to the child: the request, unless the bridge had to change it."""
+        """The request as the child gets it; another than `request` if the bridge changed it."""
         self.streams = streams
         self.stream = stream
         self.started_at = now
         self.heard_at = now
-        """When it began or something came of it last."""
+        """When it began, or when the child last sent something for it."""
         self.reply: Reply | None = None
         self.fault: Fault | None = None
-        """Why the bridge answered in the child's place, if it did."""
+        """Why the bridge answered in the child's place; None if it did not."""
         self.refused = False
-        """It was the bridge that turned the request away: no session or child was there yet."""
+        """Whether the bridge turned the request away before a session or child had it."""
         self.mux: Mux | None = None
         self.number: int | None = None
         """The request's id on the child's pipe; None until it is sent."""
@@ -131,21 +131,19 @@ class Exchange:
 
     @property
     def state(self) -> ExchangeState:
-        """Where it is in its life; moves as `rules.supervision.lifecycle.EXCHANGE` says.
-
-        Read from what is there, since a call on the fast path asks for nothing of it.
-        """
+        """The state, one of `rules.supervision.lifecycle.EXCHANGE`."""
+        # Derived, not stored: a call on the fast path never reads it and should not pay for it.
         if self.reply is not None:
             return ExchangeState.ANSWERED
         return ExchangeState.WAITING if self.number is None else ExchangeState.SENT
 
     @property
     def lasting(self) -> bool:
-        """See `CallSink`."""
+        """Whether it is a subscription; see `CallSink`."""
         return self.request.method == LISTEN
 
     def receive(self, event: CallEvent) -> None:
-        """Take what comes of the request: see `CallSink`."""
+        """Take the next event of the request: see `CallSink`."""
         match event:
             case Answered(reply=reply):
                 self.answered(reply)
@@ -160,7 +158,7 @@ class Exchange:
                 self.fail(fault)
 
     def progressed(self, notification: Notification) -> None:
-        """Progress of this very request; after the answer that of the task it began."""
+        """Deliver progress; after the answer it is that of the task that the request began."""
         self.heard_at = asyncio.get_running_loop().time()
         if self.reply is None:
             self.tell(encode(notification), sheddable=True)
@@ -168,18 +166,18 @@ class Exchange:
             self._home.on_notification(notification)
 
     def tell(self, payload: bytes, *, sheddable: bool) -> None:
-        """Something that belongs to this request and is not its answer."""
+        """Put a message on the stream, if the client reads one and the answer has not come."""
         if self.reply is None and self.streams:
             self.streamed().append(payload, sheddable=sheddable)
             self._wake()
 
     def noticed(self) -> None:
-        """Something was put on its stream by another hand: whoever waits should look."""
+        """Wake the listener after another object has put a message on the stream."""
         self.heard_at = asyncio.get_running_loop().time()
         self._wake()
 
     def streamed(self) -> Stream:
-        """The stream of this exchange; begins one if there is none."""
+        """Return the stream of this exchange; begin one if there is none."""
         if self.stream is None:
             self.stream = self._home.begin_stream()
             if self.reply is not None:
@@ -187,18 +185,18 @@ class Exchange:
         return self.stream
 
     def send_instead(self, request: Request) -> None:
-        """Let the child get this request in place of the client's."""
+        """Make `submit` send this request in place of the client's."""
         self.sent = request
 
     def submit(
         self, mux: Mux, request: Request | None = None, sink: CallSink | None = None
     ) -> None:
-        """Send the request to a child; what goes wrong is the final answer.
+        """Send the request to a child; an error of sending becomes the final answer.
 
         Args:
-            mux: Of the child.
-            request: What is sent for this attempt; None: the request that the child is to get.
-            sink: Receives what comes of it; None: this exchange.
+            mux: The child's.
+            request: What is sent in this attempt; None: `sent`.
+            sink: Receives the events of the attempt; None: this exchange.
         """
         if self.reply is not None:
             return
@@ -211,11 +209,11 @@ class Exchange:
             self.invalid(str(error))
 
     def attempt_over(self) -> None:
-        """The child has answered an attempt, and more are to come: it works on none now."""
+        """Record that the child has answered an attempt and that another one follows."""
         self.number = None
 
     def abandon(self, fault: Fault) -> None:
-        """Tell the child that the answer is not wanted any more, and the client the fault."""
+        """Cancel the request at the child and answer the client with a fault."""
         if self.reply is not None:
             return
         if self.mux is not None and self.number is not None:
@@ -224,34 +222,34 @@ class Exchange:
         self.fail(fault)
 
     def touch(self, now: float) -> None:
-        """Count the call as active now: its client has answered a question."""
+        """Count the call as active at `now`: its client has answered a server request."""
         self.heard_at = now
 
     def invalid(self, problem: str) -> None:
-        """Answer that the request is not valid."""
+        """Answer the request with the error "invalid params"."""
         self.answered(Failure(self.request.id, error_object(INVALID_PARAMS, problem)))
 
     def refuse(self, fault: Fault) -> None:
-        """Answer in the child's place: the request has reached none."""
+        """Answer a request that has reached no child, and mark it as refused."""
         self.refused = True
         self.fail(fault)
 
     def unsent(self, fault: Fault) -> None:
-        """Answer that no child will take it; without a session that is a refusal."""
+        """Answer a request that no child will take; without a session it is marked as refused."""
         if self._home.outside:
             self.refuse(fault)
         else:
             self.fail(fault)
 
     def answered(self, reply: Reply) -> None:
-        """The final answer."""
+        """Give the exchange its final answer, translated for the client."""
         if self.reply is not None:
             return
         try:
             for translate in self._translations:
                 reply = translate(reply)
         except WireError as error:
-            # What cannot be translated might mean something else to its reader.
+            # A client could take an untranslated answer for something else.
             self.fault = bad_child_message(f"the MCP server's answer cannot be read: {error}")
             reply = Failure(self.request.id, self.fault.error())
         self.reply = reply
@@ -261,29 +259,29 @@ class Exchange:
         self._home.ended(self)
 
     def fail(self, fault: Fault) -> None:
-        """The bridge answers in the child's place."""
+        """Answer with a fault in the child's place."""
         if self.reply is None:
             self.fault = fault
-            # Where there is no session a client has not been let in yet: HTTP says so, and what
-            # stands in front may send it elsewhere.
+            # Without a session nothing ties the client to this process: the HTTP status says that
+            # it is full, and a load balancer may send the request to another.
             self.refused = self.refused or (fault.reason == "capacity" and self._home.outside)
             self.answered(Failure(self.request.id, fault.error()))
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call this, once, when something has come: at once if something has.
+        """Have `listener` called once, when an answer or a stream is there; now if one is.
 
-        There is one listener at a time; another takes the place of the one before.
+        There is one listener at a time: this one replaces the one before.
         """
         self._listener = listener
         if self.reply is not None or self.stream is not None:
             self._wake()
 
     def ignore(self) -> None:
-        """Nobody listens any more."""
+        """Drop the listener."""
         self._listener = None
 
     async def first(self, within_s: float) -> None:
-        """Wait until anything has come, or until the exchange is so many seconds old."""
+        """Wait until an answer or a stream is there, or the exchange is `within_s` seconds old."""
         if self.reply is not None or self.stream is not None:
             return
         loop = asyncio.get_running_loop()
@@ -294,7 +292,7 @@ class Exchange:
         timer.cancel()
 
     async def finished(self) -> None:
-        """Wait for the final answer; bounded by what bounds the call itself."""
+        """Wait for the final answer; the timeouts of the call bound the wait."""
         while self.reply is None:
             awaited = asyncio.get_running_loop().create_future()
             self._listener = functools.partial(_arrived, awaited)
@@ -307,13 +305,13 @@ class Exchange:
 
 
 def _arrived(awaited: asyncio.Future[None]) -> None:
-    # Whoever waits may have been cancelled.
+    # The task that waits may have been cancelled in between.
     if not awaited.done():
         awaited.set_result(None)
 
 
 class DetachedScope:
-    """The home of an exchange that is refused and leaves no trace in its session.
+    """A scope for an exchange that is refused and leaves no trace in its session.
 
     A request whose id is in flight already must not take the place of the first one.
     """
@@ -323,15 +321,15 @@ class DetachedScope:
         self.outside = home.outside
 
     def begin_stream(self) -> Stream:
-        """See `Scope`."""
+        """Return a new stream: see `Scope`."""
         return self._home.begin_stream()
 
     def ended(self, exchange: Exchange) -> None:
-        """Nobody counted it."""
+        """Do nothing: the session has not counted the exchange."""
 
     def on_notification(self, notification: Notification) -> None:
-        """Nothing comes of it."""
+        """Drop it: a refused request has reached no child."""
 
     def admits(self, notification: Notification) -> bool:
-        """Nothing comes of it."""
+        """Return False: a refused request has reached no child."""
         return False

@@ -1,9 +1,9 @@
 """The streams of one session: the standalone one, and those of requests, kept for resuming.
 
-A client whose connection broke comes back with the id of the last event it saw. It gets exactly
-that stream from there on. A finished stream is kept for a while, because the answer itself may be
-what was lost; once a client has all of it, 405 is the only answer that stops deployed clients from
-asking again for ever.
+A client whose connection broke comes back with the id of the last event that it saw, and gets
+exactly that stream from there on. A finished stream is kept for a while, since the answer itself
+may be what was lost. Once the client has all of it, 405 is the only status that stops deployed
+clients from asking again without end.
 
 Source: MCP 2025-11-25, Transports, Resumability and Redelivery.
 """
@@ -26,7 +26,7 @@ from mcpbridge.telemetry.metrics import Meters
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StreamLimits:
-    """How many streams a session may have, and how much each keeps for a reader who lags."""
+    """How many streams a session may have, and how much each keeps for a client that lags."""
 
     max_streams: int = setting(
         256,
@@ -39,7 +39,7 @@ class StreamLimits:
     buffer_bytes: int = setting(
         1 << 20,
         "--stream-buffer",
-        "What each event stream keeps for a client that lags, or comes back for it; the oldest"
+        "What each event stream keeps for a client that lags or reconnects; the oldest"
         " notifications go first.",
         group="Limits",
         unit=Unit.BYTES,
@@ -48,7 +48,7 @@ class StreamLimits:
     buffer_events: int = setting(
         1000,
         "--stream-events",
-        "Messages that each event stream keeps so.",
+        "Messages that each event stream keeps for a client that lags or reconnects.",
         group="Limits",
         unit=Unit.INTEGER,
         minimum=1,
@@ -56,12 +56,12 @@ class StreamLimits:
 
     @property
     def window(self) -> Window:
-        """What each stream keeps."""
+        """The bounds of what each stream keeps."""
         return Window(self.buffer_events, self.buffer_bytes)
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """How long and how many streams of finished requests are kept."""
+    """How many finished streams are kept, of what size in all, and for how long."""
 
     streams: int = 64
     max_bytes: int = 4 << 20
@@ -69,7 +69,7 @@ class Retention(msgspec.Struct, frozen=True):
 
 
 class _Finished(msgspec.Struct, frozen=True):
-    """When a finished stream was seen to be so, and what it keeps."""
+    """A finished stream: when it was found to have ended, and the bytes that it keeps."""
 
     at: float
     size: int
@@ -78,13 +78,13 @@ class _Finished(msgspec.Struct, frozen=True):
 class ResumeResult(enum.Enum):
     """Why no stream is resumed."""
 
-    FRESH = "the id is none of ours: a standalone stream from now on"
+    FRESH = "the id is unknown: the client gets the standalone stream from now on"
     OVER = "nothing is left to deliver on the stream it names"
-    FOREIGN = "the id belongs to another session"
+    FOREIGN = "the id is one of another session"
 
 
 class ReplayStore:
-    """Makes, numbers and keeps the streams of one session."""
+    """A maker and keeper of the streams of one session."""
 
     def __init__(
         self,
@@ -98,14 +98,14 @@ class ReplayStore:
         """Begin with the standalone stream alone.
 
         Args:
-            window: How much of each stream is kept.
-            meters: Counts what is shed.
-            clock: Seconds, monotonic.
-            resumable: Events have ids.
-            standalone: Takes what belongs to no request; None: one that is made here.
+            window: How many events and bytes of each stream are kept.
+            meters: Count the notifications that are dropped.
+            clock: Returns monotonic seconds.
+            resumable: Whether events have ids.
+            standalone: Takes messages that belong to no request; None: one is made here.
         """
         self.open = 0
-        """Connections that carry one of them now."""
+        """Number of connections that carry one of its streams now."""
         self._window = window
         self._meters = meters
         self._clock = clock
@@ -113,20 +113,20 @@ class ReplayStore:
         self._last = STANDALONE
         self._kept: dict[int, Stream] = {}
         self._begun: list[int] = []
-        """Those of them that were not seen to be finished yet."""
+        """Numbers of the kept streams that were not found to have ended."""
         self._finished: dict[int, _Finished] = {}
-        """The others, oldest first."""
+        """The kept streams that have ended, by number; oldest first."""
         self._finished_bytes = 0
         self._retention = Retention()
         self.standalone = standalone or Stream(window, meters, first_id=self._id(STANDALONE))
-        """What the child says that belongs to no request."""
+        """Carries messages of the child that belong to no request."""
 
     def connected(self, change: int) -> None:
-        """Count event streams that clients read, or have left."""
+        """Add `change` to the number of open connections."""
         self.open += change
 
     def begin(self, answers_due: int) -> Stream:
-        """A stream for the answers of one POST."""
+        """Return a new stream for the answers of one POST."""
         self._last += 1
         stream = Stream(
             self._window, self._meters, answers_due=answers_due, first_id=self._id(self._last)
@@ -138,7 +138,7 @@ class ReplayStore:
         return stream
 
     def find(self, last_event_id: str) -> Stream | ResumeResult:
-        """The stream that a `Last-Event-ID` names, set to continue after that event."""
+        """Return the stream that a `Last-Event-ID` names, its read position behind that event."""
         event = read_event_id(last_event_id)
         if event is None or self._tag is None:
             return ResumeResult.FRESH
@@ -158,7 +158,7 @@ class ReplayStore:
         return ResumeResult.OVER if over else stream
 
     def tell(self, payload: bytes, *, key: str | None = None) -> None:
-        """Put something on the standalone stream, unless that has ended; see `Stream.append`."""
+        """Put a message on the standalone stream, unless it has ended; see `Stream.append`."""
         if not self.standalone.log.closed:
             self.standalone.append(payload, sheddable=True, key=key)
 
@@ -171,8 +171,7 @@ class ReplayStore:
         return EventId(self._tag, stream, START) if self._tag is not None else None
 
     def _prune(self) -> None:
-        # Every streamed call comes here: what it costs depends on those in flight, not on what is
-        # kept.
+        # Each streamed call runs this: its cost grows with the streams in flight, not those kept.
         now, bounds = self._clock(), self._retention
         for number in [each for each in self._begun if self._kept[each].log.closed]:
             self._begun.remove(number)

@@ -1,8 +1,8 @@
 """An event log that readers can wait on.
 
-Any number of readers may be attached; what is new goes to the newest of them, so that every
-message appears on exactly one connection. The older ones stay open and silent, and take over when
-the newest leaves: closing them would make a deployed client reconnect for ever.
+Any number of readers may be attached; a new message goes to the newest of them, so that it
+appears on exactly one connection. The older ones stay open and silent, and take over when the
+newest leaves: a deployed client reconnects without end if the bridge closes them.
 
 Source: MCP 2025-11-25, Transports, Multiple Connections 2, Resumability and Redelivery.
 """
@@ -17,7 +17,7 @@ from mcpbridge.telemetry.metrics import Meters
 
 
 class Stream:
-    """A bounded log and its readers; ends when all the answers it waits for are there."""
+    """A bounded log and its readers; ends with the last of the answers that it waits for."""
 
     __slots__ = (
         "_answers_due",
@@ -40,11 +40,11 @@ class Stream:
         """Begin a stream.
 
         Args:
-            window: How much of it is kept.
-            meters: Counts what is shed.
-            answers_due: It closes itself after so many answers; None: only `close` ends it.
-            first_id: The id of its position before the first event. With one its events have
-                ids and stay in the window after delivery; without they go when delivered.
+            window: How many events and bytes it keeps.
+            meters: Count the notifications that are dropped.
+            answers_due: Number of answers after which it closes itself; None: only `close` ends it.
+            first_id: The id of its position before the first event; its events then have ids and
+                stay in the window after delivery. None: events go once they are delivered.
         """
         self.log = EventLog(window)
         self._meters = meters
@@ -53,38 +53,38 @@ class Stream:
         self._delivered = START
         self._readers: list[Reader] = []
         self._pending_keys: set[str] | None = None
-        """Made with the first key: most streams have none, and an open one is to be small."""
+        """None until the first key: most streams have no key, and an open one should be small."""
 
     @property
     def attached(self) -> bool:
-        """Somebody reads."""
+        """Whether a reader is attached."""
         return bool(self._readers)
 
     @property
     def delivered(self) -> int:
-        """The cursor of what readers have taken."""
+        """The number of the last event that readers have taken."""
         return self._delivered
 
     @property
     def number(self) -> int | None:
-        """Its number in its session; None where its events have no ids."""
+        """Its number in its session; None if its events have no ids."""
         return self._first_id.stream if self._first_id is not None else None
 
     @property
     def id_prefix(self) -> bytes | None:
-        """What stands before their numbers in the ids of its events; None where they have none."""
+        """The part of its events' ids before their number; None if they have no ids."""
         return self._first_id.prefix if self._first_id is not None else None
 
     def append(self, payload: bytes, *, sheddable: bool, key: str | None = None) -> int:
-        """Add a message for whoever reads now or next.
+        """Add a message for the reader that is attached, or for the next one.
 
         Args:
             payload: The message.
-            sheddable: It may go when the window is full.
-            key: Another with the same key that nobody has taken yet makes this one superfluous.
+            sheddable: Whether it may be dropped when the window is full.
+            key: The message is left out if one with the same key has not been taken yet.
 
         Returns:
-            Its number.
+            The number of the newest event.
         """
         if key is not None and self._pending_keys and key in self._pending_keys:
             self._meters.count("coalesced_notification")
@@ -93,7 +93,7 @@ class Stream:
         self.log.append(payload, sheddable=sheddable)
         if self.log.shed > shed:
             self._meters.count("shed_notification", self.log.shed - shed)
-            # What was shed may be the one that makes others superfluous.
+            # The message that was dropped may have been the one that stood for others of its key.
             self._pending_keys = None
         if key is not None:
             self._pending_keys = self._pending_keys or set()
@@ -111,7 +111,7 @@ class Stream:
                 self.close()
 
     def close(self) -> None:
-        """Nothing more will come; readers take what is left and end."""
+        """End the stream; readers take what is left and end."""
         if not self.log.closed:
             self.log.close()
             for reader in self._readers:
@@ -123,30 +123,30 @@ class Stream:
             reader.leave()
 
     def seek(self, cursor: int) -> None:
-        """Let the next reader begin after a cursor, delivered before or not.
+        """Move the read position to `cursor`, even if later events were already delivered.
 
         Raises:
-            CursorLost: What came after it is no longer there.
+            CursorLost: Events after `cursor` have been dropped.
         """
         self.log.after(cursor)
         self._delivered = min(cursor, self.log.last)
 
     def attach(self) -> Reader:
-        """Read from where the last reader stopped, in a `with` block and until it ends."""
+        """Return a reader that goes on where the last one stopped; use it in a `with` block."""
         return Reader(self)
 
     def enter(self, reader: Reader) -> None:
-        """What is new goes to this reader from now on."""
+        """Make this reader the one that gets new messages."""
         self._readers.append(reader)
 
     def leave(self, reader: Reader) -> None:
-        """It goes to the one before."""
+        """Remove a reader; new messages go to the newest of the others."""
         self._readers.remove(reader)
         if self._readers:
             self._readers[-1].wake()
 
     def take(self, reader: Reader) -> Sequence[LogEntry]:
-        """What this reader has to deliver now: nothing while a newer one is attached."""
+        """Return what this reader must deliver now: nothing while a newer one is attached."""
         if self._readers[-1] is not reader:
             return ()
         entries = self.log.after(self._delivered, strict=False)
@@ -159,7 +159,7 @@ class Stream:
 
 
 class Reader:
-    """One connection that delivers a stream; made by `Stream.attach`."""
+    """A connection that delivers a stream; made by `Stream.attach`."""
 
     __slots__ = ("_nudged", "_waiter", "leaving", "stream")
 
@@ -168,7 +168,7 @@ class Reader:
         self._waiter: asyncio.Future[None] | None = None
         self._nudged = False
         self.leaving = False
-        """This connection is over, whatever the stream does."""
+        """Whether this connection ends, even if the stream goes on."""
 
     def __enter__(self) -> Reader:
         self.stream.enter(self)
@@ -178,7 +178,7 @@ class Reader:
         self.stream.leave(self)
 
     async def read(self) -> Sequence[LogEntry] | None:
-        """The next entries, at least one; an empty sequence after a nudge; None at the end."""
+        """Return the next entries; an empty sequence after `nudge`; None at the end."""
         while True:
             if self.leaving:
                 return None
@@ -195,16 +195,16 @@ class Reader:
 
     @property
     def over(self) -> bool:
-        """Nothing will follow what was read."""
+        """Whether the stream has ended and readers have taken all of it."""
         return self.stream.log.closed and self.stream.delivered == self.stream.log.last
 
     def nudge(self) -> None:
-        """Let `read` return with nothing, so that its caller can show a sign of life."""
+        """Make `read` return an empty sequence, so that its caller can send a keepalive."""
         self._nudged = True
         self.wake()
 
     def leave(self) -> None:
-        """End this connection."""
+        """Make `read` return None: this connection ends."""
         self.leaving = True
         self.wake()
 

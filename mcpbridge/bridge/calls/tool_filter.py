@@ -1,8 +1,8 @@
-"""The policy on tools, where everything passes that a child is asked: at its mux.
+"""The policy on tools, applied at the mux, through which every request to a child passes.
 
-Whatever a call's way is (a session, a batch, an emulated era, a call of the bridge's own), it ends
-in `Mux.request`, and the answer to a list comes back through the waiter that was given there. So
-no way can be forgotten, and without a policy there is nothing here but one comparison.
+A session, a batch, an emulated call and a request of the bridge's own all end in `Mux.request`, and
+the answer to `tools/list` comes back through the sink that was passed there. So no route can be
+forgotten. Without a policy a mux has no such interceptor.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from mcpbridge.wire.messages import Message, Notification, Request, Result
 
 
 class ToolFilter(Interceptor):
-    """Applies the policy of one bridge; there only where there is one."""
+    """An interceptor that applies the policy on tools; exists only if there is a policy."""
 
     def __init__(self, policy: ToolPolicy, meters: Meters) -> None:
         self._policy = policy
         self._meters = meters
 
     def check(self, request: Request) -> None:
-        """Let a request pass, or not; only calls of tools are looked at.
+        """Refuse a call of a denied tool; let every other request pass.
 
         Raises:
-            WireError: Its tool is denied, or it or its tool cannot be told beyond doubt.
+            WireError: The tool is denied, or the method or tool can be read in two ways.
         """
         try:
             if request.method == TOOLS_CALL:
@@ -42,13 +42,13 @@ class ToolFilter(Interceptor):
     def outbound(
         self, request: Request, sink: CallSink, number: int, *, own: bool
     ) -> tuple[Request, CallSink]:
-        """Check a call, and filter a list: see `Interceptor`."""
+        """Check a call; filter the answer to `tools/list`: see `Interceptor`."""
         self.check(request)
         return request, _Listed(sink, self._policy) if request.method == TOOLS_LIST else sink
 
     def drops(self, message: Message) -> bool:
-        """Return whether it is a call that wants no answer: see `Interceptor`."""
-        # Some servers obey a call that wants no answer.
+        """Return whether a notification has the method of a request: see `Interceptor`."""
+        # Some servers carry out a `tools/call` without an id.
         if not isinstance(message, Notification):
             return False
         try:
@@ -62,7 +62,7 @@ class ToolFilter(Interceptor):
 
 
 class _Listed:
-    """The sink of a list of tools, which shows it without what is denied."""
+    """A sink that removes denied tools from the answer to `tools/list`."""
 
     lasting = False
 
@@ -71,7 +71,7 @@ class _Listed:
         self._policy = policy
 
     def receive(self, event: CallEvent) -> None:
-        """Pass everything on; a list as clients may see it."""
+        """Pass every event on, a list without its denied tools."""
         if isinstance(event, Answered) and isinstance(event.reply, Result):
             reply = event.reply
             try:

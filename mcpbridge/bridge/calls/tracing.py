@@ -1,8 +1,8 @@
 """Spans of calls: one towards the client, one towards the child, joined by `_meta.traceparent`.
 
-What a request carries in `_meta` is the span above whoever reads it: the client's when it arrives,
-the bridge's server span while it is in the bridge, its client span when the child gets it. So no
-part of the bridge need know which call another part's call belongs to: the message says it.
+A request carries its parent span in `_meta`: the client's span when it arrives, the bridge's
+server span while it is in the bridge, the bridge's client span when the child gets it. So no part
+of the bridge needs to be told which call a request belongs to: the message says it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _TARGETED = frozenset(("tools/call", "prompts/get"))
 
 
 class Tracing(Interceptor):
-    """Makes the spans of one bridge; there only where calls are traced."""
+    """A maker of spans; exists only if calls are traced."""
 
     def __init__(self, tracer: Tracer, meters: Meters) -> None:
         self.tracer = tracer
         self._meters = meters
 
     def began(self, request: Request, version: str, session_id: str | None) -> tuple[Request, Span]:
-        """A client's request has come; returns it under the span that it has from now on."""
+        """Begin the server span of a client's request; return the request with the span in it."""
         call = self._call(request, request.id, version, session_id)
         return _under(self.tracer.server(call), request)
 
@@ -45,7 +45,7 @@ class Tracing(Interceptor):
         return request, TracedCallSink(sink, span, request.method)
 
     def forgotten(self, sink: CallSink) -> None:
-        """End its span: see `Interceptor`."""
+        """End the span of a request whose answer is not wanted: see `Interceptor`."""
         if isinstance(sink, TracedCallSink):
             sink.span.end("cancelled")
 
@@ -67,7 +67,7 @@ class Tracing(Interceptor):
 
 
 class TracedCallSink:
-    """A sink, and the span that ends with what it receives."""
+    """A sink that ends a span with the answer or fault that it passes on."""
 
     def __init__(self, sink: CallSink, span: Span, method: str) -> None:
         self.span = span
@@ -76,11 +76,11 @@ class TracedCallSink:
 
     @property
     def lasting(self) -> bool:
-        """As the sink has it."""
+        """Whether the wrapped sink is one of a subscription."""
         return self._sink.lasting
 
     def receive(self, event: CallEvent) -> None:
-        """Pass everything on; what ends the call ends the span."""
+        """Pass every event on; an answer or a fault ends the span first."""
         match event:
             case Answered(reply=reply):
                 end(self.span, self._method, reply, None)
