@@ -291,12 +291,20 @@ class Bridge:
         if session.state is not SessionState.CLOSED:
             self._call_log.session_ended(why, self._context.clock() - session.opened_at)
         self.sessions.remove(session)
+        if session.one_streamed:
+            self.hang_up(session.streams.standalone, session.owner)
         tenant = self._tenants.find(session.owner)
         if tenant is not None:
             tenant.sessions.pop(session, None)
         lease = session.close(fault)
         if lease is not None and not lease.mux.shared:
             self._child_pool.release(lease)
+
+    def hang_up(self, stream: Stream, principal: Principal) -> None:
+        """End the calls without a session whose answers would go to a stream that ends."""
+        tenant = self._tenants.find(principal)
+        if tenant is not None:
+            tenant.hang_up(stream)
 
     def _failed(self, session: Session) -> None:
         """A bug of ours has met this session: nothing is known of its state any more."""
@@ -307,7 +315,7 @@ class Bridge:
 
         A child that ends from now on is not started again.
         """
-        needed = {s.streams.standalone for s in self.sessions if s.one_streamed and s.in_flight}
+        needed = {call.stream for tenant in self._tenants for call in tenant.in_flight}
         listening = {s.streams.standalone for s in self.sessions} | self._one_streams.keys()
         for tenant in self._tenants:
             tenant.end_idle_streams()

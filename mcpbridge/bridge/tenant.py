@@ -19,7 +19,9 @@ from collections.abc import Callable, Collection, Iterator
 import anyio
 
 from mcpbridge.bridge.calls.context import CallContext
+from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.replay import StreamLimits
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.call_limiter import LoadLimits
 from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
 from mcpbridge.bridge.children.lease import ChildSource, Lease
@@ -129,6 +131,18 @@ class Tenant:
         """Sessions, and the calls of legacy clients without one."""
         yield self._sessionless
         yield from list(self.sessions)
+
+    @property
+    def in_flight(self) -> Iterator[Exchange]:
+        """Calls of legacy clients that have no answer yet."""
+        for conversation in self.conversations:
+            yield from conversation.in_flight
+
+    def hang_up(self, stream: Stream) -> None:
+        """End the calls without a session whose answers would go to this stream."""
+        for call in list(self._sessionless.in_flight):
+            if call.stream is stream:
+                call.abandon(session_closed())
 
     def claim(self, principal: Principal) -> None:
         """Let this principal alone use it from now on."""

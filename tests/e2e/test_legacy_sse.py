@@ -234,16 +234,19 @@ async def test_a_key_that_is_none_is_refused(served: Served) -> None:
 
 @proves("fault 68", "fault 66", "C56", "C78", "C93")
 async def test_what_cannot_be_taken_is_refused_and_the_session_goes_on(served: Served) -> None:
-    """Too early, twice, no JSON, another type; each with the id it had."""
+    """On the stream if it is well-formed; no JSON and another type by the status."""
     async with connected(served.client) as line:
-        for body in (rpc("early", "x/echo"), [rpc("early", "x/echo")]):
-            answer = await line.post(body)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (400, -32600)
-        assert (await line.post({"jsonrpc": "2.0", "id": 1, "result": {}})).status_code == 400
+        await line.send([rpc("early", "x/echo"), INITIALIZED, rpc("too", "x/echo")])
+        for request_id in ("early", "too"):
+            refused = await line.next()
+            assert (refused["id"], refused["error"]["code"]) == (request_id, -32600)
+        assert (await line.post([INITIALIZED])).status_code == 400
+        await line.send({"jsonrpc": "2.0", "id": 1, "result": {}})
         await line.open(capabilities=ASKED)
         before = len(served.heard("initialize"))
-        answer = await line.post(initialize("twice", capabilities=ASKED))
-        assert (answer.status_code, answer.json()["id"]) == (400, "twice")
+        await line.send(initialize("twice", capabilities=ASKED))
+        refused = await line.next()
+        assert (refused["id"], refused["error"]["code"]) == ("twice", -32600)
         for content, kind, status, code in (
             (b"{", "application/json", 400, -32700),
             (b"\xff", "application/json", 400, -32700),
@@ -257,6 +260,100 @@ async def test_what_cannot_be_taken_is_refused_and_the_session_goes_on(served: S
         assert len(served.heard("initialize")) == before
         huge = post(b"{", f"Content-Length: {5 << 20}", path=line.endpoint)
         assert (await exchanged(served.bridge.port, huge)).status == 413
+
+
+async def test_a_connection_that_has_not_initialized_is_served_without_a_session(
+    served: Served,
+) -> None:
+    """As after a reconnection; progress comes too, and what it sends is never refused."""
+    async with connected(served.client) as line:
+        await line.send(INITIALIZED)
+        assert await line.call("early", "x/echo", n=1) == result_of("early", {"n": 1})
+        params = {"name": "outside", "_meta": {"progressToken": "t"}}
+        await line.send(rpc(1, "x/hold", params))
+        await served.until_heard('"name":"outside"')
+        await line.send(rpc(2, "x/step", {"name": "outside"}))
+        told = [await line.next(), await line.next()]
+        assert told[0]["params"] == {"progressToken": "t", "progress": 1}
+        assert told[1] == result_of(2, {})
+        # The session that begins now leaves the call alone.
+        await line.open()
+        await line.send(rpc(3, "x/release", {"name": "outside"}))
+        ends = [await line.next(), await line.next()]
+        assert ends == [result_of(1, {"held": "outside"}), result_of(3, {"released": 1})]
+
+
+async def test_the_era_without_a_handshake_is_declined_on_the_stream(served: Served) -> None:
+    """Its clients go on with `initialize`; no header of another transport is named."""
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    async with connected(served.client) as line:
+        refused = await line.call("first", "server/discover", _meta=meta)
+        assert (refused["id"], refused["error"]["code"]) == ("first", -32600)
+        assert "2025-11-25" in refused["error"]["message"]
+        assert "session-id" not in json.dumps(refused).lower()
+        await line.open("2025-11-25")
+
+
+async def test_calls_without_a_session_end_with_their_stream(served: Served) -> None:
+    """The server is told that nobody waits, when the client leaves and when its session ends."""
+    async with connected(served.client) as line:
+        await line.send(rpc(1, "x/hold", {"name": "left"}))
+        await served.until_heard('"name":"left"')
+    await served.until_heard('"reason":"the session was closed')
+    async with connected(served.client) as line:
+        await line.send(rpc(1, "x/hold", {"name": "refused"}))
+        await served.until_heard('"name":"refused"')
+        await line.send(refused_opening())
+        assert {(await line.next())["id"] for _ in range(2)} == {1, "no"}
+        assert await line.next() is None
+    assert await served.ask({}, "x/echo", n=1) == {"n": 1}
+
+
+@pytest.mark.slow
+async def test_with_required_sessions_the_stream_says_what_is_missing(tmp_path: Path) -> None:
+    """An error for a request, nothing for the rest, and the connection goes on."""
+    async with serving(tmp_path, "--require-session") as some, connected(some.client) as line:
+        await line.send(INITIALIZED)
+        await line.send({"jsonrpc": "2.0", "id": 1, "result": {}})
+        refused = await line.call("early", "x/echo")
+        assert refused["error"]["message"] == (
+            "the connection has no session: begin with initialize"
+        )
+        await line.open()
+
+
+@pytest.mark.slow
+async def test_at_the_end_a_call_without_a_session_gets_its_answer(tmp_path: Path) -> None:
+    """Its stream stays until then."""
+    async with serving(tmp_path) as some, connected(some.client) as line:
+        await line.send(rpc(1, "x/hold", {"name": "last"}))
+        await some.until_heard('"name":"last"')
+        async with connected(some.client) as busy:
+            await busy.open()
+            await busy.send(rpc(2, "x/hold", {"name": "busy"}))
+            await some.until_heard('"name":"busy"')
+            await draining(some.bridge)
+            refused = await line.call(3, "x/echo")
+            assert refused["error"]["data"]["mcpbridge"]["reason"] == "draining"
+            await busy.send(rpc(4, "x/release", {"name": "last"}))
+            assert await line.next() == result_of(1, {"held": "last"})
+            await busy.send(rpc(5, "x/release", {"name": "busy"}))
+            assert [(await busy.next())["id"] for _ in range(3)] == [4, 2, 5]
+        assert await line.next() is None
+        assert await some.bridge.ended() == 0
+
+
+@pytest.mark.slow
+async def test_over_the_rate_the_stream_says_so(tmp_path: Path) -> None:
+    """A client that got 429 instead would wait for the answer for ever."""
+    async with serving(tmp_path, "--rate-limit", "3/h") as some, connected(some.client) as line:
+        answers = [await line.call(number, "x/echo") for number in range(10)]
+        assert answers[0] == result_of(0, {})
+        assert answers[-1]["error"]["data"]["mcpbridge"]["reason"] == "quota"
+        assert (await line.post(INITIALIZED)).status_code == 429
 
 
 @proves("fault 90", "fault 92", "C07", "C08")
@@ -283,7 +380,7 @@ async def test_verbs_sources_and_forms_are_checked_as_everywhere(served: Served)
 
 @proves("fault 70", "C61", "C62")
 async def test_batches_are_taken_apart_on_the_stream(served: Served) -> None:
-    """Where they were negotiated; elsewhere 400."""
+    """Where they were negotiated; elsewhere each request gets an error."""
     batch = [rpc(1, "x/echo", {"n": 1}), INITIALIZED, rpc("1", "x/echo", {"n": 2})]
     async with connected(served.client) as line:
         await line.open("2025-03-26", ASKED)
@@ -292,7 +389,10 @@ async def test_batches_are_taken_apart_on_the_stream(served: Served) -> None:
         assert [await line.next(), await line.next()] == expected
     async with connected(served.client) as line:
         await line.open("2025-06-18")
-        assert (await line.post(batch)).status_code == 400
+        await line.send(batch)
+        for request_id in (1, "1"):
+            refused = await line.next()
+            assert (refused["id"], refused["error"]["code"]) == (request_id, -32600)
 
 
 @proves("fault 5", "C54")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -71,6 +72,15 @@ def server(request: pytest.FixtureRequest) -> Server:
     """Each Python server in turn."""
     made: Callable[[], Server] = request.param
     return made()
+
+
+async def test_every_client_is_served_over_http_sse(client: Client) -> None:
+    """Those that ask for the newest revision first too: they fall back to a handshake."""
+    server = demo_server()
+    plan = ("--transport", "sse", "--plan", json.dumps(server.plan))
+    async with bridged(server) as between:
+        seen = await reported(client, "tour", *plan, target=(f"{between.url}/sse",))
+    assert shown(seen, server.shows) == dict(server.shows)
 
 
 @pytest.mark.parametrize("made", [*SERVERS, demo_server])

@@ -2,7 +2,7 @@
 
 Each stands for itself. Many clients may send the same id at once, so a call is known by nothing
 that its client chose: it cannot be cancelled, nothing is asked in it, and what the child says to
-all has no stream here to go to.
+all has no stream here to go to. Those of a connection of HTTP+SSE are answered on its stream.
 """
 
 from __future__ import annotations

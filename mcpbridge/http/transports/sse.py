@@ -2,7 +2,8 @@
 
 A client opens `/sse`; the first event names the path for its messages, with a key that nobody can
 guess; everything the server says comes on that stream; closing it ends the session. Any handshake
-revision may be negotiated over it.
+revision may be negotiated over it. A connection that has not initialized is served as Streamable
+HTTP serves requests without a session.
 
 Source: MCP 2024-11-05, Transports, HTTP with SSE. That the URI is relative is the deployed SDKs'
 rule: they resolve it against the stream's and refuse another origin.
@@ -18,6 +19,8 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import new_session_id
+from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
+from mcpbridge.bridge.tenant import Tenant
 from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.body import BodyLimits, id_of, judge_long_body
 from mcpbridge.http.keepalive import KeepAlive
@@ -33,9 +36,13 @@ from mcpbridge.rules.mcp.admission import (
     admit_batch,
     admit_message,
     echoing,
+    handshake_required,
     refuse,
     session_gone,
 )
+from mcpbridge.rules.mcp.methods import INITIALIZE
+from mcpbridge.rules.mcp.modern_checks import is_modern, not_served
+from mcpbridge.rules.mcp.request_meta import claimed_version
 from mcpbridge.settings import setting
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, encode
 
@@ -66,6 +73,11 @@ class _Connection:
     stream: Stream
     principal: Principal
     session: Session | None = None
+
+    @property
+    def open_still(self) -> bool:
+        """Its stream takes messages."""
+        return not self.stream.log.closed
 
     def open(self, bridge: Bridge, opening: Opening) -> None:
         """Open its session; raises Unavailable if none is opened now."""
@@ -118,9 +130,14 @@ class SseTransport:
             ended = self._connections.pop(key, None)
             if ended is not None and ended.session is not None:
                 self._bridge.close(ended.session, why="disconnected")
+            elif ended is not None:
+                self._bridge.hang_up(ended.stream, ended.principal)
 
     async def post(self, http_request: HttpRequest) -> None:
-        """Take a message; what answers it comes on the stream."""
+        """Take a message; what answers it comes on the stream, errors too.
+
+        Deployed clients end at any other status than 202, or wait for an answer for ever.
+        """
         body = await read_body(http_request, self._limits.max_bytes)
         depth = self._limits.max_depth
         content: Message | list[Message] | Refusal
@@ -129,36 +146,79 @@ class SseTransport:
         else:
             content = await judge_long_body(http_request.head, body, depth)
         connection = self._named(http_request)
-        if not isinstance(content, Refusal) and isinstance(connection, _Connection):
-            connection = self._access.admits(http_request.head.principal, content) or connection
         if isinstance(content, Refusal) or isinstance(connection, Refusal):
             refusal = content if isinstance(content, Refusal) else connection
             assert isinstance(refusal, Refusal)
             await self._refuse(http_request, echoing(refusal, id_of(content)))
             return
-        revision = connection.session.revision if connection.session is not None else None
+        found = self._access.admits(http_request.head.principal, content)
+        found = found or self._take(connection, content)
+        # A challenge is for the HTTP client, which can log in and send the message again.
+        if found is not None and (found.challenge or not _tell(connection, content, found)):
+            await self._refuse(http_request, echoing(found, id_of(content)))
+        else:
+            await send_empty(http_request.send, 202, farewell(self._bridge.drain))
+
+    def _take(self, connection: _Connection, content: Message | list[Message]) -> Refusal | None:
+        """Serve what may be served at this time; return why it may not."""
+        session = connection.session
         admitted: Opening | Admitted | Refusal
         if isinstance(content, list):
-            admitted = admit_batch(content, revision)
+            admitted = admit_batch(content, session.revision if session is not None else None)
+        elif session is not None:
+            admitted = admit_message(content, session.revision, require_session=True)
         else:
-            admitted = admit_message(content, revision, require_session=True)
+            admitted = self._admit_outside(content)
         if isinstance(admitted, Refusal):
-            await self._refuse(http_request, admitted)
-            return
+            return admitted
         if isinstance(admitted, Opening):
             self._open(connection, admitted)
-        elif connection.session is not None:
-            for message in admitted.messages:
-                _serve(connection.session, message)
-        await send_empty(http_request.send, 202, farewell(self._bridge.drain))
+            return None
+        for message in admitted.messages:
+            if session is not None:
+                _serve(session, connection, message)
+            else:
+                self._serve_outside(connection, message)
+        return None
+
+    def _admit_outside(self, message: Message) -> Opening | Admitted | Refusal:
+        """Judge a message of a connection that has no session.
+
+        Clients ask `server/discover` first. 2026-07-28 is not spoken over this transport, so that
+        they fall back to `initialize`.
+        """
+        opens = isinstance(message, Request) and message.method == INITIALIZE
+        strict = self._bridge.session_settings.require_session and not opens
+        if isinstance(message, Request) and is_modern(message, claimed_version(message), None):
+            return not_served()
+        if strict:
+            return handshake_required() if isinstance(message, Request) else Admitted(())
+        if not isinstance(message, Request):
+            return Admitted((message,))
+        return admit_message(message, None, require_session=False)
+
+    def _serve_outside(self, connection: _Connection, message: Message) -> None:
+        """Serve a message as Streamable HTTP serves one that names no session.
+
+        Clients that reconnect by themselves go on without another `initialize`.
+        """
+        try:
+            tenant = self._bridge.tenant_of(connection.principal)
+            calls = tenant.sessionless_nowait()
+        except Unavailable as error:
+            _tell(connection, message, refusal_of(error, None))
+            return
+        if calls is None:
+            # The POST must not wait: deployed clients give it 5 s.
+            tenant.context.spawn(_serve_when_known, tenant, connection, message)
+        else:
+            _serve(calls, connection, message)
 
     def _open(self, connection: _Connection, opening: Opening) -> None:
         try:
             connection.open(self._bridge, opening)
         except Unavailable as error:
-            # The client listens on its stream only, whatever the POST is answered.
-            failure = Failure(opening.request.id, error.fault.error())
-            connection.stream.answer(encode(failure))
+            _tell(connection, opening.request, refusal_of(error, None))
 
     def _named(self, http_request: HttpRequest) -> _Connection | Refusal:
         query = parse_qs(http_request.scope["query_string"].decode("latin-1"))
@@ -167,7 +227,7 @@ class SseTransport:
             return refuse(400, INVALID_REQUEST, "session_id is missing: begin with GET /sse")
         connection = self._connections.get(keys[0])
         # The last events of an ended session may still be on their way to a slow reader.
-        if connection is None or connection.stream.log.closed:
+        if connection is None or not connection.open_still:
             return session_gone()
         return (
             connection
@@ -184,11 +244,34 @@ class SseTransport:
         await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
 
 
-def _serve(session: Session, message: Message) -> None:
+def _serve(
+    conversation: Session | SessionlessCalls, connection: _Connection, message: Message
+) -> None:
     match message:
         case Request():
-            session.call(message, streams=True)
+            conversation.call(message, streams=True, stream=connection.stream)
         case Notification():
-            session.tell(message)
+            conversation.tell(message)
         case _:
-            session.answer(message)
+            conversation.answer(message)
+
+
+async def _serve_when_known(tenant: Tenant, connection: _Connection, message: Message) -> None:
+    """Serve a message without a session as soon as it is known what the child speaks."""
+    try:
+        calls = await tenant.sessionless()
+    except Unavailable as error:
+        _tell(connection, message, refusal_of(error, None))
+        return
+    if connection.open_still:
+        _serve(calls, connection, message)
+
+
+def _tell(connection: _Connection, content: Message | list[Message], refusal: Refusal) -> bool:
+    """Answer the requests in a body with an error, on the stream; return whether there are any."""
+    messages = content if isinstance(content, list) else [content]
+    requests = [message for message in messages if isinstance(message, Request)]
+    for request in requests:
+        if connection.open_still:
+            connection.stream.answer(encode(Failure(request.id, refusal.error)))
+    return bool(requests)

@@ -137,6 +137,11 @@ def session_required(request_id: bytes | None = None) -> Refusal:
     )
 
 
+def handshake_required() -> Refusal:
+    """The request needs a session, over a transport in which a connection has one or none."""
+    return refuse(400, INVALID_REQUEST, "the connection has no session: begin with initialize")
+
+
 def admit_message(
     message: Message, session: Revision | None, *, require_session: bool
 ) -> Opening | Admitted | Refusal:
