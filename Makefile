@@ -27,6 +27,8 @@ BIN := .venv/bin
 # index warns of every package.
 PIP_INSTALL := -m pip install $(if $(MAKE_TERMOUT),,-qq) --disable-pip-version-check
 PEERS := .venv-mcp1/stamp .venv-mcp2/stamp .venv-oauth/stamp
+# One environment for each framework with a list of requirements.
+FRAMEWORKS := $(patsubst tests/support/peers/frameworks/%.txt,.venv-framework-%/stamp,$(wildcard tests/support/peers/frameworks/*.txt))
 NODE_PEERS := tests/interop/node_modules/.stamp
 REFEREES := tests/referees/node_modules/.stamp
 BENCH_PEERS := .venv-peer-mcp-proxy/stamp .venv-peer-fastmcp/stamp benchmarks/peers/node_modules/.stamp
@@ -52,7 +54,7 @@ check: .venv/stamp ## format, lint, types, floors, what a reviewer for security 
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -c pyproject.toml -r mcpbridge
 
-interop: .venv/stamp $(PEERS) $(NODE_PEERS) ## the official SDKs of both languages; needs Node >= 20
+interop: .venv/stamp $(PEERS) $(FRAMEWORKS) $(NODE_PEERS) ## the SDKs of both languages, six agent frameworks; needs Node >= 20
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m sdk tests/e2e $(PYTEST_ARGS)
 	$(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
@@ -149,7 +151,7 @@ audit: .venv-audit/stamp ## advisories on what constraints.txt holds; needs the 
 		--requirement constraints.txt
 
 clean: ## remove environments, caches and built files
-	rm -rf .venv .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-site .venv-package .venv-audit build dist
+	rm -rf .venv .venv-framework-* .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-site .venv-package .venv-audit build dist
 	rm -rf tests/interop/node_modules tests/referees/node_modules benchmarks/peers/node_modules
 	rm -rf .venv-peer-mcp-proxy .venv-peer-fastmcp
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -179,6 +181,12 @@ clean: ## remove environments, caches and built files
 	$(call make_venv,.venv-$*)
 	@echo 'make: .venv-$*: what $< names'
 	@.venv-$*/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+.venv-framework-%/stamp: tests/support/peers/frameworks/%.txt
+	$(call make_venv,.venv-framework-$*)
+	@echo 'make: .venv-framework-$*: what $< names'
+	@.venv-framework-$*/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 # The peers of the benchmark, each with an SDK of its own.
