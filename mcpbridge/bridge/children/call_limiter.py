@@ -1,9 +1,9 @@
 """The calls that one child works on at once, and those that wait for their turn.
 
-A child that is given more than it can do gets slower for everybody, and keeps all of it in its
-memory. So each has a number of places; a call takes one until the child has answered it. The call
-that finds none waits behind those that came before it, for a bounded time. Who is under the bound
-pays one comparison and touches no queue.
+A child that gets more calls than it can work on becomes slower for all clients and keeps the calls
+in its memory. So each child has a number of places; a call holds one until the child has answered
+it. A call that finds none waits behind those that came before it, for a bounded time. Below the
+limit a call costs one comparison and touches no queue.
 
 A call that was cancelled keeps its place for a while: the child may go on working on it.
 """
@@ -28,12 +28,12 @@ GROUP = "Limits"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoadLimits:
-    """How many calls there may be at once."""
+    """How many calls may be in flight at once."""
 
     max_calls: int = setting(
         1024,
         "--max-calls",
-        "Calls at once in all, those that wait for their turn included.",
+        "Calls in flight at once, over all clients; those that wait for their turn count.",
         group=GROUP,
         unit=Unit.INTEGER,
         minimum=1,
@@ -57,7 +57,7 @@ class LoadLimits:
     queue_bytes: int = setting(
         16 << 20,
         "--queue-bytes",
-        "Size of the calls that may wait for their turn on one server process.",
+        "Total size of the calls that may wait for their turn on one server process.",
         group=GROUP,
         unit=Unit.BYTES,
         minimum=1 << 10,
@@ -65,8 +65,8 @@ class LoadLimits:
     queue_timeout_s: float = setting(
         5.0,
         "--queue-timeout",
-        "Longest time that a call waits for its turn; its client can try again sooner than it"
-        " would give up.",
+        "Longest time that a call waits for its turn; keep it below the timeouts of your clients,"
+        " so that they can try again.",
         group=GROUP,
         unit=Unit.SECONDS,
         minimum=0.01,
@@ -74,10 +74,10 @@ class LoadLimits:
 
 
 class _Waiting(msgspec.Struct, frozen=True):
-    """A call that has no place yet."""
+    """A call that waits for a place."""
 
     request: Request
-    """As the child will get it."""
+    """The request, as the child will get it."""
     until: float
 
     @property
@@ -86,10 +86,10 @@ class _Waiting(msgspec.Struct, frozen=True):
 
 
 class CallLimiter:
-    """The places of one child; owned by its mux.
+    """A counter of the places of one child, and a queue for them; owned by its mux.
 
-    Calls are known by their numbers on the pipe, which are never used twice: so whatever is told
-    twice of a call, that it was answered, cancelled and forgotten, gives its place back once.
+    A call is identified by its number on the pipe, which is never used twice. So a call that is
+    answered, cancelled and forgotten in any order gives its place back once.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class CallLimiter:
         send: Callable[[int, Request], None],
         refuse: Callable[[int, Fault], None],
     ) -> None:
-        """All places are free.
+        """Make a limiter with all places free.
 
         Args:
-            limits: How many there are, and how many may wait for how long.
-            send: Gives a call that has waited to the child.
-            refuse: Tells a call that it has waited in vain.
+            limits: How many places there are, how many calls may wait, and for how long.
+            send: Sends a call that has waited to the child.
+            refuse: Fails a call that got no place.
         """
         self._limits = limits
         self._most = limits.max_calls_per_child
@@ -116,23 +116,23 @@ class CallLimiter:
 
     @property
     def taken(self) -> int:
-        """Calls that the child works on, as far as can be known."""
+        """Number of calls that the child works on, or may still work on after a cancellation."""
         return len(self._taken)
 
     @property
     def waiting(self) -> int:
-        """Calls that wait for their turn."""
+        """Number of calls that wait for their turn."""
         return len(self._waiting)
 
     def take(self, number: int) -> bool:
-        """Take a place for a call; whether there was one."""
+        """Take a place for a call; return whether one was free."""
         if len(self._taken) >= self._most:
             return False
         self._taken.add(number)
         return True
 
     def wait(self, number: int, request: Request) -> None:
-        """Let a call wait behind the others; it is refused at once where too many do."""
+        """Let a call wait behind the others; refuse it at once if the queue is full."""
         loop = asyncio.get_running_loop()
         limits = self._limits
         entry = _Waiting(request, loop.time() + limits.queue_timeout_s)
@@ -149,28 +149,28 @@ class CallLimiter:
                 self._timer = loop.call_at(entry.until, self._expire)
 
     def release(self, number: int) -> None:
-        """The child is done with this call: whoever waits longest gets its place."""
+        """Free the place of a call; the call that has waited longest gets it."""
         self._taken.discard(number)
         if self._waiting:
-            # A child may answer what it has not been asked yet.
+            # A child may answer a number that it guessed, of a call that still waits.
             self._leave(number)
             self._advance()
 
     def linger(self, number: int) -> None:
-        """Nobody wants the answer any more, but the child may still work on it."""
+        """Free the place of a cancelled call after `LINGER_S`: the child may still work on it."""
         if number in self._taken:
             asyncio.get_running_loop().call_later(LINGER_S, self.release, number)
 
     def withdraw(self, number: int) -> bool:
-        """Take a call out of the queue; whether it was there."""
+        """Take a call out of the queue; return whether it was there."""
         return self._leave(number) is not None
 
     def close(self) -> list[int]:
-        """The child is gone; returns the calls that were still waiting, the longest first."""
+        """Stop, as the child is gone; return the calls that still waited, in order of arrival."""
         numbers = list(self._waiting)
         self._waiting.clear()
         self._size = 0
-        # Or the places and their mux would hold each other until the garbage collector comes.
+        # Else this object and its mux reference each other until the garbage collector runs.
         self._send = self._refuse = _forget
         if self._timer is not None:
             self._timer.cancel()
@@ -192,7 +192,7 @@ class CallLimiter:
             self._send(number, entry.request)
 
     def _expire(self) -> None:
-        # All wait equally long, so those who came first are over first.
+        # All calls wait equally long, so the first in the queue expires first.
         self._timer = None
         loop = asyncio.get_running_loop()
         limits = self._limits
@@ -206,4 +206,4 @@ class CallLimiter:
 
 
 def _forget(number: int, what: object) -> None:
-    """Nobody is left to tell."""
+    """Do nothing: the mux is closed."""

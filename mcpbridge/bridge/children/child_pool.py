@@ -1,8 +1,8 @@
-"""Which child serves whom: the shared one, a spare, or one of the session's own.
+"""Which child serves a session: the shared one, a spare, or a new one for the session alone.
 
 The pool starts and counts children and knows nothing of sessions; the holder of a lease uses its
-mux until it releases the lease. One place of the cap is the shared child's, so that children of
-single sessions can never crowd out what serves all.
+mux until it releases the lease. One place of the cap is reserved for the shared child, so that
+children of single sessions never displace the one that serves all.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from mcpbridge.telemetry.tracer import CURRENT
 log = logging.getLogger("mcpbridge.bridge")
 
 _STATUS_WAIT_S = 0.05
-"""How long to wait for a dead child's exit status before its callers are told without it: they are
-to know within 100 ms, also of a child that has closed its stdout and lives on."""
+"""How long to wait for a dead child's exit status before its calls fail without it: they should
+fail within 100 ms, even if the child has closed its stdout and lives on."""
 
 
 _STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
-"""Children of single sessions that may start at the same moment: a server's imports take seconds of
-processor time, and a storm of starts would make every one of them too late."""
+"""Children of single sessions that may start at the same time: a server's imports take seconds of
+processor time, and many starts at once would make each of them exceed its time limit."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChildPoolSettings:
-    """How children are given to sessions."""
+    """Settings of how children are given to sessions."""
 
     isolation: Isolation = setting(
         Isolation.AUTO,
         "--isolation",
-        "Who gets a server process of its own: `auto` a client that offers sampling, elicitation"
-        " or roots; `shared` nobody; `session` every session.",
+        "Which sessions get their own server process: `auto`: those of clients that offer sampling,"
+        " elicitation or roots; `shared`: none; `session`: all.",
         group="Isolation",
         choices=tuple(choice.value for choice in Isolation),
         parse=Isolation,
@@ -67,8 +67,8 @@ class ChildPoolSettings:
     spares: str = setting(
         "auto",
         "--spares",
-        "Un-initialised processes kept ready for sessions of their own: a number, or `auto`: one"
-        " where the server takes more than 1 s to start.",
+        "Processes kept ready, not yet initialised, for sessions that get their own: a number, or"
+        " `auto`: one if the server takes more than 1 s to start.",
         group="Isolation",
         metavar="auto|N",
         parse=spares_text,
@@ -76,15 +76,15 @@ class ChildPoolSettings:
     max_children: int | None = setting(
         None,
         "--max-children",
-        "Server processes at once, the shared one and spares included; one place is kept for the"
-        " shared one. If not given, what fits into the memory of the container or machine, by what"
-        " a process was seen to use: 2 to 64.",
+        "Server processes at once, the shared one and spares included; one place is reserved for"
+        " the shared one. If not given, as many as fit into the memory of the container or machine,"
+        " going by the memory that a process was seen to use: 2 to 64.",
         group="Limits",
         unit=Unit.INTEGER,
         minimum=1,
     )
     most_children: int = MOST
-    """What open files allow, if the limit follows the memory."""
+    """Most children that the limit on open files allows, if the cap follows the memory."""
     start_timeout_s: float = setting(
         60.0,
         "--start-timeout",
@@ -96,41 +96,41 @@ class ChildPoolSettings:
 
 
 async def _live(child: Child, *, task_status: TaskStatus[None]) -> None:
-    # Whichever call had it started, what it says from now on belongs to no call.
+    # The context is that of the call that caused the start: the child's logs are not part of it.
     CURRENT.set(None)
     await child.run(task_status=task_status)
 
 
 Evict = Callable[[], Collection[Lease]]
-"""Take children that no client needs at present from their holders and return them; the pool ends
-them. Empty if there are none."""
+"""Takes children that no client needs at present from their holders and returns them for the pool
+to end; empty if there are none."""
 
 _FALLBACK_LOG_EVERY_S = 1.0
-"""A burst of calls must not fill the log; the metric counts them all."""
+"""At most one log record in this time: a burst must not fill the log; the metric counts all."""
 _EVICT_GRACE_S = 1.0
-"""The rungs of the stop ladder of a child whose place another client waits for."""
+"""Seconds for each step of stopping a child whose place another client waits for."""
 
 
 class _Place:
-    """The right to start one process; `_taken` counts it until the process runs."""
+    """A right to start one process; `_taken` counts it until the process runs."""
 
     def __init__(self, ending: Lease | None = None) -> None:
         self.ending = ending
-        """The child whose place it was; the next process starts when this one has ended."""
+        """The child that held the place; the next process starts when it has ended. None: free."""
 
 
 class ChildObserver(Protocol):
-    """Wants to know of every child of a pool."""
+    """An observer of the children of a pool."""
 
     def child_started(self, lease: Lease) -> None:
-        """A child runs; its handshake is still to come."""
+        """Take note that a child runs; its handshake has not begun."""
 
     def request_limit_reached(self) -> None:
-        """A child has had as many requests as the pool's limit says."""
+        """Take note that a child has had as many requests as the pool's limit says."""
 
 
 class ChildPool:
-    """Starts, counts and ends children; alive within `running`."""
+    """A pool that starts, counts and ends children; alive within `running`."""
 
     def __init__(
         self,
@@ -146,14 +146,14 @@ class ChildPool:
         """Make a pool; it starts children within `running`.
 
         Args:
-            make_child: Makes a child like all others.
+            make_child: Makes a child with the bridge's own command and environment.
             settings: How many children, which sessions get one, and how long a start may take.
-            limits: Of the children's pipes.
+            limits: The limits of the children's pipes.
             meters: Count starts and ends.
-            loads: How many calls one child may have.
-            interceptors: See each request to any child.
-            observers: Told of each child.
-            request_limit: After so many requests to a child observers are told; 0: never.
+            loads: How many calls one child may have in flight.
+            interceptors: Applied to each request to any child.
+            observers: Called for each child.
+            request_limit: Number of requests to a child after which observers are called; 0: never.
         """
         self._make_child = make_child
         self._settings = settings
@@ -165,7 +165,7 @@ class ChildPool:
         self._request_limit = request_limit
         self._max_children = settings.max_children or min(UNMEASURED, settings.most_children)
         self.was_ready = anyio.Event()
-        """A shared child has had its handshake."""
+        """Set once a shared child has had its handshake."""
         self._meters = meters
         self._leases: set[Lease] = set()
         self._spares: list[Lease] = []
@@ -175,9 +175,9 @@ class ChildPool:
         self._starts = anyio.Semaphore(_STARTS_AT_ONCE)
         self._places: set[_Place] = set()
         self._released: set[Lease] = set()
-        """Children that end because their holders need them no more."""
+        """Children that are ending because their holders have released them."""
         self._evicted: set[Lease] = set()
-        """Children that end and whose places have been given away."""
+        """Children that are ending and whose places have been given away."""
         self._fallback_logged_at = float("-inf")
         self._waiters: collections.deque[tuple[asyncio.Future[_Place | None], Wanted]] = (
             collections.deque()
@@ -187,36 +187,36 @@ class ChildPool:
 
     @property
     def leases(self) -> Collection[Lease]:
-        """All children that run, spares included."""
+        """All running children, spares included."""
         return list(self._leases)
 
     @property
     def children(self) -> int:
-        """Processes that are running, spares included."""
+        """Number of running children, spares included."""
         return len(self._leases)
 
     @property
     def max_children(self) -> int:
-        """Processes that may run at once."""
+        """Most children that may run at once."""
         return self._max_children
 
     def resize(self, max_children: int) -> None:
-        """Let so many processes run at once from now on; those that run already go on."""
+        """Set how many children may run at once; those over a lower limit are not ended."""
         self._max_children = max_children
         self._serve_waiters()
 
     def became_ready(self, start_s: float) -> None:
-        """A shared child has had its handshake, so many seconds after its start."""
+        """Record that a shared child has had its handshake, `start_s` seconds after its start."""
         self.was_ready.set()
         self._meters.observe("child_start_seconds", start_s)
 
     def starts_again(self) -> None:
-        """A shared child will be started in place of one that ended."""
+        """Record that a shared child will be started in place of one that ended."""
         self._meters.tally("child_restarts", ())
 
     @asynccontextmanager
     async def running(self, evictors: Sequence[Evict] = ()) -> AsyncIterator[None]:
-        """Start children on demand until the block ends; then stop what is left.
+        """Start children on demand until the block ends; then stop those that are left.
 
         Args:
             evictors: Asked in this order for a child to end when all places are taken.
@@ -231,7 +231,7 @@ class ChildPool:
                 tasks.cancel_scope.cancel()
 
     async def shared(self) -> Lease:
-        """A fresh child that many sessions will use.
+        """Return a fresh child that many sessions will use; it takes no counted place.
 
         Raises:
             Unavailable: It could not be started.
@@ -239,10 +239,10 @@ class ChildPool:
         return await self._start(self._make_child, shared=True)
 
     async def further(self, make_child: MakeChild | None) -> Lease:
-        """A fresh child that the sessions of one principal share, beside the one kept a place for.
+        """Return a fresh child that the sessions of one principal share; it takes a place.
 
         Args:
-            make_child: Makes it; None: like all others.
+            make_child: Makes the child; None: it is like all others.
 
         Raises:
             Unavailable: All places are taken, or it could not be started.
@@ -253,15 +253,15 @@ class ChildPool:
     async def own(
         self, make_child: MakeChild | None = None, *, wanted: Wanted | None = None
     ) -> Lease:
-        """A fresh child for one session alone: a spare, or a new one.
+        """Return a fresh child for one session alone: a spare, or a new one.
 
-        A new one waits for its turn where many start at once; its start has a time limit only from
-        then on. Its holder says when its start is over: see `Lease.start_over`.
+        A new one waits for its turn if many start at once; the time limit of its start runs from
+        then on. Its holder calls `Lease.start_over` when the start is over.
 
         Args:
-            make_child: Makes it, and no spare will do; None: it is like all others.
-            wanted: If all places are taken and none can be made free, wait for one as long as
-                `--queue-timeout` says and this returns True; None: do not wait.
+            make_child: Makes the child, so that no spare is used; None: it is like all others.
+            wanted: If all places are taken and no child can be evicted, wait for a place while this
+                returns True, at most `--queue-timeout`; None: do not wait.
 
         Raises:
             PoolExhausted: All places are taken.
@@ -276,11 +276,11 @@ class ChildPool:
         return await self._start_in_place(place, make_child or self._make_child, shared=False)
 
     def idle(self) -> None:
-        """A child serves no client at present: it may be ended for a client that waits."""
+        """Look for a place for the clients that wait: a child serves no client at present."""
         self._serve_waiters()
 
     def fell_back(self) -> None:
-        """A client that should have a child for itself is served by the shared one instead."""
+        """Count and log that the shared child serves a client that should have its own."""
         self._meters.tally("shared_fallbacks", ())
         now = asyncio.get_running_loop().time()
         if now - self._fallback_logged_at >= _FALLBACK_LOG_EVERY_S:
@@ -289,7 +289,7 @@ class ChildPool:
             log.warning("child_pool.exhausted", extra=extra)
 
     async def _take_place(self, wanted: Wanted | None = None) -> _Place:
-        # Those who wait come first.
+        # The clients that wait already come first.
         place = None if self._waiters else self._free_place()
         if place is None and wanted is not None:
             place = await self._wait_for_place(wanted, self._queue_timeout_s)
@@ -298,9 +298,9 @@ class ChildPool:
         return place
 
     def _free_place(self) -> _Place | None:
-        """Return a place, that of a child which is ended for it if need be; None if there is none.
+        """Return a place, if need be that of a child that is ended for it; None if all are taken.
 
-        Runs without waiting, so that the place goes to the one who asked and to nobody in between.
+        Does not wait, so that no other client can take the place between the two steps.
         """
         most = self._max_children - 1
         place = _Place()
@@ -308,8 +308,8 @@ class ChildPool:
             victim = self._evict()
             if victim is None:
                 return None
-            # A limit that follows the memory may have sunk below what runs: then all but one of
-            # these places are gone.
+            # A cap that follows the memory may have sunk below the number of children: several are
+            # evicted then, and one place is won.
             place = _Place(victim)
             self._evicted.add(victim)
         if most < 1:
@@ -319,7 +319,7 @@ class ChildPool:
 
     def _evict(self) -> Lease | None:
         for lease in self._released - self._evicted:
-            # It ends anyway, and its place is free as soon as it has.
+            # It ends in any case: its place is free as soon as it has ended.
             if lease.counted and not lease.child.exited.is_set():
                 lease.child.stop(_EVICT_GRACE_S)
                 return lease
@@ -351,7 +351,7 @@ class ChildPool:
         except BaseException:
             place = waiter.result() if waiter.done() and not waiter.cancelled() else None
             if place is not None:
-                # The client left in the very turn in which it got its place.
+                # The client left in the same turn of the event loop in which it got its place.
                 self._give_up(place)
             raise
         finally:
@@ -368,7 +368,7 @@ class ChildPool:
             if not wanted():
                 self._waiters.popleft()
                 waiter.set_result(None)
-                # What the others want may depend on what this one does now.
+                # The others' `wanted` may depend on what this client does now: ask them later.
                 asyncio.get_running_loop().call_soon(self._serve_waiters)
                 return
             place = self._free_place()
@@ -379,7 +379,7 @@ class ChildPool:
             waiter.set_result(place)
 
     def _watch_children(self) -> None:
-        """Look again when a child has said something: it may be idle then."""
+        """Look for a place again when a child has sent something: it may be idle then."""
         for lease in self._leases:
             if lease.counted:
                 lease.mux.when_stirred(self._serve_waiters)
@@ -387,7 +387,7 @@ class ChildPool:
     def _give_up(self, place: _Place) -> None:
         self._places.discard(place)
         if place.ending is not None:
-            # If it still runs it counts again, until it has ended.
+            # If the child still runs it counts again, until it has ended.
             self._evicted.discard(place.ending)
         self._serve_waiters()
 
@@ -400,7 +400,7 @@ class ChildPool:
                 return await self._start(make_child, shared=True, counted=True)
             return await self._start_in_turn(make_child)
         finally:
-            # Not before: a process that is about to start counts all the time.
+            # Not before, so that a process counts from its place to its end without a gap.
             self._give_up(place)
 
     async def _start_in_turn(self, make_child: MakeChild) -> Lease:
@@ -413,13 +413,13 @@ class ChildPool:
             raise
 
     def release(self, lease: Lease, grace_s: float = 5.0) -> None:
-        """The child is not used any more: it ends."""
+        """End a child that is not used any more; `grace_s` seconds for each step of stopping."""
         if lease in self._leases:
             self._released.add(lease)
         lease.child.stop(grace_s)
 
     async def end(self, lease: Lease, grace_s: float) -> None:
-        """End a child and wait until its place is free; bounded by the ladder that ends it."""
+        """End a child and wait until its place is free; the steps of stopping bound the wait."""
         lease.child.stop(grace_s)
         await lease.child.exited.wait()
         self._leases.discard(lease)
@@ -427,12 +427,12 @@ class ChildPool:
     def retire(
         self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
     ) -> None:
-        """Let a child finish what it has, then end it; another one serves in its place already.
+        """Let a child finish its calls, then end it; another one serves in its place already.
 
         Args:
-            lease: Gets no further call.
-            within_s: How long its calls may take; None: as long as they are allowed each.
-            settle: Sees to what came of the last calls.
+            lease: The child, which gets no further call.
+            within_s: Seconds that its calls have; None: only their own timeouts bound them.
+            settle: Awaited after its last call: applies the changes of that call to the successor.
         """
         lease.mux.stop_accepting()
         self._tasks.start_soon(self._finish, lease, within_s, settle)
@@ -441,14 +441,15 @@ class ChildPool:
         self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
     ) -> None:
         with anyio.move_on_after(within_s):
-            # Whoever waits to write to it goes first: those who came before us are woken before.
+            # Calls that wait for this pipe to be writable were here first and are woken first; only
+            # then is the child idle for good.
             await lease.mux.channel.writable()
             await lease.mux.wait_idle()
             await settle()
         lease.child.stop()
 
     def refresh(self, lease: Lease) -> bool:
-        """End a spare child, for another one; False where it is none."""
+        """End a spare child and start another; return whether the child is a spare."""
         if lease not in self._spares:
             return False
         self._spares.remove(lease)
@@ -457,12 +458,12 @@ class ChildPool:
         return True
 
     def keep_spares(self, wanted: int) -> None:
-        """How many spare children to have ready from now on."""
+        """Set how many spare children are kept ready from now on."""
         self._spares_wanted = wanted
         self._spares_due.set()
 
     async def stop_all(self, grace_s: float) -> None:
-        """End every child at once and wait until all are gone; none is started any more."""
+        """End every child at once and wait until all are gone; no child is started any more."""
         self._closing.set()
         for lease in self._leases:
             lease.child.stop(grace_s)
@@ -470,7 +471,7 @@ class ChildPool:
             await lease.child.exited.wait()
 
     def kill_all(self) -> None:
-        """End every child this instant: nobody waits any more."""
+        """Kill every child without waiting."""
         for lease in self._leases:
             lease.child.kill()
 
@@ -524,7 +525,7 @@ class ChildPool:
             try:
                 await lease.mux.run()
             except Exception:
-                # A bug of ours, met by what this child said: it costs this child and no other.
+                # A bug in the bridge that a message of this child met: only this child ends for it.
                 log.exception("child.failed", extra={"pid": lease.child.pid})
                 lease.child.kill()
             with anyio.move_on_after(_STATUS_WAIT_S):

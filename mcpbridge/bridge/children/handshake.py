@@ -32,7 +32,7 @@ from mcpbridge.wire.messages import Notification, Reply, Result
 
 
 async def initialize(lease: Lease, params: bytes, within_s: float) -> Reply:
-    """Send `initialize` and wait for the child's answer, whatever it is.
+    """Send `initialize` and return the child's answer, be it an error.
 
     Raises:
         Unavailable: No answer in time, or the child ended before it answered.
@@ -41,7 +41,7 @@ async def initialize(lease: Lease, params: bytes, within_s: float) -> Reply:
         with anyio.move_on_after(within_s):
             return await lease.mux.ask(INITIALIZE, params)
     except Unavailable as error:
-        # A handshake carries out nothing: the call that waits for this child may be tried again.
+        # A handshake has no effect: the call that waits for this child may be tried again.
         raise Unavailable(child_exited(error.fault.exit, "no")) from error
     finally:
         lease.start_over()
@@ -49,10 +49,10 @@ async def initialize(lease: Lease, params: bytes, within_s: float) -> Reply:
 
 
 async def shake_hands(lease: Lease, params: bytes, within_s: float) -> ServerProfile:
-    """The whole handshake, as the bridge does it for itself.
+    """Do the whole handshake for the bridge itself; return what the child said.
 
     Raises:
-        Unavailable: No answer in time, an error, or an answer that is none.
+        Unavailable: No answer in time, an error, or an invalid answer.
     """
     reply = await initialize(lease, params, within_s)
     profile = read_profile(reply.result) if isinstance(reply, Result) else None
@@ -66,25 +66,25 @@ async def shake_hands(lease: Lease, params: bytes, within_s: float) -> ServerPro
 log = logging.getLogger("mcpbridge.bridge")
 
 _SILENCE_S = 2.0
-"""A server that has said nothing for so long is asked whether it is there at all."""
+"""Seconds of silence after which the probed process is sent a `ping`."""
 _PROBE_GRACE_S = 1.0
 _MOST_PAGES = 100
 
 
 class Answer(enum.Enum):
-    """What a process answers when it is asked whether it speaks 2026-07-28."""
+    """What a probe for 2026-07-28 found out."""
 
     MODERN = "modern"
     OTHER = "other"
-    """An error, silence, or nothing that could be understood."""
+    """An error, silence, or an answer that cannot be understood."""
     ENDED = "ended"
     """The process ended before it answered."""
     UNREACHABLE = "unreachable"
-    """There was no server to ask: the other end of a connection is not there yet."""
+    """There was no server to probe: the address cannot be connected to yet."""
 
 
 class Probe:
-    """Asks a process of its own, once, whether the server speaks 2026-07-28."""
+    """A probe that asks a separate process once whether the server speaks 2026-07-28."""
 
     def __init__(self, child_pool: ChildSource, within_s: float) -> None:
         self._child_pool = child_pool
@@ -94,7 +94,7 @@ class Probe:
         self._over = anyio.Event()
 
     async def ask(self) -> Answer:
-        """Start the process, ask it, and let it end; silence counts as `Answer.OTHER`."""
+        """Start the process, ask it, end it, return the answer; silence is `Answer.OTHER`."""
         try:
             lease = await self._child_pool.shared()
             self._lease = lease
@@ -122,10 +122,10 @@ class Probe:
 
 
 async def discover(lease: Lease, within_s: float) -> ServerProfile:
-    """The introduction of a serving child of 2026-07-28.
+    """Send `server/discover` and return what the child says of itself.
 
     Raises:
-        Unavailable: No answer in time, an error, or an answer that is none.
+        Unavailable: No answer in time, an error, or an invalid answer.
     """
     with anyio.move_on_after(within_s):
         reply = await lease.mux.ask(DISCOVER, own_envelope(SUPPORTED[0], __version__))
@@ -137,9 +137,9 @@ async def discover(lease: Lease, within_s: float) -> ServerProfile:
 
 
 async def list_tools(lease: Lease, within_s: float) -> list[bytes]:
-    """Return the pages of a child's list of tools, as it sent them.
+    """Return the pages of a child's list of tools, as it sent them; empty if it offers no tools.
 
-    Empty if it offers none; None of its failures is one of the child: what came in time counts.
+    Never raises: after an error or the time limit, the pages that came before are returned.
     """
     pages: list[bytes] = []
     if lease.profile is None or "tools" not in lease.profile.capabilities:
@@ -169,7 +169,7 @@ async def _asked(lease: Lease) -> Answer:
 
 
 async def _ping_after_silence(lease: Lease, scope: anyio.CancelScope) -> None:
-    # `ping` is allowed before a handshake: its answer shows that discover was swallowed.
+    # `ping` is allowed before a handshake: if it is answered, `server/discover` was ignored.
     await anyio.sleep(_SILENCE_S)
     try:
         await lease.mux.ask(PING, None)

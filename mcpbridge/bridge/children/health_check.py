@@ -1,7 +1,7 @@
-"""Looks at all children now and then: which are due to be recycled, and which do not answer.
+"""Checks all children at intervals: which are due to be recycled, and which do not answer.
 
-One timer for all of them and no task for any: a ping is sent like any request, and what was heard
-since is seen at the next look. `rules.supervision.liveness` has the decisions.
+One timer serves all children, without a task for each: a ping is sent like any request, and the
+next look sees whether output came since. `rules.supervision.liveness` has the decisions.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ log = logging.getLogger("mcpbridge.bridge")
 
 
 class HealthChecker:
-    """Watches the children of one bridge; owned by it."""
+    """A checker of the children of one bridge; owned by it."""
 
     def __init__(self, policy: RecyclePolicy) -> None:
-        """Make a checker, an observer of the pool whose children it checks.
+        """Make a checker; it must be an observer of the pool whose children it checks.
 
         Args:
-            policy: What children are judged by.
+            policy: The limits that children are judged by.
         """
         self._policy = policy
         self._due = anyio.Event()
@@ -57,8 +57,7 @@ class HealthChecker:
         """Look at all children until cancelled.
 
         Args:
-            replace: Lets another child take over as soon as no client notices; called at each
-                look until the child is gone.
+            replace: Called for a child that is due to be recycled, at each look until it is gone.
         """
         while True:
             with anyio.move_on_after(self._policy.look_every_s):
@@ -81,7 +80,7 @@ class HealthChecker:
         self._due.set()
 
     async def _look(self, lease: Lease, watched: _Watched) -> bool:
-        """Look at one child; returns whether another one should take over from it."""
+        """Look at one child; return whether another one should take over from it."""
         if lease.mux.lost or lease.mux.shut:
             return False
         stopped, rss_bytes = await self._look_closely(lease, watched.child_health)
@@ -110,7 +109,7 @@ class HealthChecker:
         return finding.recycle_due
 
     async def _look_closely(self, lease: Lease, child_health: ChildHealth) -> tuple[bool, int]:
-        """Whether the system says that it was stopped, and the bytes of memory that it takes."""
+        """Return whether the process group is stopped, and its bytes of memory; 0 if unmeasured."""
         policy, pid = self._policy, lease.child.pid
         quiet = policy.ping_interval_s and is_quiet(
             policy, child_health, lease.mux.heard, anyio.current_time()
@@ -119,7 +118,7 @@ class HealthChecker:
         if pid and quiet and lease.profile is not None:
             stopped = await to_thread.run_sync(group_is_stopped, pid)
         if pid and policy.max_rss_bytes:
-            # In a thread: it reads a file for each process of the machine.
+            # In a thread: it reads a file for each process of the machine, which may take long.
             memory = await to_thread.run_sync(footprint, pid)
             rss_bytes = memory.bytes if memory is not None else 0
         return stopped, rss_bytes
@@ -142,7 +141,7 @@ class HealthChecker:
 
 
 class _Watched:
-    """One child between two looks."""
+    """A child's state between two looks."""
 
     def __init__(self, child_health: ChildHealth) -> None:
         self.child_health = child_health
@@ -150,12 +149,12 @@ class _Watched:
         self._number: int | None = None
 
     def judge(self, policy: RecyclePolicy, sample: Sample, now: float) -> Finding:
-        """Judge the child by what is seen of it now."""
+        """Return the finding on the child, by a sample taken now."""
         self.child_health, finding = look(policy, self.child_health, sample, now)
         return finding
 
     def ask(self, lease: Lease) -> None:
-        """Ask a child whether it lives; the question before is not waited for any more."""
+        """Send a ping to a child; the answer to the ping before is not waited for any more."""
         if self._number is not None:
             lease.mux.forget(self._number)
         assert lease.profile is not None
@@ -171,22 +170,22 @@ class _Watched:
 
 
 class _Pulse:
-    """The sink of the pings of one child."""
+    """A sink for the answer to one ping."""
 
     lasting = True
-    """It is no call: nobody waits for it, and it keeps no child from being replaced."""
+    """It does not count as a call, so that it does not delay the replacement of a child."""
 
     def __init__(self, mux: Mux | None, *, answers: bool = False) -> None:
         self._mux = mux
         self.answers = answers
-        """The child has answered one, be it with an error."""
+        """Whether the child has answered a ping, be it with an error."""
         self._timeouts = mux.timeouts if mux is not None else 0
-        """How many calls had run out of time when it was asked."""
+        """Number of calls that had timed out when the ping was sent."""
 
     def receive(self, event: CallEvent) -> None:
-        """Take an answer, be it an error, as a sign of life."""
+        """Take an answer, even an error, as a sign of life."""
         if isinstance(event, Answered):
             self.answers = True
             if self._mux is not None:
-                # A server may answer this and no call: the row of timeouts goes on.
+                # The mux has set its count to 0. A server may answer pings and no calls: undo it.
                 self._mux.count_timeouts(self._timeouts)

@@ -1,4 +1,4 @@
-"""What a multiplexer talks to: the sink of one call, the listener of a child, and interceptors."""
+"""What a mux calls: the sink of one request, the listeners of a child, the interceptors."""
 
 from __future__ import annotations
 
@@ -12,61 +12,61 @@ from mcpbridge.wire.messages import Message, Notification, Request
 
 
 class Logged(msgspec.Struct, frozen=True):
-    """A log message that can only be about this call."""
+    """A log message that came while this call was the only one in flight."""
 
     notification: Notification
 
 
 class CallFailed(msgspec.Struct, frozen=True):
-    """The child will not answer this call."""
+    """The end of a call that the child will not answer."""
 
     fault: Fault
 
 
 CallEvent: TypeAlias = Answered[Any] | Progressed[Any] | Tagged[Any] | Logged | CallFailed
-"""Everything that comes of one request; `Answered` or `CallFailed` come once, and last."""
+"""An event of one request; exactly one `Answered` or `CallFailed` comes, and it is the last."""
 
 
 class CallSink(Protocol):
-    """Receives what comes of one request."""
+    """A receiver of the events of one request."""
 
     @property
     def lasting(self) -> bool:
-        """It is a subscription: in flight as long as its client likes, and no call."""
+        """Whether it is a subscription, not a call: its client decides when it ends."""
 
     def receive(self, event: CallEvent) -> None:
-        """Take the next event; ids and tokens in it are the sender's own."""
+        """Take the next event; its ids and tokens are those that the request's sender chose."""
 
 
 class ChildListener(Protocol):
-    """Receives what a child says that belongs to no request; holds a lease on the child."""
+    """A receiver of a child's messages that belong to no request; holds a lease on the child."""
 
     def on_notification(self, notification: Notification) -> None:
-        """The child sent a notification."""
+        """Take a notification of the child."""
 
     def on_server_request(self, request: Request) -> None:
-        """The child asks its client; only a child of one session alone does."""
+        """Take a request of the child to its client; not called for a shared child."""
 
     def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
-        """The child does not wait for the answer to its request any more."""
+        """Take back a request of the child: it does not wait for the answer any more."""
 
     def on_child_exit(self) -> None:
-        """The child is gone; the sinks of calls in flight have been told."""
+        """Take note that the child is gone; the calls in flight have failed already."""
 
 
 class Interceptor:
-    """Sees every request on its way to a child; this one lets all pass unchanged."""
+    """A step that each request to a child passes; this one changes nothing."""
 
     def outbound(
         self, request: Request, sink: CallSink, number: int, *, own: bool
     ) -> tuple[Request, CallSink]:
-        """Return what is sent instead, and who receives what comes of it.
+        """Return the request to send instead, and the sink that receives its events.
 
         Args:
-            request: As the interceptor before this one left it.
+            request: The request, as the interceptor before this one left it.
             sink: Receives the events.
-            number: The request's id on the pipe.
-            own: The bridge asks for itself.
+            number: The id that the request will have on the pipe.
+            own: Whether it is a request of the bridge itself.
 
         Raises:
             WireError: The request must not be sent.
@@ -78,4 +78,4 @@ class Interceptor:
         return False
 
     def forgotten(self, sink: CallSink) -> None:
-        """The answer that `sink` waits for is not wanted any more."""
+        """Take note that the answer for `sink` is not wanted any more."""

@@ -1,8 +1,9 @@
-"""Many waiters on one child's pipe.
+"""Many calls on one child's pipe.
 
-What goes down is numbered by the correlator and sent in the same turn; what comes up is read in
-one task and handed on without waiting, so that no reader can hold up another. The decisions are
-`rules.mcp.correlator`'s; this module only moves messages and counts those that reach no client.
+A request is numbered by the correlator and sent in the same turn of the event loop. One task reads
+the child's messages and hands each on without waiting, so that a slow client delays no other. The
+decisions are `rules.mcp.correlator`'s; this module only moves messages and counts those that reach
+no client.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ log = logging.getLogger("mcpbridge.bridge")
 
 _NOISE_LOG_EVERY_S = 1.0
 _PLACELESS = frozenset((PING, LISTEN))
-"""What takes no place and never waits: a sign of life, and what is no work to the child."""
+"""Methods that never wait for a place: `ping`, a sign of life, and a listen, which is not work."""
 
 
 class Mux:
-    """One child's pipe and everybody who waits on it; lives as long as the channel."""
+    """A child's pipe with the calls and listeners on it; lives as long as the channel."""
 
     def __init__(
         self,
@@ -77,32 +78,32 @@ class Mux:
         request_limit: int = 0,
         on_request_limit: Callable[[], None] | None = None,
     ) -> None:
-        """Make a multiplexer; `run` reads what the child says.
+        """Make a multiplexer; `run` reads the child's messages.
 
         Args:
             channel: The child's pipe.
-            meters: Count what reaches no client.
-            shared: Several sessions speak through it.
-            max_message_bytes: The channel's limit, for the fault of a message over it.
-            max_json_depth: The same for the depth of a message.
+            meters: Count messages that reach no client.
+            shared: Whether several sessions use the child.
+            max_message_bytes: The channel's limit on a message, for the text of the fault.
+            max_json_depth: The channel's limit on a message's depth, for the text of the fault.
             loads: How many calls may be in flight, and how many may wait.
-            interceptors: See each request in this order.
-            secrets: What the child's noise may hold and no log may show.
-            request_limit: After so many requests of clients `on_request_limit` is called; 0: never.
-            on_request_limit: Called once.
+            interceptors: Applied to each request, in this order.
+            secrets: Values that are redacted in what the log shows of the child's stdout.
+            request_limit: Number of clients' requests until `on_request_limit` is called; 0: never.
+            on_request_limit: Called once, when the limit is reached.
         """
         self.channel = channel
         self.shared = shared
-        """Several sessions speak through it, so that what names no request cannot be told."""
+        """Whether several sessions use the child: a message outside requests has no known owner."""
         self.state = ChildState.STARTING
         self.lost = False
-        """GONE: nothing can be sent, nothing will be answered."""
+        """Whether the state is GONE: nothing can be sent, and no request will be answered."""
         self.shut = False
-        """RETIRING or GONE: no further call should begin on it."""
+        """Whether the state is RETIRING or GONE: no further call should begin on it."""
         self.heard = 0
-        """How often something has come from the child: a sign of life, no count of messages."""
+        """Number of reads with output of the child: a sign of life, not a count of messages."""
         self.timeouts = 0
-        """Calls that ran out of time since the last one was answered."""
+        """Number of calls that timed out since the child last answered one."""
         self._limit_at = request_limit or sys.maxsize
         self._on_request_limit = on_request_limit
         self._interceptors = tuple(interceptors)
@@ -116,10 +117,10 @@ class Mux:
         self.call_limiter = CallLimiter(
             loads or LoadLimits(), self._send_waiting, self._refuse_waiting
         )
-        """Who the child works for, and who waits for that."""
+        """The calls that the child works on, and those that wait for their turn."""
         self._own = 0
         self._stirred: dict[Callable[[], None], None] = {}
-        """Called once when something has come or the child is gone."""
+        """Callbacks that are called once, when the child has sent something or is gone."""
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else "shut" if self.shut else "open"
@@ -131,49 +132,49 @@ class Mux:
 
     @property
     def in_flight(self) -> int:
-        """Requests that the child has not answered."""
+        """Number of requests that the child has not answered."""
         return len(self._correlator)
 
     @property
     def calls(self) -> int:
-        """Those of them that are no subscriptions."""
+        """Number of calls that the child has not answered: requests without subscriptions."""
         return sum(not sink.lasting for sink in self._correlator.owners())
 
     @property
     def requests(self) -> int:
-        """All that clients ever asked of the child."""
+        """Number of all requests that clients have sent to the child."""
         return self._correlator.last - self._own
 
     def introduced(self) -> None:
-        """The child has answered its handshake."""
+        """Record that the child has answered its handshake."""
         self._advance(ChildEvent.INTRODUCED)
 
     def _advance(self, event: ChildEvent) -> None:
         """Go on to the next state of `rules.supervision.lifecycle.CHILD`."""
         self.state = step(CHILD, self.state, event)
-        # Kept beside the state, since every call asks.
+        # Plain attributes: each call reads them, and a property would cost it a Python call.
         self.lost = self.state is ChildState.GONE
         self.shut = self.lost or self.state is ChildState.RETIRING
 
     def count_timeouts(self, number: int) -> None:
-        """Count so many calls that ran out of time since the last one was answered."""
+        """Set `timeouts`."""
         self.timeouts = number
 
     async def wait_idle(self) -> None:
-        """Wait until no call is in flight; each has a limit of its own, and so has the wait."""
+        """Wait until no call is in flight or the child is gone; the timeouts of calls bound it."""
         while self.calls and not self.lost:
             stirred = asyncio.Event()
             self._stirred[stirred.set] = None
             await stirred.wait()
 
     def when_stirred(self, callback: Callable[[], None]) -> None:
-        """Call this once, soon after the child has said something, been given up or ended."""
+        """Have `callback` called once, soon after the child has sent something or is gone."""
         self._stirred[callback] = None
 
     def stop_accepting(self) -> None:
-        """Let no further call begin: another child takes over; calls in flight are finished.
+        """Let no further call begin, as another child takes over; calls in flight are finished.
 
-        Subscriptions end as they do with the child: those who hold them look for the next.
+        Subscriptions fail as if the child had ended: their holders subscribe with the next child.
         """
         self._advance(ChildEvent.RETIRED)
         for number, sink in self._correlator.waiting():
@@ -183,18 +184,23 @@ class Mux:
         self._stir()
 
     def attach(self, listener: ChildListener) -> None:
-        """Hear, from now on, what the child says to all."""
+        """Add a listener for messages that belong to no request."""
         self._listeners[listener] = None
 
     def detach(self, listener: ChildListener) -> None:
-        """Hear nothing any more."""
+        """Remove a listener."""
         self._listeners.pop(listener, None)
 
     def request(self, request: Request, sink: CallSink, *, aside: bool = False) -> int:
-        """Send a request; its waiter hears of everything that answers it.
+        """Send a request; `sink` receives its events.
 
-        Where all places of the child are taken it waits for its turn, or its waiter is told at
-        once that too many do.
+        If all places of the child are taken, the request waits for its turn; if too many wait, the
+        sink receives `CallFailed` at once.
+
+        Args:
+            request: The request, under the sender's own id.
+            sink: Receives the events.
+            aside: Whether it is a request of the bridge itself, which takes no place.
 
         Returns:
             The request's number on the pipe.
@@ -223,14 +229,14 @@ class Mux:
         return number
 
     def request_aside(self, request: Request, sink: CallSink) -> int:
-        """Send a request of the bridge's own: it counts for nothing; else as `request`."""
+        """Send a request of the bridge itself: like `request`, but it counts toward no limit."""
         self._own += 1
         if self._limit_at != sys.maxsize:
             self._limit_at += 1
         return self.request(request, sink, aside=True)
 
     def send(self, message: Message) -> None:
-        """Send a notification, or an answer to a question of the child; lost with the child."""
+        """Send a notification or an answer to a server request; dropped if the child is gone."""
         if any(each.drops(message) for each in self._interceptors):
             return
         try:
@@ -239,9 +245,12 @@ class Mux:
             self._meters.count("sent_to_closed_child")
 
     def cancel(self, number: int, reason: str, *, overdue: bool = False) -> None:
-        """Tell the child that nobody wants this answer any more, and take it as late.
+        """Cancel a request at the child, if it has got it; an answer is dropped as late.
 
-        `reason` is for the child's log; `overdue`: it is the child that took too long.
+        Args:
+            number: The request's number on the pipe.
+            reason: Sent to the child.
+            overdue: Whether the child took too long; counts in `timeouts`.
         """
         if self.withdraw(number):
             return
@@ -250,14 +259,14 @@ class Mux:
         self.send(cancel_for(number, reason))
 
     def withdraw(self, number: int) -> bool:
-        """Take a request back that still waits for its turn; whether it did."""
+        """Take back a request that still waits for its turn; return whether it did."""
         waited = self.call_limiter.withdraw(number)
         if waited:
             self.forget(number)
         return waited
 
     def forget(self, number: int) -> None:
-        """Whatever still comes for this request is late."""
+        """Give up a request: events that still come for it are dropped as late."""
         if self._interceptors and (sink := self._correlator.owner(number)) is not None:
             for each in self._interceptors:
                 each.forgotten(sink)
@@ -266,7 +275,7 @@ class Mux:
         self._stir()
 
     async def ask(self, method: str, params: bytes | None) -> Reply:
-        """Send a request of the bridge's own and wait for its answer; the caller bounds the wait.
+        """Send a request of the bridge itself and wait for its answer; the caller bounds the wait.
 
         Raises:
             Unavailable: The child ended before it answered.
@@ -274,22 +283,22 @@ class Mux:
         return await answer_of(self, Request(b"0", method, params))
 
     async def run(self) -> None:
-        """Hand on what the child says until its stream ends."""
+        """Hand on the child's messages until its stdout ends."""
         while received := await self.channel.receive():
             self.heard += 1
             if self.lost:
-                continue  # It was given up, and its callers know.
+                continue  # The child was given up, its calls have failed: deliver nothing.
             for item in received:
                 self._hear(item)
             if self._stirred:
                 self._stir()
-        # From here on a call would be read by nobody: it waits for the next child instead. Those
-        # in flight are told as soon as it is known how this one ended.
+        # A call that began now would not be read: it waits for the next child instead. Calls in
+        # flight fail in `fail_all`, as soon as the exit status is known.
         self._advance(ChildEvent.LOST)
         self._stir()
 
     def fail_all(self, fault: Fault) -> None:
-        """The child is gone, or given up: nobody waits in vain; who was told is not told again."""
+        """Fail all that waits for the child, which is gone or given up; may be called twice."""
         self._advance(ChildEvent.LOST)
         for number in self.call_limiter.close():
             self._refuse_waiting(number, not_begun(fault))
@@ -305,7 +314,7 @@ class Mux:
         if self._stirred:
             stirred, self._stirred = self._stirred, {}
             for callback in stirred:
-                # Soon and not now: whoever made the change has not finished it.
+                # Not at once: the code that caused the change has not finished it.
                 asyncio.get_running_loop().call_soon(callback)
 
     def _hear(self, item: Received) -> None:
@@ -351,8 +360,8 @@ class Mux:
         number = int(withdrawal.child_id) if withdrawal.child_id.isdigit() else None
         listen = self._correlator.owner(number)
         if number is not None and listen is not None and listen.lasting:
-            # MCP 2026-07-28, Cancellation: so a server ends a subscription on stdio. A child that
-            # may be asked to listen asks nothing itself, so the number can mean nothing else.
+            # MCP 2026-07-28, Cancellation: a server ends a subscription on stdio like this. A child
+            # that gets listens sends no requests itself, so the number cannot be one of those.
             self._correlator.forget(number)
             listen.receive(CallFailed(cancelled()))
             return
@@ -368,7 +377,7 @@ class Mux:
 
     def _asked(self, request: Request) -> None:
         if request.method == PING:
-            # The child wants to know that its client lives, and that is this process.
+            # The child checks that its client lives, and its client is this process.
             self.send(Result(request.id, b"{}"))
         elif self.shared or not self._listeners:
             self._meters.count("declined_question")
@@ -395,7 +404,7 @@ class Mux:
         self._failed(spoiled.answers, fault)
 
     def _failed(self, number: int | None, fault: Fault) -> None:
-        """The child has answered a call with what cannot be passed on."""
+        """Fail a call whose answer cannot be passed on."""
         sink = self._correlator.owner(number)
         if sink is not None and number is not None:
             self._correlator.forget(number)
@@ -403,7 +412,7 @@ class Mux:
             sink.receive(CallFailed(fault))
 
     def _freed_late(self, message: Message) -> None:
-        # The child has answered a call, it may be, that was cancelled.
+        # Possibly the answer to a cancelled call, which still holds its place.
         if isinstance(message, Result | Failure):
             self.call_limiter.release(number_of(message.id) or 0)
 
@@ -427,10 +436,10 @@ class OwnCall:
 
     def __init__(self) -> None:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        """The answer, or why there is none."""
+        """Gets the answer, or `Unavailable`."""
 
     def receive(self, event: CallEvent) -> None:
-        """Take the answer; progress is not asked for, and log messages concern no client."""
+        """Take the answer; progress was not asked for, and log messages go to no client."""
         if self.reply.done():
             return
         match event:
@@ -441,7 +450,7 @@ class OwnCall:
 
 
 async def answer_of(mux: Mux, request: Request) -> Reply:
-    """Send a request of the bridge's own and wait for its answer; the body of `Mux.ask`.
+    """Send a request of the bridge itself and wait for its answer; the body of `Mux.ask`.
 
     Raises:
         Unavailable: The child ended before it answered.

@@ -1,8 +1,8 @@
-"""Which eras the child speaks, and a supervised process for each that is needed.
+"""Which eras the server speaks, and a supervised process for each era that is needed.
 
-One process per era: the first message on a pipe pins it. The legacy process is started at once
-and serves from the moment it is ready; the question whether the server speaks 2026-07-28 too is
-put to another process meanwhile, and its answer stands for as long as the bridge lives.
+One process for each era: the first message on a pipe pins it. The legacy process is started at once
+and serves from the moment it is ready. At the same time another process is probed for 2026-07-28;
+its answer is valid until the bridge ends.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from mcpbridge.settings import Unit, setting
 log = logging.getLogger("mcpbridge.bridge")
 
 _UNREACHED_S = 1.0
-"""How long to wait before another attempt to ask a server that could not be reached."""
+"""Seconds before a server that could not be reached is probed again."""
 _SILENCE_S = 5.0
-"""How long after a good handshake another process may leave the probe unanswered."""
+"""Seconds that the probe may stay unanswered after the legacy process has had its handshake."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EraSettings:
-    """Which eras are served to clients."""
+    """Settings of which eras are served to clients."""
 
     modern: str = setting(
         "emulate",
         "--modern",
-        "Clients of 2026-07-28: `native` serves them where the server speaks it, `emulate` in front"
-        " of a server of the legacy revisions as well, `off` lets them fall back.",
+        "Clients of 2026-07-28: `native` serves them if the server speaks it, `emulate` also if the"
+        " server speaks only the legacy revisions, `off` lets them fall back.",
         group="Protocol",
         choices=("native", "emulate", "off"),
     )
     legacy: str = setting(
         "on",
         "--legacy",
-        "Clients of the legacy revisions, 2024-11-05 to 2025-11-25.",
+        "Whether clients of the legacy revisions, 2024-11-05 to 2025-11-25, are served.",
         group="Protocol",
         choices=("on", "off"),
     )
@@ -59,15 +59,15 @@ class EraSettings:
     prefer_legacy: bool = setting(
         False,
         "--prefer-legacy",
-        "Serve clients of 2026-07-28 by the legacy process of a server that speaks both, for"
-        " tools that ask their client while they run.",
+        "If the server speaks both, serve clients of 2026-07-28 by its legacy process, for tools"
+        " that send requests to their client while they run.",
         group="Protocol",
         unit=Unit.SWITCH,
     )
     child: ChildEra = setting(
         ChildEra.AUTO,
         "--child-era",
-        "What the server speaks; `auto` asks a process of its own at start.",
+        "What the server speaks; `auto` starts a separate process to find out.",
         group="Protocol",
         choices=tuple(choice.value for choice in ChildEra),
         parse=ChildEra,
@@ -75,17 +75,17 @@ class EraSettings:
 
     @property
     def serves_modern(self) -> bool:
-        """Clients of 2026-07-28 are served."""
+        """Whether clients of 2026-07-28 are served."""
         return self.modern != "off"
 
     @property
     def serves_legacy(self) -> bool:
-        """Clients of the legacy revisions are served."""
+        """Whether clients of the legacy revisions are served."""
         return self.legacy == "on"
 
 
 class EraSupervisors:
-    """The verdict on the child, and its supervisors; owned by the bridge."""
+    """The supervisors of one server's processes and the eras it speaks; owned by the bridge."""
 
     def __init__(
         self,
@@ -99,17 +99,17 @@ class EraSupervisors:
         verdict: ServerEras | None = None,
         proven: bool = False,
     ) -> None:
-        """Make it.
+        """Make both supervisors; `run` starts processes.
 
         Args:
             child_pool: Starts the processes.
-            readiness: Learns whether the one that everything rests on is there.
+            readiness: Blocked while the primary process is not ready.
             policy: When to start again, and when to give up.
             era: What the operator says of the server.
-            start_timeout_s: For a start with its handshake.
-            verdict: What the server speaks, if that is known from another of its processes.
-            finish_s: How long a process whose place is taken has for its calls; 0: no limit.
-            proven: The server is known to start, so that a first start which fails is tried again.
+            start_timeout_s: Limit for the handshake.
+            verdict: The eras that the server speaks; None: they are to find out.
+            finish_s: Seconds that a replaced process has to finish its calls; 0: no limit.
+            proven: Whether the server is known to start: a failed first start is tried again.
         """
         self._child_pool = child_pool
         self._era = era
@@ -125,7 +125,7 @@ class EraSupervisors:
         self.verdict: ServerEras | None = verdict or VERDICTS.get(era)
         self._known = anyio.Event()
         self.gave_up = anyio.Event()
-        """The process that everything rests on will not be started again."""
+        """Set when the primary process will not be started again."""
         self._tasks: TaskGroup
         self._run_legacy: Callable[[], Awaitable[None]]
         self._modern_runs = False
@@ -134,7 +134,7 @@ class EraSupervisors:
         self._probe = Probe(child_pool, start_timeout_s)
 
     def another(self, child_pool: ChildSource) -> EraSupervisors:
-        """The same for children of another principal, which decide nothing about readiness."""
+        """Return supervisors for another principal's children, which do not affect readiness."""
         return EraSupervisors(
             child_pool,
             Readiness(),
@@ -142,45 +142,45 @@ class EraSupervisors:
             self._era,
             self._start_timeout_s,
             finish_s=self._finish_s,
-            # It is the same program: what it speaks need not be found out again.
+            # It is the same program: it speaks the same eras.
             verdict=self.verdict,
             proven=True,
         )
 
     @property
     def primary(self) -> Supervisor:
-        """The process that readiness goes by."""
+        """The supervisor whose process decides about readiness: the legacy one, if there is one."""
         alone = self.verdict is not None and not self.verdict.legacy
         return self.modern if alone else self.legacy
 
     @property
     def last_report(self) -> ExitReport | None:
-        """How the process that everything rests on ended last."""
+        """How the primary process ended last; None if none has."""
         return self.primary.last_report
 
     @property
     def start_failure(self) -> Fault | None:
-        """Why the last start of that process failed; None if it succeeded."""
+        """Why the last start of the primary process failed; None if it succeeded."""
         return self.primary.start_failure
 
     def replace(self, lease: Lease) -> None:
-        """Let another process take over from one that all share."""
+        """Start another process and let it take over, if this is a shared one that serves."""
         self.legacy.replace(lease)
         self.modern.replace(lease)
 
     def retire(self) -> None:
-        """All ends: no process is started again."""
+        """Start no further process: the bridge is about to end."""
         self.legacy.retire()
         self.modern.retire()
 
     async def known(self) -> ServerEras:
-        """The verdict, as soon as there is one."""
+        """Return the eras that the server speaks, as soon as they are known."""
         while self.verdict is None:
             await self._known.wait()
         return self.verdict
 
     async def first_lease(self) -> Lease:
-        """The child that readiness goes by, once one is ready; failed starts are waited out."""
+        """Return the primary child, as soon as it is ready, however many starts fail before."""
         while True:
             if self.verdict is None and not await self.legacy.settled():
                 await self.known()
@@ -191,19 +191,19 @@ class EraSupervisors:
                 await supervisor.moved()
 
     async def modern_lease(self) -> Lease:
-        """The child that speaks 2026-07-28; a second one is started when first asked for.
+        """Return the child that speaks 2026-07-28; the first call may start it.
 
         Raises:
             Unavailable: It cannot be started at present.
         """
         if not self._modern_runs:
             self._modern_runs = True
-            # A second process does not decide whether the first one serves: a gate of its own.
+            # The primary process alone decides about readiness: a separate `Readiness`.
             self._tasks.start_soon(self.modern.run, Readiness())
         return await self.modern.lease()
 
     async def run(self, prepare: Prepare | None = None, settle: Settle | None = None) -> None:
-        """Find the verdict and keep the processes running; the hooks are those of the legacy one.
+        """Find out the eras and keep the processes running; the hooks are for the legacy one.
 
         Args:
             prepare: See `Supervisor.run`.
@@ -229,8 +229,8 @@ class EraSupervisors:
         handshake = anyio.CancelScope()
         tasks.start_soon(self._keep_legacy, handshake)
         while (answer := await self._asked()) is Answer.UNREACHABLE:
-            # Its callers are told that it cannot be reached; what it speaks is found out when it
-            # can, since two containers of a pod start in any order.
+            # Calls fail as "unreachable"; the eras are found out once the server can be reached,
+            # since two containers of a pod start in any order.
             self.verdict = ServerEras(legacy=True, modern=False)
             self._known.set()
             with anyio.move_on_after(_UNREACHED_S):
@@ -247,7 +247,7 @@ class EraSupervisors:
         log.info("child.eras_found", extra={"speaks": self.verdict.in_words})
 
     async def _is_legacy(self) -> bool:
-        """Whether the legacy process came up, as soon as it could be reached at all."""
+        """Return whether the legacy process came up, once it could be reached."""
         while not await self.legacy.settled():
             match self.legacy.state:
                 case Failed(fault) if fault.reason == UNREACHABLE:
@@ -266,11 +266,11 @@ class EraSupervisors:
         return answer
 
     async def _cannot_start(self) -> bool:
-        """Return whether a first start that ended by itself shows that no other would succeed.
+        """Return whether no start would succeed, after the first process ended by itself.
 
-        Two processes of one server may be in each other's way: one port, one lock. So while the
-        probe runs beside the first start, its process must have ended by itself as well; else the
-        next start waits until that process is gone, and counts.
+        Two processes of one server may conflict over a port or a lock. So if the probe ran beside
+        the first start, its process must have ended by itself as well; else this waits until that
+        process is gone, and the next start decides.
         """
         if self._proven:
             return False
@@ -280,8 +280,8 @@ class EraSupervisors:
         return True
 
     async def _stop_asking(self, scope: anyio.CancelScope) -> None:
-        # A server that has shaken hands and does not answer the probe swallows what it does not
-        # know, and clients wait for the verdict.
+        # A server that has answered a handshake but not the probe ignores unknown methods; clients
+        # wait for the eras, so the probe is not waited for any longer.
         if await self.legacy.settled():
             await anyio.sleep(_SILENCE_S)
             scope.cancel()

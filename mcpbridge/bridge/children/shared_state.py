@@ -1,7 +1,8 @@
-"""What sessions on one shared child ask of it together: a log level and subscriptions.
+"""The state that sessions set on a shared child together: a log level and subscriptions.
 
 The child knows one client. Its log level is the most verbose that any session asked for, and each
-session gets what it asked for itself; a resource is subscribed to while anybody wants it.
+session gets the messages that it asked for itself; a resource stays subscribed while any session
+wants it.
 
 Source: MCP 2025-11-25, Logging; Resources, Subscriptions.
 """
@@ -35,36 +36,36 @@ _ANSWER_S = 10.0
 
 
 class Subscriber(Protocol):
-    """A client that shares a child with others: the listener of its session, or a listen."""
+    """A client that shares a child with others: a session's listener, or a subscription."""
 
     @property
     def level(self) -> str | None:
-        """The level of logs that is wanted; None: the server's own choice."""
+        """The log level that the client asked for; None: the server's own choice."""
 
     @property
     def subscriptions(self) -> set[str]:
-        """Subscriptions that were granted."""
+        """URIs of the subscriptions that were granted."""
 
     @property
     def lease(self) -> Lease | None:
-        """The child that serves now; None: there is none at present."""
+        """The child that serves it now; None if it has no child at present."""
 
     def take(self, lease: Lease) -> None:
         """Use this child from now on."""
 
     def on_notification(self, notification: Notification) -> None:
-        """The child says something that belongs to no request."""
+        """Take a notification of the child that belongs to no request."""
 
     @property
     def wanted(self) -> set[str]:
-        """Subscriptions that were granted or are asked for at this moment."""
+        """URIs of the subscriptions that were granted or are asked for at this moment."""
 
 
 def shared_verb(request: Request, others: Iterable[Subscriber]) -> Request | Result:
-    """What becomes of a session's request on a shared child.
+    """Merge a session's request with what the other sessions asked of a shared child.
 
     Returns:
-        The request to send, perhaps changed, or the answer where the child need not be asked.
+        The request to send, perhaps changed, or the answer if the child need not be asked.
     """
     match request.method:
         case "logging/setLevel":
@@ -81,14 +82,14 @@ def shared_verb(request: Request, others: Iterable[Subscriber]) -> Request | Res
 
 
 async def unsubscribe(mux: Mux, uris: Collection[str]) -> None:
-    """Tell a child, in the bridge's own name, that nobody wants these resources any more."""
+    """Unsubscribe a child from resources that no session wants any more."""
     with anyio.move_on_after(_ANSWER_S), suppress(Unavailable):
         for uri in uris:
             await mux.ask(UNSUBSCRIBE, msgspec.json.encode({"uri": uri}))
 
 
 def text_member(params: bytes | None, name: str) -> str | None:
-    """A text in the parameters of a message, or None where there is none."""
+    """Return a string member of a message's parameters; None if it is missing or not a string."""
     try:
         return text_of(member(params, name)) if params is not None else None
     except WireError:
@@ -96,7 +97,7 @@ def text_member(params: bytes | None, name: str) -> str | None:
 
 
 def log_level_of(notification: Notification) -> str | None:
-    """The level of a log message."""
+    """Return the level of a log message; None if it has none."""
     return text_member(notification.params, "level")
 
 
@@ -104,7 +105,7 @@ def _set_level(request: Request, others: Iterable[Subscriber]) -> Request:
     wanted = text_member(request.params, "level")
     common = wanted
     for other in others:
-        # A session that asked for none was promised what the server thinks right.
+        # The others may have set no level: their default is what the server sends by its choice.
         common = more_verbose(common, other.level or DEFAULT_LOG_LEVEL)
     if request.params is None or common is None or wanted is None or common == wanted:
         return request
@@ -119,9 +120,9 @@ log = logging.getLogger("mcpbridge.bridge")
 async def restore(
     lease: Lease, profile: ServerProfile, subscribers: Collection[Subscriber]
 ) -> None:
-    """Tell a new child what these sessions asked of the last one; then tell them of it.
+    """Restore the state of these sessions on a new child; then tell them that its lists may differ.
 
-    A child that refuses or dies meanwhile is only logged: the sessions are served all the same.
+    If the child refuses or ends during this, it is logged and the sessions are served all the same.
     """
     await catch_up(lease, subscribers)
     for subscriber in subscribers:
@@ -130,10 +131,10 @@ async def restore(
 
 
 async def catch_up(lease: Lease, subscribers: Collection[Subscriber]) -> None:
-    """Tell a new child what these sessions were granted and it has not been told.
+    """Set on a child the level and subscriptions of these sessions that differ from its own.
 
-    Where the last child finished calls while the new one served already, that is what came of
-    those calls.
+    If the last child finished calls while the new one served already, those calls may have changed
+    them.
     """
     level: str | None = None
     for subscriber in subscribers:

@@ -1,7 +1,7 @@
-"""Keeps the shared child running: starts it, shakes hands, watches, backs off, gives up.
+"""Keeps the shared child running: start, handshake, restart with back-off, giving up.
 
-It stands here and not with the processes because a child counts as up only after its handshake,
-and that takes a mux.
+It is here and not in `process`, because a child counts as up only after its handshake, which needs
+a mux.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from mcpbridge.rules.supervision.restart import Record, RestartPolicy, after_exi
 log = logging.getLogger("mcpbridge.bridge")
 
 _EXITED = ("child_exited", "child_oom")
-"""The reasons of faults that a process which ended by itself causes."""
+"""The reasons of faults that are caused by a process that ended by itself."""
 
 
 class Starting(msgspec.Struct, frozen=True):
-    """A child will be there soon; whoever needs it waits."""
+    """A state: a child is starting; callers of `lease` wait for it."""
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A child is there and has had its handshake."""
+    """A state: a child runs and has had its handshake."""
 
     lease: Lease
 
 
 class _Life(msgspec.Struct, frozen=True):
-    """One child's life, from its start to its end."""
+    """A record of one child, from its start to its end."""
 
     up_s: float
-    """How long it was ready, in seconds."""
+    """For how many seconds it was ready."""
     failed: Fault | None = None
     """Why it never became ready; None if it did."""
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """The last start failed; whoever needs a child now is told so at once."""
+    """A state: the last start failed; callers of `lease` get the fault at once."""
 
     fault: Fault
 
@@ -60,13 +60,13 @@ Introduce = Callable[[Lease], Awaitable[ServerProfile]]
 
 Prepare = Callable[[Lease], Awaitable[None]]
 Settle = Callable[[Lease, Lease], Awaitable[None]]
-"""Given the child before and the one that serves now."""
+"""Called with the child before and the one that serves now."""
 CannotStart = Callable[[], Awaitable[bool]]
-"""Asked after the first start ended by itself: whether another one would end the same way."""
+"""Called if the first child ended by itself: returns whether another would end the same way."""
 
 
 class Supervisor:
-    """Keeps one handshaken child running for all sessions that share it."""
+    """A supervisor that keeps one initialized child running for all sessions that share it."""
 
     def __init__(
         self,
@@ -81,8 +81,8 @@ class Supervisor:
         Args:
             child_pool: Starts children.
             policy: When to start again, and when to give up.
-            introduce: Asks a fresh child what it is; it is up when that has an answer.
-            finish_s: How long one whose place is taken may finish its calls; 0: no limit.
+            introduce: Does the handshake with a fresh child, which is up when this returns.
+            finish_s: Seconds that a replaced child has to finish its calls; 0: no limit.
             awaits: The request that `introduce` sends, for the log.
         """
         self._child_pool = child_pool
@@ -98,21 +98,21 @@ class Supervisor:
         self._prepare: Prepare = _nothing
         self._settle: Settle = _nothing_more
         self.gave_up = anyio.Event()
-        """No further start will be tried; `last_report` says how the last child ended."""
+        """Set when no further start will be tried; `last_report` says how the last child ended."""
         self.start_failure: Fault | None = None
         """Why the last start failed; None if it succeeded."""
         self.last_report: ExitReport | None = None
         self.start_s: float | None = None
-        """How long the last successful start took, handshake included."""
+        """Seconds that the last successful start took, handshake included; None before one."""
 
     @property
     def usable(self) -> Lease | None:
-        """The child, if it is ready at this moment."""
+        """The child; None if it is not ready at this moment."""
         state = self.state
         return state.lease if isinstance(state, Ready) and not state.lease.mux.shut else None
 
     async def lease(self) -> Lease:
-        """The child, as soon as it is ready.
+        """Return the child, as soon as it is ready.
 
         Raises:
             Unavailable: It cannot be started at present.
@@ -126,22 +126,22 @@ class Supervisor:
             await self._changed.wait()
 
     async def settled(self) -> bool:
-        """Wait until a start has succeeded or failed; whether it succeeded."""
+        """Wait until a start has succeeded or failed; return whether it succeeded."""
         while isinstance(self.state, Starting):
             await self._changed.wait()
         return isinstance(self.state, Ready)
 
     async def moved(self) -> None:
-        """Wait until the state is another."""
+        """Wait until the state changes."""
         await self._changed.wait()
 
     def replace(self, lease: Lease) -> None:
-        """Let another child take over as soon as there is one, if this is the one that serves."""
+        """Start another child and let it take over, if this is the child that serves."""
         if isinstance(self.state, Ready) and self.state.lease is lease:
             self._worn.set()
 
     def retire(self) -> None:
-        """All ends: the child that is there is the last one."""
+        """Start no further child: the process is about to end."""
         self._retired.set()
 
     async def run(
@@ -154,10 +154,10 @@ class Supervisor:
         """Keep a child running until the policy says to give up.
 
         Args:
-            readiness: Learns whether there is one.
-            prepare: Tells a child that has been introduced what else it must know.
-            settle: Tells the next child what came of the last calls of the one before.
-            cannot_start: Says whether a first start that ended by itself is the last; None: never.
+            readiness: Blocked while no child is ready.
+            prepare: Restores the state of sessions on a child that has had its handshake.
+            settle: Applies the changes of a replaced child's last calls to the next child.
+            cannot_start: Returns whether to give up if the first child ended by itself; None: no.
         """
         self._readiness = readiness
         self._prepare, self._settle = prepare or _nothing, settle or _nothing_more
@@ -166,7 +166,7 @@ class Supervisor:
             life = await self._one_life()
             self.start_failure = life.failed
             if self._retired.is_set():
-                # It ended because all ends: no failure to count.
+                # The child ended because the process is about to end: not a failure to count.
                 break
             verdict = after_exit(
                 self._policy,
@@ -192,17 +192,17 @@ class Supervisor:
         self._become(Failed(draining()))
 
     async def _is_final(self, life: _Life, cannot_start: CannotStart) -> bool:
-        """Return whether no start has succeeded yet and none would."""
+        """Return whether no start has succeeded so far and none would."""
         report = self.last_report
         if self.start_s is not None or life.failed is None or report is None:
             return False
         if life.failed.reason not in _EXITED:
             return False
-        # A connection has no known end, and the server behind it may be there a moment later.
+        # A connection has no exit status, and the server behind it may be back a moment later.
         return report.how.is_known and not report.asked and await cannot_start()
 
     async def _one_life(self) -> _Life:
-        """Start a child and stay until it, and whichever takes over from it, is gone."""
+        """Start a child and wait until it, and each that takes over from it, is gone."""
         began = anyio.current_time()
         try:
             lease = await self._started()
@@ -224,10 +224,10 @@ class Supervisor:
         return _Life(anyio.current_time() - ready_at)
 
     async def _started(self) -> Lease:
-        """Start a child that has had its handshake; log from time to time what is waited for.
+        """Start a child and do its handshake; log from time to time what the start waits for.
 
         Raises:
-            Unavailable: It could not be started; it is gone.
+            Unavailable: It could not be started; its process is gone.
         """
         notice = _StartNotice(self._policy.start_notice_s, self._awaits)
         try:
@@ -238,14 +238,14 @@ class Supervisor:
         return lease
 
     async def _meet(self, lease: Lease) -> None:
-        """Have a fresh child introduced; one that fails is gone when this raises Unavailable."""
+        """Do the handshake; if it fails, end the child and raise Unavailable once it is gone."""
         try:
             lease.introduced_as(await self._introduce(lease))
             await self._prepare(lease)
         except Unavailable as error:
             exited = error.fault.reason in _EXITED
             if not exited and not isinstance(self.state, Ready):
-                # Told before the child has ended, which may take it both rungs of the ladder.
+                # Before the child is stopped, which may take seconds: callers fail at once.
                 self._block(error.fault)
             lease.child.stop()
             await lease.child.exited.wait()
@@ -253,10 +253,10 @@ class Supervisor:
             raise Unavailable(child_exited(self._how(), "no") if exited else error.fault) from error
 
     async def _succeed(self, before: Lease) -> Lease:
-        """Let another child take over; returns the one that serves from now on.
+        """Let another child take over; return the one that serves from now on.
 
-        Where none can be started the old one goes on, and the next attempt comes after the longest
-        of the back-offs: a worn child is seldom as bad as none.
+        If none can be started the old one goes on, and the next attempt comes after the longest
+        back-off: a child that is due to be recycled is better than none.
         """
         began = anyio.current_time()
         lease = None
@@ -265,7 +265,7 @@ class Supervisor:
                 meanwhile.start_soon(self._lack_after, before)
                 lease = await self._successor()
                 if lease is not None:
-                    # In the same turn: from here on nobody finds the old one.
+                    # In the turn of the loop in which it is ready: no later call finds the old one.
                     self._serve(lease, anyio.current_time() - began)
                 meanwhile.cancel_scope.cancel()
         if lease is None:
@@ -318,7 +318,7 @@ class Supervisor:
 
 
 class _StartNotice:
-    """Logs from time to time what a start waits for, until it is told to end."""
+    """A timer that logs from time to time what a start waits for, until `end` is called."""
 
     def __init__(self, every_s: float, awaits: str) -> None:
         self._every_s = every_s
@@ -328,7 +328,7 @@ class _StartNotice:
         self._timer = self._loop.call_later(every_s, self._tell)
 
     def end(self) -> None:
-        """Log no more; what was scheduled is forgotten."""
+        """Cancel the next log record."""
         self._timer.cancel()
 
     def _tell(self) -> None:
@@ -345,11 +345,11 @@ def _ends_of(record: Record) -> str:
 
 
 async def _nothing(lease: Lease) -> None:
-    """There is nothing more to tell."""
+    """Do nothing: no `prepare` was given."""
 
 
 async def _nothing_more(before: Lease, lease: Lease) -> None:
-    """There was nothing to tell in the first place."""
+    """Do nothing: no `settle` was given."""
 
 
 async def _first_of(*events: anyio.Event) -> None:

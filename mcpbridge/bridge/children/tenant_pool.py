@@ -1,8 +1,8 @@
-"""Where the children of one principal come from.
+"""The source of one principal's children.
 
-`ChildPool` counts all children of the process. What belongs to the principal that came first, the
-only one if clients do not authenticate, has a place kept for its shared child; the shared children
-of others take places like any child of a single session.
+`ChildPool` counts all children of the process. It reserves a place for the shared child of the
+principal that came first, the only one if clients do not authenticate; the shared children of
+others take places like children of single sessions.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from mcpbridge.bridge.children.lease import Lease, Wanted
 from mcpbridge.process.child import MakeChild
 
 _CLOSE_S = 1.0
-"""The rungs of the stop ladder: a client of another principal may wait for the place."""
+"""Seconds for each step of stopping: a client of another principal may wait for the place."""
 
 
 class TenantPool:
-    """The children of one further principal, as the pool gives them."""
+    """A view of the pool for one principal that is not the first: a `ChildSource`."""
 
     def __init__(self, child_pool: ChildPool, make_child: MakeChild | None) -> None:
-        """Make it.
+        """Make a view that has given no child yet.
 
         Args:
-            child_pool: Has the children of all.
-            make_child: Makes those of this principal; None: like all others, spares included.
+            child_pool: Has the children of all principals.
+            make_child: Makes this principal's; None: they are like all others, and may be spares.
         """
         self._child_pool = child_pool
         self._make_child = make_child
@@ -38,20 +38,20 @@ class TenantPool:
 
     @property
     def leases(self) -> list[Lease]:
-        """The children that it has given and that have not ended."""
+        """The children that it has given and that still run."""
         self._given = {lease for lease in self._given if not lease.child.exited.is_set()}
         return list(self._given)
 
     async def shared(self) -> Lease:
-        """A fresh child for the sessions of this principal; see `ChildPool.further`."""
+        """Return a fresh child for all sessions of this principal; see `ChildPool.further`."""
         return self._noted(await self._child_pool.further(self._make_child))
 
     async def own(self, *, wanted: Wanted | None = None) -> Lease:
-        """A fresh child for one session of this principal; see `ChildPool.own`."""
+        """Return a fresh child for one session of this principal; see `ChildPool.own`."""
         return self._noted(await self._child_pool.own(self._make_child, wanted=wanted))
 
     async def close(self) -> None:
-        """End all of them and wait until their places are free."""
+        """End all of its children and wait until their places are free."""
         for lease in self.leases:
             self.release(lease, _CLOSE_S)
         for lease in self.leases:

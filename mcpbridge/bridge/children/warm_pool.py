@@ -1,12 +1,12 @@
-"""Handshaken children for calls of 2026-07-28 that may ask their client something.
+"""Initialized children for calls of 2026-07-28 during which the server may send requests.
 
-A legacy child cannot say which call its question belongs to, so such a call has a child for
-itself while it runs. Afterwards the child waits for the next call of a client that offers the
-same: what the client offered is part of the handshake and cannot be changed.
+A legacy child cannot say which call its request belongs to, so such a call has a child for itself
+while it runs. Then the child waits for the next call of a client with the same capabilities: they
+are part of the handshake and cannot be changed.
 
-Calls at once of one client need not have a child each. A call waits for one of those that work for
-its client already, about as long as starting another would take; only then another one is started,
-and the call gets whichever is free first.
+Concurrent calls of one client do not each need a new child. A call first waits for a child that
+works for its client already, about as long as a start takes. Only then another one is started, and
+the call gets the first that is free.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 log = logging.getLogger("mcpbridge.bridge")
 
 IDLE_S = 300.0
-"""How long a child waits for another call."""
+"""How many seconds a child waits for another call."""
 _FIRST_PATIENCE_S = 1.0
-"""How long a call waits for a child that works for its client, while no start has been timed."""
+"""How many seconds a call waits for a child of its client, before a start has been timed."""
 
 
 class WarmPool:
-    """Children by what their clients offer, their fingerprint; one for each tenant."""
+    """A pool of children by the fingerprint of their clients' capabilities; one for each tenant."""
 
     def __init__(self, child_pool: ChildSource, start_timeout_s: float, spawn: Spawn) -> None:
         """Make a pool.
 
         Args:
             child_pool: Starts children.
-            start_timeout_s: For a start with its handshake.
-            spawn: Runs work in the bridge's own time.
+            start_timeout_s: Limit for the handshake.
+            spawn: Starts a task of the bridge, which outlives the request.
         """
         self._child_pool = child_pool
         self._start_timeout_s = start_timeout_s
@@ -52,13 +52,13 @@ class WarmPool:
         self._patience_s = _FIRST_PATIENCE_S
         self._idle: collections.deque[tuple[str, float, Lease]] = collections.deque()
         self._given: dict[Lease, str] = {}
-        """Children that work on a call, with the fingerprint of their handshake."""
+        """Children that work on a call, with the fingerprints of their handshakes."""
         self._waiters: dict[str, collections.deque[asyncio.Future[Lease]]] = {}
         self._coming: collections.Counter[str] = collections.Counter()
-        """Starts that have begun or will, if the call that waits gets no other child before."""
+        """Starts by fingerprint: begun, or to begin if the waiting call gets no other child."""
 
     async def take(self, envelope: RequestMeta) -> Lease:
-        """A child that nobody else uses, introduced to what this client offers.
+        """Return a child for one call alone, initialized with the capabilities of its client.
 
         Raises:
             PoolExhausted: All places are taken, and none became free within `--queue-timeout`.
@@ -84,7 +84,7 @@ class WarmPool:
         return waiter.result()
 
     def give_back(self, lease: Lease, now: float) -> None:
-        """The call is over; the child may serve another."""
+        """Take back a child whose call is over; it may serve another."""
         fingerprint = self._given.pop(lease)
         if lease.recycle_due:
             self._child_pool.release(lease)
@@ -92,7 +92,7 @@ class WarmPool:
             self._hand_on(lease, fingerprint, now)
 
     def discard(self, lease: Lease) -> None:
-        """The child is in a state that no other call should meet."""
+        """End a child whose state no other call should meet."""
         self._given.pop(lease, None)
         self._child_pool.release(lease)
 
@@ -102,11 +102,11 @@ class WarmPool:
         return self._idle[0][1] if self._idle else math.inf
 
     def lend(self) -> Lease:
-        """Give up the child that has waited longest; raises IndexError if none waits."""
+        """Remove and return the child that has waited longest; raise IndexError if none waits."""
         return self._idle.popleft()[2]
 
     def expire(self, now: float) -> None:
-        """End children that have waited long enough, or served long enough."""
+        """End children that have waited for `IDLE_S`, and those that are due to be recycled."""
         for entry in [entry for entry in self._idle if entry[2].recycle_due]:
             self._idle.remove(entry)
             self._child_pool.release(entry[2])
@@ -121,7 +121,7 @@ class WarmPool:
         return None
 
     def _hand_on(self, lease: Lease, fingerprint: str, now: float) -> None:
-        """Give a child to the call that has waited longest, or let it wait for one."""
+        """Give a child to the call that has waited longest, or let the child wait for a call."""
         waiter = self._next_waiter(fingerprint)
         if waiter is not None:
             self._given[lease] = fingerprint
@@ -138,7 +138,7 @@ class WarmPool:
         return waiter
 
     def _wants_more(self, fingerprint: str) -> bool:
-        """Whether each start that is under way has a call to serve."""
+        """Return whether each start that is under way still has a call to serve."""
         return self._coming[fingerprint] <= len(self._waiters.get(fingerprint, ()))
 
     def _came(self, fingerprint: str) -> None:
@@ -157,8 +157,8 @@ class WarmPool:
             fault = error
         finally:
             self._came(fingerprint)
-            # A start serves whichever call waits longest. One that fails fails a call only if there
-            # are more of these than starts.
+            # A start serves the call that has waited longest. A failed start fails that call only
+            # if more calls wait than starts are under way.
             if fault is not None and len(self._waiters.get(fingerprint, ())) > self._coming.get(
                 fingerprint, 0
             ):
