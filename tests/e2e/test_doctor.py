@@ -122,7 +122,7 @@ async def test_it_starts_a_server_as_the_bridge_does(tmp_path: Path) -> None:
     ("kind", "outcome", "problem", "cause"),
     [
         ("missing", "ended", "exit code 1", "Python module a_module_that_is_not_installed"),
-        ("usage", "ended", "exit code 2", "it prints how it is to be used"),
+        ("usage", "ended", "exit code 2", "it prints its usage"),
         ("tty", "ended", "exit code 1", "it wants a terminal"),
         ("keyless", "ended", "exit code 1", "it misses a variable (ACME_API_KEY)"),
         ("done", "ended", "exit code 0", "it ended as if all were done"),

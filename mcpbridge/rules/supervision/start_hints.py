@@ -69,7 +69,7 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     (
         r"(?i)(EADDRINUSE|address already in use|uvicorn running on|serving http on"
         r"|listening (?:on|at) (?:http|port))",
-        "it opens a port of its own ({0}): it serves HTTP and not stdio",
+        "it opens a port ({0}): it serves HTTP and not stdio",
         "start its stdio mode, often an argument such as stdio or --transport stdio",
     ),
     (
@@ -106,7 +106,7 @@ _SIGNS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"(?im)^\s*(usage:.*)",
-        "it prints how it is to be used ({0})",
+        "it prints its usage ({0})",
         "an argument is missing or misspelt; many servers need a word such as stdio",
     ),
 )

@@ -40,7 +40,7 @@ def causes(*said: str, argv: tuple[str, ...] = PYTHON, code: int = 1) -> list[st
         ("SyntaxError: Unexpected token '?'", "does not understand its source"),
         ("./server: /lib/libc.so.6: version `GLIBC_2.38' not found", "another system (GLIBC_2.38)"),
         ("KeyError: 'ACME_API_KEY'", "variable (ACME_API_KEY)"),
-        ("Usage: my-server [OPTIONS] COMMAND", "how it is to be used"),
+        ("Usage: my-server [OPTIONS] COMMAND", "it prints its usage"),
     ],
 )
 def test_a_sign_names_its_cause(said: str, part: str) -> None:
@@ -147,4 +147,4 @@ def test_other_outcomes_have_a_cause_as_well() -> None:
     assert hints(PYTHON, Outcome.SERVED, said=("usage: x",)) == ()
     noise = Noise(1, 5, ("usage: x",))
     assert len(hints(PYTHON, Outcome.SERVED, noise=noise)) == 1
-    assert "how it is to be used" in hints(PYTHON, Outcome.SILENT, noise=noise)[0].cause
+    assert "it prints its usage" in hints(PYTHON, Outcome.SILENT, noise=noise)[0].cause
