@@ -1,9 +1,9 @@
-"""The bounded record of one stream: live delivery and replay are the same read.
+"""Records one stream within bounds: live delivery and replay read the same record.
 
-What a child says is appended once, by whoever hears it. Readers keep a cursor and ask for what
-came after it; the log keeps no record of readers, so one that stops reading costs nobody
-anything but the window. When the window is full the oldest entries that may be shed go first;
-an answer and a question of the child may not, since somebody waits for them.
+Each message of a child is appended once, by its receiver. Readers keep a cursor and ask for the
+entries after it; the log keeps no record of readers, so one that stops reading costs nothing but
+the window. When the window is full, the oldest entries that may be shed go first; an answer or a
+server request may not, since a peer waits for it.
 
 Source: MCP 2025-11-25, Transports, Resumability and Redelivery.
 """
@@ -19,13 +19,13 @@ import msgspec
 from mcpbridge.errors import CursorLost
 
 STANDALONE = 0
-"""The number of a session's stream of what belongs to no request; the others count from 1."""
+"""Number of a session's stream for messages outside of any request; others count from 1."""
 START = 0
 """The cursor of a reader that has seen nothing. A cursor is the number of the last entry read."""
 
 
 class Window(msgspec.Struct, frozen=True):
-    """How much of a stream is kept."""
+    """Bounds on the entries that a stream keeps."""
 
     entries: int = 1000
     max_bytes: int = 1 << 20
@@ -41,16 +41,16 @@ class LogEntry(msgspec.Struct, frozen=True):
 
 
 class EventId(msgspec.Struct, frozen=True):
-    """The id of an event: which session's, which stream's, which entry."""
+    """The id of an event: its session, its stream and its entry."""
 
     tag: str
-    """A random word of the session's: an id of another session is seen to be foreign."""
+    """A random word of the session, by which an id of another session is recognized."""
     stream: int
     number: int
 
     @property
     def prefix(self) -> bytes:
-        """What the ids of all events of the stream begin with."""
+        """The common prefix of the ids of all events of the stream."""
         return b"%b-%d-" % (self.tag.encode(), self.stream)
 
 
@@ -58,25 +58,26 @@ _EVENT_ID = re.compile(r"([0-9a-f]{1,16})-(\d{1,15})-(\d{1,15})\Z", re.ASCII)
 
 
 def read_event_id(text: str) -> EventId | None:
-    """The event id in a `Last-Event-ID` header; None for one that this program never wrote."""
+    """Parse a `Last-Event-ID` header; None if this program cannot have written it."""
     match = _EVENT_ID.match(text)
     return EventId(match[1], int(match[2]), int(match[3])) if match is not None else None
 
 
 class EventLog:
-    """Everything said on one stream, oldest first; owned by the stream's exchange or session."""
+    """All messages of one stream, oldest first; owned by the stream's exchange or session."""
 
     __slots__ = ("_entries", "_last", "_shed", "_size", "_window", "closed")
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        # A list and no deque, whose first block takes 600 bytes: most streams hold next to nothing.
+        # A list, since the first block of a deque takes 600 bytes and most streams hold very
+        # little.
         self._entries: list[LogEntry] = []
         self._size = 0
         self._last = START
         self._shed = 0
         self.closed = False
-        """Nothing will be appended any more."""
+        """Whether the stream has ended, so that nothing more is appended."""
 
     @property
     def last(self) -> int:
@@ -94,7 +95,7 @@ class EventLog:
         return self._shed
 
     def append(self, payload: bytes, *, sheddable: bool) -> None:
-        """Add a message at the end; may shed old ones."""
+        """Append a message; may shed old ones."""
         assert not self.closed, "append to a closed log"
         self._last += 1
         self._entries.append(LogEntry(self._last, payload, sheddable))
@@ -103,13 +104,13 @@ class EventLog:
             self._shrink()
 
     def after(self, cursor: int, *, strict: bool = True) -> Sequence[LogEntry]:
-        """Entries appended after a cursor, oldest first; empty when the reader is up to date.
+        """Return the entries after a cursor, oldest first; empty if the reader is up to date.
 
-        Costs O(entries returned), so a reader who keeps up pays nothing for what is kept.
+        Costs O(entries returned), so a reader that keeps up does not pay for older entries.
 
         Args:
-            cursor: Number of the last entry the reader has; `START` for none.
-            strict: Refuse to skip over shed entries.
+            cursor: Number of the last entry that the reader has; `START` for none.
+            strict: Do not skip shed entries.
 
         Raises:
             CursorLost: `strict`, and an entry after `cursor` was shed.
@@ -123,17 +124,17 @@ class EventLog:
         return found
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """End the stream; nothing more is appended."""
         self.closed = True
 
     def discard(self, number: int) -> None:
-        """Forget one entry: it is not true any more and must reach nobody."""
+        """Forget one entry: it is no longer true and must not be delivered."""
         kept = [entry for entry in self._entries if entry.number != number]
         self._size -= sum(len(e.payload) for e in self._entries if e.number == number)
         self._entries = kept
 
     def trim(self, cursor: int) -> None:
-        """Forget entries up to and including a cursor: read, and nobody may resume before it."""
+        """Forget the entries up to and including a cursor, which no reader will resume before."""
         read = list(itertools.takewhile(lambda entry: entry.number <= cursor, self._entries))
         self._size -= sum(len(entry.payload) for entry in read)
         del self._entries[: len(read)]

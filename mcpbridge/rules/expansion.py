@@ -1,4 +1,4 @@
-"""References such as `${env:TOKEN}` in the files that list MCP servers.
+"""Expands references such as `${env:TOKEN}` in the files that list MCP servers.
 
 The forms are those of VS Code and Claude Code. `$NAME` without braces is left as it is, and a value
 that was filled in is not expanded again.
@@ -45,7 +45,7 @@ def expand(text: str, references: References) -> str:
     """Return a text with each reference replaced by its value.
 
     Raises:
-        ExpansionError: A reference has no value, or is of a form that is not known.
+        ExpansionError: A reference has no value, or its form is unknown.
     """
     return _REFERENCE.sub(lambda found: _value(found, references), text)
 

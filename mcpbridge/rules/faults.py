@@ -1,8 +1,8 @@
-"""What a client is told when the bridge, not the server, has to answer.
+"""Builds the errors that the bridge, not the server, answers clients with.
 
-Every fault becomes `-32603` with `data.mcpbridge = {reason, executed, retryable}` so that a
-program can tell whether the call may have had an effect and whether to try again. The text never
-holds the command, its environment or what it wrote to stderr.
+Every fault becomes `-32603` with `data.mcpbridge = {reason, executed, retryable}`, so that a
+program can tell whether the call may have had an effect and whether to retry. The text never
+contains the command, its environment or its stderr.
 
 Source: JSON-RPC 2.0, 5.1; MCP reserves -32020 to -32099 and discourages the rest of that range.
 """
@@ -21,33 +21,33 @@ INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 REQUEST_CANCELLED = -32800
-"""What deployed SDK servers end a cancelled call's stream with."""
+"""Code with which deployed SDK servers end the stream of a cancelled call."""
 TIMED_OUT = "timeout"
-"""The reason of a fault that tells of a server which took too long."""
+"""Reason of a fault if the server took too long."""
 UNREACHABLE = "unreachable"
-"""The reason of a fault that ends by itself, as soon as somebody listens again."""
+"""Reason of a fault that ends as soon as a server listens at the address again."""
 SESSION_NOT_FOUND = -32001
-"""What deployed TypeScript servers send with their 404."""
+"""Code that deployed TypeScript servers send with their 404."""
 
 Executed = Literal["no", "maybe", "yes"]
 
 
 class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a process ended: by itself with a code, or by a signal."""
+    """The end of a process: an exit code or a signal."""
 
     code: int | None = None
     signal: int | None = None
     out_of_memory: bool = False
-    """The kernel killed it for want of memory."""
+    """Whether the kernel killed it because memory ran out."""
 
     @classmethod
     def of(cls, returncode: int) -> Exit:
-        """From a return code as `subprocess` gives it: negative for a signal."""
+        """Convert a return code of `subprocess`, negative for a signal."""
         return cls(signal=-returncode) if returncode < 0 else cls(code=returncode)
 
     @property
     def is_known(self) -> bool:
-        """There was a process whose end could be seen."""
+        """Whether the end of a process was observed."""
         return self.code is not None or self.signal is not None
 
     def __str__(self) -> str:
@@ -59,21 +59,21 @@ class Exit(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """One failure of the bridge's own, before it is written as a JSON-RPC error."""
+    """One failure of the bridge itself, before it becomes a JSON-RPC error."""
 
     reason: str
-    """A word that programs match on: `child_exited`, `capacity`, `draining`, …"""
+    """A word for programs: `child_exited`, `capacity`, `draining`, …"""
     message: str
     executed: Executed = "no"
     retryable: bool = False
     exit: Exit | None = None
     code: int = INTERNAL_ERROR
     status: int = 503
-    """The HTTP status, where the fault comes before the request was admitted."""
+    """The HTTP status if the fault occurs before the request is admitted."""
     retry_after_s: int | None = None
 
     def error(self) -> bytes:
-        """The JSON-RPC error object."""
+        """Return the JSON-RPC error object."""
         facts: dict[str, object] = {
             "reason": self.reason,
             "executed": self.executed,
@@ -85,7 +85,7 @@ class Fault(msgspec.Struct, frozen=True):
 
 
 def error_object(code: int, message: str, data: object = None) -> bytes:
-    """A JSON-RPC error object as bytes."""
+    """Encode a JSON-RPC error object."""
     body: dict[str, object] = {"code": code, "message": message}
     if data is not None:
         body["data"] = data
@@ -93,10 +93,14 @@ def error_object(code: int, message: str, data: object = None) -> bytes:
 
 
 def child_exited(how: Exit | None, executed: Executed) -> Fault:
-    """The server process ended; `executed` tells whether it had been given the request.
+    """Return the fault for a server process that ended.
 
-    The reason is `child_oom` where the kernel killed it for want of memory: nothing else will help
-    than more of it.
+    The reason is `child_oom` if the kernel killed it because memory ran out: only more memory
+    helps.
+
+    Args:
+        how: How it ended, if known.
+        executed: Whether it had been given the request.
     """
     how = how if how is not None and how.is_known else None
     ended = f" ({how})" if how is not None else ""
@@ -111,17 +115,17 @@ def child_exited(how: Exit | None, executed: Executed) -> Fault:
 
 
 def spawn_failed() -> Fault:
-    """The command could not be started at all; the log says why."""
+    """Return the fault for a command that could not be started; the log says why."""
     return Fault("spawn_failed", "the MCP server could not be started", retry_after_s=5)
 
 
 def bridge_failed() -> Fault:
-    """A fault of mcpbridge's own has ended the session; its log says how."""
+    """Return the fault for a bug of mcpbridge that ended the session; its log has the details."""
     return Fault("bridge_failed", "mcpbridge failed to serve this session", "maybe")
 
 
 def unreachable() -> Fault:
-    """Nobody listens where the server is to be reached; the log says how that showed."""
+    """Return the fault for an address at which no server accepts connections; the log says more."""
     return Fault(
         UNREACHABLE,
         "the MCP server cannot be reached (--connect)",
@@ -131,7 +135,7 @@ def unreachable() -> Fault:
 
 
 def start_timeout(seconds: float) -> Fault:
-    """The server did not answer its handshake in time."""
+    """Return the fault for a server that did not answer its handshake in time."""
     return Fault(
         "start_timeout",
         f"the MCP server did not answer initialize within {seconds:g} s (--start-timeout)",
@@ -141,14 +145,14 @@ def start_timeout(seconds: float) -> Fault:
 
 
 def handshake_refused() -> Fault:
-    """The server answered the bridge's own handshake with an error or nonsense."""
+    """Return the fault for a server that answered the bridge's handshake with an error."""
     return Fault("handshake_refused", "the MCP server refused initialize", retry_after_s=5)
 
 
 def bad_child_message(
-    problem: str = "the MCP server answered with something that is no JSON-RPC message",
+    problem: str = "the MCP server answered with something that is not a JSON-RPC message",
 ) -> Fault:
-    """The server's answer to this very call could not be read."""
+    """Return the fault for an answer to this call that could not be read."""
     return Fault(
         "bad_child_message",
         problem,
@@ -157,7 +161,7 @@ def bad_child_message(
 
 
 def child_message_too_deep(limit: int) -> Fault:
-    """The server's answer to this very call was nested too deep to be read safely."""
+    """Return the fault for an answer to this call that was nested too deep to be read safely."""
     return Fault(
         "bad_child_message",
         f"the MCP server's answer is nested deeper than --max-json-depth {limit}",
@@ -166,7 +170,7 @@ def child_message_too_deep(limit: int) -> Fault:
 
 
 def message_too_large(size: int, limit: int) -> Fault:
-    """The server's answer to this very call was over the limit."""
+    """Return the fault for an answer to this call that exceeded the limit."""
     return Fault(
         "message_too_large",
         f"the MCP server's answer of {size} bytes exceeds --max-message-bytes {limit}",
@@ -175,22 +179,22 @@ def message_too_large(size: int, limit: int) -> Fault:
 
 
 def not_begun(fault: Fault) -> Fault:
-    """The same fault, for a call that had not been given to the server yet."""
+    """Return the same fault for a call that had not been given to the server yet."""
     return msgspec.structs.replace(fault, executed="no", retryable=True, retry_after_s=1)
 
 
 def child_stalled(limit: str) -> Fault:
-    """The server runs and serves nobody any more: it was killed and another one is started."""
+    """Return the fault for a server that runs but answers no call: it was killed and restarts."""
     return Fault("child_stalled", f"the MCP server does not answer any more ({limit})", "maybe")
 
 
 def capacity(flag: str, limit: int) -> Fault:
-    """A limit on how much is served at once is reached."""
+    """Return the fault for a limit on concurrent work."""
     return Fault("capacity", f"limit reached: {flag} {limit}", retryable=True, retry_after_s=5)
 
 
 def queued_too_long(limit: int, seconds: float) -> Fault:
-    """The server was busy with as many calls as it may have, for too long."""
+    """Return the fault for a call that waited too long for a turn on a busy server."""
     return Fault(
         "capacity",
         f"limit reached: --max-calls-per-child {limit}, and no turn came within {seconds:g} s"
@@ -201,7 +205,7 @@ def queued_too_long(limit: int, seconds: float) -> Fault:
 
 
 def too_many_streams(limit: int) -> Fault:
-    """One session has as many streams open as it may; another session is none the worse."""
+    """Return the fault for a session with too many streams; other sessions are not affected."""
     return Fault(
         "capacity",
         f"limit reached: --max-streams {limit} of one session",
@@ -212,7 +216,7 @@ def too_many_streams(limit: int) -> Fault:
 
 
 def over_quota(flag: str, limit: int | str, retry_after_s: int = 5) -> Fault:
-    """One client has all that it may have; other clients are none the worse."""
+    """Return the fault for a client at its own limit; other clients are not affected."""
     return Fault(
         "quota",
         f"limit of one client reached: {flag} {limit}",
@@ -223,27 +227,27 @@ def over_quota(flag: str, limit: int | str, retry_after_s: int = 5) -> Fault:
 
 
 def draining() -> Fault:
-    """The bridge is about to end; another replica, or the next one, will answer."""
+    """Return the fault for a bridge that is shutting down; another replica will answer."""
     return Fault("draining", "mcpbridge is shutting down", retryable=True, retry_after_s=1)
 
 
 def shutdown() -> Fault:
-    """The bridge had to end before the server answered this call."""
+    """Return the fault for a call that the server had not answered when the bridge ended."""
     return Fault("shutdown", "mcpbridge was shut down before the MCP server answered", "maybe")
 
 
 def session_closed() -> Fault:
-    """The session was deleted or expired while this call was in flight."""
+    """Return the fault for a call whose session was deleted or expired."""
     return Fault("session_closed", "the session was closed while the call was in flight", "maybe")
 
 
 def cancelled() -> Fault:
-    """The client cancelled the call; this only ends its stream."""
+    """Return the fault that ends the stream of a call cancelled by its client."""
     return Fault("cancelled", "request cancelled", "maybe", code=REQUEST_CANCELLED)
 
 
 def nobody_to_ask() -> Fault:
-    """The server asked its client something and there is none that could answer."""
+    """Return the fault for a server request that no client can answer."""
     return Fault(
         "nobody_to_ask",
         "no client can answer this: the server is shared, or the client does not offer it",
@@ -252,7 +256,7 @@ def nobody_to_ask() -> Fault:
 
 
 def question_undelivered(seconds: float) -> Fault:
-    """The server asked its client something and the client opened no stream to hear it on."""
+    """Return the fault for a server request whose client opened no stream to receive it."""
     return Fault(
         "question_undelivered",
         f"the client has had no stream open for {seconds:g} s to be asked on (--question-timeout)",
@@ -260,25 +264,25 @@ def question_undelivered(seconds: float) -> Fault:
 
 
 def timed_out(flag: str, seconds: float) -> Fault:
-    """The server did not answer in time; it has been told that nobody waits any more."""
+    """Return the fault for a call that timed out; the server has been sent a cancellation."""
     return Fault(TIMED_OUT, f"the MCP server did not answer within {seconds:g} s ({flag})", "maybe")
 
 
 class Unavailable(BridgeError):
-    """A request that was understood cannot be served; `fault` is what the client is told."""
+    """A valid request that cannot be served; the client is answered with `fault`."""
 
     def __init__(self, fault: Fault, problem: str = "") -> None:
         super().__init__(fault, problem)
         self.fault = fault
         self.problem = problem
-        """What only the people who run the bridge are told."""
+        """Details for operators only."""
 
     def __str__(self) -> str:
         return self.fault.message
 
 
 class PoolExhausted(Unavailable):
-    """As many server processes run as may, and none of them can be done without."""
+    """A request for a server process at the limit, while none of the running ones can be ended."""
 
     def __init__(self, max_children: int) -> None:
         super().__init__(capacity("--max-children", max_children))

@@ -1,11 +1,11 @@
-"""How a call ended, in one word, for whoever counts and traces.
+"""Classifies how a call ended, in one word for metrics and traces.
 
 | word | meaning |
 |---|---|
 | `ok` | the server's result |
-| `tool_error` | the server's result, which says that the tool failed |
+| `tool_error` | the server's result, with the tool's failure |
 | `error` | the server's JSON-RPC error |
-| `cancelled` | its client wanted it no more |
+| `cancelled` | the client cancelled it |
 | `fault` | the bridge answered in the server's place; the fault has the reason |
 
 Source: MCP 2025-11-25, Tools, Error Handling: `isError` in a result is a failure of the tool.
@@ -34,11 +34,11 @@ _BLANKS_AND_COLON = b" \t\r\n:"
 
 
 def outcome_of(method: str, reply: Reply, fault: Fault | None) -> str:
-    """The word for a call with this final answer.
+    """Return the word for a call with this final answer.
 
     Args:
-        method: Of the request.
-        reply: What its client was answered.
+        method: The request's method.
+        reply: The client's answer.
         fault: Why the bridge answered in the server's place, if it did.
     """
     if fault is not None:
@@ -49,9 +49,9 @@ def outcome_of(method: str, reply: Reply, fault: Fault | None) -> str:
 
 
 def is_tool_error(result: bytes) -> bool:
-    """Whether a result of `tools/call` says that the tool failed.
+    """Return whether a result of `tools/call` says that the tool failed.
 
-    Costs one search; only what looks like it is read.
+    Costs one search; the result is decoded only if the name occurs.
     """
     at = result.find(_SIGN)
     while at >= 0:
@@ -67,7 +67,7 @@ def is_tool_error(result: bytes) -> bool:
 
 
 def error_type(outcome: str, reply: Reply, fault: Fault | None, code: int | None) -> str | None:
-    """What OpenTelemetry calls `error.type`: None for a good end.
+    """Return the `error.type` of OpenTelemetry, or None for success.
 
     Source: OpenTelemetry semantic conventions for MCP.
     """
@@ -79,7 +79,7 @@ def error_type(outcome: str, reply: Reply, fault: Fault | None, code: int | None
 
 
 def limit_of(fault: Fault) -> str | None:
-    """The flag of the limit that a fault tells of; None for another kind of fault."""
+    """Return the flag of the limit that a fault reports; None for another kind of fault."""
     if fault.reason != "capacity":
         return None
     found = _FLAG.search(fault.message)

@@ -1,8 +1,9 @@
-"""The trace a request belongs to: in `params._meta`, where it travels on, or in HTTP headers.
+"""Finds the trace of a request: in `params._meta`, where it travels on, or in HTTP headers.
 
-`_meta` wins, being closer to the call. What a header says is copied there where nothing stands yet,
-so that the server behind can go on with the client's trace even if the bridge itself traces
+`_meta` wins, since it is closer to the call. A trace in the headers is copied there if `_meta`
+names none, so that the server can continue the client's trace even if the bridge itself traces
 nothing.
+
 
 Source: W3C Trace Context, 3.2 and 3.3; MCP 2026-07-28, `_meta`: the keys `traceparent` and
 `tracestate`; OpenTelemetry semantic conventions for MCP, Context propagation.
@@ -27,16 +28,16 @@ _SIGN = b"traceparent"
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """A place in a trace: its id and the span above."""
+    """A position in a trace: the trace's id and the parent span."""
 
     traceparent: str
     tracestate: str = ""
 
 
 def trace_of(traceparent: str | None, tracestate: str | None) -> Trace | None:
-    """The trace in two header values; None where the first is none.
+    """Return the trace in two header values; None if `traceparent` is invalid.
 
-    A state that is too long or not of visible characters is left out, as the standard says.
+    A state that is too long or not printable ASCII is left out, as the standard requires.
     """
     if traceparent is None or _PARENT.fullmatch(traceparent) is None:
         return None
@@ -46,7 +47,7 @@ def trace_of(traceparent: str | None, tracestate: str | None) -> Trace | None:
 
 
 def trace_in(params: bytes | None) -> Trace | None:
-    """The trace that a request's params name."""
+    """Return the trace that a request's params name, or None."""
     if params is None or _SIGN not in params:
         return None
     try:
@@ -60,9 +61,9 @@ def trace_in(params: bytes | None) -> Trace | None:
 
 
 def with_trace(params: bytes | None, trace: Trace) -> bytes | None:
-    """The params with this trace in `_meta`, in place of any other.
+    """Return the params with this trace in `_meta`, in place of any other.
 
-    Params that are no object, or that say something twice, stay as they are.
+    Params that are not an object or have repeated members stay unchanged.
     """
     try:
         members = opened(params) if params is not None else {}
@@ -77,6 +78,6 @@ def with_trace(params: bytes | None, trace: Trace) -> bytes | None:
 
 
 def carried(params: bytes | None, traceparent: str | None, tracestate: str | None) -> bytes | None:
-    """The params with the trace of the HTTP headers, where they name none themselves."""
+    """Return the params with the trace of the HTTP headers, if they name none themselves."""
     trace = trace_of(traceparent, tracestate)
     return params if trace is None or trace_in(params) is not None else with_trace(params, trace)

@@ -18,7 +18,7 @@ FAULTS: list[tuple[Fault, str, str, bool, str]] = [
     (faults.spawn_failed(), "spawn_failed", "no", False, "could not be started"),
     (faults.start_timeout(2.5), "start_timeout", "no", True, "within 2.5 s (--start-timeout)"),
     (faults.handshake_refused(), "handshake_refused", "no", False, "refused initialize"),
-    (faults.bad_child_message(), "bad_child_message", "yes", False, "no JSON-RPC message"),
+    (faults.bad_child_message(), "bad_child_message", "yes", False, "not a JSON-RPC message"),
     (
         *(faults.child_message_too_deep(512), "bad_child_message", "yes", False),
         "--max-json-depth 512",

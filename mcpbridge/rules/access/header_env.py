@@ -1,9 +1,9 @@
-"""Which headers of a client become variables of its own child, and which never may.
+"""Selects the client headers that become variables of the client's own child.
 
-The operator names the pairs; a client chooses values alone. A variable by which a program would
-load or run something else than was meant is refused whoever asks for it: its value would come from
-a client. Such a value names nobody: who sends another one is another caller, for whom the sessions
-of the first do not exist.
+The operator names the pairs; a client chooses values only. A variable that could make a program
+load or run something else is refused, since its value would come from a client. Such a value does
+not identify a client: a request with another value is another caller, which cannot see the
+sessions of the first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TAKEN = frozenset((
     "proxy-authorization", "te", "traceparent", "tracestate", "trailer", "transfer-encoding",
     "upgrade",
 ))  # fmt: skip
-"""Headers that mean something else already; a token must not reach a child."""
+"""Headers with another meaning; a token in particular must not reach a child."""
 _NEVER_PREFIXES = (
     "LD_", "DYLD_", "PYTHON", "MCPBRIDGE_", "NODE_", "NPM_", "GIT_", "BASH_", "PERL", "RUBY",
     "JAVA_", "JDK_", "_JAVA", "GLIBC_", "MALLOC_", "DOTNET_", "CORECLR_", "LC_", "SSL_", "DENO_",
@@ -50,23 +50,23 @@ class Pair(msgspec.Struct, frozen=True):
     """In lower case."""
     variable: str
     optional: bool = False
-    """A request without it is served all the same."""
+    """A request without the header is served too."""
 
 
 def header_env(text: str) -> Pair:
-    """`X-Api-Key=API_KEY`, or `X-Api-Key=API_KEY?` where a client may do without.
+    """Parse `X-Api-Key=API_KEY`, or `X-Api-Key=API_KEY?` if clients may omit the header.
 
     Raises:
-        ValueError: It is no such pair, or one that is never allowed; the text completes a sentence
+        ValueError: Not such a pair, or a pair that is never allowed; the text completes a sentence
             that begins with the value.
     """
     header, equals, variable = text.partition("=")
     optional = variable.endswith("?")
     variable = variable.removesuffix("?")
     if not equals or _FIELD.match(header) is None or _VARIABLE.match(variable) is None:
-        raise ValueError("is no pair; write X-Api-Key=API_KEY, or X-Api-Key=API_KEY? if optional")
+        raise ValueError("is not a pair; write X-Api-Key=API_KEY, or API_KEY? if optional")
     if header.lower() in _TAKEN or header.lower().startswith("mcp-param-"):
-        raise ValueError("takes a header that means something else")
+        raise ValueError("takes a header that has another meaning")
     upper = variable.upper()
     if upper in _NEVER or upper.startswith(_NEVER_PREFIXES):
         raise ValueError("sets a variable by which a client could have something else executed")
@@ -76,10 +76,10 @@ def header_env(text: str) -> Pair:
 def values_of(
     pairs: Sequence[Pair], headers: Sequence[tuple[bytes, bytes]]
 ) -> Mapping[str, str] | str:
-    """The variables that a request's headers set, or what is wrong with them, without any value.
+    """Return the variables that a request's headers set, or the problem, without any value.
 
     Args:
-        pairs: What the operator allows.
+        pairs: The pairs that the operator allows.
         headers: All headers, names in lower case.
     """
     values: dict[str, str] = {}
@@ -98,10 +98,10 @@ def values_of(
 
 
 def with_values(principal: Principal, values: Mapping[str, str], peer: str) -> Principal:
-    """Return the caller that this principal is with these values.
+    """Return the principal that a caller with these values has.
 
-    Quotas count it as the principal itself, and without authentication by its address: else one
-    client that makes up values would use up the share of all.
+    Quotas count it as the original principal, or without authentication by its address: otherwise
+    one client could use up every share by inventing values.
     """
     pairs = tuple(sorted(values.items()))
     if not pairs:

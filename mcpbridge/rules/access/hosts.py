@@ -1,11 +1,11 @@
-"""Which Host and Origin may in, before a body is read or a child is woken.
+"""Checks Host and Origin before a body is read or a child is started.
 
-A web page in the user's browser can reach a loopback port, by a name of its own that resolves
-to 127.0.0.1 (DNS rebinding), by a plain cross-site POST, or by naming it as an image. The first
-shows in Host, the second in Origin, the third in Fetch Metadata, since browsers leave Origin out of
-a GET that nobody may read. Programs send neither; browsers cannot be told to.
+A web page in the user's browser can reach a loopback port: by a host name of the attacker that
+resolves to 127.0.0.1 (DNS rebinding), by a plain cross-site POST, or as the address of an image.
+The first shows in Host, the second in Origin, the third in Fetch Metadata, since browsers omit
+Origin from a GET whose answer no script can read. Programs send neither; browsers cannot omit them.
 
-That a page may send is one thing, that it may read the answer another: see `readable_by`.
+That a page may send a request does not mean that it may read the answer: see `readable_by`.
 
 Source: MCP 2025-11-25, Transports, Security Warning (an Origin that is present and not allowed
 is answered 403); RFC 9110, 15.5.20 (421); W3C, Fetch Metadata Request Headers.
@@ -23,7 +23,7 @@ import msgspec
 
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 MAX_HOST_CHARACTERS = 300
-"""A domain name has at most 253; the answers for a few hundred such are kept."""
+"""A domain name has at most 253; some hundred such names are cached."""
 MAX_ORIGIN_CHARACTERS = 320
 """A host, a port and a scheme."""
 _CLUSTER_SUFFIXES = (".svc", ".cluster.local")
@@ -39,16 +39,16 @@ _HOST = re.compile(
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 ANY_ORIGIN = "*"
 OPAQUE_ORIGIN = "null"
-"""What sandboxed frames and pages from files call themselves; any page can be such a one."""
+"""The origin of sandboxed frames and pages from files; any page can have it."""
 
 
 class HostRules(msgspec.Struct, frozen=True):
-    """What the listener is bound to, and what the operator allows besides."""
+    """The kind of listener, and the hosts and origins that the operator allows."""
 
     loopback: bool
-    """Bound to loopback only: nothing but loopback names is expected."""
+    """Bound to loopback only: only loopback names are expected."""
     allowed_hosts: tuple[str, ...] = ()
-    """Further host names, without port; `*.example.org` for all below."""
+    """Further host names, without port; `*.example.org` for all names below."""
     allowed_origins: tuple[str, ...] = ()
     """Origins `scheme://host[:port]`, as `origin_pattern` writes them; `null`; or `*`."""
     search: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class HostRules(msgspec.Struct, frozen=True):
 
 
 def host_allowed(host: str | None, rules: HostRules) -> bool:
-    """Whether a Host header may be served; a missing one (HTTP/1.0) may."""
+    """Return whether a Host header may be served; a missing one (HTTP/1.0) may."""
     return host is None or (len(host) <= MAX_HOST_CHARACTERS and _allowed(host, rules))
 
 
@@ -74,7 +74,7 @@ def _allowed(host: str, rules: HostRules) -> bool:
 
 
 def is_cluster_name(name: str) -> bool:
-    """Whether a host's name means nothing outside of a cluster or a network of containers."""
+    """Return whether a host name resolves only inside a cluster or a container network."""
     return ("." not in name and ":" not in name) or name.endswith(_CLUSTER_SUFFIXES)
 
 
@@ -109,27 +109,27 @@ def _is_private(name: str, search: Sequence[str]) -> bool:
 
 
 def host_pattern(text: str) -> str:
-    """An entry for `HostRules.allowed_hosts`, lower case and without brackets.
+    """Return an entry for `HostRules.allowed_hosts`, lower case and without brackets.
 
     Raises:
-        ValueError: No Host could ever match it; the text completes a sentence about the value.
+        ValueError: No Host header can match it; the text completes a sentence about the value.
     """
     if text == "*":
         return text
     stars, name = ("*.", text[2:]) if text.startswith("*.") else ("", text)
     if ":" in name and _HOST.fullmatch(name) and not name.endswith("]"):
-        raise ValueError("has a port; give the name alone, every port is meant")
+        raise ValueError("has a port; give the name without it; every port matches")
     plain = host_name(f"[{name}]" if ":" in name and not name.endswith("]") else name)
     if plain is None or "*" in plain:
-        raise ValueError("is no host name; write mcp.example.org or *.example.org")
+        raise ValueError("is not a host name; write mcp.example.org or *.example.org")
     return stars + plain
 
 
 def origin_allowed(origin: str | None, rules: HostRules) -> bool:
-    """Whether an Origin header may be served.
+    """Return whether an Origin header may be served.
 
-    Absent: yes, it is no browser. On a loopback listener a page of this machine's own
-    (`http://localhost:5173`) may; `null` and every other origin must be listed.
+    An absent one may: the client is not a browser. On a loopback listener the pages of this
+    machine (`http://localhost:5173`) may; `null` and every other origin must be listed.
     """
     if origin is None or ANY_ORIGIN in rules.allowed_origins:
         return True
@@ -137,10 +137,10 @@ def origin_allowed(origin: str | None, rules: HostRules) -> bool:
 
 
 def readable_by(origin: str, rules: HostRules) -> str | None:
-    """Who may read what is answered to this Origin: the value of `Access-Control-Allow-Origin`.
+    """Return the value of `Access-Control-Allow-Origin` for this Origin.
 
-    None where its page may not: only those that are listed may. A page of this machine that is
-    served because the listener is on loopback is not among them.
+    None if its page may not read answers: only listed origins may. A page of this machine that is
+    served because the listener is on loopback is not listed.
     """
     if ANY_ORIGIN in rules.allowed_origins:
         return ANY_ORIGIN
@@ -151,9 +151,9 @@ def readable_by(origin: str, rules: HostRules) -> str | None:
 
 @functools.lru_cache(maxsize=256)
 def share_of(address: str) -> str:
-    """Return what one peer's share is counted by: an IPv4 address, or the /64 of an IPv6 one.
+    """Return the key of one peer's share: an IPv4 address, or the /64 network of an IPv6 one.
 
-    A household or a machine has at least such a network, and may use any address in it.
+    A home or a machine has at least such a network and may use any address in it.
     """
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
@@ -167,19 +167,19 @@ def share_of(address: str) -> str:
 
 
 def fetch_allowed(site: str | None, destination: str | None) -> bool:
-    """Whether a request without Origin may be served, by its `Sec-Fetch-Site` and `-Dest`.
+    """Return whether a request without Origin may be served, by `Sec-Fetch-Site` and `-Dest`.
 
-    A page of another site may not use an answer as an image, a script or a frame; a link that
-    somebody follows may show one.
+    A page of another site may not use an answer as an image, script or frame; the user may follow a
+    link to one.
     """
     return site != "cross-site" or destination == "document"
 
 
 def origin_pattern(text: str) -> str:
-    """An entry for `HostRules.allowed_origins`, as browsers write it.
+    """Return an entry for `HostRules.allowed_origins`, as browsers write it.
 
     Raises:
-        ValueError: No Origin could ever match it; the text completes a sentence about the value.
+        ValueError: No Origin header can match it; the text completes a sentence about the value.
     """
     if text in (ANY_ORIGIN, OPAQUE_ORIGIN):
         return text
@@ -189,7 +189,7 @@ def origin_pattern(text: str) -> str:
         parts = urlsplit("")
     plain = _normal_origin(text)
     if plain is None or "*" in plain[1] or parts.query or parts.fragment:
-        raise ValueError("is no origin; write it whole, as in https://app.example.org:8443")
+        raise ValueError("is not an origin; write it in full, as in https://app.example.org:8443")
     scheme, name, port = plain
     host = f"[{name}]" if ":" in name else name
     usual = port is None or port == _DEFAULT_PORTS.get(scheme)
@@ -215,7 +215,7 @@ def _origin_listed(origin: str, listed: Sequence[str]) -> bool:
 
 
 def host_name(host: str) -> str | None:
-    """The name in a Host header, lower case, without port and brackets; None if malformed.
+    """Return the name in a Host header, lower case, without port and brackets; None if malformed.
 
     Source: RFC 3986, 3.2.2 and 3.2.3. `urlsplit` reads `[::1]evil.example` and `local<TAB>host`
     as loopback names in some releases of Python.

@@ -1,24 +1,24 @@
-"""What a token of an authorization server must be, before and after its signature is checked.
+"""Checks a token of an authorization server, before and after its signature is verified.
 
 A token is a signed text (JWS, compact form): a header, claims and a signature. Three things about
-it are decided here; the signature itself is checked by somebody who has the keys.
+it are checked here; `http.auth` has the keys and verifies the signature itself.
 
-1. Its form (`parsed_token`). Everything is refused that some reader could take in two ways, or that
-   asks us to fetch or to trust what comes with the token: the key is chosen by us, from the keys
-   of the configured server, and the algorithm must be in a list that knows no shared secrets.
-2. Its claims (`granted`): who issued it, for whom, from when until when.
-3. Whether it was issued for enough (`ScopeRules`).
+1. Its form (`parsed_token`). A token is refused if two readers could understand it differently, or
+if it asks us to fetch or trust a key that comes with it: the bridge chooses the key, from the keys
+of the configured server, and accepts no algorithm with a shared secret.
+2. Its claims (`granted`): issuer, audience, and period of validity.
+3. Its scopes (`ScopeRules`).
 
-`joserfc.jwt.decode` with a `JWTClaimsRegistry` was tried in place of the first two. Of the 130
-broken tokens in `tests/support/broken_tokens.py` it takes 23, with a JSON decoder that refuses
-members named twice: a header with `alg` twice, in UTF-16, with a type for something else or a
-certificate's address; claims behind a byte order mark, an `exp` of 400 digits. It reads the header
-before a caller can look at it, raises RecursionError at claims nested 3000 deep, and refuses good
-tokens with a header member that it does not know or with a header over 512 bytes. So every check
-here would stay; what the library does is the signature (`http.auth.jwk`).
+`joserfc.jwt.decode` with a `JWTClaimsRegistry` was tried in place of the first two. With a JSON
+decoder that refuses repeated members it still accepts 23 of the 130 broken tokens in
+`tests/support/broken_tokens.py`: a header with `alg` twice, in UTF-16, with a type for another
+purpose or with the address of a certificate; claims after a byte order mark, an `exp` of 400
+digits. It reads the header before a caller can inspect it, raises RecursionError for claims nested
+3000 deep, and refuses valid tokens with an unknown header member or a header over 512 bytes. So
+every check here would stay; the library verifies the signature (`http.auth.jwk`).
 
-Texts in here reach the client as `error_description` and people as a log line, so they hold
-nothing of the token.
+The error texts reach the client as `error_description` and operators as a log line, so they contain
+no part of the token.
 
 Source: RFC 7515; RFC 7519; RFC 8725 (best practices); RFC 9068; MCP 2025-11-25, Authorization.
 """
@@ -43,71 +43,71 @@ ALGORITHMS = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
     "ES256", "ES384", "ES512", "EdDSA", "Ed25519",
 )  # fmt: skip
-"""What may be allowed: signatures by a private key that only the server has."""
+"""Algorithms that may be allowed: signatures by a private key that only the server has."""
 LEEWAY_S = 60.0
-"""How far the clocks of two well kept machines may be apart."""
+"""Largest difference between the clocks of two well-kept machines."""
 MAX_TOKEN_CHARACTERS = 16 << 10
-"""Some servers list a user's groups in a token, which makes a few KiB."""
+"""Some servers list a user's groups in a token, which takes a few KiB."""
 MAX_TEXT_CHARACTERS = 512
-"""Of a subject, a client's id or a key's name; servers write some dozens."""
+"""Limit for a subject, a client id or a key id; servers write some dozens."""
 
 _TYPES = frozenset(("jwt", "at+jwt", "application/at+jwt"))
-"""In lower case. Others mark tokens for something else: logout, DPoP proofs, security events."""
+"""In lower case. Other types have other purposes: logout, DPoP proofs, security events."""
 _FORBIDDEN = ("crit", "b64", "zip", "enc", "epk", "cty", "jku", "jwk", "x5u", "x5c")
-"""What changes how the rest is to be read, or brings a key or the address of one."""
+"""Members that change how the rest is read, or that bring a key or the address of one."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+\Z")
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}\Z")
-"""RFC 6749, 3.3; bounded."""
+"""RFC 6749, 3.3, with a bound on the length."""
 
 
 class ParsedToken(msgspec.Struct, frozen=True):
-    """A token of good form whose signature nobody has checked yet."""
+    """A token of valid form whose signature has not been verified yet."""
 
     algorithm: str
     key_id: str | None
-    """Which key is said to have signed it."""
+    """Id of the key that the token claims to be signed with."""
     signed: bytes
-    """What the signature is over."""
+    """The bytes that the signature covers."""
     signature: bytes
     payload: bytes
-    """The claims; not to be read before the signature is checked."""
+    """The claims; must not be read before the signature is verified."""
 
 
 class Requirements(msgspec.Struct, frozen=True):
-    """What every token must have been issued by and for."""
+    """The issuer and audience that every token must have."""
 
     issuer: str
     audiences: frozenset[str]
-    """The names of this resource; a token for one of them is for us."""
+    """The names of this resource; a token for any of them is accepted."""
     leeway_s: float = LEEWAY_S
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What a good token says."""
+    """The content of a valid token."""
 
     subject: str
     client_id: str
-    """Empty where it does not say."""
+    """Empty if the token has none."""
     scopes: frozenset[str]
     ends_at: float
-    """Until when we take it, in seconds since the epoch: its own end and the leeway."""
+    """Seconds since the epoch until which it is accepted: its own end plus the leeway."""
 
 
 def parsed_token(token: str, algorithms: Sequence[str]) -> ParsedToken:
-    """The parts of a token.
+    """Split a token into its parts and check its header.
 
     Args:
-        token: As it was sent.
-        algorithms: Which ones it may be signed with, of `ALGORITHMS`.
+        token: The text as it was sent.
+        algorithms: The allowed ones of `ALGORITHMS`.
 
     Raises:
-        BadToken: It is none that may be looked at further.
+        BadToken: The token's form is invalid.
     """
     if len(token) > MAX_TOKEN_CHARACTERS:
         raise BadToken(f"the token has more than {MAX_TOKEN_CHARACTERS} characters")
     segments = token.split(".")
     if len(segments) != 3:
-        raise BadToken("the token is no signed JWT of three parts")
+        raise BadToken("the token is not a signed JWT of three parts")
     header = _object(_bytes(segments[0], "header"), "header")
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in algorithms:
@@ -123,15 +123,15 @@ def parsed_token(token: str, algorithms: Sequence[str]) -> ParsedToken:
 
 
 def granted(payload: bytes, demands: Requirements, now: float) -> Claims:
-    """What the claims of a token say, its signature having been checked.
+    """Check the claims of a token whose signature has been verified, and return them.
 
     Args:
-        payload: The claims.
-        demands: What they must say.
+        payload: The claims as JSON.
+        demands: The values that they must have.
         now: Seconds since the epoch.
 
     Raises:
-        BadToken: They say something else.
+        BadToken: A claim is missing or has another value.
     """
     claims = _object(payload, "claims")
     if claims.get("iss") != demands.issuer:
@@ -140,9 +140,9 @@ def granted(payload: bytes, demands: Requirements, now: float) -> Claims:
         raise BadToken("the token is for another audience")
     ends_at = _times(claims, now, demands.leeway_s)
     if "cnf" in claims:
-        # It is worth nothing without a proof that its sender holds a key; we check none, and to
-        # take it from anybody would undo what it was bound for (RFC 7800, 3.1).
-        raise BadToken("the token is bound to a key, and only bearer tokens are taken here")
+        # Such a token needs a proof that its sender holds the key (RFC 7800, 3.1). The bridge does
+        # not check one, and accepting the token without it would undo the binding.
+        raise BadToken("the token is bound to a key, and only bearer tokens are accepted here")
     client_id = _text(claims, "client_id") or _text(claims, "azp")
     subject = _text(claims, "sub")
     if not subject and not client_id:
@@ -151,21 +151,23 @@ def granted(payload: bytes, demands: Requirements, now: float) -> Claims:
 
 
 class ScopeRules(msgspec.Struct, frozen=True):
-    """Which scopes a call needs."""
+    """The scopes that a call needs."""
 
     always: tuple[str, ...] = ()
-    """Every call."""
+    """Scopes for every call."""
     methods: Mapping[str, tuple[str, ...]] = {}
-    """Calls of these methods, besides."""
+    """Additional scopes for calls of these methods."""
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every scope there is a rule for, each once."""
+        """Every scope that has a rule, each once."""
         found = [*self.always, *(scope for several in self.methods.values() for scope in several)]
         return tuple(dict.fromkeys(found))
 
     def needed(self, method: str) -> tuple[str, ...]:
-        """All that a call of this method needs: a client that logs in anew asks for them at once.
+        """Return all scopes that a call of this method needs.
+
+        All at once, since a client that authorizes again asks for exactly these.
 
         Source: MCP 2026-07-28, Authorization, Runtime Insufficient Scope Errors.
         """
@@ -173,40 +175,40 @@ class ScopeRules(msgspec.Struct, frozen=True):
 
 
 def scope_name(text: str) -> str:
-    """A scope as an operator writes it.
+    """Return a scope as an operator writes it, or raise.
 
     Raises:
-        ValueError: It cannot be one; the text completes a sentence that begins with the value.
+        ValueError: Not a scope; the text completes a sentence that begins with the value.
     """
     if _SCOPE.match(text) is None:
         raise ValueError(
-            "is no scope; write visible ASCII without blanks and quotes, like mcp:read"
+            "is not a scope; write visible ASCII without blanks and quotes, like mcp:read"
         )
     return text
 
 
 def fetchable(url: str) -> str:
-    """An address that keys may be fetched from.
+    """Return a URL that keys may be fetched from, or raise.
 
-    Whoever can change what is fetched can issue tokens. So it is `https`, or a name that leads no
-    further than this machine, its pod or its cluster.
+    An attacker who can change the response can issue tokens. So the URL must use `https`, or a name
+    that resolves to this machine, its pod or its cluster.
 
     Raises:
-        ValueError: They may not; the text completes a sentence that begins with the value.
+        ValueError: Not such a URL; the text completes a sentence that begins with the value.
     """
     try:
         parts = urlsplit(url)
         name, _ = parts.hostname or "", parts.port
     except ValueError:
-        raise ValueError("is no URL") from None
+        raise ValueError("is not a URL") from None
     if (
         parts.scheme not in ("http", "https")
         or not name
         or not (url.isascii() and url.isprintable())
     ):
-        raise ValueError("is no URL of http or https")
+        raise ValueError("is not an http or https URL")
     if "@" in parts.netloc or parts.fragment or " " in url:
-        raise ValueError("is no plain URL: it holds a user, a fragment or a blank")
+        raise ValueError("is not a plain URL: it contains a user, a fragment or a space")
     if parts.scheme == "http" and not (name in LOOPBACK_NAMES or is_cluster_name(name)):
         raise ValueError("is not https, and names neither this machine nor its cluster")
     return url
@@ -215,13 +217,13 @@ def fetchable(url: str) -> str:
 def bearer_challenge(
     metadata_url: str, scopes: Sequence[str], error: str = "", description: str = ""
 ) -> str:
-    """The value of `WWW-Authenticate`.
+    """Return the value of `WWW-Authenticate`.
 
     Args:
-        metadata_url: Where a client learns which authorization server to go to.
-        scopes: What it should ask for there.
-        error: `invalid_token` or `insufficient_scope`; empty where no token was sent.
-        description: For people; no quotes, no backslashes.
+        metadata_url: URL at which a client finds the authorization server.
+        scopes: The scopes to ask for there.
+        error: `invalid_token` or `insufficient_scope`; empty if no token was sent.
+        description: Text for people; no quotes, no backslashes.
 
     Source: RFC 6750, 3; RFC 9728, 5.1; MCP 2025-11-25, Authorization, Scope Challenge Handling.
     """
@@ -235,28 +237,28 @@ def bearer_challenge(
 
 
 def _bytes(segment: str, what: str) -> bytes:
-    """A segment's bytes; what is not exactly what an encoder makes has two readings."""
+    """Decode a segment; refuse any spelling that an encoder would not produce."""
     if _SEGMENT.match(segment) is None:
-        raise BadToken(f"the token's {what} is no base64url text")
+        raise BadToken(f"the token's {what} is not base64url text")
     try:
         data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     except (binascii.Error, ValueError):
-        raise BadToken(f"the token's {what} is no base64url text") from None
+        raise BadToken(f"the token's {what} is not base64url text") from None
     if base64.urlsafe_b64encode(data).rstrip(b"=") != segment.encode("ascii"):
-        raise BadToken(f"the token's {what} is no base64url text")
+        raise BadToken(f"the token's {what} is not base64url text")
     return data
 
 
 def _object(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object that names nothing twice, and holds numbers that JSON has."""
+    """Decode a JSON object; refuse repeated members and numbers that are not JSON."""
     try:
         found = json.loads(
             data.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_number
         )
-    except (ValueError, RecursionError):  # broken UTF-8 and numbers of endless digits as well
-        raise BadToken(f"the token's {what} is no plain JSON object") from None
+    except (ValueError, RecursionError):  # includes invalid UTF-8 and numbers of too many digits
+        raise BadToken(f"the token's {what} is not a plain JSON object") from None
     if not isinstance(found, dict):
-        raise BadToken(f"the token's {what} is no plain JSON object")
+        raise BadToken(f"the token's {what} is not a plain JSON object")
     return found
 
 
@@ -268,31 +270,31 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _check_header(header: Mapping[str, Any]) -> None:
     if any(name in header for name in _FORBIDDEN):
-        raise BadToken("the token's header has a member that is not served here")
+        raise BadToken("the token's header has a member that is not supported here")
     kind = header.get("typ", "JWT")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
-        raise BadToken("the token is no access token: its type is neither JWT nor at+jwt")
+        raise BadToken("the token is not an access token: its type is neither JWT nor at+jwt")
     if "kid" in header:
         key_id = header["kid"]
         if not isinstance(key_id, str) or not key_id or not _is_plain(key_id):
-            raise BadToken("the token's kid is no name of a key")
+            raise BadToken("the token's kid is not a key id")
 
 
 def _audiences(claims: Mapping[str, Any]) -> list[str]:
     audience = claims.get("aud")
     listed = [audience] if isinstance(audience, str) else audience
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
-        raise BadToken("the token's aud is no text and no list of texts")
+        raise BadToken("the token's aud is neither a text nor a list of texts")
     return listed
 
 
 def _times(claims: Mapping[str, Any], now: float, leeway_s: float) -> float:
-    """When the token ends; checks that it has begun and has not ended."""
+    """Return when the token ends; raise BadToken unless it is valid now."""
     ends = _time(claims, "exp")
     if ends is None:
         raise BadToken("the token has no end: exp is missing")
@@ -310,32 +312,32 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     found = claims[name]
     if isinstance(found, bool) or not isinstance(found, int | float):
-        raise BadToken(f"the token's {name} is no time")
+        raise BadToken(f"the token's {name} is not a time")
     try:
         seconds = float(found)
     except OverflowError:
         seconds = math.inf
     if not math.isfinite(seconds):
-        raise BadToken(f"the token's {name} is no time")
+        raise BadToken(f"the token's {name} is not a time")
     return seconds
 
 
 def _text(claims: Mapping[str, Any], name: str) -> str:
     found = claims.get(name, "")
     if not isinstance(found, str) or not _is_plain(found):
-        raise BadToken(f"the token's {name} is no text of up to {MAX_TEXT_CHARACTERS} characters")
+        raise BadToken(f"the token's {name} is not text of up to {MAX_TEXT_CHARACTERS} characters")
     return found
 
 
 def _is_plain(text: str) -> bool:
-    """Whether it can be hashed and logged: no halves of characters, no control characters."""
+    """Return whether a text can be hashed and logged: no surrogates or control characters."""
     return len(text) <= MAX_TEXT_CHARACTERS and text.isprintable()
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    """What it was issued for: `scope` (RFC 8693, 4.2), or `scp` of some servers, maybe a list."""
+    """Return the scopes: `scope` (RFC 8693, 4.2), or `scp` of some servers, perhaps a list."""
     found = claims.get("scope", claims.get("scp", ""))
     listed = found.split(" ") if isinstance(found, str) else found
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
-        raise BadToken("the token's scope is no text and no list of texts")
+        raise BadToken("the token's scope is neither a text nor a list of texts")
     return frozenset(listed) - {""}

@@ -1,10 +1,10 @@
-"""Who a client is: the principal that its sessions, its calls and its children belong to.
+"""Defines the principal: the client that sessions, calls and children belong to.
 
-Whoever tells clients apart, by a token of a file or of an authorization server, ends with a
-`Principal`; from there on nobody asks how it was known. What belongs to one principal does not
-exist for another: a session of somebody else is answered like one that never was.
+Every authenticator, for static tokens or for an authorization server, produces a `Principal`; no
+other code depends on how the client was identified. One principal cannot see what belongs to
+another: a session of another client is answered like one that never existed.
 
-Without authentication everybody is the same principal, `ANONYMOUS`.
+Without authentication every client is the same principal, `ANONYMOUS`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 
 class Secrets(msgspec.Struct, frozen=True):
-    """Values for the environment of children, which no log and no error may show."""
+    """Values for the environment of children; no log or error may show them."""
 
     pairs: tuple[tuple[str, str], ...] = ()
 
@@ -23,7 +23,7 @@ class Secrets(msgspec.Struct, frozen=True):
         return "Hidden(***)"
 
     def redact(self, text: str) -> str:
-        """A text for the log, with none of the values in it."""
+        """Return a text for the log with each of the values replaced by `***`."""
         for _, value in sorted(self.pairs, key=lambda pair: -len(pair[1])):
             text = text.replace(value, "***")
         return text
@@ -33,43 +33,43 @@ NOTHING = Secrets()
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """One client, as far as its credentials tell it from others.
+    """One client, identified by its credentials.
 
-    Two of them with the same `key` are the same client, though one may hold a newer token.
+    Two principals with the same `key` are the same client, though one may hold a newer token.
     """
 
     key: bytes
-    """By which sessions, parked calls and children belong to it; made with `key_of`, so that it
-    never holds a token."""
+    """Identifies the owner of sessions, parked calls and children; made with `key_of`, so that it
+    never contains a token."""
     name: str
-    """For logs: the name beside a token, or the subject and client id of one that was issued.
+    """For logs: the name beside a static token, or subject and client id of an issued one.
     Never a token or a part of one."""
     scopes: frozenset[str] = frozenset()
-    """What its token was issued for, where that is said."""
+    """Scopes that its token was issued for, if known."""
     expires_at: float | None = None
-    """When its token ends, in seconds since the epoch; None: it does not end by itself."""
+    """When its token ends, in seconds since the epoch; None if it has no end."""
     credential: bytes = b""
-    """A hash of what it showed, by which its authenticator knows it again: one client may hold two
-    tokens, of which one is withdrawn."""
+    """Hash of the credential that the client sent. The authenticator recognizes it by this hash:
+    one client may hold two tokens, one of which is withdrawn."""
     env: Secrets = NOTHING
-    """What it brings for the environment of its children (`--header-env`)."""
+    """Values that it sends for the environment of its children (`--header-env`)."""
     account: bytes | None = None
-    """By which quotas count it, where that is not the key; see `quota_key`."""
+    """The key for quotas if it differs from `key`; see `quota_key`."""
 
     @property
     def quota_key(self) -> bytes:
-        """By which quotas count it: values that it chooses itself make it nobody else."""
+        """The key that quotas count by; values that a client chooses itself do not change it."""
         return self.key if self.account is None else self.account
 
 
 ANONYMOUS = Principal(b"", "anonymous")
-"""Everybody, where nobody is asked who they are."""
+"""The principal of every client if authentication is off."""
 
 
 def key_of(*parts: str | bytes) -> bytes:
-    """A key from what tells a client from others: issuer and subject, or a token.
+    """Return a key made of what identifies a client: issuer and subject, or a token.
 
-    The parts cannot be read from it, and no two lists of parts give the same.
+    The parts cannot be recovered from it, and no two lists of parts give the same key.
     """
     digest = hashlib.sha256()
     for part in parts:

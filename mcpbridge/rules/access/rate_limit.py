@@ -1,9 +1,9 @@
-"""How much one principal may ask: a bucket of tokens for each, filled at a steady rate.
+"""Limits the rate of one principal: one token bucket each, filled at a steady rate.
 
 A bucket holds `burst` tokens and gains `per_s` of them each second. A message takes one; a batch
-takes as many as it holds, and may leave the bucket in debt, since no batch fits into a small one.
-A full bucket is like none at all, so those are forgotten: there are never more than principals
-that have asked for something lately.
+takes one for each member and may leave the bucket in debt, since no batch fits into a small one.
+A full bucket is equivalent to none, so full ones are forgotten: there are never more buckets than
+principals that have sent something lately.
 
 Source: RFC 6585, 4 (429); RFC 9110, 10.2.3 (Retry-After).
 """
@@ -19,36 +19,36 @@ _PERIOD_S = {"s": 1, "m": 60, "h": 3600}
 _MIN_BURST = 10
 """A client that connects sends five messages before its first call."""
 _PRUNE_AT = 1024
-"""Buckets; more are looked through for full ones."""
+"""Number of buckets from which full ones are looked for and removed."""
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """How fast one principal may send messages, and how many at once."""
+    """The rate at which one principal may send messages, and the burst that it may send at once."""
 
     per_s: float
     burst: int
     text: str
-    """As it was written."""
+    """The text it was parsed from."""
 
     def __str__(self) -> str:
         return self.text
 
 
 def rate_limit(text: str) -> RateLimit:
-    """`20/s`, `600/m:50`: messages for each second, minute or hour, and how many at once.
+    """Parse `20/s` or `600/m:50`: messages per second, minute or hour, and the burst.
 
-    Without a burst it is one second's worth, and 10 at least.
+    The default burst is one second's worth, and at least 10.
 
     Raises:
-        ValueError: It is none; the text completes a sentence that begins with the value.
+        ValueError: Not a rate; the text completes a sentence that begins with the value.
     """
     match = _RATE.match(text)
     if match is None:
-        raise ValueError("is no rate; write 20/s or 600/m:50")
+        raise ValueError("is not a rate; write 20/s or 600/m:50")
     per_s = float(match[1]) / _PERIOD_S[match[2]]
     burst = int(match[3]) if match[3] is not None else max(_MIN_BURST, int(per_s))
     if per_s <= 0 or burst < 1:
-        raise ValueError("is no rate: nothing would ever be served")
+        raise ValueError("is not a rate: no message would ever be served")
     return RateLimit(per_s, burst, text)
 
 
@@ -69,10 +69,10 @@ class Buckets:
         return len(self._buckets)
 
     def take(self, key: bytes, count: int, now: float) -> float:
-        """Take so many tokens.
+        """Take `count` tokens.
 
         Returns:
-            0, or how many seconds from now there will be one, and then nothing was taken.
+            0, or the number of seconds until there is a token; then none was taken.
         """
         bucket = self._buckets.get(key)
         if bucket is None:

@@ -1,7 +1,7 @@
-"""Static tokens: what a line of the file may be, and who a token belongs to.
+"""Parses static tokens and finds the principal that a token belongs to.
 
-Only hashes are kept. A token that a client shows is hashed and compared with every one of them in
-constant time, so that neither the answer nor the time it takes tells how near it came.
+Only hashes are kept. A token that a client sends is hashed and compared with each of them in
+constant time, so that neither the answer nor its time reveals how close a guess was.
 
 Source: RFC 6750, 2.1 (the characters of a token).
 """
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,63}\Z")
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """The tokens that are good, by their hashes."""
+    """The valid tokens, by their hashes."""
 
     by_digest: Mapping[bytes, Principal]
 
@@ -33,7 +33,7 @@ class Tokens(msgspec.Struct, frozen=True):
         return f"Tokens({len(self.by_digest)})"
 
     def find(self, token: str) -> Principal | None:
-        """Whose token it is; takes the same time whoever's it is, and if it is nobody's."""
+        """Return the token's principal, or None; takes the same time in every case."""
         digest = digest_of(token)
         found = None
         for known, principal in self.by_digest.items():
@@ -43,15 +43,15 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 def digest_of(token: str) -> bytes:
-    """By what a token is known."""
+    """Return the hash by which a token is known."""
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
 
 
 def named(name: str, token: str) -> tuple[bytes, Principal]:
-    """A token and whose it is: who has two tokens under one name is one client.
+    """Return a token's hash and principal; two tokens with one name belong to one client.
 
     Raises:
-        ValueError: It cannot be a token; the text says why and holds nothing of it.
+        ValueError: Not a token; the text says why and contains no part of it.
     """
     if len(token) < MIN_CHARACTERS:
         raise ValueError(
@@ -68,10 +68,10 @@ def named(name: str, token: str) -> tuple[bytes, Principal]:
 
 
 def tokens_in(text: str) -> Tokens:
-    """The tokens of a file: one on a line, alone or after a name and a colon; `#` begins a comment.
+    """Parse a file of tokens, one per line, alone or as `name: token`; `#` begins a comment.
 
     Raises:
-        ValueError: A line is none of these, or there is no token; the text says where and what.
+        ValueError: A line is invalid, or there is no token; the text names the line and problem.
     """
     found: dict[bytes, Principal] = {}
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
@@ -81,19 +81,19 @@ def tokens_in(text: str) -> Tokens:
         name, colon, token = words.rpartition(":")
         name = name.strip()
         if colon and _NAME.match(name) is None:
-            raise ValueError(f"line {number} is no token, and no name: token")
+            raise ValueError(f"line {number} is neither a token nor name: token")
         try:
             digest, principal = named(name, token.strip())
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from None
         if digest in found and found[digest].key != principal.key:
-            raise ValueError(f"line {number} gives a token that another line has")
+            raise ValueError(f"line {number} repeats a token of another line")
         found[digest] = principal
     if not found:
-        raise ValueError("there is no token in it")
+        raise ValueError("it contains no token")
     return Tokens(found)
 
 
 def together(tables: Iterable[Tokens]) -> Tokens:
-    """All tokens of several tables."""
+    """Merge several tables of tokens."""
     return Tokens({digest: p for table in tables for digest, p in table.by_digest.items()})

@@ -1,11 +1,11 @@
-"""Which of the server's tools its clients may use: `--allow-tool`, `--deny-tool`.
+"""Decides which of the server's tools clients may use: `--allow-tool`, `--deny-tool`.
 
-A tool that is denied is, to every client, one that the server does not have: it stands in no list,
-and who calls it is told what is told of an unknown tool. What counts is the call: a name that
-cannot be read beyond doubt (missing, no string, a lone surrogate, given twice, in capitals beside
-the right spelling) might be read by the server as another than by the bridge, so it is refused
-wherever there is a policy. So is a method that some server might take for `tools/call` or
-`tools/list`: in capitals, with blanks, or with another sign between its words.
+To every client a denied tool is one that the server does not have: no list contains it, and a call
+of it is answered like a call of an unknown tool. What counts is the call: if its name cannot be
+read beyond doubt (missing, not a string, a lone surrogate, given twice, in capitals beside the
+right spelling), the server might read it differently from the bridge, so with a policy it is
+refused. So is a method that some server might take for `tools/call` or `tools/list`: in capitals,
+with spaces, or with another character between its words.
 
 Source: MCP 2025-11-25 and 2026-07-28, Tools, Error Handling: an unknown tool is a protocol error,
 -32602 in the specification's own example.
@@ -26,14 +26,14 @@ TOOLS_CALL = "tools/call"
 TOOLS_LIST = "tools/list"
 _PLAIN = {"toolscall": TOOLS_CALL, "toolslist": TOOLS_LIST}
 _SHOWN = 128
-"""Characters of a name that its caller hears back."""
+"""Characters of a name that the error repeats to the caller."""
 
 
 def tool_glob(text: str) -> str:
-    """A pattern for names of tools: `*`, `?`, `[a-z]` and `[!a-z]`, capitals told apart.
+    """Return a pattern for tool names: `*`, `?`, `[a-z]` and `[!a-z]`; case counts.
 
     Raises:
-        ValueError: It is empty; the text completes a sentence that begins with the value.
+        ValueError: The text is empty; the message completes a sentence that begins with the value.
     """
     if not text:
         raise ValueError("matches no name; write a name, or a pattern such as read_*")
@@ -42,7 +42,7 @@ def tool_glob(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ToolPolicy:
-    """The patterns; a tool passes that matches one of `allowed`, if any, and none of `denied`."""
+    """The patterns; a tool passes if it matches one of `allowed`, if any, and none of `denied`."""
 
     allowed: tuple[str, ...] = setting(
         (),
@@ -68,20 +68,21 @@ class ToolPolicy:
 
     @property
     def says_something(self) -> bool:
-        """There is a pattern; without any all tools pass, and nothing need be asked."""
+        """Whether there is a pattern; without one all tools pass."""
         return bool(self.allowed or self.denied)
 
     def permits(self, name: str) -> bool:
-        """Whether clients may see and call a tool of this very name."""
+        """Return whether clients may see and call the tool with exactly this name."""
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.denied):
             return False
         return not self.allowed or any(fnmatch.fnmatchcase(name, each) for each in self.allowed)
 
     def check_method(self, method: str) -> None:
-        """Let a method pass that no server could take for one of those that are looked at.
+        """Check that no server could mistake a method for one that the policy inspects.
 
         Raises:
-            WireError: It is not `tools/call` or `tools/list`, and could be read as one of them.
+            WireError: The method is not `tools/call` or `tools/list` but could be read as one of
+                them.
         """
         letters = filter(str.isalnum, unicodedata.normalize("NFKC", method).casefold())
         meant = _PLAIN.get("".join(letters), method)
@@ -89,11 +90,11 @@ class ToolPolicy:
             raise WireError(f"the method could be read as {meant} (--allow-tool, --deny-tool)")
 
     def check_call(self, params: bytes | None) -> None:
-        """Let a `tools/call` with these parameters pass, or not.
+        """Check a `tools/call` with these parameters.
 
         Raises:
-            ToolDenied: Its tool is not for clients.
-            WireError: Which tool it means cannot be told beyond doubt.
+            ToolDenied: Clients may not use the tool.
+            WireError: The name of the tool cannot be read beyond doubt.
         """
         found = spans(params or b"{}")
         span = unmistakable(found, "name")
@@ -104,13 +105,14 @@ class ToolPolicy:
             raise ToolDenied(name[:_SHOWN])
 
     def listed(self, result: bytes) -> bytes:
-        """A `tools/list` result without the tools that are denied.
+        """Return a `tools/list` result without the denied tools.
 
-        Those that stay, and everything else in it, the cursor too, are the server's own bytes; a
-        page may come out empty. A tool whose name cannot be read could not be called: it goes.
+        The other tools, and every other member such as the cursor, stay the server's own bytes; a
+        page may become empty. A tool whose name cannot be read could not be called and is removed.
 
         Raises:
-            WireError: It is no such result, so that a client could find in it what we do not.
+            WireError: The result is malformed, so that a client could find tools in it that we do
+                not.
         """
         span = unmistakable(spans(result), "tools")
         if span is None:

@@ -1,8 +1,8 @@
-"""An HTTP request that passed every rule, or the first rule it broke.
+"""Applies the rules to an HTTP request and returns what was admitted, or the first refusal.
 
-The rules stand in the order in which they are asked: the cheap ones about the head first, so that
-a refused body is never read; then the body; then the session. Each refusal echoes the request's
-id where it could be read, because SDK clients match answers by it and some reject a null.
+The rules stand in the order of their application: cheap ones about the head first, so that a
+refused body is never read; then the body; then the session. Each refusal echoes the request's id if
+it could be read, because SDK clients match answers by it and some reject a null.
 
 Source: MCP 2025-03-26 to 2025-11-25, Transports, Streamable HTTP and Session Management.
 """
@@ -31,35 +31,35 @@ _NO_ID = "a notification has no id"
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a request goes no further, ready to be sent."""
+    """The answer to a request that goes no further, ready to be sent."""
 
     status: int
     error: bytes
     """The JSON-RPC error object."""
     request_id: bytes | None = None
     allow: str | None = None
-    """The methods that would do, for 405."""
+    """The allowed methods, for 405."""
     retry_after_s: int | None = None
     challenge: str | None = None
-    """How to authenticate: the value of WWW-Authenticate, for 401 and 403."""
+    """The value of WWW-Authenticate, for 401 and 403."""
 
 
 class Opening(msgspec.Struct, frozen=True):
-    """`initialize`: a session is to be opened."""
+    """An `initialize` request, which opens a session."""
 
     request: Request
     client_profile: ClientProfile
 
 
 class Admitted(msgspec.Struct, frozen=True):
-    """Messages to be served, in the session the client named or, without one, outside of any."""
+    """Messages to serve, in the session that the client named or outside of any session."""
 
     messages: Sequence[Message]
     batch: bool = False
 
 
 class Names(msgspec.Struct, frozen=True):
-    """What a request says of its session and revision in headers."""
+    """The session and revision that a request names in its headers."""
 
     session_id: str | None
     revision: str | None
@@ -73,19 +73,19 @@ def refuse(
     request_id: bytes | None = None,
     allow: str | None = None,
 ) -> Refusal:
-    """A refusal with a JSON-RPC error."""
+    """Return a refusal with a JSON-RPC error."""
     return Refusal(status, error_object(code, message), request_id, allow)
 
 
 def echoing(refusal: Refusal, request_id: bytes | None) -> Refusal:
-    """The refusal with the id of the request it refuses, where it names none yet."""
+    """Return the refusal with the request's id, if it has none yet."""
     if request_id is None or refusal.request_id is not None:
         return refusal
     return msgspec.structs.replace(refusal, request_id=request_id)
 
 
 def refused_text(error: WireError) -> Refusal:
-    """The refusal of a body that is no message."""
+    """Return the refusal of a body that is not a message."""
     code = PARSE_ERROR if isinstance(error, NotJson) else INVALID_REQUEST
     return refuse(400, code, str(error), request_id=error.request_id)
 
@@ -93,7 +93,7 @@ def refused_text(error: WireError) -> Refusal:
 def check_post_head(
     accept: Acceptable, content_type: str | None, content_encoding: str | None
 ) -> Refusal | None:
-    """The rules on the head of a POST that need no body."""
+    """Check the head of a POST by the rules that need no body."""
     if content_encoding is not None and content_encoding.strip().lower() != "identity":
         # An encoded body could unpack to any size.
         return refuse(415, INVALID_REQUEST, "Content-Encoding is not supported: send plain JSON")
@@ -112,7 +112,7 @@ _NOT_LEGACY = refuse(
 
 
 def check_names(names: Names) -> Refusal | None:
-    """The rules on the revision and session headers that need no table of sessions."""
+    """Check the revision and session headers by the rules that need no table of sessions."""
     if names.revision is not None:
         revision = known(names.revision)
         if revision is None or revision.era is not Era.LEGACY:
@@ -123,12 +123,12 @@ def check_names(names: Names) -> Refusal | None:
 
 
 def session_gone() -> Refusal:
-    """The session is unknown, ended, or somebody else's: they are told apart for nobody."""
+    """Return the one answer for unknown, ended and other clients' sessions."""
     return refuse(404, SESSION_NOT_FOUND, "session not found")
 
 
 def session_required(request_id: bytes | None = None) -> Refusal:
-    """The request needs a session and names none."""
+    """Return the refusal of a request that needs a session and names none."""
     return refuse(
         400,
         INVALID_REQUEST,
@@ -145,12 +145,12 @@ def handshake_required() -> Refusal:
 def admit_message(
     message: Message, session: Revision | None, *, require_session: bool
 ) -> Opening | Admitted | Refusal:
-    """Judge one message of a POST whose head passed.
+    """Decide on one message of a POST whose head was accepted.
 
     Args:
-        message: The body.
-        session: The revision of the session the client named; None where it named none.
-        require_session: Nothing but `initialize` is served outside a session.
+        message: The decoded body.
+        session: The revision of the session that the client named; None if it named none.
+        require_session: Serve only `initialize` outside of sessions.
     """
     request_id = message.id if isinstance(message, Request) else None
     if isinstance(message, Request) and message.method == INITIALIZE:
@@ -163,7 +163,7 @@ def admit_message(
 
 
 def admit_batch(messages: Sequence[Message], session: Revision | None) -> Admitted | Refusal:
-    """Judge the messages of a batch whose head passed; `session` as in `admit_message`."""
+    """Decide on a batch of a POST whose head was accepted; `session` as in `admit_message`."""
     if session is None or not session.batches:
         return refuse(400, INVALID_REQUEST, "batches are served in 2025-03-26 sessions only")
     if not 0 < len(messages) <= MAX_BATCH:
@@ -181,13 +181,13 @@ def admit_batch(messages: Sequence[Message], session: Revision | None) -> Admitt
 
 
 def duplicate_id() -> bytes:
-    """The error for a request whose id is in flight in its session already."""
+    """Return the error for a request whose id is already in flight in its session."""
     return error_object(INVALID_REQUEST, "a request with this id is still in flight")
 
 
 def _poses_as_notification(message: Message) -> bool:
-    # A child that looks at the method alone would take it for a notification, and the ids in a
-    # cancellation are mapped only where it is one: it would end another client's call.
+    # A child that looks at the method alone would take it for a notification, and ids in a
+    # cancellation are mapped only if it is one: it could cancel another client's call.
     return isinstance(message, Request) and message.method.startswith("notifications/")
 
 

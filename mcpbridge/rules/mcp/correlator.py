@@ -1,19 +1,20 @@
-"""The ids and progress tokens on one child's pipe, and what they stand for.
+"""Maps the ids and progress tokens on one child's pipe to their calls.
 
-Many clients number their requests from 0 or 1, so on a shared pipe their ids collide; and an id
-of one client must never be answerable by, or visible to, another. Every request therefore gets a
-number of the bridge's own, unique for the life of the child, and its progress token, if it has
-one, becomes the same number: what comes back under that number belongs to exactly one call and is
-given its sender's own id and token again, spelled as they came. Nothing a client writes reaches
-the child in the role of an id, a token or a `requestId` without being mapped here, so a client
-cannot name another's call.
+Many clients number their requests from 0 or 1, so their ids collide on a shared pipe; and an id of
+one client must never be answerable by, or visible to, another. Every request therefore gets a
+number from the bridge, unique for the life of the child, and its progress token, if it has one,
+becomes the same number: what comes back under that number belongs to exactly one call and gets its
+sender's own id and token again, spelled as they came. Nothing a client writes reaches the child as
+an id, a token or a `requestId` without being mapped here, so a client cannot name another client's
+call.
 
-A number that is not (or no longer) in the table has no owner: a late answer, a second answer, an
-invention of the child. It is dropped and counted, never guessed at.
 
-The other direction is a table of its own: a child numbers its questions from 0 too. They get a
-number of the bridge's own towards the client, and only an answer that names it, from the very
-session that was asked, goes back under the child's id.
+A number that is not, or no longer, in the table has no owner: a late answer, a second answer, an
+invention of the child. It is dropped and counted; the bridge never guesses.
+
+The other direction has a separate table: a child numbers its requests from 0 too. They get a number
+from the bridge for the client, and only an answer that names it, from the very session that was
+asked, returns to the child under the child's id.
 
 Source: JSON-RPC 2.0, 4 and 5; MCP 2025-11-25, Progress and Cancellation.
 """
@@ -46,14 +47,14 @@ from mcpbridge.wire.messages import (
 )
 
 Owner = TypeVar("Owner")
-"""Whoever waits for an answer; the table only keeps it."""
+"""The party that waits for an answer; the table only stores it."""
 
 
 class Dropped(enum.Enum):
-    """Why a message of the child reaches nobody; each is counted under its name."""
+    """The reason why a message of the child is dropped; each is counted under its name."""
 
     UNKNOWN_ANSWER = "unknown_answer"
-    """No such call: late, answered twice, or invented."""
+    """Unknown call: late, answered twice, or invented."""
     UNKNOWN_PROGRESS = "unknown_progress"
     UNKNOWN_CANCEL = "unknown_cancel"
     UNKNOWN_SUBSCRIPTION = "unknown_subscription"
@@ -65,32 +66,32 @@ class Answered(msgspec.Struct, Generic[Owner], frozen=True):
     owner: Owner
     reply: Reply
     number: int
-    """Of the call on the pipe."""
+    """The number of the call on the pipe."""
 
 
 class Progressed(msgspec.Struct, Generic[Owner], frozen=True):
-    """Progress of a call, with its client's own token."""
+    """A progress notification of a call, with its client's own token."""
 
     owner: Owner
     notification: Notification
 
 
 class Tagged(msgspec.Struct, Generic[Owner], frozen=True):
-    """Something for one `subscriptions/listen`, tagged with its client's own id."""
+    """A notification for one `subscriptions/listen`, tagged with its client's own id."""
 
     owner: Owner
     notification: Notification
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The child asks its client something; whom is not for this table to say."""
+    """A server request; this table does not decide which client to ask."""
 
     request: Request
     """With the child's own id."""
 
 
 class Withdrawn(msgspec.Struct, frozen=True):
-    """The child takes back a question."""
+    """A cancellation of a server request by the child."""
 
     child_id: bytes
     notification: Notification
@@ -115,7 +116,7 @@ class _Call(msgspec.Struct, Generic[Owner]):
 
 _TAG = SUBSCRIPTION_ID.encode()
 _LATE_TOKENS = 256
-"""Tasks whose progress is still mapped after their call was answered; the oldest goes first."""
+"""Tasks whose progress is mapped after their call was answered; the oldest is dropped first."""
 
 
 class Correlator(Generic[Owner]):
@@ -133,17 +134,17 @@ class Correlator(Generic[Owner]):
         """Number a client's request for the child's pipe.
 
         Returns:
-            The number, and the request to send: under that number as id and, where the request
-            had a progress token, as token.
+            The number, and the request to send, with that number as its id and, if the request
+            had a progress token, as its token.
 
         Raises:
-            DuplicateMember: `params` or `_meta` names a member twice, be it in capitals, so that
-                the child might read another token than the one that was replaced.
+            DuplicateMember: `params` or `_meta` names a member twice, perhaps in different case,
+                so that the child might read another token than the one that was replaced.
         """
         params, token = request.params, None
         if params is not None and may_hold_meta(params, b'"_'):
-            # `_meta` may be there, in capitals or with escapes too: a token left in place could
-            # name another's call.
+            # `_meta` may be there, perhaps in capitals or with escapes: a token left in place could
+            # name another client's call.
             params, token = _with_token(params, b"%d" % (self._last + 1))
         self._last += 1
         outlives = token is not None and params is not None and "task" in spans(params)
@@ -151,38 +152,38 @@ class Correlator(Generic[Owner]):
         return self._last, Request(b"%d" % self._last, request.method, params, request.extra)
 
     def forget(self, number: int) -> None:
-        """This call is over; whatever still comes for it is late."""
+        """Remove a call that is over; whatever still comes for it is late."""
         self._calls.pop(number, None)
 
     @property
     def last(self) -> int:
-        """The number given last; as many have been given."""
+        """The last number given, which is also the count of numbers given."""
         return self._last
 
     def end_all(self) -> list[Owner]:
-        """Every call is over; returns who waited, oldest call first."""
+        """Remove all calls; return their owners, oldest call first."""
         owners = self.owners()
         self._calls.clear()
         return owners
 
     def waiting(self) -> list[tuple[int, Owner]]:
-        """Every call's number and who waits for it, oldest call first."""
+        """Return every call's number and owner, oldest call first."""
         return [(number, call.owner) for number, call in self._calls.items()]
 
     def owner(self, number: int | None) -> Owner | None:
-        """Who waits under this number."""
+        """Return the owner of the call with this number, or None."""
         call = self._calls.get(number) if number is not None else None
         return call.owner if call is not None else None
 
     def owners(self) -> list[Owner]:
-        """Everybody who waits, oldest call first."""
+        """Return the owners of all calls, oldest call first."""
         return [call.owner for call in self._calls.values()]
 
     def inbound(self, message: Message) -> Heard[Owner]:
-        """What a message of the child means; an answer ends its call.
+        """Return what a message of the child means; an answer ends its call.
 
         Raises:
-            WireError: A progress or cancellation that is none; it concerns nobody. Or an answer
+            WireError: A malformed progress or cancellation, which concerns no call. Or an answer
                 whose tag cannot be read; its call waits on.
         """
         match message:
@@ -242,10 +243,10 @@ class Correlator(Generic[Owner]):
 
 
 def cancelled_id(notification: Notification) -> bytes | None:
-    """The raw `requestId` in a `notifications/cancelled`, or None.
+    """Return the raw `requestId` in a `notifications/cancelled`, or None.
 
     Raises:
-        DuplicateMember: Some reader of `params` could find another.
+        DuplicateMember: Another reader of `params` could find another one.
     """
     params = notification.params
     span = _request_id_span(params)
@@ -253,11 +254,11 @@ def cancelled_id(notification: Notification) -> bytes | None:
 
 
 def renamed_cancel(notification: Notification, request_id: bytes) -> Notification:
-    """The same cancellation, naming the request by its receiver's id.
+    """Return the same cancellation with the id that its receiver knows the request by.
 
     Raises:
-        DuplicateMember: Some reader of `params` could find another `requestId`.
-        KeyError: It names no request.
+        DuplicateMember: Another reader of `params` could find another `requestId`.
+        KeyError: The notification names no request.
     """
     params = notification.params or b"{}"
     span = _request_id_span(params)
@@ -267,7 +268,7 @@ def renamed_cancel(notification: Notification, request_id: bytes) -> Notificatio
 
 
 def cancel_for(number: int, reason: str) -> Notification:
-    """A cancellation of the bridge's own, for the child."""
+    """Return the bridge's own cancellation of a call, for the child."""
     params = b'{"requestId":%d,"reason":%b}' % (number, msgspec.json.encode(reason))
     return Notification(CANCELLED, params)
 
@@ -296,7 +297,7 @@ def _with_token(params: bytes, number: bytes) -> tuple[bytes, bytes | None]:
 
 
 def _span_at(data: bytes, *path: str) -> Span | None:
-    """Where the value at a path of member names stands; None where the path ends early."""
+    """Return the span of the value at a path of member names; None if the path ends early."""
     start, end = 0, len(data)
     for name in path:
         if not data.startswith(b"{"):
@@ -315,7 +316,7 @@ def _withdrawal(notification: Notification) -> Withdrawn | Dropped:
 
 
 def number_of(raw: bytes | None) -> int | None:
-    """The number in an id or token of ours; as a string too, since some children turn it."""
+    """Return the number in an id or token of the bridge; some children turn it into a string."""
     if raw is None:
         return None
     digits = raw

@@ -1,7 +1,7 @@
-"""Which eras a child speaks: the probe, and what its answer means.
+"""Finds out which eras a child speaks: the probe, and the meaning of its answer.
 
 The first message on a pipe may pin the era of the whole process, and some servers exit on a
-message they do not expect. So a process that is asked is asked nothing else and serves nobody.
+message they do not expect. So the probed process gets no other message and serves no client.
 
 Source: MCP 2026-07-28, Transports, stdio, Backward Compatibility: fall back on anything but a
 result or a recognised error, and key on no single code.
@@ -28,17 +28,17 @@ from mcpbridge.wire.messages import Reply, Result, text_of
 
 
 class ChildEra(enum.Enum):
-    """The operator's word on what the server speaks."""
+    """The operator's setting for what the server speaks."""
 
     AUTO = "auto"
-    """It is asked, on a process of its own."""
+    """Probe the server on a separate process."""
     LEGACY = "legacy"
     MODERN = "modern"
     DUAL = "dual"
 
 
 class ServerEras(msgspec.Struct, frozen=True):
-    """What the server speaks; constant while the bridge lives."""
+    """The eras that the server speaks; constant while the bridge lives."""
 
     legacy: bool
     modern: bool
@@ -55,11 +55,11 @@ VERDICTS = {
     ChildEra.MODERN: ServerEras(legacy=False, modern=True),
     ChildEra.DUAL: ServerEras(legacy=True, modern=True),
 }
-"""Where the operator has said it."""
+"""The eras for each setting that needs no probe."""
 
 
 def own_envelope(version: str, bridge_version: str) -> bytes:
-    """The params of a request that the bridge sends in its own name to a child of 2026-07-28."""
+    """Return the params of a request that the bridge itself sends to a child of 2026-07-28."""
     meta = {
         PROTOCOL_VERSION: version,
         CLIENT_CAPABILITIES: {},
@@ -69,7 +69,7 @@ def own_envelope(version: str, bridge_version: str) -> bytes:
 
 
 def speaks_modern(reply: Reply) -> bool:
-    """Whether an answer to the probe can only come from a server of 2026-07-28."""
+    """Return whether an answer to the probe can only come from a server of 2026-07-28."""
     if isinstance(reply, Result):
         return read_discovery(reply.result) is not None
     code = code_of(reply.error)
@@ -92,5 +92,5 @@ def _is_modern(revision: Revision | None) -> bool:
 
 
 def discovery_of(reply: Reply) -> ServerProfile | None:
-    """The profile in an answer to `server/discover`."""
+    """Return the profile in an answer to `server/discover`; None if there is none."""
     return read_discovery(reply.result) if isinstance(reply, Result) else None

@@ -1,7 +1,7 @@
-"""What a child said of itself in its handshake, and what is answered from it.
+"""Keeps what a child or client said in `initialize`, and builds answers from it.
 
 One child may serve many sessions; each session's `initialize` is answered from the record of the
-one handshake the bridge did with it, with only the revision adapted.
+single handshake between the bridge and the child, with only the revision adapted.
 
 Source: MCP 2024-11-05 to 2025-11-25, Lifecycle, Initialization.
 """
@@ -20,17 +20,17 @@ from mcpbridge.wire.json_object import elements, member, opened, replaced, spans
 from mcpbridge.wire.messages import quoted, text_of
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
-"""Where a result of 2026-07-28 says who made it."""
+"""The key under which a result of 2026-07-28 names its server."""
 
 
 class ServerProfile(msgspec.Struct, frozen=True):
-    """A child's answer to `initialize`, or to `server/discover`, as it came."""
+    """A child's result of `initialize` or `server/discover`, unchanged."""
 
     result: bytes
     revision: Revision
 
     def answer(self, requested: str | None) -> tuple[Revision, bytes]:
-        """The revision and the result to answer another client's `initialize` with."""
+        """Return the revision and the result for another client's `initialize`."""
         revision = negotiated(requested, self.revision)
         if revision is self.revision:
             return revision, self.result
@@ -39,7 +39,7 @@ class ServerProfile(msgspec.Struct, frozen=True):
 
     @property
     def changing_lists(self) -> tuple[str, ...]:
-        """The notifications by which this child tells that a list of its has changed."""
+        """The methods of the list-changed notifications that this child sends."""
         return tuple(
             method
             for capability, method in LIST_CHANGED.items()
@@ -54,7 +54,7 @@ class ServerProfile(msgspec.Struct, frozen=True):
 
     @property
     def server_info(self) -> bytes | None:
-        """Who the child says it is."""
+        """The child's `serverInfo` as JSON, or None."""
         path = ("serverInfo",) if self.revision.era is Era.LEGACY else ("_meta", SERVER_INFO)
         try:
             return member(self.result, *path)
@@ -63,12 +63,12 @@ class ServerProfile(msgspec.Struct, frozen=True):
 
     @property
     def capabilities(self) -> Mapping[str, bytes]:
-        """What the child offers, by name."""
+        """The child's capabilities by name."""
         return _capabilities(self.result)
 
     @property
     def name(self) -> str:
-        """The child's name for itself, for people."""
+        """The child's name for people."""
         try:
             return text_of(member(self.server_info or b"{}", "name")) or "unnamed"
         except WireError:
@@ -85,7 +85,7 @@ class ServerProfile(msgspec.Struct, frozen=True):
 
 @functools.lru_cache(maxsize=16)
 def _capabilities(result: bytes) -> Mapping[str, bytes]:
-    # Each request of 2026-07-28 is checked against them; there are but a few children.
+    # Each request of 2026-07-28 is checked against them; there are only a few children.
     try:
         return opened(member(result, "capabilities") or b"{}")
     except WireError:
@@ -93,7 +93,7 @@ def _capabilities(result: bytes) -> Mapping[str, bytes]:
 
 
 def read_profile(result: bytes) -> ServerProfile | None:
-    """The profile in an `initialize` result; None where it is none a handshake can rest on."""
+    """Return the profile in an `initialize` result; None if no handshake can rest on it."""
     try:
         revision = known(text_of(member(result, "protocolVersion")))
     except WireError:
@@ -104,7 +104,7 @@ def read_profile(result: bytes) -> ServerProfile | None:
 
 
 def read_discovery(result: bytes) -> ServerProfile | None:
-    """The profile in a `server/discover` result; None where it names no version known here."""
+    """Return the profile in a `server/discover` result; None if it names no known version."""
     try:
         raw = member(result, "supportedVersions")
         dates = {text_of(date) for date in elements(raw)} if raw is not None else set()
@@ -117,20 +117,20 @@ def read_discovery(result: bytes) -> ServerProfile | None:
 
 
 class ClientProfile(msgspec.Struct, frozen=True):
-    """What a client said of itself in `initialize`."""
+    """The params of a client's `initialize`."""
 
     params: bytes
     requested: str
     """The revision it asked for, as it spelled it."""
     abilities: frozenset[str]
-    """Which of sampling, elicitation and roots it offers to be asked for."""
+    """The ones of sampling, elicitation and roots that the client offers."""
 
 
 def read_introduction(params: bytes | None) -> ClientProfile | None:
-    """The introduction in the params of `initialize`; None where they are not what they must be.
+    """Parse the params of `initialize`; None if a required member is missing or invalid.
 
     Raises:
-        DuplicateMember: A member that decides is named twice.
+        DuplicateMember: A member that matters is repeated.
     """
     if params is None or not params.startswith(b"{"):
         return None
@@ -147,9 +147,9 @@ def read_introduction(params: bytes | None) -> ClientProfile | None:
 
 
 def bridge_introduction(version: str) -> bytes:
-    """The params with which the bridge itself introduces itself to a child it shares out.
+    """Return the params of the bridge's own `initialize` to a shared child.
 
-    It offers nothing: a question of a shared child could not be attributed to a session.
+    It offers no capability: a request of a shared child could not be attributed to a session.
     """
     return msgspec.json.encode(
         {

@@ -1,4 +1,4 @@
-"""Questions of a legacy child as `input_required`, and the answers on their way back.
+"""Converts requests of a legacy child to `input_required`, and the answers back.
 
 Source: MCP 2026-07-28, Multi Round-Trip Requests.
 """
@@ -22,7 +22,7 @@ _UNKNOWN_ABOVE = ("elicitationId", "task")
 
 
 def refusal_to_ask(question: Request, envelope: RequestMeta) -> bytes | None:
-    """The error for a child that asks what the client does not offer; None where it does."""
+    """Return the error if a child asks for what the client does not offer; None if it does."""
     ability = ASKED_ABILITY.get(question.method)
     if ability is None or ability not in envelope.abilities:
         return error_object(METHOD_NOT_FOUND, f"the client does not offer {question.method[:64]}")
@@ -35,7 +35,7 @@ def refusal_to_ask(question: Request, envelope: RequestMeta) -> bytes | None:
 
 
 def input_request(question: Request) -> bytes:
-    """A child's question as an entry of `inputRequests`."""
+    """Encode a server request as an entry of `inputRequests`."""
     params = without(question.params or b"{}", _UNKNOWN_ABOVE)
     meta = member(params, "_meta")
     if meta is not None and meta.startswith(b"{"):
@@ -45,7 +45,7 @@ def input_request(question: Request) -> bytes:
 
 
 def input_required(requests: Mapping[str, bytes], state: str) -> bytes:
-    """The result that asks the client for input."""
+    """Return the result that asks the client for input."""
     return packed(
         {
             "resultType": b'"input_required"',
@@ -56,7 +56,7 @@ def input_required(requests: Mapping[str, bytes], state: str) -> bytes:
 
 
 def input_responses(params: bytes | None) -> dict[str, bytes]:
-    """The answers that a retry carries, by key; those that are no objects are left out."""
+    """Return the answers that a retry carries, by key; values that are not objects are left out."""
     raw = member(params or b"{}", "inputResponses")
     if raw is None or not raw.startswith(b"{"):
         return {}
@@ -64,24 +64,24 @@ def input_responses(params: bytes | None) -> dict[str, bytes]:
 
 
 def request_state(params: bytes | None) -> str | None:
-    """The `requestState` that a retry carries; one that is no text is as good as a forged one."""
+    """Return the `requestState` of a retry, or None; empty, hence invalid, if it is not a text."""
     raw = member(params or b"{}", "requestState")
     return None if raw is None or raw == b"null" else text_of(raw) or ""
 
 
 def digest(method: str, params: bytes | None) -> str:
-    """What must not change from one leg of a call to the next, in short.
+    """Return a hash of what must not change between two attempts of a call.
 
-    Everything but the envelope and the answers, whatever the order in which it is written.
+    That is everything but the envelope and the answers, independent of the order of members.
     """
     salient = without(stripped(params) or b"{}", ("_meta",))
-    with suppress(msgspec.MsgspecError):  # A number beyond any machine's: its spelling counts.
+    with suppress(msgspec.MsgspecError):  # A number too large for any machine: its spelling counts.
         salient = msgspec.json.encode(msgspec.json.decode(salient), order="sorted")
     return hashlib.sha256(method.encode() + b"\0" + salient).hexdigest()
 
 
 def pages_to_visit(error: bytes) -> dict[str, bytes] | None:
-    """The url elicitations in a -32042 error of 2025-11-25, as `inputRequests`."""
+    """Convert the url elicitations in a -32042 error of 2025-11-25 to `inputRequests`."""
     raw = member(error, "data", "elicitations")
     if raw is None or not raw.startswith(b"["):
         return None
@@ -97,6 +97,6 @@ def pages_to_visit(error: bytes) -> dict[str, bytes] | None:
 
 
 def all_accepted(responses: Mapping[str, bytes], count: int) -> bool:
-    """Whether every page was agreed to."""
+    """Return whether the user agreed to visit every page."""
     actions = [text_of(member(value, "action")) for value in responses.values()]
     return len(actions) >= count and all(action == "accept" for action in actions)

@@ -1,7 +1,7 @@
-"""One row per MCP method that the bridge treats in a way of its own.
+"""Lists the MCP methods that the bridge treats in a special way.
 
-A method that is not here passes through: to the child as it came, and back from a child of the
-session's own. On a shared child a notification passes only if its row says who may have it.
+A method that is not listed passes through: to the child unchanged, and back from a child that
+serves one session only. On a shared child a notification passes only if its row names the audience.
 
 Source: MCP 2024-11-05 to 2025-11-25, the method and notification pages of each.
 """
@@ -25,7 +25,7 @@ DISCOVER = "server/discover"
 LISTEN = "subscriptions/listen"
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
-"""The `_meta` key by which a message of 2026-07-28 names the listen it is for."""
+"""The `_meta` key by which a message of 2026-07-28 names its `subscriptions/listen`."""
 
 KNOWN_REQUESTS = frozenset((
     INITIALIZE, PING, DISCOVER, LISTEN, SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, "completion/complete",
@@ -33,7 +33,7 @@ KNOWN_REQUESTS = frozenset((
     "tasks/cancel", "tasks/get", "tasks/list", "tasks/result", "tasks/update", "tools/call",
     "tools/list",
 ))  # fmt: skip
-"""Every request that a revision lets a client send."""
+"""Every request that some revision lets a client send."""
 
 SHARED_VERBS = frozenset((SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE))
 """Requests whose effect on a child outlasts them."""
@@ -50,20 +50,20 @@ ASKED_ABILITY: dict[str, str] = {
     "elicitation/create": "elicitation",
     "roots/list": "roots",
 }
-"""Requests of a server to its client, and the client capability each needs."""
+"""Requests of a server to its client, each with the client capability that it needs."""
 
 
 DEFAULT_LOG_LEVEL = "info"
-"""What a client that asked for no level is taken to want."""
+"""The level assumed for a client that asked for none."""
 
 
 class Audience(enum.Enum):
-    """Who gets an unasked notification of a child that several sessions share."""
+    """The sessions that get an unsolicited notification of a shared child."""
 
     EVERY_SESSION = "every session, once"
     SUBSCRIBERS = "the sessions that subscribed to the resource it names"
     ONLY_CALLER = "the caller, while exactly one call is in flight"
-    NOBODY = "nobody: it cannot be told whose it is"
+    NOBODY = "none: its owner is unknown"
 
 
 _AUDIENCES = {
@@ -76,25 +76,25 @@ _AUDIENCES = {
 
 
 def shared_audience(method: str) -> Audience:
-    """Who gets this notification of a shared child.
+    """Return the audience of this notification of a shared child.
 
-    Unknown ones go to nobody: what one session caused must not be read by another.
+    An unknown one has no audience: what one session caused must not reach another.
     """
     return _AUDIENCES.get(method, Audience.NOBODY)
 
 
 def stops_at_the_bridge(method: str) -> bool:
-    """Whether a client's notification concerns its own handshake or questions put to it.
+    """Return whether a client's notification concerns its own handshake or server requests.
 
-    A shared child has had one handshake and asks nobody, so it must not see another client's.
+    A shared child has had one handshake and asks no client, so it must not see another client's.
     """
     return method in _OF_ONE_CLIENT
 
 
 def coalescing_key(method: str, uri: str | None) -> str | None:
-    """What makes two notifications say the same, so that one of them is enough; None where not.
+    """Return a key that is equal for two notifications that say the same; None if there is none.
 
-    A list has changed, or a resource has: how often, while nobody listened, is no news.
+    How often a list or resource changed while no client listened does not matter.
     """
     if method in _AUDIENCES and _AUDIENCES[method] is Audience.EVERY_SESSION:
         return method
@@ -102,7 +102,7 @@ def coalescing_key(method: str, uri: str | None) -> str | None:
 
 
 def more_verbose(one: str | None, other: str | None) -> str | None:
-    """Of two log levels the one that lets more through; None stands for unset."""
+    """Return the log level that lets more through; None stands for unset."""
     known = [level for level in (one, other) if level in LOG_LEVELS]
     return min(known, key=LOG_LEVELS.index, default=None)
 
@@ -112,16 +112,16 @@ LIST_CHANGED: dict[str, str] = {
     "prompts": "notifications/prompts/list_changed",
     "resources": "notifications/resources/list_changed",
 }
-"""By server capability: how its client is told to look again."""
+"""For each server capability, the notification that makes its client look again."""
 
 
 def level_admits(asked: str | None, level: str | None) -> bool:
-    """Whether a session that asked for a level wants a message of another; unset wants all."""
+    """Return whether a session with log level `asked` wants a message; unset wants all."""
     if asked not in LOG_LEVELS or level not in LOG_LEVELS:
         return True
     return LOG_LEVELS.index(level) >= LOG_LEVELS.index(asked)
 
 
 def concerns(subscribed: str, updated: str) -> bool:
-    """Whether an update of one resource is news for a subscriber of another: itself or a part."""
+    """Return whether an update of one resource concerns a subscriber: the same, or a part."""
     return updated == subscribed or updated.startswith(subscribed.rstrip("/") + "/")

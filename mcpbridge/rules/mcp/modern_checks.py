@@ -1,8 +1,8 @@
-"""The ladder of checks on a request of 2026-07-28, in its order, with its codes and statuses.
+"""Checks a request of 2026-07-28 in the specified order, with its codes and statuses.
 
-| rung | refused with |
+| check | refused with |
 |---|---|
-| routing headers twice | 400 -32020 |
+| no routing header repeated | 400 -32020 |
 | `_meta` with version and capabilities | 400 -32602 |
 | header version = body version | 400 -32020 |
 | version served | 400 -32022 |
@@ -49,7 +49,7 @@ NAME_SOURCE = {
     "tasks/update": "taskId",
     "tasks/cancel": "taskId",
 }
-"""Which parameter `Mcp-Name` repeats."""
+"""The parameter that `Mcp-Name` repeats."""
 
 MAY_ASK = frozenset(("tools/call", "prompts/get", "resources/read"))
 """Requests that may be answered by `input_required`."""
@@ -71,13 +71,13 @@ _CAPABILITY = {
     "resources": "resources",
     "completion": "completions",
 }
-"""By what stands before the solidus in the methods of a family."""
+"""By the part of a method before the slash."""
 SUPPORTED = tuple(revision.date for revision in reversed(MODERN))
-"""Revisions with envelopes that are served, newest first."""
+"""Served revisions with envelopes, newest first."""
 
 
 class RoutingHeaders(msgspec.Struct, frozen=True):
-    """The headers of 2026-07-28 on one request."""
+    """The routing headers of 2026-07-28 on one request."""
 
     version: str | None
     method: str | None
@@ -85,11 +85,11 @@ class RoutingHeaders(msgspec.Struct, frozen=True):
     params: Mapping[str, str]
     """`Mcp-Param-*` by lower-case name, without the prefix."""
     repeated: bool
-    """One of the routing headers stands more than once."""
+    """Whether a routing header is repeated."""
 
 
 def is_modern(message: Message, claim: bytes | None, version: str | None) -> bool:
-    """Whether a message goes by the rules of 2026-07-28.
+    """Return whether the rules of 2026-07-28 apply to a message.
 
     Args:
         message: The message.
@@ -100,16 +100,16 @@ def is_modern(message: Message, claim: bytes | None, version: str | None) -> boo
         revision = known(text_of(claim))
         return revision is None or revision.era is Era.MODERN
     if isinstance(message, Request) and message.method == INITIALIZE:
-        # Its params negotiate: what a header says of a session before this one does not count.
+        # Its params negotiate: what a header says about an earlier session does not count.
         return False
     revision = known(version)
     return revision is not None and revision.era is Era.MODERN
 
 
 def climb(request: Request, routing: RoutingHeaders) -> RequestMeta | Refusal:
-    """The rungs that need nothing but the request; its envelope, or the first refusal."""
+    """Make the checks that need nothing but the request; return its envelope or a refusal."""
     if routing.repeated:
-        return mismatch("a routing header stands more than once")
+        return mismatch("a routing header is repeated")
     try:
         envelope = read_envelope(request.params)
     except WireError as error:
@@ -122,12 +122,12 @@ def climb(request: Request, routing: RoutingHeaders) -> RequestMeta | Refusal:
 
 
 def check_method(method: str, capabilities: Collection[str], child: Revision) -> Refusal | None:
-    """Whether the method exists in this revision and the server advertises its family.
+    """Check that the method exists in this revision and the server advertises its family.
 
     Args:
-        method: Of the request.
-        capabilities: What the server advertises, by name.
-        child: What the server speaks. The tasks of 2025-11-25 are not those of this revision.
+        method: The request's method.
+        capabilities: The names that the server advertises.
+        child: The child's revision. The tasks of 2025-11-25 are not those of this revision.
     """
     foreign = child.era is Era.LEGACY and method.startswith("tasks/")
     if method in _REMOVED or foreign:
@@ -142,7 +142,7 @@ def check_method(method: str, capabilities: Collection[str], child: Revision) ->
 
 
 def check_message(message: Message) -> Refusal | None:
-    """The rules on what is no request: answers do not exist, notifications have no effect."""
+    """Check a message that is not a request: answers do not exist in this revision."""
     if isinstance(message, Reply):
         return refuse(400, INVALID_REQUEST, "a client of 2026-07-28 sends no answers")
     assert isinstance(message, Request | Notification)
@@ -150,31 +150,31 @@ def check_message(message: Message) -> Refusal | None:
 
 
 def method_not_found(method: str) -> Refusal:
-    """The method does not exist here; the status is the specification's."""
+    """Return the refusal of an unknown method; the specification prescribes the status."""
     return refuse(404, METHOD_NOT_FOUND, f"method not found: {method[:64]}")
 
 
 def mismatch(why: str) -> Refusal:
-    """Headers and body do not say the same."""
+    """Return the refusal of a request whose headers and body differ."""
     return refuse(400, HEADER_MISMATCH, why)
 
 
 def not_served() -> Refusal:
-    """This era is not served here; not an error that a client of both eras would take for it.
+    """Return the refusal of this era; a code that clients of both eras do not take as modern.
 
-    It is to fall back to `initialize`.
+    Such a client must fall back to `initialize`.
     """
     return refuse(400, INVALID_REQUEST, f"only {served_dates()} are served here")
 
 
 def unsupported(requested: str | None) -> Refusal:
-    """The version is none that is served."""
+    """Return the refusal of a version that is not served."""
     data = {"supported": list(SUPPORTED), "requested": requested}
     return Refusal(400, error_object(UNSUPPORTED_VERSION, "unsupported protocol version", data))
 
 
 def missing_capability(required: dict[str, object]) -> bytes:
-    """The JSON-RPC error for a call that needs what its client does not offer."""
+    """Return the JSON-RPC error for a call that needs a capability that its client lacks."""
     return error_object(
         MISSING_CAPABILITY,
         "the call needs a client capability that was not declared",
@@ -223,7 +223,7 @@ _KINDS = ("string", "integer", "boolean")
 
 
 def annotations_in(tools_result: bytes) -> dict[str, dict[Path, str]]:
-    """The annotations of every tool in a `tools/list` result; tools without any are left out."""
+    """Return the annotations of every annotated tool in a `tools/list` result."""
     found: dict[str, dict[Path, str]] = {}
     if b"x-mcp-header" not in tools_result:
         return found
@@ -244,7 +244,7 @@ def annotations_in(tools_result: bytes) -> dict[str, dict[Path, str]]:
 def check_tool_params(
     params: bytes, routing: RoutingHeaders, paths: Mapping[Path, str]
 ) -> Refusal | None:
-    """Whether each annotated argument that is there is repeated in its header, and truly."""
+    """Check that the header of each annotated argument repeats its value."""
     for path, header in paths.items():
         raw = member(params, "arguments", *path)
         sent = routing.params.get(header)
@@ -282,5 +282,5 @@ def _same(raw: bytes, sent: str | None) -> bool:
         return raw.decode() == sent
     if _NUMBER.match(argument := raw.decode()) is None or _NUMBER.match(sent) is None:
         return False
-    # 42 and 42.0 are the same number; of two with more than 15 digits a float would not tell.
+    # 42 and 42.0 are the same number; a float cannot tell numbers of more than 15 digits apart.
     return decimal.Decimal(argument) == decimal.Decimal(sent)

@@ -1,4 +1,4 @@
-"""The envelope of 2026-07-28: what every request says of its client, in `params._meta`.
+"""Reads the envelope of 2026-07-28: what a request says of its client in `params._meta`.
 
 Source: MCP 2026-07-28, Base Protocol, `_meta`.
 """
@@ -34,35 +34,35 @@ RELATED_TASK = RESERVED + "related-task"
 _RETRY_KEYS = ("inputResponses", "requestState")
 _SIGN = RESERVED.rstrip("/").encode()
 _RECENT_BYTES = 2048
-"""Of a longer `_meta` nothing is remembered, so that what is remembered is bounded."""
+"""A longer `_meta` is not cached, which bounds the memory of the cache."""
 
 
 class RequestMeta(msgspec.Struct, frozen=True):
-    """What one request says of its client."""
+    """The envelope of one request."""
 
     version: str
     capabilities: bytes
     """The client's capabilities, as it wrote them."""
     abilities: frozenset[str]
-    """Which of sampling, elicitation and roots it offers to be asked for."""
+    """The ones of sampling, elicitation and roots that the client offers."""
     url_elicitation: bool
-    """It can send its user to a page."""
+    """Whether the client can send its user to a page."""
     form_elicitation: bool
-    """It can show its user a form."""
+    """Whether the client can show its user a form."""
     log_level: str | None
-    """The least severe log message it wants; None: none at all."""
+    """The least severe log message that it wants; None for no messages at all."""
 
     @property
     def fingerprint(self) -> str:
-        """The same for two clients that a legacy child cannot tell apart."""
+        """Equal for two clients that a legacy child cannot tell apart."""
         return hashlib.sha256(legacy_capabilities(self)).hexdigest()[:16]
 
 
 def claimed_version(message: Message) -> bytes | None:
-    """The raw value by which a message claims to be of a revision with envelopes, if any."""
+    """Return the raw value by which a message claims a revision with envelopes, or None."""
     if not isinstance(message, Request | Notification) or message.params is None:
         return None
-    # Without the solidus: some writers escape it.
+    # Without the slash: some writers escape it.
     if not may_hold_meta(message.params, _SIGN):
         return None
     try:
@@ -72,7 +72,7 @@ def claimed_version(message: Message) -> bytes | None:
 
 
 def read_envelope(params: bytes | None) -> RequestMeta | str:
-    """The envelope in the params of a request, or what is wrong with it.
+    """Return the envelope in the params of a request, or the problem as a text.
 
     Raises:
         WireError: `params` or `_meta` names a member twice.
@@ -107,14 +107,14 @@ def _envelope(meta: bytes) -> RequestMeta | str:
 
 
 _recent_envelope = functools.lru_cache(maxsize=128)(_envelope)
-"""A client says the same of itself with every request."""
+"""Most clients send the same envelope with every request."""
 
 
 def stripped(params: bytes | None) -> bytes | None:
-    """The params as a legacy child expects them: without envelope and retry members.
+    """Return the params as a legacy child expects them: without envelope and retry members.
 
-    Trace and vendor keys of `_meta` stay; an empty `_meta` goes, since some servers do not answer
-    a request that has one they do not know.
+    Trace and vendor keys of `_meta` stay; an empty `_meta` is removed, since some servers do not
+    answer a request with a `_meta` that they do not know.
     """
     if params is None or not params.startswith(b"{"):
         return params
@@ -131,7 +131,7 @@ def stripped(params: bytes | None) -> bytes | None:
 
 
 def _kept(meta: bytes) -> bytes | None:
-    """What of `_meta` is no part of the envelope; None where nothing is."""
+    """Return `_meta` without the envelope, or None if nothing is left."""
     kept = {name: v for name, v in opened(meta).items() if not name.startswith(RESERVED)}
     return packed(kept) if kept else None
 
@@ -140,9 +140,9 @@ _recent_kept = functools.lru_cache(maxsize=128)(_kept)
 
 
 def legacy_capabilities(envelope: RequestMeta) -> bytes:
-    """The client capabilities to introduce a legacy child to, in one spelling.
+    """Return the client capabilities for a legacy child, in one spelling.
 
-    Roots without `listChanged` and no tasks: nothing in 2026-07-28 could serve them.
+    Without `listChanged` of roots and without tasks, which nothing in 2026-07-28 could serve.
     """
     offered = opened(envelope.capabilities)
     kept: dict[str, bytes] = {}
@@ -154,5 +154,5 @@ def legacy_capabilities(envelope: RequestMeta) -> bytes:
 def _sorted(raw: bytes) -> bytes:
     try:
         return msgspec.json.encode(msgspec.json.decode(raw), order="sorted")
-    except msgspec.MsgspecError:  # A lone surrogate, a number beyond any machine's.
+    except msgspec.MsgspecError:  # A lone surrogate, or a number too large for any machine.
         return raw

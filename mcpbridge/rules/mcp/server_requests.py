@@ -1,4 +1,4 @@
-"""Where a server's request to its client belongs, and which of them are open."""
+"""Chooses the stream for a server request, and keeps the open ones."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mcpbridge.wire.messages import (
 
 
 class Destination(enum.Enum):
-    """Where a question of a child goes."""
+    """The stream that a server request goes to."""
 
     ONLY_CALL = "the stream of the one call in flight"
-    LISTENER = "the session's standalone stream, which somebody reads"
+    LISTENER = "the session's standalone stream, which the client reads"
     LATEST_CALL = "the stream of the call that began last"
-    QUEUE = "the standalone stream, for whoever reads it next"
+    QUEUE = "the standalone stream, for when the client reads it"
     DECLINED = "nowhere: the client does not offer it"
 
 
 class CallsInFlight(enum.Enum):
-    """How many calls are in flight whose clients read event streams."""
+    """The number of calls in flight whose clients read event streams."""
 
     NONE = "none"
     ONE = "one"
@@ -41,16 +41,16 @@ DESTINATIONS: dict[tuple[CallsInFlight, bool], Destination] = {
     (CallsInFlight.SEVERAL, False): Destination.LATEST_CALL,
     (CallsInFlight.SEVERAL, True): Destination.LISTENER,
 }
-"""By calls in flight, and whether somebody reads the standalone stream.
+"""By calls in flight, and whether the client reads the standalone stream.
 
-A child does not say which call its question belongs to. With one call in flight there is no doubt;
-with several any of them would be a guess, which only moves the dialog to another stream of the
-same client: clients answer by message, not by stream.
+A child does not say which call its request belongs to. With one call in flight there is no doubt;
+with several, any choice is a guess that only moves the dialog to another stream of the same
+client: clients answer by message, not by stream.
 """
 
 
 def destination_of(offered: bool, calls: int, listening: bool) -> Destination:
-    """Where a question of a session's own child goes."""
+    """Return the stream for a request of a session's own child."""
     if not offered:
         return Destination.DECLINED
     count = (
@@ -64,7 +64,7 @@ def destination_of(offered: bool, calls: int, listening: bool) -> Destination:
 
 
 class ServerRequestTable:
-    """The questions a child has put to one session and that are not answered yet."""
+    """The server requests of one session that are not answered yet."""
 
     def __init__(self, numbers: Iterator[int]) -> None:
         self._numbers = numbers
@@ -74,15 +74,15 @@ class ServerRequestTable:
         return len(self._child_ids)
 
     def ask(self, request: Request) -> tuple[int, Request]:
-        """Number a child's question towards the client."""
+        """Give a server request a number for the client."""
         number = next(self._numbers)
         self._child_ids[number] = request.id
         return number, Request(b"%d" % number, request.method, request.params, request.extra)
 
     def answered(self, reply: Reply) -> tuple[int, Reply] | None:
-        """A question's number, and its answer under the child's id.
+        """Return the number of an answered request, and the answer with the child's id.
 
-        None where nothing was asked under the answer's id.
+        None if no request has the answer's id.
         """
         number = number_of(reply.id) or 0
         child_id = self._child_ids.pop(number, None)
@@ -93,7 +93,7 @@ class ServerRequestTable:
         return number, Failure(child_id, reply.error, reply.extra)
 
     def withdrawn(self, withdrawal: Withdrawn) -> tuple[int, Notification] | None:
-        """A question's number, and its withdrawal under it; None where it is not open."""
+        """Return the number of a withdrawn request and its cancellation; None if it is not open."""
         for number, child_id in self._child_ids.items():
             if child_id == withdrawal.child_id:
                 del self._child_ids[number]
@@ -101,5 +101,5 @@ class ServerRequestTable:
         return None
 
     def give_up(self, number: int) -> bytes | None:
-        """Stop waiting for an answer; returns the child's id, where it still waits."""
+        """Stop waiting for an answer; return the child's id, or None if it was not open."""
         return self._child_ids.pop(number, None)

@@ -1,4 +1,4 @@
-"""Answers of a child of 2026-07-28 for a client of the legacy revisions, and its requests.
+"""Converts answers and requests of a child of 2026-07-28 for a client of a legacy revision.
 
 Source: MCP 2026-07-28, Base Protocol; MCP 2025-11-25, Lifecycle; Tools, Output Schema.
 """
@@ -34,7 +34,7 @@ _NAMELESS = msgspec.json.encode({"name": "mcp-server", "version": "0"})
 
 
 def introduced(profile: ServerProfile, revision: Revision) -> bytes:
-    """The answer to `initialize`, from what a child of 2026-07-28 said of itself."""
+    """Build the result of `initialize` from the profile of a child of 2026-07-28."""
     capabilities = opened(member(profile.result, "capabilities") or b"{}")
     if "extensions" in capabilities:
         kept = without(capabilities["extensions"], (TASKS,))
@@ -56,13 +56,13 @@ def enveloped(
     log_level: str | None,
     added: dict[str, bytes] | None = None,
 ) -> bytes:
-    """The params of a legacy client's request as a child of 2026-07-28 expects them.
+    """Return the params of a legacy client's request as a child of 2026-07-28 expects them.
 
     Args:
-        params: As the client sent them.
-        client_profile: What the client said of itself in `initialize`.
-        log_level: What it asked for with `logging/setLevel`.
-        added: Members that a retry has besides.
+        params: The client's params.
+        client_profile: The client's `initialize`.
+        log_level: The level that it set with `logging/setLevel`.
+        added: Additional members of a retry.
     """
     members = opened(params) if params is not None and params.startswith(b"{") else {}
     meta = opened(members["_meta"]) if members.get("_meta", b"").startswith(b"{") else {}
@@ -79,17 +79,17 @@ def enveloped(
 
 
 def result_type(result: bytes) -> str:
-    """What kind of result it is; `complete` where it does not say."""
+    """Return the result's type; `complete` if it has none."""
     return text_of(member(result, "resultType")) or "complete"
 
 
 def question_down(method: str, params: bytes | None, page_id: str) -> bytes | None:
-    """The params of a question as the legacy revisions want them.
+    """Convert the params of a server request to the legacy revisions.
 
     Args:
-        method: What is asked.
-        params: As the child has them.
-        page_id: For a page to visit; it had to have an id there, and 2026-07-28 knows none.
+        method: The request's method.
+        params: The child's params.
+        page_id: Id for a page to visit, which is required there and unknown to 2026-07-28.
     """
     if method != "elicitation/create" or params is None:
         return params
@@ -99,7 +99,7 @@ def question_down(method: str, params: bytes | None, page_id: str) -> bytes | No
 
 
 def plain_result(result: bytes) -> bytes:
-    """A result without what only 2026-07-28 knows."""
+    """Remove from a result the members that only 2026-07-28 knows."""
     members = {name: value for name, value in opened(result).items() if name not in _ADDED}
     meta = members.get("_meta", b"")
     if meta.startswith(b"{"):
@@ -112,7 +112,7 @@ def plain_result(result: bytes) -> bytes:
 
 
 def plain_notification(notification: Notification) -> Notification:
-    """A notification of a listen as a session hears it."""
+    """Convert a notification of a listen to a session's."""
     params = opened(notification.params or b"{}")
     meta = params.get("_meta", b"")
     if meta.startswith(b"{"):
@@ -125,9 +125,9 @@ def plain_notification(notification: Notification) -> Notification:
 
 
 def error_down(error: bytes) -> bytes:
-    """An error of a child of 2026-07-28 for a client that knows no envelope.
+    """Convert an error of a child of 2026-07-28 for a client that knows no envelope.
 
-    One that is about the envelope is about what the bridge wrote, not the client.
+    An error about the envelope concerns what the bridge wrote, not what the client wrote.
     """
     if code_of(error) in (HEADER_MISMATCH, MISSING_CAPABILITY, UNSUPPORTED_VERSION):
         return error_object(
@@ -137,7 +137,7 @@ def error_down(error: bytes) -> bytes:
 
 
 def adapted_tools(result: bytes) -> tuple[bytes, frozenset[str]]:
-    """A `tools/list` result with every output schema an object's; and the tools that changed.
+    """Make every output schema in a `tools/list` result an object's; also return the changed tools.
 
     The legacy revisions know only objects as structured content, and their SDK clients check
     the one against the other: both must be wrapped, or neither.
@@ -162,10 +162,10 @@ def adapted_tools(result: bytes) -> tuple[bytes, frozenset[str]]:
 
 
 def adapted_content(result: bytes, *, wrap: bool) -> bytes:
-    """A `tools/call` result whose structured content is an object, as its schema says now.
+    """Make the structured content of a `tools/call` result an object, to match its schema.
 
     Args:
-        result: Of the child.
+        result: The child's result.
         wrap: The tool's schema was wrapped.
     """
     value = member(result, "structuredContent")
@@ -192,7 +192,7 @@ def _server_info(profile: ServerProfile) -> bytes:
     if info is None:
         return _NAMELESS
     named = {**opened(_NAMELESS), **opened(info)}
-    # Both are required there, and some clients refuse an empty one.
+    # Both members are required there, and some clients refuse empty ones.
     return packed({name: v if v != b'""' else b'"0"' for name, v in named.items()})
 
 

@@ -1,4 +1,4 @@
-"""Answers of a legacy child, made whole for a client of 2026-07-28.
+"""Completes answers of a legacy child for a client of 2026-07-28.
 
 Source: MCP 2026-07-28, Base Protocol, Results; Errors; Caching.
 """
@@ -31,11 +31,11 @@ _PRIVATE = b'"private"'
 NOT_FOUND_BEFORE = -32002
 """Resource not found, in the legacy revisions."""
 URL_REQUIRED_BEFORE = -32042
-"""A page must be visited first, in 2025-11-25."""
+"""Code of 2025-11-25 for a page that must be visited first."""
 
 
 def discovered(profile: ServerProfile, serves_legacy: tuple[str, ...]) -> bytes:
-    """The answer to `server/discover`, from what a legacy child said of itself."""
+    """Build the result of `server/discover` from the profile of a legacy child."""
     said = opened(profile.result)
     dates = (*SUPPORTED, *serves_legacy)
     members = {
@@ -48,9 +48,9 @@ def discovered(profile: ServerProfile, serves_legacy: tuple[str, ...]) -> bytes:
 
 
 def completed(result: bytes, method: str, profile: ServerProfile) -> bytes:
-    """A result with everything that 2026-07-28 wants on it.
+    """Add the members that 2026-07-28 requires of a result.
 
-    What it has already stays; what only the tasks of 2025-11-25 know goes.
+    Existing members stay; those that only the tasks of 2025-11-25 know are removed.
     """
     if _takes_only_stamps(result, method):
         stamp = _bare_stamp(profile)
@@ -61,7 +61,7 @@ def completed(result: bytes, method: str, profile: ServerProfile) -> bytes:
         return result
     members.setdefault("resultType", b'"complete"')
     if method in CACHEABLE and members["resultType"] == b'"complete"':
-        # Nothing is known of how long it holds, and children are per principal.
+        # The lifetime is unknown, and children are per principal.
         members.setdefault("ttlMs", b"0")
         members.setdefault("cacheScope", _PRIVATE)
     if method == "tools/list" and "tools" in members:
@@ -71,12 +71,12 @@ def completed(result: bytes, method: str, profile: ServerProfile) -> bytes:
 
 
 def privately(reply: Reply) -> Reply:
-    """A reply that no cache may show to another client, whatever the server says of it.
+    """Mark a reply as private, whatever the server says, so that no cache shares it.
 
-    Clients are told apart, and the server behind the bridge does not know by what.
+    The bridge tells clients apart, and the server behind it does not know how.
 
     Raises:
-        WireError: What the server says of it cannot be read beyond doubt.
+        WireError: The server's own mark cannot be read beyond doubt.
 
     Source: MCP 2026-07-28, Caching.
     """
@@ -91,14 +91,14 @@ def privately(reply: Reply) -> Reply:
 
 
 def _takes_only_stamps(result: bytes, method: str) -> bool:
-    """Whether a result is the usual one: it need not be opened to see that it lacks the stamps."""
+    """Return whether a result lacks the stamps, which is usual and needs no decoding."""
     closed = result.startswith(b'{"') and result.endswith(b"}")
     has_them = may_hold_meta(result, b"_meta") or b"resultType" in result
     return closed and not has_them and method not in CACHEABLE
 
 
 def error_up(error: bytes) -> bytes:
-    """An error of a legacy child in codes that mean the same in 2026-07-28."""
+    """Convert an error of a legacy child to codes with the same meaning in 2026-07-28."""
     code = code_of(error)
     if code is None:
         return error_object(INTERNAL_ERROR, "the MCP server answered with a malformed error")
@@ -106,7 +106,7 @@ def error_up(error: bytes) -> bytes:
     if code == NOT_FOUND_BEFORE:
         members["code"] = b"%d" % INVALID_PARAMS
     elif -32099 <= code <= -32020:
-        # The range is the specification's own; a foreign meaning must not appear in it.
+        # The specification reserves the range; codes with another meaning must not appear in it.
         members = {
             "code": b"%d" % INTERNAL_ERROR,
             "message": members.get("message", b'"error"'),
@@ -118,7 +118,7 @@ def error_up(error: bytes) -> bytes:
 
 
 def code_of(error: bytes) -> int | None:
-    """The code of a JSON-RPC error object, if it has one."""
+    """Return the code of a JSON-RPC error object, or None if it has none."""
     try:
         raw = member(error, "code")
         return int(raw) if raw is not None else None
@@ -137,7 +137,7 @@ def _stamped(meta: bytes | None, profile: ServerProfile) -> bytes:
 
 @functools.lru_cache(maxsize=16)
 def _bare_stamp(profile: ServerProfile) -> bytes:
-    """Of results that have no `_meta`: the same for all that a child answers."""
+    """Return the `_meta` of results that have none; the same for all answers of a child."""
     return _stamped(None, profile)
 
 

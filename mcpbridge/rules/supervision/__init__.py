@@ -1,1 +1,1 @@
-"""Decisions about children: restarts, health, isolation, limits of descriptors."""
+"""Decisions about children: restarts, health, isolation, and limits on descriptors and memory."""

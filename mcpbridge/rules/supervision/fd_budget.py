@@ -1,8 +1,8 @@
-"""How the open files that the system allows are shared out.
+"""Shares out the limit on open files.
 
-A connection costs one, a server process four: its three pipes, and one by which its end is heard.
-What the program needs for itself stays in reserve, with room to start a process while all
-connections are taken. Where little is allowed, server processes and connections get half each.
+A connection takes one file, a server process four: its three pipes, and one that signals its end.
+The program's own needs stay in reserve, with room to start a process while all connections are
+taken. If the limit is low, server processes and connections get half each.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ import msgspec
 
 PER_CHILD = 4
 OWN = 32
-"""For the program itself, and for what starting a process takes for a moment."""
+"""Files for the program itself, and for the moment of starting a process."""
 ENOUGH = 64
-"""Connections for whose sake no server process is given up."""
+"""Connections beyond which the number of server processes is not reduced."""
 LEAST = 8
-"""Connections without which there is no point in serving."""
+"""Fewest connections worth serving."""
 
 
 class Share(msgspec.Struct, frozen=True):
-    """What there may be at once."""
+    """The numbers allowed at once."""
 
     children: int
     connections: int
 
 
 def least_needed(band: int) -> int:
-    """The smallest limit on open files under which one server process can be served."""
+    """Return the smallest limit on open files under which one server process can be served."""
     return OWN + band + PER_CHILD + LEAST
 
 
 def share(limit: int, band: int, children: int, connections: int | None) -> Share | None:
-    """Share out the files that may be open; None where they are too few.
+    """Share out the files that may be open; None if they are too few.
 
     Args:
-        limit: On open files.
-        band: Connections over the limit that are let in to be told so.
-        children: Server processes that are wanted.
-        connections: Connections that are wanted; None for as many as there can be.
+        limit: Limit on open files.
+        band: Connections over the limit that are accepted to be refused with an answer.
+        children: Wanted server processes.
+        connections: Wanted connections; None for the maximum.
     """
     room = limit - OWN - band
     if limit < least_needed(band):

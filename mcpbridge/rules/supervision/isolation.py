@@ -1,7 +1,7 @@
-"""Which child serves a session.
+"""Decides which child serves a session.
 
-A legacy child cannot say which call a question of its belongs to, so a session whose client
-can be asked gets a child of its own; one that cannot be asked loses nothing by sharing.
+A legacy child cannot say which call its request belongs to, so a session whose client can be asked
+gets a separate child; a client that cannot be asked loses nothing by sharing.
 
 Source: MCP 2025-11-25, Client Features; the stdio transport has no correlation of nested requests.
 """
@@ -17,22 +17,22 @@ class Isolation(enum.Enum):
     """The operator's choice."""
 
     AUTO = "auto"
-    """A child of its own for a client that can be asked, the shared one for every other."""
+    """A separate child for a client that can be asked, the shared one for every other."""
     SHARED = "shared"
-    """One child for all; its questions are declined."""
+    """One child for all; its requests are declined."""
     SESSION = "session"
     """One child per session, for servers that keep state per client."""
 
 
 def needs_own_child(isolation: Isolation, client_profile: ClientProfile) -> bool:
-    """Whether a session that begins with this introduction gets a child of its own."""
+    """Return whether a session with this `initialize` gets a separate child."""
     if isolation is Isolation.AUTO:
         return bool(client_profile.abilities)
     return isolation is Isolation.SESSION
 
 
 def spares_text(text: str) -> str:
-    """What `--spares` may be: `auto` or a number from 0 on.
+    """Return the text of `--spares` if it is `auto` or a non-negative number.
 
     Raises:
         ValueError: Neither; the text completes a sentence that begins with the value.
@@ -43,17 +43,17 @@ def spares_text(text: str) -> str:
 
 
 def spares_wanted(spares: str, start_s: float | None) -> int:
-    """How many un-initialised children to keep ready.
+    """Return how many uninitialized children to keep ready.
 
     Args:
         spares: `auto` or a number.
-        start_s: How long the child took to start and shake hands; None where unknown.
+        start_s: Seconds that the child took to start and shake hands; None if unknown.
     """
     if spares != "auto":
         return int(spares)
-    # A spare costs a child's memory for as long as it waits; a quick start is not worth it.
+    # A spare holds a child's memory while it waits; a quick start is not worth it.
     return 1 if start_s is not None and start_s > AUTO_SPARE_AFTER_S else 0
 
 
 AUTO_SPARE_AFTER_S = 1.0
-"""Slower starts than this are worth a spare child."""
+"""Seconds; slower starts are worth a spare child."""

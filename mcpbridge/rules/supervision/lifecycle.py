@@ -1,20 +1,20 @@
 """The states of a session, a child, an exchange and the process's end, one table each.
 
-A session is OPENING while its `initialize` is with the child, OPEN from the answer on, and CLOSED
-for good when it is deleted, expires, or its opening fails. It does not end with its child: the
-next request of an OPEN session is served by a new one.
+A session is OPENING while its `initialize` is with the child, OPEN after the answer, and CLOSED
+when it is deleted, expires, or its opening fails. It does not end with its child: the next request
+of an OPEN session is served by a new one.
 
-A child is STARTING until its handshake, READY from then on, and RETIRING when another one takes its
-place: it finishes the calls that it has and gets no further ones. It is GONE when its stdout has
-ended or it was given up; calls that it has not answered fail.
+A child is STARTING until its handshake, READY afterwards, and RETIRING when another one takes its
+place: it finishes its calls and gets no further ones. It is GONE when its stdout has ended or it
+was given up; calls that it has not answered fail.
 
 An exchange is WAITING while no child works on it, SENT while one does, and ANSWERED when its client
-has the final answer, whatever else comes. A call of several attempts waits between them.
+has the final answer, whatever follows. A call of several attempts waits between them.
 
 The process SERVES until the first signal. In the LAME_DUCK phase everything is still served while
 load balancers take notice; DRAINING refuses new sessions and lets calls in flight finish; at the
-CUTOFF whatever is left gets its one error, and then the process is ENDED. A second signal goes to
-the cutoff from wherever it is.
+the CUTOFF each remaining call gets its one error, and then the process is ENDED. A second signal
+leads to the cutoff from any state.
 
 | state | event | next |
 |---|---|---|
@@ -72,7 +72,7 @@ Event = TypeVar("Event")
 
 
 class SessionState(enum.Enum):
-    """Where a session is in its life."""
+    """The states of a session."""
 
     OPENING = "opening"
     OPEN = "open"
@@ -80,7 +80,7 @@ class SessionState(enum.Enum):
 
 
 class SessionEvent(enum.Enum):
-    """What happens to a session."""
+    """The events of a session."""
 
     OPENED = "opened"
     CLOSE = "close"
@@ -95,7 +95,7 @@ SESSION: dict[tuple[SessionState, SessionEvent], SessionState] = {
 
 
 class ChildState(enum.Enum):
-    """Where a child is in its life."""
+    """The states of a child."""
 
     STARTING = "starting"
     READY = "ready"
@@ -104,12 +104,12 @@ class ChildState(enum.Enum):
 
 
 class ChildEvent(enum.Enum):
-    """What happens to a child."""
+    """The events of a child."""
 
     INTRODUCED = "introduced"
     """It has answered its handshake."""
     RETIRED = "retired"
-    """Another one takes its place."""
+    """Another child takes its place."""
     LOST = "lost"
     """Its stdout has ended, or it was given up."""
 
@@ -131,7 +131,7 @@ CHILD: dict[tuple[ChildState, ChildEvent], ChildState] = {
 
 
 class ExchangeState(enum.Enum):
-    """Where an exchange is in its life."""
+    """The states of an exchange."""
 
     WAITING = "waiting"
     SENT = "sent"
@@ -139,13 +139,13 @@ class ExchangeState(enum.Enum):
 
 
 class ExchangeEvent(enum.Enum):
-    """What happens to an exchange."""
+    """The events of an exchange."""
 
     SUBMITTED = "submitted"
     ATTEMPT_OVER = "attempt_over"
     """The child has answered an attempt, and its client needs another one."""
     ANSWERED = "answered"
-    """By the child or the bridge."""
+    """Answered by the child or the bridge."""
 
 
 EXCHANGE: dict[tuple[ExchangeState, ExchangeEvent], ExchangeState] = {
@@ -162,7 +162,7 @@ EXCHANGE: dict[tuple[ExchangeState, ExchangeEvent], ExchangeState] = {
 
 
 class DrainState(enum.Enum):
-    """Where the process is on its way to the end."""
+    """The states of the process on its way to the end."""
 
     SERVING = "serving"
     LAME_DUCK = "lame_duck"
@@ -172,15 +172,15 @@ class DrainState(enum.Enum):
 
 
 class DrainEvent(enum.Enum):
-    """What moves the process on."""
+    """The events that move the process on."""
 
     SIGNAL = "signal"
     LAME_DUCK_OVER = "lame_duck_over"
     IDLE = "idle"
-    """No call is in flight any more."""
+    """No call is in flight."""
     DEADLINE = "deadline"
     STOPPED = "stopped"
-    """Streams are closed and children are gone."""
+    """Streams are closed and children have ended."""
 
 
 DRAIN: dict[tuple[DrainState, DrainEvent], DrainState] = {
@@ -196,5 +196,5 @@ DRAIN: dict[tuple[DrainState, DrainEvent], DrainState] = {
 
 
 def step(table: dict[tuple[State, Event], State], state: State, event: Event) -> State:
-    """The next state; a pair that the table does not have is a bug and raises KeyError."""
+    """Return the next state; raise KeyError for a pair that the table lacks, which is a bug."""
     return table[state, event]

@@ -1,17 +1,17 @@
-"""When a running child is replaced: because it has served long enough, or does not answer any more.
+"""Decides when a running child is replaced: its recycling is due, or it no longer answers.
 
-There are two kinds of reasons. A child that is *worn* has reached one of the operator's limits on
-requests, age or memory: it still serves, so another one takes over while it finishes what it has.
-A child that is *lost* does not answer, or does not read: whoever waits for it waits in vain, so it
-is killed, its calls get their one error, and the end counts as a failure.
+There are two kinds of reasons. *Recycling is due* if a child has reached one of the operator's
+limits on requests, age or memory: it still serves, so another one takes over while it finishes its
+calls. A child is *lost* if it does not answer or does not read: its callers would wait without end,
+so it is killed, its calls get their one error, and the end counts as a failure.
 
-What is heard of a child proves that it lives, whatever it is. Only one that has said nothing for
-the interval is asked (`ping`; `server/discover` in 2026-07-28), and only one that has answered such
-a question before is judged by its silence, since a server may not know the question. Nor is one
-judged that has calls in flight: many servers do one thing at a time and hear nothing meanwhile, and
-the calls have limits of their own, `--request-idle-timeout` foremost; three of them in a row that
-run out end the child as well. A process that has been stopped (SIGSTOP) is no busy process: where
-the system tells of it, its silence counts, calls or not.
+Any output of a child proves that it lives. Only a child that has been silent for the interval is
+asked (`ping`; `server/discover` in 2026-07-28), and only one that has answered such a request
+before is judged by its silence, since a server may not know the method. A child with calls in
+flight is not judged either: many servers do one thing at a time and read nothing until it is done,
+and calls have their own limits, `--request-idle-timeout` foremost; three of them in a row that time
+out end the child as well. A process that was stopped (SIGSTOP) is not busy: if the system reports
+it, its silence counts, with or without calls.
 
 | health | event | next |
 |---|---|---|
@@ -40,19 +40,19 @@ from mcpbridge.rules.supervision.restart import GROUP
 from mcpbridge.settings import Unit, setting
 
 JITTER = 0.1
-"""By this part of it an age limit varies, so that children that began together do not end so."""
+"""Fraction by which age limits vary, so that children that start together do not end together."""
 _LONGEST_LOOK_S = 5.0
 _SHORTEST_LOOK_S = 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RecyclePolicy:
-    """How long a server process serves, and when it counts as dead though it runs."""
+    """How long a server process serves, and when it counts as dead while it still runs."""
 
     max_requests: int = setting(
         0,
         "--child-max-requests",
-        "Replace a server process after so many requests, once those in flight are answered;"
+        "Replace a server process after this number of requests, once those in flight are answered;"
         " 0: never.",
         group=GROUP,
         unit=Unit.INTEGER,
@@ -61,7 +61,7 @@ class RecyclePolicy:
     max_age_s: float = setting(
         0.0,
         "--child-max-age",
-        "Replace a server process in the same way when it has run for so long, 10% more or less;"
+        "Replace a server process in the same way when it has run for this time, plus or minus 10%;"
         " 0: never.",
         group=GROUP,
         unit=Unit.SECONDS,
@@ -70,7 +70,7 @@ class RecyclePolicy:
     max_rss_bytes: int = setting(
         0,
         "--child-max-rss",
-        "Replace a server process in the same way when it and what it started hold so much memory;"
+        "Replace a server process in the same way when its process group uses this much memory;"
         " 0: never. Linux only, without effect elsewhere.",
         group=GROUP,
         unit=Unit.BYTES,
@@ -79,7 +79,7 @@ class RecyclePolicy:
     max_timeouts: int = setting(
         3,
         "--child-max-timeouts",
-        "Kill and replace a server process after so many calls in a row that ran out of time with"
+        "Kill and replace a server process after this number of calls in a row that timed out, with"
         " no answer to any other between them; 0: never.",
         group=GROUP,
         unit=Unit.INTEGER,
@@ -88,9 +88,9 @@ class RecyclePolicy:
     ping_interval_s: float = setting(
         30.0,
         "--ping-interval",
-        "Ask a server process that has said nothing for so long whether it lives; one that misses"
-        " three times is killed and replaced. Not while calls are in flight, which have limits of"
-        " their own, unless the process is stopped. 0: never.",
+        "Ping a server process that has been silent for this time; one that misses three pings is"
+        " killed and replaced. Not while calls are in flight, which have their own limits, unless"
+        " the process is stopped. 0: never.",
         group=GROUP,
         unit=Unit.SECONDS,
         minimum=0,
@@ -98,7 +98,7 @@ class RecyclePolicy:
     ping_timeout_s: float = setting(
         10.0,
         "--ping-timeout",
-        "How long a server process may take to answer that.",
+        "Time that a server process has to answer a ping.",
         group=GROUP,
         unit=Unit.SECONDS,
         minimum=0.01,
@@ -106,7 +106,7 @@ class RecyclePolicy:
     stall_timeout_s: float = setting(
         30.0,
         "--child-stall-timeout",
-        "Kill and replace a server process that has read nothing for so long while over 1 MiB"
+        "Kill and replace a server process that has read nothing for this time while over 1 MiB"
         " waits for it; 0: never.",
         group=GROUP,
         unit=Unit.SECONDS,
@@ -115,7 +115,7 @@ class RecyclePolicy:
 
     @property
     def look_every_s(self) -> float:
-        """How often to look at all children; half of what is to be seen, at most 5 s."""
+        """Seconds between two looks at all children: half of the shortest limit, at most 5."""
         limits = (
             self.max_age_s,
             self.ping_interval_s,
@@ -127,7 +127,7 @@ class RecyclePolicy:
 
 
 class Health(enum.Enum):
-    """How long a child has been silent, in questions that it has not answered."""
+    """The number of unanswered pings of a child, as a state."""
 
     SOUND = "sound"
     ASKED = "asked"
@@ -137,14 +137,14 @@ class Health(enum.Enum):
 
 
 class Sign(enum.Enum):
-    """What moves a child from one health to another."""
+    """The event that changes a child's health."""
 
     HEARD = "heard"
-    """It has said something, whatever it is."""
+    """The child has written something, whatever it is."""
     SILENT = "silent"
-    """It has said nothing for as long as it may."""
+    """The child has been silent for the time allowed."""
     EXCUSED = "excused"
-    """The same, and it may be busy, or not know the question."""
+    """The child has been silent, but may be busy or not know the method."""
 
 
 HEALTH: dict[tuple[Health, Sign], Health] = {
@@ -164,79 +164,79 @@ HEALTH: dict[tuple[Health, Sign], Health] = {
 
 
 class Finding(enum.Enum):
-    """What a look at a child says is to be done."""
+    """The action that a look at a child asks for."""
 
     NOTHING = "nothing"
     ASK = "ask"
-    """Ask whether it lives."""
+    """Ping it."""
     REQUESTS = "requests"
-    """Worn, by the limit of this name."""
+    """Recycling is due, by the limit of this name."""
     AGE = "age"
     MEMORY = "memory"
     NO_PING = "no_ping"
-    """Lost: it does not answer whether it lives."""
+    """Lost: it does not answer pings."""
     TIMEOUTS = "timeouts"
     """Lost: no call is answered in time."""
     UNREAD = "unread"
-    """Lost: it does not read what is sent."""
+    """Lost: it does not read its input."""
 
     @property
     def recycle_due(self) -> bool:
-        """Another child is to take over."""
+        """Whether another child takes over."""
         return self in (Finding.REQUESTS, Finding.AGE, Finding.MEMORY)
 
     @property
     def lost(self) -> bool:
-        """The child is to be killed."""
+        """Whether the child is killed."""
         return self in (Finding.NO_PING, Finding.TIMEOUTS, Finding.UNREAD)
 
 
 class Sample(msgspec.Struct, frozen=True):
-    """What is seen of a child at one moment."""
+    """The observations of a child at one moment."""
 
     heard: int = 0
-    """So often something has come from it."""
+    """Number of times that output came from it."""
     taken: int = 0
-    """So many bytes it has read."""
+    """Number of bytes that it has read."""
     congested: bool = False
-    """More waits for it than may."""
+    """Whether more input waits for it than may."""
     requests: int = 0
-    """Calls it was ever given."""
+    """Number of calls it was ever given."""
     calls: int = 0
-    """Those it has not answered."""
+    """Number of calls it has not answered."""
     timeouts: int = 0
-    """Calls in a row that ran out of time."""
+    """Number of calls in a row that timed out."""
     introduced: bool = True
-    """It has had its handshake; before it, the start has a limit of its own."""
+    """Whether its handshake is done; before, the start has a separate limit."""
     answers_pings: bool = False
-    """It has answered one."""
+    """Whether it has answered a ping."""
     stopped: bool = False
-    """The system says that it was stopped by a signal."""
+    """Whether the system reports that a signal stopped it."""
     rss_bytes: int = 0
 
 
 class ChildHealth(msgspec.Struct, frozen=True):
-    """What is remembered of a child between two looks."""
+    """The record of a child between two looks."""
 
     born_at: float
     jitter: float
     """A random number from -1 to 1 for its age limit."""
     health: Health = Health.SOUND
     since: float = 0.0
-    """When it came to this health, or was heard last."""
+    """When it entered this health, or last wrote something."""
     heard: int = 0
     taken: int = 0
     taken_at: float = 0.0
-    """When it last read something, or nothing waited for it."""
+    """When it last read something, or last had no input waiting."""
 
 
 def begin(now: float, jitter: float) -> ChildHealth:
-    """What is remembered of a child that starts now."""
+    """Return the record of a child that starts now."""
     return ChildHealth(now, jitter, since=now, taken_at=now)
 
 
 def is_quiet(policy: RecyclePolicy, child_health: ChildHealth, heard: int, now: float) -> bool:
-    """Nothing was heard for so long that the next look may be a sign; it is worth a closer one."""
+    """Return whether a child has been silent for its time, so that a closer look is worth it."""
     return heard == child_health.heard and now - child_health.since >= _patience_s(
         policy, child_health.health
     )
@@ -245,11 +245,11 @@ def is_quiet(policy: RecyclePolicy, child_health: ChildHealth, heard: int, now: 
 def look(
     policy: RecyclePolicy, child_health: ChildHealth, sample: Sample, now: float
 ) -> tuple[ChildHealth, Finding]:
-    """Judge a child by what is seen of it and by what was seen before.
+    """Decide on a child by a sample of it and its record.
 
     Returns:
-        What to remember, and what to do. One step of health at most: after a pause of the whole
-        machine every child has its three chances.
+        The new record, and what to do. Health changes by one step at most: after a pause of the
+        whole machine every child has its three chances.
     """
     heard = (
         sample.heard != child_health.heard or not sample.introduced or not policy.ping_interval_s
@@ -285,7 +285,7 @@ def _sign(health: Health, sample: Sample) -> Sign:
 
 
 def _step(health: Health, sign: Sign) -> Health:
-    # A wedged child is killed, whatever is still seen of it.
+    # A wedged child is killed, even if it writes again.
     return health if health is Health.WEDGED else HEALTH[health, sign]
 
 
@@ -298,7 +298,7 @@ def _finding(
         return Finding.UNREAD
     if policy.max_timeouts and sample.timeouts >= policy.max_timeouts:
         return Finding.TIMEOUTS
-    # First, since a silence counts only where the question was sent; a worn child stays worn.
+    # ASK first, since silence counts only if the ping was sent; a due recycling stays due.
     return Finding.ASK if asks else _worn(policy, child_health, sample, now)
 
 

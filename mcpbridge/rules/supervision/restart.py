@@ -1,4 +1,4 @@
-"""When a child that ended is started again, and when the bridge gives up.
+"""Decides when a child that ended is restarted, and when the bridge gives up.
 
 A server that fails now and then is started again at once or nearly; one that fails each time is
 tried ever more rarely, with jitter so that the replicas of a deployment do not all try at the
@@ -22,19 +22,19 @@ GROUP = "Supervision"
 
 
 class OnChildExit(enum.Enum):
-    """What becomes of everything when a server process ends by itself."""
+    """The consequence for sessions when a server process ends by itself."""
 
     RESTART = "restart"
     """Sessions stay and get another process."""
     END = "end"
-    """The sessions it served end; their clients begin anew."""
+    """The sessions it served end; their clients begin again."""
     EXIT = "exit"
     """The bridge ends with the exit status of the shared process; other sessions as in `end`."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """What follows the end of a child, and the figures of the back-off."""
+    """The consequence of a child's end, and the figures of the back-off."""
 
     on_exit: OnChildExit = setting(
         OnChildExit.RESTART,
@@ -65,7 +65,7 @@ class RestartPolicy:
 
 
 class Record(msgspec.Struct, frozen=True):
-    """What is remembered of earlier ends."""
+    """The record of earlier ends."""
 
     failures: int = 0
     """Ends in a row without a stable run between them."""
@@ -76,12 +76,12 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class RestartDecision(msgspec.Struct, frozen=True):
-    """What to do after an end."""
+    """The action after an end."""
 
     record: Record
     give_up: bool
     max_delay_s: float
-    """Wait a random time from 0 up to this (full jitter) before the next start."""
+    """Seconds; wait a random time up to this (full jitter) before the next start."""
 
 
 def after_exit(

@@ -271,12 +271,12 @@ def test_an_allowed_host_is_written_as_people_write_it(text: str, pattern: str, 
     [
         ("mcp.example.org:80", "has a port"),
         ("*.example.org:80", "has a port"),
-        ("http://mcp.example.org", "is no host name"),
-        ("", "is no host name"),
-        ("*.", "is no host name"),
-        ("a.*.org", "is no host name"),
-        ("**", "is no host name"),
-        ("a b", "is no host name"),
+        ("http://mcp.example.org", "is not a host name"),
+        ("", "is not a host name"),
+        ("*.", "is not a host name"),
+        ("a.*.org", "is not a host name"),
+        ("**", "is not a host name"),
+        ("a b", "is not a host name"),
     ],
 )
 def test_an_entry_that_no_host_matches_is_refused(text: str, why: str) -> None:
@@ -347,7 +347,7 @@ def test_an_allowed_origin_is_written_as_people_write_it(text: str, pattern: str
 )
 def test_an_entry_that_no_origin_matches_is_refused(text: str) -> None:
     """Origins are exact: nothing stands for several but `*` alone."""
-    with pytest.raises(ValueError, match="is no origin"):
+    with pytest.raises(ValueError, match="is not an origin"):
         origin_pattern(text)
 
 

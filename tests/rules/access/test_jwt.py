@@ -216,7 +216,7 @@ def test_a_scope_is_visible_ascii(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "a b", 'a"b', "a\\b", "é", "a\n", "a" * 129])
 def test_what_is_no_scope_is_refused(text: str) -> None:
     """It stands in quotes in a header."""
-    with pytest.raises(ValueError, match="is no scope"):
+    with pytest.raises(ValueError, match="is not a scope"):
         scope_name(text)
 
 

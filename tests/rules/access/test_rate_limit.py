@@ -34,7 +34,7 @@ def test_a_rate_is_a_number_for_a_time_and_perhaps_a_burst(
 )
 def test_what_is_no_rate_is_refused(text: str) -> None:
     """A rate that would never let anything through is none either."""
-    with pytest.raises(ValueError, match="is no rate"):
+    with pytest.raises(ValueError, match="is not a rate"):
         rate_limit(text)
 
 

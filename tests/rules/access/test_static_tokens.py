@@ -51,10 +51,10 @@ def test_a_name_is_not_a_token_of_the_same_letters() -> None:
         ("alice:", "line 1: a token of 0 characters"),
         (f"{ONE}\nshort", "line 2: a token of 5 characters can be guessed"),
         (f"{ONE} {TWO}", "line 1: a token has letters"),
-        (f"a:b: {ONE}", "line 1 is no token"),
-        (f": {ONE}", "line 1 is no token"),
+        (f"a:b: {ONE}", "line 1 is neither a token nor name: token"),
+        (f": {ONE}", "line 1 is neither a token nor name: token"),
         ("x" * (MAX_CHARACTERS + 1), "at most"),
-        (f"alice: {ONE}\nbob: {ONE}", "line 2 gives a token that another line has"),
+        (f"alice: {ONE}\nbob: {ONE}", "line 2 repeats a token of another line"),
         ("=" * 20, "line 1: a token has letters"),
     ],
 )
