@@ -1,12 +1,13 @@
-"""Log records on stderr: one JSON object a line, or a form for people on a terminal.
+"""Writes log records to stderr: one JSON object per line, or text for a terminal.
 
-A record is an event name and fields: `log.info("child.exited", extra={"code": 1})`. Writing is
-done by a thread of its own behind a bounded queue: a log pipe that nobody reads must not stop the
-event loop, so records are dropped then, and their number is told when there is room again. Nor
-must it stop the end of the program: what cannot be written within a second is given up.
+A record is an event name and fields: `log.info("child.exited", extra={"code": 1})`. A separate
+thread writes them from a bounded queue, since a log pipe without a reader must not block the event
+loop. If the queue is full, records are dropped, and `log.dropped` reports their number when there
+is room. Nor may the pipe delay the end of the program: what cannot be written within a second is
+lost.
 
-The thread writes to descriptor 2 and not to `sys.stderr`, whose lock a blocked writer would hold
-for ever, and without which no interpreter ends.
+The thread writes to descriptor 2 and not to `sys.stderr`: a blocked writer would hold the lock of
+`sys.stderr`, which the interpreter needs in order to exit.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LogSettings:
-    """What is logged and in which form."""
+    """The level and form of the log."""
 
     level: str = setting(
         "info",
@@ -52,7 +53,7 @@ class LogSettings:
     form: str = setting(
         "auto",
         "--log-format",
-        "One JSON object a line, text for people, or by whether stderr is a terminal.",
+        "One JSON object per line, or text for people; `auto`: text if stderr is a terminal.",
         group=GROUP,
         choices=("auto", "json", "text"),
     )
@@ -66,17 +67,17 @@ class LogSettings:
     calls: bool = setting(
         False,
         "--log-calls",
-        "One record for each finished call, at level info; without it they are of level debug.",
+        "Log each finished call at level info; by default at level debug.",
         group=GROUP,
         unit=Unit.SWITCH,
     )
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: timestamp, level, logger, event, then its fields."""
+    """A formatter of records as JSON objects: timestamp, level, logger, event, then fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line without its end."""
+        """Return the record as one line without a line end."""
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
         entry: dict[str, object] = {
             "timestamp": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -98,7 +99,7 @@ class TextFormatter(logging.Formatter):
         self._colored = colored
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as text."""
+        """Return the record as text."""
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).astimezone()
         level, event = f"{record.levelname.lower():<7}", record.getMessage()
         if self._colored:
@@ -118,7 +119,7 @@ class TextFormatter(logging.Formatter):
 
 
 class _DroppingHandler(logging.handlers.QueueHandler):
-    """Puts records on the queue, or counts them where it is full."""
+    """A handler that puts records on the queue, or counts them if it is full."""
 
     dropped = 0
 
@@ -139,28 +140,28 @@ class _DroppingHandler(logging.handlers.QueueHandler):
 
 
 class _Stderr:
-    """Descriptor 2 as something to write text to; blocks in the kernel and holds no lock."""
+    """A text stream over descriptor 2 that blocks in the kernel and holds no lock."""
 
     def write(self, text: str) -> None:
-        """Write all of it.
+        """Write the whole text.
 
         Raises:
-            OSError: Nobody reads any more, or there is no room for it and never will be.
+            OSError: The reader is gone, or there is no room.
         """
         rest = memoryview(text.encode("utf-8", "backslashreplace"))
         while rest:
             try:
                 rest = rest[os.write(_STDERR, rest) :]
             except BlockingIOError:
-                # Whoever shares the pipe with us has made it so; it is not ours to change back.
+                # Another process that shares the pipe has made it non-blocking; that must stay.
                 time.sleep(_ROOM_EVERY_S)
 
     def flush(self) -> None:
-        """Nothing: nothing is kept back."""
+        """Do nothing, since nothing is buffered."""
 
 
 class _Writer(logging.StreamHandler[_Stderr]):
-    """Writes records in a thread of its own, from `start` to `stop`."""
+    """A writer of records in a separate thread, from `start` to `stop`."""
 
     def __init__(self, records: queue.Queue[logging.LogRecord | None]) -> None:
         super().__init__(_Stderr())
@@ -169,36 +170,36 @@ class _Writer(logging.StreamHandler[_Stderr]):
         self._lost = 0
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write what is queued, as far as a second allows; a reader may have stopped reading."""
+        """Write what is queued, for at most one second; a reader may have stopped reading."""
         until = time.monotonic() + _FLUSH_S
         with contextlib.suppress(queue.Full):
             self._records.put(None, timeout=_FLUSH_S)
         self._thread.join(max(0.0, until - time.monotonic()))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
-        """Count what could not be written: a full disk, nobody at the other end."""
+        """Count a record that could not be written: a full disk, or no reader."""
         self._lost += 1
 
     def _write(self) -> None:
         while (record := self._records.get()) is not None:
             lost = self._lost
-            # Not `handle`: nobody else writes, and at its end the interpreter wants the lock.
+            # Not `handle`: no other thread writes, and the interpreter needs the lock at its exit.
             self.emit(record)
             if lost and self._lost == lost:
-                # It can be written to again.
+                # Writing works again.
                 self._lost = 0
                 self.emit(_dropped_notice(lost))
 
 
 @contextlib.contextmanager
 def logging_to_stderr(settings: LogSettings) -> Iterator[None]:
-    """Log to stderr until the block ends; what is queued then is written first.
+    """Log to stderr until the block ends, then write the queued records.
 
-    Whatever becomes of stderr, logging neither raises into the program nor holds it up.
+    Whatever happens to stderr, logging neither raises into the program nor blocks it.
     """
     records: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_RECORDS)
     handler = _DroppingHandler(records)
@@ -208,7 +209,7 @@ def logging_to_stderr(settings: LogSettings) -> Iterator[None]:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(settings.level.upper())
-    # The server library speaks of its own start and end; ours are the ones that count.
+    # Uvicorn logs its start and end too; only those of the bridge matter.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
     writer.start()
@@ -247,7 +248,7 @@ def formatter_of(settings: LogSettings) -> logging.Formatter:
 
 
 def toggle_debug(settings: LogSettings) -> str:
-    """Log everything, or again what the settings say; returns the level from now on."""
+    """Log everything, or again by the settings; return the new level."""
     root = logging.getLogger()
     root.setLevel(settings.level.upper() if root.level == logging.DEBUG else logging.DEBUG)
     return logging.getLevelName(root.level).lower()

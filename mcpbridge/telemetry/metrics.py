@@ -1,8 +1,8 @@
-"""Counts, times and gauges, kept as plain numbers; `export` renders them when somebody asks.
+"""Counts, durations and gauges as plain numbers; `prometheus` renders them for each scrape.
 
 One object, made in `app.build` and handed down. Labels have few values and never come from a peer:
-a method that is not known is `other`, and so is a tool that no `tools/list` has named. What every
-call does here is a few additions, so that nobody pays for metrics but who reads them.
+an unknown method is `other`, and so is a tool that no `tools/list` has named. Each call costs a few
+additions here; the cost of rendering is paid by the scraper.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import msgspec
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
-"""Upper bounds of the buckets of a duration: the MCP semantic conventions', and below."""
+"""Upper bounds of duration buckets: those of the MCP semantic conventions, and smaller ones."""
 MAX_TOOLS = 200
-"""Tools that have series of their own; those named later are `other`."""
+"""Most tools with separate series; tools named later are `other`."""
 OTHER = "other"
 
 _TOOLS_CALL = "tools/call"
@@ -30,13 +30,13 @@ Gauge = Callable[[], float | Mapping[str, float]]
 
 
 class Histogram:
-    """How many durations fell below each bound, and their sum."""
+    """The number of durations in each bucket, and their sum."""
 
     __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(SECONDS) + 1)
-        """By bucket, not summed up; the last has no bound."""
+        """By bucket, not cumulative; the last one has no bound."""
         self.total_s = 0.0
 
     def observe(self, seconds: float) -> None:
@@ -45,25 +45,25 @@ class Histogram:
         self.total_s += seconds
 
     def add(self, other: Histogram) -> None:
-        """Add the durations of another one."""
+        """Add the durations of another histogram."""
         self.total_s += other.total_s
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
 
 
 class CallMeter:
-    """The calls of one method, or of one tool."""
+    """The calls of one method or one tool."""
 
     __slots__ = ("method", "outcomes", "seconds", "tool")
 
     def __init__(self, method: str, tool: str = "") -> None:
         self.method = method
         self.tool = tool
-        """Empty where the method calls none."""
+        """Empty for a method other than `tools/call`."""
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.seconds = Histogram()
 
     def ended(self, outcome: str, seconds: float) -> None:
-        """One call is over."""
+        """Count one finished call."""
         self.outcomes[outcome] += 1
         self.seconds.observe(seconds)
 
@@ -81,7 +81,7 @@ _list_decoder = msgspec.json.Decoder(_ToolList)
 
 
 class CallMeters:
-    """A meter for each method and each tool that is known; one for all others."""
+    """The meters of all known methods and tools, and one for all others."""
 
     def __init__(self, methods: Collection[str]) -> None:
         self._methods = {method: CallMeter(method) for method in methods}
@@ -92,12 +92,12 @@ class CallMeters:
         self._last_tools = 0
 
     def __iter__(self) -> Iterator[CallMeter]:
-        """Those that have counted anything."""
+        """Return the meters that have counted anything."""
         everything = (*self._methods.values(), *self._tools.values(), self._other, self._other_tool)
         return (meter for meter in everything if meter.outcomes)
 
     def meter(self, method: str, params: bytes | None) -> CallMeter:
-        """The meter of a call, by its method and the tool that its params name."""
+        """Return the meter of a call, by its method and the tool that its params name."""
         if method == _TOOLS_CALL:
             return self._tool(params or b"")
         return self._methods.get(method, self._other)
@@ -114,7 +114,7 @@ class CallMeters:
         self._last_tools = len(tools)
         for tool in tools:
             name = tool.name.encode()
-            # With a backslash the spelling in a call could be that of another name.
+            # A name with a backslash could be spelled like another name in a call.
             fits = 0 < len(name) <= _MAX_NAME and b"\\" not in name
             if fits and len(self._tools) < MAX_TOOLS:
                 self._tools.setdefault(name, CallMeter(_TOOLS_CALL, tool.name))
@@ -135,15 +135,15 @@ class CallMeters:
 
 
 class HttpMeter:
-    """Requests and bytes of one HTTP listener."""
+    """The requests and bytes of one HTTP listener."""
 
     def __init__(self) -> None:
         self.requests: collections.Counter[tuple[str, int]] = collections.Counter()
-        """By HTTP method and status; 499 where the client left before there was one."""
+        """By HTTP method and status; 499 if the client left before there was one."""
         self.received_bytes = 0
-        """Bodies of requests."""
+        """Bytes of request bodies."""
         self.sent_bytes = 0
-        """Bodies of responses."""
+        """Bytes of response bodies."""
 
     def answered(self, method: str, status: int, received: int, sent: int) -> None:
         """Count a request, and the bytes of its body and of its response's."""
@@ -152,19 +152,19 @@ class HttpMeter:
         self.sent_bytes += sent
 
     def count(self, received: int, sent: int) -> None:
-        """Add bytes of a request's body and of its response's."""
+        """Add the bytes of a request's body and of its response's body."""
         self.received_bytes += received
         self.sent_bytes += sent
 
 
 class Meters:
-    """Everything that is counted; written from the event loop only."""
+    """All counters, durations and gauges; written from the event loop only."""
 
     def __init__(self, methods: Collection[str] = ()) -> None:
         """Begin at zero.
 
         Args:
-            methods: Whose calls are told apart; all others are `other`.
+            methods: The methods with separate meters; all others are `other`.
         """
         self._counts: collections.Counter[str] = collections.Counter()
         self.tallies: dict[str, collections.Counter[Label]] = {}
@@ -175,21 +175,21 @@ class Meters:
         self.http = HttpMeter()
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add to a counter of what was dropped, shed or refused."""
+        """Add to a counter of dropped, shed or refused messages."""
         self._counts[name] += by
 
     def counts(self) -> Mapping[str, int]:
-        """Every counter of `count` that is not zero, by name."""
+        """Return the counters of `count` that are not zero, by name."""
         return dict(sorted(self._counts.items()))
 
     def tally(self, family: str, label: Label, by: int = 1) -> None:
-        """Add to one of a family of counters; `export` says which families there are."""
+        """Add to a counter of a family; `prometheus.TALLIES` lists the families."""
         self.tallies.setdefault(family, collections.Counter())[label] += by
 
     def observe(self, family: str, seconds: float) -> None:
-        """Add a duration to a histogram; `export` says which there are."""
+        """Add a duration to a histogram; `prometheus.HISTOGRAMS` lists them."""
         self.histograms.setdefault(family, Histogram()).observe(seconds)
 
     def watch(self, family: str, read: Gauge) -> None:
-        """Read this value whenever somebody asks; `export` says which gauges there are."""
+        """Register a function that reads a gauge; `prometheus.GAUGES` lists them."""
         self.gauges[family] = read

@@ -1,6 +1,6 @@
-"""Spans and durations by OpenTelemetry, over OTLP; imported only where they are asked for.
+"""Sends spans and durations by OpenTelemetry over OTLP; imported only if it is enabled.
 
-Where they go, how often and how many of them is the SDK's: it reads the variables OTEL_* itself.
+The SDK reads endpoint, intervals and sampling from the OTEL_* variables itself.
 
 Source: OpenTelemetry semantic conventions for MCP; W3C Trace Context.
 """
@@ -30,13 +30,13 @@ from mcpbridge import __version__
 from mcpbridge.telemetry.tracer import CURRENT, TracedCall
 
 BUCKETS_S: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
-"""What the semantic conventions advise."""
+"""The buckets that the semantic conventions advise."""
 _MAX_NAME = 64
 _OTHER = "_OTHER"
 _CODES = frozenset(
     ("-32700", "-32600", "-32601", "-32602", "-32603", "-32001", "-32002", "-32042", "-32800")
 )
-"""JSON-RPC errors that durations tell apart; a server may invent any number of others."""
+"""JSON-RPC errors with separate series; a server may invent any number of others."""
 _TRANSPORTS = {SpanKind.SERVER: "tcp", SpanKind.CLIENT: "pipe"}
 _TARGETS = {"tools/call": "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
 
@@ -44,10 +44,10 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class OtelTracer:
-    """Makes spans and records durations; see `traces.Tracer`."""
+    """A tracer that makes spans and records durations; see `tracer.Tracer`."""
 
     def __init__(self, *, metrics: bool = True) -> None:
-        """Begin to send; starts the SDK's threads.
+        """Start the SDK's threads.
 
         Args:
             metrics: Send durations as metrics too.
@@ -67,30 +67,30 @@ class OtelTracer:
         self._session = self._histogram("mcp.server.session.duration", "Sessions of clients.")
 
     def server(self, call: TracedCall) -> OtelSpan:
-        """A call as its client sees it; it is the task's current one from now on."""
+        """Begin the span of a client's call and make it the current one of the task."""
         span = self._start(call, SpanKind.SERVER)
         CURRENT.set(span.ids)
         return span
 
     def client(self, call: TracedCall) -> OtelSpan:
-        """A call as the child sees it."""
+        """Begin the span of the bridge's call to the child."""
         return self._start(call, SpanKind.CLIENT)
 
     def session_ended(self, seconds: float, error_type: str | None) -> None:
-        """A session is over."""
+        """Record the duration of a session."""
         attributes = {"network.transport": "tcp"}
         if error_type is not None:
             attributes["error.type"] = error_type
         self._session.record(seconds, attributes)
 
     def shutdown(self, within_s: float) -> None:
-        """Send what is left; blocks until it is sent, but for no more than so many seconds."""
-        # A thread that does not keep the process: the SDK tries for as long as its variables say.
+        """Send what is left; block until it is sent, for at most `within_s` seconds."""
+        # A daemon thread, since the SDK retries for as long as its variables say.
         sending = threading.Thread(target=self._send_rest, daemon=True)
         sending.start()
         sending.join(within_s)
         if sending.is_alive():
-            # It goes on for a moment, and nobody is there any more to log for.
+            # The thread goes on for a moment, and its log records would reach no reader.
             logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
 
     def _send_rest(self) -> None:
@@ -105,7 +105,7 @@ class OtelTracer:
 
     def _start(self, call: TracedCall, kind: SpanKind) -> OtelSpan:
         carrier = {"traceparent": call.traceparent, "tracestate": call.tracestate}
-        # An empty context: nothing that happens to be current in this task is above the call.
+        # An empty context: whatever span is current in this task is not the parent of the call.
         above = _propagator.extract(carrier, Context()) if call.traceparent else Context()
         target = call.target[:_MAX_NAME]
         method = call.method[:_MAX_NAME]
@@ -120,7 +120,7 @@ class OtelTracer:
 
 
 class OtelSpan:
-    """See `traces.Span`."""
+    """A span of OpenTelemetry; see `tracer.Span`."""
 
     def __init__(self, span: SdkSpan, duration: Histogram, labels: dict[str, str]) -> None:
         self._span = span
@@ -134,7 +134,7 @@ class OtelSpan:
         self.tracestate = context.trace_state.to_header()
 
     def end(self, error_type: str | None = None, code: int | None = None) -> None:
-        """It is over; see `traces.Span.end`."""
+        """End the span; see `tracer.Span.end`."""
         if self._over:
             return
         self._over = True

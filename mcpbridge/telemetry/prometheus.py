@@ -1,7 +1,7 @@
-"""The meters in Prometheus' terms: every family with its name, kind, help and labels.
+"""Renders the meters for Prometheus: every family with its name, kind, help and labels.
 
-Imported at the first scrape: prometheus-client and what it imports weigh more than all the rest of
-an idle bridge's telemetry.
+Imported at the first scrape: prometheus-client and its imports need more memory than all other
+telemetry of an idle bridge.
 
 Source: Prometheus, Metric and label naming; Exposition formats; OpenMetrics 1.0.
 """
@@ -53,19 +53,19 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "sessions_open": ("Sessions that are open.", ""),
     "sessions_max": ("Sessions that may be open at once; one more ends an idle one.", ""),
     "streams_open": ("Event streams that a client reads.", ""),
-    "children": ("Server processes that are running.", ""),
+    "children": ("Running server processes.", ""),
     "children_max": ("Server processes that may run at once.", ""),
     "ready": ("1 if `/readyz` answers 200.", ""),
     "missing": ("1 for each thing that is missing for readiness.", "what"),
-    "drain_phase": ("1 for the current phase of the end.", "phase"),
+    "drain_phase": ("1 for the current phase of the shutdown.", "phase"),
 }
-"""By the name that `Meters.watch` is given: help, and the label where it has one."""
+"""By the name that `Meters.watch` is given: help, and the label if there is one."""
 
 _NOISE = "stdout_"
 
 
 class Export:
-    """Renders one bridge's meters, and the process's own figures."""
+    """An exposition of one bridge's meters and of the process's own figures."""
 
     def __init__(self, meters: Meters) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -73,20 +73,20 @@ class Export:
         ProcessCollector(registry=self._registry)
 
     def render(self, accept: str | None) -> tuple[bytes, str]:
-        """The text for a scraper and its content type: OpenMetrics where `Accept` asks for it."""
+        """Return the text for a scraper and its content type, which `Accept` may choose."""
         encode, content_type = choose_encoder(accept or "")
         return encode(self._registry), content_type
 
 
 class BridgeCollector(Collector):
-    """Turns meters into families at each scrape; keeps no samples."""
+    """A collector that turns meters into families at each scrape and keeps no samples."""
 
     def __init__(self, meters: Meters) -> None:
         self._meters = meters
 
     def collect(self) -> Iterator[Metric]:
-        """Every family, in a fixed order."""
-        build = InfoMetricFamily("mcpbridge_build", "What runs.")
+        """Yield every family, in a fixed order."""
+        build = InfoMetricFamily("mcpbridge_build", "The running version.")
         python = ".".join(str(part) for part in sys.version_info[:3])
         build.add_metric((), {"version": __version__, "python": python})
         yield build
@@ -138,7 +138,7 @@ class BridgeCollector(Collector):
         http = self._meters.http
         requests = CounterMetricFamily(
             "mcpbridge_http_requests",
-            "HTTP requests with a response; 499: the client left before it.",
+            "HTTP requests with a response; 499: the client left before the response.",
             labels=["method", "status"],
         )
         for (method, status), number in http.requests.items():

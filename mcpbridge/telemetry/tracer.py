@@ -1,6 +1,6 @@
-"""What the bridge asks of whoever traces calls; `otel` does it, where it is asked for.
+"""Defines the interface of a tracer; `otel` implements it if tracing is enabled.
 
-Without it there is no tracer, and a call pays one comparison. Nothing here imports OpenTelemetry.
+Without a tracer a call costs one comparison. This module does not import OpenTelemetry.
 
 Source: OpenTelemetry semantic conventions for MCP.
 """
@@ -18,7 +18,7 @@ from mcpbridge.settings import Unit, setting
 CURRENT: contextvars.ContextVar[tuple[str, str] | None] = contextvars.ContextVar(
     "mcpbridge_trace", default=None
 )
-"""Trace and span id of the call that this task serves, for its log records."""
+"""Trace id and span id of the call that this task serves, for its log records."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class TraceSettings:
     otel: bool = setting(
         False,
         "--otel",
-        "Send traces and durations by OpenTelemetry, as the variables OTEL_* say where; setting"
+        "Send traces and durations by OpenTelemetry, configured by the variables OTEL_*; setting"
         " OTEL_EXPORTER_OTLP_ENDPOINT is enough. Needs the extra `mcpbridge[otel]`.",
         group="Logs",
         unit=Unit.SWITCH,
@@ -40,12 +40,12 @@ class TracedCall(msgspec.Struct, frozen=True):
 
     method: str
     target: str
-    """The tool or prompt it names; empty for none."""
+    """The tool or prompt that it names; empty if it names none."""
     request_id: str
     label: tuple[str, str]
-    """Method and tool in few values, for durations: see `Meters`."""
+    """Method and tool with few values, for durations: see `Meters`."""
     traceparent: str = ""
-    """The span above; empty for none."""
+    """The parent span; empty if there is none."""
     tracestate: str = ""
     version: str = ""
     session_id: str = ""
@@ -57,32 +57,32 @@ class Span(Protocol):
 
     @property
     def traceparent(self) -> str:
-        """As whoever is called next shall see it."""
+        """The `traceparent` to send to the next callee."""
 
     @property
     def tracestate(self) -> str:
-        """Empty for none."""
+        """The `tracestate` to send; empty if there is none."""
 
     def end(self, error_type: str | None = None, code: int | None = None) -> None:
-        """It is over; what is said later of it is ignored.
+        """End the span; later calls are ignored.
 
         Args:
-            error_type: What went wrong, in a word; None for nothing.
+            error_type: The kind of failure in one word; None for success.
             code: The code of a JSON-RPC error.
         """
 
 
 class Tracer(Protocol):
-    """Makes spans."""
+    """A maker of spans."""
 
     def server(self, call: TracedCall) -> Span:
-        """A call as its client sees it; it is the task's current one from now on."""
+        """Begin the span of a client's call and make it the current one of the task."""
 
     def client(self, call: TracedCall) -> Span:
-        """A call as the child sees it."""
+        """Begin the span of the bridge's call to the child."""
 
     def session_ended(self, seconds: float, error_type: str | None) -> None:
-        """A session is over."""
+        """Record the duration of a session in seconds."""
 
     def shutdown(self, within_s: float) -> None:
-        """Send what is left; blocks until it is sent, but for no more than so many seconds."""
+        """Send what is left; block until it is sent, for at most `within_s` seconds."""
