@@ -1,4 +1,4 @@
-"""What a channel is: a duplex stream of messages with one peer."""
+"""Defines the channel: a duplex stream of messages with one peer."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from mcpbridge.wire.messages import Message
 
 
 class InvalidLine(msgspec.Struct, frozen=True):
-    """A line of the peer that is no message."""
+    """A line of the peer that is not a message."""
 
     reason: str
     """`noise`, `bad_json`, `bad_message`, `too_deep` or `message_too_large`."""
     size: int
     sample: bytes
-    """Its first bytes, for the log."""
+    """The first bytes of the line, for the log."""
     answers: int | None
-    """The id it answers, where that is certain."""
+    """The id that the line answers, if that is certain."""
 
 
 Received = Message | InvalidLine
 
 
 class Channel(Protocol):
-    """A duplex stream of messages with one peer; has one reader, and any number of senders."""
+    """A duplex stream of messages with one peer, with one reader and any number of senders."""
 
     async def receive(self) -> Sequence[Received]:
-        """What has come since, at least one; empty at the end of the stream, then always."""
+        """Wait for messages and return those there are; none at the end of the stream."""
 
     def send(self, message: Message) -> None:
-        """Put a message on its way, in the order of the calls; does not wait.
+        """Queue a message, in the order of the calls, without waiting.
 
         Raises:
             ChannelClosed: The peer is gone.
@@ -40,11 +40,11 @@ class Channel(Protocol):
 
     @property
     def taken(self) -> int:
-        """How many bytes the peer's end has taken so far: whether it takes any is what counts."""
+        """Number of bytes that the peer's end has taken; a change shows that the peer reads."""
 
     @property
     def congested(self) -> bool:
-        """So much is on its way that a sender should wait for `writable`."""
+        """Whether more is queued than the limit, so that a sender should wait for `writable`."""
 
     async def writable(self) -> None:
         """Wait until the channel is not congested or closed; the caller bounds the wait."""

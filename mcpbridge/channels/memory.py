@@ -21,7 +21,7 @@ class MemoryChannel:
         self._peer: MemoryChannel = self
 
     async def receive(self) -> Sequence[Received]:
-        """What the other end has sent since; empty once it is closed."""
+        """Wait for what the other end has sent; empty once the channel is closed."""
         while not self._received and not self._closed:
             self._news = anyio.Event()
             await self._news.wait()
@@ -29,24 +29,24 @@ class MemoryChannel:
         return received
 
     def send(self, message: Message) -> None:
-        """Hand a message to the other end."""
+        """Hand a message to the other end; raise ChannelClosed after `close`."""
         if self._closed:
             raise ChannelClosed
         self._peer.put(message)
 
     def put(self, item: Received) -> None:
-        """Let this end receive something, a spoiled line included."""
+        """Let this end receive an item, which may be an invalid line."""
         self._received.append(item)
         self._news.set()
 
     @property
     def taken(self) -> int:
-        """Nothing is ever on its way."""
+        """Always 0, since nothing is ever in transit."""
         return 0
 
     @property
     def congested(self) -> bool:
-        """Never: memory takes everything."""
+        """Always false, since memory takes everything."""
         return False
 
     async def writable(self) -> None:
@@ -58,7 +58,7 @@ class MemoryChannel:
             end.end()
 
     def end(self) -> None:
-        """Let this end see the end of the stream."""
+        """End the stream for this end."""
         self._closed = True
         self._news.set()
 
@@ -68,7 +68,7 @@ class MemoryChannel:
 
 
 def memory_pair() -> tuple[MemoryChannel, MemoryChannel]:
-    """Two connected channels."""
+    """Return two connected channels."""
     one, other = MemoryChannel(), MemoryChannel()
     one.join(other)
     other.join(one)

@@ -1,8 +1,8 @@
-"""Long texts are read in a worker thread, so that the event loop goes on meanwhile.
+"""Reads long texts in a worker thread, so that the event loop continues.
 
-Reading 1 MiB takes up to 12 ms. One text is read at a time: with several, the loop would have to
-share the interpreter with as many threads. Most of a reading is calls into native code of a few
-milliseconds each, between which the loop gets its turn.
+Reading 1 MiB takes up to 12 ms. One text is read at a time: with several, the loop would share the
+interpreter with that many threads. Most of a read is calls into native code of a few milliseconds
+each, between which the loop gets its turn.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
 LONG_BYTES = 1 << 18
-"""Shorter texts are read on the loop: in 3 ms at most, and to change threads takes time too."""
+"""Shorter texts are read on the loop in at most 3 ms; changing threads takes time too."""
 
 T = TypeVar("T")
 _limiter: RunVar[CapacityLimiter] = RunVar("mcpbridge.channels.off_loop")
 
 
 async def read_off_loop(read: Callable[[bytes], T], text: bytes) -> T:
-    """Return `read(text)`, called in a worker thread if the text is long; raises what it raises.
+    """Return `read(text)`, called in a worker thread if the text is long; raise what it raises.
 
-    Texts that one task reads one after the other keep their order.
+    Texts that one task reads in succession keep their order.
     """
     if len(text) < LONG_BYTES:
         return read(text)

@@ -1,8 +1,8 @@
-"""The channel to a child: its stdin and stdout, read and written on the event loop.
+"""Connects to a child: reads its stdout and writes its stdin on the event loop.
 
-Plain file descriptors and loop callbacks instead of anyio's streams: those cost 35 to 85 µs a
-call here, which is as much as all the rest of a call. Everything that is waiting when the loop
-comes round goes out in one write.
+Plain file descriptors and loop callbacks replace anyio's streams, which cost 35 to 85 µs per call
+here: as much as all the rest of a call. Everything queued within one turn of the loop goes out in
+one write.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ from mcpbridge.wire.reply_id import answer_id
 
 _READ_BYTES = 1 << 18
 _LAST_ANSWERS_S = 1.0
-"""How long a child that closed its stdin may go on answering what it has read."""
+"""Seconds that a child that closed its stdin may still answer what it has read."""
 _HELD_BYTES = 1 << 22
-"""Read but not yet taken by the reader; reading stops above it."""
+"""Bytes read but not yet taken by the reader; reading stops above it."""
 _CONGESTED_BYTES = 1 << 20
-"""Sent but not yet taken by the child; senders wait above it."""
+"""Bytes sent but not yet taken by the child; senders wait above it."""
 _JOINED_BYTES = 1 << 18
-"""So much is copied together and written as one; more goes out from where it stands."""
+"""Up to this size messages are copied together into one write; more is written by `writev`."""
 _MAX_PIECES = 512
-"""In one write; Linux, macOS and the BSDs take 1024."""
+"""Most pieces in one `writev`; Linux, macOS and the BSDs allow 1024."""
 _PIPE_BYTES = 1 << 16
-"""What a pipe holds as it is made, on Linux and on most systems at least."""
+"""Initial capacity of a pipe, on Linux and at least on most other systems."""
 _GROWN_BYTES = 1 << 18
-"""What it holds once a message has come that is longer.
+"""Capacity of a pipe after a longer message has come.
 
-A message of 1 MB then takes 4 turns of the loop each way and not 16, which is a tenth of its
-processor time; 1 MiB saves no more. It is no larger because Linux counts what a user's pipes may
-hold: beyond 64 MiB (fs.pipe-user-pages-soft) none grows, and new ones are made of a page or two.
-That is 128 children with both pipes grown, where with 1 MiB it would be 32.
+A message of 1 MB then takes 4 turns of the loop each way in place of 16, which saves a tenth of its
+processor time; 1 MiB saves no more. It is not larger because Linux limits the total of a user's
+pipes: beyond 64 MiB (fs.pipe-user-pages-soft) none grows, and new ones get a page or two. That is
+128 children with both pipes grown; with 1 MiB it would be 32.
 """
 _DENSE_BYTES = 1 << 11
-"""Of a chunk with many lines so much is split at a time: `a` and a line end, a thousand times."""
+"""Bytes split at a time from a chunk with many lines: at worst 1024 lines of one character."""
 _MANY_LINES = 1 << 10
 _MOST_RECEIVED = 64
-"""Messages in one answer of `receive`."""
+"""Most messages returned by one call of `receive`."""
 _TURN_S = 0.002
-"""The loop has its turn after so much time, however much is there."""
+"""Seconds after which the loop gets its turn, however much is left to read."""
 _MAX_BATCH = 1000
 """Messages in one batch of the child."""
 _JSON_STARTS = tuple(b'{["-0123456789tfn'[at : at + 1] for at in range(17))
 """What a JSON text may begin with."""
 _SAMPLE_BYTES = 200
 _ENDLESS = 4
-"""A line this many times over the limit, and still no end, is no line."""
+"""A line this many times over the limit and without an end ends the channel."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PipeLimits:
-    """Bounds on what a child may write; the depth counts for clients too."""
+    """Bounds on what a child may write; the depth applies to clients too."""
 
     max_message_bytes: int = setting(
         16 << 20,
@@ -77,8 +77,8 @@ class PipeLimits:
     max_json_depth: int = setting(
         MAX_DEPTH,
         "--max-json-depth",
-        "Deepest nesting of a message, a client's or the server's; 512 is the most, since parsers"
-        " give up at about 1000.",
+        "Deepest nesting of a message, a client's or the server's; at most 512, since parsers give"
+        " up at about 1000.",
         group="Limits",
         unit=Unit.INTEGER,
         minimum=4,
@@ -87,7 +87,7 @@ class PipeLimits:
 
 
 class PipeChannel:
-    """A channel over two pipe ends, which it owns and closes; lives within `open`."""
+    """A channel over two pipe ends, which it owns and closes; works within `open`."""
 
     def __init__(
         self,
@@ -99,10 +99,10 @@ class PipeChannel:
         """Make a channel.
 
         Args:
-            stdout_fd: Read from.
-            stdin_fd: Written to.
+            stdout_fd: Descriptor to read from.
+            stdin_fd: Descriptor to write to.
             limits: Bounds on what is read.
-            close_stdin: Ends what is written, and closes that descriptor.
+            close_stdin: Ends the output, and closes that descriptor.
         """
         self._loop = asyncio.get_running_loop()
         self._stdout_fd = stdout_fd
@@ -111,16 +111,16 @@ class PipeChannel:
         self._close_stdin = close_stdin
         self._splitter = LineSplitter(limits.max_message_bytes)
         self._chunks: deque[bytes] = deque()
-        """Read and not yet split into lines, because there are so many."""
+        """Read but not yet split into lines, because they contain many."""
         self._lines: deque[Line] = deque()
         self._received: deque[Received] = deque()
-        """Understood and not yet taken by the reader."""
+        """Decoded but not yet taken by the reader."""
         self._turn_began = 0.0
         self._held = 0
         self._reading = False
         self._stdout_grown = self._stdin_grown = False
         self.ended = asyncio.Event()
-        """Set when nothing more will be read."""
+        """Set when no more will be read."""
         self._reader: asyncio.Future[None] | None = None
         self._outgoing: list[bytes | memoryview] = []
         self._pending = 0
@@ -148,7 +148,7 @@ class PipeChannel:
             os.close(self._stdout_fd)
 
     async def receive(self) -> Sequence[Received]:
-        """Messages and spoiled lines read since, some at a time; empty at the end of the stream."""
+        """Wait for messages and invalid lines; return some of them, or none at the end."""
         if self._received or self._lines or self._chunks:
             if time.monotonic() - self._turn_began > _TURN_S:
                 await asyncio.sleep(0)
@@ -165,14 +165,14 @@ class PipeChannel:
             await self._arrival()
 
     async def _arrival(self) -> None:
-        """Wait until there are lines, or the end."""
+        """Wait until there are lines, or the end of the stream."""
         while not self._lines and not self._chunks and not self.ended.is_set():
             self._reader = self._loop.create_future()
             await self._reader
         self._turn_began = time.monotonic()
 
     async def _understand(self) -> None:
-        """Read lines until enough is understood or nothing is left."""
+        """Decode lines until there are enough messages or no lines are left."""
         while len(self._received) < _MOST_RECEIVED:
             if not self._lines and not self._split():
                 break
@@ -187,7 +187,7 @@ class PipeChannel:
         self._release()
 
     def _split(self) -> bool:
-        """Split some of what was read; whether there are lines now."""
+        """Split some of what was read; return whether there are lines now."""
         while self._chunks and not self._lines:
             chunk = self._chunks.popleft()
             if len(chunk) > _DENSE_BYTES:
@@ -198,7 +198,7 @@ class PipeChannel:
         return bool(self._lines)
 
     def _release(self) -> None:
-        """Go on reading if all that was read has been split and taken."""
+        """Resume reading if all that was read has been split and taken."""
         if not self._lines and not self._chunks:
             self._held = 0
             if not self._reading and not self.ended.is_set():
@@ -218,7 +218,7 @@ class PipeChannel:
 
     @property
     def congested(self) -> bool:
-        """More is waiting for the child than a pipe and a little holds."""
+        """Whether more waits for the child than a pipe and a little holds."""
         return self._pending > _CONGESTED_BYTES
 
     async def writable(self) -> None:
@@ -229,7 +229,7 @@ class PipeChannel:
             await waiter
 
     def close_input(self) -> None:
-        """Close the child's stdin: the first, polite request to end. What was queued is lost."""
+        """Close the child's stdin, which asks it to end; queued messages are lost."""
         if self._input_open:
             self._input_open = False
             self._flush()
@@ -240,17 +240,17 @@ class PipeChannel:
             self._wake_senders()
 
     def end(self) -> None:
-        """Read no more: the child is gone, whoever else may hold its stdout open."""
+        """Stop reading: the child is gone, even if another process holds its stdout open."""
         if not self.ended.is_set():
             self.ended.set()
             self._loop.remove_reader(self._stdout_fd)
             self._wake_reader()
 
     def _watch_input(self) -> None:
-        # The write end of a pipe becomes "readable" when its last reader is gone. Without this
-        # only the next write would tell, and a call that the child had not read by then would
-        # wait for its own time limit. A socket is really readable: there the end of what the
-        # other side says is what counts.
+        # The write end of a pipe becomes "readable" when its last reader is gone. Without this,
+        # only the next write would show it, and a call that the child had not read by then would
+        # wait for its own time limit. A socket is really readable: there the end of the peer's
+        # output counts.
         if stat.S_ISFIFO(os.fstat(self._stdin_fd).st_mode):
             self._watches_input = True
             self._loop.add_reader(self._stdin_fd, self._input_lost)
@@ -264,7 +264,7 @@ class PipeChannel:
             self._last_answers = None
 
     def _input_lost(self) -> None:
-        """The child closed its stdin; what it has read it may still answer, for a moment."""
+        """Wait a moment for the last answers of a child that closed its stdin, then give up."""
         self._unwatch_input()
         self._last_answers = self._loop.call_later(_LAST_ANSWERS_S, self._break)
 
@@ -274,7 +274,7 @@ class PipeChannel:
             self._loop.add_reader(self._stdout_fd, self._readable)
 
     def _readable(self) -> bool:
-        """Read once; whether there was anything."""
+        """Read once; return whether there was anything."""
         try:
             chunk = os.read(self._stdout_fd, _READ_BYTES)
         except BlockingIOError:
@@ -343,7 +343,7 @@ class PipeChannel:
         self._wake_senders()
 
     def _write(self) -> int:
-        """Write once, as much as there is; how many bytes the pipe took."""
+        """Write once, as much as possible; return how many bytes the pipe took."""
         if self._pending > _PIPE_BYTES and not self._stdin_grown:
             self._stdin_grown = True
             _grow(self._stdin_fd)
@@ -372,11 +372,11 @@ class PipeChannel:
         self._blocked = blocked
 
     def _break(self) -> None:
-        """The child closed its stdin: as good as gone; what it has said before still counts."""
+        """Close the channel to a child that closed its stdin; keep what it has already written."""
         self._outgoing.clear()
         self._pending = 0
         self.close_input()
-        # Bounded, since a child that lives may write on for ever.
+        # Bounded, since a child that lives may write without end.
         while not self.ended.is_set() and self._held <= _HELD_BYTES and self._readable():
             pass
         self.end()
@@ -390,8 +390,8 @@ class PipeChannel:
 
 
 def _grow(pipe_fd: int) -> None:
-    """Let a pipe hold more, where that can be."""
-    # Only Linux knows how, and there it may be forbidden or used up, or this is a socket.
+    """Enlarge a pipe, if the system can."""
+    # Only Linux can; it may be forbidden, the user's limit may be reached, or this is a socket.
     with suppress(ImportError, AttributeError, OSError):
         import fcntl
 

@@ -1,7 +1,7 @@
-"""Connected sockets as channels, and the making of such sockets on either side.
+"""Makes channels of connected sockets, and connects or listens on either side.
 
-A channel over a socket is one over pipes whose two descriptors are the same socket: read until
-the peer's end of stream, write, and close the writing half alone when nothing more will be said.
+A channel over a socket is one over pipes whose two descriptors are the same socket: it reads until
+the peer's end of stream, writes, and closes only the writing half when it has nothing more to send.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from mcpbridge.wire.socket_address import Address, TcpAddress, UnixAddress
 _BACKLOG = 128
 _LIVE_WITHIN_S = 1.0
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-"""A peer that vanished without a word is noticed within a minute."""
+"""A peer that vanished without closing the connection is detected within a minute."""
 
 
 def socket_channel(connected: socket.socket, limits: PipeLimits) -> PipeChannel:
-    """A channel over a connected socket, which it owns from now on."""
-    # A copy of the descriptor, so that each direction has its own to watch and to close.
+    """Return a channel over a connected socket, which the channel then owns."""
+    # A copy of the descriptor, so that each direction can watch and close its own one.
     write_fd = os.dup(connected.fileno())
     return PipeChannel(connected.detach(), write_fd, limits, close_stdin=_end_writing)
 
 
 async def dial(address: Address) -> socket.socket:
-    """Connect; the caller bounds the wait.
+    """Connect to an address and return the socket; the caller bounds the wait.
 
     Raises:
-        OSError: Nobody listens there, or it cannot be reached.
+        OSError: The address does not accept connections or cannot be reached.
     """
     match address:
         case UnixAddress():
@@ -45,23 +45,23 @@ async def dial(address: Address) -> socket.socket:
 
 @contextlib.contextmanager
 def listening(address: Address, mode: int) -> Iterator[socket.socket]:
-    """A socket that listens until the block ends; its file, if it has one, ends with it.
+    """Listen on a socket until the block ends, then remove its file, if it has one.
 
-    The file of a listener that is no more is replaced.
+    The file of a listener that has ended is replaced.
 
     Args:
-        address: Where.
+        address: Address to listen on.
         mode: Permissions of the file of a unix socket: who may write to it may connect.
 
     Raises:
-        OSError: Somebody else listens there, or the system refuses.
+        OSError: Another process listens there, or the system refuses.
     """
     path = address.path if isinstance(address, UnixAddress) and not address.is_abstract else None
     if path is not None:
         _remove_stale(path)
     with _bound(address) as listener:
         if path is not None:
-            # Before it listens: until then nobody can connect, whatever the umask allows.
+            # Before it listens: until then no client can connect, whatever the umask allows.
             os.chmod(path, mode)
         listener.listen(_BACKLOG)
         listener.setblocking(False)
@@ -74,11 +74,11 @@ def listening(address: Address, mode: int) -> Iterator[socket.socket]:
 
 
 def tune(connected: socket.socket) -> None:
-    """Set what a connection of either side needs."""
+    """Set the options that a connection of either side needs."""
     connected.setblocking(False)
     if connected.family == socket.AF_UNIX:
         return
-    # A message is written whole: waiting for more to send would only cost time.
+    # A message is written whole; waiting for more data would only delay it.
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
@@ -129,7 +129,7 @@ def _bound(address: Address) -> socket.socket:
 
 
 def _remove_own(path: str, ours: os.stat_result) -> None:
-    """Remove the file of our socket, unless somebody else listens there by now."""
+    """Remove the file of our socket, unless another process listens there by now."""
     with contextlib.suppress(OSError):
         if os.path.samestat(os.stat(path), ours):
             os.unlink(path)
@@ -138,7 +138,7 @@ def _remove_own(path: str, ours: os.stat_result) -> None:
 def _remove_stale(path: str) -> None:
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise FileExistsError(f"{path} is there, and it is no socket")
+            raise FileExistsError(f"{path} exists and is not a socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trying:
@@ -150,12 +150,12 @@ def _remove_stale(path: str) -> None:
             os.unlink(path)
             return
         except OSError:
-            # No answer either way: its backlog is full, or we may not connect.
+            # Either state is possible: its backlog is full, or we may not connect.
             pass
     raise OSError(f"another process listens on {path}")
 
 
 def _end_writing(fd: int) -> None:
-    """Tell the peer that nothing more comes; it may still say what it has to say."""
+    """Tell the peer that no more data comes; it may still send."""
     with socket.socket(fileno=fd) as writing, contextlib.suppress(OSError):
         writing.shutdown(socket.SHUT_WR)

@@ -171,7 +171,7 @@ async def test_a_living_listener_is_not_replaced(tmp_path: Path) -> None:
             assert tried.recv(1) == b""
         (await dial(UnixAddress(str(path)))).close()
     with (
-        pytest.raises(OSError, match="is there, and it is no socket"),
+        pytest.raises(OSError, match="exists and is not a socket"),
         listening(UnixAddress(str(text)), 0o600),
     ):
         pass
