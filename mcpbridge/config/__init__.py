@@ -1,7 +1,7 @@
 """Settings: from the command line, the environment and files to one checked `Config`.
 
-`model` holds all of them, `load` reads them, `values` parses one, `command` is what concerns the
-server's process, `listen_address` where to listen, `self_url` under which URL clients see the
-bridge, `auth` and `otel` are checked across several settings, `settings_table` writes
-docs/settings.md.
+`model` defines all of them, `load` reads them, `values` parses one, `command` handles the server's
+command and environment, `listen_address` the address to listen on, `self_url` the URL of the
+running bridge, `auth` and `otel` check several settings together, `servers_file` reads a file of
+servers, and `settings_table` writes docs/settings.md.
 """

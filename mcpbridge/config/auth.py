@@ -1,4 +1,4 @@
-"""Who may call: the tokens there are at the start, or why they cannot be used."""
+"""Checks the settings of authentication and reads the tokens at the start."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mcpbridge.rules.access.jwt import fetchable
 from mcpbridge.rules.access.static_tokens import Tokens, named
 
 AUTH_TOKEN = "MCPBRIDGE_AUTH_TOKEN"  # nosec B105 # the name of a variable
-"""A setting without a flag: a secret, and command lines are for all to see."""
+"""A setting without a flag, since command lines are visible to every user of the machine."""
 
 
 def tokens_of(
     settings: AuthSettings, origins: Mapping[str, str], env: Mapping[str, str]
 ) -> tuple[Tokens | None, Tokens | None]:
-    """The tokens of the file and the one of the environment; None for what is not asked for.
+    """Return the tokens of the file and the token of the environment; None for what is not set.
 
-    An empty variable or file is an error: what was meant to keep strangers out must not let them
-    in because a secret was not mounted.
+    An empty variable or file is an error: a secret that was not mounted must not turn
+    authentication off.
 
     Raises:
-        ConfigError: The file cannot be read or has no good token, or the variable is none.
+        ConfigError: The file cannot be read or has no valid token, or the variable is invalid.
     """
     of_file = of_variable = None
     file = settings.token_file
@@ -48,22 +48,22 @@ def tokens_of(
 
 
 def check_required(settings: AuthSettings, origins: Mapping[str, str], *, asks: bool) -> None:
-    """Whether clients authenticate where the operator says that they must.
+    """Check that clients authenticate if the operator requires it.
 
     Raises:
         ConfigError: They do not.
     """
     if settings.require and not asks:
         remedy = f"give --auth-token-file, {AUTH_TOKEN} or --oauth-issuer"
-        problem = "nothing says how clients authenticate"
+        problem = "clients have no way to authenticate"
         raise ConfigError("--require-auth", origins.get("require", ""), problem, remedy)
 
 
 def check_header_env(settings: AuthSettings, origins: Mapping[str, str], *, connects: bool) -> None:
-    """Whether values of headers have a place to go.
+    """Check that values of headers can be used.
 
     Raises:
-        ConfigError: The server is started elsewhere, or one name comes twice.
+        ConfigError: The server is started elsewhere, or a name is given twice.
     """
     origin = origins.get("header_env", "")
     if settings.header_env and connects:
@@ -86,14 +86,14 @@ _FLAGS = {
 
 
 def check_oauth(settings: OAuthSettings, origins: Mapping[str, str]) -> None:
-    """See that what was asked for can be done.
+    """Check that the OAuth settings are complete and usable.
 
     Args:
-        settings: What was asked for.
-        origins: Where each of the fields came from; nothing for a default.
+        settings: The settings.
+        origins: The origin of each field; none for a default.
 
     Raises:
-        ConfigError: A part is missing or cannot be, or the extra is not installed.
+        ConfigError: A value is missing or invalid, or the extra is not installed.
     """
     if settings.issuer is None:
         for field, flag in _FLAGS.items():
@@ -108,7 +108,7 @@ def check_oauth(settings: OAuthSettings, origins: Mapping[str, str]) -> None:
         raise ConfigError("--oauth-audience", "", problem, remedy)
     resource = settings.audiences[0]
     if not _is_resource(resource):
-        problem = f"{resource!r} is no URL of http or https without query and fragment"
+        problem = f"{resource!r} is not an http or https URL without query and fragment"
         remedy = "give first the URL at which clients reach this endpoint, then other values of aud"
         raise ConfigError("--oauth-audience", origins.get("audiences", ""), problem, remedy)
     if importlib.util.find_spec("joserfc") is None:
@@ -120,7 +120,7 @@ def check_oauth(settings: OAuthSettings, origins: Mapping[str, str]) -> None:
 def _check_issuer(settings: OAuthSettings, origin: str) -> None:
     issuer = settings.issuer or ""
     if not _is_resource(issuer):
-        problem = f"{issuer!r} is no URL of http or https without query and fragment"
+        problem = f"{issuer!r} is not an http or https URL without query and fragment"
         raise ConfigError("--oauth-issuer", origin, problem)
     if settings.jwks_url is not None:
         return
@@ -132,12 +132,12 @@ def _check_issuer(settings: OAuthSettings, origin: str) -> None:
 
 
 def _is_resource(text: str) -> bool:
-    """Whether it can name a resource or an issuer (RFC 8707, 2; RFC 8414, 2)."""
+    """Return whether a text can name a resource or issuer (RFC 8707, 2; RFC 8414, 2)."""
     try:
         parts = urlsplit(text)
         named = bool(parts.hostname) and (parts.port or 0) >= 0
     except ValueError:
         return False
-    # Both stand in quotes in a header.
+    # Both are quoted in a header.
     clean = text.isascii() and text.isprintable() and not any(mark in text for mark in ' "\\?#@')
     return parts.scheme in ("http", "https") and named and clean

@@ -1,4 +1,4 @@
-"""What to start and with what: a command with its environment, or an address to connect to."""
+"""Settings of the server: a command with its environment, or an address to connect to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.socket_address import Address, address_of
 
 COMMAND_LINE = "the command line"
-"""The origin of what was given as a flag."""
+"""The origin of a value given as a flag."""
 
 _OF_A_CHILD = ("child_env_allow", "child_user", "no_new_privileges")
 _DRIVE = re.compile(r"(?:^|[\s'\"])[A-Za-z]:\\")
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CommandSettings:
-    """What to start and with what."""
+    """The command to start, or the address to connect to."""
 
     stdio: str | None = setting(
         None,
@@ -39,8 +39,8 @@ class CommandSettings:
     connect: Address | None = setting(
         None,
         "--connect",
-        "Instead of a command: connect to a `mcpbridge shim`, or the like, that starts a server"
-        " process for each connection.",
+        "Connect to this address in place of starting a command: a `mcpbridge shim`, or the like,"
+        " that starts a server process for each connection.",
         group="Server",
         metavar="unix:PATH|tcp:HOST:PORT",
         parse=address_of,
@@ -67,8 +67,8 @@ class CommandSettings:
     child_env_allow: tuple[str, ...] = setting(
         (),
         "--child-env-allow",
-        "Of the bridge's own variables pass on only those whose names match, and PATH, HOME, USER,"
-        " LOGNAME, LANG, LC_*, TZ and TMPDIR; may be repeated. Else all but MCPBRIDGE_* are.",
+        "Of the bridge's variables pass on only those whose names match, and PATH, HOME, USER,"
+        " LOGNAME, LANG, LC_*, TZ and TMPDIR; may be repeated. By default all but MCPBRIDGE_*.",
         group="Server",
         metavar="GLOB",
         repeatable=True,
@@ -84,8 +84,8 @@ class CommandSettings:
     no_new_privileges: bool = setting(
         False,
         "--no-new-privileges",
-        "Let nothing that the server executes gain privileges, by sudo or a set-uid program;"
-        " Linux only.",
+        "Do not let the programs that the server executes gain privileges, by sudo or a set-uid"
+        " program; Linux only.",
         group="Server",
         unit=Unit.SWITCH,
     )
@@ -97,16 +97,16 @@ def child_of(
     command: Sequence[str],
     env: Mapping[str, str],
 ) -> ChildSpec | Address:
-    """What the settings say: a command to start, or an address where somebody starts it.
+    """Return the command to start, or the address at which another program starts it.
 
     Args:
-        settings: What was asked for.
-        origins: Where each of the fields of `settings` came from; nothing for a default.
-        command: What stood after `--`.
-        env: Our own environment.
+        settings: The settings.
+        origins: The origin of each field of `settings`; none for a default.
+        command: The arguments after `--`.
+        env: The environment of this process.
 
     Raises:
-        ConfigError: There is neither, or more than one; or a value cannot be used.
+        ConfigError: Neither is given, or more than one; or a value is invalid.
     """
     if settings.connect is not None and (origins.get("connect") == COMMAND_LINE or not command):
         return _only_connect(settings, origins, command, settings.connect)
@@ -119,7 +119,7 @@ def spec_of(
     command: Sequence[str],
     env: Mapping[str, str],
 ) -> ChildSpec:
-    """The command to start, from its settings; arguments and errors as for `child_of`."""
+    """Return the command to start; arguments and errors as for `child_of`."""
     text, origin = settings.stdio, origins.get("stdio", "")
     if command and text is not None and origin == COMMAND_LINE:
         raise ConfigError("--stdio", origin, "a command stands after -- as well", "give only one")
@@ -134,7 +134,7 @@ def spec_of(
         )
     cwd = settings.cwd
     if cwd is not None and not Path(cwd).is_dir():
-        raise ConfigError("--cwd", origins.get("cwd", ""), f"{cwd!r} is no folder")
+        raise ConfigError("--cwd", origins.get("cwd", ""), f"{cwd!r} is not a folder")
     user = settings.child_user
     return ChildSpec(
         tuple(command),
@@ -149,12 +149,12 @@ def words_of(text: str, key: str, origin: str) -> list[str]:
     """A text split like a shell would; a backslash is plain text in Windows paths.
 
     Args:
-        text: As written.
-        key: What is being read, for the error.
-        origin: Where it was written, for the error.
+        text: The text.
+        key: The setting, for the error.
+        origin: The setting's origin, for the error.
 
     Raises:
-        ConfigError: A quotation has no end.
+        ConfigError: A quotation is not closed.
     """
     lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
@@ -184,7 +184,7 @@ def _only_connect(
         if origins.get(field) == COMMAND_LINE:
             flag = f"--{field.replace('_', '-')}"
             problem = "has no effect with --connect"
-            raise ConfigError(flag, COMMAND_LINE, problem, "give it to what listens there")
+            raise ConfigError(flag, COMMAND_LINE, problem, "give it to the listening program")
     return address
 
 
@@ -198,7 +198,7 @@ def _added(settings: CommandSettings, origins: Mapping[str, str]) -> dict[str, s
             problem = f"{name!r} cannot be read: {error.strerror}"
             raise ConfigError("--env-file", origin, problem) from None
         except UnicodeDecodeError:
-            raise ConfigError("--env-file", origin, f"{name!r} is no text in UTF-8") from None
+            raise ConfigError("--env-file", origin, f"{name!r} is not UTF-8 text") from None
         for number, line in enumerate(lines, 1):
             if line.strip() and not line.lstrip().startswith("#"):
                 added.update([_assignment(line.strip(), f"--env-file {name}:{number}", origin)])
@@ -208,10 +208,10 @@ def _added(settings: CommandSettings, origins: Mapping[str, str]) -> dict[str, s
 
 
 def _assignment(text: str, key: str, origin: str) -> tuple[str, str]:
-    # The text is not repeated in an error: what was meant as a value may be a secret.
+    # The error does not repeat the text, since what was meant as a value may be a secret.
     name, equals, value = text.partition("=")
     if not equals or _NAME.match(name) is None:
         raise ConfigError(key, origin, "is not of the form NAME=VALUE")
     if "\0" in value:
-        raise ConfigError(key, origin, f"the value of {name} holds a NUL, which none can")
+        raise ConfigError(key, origin, f"the value of {name} contains a NUL")
     return name, value

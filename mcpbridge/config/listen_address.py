@@ -1,4 +1,4 @@
-"""Which address to bind, and the reason that the start-up line gives for it."""
+"""Chooses the address to bind, and the reason that the start-up line gives for it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _FIRST_HANDED_OVER = 3
 
 
 def bind_of(settings: ListenSettings, origins: Mapping[str, str], *, in_cluster: bool) -> Bind:
-    """The address to listen on.
+    """Return the address to listen on.
 
-    Without a host it is loopback, since a bridge has no lock on its door, unless this process is
-    somewhere that has nobody on loopback: the main process of a container, or a pod.
+    Without a host it is loopback, since the bridge does not authenticate by default, unless this
+    process runs where no client is on loopback: as the main process of a container, or in a pod.
 
     Args:
-        settings: What was asked for.
-        origins: Where each of the fields of `settings` came from; nothing for a default.
+        settings: The settings.
+        origins: The origin of each field of `settings`; none for a default.
         in_cluster: `KUBERNETES_SERVICE_HOST` is set.
 
     Raises:
-        ConfigError: No such address or port, or two of them.
+        ConfigError: An invalid address or port, or two of them.
     """
     host, port, origin = settings.host, settings.port, origins.get("port", "")
     if settings.listen is not None:
@@ -48,7 +48,9 @@ def bind_of(settings: ListenSettings, origins: Mapping[str, str], *, in_cluster:
         host = host if above["host"] else listen_host
         port = port if above["port"] else listen_port
     if port > 65535:
-        raise ConfigError("--port", origin, f"{port} is no port", "1 to 65535, or 0 for a free one")
+        raise ConfigError(
+            "--port", origin, f"invalid port {port} (expected 1-65535)", "0 picks a free one"
+        )
     if host is not None:
         return Bind(host, port, "as asked for")
     return _default(port, in_cluster=in_cluster)
@@ -65,12 +67,12 @@ def _default(port: int, *, in_cluster: bool) -> Bind:
 
 
 def handed_over(bind: Bind, env: Mapping[str, str], pid: int) -> Bind:
-    """The socket that systemd opened for us in place of the address, if it did.
+    """Return the socket that systemd passed to this process, else `bind`.
 
     Args:
-        bind: Where to listen otherwise.
-        env: The environment; `LISTEN_FDS` counts the sockets, `LISTEN_PID` says whom they are for.
-        pid: Our own process id.
+        bind: Address to listen on otherwise.
+        env: The environment; `LISTEN_FDS` counts the sockets, `LISTEN_PID` names their process.
+        pid: Id of this process.
 
     Source: systemd, sd_listen_fds(3); the first socket is descriptor 3.
     """
@@ -81,15 +83,15 @@ def handed_over(bind: Bind, env: Mapping[str, str], pid: int) -> Bind:
 
 
 def admin_bind_of(settings: AdminSettings, origins: Mapping[str, str], main: Bind) -> Bind | None:
-    """The address for probes and metrics alone, or None where they have none of their own.
+    """Return the address of the admin listener, or None if it shares the MCP port.
 
     Args:
-        settings: What was asked for.
-        origins: Where each of the fields of `settings` came from.
-        main: Where MCP is served.
+        settings: The settings.
+        origins: The origin of each field of `settings`.
+        main: Address of the MCP listener.
 
     Raises:
-        ConfigError: No such port, a host without a port, or MCP's own address.
+        ConfigError: An invalid port, a host without a port, or the address of the MCP listener.
     """
     port, origin = settings.port, origins.get("port", "")
     if port is None:
@@ -99,7 +101,7 @@ def admin_bind_of(settings: AdminSettings, origins: Mapping[str, str], main: Bin
         return None
     if port > 65535:
         raise ConfigError(
-            "--admin-port", origin, f"{port} is no port", "1 to 65535, or 0 for a free one"
+            "--admin-port", origin, f"invalid port {port} (expected 1-65535)", "0 picks a free one"
         )
     if port == main.port and port != 0:
         raise ConfigError("--admin-port", origin, f"{port} is the port of the MCP path", "another")
@@ -107,7 +109,7 @@ def admin_bind_of(settings: AdminSettings, origins: Mapping[str, str], main: Bin
 
 
 def _stands_above(field: str, origins: Mapping[str, str]) -> bool:
-    """Whether --host or --port wins over a --listen: a flag over a variable, else not."""
+    """Return whether --host or --port overrides --listen, as a flag overrides a variable."""
     if origins.get(field) != COMMAND_LINE:
         return False
     if origins.get("listen") == COMMAND_LINE:

@@ -42,9 +42,9 @@ from mcpbridge.settings import Setting, Unit, setting_of
 
 PREFIX = "MCPBRIDGE_"
 STATE_KEY = PREFIX + "STATE_KEY"
-"""The one setting without a flag: a secret, and command lines are for all to see."""
+"""A setting without a flag, since command lines are visible to every user of the machine."""
 
-# What Kubernetes sets beside a Service whose name begins with `mcpbridge`.
+# Variables that Kubernetes sets for a Service whose name begins with `mcpbridge`.
 _SERVICE_NAME = re.compile(
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)\Z"
 )
@@ -54,7 +54,7 @@ _MIN_KEY_CHARACTERS = 32
 
 
 def environment_names(facts: Setting) -> tuple[str, ...]:
-    """The variables that set a setting, the first found wins."""
+    """Return the variables that set a setting; the first one found wins."""
     own = PREFIX + facts.flag.removeprefix("--").replace("-", "_").upper()
     return (own, *facts.also_env)
 
@@ -62,15 +62,15 @@ def environment_names(facts: Setting) -> tuple[str, ...]:
 def load(
     flags: Mapping[str, Sequence[str]], command: Sequence[str], env: Mapping[str, str] | None = None
 ) -> Config:
-    """The configuration that flags, environment and command line ask for.
+    """Build the configuration from flags, environment and command line.
 
     Args:
-        flags: Texts given for each flag; a switch has the text `true`.
-        command: What stood after `--`.
-        env: The environment; the process's own by default.
+        flags: The texts given for each flag; `true` for a switch.
+        command: The arguments after `--`.
+        env: The environment; by default that of this process.
 
     Raises:
-        ConfigError: A value is wrong, a variable unknown, or there is no command, or there are two.
+        ConfigError: A value is invalid, a variable unknown, or the command missing or given twice.
     """
     env = os.environ if env is None else env
     _check_variables(env)
@@ -104,7 +104,7 @@ def load(
 
 
 def _check_variables(env: Mapping[str, str]) -> None:
-    """A misspelt variable would be a setting that silently does nothing."""
+    """Refuse unknown variables: a misspelt one would silently have no effect."""
     known = {environment_names(option.setting)[0] for option in options()}
     known |= {STATE_KEY, AUTH_TOKEN}
     for name in sorted(env):
@@ -147,7 +147,7 @@ def _state_key(env: Mapping[str, str]) -> bytes | None:
 
 
 def _separate(facts: Setting, text: str, origin: str) -> list[str]:
-    """The texts that one variable gives a repeatable setting."""
+    """Split one variable into the texts of a repeatable setting."""
     if not facts.quoted:
         return text.replace(",", " ").split()
     return words_of(text, facts.flag, origin)
@@ -159,7 +159,7 @@ def _value(option: Option, texts: Sequence[str], origin: str) -> Any:
 
 
 def _lame_duck_s(settings: ShutdownSettings, origins: Mapping[str, str], in_cluster: bool) -> float:
-    """How long to serve on after the first signal; by default never longer than calls need."""
+    """Return the seconds to serve after the first signal; by default no more than calls allow."""
     cutoff_s = cutoff_after_s(settings.grace_s)
     asked_s = settings.lame_duck_s
     if asked_s is None:
@@ -190,14 +190,14 @@ T = TypeVar("T")
 
 
 def settings_of(struct: type[T], given: Mapping[str, Sequence[str]]) -> T:
-    """One struct of settings, from flags and from the variables that platforms set.
+    """Build one struct of settings from flags and from the variables that platforms set.
 
     Args:
         struct: A dataclass with fields made by `settings.setting`.
         given: The texts given for each field, by its name.
 
     Raises:
-        ConfigError: A value is wrong.
+        ConfigError: A value is invalid.
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(struct):  # type: ignore[arg-type]
@@ -215,14 +215,14 @@ def settings_of(struct: type[T], given: Mapping[str, Sequence[str]]) -> T:
 
 
 def spec_for(given: Mapping[str, Sequence[str]], command: Sequence[str]) -> ChildSpec:
-    """The command to start, from flags alone.
+    """Return the command to start, from flags alone.
 
     Args:
         given: The texts given for each field of `CommandSettings`, by its name.
-        command: What stood after `--`.
+        command: The arguments after `--`.
 
     Raises:
-        ConfigError: A value is wrong, or there is no command, or there are two.
+        ConfigError: A value is invalid, or the command is missing or given twice.
     """
     origins = dict.fromkeys(given, COMMAND_LINE)
     return spec_of(settings_of(CommandSettings, given), origins, command, os.environ)

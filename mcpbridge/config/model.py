@@ -1,4 +1,4 @@
-"""Everything that can be set, composed from the structs of the modules that obey it."""
+"""Defines all settings, composed of the structs of the modules that obey them."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _PROBES = ("/livez", "/readyz", "/startupz", "/health", "/healthz")
 
 
 def mcp_path(text: str) -> str:
-    """The path of the MCP endpoint: begins with a slash, and is nobody else's.
+    """Return the path of the MCP endpoint, with a leading slash, or raise.
 
     Raises:
-        ValueError: It cannot be one; the text completes a sentence that begins with the value.
+        ValueError: The path is invalid or taken; the text completes a sentence about the value.
     """
     path = "/" + text.strip("/")
     if not path.isascii() or not path.isprintable() or any(mark in path for mark in " ?#%"):
-        raise ValueError("is no path; write one without query and escapes, like /mcp")
+        raise ValueError("is not a path; write one without query and escapes, like /mcp")
     if path in _PROBES:
         raise ValueError("is the path of a health probe")
     if path == METRICS_PATH:
@@ -59,13 +59,13 @@ def mcp_path(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ListenSettings:
-    """Where to listen."""
+    """The address to listen on."""
 
     listen: str | None = setting(
         None,
         "--listen",
-        "Address to listen on; short for --host and --port. Or a unix socket, whose permissions are"
-        " 0600 if nothing is said of them.",
+        "Address to listen on; short for --host and --port. Or a unix socket, with permissions 0600"
+        " unless mode gives others.",
         group="Listening",
         metavar="HOST:PORT|unix:PATH[,mode=0660]",
     )
@@ -98,7 +98,7 @@ class ListenSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShutdownSettings:
-    """How the process ends."""
+    """The timing of the shutdown."""
 
     grace_s: float = setting(
         30.0,
@@ -112,7 +112,7 @@ class ShutdownSettings:
     lame_duck_s: float | None = setting(
         None,
         "--lame-duck",
-        "Serve everything for so long after the first signal, until load balancers have noticed;"
+        "Time to serve everything after the first signal, until load balancers have noticed;"
         " 5s in Kubernetes, less with a short --grace, else 0.",
         group="Shutdown",
         unit=Unit.SECONDS,
@@ -152,30 +152,30 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Otel(msgspec.Struct, frozen=True):
-    """What is sent by OpenTelemetry besides traces."""
+    """The OpenTelemetry signals sent in addition to traces."""
 
     metrics: bool
-    """Durations of calls and sessions."""
+    """Send durations of calls and sessions."""
 
 
 class Config(msgspec.Struct, frozen=True):
-    """What the program was asked to do, complete and checked."""
+    """The complete and checked configuration of the program."""
 
     settings: Settings
     source: ChildSpec | Address
-    """What to start, or who starts it at the other end of a connection."""
+    """The command to start, or the address at which another program starts it."""
     bind: Bind
     admin_bind: Bind | None
-    """Where probes and metrics have a port of their own."""
+    """Address of the listener for probes and metrics; None if they share the MCP port."""
     otel: Otel | None
-    """What to send by OpenTelemetry; None: nothing."""
+    """The OpenTelemetry signals to send; None for none."""
     otel_missing: bool
-    """The environment asks for it, and the extra is not installed."""
+    """The environment asks for OpenTelemetry, but the extra is not installed."""
     lame_duck_s: float
     state_key: bytes | None
-    """Seals what parked calls give their clients to keep; None for a random one."""
+    """Encrypts the state that clients keep for parked calls; None for a random key."""
     file_tokens: Tokens | None = None
-    """What is in `--auth-token-file` at the start."""
+    """The content of `--auth-token-file` at the start."""
     env_tokens: Tokens | None = None
     """What the environment gives as a token."""
     search: tuple[str, ...] = ()
@@ -183,7 +183,7 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def asks_who(self) -> bool:
-        """Clients authenticate."""
+        """Whether clients must authenticate."""
         static = self.file_tokens is not None or self.env_tokens is not None
         return static or self.settings.oauth.issuer is not None
 
@@ -192,7 +192,7 @@ class Config(msgspec.Struct, frozen=True):
         """The command to start.
 
         Raises:
-            ConfigError: There is none: the server is started at the other end of a connection.
+            ConfigError: There is no command: another program starts the server.
         """
         if isinstance(self.source, ChildSpec):
             return self.source
@@ -201,7 +201,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 class Option(msgspec.Struct, frozen=True):
-    """One setting with its place in the tree."""
+    """One setting with its place in `Settings`."""
 
     section: str
     name: str
@@ -210,17 +210,17 @@ class Option(msgspec.Struct, frozen=True):
 
 
 def cutoff_after_s(grace_s: float) -> float:
-    """When calls that are still in flight get their error, in seconds after the first signal.
+    """Return when calls in flight get their error, in seconds after the first signal.
 
-    Before the platform kills there must be time to stop children (two rungs of 2 s) and a reserve
-    of 5 s (1 s where there is little in all).
+    Before the platform kills, there must be time to stop children (two steps of 2 s) and a reserve
+    of 5 s (1 s with a short grace).
     """
     reserve_s = 5.0 if grace_s > 10 else 1.0
     return max(0.0, grace_s - reserve_s - 4.0)
 
 
 def options() -> Iterator[Option]:
-    """Every setting, in the order of the sections."""
+    """Yield every setting, in the order of the sections."""
     defaults = Settings()
     for section in Settings.__struct_fields__:
         struct = getattr(defaults, section)
@@ -231,7 +231,7 @@ def options() -> Iterator[Option]:
 
 
 def settings_from(values: dict[tuple[str, str], Any]) -> Settings:
-    """The settings with these values, by section and name, in place of defaults."""
+    """Return the settings with these values, by section and name, in place of defaults."""
     sections: dict[str, Any] = {}
     for name, kind in get_type_hints(Settings).items():
         own = {field: value for (section, field), value in values.items() if section == name}

@@ -1,7 +1,7 @@
-"""Whether anything is sent by OpenTelemetry: asked for by a flag, or by the standard's variables.
+"""Decides whether OpenTelemetry is used: by the flag, or by the standard's variables.
 
-Where it goes and all else the SDK reads from its variables itself; here stands only what decides
-whether it is imported.
+The SDK reads the endpoint and all other variables itself; this module only decides whether it is
+imported.
 
 Source: OpenTelemetry, Environment Variable Specification.
 """
@@ -28,13 +28,13 @@ _PACKAGES = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 def otel_of(
     settings: TraceSettings, origins: Mapping[str, str], env: Mapping[str, str]
 ) -> tuple[Otel | None, bool]:
-    """What to send, and whether something was to be sent that cannot be.
+    """Return what to send, and whether the environment asked for it in spite of a missing extra.
 
-    Variables alone may be meant for the server, which inherits them: where the extra is missing
-    then, the bridge serves without. A flag is meant for the bridge.
+    Variables alone may be meant for the server, which inherits them, so the bridge then serves
+    without the extra. The flag is meant for the bridge.
 
     Raises:
-        ConfigError: The flag asks for it, and the extra is not installed.
+        ConfigError: The flag is given and the extra is not installed.
     """
     if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None, False

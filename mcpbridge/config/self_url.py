@@ -1,6 +1,6 @@
-"""How a program on the same machine reaches the bridge that this environment configures.
+"""Finds the URL of the bridge that this environment configures, for programs on this machine.
 
-It imports nothing of the bridge: `mcpbridge health` runs every few seconds.
+It imports no other module of the bridge, since `mcpbridge health` runs every few seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import suppress
 
 DEFAULT_PORT = 8000
 
-_EVERYWHERE = "0.0.0.0"  # nosec B104 # what an operator may have written; nothing is bound here
+_EVERYWHERE = "0.0.0.0"  # nosec B104 # compared with settings; nothing is bound here
 _WILDCARDS = {"": "127.0.0.1", _EVERYWHERE: "127.0.0.1", "::": "::1"}
 _ADDRESS = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]*)):([0-9]{1,5})\Z")
 _SOCKET = re.compile(r"unix:([^\0]+?)(?:,mode=([^,]*))?\Z")
@@ -22,10 +22,10 @@ _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://")
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """`HOST:PORT`, `:PORT` or `[IPV6]:PORT` as host and port; no host means all of IPv4.
+    """Parse `HOST:PORT`, `:PORT` or `[IPV6]:PORT`; no host means all IPv4 addresses.
 
     Raises:
-        ValueError: It is none of these; the text completes a sentence that begins with the value.
+        ValueError: Another form; the text completes a sentence that begins with the value.
     """
     match = _ADDRESS.match(text.strip())
     if match is None:
@@ -34,13 +34,13 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def split_socket(text: str) -> tuple[str, int] | None:
-    """`unix:PATH` or `unix:PATH,mode=0660` as path and permissions; None for another address.
+    """Parse `unix:PATH` or `unix:PATH,mode=0660`; None for another kind of address.
 
-    Without a mode only the user that the bridge runs as may connect, and root: the file takes the
-    place of a lock on the door.
+    Without a mode only root and the bridge's own user may connect: the file's permissions take the
+    place of authentication.
 
     Raises:
-        ValueError: It is none; the text completes a sentence that begins with the value.
+        ValueError: An invalid socket; the text completes a sentence that begins with the value.
     """
     if not text.startswith("unix:"):
         return None
@@ -49,15 +49,15 @@ def split_socket(text: str) -> tuple[str, int] | None:
         raise ValueError("names no socket; write unix:PATH or unix:PATH,mode=0660")
     mode = match[2] if match[2] is not None else _OWNER_ONLY
     if _MODE.match(mode) is None:
-        raise ValueError("has no permissions after mode=; write octal digits such as 0660")
+        raise ValueError("has invalid permissions after mode=; write octal digits such as 0660")
     return match[1], int(mode, 8)
 
 
 def is_service_link(text: str) -> bool:
-    """Whether a value comes from Kubernetes and not from a person.
+    """Return whether a value was set by Kubernetes and not by an operator.
 
-    Beside a Service named `mcpbridge` every container of the namespace is given
-    `MCPBRIDGE_PORT=tcp://10.0.0.1:8000`, whoever asked for it.
+    For a Service named `mcpbridge` every container of the namespace gets
+    `MCPBRIDGE_PORT=tcp://10.0.0.1:8000`.
 
     Source: Kubernetes, Connecting Applications with Services, Environment Variables.
     """
@@ -65,9 +65,9 @@ def is_service_link(text: str) -> bool:
 
 
 def own_url(env: Mapping[str, str] | None = None) -> str:
-    """The address of the bridge that was started with the same environment, without a path.
+    """Return the URL of the bridge started with this environment, without a path.
 
-    `http+unix:PATH` for one that listens on a unix socket. Where clients must show a certificate,
+    `http+unix:PATH` if it listens on a unix socket. If clients must show a certificate, the URL of
     its admin port, if it has one.
     """
     env = os.environ if env is None else env
@@ -82,7 +82,7 @@ def own_url(env: Mapping[str, str] | None = None) -> str:
     ports = (env.get("MCPBRIDGE_PORT", ""), env.get("PORT", ""))
     port = next((int(text) for text in ports if text.isdecimal()), DEFAULT_PORT)
     host = env.get("MCPBRIDGE_HOST", "")
-    with suppress(ValueError):  # Absent; a wrong one has kept the bridge from starting.
+    with suppress(ValueError):  # Absent; with an invalid one the bridge does not start.
         host, port = split_address(env.get("MCPBRIDGE_LISTEN", ""))
     host = _WILDCARDS.get(host, host)
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -1,7 +1,7 @@
-"""The file that lists MCP servers by name, as Claude, VS Code and Cursor keep it.
+"""Reads the file that lists MCP servers by name, in the form of Claude, VS Code and Cursor.
 
-`mcpServers` and `servers` are both read, with comments and trailing commas. What is wrong with one
-entry fails that entry alone; settings of mcpbridge stand under the key `mcpbridge` of an entry.
+`mcpServers` and `servers` are both read, with comments and trailing commas. An error in one entry
+fails that entry only; an entry's settings of mcpbridge are under its key `mcpbridge`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mcpbridge.rules.expansion import ExpansionError, References, expand, input_
 from mcpbridge.settings import Setting, Unit
 
 MAX_FILE_BYTES = 256 << 10
-"""A larger file is refused: its parser takes 8 ms for each KiB."""
+"""A larger file is refused, since parsing takes 8 ms for each KiB."""
 MAX_NAME_CHARACTERS = 100
 
 _NAMES = (".mcp.json", ".vscode/mcp.json", "mcp.json")
@@ -32,7 +32,7 @@ _PROCESS_WIDE = frozenset((
     "command", "listen", "admin", "tls", "guard", "auth", "oauth", "arrival", "connections",
     "proxy", "shutdown", "logs", "traces",
 ))  # fmt: skip
-"""Sections of `Settings` that the whole process has once."""
+"""Sections of `Settings` that apply to the whole process."""
 
 
 class RemoteServer(msgspec.Struct, frozen=True):
@@ -41,31 +41,31 @@ class RemoteServer(msgspec.Struct, frozen=True):
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     sse: bool = False
-    """It is served by HTTP+SSE, the transport of 2024-11-05, only."""
+    """Whether it speaks only HTTP+SSE, the transport of 2024-11-05."""
 
 
 class ServerEntry(msgspec.Struct, frozen=True):
-    """One server of the file, complete and checked. Two that are equal need no reload."""
+    """One server of the file, complete and checked. Two equal entries need no reload."""
 
     name: str
     source: ChildSpec | RemoteServer
     settings: Settings
     watch: tuple[str, ...] = ()
-    """Patterns, relative to the folder of the file, of what is watched for changes."""
+    """Patterns of watched files, relative to the folder of the file."""
     roots: tuple[str, ...] = ()
     """Folders that the bridge names when the server asks for roots."""
     lazy: bool = False
-    """Start it when its first call comes."""
+    """Start the server when its first call comes."""
     idle_stop_s: float | None = None
-    """Stop it when no call has come for so many seconds; None for never."""
+    """Seconds without a call after which to stop it; None for never."""
     default: bool = False
-    """`/mcp` serves this one."""
+    """Whether `/mcp` serves this server."""
     secrets: tuple[str, ...] = ()
-    """Values of its environment and headers, which no record may show."""
+    """Values of its environment and headers, which logs and errors must not show."""
 
 
 class FailedEntry(msgspec.Struct, frozen=True):
-    """One server of the file that cannot be served, and why."""
+    """One server of the file that cannot be served, with the reason."""
 
     name: str
     field: str
@@ -78,11 +78,11 @@ class FailedEntry(msgspec.Struct, frozen=True):
 
 
 class ServersFile(msgspec.Struct, frozen=True):
-    """What one file says."""
+    """The content of one file."""
 
     path: Path
     folder: Path
-    """What `${workspaceFolder}` stands for."""
+    """The value of `${workspaceFolder}`."""
     servers: Mapping[str, ServerEntry | FailedEntry]
 
     @property
@@ -113,10 +113,10 @@ def read_servers_file(
 
     Args:
         path: The file.
-        base: Settings for every server, which an entry may change for itself.
+        base: Settings for every server, which an entry may override.
         env: The environment, for references and for the servers.
-        ask: Asks the person at the terminal for an input, by its description; returns None if there
-            is no terminal.
+        ask: Asks the operator at the terminal for an input, by its description; returns None if
+            there is no terminal.
 
     Raises:
         ConfigError: The file cannot be read, is not JSON, or lists no servers.
@@ -164,7 +164,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 class _Inputs:
-    """Values of `${input:ID}`: from `MCPBRIDGE_INPUT_ID`, else asked for once."""
+    """A source of values of `${input:ID}`: `MCPBRIDGE_INPUT_ID`, else the operator, asked once."""
 
     def __init__(
         self, content: Mapping[str, Any], env: Mapping[str, str], ask: Callable[[str], str | None]
@@ -180,7 +180,7 @@ class _Inputs:
         self._known: dict[str, str | None] = {}
 
     def __call__(self, key: str) -> str | None:
-        """Return the value of an input, or None if nobody gives one."""
+        """Return the value of an input, or None if there is none."""
         if key not in self._known:
             self._known[key] = self._find(key)
         return self._known[key]
@@ -228,7 +228,7 @@ def _check_default(found: dict[str, ServerEntry | FailedEntry]) -> None:
 
 
 class _Reader:
-    """Reads the entries of one file."""
+    """A reader of the entries of one file."""
 
     def __init__(
         self, base: Settings, env: Mapping[str, str], references: References, folder: Path
@@ -239,7 +239,7 @@ class _Reader:
         self._folder = folder
 
     def entry(self, name: str, raw: Any) -> ServerEntry:
-        """Return the entry; raises _WrongField if it cannot be served."""
+        """Return the entry; raise _WrongField if it cannot be served."""
         if not isinstance(raw, dict):
             raise _WrongField("entry", "not an object", 'write {"command": …} or {"url": …}')
         if ("command" in raw) == ("url" in raw):
@@ -304,7 +304,7 @@ class _Reader:
             ) from None
         except UnicodeDecodeError:
             raise _WrongField("envFile", f"{str(path)!r} is not UTF-8") from None
-        # The value is not repeated in an error: it may be a secret.
+        # The error does not repeat the value, which may be a secret.
         bare = next((name for name, value in read.items() if value is None), None)
         if bare is not None:
             raise _WrongField("envFile", f"{str(path)!r}: {bare} has no value", "write NAME=VALUE")
@@ -346,7 +346,7 @@ class _Reader:
         return value
 
     def _text(self, field: str, value: Any) -> str:
-        # Numbers are written without quotes by many, and mean their digits.
+        # Many people write numbers without quotes; they mean their digits.
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise _WrongField(field, "not a text")
         try:
@@ -406,7 +406,7 @@ def _flag(own: Mapping[str, Any], key: str) -> bool:
 
 
 def _nearest(key: str, known: Mapping[str, object]) -> str:
-    import difflib  # for a mistake alone
+    import difflib  # only needed for this error
 
     names = [*known, "roots", "start", "idle-stop", "default"]
     close = difflib.get_close_matches(key, names, n=1)

@@ -1,4 +1,4 @@
-"""The tables of docs/settings.md, made from `model`.
+"""Makes the tables of docs/settings.md from `model`.
 
 `python -m mcpbridge.config.settings_table docs/settings.md` writes them there.
 """
@@ -19,7 +19,7 @@ END = "<!-- end of settings -->"
 
 
 def settings_tables() -> str:
-    """Every setting as Markdown, a table for each group in the order of `--help`."""
+    """Return every setting as Markdown, a table for each group in the order of `--help`."""
     order = list(dict.fromkeys(option.setting.group for option in options()))
     ordered = sorted(options(), key=lambda option: order.index(option.setting.group))
     parts = []
@@ -30,10 +30,10 @@ def settings_tables() -> str:
 
 
 def with_settings(text: str) -> str:
-    """A document with the tables of now between its two marks.
+    """Return a document with current tables between its two marks.
 
     Raises:
-        ValueError: It has no such marks.
+        ValueError: The marks are missing.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -54,7 +54,7 @@ def _row(option: Option) -> str:
 
 
 def main() -> None:
-    """Bring the file named on the command line up to date."""
+    """Update the file named on the command line."""
     path = Path(sys.argv[1])
     path.write_text(with_settings(path.read_text("utf-8")), "utf-8")
 

@@ -1,4 +1,4 @@
-"""The texts of settings: what people write, and how a value is shown to them."""
+"""Parses the texts of settings, and formats values for people."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = re.compile(r"([0-9]+)(B|KiB|MiB|GiB|KB|MB|GB|)\Z", re.IGNORECASE)
 _BYTES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
           "kb": 10**3, "mb": 10**6, "gb": 10**9}  # fmt: skip
-# Python itself would take `1_000` and the digits of every script.
+# `int()` would also accept `1_000` and the digits of every script.
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 
 
 def seconds(text: str) -> float:
-    """`90`, `500ms`, `30s`, `5m`, `1h` as seconds.
+    """Parse `90`, `500ms`, `30s`, `5m` or `1h` into seconds.
 
     Raises:
-        ValueError: It is no time; the text completes a sentence that begins with the value.
+        ValueError: Not a duration; the text completes a sentence that begins with the value.
     """
     match = _DURATION.match(text.strip())
     if match is None:
-        raise ValueError("is no time; write 30s, 500ms, 5m or 1h")
+        raise ValueError("is not a duration; write 30s, 500ms, 5m or 1h")
     return float(match[1]) * _SECONDS[match[2]]
 
 
 def size(text: str) -> int:
-    """`4096`, `64KiB`, `4MiB` as bytes.
+    """Parse `4096`, `64KiB` or `4MiB` into bytes.
 
     Raises:
-        ValueError: It is no size; as for `seconds`.
+        ValueError: Not a size; the text is as for `seconds`.
     """
     match = _SIZE.match(text.strip())
     if match is None:
-        raise ValueError("is no size; write 65536, 64KiB or 4MiB")
+        raise ValueError("is not a size; write 65536, 64KiB or 4MiB")
     return int(match[1]) * _BYTES[match[2].lower()]
 
 
 def whole_number(text: str) -> int:
-    """`16` as a number.
+    """Parse an integer such as `16`.
 
     Raises:
-        ValueError: It is none; as for `seconds`.
+        ValueError: Not an integer; the text is as for `seconds`.
     """
     if _INTEGER.match(text.strip()) is None:
-        raise ValueError("is no whole number")
+        raise ValueError("is not a whole number")
     return int(text)
 
 
 def switch(text: str) -> bool:
-    """`true`, `yes`, `on`, `1` and their opposites.
+    """Parse `true`, `yes`, `on`, `1` or their opposites.
 
     Raises:
-        ValueError: It is neither; as for `seconds`.
+        ValueError: Neither; the text is as for `seconds`.
     """
     lowered = text.strip().lower()
     if lowered in ("1", "true", "yes", "on"):
         return True
     if lowered in ("0", "false", "no", "off"):
         return False
-    raise ValueError("is no switch; write true or false")
+    raise ValueError("is not a switch; write true or false")
 
 
 _READERS: dict[Unit, Callable[[str], object]] = {
@@ -77,23 +77,23 @@ _READERS: dict[Unit, Callable[[str], object]] = {
 
 
 def value_of(facts: Setting, text: str, origin: str) -> Any:
-    """The value that a text gives a setting; one of several where it is repeatable.
+    """Parse the value of a setting; of a repeatable one, a single value.
 
     Args:
         facts: The setting.
-        text: What was written.
-        origin: Where, for the error.
+        text: The text.
+        origin: The text's origin, for the error.
 
     Raises:
-        ConfigError: It cannot be read, is none of the choices, is too small or too
-            large.
+        ConfigError: The text cannot be parsed, is not one of the choices, or the value is too small
+            or too large.
     """
 
     def wrong(problem: str) -> ConfigError:
         return ConfigError(facts.flag, origin, f"{text!r} {problem}")
 
     if facts.choices and text not in facts.choices:
-        raise wrong(f"is none of {', '.join(facts.choices)}")
+        raise wrong(f"is not one of {', '.join(facts.choices)}")
     try:
         value = (facts.parse or _READERS[facts.unit])(text)
     except ValueError as error:
@@ -106,7 +106,7 @@ def value_of(facts: Setting, text: str, origin: str) -> Any:
 
 
 def shown(value: Any, unit: Unit) -> str:
-    """A value as a person would write it; empty for none, off and an empty list."""
+    """Format a value as an operator would write it; empty for None, off and an empty list."""
     if value is None or value is False or value == ():
         return ""
     if unit is Unit.SECONDS:

@@ -27,7 +27,7 @@ COMMAND = ("true",)
         ("-", {}, {"--header-env": ["X-Key=LD_PRELOAD"]}, "--header-env"),
         ("-", {}, {"--header-env": ["X-A=KEY", "X-B=KEY"]}, "the variable KEY is given twice"),
         ("-", {}, {"--header-env": ["X-A=KEY", "x-a=OTHER"]}, "the header x-a is given twice"),
-        ("-", {}, {"--rate-limit": ["fast"]}, "is no rate"),
+        ("-", {}, {"--rate-limit": ["fast"]}, "is not a rate"),
         ("-", {}, {"--max-sessions-per-principal": ["0"]}, "is less than 1"),
     ],
 )

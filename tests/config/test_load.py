@@ -179,25 +179,25 @@ def test_an_unknown_variable_is_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("flag", "text", "problem"),
     [
-        ("--port", "http", "'http' is no whole number"),
+        ("--port", "http", "'http' is not a whole number"),
         ("--port", "-1", "'-1' is less than 0"),
-        ("--port", "65536", "65536 is no port"),
+        ("--port", "65536", "invalid port 65536 (expected 1-65535)"),
         ("--max-sessions", "0", "'0' is less than 1"),
         ("--max-json-depth", "513", "'513' is more than 512"),
-        ("--max-request-bytes", "4M", "'4M' is no size; write 65536, 64KiB or 4MiB"),
+        ("--max-request-bytes", "4M", "'4M' is not a size; write 65536, 64KiB or 4MiB"),
         ("--max-request-bytes", "10", "'10' is less than 1KiB"),
-        ("--grace", "soon", "'soon' is no time; write 30s, 500ms, 5m or 1h"),
+        ("--grace", "soon", "'soon' is not a duration; write 30s, 500ms, 5m or 1h"),
         ("--grace", "2s", "'2s' is less than 6s"),
-        ("--isolation", "both", "'both' is none of auto, shared, session"),
-        ("--log-level", "loud", "'loud' is none of debug, info, warning, error"),
+        ("--isolation", "both", "'both' is not one of auto, shared, session"),
+        ("--log-level", "loud", "'loud' is not one of debug, info, warning, error"),
         ("--spares", "-1", "'-1' is neither auto nor a number from 0 on"),
-        ("--require-session", "maybe", "'maybe' is no switch; write true or false"),
+        ("--require-session", "maybe", "'maybe' is not a switch; write true or false"),
         ("--listen", "8000", "'8000' is not of the form HOST:PORT or [IPV6]:PORT"),
-        ("--listen", "a:99999", "99999 is no port"),
+        ("--listen", "a:99999", "invalid port 99999 (expected 1-65535)"),
         ("--path", "/health", "'/health' is the path of a health probe"),
-        ("--path", "/a?b", "'/a?b' is no path; write one without query and escapes"),
-        ("--allowed-host", "a.example:80", "'a.example:80' has a port; give the name alone"),
-        ("--cwd", "/no/such/folder", "'/no/such/folder' is no folder"),
+        ("--path", "/a?b", "'/a?b' is not a path; write one without query and escapes"),
+        ("--allowed-host", "a.example:80", "'a.example:80' has a port; give the name without it"),
+        ("--cwd", "/no/such/folder", "'/no/such/folder' is not a folder"),
         ("--env", "=1", "is not of the form NAME=VALUE"),
         ("--env-file", "/no/such/file", "'/no/such/file' cannot be read: No such file"),
     ],
@@ -211,7 +211,7 @@ def test_a_wrong_value_names_its_key_its_origin_and_the_problem(
         load({flag: [text]}, COMMAND, {})
     by_variable = wrong({own: text})
     # The port of --listen is a port like any other.
-    key = "--port" if "is no port" in problem else flag
+    key = "--port" if "invalid port" in problem else flag
 
     assert str(by_flag.value).startswith(f"{key} (from the command line): {problem}")
     assert str(by_variable).startswith(f"{key} (from {own}): {problem}")

@@ -36,7 +36,7 @@ def test_a_time_is_a_number_with_or_without_a_unit(text: str, value: float) -> N
 )
 def test_what_is_no_time_is_refused(text: str) -> None:
     """The message says what would have been right."""
-    with pytest.raises(ValueError, match=r"\Ais no time; write 30s"):
+    with pytest.raises(ValueError, match=r"\Ais not a duration; write 30s"):
         seconds(text)
 
 
@@ -62,14 +62,14 @@ def test_a_size_is_a_number_with_or_without_a_unit(text: str, value: int) -> Non
 @pytest.mark.parametrize("text", ["", "MiB", "-1", "1.5MiB", "4M", "4 MiB", "1TiB"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     """Kubernetes' `4M` could mean two things, so it means none."""
-    with pytest.raises(ValueError, match=r"\Ais no size; write 65536"):
+    with pytest.raises(ValueError, match=r"\Ais not a size; write 65536"):
         size(text)
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.0", "1_000", "٣", "0x10", "9" * 19])
 def test_what_is_no_whole_number_is_refused(text: str) -> None:
     """What only Python would take is a typing error elsewhere."""
-    with pytest.raises(ValueError, match="is no whole number"):
+    with pytest.raises(ValueError, match="is not a whole number"):
         whole_number(text)
 
 
@@ -87,7 +87,7 @@ def test_a_switch_has_two_positions(text: str, value: bool) -> None:
 
 def test_a_switch_has_no_third_position() -> None:
     """Neither of the two is a mistake, not `off`."""
-    with pytest.raises(ValueError, match="is no switch"):
+    with pytest.raises(ValueError, match="is not a switch"):
         switch("maybe")
 
 

@@ -207,7 +207,7 @@ async def test_an_admin_port_has_the_metrics_to_itself() -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("--admin-port", "70000"), "70000 is no port"),
+        (("--admin-port", "70000"), "invalid port 70000 (expected 1-65535)"),
         (("--admin-host", "127.0.0.1"), "is given without --admin-port"),
         (("--port", "8123", "--admin-port", "8123"), "8123 is the port of the MCP path"),
         (("--path", "/metrics"), "is the path of the metrics"),

@@ -340,7 +340,7 @@ async def test_static_tokens_and_oauth_stand_side_by_side(host: KeyHost, tmp_pat
         (("--oauth-algorithms", "HS256"), "is no list of"),
         (("--oauth-jwks-url", "http://i.example/keys"), "is not https"),
         (("--oauth-method-scope", "tool/call=x"), "no method of MCP"),
-        (("--oauth-scope", "a b"), "is no scope"),
+        (("--oauth-scope", "a b"), "is not a scope"),
     ],
 )
 async def test_settings_that_cannot_be_are_refused_at_the_start(

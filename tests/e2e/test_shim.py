@@ -197,7 +197,7 @@ async def test_what_cannot_work_is_said_before_anything_is_opened(tmp_path: Path
         (("--listen", f"unix:{path}", "--", "no-such-command"), 127, "not found on PATH"),
         (("--", "cat"), 2, "no address to listen on; give --listen unix:PATH"),
         (("--listen", "8081", "--", "cat"), 2, "is not a socket address; write unix:PATH"),
-        (("--listen", f"unix:{path}", "--mode", "u+rw", "--", "cat"), 2, "are no permissions"),
+        (("--listen", f"unix:{path}", "--mode", "u+rw", "--", "cat"), 2, "are not permissions"),
         (("--listen", f"unix:{path}", "--"), 2, "no MCP server to start"),
         (("--listen", f"unix:{path / 'a' / 'b'}", "--", "cat"), 1, "cannot listen on"),
     ):

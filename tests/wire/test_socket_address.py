@@ -41,9 +41,9 @@ def test_an_abstract_name_begins_with_a_nul_for_the_system() -> None:
         ("tcp:a:b", "names no host and port"),
         ("tcp:a:65536", "names no host and port"),
         ("tcp:::1:80", "names no host and port"),
-        ("/run/mcp.sock", "is no address"),
-        ("http://a:80", "is no address"),
-        ("", "is no address"),
+        ("/run/mcp.sock", "is not a socket address"),
+        ("http://a:80", "is not a socket address"),
+        ("", "is not a socket address"),
     ],
 )
 def test_what_is_none_is_refused_with_what_would_be_one(text: str, problem: str) -> None:
