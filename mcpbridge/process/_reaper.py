@@ -1,13 +1,13 @@
-"""The keeper, a program of its own: ends the children of a bridge that was killed.
+"""The reaper, a separate program: ends the children of a bridge that was killed.
 
 Run by `mcpbridge.process.reaper` as `python -S _reaper.py TOKEN`, with a pipe from the bridge as
-stdin. `+123` on a line: process 123 leads a group that is not to outlive the bridge; `-123`: that
-has ended. When the pipe ends, the bridge has, in whatever way, and what is still on the list is
-ended, and whoever carries a mark with that token in its environment: by the end of its own stdin,
-which came with the bridge's; after half a second by SIGTERM; after another by SIGKILL.
+stdin. `+123` on a line: process 123 leads a group that must not outlive the bridge; `-123`: that
+group has ended. When the pipe ends, the bridge has ended. Then the groups on the list are ended,
+and all processes whose environment has a mark with that token: first they see the end of their
+stdin, which came with the bridge's; after half a second they get SIGTERM; after another, SIGKILL.
 
-Stands alone and imports next to nothing: it waits for years and must not be seen in any memory.
-`signal` and `collections` alone would be a third of its start, 5 ms, and 0.7 MiB of its memory.
+It imports next to nothing, since it waits for years and must use little memory. `signal` and
+`collections` alone would be a third of its start-up time, 5 ms, and 0.7 MiB of its memory.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import sys
 import time
 
 _SIGTERM, _SIGKILL = 15, 9
-"""So numbered by POSIX (`kill`), everywhere."""
+"""Numbers that POSIX (`kill`) fixes for every system."""
 _RUNG_S = 0.5
 _LOOK_EVERY_S = 0.05
 _ENVIRONMENT_BYTES = 1 << 21
 _SWEEPS = 20
-"""So many times the list is gone through with SIGKILL: who is killed may be starting others."""
+"""Number of rounds of SIGKILL, since a killed process may just have started others."""
 
 
 def keep(fd: int, token: str) -> None:
-    """Read the list from a pipe until it ends; then end who is on it."""
+    """Read the list from a pipe until it ends; then end the processes on it."""
     groups: dict[int, bytes] = {}
     rest = b""
     while chunk := os.read(fd, 4096):
@@ -58,10 +58,10 @@ def _end(groups: dict[int, bytes], mark: bytes) -> None:
 
 
 def _signal(groups: dict[int, bytes], mark: bytes, number: int) -> bool:
-    """Send a signal to the groups and to all with the mark; whether anybody was there."""
+    """Send a signal to the groups and to all marked processes; return whether any was there."""
     reached = False
     for pid, started in groups.items():
-        # Else the number is somebody else's by now, so the group has ended.
+        # Otherwise the number now belongs to another process, so the group has ended.
         if _started(pid) in (b"", started):
             reached = _sent(-pid, number) or reached
     for pid in _marked(mark):
@@ -70,7 +70,7 @@ def _signal(groups: dict[int, bytes], mark: bytes, number: int) -> bool:
 
 
 def _sent(pid: int, number: int) -> bool:
-    """Send a signal to a process, or to the group that -pid leads."""
+    """Send a signal to a process, or to the group that -pid leads; return whether it was there."""
     try:
         os.kill(pid, number)
     except OSError:
@@ -79,7 +79,7 @@ def _sent(pid: int, number: int) -> bool:
 
 
 def _marked(mark: bytes) -> list[int]:
-    """Who carries the mark; nobody where there is no /proc. The dead have no environment."""
+    """Return the pids of marked processes; none if there is no /proc or the process ended."""
     try:
         names = os.listdir("/proc")
     except OSError:
@@ -96,7 +96,7 @@ def _carries(name: str, mark: bytes) -> bool:
 
 
 def _started(pid: int) -> bytes:
-    """When a process started; empty for one that has ended, and where nothing tells."""
+    """Return the start time of a process; empty if it has ended or the time is unknown."""
     try:
         with open(f"/proc/{pid}/stat", "rb", 0) as file:
             fields = file.read(1024).rpartition(b") ")[2].split()

@@ -1,4 +1,4 @@
-"""What the bridge needs of a child, be it a process it started or a connection it made."""
+"""Defines what the bridge needs of a child: a process it started or a connection it made."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from mcpbridge.rules.faults import Exit
 
 
 class Child(Protocol):
-    """One server process, here or behind a connection; gone when `run` returns."""
+    """One server process, here or behind a connection; it has ended when `run` returns."""
 
     @property
     def channel(self) -> Channel:
-        """Its messages; there from the moment `run` reports that it has started."""
+        """The channel to the child; set when `run` reports that it has started."""
 
     @property
     def pid(self) -> int | None:
-        """The process here; None where it runs elsewhere."""
+        """The process id; None if the process runs elsewhere."""
 
     @property
     def secrets(self) -> Secrets:
-        """What it may write and no log may show."""
+        """Values that it may write and no log may show."""
 
     @property
     def gone(self) -> anyio.Event:
-        """Set when it has ended by itself or was ended; `how` stands from then on."""
+        """Set when the child has ended, by itself or by `stop`; `how` is set before."""
 
     @property
     def how(self) -> Exit | None:
-        """How it ended; an `Exit` without code and signal where nobody can know."""
+        """The end of the child; an `Exit` without code and signal if it is unknown."""
 
     @property
     def exited(self) -> anyio.Event:
-        """Set when nothing of it is left and `report` stands."""
+        """Set when all its processes have ended; `report` is set before."""
 
     @property
     def report(self) -> ExitReport | None:
-        """How it ended, with its last words."""
+        """The end of the child, with the last lines of its stderr."""
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """Begin to end it, politely and then less so, within about twice so many seconds."""
+        """Begin to stop it, first politely, within about twice `grace_s` seconds; do not wait."""
 
     def kill(self) -> None:
-        """End it this instant."""
+        """Kill it at once."""
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Start it and stay until nothing of it is left.
+        """Start the child and wait until all its processes have ended.
 
         Raises:
-            SpawnError: It could not be started, or not be reached.
+            SpawnError: It could not be started or reached.
         """
 
 
 MakeChild = Callable[[], Child]
-"""A child that has not been started, of the one kind that a bridge has."""
+"""Makes a child that has not been started, of the one kind that a bridge has."""

@@ -1,8 +1,8 @@
-"""What only Linux offers: who descends from whom, who inherits orphans, who is killed first.
+"""What only Linux offers: the tree of processes, adoption of orphans, the order of OOM kills.
 
-The one place for it. Elsewhere, and in a sandbox without `/proc`, each function finds nothing or
-does nothing, and says so by what it returns; the bridge then does without: what leaves its
-child's process group is not found, and the rest stands.
+No other module depends on Linux. On other systems, and in a sandbox without `/proc`, each function
+finds or does nothing and says so by its result; the bridge then does without: processes that leave
+their child's process group are not found, and everything else works.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ class Stat(msgspec.Struct, frozen=True):
     """One line of the process table."""
 
     state: str
-    """`Z` for a process that has ended and that nobody has waited for."""
+    """`Z` for a zombie, which has ended and which its parent has not waited for."""
     parent: int
     group: int
     session: int
     started: int
-    """When, in ticks since the machine started: with the pid it names one process for ever."""
+    """Start time in ticks since boot; with the pid it identifies one process uniquely."""
 
     @property
     def lives(self) -> bool:
-        """It has not ended."""
+        """Whether the process has not ended."""
         return self.state not in ("Z", "X")
 
 
 def stat_of(pid: int) -> Stat | None:
-    """A process's line of the process table; None where there is no such process."""
+    """Return a process's line of the process table; None if there is no such process."""
     text = _read(f"/proc/{pid}/stat")
     if text is None:
         return None
-    # The name, in parentheses, may hold anything; the rest stands behind it.
+    # The name, in parentheses, may contain anything; the other fields follow it.
     fields = text.rpartition(b") ")[2].split()
     if len(fields) < 20:
         return None
@@ -49,17 +49,17 @@ def stat_of(pid: int) -> Stat | None:
 
 
 def environment_of(pid: int) -> list[bytes]:
-    """What a process was given as its environment, `NAME=VALUE` each; empty where nobody may know.
+    """Return the initial environment of a process as `NAME=VALUE`s; empty if it is unreadable.
 
-    A program may have written over it since.
+    The program may have overwritten it since.
     """
     return (_read(f"/proc/{pid}/environ") or b"").split(b"\0")
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a process, the dead among them too; costs some microseconds for each thread.
+    """Return the children of a process, zombies included; costs some microseconds per thread.
 
-    Empty where the system does not list them.
+    Empty if the system does not list them.
     """
     try:
         threads = os.listdir(f"/proc/{pid}/task")
@@ -70,17 +70,17 @@ def children_of(pid: int) -> list[int]:
 
 
 def descendants_of(pid: int) -> list[int]:
-    """All that stands below a process, nearest first; who has lost its parent is not among it."""
+    """Return the descendants of a process, nearest first, without those that lost their parent."""
     found = children_of(pid)
-    for each in found:  # grows meanwhile
+    for each in found:  # the loop appends to the list it walks
         found += children_of(each)
     return found
 
 
 def group_lives(group: int) -> bool | None:
-    """Whether any member of a process group has not ended; None where the system does not tell.
+    """Return whether a member of a process group has not ended; None if the system hides it.
 
-    `killpg` counts the dead too, until their parents have waited for them, and some never do.
+    `killpg` also counts zombies until their parents have waited for them, and some never do.
     """
     listed = False
     for stat in _everybody():
@@ -91,31 +91,31 @@ def group_lives(group: int) -> bool | None:
 
 
 def group_is_stopped(group: int) -> bool:
-    """Whether a member of a process group was stopped by a signal; one under a debugger was not."""
+    """Return whether a signal stopped a member of a process group; a debugger does not count."""
     return any(stat.group == group and stat.state == "T" for stat in _everybody())
 
 
 def inherit_orphans() -> bool:
-    """Become the parent of every descendant that loses its own; whether the system does that.
+    """Become the parent of every descendant that loses its own; return whether this works.
 
-    Without it they go to process 1, and nobody can tell any more where they came from.
+    Otherwise orphans go to process 1, and their origin cannot be found any more.
     """
     return _prctl(_PR_SET_CHILD_SUBREAPER)
 
 
 def forbid_new_privileges() -> bool:
-    """Let nothing that this thread, or whatever it starts, executes gain privileges; whether so.
+    """Forbid this thread and all it starts to gain privileges by exec; return whether this works.
 
-    It cannot be undone, and is handed down by fork and exec. Set for ourselves, since Python could
-    set it for a child alone only by running code between fork and exec.
+    It cannot be undone, and fork and exec pass it on. It is set for the bridge itself, since Python
+    can set it for a child alone only by running code between fork and exec.
     """
     return _prctl(_PR_SET_NO_NEW_PRIVS)
 
 
 def prefer_for_oom(pid: int) -> bool:
-    """Have the kernel kill this process rather than the bridge when memory is short; if it may.
+    """Make the kernel prefer this process to the bridge when memory is short; return success.
 
-    A child inherits the bridge's own standing; everybody may raise it for a process of theirs.
+    A child inherits the bridge's own score; any process may raise the score of its children.
     """
     own = _read("/proc/self/oom_score_adj")
     if own is None:
@@ -135,7 +135,7 @@ def prefer_for_oom(pid: int) -> bool:
 
 
 def forbid_cores() -> None:
-    """Have no core written when this process or one it starts crashes; any Unix can."""
+    """Disable core dumps for this process and those it starts, on any Unix."""
     if sys.platform == "win32":
         return
     import resource

@@ -1,7 +1,7 @@
-"""The memory of processes and what the kernel allows them, and whether it has killed one for it.
+"""Reads the memory of processes and its limits, and detects OOM kills.
 
-A child that was killed so has died of SIGKILL like any other; only the count that its cgroup keeps
-tells the difference, and the difference is what an operator has to know.
+A child that the kernel killed for memory died of SIGKILL like any other; only the count that its
+cgroup keeps tells the difference, which an operator must know.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 class OomWatch:
-    """Watches the count of the cgroup that the bridge and its children are in."""
+    """A watch on the count of OOM kills of the cgroup of the bridge and its children."""
 
     def __init__(self, root: Path = _CGROUPS, own: Path = Path("/proc/self/cgroup")) -> None:
-        """Note the count as it stands.
+        """Store the current count.
 
         Args:
-            root: Where cgroups are mounted.
-            own: The file that names our own.
+            root: Mount point of cgroups.
+            own: The file that names the bridge's cgroup.
         """
         self._file = next((file for file in _files(root, own) if _kills(file) is not None), None)
         self._seen = self._now()
 
     def rose(self) -> bool:
-        """Whether it has risen since the last call; never, where the system does not count."""
+        """Return whether the count rose since the last call; False if the system does not count."""
         before, self._seen = self._seen, self._now()
         return self._seen > before
 
@@ -40,7 +40,7 @@ class OomWatch:
 
 
 def _files(root: Path, own: Path) -> Iterator[Path]:
-    """Where the count may stand: version 2 and 1, by our full path and, in a container, at the top.
+    """Yield the files that may hold the count: versions 1 and 2, by full path and at the top.
 
     Source: Linux, Control Group v2, memory.events; cgroup-v1/memory, memory.oom_control.
     """
@@ -112,30 +112,30 @@ class Footprint(NamedTuple):
     """The memory of one process group."""
 
     bytes: int
-    """Resident; what several processes share is divided among them where the kernel tells."""
+    """Resident bytes; pages shared between processes are divided among them if possible."""
     processes: int
 
 
 def footprint(leader_pid: int) -> Footprint | None:
-    """The memory of a group at this moment; None where there is no /proc, or nobody is left."""
+    """Return the memory of a group; None if there is no /proc or the group has ended."""
     return footprints([leader_pid]).get(leader_pid)
 
 
 def footprints(leader_pids: Collection[int]) -> dict[int, Footprint]:
-    """The memory of several groups, by their leaders; those of which nothing is known are left out.
+    """Return the memory of several groups, by their leaders; unknown ones are left out.
 
-    Reads the process table once: some milliseconds, so call it in a thread.
+    Reads the process table once, which takes some milliseconds, so call it in a thread.
     """
     sizes: dict[int, list[int]] = {}
     for group, member in _members(frozenset(leader_pids)):
-        # One that is about to end has given its memory back before the process table says so.
+        # A process that is about to end frees its memory before the process table says so.
         if size := _resident(member):
             sizes.setdefault(group, []).append(size)
     return {group: Footprint(sum(each), len(each)) for group, each in sizes.items()}
 
 
 def own_footprint() -> int:
-    """The memory of this process alone, in bytes; 0 if there is no /proc."""
+    """Return the memory of this process alone, in bytes; 0 if there is no /proc."""
     return _resident(Path("/proc/self"))
 
 

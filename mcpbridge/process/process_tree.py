@@ -1,23 +1,24 @@
-"""Everything below the bridge: its children, what escaped from them, and whom it inherits.
+"""Tracks all processes below the bridge: children, processes that escaped them, and orphans.
 
-A child leads a process group, and what it starts belongs to it and ends with it. A process may
-leave the group, by a session of its own (`setsid`, as every daemon does); it is then a stray. Its
-child's end is to be its own end as well, so strays are found in two ways:
+A child leads a process group; the processes that it starts belong to the group and end with it. A
+process may leave the group by starting a new session (`setsid`, as every daemon does); it is then a
+stray. It must end when its child ends, so strays are found in two ways:
 
-- While its parents live it hangs below the child in the tree of processes. That tree is looked at
-  before a child is stopped.
-- A process whose parent ended goes to the nearest ancestor that inherits orphans, and that is the
-  bridge: by its wish (`linux.inherit_orphans`), or as process 1. Where it comes from, its own
-  environment tells: each child is given a mark there, a variable that all it starts inherit.
+- While its parents live it is below the child in the tree of processes. The bridge reads that tree
+  before it stops a child.
+- A process whose parent ended goes to the nearest ancestor that adopts orphans, and that is the
+  bridge: because it asked (`linux.inherit_orphans`), or as process 1. The environment of the orphan
+  shows its origin: each child gets a mark there, a variable that all its descendants inherit.
 
-One that has lost its parent and its environment as well is taken for nobody's while there is any
-child that may need it, and is ended with the last. Process 1 leaves it alone: it also inherits
-what an operator has started in its container.
+An orphan that has cleared its environment has an unknown owner while any child may need it, and is
+ended with the last child. As process 1 the bridge leaves it alone: there it also adopts what an
+operator has started in the container.
 
-What is a parent must also wait for its dead, else they use up the process ids. The statuses of
-children are left to those who started them, by their pids; every other dead process is taken here.
+A parent must also wait for its zombies, or they use up the process ids. The statuses of children
+are left to the tasks that started them, by their pids; all other zombies are reaped here.
 
-Whom the bridge had below it when it began, it leaves alone: a wrapper's, and the reaper.
+Processes that were below the bridge at its start are left alone: those of a wrapper, and the
+reaper.
 """
 
 from __future__ import annotations
@@ -48,26 +49,26 @@ log = logging.getLogger("mcpbridge.process")
 LOOK_EVERY_S = 1.0
 _LAST_LOOKS_S = 0.02
 _KILL_WAIT_S = 1.0
-"""How long the killed may take; only one that the kernel holds takes longer."""
+"""Seconds to wait for killed processes; only one blocked in the kernel takes longer."""
 
 _NONE = b""
 
 MARK = "_MCPBRIDGE_CHILD"
-"""The variable that tells whose a process is."""
+"""The variable that names the child that a process belongs to."""
 
 Stray = tuple[int, int]
-"""A process by its pid and the time of its start, which together name one for ever."""
+"""A process by its pid and start time, which together identify it uniquely."""
 
 
 class ProcessTree:
-    """The processes below this one; one for the process, made before the first child."""
+    """The processes below this one; a single object, made before the first child."""
 
     def __init__(self, reaper: Reaper) -> None:
         self._reaper = reaper
         self._children: dict[int, bytes] = {}
-        """The mark of each, as it stands in an environment."""
+        """The mark of each child, as in an environment."""
         self._orphans: dict[Stray, bytes | None] = {}
-        """The mark of each, None for one that has none."""
+        """The mark of each orphan; None if it has none."""
         self._count = itertools.count(1)
         self._first = os.getpid() == 1
         self._not_ours = set(children_of(os.getpid()))
@@ -75,48 +76,49 @@ class ProcessTree:
 
     @property
     def children(self) -> list[int]:
-        """The pids of the children there are."""
+        """The pids of the running children."""
         return sorted(self._children)
 
     def open(self) -> None:
-        """Inherit orphans from now on, where the system lets us; and leave no core behind.
+        """Adopt orphans from now on, if the system allows it, and disable core dumps.
 
-        A core holds what passed through, a child's as well as ours, and is as large as either.
+        A core dump contains the traffic, and is as large as the process: a child's and the
+        bridge's.
         """
         if not self._first:
             inherit_orphans()
         forbid_cores()
 
     def new_mark(self) -> str:
-        """The mark of the next child; no other process ever has had it."""
+        """Return the mark of the next child, which no other process has ever had."""
         return f"{self._reaper.token}.{next(self._count)}"
 
     def took_in(self, pid: int, mark: str) -> None:
-        """A child was started: its status is its starter's, and it must not outlive the bridge."""
+        """Register a started child, which must not outlive the bridge; its starter waits for it."""
         self._children[pid] = f"{MARK}={mark}".encode()
         self._reaper.watch(pid)
         prefer_for_oom(pid)
 
     def let_go(self, pid: int) -> None:
-        """A child, its group and its strays are gone."""
+        """Remove a child whose group and strays have ended."""
         self._children.pop(pid, None)
         self._reaper.forget(pid)
 
     def memory_ran_out(self) -> bool:
-        """Whether the kernel has killed for want of memory since the last time it was asked."""
+        """Return whether the kernel killed a process for memory since the last call."""
         return self._oom.rose()
 
     def escaped_from(self, pid: int) -> set[Stray]:
-        """Who hangs below a child in the tree and has left its group."""
+        """Return the descendants of a child that have left its group."""
         found = ((each, stat_of(each)) for each in descendants_of(pid))
         return {(each, stat.started) for each, stat in found if stat and stat.group != pid}
 
     def left_by(self, pid: int, known: Iterable[Stray]) -> set[Stray]:
-        """Who lives on outside of the group of a child that has ended.
+        """Return the processes outside of the group of a child that outlive it.
 
         Args:
-            pid: The child.
-            known: What was seen below it while it lived.
+            pid: Pid of the child.
+            known: Strays that were seen below it while it lived.
         """
         self._look()
         marks = {self._children[pid]}
@@ -130,12 +132,12 @@ class ProcessTree:
         return strays
 
     async def until_gone(self, strays: Iterable[Stray]) -> None:
-        """Wait until all of them have ended; whoever calls it bounds it."""
-        while self._any_left(strays):  # noqa: ASYNC110 - no event tells of a foreign process
+        """Wait until all strays have ended; the caller bounds the wait."""
+        while self._any_left(strays):  # noqa: ASYNC110 - the system reports no such event
             await anyio.sleep(_LAST_LOOKS_S)
 
     async def kill(self, strays: set[Stray]) -> None:
-        """End them by SIGKILL, with all that is below them."""
+        """Kill strays with SIGKILL, including all their descendants."""
         with anyio.move_on_after(_KILL_WAIT_S):
             while self._any_left(strays):
                 for stray in list(strays):
@@ -144,9 +146,9 @@ class ProcessTree:
                 await anyio.sleep(_LAST_LOOKS_S)
 
     async def run(self) -> None:
-        """Look after orphans until cancelled: take the dead, end those whose child has ended."""
+        """Reap zombies and kill orphans whose child has ended, until cancelled."""
         while True:
-            # Not at SIGCHLD: it belongs to the event loop, and several of them may come as one.
+            # Not at SIGCHLD: the event loop owns it, and several signals may be merged into one.
             await anyio.sleep(LOOK_EVERY_S)
             self._look()
             marks = {None, *self._children.values()}
@@ -154,7 +156,7 @@ class ProcessTree:
             send(late, signal.SIGKILL)
 
     def _look(self) -> None:
-        """Take the dead, and note who has come and gone."""
+        """Reap zombies, and update the table of orphans."""
         seen: dict[Stray, bytes | None] = {}
         for pid in children_of(os.getpid()):
             if pid in self._children or pid in self._not_ours or pid == self._reaper.pid:
@@ -186,7 +188,7 @@ class ProcessTree:
 
 
 def send(strays: Iterable[Stray], number: signal.Signals) -> None:
-    """Send a signal to those who live."""
+    """Send a signal to the strays that still live."""
     for stray in strays:
         if _lives(stray):
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,25 +1,29 @@
-"""Nothing outlives a bridge that was killed: the process that sees to that, from the bridge's side.
+"""The bridge's side of the reaper, the program that ends children of a bridge that was killed.
 
-A bridge that is killed by SIGKILL can end nobody. Its children find their stdin at its end, which
-ends most of them; this is for the others. Ways weighed, with what they cost on 2 shared cores:
+A bridge killed by SIGKILL cannot stop its children. They see the end of their stdin, which ends
+most of them; the reaper ends the others. Alternatives, with their cost on 2 shared cores:
 
-- The parent-death signal. It has to be set between fork and exec; Python can only by running
-  code there (`preexec_fn`), which makes `fork` of `vfork`: 2.1 ms instead of 0.14 ms of our CPU
-  for a child of a bridge of 60 MiB, and unsafe beside threads. A shim that sets it and executes
-  the server delays each start by 15 ms, `setpriv` is not everywhere. And it reaches the child
-  alone: the `node` below an `npx` lives on.
-- A fork of the bridge as keeper: 0.4 ms, but its 6 MiB of pages become its own as the bridge
-  changes its copies, and it must be made before anything else is.
-- A program of its own (`_reaper`), told of groups by a pipe that ends with the bridge: 2.6 MiB of
-  its own, 10 ms of CPU once, beside the start. It ends groups and what left them, on macOS too.
+- The parent-death signal. It must be set between fork and exec, which Python can do only by running
+  code there (`preexec_fn`), which turns `vfork` into `fork`: 2.1 ms in place of 0.14 ms of CPU for
+  a
+    child of a bridge of 60 MiB, and unsafe beside threads. A wrapper that sets it and executes the
+    server delays each start by 15 ms, and `setpriv` is not installed everywhere. And it reaches
+    only the child: the `node` below an `npx` survives.
+- A fork of the bridge as reaper: 0.4 ms, but its 6 MiB of pages are copied as the bridge changes
+  them, and it must be made before anything else.
+- A separate program (`_reaper`) that reads the groups from a pipe that ends with the bridge: 2.6
+MiB
+  of memory and once 10 ms of CPU, during the start. It ends groups and what left them, on macOS
+  too.
 
-So that one. It is in a session of its own, holds no descriptor of ours but that pipe, and has none
-of our environment. As process 1 none is needed: the kernel ends a process space with it. Nor has
-a program that was frozen into one file an interpreter to run it with; those live in containers.
+The last one was chosen. It runs in a separate session, holds only that pipe of the bridge's
+descriptors, and has none of its environment. As process 1 the bridge needs none: the kernel ends
+its pid namespace with it. A frozen single-file program has no interpreter to run it with; those
+run in containers.
 
-Whoever has left its group, and its parent too, is found by the mark in its environment (see
-`process_tree`), on Linux. Beyond its reach is who has also cleared that; a container ends it, or
-systemd.
+A process that has left its group and lost its parent is found on Linux by the mark in its
+environment (see `process_tree`). One that has also cleared its environment is out of reach; a
+container or systemd ends it.
 """
 
 from __future__ import annotations
@@ -37,33 +41,33 @@ log = logging.getLogger("mcpbridge.process")
 
 _PROGRAM = Path(__file__).with_name("_reaper.py")
 _NEEDS = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME")
-"""What an interpreter may need of the environment to start at all."""
+"""Variables that an interpreter may need in order to start."""
 _END_S = 1.0
 
 
 class Reaper:
-    """The bridge's end of the pipe to its keeper; made by `kept`."""
+    """The bridge's end of the pipe to the reaper; made by `kept`."""
 
     def __init__(self, process: subprocess.Popen[bytes] | None, token: str) -> None:
         self._process = process
         self.token = token
-        """What the marks of all children of this bridge begin with."""
+        """Common prefix of the marks of all children of this bridge."""
         self.pid = process.pid if process is not None else None
-        """Its pid; None where there is none."""
+        """Pid of the reaper; None if there is none."""
 
     def watch(self, leader_pid: int) -> None:
-        """This process leads a group that must not outlive the bridge."""
+        """Add a group, by its leader, that must not outlive the bridge."""
         self._tell(b"+%d\n" % leader_pid)
 
     def forget(self, pid: int) -> None:
-        """That one has ended, and with it the group it led."""
+        """Remove a group that has ended, by its leader."""
         self._tell(b"-%d\n" % pid)
 
     def _tell(self, line: bytes) -> None:
         if self._process is None or self._process.stdin is None:
             return
         try:
-            # A few bytes to a reader that does nothing else: it never fills the pipe, or is dead.
+            # A few bytes to a reader that does nothing else: the pipe is never full, or broken.
             os.write(self._process.stdin.fileno(), line)
         except OSError as error:
             log.warning("reaper.lost", extra={"pid": self.pid, "problem": str(error)})
@@ -72,22 +76,22 @@ class Reaper:
             self._process = None
 
     def close(self) -> None:
-        """The bridge ends by itself: so does its keeper."""
+        """End the reaper, since the bridge ends by itself."""
         if self._process is None or self._process.stdin is None:
             return
         self._process.stdin.close()
-        # Where it has somebody left to end it takes a little longer, and needs nobody for that.
+        # If it still has processes to end, it takes longer, and finishes without the bridge.
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_END_S)
 
 
 @contextmanager
 def kept(env: Mapping[str, str] | None) -> Iterator[Reaper]:
-    """Have a keeper within the block, where one is of use and can be had.
+    """Run a reaper within the block, if one is useful and possible.
 
     Args:
         env: The children's environment, from which the interpreter's own variables are taken; None
-            where no children are started here.
+            if no children are started here.
     """
     token = secrets.token_hex(8)
     reaper = Reaper(_started(env, token) if env is not None else None, token)

@@ -1,4 +1,4 @@
-"""Another user for the server than the bridge's own: `--child-user`."""
+"""Finds the user for the server, if it is not the bridge's: `--child-user`."""
 
 from __future__ import annotations
 
@@ -6,37 +6,37 @@ import dataclasses
 import os
 
 _MOST = 2**32 - 2
-"""The highest number of a user; the one above means none."""
+"""The highest user id; the one above means none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChildUser:
-    """Who a child is to be, found out before anything is started."""
+    """The user of a child, looked up before anything is started."""
 
     uid: int
     gid: int
     groups: tuple[int, ...]
-    """Further groups, the first one among them."""
+    """All groups, including the primary one."""
     name: str | None
-    """As the system knows it; None for a number that it does not know."""
+    """The user's name; None for a number without one."""
     home: str
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a log-in would set: what stands there is the bridge's user's, and not readable."""
+        """The variables of a login, since the bridge's values name another user's files."""
         named = {"USER": self.name, "LOGNAME": self.name} if self.name is not None else {}
         return {"HOME": self.home, **named}
 
 
 def child_user(text: str) -> ChildUser:
-    """`NAME`, `UID`, and either with `:GROUP` or `:GID`.
+    """Parse `NAME` or `UID`, optionally followed by `:GROUP` or `:GID`.
 
-    A number need not be known to the system: containers often have no more than a number. Its
-    group has the same number then, and never root's by default.
+    A number need not be known to the system: containers often have only a number. Its group then
+    has the same number, and is never root's by default.
 
     Raises:
-        ValueError: There is no such user or group, or it is root; the text completes a sentence
-            that begins with the value.
+        ValueError: The user or group is unknown, or is root; the text completes a sentence that
+            begins with the value.
     """
     try:
         import grp
@@ -50,11 +50,11 @@ def child_user(text: str) -> ChildUser:
         if colon:
             gid = int(group) if _is_number(group) else grp.getgrnam(group).gr_gid
     except KeyError:
-        raise ValueError("is no user, or no group, of this system") from None
+        raise ValueError("is not a user, or not a group, of this system") from None
     if uid == 0:
-        raise ValueError("is root, whom the server is not to be")
+        raise ValueError("is root, as which the server must not run")
     if max(uid, gid) > _MOST:
-        raise ValueError(f"is a number beyond {_MOST}")
+        raise ValueError(f"is a number above {_MOST}")
     try:
         known = pwd.getpwuid(uid)
     except KeyError:

@@ -1,7 +1,7 @@
-"""A server process behind a connection: the one who listens there starts it and ends it.
+"""A server process behind a connection: the listener there starts it and ends it.
 
-One connection is one process, so the end of the one stands for the end of the other. Nothing is
-known of its exit status. Stopping is a ladder of two rungs: the end of what we write, which the
+One connection is one process, so the end of the connection stands for the end of the process. Its
+exit status is unknown. Stopping takes two steps: first the end of the bridge's output, which the
 listener passes on as the end of the server's stdin; after a while the end of the connection.
 """
 
@@ -25,25 +25,25 @@ from mcpbridge.wire.socket_address import Address
 log = logging.getLogger("mcpbridge.process")
 
 _RUNGS = 2
-"""A local child has so many rungs of the same length before it is killed; so has this one, since
-the listener stops it by a ladder too."""
+"""A local child gets two steps of this length before it is killed; so does this one, since the
+listener stops it in the same way."""
 
 
 class SocketChild:
-    """One connection and the server process at its other end; gone when `run` returns."""
+    """One connection and the server process at its other end; over when `run` returns."""
 
     pid = None
-    """The process runs elsewhere."""
+    """None, since the process runs elsewhere."""
     secrets = NOTHING
-    """Only a process of the bridge is given any."""
+    """None, since only a process of the bridge is given any."""
 
     def __init__(self, address: Address, limits: PipeLimits, within_s: float) -> None:
-        """Make a child that has not been dialled.
+        """Make a child without connecting yet.
 
         Args:
-            address: Who starts a server process for each connection.
-            limits: Bounds on what it may write.
-            within_s: How long connecting may take, in seconds.
+            address: The listener that starts a server process for each connection.
+            limits: Bounds on what the child may write.
+            within_s: Seconds that connecting may take.
         """
         self._address = address
         self._limits = limits
@@ -56,7 +56,7 @@ class SocketChild:
         """Set when the connection has ended."""
         self.how: Exit | None = None
         self.exited = anyio.Event()
-        """Set when the connection is over and `report` stands."""
+        """Set when the connection is over and `report` is set."""
         self.report: ExitReport | None = None
         self.channel: PipeChannel
 
@@ -65,9 +65,9 @@ class SocketChild:
         return f"<SocketChild {self._address} {'gone' if self.gone.is_set() else state}>"
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """Begin to end it, within twice so many seconds; does not wait.
+        """Begin to stop it, within twice `grace_s` seconds; do not wait.
 
-        A shorter grace counts from now on, as for a child that is a process here.
+        A shorter grace of a later call applies from then on, as for a local child.
         """
         self._asked = True
         self._grace_s = min(self._grace_s, grace_s)
@@ -80,13 +80,13 @@ class SocketChild:
         self.stop(0)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Connect and stay until the connection has ended.
+        """Connect and wait until the connection has ended.
 
-        Reports itself started when the connection stands; whether there is a process behind it
-        only its first answer tells.
+        Reports itself started when the connection is made; whether there is a process behind it is
+        known only from its first answer.
 
         Raises:
-            Unreachable: Nobody listens there, or not within the time.
+            Unreachable: The address does not accept connections, or not in time.
         """
         self.channel = socket_channel(await self._connected(), self._limits)
         started_at = anyio.current_time()
@@ -112,7 +112,7 @@ class SocketChild:
             raise Unreachable(str(self._address), problem) from None
         except (OSError, UnicodeError) as error:
             code = getattr(error, "errno", None)
-            # A name that has no address has numbers of its own, below zero.
+            # Errors of name resolution have other numbers, below zero.
             problem = os.strerror(code).lower() if code is not None and code > 0 else str(error)
             raise Unreachable(str(self._address), problem) from error
 

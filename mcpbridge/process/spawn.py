@@ -1,10 +1,10 @@
-"""Starting a process, and hearing of its end.
+"""Starts a process and waits for its end.
 
 The standard library starts it and not the event loop: uvloop leaves copies of its three pipe ends
-open in the child, so that a child which closes its stdout or stdin is never seen to, and with them
-whatever else is inheritable. `Popen` closes all but three. Its end is told by a pidfd, elsewhere
-than on Linux by a thread that waits; the end of its pipes would not do, since a grandchild may
-hold them.
+open in the child, so that the bridge never sees when the child closes its stdout or stdin, and with
+them every other inheritable descriptor. `Popen` closes all but three. A pidfd reports the end of
+the process, on other systems than Linux a thread that waits; the end of its pipes would not do,
+since a grandchild may hold them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _LIMITS = {
 
 
 class Process:
-    """A process of ours that was started; made by `spawn`."""
+    """A started process of the bridge; made by `spawn`."""
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self.pid = popen.pid
         self._popen = popen
 
     async def wait(self) -> int:
-        """Wait for its end; any number of tasks may.
+        """Wait for its end; any number of tasks may wait.
 
         Returns:
             The exit code, or the negative number of the signal that ended it.
@@ -59,19 +59,19 @@ class Process:
 
 
 def explained(error: OSError) -> str:
-    """Why the system refused, with the limit that an operator can raise where it is one."""
+    """Return why the system refused, with the limit that an operator can raise if there is one."""
     why = error.strerror or str(error)
     limit = _LIMITS.get(error.errno or 0)
     return f"{why}; raise the limit on {limit}" if limit is not None else why
 
 
 def spawn(spec: ChildSpec, stdin: int, stdout: int, stderr: int) -> Process:
-    """Start a process in a session and group of its own, with these descriptors and no others.
+    """Start a process in a new session and group, with these descriptors and no others.
 
     Raises:
-        CommandNotFound: No such file.
-        CommandNotExecutable: The file may not or cannot be executed.
-        SpawnError: The system refused for another reason: too many processes, too long a command.
+        CommandNotFound: There is no such file.
+        CommandNotExecutable: The file must not or cannot be executed.
+        SpawnError: Another reason: too many processes, or a command that is too long.
     """
     command, user = spec.argv[0], spec.user
     try:
@@ -83,7 +83,7 @@ def spawn(spec: ChildSpec, stdin: int, stdout: int, stderr: int) -> Process:
             env=spec.env,
             cwd=spec.cwd,
             start_new_session=True,
-            # Between fork and exec, by the library's own C code.
+            # Set between fork and exec by the library's own C code.
             user=user.uid if user is not None else None,
             group=user.gid if user is not None else None,
             extra_groups=user.groups if user is not None else None,
@@ -102,23 +102,23 @@ _LOOK_EVERY_S = 0.05
 
 
 def signal_group(leader_pid: int, number: signal.Signals) -> bool:
-    """Send a signal to all of a group; False where nobody is left in it."""
+    """Send a signal to a process group; return False if it has no members."""
     try:
         os.killpg(leader_pid, number)
     except ProcessLookupError:
         return False
     except PermissionError:
-        # Zombies of another user, or macOS for a group of zombies: nobody left to be reached.
+        # Zombies of another user, or on macOS a group of zombies: no process can be reached.
         return False
     return True
 
 
 async def group_ends(leader_pid: int) -> None:
-    """Wait until nobody in a group lives; whoever calls it bounds it.
+    """Wait until no member of a group lives; the caller bounds the wait.
 
-    Nothing tells when a process that is not our child ends, so this looks now and then.
+    The system reports no end of a process that is not our child, so this polls.
     """
-    while _lives(leader_pid):  # noqa: ASYNC110 - no event tells of a foreign process
+    while _lives(leader_pid):  # noqa: ASYNC110 - the system reports no such event
         await anyio.sleep(_LOOK_EVERY_S)
 
 
@@ -127,5 +127,5 @@ def _lives(leader_pid: int) -> bool:
         os.killpg(leader_pid, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    # Somebody is there, but it may be dead: whoever has not waited for it must not hold us up.
+    # A member may be a zombie, whose parent has not waited for it; it must not delay the bridge.
     return group_lives(leader_pid) is not False

@@ -1,7 +1,7 @@
-"""What to start: the command, its environment and its folder.
+"""Defines what to start: the command, its environment and its folder.
 
-The command comes from the operator alone, as an argv without a shell; nothing a client sends can
-reach it.
+The command comes from the operator only, as an argv without a shell; nothing that a client sends
+can reach it.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ _USER_INFO = re.compile(r"//[^/@\s]+@")
 _DROPPED = (
     "MCP_HTTP_PATH",
     "MCP_SESSION_MANAGEMENT",
-    # Sockets that were handed to the bridge; a child would look for them at the same numbers.
+    # Sockets passed to the bridge; a child would look for them at the same numbers.
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
 )
 _NEEDED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR",
            "SYSTEMROOT", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "APPDATA")  # fmt: skip
-"""What hardly a program can do without, and what holds no secret."""
+"""Variables that most programs need and that hold no secret."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """Everything needed to start a child; the same for all children of a bridge."""
+    """Everything needed to start a child; equal for all children of a bridge."""
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
-    """The child's whole environment."""
+    """The child's complete environment."""
     cwd: str | None = None
     hidden: Secrets = NOTHING
-    """Values in its environment that are a client's; not logged where it writes them."""
+    """Values of a client in its environment; the log must not show them."""
     user: ChildUser | None = None
-    """Whom it is to be; None for whoever the bridge is."""
+    """The user to run as; None for the bridge's user."""
     confined: bool = False
-    """Nothing that it executes may gain privileges: no `sudo`, no set-uid bit, no capability."""
+    """Whether nothing that it executes may gain privileges by `sudo`, set-uid or capabilities."""
 
 
 def child_environment(
@@ -57,17 +57,17 @@ def child_environment(
     allowed: Sequence[str] = (),
     user: ChildUser | None = None,
 ) -> dict[str, str]:
-    """The environment of a child: the bridge's, less what is the bridge's alone.
+    """Return the environment of a child: the bridge's, without what concerns only the bridge.
 
-    `MCPBRIDGE_*` may hold secrets. Variables by which platforms tell a server to speak HTTP would
-    make it leave its pipe. A Python child buffers its stdout when that is a pipe, and some servers
-    never flush. What the operator adds wins over all of this.
+    `MCPBRIDGE_*` may hold secrets. Variables by which platforms make a server speak HTTP would make
+    it leave its pipe. A Python child buffers its stdout if that is a pipe, and some servers never
+    flush. The operator's variables override all of this.
 
     Args:
-        own: The bridge's own.
-        added: What the operator sets for the child.
-        allowed: Patterns for the names that pass, besides what every program needs; none: all do.
-        user: Whom the child is to be.
+        own: The bridge's environment.
+        added: The operator's variables for the child.
+        allowed: Patterns for names to pass on, in addition to `_NEEDED`; none pass on all names.
+        user: The user to run as.
     """
     env = {name: value for name, value in own.items() if not name.startswith(_OWN_PREFIX)}
     if allowed:
@@ -89,11 +89,11 @@ def child_environment(
 
 
 def check_command(spec: ChildSpec) -> None:
-    """Look for the command as a shell would, before anything is started.
+    """Check that a shell would find the command, before anything is started.
 
     Raises:
-        CommandNotFound: No file of that name, here or on the child's PATH.
-        CommandNotExecutable: The file may not be executed.
+        CommandNotFound: No such file, or not on the child's PATH.
+        CommandNotExecutable: The file must not be executed.
     """
     command = spec.argv[0]
     path = spec.env.get("PATH", os.defpath)
@@ -103,13 +103,13 @@ def check_command(spec: ChildSpec) -> None:
             raise CommandNotExecutable(command, "it is a text without a #! line")
         return
     if _is_there(_in_folder(command, spec.cwd), path):
-        raise CommandNotExecutable(command, "it is there, but it is no executable file")
+        raise CommandNotExecutable(command, "the file exists but is not executable")
     where = "no such file" if os.sep in command else "not found on PATH"
     raise CommandNotFound(command, where)
 
 
 def shown(argv: Sequence[str]) -> str:
-    """The command for the log, without the values of arguments that look like secrets."""
+    """Return the command for the log, without values of arguments that look like secrets."""
     words: list[str] = []
     hide = False
     for word in argv:
@@ -121,7 +121,7 @@ def shown(argv: Sequence[str]) -> str:
 
 
 def _masked(word: str) -> str:
-    """One word without what looks like a secret: `api_key=…`, `Authorization: …`, `//me:…@`."""
+    """Mask in one word what looks like a secret: `api_key=…`, `Authorization: …`, `//me:…@`."""
     for mark in ("=", ": "):
         name, found, _ = word.partition(mark)
         if found and _SECRET.search(name) is not None:
@@ -140,11 +140,11 @@ def _is_there(command: str, path: str) -> bool:
 
 
 def _is_bare_text(file: str) -> bool:
-    """Whether the kernel would refuse it as no executable format: a script without its `#!`."""
+    """Return whether the kernel would refuse the file: a script without a `#!` line."""
     try:
         with open(file, "rb") as opened:
             head = opened.read(512)
     except OSError:
-        # May be executed and not read: only trying tells.
+        # It may be executable but not readable, so only starting it would tell.
         return False
     return not head.startswith((b"#!", b"\x7fELF")) and b"\0" not in head

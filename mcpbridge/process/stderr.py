@@ -1,8 +1,8 @@
-"""What a child writes to stderr: always drained, logged line by line, its end remembered.
+"""Drains a child's stderr: logs it line by line and keeps its end.
 
 An undrained pipe stops the child after 64 KiB. A child that writes without end must not fill the
-log either, so the log gets so many bytes and lines a second, and then the number of lines it did
-not get.
+log, so the log gets a limited number of bytes and lines per second, and then the number of lines
+that were left out.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ _LINE_BYTES = 8 << 10
 _LOG_BYTES_PER_S = 64 << 10
 _LOG_LINES_PER_S = 1000
 _TURN_LINES = 100
-"""Logged in one turn of the loop, which takes some 4 ms."""
+"""Lines logged in one turn of the loop, which takes some 4 ms."""
 _LAST_LINES = 400
-"""Logged at the end of a child, in one turn: more than a traceback has."""
+"""Lines logged at the end of a child, in one turn: more than a traceback has."""
 _TAIL_LINES = 20
 _LAST_READS = 16
 """Reads at the end of a child; a pipe holds 64 KiB on most systems.
 
-A process that escaped the child may go on writing, so that the pipe is never empty: reading until
-it is would hold the event loop.
+A process that escaped the child may continue to write, so that the pipe is never empty: reading
+until it is empty would block the event loop.
 """
 
 
 class StderrDrain:
-    """Reads one child's stderr from `open` to its end; keeps the last lines."""
+    """A reader of one child's stderr from `open` to its end; keeps the last lines."""
 
     def __init__(self, fd: int, pid: int, hidden: Secrets = NOTHING) -> None:
-        """Make it.
+        """Make a drain.
 
         Args:
-            fd: Where to read.
-            pid: Whose it is.
-            hidden: What no log may show, though the child writes it.
+            fd: Descriptor to read from.
+            pid: The child's pid.
+            hidden: Values that the log must not show, though the child writes them.
         """
         self._fd = fd
         self._hidden = hidden
@@ -53,7 +53,7 @@ class StderrDrain:
         self._loop = asyncio.get_running_loop()
         self._splitter = LineSplitter(_LINE_BYTES, indented=True)
         self._lines: deque[Line] = deque()
-        """Read and not yet logged; nothing is read while there are any."""
+        """Read but not yet logged; nothing is read while there are any."""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._bytes_left = _LOG_BYTES_PER_S
         self._lines_left = _LOG_LINES_PER_S
@@ -69,7 +69,7 @@ class StderrDrain:
 
     @contextmanager
     def open(self) -> Iterator[None]:
-        """Drain until the block ends, then what is there at that moment."""
+        """Drain until the block ends, then what is readable at that moment."""
         os.set_blocking(self._fd, False)
         self._loop.add_reader(self._fd, self._readable)
         try:
@@ -98,7 +98,7 @@ class StderrDrain:
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """Log what the turn before had no time for, and read on when all is logged."""
+        """Log what the last turn had no time for, and resume reading when all is logged."""
         if self._finished:
             return
         self._log_some()
@@ -108,7 +108,7 @@ class StderrDrain:
             self._loop.add_reader(self._fd, self._readable)
 
     def _read(self) -> bool:
-        """Read once; whether there was anything."""
+        """Read once; return whether there was anything."""
         try:
             chunk = os.read(self._fd, _READ_BYTES)
         except OSError:
@@ -121,7 +121,7 @@ class StderrDrain:
         return True
 
     def _log_some(self, most: int = _TURN_LINES) -> None:
-        """Log as many lines as one turn has time for; count those that the log does not get."""
+        """Log the lines that one turn has time for; count those that the log does not get."""
         for _ in range(min(len(self._lines), most)):
             line = self._lines[0]
             raw = line.head if isinstance(line, OverlongLine) else line
@@ -133,7 +133,7 @@ class StderrDrain:
             log.info("child.stderr", extra={"pid": self._pid, "line": text})
 
     def _suppress(self) -> None:
-        """Log none of the lines that were read; remember the last."""
+        """Log none of the lines that were read; keep the last ones."""
         self._unlogged += len(self._lines)
         for line in list(self._lines)[-_TAIL_LINES:]:
             self._remembered(line.head if isinstance(line, OverlongLine) else line)

@@ -1,8 +1,8 @@
-"""One running server process, from its spawn to the report of its end.
+"""Runs one server process, from its start to the report of its end.
 
-Stopping is a ladder: close stdin, which is the only portable request to end; after a grace SIGTERM
-to the whole group; after another SIGKILL to the whole group. Stdout is read on meanwhile, since a
-child that cannot flush its last answers cannot end either.
+Stopping takes three steps: close stdin, which is the only portable request to end; after the grace
+period SIGTERM to the whole group; after another one SIGKILL to the whole group. Stdout is still
+read during these steps, since a child that cannot flush its last answers cannot end either.
 
 Source: MCP 2025-11-25, Lifecycle, Shutdown, stdio.
 """
@@ -32,43 +32,43 @@ from mcpbridge.rules.faults import Exit
 log = logging.getLogger("mcpbridge.process")
 
 _LAST_BYTES_S = 0.05
-"""How long a dead child's stdout is read on: a grandchild may hold it open for ever. All that the
-child wrote is in the pipe by then, and its callers are to know within 100 ms."""
+"""Seconds to read a dead child's stdout, since a grandchild may hold it open without end. All that
+the child wrote is in the pipe by then, and its callers must know within 100 ms."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExitReport:
-    """How a child ended."""
+    """The end of a child."""
 
     how: Exit
     up_s: float
     last_words: tuple[str, ...]
     """The last lines of its stderr."""
     asked: bool
-    """The bridge stopped it."""
+    """Whether the bridge stopped it."""
 
 
 class Ends(Protocol):
-    """What reads a child's stdout and writes its stdin, and owns our ends of both pipes."""
+    """A reader of a child's stdout and writer of its stdin, which owns our ends of both pipes."""
 
     ended: asyncio.Event
-    """Set when nothing more will be read."""
+    """Set when no more will be read."""
 
     def open(self) -> AbstractContextManager[None]:
         """Read and write until the block ends, then close both."""
 
     def close_input(self) -> None:
-        """Close the child's stdin; nothing where it is closed."""
+        """Close the child's stdin; do nothing if it is closed."""
 
     def end(self) -> None:
-        """Take what is there and read no more."""
+        """Stop reading; what was read is still delivered."""
 
 
 E = TypeVar("E", bound=Ends)
 
 
 class SubprocessChild(Generic[E]):
-    """One server process; owned by whoever runs `run`, and gone when that returns."""
+    """One server process; owned by the task that runs `run`, and ended when that returns."""
 
     def __init__(
         self,
@@ -76,12 +76,12 @@ class SubprocessChild(Generic[E]):
         make_ends: Callable[[int, int], E],
         process_tree: ProcessTree | None = None,
     ) -> None:
-        """Make a child that has not been started.
+        """Make a child without starting it.
 
         Args:
             spec: What to start.
             make_ends: Makes its `channel` from the descriptors to read and to write.
-            process_tree: Sees to what leaves its group; without one that is left alone.
+            process_tree: Tracks what leaves its group; without one such processes are left alone.
         """
         self._spec = spec
         self._make_ends = make_ends
@@ -94,10 +94,10 @@ class SubprocessChild(Generic[E]):
         self._rung = anyio.CancelScope()
         self._asked = False
         self.gone = anyio.Event()
-        """Set when the process itself has ended; `how` stands from then on."""
+        """Set when the process itself has ended; `how` is set before."""
         self.how: Exit | None = None
         self.exited = anyio.Event()
-        """Set when the process and its group are gone and `report` stands."""
+        """Set when the process and its group have ended; `report` is set before."""
         self.report: ExitReport | None = None
         self.channel: E
         self.pid = 0
@@ -112,14 +112,14 @@ class SubprocessChild(Generic[E]):
 
     @property
     def secrets(self) -> Secrets:
-        """What it may write and no log may show."""
+        """Values that it may write and no log may show."""
         return self._spec.hidden
 
     def stop(self, grace_s: float = 5.0) -> None:
-        """Begin the stop ladder, with so many seconds on each of its two rungs; does not wait.
+        """Begin to stop it, with `grace_s` seconds before each of the two signals; do not wait.
 
-        Where it has begun already, a shorter grace counts from now on: the bridge's own end has
-        less time than a single child's.
+        If it is being stopped already, a shorter grace applies from now on: the shutdown of the
+        bridge has less time than a single child's.
         """
         self._asked = True
         self._grace_s = min(self._grace_s, grace_s)
@@ -127,13 +127,13 @@ class SubprocessChild(Generic[E]):
         self._stop_asked.set()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group; `run` sees the end of it."""
+        """Send SIGKILL to the whole group; `run` waits for its end."""
         self.stop(0)
         if not self.gone.is_set() and self.pid:
             self._signal(signal.SIGKILL)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Start the process and stay until it and its group are gone.
+        """Start the process and wait until it and its group have ended.
 
         Reports itself started when the process runs and its channel is open.
 
@@ -170,7 +170,7 @@ class SubprocessChild(Generic[E]):
             yield process, stderr
 
     def _spawned(self) -> tuple[Process, tuple[int, int, int]]:
-        """The process, and our ends of its stdin, stdout and stderr."""
+        """Start the process; return it and our ends of its stdin, stdout and stderr."""
         ends: list[int] = []
         try:
             for _ in range(3):
@@ -181,7 +181,7 @@ class SubprocessChild(Generic[E]):
             for fd in ends:
                 os.close(fd)
             if isinstance(error, OSError):
-                # No descriptor left for a pipe: of this child alone, and told like any refusal.
+                # No descriptor is left for a pipe: this child alone fails, like at any refusal.
                 raise SpawnError(self._spec.argv[0], explained(error)) from error
             raise
         for fd in (stdin, stdout, stderr):
@@ -189,7 +189,7 @@ class SubprocessChild(Generic[E]):
         return process, (to_stdin, from_stdout, from_stderr)
 
     def _marked(self) -> ChildSpec:
-        """What to start, with this child's mark for all that it will start itself."""
+        """Return the spec with this child's mark, which all its descendants inherit."""
         if self._process_tree is None:
             return self._spec
         self._mark = self._process_tree.new_mark()
@@ -203,7 +203,7 @@ class SubprocessChild(Generic[E]):
         self._stop_asked.set()
 
     async def _watch_stdout(self) -> None:
-        # A server that closes its stdout cannot answer any more, whatever else it does.
+        # A server that closed its stdout cannot answer any more, even if it still runs.
         await self.channel.ended.wait()
         self._stop_asked.set()
 
@@ -213,7 +213,7 @@ class SubprocessChild(Generic[E]):
             self._strays = self._process_tree.escaped_from(self.pid)
         self.channel.close_input()
         for number in (signal.SIGTERM, signal.SIGKILL):
-            # The process is waited for and not `gone`: under cancellation nobody else watches it.
+            # Waits for the process and not for `gone`: under cancellation no other task watches it.
             with anyio.move_on_after(self._grace_s) as self._rung:
                 self._has_gone(await process.wait())
             if self.gone.is_set():
@@ -225,7 +225,7 @@ class SubprocessChild(Generic[E]):
             await self.channel.ended.wait()
 
     async def _end_what_is_left(self, began: float) -> None:
-        """End what the process left behind, within what the two rungs left of their time."""
+        """End what the process left behind, within the time that the two steps did not use."""
         house = self._process_tree
         if house is not None:
             self._strays = house.left_by(self.pid, self._strays)
@@ -242,7 +242,7 @@ class SubprocessChild(Generic[E]):
             house.let_go(self.pid)
 
     def _signal(self, number: signal.Signals) -> bool:
-        """Signal the group and the strays; whether the group has anybody in it."""
+        """Signal the group and the strays; return whether the group has members."""
         self._killed = self._killed or number is signal.SIGKILL
         send(self._strays, number)
         return signal_group(self.pid, number)

@@ -17,15 +17,15 @@ log = logging.getLogger("mcpbridge.app")
 EXIT_OK = 0
 """Ended as asked, every call answered."""
 EXIT_START = 1
-"""Could not start, as when the address is taken; or `--connect` gave up."""
+"""Could not start, for example because the address is taken; or `--connect` gave up."""
 EXIT_CONFIG = 2
-"""A wrong option or variable, or no command."""
+"""An invalid option or variable, or no command."""
 EXIT_FORCED = 3
 """Ended by a second signal or at the deadline; calls in flight got an error."""
 EXIT_START_TIMEOUT = 4
 """The server kept exceeding `--start-timeout`."""
 EXIT_INTERNAL = 70
-"""A fault of mcpbridge itself; please report it with the log."""
+"""A bug in mcpbridge itself; please report it with the log."""
 EXIT_NOT_EXECUTABLE = 126
 """The command cannot be executed."""
 EXIT_NOT_FOUND = 127
@@ -33,12 +33,12 @@ EXIT_NOT_FOUND = 127
 
 
 def checked(spec: ChildSpec) -> int:
-    """`EXIT_OK` for a command that can be started; else why not, which is logged then.
+    """Return `EXIT_OK` if the command can be started; otherwise log why not and return its status.
 
-    Where it is to be confined this process is from here on: see `forbid_new_privileges`.
+    If the spec is confined, so is this process from now on: see `forbid_new_privileges`.
     """
     if spec.confined and not forbid_new_privileges():
-        problem = "--no-new-privileges: this system cannot do that"
+        problem = "--no-new-privileges: this system does not support it"
         log.error("serve.failed", extra={"problem": problem})
         return EXIT_START
     if spec.user is not None and not _is_root():
@@ -101,9 +101,10 @@ def cause_of_failure(
 
 
 def warn_of_root(spec: ChildSpec) -> None:
-    """Say once that the server runs as root, if it will.
+    """Warn if the server will run as root.
 
-    It is not refused: many an image has no other user, and in a rootless engine root is nobody.
+    It is not refused: many images have no other user, and in a rootless engine root has no
+    privileges.
     """
     if spec.user is None and _is_root():
         problem = "the server runs as root; give --child-user, or run mcpbridge as another user"

@@ -1,9 +1,9 @@
-"""Sees the event loop stand still, and says where.
+"""Detects a stalled event loop, and logs where it is stuck.
 
-All calls stand still with it, and no task can tell of that; so a thread asks the loop for a sign
-of life each second. If none comes within a second it logs what the loop's thread is doing. If none
-comes within `EXITS_AFTER_S` it ends the process, so that the platform starts another: SIGTERM, the
-probes and every deadline are served by the same loop.
+All calls stall with it, and no task can report that; so a thread asks the loop for a sign of life
+each second. If none comes within a second it logs the stack of the loop's thread. If none comes
+within `EXITS_AFTER_S` it ends the process, so that the platform starts another one: the same loop
+serves SIGTERM, the probes and every deadline.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ log = logging.getLogger("mcpbridge.app")
 
 STALLED_AFTER_S = 1.0
 EXITS_AFTER_S = 30.0
-"""Longer than any turn of the loop, and than a busy machine keeps a process waiting."""
+"""Longer than any turn of the loop, and than a busy machine delays a process."""
 _LATE_S = 0.5
-"""A thread that itself was woken so late was not running: the process was stopped, or the machine
-slept or is overloaded. Then nothing is known of the loop."""
+"""If the thread itself was woken this late, the process was stopped, or the machine slept or is
+overloaded. Then the state of the loop is unknown."""
 _FRAMES = 30
 
 
 class LoopWatchdog:
-    """The thread and what it has seen."""
+    """A thread that watches the running event loop."""
 
     def __init__(
         self, stalled_after_s: float = STALLED_AFTER_S, exits_after_s: float = EXITS_AFTER_S
@@ -83,13 +83,13 @@ class LoopWatchdog:
             if stalled_s >= self._exits_after_s:
                 self._log(logging.CRITICAL, "loop.stuck", {"after_s": round(stalled_s, 3)})
                 os._exit(EXIT_INTERNAL)
-        # As of the question: up to a period may have passed before it.
+        # Since the request: up to a period may have passed before it.
         resumed_after_s = round(time.monotonic() - asked_at, 3)
         self._log(logging.WARNING, "loop.resumed", {"after_s": resumed_after_s})
 
     def _log(self, level: int, event: str, extra: Mapping[str, object]) -> None:
-        """Log, and wait at most one period for it."""
-        # The loop may stand still in a write to a log that is not read, holding the log's lock.
+        """Log an event, and wait at most one period for it."""
+        # The loop may be stuck in a write to an unread log while it holds the log's lock.
         writer = threading.Thread(
             target=log.log, args=(level, event), kwargs={"extra": extra}, daemon=True
         )

@@ -1,12 +1,12 @@
-"""The limit on open files of this process."""
+"""Raises the limit on open files of this process."""
 
 from __future__ import annotations
 
 import sys
 
 _ENOUGH_FILES = 1 << 16
-"""Not all that may be had: server processes inherit the limit, and some close every descriptor up
-to it when they start."""
+"""Not the hard limit: server processes inherit the limit, and some close every descriptor up to it
+when they start."""
 _WITHOUT_LIMIT = 4096
 """Used on Windows, which has no such limit."""
 
@@ -26,6 +26,6 @@ def raise_open_files() -> int:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (ValueError, OSError):
-        # A kernel may have a limit of its own below the hard one, as macOS does.
+        # A kernel may have another limit below the hard one, as macOS does.
         return soft
     return wanted

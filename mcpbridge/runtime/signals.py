@@ -1,4 +1,4 @@
-"""The signals that the program takes, each delivered once."""
+"""Delivers the signals that the program handles, each once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mcpbridge.runtime.startup import HEARD, release_signals
 
 @contextmanager
 def heard_signals() -> Iterator[AsyncIterator[signal.Signals]]:
-    """Take the signals of `runtime.startup.HEARD` as they come, those held until now first.
+    """Receive the signals of `runtime.startup.HEARD` from now on, held ones first.
 
-    One that is ignored already stays so: that is how `nohup` works.
+    A signal that is already ignored stays ignored: that is how `nohup` works.
 
-    Not by the event loop's own handlers: where two signals come at nearly the same time, uvloop
+    This does not use the event loop's handlers: if two signals come at nearly the same time, uvloop
     calls the handler of the second twice, and a second order to end means to end at once.
     """
     loop = asyncio.get_running_loop()

@@ -43,8 +43,8 @@ def test_a_number_need_not_be_known_and_is_never_in_roots_group() -> None:
         ("nobody:", "is not a user"),
         ("nobody:no such group", "is not a user"),
         ("-1", "is not a user"),
-        ("4294967295", "beyond"),
-        ("nobody:4294967295", "beyond"),
+        ("4294967295", "above"),
+        ("nobody:4294967295", "above"),
     ],
 )
 def test_who_cannot_be_is_refused(text: str, problem: str) -> None:
