@@ -1,1 +1,1 @@
-"""`mcpbridge shim`: stdio of a process that runs elsewhere, over a socket."""
+"""`mcpbridge shim`: the stdio of a process over a socket, for a bridge elsewhere."""

@@ -1,8 +1,8 @@
-"""`mcpbridge shim`: beside a server in its own container, one process of it for each connection.
+"""`mcpbridge shim`: beside a server in its container, starts one process for each connection.
 
 A bridge elsewhere connects; the bytes of the connection are the process's stdin and stdout. The
-process is started by the first byte and not by the connection, since probes connect and say
-nothing: such a connection costs a descriptor, for as long as its peer likes. Nothing is parsed.
+first byte starts the process, not the connection, since probes connect and send nothing: such a
+connection costs a descriptor for as long as its peer keeps it open. Nothing is parsed.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ log = logging.getLogger("mcpbridge.app")
 
 _GROUP = "Shim"
 _SILENT = 256
-"""Connections that have not said anything; one more closes the oldest."""
+"""Most connections that have not sent a byte; one more closes the oldest."""
 _STUCK_S = 5.0
-"""So long may a process leave unread what its peer said before it left."""
+"""Seconds that a process may leave input unread after its peer has left."""
 _FLUSH_S = 30.0
-"""How long a slow peer has to take the last words of a process that is gone."""
+"""Seconds that a slow peer has to read the last output of a process that has ended."""
 _PART_S = 2.0
-"""How long a peer has to close its side too."""
+"""Seconds that a peer has to close its side too."""
 _GOING_S = 1.0
-"""A process that has closed its stdin is most likely about to end by itself."""
+"""A process that has closed its stdin is probably about to end by itself."""
 _READ_BYTES = 1 << 16
 _AFTER_CUTOFF_S = 6.0
-"""Before the platform kills: two rungs of the ladder, the last bytes, and a second in hand. Less
-than a bridge's, so that whoever gets SIGTERM together with its bridge outlives it."""
+"""Seconds before the platform kills: two steps of stopping, the last bytes, and one in reserve.
+Less than a bridge's, so that a shim that gets SIGTERM together with its bridge outlives it."""
 _END_GRACE_S = 2.0
 _OUT_OF_DESCRIPTORS_S = 0.1
 _ENDING = tuple(
@@ -59,25 +59,25 @@ _ENDING = tuple(
 
 
 def file_mode(text: str) -> str:
-    """Permissions of a file in octal digits.
+    """Return the permissions of a file in octal digits, or raise.
 
     Raises:
-        ValueError: They are none; the text completes a sentence that begins with the value.
+        ValueError: Not permissions; the text completes a sentence that begins with the value.
     """
     if re.fullmatch(r"0?[0-7]{3}", text) is None:
-        raise ValueError("are no permissions; write three octal digits such as 0660")
+        raise ValueError("are not permissions; write three octal digits such as 0660")
     return text
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShimSettings:
-    """Where to listen, for how many, and how to end."""
+    """The address to listen on, the limits, and the time to end."""
 
     listen: Address | None = setting(
         None,
         "--listen",
-        "Address to listen on; `unix:@NAME` is a name without a file (Linux). Whoever can connect"
-        " can use the server.",
+        "Address to listen on; `unix:@NAME` is a name without a file (Linux). Every process that"
+        " can connect can use the server.",
         group=_GROUP,
         metavar="unix:PATH|tcp:HOST:PORT",
         parse=address_of,
@@ -85,7 +85,7 @@ class ShimSettings:
     mode: str = setting(
         "0660",
         "--mode",
-        "Permissions of the file of a unix socket: who may write to it may connect.",
+        "Permissions of the file of a unix socket: users who may write to it may connect.",
         group=_GROUP,
         metavar="MODE",
         parse=file_mode,
@@ -101,8 +101,8 @@ class ShimSettings:
     grace_s: float = setting(
         30.0,
         "--grace",
-        "Time from the first signal until the platform kills; connections that stand are served"
-        " until they close, but no longer than that.",
+        "Time from the first signal until the platform kills; open connections are served until"
+        " they close, but no longer than this.",
         group=_GROUP,
         unit=Unit.SECONDS,
         minimum=_AFTER_CUTOFF_S,
@@ -111,7 +111,7 @@ class ShimSettings:
 
 
 def run(settings: ShimSettings, address: Address, spec: ChildSpec, logs: LogSettings) -> int:
-    """Listen until told to end; returns the exit status.
+    """Listen until told to end; return the exit status.
 
     | status | meaning |
     |---|---|
@@ -162,7 +162,7 @@ class _Shim:
         self._status = EXIT_OK
 
     async def run(self, address: str) -> int:
-        """Live; returns the exit status."""
+        """Run the shim; return the exit status."""
         self._process_tree.open()
         with self._closing, heard_signals() as signals:
             async with anyio.create_task_group() as watch:
@@ -195,7 +195,7 @@ class _Shim:
         count = 0
         async for received in signals:
             if received not in _ENDING:
-                # A terminal that goes, and signals by which a bridge is asked something.
+                # A closed terminal, and signals that ask a bridge for something.
                 continue
             count += 1
             log.info("shim.signal", extra={"signal": received.name, "count": count})
@@ -223,7 +223,7 @@ class _Shim:
             try:
                 connection, _ = self._listener.accept()
             except (BlockingIOError, ConnectionError):
-                # Gone again before we looked.
+                # The peer has left already.
                 continue
             except OSError as error:
                 log.warning("shim.accept_failed", extra={"problem": str(error)})
@@ -239,7 +239,7 @@ class _Shim:
                 await _part(connection)
 
     async def _has_spoken(self, connection: socket.socket) -> bool:
-        """Wait for the first byte; False where the connection ends without one."""
+        """Wait for the first byte; return False if the connection ends without one."""
         if len(self._silent) >= _SILENT:
             next(iter(self._silent.values())).cancel()
         with anyio.CancelScope() as scope:
@@ -252,7 +252,7 @@ class _Shim:
         return False
 
     async def _relay(self, connection: socket.socket) -> None:
-        """Start a process and serve it to this connection until both are gone."""
+        """Start a process and connect it to this connection until both have ended."""
         limit = self._settings.max_connections
         if len(self._children) >= limit:
             log.warning("shim.refused", extra={"limit": f"--max-connections {limit}"})
@@ -284,7 +284,7 @@ class _Shim:
 
 
 async def _stop_at_end(child: SubprocessChild[Splice]) -> None:
-    """Stop a process when its peer says no more, or when it hears no more itself."""
+    """Stop a process when its peer sends no more, or when it reads no more itself."""
     inward, moved, deserted = child.channel.inward, -1, False
     while not inward.ended.is_set() and not deserted:
         with anyio.move_on_after(_STUCK_S):
@@ -299,17 +299,17 @@ async def _stop_at_end(child: SubprocessChild[Splice]) -> None:
 
 
 async def _pass_end_on(relay: Splice, connection: socket.socket) -> None:
-    """When the process has said its last byte, the peer is told so at once."""
+    """Shut down the connection's sending side at once after the process's last byte."""
     await relay.outward.flushed.wait()
     with suppress(OSError):
         connection.shutdown(socket.SHUT_WR)
 
 
 async def _part(connection: socket.socket) -> None:
-    """Say that nothing more comes, and read what nobody wants any more.
+    """Shut down the sending side, and discard what the peer still sends.
 
-    Closed with something unread a connection is reset, and its peer may lose what it has not read
-    itself.
+    A connection that is closed with unread bytes is reset, and its peer may then lose what it has
+    not read.
     """
     connection.shutdown(socket.SHUT_WR)
     with anyio.move_on_after(_PART_S):

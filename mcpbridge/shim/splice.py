@@ -1,8 +1,8 @@
-"""Bytes between one connection and one child's pipes, both ways, unparsed.
+"""Moves bytes between one connection and one child's pipes, both ways, unparsed.
 
-Each way is a `Flow` that reads only when all it has read before has been written: a peer that does
-not read stops the child, and a child that does not read stops the peer. The end of what the peer
-says becomes the end of the child's stdin.
+Each direction is a `Flow` that reads only when everything read before has been written: a peer that
+does not read stops the child, and a child that does not read stops the peer. The end of the peer's
+data becomes the end of the child's stdin.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 _READ_BYTES = 1 << 16
 _LAST_BYTES = 1 << 20
-"""More than any pipe holds: what a dead child has left in it."""
+"""More than any pipe holds, which a dead child may leave behind."""
 _GONE = (
     getattr(select, "POLLRDHUP", 0)
     | getattr(select, "POLLHUP", 0)
@@ -26,7 +26,7 @@ _GONE = (
 
 
 class Flow:
-    """Bytes from one descriptor to another; owns neither."""
+    """A copier of bytes from one descriptor to another; owns neither."""
 
     def __init__(self, source_fd: int, sink_fd: int) -> None:
         self._loop = asyncio.get_running_loop()
@@ -40,16 +40,16 @@ class Flow:
         self.moved = 0
         """Bytes written so far."""
         self.ended = asyncio.Event()
-        """Set when nothing more is read: the source has ended, or the sink takes no more."""
+        """Set when no more is read: the source has ended, or the sink accepts no more."""
         self.flushed = asyncio.Event()
-        """Set when nothing more is written either."""
+        """Set when no more is written either."""
 
     def start(self) -> None:
-        """Move bytes from now on; both descriptors must not block."""
+        """Move bytes from now on; both descriptors must be non-blocking."""
         self._watch()
 
     def end(self) -> None:
-        """Take what is there, read no more, and write what was taken."""
+        """Drain what is already readable, then stop reading; write what was read."""
         if self.ended.is_set():
             return
         taken = [bytes(self._rest)]
@@ -62,18 +62,18 @@ class Flow:
         self._write()
 
     def stop(self) -> None:
-        """Neither read nor write any more; what was not written is lost."""
+        """Stop reading and writing; unwritten bytes are lost."""
         self._rest = memoryview(b"")
         self.ended.set()
         self._watch()
 
     @property
     def is_stuck(self) -> bool:
-        """The sink takes nothing at present."""
+        """Whether the sink currently accepts nothing."""
         return self._writing
 
     def _chunk(self) -> bytes | None:
-        """What is there to read: None for nothing now, empty for nothing ever."""
+        """Read a chunk: None if there is nothing now, empty at the end."""
         try:
             return os.read(self._source_fd, _READ_BYTES)
         except BlockingIOError:
@@ -106,7 +106,7 @@ class Flow:
         self._watch()
 
     def _watch(self) -> None:
-        """Wait for room where there is something to write, else for something to read."""
+        """Wait for room if there is something to write, otherwise for something to read."""
         write = bool(self._rest)
         read = not write and not self.ended.is_set()
         if write != self._writing:
@@ -126,7 +126,7 @@ class Flow:
 
 
 class Splice:
-    """A connection and a child's two pipes; owns the pipes, as `process.child.Ends` says."""
+    """A connection and a child's two pipes; owns the pipes, as `subprocess_child.Ends` requires."""
 
     def __init__(self, stdout_fd: int, stdin_fd: int, connection: socket.socket) -> None:
         self._stdout_fd = stdout_fd
@@ -136,7 +136,7 @@ class Splice:
         self.inward = Flow(connection.fileno(), stdin_fd)
         """From the peer to the child."""
         self.outward = Flow(stdout_fd, connection.fileno())
-        """From the child to the peer; goes on after the child's end until all is written."""
+        """From the child to the peer; continues after the child's end until all is written."""
         self.ended = self.outward.ended
 
     @contextmanager
@@ -154,24 +154,24 @@ class Splice:
             os.close(self._stdout_fd)
 
     def close_input(self) -> None:
-        """Close the child's stdin."""
+        """Close the child's stdin; do nothing if it is closed."""
         if self._input_open:
             self._input_open = False
             self.inward.stop()
             os.close(self._stdin_fd)
 
     def end(self) -> None:
-        """Take what the child has left in its stdout, and read no more of it."""
+        """Drain what the child has left in its stdout, then stop reading."""
         self.outward.end()
 
     @property
     def is_deserted(self) -> bool:
-        """The child does not read, and nobody is there any more whom it might read."""
+        """Whether the child does not read and its peer has stopped sending."""
         return self.inward.is_stuck and _says_no_more(self._connection)
 
 
 def _says_no_more(connection: socket.socket) -> bool:
-    """Whether a peer has ended what it says, though some of it may not have been read yet."""
+    """Return whether the peer has stopped sending, even if some of its data is unread."""
     if not hasattr(select, "poll"):
         return False
     looking = select.poll()

@@ -1,6 +1,6 @@
-"""What a proxy reads of messages that pass it: methods, tools, error codes, kinds of events.
+"""Extracts facts from passing messages: methods, tools, error codes, kinds of events.
 
-Nothing is judged and nothing changed: what cannot be read is simply not known.
+Nothing is validated or changed: content that cannot be parsed is ignored.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import msgspec
 
 MAX_KEPT = 1 << 20
-"""Bytes of a body that are kept to be looked at; a longer one is not known."""
+"""Bytes of a body that are kept for inspection; a longer body is ignored."""
 MAX_LINE = 1 << 16
-"""A longer line of an event stream is not looked at."""
+"""A longer line of an event stream is ignored."""
 
 _EVENT_TYPES = frozenset(("message", "endpoint", "ping", "error"))
 
@@ -24,7 +24,7 @@ class _Answered(msgspec.Struct):
 
 
 class Glimpse(msgspec.Struct, frozen=True):
-    """A request or notification, as far as it was read."""
+    """The inspected part of a request or notification."""
 
     method: str
     params: msgspec.Raw = msgspec.Raw(b"null")
@@ -41,12 +41,12 @@ _answered = msgspec.json.Decoder(_Answered)
 
 
 def asked(body: bytes) -> list[Glimpse]:
-    """The requests and notifications in a body, a batch included."""
+    """Return the requests and notifications in a body or batch."""
     return [found for text in _texts(body) if (found := _glimpse(text)) is not None]
 
 
 def results(body: bytes) -> list[bytes]:
-    """The results in a body, a batch included."""
+    """Return the results in a body or batch."""
     found = []
     for text in _texts(body):
         try:
@@ -57,7 +57,7 @@ def results(body: bytes) -> list[bytes]:
 
 
 def error_codes(body: bytes) -> list[int]:
-    """The codes of the JSON-RPC errors in a body, a batch included."""
+    """Return the codes of the JSON-RPC errors in a body or batch."""
     if b'"error"' not in body:
         return []
     codes = []
@@ -72,7 +72,7 @@ def error_codes(body: bytes) -> list[int]:
 
 
 class EventScan:
-    """Counts the events of a stream and the errors in them, piece by piece."""
+    """A scanner that finds events and errors in a stream, piece by piece."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -81,7 +81,7 @@ class EventScan:
         self._has_data = False
 
     def feed(self, piece: bytes) -> tuple[list[str], list[int]]:
-        """The types of the events that end in a piece, and the codes of errors in it."""
+        """Return the types of the events that end in a piece, and the codes of its errors."""
         types: list[str] = []
         codes: list[int] = []
         *lines, rest = (self._rest + piece).replace(b"\r\n", b"\n").split(b"\n")
@@ -101,7 +101,7 @@ class EventScan:
                 codes += error_codes(line[5:].strip())
         if len(rest) > MAX_LINE:
             self._skipping, rest = True, b""
-        # While a long line goes on its end alone counts, and that may be cut in two itself.
+        # Of an overlong line only the end matters, and that may be split between pieces too.
         self._rest = rest[-1:] if self._skipping else rest
         return types, codes
 

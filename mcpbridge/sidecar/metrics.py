@@ -1,7 +1,7 @@
 """The metrics of `mcpbridge sidecar`, under the names that the MCP Operator's dashboard reads.
 
-A process of its own, so that prometheus-client's own counters will do. Labels have few values: a
-method that is not known is `other`, and so is a tool that no `tools/list` has named.
+The sidecar is a separate process, so prometheus-client's own counters suffice. Labels have
+few values: an unknown method is `other`, and so is a tool that no `tools/list` has named.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _KNOWN_CODES = frozenset(
 
 
 class Dashboard:
-    """What passed the sidecar."""
+    """The metrics of the sidecar."""
 
     def __init__(self, version: str, target: str, methods: Collection[str]) -> None:
         """Begin at zero.
 
         Args:
-            version: Of this program.
-            target: The URL of the server behind.
-            methods: Whose requests are told apart.
+            version: Version of this program.
+            target: URL of the server behind the sidecar.
+            methods: Methods with separate series.
         """
         self._methods = frozenset(methods)
         self._tools = CallMeters(())
@@ -76,43 +76,43 @@ class Dashboard:
         ProcessCollector(registry=registry)
 
     def render(self, accept: str | None) -> tuple[bytes, str]:
-        """The text for a scraper and its content type."""
+        """Return the text for a scraper and its content type."""
         encode, content_type = choose_encoder(accept or "")
         return encode(self._registry), content_type
 
     def tools_listed(self, result: bytes) -> None:
-        """The result of a `tools/list`: these tools are told apart from now on."""
+        """Give separate series to the tools in a result of `tools/list`."""
         self._tools.learn(result)
 
     def method(self, method: str) -> str:
-        """The label of a method."""
+        """Return the label of a method."""
         return method if method in self._methods else OTHER
 
     def tool_called(self, params: bytes) -> None:
-        """A call of a tool, with the params that name it."""
+        """Count a tool call by the tool that its params name."""
         self._tool_calls.labels(self._tools.meter("tools/call", params).tool).inc()
 
     def errors(self, method: str, codes: Collection[int]) -> None:
-        """JSON-RPC errors in the answer to this method (a label)."""
+        """Count the JSON-RPC errors in the answer to a method, given as a label."""
         for code in codes:
             self._errors.labels(method, str(code) if code in _KNOWN_CODES else OTHER).inc()
 
     def events(self, types: Collection[str]) -> None:
-        """Events that went by on a stream."""
+        """Count the events of a stream by type."""
         for each in types:
             self._events.labels(each).inc()
 
     def ended(
         self, status: int, methods: Collection[str], seconds: float, received: int, sent: int
     ) -> None:
-        """A request is over.
+        """Count a request that has ended.
 
         Args:
-            status: Of the response.
-            methods: Labels of what its body asked; empty for no message.
-            seconds: How long it took.
-            received: Bytes of its body.
-            sent: Bytes of the response's.
+            status: Status of the response.
+            methods: Labels of the methods in its body; empty if it has no message.
+            seconds: Duration.
+            received: Bytes of the request's body.
+            sent: Bytes of the response's body.
         """
         for method in methods or ("none",):
             self._requests.labels(str(status), method).inc()
@@ -121,11 +121,11 @@ class Dashboard:
         self._response_size.observe(sent)
 
     def stream_began(self) -> None:
-        """A stream was opened by GET."""
+        """Count a stream opened by GET."""
         self._streams.inc()
         self.active_streams.inc()
 
     def stream_ended(self, seconds: float) -> None:
-        """It is over."""
+        """Record the end and duration of a stream."""
         self.active_streams.dec()
         self._stream_duration.observe(seconds)

@@ -1,7 +1,7 @@
-"""`mcpbridge sidecar`: stands in front of an MCP server in the same pod and counts what passes.
+"""`mcpbridge sidecar`: a proxy in front of an MCP server in the same pod that counts requests.
 
-It takes the place of the MCP Operator's own metrics sidecar: the same flags, ports, probes and
-metric names. It reads no environment and writes no file.
+It replaces the MCP Operator's metrics sidecar: the same flags, ports, probes and metric names. It
+reads no environment variables and writes no file.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
 log = logging.getLogger("mcpbridge.app")
 
 DRAIN_S = 20.0
-"""How long answers in hand may take after the first signal; a pod has 30 s in all."""
+"""Seconds that open responses may take after the first signal; a pod has 30 s in all."""
 _ENDING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)
 )
@@ -52,14 +52,14 @@ _ENDING = tuple(
 _FILES_OF_REQUEST = 2
 """A connection of a client, and one to the server."""
 _ANY_SIZE = 1 << 50
-"""Bodies are passed on piece by piece, so their size is the server's to bound."""
+"""Bodies are passed on piece by piece, so only the server bounds their size."""
 
 Address = tuple[str, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SidecarSettings:
-    """Where it listens and what is behind it."""
+    """The addresses, TLS and limits of the sidecar."""
 
     target: Address
     listen: Address
@@ -68,17 +68,17 @@ class SidecarSettings:
     """With `key_file`: serve TLS."""
     key_file: str | None = None
     newest_only: bool = False
-    """TLS 1.3 and nothing older."""
+    """Accept only TLS 1.3."""
     unknown: tuple[str, ...] = ()
-    """Flags that mean nothing here."""
+    """Unknown flags, which are ignored."""
     max_connections: int | None = None
-    """Client connections at once; None for what the limit on open files allows."""
+    """Client connections at once; None for as many as the limit on open files allows."""
     connections: ConnectionLimits = dataclasses.field(default_factory=ConnectionLimits)
     arrival: ArrivalLimits = dataclasses.field(default_factory=ArrivalLimits)
 
 
 def run(settings: SidecarSettings, logs: LogSettings) -> int:
-    """Serve until told to end; returns the exit status.
+    """Serve until told to end; return the exit status.
 
     | status | meaning |
     |---|---|
@@ -108,7 +108,7 @@ class Sidecar:
     def __init__(
         self, settings: SidecarSettings, main: socket.socket, metrics: socket.socket
     ) -> None:
-        """Put the parts together; raises OSError where a certificate cannot be read."""
+        """Build the parts; raise OSError if a certificate cannot be read."""
         self._upstream = Upstream(*settings.target)
         self._dashboard = Dashboard(__version__, self._upstream.url, KNOWN_REQUESTS)
         self._relay = ReverseProxy(self._upstream, self._dashboard)
@@ -141,7 +141,7 @@ class Sidecar:
         )
 
     async def run(self) -> int:
-        """Live; returns the exit status."""
+        """Run the sidecar; return the exit status."""
         with heard_signals() as signals:
             async with anyio.create_task_group() as watch, self._upstream.open():
                 watch.start_soon(self._hear_signals, signals)
@@ -194,7 +194,7 @@ class Sidecar:
             if self._relay.draining:
                 missing["draining"] = "shutting down"
             elif not await self._upstream.reachable():
-                missing["target"] = f"{self._upstream.url} accepts no connection"
+                missing["target"] = f"{self._upstream.url} does not accept connections"
             content = {"status": "unavailable" if missing else "ok", "missing": missing}
             return JSONResponse(content, 503 if missing else 200)
 
@@ -207,7 +207,7 @@ class Sidecar:
 
 
 def _load_tls(config: uvicorn.Config, *, newest_only: bool) -> None:
-    """Read certificate and key now, so that what is wrong with them ends the start."""
+    """Read certificate and key now, so that an invalid one stops the start."""
     config.load()
     if config.ssl is not None:
         newest, usual = ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2

@@ -1,10 +1,10 @@
-"""A reverse proxy that lets every byte pass as it came, and reads along.
+"""A reverse proxy that passes every byte unchanged and inspects it on the way.
 
-Streams go through unbuffered and without a time limit. What is read is read beside the stream, so
-that nothing waits for it, and what cannot be read passes all the same.
+Streams are passed unbuffered and without a time limit. Inspection happens beside the stream and
+never delays it, and content that cannot be parsed is passed too.
 
-Source: RFC 9110, 7.6.1: connection-specific fields are not passed on; RFC 7239 and its elders for
-what a proxy says of the client.
+Source: RFC 9110, 7.6.1: connection-specific fields are not passed on; RFC 7239 and the older
+X-Forwarded fields for what a proxy says about the client.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class ReverseProxy:
         self._in_hand: set[_Passage] = set()
         self._idle = anyio.Event()
         self.draining = False
-        """The process is about to end: each response asks its client to connect elsewhere."""
+        """Whether the process is about to end, so that each response closes its connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on, and its answer back."""
+        """Pass one request to the server, and the response back."""
         if scope["type"] != "http":
             return
         passage = _Passage(scope, receive, send, self._dashboard, closing=self.draining)
@@ -64,7 +64,7 @@ class ReverseProxy:
                     self._idle.set()
 
     async def drain(self, within_s: float) -> None:
-        """End the streams that only listen, and wait for the rest; at most so many seconds."""
+        """End listening streams and wait for other responses, at most `within_s` seconds."""
         self.draining = True
         for passage in list(self._in_hand):
             passage.close_after()
@@ -75,20 +75,20 @@ class ReverseProxy:
         self.end_all()
 
     def end_all(self) -> None:
-        """End every answer that is being passed back."""
+        """End all responses that are being passed back."""
         for passage in list(self._in_hand):
             passage.end()
 
 
 class _Passage:
-    """One request and its answer, on their way."""
+    """One request and its response in transit."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, dashboard: Dashboard, *, closing: bool
     ) -> None:
         self.closing = closing
         self.listens = False
-        """It is a stream that was opened by GET."""
+        """Whether it is a stream opened by GET."""
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -103,7 +103,7 @@ class _Passage:
         self._scope_of_answer = anyio.CancelScope()
 
     async def run(self, upstream: Upstream) -> None:
-        """Pass it on; whoever leaves first ends it for the other."""
+        """Pass the request on; if one side leaves, end the exchange for the other."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._until_gone, tasks.cancel_scope)
             try:
@@ -125,17 +125,17 @@ class _Passage:
             tasks.cancel_scope.cancel()
 
     def close_after(self) -> None:
-        """End the connection with this answer; a stream that only listens ends at once."""
+        """Close the connection after this response; end a listening stream at once."""
         self.closing = True
         if self.listens:
             self.end()
 
     def end(self) -> None:
-        """End the answer here; its client sees a proper end of the body."""
+        """End the response here; the client sees a regular end of the body."""
         self._scope_of_answer.cancel()
 
     def told(self) -> None:
-        """It is over: count it."""
+        """Count the finished request."""
         methods = [self._dashboard.method(glimpse.method) for glimpse in self._glimpses]
         seconds = time.perf_counter() - self._began
         self._dashboard.ended(self._status, methods, seconds, self._received, self._sent)
@@ -196,7 +196,7 @@ class _Passage:
         self._whole.set()
 
     async def _read_on(self) -> None:
-        """Read what nobody takes, for its meaning and so that its sender is not cut off."""
+        """Read the unused body, to count it and so that the client is not reset while it sends."""
         if self._whole.is_set():
             return
         with suppress(ClientGone):
@@ -242,17 +242,17 @@ class _Passage:
         await self._send({"type": "http.response.body", "body": b""})
 
     def saw_errors(self, codes: list[int]) -> None:
-        """These error codes went by."""
-        # In a batch nothing but the ids would say which of them failed.
+        """Count the errors with these codes."""
+        # In a batch only the ids would tell which request failed.
         method = self._glimpses[0].method if self._glimpses else ""
         self._dashboard.errors(self._dashboard.method(method), codes)
 
     def saw_events(self, types: list[str]) -> None:
-        """Events of these types went by."""
+        """Count the events of these types."""
         self._dashboard.events(types)
 
     def saw_answer(self, body: bytes) -> None:
-        """A whole JSON answer went by."""
+        """Inspect a whole JSON response."""
         self.saw_errors(error_codes(body))
         if any(glimpse.method == _LISTS_TOOLS for glimpse in self._glimpses):
             for result in results(body):
@@ -265,15 +265,15 @@ class _Passage:
 
 
 def _names_client(name: bytes) -> bool:
-    """Return whether a header says who the client is, which only a proxy may say.
+    """Return whether a header names the client, which only a proxy may set.
 
-    What a client writes there would stand before the proxy's own line, and be believed.
+    A client's own value would precede the proxy's line and be trusted.
     """
     return name in (b"forwarded", b"x-real-ip") or name.startswith(b"x-forwarded-")
 
 
 class _EventReader:
-    """Looks at an event stream that passes."""
+    """An inspector of a passing event stream."""
 
     def __init__(self, passage: _Passage) -> None:
         self._passage = passage
@@ -286,11 +286,11 @@ class _EventReader:
             self._passage.saw_errors(codes)
 
     def end(self) -> None:
-        """Events end with a blank line; the rest is none."""
+        """Do nothing: events end with a blank line, so the rest is not an event."""
 
 
 class _JsonReader:
-    """Looks at a JSON body that passes, once it is whole."""
+    """An inspector of a passing JSON body, when it is complete."""
 
     def __init__(self, passage: _Passage) -> None:
         self._passage = passage

@@ -1,7 +1,7 @@
-"""One HTTP server that requests are passed on to, byte for byte, in both directions.
+"""The HTTP server behind the proxy; requests and responses pass byte for byte.
 
-Nothing is decoded, followed, retried or kept: a proxy that repeats a request may have a tool run
-twice. A stream may last for ever, so only the connection has a time limit.
+Nothing is decoded, redirected, retried or cached: a proxy that repeats a request may run a tool
+twice. A stream may last without limit, so only connecting has a time limit.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 CONNECT_S = 5.0
 _IDLE_S = 30.0
-"""Shorter than servers keep idle connections, so that none is closed just when it is used."""
+"""Seconds; less than servers keep idle connections, so that none is closed while being reused."""
 _IDLE_CONNECTIONS = 64
 
 
 class UpstreamUnreachable(Exception):
-    """Nobody accepts connections there."""
+    """A server that does not accept connections."""
 
 
 class UpstreamBroken(Exception):
-    """The connection ended before the answer did."""
+    """A connection that ended before the response did."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class UpstreamAnswer:
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: AsyncIterator[bytes]
-    """As it arrives, not decoded; raises Broken where it ends early."""
+    """The body as it arrives, not decoded; raises UpstreamBroken if it ends early."""
 
 
 class Upstream:
-    """The server at one address; alive within `open`."""
+    """The server at one address; works within `open`."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
@@ -49,26 +49,26 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        """Without a path."""
+        """The server's URL without a path."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Keep connections until the block ends."""
+        """Pool connections until the block ends."""
         limits = httpx.Limits(
             max_connections=None,
             max_keepalive_connections=_IDLE_CONNECTIONS,
             keepalive_expiry=_IDLE_S,
         )
         timeout = httpx.Timeout(None, connect=CONNECT_S)
-        # Proxies and certificates of the environment are for others: this is the pod's own server.
+        # Proxies and certificates of the environment do not apply to the pod's own server.
         async with httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False) as client:
             self._client = client
             yield
 
     async def reachable(self, within_s: float = 1.0) -> bool:
-        """Whether it accepts a connection; nothing is said on it, so that nothing is started."""
+        """Return whether the server accepts a connection; send nothing, so that nothing starts."""
         try:
             with anyio.fail_after(within_s):
                 await (await anyio.connect_tcp(self.host, self.port)).aclose()
@@ -80,17 +80,17 @@ class Upstream:
     async def asked(
         self, method: str, target: bytes, headers: Headers, body: AsyncIterator[bytes] | None
     ) -> AsyncIterator[UpstreamAnswer]:
-        """The answer to a request; its body may be read while the block lasts.
+        """Send a request and yield the response; its body can be read within the block.
 
         Args:
-            method: Of HTTP.
-            target: Path and query, as they came.
-            headers: All there are, but Host.
-            body: None for none.
+            method: The HTTP method.
+            target: Path and query, unchanged.
+            headers: All headers except Host.
+            body: The body; None if there is none.
 
         Raises:
-            Unreachable: There is no connection.
-            Broken: The connection ended before the head of the answer.
+            UpstreamUnreachable: No connection could be made.
+            UpstreamBroken: The connection ended before the head of the response.
         """
         request = httpx.Request(method, self.url, headers=list(headers), content=body)
         request.url = request.url.copy_with(raw_path=target)
