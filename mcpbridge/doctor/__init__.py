@@ -1,5 +1,5 @@
 """`mcpbridge doctor`: examines a server or an endpoint and says what to change.
 
 - `server/`: starts a command and examines it on its pipes.
-- `endpoint/`: asks a running endpoint as its clients and operators do.
+- `endpoint/`: sends a running endpoint the requests of its clients and operators.
 """

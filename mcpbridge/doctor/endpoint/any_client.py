@@ -1,6 +1,6 @@
-"""The health of an MCP endpoint, asked as clients of every revision ask.
+"""Checks an MCP endpoint with the requests of clients of every revision.
 
-A good guest: each session it opens it deletes.
+It deletes each session that it opens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PROBES = ("/livez", "/readyz", "/startupz", "/health")
 
 
 async def check(place: httpx.URL) -> Findings:
-    """Look at every transport and revision; something must be served."""
+    """Check every transport and revision; at least one must be served."""
     findings = Findings()
     served = await _handshakes(place, findings)
     if not served and findings.checks[-1].name == "port":
@@ -44,7 +44,7 @@ async def check(place: httpx.URL) -> Findings:
 
 
 async def _handshakes(place: httpx.URL, findings: Findings) -> list[str]:
-    """Each revision with a handshake over Streamable HTTP; those that are served."""
+    """Try each revision with a handshake over Streamable HTTP; return the served ones."""
     served: list[str] = []
     problem = ""
     for revision in SERVED:
@@ -69,7 +69,7 @@ async def _handshakes(place: httpx.URL, findings: Findings) -> list[str]:
 async def _use(
     place: httpx.URL, findings: Findings, opened: McpAnswer, result: dict[str, Any], *, last: bool
 ) -> None:
-    """Use the last session a little; end each."""
+    """Use the last session a little; delete each session."""
     session = opened.headers.get("mcp-session-id")
     headers = {"mcp-session-id": session} if session else {}
     if last:
@@ -131,4 +131,4 @@ async def _probes(place: httpx.URL, findings: Findings) -> None:
     if found:
         findings.passed("probes", f"health: {', '.join(found)}")
     else:
-        findings.note("probes", "no health path of mcpbridge's is served")
+        findings.note("probes", "no health path of mcpbridge is served")

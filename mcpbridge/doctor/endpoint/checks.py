@@ -1,4 +1,4 @@
-"""Statements about an endpoint, each with what follows where it fails; and all of them together."""
+"""Defines the checks of an endpoint, each with its consequence, and the report of all of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _WIDTH = 6
 
 
 class Mark(enum.Enum):
-    """How a check came out."""
+    """The result of a check."""
 
     OK = "ok"
     NOTE = "note"
-    """Worth knowing; nothing fails by it."""
+    """Worth knowing, but not a failure."""
     FAILED = "failed"
 
 
@@ -22,29 +22,29 @@ class Check(msgspec.Struct, frozen=True):
     """One statement about an endpoint."""
 
     name: str
-    """A word that programs match on."""
+    """A word for programs."""
     mark: Mark
     words: str
     then: str | None = None
-    """What the asking side does about it."""
+    """The consequence for the client or operator."""
 
 
 class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Every check of one visit to an endpoint."""
+    """All checks of one run against an endpoint."""
 
     url: str
     guise: str | None
-    """As whom it was asked."""
+    """The operator whose checks were made, if any."""
     good: bool
     attempts: int
     checks: tuple[Check, ...]
 
     def as_json(self) -> str:
-        """One JSON object, indented."""
+        """Return the report as one JSON object, indented."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
 
     def in_words(self) -> str:
-        """The verdict for a person, several lines."""
+        """Return the report as text of several lines."""
         whom = f", asked as {self.guise}" if self.guise else ""
         lines = [f"{self.url}{whom}", ""]
         for check in self.checks:
@@ -60,43 +60,43 @@ class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def counted(number: int, things: str) -> str:
-    """`1 tool`, `2 tools`."""
+    """Return a number with a noun, such as `1 tool` or `2 tools`."""
     return f"{number} {things.removesuffix('s') if number == 1 else things}"
 
 
 class Stopped(Exception):
-    """A check failed that the rest would rest on."""
+    """A failed check without which the remaining ones make no sense."""
 
     def __init__(self, *, transient: bool) -> None:
         super().__init__(transient)
         self.transient = transient
-        """Trying again later may help."""
+        """Whether another attempt may succeed."""
 
 
 class Findings:
-    """The checks of one attempt, in their order."""
+    """The checks of one attempt, in order."""
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
 
     @property
     def good(self) -> bool:
-        """No check failed."""
+        """Whether no check failed."""
         return all(check.mark is not Mark.FAILED for check in self.checks)
 
     def passed(self, name: str, words: str) -> None:
-        """A check that came out well."""
+        """Record a check that passed."""
         self.checks.append(Check(name, Mark.OK, words))
 
     def note(self, name: str, words: str, then: str | None = None) -> None:
-        """Something worth knowing."""
+        """Record something worth knowing."""
         self.checks.append(Check(name, Mark.NOTE, words, then))
 
     def failed(self, name: str, words: str, then: str | None = None) -> None:
-        """A check that failed, while the rest goes on."""
+        """Record a failed check; the others continue."""
         self.checks.append(Check(name, Mark.FAILED, words, then))
 
     def stop(self, name: str, words: str, then: str, *, transient: bool = False) -> Stopped:
-        """A check that failed and ends the attempt; to be raised."""
+        """Record a failed check and return the exception that ends the attempt, for `raise`."""
         self.failed(name, words, then)
         return Stopped(transient=transient)

@@ -1,9 +1,9 @@
-"""HTTP for looking at how an endpoint answers: httpx, with what a check has to see left visible.
+"""HTTP for checks: httpx, with everything left visible that a check must see.
 
-Each request has a connection that ends with it, as the checks of both operators do. The head, the
-body and each event of a stream can be waited for apart, and the longest line of a stream can be
-bounded, as its reader bounds it. No proxy of the environment stands between, and certificates are
-those that the system trusts.
+Each request has a separate connection, as the checks of both operators have. The head, the body and
+each event of a stream can be awaited separately, and the longest line of a stream can be bounded,
+as its reader bounds it. Proxies of the environment are not used, and certificates are verified with
+the system's authorities.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HEADERS = {
 
 
 class LineTooLong(Exception):
-    """A line of an event stream exceeds what its reader takes."""
+    """A line of an event stream that exceeds what its reader accepts."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -39,14 +39,14 @@ class LineTooLong(Exception):
 
 
 class NoConnection(OSError):
-    """No connection could be made."""
+    """A connection that could not be made."""
 
 
 def http_url(text: str) -> httpx.URL:
-    """An http or https URL, as an operator writes it: without a scheme, http.
+    """Parse an http or https URL; without a scheme it is http.
 
     Raises:
-        ValueError: It is not one; the text says so.
+        ValueError: Not such a URL; the text says so.
     """
     try:
         url = httpx.URL(text if "//" in text else f"http://{text}")
@@ -54,14 +54,14 @@ def http_url(text: str) -> httpx.URL:
         url = httpx.URL("")
     if url.scheme not in _DEFAULT_PORTS or not url.host:
         raise ValueError(f"{text!r} is not an http URL")
-    return url.copy_with(userinfo=b"")  # else it would be sent, and shown in the report
+    return url.copy_with(userinfo=b"")  # otherwise it would be sent and appear in the report
 
 
 def at(place: httpx.URL, path: str) -> httpx.URL:
-    """Another path, or the path of an absolute URL, at the same host.
+    """Return the URL of another path, or of the path of an absolute URL, at the same host.
 
     Raises:
-        ValueError: It cannot be part of a URL.
+        ValueError: `path` cannot be part of a URL.
     """
     try:
         return place.copy_with(raw_path=place.join(path).raw_path)
@@ -70,17 +70,17 @@ def at(place: httpx.URL, path: str) -> httpx.URL:
 
 
 def authority(place: httpx.URL) -> str:
-    """Host and port, as in the Host header."""
+    """Return host and port as in the Host header."""
     return place.netloc.decode("ascii")
 
 
 def path_of(place: httpx.URL) -> str:
-    """The path with the query; never empty."""
+    """Return the path with the query; never empty."""
     return place.raw_path.decode("ascii")
 
 
 async def connect(place: httpx.URL) -> None:
-    """Connect and hang up; raises OSError if there is no connection."""
+    """Connect and disconnect; raise OSError if there is no connection."""
     port = place.port or _DEFAULT_PORTS[place.scheme]
     _, writer = await asyncio.open_connection(place.host, port, ssl=_trusted(place))
     writer.close()
@@ -92,16 +92,16 @@ async def connect(place: httpx.URL) -> None:
 async def requested(
     place: httpx.URL, method: str, headers: Mapping[str, str], body: bytes = b""
 ) -> AsyncIterator[httpx.Response]:
-    """Send a request; the response, whose head has been read and whose body comes.
+    """Send a request; yield the response, with its head read and its body still to come.
 
     Raises:
-        NoConnection: There is none.
-        OSError: The connection broke, in the head or the body, or what came is not HTTP.
+        NoConnection: No connection could be made.
+        OSError: The connection broke, in the head or the body, or the response is not HTTP.
     """
     try:
         async with (
             httpx.AsyncClient(
-                timeout=httpx.Timeout(None),  # those who ask keep time
+                timeout=httpx.Timeout(None),  # the callers bound the time
                 trust_env=False,
                 verify=_trusted(place) or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             ) as client,
@@ -111,7 +111,7 @@ async def requested(
     except httpx.ConnectError as error:
         raise NoConnection(_cause(error)) from error
     except httpx.ProtocolError as error:
-        raise ConnectionError(f"what came is no HTTP: {error}") from error
+        raise ConnectionError(f"the response is not HTTP: {error}") from error
     except httpx.TransportError as error:
         raise ConnectionError(_cause(error)) from error
 
@@ -119,30 +119,30 @@ async def requested(
 async def events(
     response: httpx.Response, line_bytes: int | None = None, *, cut_short: bool = False
 ) -> AsyncGenerator[ServerSentEvent]:
-    """The events of a stream that have data, each as soon as it is whole.
+    """Yield the events of a stream that have data, each when it is complete.
 
     Args:
-        response: Its head says that it is an event stream, in whatever spelling.
-        line_bytes: The longest line that its reader takes.
+        response: Its head has the content type of an event stream, in any spelling.
+        line_bytes: The longest line that its reader accepts.
         cut_short: Whether the last event counts if the stream ends before the event does; by the
             rules of HTML it does not.
 
     Raises:
         LineTooLong: A line is longer than `line_bytes`.
     """
-    # The library wants the content type to the letter, and UTF-8 is all that a stream can be.
+    # The library requires the exact content type, and a stream can only be UTF-8.
     headers = {"content-type": EVENT_STREAM}
     lines = _Lines(response, line_bytes, cut_short=cut_short)
     found = EventSource(httpx.Response(200, headers=headers, stream=lines)).aiter_sse()
     async with aclosing(found):
         async for event in found:
-            # An empty line alone is an event to the library once there was an id.
+            # After an id the library takes an empty line alone for an event.
             if event.data:
                 yield event
 
 
 class _Lines(httpx.AsyncByteStream):
-    """The body of a response, line by line, so that all before a line too long is read."""
+    """The body of a response, line by line, so that everything before an overlong line is read."""
 
     def __init__(self, response: httpx.Response, limit: int | None, *, cut_short: bool) -> None:
         self._response = response
@@ -168,7 +168,7 @@ def _trusted(place: httpx.URL) -> ssl.SSLContext | None:
 
 
 def _cause(error: BaseException) -> str:
-    """What the system said; httpx says only that all attempts failed."""
+    """Return the system's message; httpx only says that all attempts failed."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

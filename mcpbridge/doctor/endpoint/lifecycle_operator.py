@@ -1,7 +1,7 @@
-"""The MCP lifecycle operator's look at a server: a TCP connect, then a handshake.
+"""The MCP lifecycle operator's check of a server: a TCP connection, then a handshake.
 
-It takes `initialize` or `server/discover`, whichever is answered within 10 s, and goes away without
-a DELETE, in the middle of a call if need be.
+The operator needs an answer to `initialize` or `server/discover` within 10 s, and leaves without a
+DELETE, perhaps in the middle of a call.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DIALS = 3
 
 
 async def check(place: httpx.URL) -> Findings:
-    """Make its checks in their order; raises nothing but Stopped, with the findings complete."""
+    """Make the checks in order and return their findings."""
     findings = Findings()
     await _readiness(place, findings)
     if findings.good:
@@ -59,7 +59,7 @@ async def _handshake(place: httpx.URL, findings: Findings) -> None:
 
 
 async def _gone_in_the_middle(place: httpx.URL, findings: Findings) -> None:
-    """Leave in the middle of a handshake, then ask again."""
+    """Leave in the middle of a handshake, then try again."""
     hasty = Manner(head_s=_GONE_S, whole_s=_GONE_S)
     for number in range(_DIALS):
         await post(place, initialize(number, NEWEST_LEGACY.date), hasty)

@@ -1,4 +1,4 @@
-"""JSON-RPC over HTTP, as somebody asks who has a clock and habits of its own."""
+"""JSON-RPC over HTTP, with the time limits and parsing of a certain client."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _KEPT_CHARACTERS = 200
 
 
 class Manner(NamedTuple):
-    """How long somebody waits, and how it reads."""
+    """The time limits and the parsing of a client."""
 
     head_s: float
-    """To the end of the response's head, connecting included."""
+    """Seconds to the end of the response's head, connecting included."""
     whole_s: float
-    """To the end of the response."""
+    """Seconds to the end of the response."""
     line_bytes: int | None = None
-    """The longest line of an event stream that it reads."""
+    """The longest line of an event stream that the client accepts."""
     literal: bool = False
-    """It compares the content type of a stream by equality, and takes all `data:` lines of a
-    stream for one JSON text."""
+    """Whether it compares the content type of a stream by equality, and reads all `data:` lines of
+    a stream as one JSON text."""
 
 
 class Came(enum.Enum):
-    """How far an answer came."""
+    """The part of an answer that arrived."""
 
     WHOLE = "whole"
     NO_CONNECTION = "no connection"
@@ -48,37 +48,37 @@ class Came(enum.Enum):
 
 
 class McpAnswer(NamedTuple):
-    """What came of one request."""
+    """The result of one request."""
 
     came: Came
     problem: str = ""
-    """In words, where it did not come whole."""
+    """Text of the error if the answer is incomplete."""
     status: int = 0
     headers: Mapping[str, str] = {}
     text: str = ""
     """The body, or the `data:` lines of a stream without their ends."""
     messages: tuple[Any, ...] = ()
-    """The JSON values in it, as far as they could be read."""
+    """The JSON values in the body that could be parsed."""
     head_s: float = 0.0
     whole_s: float = 0.0
 
     @property
     def accepted(self) -> bool:
-        """It is whole, and its status is 200 to 299."""
+        """Whether it is complete and its status is 200 to 299."""
         return self.came is Came.WHOLE and 200 <= self.status < 300
 
     @property
     def content_type(self) -> str:
-        """As it was spelled."""
+        """The Content-Type as it was spelled."""
         return self.headers.get("content-type", "")
 
     @property
     def shown(self) -> str:
-        """The beginning of its text."""
+        """The beginning of the text."""
         return self.text[:_KEPT_CHARACTERS]
 
     def reply_to(self, request_id: int) -> dict[str, Any] | None:
-        """The message that answers a request, its id of whatever type; None where none does."""
+        """Return the message that answers a request, its id of any type; None if there is none."""
         for message in self.messages:
             if not isinstance(message, dict) or "method" in message:
                 continue
@@ -88,7 +88,7 @@ class McpAnswer(NamedTuple):
 
 
 def initialize(request_id: int, revision: str) -> dict[str, Any]:
-    """An `initialize` request of a client that offers nothing."""
+    """Return an `initialize` request of a client without capabilities."""
     params = {
         "protocolVersion": revision,
         "capabilities": {},
@@ -98,19 +98,19 @@ def initialize(request_id: int, revision: str) -> dict[str, Any]:
 
 
 def request(request_id: int, method: str, params: Any = None) -> dict[str, Any]:
-    """A request."""
+    """Return a request."""
     return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params or {}}
 
 
 def told(method: str) -> dict[str, Any]:
-    """A notification."""
+    """Return a notification."""
     return {"jsonrpc": "2.0", "method": method}
 
 
 async def post(
     place: httpx.URL, message: Any, manner: Manner, headers: Mapping[str, str] | None = None
 ) -> McpAnswer:
-    """POST a message and read what comes, in the given manner; raises nothing."""
+    """POST a message and read the answer in the given manner; raise nothing."""
     fields = {"content-type": JSON, "accept": BOTH, **(headers or {})}
     return await asked(place, "POST", fields, manner, msgspec.json.encode(message))
 
@@ -118,7 +118,7 @@ async def post(
 async def asked(
     place: httpx.URL, method: str, headers: Mapping[str, str], manner: Manner, body: bytes = b""
 ) -> McpAnswer:
-    """Any request, as `post`."""
+    """Send any request, like `post`."""
     began, head = anyio.current_time(), McpAnswer(Came.NO_HEAD)
     try:
         with anyio.fail_after(manner.whole_s), anyio.fail_after(manner.head_s) as until_head:
@@ -145,7 +145,7 @@ async def asked(
 
 
 async def _texts(response: httpx.Response, manner: Manner) -> list[str]:
-    """The JSON texts of a response: one, or those of its events."""
+    """Return the JSON texts of a response: its body, or the data of its events."""
     kind = response.headers.get("content-type", "")
     lenient = kind.partition(";")[0].strip().lower()
     if (kind if manner.literal else lenient) != EVENT_STREAM:
@@ -166,7 +166,7 @@ def _read(text: str) -> list[Any]:
 
 
 async def discover(place: httpx.URL, manner: Manner) -> McpAnswer:
-    """The answer to `server/discover`, whose id is 1."""
+    """Send `server/discover` with id 1 and return the answer."""
     params = msgspec.json.decode(own_envelope(SUPPORTED[0], __version__))
     headers = {"mcp-protocol-version": SUPPORTED[0], "mcp-method": DISCOVER}
     return await post(place, request(1, DISCOVER, params), manner, headers)

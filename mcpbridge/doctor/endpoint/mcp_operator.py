@@ -1,9 +1,9 @@
 """The MCP Operator's detection and validation of a server that it has just deployed.
 
-It asks at 2024-11-05, sends no `MCP-Protocol-Version`, opens no listening stream and deletes no
-session. First it finds the protocol: a POST to the MCP path, and where that is answered 400, 404 or
-405 the event stream at `/sse`. Then it validates with a session of its own. It has 2 s for the
-head of any answer and 5 s for the whole; what it cannot use costs an attempt and 30 s.
+It uses 2024-11-05, sends no `MCP-Protocol-Version`, opens no listening stream and deletes no
+session. First it detects the protocol: a POST to the MCP path, and if that is answered 400, 404 or
+405, the event stream at `/sse`. Then it validates with another session. It waits 2 s for the head
+of an answer and 5 s for the whole; an unusable answer costs an attempt and 30 s.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class McpOperator:
         self.findings = Findings()
 
     async def run(self) -> None:
-        """Make the checks in their order.
+        """Make the checks in order.
 
         Raises:
-            Stopped: One failed that the rest would rest on; it is in `findings`.
+            Stopped: A check failed that the others need; it is in `findings`.
         """
         await self._port()
         if self._protocol == "sse" or await self._is_not_streamable():
@@ -78,7 +78,7 @@ class McpOperator:
         self.findings.passed("port", f"{authority(self._place)} takes connections")
 
     async def _is_not_streamable(self) -> bool:
-        """Whether the MCP path answers as one that is not Streamable HTTP."""
+        """Return whether the status of the MCP path means that it is not Streamable HTTP."""
         answer = await post(self._place, initialize(1, _ASKED), MANNER)
         if answer.came is Came.WHOLE and answer.status in _LATCHING:
             words = f"POST {path_of(self._place)} is answered {answer.status}"
@@ -95,7 +95,7 @@ class McpOperator:
         return False
 
     async def _validate(self) -> None:
-        """With a session of its own, that nobody deletes."""
+        """Validate over Streamable HTTP, with a session that is never deleted."""
         answer = await post(self._place, initialize(1, _ASKED), MANNER)
         self._usable("initialize", answer)
         result = self._result("initialize", 1, answer.text, answer.messages)
@@ -144,7 +144,7 @@ class McpOperator:
         return path_of(self._place).endswith("/sse")
 
     def _usable(self, name: str, answer: McpAnswer) -> None:
-        """Stop unless an answer came whole with a good status."""
+        """Raise unless an answer is complete and its status is 200 to 299."""
         if answer.came is Came.NO_CONNECTION or answer.came in (Came.NO_HEAD, Came.NO_END):
             raise self.findings.stop(name, f"{name}: {answer.problem}", _AGAIN, transient=True)
         if answer.came is not Came.WHOLE:
@@ -160,9 +160,9 @@ class McpOperator:
         raise self.findings.stop(name, words, _AGAIN, transient=answer.status >= 500)
 
     def _result(self, name: str, number: int, text: str, messages: tuple[Any, ...]) -> Any:
-        """The result in an answer that can be read as one JSON-RPC message with our id."""
+        """Return the result if the answer is one JSON-RPC message with our id; otherwise raise."""
         if len(messages) != 1 or not isinstance(messages[0], dict):
-            words = f"{name}: the answer, its data lines joined, is no JSON object: {text[:100]!r}"
+            words = f"{name}: the answer, data lines joined, is not a JSON object: {text[:100]!r}"
             raise self.findings.stop(name, words, f"the operator cannot read it; {_INVALID}")
         message = messages[0]
         answered = message.get("id")
@@ -180,7 +180,7 @@ class McpOperator:
         return message.get("result")
 
     def _introduced(self, result: Any, took: str) -> dict[str, Any]:
-        """Check what `initialize` was answered with; the capabilities in it."""
+        """Check the result of `initialize` and return its capabilities."""
         facts = result if isinstance(result, dict) else {}
         date = facts.get("protocolVersion")
         if date not in _TAKEN:
@@ -219,9 +219,9 @@ def _named(capabilities: dict[str, Any]) -> list[str]:
 async def try_until_good(
     place: httpx.URL, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
 ) -> tuple[Findings, int]:
-    """Attempts as the operator makes them, and how many it took.
+    """Make attempts as the operator does; return the last findings and the number of attempts.
 
-    A failure that time may mend is followed by another attempt, as long as there is one left.
+    A transient failure is followed by another attempt while one is left.
     """
     for attempt in range(1, ATTEMPTS + 1):
         operator = McpOperator(place, protocol)

@@ -1,4 +1,4 @@
-"""`mcpbridge doctor URL`: from an address to a verdict."""
+"""`mcpbridge doctor URL`: checks the endpoint at a URL and reports the result."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _USUAL_PATH = "/mcp"
 def examine(
     url: str, guise: str | None, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
 ) -> EndpointReport:
-    """Ask a running endpoint; nothing is started, and no tool is called.
+    """Check a running endpoint; start nothing and call no tool.
 
     Args:
-        url: Where; without a path `/mcp` is meant.
+        url: The endpoint; without a path `/mcp` is used.
         guise: `mcp-operator`, `lifecycle-operator`, or None for any client.
-        protocol: For the first of these: `auto`, `streamable-http` or `sse`.
-        retry_wait_s: How long that one waits before it tries again.
-        tell: Hears what is being done.
+        protocol: For `mcp-operator`: `auto`, `streamable-http` or `sse`.
+        retry_wait_s: Seconds that `mcp-operator` waits before its next attempt.
+        tell: Receives messages about the progress.
 
     Raises:
-        ConfigError: The URL is none.
+        ConfigError: The URL is invalid.
     """
     try:
         place = http_url(url)

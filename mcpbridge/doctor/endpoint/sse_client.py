@@ -1,4 +1,4 @@
-"""The transport of 2024-11-05, asked with a clock: one stream down, POSTs to a second path up."""
+"""A client of the transport of 2024-11-05 with time limits: one stream down, POSTs up."""
 
 from __future__ import annotations
 
@@ -23,26 +23,25 @@ _POSTED = Manner(head_s=2.0, whole_s=2.0)
 
 
 class SseTalk:
-    """One event stream and the place for messages that it names; lives within `open`."""
+    """One event stream and the path for messages that it names; works within `open`."""
 
     def __init__(self, place: httpx.URL, line_bytes: int | None) -> None:
         self._place = place
         self._line_bytes = line_bytes
         self._events: AsyncIterator[ServerSentEvent]
         self.endpoint = ""
-        """Where messages go, as the stream spelled it."""
+        """The path for messages, as the stream spelled it."""
         self.size = 0
-        """Of the last answer, in bytes."""
+        """Bytes of the last answer."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
-        """Connect and read the `endpoint` event; yields the content type.
+        """Connect and read the `endpoint` event; yield the content type.
 
-        Where that is none of an event stream's, nothing is read.
+        With a content type other than an event stream's, nothing is read.
 
         Raises:
-            OSError: No connection, no stream, or what was waited for did not come in time; the
-                text says which.
+            OSError: No connection, no stream, or a response was not in time; the text says which.
         """
         async with AsyncExitStack() as stack:
             asking = requested(self._place, "GET", {"accept": EVENT_STREAM})
@@ -60,7 +59,7 @@ class SseTalk:
             yield kind
 
     async def tell(self, message: Any) -> None:
-        """POST a message; raises OSError unless it is taken."""
+        """POST a message; raise OSError unless it is accepted."""
         try:
             place = at(self._place, self.endpoint)
         except ValueError as error:
@@ -70,12 +69,12 @@ class SseTalk:
             raise OSError(f"POST {self.endpoint}: {answer.problem or answer.status}")
 
     async def call(self, message: Any) -> tuple[Any, ...]:
-        """POST a request; its answer, none where it is no JSON; raises OSError where none comes."""
+        """POST a request and return its answer, empty if not JSON; OSError if none comes."""
         await self.tell(message)
         return await _within(self._answer(), REPLY_S, f"no answer to {message['method']}")
 
     async def _answer(self) -> tuple[Any, ...]:
-        """The next message that is no notification and no question."""
+        """Return the next message that is neither a notification nor a request."""
         while True:
             event = await self._next(REPLY_S, "no further event")
             self.size = len(event.data)

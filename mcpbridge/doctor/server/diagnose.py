@@ -1,4 +1,4 @@
-"""`mcpbridge doctor -- COMMAND`: from a command to the report on it."""
+"""`mcpbridge doctor -- COMMAND`: examines a command and reports the result."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mcpbridge.rules.mcp.revisions import REVISIONS
 
 
 def examine(config: Config, given: Mapping[str, Sequence[str]], tell: Tell) -> ServerReport:
-    """Start the server as the bridge would, ask it, end it, and say what was seen.
+    """Start the server as the bridge would, send it requests, stop it, and report the results.
 
-    No tool is called. Takes a few seconds, with a server that says nothing up to its start
-    timeout, and leaves no process behind.
+    No tool is called. It takes a few seconds, up to the start timeout if the server does not
+    answer, and leaves no process behind.
 
     Args:
-        config: What the bridge would be told.
-        given: Flags about the server that stand in the command line, to be repeated in the advice.
-        tell: Hears what is being done.
+        config: The bridge's configuration for this server.
+        given: The flags about the server on the command line, which the advice repeats.
+        tell: Receives messages about the progress.
     """
-    # What the bridge would log of its children is told in the report.
+    # The report contains what the bridge would log about its children.
     logging.getLogger("mcpbridge").addHandler(logging.NullHandler())
     within_s = config.settings.child_pool.start_timeout_s
     # A doctor that is killed leaves no server behind, as a bridge that is killed leaves none.
@@ -87,7 +87,7 @@ def _report(config: Config, given: Mapping[str, Sequence[str]], visits: Runs) ->
 
 
 def _facts_of(visit: Run) -> dict[str, Any]:
-    """What one process showed, as fields of the report."""
+    """Return the results of one process, as fields of the report."""
     facts: dict[str, Any] = {
         "handshake_s": visit.seconds,
         "memory": visit.memory,
@@ -118,7 +118,7 @@ def _longest(visit: Run) -> int:
 
 
 def _problem(config: Config, visit: Run) -> str:
-    """Why the server cannot be served, in one sentence."""
+    """Return the reason why the server cannot be served, in one sentence."""
     match visit.outcome:
         case Outcome.ENDED:
             how = visit.ending.how if visit.ending is not None else "unknown"
@@ -143,5 +143,5 @@ def _problem(config: Config, visit: Run) -> str:
 
 
 def as_json(report: ServerReport) -> str:
-    """The report as one JSON object, indented."""
+    """Return the report as one JSON object, indented."""
     return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()

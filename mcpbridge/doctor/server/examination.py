@@ -1,8 +1,8 @@
-"""The order in which processes of the server are started, and what each is asked.
+"""Decides which processes of the server are started and which requests each gets.
 
-Each question that may pin a process has one of its own: the handshake as the bridge does it, the
-handshake of a client that can be asked things, and `server/discover`. The first one runs alone,
-so that its times are its own; the other two run at once.
+Each request that may pin a process gets a separate one: the handshake of the bridge, the handshake
+of a client that can be asked, and `server/discover`. The first process runs alone, so that its
+times are undisturbed; the other two run at the same time.
 
 Source: `rules.mcp.era_probe`; MCP 2026-07-28, Transports, stdio, Backward Compatibility.
 """
@@ -43,28 +43,28 @@ LISTS = {
     "resources": ("resources/list", "resources", "resources"),
     "resource_templates": ("resources/templates/list", "resourceTemplates", "resources"),
 }
-"""Each list of a server: its method, its member, and the capability that promises it."""
+"""For each list of a server: its method, its member, and the capability that announces it."""
 
 _LIST_S = 30.0
 _PROBE_S = 5.0
-"""How much longer than the handshake took a process may leave `server/discover` unanswered."""
+"""Seconds that `server/discover` may take longer than the handshake took."""
 _MUTE_PROBE_S = 5.0
-"""How long that may take where the handshake was not answered at all."""
+"""Seconds that it may take if the handshake was not answered."""
 _QUESTIONS_S = 1.0
-"""How long after its handshake a server is listened to for questions of its own."""
+"""Seconds to wait for server requests after a handshake."""
 
 Tell = Callable[[str], None]
 
 
 class Run:
-    """One process, and what it shows."""
+    """One process and its results."""
 
     def __init__(self, server: ServerProcess) -> None:
         self.server = server
         self.outcome = Outcome.SILENT
         self.problem: str | None = None
         self.seconds: float | None = None
-        """From its start to its answer."""
+        """Seconds from its start to its answer."""
         self.profile: ServerProfile | None = None
         self.buffering = Buffering.NONE
         self.lists: dict[str, Listing] = {}
@@ -73,11 +73,11 @@ class Run:
 
     @property
     def report(self) -> ExitReport | None:
-        """How the process ended."""
+        """The end of the process, if it has ended."""
         return self.server.report
 
     def refused(self, error: SpawnError) -> None:
-        """Record that it could not be started."""
+        """Record that the process could not be started."""
         match error:
             case CommandNotFound():
                 self.outcome = Outcome.NOT_FOUND
@@ -88,17 +88,17 @@ class Run:
         self.problem = str(error)
 
     def answered(self, reply: Reply | None) -> None:
-        """Record how long its first answer took; None: there was none."""
+        """Record the time of the first answer; None if there was none."""
         self.seconds = round(self.server.age_s, 3) if reply is not None else None
         if reply is not None:
             self.buffering = Buffering.NONE
 
     def buffers(self, how: Buffering) -> None:
-        """Record that it keeps its answers back."""
+        """Record that the process withholds its answers."""
         self.buffering = how
 
     async def judge(self, reply: Reply | None, profile: ServerProfile | None) -> None:
-        """Record how the start went, once there is an answer or none will come."""
+        """Record the outcome of the start, when there is an answer or none will come."""
         self.profile = profile
         if profile is not None:
             self.outcome = Outcome.SERVED
@@ -115,12 +115,13 @@ class Run:
     async def look_around(
         self, profile: ServerProfile, common: Mapping[str, Any], within_s: float
     ) -> None:
-        """Read its lists, and how much memory it takes.
+        """Read the lists of the server, and its memory.
 
         Args:
-            profile: Says which lists there are.
-            common: Params that every request has.
-            within_s: For each page; after one that does not come no further list is asked for.
+            profile: Announces the lists.
+            common: Params of every request.
+            within_s: Seconds for each page; after a page that does not come the other lists are
+                skipped.
         """
         for name, (method, member, capability) in LISTS.items():
             if capability not in profile.capabilities or self.server.over:
@@ -136,27 +137,27 @@ class Run:
         self.memory = Memory(*taken) if taken is not None else None
 
     async def end(self, grace_s: float = STOP_GRACE_S) -> None:
-        """End the process and record how it went."""
+        """Stop the process and record how it ended."""
         self.ending = await self.server.end(grace_s)
 
 
 @dataclasses.dataclass(slots=True)
 class Runs:
-    """Every process that was started for one examination."""
+    """All processes that were started for one examination."""
 
     legacy: Run
     asked: Run | None = None
-    """The one whose client could be asked."""
+    """The run of a client that can be asked."""
     modern: Run | None = None
 
     @property
     def started(self) -> int:
-        """How many of these processes there were."""
+        """The number of processes that were started."""
         return sum(run is not None for run in (self.legacy, self.asked, self.modern))
 
     @property
     def main(self) -> Run:
-        """The one that serves, else the one that tells why none does."""
+        """The run that is served, otherwise the one that shows why none is."""
         if self.legacy.profile is None and self.modern is not None and self.modern.profile:
             return self.modern
         return self.legacy
@@ -180,7 +181,7 @@ class Examination:
         self._tell = tell
 
     async def run(self) -> Runs:
-        """Start, ask and end as many processes as it takes."""
+        """Start the processes, send them requests and stop them."""
         self._process_tree.open()
         async with anyio.create_task_group() as group:
             group.start_soon(self._process_tree.run)
@@ -246,7 +247,7 @@ class Examination:
     async def _answer_or_opinion(
         self, run: Run, asked: bytes, client_profile: bytes
     ) -> Reply | None:
-        """The answer; none as soon as it is clear that the server keeps it back."""
+        """Wait for the answer; return None once it is certain that the server withholds it."""
         reply = None
         async with anyio.create_task_group() as either:
 
@@ -283,7 +284,7 @@ class Examination:
                 await run.end()
 
     async def _find_questions(self, run: Run) -> None:
-        """As a client of the oldest revision that offers roots and sampling."""
+        """Shake hands as a client of the oldest revision that offers roots and sampling."""
         server = run.server
         params = {
             "protocolVersion": SERVED[0].date,
@@ -303,18 +304,18 @@ class Examination:
 
 
 QUIET_S = 3.0
-"""So long a silence is worth a second process."""
+"""Seconds of silence after which a second process is tried."""
 _MARGIN_S = 2.0
-"""The older process may answer so much later than the younger one and still be merely slow."""
+"""Seconds by which the first process may answer after the second and still be merely slow."""
 _MORE = 20
 
 
 async def second_opinion(
     first: ServerProcess, second: ServerProcess, client_profile: bytes
 ) -> Buffering:
-    """What another process does that is told more, while the first one is silent.
+    """Return how another process that gets more input behaves, while the first one is silent.
 
-    The caller cancels this as soon as the first one answers.
+    The caller cancels this as soon as the first process answers.
     """
     await anyio.sleep(QUIET_S)
     found = Buffering.NONE

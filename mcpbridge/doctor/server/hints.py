@@ -1,4 +1,4 @@
-"""The everyday causes of a stdio server that cannot be served, and what to do about each.
+"""Common causes why a stdio server cannot be served, each with a remedy.
 
 Pure: signs in, hints out. Those that need no examination are in `rules.supervision.start_hints`.
 """
@@ -29,15 +29,15 @@ def hints(
     noise: Noise | None = None,
     buffering: Buffering = Buffering.NONE,
 ) -> tuple[Hint, ...]:
-    """What probably keeps a server from being served, the most certain first; each cause once.
+    """Return the probable causes, the most certain first, each once.
 
     Args:
-        argv: Its command.
-        outcome: How its start went.
+        argv: The server's command.
+        outcome: The outcome of its start.
         said: The last lines of its stderr.
-        how: How it ended by itself.
-        noise: What stood on its stdout and was no message.
-        buffering: Whether it keeps its answers back.
+        how: Its end, if it ended by itself.
+        noise: The lines on its stdout that are not messages.
+        buffering: Whether it withholds its answers.
     """
     found: list[Hint] = []
     if outcome in (Outcome.NOT_FOUND, Outcome.NOT_EXECUTABLE):
@@ -72,17 +72,17 @@ def _of_outcome(argv: Sequence[str], outcome: Outcome, how: Exit | None) -> list
         cause = "it runs, and says nothing in answer to initialize"
         remedy = (
             "give it more time with --timeout, if it starts slowly; else it serves HTTP, waits for"
-            " a terminal, or is no MCP server"
+            " a terminal, or is not an MCP server"
         )
         return [Hint(cause, remedy)]
     if outcome is Outcome.STALLED:
         remedy = (
-            "clients would wait for its tools in vain: it may wait for a login, the network or"
+            "clients would wait without end for its tools: it may wait for a login, the network or"
             " another program; run it by hand, or give it more time with --timeout"
         )
         return [Hint("it answers initialize, and not tools/list", remedy)]
     if outcome is Outcome.REFUSED:
-        remedy = "read its error above; it may miss an argument, or speak a protocol of its own"
+        remedy = "read its error above; it may miss an argument, or speak another protocol"
         return [Hint("it answers initialize with an error", remedy)]
     if outcome is Outcome.CLOSED:
         remedy = "it has gone into the background, or given its stdout away; start it in front"
@@ -95,4 +95,4 @@ def _of_noise(noise: Noise) -> list[Hint]:
         remedy = "its SDK frames messages as language servers do; MCP has one JSON text a line"
         return [Hint("it writes heads before its messages", remedy)]
     remedy = "harmless behind mcpbridge, which leaves such lines out; better let it log on stderr"
-    return [Hint("it prints on stdout what is no message", remedy)]
+    return [Hint("it prints lines on stdout that are not messages", remedy)]

@@ -1,4 +1,4 @@
-"""Which flags of mcpbridge fit a server, by what was found out about it; pure."""
+"""Recommends flags of mcpbridge for a server, from the results of an examination; pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mcpbridge.process.spec import shown
 
 _USUAL_START_S = 60.0
 _NEAR = 0.5
-"""Beyond this share of a bound the bound is worth raising."""
+"""Share of a bound above which a higher bound is recommended."""
 _MIB = 1 << 20
 _WINDOW = re.compile(
     r"^(?:browser|browserbase|chrome|chromium|devtools|firefox|playwright|puppeteer|selenium"
@@ -20,8 +20,8 @@ _WINDOW = re.compile(
     r"|^(?:close|launch|new|open|start)_(?:browser|page|tab)$",
     re.IGNORECASE,
 )
-"""Names of tools that work on a window which only one client can have: of Playwright, Puppeteer,
-Chrome DevTools, Browserbase, Selenium and those after their example."""
+"""Tool names that work on a window which only one client can have: those of Playwright, Puppeteer,
+Chrome DevTools, Browserbase, Selenium and similar servers."""
 
 
 def flags(
@@ -33,18 +33,18 @@ def flags(
     max_message_bytes: int,
     tools: Listing | None,
 ) -> tuple[Flag, ...]:
-    """What to set; nothing where the default is right.
+    """Return the flags to set, without those whose default is right.
 
     Args:
         legacy: It speaks the legacy revisions.
         modern: It speaks 2026-07-28.
-        handshake_s: From its start to its first answer.
-        longest_bytes: Its longest message so far, be it too long to be read.
-        max_message_bytes: The bound in force.
+        handshake_s: Seconds from its start to its first answer.
+        longest_bytes: Size of its longest message so far, even if too long to be read.
+        max_message_bytes: The current bound.
         tools: Its tools.
     """
     era = "dual" if legacy and modern else "modern" if modern else "legacy"
-    found = [Flag(("--child-era", era), "it need not be asked at each start what it speaks")]
+    found = [Flag(("--child-era", era), "saves a probe at each start")]
     if handshake_s > _USUAL_START_S * _NEAR:
         wanted = math.ceil(handshake_s * 3 / 30) * 30
         reason = f"it took {handshake_s:.0f} s to answer, and may take longer under load"
@@ -66,12 +66,12 @@ def flags(
 def command_line(
     argv: Sequence[str], given: Mapping[str, Sequence[str]], found: Sequence[Flag]
 ) -> str:
-    """The line that serves this server; what looks like a secret is not repeated.
+    """Return the command line that serves this server, with possible secrets masked.
 
     Args:
         argv: The server's command.
-        given: Flags about the server that the doctor was given, with their texts.
-        found: What `flags` found.
+        given: The flags about the server that the doctor was given, with their texts.
+        found: The result of `flags`.
     """
     own = [word for flag, texts in given.items() for text in texts for word in (flag, text)]
     own += [word for flag in found for word in flag.words]

@@ -1,4 +1,4 @@
-"""The report on a command, in words; pure."""
+"""Renders the report on a command as text; pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SLOW_END_S = 1.0
 
 
 def in_words(report: ServerReport) -> str:
-    """The report for a person, several lines."""
+    """Return the report as text of several lines."""
     lines = [report.command, ""]
     if report.served:
         lines += _good(report)
@@ -53,7 +53,7 @@ def _good(report: ServerReport) -> Iterator[str]:
         yield f"{NOTE}  asks its client {asked}: clients that can answer get a process each"
     if report.notifications:
         told = ", ".join(f"{name} ({count})" for name, count in report.notifications.items())
-        yield f"{NOTE}  tells without being asked: {told}"
+        yield f"{NOTE}  sends without being asked: {told}"
     yield from _memory(report)
     yield _processes(report)
     yield from _ending(report)

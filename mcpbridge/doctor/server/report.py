@@ -1,4 +1,4 @@
-"""What `mcpbridge doctor -- COMMAND` finds out, as facts; `--json` prints them as they stand."""
+"""Results of `mcpbridge doctor -- COMMAND` as data; `--json` prints them unchanged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mcpbridge.rules.supervision.start_hints import Hint
 
 
 class Outcome(enum.Enum):
-    """How the start went."""
+    """The outcome of the start."""
 
     SERVED = "answered"
     NOT_FOUND = "not_found"
@@ -20,17 +20,17 @@ class Outcome(enum.Enum):
     ENDED = "ended"
     """The process ended before it answered."""
     CLOSED = "closed_stdout"
-    """It closed its stdout and lived on."""
+    """It closed its stdout and continued to run."""
     REFUSED = "refused"
-    """It answered with an error, or with what is no introduction."""
+    """It answered with an error, or with an invalid `initialize` result."""
     SILENT = "silent"
-    """It lived and said nothing within the time."""
+    """It ran and did not answer in time."""
     STALLED = "stalled"
-    """It introduced itself, and then did not answer `tools/list`."""
+    """It answered `initialize`, but not `tools/list`."""
 
 
 class Buffering(enum.Enum):
-    """When an answer leaves the server."""
+    """When the server writes an answer."""
 
     NONE = "none"
     UNTIL_MORE = "until_more_is_sent"
@@ -38,7 +38,7 @@ class Buffering(enum.Enum):
 
 
 class Noise(msgspec.Struct, frozen=True):
-    """What came on stdout and was no message."""
+    """The lines on stdout that are not messages."""
 
     lines: int
     bytes: int
@@ -46,61 +46,61 @@ class Noise(msgspec.Struct, frozen=True):
 
 
 class Listing(msgspec.Struct, frozen=True):
-    """One list of the server, all its pages together."""
+    """One list of the server, with all its pages."""
 
     count: int
     bytes: int
     pages: int
     names: tuple[str, ...]
-    """The first of them."""
+    """The first names."""
     problem: str | None = None
     unanswered: bool = False
-    """A page of it was asked for, and no answer came."""
+    """Whether a page was requested and not answered."""
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """What the process group took after its lists were read."""
+    """The memory of the process group after its lists were read."""
 
     bytes: int
     processes: int
 
 
 Rung = Literal["itself", "end_of_input", "SIGTERM", "SIGKILL"]
-"""What it took for a process to end."""
+"""The step that ended the process."""
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """How the process that was asked most came to its end."""
+    """The end of the main process."""
 
     by: Rung
     seconds: float
-    """From the end of its input."""
+    """Seconds since the end of its input."""
     how: str
-    """`exit code 0`, `signal 9`."""
+    """`exit code 0` or `signal 9`."""
 
 
 class Flag(msgspec.Struct, frozen=True):
-    """What to give mcpbridge for this server."""
+    """A recommended flag of mcpbridge for this server."""
 
     words: tuple[str, ...]
     reason: str
 
 
 class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that was found out about one command."""
+    """All results about one command."""
 
     command: str
     served: bool
-    """mcpbridge can serve it as it is."""
+    """Whether mcpbridge can serve it as it is."""
     outcome: Outcome
     problem: str | None = None
-    """Why it cannot be served, in words."""
+    """The reason why it cannot be served."""
     started: int = 1
-    """How many processes of it were started for this report."""
+    """Number of processes started for this report."""
     handshake_s: float | None = None
-    """From the start of the process to its answer."""
+    """Seconds from the start of the process to its answer."""
     revisions: tuple[str, ...] = ()
-    """Those seen in its answers, oldest first; a legacy server may know more."""
+    """Revisions seen in its answers, oldest first; a legacy server may know more."""
     legacy: bool = False
     modern: bool = False
     name: str | None = None
@@ -111,18 +111,18 @@ class ServerReport(msgspec.Struct, frozen=True, kw_only=True):
     resources: Listing | None = None
     resource_templates: Listing | None = None
     noise: Noise | None = None
-    """None where stdout was clean."""
+    """None if stdout had messages only."""
     overlong_bytes: int = 0
-    """The longest line over --max-message-bytes; 0: none."""
+    """The longest line over --max-message-bytes; 0 for none."""
     buffering: Buffering = Buffering.NONE
     questions: tuple[str, ...] = ()
-    """What it asked a client that offers roots and sampling, without any call."""
+    """Methods that it requested of a client with roots and sampling, without any call."""
     notifications: dict[str, int] = {}
     memory: Memory | None = None
     ending: Ending | None = None
     stderr: tuple[str, ...] = ()
-    """The last lines."""
+    """The last lines of its stderr."""
     hints: tuple[Hint, ...] = ()
     flags: tuple[Flag, ...] = ()
     command_line: str | None = None
-    """Ready to use; None where it cannot be served."""
+    """Ready to use; None if it cannot be served."""

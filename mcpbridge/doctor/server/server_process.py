@@ -1,7 +1,7 @@
-"""One process of the server, started as the bridge starts it, and what is said with it.
+"""Runs one process of the server, started as the bridge starts it, and talks to it.
 
-The doctor is a client of its own: it answers what the server asks, and never calls a tool, since
-a tool may do anything.
+The doctor is a separate client: it answers server requests, and never calls a tool, since a tool
+may do anything.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from mcpbridge.rules.faults import INVALID_REQUEST, error_object
 from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Request, Result
 
 STOP_GRACE_S = 2.0
-"""How long a process that is looked at no longer may take after the end of its input, and again
-after SIGTERM: as long as the bridge gives at its own end."""
+"""Seconds that a process may take after the end of its input, and again after SIGTERM, when it is
+no longer examined: as long as the bridge gives at its own end."""
 FAIR_WAIT_S = 5.0
-"""How long the process whose end is reported may take: a busy machine is no fault of it."""
+"""Seconds for the process whose end is reported, since the machine may be busy."""
 _GOING_S = 0.25
 _RUNGS: tuple[Rung, ...] = ("end_of_input", "SIGTERM", "SIGKILL")
 _SAMPLES = 3
@@ -45,7 +45,7 @@ _ANSWERS: Mapping[str, bytes] = {
 
 
 class ServerProcess:
-    """A process from its start to its end; lives within `running`."""
+    """A process from its start to its end; works within `running`."""
 
     def __init__(self, spec: ChildSpec, limits: PipeLimits, process_tree: ProcessTree) -> None:
         ends = functools.partial(PipeChannel, limits=limits)
@@ -59,18 +59,18 @@ class ServerProcess:
         self._noise_lines = 0
         self._noise_bytes = 0
         self.overlong_bytes = 0
-        """The longest line that was too long to read."""
+        """Length of the longest line that was too long to read."""
         self.refused: SpawnError | None = None
-        """Why the system did not start it."""
+        """The reason why the system did not start it."""
         self.questions: list[str] = []
-        """Methods that it asked of us, each once."""
+        """Methods that the server requested, each once."""
         self.notifications: Counter[str] = Counter()
         self.foreign_ids: list[str] = []
-        """Ids of answers to nothing that was asked, each once."""
+        """Ids of answers that match no request, each once."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the process until the block ends; look at `refused` first."""
+        """Run the process until the block ends; check `refused` first."""
         async with anyio.create_task_group() as tasks:
             self._started_at = anyio.current_time()
             try:
@@ -93,34 +93,34 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """The process, which leads a group of its own."""
+        """The pid, which is also the id of its process group."""
         return self._child.pid
 
     @property
     def over(self) -> bool:
-        """Nothing more will be heard of it."""
+        """Whether its output has ended."""
         return self._over
 
     async def goes(self) -> bool:
-        """Whether the process has ended, or does at this moment: its stdout ends a bit before."""
+        """Return whether the process has ended, or ends now: its stdout ends slightly earlier."""
         with anyio.move_on_after(_GOING_S):
             await self._child.gone.wait()
         return self._child.gone.is_set()
 
     @property
     def report(self) -> ExitReport | None:
-        """How it ended, after `running`."""
+        """The end of the process; set after `running`."""
         return self._child.report
 
     @property
     def noise(self) -> Noise | None:
-        """What came on stdout and was no message; None for nothing."""
+        """The lines on stdout that are not messages; None if there are none."""
         if not self._noise_lines:
             return None
         return Noise(self._noise_lines, self._noise_bytes, tuple(self._sample))
 
     def begin(self, method: str, params: bytes | None = None) -> bytes:
-        """Send a request and do not wait; its id."""
+        """Send a request without waiting and return its id."""
         self._next_id += 1
         request_id = b"%d" % self._next_id
         self._send(Request(request_id, method, params))
@@ -131,26 +131,26 @@ class ServerProcess:
         self._send(Notification(method))
 
     async def answer(self, request_id: bytes, within_s: float) -> Reply | None:
-        """Wait for the answer to a request; None at the end of the time or of the process."""
+        """Wait for the answer to a request; None on time-out or at the end of the process."""
         with anyio.move_on_after(within_s):
             while request_id not in self._replies and not self._over:
                 await self._news.wait()
         return self._replies.get(request_id)
 
     async def ask(self, method: str, params: bytes | None, within_s: float) -> Reply | None:
-        """Send a request and wait for its answer; None where none comes."""
+        """Send a request and wait for its answer; None if none comes."""
         return await self.answer(self.begin(method, params), within_s)
 
     async def listing(
         self, method: str, member: str, common: Mapping[str, Any], within_s: float
     ) -> Listing:
-        """A whole list, page by page.
+        """Read a whole list, page by page.
 
         Args:
-            method: `tools/list` and its like.
-            member: Where the result holds the entries.
-            common: Params that every request has.
-            within_s: For each page.
+            method: `tools/list` or a similar method.
+            member: The member of the result that holds the entries.
+            common: Params of every request.
+            within_s: Seconds for each page.
         """
         names: list[str] = []
         count = size = pages = 0
@@ -173,10 +173,10 @@ class ServerProcess:
         return Listing(count, size, pages, tuple(names), problem, unanswered)
 
     async def end(self, grace_s: float = STOP_GRACE_S) -> Ending:
-        """Close its stdin, then use signals as the bridge does; how it ended.
+        """Close its stdin, then send signals as the bridge does; return how it ended.
 
         Args:
-            grace_s: How long it may take after the end of its input, and again after SIGTERM.
+            grace_s: Seconds after the end of its input, and again after SIGTERM.
         """
         by_itself = self._child.gone.is_set()
         asked_at = anyio.current_time()
@@ -190,7 +190,7 @@ class ServerProcess:
         return Ending(_RUNGS[min(2, int(took_s / grace_s))], round(took_s, 3), how)
 
     def _send(self, message: Message) -> None:
-        with suppress(ChannelClosed):  # Its end is seen where it is read.
+        with suppress(ChannelClosed):  # `_read` handles its end.
             self._child.channel.send(message)
 
     async def _read(self) -> None:
@@ -216,7 +216,7 @@ class ServerProcess:
             case InvalidLine():
                 self._take_spoiled(item)
             case Result(id) | Failure(id):
-                # Some servers spell every id as a text; the bridge knows them too.
+                # Some servers write every id as a string; the bridge accepts them too.
                 plain = (id or b"null").strip(b'"')
                 if plain.isdigit() and 0 < int(plain) <= self._next_id:
                     self._replies[plain] = item
@@ -238,7 +238,7 @@ class ServerProcess:
 
 
 def error_text(reply: Failure) -> str:
-    """The code and the words of an error, for people."""
+    """Return the code and the message of an error, for people."""
     try:
         error = msgspec.json.decode(reply.error)
         return f"error {error.get('code')}: {error.get('message')}"
@@ -254,7 +254,7 @@ def _own_answer(request_id: bytes, method: str) -> Reply:
 
 
 def _page_of(reply: Reply | None, member: str) -> tuple[list[Any], str | None] | str:
-    """Entries and cursor of one page, or what is wrong with it."""
+    """Return entries and cursor of one page, or the problem as a text."""
     if reply is None:
         return "no answer"
     if isinstance(reply, Failure):
