@@ -1,4 +1,4 @@
-"""Config in, program out; nothing is opened or started here."""
+"""Assembles the program from its configuration; opens and starts nothing."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ from mcpbridge.telemetry.tracer import Tracer
 
 
 class App(msgspec.Struct, frozen=True):
-    """The parts of the program that `app.lifecycle` brings to life."""
+    """The parts of the program that `app.lifecycle` runs."""
 
     config: Config
     bridge: Bridge
     keepalive: KeepAlive
     endpoint: ASGIApp
-    """What is behind the MCP port."""
+    """The application on the MCP port."""
     admin: ASGIApp | None
-    """What is behind `--admin-port`, if there is one."""
+    """The application on `--admin-port`, if there is one."""
     fast_path: FastPath
     meters: Meters
     process_tree: ProcessTree
     tracer: Tracer | None
-    """Where calls are traced; to be shut down at the end."""
+    """The tracer, if calls are traced; `app.lifecycle` shuts it down."""
     access: CallerAccess
-    """Who may call."""
+    """The authentication of clients."""
     pool_sizer: PoolSizer | None
-    """Says how many server processes may run; None if the operator does."""
+    """Limits the number of server processes by memory; None if the operator sets the number."""
 
 
 def build(config: Config, process_tree: ProcessTree) -> App:
@@ -104,7 +104,7 @@ def build(config: Config, process_tree: ProcessTree) -> App:
         root_path=settings.proxy.root_path,
         access=access,
     )
-    # A traced call belongs to a task of its own, whose records carry its trace.
+    # A traced call runs in a separate task, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
     fast_path = FastPath(
         endpoint, limits, rules, window_s, lambda: bridge.drain.ending, meters.http
@@ -140,7 +140,7 @@ def _bridge(
         settings.pipes,
         meters,
         settings.loads,
-        # The filter first: a call that is denied has no span.
+        # The filter first: a denied call has no span.
         [each for each in (tool_filter, tracing) if each is not None],
         [health_checker],
         settings.recycling.max_requests,
@@ -179,7 +179,7 @@ def _bridge(
 
 
 def _admin(config: Config, app: ASGIApp) -> ASGIApp | None:
-    """What is behind `--admin-port`, if there is one."""
+    """Return the application on `--admin-port`, or None if there is none."""
     if config.admin_bind is None:
         return None
     rules = host_rules(config, config.admin_bind)
@@ -218,21 +218,21 @@ def _dress(config: Config, process_tree: ProcessTree) -> Dress:
 def _tracer(config: Config) -> Tracer | None:
     if config.otel is None:
         return None
-    from mcpbridge.telemetry.otel import OtelTracer  # an extra, which need not be installed
+    from mcpbridge.telemetry.otel import OtelTracer  # an extra that may not be installed
 
     return OtelTracer(metrics=config.otel.metrics)
 
 
 def _exporter(meters: Meters) -> Callable[[str | None], tuple[bytes, str]]:
-    from mcpbridge.telemetry.prometheus import Export  # a third of an idle bridge's start, else
+    from mcpbridge.telemetry.prometheus import Export  # otherwise a third of an idle bridge's start
 
     return Export(meters).render
 
 
 def host_rules(config: Config, bind: Bind) -> HostRules:
-    """Which Host and Origin may in at an address."""
+    """Return the rules for Host and Origin at an address."""
     return HostRules(
-        # No browser reaches a unix socket but through a proxy, which may leave any name in Host.
+        # Browsers reach a unix socket only through a proxy, which may leave any name in Host.
         loopback=bind.path is None and _is_loopback(bind.host),
         allowed_hosts=config.settings.guard.allowed_hosts,
         allowed_origins=config.settings.guard.allowed_origins,
@@ -246,7 +246,7 @@ def _readable(
     methods: Callable[[str], Iterable[str]],
     headers: Iterable[str] = (),
 ) -> ASGIApp:
-    """The application with CORS, where an origin is listed; else just as it is."""
+    """Add CORS to the application if an origin is listed; otherwise return it unchanged."""
     return Cors(app, rules, methods, headers) if rules.allowed_origins else app
 
 
@@ -260,25 +260,25 @@ def _is_loopback(host: str) -> bool:
 
 
 class CallerAccess(msgspec.Struct, frozen=True):
-    """What lets clients in."""
+    """The objects that authenticate clients."""
 
     authenticator: Authenticator
     control: AccessControl
     tokens: StaticTokens | None
-    """The operator's static tokens, whose file SIGHUP reads again."""
+    """The operator's static tokens, whose file is read again at SIGHUP."""
 
 
 def access_of(config: Config) -> CallerAccess:
-    """Assemble it; nothing is asked of anybody."""
+    """Assemble the authentication; send no request to the authorization server."""
     auth = config.settings.auth
     found: list[Authenticator] = []
     tokens = None
     if config.file_tokens is not None or config.env_tokens is not None:
         tokens = StaticTokens(auth.token_file, config.file_tokens, config.env_tokens)
-        # First: they are compared in no time, and an authorization server need not be asked.
+        # First: comparing them takes no time and no request to an authorization server.
         found.append(tokens)
     if config.settings.oauth.issuer is not None:
-        # Last: it is its challenge that tells a client where to log in.
+        # Last: its challenge tells a client where to log in.
         found.append(_oauth(config, config.settings.oauth.issuer))
     authenticator = _together(found)
     header_env = HeaderEnv(auth.header_env) if auth.header_env else None
@@ -288,7 +288,7 @@ def access_of(config: Config) -> CallerAccess:
 
 
 def _oauth(config: Config, issuer: str) -> Authenticator:
-    # An extra, which need not be installed, and outgoing HTTP, which others do without.
+    # An extra that may not be installed, with outgoing HTTP, which the others do not need.
     from mcpbridge.http.auth.jwks import KeyServer, RemoteKeys
 
     settings = config.settings
@@ -302,13 +302,13 @@ def open_to_all(config: Config) -> str | None:
     if config.asks_who or not _is_wide(config.bind) or settings.tls.client_ca is not None:
         return None
     return (
-        f"everybody who reaches {config.bind.host} may use this server:"
-        " --auth-token-file or --oauth-issuer asks who they are, --require-auth insists on it"
+        f"every client that reaches {config.bind.host} may use this server:"
+        " --auth-token-file or --oauth-issuer turns authentication on, --require-auth enforces it"
     )
 
 
 def _is_wide(bind: Bind) -> bool:
-    """Whether others than this machine reach the address."""
+    """Return whether other machines may reach the address."""
     if bind.path is not None or bind.host == "localhost":
         return False
     try:
@@ -324,7 +324,7 @@ def _together(found: list[Authenticator]) -> Authenticator:
 
 
 def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, child_pool: ChildPool) -> None:
-    """Let the meters read sessions, streams, calls, children, readiness and the phase of the end.
+    """Register the gauges of sessions, streams, calls, children, readiness and drain phase.
 
     The names are those of `telemetry.prometheus.GAUGES`.
     """

@@ -1,7 +1,7 @@
-"""`mcpbridge health`: asks a running bridge how it is, for images without curl.
+"""`mcpbridge health`: asks a running bridge for its health, for images without curl.
 
-The standard library's client: a container runtime runs this every few seconds, and the import of
-a richer one would cost more than the question.
+It uses the standard library's client: a container runtime runs this every few seconds, and
+importing a richer one would cost more than the request.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Proof(NamedTuple):
-    """Files for TLS: whom to believe, and what to show."""
+    """Files for TLS: trusted authorities, and a client certificate."""
 
     ca: str | None = None
-    """Authorities to believe; without them the system's, and on loopback anybody."""
+    """Trusted authorities; by default the system's, and on loopback any certificate."""
     cert: str | None = None
     key: str | None = None
-    """That of `cert`; may be in the same file."""
+    """Key of `cert`; may be in the same file."""
 
 
 _NOTHING = Proof()
 
 
 def ask(url: str, proof: Proof = _NOTHING, path: str = "/health") -> tuple[bool, str]:
-    """Whether the bridge at a URL is healthy, and its answer or the reason there is none.
+    """Return whether the bridge at a URL is healthy, and its answer or the problem.
 
-    `http+unix:PATH` is a bridge on a unix socket. `unix:PATH` and `tcp:HOST:PORT` may be a shim,
-    which is healthy when it takes connections. `path` is for a URL without one.
+    `http+unix:PATH` is a bridge on a unix socket. `unix:PATH` and `tcp:HOST:PORT` may be a shim's,
+    which is healthy if it accepts connections. `path` applies to a URL without one.
     """
     if url.startswith(SCHEMES):
         return _connects(url)
@@ -49,7 +49,7 @@ def ask(url: str, proof: Proof = _NOTHING, path: str = "/health") -> tuple[bool,
     except ValueError:
         host, port = None, None
     if host is None or parts.scheme not in ("http", "https"):
-        return False, f"{url} is no http URL"
+        return False, f"{url} is not an http URL"
     try:
         connection = _connection(parts, host, port, proof)
     except OSError as error:
@@ -69,8 +69,8 @@ def _connection(
 def _tls(host: str, proof: Proof) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=proof.ca)
     if proof.ca is None and host in _LOOPBACK:
-        # The certificate names the bridge as others know it. Between this machine and itself stands
-        # nobody, and nothing that is sent is a secret.
+        # The certificate has the bridge's public name. No other machine is between this one and
+        # itself, and nothing secret is sent.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if proof.cert is not None:
@@ -89,21 +89,21 @@ def _answer(connection: http.client.HTTPConnection, path: str, shown: str) -> tu
 
 
 class _OverUnix(http.client.HTTPConnection):
-    """A connection to a unix socket."""
+    """An HTTP connection over a unix socket."""
 
     def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=TIMEOUT_S)
         self._path = UnixAddress(path).raw
 
     def connect(self) -> None:
-        """As the class above is told to."""
+        """Connect to the socket; overrides the base class."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(TIMEOUT_S)
         self.sock.connect(self._path)
 
 
 def _connects(text: str) -> tuple[bool, str]:
-    """Whether somebody listens; says nothing, since the first byte starts a server process."""
+    """Return whether the address accepts connections; send nothing, which would start a server."""
     try:
         address = address_of(text)
     except ValueError as error:

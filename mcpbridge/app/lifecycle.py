@@ -1,6 +1,6 @@
-"""The life of the program: signals first, then the port, then the child; and the ordered end.
+"""Runs the program: signals first, then the port, then the child; and the ordered shutdown.
 
-`bridge.drain` has the order of the end, `config.model` its times.
+`bridge.drain` has the order of the shutdown, `config.model` its times.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ _TERMINAL_CUTOFF_S = 5.0
 _LIST_S = 10.0
 """How long a server has to list its tools before it is said to be ready without their number."""
 _LAST_SPANS_S = 2.0
-"""How long a collector of traces has to take the last ones."""
+"""Seconds that a trace collector has to take the last spans."""
 
 
 def run(config: Config) -> int:
-    """Serve until told to end; returns the exit status.
+    """Serve until told to end; return the exit status.
 
     | status | meaning |
     |---|---|
     | 0 | ended as asked, every call answered |
     | 1 | could not listen |
-    | 2 | `--child-user`, and we are not root |
+    | 2 | `--child-user` without root |
     | 3 | ended by a second signal or the deadline, calls in flight got an error |
     | 4 | the server kept exceeding `--start-timeout` |
     | 70 | a fault of mcpbridge's own |
@@ -126,7 +126,7 @@ class _Life:
         self._from_terminal = False
         self._has_terminal = _has_terminal()
         self.last_state: Mapping[str, object] = {}
-        """What the program was doing when it ended by a fault of its own."""
+        """The state of the program when it crashed."""
         self._admin = admin
         tls, settings = app.config.settings.tls, app.config.settings
         self._certificates = Certificates(tls) if tls.cert is not None else None
@@ -139,7 +139,7 @@ class _Life:
             self._servers.append((_server(app.config, app.admin), admin))
 
     async def run(self) -> int:
-        """Live; returns the exit status."""
+        """Run the program; return the exit status."""
         ending = anyio.Event()
         self._app.process_tree.open()
         with heard_signals() as signals, LoopWatchdog().watching():
@@ -156,7 +156,7 @@ class _Life:
                     try:
                         await self._serve(ending)
                     except BaseException:
-                        # Here, while there is something to tell of.
+                        # Here, while the state still exists.
                         self.last_state = state_of(self._app)
                         raise
                 watch.cancel_scope.cancel()
@@ -237,14 +237,14 @@ class _Life:
                     level = toggle_debug(self._app.config.settings.logs)
                     log.warning("log.level_changed", extra={"now": level})
                 case "SIGHUP" if not self._has_terminal:
-                    # It is no order to end.
+                    # Without a terminal SIGHUP is not an order to end.
                     extra = {"signal": received.name, "ignored": not self._reread()}
                     log.info("serve.signal", extra=extra)
                 case _:
                     self._told_to_end(received, ending)
 
     def _reread(self) -> bool:
-        """Look again at the files that may have changed; whether there are any."""
+        """Read the files again that may have changed; return whether there are any."""
         tokens = self._app.access.tokens
         if tokens is not None:
             tokens.reload()
@@ -276,7 +276,7 @@ class _Life:
         ending.set()
 
     async def _end(self) -> None:
-        """Drain, with the times of the settings; returns when nothing is left."""
+        """Drain with the times of the settings; return when nothing is left."""
         bridge, config = self._app.bridge, self._app.config
         cutoff_s = cutoff_after_s(config.settings.shutdown.grace_s)
         lame_duck_s = config.lame_duck_s
@@ -294,9 +294,9 @@ class _Life:
 
 
 def _has_terminal() -> bool:
-    """Whether somebody at a keyboard waits for us: then a hang-up means the end, else nothing.
+    """Return whether a user at a terminal runs the program, so that a hang-up ends it.
 
-    Process 1 may have a terminal; but who detaches from a container does not mean to end it.
+    Process 1 may have a terminal, but a user who detaches from a container does not want to end it.
     """
     if os.getpid() == 1 or sys.platform == "win32":
         return False
@@ -313,7 +313,7 @@ def _server(
     fast_path: FastPath | None = None,
     listening_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> HttpServer:
-    """What serves the connections of one listener."""
+    """Return the server for the connections of one listener."""
     settings = config.settings
     connections = Connections(
         settings.connections,
@@ -331,22 +331,22 @@ def _server(
 
 
 def _served(config: Config) -> dict[str, str]:
-    """What is served, in the words of the start-up line."""
+    """Return what is served, as fields of the start-up log record."""
     if isinstance(config.source, ChildSpec):
         return {"command": shown(config.source.argv)}
     return {"connect": str(config.source)}
 
 
 def _settle_memory() -> None:
-    """What start-up made lives as long as the process: the collector need not look at it again.
+    """Exclude the objects made at start-up, which live as long as the process, from collection.
 
-    Nor now, before that: for the little that start-up left in cycles it would take 9 ms.
+    Without a collection before: for the few objects in cycles it would take 9 ms.
     """
     gc.freeze()
 
 
 def settled(config: Config, listener: socket.socket) -> Config:
-    """The config with the address that an inherited socket turned out to have."""
+    """Return the configuration with the actual address of an inherited socket."""
     if config.bind.fd is None:
         return config
     host, port, *_ = listener.getsockname()

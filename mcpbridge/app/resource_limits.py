@@ -1,9 +1,8 @@
-"""What the system allows this process: raised where it may be, and the settings made to fit.
+"""Fits the settings to the system's limits, which are raised if possible.
 
-Open files and the stack are looked at once, before anything starts. How many processes of the
-server fit into the memory shows when the first of them runs, and changes as they grow.
-
-Better said at the start than found out by the thousandth client.
+Open files and the stack are checked once, before anything starts, so that the operator learns of a
+problem at the start and not from the thousandth client. The number of server processes that fit
+into memory is known when the first of them runs, and changes as they grow.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from mcpbridge.runtime.open_files import raise_open_files
 log = logging.getLogger("mcpbridge.app")
 
 _LEAST_STACK_BYTES = 512 << 10
-"""The interpreter's own C stack; with less it may end by a signal in the middle of a call."""
+"""The interpreter's C stack; with less it may crash by a signal in the middle of a call."""
 
 
 def fitted(config: Config) -> Config | str:
-    """The configuration with as many connections and processes as can be had; or why there is none.
+    """Return the configuration with possible numbers of connections and processes, or the problem.
 
-    Logs what had to be less than was asked for.
+    Logs every number that is lower than requested.
     """
     limit = raise_open_files()
     problem = _stack_problem()
@@ -44,10 +43,10 @@ def fitted(config: Config) -> Config | str:
     shared = share(limit, BAND, asked, settings.connections.max_connections)
     if shared is None:
         return (
-            f"the limit on open files is {limit} and {least_needed(BAND)} are needed at least:"
+            f"the limit on open files is {limit} but at least {least_needed(BAND)} are needed:"
             " raise it (ulimit -n, LimitNOFILE=, --ulimit nofile=)"
         )
-    # Fewer than the memory may have room for is nothing that anybody asked for.
+    # The operator has not asked for the number that memory may have room for, so no warning.
     if shared.children < (settings.child_pool.max_children or UNMEASURED):
         extra = {
             "open_files": limit,
@@ -68,7 +67,7 @@ def fitted(config: Config) -> Config | str:
 
 
 def _stack_problem() -> str | None:
-    """Why there is too little stack, if there is; raised where it may be."""
+    """Raise the limit on the stack if it is too low; return the problem if that fails, or None."""
     if sys.platform == "win32":
         return None
     import resource
@@ -79,7 +78,7 @@ def _stack_problem() -> str | None:
     needed = f"{_LEAST_STACK_BYTES >> 10} KiB"
     if hard != resource.RLIM_INFINITY and hard < _LEAST_STACK_BYTES:
         return (
-            f"the limit on the stack is {soft >> 10} KiB and {needed} are needed:"
+            f"the limit on the stack is {soft >> 10} KiB but {needed} are needed:"
             " raise it (ulimit -s, LimitSTACK=)"
         )
     resource.setrlimit(resource.RLIMIT_STACK, (_LEAST_STACK_BYTES, hard))
@@ -90,14 +89,14 @@ _MEASURE_EVERY_S = 30.0
 
 
 class PoolSizer:
-    """Lets as many server processes run as fit into the memory."""
+    """A task that limits the number of server processes to what fits into memory."""
 
     def __init__(self, child_pool: ChildPool, most: int) -> None:
-        """Make it.
+        """Read the memory limit.
 
         Args:
-            child_pool: Is told how many processes may run.
-            most: What open files allow.
+            child_pool: The pool to resize.
+            most: Number that the limit on open files allows.
         """
         self._child_pool = child_pool
         self._most = most
@@ -105,7 +104,7 @@ class PoolSizer:
         self._logged = False
 
     async def run(self) -> None:
-        """Measure when the first process is ready, and now and then from then on."""
+        """Measure when the first process is ready, and then periodically."""
         if self._limit_bytes is None:
             return
         await self._child_pool.was_ready.wait()

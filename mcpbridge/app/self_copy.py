@@ -1,8 +1,8 @@
-"""`mcpbridge copy-self`: the running program, put where another container finds it.
+"""`mcpbridge copy-self`: copies the running program to where another container finds it.
 
-What can be copied is the tree of `mcpbridge:tree`, which has an interpreter of its own and runs
-from wherever it lies. An environment of Python does not: its programs name the interpreter of
-their image by its path.
+Only the tree of `mcpbridge:tree` can be copied: it contains an interpreter and runs from any
+folder. The programs of an ordinary Python environment name the interpreter of their image by its
+path.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from pathlib import Path
 from mcpbridge.errors import ConfigError
 
 _PROGRAM = Path("bin", "mcpbridge")
-"""What is executed, below the folder; a link to the program in the tree."""
+"""The executable below the folder; a link to the program in the tree."""
 _SUFFIX = ".part"
 
 
 def tree() -> Path | None:
-    """The folder of the running tree; None when this is an environment of Python."""
+    """Return the folder of the running tree; None if this is an ordinary Python environment."""
     return Path(sys.executable).resolve().parent if getattr(sys, "frozen", False) else None
 
 
 def copy_self(folder: Path) -> Path:
-    """Copy the running tree into a folder, which is made if it is not there.
+    """Copy the running tree into a folder, which is created if it is missing.
 
-    May be repeated: each file is written under another name and then takes its place, so that a
-    tree that runs from there is not disturbed. What is executed comes last, and so is there only
-    when all the rest is.
+    May be repeated: each file is written under another name and then renamed, so that a program
+    that runs from there is not disturbed. The executable comes last, and so exists only when
+    everything else does.
 
     Returns:
         The program to execute.
 
     Raises:
-        ConfigError: This is no tree, or the folder lies in it, or files there may not be executed.
-        OSError: It cannot be written.
+        ConfigError: This is not a tree, or the folder is inside it, or files there are not
+            executable.
+        OSError: The folder cannot be written.
     """
     source = tree()
     if source is None:
@@ -49,7 +50,7 @@ def copy_self(folder: Path) -> Path:
             "run copy-self in the image mcpbridge:tree",
         )
     if folder.resolve().is_relative_to(source):
-        raise ConfigError("copy-self", str(folder), "lies in the tree that is to be copied")
+        raise ConfigError("copy-self", str(folder), "is inside the tree to copy")
     program = folder / _PROGRAM
     with suppress(FileNotFoundError):
         program.unlink()
@@ -73,6 +74,6 @@ def _replace(source: Path, to: Path) -> None:
     part = to.with_name(to.name + _SUFFIX)
     with suppress(FileNotFoundError):
         part.unlink()
-    # Modes but no times, no owners: whoever runs this may own nothing.
+    # Modes but no times or owners: the user may own nothing.
     shutil.copy(source, part, follow_symlinks=False)
     part.replace(to)

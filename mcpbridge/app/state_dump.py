@@ -1,4 +1,4 @@
-"""What the program is doing at this moment, for an operator who asks and for a crash's record."""
+"""Collects the current state of the program, for an operator and for a crash's log record."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mcpbridge.app.build import App
 from mcpbridge.bridge.bridge import Bridge
 
 _MOST = 50
-"""Calls that are listed; the oldest are the ones somebody looks for."""
+"""Most calls listed; the oldest are the interesting ones."""
 
 
 def state_of(app: App) -> dict[str, object]:
-    """Gauges, children, calls in flight with their age in seconds, and what tasks there are.
+    """Return gauges, children, calls in flight with their age in seconds, and the number of tasks.
 
-    No ids of sessions and nothing of any message: it goes to the log.
+    Contains no session ids and no part of a message, since it goes to the log.
     """
     gauges = {name: read() for name, read in app.meters.gauges.items()}
     return {
@@ -43,7 +43,7 @@ def _calls(bridge: Bridge) -> list[dict[str, object]]:
 
 
 def _tasks() -> dict[str, int]:
-    """How many tasks run each coroutine."""
+    """Return the number of tasks by coroutine."""
     names: collections.Counter[str] = collections.Counter()
     for task in asyncio.all_tasks():
         coroutine = task.get_coro()

@@ -8,8 +8,8 @@ import click
 
 _HELP = """Copy this program into FOLDER, with its interpreter: run FOLDER/bin/mcpbridge.
 
-For an init container that brings mcpbridge into a pod whose server's image has none. Only the image
-mcpbridge:tree has a copy of its own to give; any image with glibc runs it, with Python or without.
+For an init container that adds mcpbridge to a pod whose server's image lacks it. Only the image
+mcpbridge:tree has a copy to give; any image with glibc runs it, with or without Python.
 
 \b
   mcpbridge copy-self /opt/mcpbridge
@@ -18,7 +18,7 @@ _FAILED = 1
 
 
 def program(command: Sequence[str]) -> click.Command:
-    """The command that copies the program; no server's command belongs to it."""
+    """Return the command that copies the program; `command` is ignored."""
 
     @click.command(name="copy-self", help=_HELP)
     @click.argument("folder")

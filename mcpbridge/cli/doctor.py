@@ -7,31 +7,31 @@ from collections.abc import Sequence
 
 import click
 
-_HELP = """Look at a stdio server or a running endpoint, and say what is wrong or right.
+_HELP = """Examine a stdio server or a running endpoint, and report what works and what does not.
 
 \b
   mcpbridge doctor -- COMMAND
-      Starts the server as the bridge would, asks it, ends it: whether and how fast it starts,
-      which revisions it speaks, what it offers, what it does wrong, and the flags to use.
+      Starts the server as the bridge would, sends requests, stops it: whether and how fast it
+      starts, which revisions it speaks, what it offers, what it does wrong, and the flags to use.
       Calls no tool.
   mcpbridge doctor URL
-      Asks an MCP endpoint as clients of each revision do.
+      Sends an MCP endpoint the requests of clients of each revision.
   mcpbridge doctor URL --as mcp-operator|lifecycle-operator
-      Asks as that Kubernetes operator does when it checks what it has deployed.
+      Makes the checks of that Kubernetes operator on what it has deployed.
 
-Exits 0 when the server can be served, or every check passes; 1 when not; 2 for wrong use.
+Exits with 0 if the server can be served, or every check passes; 1 if not; 2 for wrong use.
 """
 
 _GUISES = ("mcp-operator", "lifecycle-operator")
 _PROTOCOLS = ("auto", "streamable-http", "sse")
 _PROTOCOL_HELP = "With --as mcp-operator: its spec.transport.protocol.  [default: auto]"
 _RETRY_HELP = "With --as mcp-operator: the time to its next attempt.  [default: 30s]"
-_TIMEOUT_HELP = "How long the server may take to start and answer.  [default: 1m]"
+_TIMEOUT_HELP = "Time for the server to start and answer.  [default: 1m]"
 _INTERRUPTED = 130
 
 
 def program(command: Sequence[str]) -> click.Command:
-    """The command that looks at a server; all after `--` is the server's."""
+    """Return the command that examines a server; `command` is the server's, all after `--`."""
 
     @click.command(name="doctor", help=_HELP)
     @click.argument("url", required=False, metavar="-- COMMAND | URL")
@@ -97,6 +97,6 @@ def _of_url(url: str, guise: str | None, protocol: str, retry_wait: str, as_json
 
 
 def _tell(what: str) -> None:
-    """Progress, for whoever sits and waits."""
+    """Print progress, if stderr is a terminal."""
     if sys.stderr.isatty():
         click.echo(f"… {what}", err=True)

@@ -6,29 +6,29 @@ from collections.abc import Sequence
 
 import click
 
-_HELP = """Ask a running bridge how it is; exits 0 when it can serve, else 1.
+_HELP = """Ask a running bridge for its health; exits with 0 if it can serve, else 1.
 
 Without URL it asks the bridge of this machine, on the port that MCPBRIDGE_LISTEN, MCPBRIDGE_PORT
 or PORT names, else on 8000. A URL without a path means /health; a path alone, such as /readyz,
 means that of this machine's bridge. A bridge on a unix socket is at
-http+unix:PATH. At unix:PATH or tcp:HOST:PORT, where a shim may be, it asks only whether anybody
-listens.
+http+unix:PATH. At unix:PATH or tcp:HOST:PORT, which may be a shim's, it only checks whether a
+program listens.
 """
 
 
 def program(command: Sequence[str]) -> click.Command:
-    """The command that asks a running bridge how it is; no server's command belongs to it."""
+    """Return the command that asks a running bridge for its health; `command` is ignored."""
 
     @click.command(name="health", help=_HELP)
     @click.argument("url", required=False)
     @click.option(
         "--ca",
         metavar="FILE",
-        help="Of https, believe these authorities (PEM); without it the system's, and a bridge on"
-        " loopback is believed whatever it shows.",
+        help="For https, trust these authorities (PEM); by default the system's, and any"
+        " certificate of a bridge on loopback.",
     )
     @click.option(
-        "--cert", metavar="FILE", help="Show this certificate (PEM), where --tls-client-ca asks."
+        "--cert", metavar="FILE", help="Show this certificate (PEM), if --tls-client-ca is set."
     )
     @click.option("--key", metavar="FILE", help="Its private key, if not in the same file.")
     def health(url: str | None, **files: str | None) -> int:

@@ -88,7 +88,7 @@ def _logged(words: Sequence[str], problem: str) -> bool:
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Our own words, and the server's command: all after the first `--`."""
+    """Split the arguments into our own, and the server's command: all after the first `--`."""
     if "--" not in words:
         return words, []
     cut = words.index("--")
@@ -96,8 +96,8 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _nearest(program: click.Command, flag: str) -> list[str]:
-    """The one of our flags that is most like an unknown one."""
-    import difflib  # for a mistake alone
+    """Return the known flag most similar to an unknown one."""
+    import difflib  # only needed for this error
 
     known = [name for param in program.params for name in param.opts if name.startswith("--")]
     return difflib.get_close_matches(flag, known, n=1, cutoff=0)

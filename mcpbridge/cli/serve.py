@@ -1,4 +1,4 @@
-"""`mcpbridge [OPTIONS] -- COMMAND`: every setting an option, under headings."""
+"""`mcpbridge [OPTIONS] -- COMMAND`: every setting is an option, under headings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LIKE = 0.8
 
 
 class _Flag(click.Option):
-    """An option with the heading it stands under."""
+    """An option with the heading that it is listed under."""
 
     def __init__(self, *names: str, heading: str, **more: Any) -> None:
         super().__init__(list(names), **more)
@@ -53,7 +53,7 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
     hold_signals()
     occupy_descriptors()
     collect_seldom()
-    # Imported after that: it takes its time, and makes much, and a signal may come.
+    # Imported afterwards: it takes time and makes many objects, and a signal may come.
     from mcpbridge.config.model import options
 
     @click.pass_context
@@ -154,11 +154,11 @@ def _stray_hint(
     if near:
         return f"no command {stray[0]!r}; did you mean {near[0]!r}?"
     if command:
-        return f"unexpected {stray[0]!r} before --; only options of mcpbridge stand there"
+        return f"unexpected {stray[0]!r} before --; only options of mcpbridge may precede it"
     own = [word for flag, texts in given.items() for text in texts for word in (flag, text)]
     ours = shlex.join(["mcpbridge", *own])
     return (
-        f"the server's command, here {stray[0]!r}, stands after --, as in:\n"
+        f"the server's command, here {stray[0]!r}, must follow --, as in:\n"
         f"  {ours if not given.get('--env') else 'mcpbridge …'} -- {shown(stray)}"
     )
 

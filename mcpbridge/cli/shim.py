@@ -11,8 +11,8 @@ from mcpbridge.runtime.startup import hold_signals
 
 _HELP = """Start one COMMAND for each connection; its stdin and stdout are the connection.
 
-Stands beside a server in the server's own container; `mcpbridge --connect ADDRESS` in another one
-serves it over HTTP. A connection that says nothing starts nothing.
+Runs beside a server in the server's container; `mcpbridge --connect ADDRESS` in another one serves
+it over HTTP. A connection that sends nothing starts nothing.
 
 \b
   mcpbridge shim --listen unix:/run/mcp/mcp.sock -- python server.py
@@ -21,13 +21,13 @@ serves it over HTTP. A connection that says nothing starts nothing.
 """
 
 _NOT_HERE = ("--connect", "--log-calls")
-"""Settings of those structs that only a bridge has: bytes are no calls to a shim."""
+"""Settings of those structs that only a bridge has, since a shim does not parse calls."""
 
 
 def program(command: Sequence[str]) -> click.Command:
-    """The command that listens; `command` is the server's, all after `--`."""
+    """Return the command that listens; `command` is the server's, all after `--`."""
     hold_signals()
-    # Imported after that: it takes its time, and a signal may come.
+    # Imported afterwards: it takes time, and a signal may come.
     from mcpbridge.cli.setting_options import setting_options, texts_of
     from mcpbridge.config.command import CommandSettings
     from mcpbridge.shim.program import ShimSettings

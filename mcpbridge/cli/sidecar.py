@@ -12,11 +12,11 @@ from mcpbridge.runtime.startup import hold_signals
 if TYPE_CHECKING:
     from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits
 
-_HELP = """Stand in front of an MCP server in the same pod and count what passes.
+_HELP = """Count the requests to an MCP server in the same pod, as a proxy in front of it.
 
-Takes the flags of the MCP Operator's metrics sidecar and serves the metric names that its
-dashboard reads. Requests to --listen-addr go on to --target-addr, streams included; /healthz,
-/readyz and /metrics are on --metrics-addr. No variable is read.
+Takes the flags of the MCP Operator's metrics sidecar and serves the metric names that its dashboard
+reads. Requests to --listen-addr go on to --target-addr, streams included; /healthz, /readyz and
+/metrics are on --metrics-addr. No environment variables are read.
 
 \b
   mcpbridge sidecar --target-addr=localhost:3001 --listen-addr=:8080 --metrics-addr=:9090
@@ -27,15 +27,15 @@ _EVERYWHERE = "0.0.0.0"  # nosec B104 # what `:8080` means to an operator
 
 
 def program(command: Sequence[str]) -> click.Command:
-    """The command that relays; no server's command belongs to it."""
+    """Return the command that proxies; `command` is ignored."""
     hold_signals()
-    # Imported after that: it takes its time, and a signal may come.
+    # Imported afterwards: it takes time, and a signal may come.
     from mcpbridge.cli.setting_options import setting_options
 
     @click.command(
         name="sidecar",
         help=_HELP,
-        # The operator may pass flags of later days; they are told of and not obeyed.
+        # The operator may pass flags of later versions; they are logged and ignored.
         context_settings={
             "ignore_unknown_options": True,
             "allow_extra_args": True,
@@ -62,7 +62,7 @@ def program(command: Sequence[str]) -> click.Command:
         help="Client connections at once; by default as many as the limit on open files allows"
         " with one more to the server for each.",
     )
-    @click.option("--health-check-interval", metavar="DURATION", help="Taken and not needed.")
+    @click.option("--health-check-interval", metavar="DURATION", help="Accepted and ignored.")
     @click.pass_context
     def sidecar(ctx: click.Context, /, **flags: Any) -> int:
         return _run(flags, tuple(ctx.args))
@@ -106,7 +106,7 @@ def _run(flags: Mapping[str, Any], unknown: tuple[str, ...]) -> int:
 
 
 def _address(flag: str, text: str, default_host: str) -> tuple[str, int]:
-    """`HOST:PORT` or `:PORT`, with or without `http://`."""
+    """Parse `HOST:PORT` or `:PORT`, with or without `http://`."""
     from mcpbridge.config.self_url import split_address
 
     text = text.removeprefix("http://").rstrip("/")

@@ -367,7 +367,7 @@ async def test_health_asks_the_bridge_beside_it(tmp_path: Path) -> None:
     assert err.startswith(f"no answer from 127.0.0.1:{port}: ")
     for url in ("ftp://127.0.0.1", "http://[::1", "nonsense://x", ""):
         status, _, err = await said("health", url or "http://")
-        assert (status, "is no http URL" in err) == (1, True)
+        assert (status, "is not an http URL" in err) == (1, True)
 
 
 async def test_health_does_not_wait_for_ever() -> None:
