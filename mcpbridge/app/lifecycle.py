@@ -56,9 +56,9 @@ from mcpbridge.telemetry.logs import logging_to_stderr, toggle_debug
 log = logging.getLogger("mcpbridge.app")
 
 _TERMINAL_CUTOFF_S = 5.0
-"""Somebody at a keyboard waits for Ctrl-C to do its work."""
+"""Seconds; shorter, since a user at the terminal waits after Ctrl-C."""
 _LIST_S = 10.0
-"""How long a server has to list its tools before it is said to be ready without their number."""
+"""Seconds that a server has to list its tools before `serve.ready` is logged."""
 _LAST_SPANS_S = 2.0
 """Seconds that a trace collector has to take the last spans."""
 
@@ -73,7 +73,7 @@ def run(config: Config) -> int:
     | 2 | `--child-user` without root |
     | 3 | ended by a second signal or the deadline, calls in flight got an error |
     | 4 | the server kept exceeding `--start-timeout` |
-    | 70 | a fault of mcpbridge's own |
+    | 70 | a bug in mcpbridge itself |
     | 126, 127 | the command cannot be executed, was not found |
     | other | the server kept failing: its own exit status, 128 + n for a signal n |
     """
@@ -205,7 +205,7 @@ class _Life:
             warn_of_root(self._app.config.source)
 
     async def _announce_ready(self) -> None:
-        """Say once where which server is served, and learn its tools, whose calls are counted."""
+        """Log once that the server is ready and at which URL, and make a meter for each tool."""
         lease = await self._app.bridge.eras.first_lease()
         pages = await list_tools(lease, _LIST_S)
         bind, settings = self._app.config.bind, self._app.config.settings

@@ -54,9 +54,9 @@ _MOST_RECEIVED = 64
 _TURN_S = 0.002
 """Seconds after which the loop gets its turn, however much is left to read."""
 _MAX_BATCH = 1000
-"""Messages in one batch of the child."""
+"""Most messages in one batch of the child."""
 _JSON_STARTS = tuple(b'{["-0123456789tfn'[at : at + 1] for at in range(17))
-"""What a JSON text may begin with."""
+"""The bytes that a JSON text may begin with."""
 _SAMPLE_BYTES = 200
 _ENDLESS = 4
 """A line this many times over the limit and without an end ends the channel."""
@@ -310,7 +310,7 @@ class PipeChannel:
             answers = answer_id(line)
             return [InvalidLine("message_too_large", line.size, line.head[:_SAMPLE_BYTES], answers)]
         if not line.startswith(_JSON_STARTS):
-            # A server that writes text here may write much: a tenth of the time that reading takes.
+            # A server that writes text here may write much; this costs a tenth of decoding it.
             return [InvalidLine("noise", len(line), line[:_SAMPLE_BYTES], None)]
         try:
             depth = self._limits.max_json_depth

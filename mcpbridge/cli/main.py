@@ -1,6 +1,6 @@
-"""The command line: one group whose commands are programs, and which serves without any of them.
+"""The command line: a group whose commands are the programs; without a command it serves.
 
-Only what the words name is imported: `mcpbridge health` runs every few seconds and needs little.
+Only the named program is imported: `mcpbridge health` runs every few seconds and needs little.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ NAMED = {
     "shim": "mcpbridge.cli.shim",
     "sidecar": "mcpbridge.cli.sidecar",
 }
-"""The programs that the first word names, by their modules; without one of these words: serve."""
+"""The programs that the first word names, with their modules; any other word means `serve`."""
 _LOGGING = ("shim", "sidecar")
-"""Those that write a log, as the bridge does; the others answer a person or a probe."""
+"""The programs that write a log, as the bridge does; the others answer a user or a probe."""
 _COMPLETES = "_MCPBRIDGE_COMPLETE"
-"""The variable by which click's shell completion asks; it gives no words, so all is imported."""
+"""The variable of click's shell completion; it names no program, so `serve` is imported."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     own, command = _split(words)
     named = bool(own) and own[0] in NAMED
     if not named:
-        # Before anything is imported that takes time: process 1 would lose a signal until then.
+        # Before the slow imports: until then process 1 would lose a signal.
         hold_signals()
     import click
 
@@ -72,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _logged(words: Sequence[str], problem: str) -> bool:
-    """Write a wrong setting as a record, if that is how the program logs; return whether it is."""
+    """Log an invalid setting as a record, if the program logs JSON; return whether it does."""
     if words and words[0] in NAMED and words[0] not in _LOGGING:
         return False
-    # Imported for a mistake alone.
+    # Only imported for this error.
     import click
 
     from mcpbridge.config.load import log_form

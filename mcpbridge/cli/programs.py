@@ -12,11 +12,11 @@ class Programs(click.Group):
     """A group whose commands are imported when they are named."""
 
     def __init__(self, command: Sequence[str], modules: Mapping[str, str], **more: object) -> None:
-        """Make it.
+        """Make a group.
 
         Args:
             command: The server's command, all after `--`.
-            modules: The programs, by the words that name them.
+            modules: The modules of the programs, by the words that name them.
             more: As for `click.Group`.
         """
         super().__init__(**more)  # type: ignore[arg-type]
@@ -28,7 +28,7 @@ class Programs(click.Group):
         return sorted(self._modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return the program that a word names; None if it names none."""
+        """Return the program that a word names, or None."""
         if cmd_name not in self._modules:
             return None
         module = importlib.import_module(self._modules[cmd_name])

@@ -32,7 +32,7 @@ Every option is a variable too: --max-sessions is MCPBRIDGE_MAX_SESSIONS. The op
 
 _SHORT = {"--port": "-p"}
 _LIKE = 0.8
-"""How like a word must be to a command's name to be taken for it: docter, and not docker."""
+"""Least similarity of a word to a command's name to suggest it: docter, and not docker."""
 
 
 class _Flag(click.Option):
@@ -44,7 +44,7 @@ class _Flag(click.Option):
 
 
 def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
-    """Return the group that serves if no command of its own is named.
+    """Return the group that serves if none of its commands is named.
 
     Args:
         command: The server's command, all after `--`.
@@ -66,7 +66,7 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
         return run(load(_given(flags), command))
 
     class Serve(Programs):
-        """The group with its options under headings, and a hint for words out of place."""
+        """A group with its options under headings, and a hint for misplaced words."""
 
         def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
             """Write the commands, then the options, one section for each heading."""
@@ -76,7 +76,7 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
         def resolve_command(
             self, ctx: click.Context, args: list[str]
         ) -> tuple[str | None, click.Command | None, list[str]]:
-            """Return the program that the first word names."""
+            """Return the program that the first word names, or raise a hint."""
             given = _given(ctx.params)
             if not ctx.resilient_parsing and (given or args[0] not in self.list_commands(ctx)):
                 raise click.UsageError(_stray_hint(given, args, command, self.list_commands(ctx)))
@@ -91,14 +91,14 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
         help=_HELP,
         invoke_without_command=True,
         subcommand_metavar="-- COMMAND",
-        # What follows the first word that is no option of ours belongs to the server; a flag
-        # there is not ours to refuse, and the hint can show the line as it should have been.
+        # The words after the first one that is not an option belong to the server; a flag
+        # there is not ours to refuse, and the hint can show the correct command line.
         context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
     )
 
 
 def _given(flags: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The texts given for each flag, as they stand in the command line."""
+    """Return the texts given for each flag, as on the command line."""
     given = {f"--{name.replace('_', '-')}": _texts(value) for name, value in flags.items()}
     return {flag: texts for flag, texts in given.items() if texts}
 
@@ -106,7 +106,7 @@ def _given(flags: Mapping[str, Any]) -> dict[str, list[str]]:
 def _write_options(
     parameters: Sequence[click.Parameter], ctx: click.Context, formatter: click.HelpFormatter
 ) -> None:
-    """Write the options under their headings; what is no setting comes last."""
+    """Write the options under their headings; click's own come last."""
     sections: dict[str, list[tuple[str, str]]] = {}
     for parameter in parameters:
         record = parameter.get_help_record(ctx)
@@ -143,7 +143,7 @@ def _flag_of(option: Any) -> click.Option:
 def _stray_hint(
     given: dict[str, list[str]], stray: Sequence[str], command: Sequence[str], names: Sequence[str]
 ) -> str:
-    import difflib  # for a mistake alone
+    import difflib  # only needed for this error
 
     from mcpbridge.process.spec import shown
 

@@ -20,7 +20,7 @@ COMMAND_LINE = "the command line"
 
 _OF_A_CHILD = ("child_env_allow", "child_user", "no_new_privileges")
 _DRIVE = re.compile(r"(?:^|[\s'\"])[A-Za-z]:\\")
-"""A path of Windows: no shell of POSIX would mean a backslash after a drive."""
+"""A path of Windows; POSIX shells give a backslash after a drive another meaning."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -146,7 +146,7 @@ def spec_of(
 
 
 def words_of(text: str, key: str, origin: str) -> list[str]:
-    """A text split like a shell would; a backslash is plain text in Windows paths.
+    """Split a text like a shell would; a backslash is plain text in Windows paths.
 
     Args:
         text: The text.

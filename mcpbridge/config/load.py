@@ -176,7 +176,7 @@ def _lame_duck_s(settings: ShutdownSettings, origins: Mapping[str, str], in_clus
 
 
 def log_form(words: Sequence[str]) -> str:
-    """Return the form of logs that a command line asks for, even one that is wrong otherwise."""
+    """Return the form of logs that a command line asks for, even if it is otherwise invalid."""
     flag = "--log-format"
     for number, word in enumerate(words):
         if word.startswith(f"{flag}="):

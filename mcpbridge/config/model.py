@@ -177,9 +177,9 @@ class Config(msgspec.Struct, frozen=True):
     file_tokens: Tokens | None = None
     """The content of `--auth-token-file` at the start."""
     env_tokens: Tokens | None = None
-    """What the environment gives as a token."""
+    """The token of the environment."""
     search: tuple[str, ...] = ()
-    """The domains that the pod's resolver adds to a name; empty outside of a cluster."""
+    """The domains that the pod's resolver appends to a name; empty outside of a cluster."""
 
     @property
     def asks_who(self) -> bool:

@@ -49,7 +49,7 @@ def checked(spec: ChildSpec) -> int:
         check_command(spec)
     except (CommandNotFound, CommandNotExecutable) as error:
         found_file = isinstance(error, CommandNotExecutable)
-        # Imported for a failure alone: it compiles many patterns.
+        # Imported for a failure only, since it compiles many patterns.
         from mcpbridge.rules.supervision.start_hints import of_command
 
         hints = [str(each) for each in of_command(spec.argv, found_file=found_file)]
@@ -59,16 +59,16 @@ def checked(spec: ChildSpec) -> int:
 
 
 def status_of_failure(report: ExitReport | None, start_failure: Fault | None) -> int:
-    """Return the exit status of a bridge that has given up its server; never 0.
+    """Return the exit status of a bridge that gave up on its server; never 0.
 
     Args:
-        report: How the server's last process ended.
-        start_failure: Why its last start failed; None if it had been ready.
+        report: The end of the server's last process.
+        start_failure: The fault of its last start; None if it had been ready.
     """
     if start_failure is not None and start_failure.reason == "start_timeout":
         return EXIT_START_TIMEOUT
     if report is None or report.asked:
-        # The bridge itself ended it: its status says nothing of the cause.
+        # The bridge itself stopped it, so its status does not show the cause.
         return EXIT_START
     how = report.how
     return 128 + how.signal if how.signal is not None else (how.code or EXIT_START)
@@ -77,7 +77,7 @@ def status_of_failure(report: ExitReport | None, start_failure: Fault | None) ->
 def cause_of_failure(
     source: ChildSpec | Address, report: ExitReport | None, start_failure: Fault | None
 ) -> dict[str, object]:
-    """Return what to log of a server that was given up: what, how, its last words, a hint."""
+    """Return the log fields for a server that was given up: problem, end, last lines, hints."""
     how = report.how if report is not None and not report.asked else Exit()
     said = report.last_words if report is not None else ()
     if start_failure is None:
@@ -93,7 +93,7 @@ def cause_of_failure(
         cause["how"] = str(how)
     cause["last_words"] = list(said)
     if isinstance(source, ChildSpec) and start_failure is not None:
-        # Imported for a failure alone: it compiles many patterns.
+        # Imported for a failure only, since it compiles many patterns.
         from mcpbridge.rules.supervision.start_hints import of_failed_start
 
         cause["hints"] = [str(each) for each in of_failed_start(source.argv, said, how)]

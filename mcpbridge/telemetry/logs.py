@@ -29,7 +29,7 @@ from mcpbridge.telemetry.tracer import CURRENT
 
 GROUP = "Logs"
 _COLORS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.INFO: "32"}
-"""How a terminal shows each level: ECMA-48, SGR."""
+"""Colors of the levels on a terminal: ECMA-48, SGR."""
 _INDENT = " " * 17
 """As wide as time and level."""
 _QUEUE_RECORDS = 10_000
@@ -92,7 +92,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """A record for a person: time, level, event, `field=value`; texts of many lines below it."""
+    """A formatter for people: time, level, event, `field=value`; multi-line texts below."""
 
     def __init__(self, *, colored: bool = False) -> None:
         super().__init__()
@@ -221,12 +221,12 @@ def logging_to_stderr(settings: LogSettings) -> Iterator[None]:
 
 
 def is_json(form: str) -> bool:
-    """Return whether a form of logs means JSON here."""
+    """Return whether a form of logs means JSON for this stderr."""
     return form == "json" or (form != "text" and not os.isatty(_STDERR))
 
 
 def start_error(problem: str) -> str:
-    """Return the record of a program whose settings are wrong, as one line of JSON."""
+    """Return the record of a program with invalid settings, as one line of JSON."""
     record = logging.makeLogRecord(
         {
             "name": "mcpbridge.app",
@@ -240,7 +240,7 @@ def start_error(problem: str) -> str:
 
 
 def formatter_of(settings: LogSettings) -> logging.Formatter:
-    """Return what writes records in the form that the settings, or the terminal, ask for."""
+    """Return the formatter that the settings, or the terminal, ask for."""
     if is_json(settings.form):
         return JsonFormatter()
     colored = settings.color == "always" or (settings.color == "auto" and os.isatty(_STDERR))
@@ -271,7 +271,7 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _lines_of(value: object) -> list[str] | None:
-    """The lines of a value that takes more than one word; None if one word shows it."""
+    """Return the lines of a value that takes more than one word; None if one word shows it."""
     if isinstance(value, str):
         return value.splitlines() if "\n" in value else None
     if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
@@ -280,7 +280,7 @@ def _lines_of(value: object) -> list[str] | None:
 
 
 def _shown(value: object) -> str:
-    """A value as one word, in quotes where it would be more; what is no text as JSON has it."""
+    """Return a value as one word, quoted if it has several; a value that is not a text as JSON."""
     if not isinstance(value, str) or not value.isprintable():
         return _printable(_json(value))
     plain = value and not any(each in value for each in ' "=')
@@ -288,13 +288,13 @@ def _shown(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    # Text with quotes of its own stays readable in the others; nothing reads this form back.
+    # A text with quotes stays readable in the other kind; no program reads this form back.
     quote = "'" if '"' in text and "'" not in text else '"'
     return f"{quote}{text}{quote}"
 
 
 def _printable(text: str) -> str:
-    """Escape what is no visible character: a server's words must not steer the terminal."""
+    """Escape non-printable characters: a server's output must not control the terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\t" else ascii(c)[1:-1] for c in text)

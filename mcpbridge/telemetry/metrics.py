@@ -103,7 +103,7 @@ class CallMeters:
         return self._methods.get(method, self._other)
 
     def learn(self, result: bytes) -> int:
-        """Give a meter to each tool that a result of `tools/list` names; return their number."""
+        """Create a meter for each tool that a result of `tools/list` names; return their number."""
         if result == self._last_list:
             return self._last_tools
         self._last_list, self._last_tools = result, 0
@@ -146,7 +146,7 @@ class HttpMeter:
         """Bytes of response bodies."""
 
     def answered(self, method: str, status: int, received: int, sent: int) -> None:
-        """Count a request, and the bytes of its body and of its response's."""
+        """Count a request, the bytes of its body and those of its response's body."""
         self.requests[method, status] += 1
         self.received_bytes += received
         self.sent_bytes += sent

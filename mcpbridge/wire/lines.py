@@ -37,11 +37,11 @@ class LineSplitter:
     """
 
     def __init__(self, max_line_bytes: int, *, indented: bool = False) -> None:
-        """Make one.
+        """Make a splitter.
 
         Args:
-            max_line_bytes: A longer line is told as `OverlongLine`.
-            indented: Lines are text for people: the blanks that they begin with are kept.
+            max_line_bytes: A longer line is returned as `OverlongLine`.
+            indented: Keep the spaces that lines begin with, since they are text for people.
         """
         self._max = max_line_bytes
         self._indented = indented

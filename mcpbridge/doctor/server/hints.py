@@ -1,6 +1,6 @@
 """Common causes why a stdio server cannot be served, each with a remedy.
 
-Pure: signs in, hints out. Those that need no examination are in `rules.supervision.start_hints`.
+Pure: signs in, hints out. Hints that need no examination are in `rules.supervision.start_hints`.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ MAX_ORIGIN_CHARACTERS = 320
 """A host, a port and a scheme."""
 _CLUSTER_SUFFIXES = (".svc", ".cluster.local")
 _PRIVATE_SUFFIX = ".internal"
-"""Reserved for private use: no public name can end so. ICANN, resolution 2024.07.29.06."""
+"""Reserved for private use: no public name ends with it. ICANN, resolution 2024.07.29.06."""
 _OWN_HOST = re.compile(r"host\.[a-z0-9-]+\.internal")
-"""What a container calls the machine that it runs on: `host.docker.internal` and the like."""
+"""The name that a container has for its host: `host.docker.internal` and the like."""
 _SERVICES = re.compile(r"([a-z0-9-]+)\.(svc\..+)")
 """The first entry of a pod's search list: `default.svc.cluster.local`."""
 _HOST = re.compile(
@@ -52,7 +52,7 @@ class HostRules(msgspec.Struct, frozen=True):
     allowed_origins: tuple[str, ...] = ()
     """Origins `scheme://host[:port]`, as `origin_pattern` writes them; `null`; or `*`."""
     search: tuple[str, ...] = ()
-    """The search list of a pod, as `search_list` reads it; empty outside of a cluster."""
+    """The search list of a pod, from `search_list`; empty outside of a cluster."""
 
 
 def host_allowed(host: str | None, rules: HostRules) -> bool:
@@ -68,7 +68,7 @@ def _allowed(host: str, rules: HostRules) -> bool:
     if name in LOOPBACK_NAMES or _listed(name, rules.allowed_hosts):
         return True
     if rules.loopback:
-        # A container reaches a listener on loopback through its engine, by this name.
+        # A container reaches a listener on the host's loopback by this name through its engine.
         return _OWN_HOST.fullmatch(name) is not None
     return is_cluster_name(name) or _is_address(name) or _is_private(name, rules.search)
 
@@ -79,7 +79,7 @@ def is_cluster_name(name: str) -> bool:
 
 
 def search_list(resolv_conf: str) -> tuple[str, ...]:
-    """Return the domains that a resolver adds to a name; the last `search` line counts.
+    """Return the domains that a resolver appends to a name; the last `search` line counts.
 
     Source: resolv.conf(5).
     """
@@ -92,11 +92,10 @@ def search_list(resolv_conf: str) -> tuple[str, ...]:
 
 
 def _is_private(name: str, search: Sequence[str]) -> bool:
-    """Whether a name means something on a private network only: `*.internal`, a pod's services.
+    """Return whether a name resolves only on a private network: `*.internal`, a pod's services.
 
-    Of names with a namespace and nothing behind it only those of the pod's own namespace are
-    served, as in `mcpbridge.default`: a service is in the namespace of its pods, and two words
-    could be any public name.
+    A name of two words, such as `mcpbridge.default`, is served only if the second one is the pod's
+    namespace, which a service shares with its pods: any other such name could be a public one.
     """
     if name.endswith(_PRIVATE_SUFFIX):
         return True

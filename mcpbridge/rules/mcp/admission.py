@@ -138,7 +138,7 @@ def session_required(request_id: bytes | None = None) -> Refusal:
 
 
 def handshake_required() -> Refusal:
-    """The request needs a session, over a transport in which a connection has one or none."""
+    """Return the refusal of a request that needs a session on a connection without one."""
     return refuse(400, INVALID_REQUEST, "the connection has no session: begin with initialize")
 
 

@@ -45,7 +45,7 @@ class ServerEras(msgspec.Struct, frozen=True):
 
     @property
     def in_words(self) -> str:
-        """What it speaks, for a log: `legacy`, `modern`, `legacy and modern`."""
+        """The eras for a log: `legacy`, `modern`, or `legacy and modern`."""
         spoken = (("legacy", self.legacy), ("modern", self.modern))
         return " and ".join(name for name, speaks in spoken if speaks)
 

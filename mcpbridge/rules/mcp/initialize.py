@@ -76,7 +76,7 @@ class ServerProfile(msgspec.Struct, frozen=True):
 
     @property
     def version(self) -> str | None:
-        """The child's version of itself; None if it gives none."""
+        """The child's version; None if it gives none."""
         try:
             return text_of(member(self.server_info or b"{}", "version"))
         except WireError:

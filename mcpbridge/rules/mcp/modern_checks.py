@@ -92,9 +92,9 @@ def is_modern(message: Message, claim: bytes | None, version: str | None) -> boo
     """Return whether the rules of 2026-07-28 apply to a message.
 
     Args:
-        message: The message.
-        claim: The version that its body claims to be of, as raw JSON; None: it claims nothing.
-        version: That of the header, which decides if the body claims nothing.
+        message: The decoded message.
+        claim: The version that its body claims, as raw JSON; None if it claims none.
+        version: The header's version, which decides if the body claims none.
     """
     if claim is not None:
         revision = known(text_of(claim))

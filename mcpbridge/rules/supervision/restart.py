@@ -1,12 +1,12 @@
 """Decides when a child that ended is restarted, and when the bridge gives up.
 
-A server that fails now and then is started again at once or nearly; one that fails each time is
-tried ever more rarely, with jitter so that the replicas of a deployment do not all try at the
-same moment. A child that stayed up for a while has proved that it can, and the count begins anew.
-After `give_up_after` ends within a minute, or as many failed starts in a row, the bridge itself
-ends with the child's exit status, so that the container runtime shows a crash loop where people
-look for it. A failed start may take longer than a minute, so the minute does not apply to it. If
-the very first start ends by itself the server cannot be started at all: the bridge ends at once.
+A server that fails now and then is restarted almost at once; one that fails each time is tried
+ever more rarely, with jitter so that the replicas of a deployment do not all try at the same
+moment. A child that stayed up for a while resets the count. After `give_up_after` ends within a
+minute, or as many failed starts in a row, the bridge itself ends with the child's exit status, so
+that the container runtime shows a crash loop, which is the place operators look at. A failed start
+may take longer than a minute, so the minute does not apply to it. If the very first start ends by
+itself, the server cannot be started at all: the bridge ends at once.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class RestartPolicy:
     stable_after_s: float = 30.0
     """A child that was up this long resets the back-off."""
     window_s: float = 60.0
-    """The ends that count towards giving up lie within this time."""
+    """Seconds within which ends count towards giving up."""
     start_notice_s: float = 5.0
-    """A start that goes on is logged each time so many seconds have passed."""
+    """Seconds between two log records of a start that is not finished."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -70,9 +70,9 @@ class Record(msgspec.Struct, frozen=True):
     failures: int = 0
     """Ends in a row without a stable run between them."""
     ends: tuple[float, ...] = ()
-    """When the last ones happened, on the caller's clock."""
+    """Times of the last ends, on the caller's clock."""
     failed_starts: int = 0
-    """Starts in a row after which the child never became ready."""
+    """Starts in a row without a child that became ready."""
 
 
 class RestartDecision(msgspec.Struct, frozen=True):
@@ -93,15 +93,15 @@ def after_exit(
     was_ready: bool = True,
     final: bool = False,
 ) -> RestartDecision:
-    """Judge the end of a child.
+    """Decide on the end of a child.
 
     Args:
-        policy: What the operator wants.
-        record: What is remembered of earlier ends.
-        up_s: How long the child was ready, in seconds.
-        now: The time of the end, on the clock of `record`.
-        was_ready: It had become ready before it ended.
-        final: Another start of the same server would end the same way.
+        policy: The operator's settings.
+        record: The record of earlier ends.
+        up_s: Seconds that the child was ready.
+        now: Time of the end, on the clock of `record`.
+        was_ready: The child had become ready before it ended.
+        final: Another start of the same server would end in the same way.
     """
     stable = up_s >= policy.stable_after_s
     failures = 1 if stable else record.failures + 1
@@ -110,6 +110,6 @@ def after_exit(
     failed_starts = 0 if was_ready else record.failed_starts + 1
     enough = final or max(len(ends), failed_starts) >= policy.give_up_after
     give_up = exits or (policy.give_up_after > 0 and enough)
-    # The exponent is bounded before the power is taken: a child may fail for days.
+    # The exponent is bounded before the power is taken, since a child may fail for days.
     delay = min(policy.max_delay_s, policy.first_delay_s * 2.0 ** min(failures - 1, 16))
     return RestartDecision(Record(failures, ends, failed_starts), give_up, delay)

@@ -1,7 +1,7 @@
-"""The everyday causes of a server that cannot be started, and what to do about each.
+"""Finds common causes why a server cannot be started, each with a remedy.
 
-A sign is a pattern in what the server last said on stderr, or on stdout in place of a message;
-the order of the table is the order of how certain the sign is.
+A sign is a pattern in the last lines on stderr, or on stdout in place of a message; the table is
+ordered by the certainty of the sign.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mcpbridge.rules.faults import Exit
 
 
 class Hint(msgspec.Struct, frozen=True):
-    """An everyday cause that the signs point to."""
+    """A common cause that the signs suggest."""
 
     cause: str
     remedy: str
@@ -119,11 +119,11 @@ _SIGKILL = 9
 
 
 def of_command(argv: Sequence[str], *, found_file: bool) -> list[Hint]:
-    """Return why a command is not found, or (`found_file`) found and not executable."""
+    """Return the causes for a command that is not found, or (`found_file`) is not executable."""
     command = argv[0]
     if " " in command:
         remedy = "leave the quotes away: mcpbridge -- WORD WORD, or use --stdio"
-        # `cd x && python server.py` in quotes needs more than to be without them.
+        # `cd x && python server.py` in quotes needs more than the quotes removed.
         return of_shell(argv) or [Hint("the whole command was given as one word", remedy)]
     found = of_shell(argv)
     if command == "cd":
@@ -145,7 +145,7 @@ def of_command(argv: Sequence[str], *, found_file: bool) -> list[Hint]:
 
 
 def of_shell(argv: Sequence[str]) -> list[Hint]:
-    """Return a hint if the command holds shell syntax and no shell runs it."""
+    """Return a hint if the command contains shell syntax and no shell runs it."""
     runs_shell = len(argv) > 1 and program_name(argv[0]) in ("sh", "bash", "dash", "zsh")
     marked = [word for word in argv if _SHELL.search(word)]
     if runs_shell or not marked or "-c" in argv or "-e" in argv:
@@ -155,7 +155,7 @@ def of_shell(argv: Sequence[str]) -> list[Hint]:
 
 
 def of_words(text: str) -> list[Hint]:
-    """Return a hint for each sign in what a server wrote."""
+    """Return a hint for each sign in a server's output."""
     found = []
     for pattern, cause, remedy in _SIGNS:
         match = re.search(pattern, text)
@@ -165,7 +165,7 @@ def of_words(text: str) -> list[Hint]:
 
 
 def of_error(words: Sequence[str]) -> list[Hint]:
-    """The error that the server names itself: of Python the last one, of others the first."""
+    """Return the error that the server reports: of Python the last one, of others the first."""
     settings = _ZOD.search("\n".join(words)) if any("Zod" in line for line in words) else None
     if settings is not None:
         cause = f"it refuses its settings: {settings[1].strip()}: {settings[2]}"[:_KEPT]
@@ -179,7 +179,7 @@ def of_error(words: Sequence[str]) -> list[Hint]:
 
 
 def of_end(argv: Sequence[str], how: Exit) -> list[Hint]:
-    """Return what the exit status alone says of an end."""
+    """Return the hint that the exit status alone gives."""
     if how.signal == _SIGKILL or how.code == 128 + _SIGKILL:
         return [Hint("it was killed, as the system does when memory runs out", "raise the limit")]
     if how.signal is not None:
@@ -196,12 +196,12 @@ def of_end(argv: Sequence[str], how: Exit) -> list[Hint]:
 
 
 def of_failed_start(argv: Sequence[str], said: Iterable[str], how: Exit) -> tuple[Hint, ...]:
-    """Return what probably ended a server before it answered, the most certain cause first.
+    """Return the probable causes of an end before the first answer, the most certain first.
 
     Args:
-        argv: Its command.
+        argv: The server's command.
         said: The last lines of its stderr.
-        how: How it ended.
+        how: Its end.
     """
     words = list(said)
     found = (of_words("\n".join(words)) or of_error(words)) + of_shell(argv)
@@ -211,5 +211,5 @@ def of_failed_start(argv: Sequence[str], said: Iterable[str], how: Exit) -> tupl
 
 
 def program_name(path: str) -> str:
-    """Return the last part of a program's path, Windows paths included."""
+    """Return the last part of a program's path, also of a Windows path."""
     return re.split(r"[\\/]", path)[-1]
