@@ -1,1 +1,1 @@
-"""Sessions of the legacy revisions: their start, their calls, their streams and their children."""
+"""Sessions of the legacy revisions: start, calls, streams, server requests and children."""

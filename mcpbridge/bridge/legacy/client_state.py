@@ -1,8 +1,8 @@
-"""What is known of one legacy client: what it said of itself, and what it wants to hear.
+"""What is known of one legacy client: its profile, revision, log level and subscriptions.
 
-On a child that several clients share, a request of one client may be on its way before that of
-another is answered. So what a client asks for counts from the moment it asks (`intend`), and what
-has become of it is settled with the answer (`settle`).
+On a child that several clients share, a request of one client may be sent before that of another
+is answered. So a log level or subscription counts from the moment the client asks for it
+(`intend`), and the answer decides whether it stays (`settle`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mcpbridge.wire.messages import Notification, Request
 
 
 class ClientState:
-    """One client as its calls and its child's messages meet it; lives as long as its session."""
+    """The state of one client, read by its calls and its listener; lives as long as the session."""
 
     __slots__ = (
         "_asked",
@@ -37,39 +37,39 @@ class ClientState:
     def __init__(
         self, profile: ClientProfile | None, now: float, *, one_streamed: bool = False
     ) -> None:
-        """Begin with what the client said in `initialize`.
+        """Make the state of a client that has not sent `initialized`.
 
         Args:
-            profile: That; None for clients that have not said it.
-            now: Seconds on the event loop's clock.
-            one_streamed: One stream carries answers and all else: the transport of 2024-11-05.
+            profile: What the client said in `initialize`; None for clients without a session.
+            now: The event loop's time, in seconds.
+            one_streamed: Whether one stream carries all messages: the transport of 2024-11-05.
         """
         self.profile = profile
         self.one_streamed = one_streamed
         self.revision = expected(profile.requested if profile is not None else None)
-        """Negotiated; until the child has answered what the client asked for."""
+        """The negotiated revision; before that, the one expected after the client's request."""
         self.initialized = False
-        """The client has sent `notifications/initialized`."""
+        """Whether the client has sent `notifications/initialized`."""
         self.last_used = now
-        """When the client was last heard, or answered."""
+        """The event loop's time when the client last sent something or got an answer."""
         self.level: str | None = None
         self.subscriptions: set[str] = set()
         self._asked: tuple[Request, ...] = ()
-        """Subscriptions that have no answer yet: a tuple, since nearly every client has none."""
+        """Subscribe requests without an answer; a tuple, since it is nearly always empty."""
 
     @property
     def wanted(self) -> set[str]:
-        """Subscriptions granted or asked for: see `Subscriber`."""
+        """URIs of subscriptions granted or asked for: see `Subscriber`."""
         asked = (text_member(request.params, "uri") for request in self._asked)
         return self.subscriptions | {uri for uri in asked if uri is not None}
 
     @property
     def takes_logs(self) -> bool:
-        """A log message may stand before an answer."""
+        """Whether log messages may be sent on the stream of a call, before its answer."""
         return self.revision.unasked_logs or self.level is not None or self.one_streamed
 
     def admits(self, notification: Notification) -> bool:
-        """Return whether the client wants a log message."""
+        """Return whether the client wants this log message on the stream of a call."""
         return self.takes_logs and level_admits(self.level, log_level_of(notification))
 
     def subscribes(self, uri: str | None) -> bool:
@@ -77,11 +77,11 @@ class ClientState:
         return uri is not None and any(concerns(own, uri) for own in self.subscriptions)
 
     def touch(self, now: float) -> None:
-        """Count the client as active now."""
+        """Count the client as active at `now`."""
         self.last_used = now
 
     def negotiated(self, revision: Revision) -> None:
-        """Go by the revision that was negotiated with the client."""
+        """Record the revision that was negotiated with the client."""
         self.revision = revision
 
     def has_initialized(self) -> None:
@@ -89,11 +89,11 @@ class ClientState:
         self.initialized = True
 
     def set_level(self, level: str | None) -> None:
-        """Remember the level of logs that the client wants; None: the server's own choice."""
+        """Record the log level that the client asked for; None: the server's own choice."""
         self.level = level
 
     def intend(self, request: Request) -> None:
-        """Reckon with one of `SHARED_VERBS` from now on, before its answer."""
+        """Apply a request of `SHARED_VERBS` before its answer has come."""
         if request.method == SET_LEVEL:
             self.level = text_member(request.params, "level")
         elif request.method == UNSUBSCRIBE:
@@ -102,9 +102,9 @@ class ClientState:
             self._asked += (request,)
 
     def settle(self, request: Request, *, granted: bool) -> None:
-        """Keep what has become of one of `SHARED_VERBS`, also of one that was never intended."""
+        """Apply the answer to a request of `SHARED_VERBS`, even one that `intend` has not seen."""
         if request.method == SUBSCRIBE:
-            # By identity: another request for the same resource may still be on its way.
+            # By identity: another request for the same resource may still wait for its answer.
             self._asked = tuple(each for each in self._asked if each is not request)
             uri = text_member(request.params, "uri")
             if granted and uri is not None:

@@ -1,9 +1,9 @@
 """The calls of one session that have no final answer yet.
 
-A call lives here from the moment it is accepted until its one final answer, whoever brings that:
-the child, its death, the client's cancellation, a time limit, the end of the session. Until then
-its id is taken, and the exchange of a further request with the same id stays outside: it must not
-take the place of the first.
+A call is in this table from the moment it is accepted until its one final answer, whatever causes
+that: the child's answer or end, the client's cancellation, a time limit, the end of the session.
+Until then its id is taken: a further request with the same id is refused and stays out of the
+table, since it must not replace the first.
 
 Source: MCP 2025-11-25, Base Protocol, Requests; Cancellation.
 """
@@ -28,11 +28,11 @@ from mcpbridge.rules.mcp.methods import INITIALIZE, SHARED_VERBS
 from mcpbridge.wire.messages import Failure, Notification, Request, Result, canonical_id, encode
 
 CANCEL_GRACE_S = 1.0
-"""How long a cancelled call waits for the child's own last word."""
+"""How many seconds a cancelled call waits for the child's own answer."""
 
 
 class InFlight:
-    """The open exchanges of one session, and their `Scope`; owned by the session."""
+    """A table of the open exchanges of one session, and their `Scope`; owned by the session."""
 
     __slots__ = (
         "_by_id",
@@ -55,15 +55,15 @@ class InFlight:
         context: CallContext,
         one_stream: Stream | None,
     ) -> None:
-        """Begin with no call in flight.
+        """Make an empty table.
 
         Args:
             session_id: For the trace of each call.
-            client: Whose calls they are.
-            streams: Makes the streams of answers, and takes what comes after an answer.
-            server_requests: What the server asked during each call.
-            context: What calls work with.
-            one_stream: Takes every answer; None: each call has its own.
+            client: The client that calls.
+            streams: Makes the streams of answers, and takes messages that come after an answer.
+            server_requests: The open server requests, which end with their call.
+            context: What sessions of the tenant share.
+            one_stream: Takes every answer; None: each call has its own stream.
         """
         self._session_id = session_id
         self._client = client
@@ -77,16 +77,16 @@ class InFlight:
         return len(self._by_id)
 
     def __iter__(self) -> Iterator[Exchange]:
-        """The exchanges as they are now, oldest first; they may end while these are read."""
+        """Iterate over the present exchanges, oldest first; they may end during the iteration."""
         return iter(list(self._by_id.values()))
 
     def begin(self, request: Request, *, streams: bool, stream: Stream | None = None) -> Exchange:
-        """Accept a request; one whose id is in flight already has its final answer on return.
+        """Accept a request; return its exchange, already refused if its id is in flight.
 
         Args:
-            request: With the client's own id.
-            streams: The client reads event streams.
-            stream: Takes the answer; None: as the session has it.
+            request: The client's request, under the client's own id.
+            streams: Whether the client reads event streams.
+            stream: Takes the answer; None: the session's `one_stream`, or a new one.
         """
         key = canonical_id(request.id)
         stream = stream or self._one_stream
@@ -106,13 +106,13 @@ class InFlight:
         return exchange
 
     def cancel(self, notification: Notification) -> None:
-        """Do what a `notifications/cancelled` of the client says, wherever the call is.
+        """Carry out a `notifications/cancelled` of the client.
 
         | the call is | then |
         |---|---|
-        | answered, or unknown | nothing: the cancellation crossed the answer |
-        | not sent yet | it ends at once; the child has seen nothing of it |
-        | with the child | the child is told, and has `CANCEL_GRACE_S` for a last word |
+        | answered, or unknown | it is only counted: the cancellation may have crossed the answer |
+        | not sent yet | it ends at once, and the child never gets it |
+        | with the child | the child is told, and has `CANCEL_GRACE_S` to answer |
         """
         try:
             request_id = cancelled_id(notification)
@@ -132,26 +132,26 @@ class InFlight:
         self._context.spawn(_end_cancelled, exchange)
 
     def touch(self, now: float) -> None:
-        """Count all calls as active now: the client answered a question, of whichever call."""
+        """Count all calls as active at `now`: the client answered a server request."""
         for exchange in self._by_id.values():
             exchange.touch(now)
 
     def abandon(self, exchange: Exchange, fault: Fault) -> None:
-        """End a call early: the child is told, the client gets the fault."""
+        """End a call early: cancel it at the child, answer the client with the fault."""
         self._server_requests.call_over(exchange)
         exchange.abandon(fault)
 
     def abandon_all(self, fault: Fault) -> None:
-        """End every call early."""
+        """End every call early, like `abandon`."""
         for exchange in self:
             self.abandon(exchange, fault)
 
     def begin_stream(self) -> Stream:
-        """Return a stream for one exchange: see `Scope`."""
+        """Return a new stream for one exchange: see `Scope`."""
         return self._streams.begin(answers_due=1)
 
     def ended(self, exchange: Exchange) -> None:
-        """Let go of an exchange that has its answer: see `Scope`."""
+        """Remove an exchange that has its final answer, and record it: see `Scope`."""
         context, request = self._context, exchange.request
         self._by_id.pop(canonical_id(request.id), None)
         now = context.clock()
@@ -162,7 +162,7 @@ class InFlight:
             self._client.settle(request, granted=isinstance(exchange.reply, Result))
 
     def on_notification(self, notification: Notification) -> None:
-        """Pass on progress of a task that its call began: see `Scope`."""
+        """Put progress of a task, which its call began, on the standalone stream: see `Scope`."""
         self._streams.tell(encode(notification))
 
     def admits(self, notification: Notification) -> bool:
@@ -171,7 +171,7 @@ class InFlight:
 
 
 async def _end_cancelled(exchange: Exchange) -> None:
-    # The child is told not to answer, yet the client's stream must end with something.
+    # MCP tells a child not to answer a cancelled request, but the client's stream needs an end.
     await anyio.sleep(CANCEL_GRACE_S)
     if exchange.mux is not None and exchange.number is not None:
         exchange.mux.forget(exchange.number)

@@ -1,9 +1,9 @@
-"""A legacy session in front of a child of 2026-07-28: what each understands of the other.
+"""An adapter between a legacy session and a child of 2026-07-28.
 
-The child knows no session, so what a session is made of is kept here: the log level goes with
-every request, the subscriptions with one listen that is opened anew whenever they change. Where
-the child wants input, the client is asked as its revision knows it, and the call is sent again
-with the answers.
+The child has no sessions, so their state is kept here: the log level is sent with every request,
+and the subscriptions with one `subscriptions/listen`, which is replaced when they change. If the
+child wants input, the client is asked in the terms of its revision, and the call is sent again with
+the answers.
 
 Source: MCP 2026-07-28, Multi Round-Trip Requests; Subscriptions; MCP 2025-11-25.
 """
@@ -62,16 +62,16 @@ from mcpbridge.wire.messages import (
 log = logging.getLogger("mcpbridge.bridge")
 
 _NOT_IN_A_SESSION = (DISCOVER, LISTEN)
-"""What the child knows and no legacy revision does."""
+"""Methods that the child knows and no legacy revision has."""
 _ACKNOWLEDGED_WITHIN_S = 10.0
 _RENEWED_AFTER_S = 1.0
-"""Pause before a listen that the child has ended is opened again: it may end that one too."""
+"""Seconds before a listen that the child ended is opened again: it may end that one too."""
 _LIST_FLAGS = {"tools": "toolsListChanged", "prompts": "promptsListChanged",
                "resources": "resourcesListChanged"}  # fmt: skip
 
 
 class ModernChildAdapter:
-    """One session's translation; owned by the session."""
+    """An adapter for one session; owned by its child link."""
 
     def __init__(
         self,
@@ -81,14 +81,14 @@ class ModernChildAdapter:
         tell_client: Callable[[Notification], None],
         spawn: Spawn,
     ) -> None:
-        """Make an adapter; it opens no listen before its client has initialized.
+        """Make an adapter; it opens a listen once its client has sent `initialized`.
 
         Args:
-            client: What it wants to hear.
+            client: The client's log level and subscriptions.
             find_child: Waits for the child.
-            server_requests: Ask the client.
-            tell_client: Takes what the child says that belongs to no request.
-            spawn: Runs work in the bridge's own time.
+            server_requests: Send questions to the client.
+            tell_client: Takes the child's notifications that belong to no request.
+            spawn: Starts a task of the bridge, which outlives the request.
         """
         self._client = client
         self._find_child = find_child
@@ -101,7 +101,7 @@ class ModernChildAdapter:
         self._closed = False
 
     def call(self, exchange: Exchange) -> None:
-        """Serve a request: by itself, or by the child."""
+        """Answer a request here, or send it to the child: see `Adapter`."""
         request = exchange.request
         if request.method == PING:
             exchange.answered(Result(request.id, b"{}"))
@@ -116,35 +116,35 @@ class ModernChildAdapter:
             self._spawn(self._serve, exchange)
 
     def tell(self, notification: Notification) -> None:
-        """Take a notification of the client; the child would understand none."""
+        """Open the listen after `initialized`; drop other notifications, unknown to the child."""
         if notification.method == INITIALIZED:
             self._spawn(self._listen_anew, frozenset())
 
     def close(self) -> None:
-        """The session is over: its listen ends."""
+        """End the listen: see `Adapter`."""
         self._closed = True
         if self._listen is not None:
             self._listen.cancel()
             self._listen = None
 
     def tools_listed(self, result: bytes) -> bytes:
-        """A list of tools as the client may see it; what changed is remembered."""
+        """Return the list of tools for the client; remember which output schemas were changed."""
         adapted, wrapped = adapted_tools(result)
         self._wrapped |= wrapped
         return adapted
 
     def wraps(self, tool: str | None) -> bool:
-        """Whether the client has seen another output schema of this tool than the child's."""
+        """Return whether the client has seen a changed output schema of this tool."""
         return tool in self._wrapped
 
     def lost_listen(self, listen: _Listen) -> None:
-        """The child is gone and the listen with it: the next child gets another."""
+        """Open a listen on the next child, as the child of this one is gone."""
         if listen is self._listen and not self._closed:
             self._listen = None
             self._spawn(self._listen_anew, frozenset(), True)
 
     def renew(self, listen: _Listen) -> None:
-        """The child has ended it, which it may: another one is opened soon."""
+        """Open another listen after a pause, as the child has ended this one."""
         self._spawn(self._after_pause, listen)
 
     async def _after_pause(self, listen: _Listen) -> None:
@@ -194,10 +194,10 @@ class ModernChildAdapter:
             exchange.answered(Failure(request.id, refusal))
 
     async def _listen_anew(self, more: frozenset[str], changed: bool = False) -> frozenset[str]:
-        """Open a listen for all that is wanted, then end the one before: nothing is missed.
+        """Open a listen for all that is wanted, then end the one before, so that no event is lost.
 
         Returns:
-            The resources that the child grants.
+            The URIs of the resources that the child grants; empty if the listen cannot be opened.
         """
         async with self._editing:
             try:
@@ -222,7 +222,7 @@ class ModernChildAdapter:
 
 
 class _Listen:
-    """The one listen of a session; see `CallSink`."""
+    """A sink for the one listen of a session."""
 
     lasting = True
 
@@ -244,12 +244,12 @@ class _Listen:
             self._flags["resourceSubscriptions"] = msgspec.json.encode(sorted(uris))
         self._acknowledged = anyio.Event()
         self.lost = False
-        """The child is gone."""
+        """Whether the child is gone."""
         self._granted: frozenset[str] = frozenset()
         self._number = 0
 
     async def open(self, client_profile: ClientProfile | None) -> frozenset[str]:
-        """Send it and wait for the acknowledgement; the resources that are granted."""
+        """Send the listen, wait for its acknowledgement and return the URIs that are granted."""
         params = enveloped(None, client_profile, None, {"notifications": packed(self._flags)})
         self._number = self._mux.request(Request(b"0", LISTEN, params), self)
         with anyio.move_on_after(_ACKNOWLEDGED_WITHIN_S):
@@ -257,16 +257,16 @@ class _Listen:
         return self._granted
 
     def cancel(self) -> None:
-        """End it."""
+        """End the listen at the child."""
         self._mux.cancel(self._number, "not wanted any more")
 
     def receive(self, event: CallEvent) -> None:
-        """Take what comes of the subscription: see `CallSink`; it has no progress and no logs."""
+        """Take the next event of the subscription, which has no progress and no logs."""
         match event:
             case Tagged(notification=notification):
                 self._tagged(notification)
             case Answered():
-                # The child has ended it, or refused it.
+                # The child has ended the listen, or refused it.
                 if self._acknowledged.is_set():
                     self._modern_child.renew(self)
                 self._acknowledged.set()

@@ -1,7 +1,7 @@
-"""One call of a legacy session on a child of 2026-07-28, over as many rounds as it takes.
+"""One call of a legacy session on a child of 2026-07-28, in one or more rounds.
 
-Where the child wants input the client is asked, and the call is sent again with the answers: the
-child remembers nothing but what it wrote into `requestState`.
+If the child wants input the client is asked, and the call is sent again with the answers: the child
+keeps no state of a call except in `requestState`.
 
 Source: MCP 2026-07-28, Multi Round-Trip Requests.
 """
@@ -46,36 +46,36 @@ from mcpbridge.wire.messages import (
 )
 
 MAX_ROUNDS = 10
-"""Rounds of questions in one call; what deployed SDK clients allow."""
+"""Most rounds of questions in one call: as many as deployed SDK clients allow."""
 PACE_S = 0.25
-"""Pause before a round in which the child only wants to be asked again."""
+"""Seconds before the next round, if the child asked for a retry without questions."""
 
 
 class CallQuestions(Protocol):
-    """Puts to the client what the server asks during one call."""
+    """A sender of the questions of single calls to the client."""
 
     def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
-        """Ask the client something that belongs to this call, or decline it."""
+        """Send a question of this call to the client, or decline it."""
 
     def call_over(self, exchange: Exchange) -> None:
-        """Take back what this call asked."""
+        """Take back the open questions of this call."""
 
 
 class Lists(Protocol):
-    """What is remembered of the lists of tools that the client has seen."""
+    """A memory of the lists of tools that the client has seen."""
 
     def tools_listed(self, result: bytes) -> bytes:
-        """A list of tools as the client may see it."""
+        """Return the list of tools for the client."""
 
     def wraps(self, tool: str | None) -> bool:
-        """Whether the client has seen another output schema of this tool than the child's."""
+        """Return whether the client has seen a changed output schema of this tool."""
 
 
 class RoundTrip:
-    """One call of the session on the child, over as many rounds as it takes.
+    """A call of the session on the child, in one or more rounds.
 
-    It waits for the child's answers (`CallSink`) and, while the client is asked, for the
-    client's (`ServerRequestSender`).
+    It receives the child's answers as a `CallSink`, and those of the client to questions as a
+    `ServerRequestSender`.
     """
 
     lasting = False
@@ -93,13 +93,13 @@ class RoundTrip:
         """Make a call; `begin` sends its first round.
 
         Args:
-            mux: Of the child that gets the first round.
+            mux: The mux of the child that gets the first round.
             exchange: Gets the final answer.
-            client: What goes with each round, since the child remembers nothing.
+            client: Its profile and log level are sent with each round.
             find_child: Waits for the child that gets the next round.
-            server_requests: Ask the client.
-            lists: What the client has seen of the child's tools.
-            spawn: Runs work in the bridge's own time.
+            server_requests: Send questions to the client.
+            lists: The lists of tools that the client has seen.
+            spawn: Starts a task of the bridge, which outlives the request.
         """
         self._lists = lists
         self._client = client
@@ -114,7 +114,7 @@ class RoundTrip:
         self._answers: dict[str, bytes] = {}
 
     def begin(self) -> None:
-        """Send the request; raises WireError if its params cannot be read."""
+        """Send the request of this round; raise WireError if its params cannot be read."""
         if self._exchange.reply is not None:
             return
         added: dict[str, bytes] = {}
@@ -128,17 +128,17 @@ class RoundTrip:
         self._exchange.submit(self._mux, Request(b"0", request.method, params), self)
 
     def receive(self, event: CallEvent) -> None:
-        """Take what comes of this round: see `CallSink`."""
+        """Take the next event of this round: see `CallSink`."""
         match event:
             case Answered(reply=reply):
                 self._answered(reply)
             case Tagged():
-                pass  # A call is no subscription.
+                pass  # Only subscriptions have tagged notifications.
             case _:
                 self._exchange.receive(event)
 
     def _answered(self, reply: Reply) -> None:
-        """The child's answer to this round."""
+        """Take the child's answer to this round."""
         self._exchange.attempt_over()
         if isinstance(reply, Failure):
             self._finish(Failure(self._exchange.request.id, error_down(reply.error)))
@@ -149,10 +149,10 @@ class RoundTrip:
             self._give_up(str(error))
 
     def send(self, message: Message) -> None:
-        """The client's answer to one question, under its key; see `ServerRequestSender`."""
+        """Take the client's answer to one question; its id is the question's key."""
         if isinstance(message, Failure):
-            # Of a question that is withdrawn comes a failure as well: then whoever withdraws it
-            # says, in this very turn of the loop, how the call ends.
+            # A question that is taken back fails too: then the caller of `call_over` answers the
+            # call in this same turn of the loop, before the task runs.
             self._spawn(self._unanswered)
         elif isinstance(message, Result):
             key = text_of(message.id) or ""
@@ -206,7 +206,7 @@ class RoundTrip:
         await self._again()
 
     async def _again(self) -> None:
-        # Nothing of a round is left in the process that asked: any other may take the next one.
+        # The process that asked keeps no state of the round: another one may take the next.
         try:
             lease = await self._find_child()
             await lease.mux.channel.writable()

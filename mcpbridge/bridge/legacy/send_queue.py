@@ -1,8 +1,8 @@
-"""What a client sends to its child, in order, whether there is a child at the moment or not.
+"""A queue that sends a client's messages to its child in order.
 
 A notification is acknowledged to the client before the child has read it, and the client may send
-its next request on another connection at once; so order must hold here. What cannot go out at once
-waits, bounded, until there is a child that reads.
+its next request on another connection at once; so the order must be kept here. Messages that cannot
+be sent at once wait, up to a limit, until there is a child that reads.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from mcpbridge.rules.mcp.methods import SHARED_VERBS, stops_at_the_bridge
 from mcpbridge.wire.messages import Notification, Result
 
 MAX_WAITING = 1024
-"""Messages of one session that may wait for a child."""
+"""Most messages of one session that may wait for a child."""
 
 Item = Exchange | Notification
 
 
 class SendQueue:
-    """The way of one client's messages to its child; owned by the session."""
+    """A queue of one client's messages to its child; owned by the session."""
 
     __slots__ = ("_client", "_context", "_link", "_moving", "_subscriber", "_waiting")
 
     def __init__(
         self, link: ChildLink, client: ClientState, subscriber: Subscriber, context: CallContext
     ) -> None:
-        """Make a queue in which nothing waits.
+        """Make an empty queue.
 
         Args:
-            link: Leads to the child.
-            client: Sends the messages.
-            subscriber: The same client among those that share the child.
-            context: Starts work, counts what is lost, and knows who shares the child.
+            link: Finds the child.
+            client: The state of the client.
+            subscriber: The client as one of those that share the child.
+            context: Starts tasks, counts dropped messages, and has the other subscribers.
         """
         self._link = link
         self._client = client
         self._subscriber = subscriber
         self._context = context
-        # A list and no deque, whose first block takes 600 bytes: every session has a queue, and
-        # in nearly all of them nothing waits.
+        # Not a deque, whose first block takes 600 bytes: every session has a queue, and nearly all
+        # of them are empty.
         self._waiting: list[Item] = []
         self._moving = False
-        """A task sends what waits. There is one at most, so that order holds."""
+        """Whether a task is sending what waits; there is at most one, which keeps the order."""
 
     def call(self, exchange: Exchange) -> None:
         """Send a request, or answer it if the child need not be asked; see `shared_verb`."""
@@ -71,7 +71,7 @@ class SendQueue:
         self._put(exchange)
 
     def tell(self, notification: Notification) -> None:
-        """Send a notification."""
+        """Send a notification, or pass it to the adapter."""
         adapter = self._link.adapter
         if adapter is not None:
             adapter.tell(notification)
@@ -79,7 +79,7 @@ class SendQueue:
             self._put(notification)
 
     def _put(self, item: Item) -> None:
-        """Send this after all that was put before; never fails but through the exchange."""
+        """Send an item after all before it; never raises, an exchange gets its error as answer."""
         if not self._waiting and not self._moving:
             lease = self._link.usable
             if lease is not None and not lease.mux.channel.congested:
@@ -96,11 +96,11 @@ class SendQueue:
             self._context.meters.count("shed_client_notification")
 
     def close(self) -> None:
-        """Forget what waits; the exchanges among it have been told."""
+        """Drop what waits; the exchanges in it must have their answer already."""
         self._waiting.clear()
 
     def seek(self) -> None:
-        """Get a child before anything is sent: the client listens to what it says by itself."""
+        """Get a child before there is anything to send: its notifications have a reader."""
         if not self._moving:
             self._moving = True
             self._context.spawn(self._move, True)
@@ -111,7 +111,7 @@ class SendQueue:
                 await self._ready_mux()
             while self._waiting:
                 mux = await self._ready_mux()
-                # Sending never waits, so nothing can overtake what is taken from the list here.
+                # `_send` never waits, so no message can overtake the one taken from the list here.
                 while self._waiting and not mux.channel.congested and not mux.shut:
                     self._send(mux, self._waiting.pop(0))
         except Unavailable as error:

@@ -1,8 +1,8 @@
-"""Questions that a session's own child puts to its client: sampling, elicitation, roots.
+"""Requests of a session's own child to its client, "questions": sampling, elicitation, roots.
 
-A question is delivered once, on one stream, and answered by that session's client or by nobody.
-Where no stream takes it within the time limit the child gets an error instead of silence; once it
-is delivered a person may be at the other end, and only the call's own limits bound the answer.
+A question is delivered once, on one stream, and only that session's client can answer it. If no
+stream takes it within the time limit the child gets an error. Once it is delivered a person may
+have to answer, so only the timeouts of the call bound the wait.
 
 Source: MCP 2025-11-25, Client Features; 2025-11-25, Transports, Sending and Receiving.
 """
@@ -26,26 +26,26 @@ from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Message, Reply, Request, encode
 
 MAX_OPEN = 64
-"""Questions of one child that may be open at once."""
+"""Most questions of one child that may be open at once."""
 
 
 class ServerRequestSender(Protocol):
-    """Whoever asks, and gets the answer under the id it asked with: a child's mux, a call."""
+    """A sender of server requests, which gets the answers: a child's mux, or a call."""
 
     def send(self, message: Message) -> None:
-        """Take an answer."""
+        """Take an answer, under the id that the sender chose."""
 
 
 class _Open(msgspec.Struct):
     asker: ServerRequestSender
     exchange: Exchange | None
-    """The call that the question surely belongs to."""
+    """The only call that the question can belong to; None if that is not certain."""
     stream: Stream
     entry: int
 
 
 class ServerRequests:
-    """The open questions of one session; owned by it."""
+    """A table of the open questions of one session; owned by it."""
 
     def __init__(
         self,
@@ -56,15 +56,15 @@ class ServerRequests:
         spawn: Spawn,
         delivery_s: float,
     ) -> None:
-        """Begin with no question open.
+        """Make an empty table.
 
         Args:
-            questions: Numbers them.
+            questions: Numbers the questions.
             abilities: Which of sampling, elicitation and roots the client offers.
-            standalone: The stream of what belongs to no call.
-            meters: Counts what is declined or reaches nobody.
-            spawn: Runs work in the bridge's own time.
-            delivery_s: How long a question waits for a stream of its client.
+            standalone: The stream for messages that belong to no call.
+            meters: Count questions that are declined or not delivered.
+            spawn: Starts a task of the bridge, which outlives the request.
+            delivery_s: Seconds that a question waits for the client to open a stream.
         """
         self._questions = questions
         self._abilities = abilities
@@ -83,12 +83,12 @@ class ServerRequests:
         asker: ServerRequestSender,
         calls: Collection[Exchange],
     ) -> None:
-        """Put a question of the child to the client, or decline it.
+        """Send a question to the client, or decline it.
 
         Args:
-            request: With the child's own id.
+            request: The question, under the child's own id.
             asker: Gets the answer.
-            calls: Those in flight whose clients read event streams, oldest first.
+            calls: The calls in flight whose answers go to event streams, oldest first.
         """
         ability = ASKED_ABILITY.get(request.method)
         offered = ability is None or ability in self._abilities
@@ -112,11 +112,11 @@ class ServerRequests:
             self._spawn(self._expire, number, question)
 
     def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
-        """Put a question to the client that belongs to this call: see `CallQuestions`."""
+        """Send a question of this call to the client, or decline it; see `CallQuestions`."""
         self.ask(request, asker, [exchange] if exchange.streams else [])
 
     def answer(self, reply: Reply) -> None:
-        """Give the child the client's answer; one that nobody asked for is dropped."""
+        """Send the client's answer to the asker; drop one that answers no open question."""
         answered = self._questions.answered(reply)
         if answered is None:
             self._meters.count("unasked_answer")
@@ -125,7 +125,7 @@ class ServerRequests:
         self._open.pop(number).asker.send(own)
 
     def withdraw(self, withdrawal: Withdrawn) -> None:
-        """The child takes a question back: its client hears of it where it was asked."""
+        """Take back a question of the child; cancel it at the client on the same stream."""
         found = self._questions.withdrawn(withdrawal)
         if found is None:
             return
@@ -137,7 +137,7 @@ class ServerRequests:
             question.stream.append(encode(notification), sheddable=True)
 
     def call_over(self, exchange: Exchange) -> None:
-        """Take back what a call alone asked: it ends early, and its client is told with it."""
+        """Take back the questions of a call that ends early; cancel them on its stream."""
         if not self._open:
             return
         numbers = [n for n, question in self._open.items() if question.exchange is exchange]
@@ -145,14 +145,14 @@ class ServerRequests:
             exchange.tell(self._give_up(number, nobody_to_ask()), sheddable=True)
 
     def child_lost(self) -> None:
-        """Take back all that is asked: the child that asked is gone, and waits for no answer."""
+        """Take back all questions: the child that asked is gone."""
         for number in self._open:
             self._questions.give_up(number)
             self._tell_listener(encode(cancel_for(number, "the server ended")))
         self._open.clear()
 
     def _make_room(self) -> None:
-        """Give up the oldest question whose call is over: its child waits no more, most likely."""
+        """Give up the oldest question whose call is over: the child most likely does not wait."""
         for number, question in self._open.items():
             if question.exchange is not None and question.exchange.reply is not None:
                 self._tell_listener(self._give_up(number, nobody_to_ask()))

@@ -1,17 +1,17 @@
-"""A legacy conversation: whose it is, its state, and the parts that carry it.
+"""A session of a legacy client: its owner, its state, and its parts.
 
 | part | holds |
 |---|---|
-| `client` | what its client said of itself and wants to hear: `ClientState` |
+| `client` | the client's profile, revision, log level and subscriptions: `ClientState` |
 | `in_flight` | calls without a final answer: `InFlight` |
-| `streams` | what goes to the client as events: `ReplayStore` |
-| `server_requests` | what the server asks the client: `ServerRequests` |
-| `listener` | what the child says that answers no call: `SessionListener` |
-| `link` | which child serves it, now and next: `ChildLink` |
-| `send_queue` | what waits for the child: `SendQueue` |
+| `streams` | event streams to the client: `ReplayStore` |
+| `server_requests` | requests of the server to the client: `ServerRequests` |
+| `listener` | takes the child's messages that belong to no call: `SessionListener` |
+| `link` | the child that serves it, now and next: `ChildLink` |
+| `send_queue` | messages that wait for the child: `SendQueue` |
 
-Each part knows those above it and none below. A session outlives its child: while it has none,
-what its client sends waits in the send queue.
+Each part knows those above it and none below. A session outlives its child: while it has none, the
+client's messages wait in the send queue.
 
 Source: MCP 2025-03-26 to 2025-11-25, Transports, Session Management.
 """
@@ -40,7 +40,7 @@ from mcpbridge.wire.messages import Notification, Reply, Request
 
 
 class Session:
-    """One client's conversation; owned by the bridge, and ended by it."""
+    """A session of one legacy client; owned by the bridge, and ended by it."""
 
     __slots__ = (
         "_context",
@@ -67,20 +67,20 @@ class Session:
         owner: Principal = ANONYMOUS,
         one_stream: Stream | None = None,
     ) -> None:
-        """Begin a session, OPENING.
+        """Make a session in state OPENING.
 
         Args:
-            session_id: By which its client names it.
-            client_profile: What the client said of itself.
-            context: What it works with.
-            owner: Whose it is; to others it does not exist.
-            one_stream: The stream that carries all there is, in the transport of 2024-11-05.
+            session_id: The id in its client's `Mcp-Session-Id` header.
+            client_profile: What the client said in `initialize`.
+            context: What sessions of the tenant share.
+            owner: The principal that may use it; for others it does not exist.
+            one_stream: The stream for all messages, in the transport of 2024-11-05; else None.
         """
         self._context = context
         self.id, self.owner = session_id, owner
         self.client_profile = client_profile
         self.used = False
-        """The client has sent a request after `initialize`."""
+        """Whether the client has sent a request after `initialize`."""
         self.opened_at = context.clock()
         self.client = ClientState(
             client_profile, self.opened_at, one_streamed=one_stream is not None
@@ -115,7 +115,7 @@ class Session:
         self.send_queue = SendQueue(self.link, self.client, self.listener, context)
 
     def __repr__(self) -> str:
-        # Its whole id is what names it to HTTP: no log may hold that.
+        # The whole id would let a reader of the log use the session.
         return (
             f"<Session {self.id[:8]} {self.state.value} calls={len(self.in_flight)}"
             f" questions={len(self.server_requests)} connections={self.streams.open}"
@@ -124,75 +124,76 @@ class Session:
 
     @property
     def state(self) -> SessionState:
-        """Where it is in its life."""
+        """The state, one of `rules.supervision.lifecycle.SESSION`."""
         return self.link.state
 
     @property
     def revision(self) -> Revision:
-        """Negotiated; until the child has answered what its client asked for."""
+        """The negotiated revision; before that, the one expected after the client's request."""
         return self.client.revision
 
     @property
     def lease(self) -> Lease | None:
-        """The child that serves it now; None: there is none at present."""
+        """The child that serves it now; None if it has no child at present."""
         return self.listener.lease
 
     @property
     def last_used(self) -> float:
-        """When its client was last heard, or answered, on the event loop's clock."""
+        """The event loop's time when its client last sent something or got an answer."""
         return self.client.last_used
 
     @property
     def idle_s(self) -> float:
-        """How long its client has sent nothing, in seconds."""
+        """Seconds since its client last sent something or got an answer."""
         return self._context.clock() - self.client.last_used
 
     @property
     def one_streamed(self) -> bool:
-        """One stream carries answers and everything else: the transport of 2024-11-05."""
+        """Whether one stream carries all messages: the transport of 2024-11-05."""
         return self.client.one_streamed
 
     @property
     def listened(self) -> bool:
-        """Its client has the standalone stream open."""
+        """Whether its client has the standalone stream open."""
         return self.streams.standalone.attached
 
     @property
     def busy(self) -> bool:
-        """A call is in flight, or its client listens."""
+        """Whether a call is in flight or its client has the standalone stream open."""
         return bool(self.in_flight) or self.listened
 
     @property
     def holds_own_child(self) -> bool:
-        """It has a child for itself, and could be given another."""
+        """Whether it has a child for itself that serves."""
         usable = self.link.usable
         return usable is not None and not usable.mux.shared
 
     def lend(self) -> Lease | None:
-        """Do without a child of its own until the next call; returns it, to be released.
+        """Give up the session's child; return it for release, None if there is none.
 
-        The next one starts when this one has ended.
+        The next child starts with the next call, once this one has ended.
         """
         return self.link.renew()
 
     def opened(self, child: SessionChild, revision: Revision, lease: Lease | None = None) -> None:
-        """Open the session: requests go to its child from now on.
+        """Open the session: messages go to its child from now on.
 
         Args:
-            child: Its way to a child, now and later.
-            revision: What was negotiated with its client.
-            lease: The child that serves it now; None: the one that it has taken already.
+            child: Finds the child of the session, now and later.
+            revision: The revision negotiated with its client.
+            lease: The child that serves it now; None: the one that its listener has taken already.
         """
         self.client.negotiated(revision)
         self.link.open(child, lease)
 
     def renew(self) -> Lease | None:
-        """Give its own child back for another one, which starts when the old one has ended.
+        """Give up the session's child for another one, which starts once the old one has ended.
 
-        It starts at once if its client listens, else with the next call.
+        The new one starts without a call if the client listens or has subscriptions, else with the
+        next call.
 
         Returns:
-            The old one, to be released; None if there is none.
+            The old child, to be released; None if there is none.
         """
         before = self.lend()
         if before is not None and (self.listened or self.client.subscriptions):
@@ -200,13 +201,13 @@ class Session:
         return before
 
     def touch(self, now: float) -> None:
-        """Count the session as used now."""
+        """Count the session as used at `now`."""
         self.client.touch(now)
 
     def call(self, request: Request, *, streams: bool, stream: Stream | None = None) -> Exchange:
-        """Send a request to the child; its exchange gets everything that comes of it.
+        """Send a request to the child; return its exchange, which receives the events of the call.
 
-        Never fails: whatever is wrong is the exchange's final answer.
+        Never raises: an error becomes the exchange's final answer.
         """
         self.used = True
         fault = self._context.over_load(self.streams.open if streams else 0)
@@ -218,7 +219,7 @@ class Session:
         return exchange
 
     def tell(self, notification: Notification) -> None:
-        """Send a notification to the child, or do what it says if that is the bridge's."""
+        """Send a notification to the child; carry out a cancellation in the bridge."""
         self.client.touch(self._context.clock())
         if notification.method == CANCELLED:
             self.in_flight.cancel(notification)
@@ -230,24 +231,24 @@ class Session:
             self.send_queue.tell(notification)
 
     def answer(self, reply: Reply) -> None:
-        """Give the child the client's answer to a question of its; an unasked one is dropped."""
+        """Send the client's answer to the child that asked; drop it if no request matches."""
         now = self._context.clock()
         self.client.touch(now)
         self.in_flight.touch(now)
         self.server_requests.answer(reply)
 
     def abandon(self, exchange: Exchange, fault: Fault) -> None:
-        """End a call early: the child is told, the client gets the fault."""
+        """End a call early: cancel it at the child, answer the client with the fault."""
         self.in_flight.abandon(exchange, fault)
 
     def close(self, fault: Fault | None = None) -> Lease | None:
-        """End the session: calls in flight get their error, streams end.
+        """End the session: calls in flight fail, streams end.
 
         Returns:
-            The lease it held, for the bridge to release.
+            The lease it held, for the bridge to release; None if it held none.
         """
-        # In this order: nothing finds a child any more, then calls are told, and the streams that
-        # tell them end last.
+        # In this order: first no message finds a child any more, then calls fail, and the streams
+        # that carry their errors end last.
         legacy = self.link.adapter is None
         lease = self.link.close()
         self.in_flight.abandon_all(fault or session_closed())
@@ -258,7 +259,7 @@ class Session:
         return lease
 
     def _unsubscribe(self, lease: Lease) -> None:
-        """Take back on a shared child what no other client of it wants."""
+        """Unsubscribe a shared child from what none of its other clients wants."""
         unwanted = set(self.client.subscriptions)
         for other in self._context.subscribers():
             if other is not self.listener:

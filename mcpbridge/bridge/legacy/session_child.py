@@ -1,8 +1,8 @@
 """How a session gets its child, and the next one when that is gone.
 
-A session outlives its child, and begins before it has one: what its client sends waits until
-`ChildLink.find` returns. The link is OPENING until the session's way to a child is known, OPEN
-while there may be a child, and CLOSED for good.
+A session outlives its child, and begins before it has one: the client's messages wait until
+`ChildLink.find` returns. The link is OPENING until the session's `SessionChild` is chosen, OPEN
+while there may be a child, and at last CLOSED.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from mcpbridge.rules.supervision.lifecycle import SESSION, SessionEvent, Session
 from mcpbridge.wire.messages import Notification
 
 Acquire = Callable[[], Awaitable[Lease]]
-"""Waits for a child that has had its handshake; raises Unavailable if there will be none now."""
+"""Waits for a child that has had its handshake; raises Unavailable if none can be started."""
 
 
 class Adapter(Protocol):
-    """Serves the calls of a legacy client by a child of 2026-07-28; see `ModernChildAdapter`."""
+    """An adapter that serves legacy calls by a child of 2026-07-28; see `ModernChildAdapter`."""
 
     def call(self, exchange: Exchange) -> None:
-        """Serve a request; its exchange gets what comes of it."""
+        """Serve a request; its exchange receives the events."""
 
     def tell(self, notification: Notification) -> None:
-        """Take a notification of the client."""
+        """Handle a notification of the client."""
 
     def close(self) -> None:
-        """End what lasts beyond a call: the session is over."""
+        """End the subscription, as the session has ended."""
 
 
 class SessionChild(Protocol):
-    """The way of one session to its child, chosen when the session opens."""
+    """A way for one session to get its child, chosen when the session opens."""
 
     @property
     def adapter(self) -> Adapter | None:
-        """Translates between the session and a child of 2026-07-28; None: the child is legacy."""
+        """The translator for a child of 2026-07-28; None if the child is legacy."""
 
     async def acquire(self) -> Lease:
         """Return a child that is ready.
 
         Raises:
-            Unavailable: There is none now.
+            Unavailable: There is none, and none can be started now.
         """
 
 
 class SharedChild:
-    """The legacy child that all sessions of a tenant share."""
+    """A way to the legacy child that all sessions of a tenant share."""
 
     adapter = None
 
@@ -67,7 +67,7 @@ class SharedChild:
 
 
 class ModernChild:
-    """The child of 2026-07-28 that all share, behind the session's adapter."""
+    """A way to the child of 2026-07-28 that all share, through the session's adapter."""
 
     def __init__(self, acquire: Acquire, adapter: Adapter) -> None:
         self._acquire = acquire
@@ -82,7 +82,7 @@ class ModernChild:
 
 
 class OwnChild:
-    """A legacy child for one session alone."""
+    """A way to a legacy child for one session alone."""
 
     adapter = None
 
@@ -94,10 +94,10 @@ class OwnChild:
         return f"<OwnChild after={self._ending}>"
 
     def after(self, before: Lease) -> None:
-        """Let the next child start only when this one has ended.
+        """Start the next child only when this one has ended.
 
-        Two processes of a server with a state of its own, a browser's profile for example, cannot
-        serve one session.
+        Two processes of a server that keeps state on disk, a browser's profile for example, cannot
+        use it at the same time.
         """
         self._ending = before
 
@@ -110,55 +110,55 @@ class OwnChild:
 
 
 class LeaseHolder(Protocol):
-    """The listener of a session: holds the lease on the child that it is attached to."""
+    """A listener that holds the lease on the child that it is attached to."""
 
     @property
     def lease(self) -> Lease | None:
-        """The child that serves now; None: there is none at present."""
+        """The child that serves now; None if there is none at present."""
 
     def take(self, lease: Lease) -> None:
-        """Use this child from now on."""
+        """Leave the child before and use this one from now on."""
 
     def rest(self) -> Lease | None:
-        """Leave the child; returns the lease on it, if there was one."""
+        """Leave the child; return the lease on it, None if there was none."""
 
 
 class ChildLink:
-    """Leads one client to its child, and to the next one; lives as long as its session."""
+    """A link from one client to its child, and to the next one; lives as long as the session."""
 
     __slots__ = ("_child", "_holder", "_settled", "adapter", "state")
 
     def __init__(self, holder: LeaseHolder) -> None:
-        """Begin, OPENING.
+        """Make a link in state OPENING.
 
         Args:
-            holder: Is attached to each child in turn.
+            holder: Attached to each child in turn.
         """
         self.state = SessionState.OPENING
         self.adapter: Adapter | None = None
-        """Serves the calls if the child is one of 2026-07-28."""
+        """Serves the calls if the child is one of 2026-07-28; else None."""
         self._holder = holder
         self._child: SessionChild | None = None
         self._settled: anyio.Event | None = None
-        """Made when something waits for it: an event is a KiB, and few sessions are waited for."""
+        """Made when a task waits for it: an event takes a KiB, and few sessions need one."""
 
     def __repr__(self) -> str:
         return f"<ChildLink {self.state.value} {self._child} lease={self._holder.lease}>"
 
     @property
     def usable(self) -> Lease | None:
-        """The child to send to at once; None: it has to be waited for."""
+        """The child that messages can be sent to at once; None if they must wait for one."""
         lease = self._holder.lease
         if self.state is not SessionState.OPEN or lease is None or lease.mux.shut:
             return None
         return lease
 
     def open(self, child: SessionChild, lease: Lease | None = None) -> None:
-        """Let messages go to the child from now on.
+        """Open the link: `find` returns a child from now on.
 
         Args:
-            child: The way to a child, now and later.
-            lease: The child that serves now; None: there is one, or the first message gets one.
+            child: Finds the child, now and later.
+            lease: The child that serves now; None: the holder has one, or `find` gets one.
         """
         self._child, self.adapter = child, child.adapter
         if lease is not None:
@@ -166,10 +166,10 @@ class ChildLink:
         self._advance(SessionEvent.OPENED)
 
     def renew(self) -> Lease | None:
-        """Leave the session's own child for another one, which starts when the old one has ended.
+        """Leave the session's own child; the next one starts once the old one has ended.
 
         Returns:
-            The old one, to be released; None if there is none.
+            The old child, to be released; None if there is none.
         """
         before = self._holder.rest()
         if before is not None and isinstance(self._child, OwnChild):
@@ -177,16 +177,16 @@ class ChildLink:
         return before
 
     def close(self) -> Lease | None:
-        """Find no child any more.
+        """Close the link: `find` raises from now on.
 
         Returns:
-            The lease that was held, for the bridge to release.
+            The lease that was held, for the bridge to release; None if none was held.
         """
         self._advance(SessionEvent.CLOSE)
         if self.adapter is not None:
             self.adapter.close()
-        # Both know the session. The garbage collector comes seldom: what holds each other would
-        # stay in memory for long.
+        # Both reference the session. The garbage collector runs rarely: objects that reference each
+        # other would stay in memory for long.
         self._child = self.adapter = None
         return self._holder.rest()
 
@@ -194,7 +194,7 @@ class ChildLink:
         """Return the child that serves the session, as soon as there is one.
 
         Raises:
-            Unavailable: There will be none now, or the session is closed.
+            Unavailable: None can be started now, or the session is closed.
         """
         while self.state is SessionState.OPENING:
             self._settled = self._settled or anyio.Event()

@@ -1,8 +1,8 @@
-"""What a session hears from its child that answers none of its calls.
+"""The listener of a session: takes messages of the child that belong to none of its calls.
 
-Whatever the child says is put on a stream of the session, or dropped if it concerns other
-sessions on the same child. A session outlives its child: the listener is attached to one child
-after another, and to none in between.
+A message is put on a stream of the session, or dropped if it concerns other sessions on the same
+child. A session outlives its child: the listener is attached to one child after another, and to
+none in between.
 
 Source: MCP 2025-11-25, Transports, Listening for Messages from the Server; Logging; Resources.
 """
@@ -25,7 +25,7 @@ from mcpbridge.wire.messages import Notification, Request, encode
 
 
 class SessionListener:
-    """The `ChildListener` of one session, and its `Subscriber`; owned by the session."""
+    """A `ChildListener` and `Subscriber` for one session; owned by the session."""
 
     __slots__ = (
         "_child_lost",
@@ -49,12 +49,12 @@ class SessionListener:
         """Make a listener that is attached to no child.
 
         Args:
-            session_id: What `child_lost` is told.
-            client: What its client wants to hear.
-            in_flight: The calls during which the child speaks.
-            streams: Take what the child says.
-            server_requests: Take what the child asks.
-            child_lost: Called when the child has ended by itself.
+            session_id: Passed to `child_lost`.
+            client: The client's log level and subscriptions.
+            in_flight: The session's calls.
+            streams: Take the child's notifications.
+            server_requests: Take the child's requests.
+            child_lost: Called with the session's id when the child has ended by itself.
         """
         self._session_id = session_id
         self._client = client
@@ -66,22 +66,22 @@ class SessionListener:
 
     @property
     def level(self) -> str | None:
-        """The level of logs that the client wants: see `Subscriber`."""
+        """The log level that the client asked for: see `Subscriber`."""
         return self._client.level
 
     @property
     def subscriptions(self) -> set[str]:
-        """Subscriptions granted: see `Subscriber`."""
+        """URIs of granted subscriptions: see `Subscriber`."""
         return self._client.subscriptions
 
     @property
     def wanted(self) -> set[str]:
-        """Subscriptions granted or asked for: see `Subscriber`."""
+        """URIs of subscriptions granted or asked for: see `Subscriber`."""
         return self._client.wanted
 
     @property
     def shares(self) -> bool:
-        """The child serves other sessions too."""
+        """Whether the child may serve other sessions too; False if there is no child."""
         return self.lease is not None and self.lease.mux.shared
 
     def take(self, lease: Lease) -> None:
@@ -91,14 +91,14 @@ class SessionListener:
         lease.mux.attach(self)
 
     def rest(self) -> Lease | None:
-        """Leave the child; returns the lease on it, if there was one."""
+        """Leave the child; return the lease on it, None if there was none."""
         lease, self.lease = self.lease, None
         if lease is not None:
             lease.mux.detach(self)
         return lease
 
     def on_notification(self, notification: Notification) -> None:
-        """Pass on what belongs to no request: see `ChildListener`."""
+        """Put a notification on a stream, if it concerns the client: see `ChildListener`."""
         uri = None
         if notification.method == RESOURCE_UPDATED:
             uri = text_member(notification.params, "uri")
@@ -113,18 +113,18 @@ class SessionListener:
             self._streams.tell(payload, key=coalescing_key(notification.method, uri))
 
     def on_server_request(self, request: Request) -> None:
-        """Ask the client: see `ChildListener`."""
-        # The answer goes to the child that asked, not to the one that has taken over by then.
+        """Pass a request on to the client: see `ChildListener`."""
+        # The answer goes to this child's mux, even if another child has taken over by then.
         if self.lease is not None:
             calls = [exchange for exchange in self._in_flight if exchange.streams]
             self._server_requests.ask(request, self.lease.mux, calls)
 
     def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
-        """Take a question of the child back: see `ChildListener`."""
+        """Take back a request of the child: see `ChildListener`."""
         self._server_requests.withdraw(withdrawal)
 
     def on_child_exit(self) -> None:
-        """Forget what the child asked, and say that it is gone: see `ChildListener`."""
+        """Take back the child's requests and report its end: see `ChildListener`."""
         lease = self.lease
         if lease is None or _keeps_nothing(lease):
             return
@@ -132,7 +132,7 @@ class SessionListener:
         self._child_lost(self._session_id)
 
     def _only_call(self) -> Exchange | None:
-        """The one call in flight, if what the child says now can reach its client there."""
+        """Return the only call in flight, if its client reads a stream; else None."""
         if len(self._in_flight) != 1:
             return None
         (exchange,) = self._in_flight
@@ -140,5 +140,5 @@ class SessionListener:
 
 
 def _keeps_nothing(lease: Lease) -> bool:
-    # A child of 2026-07-28 has no sessions: the next one takes the answer to what this one asked.
+    # A child of 2026-07-28 keeps no session: the next one can take the answer to its request.
     return lease.profile is not None and lease.profile.revision.era is Era.MODERN

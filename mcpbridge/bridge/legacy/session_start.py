@@ -1,10 +1,10 @@
 """How a session begins: on which child, and with which answer to its `initialize`.
 
-| child | session | answered from |
+| child | server requests | `initialize` is answered from |
 |---|---|---|
-| handshake, shared | cannot be asked | the record of the bridge's own handshake |
-| handshake, its own | can be asked | the child's own answer, as it came |
-| 2026-07-28 | any | what the child says to `server/discover` |
+| legacy, shared | declined | the record of the bridge's own handshake |
+| legacy, the session's own | passed on | the child's own answer, as it came |
+| 2026-07-28 | translated | the child's answer to `server/discover` |
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mcpbridge.wire.messages import Failure, Notification, Reply, Result
 
 
 class SessionStarter:
-    """Opens the sessions of one bridge; owned by it."""
+    """An opener of the sessions of one tenant; owned by it."""
 
     def __init__(
         self,
@@ -52,15 +52,15 @@ class SessionStarter:
         close: Callable[[Session], None],
         subscribers: Callable[[], Iterable[Subscriber]],
     ) -> None:
-        """Make it.
+        """Make a starter.
 
         Args:
             eras: Keeps the shared children.
             child_pool: Starts children of single sessions.
-            settings: Who gets one.
-            spawn: Runs work in the bridge's own time.
+            settings: Decide which sessions get their own child.
+            spawn: Starts a task of the bridge, which outlives the request.
             close: Ends a session whose opening fails.
-            subscribers: Those who share the shared child.
+            subscribers: Returns the clients that use the shared child.
         """
         self._eras = eras
         self._child_pool = child_pool
@@ -70,7 +70,7 @@ class SessionStarter:
         self._subscribers = subscribers
 
     def open(self, session: Session, exchange: Exchange) -> None:
-        """Open a session; the exchange gets the answer, or the reason why there is none."""
+        """Open a session; the exchange gets the answer to `initialize`, or a fault."""
         state = self._eras.legacy.state
         verdict = self._eras.verdict
         shares = verdict is not None and verdict.legacy and not self._wants_own(session)
@@ -80,10 +80,9 @@ class SessionStarter:
             self._spawn(self._open, session, exchange)
 
     async def open_sessionless(self, calls: SessionlessCalls) -> None:
-        """Lead calls without a session to the shared child; may be called again and again.
+        """Link calls without a session to the shared child, once the eras are known.
 
-        Raises:
-            Unavailable: It is not known what the server is, and there is no child to ask.
+        May be called again: only the first call has an effect.
         """
         verdict = await self._eras.known()
         if calls.link.state is SessionState.OPENING:
@@ -141,7 +140,7 @@ class SessionStarter:
             self._share(session, exchange, await self._shared_instead(error))
             return
         if _is_over(session):
-            # Its client left while the child started: nobody else would ever end it.
+            # The client left while the child started: this is the only code that can end the child.
             self._child_pool.release(lease)
             return
         session.listener.take(lease)
@@ -161,14 +160,14 @@ class SessionStarter:
             raise Unavailable(handshake_refused())
 
     async def renew(self, session: Session) -> None:
-        """Give a session that has nothing in flight another child of its own: `Session.renew`."""
+        """Replace the own child of a session that has nothing in flight; see `Session.renew`."""
         before = session.renew()
         if before is not None:
             self._child_pool.release(before)
             await before.child.exited.wait()
 
     async def _own_child_again(self, session: Session) -> Lease:
-        """A fresh child that has been told everything the last one of this session was."""
+        """Return a fresh child, restored to the state that this session's last child had."""
         try:
             lease = await self._child_pool.own(wanted=lambda: not _is_over(session))
         except PoolExhausted as error:
@@ -190,7 +189,7 @@ class SessionStarter:
         return lease
 
     async def _shared_instead(self, exhausted: PoolExhausted) -> Lease:
-        """Return the shared child for a session that should have one for itself and gets none.
+        """Return the shared child for a session that should have its own and gets none.
 
         Its client is served, and the server's requests to it are declined.
 
@@ -204,7 +203,7 @@ class SessionStarter:
         return await self._eras.legacy.lease()
 
     async def _shared_again(self, session: Session, exhausted: PoolExhausted) -> Lease:
-        """As `_shared_instead`, for a session that lent or lost a child of its own."""
+        """Return what `_shared_instead` returns, for a session whose own child is gone."""
         lease = await self._shared_instead(exhausted)
         if session.client.level is not None or session.client.subscriptions:
             await catch_up(lease, [*self._subscribers(), session.listener])

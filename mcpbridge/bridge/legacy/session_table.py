@@ -1,10 +1,10 @@
 """The table of sessions, its cap, and the end of those that no client uses.
 
 Deployed clients rarely delete their sessions, and some open two for each attempt to connect. A
-session that never sent a request after `initialize` goes early; one that was used stays long,
-because clients commonly do not recover from a session that is gone. At the cap the session that
-can best be done without makes room: most likely its client has left, and a newcomer that is turned
-away is there for certain.
+session without a request after `initialize` ends early; one that was used is kept long, because
+clients commonly do not recover if their session is gone. At the cap the session that has been
+without a call for longest ends: most likely its client has left, while the client that opens a new
+one is certainly there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GROUP = "Limits"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """How many sessions there may be and for how long."""
+    """Settings of how many sessions there may be, and for how long."""
 
     max_sessions: int = setting(
         1000,
@@ -41,8 +41,8 @@ class SessionSettings:
     max_per_principal: int | None = setting(
         None,
         "--max-sessions-per-principal",
-        "Sessions at once of one client, as far as tokens tell clients apart; without"
-        " authentication all are one.",
+        "Sessions at once of one principal, as its token names it; without authentication all"
+        " clients are one principal.",
         group=GROUP,
         unit=Unit.INTEGER,
         minimum=1,
@@ -50,8 +50,8 @@ class SessionSettings:
     max_header_values: int = setting(
         64,
         "--max-header-values",
-        "Different sets of values for `--header-env` at once of one client, and without"
-        " authentication of one address: each has processes of its own. Those not in use give way.",
+        "Different sets of values for `--header-env` at once of one principal, and without"
+        " authentication of one address: each has its own processes. A set not in use makes room.",
         group=GROUP,
         unit=Unit.INTEGER,
         minimum=1,
@@ -59,7 +59,7 @@ class SessionSettings:
     idle_timeout_s: float = setting(
         1800.0,
         "--session-idle-timeout",
-        "End a session that has had no call and no open stream for so long; 0: never.",
+        "End a session that has had no call and no open stream for this long; 0: never.",
         group=GROUP,
         unit=Unit.SECONDS,
         minimum=0,
@@ -82,19 +82,19 @@ class SessionSettings:
 
     @property
     def max_listens(self) -> int:
-        """How many listens of 2026-07-28, which stand in for sessions, one principal may have."""
+        """Most subscriptions of 2026-07-28 that a principal may have: they count like sessions."""
         most = self.max_per_principal
         return self.max_sessions if most is None else min(most, self.max_sessions)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How long a call may take."""
+    """Settings of how long a call may take."""
 
     timeout_s: float = setting(
         300.0,
         "--request-timeout",
-        "Longest time for one call, whatever happens; 0: none.",
+        "Longest time for one call, even if it makes progress; 0: no limit.",
         group=GROUP,
         unit=Unit.SECONDS,
         minimum=0,
@@ -102,7 +102,7 @@ class CallLimits:
     idle_timeout_s: float = setting(
         120.0,
         "--request-idle-timeout",
-        "Longest time in which nothing is heard of a call: no progress, no question; 0: none.",
+        "Longest time of a call without progress or a question of the server; 0: no limit.",
         group=GROUP,
         unit=Unit.SECONDS,
         minimum=0,
@@ -110,16 +110,17 @@ class CallLimits:
     question_timeout_s: float = setting(
         30.0,
         "--question-timeout",
-        "Longest time that a question of the server waits for its client to open a stream.",
+        "Longest time that a question of the server (sampling, elicitation, roots) waits for its"
+        " client to open a stream.",
         group=GROUP,
         unit=Unit.SECONDS,
         minimum=0.1,
     )
     ping_timeout_s: float = 10.0
-    """A server that is alive answers `ping` at once; one that hangs must not look alive."""
+    """Seconds for a `ping`: a healthy server answers it at once, one that hangs must be noticed."""
 
     def overdue(self, exchange: Exchange, now: float) -> Fault | None:
-        """What to tell a client whose call has taken too long; None while it has not."""
+        """Return the fault of a call that has taken too long; None if it has not."""
         idle_s, age_s = now - exchange.heard_at, now - exchange.started_at
         if exchange.request.method == PING and age_s >= self.ping_timeout_s:
             return timed_out("ping", self.ping_timeout_s)
@@ -131,7 +132,7 @@ class CallLimits:
 
 
 class SessionTable:
-    """Every session that can be named, by id; owned by the bridge."""
+    """A table of all open sessions by id; owned by the bridge."""
 
     def __init__(self, settings: SessionSettings) -> None:
         self._settings = settings
@@ -145,11 +146,11 @@ class SessionTable:
 
     @property
     def full(self) -> bool:
-        """No further session may be opened."""
+        """Whether there are as many sessions as `--max-sessions` allows."""
         return len(self._by_id) >= self._settings.max_sessions
 
     def fills(self, principal: Principal) -> bool:
-        """Whether this principal has as many as one may have."""
+        """Return whether this principal has as many sessions as one may have."""
         most = self._settings.max_per_principal
         if most is None:
             return False
@@ -157,7 +158,7 @@ class SessionTable:
 
     @property
     def sweep_every_s(self) -> float:
-        """How often to look for sessions that expired and calls that are overdue."""
+        """Seconds between two looks for expired sessions and overdue calls."""
         settings = self._settings
         return max(
             0.05,
@@ -169,27 +170,27 @@ class SessionTable:
         )
 
     def get(self, session_id: str) -> Session | None:
-        """The session with this id."""
+        """Return the session with this id; None if there is none."""
         return self._by_id.get(session_id)
 
     def add(self, session: Session) -> None:
-        """Make a session known by its id."""
+        """Add a session under its id."""
         self._by_id[session.id] = session
 
     def remove(self, session: Session) -> None:
-        """Forget a session; its id is answered 404 from now on."""
+        """Remove a session; requests with its id get 404 from now on."""
         self._by_id.pop(session.id, None)
 
     def evictable(self, *, one_streamed: bool = False) -> Session | None:
         """Return the session to end for a newcomer; None if each has a call in flight.
 
         Args:
-            one_streamed: Only one over the transport of 2024-11-05 makes room.
+            one_streamed: Whether only a session over the transport of 2024-11-05 makes room.
         """
         unheard: Session | None = None
         listening: Session | None = None
         unheard_at = listening_at = math.inf
-        # Newcomers to a full table come here, and it may be long: most sessions cost a comparison.
+        # Each new session runs this if the table is full: most entries should cost one comparison.
         for session in self._by_id.values():
             used_at = session.last_used
             if used_at >= unheard_at or session.in_flight:
@@ -203,7 +204,7 @@ class SessionTable:
         return unheard or listening
 
     def expired(self, session: Session, now: float) -> bool:
-        """Whether nobody has used a session for too long; one that is busy is being used now."""
+        """Return whether a session was unused for too long; a busy one counts as used at `now`."""
         if session.state is SessionState.CLOSED:
             return False
         if session.busy:
@@ -219,5 +220,5 @@ def _or_never(timeout_s: float) -> float:
 
 
 def new_session_id() -> str:
-    """256 bits that nobody can guess, in characters that every client can carry."""
+    """Return 256 random bits as hexadecimal digits, which every client can send in a header."""
     return secrets.token_hex(32)

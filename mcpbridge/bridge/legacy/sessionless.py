@@ -1,8 +1,8 @@
-"""Requests of legacy clients that name no session: the shared child serves them.
+"""Requests of legacy clients without a session: the shared child serves them.
 
-Each stands for itself. Many clients may send the same id at once, so a call is known by nothing
-that its client chose: it cannot be cancelled, nothing is asked in it, and what the child says to
-all has no stream here to go to. Those of a connection of HTTP+SSE are answered on its stream.
+Each stands alone. Many clients may use the same id at once, so the id does not identify a call: it
+cannot be cancelled, and the server can ask nothing during it. Notifications that belong to no
+request have no stream to go to. Calls of an HTTP+SSE connection are answered on its stream.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Resul
 
 
 class SessionlessCalls:
-    """The calls of one tenant outside of sessions, and their `Scope`; owned by the tenant."""
+    """The calls of one tenant without a session, and their `Scope`; owned by the tenant."""
 
     outside = True
 
     def __init__(self, context: CallContext) -> None:
-        """Begin with no call in flight and no child; see `opened`."""
+        """Make an object without calls; they wait until `opened` names a child."""
         self._context = context
         self.client = ClientState(None, context.clock())
-        """All of these clients as one, since they share what the child knows of its client."""
+        """The state of all these clients together: they share one log level and subscriptions."""
         self.streams = ReplayStore(context.window, context.meters, context.clock, resumable=False)
         self.server_requests = Unasked(context.meters)
         self.in_flight: set[Exchange] = set()
@@ -44,16 +44,16 @@ class SessionlessCalls:
 
     @property
     def revision(self) -> Revision:
-        """What clients go by that negotiate nothing."""
+        """The revision of clients that negotiate none."""
         return self.client.revision
 
     def opened(self, child: SessionChild) -> None:
-        """Let calls go to this child from now on, if they do not yet."""
+        """Send calls to this child from now on; no effect if one was named before."""
         if self.link.state is SessionState.OPENING:
             self.link.open(child)
 
     def call(self, request: Request, *, streams: bool, stream: Stream | None = None) -> Exchange:
-        """Send a request to the child: see `Session.call`."""
+        """Send a request to the child and return its exchange: see `Session.call`."""
         context = self._context
         fault = context.over_load(self.streams.open if streams else 0)
         now = context.clock()
@@ -76,26 +76,26 @@ class SessionlessCalls:
             self._send_queue.tell(notification)
 
     def answer(self, reply: Reply) -> None:
-        """Drop an answer: nothing is asked outside of sessions."""
+        """Drop an answer: a server request needs a session."""
         self._context.meters.count("unasked_answer")
 
     def abandon(self, exchange: Exchange, fault: Fault) -> None:
-        """End a call early: the child is told, the client gets the fault."""
+        """End a call early: cancel it at the child, answer the client with the fault."""
         exchange.abandon(fault)
 
     def close(self, fault: Fault) -> None:
-        """End every call; the child is the tenant's to end."""
+        """End every call; the tenant ends the child."""
         self.link.close()
         for exchange in list(self.in_flight):
             exchange.abandon(fault)
         self._send_queue.close()
 
     def begin_stream(self) -> Stream:
-        """Return a stream for one exchange: see `Scope`."""
+        """Return a new stream for one exchange: see `Scope`."""
         return self.streams.begin(answers_due=1)
 
     def ended(self, exchange: Exchange) -> None:
-        """Let go of an exchange that has its answer: see `Scope`."""
+        """Remove an exchange that has its final answer, and record it: see `Scope`."""
         context, request = self._context, exchange.request
         self.in_flight.discard(exchange)
         context.call_log.ended(exchange, context.clock())
@@ -104,38 +104,38 @@ class SessionlessCalls:
             self.client.settle(request, granted=isinstance(exchange.reply, Result))
 
     def on_notification(self, notification: Notification) -> None:
-        """Drop what comes after the answer: its client reads no other stream; see `Scope`."""
+        """Drop a notification after the answer: the client reads no other stream."""
 
     def admits(self, notification: Notification) -> bool:
-        """Return whether a client wants a log message: see `Scope`."""
+        """Return whether a client wants this log message: see `Scope`."""
         return self.client.admits(notification)
 
 
 class SharedChildListener:
-    """The `Subscriber` for calls without a session: what it hears goes to no client."""
+    """A `Subscriber` for calls without a session, which drops the child's notifications."""
 
     def __init__(self, client: ClientState) -> None:
         """Make a listener that is attached to no child.
 
         Args:
-            client: What was asked for without a session.
+            client: The state that requests without a session have set.
         """
         self._client = client
         self.lease: Lease | None = None
 
     @property
     def level(self) -> str | None:
-        """The level of logs that was asked for: see `Subscriber`."""
+        """The log level that was asked for: see `Subscriber`."""
         return self._client.level
 
     @property
     def subscriptions(self) -> set[str]:
-        """Subscriptions granted: see `Subscriber`."""
+        """URIs of granted subscriptions: see `Subscriber`."""
         return self._client.subscriptions
 
     @property
     def wanted(self) -> set[str]:
-        """Subscriptions granted or asked for: see `Subscriber`."""
+        """URIs of subscriptions granted or asked for: see `Subscriber`."""
         return self._client.wanted
 
     def take(self, lease: Lease) -> None:
@@ -145,35 +145,35 @@ class SharedChildListener:
         lease.mux.attach(self)
 
     def rest(self) -> Lease | None:
-        """Leave the child; returns the lease on it, if there was one."""
+        """Leave the child; return the lease on it, None if there was none."""
         lease, self.lease = self.lease, None
         if lease is not None:
             lease.mux.detach(self)
         return lease
 
     def on_notification(self, notification: Notification) -> None:
-        """Drop it: see `ChildListener`."""
+        """Drop a notification: no stream could carry it."""
 
     def on_server_request(self, request: Request) -> None:
-        """A shared child's requests are declined by its `Mux`."""
+        """Do nothing: the mux declines a shared child's requests."""
 
     def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
-        """A shared child's requests are declined by its `Mux`."""
+        """Do nothing: the mux declines a shared child's requests."""
 
     def on_child_exit(self) -> None:
-        """The tenant gives the next child to all that share it: see `ChildListener`."""
+        """Do nothing: the tenant gives the next child to all subscribers."""
 
 
 class Unasked:
-    """Declines what a server asks during a call without a session."""
+    """A `CallQuestions` that declines each question of a call without a session."""
 
     def __init__(self, meters: Meters) -> None:
         self._meters = meters
 
     def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
-        """Decline a question; see `CallQuestions`."""
+        """Decline a question: see `CallQuestions`."""
         self._meters.count("declined_question")
         asker.send(Failure(request.id, nobody_to_ask().error()))
 
     def call_over(self, exchange: Exchange) -> None:
-        """Nothing was asked."""
+        """Do nothing: no question was sent."""
