@@ -1,1 +1,1 @@
-"""Requests of revision 2026-07-28: passed on to a modern child, or emulated on a legacy one."""
+"""Requests of revision 2026-07-28: passed through to a modern child, emulated on a legacy one."""

@@ -1,8 +1,9 @@
-"""Requests of 2026-07-28 served by children of the legacy era.
+"""Requests of 2026-07-28 served by legacy children.
 
-There is no session: each request says all there is to say of its client. One that cannot ask goes
-to the shared child. One that may ask, of a client that can be asked, has a child for itself and
-becomes a `ParkedCall`, which waits while its client looks for an answer.
+Requests have no session: each carries all facts about its client. If the server may send
+requests during a call and the client has a capability for them, the call gets a child for itself
+and becomes a `ParkedCall`, which waits for its client's answers. All other requests go to the
+shared child.
 
 Source: MCP 2026-07-28, Base Protocol; Multi Round-Trip Requests.
 """
@@ -56,18 +57,18 @@ log = logging.getLogger("mcpbridge.bridge")
 
 Work = Coroutine[None, None, None]
 Translation = Callable[[Reply], Reply]
-"""Makes an answer one for the client."""
+"""Returns the answer as the client gets it."""
 Overdue = Callable[[Exchange, float], Fault | None]
-"""What to tell the client of a call that has taken too long, by now."""
+"""Returns the fault of a call that has taken too long at a given time; None if it has not."""
 
 _REPLAY_S = 60.0
-"""How long a finished parked call is kept for a retry that comes a second time."""
+"""Seconds that a finished parked call is kept for a retry that is sent a second time."""
 _LEVEL_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ParkSettings:
-    """Bounds on calls that wait for their client's answers."""
+    """Settings of calls that wait for their client's answers."""
 
     parked_timeout_s: float = setting(
         600.0,
@@ -80,7 +81,7 @@ class ParkSettings:
     max_parked: int = setting(
         64,
         "--max-parked",
-        "Calls that may wait so at once.",
+        "Calls that may wait for their clients' answers at once.",
         group="Limits",
         unit=Unit.INTEGER,
         minimum=1,
@@ -88,7 +89,7 @@ class ParkSettings:
 
 
 class CallScope:
-    """The home of an exchange without a session; see `Scope`."""
+    """A scope for the exchange of one call without a session; see `Scope`."""
 
     outside = True
 
@@ -102,7 +103,7 @@ class CallScope:
     def exchange(
         self, request: Request, *, streams: bool, translations: tuple[Translation, ...]
     ) -> Exchange:
-        """The exchange of this scope."""
+        """Make the exchange of this scope."""
         context = self._context
         request, span = context.call_log.began(request, self._envelope.version, None)
         return Exchange(
@@ -116,20 +117,20 @@ class CallScope:
         )
 
     def begin_stream(self) -> Stream:
-        """Its events have no ids: nothing is resumed in this era."""
+        """Return a new stream; its events have no ids, since 2026-07-28 resumes no streams."""
         return Stream(self._context.window, self._context.meters, answers_due=1)
 
     def ended(self, exchange: Exchange) -> None:
-        """It has its final answer."""
+        """Remove the exchange and record it: see `Scope`."""
         self._in_flight.discard(exchange)
         self._context.call_log.ended(exchange, self._context.clock())
         self._context.drain.call_finished(lasting=exchange.lasting)
 
     def on_notification(self, notification: Notification) -> None:
-        """Nothing may come after the answer."""
+        """Drop a notification: 2026-07-28 allows none after the answer."""
 
     def admits(self, notification: Notification) -> bool:
-        """Log messages only for a client that asked for them in this very request."""
+        """Return whether this request asked for log messages of this level."""
         level = text_of(member(notification.params or b"{}", "level"))
         return self._envelope.log_level is not None and level_admits(
             self._envelope.log_level, level
@@ -137,7 +138,7 @@ class CallScope:
 
 
 class EmulatedCalls:
-    """The calls of all clients without sessions; owned by the bridge."""
+    """A backend that serves calls of one tenant's clients of 2026-07-28 by legacy children."""
 
     def __init__(
         self,
@@ -159,11 +160,11 @@ class EmulatedCalls:
         self._parked_calls: dict[str, ParkedCall] = {}
         self._finished: dict[str, float] = {}
         self.in_flight: set[Exchange] = set()
-        """Calls that have an open exchange."""
+        """The exchanges that are open."""
 
     @property
     def busy(self) -> bool:
-        """A call is open or parked."""
+        """Whether a call is open or parked."""
         return bool(self.in_flight) or len(self._parked_calls) > len(self._finished)
 
     def call(
@@ -175,7 +176,7 @@ class EmulatedCalls:
         streams: bool,
         translations: tuple[Translation, ...] = (),
     ) -> Exchange:
-        """Serve a request; its exchange gets everything that comes of it, in its era's terms."""
+        """Send a request; return its exchange, whose answer is translated. Never raises."""
         scope = CallScope(self._context, envelope, self.in_flight)
         first = functools.partial(self._translated, request, envelope)
         exchange = scope.exchange(request, streams=streams, translations=(first, *translations))
@@ -201,11 +202,11 @@ class EmulatedCalls:
         return exchange
 
     def cancel(self, exchange: Exchange) -> None:
-        """The client closed the connection: in this era that is the cancellation."""
+        """Cancel a call whose client closed the connection, as 2026-07-28 has it."""
         self._end(exchange, cancelled())
 
     def sweep(self, now: float, overdue: Overdue) -> None:
-        """End what has waited too long: calls, parked ones, finished ones, unused children."""
+        """End calls and parked calls that took too long, and children that were idle too long."""
         for exchange in list(self.in_flight):
             fault = overdue(exchange, now)
             if fault is not None:
@@ -215,13 +216,13 @@ class EmulatedCalls:
             parked_at = parked_call.parked_at
             if parked_at is not None and now - parked_at > self._settings.parked_timeout_s:
                 log.info("call.parked_overdue", extra={"round": parked_call.round})
-                self._drop(parked_call, "nobody answered in time")
+                self._drop(parked_call, "the client did not answer in time")
             elif parked_at is None and now - self._finished.get(key, now) > _REPLAY_S:
                 del self._parked_calls[key], self._finished[key]
         self._pool.expire(now)
 
     def cut_off(self) -> None:
-        """The process ends: every open call gets its error."""
+        """End every parked and every open call: the process is about to end."""
         for parked_call in list(self._parked_calls.values()):
             self._drop(parked_call, "shutdown")
         for exchange in list(self.in_flight):
@@ -267,13 +268,13 @@ class EmulatedCalls:
         except PoolExhausted:
             if self._isolation is not Isolation.AUTO:
                 raise
-            # Better without being asked anything than not at all.
+            # Serving the call without server requests is better than refusing it.
             self._child_pool.fell_back()
             self._serve_shared(exchange, envelope, self._supervisor.usable)
             return
         await self._set_level(lease, envelope)
         if exchange.reply is not None:
-            # Its client has gone meanwhile; the child has seen nothing of the call.
+            # The client has gone in between; the child has not got the call.
             self._pool.give_back(lease, self._context.clock())
             return
         sent = Request(b"0", exchange.request.method, stripped(exchange.request.params))
@@ -297,7 +298,7 @@ class EmulatedCalls:
             and state.digest == digest(request.method, request.params)
         )
         if state is None or not fits:
-            exchange.invalid("requestState is not valid for this request")
+            exchange.invalid("invalid requestState for this request")
             return
         responses = input_responses(request.params)
         if not state.parked_call:
@@ -392,7 +393,7 @@ class EmulatedCalls:
         self._finished.pop(parked_call.key, None)
         if not finished:
             parked_call.abandon(reason)
-            # What it may still ask or say must not meet another client's call.
+            # Requests and messages that it still sends must not reach another client's call.
             self._pool.discard(parked_call.lease)
 
     async def _guarded(self, exchange: Exchange, work: Work) -> None:

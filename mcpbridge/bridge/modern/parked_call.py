@@ -1,15 +1,15 @@
-"""One call of a 2026-07-28 client on a legacy child of its own, over all its legs.
+"""One call of a 2026-07-28 client on a legacy child for that call alone, over all its attempts.
 
-The client's request is answered by `input_required` whenever the child asks something, and the
-HTTP exchange is over; the child's call stays in flight, parked. The client's retry brings the
-answers, and the call goes on under the retry's exchange. In between the child may speak; progress
-has no stream then and is dropped, an answer waits for the retry.
+If the child sends a request, the client's request is answered with `input_required` and its HTTP
+exchange ends; the child's call stays in flight, parked. The client's retry brings the answers, and
+the call goes on under the exchange of the retry. While the call is parked, progress has no stream
+and is dropped; an answer of the child waits for the retry.
 
 | state | meaning |
 |---|---|
-| a leg | an exchange is open: what the child says goes there |
-| parked | questions are out with the client, no exchange is open |
-| over | the child has answered or is gone; kept a while for a retry that comes again |
+| attempt | an exchange is open and gets the child's messages |
+| parked | the client has questions to answer, no exchange is open |
+| over | the child has answered or is gone; kept for a while for a retry that is sent again |
 
 Source: MCP 2026-07-28, Multi Round-Trip Requests.
 """
@@ -35,23 +35,23 @@ from mcpbridge.wire.json_object import member, replaced, spans
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result
 
 GATHER_S = 0.03
-"""Questions that a child asks within this time travel together."""
+"""Seconds in which a child's questions are gathered, so that one answer carries them together."""
 
 _DECLINED = b'{"action":"cancel"}'
-"""The answer to a form or a page that nobody will fill in any more."""
+"""The answer to an elicitation whose client is not waited for any more."""
 
 
 class ClientQuestion(msgspec.Struct, frozen=True):
-    """A question that the client has not answered."""
+    """A server request that the client has not answered."""
 
     request: Request
-    """As the child asked it."""
+    """The request as the child sent it."""
     entry: bytes
-    """As the client is asked, in `inputRequests`."""
+    """The question as the client gets it, in `inputRequests`."""
 
 
 class ParkedCall:
-    """A call, its child, and what the client still owes it; owned by the table of errands."""
+    """A call, its child and the open questions; owned by the table of `EmulatedCalls`."""
 
     lasting = False
 
@@ -63,14 +63,14 @@ class ParkedCall:
         hand_over: Callable[[ParkedCall, Exchange], None],
         over: Callable[[ParkedCall], None],
     ) -> None:
-        """Begin; `begin` sends the request.
+        """Make a call; `begin` sends the request.
 
         Args:
-            lease: The child, used by nobody else.
-            request: As the child gets it.
-            envelope: Of the first leg.
-            hand_over: Answers a leg with the questions that are open.
-            over: Told once, when the child is not needed any more.
+            lease: The child, used for this call alone.
+            request: The request as the child gets it.
+            envelope: The client's `_meta` in the first attempt.
+            hand_over: Answers the open exchange with the open questions.
+            over: Called when the child is not needed any more.
         """
         self.key = secrets.token_hex(16)
         self.lease = lease
@@ -78,7 +78,7 @@ class ParkedCall:
         self.envelope = envelope
         self.round = 0
         self.questions: dict[str, ClientQuestion] = {}
-        """Open ones by key, as the child asked them."""
+        """Open questions by key, in the order in which the child asked."""
         self.reply: Reply | None = None
         self.fault: Fault | None = None
         self.parked_at: float | None = None
@@ -92,46 +92,46 @@ class ParkedCall:
 
     @property
     def attempt(self) -> Exchange | None:
-        """The exchange that is open; None while the call is parked or over."""
+        """The open exchange; None while the call is parked or over."""
         return self._leg
 
     @property
     def over(self) -> bool:
-        """The child has answered, or is gone."""
+        """Whether the child has answered or is gone."""
         return self.reply is not None or self.fault is not None
 
     def begin(self, leg: Exchange) -> None:
-        """Send the request; raises what `Mux.request` raises."""
+        """Send the request; raise what `Mux.request` raises."""
         self.lease.mux.attach(self)
         self.next_attempt(leg, self.envelope)
         self._number = self.lease.mux.request(self.request, self)
 
     def next_round(self, leg: Exchange, envelope: RequestMeta) -> None:
-        """Go on with the answers to the questions of this round."""
+        """Begin the next round: the client has answered all questions of this one."""
         self.round += 1
         self.next_attempt(leg, envelope)
 
     def next_attempt(self, leg: Exchange, envelope: RequestMeta) -> None:
-        """From now on what the child says belongs to this exchange."""
+        """Make this the open exchange, which gets the child's messages from now on."""
         self._leg, self.envelope, self.parked_at = leg, envelope, None
         self._token = _token_of(leg.request)
         if self.over:
             self._finish()
 
     def park(self, now: float) -> Exchange | None:
-        """End the leg: its client is asked; returns the exchange to be answered."""
+        """Park the call; return the exchange that was open, None if there was none."""
         leg, self._leg = self._leg, None
         self.parked_at = now
         self._gathering = anyio.Event()
         return leg
 
     def answer(self, key: str, value: bytes) -> None:
-        """Give the child the client's answer to one question."""
+        """Send the client's answer to one question to the child."""
         question = self.questions.pop(key)
         self.lease.mux.send(Result(question.request.id, value))
 
     def abandon(self, reason: str) -> None:
-        """Nobody waits any more: questions get an end, the child hears of the cancellation."""
+        """Give the call up: decline its open questions and cancel it at the child."""
         for question in self.questions.values():
             if question.request.method == "elicitation/create":
                 self.lease.mux.send(Result(question.request.id, _DECLINED))
@@ -143,7 +143,7 @@ class ParkedCall:
         self._end()
 
     def receive(self, event: CallEvent) -> None:
-        """Take what comes of the call: see `CallSink`."""
+        """Take the next event of the call: see `CallSink`."""
         match event:
             case Answered(reply=reply):
                 self.reply = reply
@@ -155,12 +155,12 @@ class ParkedCall:
                 if self._leg is not None:
                     self._leg.receive(event)
             case Tagged():
-                pass  # A legacy child knows no subscriptions.
+                pass  # A legacy child has no tagged notifications.
             case CallFailed(fault):
                 self.fail(fault)
 
     def _progressed(self, notification: Notification) -> None:
-        """Progress, under the current leg's own token."""
+        """Deliver progress to the open exchange, under its own progress token."""
         if self._leg is None or self._token is None or notification.params is None:
             return
         span = spans(notification.params)["progressToken"]
@@ -168,18 +168,18 @@ class ParkedCall:
         self._leg.progressed(Notification(notification.method, params, notification.extra))
 
     def fail(self, fault: Fault) -> None:
-        """End the call: its child is gone, or could not be sent to."""
+        """End the call with a fault: its child is gone, or the request could not be sent."""
         self.fault = fault
         self.questions.clear()
         self._finish()
 
     def on_notification(self, notification: Notification) -> None:
-        """The child says something that names no request; see `ChildListener`."""
+        """Deliver a log message to the open exchange; drop others: see `ChildListener`."""
         if notification.method == LOG_MESSAGE:
             self.receive(Logged(notification))
 
     def on_server_request(self, request: Request) -> None:
-        """The child asks; see `ChildListener`."""
+        """Add a question for the client, or decline it: see `ChildListener`."""
         try:
             refusal = refusal_to_ask(request, self.envelope)
             entry = input_request(request) if refusal is None else b""
@@ -193,16 +193,16 @@ class ParkedCall:
         self._gathering.set()
 
     def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
-        """The child takes a question back: an answer to it will be ignored."""
+        """Remove a question that the child takes back; an answer to it will be ignored."""
         for key, question in list(self.questions.items()):
             if question.request.id == withdrawal.child_id:
                 del self.questions[key]
 
     def on_child_exit(self) -> None:
-        """The child is gone; `fail` has told."""
+        """Do nothing: the call has failed already, by `CallFailed`."""
 
     async def gather(self, leg: Exchange) -> None:
-        """While a leg is open: when the child asks, wait a moment for more, then hand over."""
+        """While `leg` is open: when the child asks, wait `GATHER_S` for more, then hand over."""
         while self._is_open(leg):
             await self._gathering.wait()
             await anyio.sleep(GATHER_S)

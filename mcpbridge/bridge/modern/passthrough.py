@@ -1,6 +1,6 @@
-"""Requests of 2026-07-28 served by a child of the same revision: all but the numbers as they came.
+"""Requests of 2026-07-28 served by a child of the same revision; only ids and tokens are changed.
 
-The revision forbids a server to remember anything of a connection, so one process serves everybody.
+The revision forbids a server to keep state of a connection, so one process serves all clients.
 
 Source: MCP 2026-07-28, Transports, stdio.
 """
@@ -25,13 +25,13 @@ from mcpbridge.wire.messages import Reply, Request, Result
 
 
 class Passthrough:
-    """The calls of all clients without sessions, by a child of their era; owned by the bridge."""
+    """A backend that passes calls of one tenant's clients to its child of 2026-07-28."""
 
     def __init__(self, context: CallContext, eras: EraSupervisors) -> None:
         self._context = context
         self._eras = eras
         self.in_flight: set[Exchange] = set()
-        """Calls and listens that are open."""
+        """The open calls and listens."""
 
     def call(
         self,
@@ -42,7 +42,7 @@ class Passthrough:
         streams: bool,
         translations: tuple[Translation, ...] = (),
     ) -> Exchange:
-        """Serve a request; its exchange gets everything that comes of it."""
+        """Send a request; return its exchange, which receives the events. Never raises."""
         if request.method == LISTEN:
             translations = (_gracefully, *translations)
         scope = CallScope(self._context, envelope, self.in_flight)
@@ -59,11 +59,11 @@ class Passthrough:
         return exchange
 
     def cancel(self, exchange: Exchange, fault: Fault | None = None) -> None:
-        """The client closed the connection, or its time is over."""
+        """Cancel a call whose client closed the connection, or end it with a fault."""
         exchange.abandon(fault or cancelled())
 
     def sweep(self, now: float, overdue: Overdue) -> None:
-        """End calls that have taken too long; a listen may last."""
+        """End calls that have taken too long, but no listens."""
         for exchange in list(self.in_flight):
             fault = None if exchange.lasting else overdue(exchange, now)
             if fault is not None:
@@ -71,13 +71,13 @@ class Passthrough:
                 self.cancel(exchange, fault)
 
     def end_listens(self) -> None:
-        """The process is about to end: every listen gets its result."""
+        """End every listen with its result: the process is about to end."""
         for exchange in list(self.in_flight):
             if exchange.lasting:
                 exchange.fail(shutdown())
 
     def cut_off(self) -> None:
-        """Every call that is left gets its error."""
+        """End every open call and listen, calls with an error."""
         for exchange in list(self.in_flight):
             exchange.fail(shutdown())
 
@@ -91,7 +91,7 @@ class Passthrough:
 
 
 def _gracefully(reply: Reply) -> Reply:
-    """A listen that cannot go on ends with its result; its client opens another."""
+    """Turn a fault of the bridge into the listen's result, so that its client opens another."""
     if isinstance(reply, Result) or reply.id is None or b'"mcpbridge"' not in reply.error:
         return reply
     tag = packed({SUBSCRIPTION_ID: reply.id})

@@ -1,7 +1,7 @@
-"""`requestState`: what a parked call must remember, in a form that only this bridge can write.
+"""`requestState`: the state of a parked call, in a form that only this bridge can write.
 
-It travels through the client, so it is encrypted and authenticated; a changed, foreign or expired
-one is no different from none.
+The client keeps it, so it is encrypted and authenticated; a changed, foreign or expired one is
+invalid.
 
 Source: MCP 2026-07-28, Multi Round-Trip Requests, Security.
 """
@@ -16,47 +16,47 @@ import msgspec
 
 
 class RequestState(msgspec.Struct, frozen=True):
-    """The content of a `requestState`."""
+    """A `requestState`, decrypted."""
 
     parked_call: str
-    """The parked call; empty where the retry begins anew."""
+    """The key of the parked call; empty if the retry starts the call again."""
     round: int
     method: str
     digest: str
-    """Of the parameters that must not change."""
+    """A digest of the parameters that must not change."""
     expires_at: float
-    """On the wall clock, so that it means the same after a restart with the same key."""
+    """Seconds on the wall clock, so that it stays valid after a restart with the same key."""
     count: int = 0
-    """How many answers a retry that begins anew must carry."""
+    """Number of answers that a retry must carry, if it starts the call again."""
 
 
 _decoder = msgspec.json.Decoder(RequestState)
 
 
 class RequestStateCodec:
-    """Writes and reads sealed states with one key."""
+    """A codec that encrypts and decrypts states with one key."""
 
     def __init__(self, key: bytes | None) -> None:
-        """Make a seal.
+        """Make a codec for no owner; see `claim`.
 
         Args:
-            key: 32 bytes; None for a random one, good for this process only.
+            key: 32 bytes; None: a random one, valid in this process only.
         """
         self._key = key or secrets.token_bytes(32)
         self._owner = b""
-        """Whose the contents are: what was sealed for another cannot be opened."""
+        """The key of the principal; a state that was encrypted for another cannot be decrypted."""
 
     def another(self) -> RequestStateCodec:
-        """One with the same key, for an owner of its own."""
+        """Return a codec with the same key, for another owner."""
         return RequestStateCodec(self._key)
 
     def claim(self, owner: bytes) -> None:
-        """Say whose the contents are from now on."""
+        """Set the owner of the states from now on."""
         self._owner = owner
 
     def encode(self, content: RequestState) -> str:
-        """The text for the client."""
-        # Imported when first needed: most bridges never park a call.
+        """Return the `requestState` for the client."""
+        # Imported at first use, since it takes time and memory: most bridges never park a call.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         nonce = secrets.token_bytes(12)
@@ -64,14 +64,14 @@ class RequestStateCodec:
         return base64.urlsafe_b64encode(nonce + sealed).decode()
 
     def decode(self, text: str, now: float) -> RequestState | None:
-        """The content, or None where this seal did not write it or it has expired."""
+        """Return the state; None if it is invalid, of another owner, or expired at `now`."""
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
         try:
             raw = base64.urlsafe_b64decode(text.encode())
             if base64.urlsafe_b64encode(raw).decode() != text:
-                # Decoding forgives what stands after the padding, and bits that mean nothing.
+                # The decoder ignores text after the padding, and unused bits: one state, one text.
                 return None
             plain = AESGCM(self._key).decrypt(raw[:12], raw[12:], self._owner)
             content = _decoder.decode(plain)

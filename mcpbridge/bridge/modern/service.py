@@ -1,4 +1,4 @@
-"""Clients of 2026-07-28, whatever the child speaks: which child serves a request, and how.
+"""Requests of clients of 2026-07-28: which child serves one, by passthrough or emulation.
 
 Source: MCP 2026-07-28, Discovery; Subscriptions; Tools, Header Parameters.
 """
@@ -44,20 +44,20 @@ _SUBSCRIBE_S = 10.0
 
 
 class Route(msgspec.Struct, frozen=True):
-    """What serves one request: found once, to check the request and to call."""
+    """A child and the way to serve one request; found once, to check the request and to call."""
 
     backend: Passthrough | EmulatedCalls
     lease: Lease
     profile: ServerProfile
-    """What the child says of itself."""
+    """What the child said in its handshake."""
     annotations: Annotations
-    """Which arguments its tools want repeated in headers; complete if the request calls one."""
+    """The arguments that headers must repeat; complete if the request calls a tool."""
     asked_at: float
-    """When it was asked for, on the event loop's clock."""
+    """The event loop's time when the route was asked for, in seconds."""
 
 
 class ModernService:
-    """Calls, listens and discovery for clients without sessions; owned by the bridge."""
+    """The service of one tenant for clients of 2026-07-28: calls, listens and discovery."""
 
     def __init__(
         self,
@@ -68,15 +68,15 @@ class ModernService:
         max_listens: int,
         settings: EraSettings,
     ) -> None:
-        """Make it.
+        """Make a service without open calls.
 
         Args:
-            context: What sessions work with, too.
+            context: What sessions and calls of the tenant share.
             eras: Keeps the shared children.
             emulated: Serves calls by a legacy child.
-            native: Serves calls by a child of their era.
-            max_listens: How many listens may be open at once.
-            settings: Which eras are served.
+            native: Serves calls by a child of 2026-07-28.
+            max_listens: Most listens that may be open at once.
+            settings: Which eras are served, and by which process.
         """
         self._context = context
         self._eras = eras
@@ -87,27 +87,27 @@ class ModernService:
         self._catalog = ToolCatalog()
         self._listens: dict[Subscription, None] = {}
         self._private = False
-        """Clients are told apart: what one of them gets is for no other's cache."""
+        """Whether results are marked as private to one principal, for caches."""
 
     def claim(self, *, private: bool) -> None:
-        """Say whose clients these are: what a private one gets is for no shared cache."""
+        """Set whether results are private: shared caches must not keep them then."""
         self._private = private
 
     @property
     def listens(self) -> Iterable[Subscription]:
-        """Those that are open."""
+        """The open listens on legacy children."""
         return list(self._listens)
 
     @property
     def busy(self) -> bool:
-        """A call is open or parked, or somebody listens."""
+        """Whether a call is open or parked, or a listen is open."""
         return bool(self._listens or self._native.in_flight) or self._emulated.busy
 
     @property
     def served(self) -> bool | None:
-        """Whether clients of this era are served at all; the same for as long as the bridge lives.
+        """Whether clients of this era are served; once known, it does not change.
 
-        `--modern native` serves them only if the child is of their era: None until that is known.
+        `--modern native` serves them only if the server speaks 2026-07-28; None until it is known.
         """
         if self._settings.modern != "native":
             return True
@@ -115,7 +115,7 @@ class ModernService:
         return None if verdict is None else verdict.modern
 
     async def known(self) -> None:
-        """Wait until `served` says whether they are."""
+        """Wait until `served` is not None."""
         await self._eras.known()
 
     def resolve_nowait(self, request: Request) -> Route | None:
@@ -138,10 +138,10 @@ class ModernService:
         return self._route(native, lease, known or {}, asked_at)
 
     async def resolve(self, request: Request) -> Route:
-        """Find the child that serves a request, and what must be known of it to check the request.
+        """Find the child that serves a request, and the facts about it that `check` needs.
 
         Raises:
-            Unavailable: There is no child at present, or the process is about to end.
+            Unavailable: No child can be had at present, or the process is about to end.
         """
         self._check_draining()
         asked_at = self._context.clock()
@@ -153,7 +153,7 @@ class ModernService:
         return self._route(native, lease, known, asked_at)
 
     def check(self, request: Request, routing: RoutingHeaders, route: Route) -> Refusal | None:
-        """Apply the checks that need to know the child: its methods, and its tools' headers."""
+        """Check a request against the child's methods and its tools' headers; None: it passes."""
         profile = route.profile
         refusal = check_method(request.method, profile.capabilities, profile.revision)
         tool = request.method == TOOLS_CALL and route.annotations
@@ -164,7 +164,7 @@ class ModernService:
         return refusal
 
     def discover(self, route: Route) -> bytes:
-        """Return the result of `server/discover`."""
+        """Record the request and return the result of `server/discover`."""
         self._context.call_log.answered(DISCOVER, self._context.clock() - route.asked_at)
         served = reversed(SERVED) if self._settings.serves_legacy else ()
         return discovered(route.profile, tuple(revision.date for revision in served))
@@ -172,7 +172,7 @@ class ModernService:
     def call(
         self, request: Request, envelope: RequestMeta, route: Route, *, streams: bool
     ) -> Exchange:
-        """Serve a request that has passed all checks."""
+        """Send a request that has passed all checks; return its exchange."""
         last = (privately,) if self._private and request.method in CACHEABLE else ()
         return route.backend.call(
             request, envelope, route.lease, streams=streams, translations=last
@@ -182,17 +182,18 @@ class ModernService:
     async def listening(
         self, request: Request, envelope: RequestMeta
     ) -> AsyncIterator[Stream | Refusal]:
-        """The stream of a listen until the block ends; it begins with the acknowledgement.
+        """Open a listen until the block ends; its stream begins with the acknowledgement.
 
         Raises:
-            Unavailable: There is no child, or there are too many listens.
+            Unavailable: No child can be had at present, too many listens are open, or the process
+                is about to end.
         """
         self._check_draining()
         native = sum(exchange.lasting for exchange in self._native.in_flight)
         if len(self._listens) + native >= self._max_listens:
             fault = capacity("--max-sessions", self._max_listens)
             raise Unavailable(self._context.call_log.refused(fault))
-        # Without a child there would be a stream that ends before its acknowledgement.
+        # First, since a stream without a child would end before its acknowledgement.
         route = await self.resolve(request)
         if route.backend is self._native:
             exchange = self._native.call(request, envelope, route.lease, streams=True)
@@ -218,18 +219,18 @@ class ModernService:
             self._release(listen)
 
     def sweep(self, now: float, overdue: Overdue) -> None:
-        """End what has waited too long."""
+        """End calls that have taken or waited too long; `now` is the event loop's time."""
         self._emulated.sweep(now, overdue)
         self._native.sweep(now, overdue)
 
     def end_listens(self) -> None:
-        """The process is about to end: every listen gets its result."""
+        """End every listen with its result: the process is about to end."""
         for listen in self.listens:
             listen.end()
         self._native.end_listens()
 
     def cut_off(self) -> None:
-        """Every call that is left gets its error."""
+        """End every listen, and every open call with an error."""
         self.end_listens()
         self._emulated.cut_off()
         self._native.cut_off()
@@ -275,7 +276,7 @@ class ModernService:
 
 
 def _may_be_annotated(request: Request, lease: Lease) -> bool:
-    """Whether headers may have to repeat arguments: the server's list of tools says which."""
+    """Return whether headers may have to repeat arguments, which the list of tools says."""
     return request.method == TOOLS_CALL and "tools" in _profile_of(lease).capabilities
 
 

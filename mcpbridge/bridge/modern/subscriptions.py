@@ -1,8 +1,8 @@
 """`subscriptions/listen` of 2026-07-28, on a legacy child that several clients share.
 
-A listen is to the child what a session is that only listens: it has subscriptions among the
-others' and hears what they hear. What it passes on is what it was asked for, each message tagged
-with the listen's own id.
+For the child a listen is like a session that only listens: it subscribes like the others and gets
+the notifications that they get. It passes on those that its client asked for, each tagged with the
+listen's id.
 
 Source: MCP 2026-07-28, Subscriptions.
 """
@@ -33,13 +33,13 @@ _LIST_FLAGS = {
 
 
 class Subscription:
-    """One open listen; owned by whoever serves its connection, and ended by it."""
+    """A listen of one client: a `Subscriber`; owned by the task that serves its connection."""
 
     def __init__(self, request: Request, stream: Stream) -> None:
-        """Make a listen; it hears nothing before `take`.
+        """Make a listen that is attached to no child; see `take`.
 
         Raises:
-            WireError: The params are not what they must be.
+            WireError: The params are invalid.
         """
         self.request = request
         self.stream = stream
@@ -57,18 +57,18 @@ class Subscription:
 
     @property
     def wanted(self) -> set[str]:
-        """What it subscribes to; see `Subscriber`."""
+        """URIs of its subscriptions: see `Subscriber`."""
         return self.subscriptions
 
     def take(self, lease: Lease) -> None:
-        """Hear this child from now on."""
+        """Take notifications of this child from now on: see `Subscriber`."""
         if self.lease is not None:
             self.lease.mux.detach(self)
         self.lease = lease
         lease.mux.attach(self)
 
     def acknowledge(self, granted_lists: set[str]) -> None:
-        """Say what is honoured; the first thing on the stream."""
+        """Put the acknowledgement, which says what is granted, first on the stream."""
         lists = {flag: b"true" for flag, m in self.wanted_lists.items() if m in granted_lists}
         self.wanted_lists = {flag: self.wanted_lists[flag] for flag in lists}
         honoured = dict(lists)
@@ -78,7 +78,7 @@ class Subscription:
         self._say(ACKNOWLEDGED, {"notifications": packed(honoured)}, key=None)
 
     def on_notification(self, notification: Notification) -> None:
-        """The child says something; see `ChildListener`."""
+        """Put a notification on the stream, if the client asked for it: see `ChildListener`."""
         uri = None
         if notification.method == RESOURCE_UPDATED:
             uri = text_member(notification.params, "uri")
@@ -93,16 +93,16 @@ class Subscription:
         self._say(notification.method, params, key=coalescing_key(notification.method, uri))
 
     def on_server_request(self, request: Request) -> None:
-        """A shared child asks nobody."""
+        """Do nothing: the mux declines a shared child's requests."""
 
     def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
-        """A shared child asks nobody."""
+        """Do nothing: the mux declines a shared child's requests."""
 
     def on_child_exit(self) -> None:
-        """The child is gone; the next one is given to this listen as to the sessions."""
+        """Do nothing: the tenant gives the next child to all subscribers."""
 
     def end(self) -> None:
-        """The server side ends it: the result, then the end of the stream."""
+        """Put the listen's result on the stream and end it."""
         if not self.stream.log.closed:
             tag = packed({SUBSCRIPTION_ID: self.request.id})
             result = packed({"resultType": b'"complete"', "_meta": tag})
@@ -110,7 +110,7 @@ class Subscription:
             self.stream.close()
 
     def leave(self) -> None:
-        """Nobody reads any more."""
+        """Leave the child: the client has closed the connection."""
         if self.lease is not None:
             self.lease.mux.detach(self)
 

@@ -1,7 +1,7 @@
-"""Which arguments of which tool its client must repeat in headers, as the child's list has it.
+"""The arguments of tools that clients must repeat in headers, as the child's list of tools says.
 
-Fetched when the first call needs it and kept until the child says that its tools have changed. A
-list that cannot be had validates nothing: the call is the child's to judge then.
+The list is fetched when a call first needs it and kept until the child says that its tools have
+changed. If it cannot be fetched, headers are not checked: the child has to do it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from mcpbridge.wire.messages import Notification, Request, Result
 _WITHIN_S = 5.0
 _MAX_PAGES = 50
 _KEPT_S = 30.0
-"""A child of 2026-07-28 tells of changes only where it is listened to; its list is read anew."""
+"""Seconds that the list of a modern child is kept: without a listen it announces no changes."""
 
 
 class ToolCatalog:
-    """The annotations of one child's tools; a tenant of the shared child."""
+    """A cache of the annotations of one child's tools; a listener of the shared child."""
 
     def __init__(self) -> None:
         self._lease: Lease | None = None
@@ -35,11 +35,11 @@ class ToolCatalog:
         self._changes = 0
 
     def known(self, lease: Lease, now: float) -> Annotations | None:
-        """The annotations of this child's tools, where they need not be asked for."""
+        """Return the annotations of this child's tools; None if they must be fetched."""
         return self._known if self._lease is lease and now < self._until else None
 
     async def annotations(self, lease: Lease, now: float) -> Annotations:
-        """The annotations of this child's tools; none where the list cannot be had."""
+        """Return the annotations of this child's tools; empty if the list cannot be fetched."""
         if self._lease is not lease:
             self._lease, self._known = lease, None
             lease.mux.attach(self)
@@ -48,28 +48,28 @@ class ToolCatalog:
             with anyio.move_on_after(_WITHIN_S):
                 found = await self._fetch(lease)
             if before != self._changes:
-                # News that came meanwhile: the list is good for this call and no other.
+                # The tools changed during the fetch: this list is used for this call and not kept.
                 return found or {}
-            # What could not be had is asked for again later, not at every call.
+            # A failed fetch is tried again after `_KEPT_S`, not with every call.
             self._known = found or {}
             lasts = found is not None and not _is_modern(lease)
             self._until = float("inf") if lasts else now + _KEPT_S
         return self._known or {}
 
     def on_notification(self, notification: Notification) -> None:
-        """See `ChildListener`."""
+        """Forget the list if the tools have changed: see `ChildListener`."""
         if notification.method == LIST_CHANGED["tools"]:
             self._changes += 1
             self._known = None
 
     def on_server_request(self, request: Request) -> None:
-        """A shared child asks nobody."""
+        """Do nothing: the mux declines a shared child's requests."""
 
     def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
-        """A shared child asks nobody."""
+        """Do nothing: the mux declines a shared child's requests."""
 
     def on_child_exit(self) -> None:
-        """The child is gone, and what was known of it."""
+        """Forget the child and its list."""
         self._changes += 1
         self._lease, self._known = None, None
 
