@@ -1,7 +1,7 @@
-"""One named server and everybody who uses it: the facade that the faces talk to.
+"""One server and all of its clients: the facade that transports call.
 
-A face admits a request and hands it over; from then on the bridge owns it, whatever becomes of
-the connection, and everything about it comes back through its exchange.
+A transport admits a request and passes it on; from then on the bridge owns it, even if the
+connection breaks, and its answer and events come back through its exchange.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ from mcpbridge.telemetry.metrics import Meters
 log = logging.getLogger("mcpbridge.bridge")
 
 _AT_ONCE = 100
-"""Sessions that are looked at in one turn of the loop: calls go on between the turns."""
+"""Sessions that are checked in one turn of the loop, so that calls go on between the turns."""
 _CUTOFF_GRACE_S = 2.0
-"""The rungs of a child's stop ladder when the process ends: shorter, the deadline is fixed."""
+"""Seconds for each step of stopping a child when the process ends: its deadline is fixed."""
 
 
 class Bridge:
-    """Sessions, exchanges and children of one server; alive within `running`."""
+    """A bridge between clients and one server; alive within `running`."""
 
     def __init__(
         self,
@@ -79,19 +79,19 @@ class Bridge:
         tool_filter: ToolFilter | None = None,
         dress: Dress | None = None,
     ) -> None:
-        """Make it; nothing is started before `running`.
+        """Make a bridge; nothing is started before `running`.
 
         Args:
             child_pool: Starts children.
-            eras: Keeps the shared ones; those of further principals are made by its example.
-            settings: What the parts go by.
-            readiness: Says whether more may be let in.
-            meters: Count.
-            call_log: Tells what becomes of calls.
-            seal: Closes what parked calls give their clients to keep.
+            eras: Keeps the shared children; supervisors for further principals are made from it.
+            settings: The settings of the parts.
+            readiness: Unblocked once clients can be served.
+            meters: Count messages, sessions and children.
+            call_log: Records calls and sessions.
+            seal: Encrypts the `requestState` of parked calls.
             health_checker: Checks the children of the pool.
-            tool_filter: Says which tools clients may use; None: all.
-            dress: Makes children with variables that clients bring; None: none does.
+            tool_filter: Applies the policy on tools; None: clients may use all.
+            dress: Makes children with variables that clients bring; None: they bring none.
         """
         self.readiness = readiness
         self.drain = Drain()
@@ -128,7 +128,7 @@ class Bridge:
                 tasks.start_soon(first.run)
                 tasks.start_soon(self._size_spares)
             else:
-                # What a child needs comes with its clients: the first of them starts the first.
+                # A child needs variables that clients bring: the first request starts a child.
                 self.readiness.unblock("child")
             self._tenants = TenantRegistry(
                 self._child_pool, first, self._tenant, self.eras, self._dress, spawn
@@ -164,15 +164,15 @@ class Bridge:
         return Tenant(eras, supply, self._context, self._settings, seal, close)
 
     def find_tenant(self, principal: Principal) -> Tenant | None:
-        """What belongs to this principal, where it has asked for something before."""
+        """Return the tenant of this principal; None if it has none."""
         return self._tenants.find(principal)
 
     def tenant_of(self, principal: Principal) -> Tenant:
-        """What belongs to this principal.
+        """Return the tenant of this principal; make it if it has none.
 
         Raises:
-            Unavailable: There is nothing yet, and the bridge is about to end, or the client has
-                brought as many sets of header values as it may.
+            Unavailable: It has none, and the bridge is about to end, or the client has as many
+                sets of header values as `--max-header-values` allows.
         """
         found = self._tenants.find(principal)
         if found is None:
@@ -182,12 +182,12 @@ class Bridge:
             if not self._tenants.admit(principal, most, self._context.clock()):
                 raise Unavailable(self._call_log.refused(over_quota("--max-header-values", most)))
             found = self._tenants.give(principal)
-        # Until what is asked for shows in them, they must not be ended to make room.
+        # Until the session or call counts as use, the tenant must not be removed to make room.
         found.touch(self._context.clock())
         return found
 
     def session(self, session_id: str, principal: Principal) -> Session | None:
-        """The session with this id, where it is this principal's."""
+        """Return the session with this id; None if there is none or it is another principal's."""
         session = self.sessions.get(session_id)
         return session if session is not None and session.owner.key == principal.key else None
 
@@ -199,16 +199,16 @@ class Bridge:
         streams: bool,
         one_stream: Stream | None = None,
     ) -> tuple[Session, Exchange]:
-        """Open a session; its exchange gets the answer to `initialize`.
+        """Open a session; return it and the exchange that gets the answer to `initialize`.
 
         Args:
             opening: The client's `initialize`.
-            principal: Whose it will be.
-            streams: The client reads event streams.
-            one_stream: The stream for all the session says, in the transport of 2024-11-05.
+            principal: The owner of the session.
+            streams: Whether the client reads event streams.
+            one_stream: The stream for all messages, in the transport of 2024-11-05; else None.
 
         Raises:
-            Unavailable: No session is opened now; says why.
+            Unavailable: The bridge is about to end, or a limit on sessions is reached.
         """
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
@@ -233,10 +233,10 @@ class Bridge:
 
     @contextmanager
     def one_stream(self, principal: Principal) -> Iterator[Stream]:
-        """A stream for a client of the transport of 2024-11-05, which has one for everything.
+        """Open the one stream of a client of the transport of 2024-11-05, until the block ends.
 
         Raises:
-            Unavailable: No client is taken now; says why.
+            Unavailable: The bridge is about to end, or a limit on sessions is reached.
         """
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
@@ -256,19 +256,19 @@ class Bridge:
 
     @property
     def _one_streams_full(self) -> bool:
-        # One whose session was ended is open until its connection has read the last event.
+        # A stream whose session was evicted stays in the table until its connection has read all.
         open_streams = sum(not stream.log.closed for stream in self._one_streams)
         return open_streams >= self.session_settings.max_sessions
 
     def over_streams(self, session: Session) -> Fault | None:
-        """What to tell a client that would open one event stream too many; None lets it."""
+        """Return the fault if the session may not open another event stream; else None."""
         return self._context.over_streams(session.streams.open)
 
     def _evict_session(self, *, one_streamed: bool = False) -> bool:
-        """End the session that can best be done without, for a newcomer; returns whether one was.
+        """End the session that has been unused for longest; return whether there was one.
 
         Args:
-            one_streamed: Only one over the transport of 2024-11-05, whose stream is wanted.
+            one_streamed: Whether only a session over the transport of 2024-11-05 helps.
         """
         session = self.sessions.evictable(one_streamed=one_streamed)
         if session is None:
@@ -287,7 +287,7 @@ class Bridge:
         return Unavailable(self._call_log.refused(over_quota("--max-sessions-per-principal", most)))
 
     def close(self, session: Session, fault: Fault | None = None, *, why: str = "deleted") -> None:
-        """End a session, and the child it had for itself; `why` is a word for the meters."""
+        """End a session, and the child it has for itself; `why` is a label of the metrics."""
         if session.state is not SessionState.CLOSED:
             self._call_log.session_ended(why, self._context.clock() - session.opened_at)
         self.sessions.remove(session)
@@ -307,13 +307,13 @@ class Bridge:
             tenant.hang_up(stream)
 
     def _failed(self, session: Session) -> None:
-        """A bug of ours has met this session: nothing is known of its state any more."""
+        """Close a session in whose task a bug was met: its state is unknown."""
         self.close(session, bridge_failed(), why="failed")
 
     def end_idle_streams(self) -> None:
-        """Let clients that only listen connect elsewhere; calls in flight keep their streams.
+        """End streams that only listen, so that their clients connect elsewhere.
 
-        A child that ends from now on is not started again.
+        Calls in flight keep their streams. A child that ends from now on is not started again.
         """
         needed = {call.stream for tenant in self._tenants for call in tenant.in_flight}
         listening = {s.streams.standalone for s in self.sessions} | self._one_streams.keys()
@@ -323,13 +323,13 @@ class Bridge:
             stream.dismiss()
 
     async def cut_off(self) -> None:
-        """Answer every call that is left, end every stream, stop every child."""
+        """Answer every call that is left with an error, end every stream, stop every child."""
         self._close_all()
         await self._child_pool.stop_all(_CUTOFF_GRACE_S)
 
     def kill_children(self) -> None:
-        """A further signal has come: nobody waits for children any more."""
-        # First, so that calls in flight are told of the shutdown and not of a child that died.
+        """Kill all children, after a further signal, without waiting for them."""
+        # First, so that calls in flight fail with the shutdown and not with a child's death.
         self._close_all()
         self._child_pool.kill_all()
 
@@ -376,7 +376,7 @@ class Bridge:
             self._leave_failed(now)
 
     def _leave_failed(self, now: float) -> None:
-        """Forget tenants whose child keeps failing: what fails is what one principal brought."""
+        """Remove tenants whose child keeps failing, by the variables that their client brought."""
         for tenant in self._tenants.sweep(now):
             for session in list(tenant.sessions):
                 self.close(session, child_exited(None, "no"), why="failed")

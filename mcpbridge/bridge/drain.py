@@ -1,6 +1,6 @@
-"""The ordered end: what is in flight finishes, what is left is told, then all stops.
+"""The ordered end: calls in flight finish, calls that are left fail, then everything stops.
 
-Source: `rules.supervision.lifecycle` has the phases and their order.
+`rules.supervision.lifecycle` has the phases and their order.
 """
 
 from __future__ import annotations
@@ -17,66 +17,66 @@ log = logging.getLogger("mcpbridge.bridge")
 
 
 _LAST_BYTES_S = 2.0
-"""How long clients have to take their last bytes, from the moment when these are written."""
+"""Seconds that clients have to take their last bytes, from the moment when these are written."""
 
 
 class DrainSteps(msgspec.Struct, frozen=True):
-    """What is done at the beginning of each phase, once and in this order."""
+    """The actions at the beginning of each phase, called once and in this order."""
 
     refuse_traffic: Callable[[], None]
-    """LAME_DUCK: readiness sends traffic elsewhere; everything is still served."""
+    """LAME_DUCK: the readiness probe fails, while everything is still served."""
     end_idle_streams: Callable[[], None]
-    """DRAINING: clients that only listen connect elsewhere."""
+    """DRAINING: streams that only listen end, so that their clients connect elsewhere."""
     cut_off: Callable[[], Awaitable[None]]
-    """CUTOFF: calls that are left get their error, streams end, children are stopped."""
+    """CUTOFF: calls that are left get an error, streams end, children are stopped."""
     stop_serving: Callable[[float], None]
-    """ENDED: the HTTP servers end, which would wait for streams; clients have so many seconds to
-    take their last bytes."""
+    """ENDED: the HTTP servers end, last since they wait for streams. Called with the seconds that
+    clients have to take their last bytes."""
 
 
 class Drain:
-    """The phase the process is in, and how many calls hold it up."""
+    """The phase of the process, and the number of calls that delay the next one."""
 
     def __init__(self) -> None:
         self.state = DrainState.SERVING
         self._held = 0
         self._lasting = 0
         self._idle: anyio.Event | None = None
-        """Made when somebody waits for it: an event takes longer than the rest of a `hold`."""
+        """Made when a task waits for it: making it costs more than counting a call."""
         self._cutoff = anyio.Event()
 
     @property
     def ending(self) -> bool:
-        """The first signal has come."""
+        """Whether a signal to end has come."""
         return self.state is not DrainState.SERVING
 
     @property
     def accepts_sessions(self) -> bool:
-        """New work is still taken."""
+        """Whether new sessions and calls are still accepted."""
         return self.state in (DrainState.SERVING, DrainState.LAME_DUCK)
 
     @property
     def cut_off(self) -> bool:
-        """Sessions are closed because the process ends, not because their clients are unknown."""
+        """Whether the cutoff has closed all sessions, so that an unknown id may be one of them."""
         return self.state in (DrainState.CUTOFF, DrainState.ENDED)
 
     @property
     def in_flight(self) -> int:
-        """Calls in flight, and subscriptions."""
+        """Number of calls in flight and open subscriptions."""
         return self._held
 
     @property
     def calls(self) -> int:
-        """Calls in flight."""
+        """Number of calls in flight."""
         return self._held - self._lasting
 
     def call_started(self, *, lasting: bool = False) -> None:
-        """A call is in flight, or a lasting subscription: the end waits, up to its deadline."""
+        """Count a call, or a subscription if `lasting`; the drain waits for both."""
         self._held += 1
         self._lasting += lasting
 
     def call_finished(self, *, lasting: bool = False) -> None:
-        """That call is finished."""
+        """Count a call or subscription as finished."""
         self._held -= 1
         self._lasting -= lasting
         if self._held == 0 and self._idle is not None:
@@ -86,9 +86,9 @@ class Drain:
         """Go through the phases of the end until nothing is left to do.
 
         Args:
-            steps: What each phase begins with.
-            cutoff_s: When calls that are still in flight get their error.
-            lame_duck_s: How long new sessions are still taken; less than `cutoff_s`.
+            steps: The actions at the beginning of each phase.
+            cutoff_s: Seconds until calls that are still in flight get an error.
+            lame_duck_s: Seconds in which new sessions are still accepted; less than `cutoff_s`.
 
         Returns:
             Whether calls were in flight at the cutoff.
@@ -107,7 +107,7 @@ class Drain:
         cut_at, calls_left = anyio.current_time(), self._held > 0
         await steps.cut_off()
         self.advance(DrainEvent.STOPPED)
-        # The last bytes were written at the cutoff; stopping children has taken its time since.
+        # The time that stopping children took since the cutoff counts toward the last bytes.
         steps.stop_serving(max(0.0, _LAST_BYTES_S - (anyio.current_time() - cut_at)))
         return calls_left
 
@@ -117,7 +117,7 @@ class Drain:
             self.advance(DrainEvent.SIGNAL)
 
     def advance(self, event: DrainEvent) -> None:
-        """Go on to the next phase."""
+        """Go on to the phase that follows this event; log it if it is another."""
         before, self.state = self.state, step(DRAIN, self.state, event)
         if before is not self.state:
             extra = {"phase": self.state.value, "because": event.value, "calls": self._held}
@@ -126,7 +126,7 @@ class Drain:
             self._cutoff.set()
 
     async def until_idle(self) -> None:
-        """Wait until no call is in flight."""
+        """Wait until no call is in flight and no subscription is open."""
         while self._held:
             if self._idle is None or self._idle.is_set():
                 self._idle = anyio.Event()

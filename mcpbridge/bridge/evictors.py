@@ -1,12 +1,12 @@
 """Which child is ended when another client needs its place: the one that has been idle longest.
 
-A child of a session counts as idle while no call is in flight and the server waits for no answer
-of its client; the session gets another with its next call. A child of the pool for 2026-07-28
-counts as idle between calls.
+A child of a session is idle while no call is in flight and the server waits for no answer of its
+client; the session gets another with its next call. A child of the warm pool is idle between
+calls.
 
-| idle child | goes |
+| idle child | is ended |
 |---|---|
-| of the pool, or of a session without an open stream | first, longest idle first |
+| of the warm pool, or of a session without an open stream | first, longest idle first |
 | of a session whose client listens | after those, longest idle first |
 | of a session under `--isolation session` | never |
 """
@@ -25,24 +25,24 @@ from mcpbridge.rules.supervision.isolation import Isolation
 
 
 class _Candidate(msgspec.Struct, frozen=True):
-    """A child that could be ended now."""
+    """A child that can be ended now."""
 
     listens: bool
-    """Its client has a stream open, on which it would miss what the child says."""
+    """Whether its client has a stream open, which would miss the child's notifications."""
     idle_since: float
     lend: Callable[[], Lease | None]
-    """Takes it from its holder."""
+    """Takes the child from its holder; returns None if the holder has none any more."""
 
 
 def evict_longest_idle(
     pools: Iterable[WarmPool], sessions: Iterable[Session], isolation: Isolation
 ) -> Collection[Lease]:
-    """Take the child that can best be done without from its holder; empty if there is none.
+    """Take the child that has been idle longest from its holder; empty if none is idle.
 
     Args:
-        pools: Those for clients of 2026-07-28.
-        sessions: All that are open.
-        isolation: Whether sessions lend at all.
+        pools: The warm pools of all tenants.
+        sessions: All open sessions.
+        isolation: Sessions give up their child only under `auto`.
     """
     candidates = [
         _Candidate(False, pool.idle_since, pool.lend)

@@ -1,7 +1,7 @@
-"""One condition for readiness: everything that stands in the way, by name.
+"""The condition for readiness: the reasons against it, by name.
 
-Source: Kubernetes, probes: readiness sends traffic elsewhere, liveness ends the container, start-up
-is looked at once.
+Source: Kubernetes, probes: a failed readiness probe sends traffic elsewhere, a failed liveness
+probe ends the container, the start-up probe must succeed once.
 """
 
 from __future__ import annotations
@@ -10,33 +10,33 @@ from collections.abc import Mapping
 
 
 class Readiness:
-    """What is missing before this bridge can serve one more session."""
+    """A set of the reasons why this bridge cannot serve a further session."""
 
     def __init__(self) -> None:
         self._missing: dict[str, str] = {"child": "starting"}
         self.started = False
-        """Has been ready once; stays."""
+        """Whether it has been ready once."""
 
     @property
     def ready(self) -> bool:
-        """Nothing is missing."""
+        """Whether nothing blocks readiness."""
         return not self._missing
 
     @property
     def serving(self) -> bool:
-        """Requests are taken: neither draining nor given up; a child may still be starting."""
+        """Whether requests are accepted: not draining and not given up; a child may be starting."""
         return self._missing.keys().isdisjoint(("draining", "given_up"))
 
     @property
     def blockers(self) -> Mapping[str, str]:
-        """What stands in the way, with the reason."""
+        """Each blocker by name, with its reason."""
         return self._missing
 
     def block(self, what: str, why: str) -> None:
-        """Something stands in the way now."""
+        """Add a blocker, or change its reason."""
         self._missing[what] = why
 
     def unblock(self, what: str) -> None:
-        """It does no longer."""
+        """Remove a blocker; no effect if it does not block."""
         self._missing.pop(what, None)
         self.started = self.started or not self._missing

@@ -1,4 +1,4 @@
-"""How another child takes over from one that is due to be recycled, by what it serves.
+"""How another child takes over from one that is due to be recycled.
 
 | child | taken over |
 |---|---|
@@ -24,14 +24,14 @@ log = logging.getLogger("mcpbridge.bridge")
 
 
 class Recycler:
-    """Lets another child take over from one that is due; owned by the bridge."""
+    """A recycler that replaces children that are due; owned by the bridge."""
 
     def __init__(self, child_pool: ChildPool, spawn: Spawn) -> None:
         """Make a recycler.
 
         Args:
-            child_pool: Has all children.
-            spawn: Runs work that outlives the look at a child.
+            child_pool: Replaces spare children.
+            spawn: Starts a task of the bridge, which outlives the health check.
         """
         self._child_pool = child_pool
         self._spawn = spawn
@@ -44,13 +44,13 @@ class Recycler:
         session_starter: SessionStarter,
         sessions: Iterable[Session],
     ) -> None:
-        """Replace a child of one tenant when no client notices; may be called again and again.
+        """Replace a child of one tenant as soon as no client notices; may be called repeatedly.
 
         Args:
-            lease: The child.
+            lease: The child that is due.
             eras: Keeps the tenant's shared children.
-            session_starter: Gives its sessions children of their own.
-            sessions: Those that are open.
+            session_starter: Gives the tenant's sessions their own children.
+            sessions: The tenant's open sessions.
         """
         if lease.mux.shared:
             eras.replace(lease)
@@ -60,7 +60,7 @@ class Recycler:
                     self._waiting.add(lease)
                     self._spawn(self._between_calls, session, lease, session_starter)
                     return
-            # A child of the pool: `bridge.children.warm_pool` gives it no further call.
+            # A child of the warm pool: `bridge.children.warm_pool` gives it no further call.
 
     async def _between_calls(
         self, session: Session, lease: Lease, session_starter: SessionStarter
@@ -71,5 +71,5 @@ class Recycler:
             if session.lease is lease and not lease.mux.shut and not busy:
                 await session_starter.renew(session)
         finally:
-            # If its session was busy after all, the next look begins again.
+            # If the session was busy after all, the next health check tries again.
             self._waiting.discard(lease)

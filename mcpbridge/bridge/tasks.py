@@ -1,8 +1,8 @@
-"""Tasks that contain their failures: what goes wrong with one session stays with it.
+"""Tasks that contain their failures, so that a failure ends one session and not the process.
 
-The work of sessions runs beside that of the bridge, in one task group, and a task that fails
-there ends the group: a bug that one client meets would end the program for all. So the work of
-sessions is run here: a failure is logged, and the session is closed, since its state is unknown.
+Tasks of sessions run in the task group of the bridge, and a task that raises there ends the group:
+a bug that one client meets would end the process for all. So tasks of sessions are started through
+`contain`: a failure is logged, and the session is closed, since its state is unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 log = logging.getLogger("mcpbridge.bridge")
 
 Spawn = Callable[..., object]
-"""`TaskGroup.start_soon` of the bridge: work that outlives the request that began it."""
+"""`TaskGroup.start_soon` of the bridge: starts a task that outlives the request."""
 
 Owner = TypeVar("Owner")
 

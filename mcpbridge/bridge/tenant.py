@@ -1,12 +1,12 @@
-"""What belongs to one principal: its children, its sessions, and its calls without a session.
+"""A tenant: one principal's children, its sessions, and its calls without a session.
 
-Nothing of it is ever used for another principal: a server that shares state between its callers
-would show one what the other did. If clients do not authenticate, all are one principal.
+No part of it is ever used for another principal: a server that shares state between its callers
+would show one what another did. If clients do not authenticate, all are one principal.
 
-The first tenant is there from the start, so that readiness means something, and becomes that of
-the principal that comes first; its shared child has a place kept for it. Others are made at first
-use. When one has not been used for long, or its places are needed, its children end and it is
-forgotten; the principal gets a new one when it comes again.
+The first tenant exists from the start, so that readiness covers a child, and is given to the first
+principal that sends a request; a place is reserved for its shared child. Others are made at first
+use. A tenant that has not been used for long, or whose places are needed, is removed with its
+children; its principal gets a new one with its next request.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ from mcpbridge.rules.supervision.restart import OnChildExit
 log = logging.getLogger("mcpbridge.bridge")
 
 IDLE_S = 300.0
-"""How long children wait for a principal that has gone, as those for single calls do."""
+"""Seconds after which an unused tenant is removed; as long as the warm pool keeps a child."""
 SETTLED_S = 1.0
-"""Quarters used within this time are not ended to make room: their next call is on its way."""
+"""Seconds without use before a tenant may be removed to make room: a call may be on its way."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BridgeSettings:
-    """What a bridge and its parts go by."""
+    """The settings of a bridge and its parts."""
 
     child_pool: ChildPoolSettings
     sessions: SessionSettings
@@ -69,7 +69,7 @@ class BridgeSettings:
 
 
 class Tenant:
-    """The part of the bridge that one principal uses; owned by the bridge."""
+    """A tenant of the bridge; owned by its `TenantRegistry`."""
 
     def __init__(
         self,
@@ -80,20 +80,20 @@ class Tenant:
         seal: RequestStateCodec,
         close: Callable[[Session], None],
     ) -> None:
-        """Make them; nothing is started before `run`.
+        """Make a tenant without an owner; nothing is started before `run`.
 
         Args:
             eras: Keeps the shared children.
-            supply: Starts children.
-            context: What all conversations work with.
-            settings: What the parts go by.
-            seal: Closes what parked calls give their clients to keep.
+            supply: Starts the tenant's other children.
+            context: What sessions and calls of all tenants share.
+            settings: The settings of the parts.
+            seal: Encrypts the `requestState` of parked calls.
             close: Ends a session whose opening fails.
         """
         self.eras = eras
         self.seal = seal
         self.sessions: dict[Session, None] = {}
-        """Those that can be named."""
+        """The open sessions, in order of their start."""
         self.last_used = context.clock()
         self._left = anyio.Event()
         self._context = dataclasses.replace(context, subscribers=self._subscribers)
@@ -111,24 +111,24 @@ class Tenant:
         native = Passthrough(self._context, eras)
         most = settings.sessions.max_listens
         self.modern = ModernService(self._context, eras, emulated, native, most, settings.eras)
-        """What serves clients of 2026-07-28."""
+        """Serves clients of 2026-07-28."""
         self.session_starter = SessionStarter(
             eras, supply, settings.child_pool, context.spawn, close, self._subscribers
         )
 
     @property
     def context(self) -> CallContext:
-        """What the conversations here work with."""
+        """What sessions and calls of this tenant share."""
         return self._context
 
     @property
     def in_use(self) -> bool:
-        """There is a session, or a call or a listen without one."""
+        """Whether a session, a call or a listen is open."""
         return bool(self.sessions or self._sessionless.in_flight) or self.modern.busy
 
     @property
     def conversations(self) -> Iterator[Session | SessionlessCalls]:
-        """Sessions, and the calls of legacy clients without one."""
+        """The calls of legacy clients without a session, then each session."""
         yield self._sessionless
         yield from list(self.sessions)
 
@@ -145,22 +145,22 @@ class Tenant:
                 call.abandon(session_closed())
 
     def claim(self, principal: Principal) -> None:
-        """Let this principal alone use it from now on."""
+        """Give the tenant to this principal."""
         self.modern.claim(private=principal.key != ANONYMOUS.key)
         self.seal.claim(principal.key)
 
     def touch(self, now: float) -> None:
-        """Count it as used now."""
+        """Count the tenant as used at `now`."""
         self.last_used = now
 
     def idle_s(self, now: float) -> float:
-        """How long nobody has used them; 0 while somebody does."""
+        """Return for how many seconds the tenant has not been used; 0 if it is in use."""
         if self.in_use:
             self.last_used = now
         return now - self.last_used
 
     async def run(self) -> None:
-        """Keep their shared children running until they are left."""
+        """Keep the shared children running until `leave`."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.session_starter.open_sessionless, self._sessionless)
             hooks = (self._give_to_next_child, self._settle_with_next_child)
@@ -179,28 +179,28 @@ class Tenant:
         return None if self._sessionless.link.state is SessionState.OPENING else self._sessionless
 
     async def sessionless(self) -> SessionlessCalls:
-        """Return what serves legacy requests that name no session.
+        """Return the calls of legacy clients without a session, once their child is chosen.
 
         Raises:
-            Unavailable: The bridge is about to end, or there is no child.
+            Unavailable: The bridge is about to end.
         """
         if self.sessionless_nowait() is None:
             await self.session_starter.open_sessionless(self._sessionless)
         return self._sessionless
 
     def end_idle_streams(self) -> None:
-        """Let clients that only listen connect elsewhere; no child is started again."""
+        """End listens, so that their clients connect elsewhere; no child is started again."""
         self.eras.retire()
         self.modern.end_listens()
 
     def cut_off(self, fault: Fault) -> None:
-        """Answer every call without a session; its sessions are the bridge's to end."""
+        """End every call without a session with the fault; the bridge ends the sessions."""
         self.eras.retire()
         self._sessionless.close(fault)
         self.modern.cut_off()
 
     def leave(self, fault: Fault) -> None:
-        """Nobody uses them any more; whoever gave them their children ends these."""
+        """End the tenant's calls and `run`; the caller ends its children."""
         self.cut_off(fault)
         self._left.set()
 
@@ -215,15 +215,15 @@ class Tenant:
         return [subscriber for subscriber in self._subscribers() if subscriber.lease is not None]
 
     async def _give_to_next_child(self, lease: Lease) -> None:
-        """Give the sessions of a shared child that ended to the next one, as they were."""
+        """Move the sessions of a shared child that ended to the next one, with their state."""
         if lease.profile is not None:
             await restore(lease, lease.profile, self._holders())
-        # Only now: a call must not reach the child before what it rests on.
+        # Only after `restore`: a call must not reach the child before the state that it relies on.
         for subscriber in self._holders():
             subscriber.take(lease)
 
     async def _settle_with_next_child(self, before: Lease, lease: Lease) -> None:
-        """A shared child has answered its last call, and another one serves already."""
+        """Move subscribers of a replaced child, after its last call, to the one that serves."""
         for subscriber in self._holders():
             if subscriber.lease is before:
                 subscriber.take(lease)
@@ -231,11 +231,11 @@ class Tenant:
 
 
 Dress = Callable[[Secrets], Child]
-"""A child that has not been started, with these variables in its environment besides."""
+"""Returns a child, not yet started, with these variables added to its environment."""
 
 
 class TenantRegistry:
-    """The tenants, by the keys of their principals; owned by the bridge."""
+    """A table of the tenants by the keys of their principals; owned by the bridge."""
 
     def __init__(
         self,
@@ -246,15 +246,15 @@ class TenantRegistry:
         dress: Dress | None,
         spawn: Spawn,
     ) -> None:
-        """Make them.
+        """Make a registry.
 
         Args:
-            child_pool: Has the children of all.
-            first: Quarters that are nobody's yet, where some run already.
-            make: Makes further ones.
-            eras: Those of the first, by whose example others are made.
-            dress: Makes children with further variables.
-            spawn: Runs work in the bridge's own time.
+            child_pool: Has the children of all tenants.
+            first: The first tenant, without an owner; None: all are made at first use.
+            make: Makes a further tenant.
+            eras: Supervisors from which those of further tenants are made.
+            dress: Makes children with added variables; None: clients bring none.
+            spawn: Starts a task of the bridge, which outlives the request.
         """
         self._child_pool = child_pool
         self._unclaimed = first
@@ -265,7 +265,7 @@ class TenantRegistry:
         self._by_key: dict[bytes, Tenant] = {}
         self._allotments: dict[Tenant, TenantPool] = {}
         self._accounts: dict[Tenant, bytes] = {}
-        """By which quotas count those that were made for values of headers."""
+        """The quota keys of the tenants that were made for header values."""
 
     def __iter__(self) -> Iterator[Tenant]:
         if self._unclaimed is not None:
@@ -273,19 +273,19 @@ class TenantRegistry:
         yield from list(self._by_key.values())
 
     def find(self, principal: Principal) -> Tenant | None:
-        """The tenant of a principal; None if it has none."""
+        """Return the tenant of a principal; None if it has none."""
         return self._by_key.get(principal.key)
 
     def admit(self, principal: Principal, most: int, now: float) -> bool:
-        """Return whether a principal that has no tenant may have one; may end another of its.
+        """Return whether a principal without a tenant may have one; may remove one of its account.
 
-        A client chooses the values of its headers and could have a tenant, and processes, for each
-        value that it makes up.
+        A client chooses the values of its headers: without a limit it could have a tenant, and
+        processes, for each value that it invents.
 
         Args:
-            principal: Who asks.
-            most: How many tenants for header values one account may have.
-            now: By the clock of `Tenant.idle_s`.
+            principal: The principal that sent a request.
+            most: Most tenants for header values that one account may have.
+            now: The event loop's time, in seconds.
         """
         if not principal.env.pairs:
             return True
@@ -299,7 +299,7 @@ class TenantRegistry:
         return True
 
     def give(self, principal: Principal) -> Tenant:
-        """Quarters for a principal that has none: those that are nobody's yet, or new ones."""
+        """Return a tenant for a principal that has none: the one without an owner, or a new one."""
         if self._unclaimed is not None and not principal.env.pairs:
             found, self._unclaimed = self._unclaimed, None
         else:
@@ -311,10 +311,10 @@ class TenantRegistry:
         return found
 
     def sweep(self, now: float) -> list[Tenant]:
-        """Leave those that nobody has used for long.
+        """Remove tenants that have not been used for `IDLE_S`.
 
         Returns:
-            Those whose child has kept failing; to be left when their sessions have ended.
+            Tenants whose child has kept failing; for the caller to close their sessions and remove.
         """
         failed = []
         for tenant in list(self._allotments):
@@ -325,7 +325,7 @@ class TenantRegistry:
         return failed
 
     def leave(self, tenant: Tenant) -> None:
-        """End a tenant that is not the first; its principal gets a new one."""
+        """Remove a tenant that is not the first; its principal gets a new one."""
         self._spawn(self._forgotten(tenant).close)
 
     def _further(self, principal: Principal) -> Tenant:
@@ -334,7 +334,7 @@ class TenantRegistry:
             assert self._dress is not None
             make_child = functools.partial(self._dress, principal.env)
         tenant_pool = TenantPool(self._child_pool, make_child)
-        # What program it is, one of them may have found out.
+        # All tenants run the same program: if one knows its eras, so does the next.
         known = (each.eras for each in self if each.eras.verdict is not None)
         tenant = self._make(next(known, self._eras).another(tenant_pool), tenant_pool)
         self._allotments[tenant] = tenant_pool
@@ -349,7 +349,7 @@ class TenantRegistry:
         return self._allotments.pop(tenant)
 
     def evict_idle(self) -> Collection[Lease]:
-        """Forget the principal that has used none of its children for longest; returns these."""
+        """Remove the tenant that has not been used for longest; return its children."""
         now = anyio.current_time()
         idle = [(tenant.idle_s(now), tenant) for tenant in self._allotments]
         idle_s, longest = max(idle, key=lambda each: each[0], default=(0.0, None))
