@@ -25,7 +25,7 @@ ROWS = (
     Row(
         4,
         "The server never answers the handshake.",
-        "After `--start-timeout` whoever waits is told so and the whole process group is killed;"
+        "After `--start-timeout` the clients that wait are told so and the whole process group is killed;"
         " until then `/startupz` says 503.",
     ),
     Row(
@@ -55,7 +55,7 @@ ROWS = (
         9,
         "The server never answers one call.",
         "At `--request-idle-timeout` or `--request-timeout` the call gets an error that names"
-        " the flag, the server is told that it is cancelled, and a late answer reaches nobody."
+        " the flag, the server is told that it is cancelled, and a late answer reaches no client."
         " After `--child-max-timeouts` of them in a row the process is replaced.",
     ),
     Row(
@@ -98,7 +98,7 @@ ROWS = (
     Row(18, "The server writes a banner before it answers the handshake.", "As 17."),
     Row(
         19,
-        "The server writes half a line, or one that is no JSON.",
+        "The server writes half a line, or one that is not JSON.",
         "If it answers a call beyond doubt, that call gets `bad_child_message` at once; otherwise"
         " the line is skipped and counted.",
     ),
@@ -116,7 +116,7 @@ ROWS = (
     Row(
         27,
         "A member stands twice in a message.",
-        "In the envelope the message is skipped, since nobody can say whom it answers; below it"
+        "In the envelope the message is skipped, since the call that it answers is unknown; below it"
         " passes byte for byte.",
     ),
     Row(
@@ -129,7 +129,7 @@ ROWS = (
         30,
         "One line has 60 MB.",
         "Its call gets `message_too_large`, which names `--max-message-bytes`; no more than the"
-        " limit is kept, and others are served meanwhile.",
+        " limit is kept, and others are served.",
     ),
     Row(
         31,
@@ -140,12 +140,12 @@ ROWS = (
         32,
         "The server floods its clients with notifications.",
         "Each stream keeps a bounded number, and a change of a list once; what is shed is counted,"
-        " answers never are, and others are served meanwhile.",
+        " answers never are, and others are served.",
     ),
     Row(
         33,
         "The server floods its stderr.",
-        "It is always read; the log shows so much a second, and how much it left out.",
+        "It is always read; the log shows a bounded amount a second, and how much it left out.",
     ),
     Row(34, "The server closes its stderr.", "Nothing happens: it is served as before."),
     Row(
@@ -164,8 +164,8 @@ ROWS = (
     Row(38, "The server answers a call twice.", "The first answer counts; others are counted."),
     Row(
         39,
-        "The server answers a call that nobody made.",
-        "The answer is dropped and counted; nobody ever gets it.",
+        "The server answers a call that no client made.",
+        "The answer is dropped and counted; no client ever gets it.",
     ),
     Row(
         40,
@@ -191,7 +191,7 @@ ROWS = (
     Row(
         44,
         "A server process that several sessions share asks a client.",
-        "It gets an error at once, since nobody can say whom it means; ping is answered.",
+        "It gets an error at once, since the client that it means is unknown; ping is answered.",
     ),
     Row(
         45,
@@ -202,7 +202,7 @@ ROWS = (
     Row(
         46,
         "Clients use equal ids, progress tokens or subscription ids.",
-        "On the pipe each has a number of mcpbridge's own; everybody gets their own back.",
+        "On the pipe each has a number of mcpbridge's own; each client gets its own back.",
     ),
     Row(
         47,
@@ -214,7 +214,7 @@ ROWS = (
         48,
         "Many servers start at once, and slowly.",
         "Twice as many start at once as there are cores; who waits for a turn keeps the whole"
-        " `--start-timeout`, and clients that come meanwhile wait.",
+        " `--start-timeout`, and clients that come during that time wait.",
     ),
     Row(
         49,

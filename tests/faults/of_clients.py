@@ -1,4 +1,4 @@
-"""Rows 51 to 95: what a client, or whoever poses as one, may do wrong."""
+"""Rows 51 to 95: what a client, or a program that poses as one, may do wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS = (
         54,
         "A client stops reading its event stream.",
         "Its stream keeps `--stream-buffer` and sheds the oldest notifications, never answers;"
-        " after `--send-timeout` without any progress it is cut; nobody else waits.",
+        " after `--send-timeout` without any progress it is cut; no other client waits.",
     ),
     Row(
         55,
@@ -80,7 +80,7 @@ ROWS = (
         "A client does not say what it accepts, or says `*/*`, or something else.",
         "JSON where that is acceptable, otherwise a stream, otherwise 406.",
     ),
-    Row(68, "The body is no JSON.", "400 with -32700."),
+    Row(68, "The body is not JSON.", "400 with -32700."),
     Row(69, "The body is empty.", "400 with -32700."),
     Row(
         70,
@@ -112,7 +112,7 @@ ROWS = (
     Row(
         77,
         "The routing headers of 2026-07-28 are missing or contradict the body.",
-        "400 with -32020; for a revision nobody serves -32022 with those that are.",
+        "400 with -32020; for an unknown revision -32022 with those that are.",
     ),
     Row(
         78,
@@ -128,7 +128,7 @@ ROWS = (
     ),
     Row(
         81,
-        "Somebody guesses or smuggles in the id of another's session.",
+        "A client guesses or smuggles in the id of another's session.",
         "Ids hold 256 bits of chance and are taken from their header only; a wrong one is 404.",
     ),
     Row(
@@ -196,7 +196,7 @@ ROWS = (
     ),
     Row(
         95,
-        "A client answers a question that nobody asked.",
+        "A client answers a question that was not asked.",
         "202 and no effect; without a session 400.",
     ),
 )

@@ -58,7 +58,7 @@ ROWS = (
     ),
     Row(
         106,
-        "The log's pipe is closed, or nobody reads it.",
+        "The log's pipe is closed, or it is not read.",
         "Records are lost and counted; no request waits for them, the end a second at most.",
     ),
     Row(
@@ -112,7 +112,7 @@ ROWS = (
     Row(
         117,
         "The event loop stands still.",
-        "A thread of its own notices within seconds and logs where; `/livez`, which the loop"
+        "A separate thread notices within seconds and logs where; `/livez`, which the loop"
         " serves, does not answer. After 30 seconds the process ends with status 70.",
     ),
     Row(

@@ -8,7 +8,7 @@ LEVELS = (
         "`make chaos`, `test_child_faults`",
     ),
     (
-        "Nobody ever gets what belongs to another session.",
+        "No client ever gets what belongs to another session.",
         "`make chaos`, `test_child_faults`, `test_answers`",
     ),
     (

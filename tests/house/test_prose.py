@@ -17,23 +17,8 @@ TEXTS = {
 }
 NOT_YET_REWRITTEN = frozenset(
     {
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "README.md",
         "SECURITY.md",
-        "docs/access.md",
-        "docs/behaviour.md",
-        "docs/containers.md",
-        "docs/faults.md",
-        "docs/health.md",
-        "docs/kubernetes.md",
-        "docs/log-events.md",
-        "docs/migration.md",
-        "docs/observability.md",
         "docs/settings.md",
-        "docs/sidecar.md",
-        "docs/troubleshooting.md",
         "mcpbridge/http/__init__.py",
         "mcpbridge/http/admin.py",
         "mcpbridge/http/auth/access.py",
