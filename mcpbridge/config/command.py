@@ -84,8 +84,8 @@ class CommandSettings:
     no_new_privileges: bool = setting(
         False,
         "--no-new-privileges",
-        "Do not let the programs that the server executes gain privileges, by sudo or a set-uid"
-        " program; Linux only.",
+        "Do not let programs that the server executes gain privileges, by sudo or set-uid;"
+        " Linux only.",
         group="Server",
         unit=Unit.SWITCH,
     )

@@ -102,13 +102,13 @@ BROKEN: dict[str, tuple[Rule, str, str]] = {
     "charset": (
         on("initialize", lambda a: stream(client_profile(a), kind=f"{EVENTS}; charset=utf-8")),
         "initialize",
-        "is no JSON object",
+        "is not a JSON object",
     ),
     "long line": (on("tools/list", lambda a: stream(tools(a, LONG))), "tools/list", "65536 bytes"),
     "log first": (
         on("tools/list", lambda a: stream(LOG, tools(a))),
         "tools/list",
-        "is no JSON object",
+        "is not a JSON object",
     ),
     "text id": (
         on("tools/list", lambda _: http(reply("2", {"tools": []}))),
