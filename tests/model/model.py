@@ -62,9 +62,14 @@ class Home:
         return [call for call in self.calls if not call.over]
 
     @property
+    def listened(self) -> bool:
+        """Its client has its standalone stream open."""
+        return any(http.connected for http in self.listeners)
+
+    @property
     def busy(self) -> bool:
         """Something keeps it from expiring."""
-        return bool(self.open_calls) or any(http.connected for http in self.listeners)
+        return bool(self.open_calls) or self.listened
 
     def close(self, reason: str) -> None:
         """All its calls are answered with this."""
@@ -122,6 +127,18 @@ class Model:
     def must_expire(self, home: Home, now: float) -> bool:
         """Whether it has been left alone for so long that it must have been ended."""
         return not home.busy and now - home.last_used >= self._allowed_s(home) + SLACK_S
+
+    def may_make_room(self) -> list[Home]:
+        """Return the sessions of which a full table ends one for a newcomer; empty: none.
+
+        Those without a call in flight, of these without an open stream if there are any, and of
+        these the longest idle. The bridge looks at busy sessions every second, so that it may take
+        another that is idle hardly less long.
+        """
+        idle = [home for home in self.open_homes if not home.open_calls]
+        idle = [home for home in idle if not home.listened] or idle
+        longest = min((home.last_used for home in idle), default=0.0)
+        return [home for home in idle if home.last_used <= longest + SLACK_S]
 
     def _allowed_s(self, home: Home) -> float:
         return SESSIONS.idle_timeout_s if home.used else SESSIONS.unused_timeout_s

@@ -3,7 +3,7 @@
 Hypothesis plays clients, children and the clock against a whole bridge in memory. After every step
 no call may have an answer that the model does not allow, nor two, nor another's; and none may be
 without one that the model says is over. In the end nothing may be left.
-MCPBRIDGE_MODEL_EXAMPLES and MCPBRIDGE_MODEL_STEPS make it longer.
+HYPOTHESIS_PROFILE=deep, MCPBRIDGE_MODEL_EXAMPLES and MCPBRIDGE_MODEL_STEPS make it longer.
 """
 
 from __future__ import annotations
@@ -53,15 +53,19 @@ class Clients(RuleBasedStateMachine):
         """A client says initialize; `own` offers sampling and so gets a child for itself."""
         capabilities: dict[str, Any] = {"sampling": {}} if own else {}
         message = hello(0, REVISION, capabilities)
+        full = len(self.model.open_homes) >= MAX_SESSIONS
+        refused = not self.world.bridge.drain.accepts_sessions
+        refused = refused or (full and not self.model.may_make_room())
         http = self.world.request("POST", (), message)
+        if full and not refused:
+            self._made_room()
         for _ in range(START_S):
             if http.wire.ended:
                 break
-            # Its child is being started anew: the answer comes with it.
+            # Its child is being started again: the answer comes with it.
             self.world.pass_time(1)
             self._passed()
-        drain = self.world.bridge.drain
-        if not drain.accepts_sessions or len(self.model.open_homes) >= MAX_SESSIONS:
+        if refused:
             assert http.wire.status == 503, http.messages
             return
         (answer,) = http.messages
@@ -109,8 +113,8 @@ class Clients(RuleBasedStateMachine):
         if not call.over:
             call.allowed.add(RESULT)
             call.over = True
+            self._used(call.home)
         self.world.settle()
-        self._used(call.home)
 
     @precondition(lambda self: self._asked())
     @rule(which=CHANCE)
@@ -268,6 +272,14 @@ class Clients(RuleBasedStateMachine):
                     home.close("shutdown")
                 self.world.cut_off()
 
+    def _made_room(self) -> None:
+        """One session was ended for a newcomer, and it was one that may be."""
+        sessions = self.world.bridge.sessions
+        gone = [home for home in self.model.open_homes if sessions.get(home.id) is None]
+        assert len(gone) == 1, gone
+        assert gone[0] in self.model.may_make_room(), (gone, self.model.open_homes)
+        gone[0].close("session_closed")
+
     def _passed(self) -> None:
         now = self.world.loop.now
         # In this order: a call that has just been answered keeps its session a while longer.
@@ -312,9 +324,10 @@ def pick(among: list[Any], which: int) -> Any:
 
 
 @pytest.mark.slow
+@pytest.mark.hypothesis  # which Hypothesis sets on functions only
 def test_the_model_holds() -> None:
     """Exactly one answer, no delivery across sessions, bounded tables, nothing left."""
-    examples = int(os.environ.get("MCPBRIDGE_MODEL_EXAMPLES") or 40)
+    examples = int(os.environ.get("MCPBRIDGE_MODEL_EXAMPLES") or settings().max_examples)
     steps = int(os.environ.get("MCPBRIDGE_MODEL_STEPS") or 30)
     machine = Clients.TestCase
     machine.settings = settings(

@@ -8,7 +8,6 @@ until somebody lets it pass.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -70,12 +69,13 @@ class SteppedLoop(asyncio.SelectorEventLoop):
 class FakeChild:
     """A server in memory: it shakes hands at once and keeps calls until it is told to answer."""
 
-    numbers = itertools.count(100)
     secrets = NOTHING
 
     def __init__(self) -> None:
         self.channel, self._far = memory_pair()
-        self.pid: int | None = next(self.numbers)
+        # It is no process: what the system says of one with its number would come from a thread,
+        # at a time and of a content that no play repeats.
+        self.pid: int | None = None
         self.gone, self.exited = anyio.Event(), anyio.Event()
         self.how: Exit | None = None
         self.report: ExitReport | None = None
