@@ -68,13 +68,6 @@ NOT_YET_REWRITTEN = frozenset(
         "mcpbridge/http/keepalive.py",
         "mcpbridge/http/request_metrics.py",
         "mcpbridge/http/responses.py",
-        "mcpbridge/http/server/connection.py",
-        "mcpbridge/http/server/fast_path.py",
-        "mcpbridge/http/server/limits.py",
-        "mcpbridge/http/server/listeners.py",
-        "mcpbridge/http/server/server.py",
-        "mcpbridge/http/server/tls.py",
-        "mcpbridge/http/server/write_buffer.py",
         "mcpbridge/http/transports/modern.py",
         "mcpbridge/http/transports/sse.py",
     }

@@ -1,9 +1,10 @@
-"""uvicorn's HTTP protocol with some habits changed.
+"""uvicorn's HTTP protocol with three changes.
 
-What one turn of the loop writes is sent as one: uvicorn writes the head and the body of a response
-on their own, and each write is a system call that wakes the client. And a client that sends its
-request too slowly is cut: uvicorn would wait for ever, and a thousand such clients would hold all
-descriptors. And a call under a head that is known takes the fast path of `http.server.fast_path`.
+1. What one turn of the loop writes is sent at once: uvicorn writes the head and the body of a
+   response separately, and each write is a system call that wakes the client.
+2. A client that sends its request too slowly is cut: uvicorn would wait without a limit, and a
+   thousand such clients would hold all descriptors.
+3. A call under a known head takes the fast path of `http.server.fast_path`.
 
 Source: RFC 9110, 15.5.9 (408).
 """
@@ -39,19 +40,19 @@ log = logging.getLogger("mcpbridge.http")
 Words = ParamSpec("Words")
 
 _FRAMED = 8
-"""A body in chunks of one byte each, the smallest there are, is 6 times itself on the wire."""
+"""Most bytes on the wire for a byte of body: with chunks of one byte each, it is 6."""
 
 
 MAX_PIPELINED = 100
-"""Requests that begin in what is read at once, and that wait behind one that is served."""
+"""Most requests that may begin in one read, and that may wait behind one that is served."""
 _HEADER_LINE = b"%b: %b\r\n".__mod__
 
 _LINGER_S = 1.0
-"""How long a client that was refused may go on sending before it must have seen why."""
+"""Seconds that a refused client may go on sending, so that it can read the refusal."""
 
 
 class _Refused(Exception):
-    """Ends the parsing of what has been refused."""
+    """Ends the parsing of a request that has been refused."""
 
 
 class _Awaited(enum.Enum):
@@ -65,8 +66,8 @@ def _guarded(
 ) -> Callable[Concatenate[HttpConnection, Words], None]:
     """Make a callback of the event loop end its connection if it raises.
 
-    The loop only reports an exception. It would keep the connection, which might have no reader and
-    no timer any more, and its slot with it.
+    The loop only reports an exception. It would keep the connection, which might have neither a
+    reader nor a timer any more, and its place.
     """
 
     @functools.wraps(callback)
@@ -82,10 +83,10 @@ def _guarded(
 
 
 class HttpConnection(HttpToolsProtocol):
-    """The protocol behind every connection of the bridge."""
+    """A connection of a client: the protocol that uvicorn's server makes for each."""
 
-    # The dictionary that uvicorn's own attributes are in is full: one more, and each connection
-    # would have a dictionary of its own, of more than a KiB.
+    # Slots, because uvicorn's own attributes fill the key-sharing dictionary: with one more each
+    # connection would get a separate dictionary of more than a KiB.
     __slots__ = (
         "_arrived",
         "_awaited",
@@ -123,39 +124,39 @@ class HttpConnection(HttpToolsProtocol):
         self._connections = connections
         self._disconnect: Disconnect | None = None
         self._over = False
-        """It is one too many, and ends with its first request."""
+        """Whether it is over the limit on connections: it ends with its first request."""
         self._refused = False
-        """It has been told so and ends; what still comes is not read."""
+        """Whether a refusal ends the connection: data that still come are not read."""
         self._offer = False
-        """The head that is parsed offers another protocol, which is not taken."""
+        """Whether the head being parsed offers another protocol, which is ignored."""
         self._followed = False
-        """A request was completed by the bytes that came last."""
+        """Whether the last read completed a request."""
         self._begun = 0
-        """Requests that began in the bytes that came last."""
+        """Number of requests that began in the last read."""
         self._due = 0
-        """Answers after which the connection ends, because what followed was refused."""
+        """Responses until the connection ends, as the request after them was refused; 0: no end."""
         self._stall: SendWatch | None = None
         self._arrived = 0
-        """Bytes of a request that does not come whole, up to now."""
+        """Bytes so far of a request that does not come in one read."""
         self._chunk = 0
-        """Bytes that came last."""
+        """Bytes of the last read."""
         self._awaited = _Awaited.HEAD
         self._timer: asyncio.TimerHandle | None = None
         self._fast_path = fast_path
         self._heads = Heads(fast_path) if fast_path is not None else None
         self._call: StartedCall | None = None
-        """The call that is on the fast path now."""
+        """The call that is on the fast path now; None if there is none."""
         self._call_head: KnownHead | None = None
-        """The head that it came under."""
+        """The head of that call's request."""
         self._call_bytes = 0
-        """The size of the body that it came in."""
+        """The size of that request's body, in bytes."""
         self._window: asyncio.TimerHandle | None = None
         self._quiet_since = 0.0
-        """When the last answer on the fast path was sent."""
+        """The event loop's time when the last answer on the fast path was sent."""
 
     @_guarded
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there, and owes a request."""
+        """Begin a connection, whose request has a time limit; make room for it or refuse it."""
         try:
             corked = WriteBuffer(transport, self.loop, self._lingers)
             super().connection_made(cast(asyncio.Transport, corked))
@@ -170,7 +171,7 @@ class HttpConnection(HttpToolsProtocol):
 
     @_guarded
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """Free all that the connection holds: the client is gone."""
         try:
             self._let_go()
         finally:
@@ -194,16 +195,16 @@ class HttpConnection(HttpToolsProtocol):
                 self._call.exchange.ignore()
             if self._call.abandon is not None:
                 self._call.abandon()
-        # Nothing of a connection waits for the garbage collector, which comes seldom: soon a MiB of
-        # connections that are gone would.
+        # Break the circle of references: the garbage collector runs rarely, and until then closed
+        # connections would soon take a MiB.
         if self.transport is not None:
             cast(WriteBuffer, self.transport).lost()
-        # uvicorn forgets to where the client broke the connection, and the timer would keep all
-        # that belongs to it.
+        # uvicorn does not do it if the client broke the connection, and its timer would keep all
+        # that belongs to the connection.
         self._unset_keepalive_if_required()
 
     def abort(self) -> None:
-        """End the connection at once and free its slot; nothing more is read of it."""
+        """End the connection at once and free its place; nothing more is read from it."""
         self._refused = True
         self.connections.discard(self)
         if self.transport is not None:
@@ -211,12 +212,12 @@ class HttpConnection(HttpToolsProtocol):
 
     @_guarded
     def eof_received(self) -> None:
-        """The client sends no more."""
+        """Take note that the client sends no more."""
         super().eof_received()
 
     @_guarded
     def data_received(self, data: bytes) -> None:
-        """Bytes of one request or several; most requests come whole, and need no timer."""
+        """Take bytes of one or more requests; most come in one read and need no timer."""
         if self._refused:
             return
         if self._call is not None:
@@ -230,7 +231,7 @@ class HttpConnection(HttpToolsProtocol):
         self._followed, self._begun = False, 0
         self._parse(data)
         if self._awaited is not _Awaited.NOTHING:
-            # Bytes of a request before this one in the same segment do not count for this one.
+            # Bytes of an earlier request in the same read do not count for this one.
             self._arrived += self._head_size() if self._followed else len(data)
             if self._arrived > self._most_bytes():
                 self._refuse_size()
@@ -240,14 +241,14 @@ class HttpConnection(HttpToolsProtocol):
             self._heads.see(data)
 
     def shutdown(self) -> None:
-        """The server ends: the connection closes after what it is busy with."""
+        """Close the connection after the request that is served now: the server ends."""
         if self._call is not None:
             self._leave_fast_path()
         super().shutdown()
 
     @_guarded
     def timeout_keep_alive_handler(self) -> None:
-        """The connection has been quiet for long, unless calls came on the fast path."""
+        """Close the connection if it was idle for `--keep-alive-timeout`, on the fast path too."""
         self.timeout_keep_alive_task = None
         left_s = self._quiet_since + self.timeout_keep_alive - self.loop.time()
         if self._call is not None or left_s > 0:
@@ -260,7 +261,7 @@ class HttpConnection(HttpToolsProtocol):
 
     @_guarded
     def pause_writing(self) -> None:
-        """The client reads more slowly than is written."""
+        """Watch the client, as it reads more slowly than the bridge writes."""
         super().pause_writing()
         if self._stall is None:
             limit_s = self._connections.limits.send_s
@@ -269,19 +270,19 @@ class HttpConnection(HttpToolsProtocol):
 
     @_guarded
     def resume_writing(self) -> None:
-        """It has caught up."""
+        """Stop watching the client, as it has caught up."""
         super().resume_writing()
         if self._stall is not None:
             self._stall.end()
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is asked on it: it may be closed to make room."""
+        """Whether no request is served or under way, so that it may be closed to make room."""
         asked = self._call is not None or not self._is_between()
         return not asked and not self.transport.is_closing()
 
     def on_message_begin(self) -> None:
-        """The first byte of a request."""
+        """Begin a request with its first byte."""
         self._await(_Awaited.HEAD)
         self._arrived = 0
         self._begun += 1
@@ -292,14 +293,14 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_begin()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP; unless it was refused for another reason, and the client told."""
+        """Refuse data that are not HTTP, unless a refusal was sent before."""
         if not self._refused and not self.transport.is_closing():
-            self._say(refuse(400, INVALID_REQUEST, "this is no valid HTTP/1.1 request"))
+            self._say(refuse(400, INVALID_REQUEST, "invalid HTTP/1.1 request"))
 
     def on_headers_complete(self) -> None:
-        """Its head is there."""
+        """Check the head of a request, then serve it."""
         most = self._limits.max_header_bytes
-        # More than that may have come with the body; only then is the head itself measured.
+        # Bytes of the body are in this sum: only if it is over the limit is the head measured.
         if self._arrived + self._chunk > most and self._head_size() > most:
             self._refuse_size()
             raise _Refused
@@ -316,7 +317,7 @@ class HttpConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """A request is answered."""
+        """Remember the head of a request that is answered; go on to the next or end."""
         if self._heads is not None and self.cycle.keep_alive and not self._refused:
             self._heads.learn(cast(dict[str, Any], self.scope))
         super().on_response_complete()
@@ -326,7 +327,7 @@ class HttpConnection(HttpToolsProtocol):
                 self.transport.close()
 
     def on_message_complete(self) -> None:
-        """All of it is there."""
+        """End the wait for a request's body."""
         if self._offer:
             return
         self._followed = True
@@ -334,18 +335,18 @@ class HttpConnection(HttpToolsProtocol):
         super().on_message_complete()
 
     def _is_between(self) -> bool:
-        """A request has come whole and been answered, and no other has begun."""
-        # None until a first head is complete: a client told 408 before that awaits nothing either.
+        """Return whether a request has come whole and been answered, and no other has begun."""
+        # Without the second test a connection that got 408 before its first head would count.
         newest = self._newest()
         answered = newest is not None and newest.response_complete
         return self._awaited is _Awaited.NOTHING and answered
 
     def _newest(self) -> RequestResponseCycle | None:
-        """Return the newest request, or None before a first head is complete."""
+        """Return the newest request; None before the first head is complete."""
         return self.cycle
 
     def _begin(self, data: bytes) -> bool:
-        """Handle the request in these data on the fast path, if it may; whether it was handled."""
+        """Handle a request on the fast path, if possible; return whether it was handled."""
         found = self._heads.find(data) if self._heads is not None else None
         if self._fast_path is None or found is None:
             return False
@@ -368,7 +369,7 @@ class HttpConnection(HttpToolsProtocol):
 
     @_guarded
     def _heard(self) -> None:
-        """Something has come of the call on the fast path."""
+        """Answer the call on the fast path, or leave the path if it has more than one answer."""
         call, fast_path = self._call, self._fast_path
         if call is None or call.exchange is None or fast_path is None:
             return
@@ -380,7 +381,7 @@ class HttpConnection(HttpToolsProtocol):
         self._answer(200, body, self._call_bytes)
 
     def _answer(self, status: int, body: bytes, received: int) -> None:
-        """Send a whole answer; no request was made known to uvicorn."""
+        """Send a whole response to a request that uvicorn does not know of."""
         lines = b"".join(map(_HEADER_LINE, self.server_state.default_headers))
         kind = b"content-type: application/json\r\n" if body else b""
         cast(WriteBuffer, self.transport).write_now(
@@ -398,7 +399,7 @@ class HttpConnection(HttpToolsProtocol):
 
     @_guarded
     def _window_over(self) -> None:
-        """Now and then, while calls take the fast path: none may stay on it for longer."""
+        """Move a call that is older than the window off the fast path; else look again later."""
         self._window = None
         if self._call is None or self._call.exchange is None or self._fast_path is None:
             return
@@ -409,7 +410,7 @@ class HttpConnection(HttpToolsProtocol):
             self._window = self.loop.call_at(due, self._window_over)
 
     def _leave_fast_path(self) -> None:
-        """Let the call go on as the request that it came in."""
+        """Let the call go on as an ASGI request."""
         call, known = self._call, self._call_head
         self._call = self._call_head = None
         if call is not None and call.exchange is not None and known is not None:
@@ -419,9 +420,9 @@ class HttpConnection(HttpToolsProtocol):
     def _start_request(
         self, known: KnownHead, finish: Callable[[HttpRequest], Awaitable[None]], received: int
     ) -> None:
-        """Let uvicorn answer a request that has been handled, as if its parser had read it.
+        """Make uvicorn answer a request that was handled already, as if its parser had read it.
 
-        The request before it has been answered, and nothing has come after it.
+        The request before it must have been answered, and no bytes may have come after it.
         """
         self._unset_keepalive_if_required()
         super().on_message_begin()
@@ -444,16 +445,16 @@ class HttpConnection(HttpToolsProtocol):
         )
         self.cycle.more_body = False
         if self._fast_path is not None:
-            # The rest is counted as for every ASGI request.
+            # Its status and response are counted as for every ASGI request.
             self._fast_path.meter.count(received, 0)
         self._start_asgi_task(self.cycle, self.app)
 
     def _parse(self, data: bytes) -> None:
         """Feed the parser; an offer of another protocol is ignored (RFC 9110, 7.8).
 
-        The parser skips the body of a request that makes such an offer, and whatever is fed next
-        it takes for the head of another request. So a new parser gets the same head without the
-        offer, and then the bytes behind it.
+        The parser skips the body of a request with such an offer, and takes the next bytes for the
+        head of another request. So a new parser gets the same head without the offer, and then
+        the bytes after it.
         """
         self._unset_keepalive_if_required()
         while True:
@@ -486,7 +487,7 @@ class HttpConnection(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _find_room(self) -> bool:
-        """Close an idle connection, where there is one."""
+        """Close an idle connection; return whether there was one."""
         for other in self.connections:
             if isinstance(other, HttpConnection) and other.is_idle:
                 other.transport.close()
@@ -494,7 +495,7 @@ class HttpConnection(HttpToolsProtocol):
         return False
 
     def _overflow(self) -> None:
-        """It is one too many: it ends with its first request, or at once."""
+        """Let this connection over the limit end with its first request, or at once."""
         self._over = True
         connections = self._connections
         connections.log_full(self.loop.time())
@@ -505,7 +506,7 @@ class HttpConnection(HttpToolsProtocol):
             self.transport.close()
 
     def _most_bytes(self) -> int:
-        """What a request that is on its way may have come to."""
+        """Return how many bytes a request that is under way may have on the wire."""
         most = self._limits.max_header_bytes
         if self._awaited is _Awaited.BODY:
             most += _FRAMED * self._connections.max_request_bytes
@@ -515,10 +516,10 @@ class HttpConnection(HttpToolsProtocol):
         if self._refused or self.transport.is_closing():
             return
         if self._awaited is _Awaited.BODY:
-            # Its body alone would have been refused by now: this is the framing around it.
+            # The application refuses a large body itself: here the chunks' framing is too large.
             if not self.cycle.response_started:
                 limit = self._connections.max_request_bytes
-                problem = f"the body exceeds --max-request-bytes {limit} by far with its framing"
+                problem = f"the body with its framing is too large for --max-request-bytes {limit}"
                 self._say(refuse(413, INVALID_REQUEST, problem))
             else:
                 self.transport.close()
@@ -528,14 +529,14 @@ class HttpConnection(HttpToolsProtocol):
             self._say(refuse(431, INVALID_REQUEST, problem))
 
     def _say(self, refusal: Refusal) -> None:
-        """Refuse what never became a request, and end the connection.
+        """Refuse data that did not become a request, and end the connection.
 
-        While a request before it is unanswered the refusal would be read as the answer to that
-        one, so it is not sent: the connection ends after the answers that are due.
+        If an earlier request is unanswered, the client would take the refusal for its answer; so it
+        is not sent, and the connection ends after the answers that are due.
         """
         own = self._awaited is _Awaited.BODY
         if own and self.pipeline:
-            # The request of a refused body waits for its turn as the last, and is not served.
+            # The request whose body is refused is the last in the pipeline: it is not served.
             self.pipeline.popleft()
             self._due = len(self.pipeline) + 1
             self._refused = True
@@ -556,10 +557,10 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.close()
 
     def _lingers(self) -> bool:
-        """Whether the connection ends a little later: it is answered, and more of it is to come.
+        """Return whether the connection ends later: the answer is sent, its request is not whole.
 
-        For bytes that are left unread the client would be told to forget the answer too (RFC 9112,
-        9.6).
+        If it closed with unread bytes, TCP would reset it and the client could lose the answer
+        (RFC 9112, 9.6).
         """
         if self._refused or self._awaited is _Awaited.NOTHING or self.headers is None:
             return False
@@ -599,7 +600,7 @@ class HttpConnection(HttpToolsProtocol):
 def protocol_with(
     limits: ArrivalLimits, connections: Connections, fast_path: FastPath | None = None
 ) -> Callable[..., asyncio.Protocol]:
-    """What uvicorn makes a protocol of for each connection."""
+    """Return what uvicorn calls to make the protocol of each connection."""
     return functools.partial(
         HttpConnection, limits=limits, connections=connections, fast_path=fast_path
     )

@@ -1,13 +1,13 @@
-"""The fast path: a POST under a head that came before is handled without parser, scope or task.
+"""The fast path: a POST under a known head is handled without parser, ASGI scope or task.
 
-What a client sends on one connection differs, head for head, only in the digits of its
-Content-Length. What the parser and the rules made of the first such head they would make of the
-next, byte for byte, so they are not asked again. And a call whose answer is the first thing that
-comes of it needs no task, no queue of events and no timer: what brings the answer writes it.
+The heads that a client sends on one connection differ only in the digits of Content-Length. The
+parser and the rules would decide the same for the same bytes, so they run once for each such head.
+A call whose only event is its answer needs no task, no event queue and no timer: the code that
+receives the answer from the child writes it to the connection.
 
-It decides nothing about the request: that is `StreamableHttp.handle` on either path. If there is
-more to come than one answer (a stream, a wait longer than `--json-window`, a second request before
-the answer, the end of the process), the request goes on as an ASGI request, with what was begun.
+It decides nothing about the request: `StreamableHttp.handle` does, on both paths. If a call has
+more than one answer (a stream, a wait longer than `--json-window`, a second request before the
+answer, the end of the process), it goes on as an ASGI request, with the call that has begun.
 Measured with `benchmarks/throughput.py`: about half of the processor time of a call.
 """
 
@@ -29,17 +29,17 @@ from mcpbridge.telemetry.metrics import HttpMeter
 from mcpbridge.wire.messages import Result, encode
 
 MAX_HEAD_BYTES = 4096
-"""A longer head is not worth remembering for each connection."""
+"""Longest head that is remembered, which costs memory for each connection."""
 MAX_KNOWN = 4
-"""Heads remembered for a connection: a client of 2026-07-28 names the tool in the head."""
+"""Most heads remembered for a connection: a client of 2026-07-28 names the tool in the head."""
 
 _STRANGE = 2 * MAX_KNOWN
-"""After so many heads in a row that were not known, only one of as many is remembered: where many
-clients share a connection, the next one has another."""
+"""After this number of unknown heads in a row, only one in as many is remembered: if a proxy sends
+many clients' requests on one connection, the next request has another head."""
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]{1,7})(?=\r\n)", re.IGNORECASE)
 _MAX_DIGITS = 7
 _KEPT = ("method", "path", "raw_path", "query_string", "headers")
-"""What of a scope the head decides; more would outlive its request with all that hangs on it."""
+"""Members of a scope that depend on the head alone; others would keep their request in memory."""
 _NOT_PLAIN = (b"transfer-encoding", b"expect", b"upgrade")
 
 CutHead = tuple[bytes, bytes]
@@ -47,16 +47,16 @@ CutHead = tuple[bytes, bytes]
 
 
 class KnownHead(msgspec.Struct, frozen=True):
-    """A head that passed every rule on heads, cut at the digits of its Content-Length."""
+    """A head that has passed every rule on heads, cut at the digits of its Content-Length."""
 
     before: bytes
     after: bytes
     head: RequestHead
     scope: dict[str, Any]
-    """What of the scope of its requests is always the same."""
+    """The members of the ASGI scope that are the same for all of its requests."""
 
     def body_of(self, data: bytes) -> bytes | None:
-        """The body, if the data are this head, whatever the length, and one whole body."""
+        """Return the body, if the data are this head and one whole body; else None."""
         if not data.startswith(self.before):
             return None
         start = len(self.before)
@@ -68,14 +68,14 @@ class KnownHead(msgspec.Struct, frozen=True):
 
 
 class PostHandler(Protocol):
-    """Handles POSTs to the MCP path; see `HttpApp.handle`."""
+    """A handler of POSTs to the MCP path; see `HttpApp.handle`."""
 
     def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse | None:
-        """Handle one under a head that has passed; None: it must be served by ASGI instead."""
+        """Handle a POST whose head has passed the rules; None: it must go the ordinary path."""
 
 
 class FastPath:
-    """Remembers heads and has POSTs under them handled, for all connections of one listener."""
+    """A fast path for the POSTs of all connections of one listener."""
 
     def __init__(
         self,
@@ -86,19 +86,19 @@ class FastPath:
         ending: Callable[[], bool],
         meter: HttpMeter | None = None,
     ) -> None:
-        """Make it.
+        """Make a fast path.
 
         Args:
             handler: Handles POSTs.
-            limits: On bodies.
-            rules: Which pages may read answers, which then have headers of their own.
-            window_s: After this time an answer is a stream.
-            ending: The process is about to end, and responses say more than their answer.
+            limits: The limits on bodies.
+            rules: Say which web pages may read answers: those answers need CORS headers.
+            window_s: Seconds after which an answer is an event stream.
+            ending: Returns whether the process is about to end: responses then say so.
             meter: Counts what is answered on the fast path.
         """
         self.meter = meter or HttpMeter()
         self._handler = handler
-        # A longer one is read in a thread.
+        # A longer body is read in a thread, which the fast path cannot wait for.
         self._max_bytes = min(limits.max_bytes, LONG_BYTES - 1)
         self._rules = rules
         self._ending = ending
@@ -108,7 +108,7 @@ class FastPath:
         """Return the head in the data of one request; None if it is not worth remembering.
 
         Args:
-            data: All that was read of the connection, begun with the request's first byte.
+            data: What was read at once, beginning with the request's first byte.
         """
         if self.window_s <= 0:
             return None
@@ -119,16 +119,16 @@ class FastPath:
         return data[: found.start(1)], data[found.end(1) : length]
 
     def known(self, cut: CutHead, scope: MutableMapping[str, Any]) -> KnownHead | None:
-        """Return what to remember of a request that was served; None if no fast path may follow.
+        """Return what to remember of a request that was served; None if its head must not be used.
 
         Args:
-            cut: Its head.
-            scope: What became of it in the parser and the application.
+            cut: The head of the request.
+            scope: The ASGI scope that the parser and the application made of it.
         """
         head: RequestHead | None = scope.get(HEAD)
         if head is None or not head.accepts.json:
             return None
-        # A trace is another one for each request.
+        # Each request has another trace: such a head would not come again.
         if TRACEPARENT in head.values or any(name in head.values for name in _NOT_PLAIN):
             return None
         origin = head.get(b"origin")
@@ -137,32 +137,32 @@ class FastPath:
         return KnownHead(*cut, head, {name: scope[name] for name in _KEPT})
 
     def handle(self, known: KnownHead, body: bytes) -> StartedCall | HttpResponse | None:
-        """Have a POST handled; None leaves it to the ordinary path, untouched."""
+        """Handle a POST; None: it was not touched and must go the ordinary path."""
         if len(body) > self._max_bytes:
             return None
         return self._handler.handle(known.head, body)
 
     def answer_of(self, exchange: Exchange) -> bytes | None:
-        """Return the body of a plain 200; None if there is more to say of a call."""
+        """Return the body of a plain 200 for a call; None if it needs another response."""
         reply = exchange.reply
-        # The status of a failure is for the transport to say.
+        # The transport decides the status of a failure.
         plain = isinstance(reply, Result) and exchange.stream is None
         return encode(reply) if plain and reply is not None and not self._ending() else None
 
 
 class Heads:
-    """The heads that one connection knows."""
+    """The heads that are remembered for one connection."""
 
     __slots__ = ("_fast_path", "_fresh", "_known", "_strange")
 
     def __init__(self, fast_path: FastPath) -> None:
         self._fast_path = fast_path
         self._known: tuple[KnownHead, ...] = ()
-        """Of calls that may take the fast path; the one seen last first."""
+        """Known heads, the newest first."""
         self._fresh: CutHead | None = None
-        """Of the request that is being answered, if it is not known."""
+        """The head of the request that is being answered, if it is unknown; else None."""
         self._strange = 0
-        """How many were not known since the last one that was."""
+        """Number of unknown heads since the last known one."""
 
     def find(self, data: bytes) -> tuple[KnownHead, bytes] | None:
         """Return the head that these data begin with, if it is known, and the body behind it."""
@@ -174,17 +174,17 @@ class Heads:
         return None
 
     def see(self, data: bytes) -> None:
-        """A request has come with these data, alone and whole, and is served the ordinary path."""
-        # A head may be known and its body be no call.
+        """Note the head of a request that came alone and whole and goes the ordinary path."""
+        # A request with a known head goes the ordinary path if its body is not a call.
         if all(known.body_of(data) is None for known in self._known):
             self._fresh = self._fast_path.cut(data)
 
     def forget(self) -> None:
-        """More has come before the answer: remember nothing of that request."""
+        """Forget the noted head: more data have come before the answer."""
         self._fresh = None
 
     def learn(self, scope: MutableMapping[str, Any]) -> None:
-        """The request that was seen is answered: remember its head, if that will serve."""
+        """Remember the noted head, whose request is answered, if the fast path can use it."""
         fresh, self._fresh = self._fresh, None
         if fresh is None:
             return

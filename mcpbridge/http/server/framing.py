@@ -1,4 +1,4 @@
-"""Which request heads have two readings, and are refused for it."""
+"""Which request heads can be read in two ways and are refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SINGLE = (
     b"content-length",
     b"mcp-session-id",
 )
-"""Headers that decide who may call what; repeated, two programs may each read another of them.
+"""Headers that decide who may call what: if one is repeated, two programs may each use another.
 
 Authorization (401) and the routing headers (-32020) are refused with their own codes elsewhere.
 """
@@ -23,15 +23,15 @@ _ABSOLUTE = re.compile(rb"https?://([^/?#]+)/", re.IGNORECASE)
 def ambiguity(
     method: bytes, target: bytes, version: str, headers: Sequence[tuple[bytes, bytes]]
 ) -> str | None:
-    """Return why a request head has two readings, or None if it has one.
+    """Return why a request head can be read in two ways; None if it cannot.
 
-    A proxy in front may have taken the other reading. The connection must end then: what follows
-    could be an answer to the wrong client.
+    A proxy in front may have read it the other way. The connection must end then: a further
+    response on it could reach the wrong client.
 
     Args:
         method: As sent.
         target: The request target: a path, or a URL whose authority is the Host header's.
-        version: Of HTTP, as `1.1`.
+        version: The version of HTTP, like `1.1`.
         headers: Names in lower case.
 
     Source:

@@ -1,8 +1,8 @@
-"""Bounds on connections, whatever is asked on them: how many, how idle, how slow to read.
+"""Bounds on connections: how many, how long idle, how slowly read, how slowly a request arrives.
 
-Descriptors are what a process runs out of first, and a process that has none left can neither
-start a server nor open a log. So connections stop before that: those that are idle make room, and
-where all are busy a few more are let in to be told so, because a health probe among them must be
+A process runs out of descriptors first, and without a free one it can neither start a server nor
+open a log. So connections are limited before that: idle ones are closed to make room, and if all
+are busy a few more are accepted for one request each, because a health probe among them must be
 answered.
 """
 
@@ -24,21 +24,21 @@ from mcpbridge.settings import Unit, setting
 log = logging.getLogger("mcpbridge.http")
 
 BAND = 8
-"""Connections over the limit that are let in for one request each; the reserve has them."""
+"""Connections over the limit that are accepted for one request each; the reserve covers them."""
 BAND_HEADER_S = 2.0
-"""How long those may take to send it."""
+"""Seconds that a client over the limit has to send its request."""
 _PROBES = ("/livez", "/readyz", "/startupz", "/health", "/healthz")
 _LOG_EVERY_S = 10.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """How many connections there may be, and how long one may do nothing."""
+    """Settings of how many connections there may be, and how long one may be idle or stalled."""
 
     max_connections: int | None = setting(
         None,
         "--max-connections",
-        "Connections at once; by default as many as the limit on open files leaves beside the"
+        "Connections at once; by default as many as the limit on open files leaves after the"
         " server processes and a reserve of 40.",
         group="Limits",
         unit=Unit.INTEGER,
@@ -47,7 +47,7 @@ class ConnectionLimits:
     keep_alive_s: float = setting(
         75.0,
         "--keep-alive-timeout",
-        "Close a connection that has been idle for so long. Longer than the 60 s after which most"
+        "Close a connection that has been idle for this long. Longer than the 60 s after which most"
         " proxies close theirs, since one that is reused while it closes loses a request.",
         group="Limits",
         unit=Unit.SECONDS,
@@ -56,7 +56,7 @@ class ConnectionLimits:
     send_s: float = setting(
         30.0,
         "--send-timeout",
-        "Cut a connection whose client has read nothing for so long while something waits for it.",
+        "Cut a connection whose client has read nothing for this long while data wait for it.",
         group="Limits",
         unit=Unit.SECONDS,
         minimum=0.1,
@@ -64,7 +64,7 @@ class ConnectionLimits:
 
 
 class Connections:
-    """What all connections of the process share; made in `app.lifecycle` and handed down."""
+    """State that all connections of the process share; made in `app.lifecycle`."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class Connections:
         max_request_bytes: int,
         rules: HostRules,
     ) -> None:
-        """Make it.
+        """Make the shared state.
 
         Args:
-            limits: What the operator asked for.
-            app: What serves them.
-            most: Connections at once.
-            max_request_bytes: Of a body.
-            rules: Which pages may read a refusal.
+            limits: The settings.
+            app: The application that serves requests.
+            most: Most connections at once.
+            max_request_bytes: Largest body of a request.
+            rules: Say which web pages may read a refusal.
         """
         self._rules = rules
         self.limits = limits
@@ -92,9 +92,9 @@ class Connections:
         self._logged_at = float("-inf")
 
     async def overflow(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request on a connection over the limit, as an ASGI application: the last one.
+        """Serve the only request on a connection over the limit, as an ASGI application.
 
-        A probe is answered, anything else is refused.
+        A probe is answered, any other request is refused.
         """
         if scope["type"] != "http":
             return
@@ -106,7 +106,7 @@ class Connections:
             await send_refusal(send, refusal_of(Unavailable(fault), None), [CLOSE, *lines])
 
     def refusal(self) -> bytes:
-        """The whole response on a connection that is not even asked what it wants."""
+        """Return the whole response for a connection whose request is not read."""
         fault = capacity("--max-connections", self.most)
         body = refusal_body(refusal_of(Unavailable(fault), None))
         return (
@@ -116,17 +116,17 @@ class Connections:
         )
 
     def log_full(self, now: float) -> None:
-        """Say that the limit is reached, not more often than an operator wants to read it."""
+        """Log that the limit is reached, at most once in `_LOG_EVERY_S`."""
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
             log.warning("connection.limit_reached", extra={"limit": self.most})
 
 
 class SendWatch:
-    """Looks after one connection while its client reads more slowly than is written to it.
+    """A watch on a connection whose client reads more slowly than the bridge writes.
 
-    Time alone would cut a client on a slow line in the middle of a large answer; so it must have
-    taken nothing at all.
+    A client on a slow line may need long for a large answer; so a connection is cut only if the
+    client has read nothing at all within the limit.
     """
 
     def __init__(
@@ -142,13 +142,13 @@ class SendWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Something waits for the client."""
+        """Begin to watch: data wait for the client."""
         self.end()
         self._left = self._untaken()
         self._timer = self._loop.call_later(self._limit_s, self._look)
 
     def end(self) -> None:
-        """It has read on, or is gone."""
+        """Stop watching: the client has caught up or is gone."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -158,15 +158,15 @@ class SendWatch:
         if 0 < self._left <= left:
             self._timer = None
             log.info("connection.stalled", extra={"seconds": self._limit_s, "bytes": left})
-            # What is left would keep a polite end from ever coming.
+            # Not `close`, which waits until the client has read what is left.
             self._transport.abort()
         else:
             self.begin()
 
     def _untaken(self) -> int:
-        """Bytes that the client has not taken: ours, and those that the kernel has for it.
+        """Return the bytes that the client has not taken: in our buffer and in the kernel's.
 
-        Ours alone would not do: the kernel takes more only when much of its own is gone, for
+        Ours alone does not suffice: the kernel takes more only once much of its data is gone, for
         which a slow client may need longer than the limit.
         """
         ours = self._transport.get_write_buffer_size()
@@ -175,7 +175,7 @@ class SendWatch:
 
 
 def queued_bytes(fd: int) -> int:
-    """What the kernel holds of a connection that its peer has not acknowledged; 0 if unknown."""
+    """Return the bytes in the kernel that the peer has not acknowledged; 0 if unknown."""
     try:
         import fcntl
         import termios
@@ -197,7 +197,7 @@ def _closing(send: Send) -> Send:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ArrivalLimits:
-    """How long a request may take to arrive, and how large its head may be."""
+    """Settings of how long a request may take to arrive, and how large its head may be."""
 
     header_s: float = setting(
         10.0,

@@ -1,4 +1,4 @@
-"""The sockets that clients come to: opened before anything starts, and told of at the start."""
+"""The sockets that clients connect to: opened before any other part starts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _REACHABLE = {_EVERYWHERE: "127.0.0.1", "::": "::1"}
 
 
 def opened(bind: Bind, held: ExitStack, send_timeout_s: float) -> socket.socket | str:
-    """A bound socket that `held` closes, or why there is none.
+    """Return a bound socket, or the reason why it cannot be had.
 
     Args:
-        bind: Where.
-        held: Closes it, and removes its file if it has one.
-        send_timeout_s: A client that is there may read nothing for so long.
+        bind: The address.
+        held: Closes the socket, and removes its file if it has one.
+        send_timeout_s: Seconds that a connected client may read nothing.
     """
     try:
         if bind.fd is not None:
@@ -31,21 +31,21 @@ def opened(bind: Bind, held: ExitStack, send_timeout_s: float) -> socket.socket 
         else:
             listener = held.enter_context(listener_at(bind.host, bind.port))
     except (OSError, UnicodeError) as error:
-        # UnicodeError: a host that cannot even be written as a DNS name.
+        # UnicodeError: the host cannot be written as a DNS name.
         return f"cannot listen on {_wanted(bind)}: {getattr(error, 'strerror', None) or error}"
     watch_peers(listener, send_timeout_s)
     return listener
 
 
 def address_of(bind: Bind, listener: socket.socket) -> str:
-    """Where it listens: `HOST:PORT`, or `unix:PATH,mode=0600`."""
+    """Return the address of a listener: `HOST:PORT`, or `unix:PATH,mode=0600`."""
     if bind.path is not None:
         return f"unix:{bind.path},mode={bind.mode:04o}"
     return f"{_bracketed(bind.host)}:{listener.getsockname()[1]}"
 
 
 def url_of(bind: Bind, listener: socket.socket, path: str, *, secure: bool) -> str:
-    """By which URL a client of this machine reaches it; of a unix socket `unix:PATH`."""
+    """Return the URL for a client on this machine; `unix:PATH` for a unix socket."""
     if bind.path is not None:
         return f"unix:{bind.path}"
     host = _bracketed(_REACHABLE.get(bind.host, bind.host))
@@ -64,36 +64,36 @@ def _bracketed(host: str) -> str:
 
 
 class Bind(msgspec.Struct, frozen=True):
-    """The address to listen on, and why that one."""
+    """An address to listen on, and where it comes from."""
 
     host: str
     port: int
     why: str
     fd: int | None = None
-    """A listening socket that the process was started with; host and port are then its own."""
+    """An inherited listening socket, whose address host and port are then; else None."""
     path: str | None = None
-    """The file of a unix socket in place of host and port; begins with `@` for one without. The
-    host is then what another port would have."""
+    """The file of a unix socket in place of host and port; begins with `@` if it is abstract. The
+    host is then used for the admin port alone."""
     mode: int = 0o600
-    """Permissions of that file: who may write to it may connect."""
+    """Permissions of that file: users that may write to it may connect."""
 
 
 IDLE_S = 30
-"""Silence after which the client's kernel is asked for a sign of life."""
+"""Seconds of silence after which the kernel sends a keepalive probe."""
 INTERVAL_S = 10
 PROBES = 3
-"""Without an answer to so many the client is gone."""
+"""Unanswered probes after which the client is considered gone."""
 UNACKNOWLEDGED_S = 60.0
-"""How long what was sent may stay unacknowledged."""
+"""Seconds that sent data may stay unacknowledged."""
 
 
 def watch_peers(listener: socket.socket, send_timeout_s: float) -> None:
-    """Let the kernel look after all connections of a listener, as far as this platform can.
+    """Let the kernel detect vanished clients on all connections, if the platform can.
 
     Args:
-        listener: Before or after it listens.
-        send_timeout_s: A client that is there may read nothing for so long; Linux counts that
-            time too.
+        listener: The socket, before or after it listens.
+        send_timeout_s: Seconds that a connected client may read nothing, which Linux counts as
+            unacknowledged too.
     """
     options = {
         "TCP_KEEPIDLE": IDLE_S,

@@ -1,4 +1,4 @@
-"""uvicorn as a part: it takes no signals, tells when it listens, and leaves nobody behind."""
+"""uvicorn as a part of the process: no signal handlers, an event for listening, a bounded end."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _BACKLOG = 1024
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn, driven: signals are not its business, and it tells when it listens."""
+    """A uvicorn server that handles no signals and sets an event when it listens."""
 
     def __init__(self, config: uvicorn.Config, listening_options: Mapping[str, Any]) -> None:
         """Make a server.
 
         Args:
-            config: Uvicorn's.
-            listening_options: More for the event loop's `create_server`, as for TLS.
+            config: The configuration of uvicorn.
+            listening_options: Further arguments of the event loop's `create_server`, as for TLS.
         """
         super().__init__(config)
         self.listening = anyio.Event()
@@ -37,7 +37,7 @@ class HttpServer(uvicorn.Server):
         """Begin to end: `serve` returns when connections have ended.
 
         Args:
-            stalled_after_s: How long clients have to take their last bytes.
+            stalled_after_s: Seconds that clients have to take their last bytes.
         """
         self._stalled_after_s = stalled_after_s
         self.should_exit = True
@@ -48,12 +48,12 @@ class HttpServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Nothing: there is one owner of signals, and it is not this."""
+        """Do nothing: `runtime.signals` alone handles signals."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, and tell."""
-        # uvicorn knows neither of unix sockets that are open already nor of a bound on handshakes.
+        """Begin to listen, and set `listening`."""
+        # uvicorn supports neither an open unix socket nor a time limit for TLS handshakes.
         self.servers = [await self._listen(each) for each in sockets or ()]
         self.started = True
         self.listening.set()
@@ -70,14 +70,14 @@ class HttpServer(uvicorn.Server):
         return make(config=self.config, server_state=self.server_state, app_state={})
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End, without waiting for clients that do not read."""
+        """End; cut clients that do not read after `stalled_after_s`."""
         async with anyio.create_task_group() as abort:
             abort.start_soon(self._abort_stalled)
             await super().shutdown(sockets)
             abort.cancel_scope.cancel()
 
     async def _abort_stalled(self) -> None:
-        # Everything has been written by now; a client that does not read would be waited for.
+        # All responses are written by now; uvicorn would wait for a client that does not read.
         await anyio.sleep(self._stalled_after_s)
         for connection in list(self.server_state.connections):
             if connection.transport is not None:
@@ -91,13 +91,13 @@ def server_of(
     listening_options: Mapping[str, Any] = MappingProxyType({}),
     **more: Any,
 ) -> HttpServer:
-    """A server of an application; `protocol` makes what serves each connection.
+    """Return a server of an application.
 
     Args:
         app: The ASGI application.
-        protocol: As `http.server.connection.protocol_with` makes it.
-        listening_options: More for the event loop's `create_server`.
-        more: Further settings of uvicorn's.
+        protocol: Makes the protocol of each connection; see `connection.protocol_with`.
+        listening_options: Further arguments of the event loop's `create_server`.
+        more: Further settings of uvicorn.
     """
     return HttpServer(
         uvicorn.Config(
@@ -119,13 +119,13 @@ def server_of(
 
 
 def listener_at(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: a taken port is known before anything starts.
+    """Return a bound socket that does not listen yet, so that a taken port is known at once.
 
     Raises:
         OSError: The address cannot be bound.
-        UnicodeError: The host cannot even be written as a DNS name.
+        UnicodeError: The host cannot be written as a DNS name.
     """
-    # Of a text Python would make a DNS name, with tables that take 3 ms and 1 MiB to load.
+    # As bytes: Python would encode a str as a DNS name, with tables that take 3 ms and 1 MiB.
     name = host.encode() if host.isascii() else host
     family, kind, protocol, _, address = socket.getaddrinfo(
         name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -134,7 +134,7 @@ def listener_at(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6 and host == "::":
-            # All addresses are meant, those of IPv4 too, however the system is set.
+            # `::` means all addresses, those of IPv4 too, whatever the system's default is.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
     except BaseException:
@@ -144,15 +144,15 @@ def listener_at(host: str, port: int) -> socket.socket:
 
 
 def inherited_listener(fd: int) -> socket.socket:
-    """The listening socket that the one who started us had opened for us.
+    """Return the listening socket that the parent process has opened.
 
     Raises:
-        OSError: It is no socket, or no TCP socket that listens.
+        OSError: The descriptor is not a listening TCP socket.
     """
     listener = socket.socket(fileno=fd)
     listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if listener.family not in (socket.AF_INET, socket.AF_INET6) or not listens:
         listener.close()
-        raise OSError("it is no TCP socket that listens")
+        raise OSError("not a listening TCP socket")
     listener.set_inheritable(False)
     return listener

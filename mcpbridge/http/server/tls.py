@@ -1,11 +1,10 @@
-"""The certificate that clients are shown, and the one that they may have to show.
+"""TLS: the server's certificate, and the authorities of client certificates.
 
-The files are looked at when a connection comes, at most once a second, and at SIGHUP; whoever
-renews certificates need tell nobody. What has changed serves connections from then on, and those
-that stand keep what they began with. A pair that does not fit together, as in the moment between
-the writing of the two files, changes nothing.
+The files are checked when a client connects, at most once a second, and at SIGHUP, so that renewed
+certificates need no restart. New connections use the changed files, open ones go on unchanged. A
+certificate and key that do not match, as between the writing of the two files, change nothing.
 
-Source: RFC 9325, 3.1.1 (TLS 1.2 and later), 3.4 (no resumption across a change of who may in).
+Source: RFC 9325, 3.1.1 (TLS 1.2 and later), 3.4 (no resumption across a change of authorities).
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ log = logging.getLogger("mcpbridge.http")
 _GROUP = "TLS"
 _LOOK_EVERY_S = 1.0
 _CLOSE_S = 2.0
-"""How long a client has to say that it has seen the end; most never do."""
+"""Seconds that a client has to confirm the end of TLS; most never do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """With which files the MCP port speaks TLS; without a certificate it speaks plain HTTP."""
+    """Settings of the files for TLS on the MCP port; without a certificate it serves plain HTTP."""
 
     cert: str | None = setting(
         None,
         "--tls-cert",
-        "Serve HTTPS with this certificate chain (PEM), TLS 1.2 or later; read anew when it"
+        "Serve HTTPS with this certificate chain (PEM), TLS 1.2 or later; read again when it"
         " changes, and at SIGHUP. --admin-port stays plain HTTP.",
         group=_GROUP,
         metavar="FILE",
@@ -44,7 +43,7 @@ class TlsSettings:
     key: str | None = setting(
         None,
         "--tls-key",
-        "Private key of --tls-cert (PEM, without a password); not needed where that file holds it"
+        "Private key of --tls-cert (PEM, without a password); not needed if that file holds it"
         " too.",
         group=_GROUP,
         metavar="FILE",
@@ -59,14 +58,14 @@ class TlsSettings:
 
 
 def check_tls(settings: TlsSettings, origins: Mapping[str, str]) -> None:
-    """Find out at the start what is wrong with the files.
+    """Check the files at start.
 
     Args:
-        settings: What was asked for.
-        origins: Where each of the fields came from.
+        settings: The settings.
+        origins: Where each field's value came from, by field.
 
     Raises:
-        ConfigError: A flag lacks its other half, or a file is missing or holds something else.
+        ConfigError: A flag is given without --tls-cert, or a file is missing or invalid.
     """
     if settings.cert is None:
         for field, flag in (("key", "--tls-key"), ("client_ca", "--tls-client-ca")):
@@ -82,17 +81,17 @@ def check_tls(settings: TlsSettings, origins: Mapping[str, str]) -> None:
 
 
 class Certificates:
-    """The files of now, for all listeners; lives as long as the process."""
+    """A TLS context of the present files, for all listeners; lives as long as the process."""
 
     def __init__(self, settings: TlsSettings, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the files.
 
         Args:
-            settings: Names at least a certificate.
-            clock: Seconds that only grow.
+            settings: The settings, with at least a certificate.
+            clock: Returns monotonic seconds.
 
         Raises:
-            ConfigError: One of the files is missing or holds something else.
+            ConfigError: A file is missing or invalid.
         """
         self._settings = settings
         self._clock = clock
@@ -100,10 +99,10 @@ class Certificates:
         self._newest = context_of(settings)
         self._look_at = clock() + _LOOK_EVERY_S
         self.context: ssl.SSLContext = _Newest(self.newest)
-        """What a listener is given."""
+        """The context for listeners; each connection gets the newest."""
 
     def newest(self) -> ssl.SSLContext:
-        """What the files said when they were looked at last, which may be now."""
+        """Return the newest context; read the files again if they have changed."""
         now = self._clock()
         if now >= self._look_at:
             self._look_at = now + _LOOK_EVERY_S
@@ -112,7 +111,7 @@ class Certificates:
         return self._newest
 
     def reread(self) -> None:
-        """Take what the files say now, if it can be used; say which."""
+        """Read the files again and log the result; go on with the old ones if it is a failure."""
         self._seen = _signs(self._settings)
         try:
             self._newest = context_of(self._settings)
@@ -123,11 +122,11 @@ class Certificates:
 
 
 class _Newest(ssl.SSLContext):
-    """Begins each connection with the newest context.
+    """A context that begins each connection with the newest context.
 
-    Both event loops keep the context that a listener was made with, and ask nothing of it but
-    `wrap_bio`, once for each connection. To load other files into the same context would leave it
-    half changed where they do not fit, and would never take an authority away.
+    Both event loops keep the context of a listener and call only its `wrap_bio`, once for each
+    connection. Loading changed files into the same context would leave it half changed if they do
+    not match, and would never remove an authority.
     """
 
     def __new__(cls, newest: Callable[[], ssl.SSLContext]) -> _Newest:
@@ -141,11 +140,11 @@ class _Newest(ssl.SSLContext):
 
 
 def listening_options(context: ssl.SSLContext, handshake_s: float) -> dict[str, Any]:
-    """What `loop.create_server` is told besides.
+    """Return the arguments of `loop.create_server` for TLS.
 
     Args:
         context: `Certificates.context`.
-        handshake_s: How long a client may take to say who it is.
+        handshake_s: Seconds that a TLS handshake may take.
     """
     return {
         "ssl": context,
@@ -155,10 +154,10 @@ def listening_options(context: ssl.SSLContext, handshake_s: float) -> dict[str, 
 
 
 def context_of(settings: TlsSettings) -> ssl.SSLContext:
-    """What the files ask for.
+    """Return a context of the files.
 
     Raises:
-        ConfigError: One of them is missing or holds something else.
+        ConfigError: A file is missing or invalid.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -178,7 +177,7 @@ def _load_pair(context: ssl.SSLContext, settings: TlsSettings) -> None:
     _check_readable(flag, key)
 
     def password() -> str:
-        # Without this OpenSSL would ask whoever sits at the terminal.
+        # Without this OpenSSL would ask for the password on the terminal.
         problem = "is encrypted: keys with a password are not supported"
         raise _unusable(flag, key, problem)
 
@@ -187,9 +186,9 @@ def _load_pair(context: ssl.SSLContext, settings: TlsSettings) -> None:
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise _unusable(flag, key, "is not the key of the certificate") from None
-        problem = "and its key cannot be used: no PEM, or too weak"
+        problem = "and its key cannot be used: not PEM, or too weak"
         raise _unusable("--tls-cert", cert, f"{problem} ({_reason(error)})") from None
-    except OSError as error:  # gone since: OpenSSL opens the files again, and does not say which
+    except OSError as error:  # removed in between: OpenSSL opens both again, does not say which
         raise _unusable("--tls-cert", cert, f"or its key {_unread(error)}") from None
 
 
@@ -203,13 +202,13 @@ def _load_authorities(context: ssl.SSLContext, file: str) -> None:
     except OSError as error:  # as above
         raise _unusable("--tls-client-ca", file, _unread(error)) from None
     context.verify_mode = ssl.CERT_REQUIRED
-    # A ticket would let in a client whose authority is no longer among them.
+    # With a ticket a client could resume whose authority has been removed.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
 
 
 def _check_readable(flag: str, file: str) -> None:
-    # The errors of OpenSSL do not say which file they mean.
+    # Errors of OpenSSL do not say which file they concern.
     try:
         with open(file, "rb") as opened:
             opened.read(1)
@@ -230,7 +229,7 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def _signs(settings: TlsSettings) -> tuple[tuple[int, int, int] | None, ...]:
-    """What tells a changed file from an unchanged one."""
+    """Return inode, size and time of each file, None if it cannot be read: they show a change."""
     found: list[tuple[int, int, int] | None] = []
     for file in (settings.cert, settings.key, settings.client_ca):
         try:

@@ -1,4 +1,4 @@
-"""A transport that writes less often than it is told to."""
+"""A transport that joins the writes of one turn of the event loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 _LARGE_BYTES = 1 << 16
-"""A piece of this size is not copied to its neighbours: the system takes it from where it is."""
+"""Pieces of this size are not copied together: the system takes each from where it is."""
 
 
 class WriteBuffer:
@@ -24,9 +24,9 @@ class WriteBuffer:
         """Wrap a transport.
 
         Args:
-            transport: Of one connection.
-            loop: It runs on.
-            lingers: Asked where the connection is to be closed: whether its owner does it later.
+            transport: The connection's transport.
+            loop: The loop that the transport runs on.
+            lingers: Called by `close`: returns whether the owner closes the connection later.
         """
         self._transport = transport
         self._loop = loop
@@ -35,41 +35,41 @@ class WriteBuffer:
         self._ended = False
 
     def write(self, data: bytes) -> None:
-        """Send with whatever else is written before the loop comes round."""
+        """Send at the end of this turn of the loop, together with all that is written in it."""
         if not self._pieces:
             self._loop.call_soon(self._flush)
         self._pieces.append(data)
 
     def write_now(self, data: bytes) -> None:
-        """Send at once, after what is left."""
+        """Send at once, after what was written before."""
         self._pieces.append(data)
         self._flush()
 
     def close(self) -> None:
-        """Send what is left, then close, at once or by the owner a little later."""
+        """Send what is left, then close, unless the owner closes a little later."""
         self._flush()
         if not self._lingers():
             self._transport.close()
 
     def write_eof(self) -> None:
-        """Send what is left, and then the end; go on reading."""
+        """Send what is left and then the end of the stream; go on reading."""
         self._flush()
         self._ended = True
         if self._transport.can_write_eof():  # TLS cannot end one half alone
             self._transport.write_eof()
 
     def is_closing(self) -> bool:
-        """Nothing that is written now will be sent."""
+        """Return whether data written now will not be sent."""
         return self._ended or self._transport.is_closing()
 
     def lost(self) -> None:
-        """The connection is gone; its owner, who holds this, is held no longer."""
+        """Drop the reference to the owner, as the connection is gone."""
         self._lingers = bool
 
     def _flush(self) -> None:
         if self._pieces:
             pieces, self._pieces = self._pieces, []
-            # Aborted, ended or lost meanwhile: uvloop raises where asyncio is silent.
+            # Aborted, ended or lost in between: uvloop raises then, asyncio does not.
             if self.is_closing():
                 return
             if len(pieces) == 1:
