@@ -25,7 +25,8 @@ ROWS = (
     Row(
         4,
         "The server never answers the handshake.",
-        "After `--start-timeout` the clients that wait are told so and the whole process group is killed;"
+        "After `--start-timeout` the clients that wait are told so and the whole process group is"
+        " killed;"
         " until then `/startupz` says 503.",
     ),
     Row(
@@ -116,7 +117,8 @@ ROWS = (
     Row(
         27,
         "A member stands twice in a message.",
-        "In the envelope the message is skipped, since the call that it answers is unknown; below it"
+        "In the envelope the message is skipped, since the call that it answers is unknown; below"
+        " it"
         " passes byte for byte.",
     ),
     Row(
