@@ -133,7 +133,7 @@ async def test_version_is_one_line() -> None:
         (("docker", "run", "x"), ["mcpbridge -- docker run x"]),
         (("--port", "1", "doctor", "--", "x"), ["doctor comes first", "--port is not an option"]),
         (("-p", "9000", "npx", "srv"), ["mcpbridge --port 9000 -- npx srv"]),
-        (("--port", "x", "--", "x"), ["--port (from the command line): 'x' is no whole number"]),
+        (("--port", "x", "--", "x"), ["--port (from the command line): 'x' is not a whole number"]),
         (("--port",), ["--port", "requires an argument"]),
         (("--stdio", "a b", "--", "x"), ["--stdio", "after -- as well; give only one"]),
         (("--stdio", "a 'b"), ["--stdio", "cannot be split"]),
@@ -160,7 +160,7 @@ async def test_a_wrong_variable_names_itself() -> None:
     command = ("--", *DEMO)
     text = {"MCPBRIDGE_LOG_FORMAT": "text"}
     status, _, err = await said(*command, env={"MCPBRIDGE_GRACE": "soon", **text})
-    problem = "--grace (from MCPBRIDGE_GRACE): 'soon' is no time; write 30s, 500ms, 5m or 1h"
+    problem = "--grace (from MCPBRIDGE_GRACE): 'soon' is not a duration; write 30s, 500ms, 5m or 1h"
     assert (status, err) == (2, f"mcpbridge: {problem}\n")
     status, _, err = await said(*command, env={"MCPBRIDGE_GRACES": "6s", **text})
     problem = "MCPBRIDGE_GRACES: no such setting; did you mean MCPBRIDGE_GRACE?"
@@ -170,7 +170,7 @@ async def test_a_wrong_variable_names_itself() -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (("--port", "x", "--", "x"), "--port (from the command line): 'x' is no whole number"),
+        (("--port", "x", "--", "x"), "--port (from the command line): 'x' is not a whole number"),
         (("--prot=3", "--", "x"), "No such option '--prot'. Did you mean '--port'?"),
     ],
 )

@@ -138,7 +138,7 @@ BROKEN: dict[str, tuple[Rule, str, str]] = {
         "answered with an error",
     ),
     "sick": (lambda a: http(b"{}", 503) if a.path == "/health" else None, "health", "503"),
-    "no http": (lambda _: b"220 mail.example ESMTP\r\n", "streamable", "no HTTP"),
+    "no http": (lambda _: b"220 mail.example ESMTP\r\n", "streamable", "not HTTP"),
     "closes": (lambda _: b"HTTP/1.1 200", "streamable", "disconnected"),
 }
 

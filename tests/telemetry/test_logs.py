@@ -79,9 +79,9 @@ def test_colours_are_for_level_and_event_alone() -> None:
 
 def test_a_start_error_is_a_record_like_all_others() -> None:
     """With the same members as one that is logged."""
-    entry = json.loads(start_error("--port: 'x' is no whole number"))
+    entry = json.loads(start_error("--port: 'x' is not a whole number"))
     assert (entry["level"], entry["event"]) == ("error", "serve.failed")
-    assert entry["problem"] == "--port: 'x' is no whole number"
+    assert entry["problem"] == "--port: 'x' is not a whole number"
     assert entry["timestamp"].endswith("Z")
 
 
