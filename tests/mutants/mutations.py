@@ -45,7 +45,7 @@ _FRAMING = [
         "wire/lines.py",
         "wire/test_lines.py",
         ("if len(raw) > self._max:", "if len(raw) >= self._max:"),
-        ('raw.removeprefix(BOM).strip(b" \\t\\r")', 'raw.strip(b" \\t\\r")'),
+        ("line = raw.removeprefix(BOM)", "line = raw"),
         ("last = chunk.rfind", "last = chunk.find"),
         ("self._hold(chunk[last + 1 :])", "self._hold(chunk[last:])"),
         ("self._skipped += cut", "self._skipped = cut"),
@@ -167,7 +167,7 @@ _SUPERVISION = [
     *_in(
         "rules/supervision/restart.py",
         "rules/supervision/test_restart.py",
-        ("len(ends) >= policy.give_up_after", "len(ends) > policy.give_up_after"),
+        ("failed_starts) >= policy.give_up_after", "failed_starts) > policy.give_up_after"),
         ("failures = 1 if stable else", "failures ="),
         ("if now - end < policy.window_s", "if True"),
         ("min(policy.max_delay_s, policy", "(policy"),

@@ -95,6 +95,30 @@ async def test_who_has_waited_long_enough_is_told_in_order() -> None:
     assert desk.sent == [4]
 
 
+@bounded
+async def test_each_call_waits_as_long_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that came later is not refused along with the one before it."""
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    due: list[tuple[float, Callable[[], object]]] = []
+
+    def call_at(at: float, do: Callable[[], object]) -> asyncio.TimerHandle:
+        due.append((at, do))
+        return asyncio.TimerHandle(at, do, (), loop)
+
+    monkeypatch.setattr(loop, "time", lambda: now)
+    monkeypatch.setattr(loop, "call_at", call_at)
+    desk = Desk(max_calls_per_child=1, queue_timeout_s=8)
+    desk.call(1, 2)
+    now += 6
+    desk.call(3)
+    for refused in ([2], [2, 3]):
+        now, expire = due.pop()
+        expire()
+        assert list(desk.refused) == refused
+    assert due == []
+
+
 @proves("fault 56")
 @bounded
 async def test_a_cancelled_call_gives_its_place_back_after_a_while(

@@ -46,6 +46,13 @@ def test_a_bucket_is_emptied_and_fills_again() -> None:
     assert buckets.take(b"a", 1, 10.5) == 0
 
 
+def test_a_bucket_holds_no_more_than_the_burst() -> None:
+    """A client that was quiet for an hour cannot ask for an hour's worth at once."""
+    buckets = Buckets(RateLimit(2.0, 3, ""))
+    assert buckets.take(b"a", 1, 0.0) == 0
+    assert [buckets.take(b"a", 1, 3600.0) for _ in range(4)] == [0, 0, 0, 0.5]
+
+
 @proves("fault 84")
 def test_nobody_pays_for_another() -> None:
     """One empty bucket says nothing of the next."""
