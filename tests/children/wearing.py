@@ -8,6 +8,7 @@ has opened the fifo for writing.
 |---|---|---|
 | `x/pid` | | `{"pid": N}` |
 | `x/wait` | `{"fifo": PATH}` | `{"pid": N}`, once somebody has opened the fifo for writing |
+| `x/progress` | `{"until": PATH}` | `{"pid": N}`, once the path exists; progress every 20 ms |
 | `x/grow` | `{"bytes": N}` | `{}`, and so much more memory is held |
 | `x/forget` | | none, ever |
 | `x/freeze` | | `{}`, and from then on it does nothing and reads nothing |
@@ -20,9 +21,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
-from _mcp import answer, introduce  # type: ignore[import-not-found]
+from _mcp import answer, introduce, say  # type: ignore[import-not-found]
 
 HELD: list[bytes] = []
 
@@ -31,6 +33,15 @@ def wait_for(fifo: str) -> None:
     """Do nothing until somebody opens it for writing."""
     with open(fifo, "rb"):
         pass
+
+
+def report_until(path: str, token: Any) -> None:
+    """Report progress until a path exists."""
+    step = 0
+    while not os.path.exists(path):
+        step += 1
+        say("notifications/progress", {"progressToken": token, "progress": step})
+        time.sleep(0.02)
 
 
 def serve(request_id: Any, method: str, params: Any) -> None:
@@ -42,6 +53,9 @@ def serve(request_id: Any, method: str, params: Any) -> None:
             answer(request_id, {"pid": os.getpid()})
         case "x/wait":
             wait_for(params["fifo"])
+            answer(request_id, {"pid": os.getpid()})
+        case "x/progress":
+            report_until(params["until"], params["_meta"]["progressToken"])
             answer(request_id, {"pid": os.getpid()})
         case "x/grow":
             HELD.append(b"x" * params["bytes"])

@@ -128,6 +128,26 @@ async def test_a_process_in_which_call_after_call_hangs_is_replaced(tmp_path: Pa
         assert await worn.pid(session) != pid
 
 
+@proves("fault 9")
+async def test_a_process_that_works_on_one_call_is_left_alone_by_those_behind_it(
+    tmp_path: Path,
+) -> None:
+    """They run out of time, and the call that reports progress gets its answer."""
+    until = tmp_path / "until"
+    async with wearing(tmp_path, "--request-idle-timeout", "500ms", *LOOKS) as worn:
+        session = await worn.open()
+        pid = await worn.pid(session)
+        params = {"until": str(until), "_meta": {"progressToken": "t"}}
+        working = asyncio.create_task(worn.ask(session, "x/progress", **params))
+        await worn.until_heard(pid, "x/progress")
+        for _ in range(2):
+            calls = [worn.fault(session, "x/pid") for _ in range(3)]
+            assert {fault["reason"] for fault in await asyncio.gather(*calls)} == {"timeout"}
+        until.touch()
+        assert await working == {"pid": pid}
+        assert worn.bridge.events("child.stalled") == []
+
+
 @proves("fault 37")
 async def test_a_process_that_reads_nothing_is_replaced(tmp_path: Path) -> None:
     """What it was given fails, what still waited is served by the next one."""

@@ -57,7 +57,8 @@ ROWS = (
         "The server never answers one call.",
         "At `--request-idle-timeout` or `--request-timeout` the call gets an error that names"
         " the flag, the server is told that it is cancelled, and a late answer reaches no client."
-        " After `--child-max-timeouts` of them in a row the process is replaced.",
+        " After `--child-max-timeouts` of them in a row, in which the process says nothing, it is"
+        " replaced.",
     ),
     Row(
         10,

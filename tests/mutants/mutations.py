@@ -84,7 +84,7 @@ _CORRELATION = [
             "if call is None or span is None:",
         ),
         ("if len(self._tasks) > _LATE_TOKENS:", "if False:"),
-        ("self._last += 1\n", "self._last = len(self._calls) + 1\n"),
+        ("self.last += 1\n", "self.last = len(self._calls) + 1\n"),
         ("return spliced(params, absolute, number), meta", "return params, meta"),
         ("if params is not None and may_hold_meta(params, b'\"_'):", "if False:"),
         (
@@ -97,8 +97,8 @@ _CORRELATION = [
         "bridge/children/mux.py",
         "bridge/children/test_mux.py bridge/children/test_mux_taken_over.py",
         (
-            "self.call_limiter.release(number)\n                self.timeouts = 0",
-            "self.timeouts = 0",
+            "self.call_limiter.release(number)\n                sink.receive(heard)",
+            "sink.receive(heard)",
         ),
         (
             "self.call_limiter.release(number)\n            sink.receive(CallFailed(fault))",
@@ -111,8 +111,9 @@ _CORRELATION = [
         ("if len(callers) == 1:", "if callers:"),
         ("elif self.shared or not self._listeners:", "elif not self._listeners:"),
         ("if audience is Audience.NOBODY:", "if False:"),
-        ("self.timeouts = 0\n                sink", "sink"),
-        ("self.timeouts += overdue\n", ""),
+        ("            self.timeouts = 0\n", ""),
+        ("self.timeouts += overdue and number > self._heard_after\n", ""),
+        ("overdue and number > self._heard_after\n", "overdue\n"),
         ("        for sink in self._correlator.end_all():\n", "        for sink in ():\n"),
         ("        self.call_limiter.linger(number)\n", ""),
         ("if number >= self._limit_at:", "if number > self._limit_at:"),

@@ -179,13 +179,13 @@ class _Pulse:
         self._mux = mux
         self.answers = answers
         """Whether the child has answered a ping, be it with an error."""
-        self._timeouts = mux.timeouts if mux is not None else 0
-        """Number of calls that had timed out when the ping was sent."""
+        self._before = mux.silence() if mux is not None else None
+        """What was known of the child's silence when the ping was sent."""
 
     def receive(self, event: CallEvent) -> None:
         """Take an answer, even an error, as a sign of life."""
         if isinstance(event, Answered):
             self.answers = True
-            if self._mux is not None:
+            if self._mux is not None and self._before is not None:
                 # The mux has set its count to 0. A server may answer pings and no calls: undo it.
-                self._mux.count_timeouts(self._timeouts)
+                self._mux.was_no_sign(self._before)

@@ -13,6 +13,8 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from mcpbridge.bridge.children.call_limiter import CallLimiter, LoadLimits
 from mcpbridge.bridge.children.listeners import (
     CallEvent,
@@ -61,6 +63,14 @@ _PLACELESS = frozenset((PING, LISTEN))
 """Methods that never wait for a place: `ping`, a sign of life, and a listen, which is not work."""
 
 
+class Silence(msgspec.Struct, frozen=True):
+    """What was known of a child's silence at one moment."""
+
+    heard: int
+    timeouts: int
+    heard_after: int
+
+
 class Mux:
     """A child's pipe with the calls and listeners on it; lives as long as the channel."""
 
@@ -103,7 +113,9 @@ class Mux:
         self.heard = 0
         """Number of reads with output of the child: a sign of life, not a count of messages."""
         self.timeouts = 0
-        """Number of calls that timed out since the child last answered one."""
+        """Number of calls in a row that timed out while the child said nothing at all."""
+        self._heard_after = 0
+        """The last number given to a request when the child was last heard."""
         self._limit_at = request_limit or sys.maxsize
         self._on_request_limit = on_request_limit
         self._interceptors = tuple(interceptors)
@@ -156,9 +168,14 @@ class Mux:
         self.lost = self.state is ChildState.GONE
         self.shut = self.lost or self.state is ChildState.RETIRING
 
-    def count_timeouts(self, number: int) -> None:
-        """Set `timeouts`."""
-        self.timeouts = number
+    def silence(self) -> Silence:
+        """Return what is known now of the child's silence; see `was_no_sign`."""
+        return Silence(self.heard, self.timeouts, self._heard_after)
+
+    def was_no_sign(self, before: Silence) -> None:
+        """Take what came since as no sign that the child works, if it came alone."""
+        if self.heard == before.heard + 1:
+            self.timeouts, self._heard_after = before.timeouts, before.heard_after
 
     async def wait_idle(self) -> None:
         """Wait until no call is in flight or the child is gone; the timeouts of calls bound it."""
@@ -254,7 +271,7 @@ class Mux:
         """
         if self.withdraw(number):
             return
-        self.timeouts += overdue
+        self.timeouts += overdue and number > self._heard_after
         self.forget(number)
         self.send(cancel_for(number, reason))
 
@@ -286,6 +303,9 @@ class Mux:
         """Hand on the child's messages until its stdout ends."""
         while received := await self.channel.receive():
             self.heard += 1
+            # Whatever it is: a child may work on one call for long while others wait behind it.
+            self.timeouts = 0
+            self._heard_after = self._correlator.last
             if self.lost:
                 continue  # The child was given up, its calls have failed: deliver nothing.
             for item in received:
@@ -332,7 +352,6 @@ class Mux:
         match heard:
             case Answered(owner=sink, number=number):
                 self.call_limiter.release(number)
-                self.timeouts = 0
                 sink.receive(heard)
             case Progressed(owner=sink) | Tagged(owner=sink):
                 sink.receive(heard)

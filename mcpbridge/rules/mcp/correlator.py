@@ -125,7 +125,8 @@ class Correlator(Generic[Owner]):
     def __init__(self) -> None:
         self._calls: dict[int, _Call[Owner]] = {}
         self._tasks: dict[int, _Call[Owner]] = {}
-        self._last = 0
+        self.last = 0
+        """The number given last; as many have been given."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -145,20 +146,15 @@ class Correlator(Generic[Owner]):
         if params is not None and may_hold_meta(params, b'"_'):
             # `_meta` may be there, perhaps in capitals or with escapes: a token left in place could
             # name another client's call.
-            params, token = _with_token(params, b"%d" % (self._last + 1))
-        self._last += 1
+            params, token = _with_token(params, b"%d" % (self.last + 1))
+        self.last += 1
         outlives = token is not None and params is not None and "task" in spans(params)
-        self._calls[self._last] = _Call(owner, request.id, token, outlives)
-        return self._last, Request(b"%d" % self._last, request.method, params, request.extra)
+        self._calls[self.last] = _Call(owner, request.id, token, outlives)
+        return self.last, Request(b"%d" % self.last, request.method, params, request.extra)
 
     def forget(self, number: int) -> None:
         """Remove a call that is over; whatever still comes for it is late."""
         self._calls.pop(number, None)
-
-    @property
-    def last(self) -> int:
-        """The last number given, which is also the count of numbers given."""
-        return self._last
 
     def end_all(self) -> list[Owner]:
         """Remove all calls; return their owners, oldest call first."""

@@ -10,8 +10,8 @@ asked (`ping`; `server/discover` in 2026-07-28), and only one that has answered 
 before is judged by its silence, since a server may not know the method. A child with calls in
 flight is not judged either: many servers do one thing at a time and read nothing until it is done,
 and calls have their own limits, `--request-idle-timeout` foremost; three of them in a row that time
-out end the child as well. A process that was stopped (SIGSTOP) is not busy: if the system reports
-it, its silence counts, with or without calls.
+out while the child says nothing at all end it as well. A process that was stopped (SIGSTOP) is not
+busy: if the system reports it, its silence counts, with or without calls.
 
 | health | event | next |
 |---|---|---|
@@ -79,8 +79,8 @@ class RecyclePolicy:
     max_timeouts: int = setting(
         3,
         "--child-max-timeouts",
-        "Kill and replace a server process after this number of calls in a row that timed out, with"
-        " no answer to any other between them; 0: never.",
+        "Kill and replace a server process after this number of calls in a row that timed out while"
+        " it said nothing at all; 0: never.",
         group=GROUP,
         unit=Unit.INTEGER,
         minimum=0,
@@ -205,7 +205,7 @@ class Sample(msgspec.Struct, frozen=True):
     calls: int = 0
     """Number of calls it has not answered."""
     timeouts: int = 0
-    """Number of calls in a row that timed out."""
+    """Number of calls in a row that timed out while it said nothing."""
     introduced: bool = True
     """Whether its handshake is done; before, the start has a separate limit."""
     answers_pings: bool = False

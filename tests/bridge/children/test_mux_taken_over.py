@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.rules.faults import child_stalled
 from mcpbridge.wire.messages import Request
@@ -97,6 +99,50 @@ async def test_calls_that_run_out_of_time_are_counted_until_one_is_answered() ->
         """
     )
     assert on.mux.timeouts == 0
+
+
+@proves("fault 9")
+@bounded
+async def test_a_child_that_says_anything_has_not_let_calls_run_out_of_time() -> None:
+    """Progress of one call while others wait behind it, before or after these run out."""
+    on = Stage(shared=True)
+    on.call("A", '{"id":1,"method":"long","params":{"_meta":{"progressToken":"t"}}}')
+    behind = on.call("A", '{"id":2,"method":"x"}')
+    await on.play(
+        """
+        child >> {"id":1,"method":"long","params":{"_meta":{"progressToken":1}}}
+        child >> {"id":2,"method":"x"}
+        child << {"method":"notifications/progress","params":{"progressToken":1,"progress":1}}
+        A << {"method":"notifications/progress","params":{"progressToken":"t","progress":1}}
+        """
+    )
+    on.mux.cancel(behind, "late", overdue=True)
+    assert on.mux.timeouts == 0
+
+
+@proves("fault 9")
+@bounded
+@pytest.mark.parametrize("more", [False, True])
+async def test_the_answer_to_a_ping_alone_is_no_sign_that_calls_are_served(more: bool) -> None:
+    """What else comes with it is."""
+    on = Stage(shared=True)
+    on.mux.cancel(on.call("A", '{"id":1,"method":"x"}'), "late", overdue=True)
+    on.call("A", '{"id":2,"method":"as a ping"}')
+    before = on.mux.silence()
+    late = 'child << {"id":1,"result":{}}'
+    await on.play(
+        f"""
+        child >> {{"id":1,"method":"x"}}
+        child >> {{"method":"notifications/cancelled","params":{{"requestId":1,"reason":"late"}}}}
+        child >> {{"id":2,"method":"as a ping"}}
+        child << {{"id":2,"result":{{}}}}
+        A << {{"id":2,"result":{{}}}}
+        {late if more else ""}
+        """
+    )
+    assert on.mux.timeouts == 0
+    on.mux.was_no_sign(before)
+    assert on.mux.timeouts == (0 if more else 1)
 
 
 @proves("fault 47")
