@@ -75,7 +75,7 @@ class App(msgspec.Struct, frozen=True):
 
 def build(config: Config, process_tree: ProcessTree) -> App:
     """Assemble the program."""
-    settings = config.settings
+    settings, below = config.settings, config.settings.listen.sse_below
     meters = Meters(KNOWN_REQUESTS)
     tracer = _tracer(config)
     bridge, child_pool = _bridge(config, process_tree, meters, tracer)
@@ -95,12 +95,12 @@ def build(config: Config, process_tree: ProcessTree) -> App:
             bridge.drain,
             access,
         ),
-        SseTransport(bridge, keepalive, settings.proxy, limits, access)
+        SseTransport(bridge, keepalive, settings.proxy, limits, below, access)
         if settings.eras.serves_legacy
         else None,
         admin_app(bridge.readiness, None if config.admin_bind is not None else render),
         rules,
-        mcp_path=settings.listen.path,
+        mcp_paths=settings.listen.mcp_paths,
         root_path=settings.proxy.root_path,
         access=access,
     )
@@ -293,7 +293,7 @@ def _oauth(config: Config, issuer: str) -> Authenticator:
 
     settings = config.settings
     keys = RemoteKeys(KeyServer(issuer, settings.oauth.jwks_url).read)
-    return OAuth(settings.oauth, keys, (settings.listen.path, SSE_PATH))
+    return OAuth(settings.oauth, keys, (settings.listen.path, settings.listen.sse_below + SSE_PATH))
 
 
 def open_to_all(config: Config) -> str | None:

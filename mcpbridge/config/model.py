@@ -38,6 +38,7 @@ from mcpbridge.telemetry.logs import LogSettings
 from mcpbridge.telemetry.tracer import TraceSettings
 from mcpbridge.wire.socket_address import Address
 
+_MCP_PATH = "/mcp"
 _PROBES = ("/livez", "/readyz", "/startupz", "/health", "/healthz")
 
 
@@ -86,14 +87,28 @@ class ListenSettings:
         also_env=("PORT",),
     )
     path: str = setting(
-        "/mcp",
+        _MCP_PATH,
         "--path",
-        "Path of the MCP endpoint; `/` is served as well.",
+        "Path of the MCP endpoint. With the default `/` is served as well, and HTTP+SSE at `/sse`;"
+        " with any other path nothing of MCP but what is below it: HTTP+SSE at PATH/sse.",
         group="Listening",
         metavar="PATH",
         also_env=("MCP_HTTP_PATH",),
         parse=mcp_path,
     )
+
+    @property
+    def mcp_paths(self) -> tuple[str, ...]:
+        """The paths of Streamable HTTP.
+
+        An operator may choose a path that only some know: then no other one leads to the server.
+        """
+        return ("/", self.path) if self.path == _MCP_PATH else (self.path,)
+
+    @property
+    def sse_below(self) -> str:
+        """The path below which HTTP+SSE is served, without a slash at its end."""
+        return "" if self.path == _MCP_PATH else self.path.rstrip("/")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.origin_check import ClientGone, check_source
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import HttpResponse, refusing, send_json, send_refusal
-from mcpbridge.http.transports.sse import MESSAGES_PATH, SSE_PATH, SseTransport
+from mcpbridge.http.transports.sse import SseTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
@@ -41,18 +41,18 @@ class HttpApp:
         admin: ASGIApp,
         rules: HostRules,
         *,
-        mcp_path: str,
+        mcp_paths: Iterable[str],
         root_path: str,
         access: AccessControl | None = None,
     ) -> None:
         """Set up the routes.
 
         Args:
-            streamable: Serves the MCP path and `/`.
-            sse: Serves `/sse` and `/messages`, if they are served.
+            streamable: Serves the MCP paths.
+            sse: Serves HTTP+SSE on its paths, if that is served.
             admin: Serves every other path.
             rules: Which Host and Origin may in.
-            mcp_path: The MCP path.
+            mcp_paths: The paths of Streamable HTTP.
             root_path: A prefix that a proxy may leave in the paths of requests.
             access: Finds out who calls; None: all clients may.
         """
@@ -66,10 +66,10 @@ class HttpApp:
             "GET": streamable.get,
             "DELETE": streamable.delete,
         }
-        self._routes: dict[str, Verbs] = {"": mcp, "/" + mcp_path.strip("/"): mcp}
+        self._routes: dict[str, Verbs] = {path.rstrip("/"): mcp for path in mcp_paths}
         if sse is not None:
-            self._routes[SSE_PATH] = {"GET": sse.connect}
-            self._routes[MESSAGES_PATH] = {"POST": sse.post}
+            self._routes[sse.stream_path] = {"GET": sse.connect}
+            self._routes[sse.messages_path] = {"POST": sse.post}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request."""

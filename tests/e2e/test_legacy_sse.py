@@ -15,7 +15,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.support.bridge_process import RunningBridge, bridge, child, initialize, rpc
+from tests.support.bridge_process import ACCEPT, RunningBridge, bridge, child, initialize, rpc
 from tests.support.proofs import proves
 from tests.support.questioner_bridge import (
     ASKED,
@@ -520,6 +520,29 @@ async def test_behind_a_proxy_the_endpoint_has_its_prefix(tmp_path: Path) -> Non
             await line.open()
             line.endpoint = line.endpoint.removeprefix("/tools/git")
             assert await line.call(1, "x/echo") == result_of(1, {}), "the proxy may strip it too"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "below"), [("/k3y/mcp", "/k3y/mcp"), ("/", "")])
+async def test_below_a_path_of_the_operators_choice_and_nowhere_else(
+    tmp_path: Path, path: str, below: str
+) -> None:
+    """Who does not know the path reaches no MCP, by either transport."""
+    async with serving(tmp_path, "--path", path) as some:
+        async with connected(some.client, f"{below}/sse") as line:
+            assert ENDPOINT.fullmatch(line.endpoint.removeprefix(below))
+            await line.open()
+            assert await line.call(1, "x/echo") == result_of(1, {})
+            known = {path, f"{below}/sse", f"{below}/messages"}
+            for other in {"/", "/mcp", "/sse", "/messages", "/k3y", "/k3y/"} - known:
+                query = line.endpoint.partition("?")[2]
+                answer = await some.client.post(f"{other}?{query}", json=rpc(2, "x/echo"))
+                assert answer.status_code == 404, other
+                answer = await some.client.get(other, headers=STREAM)
+                assert answer.status_code == 404, other
+        answer = await some.client.post(path, json=rpc(2, "x/echo"), headers=ACCEPT)
+        assert answer.status_code == 200
+        assert (await some.client.get("/health")).status_code == 200
 
 
 @proves("fault 96")

@@ -291,7 +291,7 @@ class World:
             None,
             admin_app(readiness),
             HostRules(loopback=True, allowed_hosts=(), allowed_origins=()),
-            mcp_path="/mcp",
+            mcp_paths=("/", "/mcp"),
             root_path="",
         )
         # In a task of its own: a task group must be left by the task that entered it.

@@ -192,7 +192,7 @@ async def bridge(
     """
     async with started("--port", "0", *words, env=env, **options) as running:
         (record,) = await running.logged("serve.started")
-        running.url = str(record["url"]).rpartition("/")[0]
+        running.url = "/".join(str(record["url"]).split("/")[:3])
         if ready:
             await running.logged("child.ready")
         yield running

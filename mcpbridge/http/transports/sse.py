@@ -93,11 +93,14 @@ class SseTransport:
         keepalive: KeepAlive,
         settings: ProxySettings,
         limits: BodyLimits,
+        below: str = "",
         access: AccessControl | None = None,
     ) -> None:
         self._bridge = bridge
         self._keepalive = keepalive
         self._root_path = settings.root_path.rstrip("/")
+        self.stream_path = below + SSE_PATH
+        self.messages_path = below + MESSAGES_PATH
         self._limits = limits
         self._access = access or AccessControl()
         self._connections: dict[str, _Connection] = {}
@@ -116,7 +119,7 @@ class SseTransport:
                 stream.attach() as reader,
             ):
                 self._connections[key] = _Connection(stream, http_request.head.principal)
-                endpoint = f"{self._prefix(http_request)}{MESSAGES_PATH}?session_id={key}"
+                endpoint = f"{self._prefix(http_request)}{self.messages_path}?session_id={key}"
                 # With it comes a framework, which few bridges need: their clients are newer.
                 from sse_starlette.event import ServerSentEvent
 
