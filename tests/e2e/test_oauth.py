@@ -337,9 +337,9 @@ async def test_static_tokens_and_oauth_stand_side_by_side(host: KeyHost, tmp_pat
         (("--oauth-issuer", "i.example", "--oauth-audience", "https://x.example"), "is no URL"),
         (("--oauth-issuer", "http://i.example", "--oauth-audience", "https://x.example"), "https"),
         (("--oauth-issuer", "https://i.example", "--oauth-audience", "api://x"), "first the URL"),
-        (("--oauth-algorithms", "HS256"), "is no list of"),
+        (("--oauth-algorithms", "HS256"), "is not a list of"),
         (("--oauth-jwks-url", "http://i.example/keys"), "is not https"),
-        (("--oauth-method-scope", "tool/call=x"), "no method of MCP"),
+        (("--oauth-method-scope", "tool/call=x"), "does not begin with a method of MCP"),
         (("--oauth-scope", "a b"), "is not a scope"),
     ],
 )

@@ -22,7 +22,7 @@ Broken = Mapping[str, tuple[str, str]]
 _FORM = "three parts"
 _HEADER = "header"
 _ALGORITHM = "algorithm"
-_SIGNATURE = "signed by no key"
+_SIGNATURE = "not signed with a key"
 
 
 def broken_tokens(issuer: Issuer) -> Broken:

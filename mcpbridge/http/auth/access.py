@@ -1,7 +1,8 @@
-"""What every request passes before it is served: who it is, and how much that one may ask.
+"""Access control, which every request passes before it is served: its principal, and its rate.
 
-Who it is stands in the request's head from then on. A request on the fast path
-(`http.server.fast_path`) is asked only whether what was found under its head still holds.
+The principal is kept in the request's head. For a request on the fast path
+(`http.server.fast_path`) only `still` is checked: whether the principal of its known head is still
+valid.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _NO_LOGIN = msgspec.json.encode(
 
 
 class AccessControl:
-    """Lets requests in; one for all connections of a listener."""
+    """The access control for all connections of a listener."""
 
     def __init__(
         self,
@@ -41,44 +42,44 @@ class AccessControl:
         rate: RateLimit | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make it; without anything it lets everybody in.
+        """Make the access control; without arguments it admits every request.
 
         Args:
-            authenticator: Tells clients apart.
-            header_env: Takes from headers what belongs into the environment of children.
-            rate: How much one client may ask.
-            clock: Seconds, for the rate.
+            authenticator: Finds the principal of a request; None: all are anonymous.
+            header_env: Takes variables for children from headers; None: takes none.
+            rate: How many messages one client may send; None: any number.
+            clock: Returns monotonic seconds, for the rate.
         """
         self._authenticator = authenticator or NoAuth()
         self._header_env = header_env
         self._buckets = Buckets(rate) if rate is not None else None
         self._clock = clock
         self.asks = not isinstance(self._authenticator, NoAuth)
-        """Not everybody is let in."""
+        """Whether clients must authenticate."""
         self.admits_all = not self.asks and self._buckets is None
-        """`admits` refuses and counts nothing."""
+        """Whether `admits` neither refuses nor counts: it need not be called."""
 
     @property
     def documents(self) -> Mapping[str, bytes]:
-        """JSON texts that anybody may GET, by path."""
+        """JSON texts that may be fetched without credentials, by path."""
         return self._authenticator.documents
 
     def no_login_at(self, path: str) -> bytes | None:
-        """Return the answer to a client that looks for a login at a path; None if there is one.
+        """Return the answer to a client that looks for a login at a path; None: serve the path.
 
         Without metadata clients try the paths that MCP 2025-03-26 gave an authorization server at
-        the same origin (Fallbacks for Servers without Metadata Discovery), and read errors there
-        in OAuth's form (RFC 6749, 5.2) and in no other.
+        the same origin (Fallbacks for Servers without Metadata Discovery), and there they can read
+        errors only in OAuth's form (RFC 6749, 5.2).
         """
         return _NO_LOGIN if self.asks and not self.documents and path in _LOGIN_PATHS else None
 
     async def knows(self, head: RequestHead) -> Refusal | None:
-        """Find out who it is, for what is not MCP itself; None where somebody is."""
+        """Authenticate a request for a path outside MCP; return the refusal, None if it passes."""
         found = await self._authenticator.authenticate(head)
         return found if isinstance(found, Refusal) else None
 
     async def enter(self, head: RequestHead) -> Refusal | None:
-        """Find out who it is, or why it may not in; its head has the principal from then on."""
+        """Authenticate a request; put its principal into its head, or return the refusal."""
         found = await self._authenticator.authenticate(head)
         if self._header_env is not None and isinstance(found, Principal):
             found = self._header_env.with_variables(found, head)
@@ -88,11 +89,11 @@ class AccessControl:
         return None
 
     def still(self, principal: Principal) -> bool:
-        """Whether it may still in; as `Authenticator.still`."""
+        """Return whether a principal is still valid; see `Authenticator.still`."""
         return self._authenticator.still(principal)
 
     def admits(self, principal: Principal, content: Message | list[Message]) -> Refusal | None:
-        """What to tell a client that may not ask this, or not so much; None lets it."""
+        """Return the refusal of messages that are not allowed or over the rate; None: they pass."""
         messages = content if isinstance(content, list) else [content]
         for message in messages if self.asks else ():
             if isinstance(message, Request):
@@ -102,7 +103,7 @@ class AccessControl:
         return self.charges(principal, len(messages))
 
     def charges(self, principal: Principal, count: int = 1) -> Refusal | None:
-        """Count so many messages; the refusal where they are too many."""
+        """Count `count` messages of a principal; return the refusal if they are over the rate."""
         if self._buckets is None:
             return None
         wait_s = self._buckets.take(principal.quota_key, count, self._clock())
@@ -113,13 +114,13 @@ class AccessControl:
 
 
 class HeaderEnv:
-    """Takes the values of named headers from requests."""
+    """A reader of the headers whose values become variables of children."""
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self._pairs = pairs
 
     def with_variables(self, principal: Principal, head: RequestHead) -> Principal | Refusal:
-        """The caller that a principal is with what its request's headers hold."""
+        """Return the principal with the variables of its request's headers, or a refusal."""
         values = values_of(self._pairs, head.raw)
         if isinstance(values, str):
             return refuse(400, INVALID_REQUEST, values)

@@ -1,19 +1,19 @@
-"""Who calls: the credentials in a request's head become a principal, or the refusal they earn.
+"""Authentication: the credentials in a request's head become a principal, or a refusal.
 
-An `Authenticator` is asked at two moments, and its two answers cost differently:
+An `Authenticator` is called at two moments, with different costs:
 
-- `authenticate` once for each request of HTTP, and it may wait (for an authorization server's
-  keys). What it found is kept for a connection whose requests come under the same head.
+- `authenticate` for each HTTP request; it may wait (for an authorization server's keys). A
+  connection keeps the principal for further requests under the same head.
 - `still` before each further call under such a head, and about once a second for each open stream;
-  it must cost no more than a comparison or two. Once it says no, the call goes the ordinary path,
-  where `authenticate` says why, and the stream ends.
+  it must cost no more than a comparison or two. If it returns False, the call goes the ordinary
+  path, where `authenticate` says why, and the stream ends.
 
-`allows` is asked for each request of JSON-RPC, when its method is known. Several authenticators
-are one: `FirstOf`. How a new kind is added: implement the protocol, and name it in `app.build`.
+`allows` is called for each JSON-RPC request, when its method is known. `FirstOf` combines several
+authenticators. To add a new kind, implement the protocol and make it in `app.build`.
 
-What is refused carries `Refusal.challenge`, the value of `WWW-Authenticate`. Neither it nor the
-text holds anything that a client sent, nor the digits of a status: deployed clients take 401 and
-403 anywhere in a body for an order to log in.
+A refusal carries `Refusal.challenge`, the value of `WWW-Authenticate`. Neither it nor the text
+contains anything that a client sent, nor the digits of a status: deployed clients take 401 and 403
+anywhere in a body for a request to log in.
 
 Source: RFC 9110, 11.6.1; RFC 6750, 3; MCP 2025-11-25, Authorization.
 """
@@ -39,28 +39,28 @@ GROUP = "Authentication"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """Who may call, and what one client may have of it."""
+    """Settings of how clients authenticate, and how many messages one may send."""
 
     token_file: str | None = setting(
         None,
         "--auth-token-file",
         "File of bearer tokens, one on a line, alone or as `name: token`; read again when it"
-        " changes. One more may be in `MCPBRIDGE_AUTH_TOKEN`. Requests need one of them then.",
+        " changes. One more may be in `MCPBRIDGE_AUTH_TOKEN`. Every request then needs one.",
         group=GROUP,
         metavar="FILE",
     )
     require: bool = setting(
         False,
         "--require-auth",
-        "Refuse to start where nothing says how clients authenticate.",
+        "Refuse to start if no setting says how clients authenticate.",
         group=GROUP,
         unit=Unit.SWITCH,
     )
     rate_limit: RateLimit | None = setting(
         None,
         "--rate-limit",
-        "Messages of one client, as `20/s` or `600/m:50`: how many for each second, minute or"
-        " hour, and how many at once (a second's worth, 10 at least). 429 beyond that.",
+        "Messages of one client, as `20/s` or `600/m:50`: the number in a second, minute or hour,"
+        " and the number at once (default: a second's worth, at least 10). Further ones get 429.",
         group=GROUP,
         metavar="N/s[:BURST]",
         parse=rate_limit,
@@ -69,7 +69,7 @@ class AuthSettings:
         (),
         "--header-env",
         "Give the value of a header to the client's own server processes as a variable; with `?` at"
-        " the end a client may do without. May be repeated.",
+        " the end the header may be missing. May be repeated.",
         group=GROUP,
         metavar="HEADER=NAME",
         repeatable=True,
@@ -78,38 +78,38 @@ class AuthSettings:
 
 
 Challenge = Refusal
-"""A refusal for want of good credentials: 401 or 403 with `challenge`, or 503 with a time to come
-back where the credentials cannot be judged at present."""
+"""A refusal of credentials: 401 or 403 with `challenge`, or 503 with `retry_after_s` if they cannot
+be checked at present."""
 
 
 class Authenticator(Protocol):
-    """Tells clients apart by what their requests carry; one for all requests of the process."""
+    """A finder of the principals behind requests; one for all requests of the process."""
 
     @property
     def documents(self) -> Mapping[str, bytes]:
-        """JSON texts that anybody may GET, by path: what tells a client where to log in."""
+        """JSON texts that need no credentials, by path: they tell a client where to log in."""
 
     async def run(self) -> None:
-        """Keep what credentials are judged by up to date; may run as long as the process."""
+        """Keep the data that credentials are checked against up to date; may run without end."""
 
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
-        """The principal behind a request, or why there is none. Never raises."""
+        """Return the principal behind a request, or the refusal. Never raises."""
 
     def still(self, principal: Principal) -> bool:
-        """Whether what was found is good at this moment: not expired, not revoked since.
+        """Return whether a principal's credentials are still valid: not expired, not revoked.
 
-        False for a principal that another authenticator has found.
+        Returns False for a principal that another authenticator has found.
         """
 
     def allows(self, principal: Principal, method: str) -> Challenge | None:
-        """What to tell a client that may not call this method of MCP; None lets it."""
+        """Return the refusal of a principal that may not call this MCP method; None if it may."""
 
 
 def challenged(status: int, message: str, challenge: str) -> Challenge:
-    """The refusal of a request whose credentials are missing, wrong or not enough.
+    """Return the refusal of a request whose credentials are missing, invalid or insufficient.
 
     Args:
-        status: 401, or 403 where other scopes are needed.
+        status: 401, or 403 if further scopes are needed.
         message: For people; without the digits of a status and without anything that was sent.
         challenge: The value of `WWW-Authenticate`, as in `Bearer realm="mcpbridge"`.
     """
@@ -117,9 +117,9 @@ def challenged(status: int, message: str, challenge: str) -> Challenge:
 
 
 def bearer_token(head: RequestHead) -> str | None:
-    """The token in `Authorization: Bearer`; None where there is none, empty where it is broken.
+    """Return the token in `Authorization: Bearer`; None if there is none, empty if it is invalid.
 
-    A header that comes twice is broken: two readers of it would see two clients.
+    A repeated header is invalid: two programs could each read another client's token.
     """
     found = [value for name, value in head.raw if name == b"authorization"]
     if not found:
@@ -131,7 +131,7 @@ def bearer_token(head: RequestHead) -> str | None:
 
 
 class NoAuth:
-    """Everybody is the anonymous principal."""
+    """An `Authenticator` for which every request is of the anonymous principal."""
 
     documents: Mapping[str, bytes] = {}
 
@@ -139,22 +139,22 @@ class NoAuth:
         """Do nothing."""
 
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
-        """Nobody is asked."""
+        """Return the anonymous principal."""
         return ANONYMOUS
 
     def still(self, principal: Principal) -> bool:
-        """Nothing ends."""
+        """Return True: the anonymous principal does not expire."""
         return True
 
     def allows(self, principal: Principal, method: str) -> Challenge | None:
-        """Everything is allowed."""
+        """Return None: every method is allowed."""
         return None
 
 
 class FirstOf:
-    """Several authenticators: the first that knows a client, else the last one's challenge.
+    """Several authenticators in order: the first that knows a client, else the last one's refusal.
 
-    Who is known to one is asked of that one from then on.
+    Further questions about a principal go to the authenticator that found it.
     """
 
     def __init__(self, authenticators: Sequence[Authenticator]) -> None:
@@ -170,7 +170,7 @@ class FirstOf:
                 group.start_soon(each.run)
 
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
-        """Ask one after the other."""
+        """Return the first principal that one of them finds, else the refusal of the last."""
         found: Principal | Challenge = ANONYMOUS
         for each in self._authenticators:
             found = await each.authenticate(head)
@@ -179,11 +179,11 @@ class FirstOf:
         return found
 
     def still(self, principal: Principal) -> bool:
-        """Whether any of them still knows it."""
+        """Return whether one of them still accepts the principal."""
         return any(each.still(principal) for each in self._authenticators)
 
     def allows(self, principal: Principal, method: str) -> Challenge | None:
-        """What the one that knows it says."""
+        """Return what the authenticator that accepts the principal says; None if none does."""
         for each in self._authenticators:
             if each.still(principal):
                 return each.allows(principal, method)

@@ -1,7 +1,7 @@
-"""Public keys of an authorization server, and whether one of them made a signature.
+"""Public keys of an authorization server, and the check of signatures with them.
 
-Of a published set only what can check a signature is taken, and of each key only its public
-members: a shared secret in it cannot turn a public text into a key, whatever a token says.
+Of a published set only keys that can check a signature are taken, and of each key only its public
+members: so a symmetric key in the set is never used, whatever algorithm a token names.
 
 Source: RFC 7517; RFC 7518, 6; RFC 8037; RFC 8725, 3.
 """
@@ -20,9 +20,9 @@ from joserfc.jws import JWSRegistry
 from mcpbridge.rules.access.jwt import ALGORITHMS, ParsedToken
 
 MAX_KEYS = 64
-"""Servers publish two or three; the large ones about a dozen."""
+"""Most keys in a set: servers publish two or three, the large ones about a dozen."""
 _RSA_BITS = range(2048, 8193)
-"""Shorter ones can be broken (RFC 7518, 3.3); with longer ones a check costs milliseconds."""
+"""Bits of usable keys: shorter ones can be broken (RFC 7518, 3.3), longer ones take ms to check."""
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _EDWARDS = ("EdDSA", "Ed25519")
@@ -33,46 +33,46 @@ _CURVES = {
     "Ed25519": _EDWARDS,
 }
 _MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x")}
-# The library warns at each use of the old name (RFC 9864); the signature is the same one.
+# The library warns at each use of the old name (RFC 9864); both names mean the same signature.
 _LIBRARY_NAMES = {"EdDSA": "Ed25519"}
 _REGISTRY = JWSRegistry(algorithms=[name for name in ALGORITHMS if name != "EdDSA"])
 
 
 class PublicKey(msgspec.Struct, frozen=True):
-    """One key."""
+    """A public key of an authorization server."""
 
     thumbprint: bytes
-    """By which it is the same key in a later set (RFC 7638)."""
+    """Identifies the key in later sets too (RFC 7638)."""
     key_id: str | None
-    """How tokens name it."""
+    """The name that tokens have for it (`kid`); None if it has none."""
     algorithms: frozenset[str]
-    """Which signatures it may check: never more than one kind of them."""
+    """The algorithms whose signatures it may check, all of one key type."""
     key: Key
 
     def verifies(self, token: ParsedToken) -> bool:
-        """Whether it made the token's signature."""
+        """Return whether this key made the token's signature."""
         if token.algorithm not in self.algorithms:
             return False
         algorithm = _REGISTRY.get_alg(_LIBRARY_NAMES.get(token.algorithm, token.algorithm))
         try:
             return algorithm.verify(token.signed, token.signature, self.key)
         except (JoseError, ValueError):
-            return False  # a signature of a form that this kind of key cannot make
+            return False  # the signature has a form that this type of key cannot make
 
 
 def public_keys(document: bytes) -> list[PublicKey]:
-    """The usable keys of a published set (JWK Set); what is no such key is passed over.
+    """Return the usable keys of a published set (JWK Set); other members are skipped.
 
     Raises:
-        ValueError: It is no set of keys, or holds more than `MAX_KEYS`.
+        ValueError: The document is not a set of keys, or has more than `MAX_KEYS`.
     """
     try:
         found = msgspec.json.decode(document)
     except (ValueError, RecursionError):
-        raise ValueError("it is no JSON") from None
+        raise ValueError("it is not JSON") from None
     listed = found.get("keys") if isinstance(found, dict) else None
     if not isinstance(listed, list):
-        raise ValueError("it is no JWK set: it has no list of keys")
+        raise ValueError("it is not a JWK set: it has no list of keys")
     if len(listed) > MAX_KEYS:
         raise ValueError(f"it has more than {MAX_KEYS} keys")
     keys = [_public_key(each) for each in listed if isinstance(each, dict)]
@@ -96,7 +96,7 @@ def _public_key(found: Mapping[str, Any]) -> PublicKey | None:
 
 
 def _algorithms(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which signatures a published key may check; none where it is for something else."""
+    """Return the algorithms that a published key may check; empty if it has another use."""
     operations = found.get("key_ops", ["verify"])
     if found.get("use", "sig") != "sig" or not isinstance(operations, list):
         return ()
@@ -106,7 +106,7 @@ def _algorithms(found: Mapping[str, Any]) -> tuple[str, ...]:
     named = found.get("alg")
     if named is None:
         return able
-    # Both names of one algorithm: servers are about to change theirs.
+    # Both names of one algorithm: servers are changing from the old to the new one.
     meant = _EDWARDS if named in _EDWARDS else (named,)
     return tuple(name for name in able if name in meant)
 

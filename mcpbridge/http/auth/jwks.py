@@ -1,18 +1,18 @@
-"""The keys of one authorization server: fetched when they are needed, kept, and fetched anew.
+"""The keys of one authorization server: fetched when needed, cached, and fetched again.
 
-A server changes its keys now and then: it signs with a new one first, and withdraws the old one
-later. The new one shows as a token that none of our keys signed, which is worth one fetch; the
-withdrawn one shows at the next regular fetch, which is made as long as somebody still uses what a
-key has signed, with new requests or without. Anybody can send tokens that no key signed, so the
-fetches are few, whatever is sent: `FETCHES_PER_MINUTE`, and all who wait share one. One address
-causes `FETCHES_PER_PEER` of them at most, so that it cannot use up those of others; a token whose
-key may be a new one, and cannot be looked for now, is not a bad token.
+A server rotates its keys: it signs with a new one first, and withdraws the old one later. A token
+that none of the cached keys signed may mean a new key and causes one fetch. A withdrawn key is
+noticed at the next regular fetch, which is made while clients use tokens, with new requests or on
+open streams. A client can send tokens that no key signed, so fetches are limited to
+`FETCHES_PER_MINUTE`, and all requests that wait share one. One address causes at most
+`FETCHES_PER_PEER` of them, so that it cannot use up those of others. A token whose key may be new,
+but cannot be looked for now, is not refused as invalid.
 
-A server that cannot be reached takes nobody's access away at once: the keys it had are good for
-`MAX_STALE_S`. After that nobody can say whether a token is good, which is our trouble and not the
-client's: it is told to come back, not to log in anew.
+If the server cannot be reached, its cached keys stay valid for `MAX_STALE_S`. After that tokens
+cannot be checked, which is not the client's fault: it is told to come back, not to log in again.
 
-Only the configured address is asked, and what its own description names. A token names no address.
+Only the configured address is fetched, and the address that its own metadata name; never one that a
+token names.
 
 Source: RFC 7517, 5; RFC 8414, 3; OpenID Connect Discovery 1.0, 4.
 """
@@ -38,26 +38,26 @@ log = logging.getLogger("mcpbridge.remote")
 
 FETCHES_PER_MINUTE = 5
 FETCHES_PER_PEER = 2
-"""Of those in a minute, by tokens from one address that no known key has signed."""
+"""Most fetches in a minute for tokens of unknown keys from one address."""
 REFRESH_S = 15 * 60.0
-"""How long a withdrawn key may still be taken, and servers keep retired ones published longer."""
+"""Seconds between regular fetches, for which a withdrawn key may still be accepted."""
 MAX_STALE_S = 24 * 3600.0
 MAX_DOCUMENT_BYTES = 256 << 10
-"""64 keys with their certificates."""
+"""Enough for 64 keys with their certificates."""
 FETCH_S = 5.0
-"""For a whole fetch, its redirects and the description of the server included."""
+"""Seconds for a whole fetch, its redirects and the server's metadata included."""
 _AFTER_FAILURE_S = 60.0
-"""Between regular fetches that fail; requests wait for each."""
+"""Seconds between regular fetches that fail; requests wait for each."""
 _MAX_REDIRECTS = 3
 _MAX_TRIED = 8
-"""Keys that one token without a key's name is tried with."""
+"""Most keys that a token without a `kid` is tried with."""
 
 Read = Callable[[], Awaitable[bytes]]
-"""Fetches the text of a key set; raises Unreadable."""
+"""Returns the text of a key set; raises Unreadable."""
 
 
 class Unreadable(Exception):
-    """The text could not be fetched, or is not what it should be; the text says why."""
+    """A document could not be fetched or is invalid; `problem` says why."""
 
     def __init__(self, url: str, problem: str) -> None:
         super().__init__(url, problem)
@@ -66,36 +66,36 @@ class Unreadable(Exception):
 
 
 class RemoteKeys:
-    """The keys as they were last published; asked by any number of requests at once."""
+    """A cache of the published keys; any number of requests may use it at once."""
 
     def __init__(self, read: Read, now: Callable[[], float] = anyio.current_time) -> None:
-        """Nothing is fetched yet.
+        """Make an empty cache.
 
         Args:
             read: Fetches the key set.
-            now: Seconds of a clock that only goes forward.
+            now: Returns monotonic seconds.
         """
         self._read = read
         self._now = now
         self._keys: list[PublicKey] = []
         self._known: frozenset[bytes] = frozenset()
         self._stale_at = -math.inf
-        """When what was fetched last is too old to be relied on."""
+        """When the keys that were fetched last are too old to be used."""
         self._due_at = -math.inf
         self._tries: deque[tuple[float, str]] = deque(maxlen=FETCHES_PER_MINUTE)
-        """When the latest fetches began, and the peer that caused each; empty for regular ones."""
+        """When the latest fetches began, and the peer that caused each; empty if it was regular."""
         self._due = anyio.Event()
-        """Somebody relies on keys that are due for a regular fetch."""
+        """Set if keys are in use that are due for a regular fetch."""
         self._flight: anyio.Event | None = None
         self._failure: Unreadable | None = Unreadable("", "nothing has been fetched yet")
         self._outcomes = 0
-        """Fetches that came to an end, good or bad."""
+        """Number of fetches that have ended, well or not."""
 
     def holds(self, thumbprint: bytes) -> bool:
-        """Return whether a key is still among those published, as far as is known.
+        """Return whether a key was published when the keys were fetched last.
 
-        If a regular fetch is due, `run` makes it now: what is asked of busy connections and open
-        streams comes here and nowhere else.
+        If a regular fetch is due, `run` makes it now: calls on the fast path and open streams call
+        only this method.
         """
         if thumbprint not in self._known:
             return False
@@ -120,21 +120,21 @@ class RemoteKeys:
         """Return the thumbprint of the key that signed a token; None if none of them did.
 
         Args:
-            token: Its form is good.
-            peer: The address that it came from; its share of the fetches pays for a new key.
+            token: A token of valid form.
+            peer: The address that it came from; a fetch counts toward this peer's limit.
 
         Raises:
-            KeysUnavailable: It may be signed well, and the keys that would say cannot be had now.
+            KeysUnavailable: Its signature may be valid, but the newest keys cannot be fetched now.
         """
         due = not self.fresh
         fetched = await self._fetch("") if due else False
         found = self._signed_by_known(token)
         if found is None and not due:
-            # Not only for a new name: some servers change a key behind a name, or name none.
+            # Even if its `kid` is known: some servers change the key behind it, or give none.
             fetched = await self._fetch(peer)
             found = self._signed_by_known(token)
             if found is not None and fetched:
-                # There was a new key: what that costs is no share of its peer's.
+                # There was a new key: the fetch does not count toward this peer's limit.
                 tries = [(began, "" if whose == peer else whose) for began, whose in self._tries]
                 self._tries = deque(tries, FETCHES_PER_MINUTE)
         self._check_relied_on(found)
@@ -156,14 +156,14 @@ class RemoteKeys:
         return next((key.thumbprint for key in tried if key.verifies(token)), None)
 
     def _check_relied_on(self, found: bytes | None) -> None:
-        """Without a key for it, a token is bad only as far as the keys are the newest there are."""
+        """Raise if the last fetch failed and the token has no key, or the keys are too old."""
         failure = self._failure
         if failure is not None and (found is None or self._now() >= self._stale_at):
             wait_s = max(1.0, self._until_next_try_s(""))
             raise KeysUnavailable(failure.url, failure.problem, wait_s)
 
     def _until_next_try_s(self, peer: str) -> float:
-        """Return when a fetch may be made for a peer, in seconds; 0 or less: now."""
+        """Return the seconds until a fetch may be made for a peer; 0 or less: now."""
         waits = [self._tries[0][0]] if len(self._tries) == FETCHES_PER_MINUTE else []
         own = [began for began, whose in self._tries if peer and whose == peer]
         waits += own[-FETCHES_PER_PEER:][:1] if len(own) >= FETCHES_PER_PEER else []
@@ -173,10 +173,10 @@ class RemoteKeys:
         """Fetch, or wait for a fetch that is under way.
 
         Args:
-            peer: Whose token caused it; empty if it is a regular one.
+            peer: The address whose token caused it; empty if it is a regular one.
 
         Returns:
-            Whether a fetch has ended since; False if there have been too many.
+            Whether a fetch has ended; False if the limit on fetches allowed none.
         """
         outcomes = self._outcomes
         while self._flight is not None:
@@ -191,7 +191,7 @@ class RemoteKeys:
         try:
             await self._take(now)
         finally:
-            # Also when who fetches is cancelled: then one of those who wait fetches instead.
+            # Even if this request is cancelled: one of those that wait fetches instead.
             self._flight = None
             flight.set()
         return True
@@ -218,7 +218,7 @@ class RemoteKeys:
 
 
 class KeyServer:
-    """Where the keys of an issuer are: at a configured address, or where its description says."""
+    """A reader of an issuer's key set, at a configured address or by the issuer's metadata."""
 
     def __init__(self, issuer: str, jwks_url: str | None, within_s: float = FETCH_S) -> None:
         self._issuer = issuer
@@ -227,15 +227,15 @@ class KeyServer:
         self._discovered: str | None = None
 
     async def read(self) -> bytes:
-        """The text of the key set, which holds at least one usable key.
+        """Fetch the text of the key set, which has at least one usable key.
 
         Raises:
-            Unreadable: It cannot be had.
+            Unreadable: It cannot be fetched or is invalid.
         """
         url = self._configured or self._discovered or self._issuer
         try:
             with anyio.fail_after(self._within_s):
-                # Proxies and certificates are those of the environment: the server may be far.
+                # httpx takes proxies and certificates from the environment: the server may be far.
                 async with httpx.AsyncClient(timeout=self._within_s) as client:
                     return await self._read(client)
         except TimeoutError:
@@ -259,8 +259,8 @@ class KeyServer:
         return document
 
     async def _discover(self, client: httpx.AsyncClient) -> str:
-        """Where the issuer's own description says that its keys are."""
-        failure = Unreadable(self._issuer, "it has no description")
+        """Return the address of the keys that the issuer's metadata name."""
+        failure = Unreadable(self._issuer, "it has no metadata")
         for url in descriptions_of(self._issuer):
             try:
                 return _described(await _fetched(client, url), url, self._issuer)
@@ -270,7 +270,7 @@ class KeyServer:
 
 
 def descriptions_of(issuer: str) -> tuple[str, ...]:
-    """Where an issuer may describe itself, in the order in which to look.
+    """Return the URLs at which an issuer may have its metadata, in the order to try.
 
     Source: RFC 8414, 3.1 and 5; OpenID Connect Discovery 1.0, 4.1; MCP 2025-11-25, Authorization
     Server Metadata Discovery.
@@ -290,10 +290,10 @@ def _described(document: bytes, url: str, issuer: str) -> str:
     try:
         found = msgspec.json.decode(document)
     except (ValueError, RecursionError):
-        raise Unreadable(url, "it is no JSON") from None
+        raise Unreadable(url, "it is not JSON") from None
     if not isinstance(found, dict) or found.get("issuer") != issuer:
-        # Else one who may write there could speak for another issuer (RFC 8414, 3.3).
-        raise Unreadable(url, "it does not name --oauth-issuer as its issuer, to the letter")
+        # Else a writer of this document could speak for another issuer (RFC 8414, 3.3).
+        raise Unreadable(url, "its issuer is not exactly --oauth-issuer")
     try:
         return fetchable(str(found.get("jwks_uri", "")))
     except ValueError as error:
@@ -301,7 +301,7 @@ def _described(document: bytes, url: str, issuer: str) -> str:
 
 
 async def _fetched(client: httpx.AsyncClient, url: str) -> bytes:
-    """The body of the answer to a GET, redirects within the same origin followed."""
+    """Return the body of the response to a GET; follow redirects within the same origin."""
     for _ in range(_MAX_REDIRECTS + 1):
         try:
             async with client.stream("GET", url, headers=_ACCEPT) as response:
@@ -316,7 +316,7 @@ async def _fetched(client: httpx.AsyncClient, url: str) -> bytes:
     raise Unreadable(url, f"it redirects more than {_MAX_REDIRECTS} times")
 
 
-# An encoded body could unpack to any size.
+# Identity, since a compressed body could unpack to any size.
 _ACCEPT = {"accept": "application/json, application/jwk-set+json", "accept-encoding": "identity"}
 
 
@@ -324,7 +324,7 @@ async def _body(response: httpx.Response, url: str) -> bytes:
     if response.status_code != 200:
         raise Unreadable(url, f"it answers {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise Unreadable(url, "it encodes its answer, and was asked not to")
+        raise Unreadable(url, "it encodes its answer, although asked not to")
     pieces = bytearray()
     async for piece in response.aiter_raw():
         pieces += piece

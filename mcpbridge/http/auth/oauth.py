@@ -1,9 +1,9 @@
-"""OAuth: the bridge as a resource server, which takes the tokens of one authorization server.
+"""OAuth: the bridge as a resource server, which accepts tokens of one authorization server.
 
-A client that comes without a token is told where to get one: its 401 names a document of ours,
-and that the authorization server (RFC 9728). The token it comes back with is judged here, by the
-server's published keys and without asking the server. Nothing of it goes further: calls carry a
-`Principal`, and children see no header at all.
+A client without a token learns where to get one: the 401 names a document of the bridge, which
+names the authorization server (RFC 9728). Its token is then checked here, with the published keys
+and without a request to the authorization server. Tokens are not passed on: calls carry a
+`Principal`, and children see no header.
 
 Source: MCP 2025-06-18 to 2026-07-28, Authorization; RFC 6750; RFC 9728; RFC 8707.
 """
@@ -46,47 +46,47 @@ log = logging.getLogger("mcpbridge.http")
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 MAX_JUDGED = 1024
-"""Tokens that are known to be good, about 1 KiB each; the others are judged again."""
+"""Most checked tokens that are remembered, about 1 KiB each; others are checked again."""
 _GROUP = "OAuth"
 
 
 def algorithm_list(text: str) -> str:
-    """Names of signature algorithms, separated by commas.
+    """Check names of signature algorithms; return them separated by commas.
 
     Raises:
-        ValueError: One is unknown; the text completes a sentence that begins with the value.
+        ValueError: A name is unknown; the text completes a sentence that begins with the value.
     """
     names = text.replace(",", " ").split()
     if not names or not set(names) <= set(ALGORITHMS):
-        raise ValueError(f"is no list of {', '.join(ALGORITHMS)}")
+        raise ValueError(f"is not a list of {', '.join(ALGORITHMS)}")
     return ",".join(dict.fromkeys(names))
 
 
 def method_scope(text: str) -> tuple[str, str]:
-    """`tools/call=mcp:tools` as method and scope.
+    """Split a text like `tools/call=mcp:tools` into method and scope.
 
     Raises:
-        ValueError: It is none; as for `algorithm_list`.
+        ValueError: The text is invalid; as for `algorithm_list`.
     """
     method, equals, scope = text.partition("=")
     if not equals:
         raise ValueError("is not of the form METHOD=SCOPE, like tools/call=mcp:tools")
     if method not in KNOWN_REQUESTS:
-        raise ValueError("begins with no method of MCP")
+        raise ValueError("does not begin with a method of MCP")
     try:
         return method, scope_name(scope)
     except ValueError as error:
-        raise ValueError(f"ends with what {error}") from None
+        raise ValueError(f"has a scope that {error}") from None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OAuthSettings:
-    """Whose tokens are taken, and for what."""
+    """Settings of which tokens are accepted, and for which calls."""
 
     issuer: str | None = setting(
         None,
         "--oauth-issuer",
-        "Take access tokens of this authorization server; exactly its `iss`. Needs the extra"
+        "Accept access tokens of this authorization server; exactly its `iss`. Needs the extra"
         " `mcpbridge[oauth]`.",
         group=_GROUP,
         metavar="URL",
@@ -94,7 +94,7 @@ class OAuthSettings:
     audiences: tuple[str, ...] = setting(
         (),
         "--oauth-audience",
-        "Take tokens issued for this resource: the URL at which clients reach the MCP endpoint."
+        "Accept tokens issued for this resource: the URL at which clients reach the MCP endpoint."
         " May be repeated for further values of `aud`.",
         group=_GROUP,
         metavar="URL",
@@ -111,7 +111,7 @@ class OAuthSettings:
     algorithms: str = setting(
         "RS256,PS256,ES256,EdDSA,Ed25519",
         "--oauth-algorithms",
-        f"How tokens may be signed, of {', '.join(ALGORITHMS)}.",
+        f"Algorithms with which tokens may be signed, of {', '.join(ALGORITHMS)}.",
         group=_GROUP,
         metavar="NAMES",
         parse=algorithm_list,
@@ -128,7 +128,7 @@ class OAuthSettings:
     method_scopes: tuple[tuple[str, str], ...] = setting(
         (),
         "--oauth-method-scope",
-        "A scope that calls of one method need besides (`tools/call=mcp:tools`); may be repeated.",
+        "A further scope that calls of one method need (`tools/call=mcp:tools`); may be repeated.",
         group=_GROUP,
         metavar="METHOD=SCOPE",
         repeatable=True,
@@ -137,7 +137,7 @@ class OAuthSettings:
 
     @property
     def rules(self) -> ScopeRules:
-        """Which scopes a call needs."""
+        """The scopes that each call needs, and those of single methods."""
         methods: dict[str, tuple[str, ...]] = {}
         for method, scope in self.method_scopes:
             methods[method] = (*methods.get(method, ()), scope)
@@ -145,28 +145,28 @@ class OAuthSettings:
 
 
 class Keys(Protocol):
-    """The keys of the authorization server, as they are at present."""
+    """A source of the keys that the authorization server publishes."""
 
     async def signer(self, token: ParsedToken, peer: str) -> bytes | None:
-        """Return the name of the key that signed a token; None if none of them did.
+        """Return the thumbprint of the key that signed a token; None if none of them did.
 
         Args:
-            token: Its form is good.
+            token: A token of valid form.
             peer: The address that it came from.
 
         Raises:
-            KeysUnavailable: It may be signed well, and the keys that would say cannot be had now.
+            KeysUnavailable: Its signature may be valid, but the newest keys cannot be fetched now.
         """
 
     async def run(self) -> None:
-        """Keep them up to date while they are used; runs as long as the process."""
+        """Keep the keys up to date while they are used; runs as long as the process."""
 
     def holds(self, thumbprint: bytes) -> bool:
-        """Whether a key is still one of them."""
+        """Return whether a key was published when the keys were fetched last."""
 
     @property
     def fresh(self) -> bool:
-        """Whether it is known well enough which ones there are; else it is time to ask `signer`."""
+        """Whether the keys are recent enough; if not, call `signer`, which fetches them."""
 
 
 class OAuth:
@@ -179,20 +179,20 @@ class OAuth:
         served_at: tuple[str, ...],
         now: Callable[[], float] = time.time,
     ) -> None:
-        """Nothing is asked of the authorization server before a token comes.
+        """Make an authenticator; it fetches nothing before a token comes.
 
         Args:
-            settings: With an issuer and at least one audience, the first of them a URL.
-            keys: What checks signatures.
-            served_at: The paths at which clients may believe the endpoint to be.
-            now: Seconds since the epoch.
+            settings: The settings, with an issuer and at least one audience, the first a URL.
+            keys: Check signatures.
+            served_at: The paths of the MCP endpoints, for which clients may look up metadata.
+            now: Returns seconds since the epoch.
         """
         assert settings.issuer is not None
         self._issuer = settings.issuer
         self._keys = keys
         self._now = now
         self._judged: dict[bytes, Principal] = {}
-        """Good tokens by their hashes, the oldest first: a signature takes 0.05 to 0.2 ms."""
+        """Principals of valid tokens by hash, oldest first: a signature takes 0.05 to 0.2 ms."""
         self._algorithms = tuple(settings.algorithms.split(","))
         self._demands = Requirements(settings.issuer, frozenset(settings.audiences))
         self._rules = settings.rules
@@ -203,7 +203,7 @@ class OAuth:
         )
 
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
-        """The principal that a token stands for, or why there is none."""
+        """Return the principal that a token stands for, or the refusal."""
         token = bearer_token(head)
         if token is None:
             message = "a bearer token is needed in the Authorization header"
@@ -219,7 +219,7 @@ class OAuth:
             challenge = self._challenge(self._rules.always, "invalid_token", bad.problem)
             return challenged(401, bad.problem, challenge)
         except KeysUnavailable as missing:
-            message = "tokens cannot be judged now: the authorization server's keys cannot be had"
+            message = "tokens cannot be checked now: no keys from the authorization server"
             error = error_object(INTERNAL_ERROR, message)
             return Refusal(503, error, retry_after_s=math.ceil(missing.retry_after_s))
         if not found.scopes.issuperset(self._rules.always):
@@ -232,25 +232,25 @@ class OAuth:
         await self._keys.run()
 
     def still(self, principal: Principal) -> bool:
-        """Whether its token has not ended, and the key that signed it is still published."""
+        """Return whether its token has not expired and its signer is still published."""
         ends_at = principal.expires_at
         if ends_at is None or not self._keys.holds(principal.credential):
             return False
         return self._now() < ends_at
 
     def allows(self, principal: Principal, method: str) -> Challenge | None:
-        """None where its token has the scopes that calls of a method need."""
+        """Return the refusal if its token lacks a scope that calls of a method need."""
         if method not in self._rules.methods:
             return None
         needed = self._rules.needed(method)
         return None if principal.scopes.issuperset(needed) else self._insufficient(needed)
 
     async def _judge(self, token: str, peer: str) -> Principal:
-        """The principal behind a token; raises BadToken, or KeysUnavailable."""
+        """Return the principal behind a token; raise BadToken or KeysUnavailable."""
         found = parsed_token(token, self._algorithms)
         signer = await self._keys.signer(found, peer)
         if signer is None:
-            raise BadToken("the token is signed by no key that its issuer publishes")
+            raise BadToken("the token is not signed with a key that its issuer publishes")
         return self._principal(granted(found.payload, self._demands, self._now()), signer)
 
     def _remember(self, shown: bytes, principal: Principal) -> None:
@@ -260,7 +260,7 @@ class OAuth:
         self._judged[shown] = principal
 
     def _principal(self, grant: Claims, signer: bytes) -> Principal:
-        # One user may use two programs, of which one must not see the sessions of the other.
+        # With the client's id: two programs of one user must not see each other's sessions.
         return Principal(
             key_of("oauth", self._issuer, grant.subject, grant.client_id),
             "/".join(part for part in (grant.subject, grant.client_id) if part),
@@ -278,7 +278,7 @@ class OAuth:
 
 
 def metadata_url(resource: str) -> str:
-    """Where the metadata of a resource are: its path follows the well-known one.
+    """Return the URL of a resource's metadata: the resource's path follows the well-known one.
 
     Source: RFC 9728, 3.1.
     """
@@ -289,7 +289,7 @@ def metadata_url(resource: str) -> str:
 def _documents(
     resource: str, issuer: str, rules: ScopeRules, served_at: tuple[str, ...]
 ) -> dict[str, bytes]:
-    """The metadata, under every path that a client may look at.
+    """Return the metadata by each path at which a client may look for them.
 
     Source: RFC 9728, 2 and 3; MCP 2025-11-25, Authorization, Protected Resource Metadata Discovery.
     """

@@ -1,8 +1,8 @@
 """Static bearer tokens: of a file that may change, and of the environment.
 
-The file is looked at when a request comes, once a second at most, and at SIGHUP. One that cannot
-be read any more, or has nothing good in it, leaves the tokens as they were: it may be half written.
-So a token is withdrawn by a file without it, and all of them by another one in their place.
+The file is checked when a request comes, at most once a second, and at SIGHUP. If it cannot be read
+or is invalid, the tokens stay as they were: it may be half written. So a token is revoked by a file
+without it, and the last one by a file with another token in its place.
 
 Source: RFC 6750, 2.1, 3.
 """
@@ -28,7 +28,7 @@ _REALM = 'Bearer realm="mcpbridge"'
 
 
 class StaticTokens:
-    """Knows clients by tokens that the operator has given them; see `http.auth.Authenticator`."""
+    """An `Authenticator` by tokens that the operator has given to clients."""
 
     documents: Mapping[str, bytes] = {}
 
@@ -39,51 +39,49 @@ class StaticTokens:
         of_variable: Tokens | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Make it.
+        """Make an authenticator.
 
         Args:
-            file: Where more tokens are; None: nowhere.
-            of_file: What was in it when the program began.
-            of_variable: Those that stay, whatever is in the file.
-            clock: Seconds, for the time between two looks.
+            file: The file of tokens; None: there is none.
+            of_file: The tokens that were in the file at the start.
+            of_variable: Tokens that stay valid, whatever is in the file.
+            clock: Returns monotonic seconds, for the time between two checks of the file.
         """
         self._file = file
         self._of_variable = of_variable
         self._clock = clock
         self._looked_at = clock()
-        # Not the state of the file: it may have changed since it was read.
+        # Not the file's state at this moment: it may have changed since `of_file` was read.
         self._seen: object = None
         self._tokens: Tokens
         self._live: frozenset[bytes]
         self._take(of_file)
 
     async def run(self) -> None:
-        """Do nothing: the file is looked at when somebody asks."""
+        """Do nothing: the file is checked when a request comes."""
 
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
-        """Whose token the request carries."""
+        """Return the principal of the request's token, or the refusal."""
         self._look()
         token = bearer_token(head)
         if token is None:
             return challenged(401, "a bearer token is needed (Authorization header)", _REALM)
         found = self._tokens.find(token)
         if found is None:
-            return challenged(
-                401, "the bearer token is not valid", f'{_REALM}, error="invalid_token"'
-            )
+            return challenged(401, "invalid bearer token", f'{_REALM}, error="invalid_token"')
         return found
 
     def still(self, principal: Principal) -> bool:
-        """Whether its token is one of them at this moment."""
+        """Return whether the principal's token is valid at this moment."""
         self._look()
         return principal.credential in self._live
 
     def allows(self, principal: Principal, method: str) -> Challenge | None:
-        """A token of this kind is for everything."""
+        """Return None: a static token allows every method."""
         return None
 
     def reload(self) -> None:
-        """Look at the file now."""
+        """Read the file now, if it has changed; log whether it could be read."""
         self._looked_at = self._clock()
         if self._file is None:
             return
@@ -111,18 +109,18 @@ class StaticTokens:
 
 
 def read_tokens(file: str) -> Tokens:
-    """The tokens of a file.
+    """Read the tokens of a file.
 
     Raises:
-        ValueError: It cannot be read, or what is in it is not what it must be; the text says why
-            and holds nothing of what is in it.
+        ValueError: The file cannot be read or is invalid; the text says why and contains nothing
+            of the file.
     """
     try:
-        # Nonblocking: a pipe without a writer would hold up everything.
+        # Non-blocking: to open a pipe without a writer would block the event loop.
         descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as opened:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ValueError("it is no file")
+                raise ValueError("it is not a regular file")
             data = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ValueError(error.strerror or "it cannot be read") from None
@@ -131,7 +129,7 @@ def read_tokens(file: str) -> Tokens:
     try:
         return tokens_in(data.decode())
     except UnicodeDecodeError:
-        raise ValueError("it is no text in UTF-8") from None
+        raise ValueError("it is not text in UTF-8") from None
 
 
 def _state_of(file: str) -> object:

@@ -163,7 +163,7 @@ async def test_a_token_of_the_environment_stays(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         (None, "No such file"),
-        (b"\xff\xfe" + ONE.encode(), "no text in UTF-8"),
+        (b"\xff\xfe" + ONE.encode(), "not text in UTF-8"),
         (b"", "no token"),
         (b"#" * (MAX_FILE_BYTES + 1), "larger than"),
     ],
@@ -180,7 +180,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, content: bytes | None, prob
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     """A pipe without a writer would never be read to its end."""
     os.mkfifo(pipe := tmp_path / "pipe")
-    with pytest.raises(ValueError, match="it is no file"):
+    with pytest.raises(ValueError, match="it is not a regular file"):
         read_tokens(str(pipe))
 
 

@@ -389,8 +389,8 @@ async def test_redirects_stay_within_an_origin(host: KeyHost) -> None:
     [
         ((500, {}, b"{}"), "answers 500"),
         ((404, {}, b"{}"), "answers 404"),
-        ((200, {}, b"<html>"), "no JSON"),
-        ((200, {}, b"{}"), "no JWK set"),
+        ((200, {}, b"<html>"), "not JSON"),
+        ((200, {}, b"{}"), "not a JWK set"),
         ((200, {}, b'{"keys": []}'), "no key"),
         ((200, {}, b'{"keys": [{"kty": "oct", "k": "AAAA"}]}'), "no key"),
         ((200, {}, b" " * (MAX_DOCUMENT_BYTES + 1)), "more than"),

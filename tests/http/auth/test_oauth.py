@@ -332,7 +332,7 @@ def test_algorithms_are_a_list_of_those_with_private_keys() -> None:
     """Shared secrets and none at all cannot be asked for."""
     assert algorithm_list("RS256, ES256 RS256") == "RS256,ES256"
     for text in ("", "HS256", "none", "RS256,none", "rs256", "ES256K"):
-        with pytest.raises(ValueError, match="is no list of RS256"):
+        with pytest.raises(ValueError, match="is not a list of RS256"):
             algorithm_list(text)
 
 
