@@ -21,7 +21,7 @@ from mcpbridge.channels.off_loop import LONG_BYTES, read_off_loop
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.json_object import MAX_DEPTH
-from mcpbridge.wire.lines import Line, LineSplitter, OverlongLine, encode_line
+from mcpbridge.wire.lines import Line, LineSplitter, encode_line
 from mcpbridge.wire.messages import Message, decode, decode_batch, is_batch, pieces, walked
 from mcpbridge.wire.reply_id import answer_id
 
@@ -55,7 +55,7 @@ _TURN_S = 0.002
 """Seconds after which the loop gets its turn, however much is left to read."""
 _MAX_BATCH = 1000
 """Most messages in one batch of the child."""
-_JSON_STARTS = tuple(b'{["-0123456789tfn'[at : at + 1] for at in range(17))
+_JSON_STARTS = b'{["-0123456789tfn'
 """The bytes that a JSON text may begin with."""
 _SAMPLE_BYTES = 200
 _ENDLESS = 4
@@ -155,6 +155,16 @@ class PipeChannel:
                 self._turn_began = time.monotonic()
         else:
             await self._arrival()
+        if len(self._lines) == 1 and not self._chunks and not self._received:
+            line = self._lines[0]
+            if isinstance(line, bytes) and len(line) < LONG_BYTES and not self.ended.is_set():
+                # The usual case, an answer by itself, needs no queue behind the lines.
+                self._lines.clear()
+                self._release()
+                received = self._understood(line)
+                if len(received) <= _MOST_RECEIVED:
+                    return received
+                self._received += received
         while True:
             await self._understand()
             if self._received:
@@ -177,11 +187,10 @@ class PipeChannel:
             if not self._lines and not self._split():
                 break
             line = self._lines.popleft()
-            size = line.size if isinstance(line, OverlongLine) else len(line)
-            if isinstance(line, OverlongLine) or size < LONG_BYTES:
-                self._received += self._understood(line)
-            else:
+            if isinstance(line, bytes) and len(line) >= LONG_BYTES:
                 self._received += await read_off_loop(self._understood, line)
+            else:
+                self._received += self._understood(line)
             if not self._lines and not self._chunks and not self.ended.is_set():
                 break
         self._release()
@@ -306,10 +315,10 @@ class PipeChannel:
             self._reader.set_result(None)
 
     def _understood(self, line: Line) -> Sequence[Received]:
-        if isinstance(line, OverlongLine):
+        if not isinstance(line, bytes):
             answers = answer_id(line)
             return [InvalidLine("message_too_large", line.size, line.head[:_SAMPLE_BYTES], answers)]
-        if not line.startswith(_JSON_STARTS):
+        if line[0] not in _JSON_STARTS:
             # A server that writes text here may write much; this costs a tenth of decoding it.
             return [InvalidLine("noise", len(line), line[:_SAMPLE_BYTES], None)]
         try:
@@ -339,8 +348,10 @@ class PipeChannel:
             return
         self._pending -= written
         self.taken += written
-        self._wait_for_room(bool(self._outgoing))
-        self._wake_senders()
+        if self._outgoing or self._blocked:
+            self._wait_for_room(bool(self._outgoing))
+        if self._senders:
+            self._wake_senders()
 
     def _write(self) -> int:
         """Write once, as much as possible; return how many bytes the pipe took."""
@@ -353,6 +364,9 @@ class PipeChannel:
             written = os.write(self._stdin_fd, self._outgoing[0])
         else:
             written = os.writev(self._stdin_fd, self._outgoing[:_MAX_PIECES])
+        if written == self._pending:
+            self._outgoing.clear()
+            return written
         left, gone = written, 0
         for piece in self._outgoing:
             if left < len(piece):

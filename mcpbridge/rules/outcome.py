@@ -18,7 +18,7 @@ import re
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import Fault
 from mcpbridge.wire.json_object import member
-from mcpbridge.wire.messages import Failure, Reply
+from mcpbridge.wire.messages import Failure, Reply, Result
 
 OK = "ok"
 TOOL_ERROR = "tool_error"
@@ -43,7 +43,7 @@ def outcome_of(method: str, reply: Reply, fault: Fault | None) -> str:
     """
     if fault is not None:
         return CANCELLED if fault.reason == "cancelled" else FAULT
-    if isinstance(reply, Failure):
+    if not isinstance(reply, Result):
         return ERROR
     return TOOL_ERROR if method == TOOLS_CALL and is_tool_error(reply.result) else OK
 
@@ -53,6 +53,8 @@ def is_tool_error(result: bytes) -> bool:
 
     Costs one search; the result is decoded only if the name occurs.
     """
+    if b"E" not in result:
+        return False  # one byte is sought natively, where the whole name takes each byte in turn
     at = result.find(_SIGN)
     while at >= 0:
         after = at + len(_SIGN)

@@ -122,8 +122,8 @@ class CallMeters:
 
     def _tool(self, params: bytes) -> CallMeter:
         # The usual spelling is found without a parser; a wrong guess finds no tool.
-        if params.startswith(_NAME_FIRST):
-            start = len(_NAME_FIRST)
+        start = len(_NAME_FIRST)
+        if params[:start] == _NAME_FIRST:
             plain = params[start : params.find(b'"', start)]
             if b"\\" not in plain:
                 return self._tools.get(plain, self._other_tool)

@@ -260,7 +260,7 @@ def part(data: bytes, span: Span) -> bytes:
 def member(data: bytes, *path: str) -> bytes | None:
     """Return the raw value at a path of member names, or None if a name on it is absent."""
     for name in path:
-        if not data.startswith(b"{"):
+        if data[:1] != b"{":
             return None
         span = spans(data).get(name)
         if span is None:

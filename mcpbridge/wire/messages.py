@@ -41,6 +41,10 @@ MAX_BATCH = 100
 _INTEGER = re.compile(rb"-?(?:0|[1-9][0-9]*)\Z")
 _KNOWN = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
 _VERSION = b'"2.0"'
+# What every call meets looks at one byte or at a slice: with CPython 3.11 `startswith` takes three
+# to five times as many instructions.
+_STRUCTURED = b"{["
+_ZERO = ord("0")
 _CACHED_CHARACTERS = 128
 _SLICE_BYTES = 1 << 20
 
@@ -127,7 +131,7 @@ def _decoded(data: bytes, *, ascii_alone: bool) -> Message:
 
 def is_batch(data: bytes) -> bool:
     """Return whether a JSON text is an array: a batch of MCP 2025-03-26."""
-    return data.lstrip(b" \t\r\n").startswith(b"[")
+    return data[:1] != b"{" and data.lstrip(b" \t\r\n").startswith(b"[")
 
 
 def decode_batch(data: bytes, max_depth: int = MAX_DEPTH, most: int = MAX_BATCH) -> list[Message]:
@@ -191,7 +195,7 @@ def quoted(text: str) -> bytes:
 
 def text_of(raw: bytes | None) -> str | None:
     """Return the text of a raw JSON string, or None if the value is not a string."""
-    if raw is None or not raw.startswith(b'"'):
+    if raw is None or raw[:1] != b'"':
         return None
     try:
         return _string_decoder.decode(raw)
@@ -212,7 +216,10 @@ def canonical_id(raw: bytes) -> bytes:
 
 def is_request_id(raw: bytes) -> bool:
     """Return whether a raw value may be an id: a string or an integer, not null or a fraction."""
-    return len(raw) <= MAX_ID_BYTES and (raw.startswith(b'"') or _INTEGER.match(raw) is not None)
+    if len(raw) > MAX_ID_BYTES:
+        return False
+    plain = raw.isdigit() and raw[0] != _ZERO
+    return plain or raw[:1] == b'"' or _INTEGER.match(raw) is not None
 
 
 @functools.lru_cache(maxsize=256)
@@ -281,7 +288,7 @@ def _plain_message(data: bytes) -> Request | Notification | Result | None:
     if envelope.params is not UNSET:
         params = payload(envelope.params)
         left -= _PARAMS_BYTES + len(params)
-        if not params.startswith((b"{", b"[")):
+        if params[0] not in _STRUCTURED:
             return None
     if request_id is None:
         return Notification(method, params) if left == 0 else None

@@ -45,7 +45,6 @@ _FRAMED = 8
 
 MAX_PIPELINED = 100
 """Most requests that may begin in one read, and that may wait behind one that is served."""
-_HEADER_LINE = b"%b: %b\r\n".__mod__
 
 _LINGER_S = 1.0
 """Seconds that a refused client may go on sending, so that it can read the refusal."""
@@ -382,14 +381,10 @@ class HttpConnection(HttpToolsProtocol):
 
     def _answer(self, status: int, body: bytes, received: int) -> None:
         """Send a whole response to a request that uvicorn does not know of."""
-        lines = b"".join(map(_HEADER_LINE, self.server_state.default_headers))
-        kind = b"content-type: application/json\r\n" if body else b""
-        cast(WriteBuffer, self.transport).write_now(
-            b"%b%b%bcontent-length: %d\r\n\r\n%b"
-            % (STATUS_LINE[status], lines, kind, len(body), body)
-        )
-        if self._fast_path is not None:
-            self._fast_path.meter.answered("POST", status, received, len(body))
+        assert self._fast_path is not None
+        head = self._fast_path.head_of(status, self.server_state.default_headers, bool(body))
+        cast(WriteBuffer, self.transport).write_now(b"%b%d\r\n\r\n%b" % (head, len(body), body))
+        self._fast_path.meter.answered("POST", status, received, len(body))
         self.server_state.total_requests += 1
         self._quiet_since = self.loop.time()
         if self.timeout_keep_alive_task is None:

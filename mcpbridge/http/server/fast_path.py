@@ -14,10 +14,11 @@ Measured with `benchmarks/throughput.py`: about half of the processor time of a 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.channels.off_loop import LONG_BYTES
@@ -57,13 +58,15 @@ class KnownHead(msgspec.Struct, frozen=True):
 
     def body_of(self, data: bytes) -> bytes | None:
         """Return the body, if the data are this head and one whole body; else None."""
-        if not data.startswith(self.before):
-            return None
+        # Slices are compared: `startswith` takes three times as many instructions.
         start = len(self.before)
-        end = data.find(b"\r", start, start + _MAX_DIGITS + 1)
-        if end <= start or not data.startswith(self.after, end):
+        if data[:start] != self.before:
             return None
-        digits, body = data[start:end], data[end + len(self.after) :]
+        end = data.find(b"\r", start, start + _MAX_DIGITS + 1)
+        behind = end + len(self.after)
+        if end <= start or data[end:behind] != self.after:
+            return None
+        digits, body = data[start:end], data[behind:]
         return body if digits.isdigit() and int(digits) == len(body) else None
 
 
@@ -103,6 +106,9 @@ class FastPath:
         self._rules = rules
         self._ending = ending
         self.window_s = window_s
+        self._headers: Sequence[tuple[bytes, bytes]] = ()
+        self._heads: dict[tuple[int, bool], bytes] = {}
+        """Heads of responses with these headers."""
 
     def cut(self, data: bytes) -> CutHead | None:
         """Return the head in the data of one request; None if it is not worth remembering.
@@ -141,6 +147,24 @@ class FastPath:
         if len(body) > self._max_bytes:
             return None
         return self._handler.handle(known.head, body)
+
+    def head_of(self, status: int, headers: Sequence[tuple[bytes, bytes]], has_body: bool) -> bytes:
+        """Return the head of a response, up to the digits of its Content-Length.
+
+        Args:
+            status: Its status.
+            headers: Those of every response; uvicorn makes new ones each second.
+            has_body: It is JSON.
+        """
+        if headers is not self._headers:
+            self._headers, self._heads = headers, {}
+        head = self._heads.get((status, has_body))
+        if head is None:
+            lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+            kind = b"content-type: application/json\r\n" if has_body else b""
+            head = b"%b%b%bcontent-length: " % (STATUS_LINE[status], lines, kind)
+            self._heads[status, has_body] = head
+        return head
 
     def answer_of(self, exchange: Exchange) -> bytes | None:
         """Return the body of a plain 200 for a call; None if it needs another response."""

@@ -28,6 +28,7 @@ from mcpbridge.wire.headers import Acceptable, is_json, is_session_id
 from mcpbridge.wire.messages import MAX_BATCH, Message, Reply, Request, canonical_id
 
 _NO_ID = "a notification has no id"
+_TELLS = "notifications/"
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -188,7 +189,7 @@ def duplicate_id() -> bytes:
 def _poses_as_notification(message: Message) -> bool:
     # A child that looks at the method alone would take it for a notification, and ids in a
     # cancellation are mapped only if it is one: it could cancel another client's call.
-    return isinstance(message, Request) and message.method.startswith("notifications/")
+    return isinstance(message, Request) and message.method[: len(_TELLS)] == _TELLS
 
 
 def _opening(request: Request, session: Revision | None) -> Opening | Refusal:

@@ -183,6 +183,8 @@ class Correlator(Generic[Owner]):
                 whose tag cannot be read; its call waits on.
         """
         match message:
+            case Result():  # the usual one first, though the last case would take it too
+                return self._answer(message)
             case Request():
                 return Asked(message)
             case Notification(method=method):
@@ -316,7 +318,7 @@ def number_of(raw: bytes | None) -> int | None:
     if raw is None:
         return None
     digits = raw
-    if raw.startswith(b'"'):
+    if raw[:1] == b'"':
         text = text_of(raw)
         digits = text.encode() if text is not None else b""
     return int(digits) if digits.isdigit() and len(digits) <= 15 else None

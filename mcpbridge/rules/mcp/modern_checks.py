@@ -129,7 +129,7 @@ def check_method(method: str, capabilities: Collection[str], child: Revision) ->
         capabilities: The names that the server advertises.
         child: The child's revision. The tasks of 2025-11-25 are not those of this revision.
     """
-    foreign = child.era is Era.LEGACY and method.startswith("tasks/")
+    foreign = child.era is Era.LEGACY and method[:6] == "tasks/"
     if method in _REMOVED or foreign:
         return method_not_found(method)
     family, solidus, _ = method.partition("/")

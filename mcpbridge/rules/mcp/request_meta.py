@@ -60,7 +60,9 @@ class RequestMeta(msgspec.Struct, frozen=True):
 
 def claimed_version(message: Message) -> bytes | None:
     """Return the raw value by which a message claims a revision with envelopes, or None."""
-    if not isinstance(message, Request | Notification) or message.params is None:
+    if not isinstance(message, Request) and not isinstance(message, Notification):
+        return None
+    if message.params is None:
         return None
     # Without the slash: some writers escape it.
     if not may_hold_meta(message.params, _SIGN):

@@ -92,8 +92,10 @@ def privately(reply: Reply) -> Reply:
 
 def _takes_only_stamps(result: bytes, method: str) -> bool:
     """Return whether a result lacks the stamps, which is usual and needs no decoding."""
-    closed = result.startswith(b'{"') and result.endswith(b"}")
-    has_them = may_hold_meta(result, b"_meta") or b"resultType" in result
+    closed = result[:2] == b'{"' and result[-1:] == b"}"
+    # One byte is sought first: see `may_hold_meta`.
+    typed = b"T" in result and b"resultType" in result
+    has_them = typed or may_hold_meta(result, b"_meta")
     return closed and not has_them and method not in CACHEABLE
 
 
