@@ -153,8 +153,11 @@ class PipeChannel:
             if time.monotonic() - self._turn_began > _TURN_S:
                 await asyncio.sleep(0)
                 self._turn_began = time.monotonic()
-        else:
-            await self._arrival()
+        elif not self.ended.is_set():
+            # As `_arrival`, without a coroutine of its own.
+            self._reader = self._loop.create_future()
+            await self._reader
+            self._turn_began = time.monotonic()
         if len(self._lines) == 1 and not self._chunks and not self._received:
             line = self._lines[0]
             if isinstance(line, bytes) and len(line) < LONG_BYTES and not self.ended.is_set():

@@ -124,8 +124,8 @@ class CallMeters:
         # The usual spelling is found without a parser; a wrong guess finds no tool.
         start = len(_NAME_FIRST)
         if params[:start] == _NAME_FIRST:
-            plain = params[start : params.find(b'"', start)]
-            if b"\\" not in plain:
+            plain, quote, _ = params[start : start + _MAX_NAME + 1].partition(b'"')
+            if quote and b"\\" not in plain:
                 return self._tools.get(plain, self._other_tool)
         try:
             name = _named_decoder.decode(params).name

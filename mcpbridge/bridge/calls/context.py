@@ -57,7 +57,10 @@ class CallContext:
         Args:
             streams: Streams that its session has open, if the call may open another; else 0.
         """
-        if self.drain.calls >= self.max_calls:
+        calls = self.drain.calls
+        if calls < self.max_calls and streams < self.max_streams:
+            return None
+        if calls >= self.max_calls:
             return capacity("--max-calls", self.max_calls)
         return self.over_streams(streams)
 

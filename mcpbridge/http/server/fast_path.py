@@ -62,11 +62,12 @@ class KnownHead(msgspec.Struct, frozen=True):
         start = len(self.before)
         if data[:start] != self.before:
             return None
-        end = data.find(b"\r", start, start + _MAX_DIGITS + 1)
+        digits, mark, _ = data[start : start + _MAX_DIGITS + 1].partition(b"\r")
+        end = start + len(digits)
         behind = end + len(self.after)
-        if end <= start or data[end:behind] != self.after:
+        if not mark or data[end:behind] != self.after:
             return None
-        digits, body = data[start:end], data[behind:]
+        body = data[behind:]
         return body if digits.isdigit() and int(digits) == len(body) else None
 
 

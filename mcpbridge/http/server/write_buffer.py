@@ -42,6 +42,9 @@ class WriteBuffer:
 
     def write_now(self, data: bytes) -> None:
         """Send at once, after what was written before."""
+        if not self._pieces and not self.is_closing():
+            self._transport.write(data)
+            return
         self._pieces.append(data)
         self._flush()
 
