@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.support.syntax import parsed
+
 FUNCTION_LINES = 50
 """Without the docstring: explaining more is never punished."""
 
@@ -72,7 +74,7 @@ Documented = Function | ast.ClassDef
 def overlong_functions(text: str) -> list[str]:
     """Functions of more than `FUNCTION_LINES` lines, from `def` to end less the docstring."""
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if not isinstance(node, Function):
             continue
         lines = _extent(node)
@@ -89,7 +91,7 @@ def undocumented(text: str) -> list[str]:
     What stands inside a function or under a private name is not public. An overload, a setter
     and what is marked as an override are described where the name is first given.
     """
-    module = ast.parse(text)
+    module = parsed(text)
     found = [] if ast.get_docstring(module) else ["1: module without a docstring"]
     found += [
         f"{node.lineno}: {node.name} without a docstring"
@@ -105,7 +107,7 @@ def broad_excepts(text: str) -> list[str]:
     A handler whose last line is a bare `raise` only tidies up; it catches nothing.
     """
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         match node:
             case ast.ExceptHandler(body=[*_, ast.Raise(exc=None)]):
                 continue
@@ -145,7 +147,7 @@ def imports_beyond_the_standard_library(text: str) -> list[str]:
     """Imports that a bare interpreter cannot serve."""
     return [
         f"{line}: imports {name}"
-        for line, name in _imports(ast.parse(text))
+        for line, name in _imports(parsed(text))
         if name.partition(".")[0] not in sys.stdlib_module_names
     ]
 
@@ -194,7 +196,7 @@ def unmet(requirements: Iterable[str], lock: str) -> list[str]:
 def assignments_into_others(text: str) -> list[str]:
     """Assignments to an attribute of another object than `self` or `cls`."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         targets: list[ast.expr]
         match node:
             case ast.Assign():
@@ -225,7 +227,7 @@ def machine_paths(text: str) -> list[str]:
 def avoided_phrases(text: str) -> list[str]:
     """Phrases of `AVOIDED` in the docstrings, comments and string literals of Python source."""
     found: list[tuple[int, str]] = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found += _phrases(node.value, node.lineno)
     for line, comment in _comments(text):
@@ -311,7 +313,7 @@ def _imports(module: ast.Module) -> Iterator[tuple[int, str]]:
 def _imports_of(text: str, packages: set[str]) -> list[str]:
     return [
         f"{line}: imports {name}"
-        for line, name in _imports(ast.parse(text))
+        for line, name in _imports(parsed(text))
         if name.partition(".")[0] in packages
     ]
 
@@ -321,7 +323,7 @@ def _uses(text: str, names: frozenset[str], dotted: set[str]) -> list[str]:
 
     Only attributes and imported names count: a local variable named `environ` reads nothing.
     """
-    module = ast.parse(text)
+    module = parsed(text)
     found = [
         f"{line}: imports {name}"
         for line, name in _imports(module)

@@ -10,6 +10,8 @@ import ast
 import graphlib
 from collections.abc import Iterable, Iterator, Mapping
 
+from tests.support.syntax import parsed
+
 Graph = Mapping[str, set[str]]
 """From a dotted module name to those it imports."""
 
@@ -71,7 +73,7 @@ def _member_of(name: str, members: Iterable[str]) -> str | None:
 
 
 def _imported(text: str, names: set[str]) -> Iterator[str]:
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in names)
         elif isinstance(node, ast.ImportFrom) and node.module in names:

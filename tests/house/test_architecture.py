@@ -6,6 +6,8 @@ import ast
 import re
 from pathlib import Path
 
+from tests.support.syntax import parsed
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
 REFERENCE = re.compile(r"`([\w/]+\.py):([\w.]+)`")
@@ -14,7 +16,7 @@ REFERENCE = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 def names_in(path: Path) -> set[str]:
     """Top-level names of a module, and `Class.method`."""
     found = set()
-    for node in ast.parse(path.read_text("utf-8")).body:
+    for node in parsed(path.read_text("utf-8")).body:
         match node:
             case ast.ClassDef():
                 methods = (ast.FunctionDef, ast.AsyncFunctionDef)

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.syntax import parsed
+
 proves = pytest.mark.proves
 
 TESTS = Path(__file__).parents[1]
@@ -48,7 +50,7 @@ def named(test: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 
 def functions_in(source: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Return the tests of a module, those in classes too."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[:5] == "test_":
             yield node
 
