@@ -112,7 +112,7 @@ async def test_a_process_of_2026_07_28_is_asked_in_its_own_words(tmp_path: Path)
 @proves("fault 9")
 async def test_a_process_in_which_call_after_call_hangs_is_replaced(tmp_path: Path) -> None:
     """After three in a row, where pings are answered; an answer between them counts."""
-    words = ("--request-timeout", "500ms", "--session-idle-timeout", "2s")
+    words = ("--request-timeout", "2s", "--session-idle-timeout", "20s")
     async with wearing(tmp_path, *words, *LOOKS) as worn:
         session = await worn.open()
         pid = await worn.pid(session)
