@@ -15,7 +15,6 @@ WITHOUT = frozenset(
         "calls/call_log",
         "calls/context",
         "calls/replay",
-        "calls/tool_filter",
         "calls/tracing",
         "children/child_pool",
         "children/handshake",
