@@ -210,7 +210,7 @@ async def test_a_command_that_cannot_be_run_has_a_hint(command: tuple[str, ...],
     [
         ("no-such-program", 127, ["'no-such-program'", "not found on PATH"]),
         ("./no/such/program", 127, ["'./no/such/program'", "no such file"]),
-        ("{tmp}/plain", 126, ["plain", "no executable file"]),
+        ("{tmp}/plain", 126, ["plain", "the file exists but is not executable"]),
         ("{tmp}/text", 126, ["text", "#! line"]),
     ],
 )
