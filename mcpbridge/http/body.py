@@ -1,4 +1,4 @@
-"""The body of a POST, from bytes to messages, or the refusal it earns."""
+"""The body of a POST: from bytes to messages, or to a refusal."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from mcpbridge.rules.trace_context import carried
 from mcpbridge.wire.messages import Message, Request, decode, decode_batch, is_batch, walked
 
 TRACEPARENT = b"traceparent"
-"""The header by which a client says which trace its request belongs to."""
+"""The header that names the trace of a client's request."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """How much a body may hold."""
+    """The limits on a body."""
 
     max_bytes: int
     max_depth: int
-    """Of nested objects and arrays."""
+    """Most levels of nested objects and arrays."""
 
 
 def judge_body(head: RequestHead, body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
-    """Return the message or the batch in a body, by the rules on head and body.
+    """Return the message or the batch in a body, or the refusal by the rules on head and body.
 
-    A head that is refused is refused with the id in the body, if that can be read.
+    The refusal of a head carries the id in the body, if that can be read.
     """
     return _judged(head, _read(body, max_depth))
 
@@ -45,7 +45,7 @@ def judge_body(head: RequestHead, body: bytes, max_depth: int) -> Message | list
 async def judge_long_body(
     head: RequestHead, body: bytes, max_depth: int
 ) -> Message | list[Message] | Refusal:
-    """Return what `judge_body` returns; a long body is read in a thread."""
+    """Return what `judge_body` returns; decode a long body in a thread."""
     return _judged(head, await read_off_loop(functools.partial(_read, max_depth=max_depth), body))
 
 
@@ -70,7 +70,7 @@ def judge_head(head: RequestHead) -> HeadVerdict:
 
 
 def id_of(content: Message | list[Message] | Opening | Admitted | Refusal) -> bytes | None:
-    """The id of the one request that this is or holds."""
+    """Return the id of the only request in this content; None if there is none or several."""
     match content:
         case Request(id):
             return id
@@ -86,7 +86,7 @@ def id_of(content: Message | list[Message] | Opening | Admitted | Refusal) -> by
 def _carrying(
     head: RequestHead, content: Message | list[Message] | Refusal
 ) -> Message | list[Message] | Refusal:
-    """The content with the trace that the head names, where a request names none itself."""
+    """Return the content with the trace of the head in each request that names none itself."""
     if isinstance(content, list):
         return [_carrying_one(head, message) for message in content]
     return content if isinstance(content, Refusal) else _carrying_one(head, content)

@@ -1,16 +1,16 @@
-"""What pages of other origins may read: CORS, for the origins that `--allow-origin` lists.
+"""CORS: which responses web pages of the origins in `--allow-origin` may read.
 
-It stands before everything else, so that a preflight needs no credentials (a browser sends none)
-and every answer can be read: refusals, event streams and probes as well. Where no origin is listed
-it is not there at all, and a request without Origin passes untouched.
+It wraps the whole application, so that a preflight needs no credentials (a browser sends none) and
+pages can read every response: refusals, event streams and probes as well. If no origin is listed,
+the application is not wrapped; a request without Origin passes unchanged.
 
-Cookies mean nothing here, so credentials are never allowed; a token is a header like any other.
+The bridge uses no cookies, so credentials are never allowed; a token is a header like any other.
 
 Starlette's `CORSMiddleware` was tried; 15 of 18 tests of this module fail with it. The names of
-`Mcp-Param-*` headers come with each tool, and it can only say a fixed list of headers, or repeat
-all that a preflight asks for, without a bound. It has one list of methods for all paths, answers
-a preflight of any origin itself and before the Host is checked, and adds headers to the answers
-of pages that may not read them.
+`Mcp-Param-*` headers come with each tool, and it can only allow a fixed list of headers, or all
+that a preflight asks for, without a bound. It has one list of methods for all paths, answers a
+preflight of any origin itself and before the Host is checked, and adds headers to responses for
+pages that may not read them.
 
 Source: WHATWG Fetch, 3.2 CORS protocol; WICG Private Network Access, 2.2 and 3.1.
 """
@@ -31,7 +31,7 @@ Lines = tuple[tuple[bytes, bytes], ...]
 """Headers of a response."""
 
 MAX_AGE_S = 7200
-"""How long a browser may keep what a preflight said; Chromium keeps nothing longer."""
+"""Seconds that a browser may cache a preflight; Chromium's own limit."""
 
 _REQUEST_HEADERS = (
     "Accept",
@@ -47,13 +47,13 @@ _REQUEST_HEADERS = (
 )
 _RESPONSE_HEADERS = b"Mcp-Session-Id, Retry-After, WWW-Authenticate"
 _PARAMETER = re.compile(r"mcp-param-[0-9a-z!#$%&'*+.^_`|~-]{1,100}\Z")
-"""Which headers a tool asks for, it says itself (`x-mcp-header`, 2026-07-28)."""
+"""Headers whose names the schema of a tool defines (`x-mcp-header`, 2026-07-28)."""
 _MAX_PARAMETERS = 64
 _VARY = (b"vary", b"Origin")
 
 
 class Cors:
-    """An application whose answers the listed origins may read; otherwise the application."""
+    """An ASGI wrapper that lets pages of the listed origins read an application's responses."""
 
     def __init__(
         self,
@@ -65,9 +65,9 @@ class Cors:
         """Wrap an application.
 
         Args:
-            app: What serves.
-            rules: The listed origins, and which Host may in.
-            methods: The HTTP methods of a path.
+            app: The application.
+            rules: The listed origins, and the rules on Host.
+            methods: Returns the HTTP methods of a path.
             headers: Further headers that requests may carry.
         """
         self._app = app
@@ -76,7 +76,7 @@ class Cors:
         self._headers = (*_REQUEST_HEADERS, *headers)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Serve one request; no coroutine of its own, since every request would pay for it."""
+        """Serve one request; not a coroutine, since each request would pay for one."""
         lines = readable(scope, self._rules) if scope["type"] == "http" else None
         if lines is None:
             return self._app(scope, receive, send)
@@ -88,7 +88,7 @@ class Cors:
         return self._app(scope, receive, carrying(send, lines))
 
     async def _answer(self, head: RequestHead, lines: Lines, send: Send) -> None:
-        """Answer a preflight: what may be asked, whether or not it will be granted then."""
+        """Answer a preflight with the methods and headers that a request may have."""
         asked = head.get(b"access-control-request-headers") or ""
         headers = [
             *lines,
@@ -108,7 +108,7 @@ class Cors:
 
 
 def readable(scope: MutableMapping[str, Any], rules: HostRules) -> Lines | None:
-    """What lets the page behind a request read the answer; None where it is not to."""
+    """Return the headers that let a request's page read the response; None if it may not."""
     for name, value in scope["headers"]:
         if name == b"origin":
             reader = readable_by(value.decode("latin-1"), rules)
@@ -117,7 +117,7 @@ def readable(scope: MutableMapping[str, Any], rules: HostRules) -> Lines | None:
 
 
 def carrying(send: Send, lines: Lines) -> Send:
-    """A sender that adds these lines to the head of the response."""
+    """Return a `send` that adds these headers to the response."""
 
     def sending(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":

@@ -1,7 +1,7 @@
-"""How whoever serves a request learns that its client has left.
+"""A callback for the task that serves a request, called when the client disconnects.
 
-ASGI tells it to whoever waits in `receive`, which takes a task for each open stream, of some KiB.
-The connection knows it without.
+ASGI reports it only to a task that waits in `receive`, which would take a task of some KiB for each
+open stream. The connection knows it without one.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from uvicorn.protocols.http.flow_control import FlowControl
 
 
 class Disconnect:
-    """The end of one connection, and the one who is to be told of it."""
+    """The end of one connection, and the callback for it."""
 
     __slots__ = ("_flow", "_listener", "_over")
 
     def __init__(self, flow: FlowControl | None = None) -> None:
-        """Make it with the connection.
+        """Make the object for a new connection.
 
         Args:
-            flow: Of the connection, which is not heard to end while nothing is read of it.
+            flow: The connection's flow control: its end is noticed only while it is read.
         """
         self._flow = flow
         self._listener: Callable[[], None] | None = None
         self._over = False
 
     def watch(self, listener: Callable[[], None]) -> None:
-        """Call this when the client has left, at once if it has; one request at a time asks."""
+        """Have `listener` called when the client disconnects, now if it has; one at a time."""
         self._listener = listener
         if self._over:
             listener()
@@ -35,11 +35,11 @@ class Disconnect:
             self._flow.resume_reading()
 
     def ignore(self) -> None:
-        """The request is served: nobody wants to know any more."""
+        """Drop the listener: the request is served."""
         self._listener = None
 
     def happen(self) -> None:
-        """The client has left."""
+        """Record that the client has disconnected, and call the listener."""
         self._over = True
         listener, self._listener = self._listener, None
         if listener is not None:

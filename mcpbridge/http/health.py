@@ -1,4 +1,4 @@
-"""The answers to probes and scrapes. Imported by `http.admin` when the first of them comes."""
+"""The responses to probes and scrapes; imported by `http.admin` with the first of them."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import refuse
 
 Render = Callable[[str | None], Awaitable[tuple[bytes, str]]]
-"""From an `Accept` header to a text and its content type."""
+"""Returns a text and its content type for an `Accept` header."""
 
 
 def probes(readiness: Readiness, texts: Mapping[str, Render]) -> ASGIApp:
-    """The application behind every path that is not MCP's own.
+    """Return the application for all paths outside MCP.
 
     | path | 200 when |
     |---|---|
     | `/livez` | the event loop answers |
     | `/readyz` | a child has completed its handshake, no drain |
-    | `/startupz` | that has been so once |
-    | `/health`, `/healthz` | requests are taken: neither draining nor given up |
+    | `/startupz` | `/readyz` was 200 once |
+    | `/health`, `/healthz` | requests are accepted: not draining and not given up |
 
-    Each answers JSON that names what is missing; 503 otherwise.
+    Otherwise 503; the body is JSON that names what is missing.
 
     Args:
-        readiness: What the answers are taken from.
-        texts: What else is served, by its path: the metrics.
+        readiness: Says what is missing.
+        texts: Further texts by path: the metrics.
     """
 
     async def livez(request: Request) -> Response:
@@ -85,5 +85,5 @@ def _verdict(good: bool, readiness: Readiness) -> JSONResponse:
 
 
 def _farewell(readiness: Readiness) -> Mapping[str, str]:
-    """While the process ends, the next request of whoever asked is better sent elsewhere."""
+    """Return `Connection: close` while the process drains: its client connects elsewhere."""
     return {"connection": "close"} if "draining" in readiness.blockers else {}

@@ -1,10 +1,10 @@
-"""Signs of life on every open stream, from one timer.
+"""Keepalive comments on every open stream, from one timer.
 
-Proxies cut a connection that says nothing for a minute or less, and a client whose peer vanished
-is found out only by writing to it.
+Proxies cut a connection that is silent for a minute or less, and a client that vanished is noticed
+only by writing to it.
 
-The streams are spread over the parts of a round: to write to thousands of them at once would hold
-up every call for a tenth of a second.
+The streams are spread over the parts of a round: writing to thousands of them at once would delay
+every call by a tenth of a second.
 
 Source: the WHATWG HTML standard, Server-sent events, 9.2.7: a comment line every 15 seconds or so.
 """
@@ -22,14 +22,14 @@ from mcpbridge.rules.access.principals import Principal
 from mcpbridge.settings import Unit, setting
 
 PARTS = 50
-"""Of a round."""
+"""Number of parts in a round."""
 AT_ONCE = 8
-"""So many streams of a part are written to at the same time; the others of it soon after."""
+"""Streams of a part that are written to in one turn of the loop; the others follow soon."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class KeepAliveSettings:
-    """How open streams are kept alive."""
+    """Settings of how open streams are kept alive."""
 
     every_s: float = setting(
         15.0,
@@ -42,37 +42,37 @@ class KeepAliveSettings:
 
 
 class KeepAlive:
-    """Nudges each registered reader every so often; alive while `run` runs."""
+    """A timer that nudges each registered reader once in a round, while `run` runs."""
 
     def __init__(self, every_s: float, still: Callable[[Principal], bool] | None = None) -> None:
-        """Make it.
+        """Make a keepalive without readers.
 
         Args:
-            every_s: Time of a round.
-            still: Whether a principal may still read; its streams end soon after it may not.
+            every_s: Seconds of a round.
+            still: Returns whether a principal may still read; if not, its streams end soon after.
         """
         self._every_s = every_s
         self._still = still
         self._parts: list[dict[Reader, Principal | None]] = [{} for _ in range(PARTS)]
         self._at = 0
-        """The part that was nudged last."""
+        """Index of the part that was nudged last."""
         self._offsets = itertools.cycle(range(PARTS // 2))
 
     @property
     def open(self) -> int:
-        """Streams that are open now."""
+        """Number of registered readers."""
         return sum(map(len, self._parts))
 
     def watching(self, reader: Reader, principal: Principal | None = None) -> Watching:
-        """Nudge this reader while a `with` block lasts, and while this principal may read.
+        """Nudge this reader in a `with` block; end it once its principal may not read any more.
 
-        For the first time after half a round at the least, since most streams of calls are over
-        by then, and after a whole one at the most.
+        The first nudge comes after half a round at least, since most streams of calls have ended
+        by then, and after a whole round at most.
         """
         return Watching(reader, principal, self._parts[self._at - next(self._offsets)])
 
     async def run(self) -> None:
-        """Nudge for ever."""
+        """Nudge readers until cancelled."""
         while True:
             self._at = (self._at + 1) % PARTS
             readers = list(self._parts[self._at])
@@ -92,7 +92,7 @@ class KeepAlive:
 
 
 class Watching:
-    """One reader's place in the round; made by `KeepAlive.watching`."""
+    """A context in which one reader is registered; made by `KeepAlive.watching`."""
 
     __slots__ = ("_part", "_principal", "_reader")
 

@@ -1,6 +1,6 @@
-"""What is looked at before anything else: Host, Origin, and the size of a body.
+"""The checks before all others: Host, Origin, and the size of a body.
 
-Nothing here wakes a child or takes memory in proportion to what a client claims to send.
+They start no child, and take no memory in proportion to what a client announces.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mcpbridge.wire.buffer import Gathered
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OriginSettings:
-    """Who may call, and with how much."""
+    """Settings of which hosts and origins are served, and how large a body may be."""
 
     allowed_hosts: tuple[str, ...] = setting(
         (),
@@ -48,7 +48,7 @@ class OriginSettings:
     max_request_bytes: int = setting(
         4 << 20,
         "--max-request-bytes",
-        "Largest body of a request; a larger one is refused before it is read whole.",
+        "Largest body of a request; a larger one is refused before it is read completely.",
         group="Limits",
         unit=Unit.BYTES,
         minimum=1 << 10,
@@ -56,26 +56,26 @@ class OriginSettings:
 
 
 class ClientGone(Exception):
-    """The client left before it had sent its request."""
+    """The client disconnected before it had sent its request."""
 
 
 def check_source(head: RequestHead, rules: HostRules) -> Refusal | None:
-    """The rules on Host and Origin, the same for every path and method."""
+    """Apply the rules on Host and Origin, the same for each path and method; None: it may pass."""
     if not host_allowed(head.get(b"host"), rules):
         return refuse(421, INVALID_REQUEST, "Host is not served here (--allowed-host)")
     origin = head.get(b"origin")
-    # The status is the specification's; the text avoids it, since some clients take the number
-    # anywhere in a body for a request to log in.
+    # The specification demands 403; the text avoids the number, since some clients take it anywhere
+    # in a body for a request to log in.
     if origin is not None:
         if not origin_allowed(origin, rules):
             return refuse(403, INVALID_REQUEST, "Origin is not allowed (--allow-origin)")
     elif not fetch_allowed(head.get(b"sec-fetch-site"), head.get(b"sec-fetch-dest")):
-        return refuse(403, INVALID_REQUEST, "another site may not embed what is served here")
+        return refuse(403, INVALID_REQUEST, "another site may not embed this server's responses")
     return None
 
 
 async def read_body(http_request: HttpRequest, limit: int) -> bytes | Refusal:
-    """The whole body, or the refusal of one over the limit.
+    """Read the whole body; return it, or the refusal of one over the limit.
 
     Raises:
         ClientGone: The connection ended before the body did.

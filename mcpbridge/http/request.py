@@ -1,4 +1,4 @@
-"""One HTTP request on its way in: its head, read once, and where to read and write."""
+"""One HTTP request: its head, read once, and the ASGI callables to read and write."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from mcpbridge.rules.mcp.modern_checks import RoutingHeaders
 from mcpbridge.wire.headers import Acceptable, acceptable
 
 DISCONNECT = "mcpbridge.disconnect"
-"""Key of a scope: how to learn that the client has left; see `http.disconnect`."""
+"""Key of a scope: the `Disconnect` of its connection."""
 HEAD = "mcpbridge.head"
-"""Key of a scope: the head of a call, once it has passed; more calls may come under it."""
+"""Key of a scope: the head, once a call under it was accepted; the connection may remember it."""
 STARTED = "mcpbridge.started"
-"""Key of a scope: finishes a request that the connection has had handled already."""
+"""Key of a scope: finishes a request that the connection has handled already."""
 
 
 class HeadVerdict(msgspec.Struct, frozen=True):
-    """What the rules make of the head of a POST, whatever its body."""
+    """The result of the rules on the head of a POST, independent of its body."""
 
     refusal: Refusal | None
-    """Why no body is served under it."""
+    """Why no body is served under this head; None if one may be."""
     legacy_refusal: Refusal | None
-    """Why no body of a legacy revision is served under it."""
+    """Why no body of a legacy revision is served under this head; None if one may be."""
     names_modern: bool
-    """`MCP-Protocol-Version` names a modern revision."""
+    """Whether `MCP-Protocol-Version` names a modern revision."""
 
 
 _LISTS = (b"accept", b"content-encoding")
-"""Headers that are lists, of those that are read here."""
+"""Headers read by the bridge whose values are lists."""
 
 
 @dataclasses.dataclass(slots=True)
 class RequestHead:
-    """What stands before a request's body, as the rules see it.
+    """The head of a request, as the rules see it.
 
-    It outlives its request if the connection remembers it for those that come under the same head;
-    what was found out about it once then holds for them too.
+    It outlives its request if the connection remembers it for further requests under the same
+    bytes; its cached verdicts then apply to them too.
     """
 
     method: str
@@ -53,15 +53,15 @@ class RequestHead:
     raw: Sequence[tuple[bytes, bytes]]
     """The headers as they came, names in lower case."""
     values: dict[bytes, bytes]
-    """Their values by name; of a repeated header the last, but all of those that are lists."""
+    """The values by name; of a repeated header the last, but lists joined."""
     names: Names
-    """What it says of its session and revision."""
+    """The session id and the revision that it names."""
     accepts: Acceptable
-    """Which forms of an answer the client takes."""
+    """The forms of a response that the client accepts."""
     client: tuple[str, int] | None
-    """The address that the connection comes from, if it has one."""
+    """The client's address and port; None for a unix socket."""
     principal: Principal = dataclasses.field(init=False, repr=False, compare=False)
-    """Whose request it is; there is none before `http.auth.access` has let it in."""
+    """The caller; not set before `http.auth.access` has admitted the request."""
     _verdict: HeadVerdict | None = dataclasses.field(default=None, init=False)
     _routing: RoutingHeaders | None = dataclasses.field(default=None, init=False)
 
@@ -72,7 +72,7 @@ class RequestHead:
         values = dict(raw)
         if len(values) < len(raw):
             _join(raw, values)
-        # Some clients send a header whose value they do not have.
+        # Some clients send these headers with an empty value.
         names = Names(
             _text(values.get(b"mcp-session-id")) or None,
             _text(values.get(b"mcp-protocol-version")) or None,
@@ -81,83 +81,83 @@ class RequestHead:
         return cls(scope["method"], scope["path"], raw, values, names, accepts, scope.get("client"))
 
     def admit(self, principal: Principal) -> None:
-        """Remember whose request it is."""
+        """Set the principal of the request."""
         self.principal = principal
 
     def verdict(self, judge: Callable[[RequestHead], HeadVerdict]) -> HeadVerdict:
-        """Return what the rules make of it: judged once for all requests under this head."""
+        """Return the result of `judge`, which is called once for all requests under this head."""
         if self._verdict is None:
             self._verdict = judge(self)
         return self._verdict
 
     @property
     def peer(self) -> str:
-        """The address that the connection comes from, as shares count it; empty if it has none."""
+        """The client's address as limits for each address count it; empty for a unix socket."""
         return share_of(self.client[0]) if self.client else ""
 
     def routing(self, read: Callable[[RequestHead], RoutingHeaders]) -> RoutingHeaders:
-        """Return what it says of the body: read once for all requests under this head."""
+        """Return the result of `read`, which is called once for all requests under this head."""
         if self._routing is None:
             self._routing = read(self)
         return self._routing
 
     def get(self, name: bytes) -> str | None:
-        """One header's value as text, or None."""
+        """Return the value of a header as text; None if it is missing."""
         value = self.values.get(name)
         return None if value is None else _text(value)
 
 
 @dataclasses.dataclass(slots=True)
 class HttpRequest:
-    """One request and the way back to its client; lives as long as its response."""
+    """A request with its ASGI callables; lives as long as its response."""
 
     head: RequestHead
     scope: Scope
-    """All that the server library says of the request."""
+    """The ASGI scope."""
     receive: Receive
     send: Send
 
     @classmethod
     def of(cls, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
-        """The request behind an ASGI call."""
+        """Return the request of an ASGI call."""
         head = scope.get(HEAD) or RequestHead.in_scope(scope)
         return cls(head, scope, receive, send)
 
     @property
     def disconnect(self) -> Disconnect:
-        """How to learn that its client has left."""
+        """The end of its connection, to be called back for it."""
         found: Disconnect = self.scope[DISCONNECT]
         return found
 
     @property
     def started(self) -> Callable[[HttpRequest], Awaitable[None]] | None:
-        """Finishes the request, if the connection has had it handled already."""
+        """Finishes the request, if the connection has handled it already; else None."""
         found: Callable[[HttpRequest], Awaitable[None]] | None = self.scope.get(STARTED)
         return found
 
     def remember_head(self) -> None:
-        """Let the connection remember the head: its client may send more calls under it."""
+        """Mark the head so that the connection remembers it for the client's further calls."""
         self.scope[HEAD] = self.head
 
 
 def _join(raw: Sequence[tuple[bytes, bytes]], values: dict[bytes, bytes]) -> None:
-    """Make one list of what stands in several lines of a header that is a list (RFC 9110, 5.3)."""
+    """Join the lines of a repeated header whose value is a list (RFC 9110, 5.3)."""
     for name in _LISTS:
         if name in values:
             values[name] = b", ".join(value for each, value in raw if each == name)
 
 
 def _text(value: bytes | None) -> str | None:
-    # Not every parser takes off the blanks after a value (RFC 9110, 5.5).
+    # Not every parser removes the blanks after a value (RFC 9110, 5.5).
     return None if value is None else value.decode("latin-1").strip(" \t")
 
 
 class StartedCall(msgspec.Struct):
-    """A request that was accepted and whose answer is still to come."""
+    """A request that was accepted and whose answer has not come yet."""
 
     finish: Callable[[HttpRequest], Awaitable[None]]
-    """Answers it as an HTTP request."""
+    """Waits for the answer and sends it as the response to an HTTP request."""
     exchange: Exchange | None = None
-    """The call, if a single JSON answer may be all that comes of it; None: only `finish` knows."""
+    """The call, if one JSON answer may complete it; None: only `finish` can answer."""
     abandon: Callable[[], None] | None = None
-    """Tells the bridge that the client has left; None if the call goes on all the same."""
+    """Cancels the call if the client has disconnected; None if the call goes on then."""

@@ -1,4 +1,4 @@
-"""Counts what passes an ASGI application: requests by status, and the bytes of bodies."""
+"""Counts of an ASGI application: requests by status, and the bytes of bodies."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcpbridge.telemetry.metrics import HttpMeter
 
 CLIENT_LEFT = 499
-"""Stands for the status where the client left before there was one."""
+"""Counted in place of a status if the client disconnected before the response began."""
 
 _METHODS = frozenset(("GET", "POST", "DELETE", "HEAD", "OPTIONS"))
 
 
 class Metered:
-    """An application whose requests are counted; otherwise the application itself."""
+    """An ASGI wrapper that counts an application's requests."""
 
     def __init__(self, app: ASGIApp, meter: HttpMeter) -> None:
         self._app = app
         self._meter = meter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request and count it when it is over."""
+        """Serve one request and count it at its end."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -35,7 +35,7 @@ class Metered:
 
 
 class _Tap:
-    """Both directions of one request."""
+    """A wrapper of one request's `receive` and `send` that counts bytes."""
 
     __slots__ = ("_meter", "_receive", "_send", "status")
 
@@ -46,13 +46,13 @@ class _Tap:
         self.status = CLIENT_LEFT
 
     async def receive(self) -> Message:
-        """The next event of the client."""
+        """Return the next event of the client."""
         message = await self._receive()
         self._meter.count(len(message.get("body", b"")), 0)
         return message
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Pass an event on; no coroutine of its own, since every response pays for it."""
+        """Pass an event on; not a coroutine, since each response would pay for one."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
         else:

@@ -1,9 +1,8 @@
-"""What is written to clients: one JSON answer, an event stream, an error, and nothing else.
+"""The responses to clients: a JSON answer, an event stream, or an error.
 
-Of sse-starlette the events are taken and not the response: as shipped it runs one task for pings,
-one to watch for a signal and one to wait for the end of the connection, which costs more than the
-call it carries, and an open stream that says nothing would cost 5 KiB more than it does. Here one
-timer serves all streams and the drain ends them.
+The events are those of sse-starlette, but not its response, which runs one task for pings, one to
+watch for a signal and one to wait for the end of the connection: they cost more than the call, and
+5 KiB for each idle stream. Here one timer serves all streams and the drain ends them.
 
 Source: MCP 2025-03-26 to 2025-11-25, Transports; WHATWG HTML, Server-sent events.
 """
@@ -32,39 +31,39 @@ CLOSE: tuple[bytes, bytes] = (b"connection", b"close")
 
 _JSON_TYPE = (b"content-type", JSON.encode())
 _RETRY_MS = 1000
-"""When a client whose connection broke should come back."""
+"""Milliseconds after which a client whose connection broke should reconnect."""
 _LEAVE_RETRY_MS = (500, 3000)
-"""Clients that are sent elsewhere come back at different moments."""
+"""Milliseconds, from and to, after which clients whose connection the bridge ends reconnect."""
 _STREAM_HEADERS = (
     (b"content-type", EVENT_STREAM.encode()),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 )
-"""The last one keeps nginx from holding events back."""
-# LF alone: deployed parsers split at LF LF and see nothing in a stream of CR LF.
+"""The last header keeps nginx from buffering events."""
+# LF alone: deployed parsers split at LF LF and find no event in a stream with CR LF.
 COMMENT = b": keep-alive\n\n"
 
 
 def farewell(drain: Drain) -> Headers:
-    """While the process ends, each response asks its client to connect elsewhere next."""
+    """Return `Connection: close` while the process ends, so that clients connect elsewhere next."""
     return (CLOSE,) if drain.ending else ()
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
-    """A whole answer: nothing more is to come."""
+    """A whole response."""
 
     status: int
     body: bytes = b""
-    """JSON, if it is not empty."""
+    """JSON; empty for no body."""
     headers: Headers = ()
-    """Further ones than its content type and length."""
+    """Headers other than content type and length."""
 
     async def finish(self, http_request: HttpRequest) -> None:
-        """Send it as the response to a request."""
+        """Send this response to a request."""
         await self.send(http_request.send)
 
     async def send(self, send: Send) -> None:
-        """Send it by an ASGI server."""
+        """Send this response through an ASGI server."""
         lines = [_JSON_TYPE] if self.body else []
         lines += [(b"content-length", b"%d" % len(self.body)), *self.headers]
         await send({"type": "http.response.start", "status": self.status, "headers": lines})
@@ -72,9 +71,9 @@ class HttpResponse(msgspec.Struct, frozen=True):
 
 
 def refusing(refusal: Refusal, headers: Headers = ()) -> HttpResponse:
-    """Return the answer to what is not served: a JSON-RPC error with the request's id.
+    """Return the response of a refusal: a JSON-RPC error with the request's id.
 
-    Never with a session id: a deployed client adopts one from any response.
+    It has no session id, because a deployed client adopts one from any response.
     """
     extra = [*headers]
     if refusal.allow is not None:
@@ -84,42 +83,42 @@ def refusing(refusal: Refusal, headers: Headers = ()) -> HttpResponse:
     if refusal.challenge is not None:
         extra.append((b"www-authenticate", refusal.challenge.encode()))
     if refusal.status == 413 and CLOSE not in extra:
-        # The rest of the body is not worth reading.
+        # The rest of the body is not read, so the connection must end.
         extra.append(CLOSE)
     return HttpResponse(refusal.status, refusal_body(refusal), tuple(extra))
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    """A whole JSON answer."""
+    """Send a whole JSON response."""
     await HttpResponse(status, body, headers).send(send)
 
 
 async def send_empty(send: Send, status: int, headers: Headers = ()) -> None:
-    """A status without a body."""
+    """Send a response without a body."""
     await HttpResponse(status, headers=headers).send(send)
 
 
 async def send_refusal(send: Send, refusal: Refusal, headers: Headers = ()) -> None:
-    """Answer what is not served; see `refusing`."""
+    """Send the response of a refusal; see `refusing`."""
     await refusing(refusal, headers).send(send)
 
 
 def refusal_body(refusal: Refusal) -> bytes:
-    """The JSON-RPC text of a refusal."""
+    """Return the JSON-RPC error of a refusal."""
     return encode(Failure(refusal.request_id, refusal.error))
 
 
 def refusal_of(error: Unavailable, request_id: bytes | None) -> Refusal:
-    """How a fault is told where the request was not admitted."""
+    """Return the refusal of a request that could not be admitted because of a fault."""
     fault = error.fault
     return Refusal(fault.status, fault.error(), request_id, retry_after_s=fault.retry_after_s)
 
 
 async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> None:
-    """A JSON answer whose head goes out now and whose body follows when it is there.
+    """Send the head of a JSON response now and its body when the answer has come.
 
-    For clients that take no event stream. White space before a JSON text means nothing, so it
-    serves as the sign of life.
+    For clients that take no event stream. White space before JSON has no meaning, so it serves as
+    keepalive.
     """
     start = {"type": "http.response.start", "status": 200, "headers": [_JSON_TYPE, *headers]}
     await send(start)
@@ -133,7 +132,7 @@ async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> N
 
 
 class EventStream:
-    """A stream of messages to one client, until its source or the client ends it."""
+    """A response that is a stream of messages, until its source or the client ends it."""
 
     __slots__ = ("_gone", "_greeting", "_headers", "_polled", "_reader")
 
@@ -145,14 +144,14 @@ class EventStream:
         *,
         polled: bool = False,
     ) -> None:
-        """Prepare a response.
+        """Make a response; `serve` or `send_all` sends it.
 
         Args:
             reader: Delivers the stream.
-            headers: Further headers.
-            greeting: Events that come before those of the stream.
-            polled: The client's revision lets the server end the connection before the stream
-                and tell when to come back: a first event without data, and `retry:`.
+            headers: Headers in addition to those of an event stream.
+            greeting: Events that are sent before those of the stream.
+            polled: Whether the client's revision lets the server end the connection before the
+                stream does and say when to reconnect: a first event without data, and `retry:`.
         """
         self._reader = reader
         self._gone = False
@@ -161,7 +160,7 @@ class EventStream:
         self._headers = [*_STREAM_HEADERS, *headers]
 
     async def serve(self, http_request: HttpRequest) -> None:
-        """Send the stream as the response to a request, until it ends or its client leaves."""
+        """Send the stream as the response to a request, until it ends or its client disconnects."""
         http_request.disconnect.watch(self._left)
         try:
             await self.send_all(http_request.send)
@@ -169,7 +168,7 @@ class EventStream:
             http_request.disconnect.ignore()
 
     async def send_all(self, send: Send) -> None:
-        """Send the stream to its end; the caller sees to the client's leaving."""
+        """Send the stream to its end; the caller handles a client that disconnects."""
         reader = self._reader
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         if self._greeting:
@@ -180,29 +179,29 @@ class EventStream:
                 return
             chunk = _events(reader.stream, entries) if entries else COMMENT
             more = not reader.over
-            # A client that takes nothing is cut by the connection, which makes this return.
+            # If the client reads nothing, the connection is cut, which makes this return.
             await send({"type": "http.response.body", "body": chunk, "more_body": more})
         if more and not self._gone:
             await send({"type": "http.response.body", "body": self._parting()})
 
     def _parting(self) -> bytes:
-        """What is said last to a client whose connection ends before the stream."""
+        """Return the last bytes for a client whose connection ends before the stream."""
         if not self._polled or not self._reader.leaving:
             return b""
         retry_ms = random.randint(*_LEAVE_RETRY_MS)  # nosec B311 # spreads load, hides nothing
-        # With it comes a framework; the start does without, and most streams do.
+        # Imported at first use, since it loads a framework that most streams do not need.
         from sse_starlette.event import ServerSentEvent
 
         return ServerSentEvent(retry=retry_ms, sep="\n").encode()
 
     def _left(self) -> None:
-        # What is sent to a client that has left goes nowhere: take no more from its stream.
+        # Take no more from the stream: the client could not receive it, and may resume.
         self._gone = True
         self._reader.leave()
 
 
 def _primer(stream: Stream) -> bytes:
-    """An event without data, so that a client has an id to come back with."""
+    """Return an event without data, which gives the client an id to resume from."""
     prefix = stream.id_prefix
     if prefix is None:
         return b""
@@ -210,7 +209,7 @@ def _primer(stream: Stream) -> bytes:
 
 
 def _events(stream: Stream, entries: Sequence[LogEntry]) -> bytes:
-    # ServerSentEvent would look for line ends in payloads, which cannot have any.
+    # Not ServerSentEvent, which searches payloads for line ends: encoded JSON has none.
     prefix = stream.id_prefix
     if prefix is None:
         return b"".join(b"event: message\ndata: %b\n\n" % e.payload for e in entries)

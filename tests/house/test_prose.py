@@ -20,14 +20,6 @@ NOT_YET_REWRITTEN = frozenset(
         "SECURITY.md",
         "mcpbridge/http/__init__.py",
         "mcpbridge/http/admin.py",
-        "mcpbridge/http/cors.py",
-        "mcpbridge/http/disconnect.py",
-        "mcpbridge/http/health.py",
-        "mcpbridge/http/keepalive.py",
-        "mcpbridge/http/request_metrics.py",
-        "mcpbridge/http/responses.py",
-        "mcpbridge/http/transports/modern.py",
-        "mcpbridge/http/transports/sse.py",
     }
 )
 """Texts that still have such phrases. The list only shrinks."""

@@ -62,7 +62,7 @@ Conversation = Session | SessionlessCalls
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AnswerSettings:
-    """How answers are given."""
+    """Settings of the form of answers."""
 
     json_window_s: float = setting(
         1.0,
@@ -76,7 +76,7 @@ class AnswerSettings:
     max_stream_age_s: float = setting(
         0.0,
         "--max-stream-age",
-        "End the connection of a call's event stream at this age; clients of 2025-11-25 come back"
+        "End the connection of a call's event stream at this age; clients of 2025-11-25 reconnect"
         " for the rest. 0: never.",
         group="Listening",
         unit=Unit.SECONDS,
@@ -85,7 +85,7 @@ class AnswerSettings:
 
 
 class LegacyTransport:
-    """Serves one bridge to clients of the legacy revisions."""
+    """A transport for clients of the legacy revisions, over Streamable HTTP."""
 
     def __init__(self, bridge: Bridge, keepalive: KeepAlive, settings: AnswerSettings) -> None:
         self._bridge = bridge
@@ -95,13 +95,16 @@ class LegacyTransport:
     def handle(
         self, head: RequestHead, content: Message | list[Message]
     ) -> StartedCall | HttpResponse | Refusal:
-        """Take one message, or a batch of 2025-03-26, and begin what asks for an answer.
+        """Take one message, or a batch of 2025-03-26, and begin to serve its requests.
+
+        Returns:
+            The response, or the call that brings it; a refusal if a rule is broken.
 
         Raises:
-            Unavailable: It cannot be served at present.
+            Unavailable: No child, session or tenant can be had at present.
         """
         if isinstance(content, Request) and content.method == INITIALIZE:
-            # Clients that begin again send the headers of the session before, which may be gone.
+            # Clients that start a new session send the headers of the last one, which may be gone.
             session: Session | Refusal | None = None
         else:
             session = head.verdict(judge_head).legacy_refusal or self._named_session(head)
@@ -125,7 +128,7 @@ class LegacyTransport:
         return self._serve(head, serving, message)
 
     async def get(self, http_request: HttpRequest) -> None:
-        """Open the stream of what belongs to no request, or resume the one it names."""
+        """Open the standalone stream, or resume the stream that `Last-Event-ID` names."""
         session = self._required_session(http_request.head)
         if not http_request.head.accepts.stream:
             session = refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
@@ -139,7 +142,7 @@ class LegacyTransport:
             await self._stream(http_request, session, stream, farewell(self._bridge.drain))
 
     async def delete(self, http_request: HttpRequest) -> None:
-        """End a session at its client's wish."""
+        """End a session for its client."""
         session = self._required_session(http_request.head)
         if isinstance(session, Refusal):
             await self._refuse(http_request, session)
@@ -153,7 +156,7 @@ class LegacyTransport:
             return None
         session = self._bridge.session(session_id, head.principal)
         if session is None and self._bridge.drain.cut_off:
-            # A client takes 404 for the end of its session; this one may live on elsewhere.
+            # A client gives its session up on 404; this one may be one that the cutoff has closed.
             return refusal_of(Unavailable(draining()), None)
         return session or session_gone()
 
@@ -162,13 +165,13 @@ class LegacyTransport:
         return refusal or self._named_session(head) or session_required()
 
     def _stream_for(self, http_request: HttpRequest, session: Session) -> Stream | Refusal:
-        """The stream that a GET asks for."""
+        """Return the stream that a GET asks for, or the refusal."""
         last_event_id = http_request.head.get(b"last-event-id")
         found = ResumeResult.FRESH if last_event_id is None else session.streams.find(last_event_id)
         if found is ResumeResult.FOREIGN:
             return refuse(400, INVALID_REQUEST, "Last-Event-ID is not of this session")
         if found is ResumeResult.OVER:
-            # The one status at which every deployed client stops asking.
+            # 405 is the only status after which every deployed client stops asking.
             return refuse(405, INVALID_REQUEST, "nothing is left on that stream", allow=METHODS)
         stream = session.streams.standalone if isinstance(found, ResumeResult) else found
         if stream is session.streams.standalone and not self._bridge.drain.accepts_sessions:
@@ -191,7 +194,7 @@ class LegacyTransport:
         await self._respond(http_request, session, exchange, headers)
 
     async def _serve_sessionless(self, message: Message, http_request: HttpRequest) -> None:
-        """Serve a message without a session, as soon as it is known what the child speaks."""
+        """Serve a message without a session, as soon as the server's eras are known."""
         head = http_request.head
         handled: StartedCall | HttpResponse
         try:
@@ -222,7 +225,7 @@ class LegacyTransport:
     async def _finish(
         self, session: Conversation, exchange: Exchange, http_request: HttpRequest
     ) -> None:
-        """Answer a call, in the form that what comes within the window asks for."""
+        """Wait for the first event of a call, at most the JSON window, then answer."""
         await exchange.first(self._settings.json_window_s)
         await self._respond(http_request, session, exchange, farewell(self._bridge.drain))
 
@@ -263,7 +266,7 @@ class LegacyTransport:
     async def _respond(
         self, http_request: HttpRequest, session: Conversation, exchange: Exchange, headers: Headers
     ) -> None:
-        """Answer one request, in the form that what has come so far asks for."""
+        """Answer a request: as JSON if only its answer has come and the client takes it."""
         accepts = http_request.head.accepts
         if exchange.fault is not None and exchange.refused:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
@@ -280,12 +283,12 @@ class LegacyTransport:
         self, http_request: HttpRequest, session: Conversation, stream: Stream, headers: Headers
     ) -> None:
         polled = session.revision.primes_streams
-        # No context managers of generators here: each is half a KiB of an idle stream.
+        # No generator-based context managers here: each takes half a KiB of an idle stream.
         watching = self._keepalive.watching
         with stream.attach() as reader, watching(reader, http_request.head.principal):
             listens = stream is session.streams.standalone
-            # Proxies hold the head back until the first byte, and a client that listens waits
-            # for it before it goes on.
+            # Proxies hold the head back until the first byte of the body, and a client that
+            # listens waits for the head before it goes on.
             greeting = COMMENT if listens and not polled else b""
             response = EventStream(reader, headers, greeting, polled=polled)
             aging = self._age(reader) if polled and not listens else None
@@ -298,7 +301,7 @@ class LegacyTransport:
                     aging.cancel()
 
     def _age(self, reader: Reader) -> asyncio.TimerHandle | None:
-        """End this connection when it is old; its client comes back for the rest."""
+        """Return a timer that ends this connection at its maximum age; None if there is none."""
         if not self._settings.max_stream_age_s:
             return None
         loop = asyncio.get_running_loop()
@@ -309,9 +312,9 @@ class LegacyTransport:
 
 
 def _streams(accepts: Acceptable) -> bool:
-    """Whether an event stream may answer a call.
+    """Return whether an event stream may answer a call.
 
-    Only a client that names the type itself is known to read one: a bare `*/*` is what curl and
-    other simple clients send, and they expect JSON.
+    Only a client that names the type in Accept is known to read one: curl and other simple clients
+    send a bare `*/*` and expect JSON.
     """
     return accepts.names_stream or not accepts.json

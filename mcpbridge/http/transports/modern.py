@@ -1,6 +1,6 @@
-"""The revision 2026-07-28: one POST for each request, no session, no other method.
+"""Revision 2026-07-28 over Streamable HTTP: one POST for each request, without sessions.
 
-Closing the connection is the cancellation, whatever has been sent by then.
+A client cancels a call by closing its connection, even if part of the response was sent.
 
 Source: MCP 2026-07-28, Transports, Streamable HTTP.
 """
@@ -49,18 +49,18 @@ _STATUS = {
     HEADER_MISMATCH: 400,
     UNSUPPORTED_VERSION: 400,
 }
-"""Errors of a call that have an HTTP status of their own; every other is 200."""
+"""HTTP status by error code; every other error of a call is sent with 200."""
 _WATCH_AFTER_S = 0.02
-"""Most calls are answered sooner; then nothing need watch for the end of the connection."""
+"""Seconds before a call's connection is watched for its end: most calls are answered sooner."""
 _PARAM_PREFIX = b"mcp-param-"
 _ROUTING = (b"mcp-protocol-version", b"mcp-method", b"mcp-name")
 
 Later = Callable[[Request, RequestHead], Awaitable[StartedCall | HttpResponse | Refusal]]
-"""Serves a request after waiting for what serves it; may raise Unavailable."""
+"""Waits for a child, then serves a request; may raise Unavailable."""
 
 
 class ModernTransport:
-    """Serves one bridge to clients of 2026-07-28."""
+    """A transport for clients of 2026-07-28, over Streamable HTTP."""
 
     def __init__(self, bridge: Bridge, keepalive: KeepAlive, json_window_s: float) -> None:
         self._bridge = bridge
@@ -68,13 +68,16 @@ class ModernTransport:
         self._json_window_s = json_window_s
 
     def handle(self, head: RequestHead, message: Message) -> StartedCall | HttpResponse | Refusal:
-        """Take one message whose head and form have passed, and begin what asks for an answer.
+        """Take one message whose head and form have passed the rules, and begin to serve a request.
+
+        Returns:
+            The response, or the call that brings it; a refusal if a rule is broken.
 
         Raises:
-            Unavailable: It cannot be served at present.
+            Unavailable: No child or tenant can be had at present.
         """
         if not isinstance(message, Request):
-            # There is no notification that a client could send; it has no effect.
+            # 2026-07-28 defines no notification that a client sends over HTTP: no effect.
             accepted = HttpResponse(202, headers=farewell(self._bridge.drain))
             return check_message(message) or accepted
         modern = self._bridge.tenant_of(head.principal).modern
@@ -101,7 +104,7 @@ class ModernTransport:
         meta: RequestMeta,
         route: Route,
     ) -> StartedCall | HttpResponse | Refusal:
-        """Serve a request when it is known by which child."""
+        """Serve a request whose route is known."""
         refusal = modern.check(request, head.routing(routing_of), route)
         if refusal is not None:
             return refusal
@@ -118,7 +121,7 @@ class ModernTransport:
     async def _finish_later(
         self, request: Request, serve: Later, http_request: HttpRequest
     ) -> None:
-        """Answer a request for which something must be waited for first."""
+        """Answer a request that has to wait for the server's eras or a child first."""
         try:
             handled = await serve(request, http_request.head)
         except Unavailable as error:
@@ -205,7 +208,7 @@ class ModernTransport:
 
 
 def _abandon(exchange: Exchange, serving: anyio.CancelScope) -> None:
-    """Its client has left, which is how a call is cancelled in this era."""
+    """Stop serving a call whose client has left, unless it is answered: that cancels the call."""
     if exchange.reply is None:
         serving.cancel()
 
@@ -215,7 +218,7 @@ def _streams(head: RequestHead) -> bool:
 
 
 def routing_of(head: RequestHead) -> RoutingHeaders:
-    """The routing headers of a request."""
+    """Read the routing headers of a request."""
     raw = head.raw
     names = [name for name, _ in raw if name in _ROUTING or name.startswith(_PARAM_PREFIX)]
     return RoutingHeaders(

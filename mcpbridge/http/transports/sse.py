@@ -1,12 +1,12 @@
 """The transport of 2024-11-05: one event stream down, POSTs to a second path up.
 
-A client opens `/sse`; the first event names the path for its messages, with a key that nobody can
-guess; everything the server says comes on that stream; closing it ends the session. Any handshake
-revision may be negotiated over it. A connection that has not initialized is served as Streamable
-HTTP serves requests without a session.
+A client opens `/sse`; the first event names the path for its messages, with an unguessable key; all
+messages to the client come on that stream; closing it ends the session. Any legacy revision may be
+negotiated over it. A connection that has not initialized is served as Streamable HTTP serves
+requests without a session.
 
-Source: MCP 2024-11-05, Transports, HTTP with SSE. That the URI is relative is the deployed SDKs'
-rule: they resolve it against the stream's and refuse another origin.
+Source: MCP 2024-11-05, Transports, HTTP with SSE. The path is relative because deployed SDKs
+resolve it against the stream's URL and refuse another origin.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*\Z")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """What a reverse proxy in front of the bridge does to paths."""
+    """Settings of a reverse proxy in front of the bridge that changes paths."""
 
     root_path: str = setting(
         "",
         "--root-path",
-        "Prefix under which a reverse proxy publishes the bridge, as in /tools/git; an"
-        " X-Forwarded-Prefix header of the proxy says it too.",
+        "Prefix under which a reverse proxy publishes the bridge, like /tools/git; an"
+        " X-Forwarded-Prefix header of the proxy takes precedence.",
         group="Listening",
         metavar="PREFIX",
     )
@@ -68,7 +68,7 @@ class ProxySettings:
 
 @dataclasses.dataclass(slots=True)
 class _Connection:
-    """One open event stream and, once its client has initialized, its session."""
+    """An open event stream and, once its client has initialized, its session."""
 
     stream: Stream
     principal: Principal
@@ -76,16 +76,16 @@ class _Connection:
 
     @property
     def open_still(self) -> bool:
-        """Its stream takes messages."""
+        """Whether its stream still takes messages."""
         return not self.stream.log.closed
 
     def open(self, bridge: Bridge, opening: Opening) -> None:
-        """Open its session; raises Unavailable if none is opened now."""
+        """Open its session; raise Unavailable if none can be opened now."""
         self.session, _ = bridge.open(opening, self.principal, streams=True, one_stream=self.stream)
 
 
 class SseTransport:
-    """Serves one bridge to clients of the transport of 2024-11-05."""
+    """A transport for clients of HTTP+SSE, the transport of 2024-11-05."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class SseTransport:
         self._connections: dict[str, _Connection] = {}
 
     async def connect(self, http_request: HttpRequest) -> None:
-        """Open the stream; its end is the end of the session."""
+        """Serve the stream of a client until it ends, then end the session."""
         if not http_request.head.accepts.stream:
             await self._refuse(
                 http_request, refuse(406, INVALID_REQUEST, "Accept must allow text/event-stream")
@@ -120,7 +120,7 @@ class SseTransport:
             ):
                 self._connections[key] = _Connection(stream, http_request.head.principal)
                 endpoint = f"{self._prefix(http_request)}{self.messages_path}?session_id={key}"
-                # With it comes a framework, which few bridges need: their clients are newer.
+                # Imported at first use, since it loads a framework that most bridges do not need.
                 from sse_starlette.event import ServerSentEvent
 
                 greeting = ServerSentEvent(endpoint, event="endpoint", sep="\n").encode()
@@ -137,9 +137,9 @@ class SseTransport:
                 self._bridge.hang_up(ended.stream, ended.principal)
 
     async def post(self, http_request: HttpRequest) -> None:
-        """Take a message; what answers it comes on the stream, errors too.
+        """Take a message; its answer comes on the stream, and so do errors.
 
-        Deployed clients end at any other status than 202, or wait for an answer for ever.
+        On any other status than 202 deployed clients end, or wait for an answer without a limit.
         """
         body = await read_body(http_request, self._limits.max_bytes)
         depth = self._limits.max_depth
@@ -156,14 +156,14 @@ class SseTransport:
             return
         found = self._access.admits(http_request.head.principal, content)
         found = found or self._take(connection, content)
-        # A challenge is for the HTTP client, which can log in and send the message again.
+        # A challenge goes to the HTTP client, which can log in and send the message again.
         if found is not None and (found.challenge or not _tell(connection, content, found)):
             await self._refuse(http_request, echoing(found, id_of(content)))
         else:
             await send_empty(http_request.send, 202, farewell(self._bridge.drain))
 
     def _take(self, connection: _Connection, content: Message | list[Message]) -> Refusal | None:
-        """Serve what may be served at this time; return why it may not."""
+        """Serve a message or batch; return the refusal if it may not be served now."""
         session = connection.session
         admitted: Opening | Admitted | Refusal
         if isinstance(content, list):
@@ -185,9 +185,9 @@ class SseTransport:
         return None
 
     def _admit_outside(self, message: Message) -> Opening | Admitted | Refusal:
-        """Judge a message of a connection that has no session.
+        """Apply the rules on messages to one of a connection without a session.
 
-        Clients ask `server/discover` first. 2026-07-28 is not spoken over this transport, so that
+        Clients may send `server/discover` first. This transport does not serve 2026-07-28, so that
         they fall back to `initialize`.
         """
         opens = isinstance(message, Request) and message.method == INITIALIZE
@@ -201,9 +201,9 @@ class SseTransport:
         return admit_message(message, None, require_session=False)
 
     def _serve_outside(self, connection: _Connection, message: Message) -> None:
-        """Serve a message as Streamable HTTP serves one that names no session.
+        """Serve a message as Streamable HTTP serves one without a session.
 
-        Clients that reconnect by themselves go on without another `initialize`.
+        Clients that reconnect on their own go on without another `initialize`.
         """
         try:
             tenant = self._bridge.tenant_of(connection.principal)
@@ -212,7 +212,7 @@ class SseTransport:
             _tell(connection, message, refusal_of(error, None))
             return
         if calls is None:
-            # The POST must not wait: deployed clients give it 5 s.
+            # The POST must not wait: deployed clients end it after 5 s.
             tenant.context.spawn(_serve_when_known, tenant, connection, message)
         else:
             _serve(calls, connection, message)
@@ -229,7 +229,7 @@ class SseTransport:
         if len(keys) != 1:
             return refuse(400, INVALID_REQUEST, "session_id is missing: begin with GET /sse")
         connection = self._connections.get(keys[0])
-        # The last events of an ended session may still be on their way to a slow reader.
+        # The stream of an ended session may stay open until a slow client has read its last events.
         if connection is None or not connection.open_still:
             return session_gone()
         return (
@@ -240,7 +240,7 @@ class SseTransport:
 
     def _prefix(self, http_request: HttpRequest) -> str:
         prefix = (http_request.head.get(b"x-forwarded-prefix") or "").rstrip("/")
-        # Anything else could send the client's messages to another place than this one.
+        # Another form, like `//host`, would send the client's messages to another server.
         return prefix if prefix and _PREFIX.match(prefix) else self._root_path
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
@@ -260,7 +260,7 @@ def _serve(
 
 
 async def _serve_when_known(tenant: Tenant, connection: _Connection, message: Message) -> None:
-    """Serve a message without a session as soon as it is known what the child speaks."""
+    """Serve a message without a session, as soon as the server's eras are known."""
     try:
         calls = await tenant.sessionless()
     except Unavailable as error:

@@ -1,12 +1,12 @@
 """The MCP path of Streamable HTTP: what a POST is, and which transport serves it.
 
-`StreamableHttp.handle` is the only place that decides it. A POST comes there from an ASGI server by
-`StreamableHttp.post`, or from a connection that has it whole and knows its head, by
-`http.server.fast_path`.
+`StreamableHttp.handle` is the only place that decides it. It is called by `StreamableHttp.post` for
+an ASGI server, and by `http.server.fast_path` for a connection that has the whole POST and knows
+its head.
 
-A body that carries the `_meta` of 2026-07-28 goes by its rules, whatever else it names; the header
-alone decides only if the body says nothing. The verdict depends on the request and the settings
-alone: clients remember what they were answered.
+A body with the `_meta` of 2026-07-28 is served by the rules of that revision, whatever its header
+names; the header decides only if the body has none. The decision depends on the request and the
+settings alone, since clients remember which era was accepted.
 
 Source: MCP 2026-07-28, Transports, Backward Compatibility.
 """
@@ -31,7 +31,7 @@ from mcpbridge.wire.messages import Message, Request
 
 
 class StreamableHttp:
-    """The MCP path of one bridge."""
+    """The MCP path of one bridge, for both eras."""
 
     def __init__(
         self,
@@ -50,22 +50,22 @@ class StreamableHttp:
         self._access = access or AccessControl()
 
     def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse:
-        """Decide what a POST is, and begin to serve it; waits for nothing.
+        """Decide what a POST is, and begin to serve it, without waiting.
 
         Args:
-            head: Its source has been checked, and its principal is known.
-            body: The whole of it, within the limit; too short for it to be read in a thread.
+            head: The head, with its source checked and its principal known.
+            body: The whole body, within the limit and short enough to be read in this thread.
 
         Returns:
-            Its answer, or how the answer will be got.
+            The response, or a started call that brings it.
         """
         return self._handle(head, judge_body(head, body, self._limits.max_depth))
 
     def _handle(
         self, head: RequestHead, content: Message | list[Message] | Refusal
     ) -> StartedCall | HttpResponse:
-        # Most are requests. To find that a struct is not of a class takes five times as long as
-        # that it is, so the usual class is asked for first, here and below.
+        # Most bodies are requests. A failing isinstance of a struct takes five times as long as a
+        # succeeding one, so the usual class is tested first, here and below.
         if not isinstance(content, Request) and isinstance(content, Refusal):
             return refusing(content, farewell(self._drain))
         handled: StartedCall | HttpResponse | Refusal | None = None
@@ -93,14 +93,14 @@ class StreamableHttp:
         await handled.finish(http_request)
 
     async def get(self, http_request: HttpRequest) -> None:
-        """Open a stream of a session."""
+        """Open or resume a stream of a session: see `LegacyTransport.get`."""
         if self._only_posts(http_request.head):
             await self._refuse_method(http_request)
         else:
             await self._legacy.get(http_request)
 
     async def delete(self, http_request: HttpRequest) -> None:
-        """End a session."""
+        """End a session: see `LegacyTransport.delete`."""
         if self._only_posts(http_request.head):
             await self._refuse_method(http_request)
         else:
@@ -109,7 +109,7 @@ class StreamableHttp:
     def _serve(
         self, head: RequestHead, content: Message | list[Message]
     ) -> StartedCall | HttpResponse | Refusal:
-        """Let the transport of its era serve a body that may come in."""
+        """Let the transport of a body's era serve it."""
         if isinstance(content, list):
             return self._serve_batch(head, content)
         modern = is_modern(content, claimed_version(content), head.names.revision)
@@ -126,7 +126,7 @@ class StreamableHttp:
     ) -> StartedCall | HttpResponse | Refusal:
         claims = any(claimed_version(message) is not None for message in messages)
         if claims or head.verdict(judge_head).names_modern:
-            return refuse(400, INVALID_REQUEST, "there are no batches in 2026-07-28")
+            return refuse(400, INVALID_REQUEST, "batches are not allowed in 2026-07-28")
         return self._legacy.handle(head, messages)
 
     def _without_handshake(self, content: Message) -> Refusal:
