@@ -154,7 +154,7 @@ class PipeChannel:
                 await asyncio.sleep(0)
                 self._turn_began = time.monotonic()
         elif not self.ended.is_set():
-            # As `_arrival`, without a coroutine of its own.
+            # Like `_arrival`, without a second coroutine.
             self._reader = self._loop.create_future()
             await self._reader
             self._turn_began = time.monotonic()

@@ -334,7 +334,10 @@ async def test_static_tokens_and_oauth_stand_side_by_side(host: KeyHost, tmp_pat
     [
         (("--oauth-issuer", "https://i.example"), "--oauth-audience"),
         (("--oauth-audience", "https://x.example"), "without --oauth-issuer"),
-        (("--oauth-issuer", "i.example", "--oauth-audience", "https://x.example"), "is no URL"),
+        (
+            ("--oauth-issuer", "i.example", "--oauth-audience", "https://x.example"),
+            "is not an http",
+        ),
         (("--oauth-issuer", "http://i.example", "--oauth-audience", "https://x.example"), "https"),
         (("--oauth-issuer", "https://i.example", "--oauth-audience", "api://x"), "first the URL"),
         (("--oauth-algorithms", "HS256"), "is not a list of"),
