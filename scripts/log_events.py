@@ -31,7 +31,7 @@ MEANINGS: Mapping[str, str] = {
     "child.evicted_idle": "A process without a call in flight ends for a client that needs one.",
     "child.exited": "A server process ended by itself; `last_words` is the end of its stderr.",
     "child.failed": "A fault of mcpbridge, met by a message of the server; that process is killed.",
-    "child.probed": "A process was asked whether it speaks the modern revision.",
+    "child.probed": "The first process was asked whether it speaks the modern revision.",
     "child.ready": "The shared server process answered its handshake.",
     "child.recycling": "A server process will be replaced, for the reason in `by`.",
     "child.replace_failed": "The process that was to replace another one could not be started.",
@@ -75,6 +75,8 @@ MEANINGS: Mapping[str, str] = {
     "serve.started": "mcpbridge listens.",
     "serve.state": "What the process is doing, at SIGUSR1.",
     "session.evicted": "A session without a call made room for a new one (`--max-sessions`).",
+    "session.profile_differs": "A session's own process answered `initialize` otherwise than its"
+    " client had been told from what another process said; `members` names what differs.",
     "session.expired": "A session was ended because it was idle or not used.",
     "shim.accept_failed": "`mcpbridge shim`: a connection could not be accepted.",
     "shim.cut_off": "`mcpbridge shim`: the grace is over, and the servers are stopped.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import ipaddress
+import os
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -15,7 +16,7 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
-from mcpbridge.bridge.children.child_pool import ChildPool
+from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
 from mcpbridge.bridge.children.health_check import HealthChecker
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
@@ -73,6 +74,9 @@ class App(msgspec.Struct, frozen=True):
     """Limits the number of server processes by memory; None if the operator sets the number."""
 
 
+_STDERR = 2
+
+
 def build(config: Config, process_tree: ProcessTree) -> App:
     """Assemble the program."""
     settings, below = config.settings, config.settings.listen.sse_below
@@ -126,17 +130,18 @@ def build(config: Config, process_tree: ProcessTree) -> App:
     )
 
 
-def _bridge(
-    config: Config, process_tree: ProcessTree, meters: Meters, tracer: Tracer | None
-) -> tuple[Bridge, ChildPool]:
-    settings = config.settings
+_Parts = tuple[Bridge, ChildPool]
+
+
+def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | None) -> _Parts:
+    settings, readiness = config.settings, Readiness()
     tracing = Tracing(tracer, meters) if tracer is not None else None
     tool_filter = ToolFilter(settings.tools, meters) if settings.tools.says_something else None
     health_checker = HealthChecker(settings.recycling)
-    readiness = Readiness()
+    pool_settings = _pool_settings(settings.child_pool)
     child_pool = ChildPool(
-        _children(config, process_tree),
-        settings.child_pool,
+        _children(config, tree),
+        pool_settings,
         settings.pipes,
         meters,
         settings.loads,
@@ -152,12 +157,13 @@ def _bridge(
         settings.eras.child,
         settings.child_pool.start_timeout_s,
         finish_s=settings.calls.timeout_s,
+        legacy_first=settings.eras.legacy_first,
     )
     bridge = Bridge(
         child_pool,
         eras,
         BridgeSettings(
-            settings.child_pool,
+            pool_settings,
             settings.sessions,
             settings.calls,
             settings.parking,
@@ -173,9 +179,16 @@ def _bridge(
         RequestStateCodec(config.state_key),
         health_checker,
         tool_filter,
-        _dress(config, process_tree) if settings.auth.header_env else None,
+        _dress(config, tree) if settings.auth.header_env else None,
     )
     return bridge, child_pool
+
+
+def _pool_settings(settings: ChildPoolSettings) -> ChildPoolSettings:
+    if settings.spares == "auto" and os.isatty(_STDERR):
+        # On a terminal one person tries a server: another process would serve no client.
+        return dataclasses.replace(settings, spares="0")
+    return settings
 
 
 def _admin(config: Config, app: ASGIApp) -> ASGIApp | None:

@@ -11,7 +11,7 @@ import functools
 import itertools
 import logging
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 import anyio
 from anyio.abc import TaskGroup
@@ -116,7 +116,7 @@ class Bridge:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve until the block ends."""
-        evictors = [self._evict_tenant, self._evict_longest_idle]
+        evictors = [self._evict_left_behind, self._evict_tenant, self._evict_longest_idle]
         async with self._child_pool.running(evictors), anyio.create_task_group() as tasks:
             self._tasks = tasks
             spawn = contain(tasks.start_soon, Session, self._failed)
@@ -298,13 +298,21 @@ class Bridge:
             tenant.sessions.pop(session, None)
         lease = session.close(fault)
         if lease is not None and not lease.mux.shared:
-            self._child_pool.release(lease)
+            kept = tenant is not None and tenant.session_starter.leaves_behind(lease)
+            if not kept or self.drain.ending:
+                self._child_pool.release(lease)
 
     def hang_up(self, stream: Stream, principal: Principal) -> None:
         """End the calls without a session whose answers would go to a stream that ends."""
         tenant = self._tenants.find(principal)
         if tenant is not None:
             tenant.hang_up(stream)
+
+    def client_left(self, session: Session) -> None:
+        """The client of a session has left before its `initialize` was answered."""
+        tenant = self._tenants.find(session.owner)
+        if tenant is not None:
+            tenant.session_starter.client_left(session)
 
     def _failed(self, session: Session) -> None:
         """Close a session in whose task a bug was met: its state is unknown."""
@@ -345,6 +353,13 @@ class Bridge:
         session = self.sessions.get(session_id)
         if session is not None and self._settings.on_child_exit is not OnChildExit.RESTART:
             self.close(session, why="child_exited")
+
+    def _evict_left_behind(self) -> Collection[Lease]:
+        for tenant in self._tenants:
+            lease = tenant.session_starter.give_up_left_behind()
+            if lease is not None:
+                return (lease,)
+        return ()
 
     def _evict_tenant(self) -> Collection[Lease]:
         return self._tenants.evict_idle()
@@ -393,6 +408,7 @@ class Bridge:
         settings = self._settings.child_pool
         if settings.isolation is Isolation.SHARED:
             return
-        with suppress(Unavailable):
-            await self.eras.legacy.lease()
-        self._child_pool.keep_spares(spares_wanted(settings.spares, self.eras.legacy.start_s))
+        if settings.spares == "auto":
+            await self._child_pool.own_wanted.wait()
+            await self.eras.first_lease()
+        self._child_pool.keep_spares(spares_wanted(settings.spares, self.eras.primary.start_s))

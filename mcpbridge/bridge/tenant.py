@@ -162,7 +162,7 @@ class Tenant:
     async def run(self) -> None:
         """Keep the shared children running until `leave`."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.session_starter.open_sessionless, self._sessionless)
+            tasks.start_soon(self.session_starter.prepare_sessionless, self._sessionless)
             hooks = (self._give_to_next_child, self._settle_with_next_child)
             tasks.start_soon(self.eras.run, *hooks)
             await self._left.wait()

@@ -43,6 +43,10 @@ class Channel(Protocol):
         """Number of bytes that the peer's end has taken; a change shows that the peer reads."""
 
     @property
+    def unread(self) -> int | None:
+        """How many bytes the peer has not read yet; None if that cannot be known."""
+
+    @property
     def congested(self) -> bool:
         """Whether more is queued than the limit, so that a sender should wait for `writable`."""
 

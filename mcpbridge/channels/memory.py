@@ -40,6 +40,11 @@ class MemoryChannel:
         self._news.set()
 
     @property
+    def unread(self) -> int | None:
+        """Not known: see `Channel.unread`."""
+        return None
+
+    @property
     def taken(self) -> int:
         """Always 0, since nothing is ever in transit."""
         return 0

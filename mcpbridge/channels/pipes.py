@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import os
 import stat
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -129,6 +130,8 @@ class PipeChannel:
         self._flush_due = False
         self._blocked = False
         self._input_open = True
+        self._left_unread: int | None = None
+        """What the child had not read when its stdin was closed."""
         self._watches_input = False
         self._last_answers: asyncio.TimerHandle | None = None
         self._senders: list[asyncio.Future[None]] = []
@@ -229,6 +232,17 @@ class PipeChannel:
             self._loop.call_soon(self._flush)
 
     @property
+    def unread(self) -> int | None:
+        """How many bytes the child has not read yet, or had not at its end; see `Channel.unread`.
+
+        A pipe keeps what was written while its write end is open, even if the reader is gone.
+        """
+        if not self._input_open:
+            return self._left_unread
+        in_pipe = _bytes_in(self._stdin_fd)
+        return None if in_pipe is None else self._pending + in_pipe
+
+    @property
     def congested(self) -> bool:
         """Whether more waits for the child than a pipe and a little holds."""
         return self._pending > _CONGESTED_BYTES
@@ -243,6 +257,7 @@ class PipeChannel:
     def close_input(self) -> None:
         """Close the child's stdin, which asks it to end; queued messages are lost."""
         if self._input_open:
+            self._note_unread()
             self._input_open = False
             self._flush()
             self._loop.remove_writer(self._stdin_fd)
@@ -250,6 +265,10 @@ class PipeChannel:
             self._close_stdin(self._stdin_fd)
             self._outgoing.clear()
             self._wake_senders()
+
+    def _note_unread(self) -> None:
+        if self._left_unread is None:
+            self._left_unread = self.unread
 
     def end(self) -> None:
         """Stop reading: the child is gone, even if another process holds its stdout open."""
@@ -390,6 +409,7 @@ class PipeChannel:
 
     def _break(self) -> None:
         """Close the channel to a child that closed its stdin; keep what it has already written."""
+        self._note_unread()
         self._outgoing.clear()
         self._pending = 0
         self.close_input()
@@ -414,3 +434,16 @@ def _grow(pipe_fd: int) -> None:
 
         if fcntl.fcntl(pipe_fd, fcntl.F_GETPIPE_SZ) < _GROWN_BYTES:
             fcntl.fcntl(pipe_fd, fcntl.F_SETPIPE_SZ, _GROWN_BYTES)
+
+
+def _bytes_in(pipe_fd: int) -> int | None:
+    """How many bytes a pipe holds; None if that cannot be known."""
+    # Of a socket it would be what has come, and Windows has neither module.
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+        import termios
+
+        if stat.S_ISFIFO(os.fstat(pipe_fd).st_mode):
+            held = fcntl.ioctl(pipe_fd, termios.FIONREAD, bytes(4))
+            return int.from_bytes(held, sys.byteorder)
+    return None

@@ -8,6 +8,9 @@ obeyed. One thread and no clocks.
 | `handshake` | speaks 2024-11-05 to 2025-11-25; every unknown method is -32601 |
 | `picky` | the same, but what comes before `initialize` is -32602 |
 | `mute` | the same, but it never answers what it does not know; `ping` it does |
+| `deaf` | the same, and what comes before `initialize` it does not answer at all |
+| `late` | as `mute`, but it answers discovery after `initialize`, as a server of 2026-07-28 would |
+| `confused` | the same as `handshake`, but after anything else it refuses `initialize` |
 | `brittle` | the same, but it exits on anything before `initialize` |
 | `plain` | the same, and its capabilities are null |
 | `modern` | speaks 2026-07-28 only |
@@ -70,6 +73,15 @@ CAPABILITIES: dict[str, Any] = {
     "tasks": {},
 }
 
+DISCOVERY = {
+    "supportedVersions": [DATE],
+    "capabilities": {k: v for k, v in CAPABILITIES.items() if k != "tasks"},
+    "resultType": "complete",
+    "ttlMs": 5,
+    "cacheScope": "private",
+    "_meta": {RESERVED + "serverInfo": {"name": "eras", "version": "m"}},
+}
+
 
 def fail(request_id: Any, code: int, message: str = "no", data: Any = None) -> None:
     """The bad answer."""
@@ -111,7 +123,8 @@ class Server:
         self.kind = kind
         self.words = words
         self.era = {"modern": "modern", "dual": None}.get(kind, "legacy")
-        self.begun = False
+        self.begun = self.confused = False
+        self.late: Any = None
         self.asked = 0
         self.calls: list[Call] = []
         self.held: list[Call] = []
@@ -143,8 +156,30 @@ class Server:
         else:
             self.handshake(message["id"], method, params)
 
+    def refuses(self, request_id: Any, method: str) -> bool:
+        """Before the handshake: whether it does nothing that was asked for."""
+        first = method == "initialize"
+        match self.kind:
+            case "deaf":
+                return not first
+            case "confused" if self.confused or not first:
+                self.confused = True
+                fail(request_id, -32600)
+                return True
+            case "late" if method == "server/discover":
+                self.late = request_id
+                return True
+            case "brittle" if method not in ("initialize", "ping"):
+                sys.exit(1)
+            case "picky" if method not in ("initialize", "ping"):
+                fail(request_id, -32602)
+                return True
+        return False
+
     def handshake(self, request_id: Any, method: str, params: dict[str, Any]) -> None:
         """A request of the legacy revisions."""
+        if not self.begun and self.refuses(request_id, method):
+            return
         if method == "initialize":
             self.begun = True
             version = "2024-11-05" if "old" in self.words else params["protocolVersion"]
@@ -157,12 +192,10 @@ class Server:
                     "instructions": "be kind",
                 },
             )
+            if self.late is not None:
+                answer(self.late, DISCOVERY)
         elif method == "ping":
             answer(request_id, {})
-        elif not self.begun and self.kind == "brittle":
-            sys.exit(1)
-        elif not self.begun and self.kind == "picky":
-            fail(request_id, -32602)
         elif method in ("server/discover", "subscriptions/listen"):
             if self.kind != "mute":
                 fail(request_id, -32601)
@@ -179,17 +212,7 @@ class Server:
         if claim != DATE:
             fail(request_id, -32022, data={"supported": [DATE], "requested": claim})
         elif method == "server/discover":
-            answer(
-                request_id,
-                {
-                    "supportedVersions": [DATE],
-                    "capabilities": {k: v for k, v in CAPABILITIES.items() if k != "tasks"},
-                    "resultType": "complete",
-                    "ttlMs": 5,
-                    "cacheScope": "private",
-                    "_meta": {RESERVED + "serverInfo": {"name": "eras", "version": "m"}},
-                },
-            )
+            answer(request_id, DISCOVERY)
         elif method == "subscriptions/listen":
             self.listens[request_id] = params.get("notifications", {})
             meta = {RESERVED + "subscriptionId": request_id}

@@ -68,7 +68,8 @@ class ChildPoolSettings:
         "auto",
         "--spares",
         "Processes kept ready, not yet initialised, for sessions that get their own: a number, or"
-        " `auto`: one if the server takes more than 1 s to start.",
+        " `auto`: one if the server takes more than 1 s to start and a client that gets its own"
+        " process has come; none on a terminal.",
         group="Isolation",
         metavar="auto|N",
         parse=spares_text,
@@ -166,6 +167,8 @@ class ChildPool:
         self._max_children = settings.max_children or min(UNMEASURED, settings.most_children)
         self.was_ready = anyio.Event()
         """Set once a shared child has had its handshake."""
+        self.own_wanted = anyio.Event()
+        """Set once a client has come that gets its own child."""
         self._meters = meters
         self._leases: set[Lease] = set()
         self._spares: list[Lease] = []
@@ -267,6 +270,7 @@ class ChildPool:
             PoolExhausted: All places are taken.
             Unavailable: It could not be started.
         """
+        self.own_wanted.set()
         while self._spares and make_child is None:
             spare = self._spares.pop(0)
             self._spares_due.set()

@@ -5,23 +5,17 @@ Source: MCP 2025-11-25, Lifecycle, Initialization.
 
 from __future__ import annotations
 
-import enum
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 import anyio
 
 from mcpbridge import __version__
-from mcpbridge.bridge.children.lease import ChildSource, Lease
+from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.errors import WireError
 from mcpbridge.rules.access.tool_policy import TOOLS_LIST
-from mcpbridge.rules.faults import (
-    UNREACHABLE,
-    Unavailable,
-    child_exited,
-    handshake_refused,
-    start_timeout,
-)
+from mcpbridge.rules.faults import Unavailable, child_exited, handshake_refused, start_timeout
 from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
 from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
 from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE, INITIALIZED, PING
@@ -67,58 +61,179 @@ log = logging.getLogger("mcpbridge.bridge")
 
 _SILENCE_S = 2.0
 """Seconds of silence after which the probed process is sent a `ping`."""
-_PROBE_GRACE_S = 1.0
+_MUTE_S = 3.0
+"""Seconds after which a server that has read the probe and is silent gets `initialize`."""
+_HARMED_S = 10.0
+"""Seconds after that until another process is started in its place."""
+_LOOK_S = 0.1
+"""Seconds between checks whether a process has read the probe: there is no event for it."""
 _MOST_PAGES = 100
 
 
-class Answer(enum.Enum):
-    """What a probe for 2026-07-28 found out."""
+class SpeaksModernError(Exception):
+    """The first process of a server has answered the probe and speaks 2026-07-28."""
 
-    MODERN = "modern"
-    OTHER = "other"
-    """An error, silence, or an answer that cannot be understood."""
-    ENDED = "ended"
-    """The process ended before it answered."""
-    UNREACHABLE = "unreachable"
-    """There was no server to probe: the address cannot be connected to yet."""
+    def __init__(self, lease: Lease, profile: ServerProfile | None, start_s: float) -> None:
+        """Make the exception.
+
+        Args:
+            lease: The lease on the process.
+            profile: The profile in its answer; None: the process must not serve.
+            start_s: How many seconds its start took.
+        """
+        super().__init__()
+        self.lease = lease
+        self.profile = profile
+        self.start_s = start_s
 
 
-class Probe:
-    """A probe that asks a separate process once whether the server speaks 2026-07-28."""
+class HarmedByProbeError(Exception):
+    """The probe ended or confused a process: another one is needed, which is not probed."""
 
-    def __init__(self, child_pool: ChildSource, within_s: float) -> None:
-        self._child_pool = child_pool
+
+class FirstHandshake:
+    """Does the handshake with legacy processes of a server, and probes the first one before.
+
+    The probe goes to the process that will serve. The `Mux` drops an answer to it that comes late,
+    since no number is used twice.
+    """
+
+    def __init__(
+        self, params: bytes, within_s: float, found_legacy: Callable[[], None], *, asks: bool
+    ) -> None:
+        """Make it.
+
+        Args:
+            params: The params of the bridge's own `initialize`.
+            within_s: Limit for a start with its handshake, in seconds.
+            found_legacy: Called when a probed process has had a legacy handshake.
+            asks: Whether to probe: it is not known what the server speaks.
+        """
+        self._params = params
         self._within_s = within_s
-        self._lease: Lease | None = None
-        self._answer = Answer.OTHER
+        self._found_legacy = found_legacy
+        self._asks = asks
+        self._harmed = False
+
+    def ask_no_more(self) -> None:
+        """Probe no further process: it is known what the server speaks."""
+        self._asks = False
+
+    async def introduce(self, lease: Lease) -> ServerProfile:
+        """Return the profile of a process that has just been started.
+
+        Raises:
+            Unavailable: No answer in time, an error, or an invalid answer.
+            SpeaksModernError: It speaks 2026-07-28.
+            HarmedByProbeError: It cannot be used; another one must be started.
+        """
+        if not self._asks:
+            return await shake_hands(lease, self._params, self._within_s)
+        harmed, self._harmed = self._harmed, False
+        if harmed:
+            profile = await shake_hands(lease, self._params, self._within_s)
+        else:
+            profile = await self._ask_first(lease)
+        self._asks = False
+        self._found_legacy()
+        return profile
+
+    async def _ask_first(self, lease: Lease) -> ServerProfile:
+        began = anyio.current_time()
+        question = _Question(lease)
+        profile: ServerProfile | None = None
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(question.ask)
+            with anyio.move_on_after(self._within_s):
+                await question.answer_or_silence()
+            if not question.modern and not question.ended:
+                rest_s = began + self._within_s - anyio.current_time()
+                profile = await self._shake(lease, question, rest_s)
+            # Now: an answer to the probe that comes behind this one is late and does not count.
+            modern = question.modern
+            asking.cancel_scope.cancel()
+        if modern:
+            log.info("child.probed", extra={"pid": lease.child.pid, "modern": True})
+            # A process that has answered `initialize` as well is in neither era for certain.
+            clean = profile is None
+            found = discovery_of(question.reply) if clean and question.reply is not None else None
+            raise SpeaksModernError(lease, found, anyio.current_time() - began)
+        log.info("child.probed", extra={"pid": lease.child.pid, "modern": False})
+        if profile is not None:
+            return profile
+        unread = lease.mux.channel.unread
+        if question.ended and unread:
+            # It had not read the probe, so the probe was not the reason.
+            raise Unavailable(child_exited(None, "no"))
+        self._harmed = not unread
+        if anyio.current_time() - began >= self._within_s:
+            raise Unavailable(start_timeout(self._within_s))
+        raise HarmedByProbeError
+
+    async def _shake(
+        self, lease: Lease, question: _Question, rest_s: float
+    ) -> ServerProfile | None:
+        if not question.answered:
+            rest_s = min(rest_s, _HARMED_S)
+        try:
+            return await shake_hands(lease, self._params, max(rest_s, 0.0))
+        except Unavailable:
+            return None
+
+
+class _Question:
+    """The probe of one process, which has received nothing else."""
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self.reply: Reply | None = None
+        self.ended = False
+        """Whether the process ended before it answered."""
         self._over = anyio.Event()
 
-    async def ask(self) -> Answer:
-        """Start the process, ask it, end it, return the answer; silence is `Answer.OTHER`."""
-        try:
-            lease = await self._child_pool.shared()
-            self._lease = lease
-            with anyio.move_on_after(self._within_s):
-                async with anyio.create_task_group() as asking:
-                    asking.start_soon(_ping_after_silence, lease, asking.cancel_scope)
-                    self._answer = await _asked(lease)
-                    asking.cancel_scope.cancel()
-        except Unavailable as error:
-            return Answer.UNREACHABLE if error.fault.reason == UNREACHABLE else Answer.OTHER
-        finally:
-            self._over.set()
-            if self._lease is not None:
-                self._child_pool.release(self._lease, _PROBE_GRACE_S)
-        modern = self._answer is Answer.MODERN
-        log.info("child.probed", extra={"pid": lease.child.pid, "modern": modern})
-        return self._answer
+    @property
+    def answered(self) -> bool:
+        return self.reply is not None
 
-    async def until_gone(self) -> Answer:
-        """Wait until the process is gone; return what it answered."""
-        await self._over.wait()
-        if self._lease is not None:
-            await self._lease.child.exited.wait()
-        return self._answer
+    @property
+    def modern(self) -> bool:
+        """Whether only a server of 2026-07-28 answers so."""
+        return self.reply is not None and speaks_modern(self.reply)
+
+    async def ask(self) -> None:
+        """Send the probe; return when it is answered or the process is gone."""
+        try:
+            self.reply = await self._lease.mux.ask(
+                DISCOVER, own_envelope(SUPPORTED[0], __version__)
+            )
+        except Unavailable:
+            self.ended = True
+        self._over.set()
+
+    async def answer_or_silence(self) -> None:
+        """Wait for the answer, or until it is clear that none will come."""
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(self._ping_after_silence, waiting.cancel_scope)
+            waiting.start_soon(self._read_and_mute, waiting.cancel_scope)
+            await self._over.wait()
+            waiting.cancel_scope.cancel()
+
+    async def _ping_after_silence(self, scope: anyio.CancelScope) -> None:
+        # `ping` is allowed before a handshake: its answer shows that discover was swallowed.
+        await anyio.sleep(_SILENCE_S)
+        try:
+            await self._lease.mux.ask(PING, None)
+        except Unavailable:
+            return
+        scope.cancel()
+
+    async def _read_and_mute(self, scope: anyio.CancelScope) -> None:
+        # A server that still loads its modules has read nothing yet. `initialize` behind the probe
+        # would make it unclear which era a server of both is in.
+        while self._lease.mux.channel.unread:  # noqa: ASYNC110 - there is no event for it
+            await anyio.sleep(_LOOK_S)
+        await anyio.sleep(_MUTE_S)
+        scope.cancel()
 
 
 async def discover(lease: Lease, within_s: float) -> ServerProfile:
@@ -158,21 +273,3 @@ async def list_tools(lease: Lease, within_s: float) -> list[bytes]:
                 break
             params = (own[:-1] + b"," if own else b"{") + b'"cursor":' + cursor + b"}"
     return pages
-
-
-async def _asked(lease: Lease) -> Answer:
-    try:
-        reply = await lease.mux.ask(DISCOVER, own_envelope(SUPPORTED[0], __version__))
-    except Unavailable:
-        return Answer.ENDED
-    return Answer.MODERN if speaks_modern(reply) else Answer.OTHER
-
-
-async def _ping_after_silence(lease: Lease, scope: anyio.CancelScope) -> None:
-    # `ping` is allowed before a handshake: if it is answered, `server/discover` was ignored.
-    await anyio.sleep(_SILENCE_S)
-    try:
-        await lease.mux.ask(PING, None)
-    except Unavailable:
-        return
-    scope.cancel()

@@ -89,6 +89,9 @@ Wanted = Callable[[], bool]
 class ChildSource(Protocol):
     """A source of children: the pool itself, or one principal's view of it."""
 
+    own_wanted: anyio.Event
+    """Set once a client has come that gets its own child."""
+
     async def shared(self) -> Lease:
         """Return a fresh child for many sessions; see `ChildPool.shared`."""
 

@@ -1,8 +1,16 @@
-"""Which eras the server speaks, and a supervised process for each era that is needed.
+"""Which eras the server speaks, and a supervised process for each that is needed.
 
-One process for each era: the first message on a pipe pins it. The legacy process is started at once
-and serves from the moment it is ready. At the same time another process is probed for 2026-07-28;
-its answer is valid until the bridge ends.
+One process per era, since the first message on a pipe pins it, and one process until the other era
+has a client. The first process is asked whether it speaks 2026-07-28, and serves the era that it
+answers in; see `handshake.FirstHandshake`. What is found out stands while the bridge lives.
+
+| the first process | serves | a client of the other era |
+|---|---|---|
+| is legacy | legacy | is served by translation |
+| speaks 2026-07-28 | that | starts a legacy process; is served by translation if there is none |
+| the same, but legacy clients come first | is ended for a legacy one | starts a modern process |
+
+Legacy clients come first with `--prefer-legacy` and `--modern off`.
 """
 
 from __future__ import annotations
@@ -16,9 +24,16 @@ import anyio
 from anyio.abc import TaskGroup
 
 from mcpbridge import __version__
-from mcpbridge.bridge.children.handshake import Answer, Probe, discover, shake_hands
+from mcpbridge.bridge.children.handshake import FirstHandshake, SpeaksModernError, discover
 from mcpbridge.bridge.children.lease import ChildSource, Lease
-from mcpbridge.bridge.children.supervisor import Failed, Prepare, Settle, Supervisor
+from mcpbridge.bridge.children.supervisor import (
+    CannotStart,
+    Failed,
+    FirstChild,
+    Prepare,
+    Settle,
+    Supervisor,
+)
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import UNREACHABLE, Fault, Unavailable
@@ -29,11 +44,6 @@ from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.settings import Unit, setting
 
 log = logging.getLogger("mcpbridge.bridge")
-
-_UNREACHED_S = 1.0
-"""Seconds before a server that could not be reached is probed again."""
-_SILENCE_S = 5.0
-"""Seconds that the probe may stay unanswered after the legacy process has had its handshake."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,7 +77,7 @@ class EraSettings:
     child: ChildEra = setting(
         ChildEra.AUTO,
         "--child-era",
-        "What the server speaks; `auto` starts a separate process to find out.",
+        "What the server speaks; `auto` asks its first process.",
         group="Protocol",
         choices=tuple(choice.value for choice in ChildEra),
         parse=ChildEra,
@@ -83,6 +93,11 @@ class EraSettings:
         """Whether clients of the legacy revisions are served."""
         return self.legacy == "on"
 
+    @property
+    def legacy_first(self) -> bool:
+        """The legacy process of a server that speaks both is the one that is needed."""
+        return self.prefer_legacy or (self.serves_legacy and not self.serves_modern)
+
 
 class EraSupervisors:
     """The supervisors of one server's processes and the eras it speaks; owned by the bridge."""
@@ -96,6 +111,8 @@ class EraSupervisors:
         start_timeout_s: float,
         *,
         finish_s: float = 0,
+        legacy_first: bool = False,
+        modern_first: bool = False,
         verdict: ServerEras | None = None,
         proven: bool = False,
     ) -> None:
@@ -106,9 +123,11 @@ class EraSupervisors:
             readiness: Blocked while the primary process is not ready.
             policy: When to start again, and when to give up.
             era: What the operator says of the server.
-            start_timeout_s: Limit for the handshake.
-            verdict: The eras that the server speaks; None: they are to find out.
+            start_timeout_s: Limit for a start with its handshake.
             finish_s: Seconds that a replaced process has to finish its calls; 0: no limit.
+            legacy_first: Whether the legacy process of a server that speaks both serves first.
+            modern_first: Whether the other one does, if the verdict says that it speaks both.
+            verdict: The eras that the server speaks; None: not known yet.
             proven: Whether the server is known to start: a failed first start is tried again.
         """
         self._child_pool = child_pool
@@ -116,22 +135,31 @@ class EraSupervisors:
         self._policy = policy
         self._finish_s = finish_s
         self._start_timeout_s = start_timeout_s
-        client_profile = bridge_introduction(__version__)
-        shake = functools.partial(shake_hands, params=client_profile, within_s=start_timeout_s)
-        meet = functools.partial(discover, within_s=start_timeout_s)
+        self._legacy_first = legacy_first
         self._readiness = readiness
-        self.legacy = Supervisor(child_pool, policy, shake, finish_s)
-        self.modern = Supervisor(child_pool, policy, meet, finish_s, awaits=DISCOVER)
         self.verdict: ServerEras | None = verdict or VERDICTS.get(era)
-        self._known = anyio.Event()
+        self._first_handshake = FirstHandshake(
+            bridge_introduction(__version__),
+            start_timeout_s,
+            functools.partial(self._found, ServerEras(legacy=True, modern=False)),
+            asks=self.verdict is None,
+        )
+        meet = functools.partial(discover, within_s=start_timeout_s)
+        introduce = self._first_handshake.introduce
+        self.legacy = Supervisor(child_pool, policy, introduce, finish_s)
+        self.modern = Supervisor(child_pool, policy, meet, finish_s, awaits=DISCOVER)
+        if self.verdict is not None and not self.verdict.legacy:
+            modern_first = True
+        self.primary = self.modern if modern_first else self.legacy
+        """The process that readiness goes by."""
+        self._changed = anyio.Event()
         self.gave_up = anyio.Event()
         """Set when the primary process will not be started again."""
         self._tasks: TaskGroup
-        self._run_legacy: Callable[[], Awaitable[None]]
-        self._modern_runs = False
+        self._running = anyio.Event()
+        self._legacy_hooks: tuple[Prepare | None, Settle | None] = (None, None)
+        self._legacy_runs, self._modern_runs = not modern_first, modern_first
         self._proven = proven
-        self._probe_counts = self.verdict is None
-        self._probe = Probe(child_pool, start_timeout_s)
 
     def another(self, child_pool: ChildSource) -> EraSupervisors:
         """Return supervisors for another principal's children, which do not affect readiness."""
@@ -142,16 +170,12 @@ class EraSupervisors:
             self._era,
             self._start_timeout_s,
             finish_s=self._finish_s,
-            # It is the same program: it speaks the same eras.
+            legacy_first=self._legacy_first,
+            modern_first=self.primary is self.modern,
+            # It is the same program: what it speaks need not be found out again.
             verdict=self.verdict,
             proven=True,
         )
-
-    @property
-    def primary(self) -> Supervisor:
-        """The supervisor whose process decides about readiness: the legacy one, if there is one."""
-        alone = self.verdict is not None and not self.verdict.legacy
-        return self.modern if alone else self.legacy
 
     @property
     def last_report(self) -> ExitReport | None:
@@ -174,28 +198,67 @@ class EraSupervisors:
         self.modern.retire()
 
     async def known(self) -> ServerEras:
-        """Return the eras that the server speaks, as soon as they are known."""
+        """Return the verdict, as soon as there is one.
+
+        Raises:
+            Unavailable: There is none, and the first process cannot be started at present.
+        """
         while self.verdict is None:
-            await self._known.wait()
+            state = self.primary.state
+            if isinstance(state, Failed):
+                raise Unavailable(state.fault)
+            await self._verdict_or_move()
         return self.verdict
+
+    async def known_for_legacy(self) -> ServerEras:
+        """Return the verdict for a client of the legacy revisions; `legacy` is not None.
+
+        The first of them starts a legacy process of a server that speaks 2026-07-28.
+
+        Raises:
+            Unavailable: See `known`.
+        """
+        verdict = await self.known()
+        if verdict.legacy is None:
+            await self._start_legacy()
+        while verdict.legacy is None:
+            await self._changed.wait()
+            assert self.verdict is not None
+            verdict = self.verdict
+        return verdict
+
+    def found_legacy(self) -> None:
+        """A process of one session has answered `initialize`: the server is legacy too."""
+        if self.verdict is not None and self.verdict.legacy is None:
+            self._found(ServerEras(legacy=True, modern=True))
 
     async def first_lease(self) -> Lease:
         """Return the primary child, as soon as it is ready, however many starts fail before."""
         while True:
-            if self.verdict is None and not await self.legacy.settled():
-                await self.known()
             supervisor = self.primary
             try:
+                await self.known()
+                supervisor = self.primary
                 return await supervisor.lease()
             except Unavailable:
                 await supervisor.moved()
 
-    async def modern_lease(self) -> Lease:
-        """Return the child that speaks 2026-07-28; the first call may start it.
+    async def legacy_lease(self) -> Lease:
+        """The child that speaks the legacy revisions; started when first asked for.
 
         Raises:
             Unavailable: It cannot be started at present.
         """
+        await self._start_legacy()
+        return await self.legacy.lease()
+
+    async def modern_lease(self) -> Lease:
+        """The child that speaks 2026-07-28; started when first asked for.
+
+        Raises:
+            Unavailable: It cannot be started at present.
+        """
+        await self._running.wait()
         if not self._modern_runs:
             self._modern_runs = True
             # The primary process alone decides about readiness: a separate `Readiness`.
@@ -209,42 +272,85 @@ class EraSupervisors:
             prepare: See `Supervisor.run`.
             settle: See `Supervisor.run`.
         """
-        hooks = (prepare, settle, self._cannot_start)
-        self._run_legacy = functools.partial(self.legacy.run, self._readiness, *hooks)
+        self._legacy_hooks = (prepare, settle)
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
-            if self.verdict is None:
-                await self._find_out(tasks)
-            elif self.verdict.legacy:
-                tasks.start_soon(self._run_legacy)
+            self._running.set()
+            if self.primary is self.modern:
+                await self._run_modern(None)
             else:
-                self._modern_runs = True
-                hooks = (None, None, self._cannot_start)
-                tasks.start_soon(self.modern.run, self._readiness, *hooks)
-            self._known.set()
-            await self.primary.gave_up.wait()
+                await self._run_first()
+            # What has been given up stays so; a process of the other era may still be asked for.
+            await anyio.sleep_forever()
+
+    async def _run_first(self) -> None:
+        """Run the process that everything rests on; of which era it is may be found out here."""
+        try:
+            await self._run_legacy(self._readiness, self._cannot_start)
+        except SpeaksModernError as found:
+            await self._first_is_modern(found)
+
+    async def _run_legacy(self, readiness: Readiness, cannot_start: CannotStart | None) -> None:
+        await self.legacy.run(readiness, *self._legacy_hooks, cannot_start)
+        self._note_giving_up()
+
+    async def _run_modern(self, first: FirstChild | None) -> None:
+        await self.modern.run(self._readiness, None, None, self._cannot_start, first)
+        self._note_giving_up()
+
+    def _note_giving_up(self) -> None:
+        if self.primary.gave_up.is_set():
             self.gave_up.set()
 
-    async def _find_out(self, tasks: TaskGroup) -> None:
-        handshake = anyio.CancelScope()
-        tasks.start_soon(self._keep_legacy, handshake)
-        while (answer := await self._asked()) is Answer.UNREACHABLE:
-            # Calls fail as "unreachable"; the eras are found out once the server can be reached,
-            # since two containers of a pod start in any order.
-            self.verdict = ServerEras(legacy=True, modern=False)
-            self._known.set()
-            with anyio.move_on_after(_UNREACHED_S):
-                await self.legacy.gave_up.wait()
+    async def _first_is_modern(self, found: SpeaksModernError) -> None:
+        self._first_handshake.ask_no_more()
+        legacy: bool | None = None
+        first = None
+        if found.profile is None or self._legacy_first:
+            # The same place for both, one after the other.
+            found.lease.child.stop()
+            await found.lease.child.exited.wait()
+            legacy = await self._try_legacy(self._readiness)
+            if legacy:
+                self._found(ServerEras(legacy=True, modern=True))
                 return
-        modern = answer is Answer.MODERN
-        if not modern or await self._is_legacy():
-            self.verdict = ServerEras(legacy=True, modern=modern)
         else:
-            handshake.cancel()
-            self.verdict = ServerEras(legacy=False, modern=True)
-            self._modern_runs = True
-            tasks.start_soon(self.modern.run, self._readiness)
-        log.info("child.eras_found", extra={"speaks": self.verdict.in_words})
+            self._legacy_runs = False
+            found.lease.introduced_as(found.profile)
+            first = FirstChild(found.lease, found.start_s)
+            legacy = True if found.profile.names_legacy else None
+        self.primary = self.modern
+        self._modern_runs = True
+        self._readiness.unblock("given_up")
+        self._found(ServerEras(legacy=legacy, modern=True))
+        await self._run_modern(first)
+
+    async def _start_legacy(self) -> None:
+        """Start the legacy process beside the modern one, if it does not run yet."""
+        await self._running.wait()
+        if not self._legacy_runs:
+            self._legacy_runs = True
+            self._tasks.start_soon(self._run_legacy_too)
+
+    async def _run_legacy_too(self) -> None:
+        legacy = await self._try_legacy(Readiness())
+        if self.verdict is not None and self.verdict.legacy is None:
+            self._found(ServerEras(legacy=legacy, modern=True))
+
+    async def _try_legacy(self, readiness: Readiness) -> bool:
+        """Start a legacy process; returns whether it came up and is kept running."""
+        scope = anyio.CancelScope()
+        self._tasks.start_soon(self._keep_legacy, scope, readiness)
+        if await self._is_legacy():
+            return True
+        if self.verdict is None or self.verdict.legacy is None:
+            scope.cancel()
+            return False
+        return True
+
+    async def _keep_legacy(self, scope: anyio.CancelScope, readiness: Readiness) -> None:
+        with scope:
+            await self._run_legacy(readiness, None)
 
     async def _is_legacy(self) -> bool:
         """Return whether the legacy process came up, once it could be reached."""
@@ -256,36 +362,28 @@ class EraSupervisors:
                     return False
         return True
 
-    async def _asked(self) -> Answer:
-        self._probe = Probe(self._child_pool, self._start_timeout_s)
-        answer = Answer.OTHER
-        async with anyio.create_task_group() as asking:
-            asking.start_soon(self._stop_asking, asking.cancel_scope)
-            answer = await self._probe.ask()
-            asking.cancel_scope.cancel()
-        return answer
+    def _found(self, verdict: ServerEras) -> None:
+        before, self.verdict = self.verdict, verdict
+        self._changed.set()
+        self._changed = anyio.Event()
+        if before is None or before.in_words != verdict.in_words:
+            log.info("child.eras_found", extra={"speaks": verdict.in_words})
+
+    async def _verdict_or_move(self) -> None:
+        """Wait until the verdict is another, or the state of the first process is."""
+        async with anyio.create_task_group() as either:
+
+            async def leave_after(news: Callable[[], Awaitable[None]]) -> None:
+                await news()
+                either.cancel_scope.cancel()
+
+            either.start_soon(leave_after, self._changed.wait)
+            either.start_soon(leave_after, self.primary.moved)
 
     async def _cannot_start(self) -> bool:
         """Return whether no start would succeed, after the first process ended by itself.
 
-        Two processes of one server may conflict over a port or a lock. So if the probe ran beside
-        the first start, its process must have ended by itself as well; else this waits until that
-        process is gone, and the next start decides.
+        Two processes of one server may be in each other's way: one port, one lock. So it does not
+        if a process of a single session has been started.
         """
-        if self._proven:
-            return False
-        if self._probe_counts:
-            self._probe_counts = False
-            return await self._probe.until_gone() is Answer.ENDED
-        return True
-
-    async def _stop_asking(self, scope: anyio.CancelScope) -> None:
-        # A server that has answered a handshake but not the probe ignores unknown methods; clients
-        # wait for the eras, so the probe is not waited for any longer.
-        if await self.legacy.settled():
-            await anyio.sleep(_SILENCE_S)
-            scope.cancel()
-
-    async def _keep_legacy(self, scope: anyio.CancelScope) -> None:
-        with scope:
-            await self._run_legacy()
+        return not self._proven and not self._child_pool.own_wanted.is_set()

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import msgspec
 
+from mcpbridge.bridge.children.handshake import HarmedByProbeError
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.process.subprocess_child import ExitReport
@@ -37,6 +38,14 @@ class Ready(msgspec.Struct, frozen=True):
     """A state: a child runs and has had its handshake."""
 
     lease: Lease
+
+
+class FirstChild(msgspec.Struct, frozen=True):
+    """A child that has had its handshake before its supervisor runs."""
+
+    lease: Lease
+    start_s: float
+    """How many seconds its start took, handshake included."""
 
 
 class _Life(msgspec.Struct, frozen=True):
@@ -102,6 +111,8 @@ class Supervisor:
         self.start_failure: Fault | None = None
         """Why the last start failed; None if it succeeded."""
         self.last_report: ExitReport | None = None
+        self.profile: ServerProfile | None = None
+        """The profile of the last child that was ready; None before one."""
         self.start_s: float | None = None
         """Seconds that the last successful start took, handshake included; None before one."""
 
@@ -150,6 +161,7 @@ class Supervisor:
         prepare: Prepare | None = None,
         settle: Settle | None = None,
         cannot_start: CannotStart | None = None,
+        first: FirstChild | None = None,
     ) -> None:
         """Keep a child running until the policy says to give up.
 
@@ -158,12 +170,13 @@ class Supervisor:
             prepare: Restores the state of sessions on a child that has had its handshake.
             settle: Applies the changes of a replaced child's last calls to the next child.
             cannot_start: Returns whether to give up if the first child ended by itself; None: no.
+            first: The child that serves first; None: one is started.
         """
         self._readiness = readiness
         self._prepare, self._settle = prepare or _nothing, settle or _nothing_more
         record = Record()
         while True:
-            life = await self._one_life()
+            life, first = await self._one_life(first), None
             self.start_failure = life.failed
             if self._retired.is_set():
                 # The child ended because the process is about to end: not a failure to count.
@@ -201,11 +214,11 @@ class Supervisor:
         # A connection has no exit status, and the server behind it may be back a moment later.
         return report.how.is_known and not report.asked and await cannot_start()
 
-    async def _one_life(self) -> _Life:
+    async def _one_life(self, first: FirstChild | None) -> _Life:
         """Start a child and wait until it, and each that takes over from it, is gone."""
-        began = anyio.current_time()
+        began = anyio.current_time() - (first.start_s if first is not None else 0.0)
         try:
-            lease = await self._started()
+            lease = first.lease if first is not None else await self._started()
         except Unavailable as error:
             self._block(error.fault)
             if error.problem:
@@ -231,11 +244,18 @@ class Supervisor:
         """
         notice = _StartNotice(self._policy.start_notice_s, self._awaits)
         try:
-            lease = await self._child_pool.shared()
-            await self._meet(lease)
+            while True:
+                lease = await self._child_pool.shared()
+                try:
+                    await self._meet(lease)
+                except HarmedByProbeError:
+                    # One after the other: two processes of a server may compete for a port or lock.
+                    lease.child.stop()
+                    await lease.child.exited.wait()
+                else:
+                    return lease
         finally:
             notice.end()
-        return lease
 
     async def _meet(self, lease: Lease) -> None:
         """Do the handshake; if it fails, end the child and raise Unavailable once it is gone."""
@@ -292,6 +312,7 @@ class Supervisor:
     def _serve(self, lease: Lease, start_s: float) -> None:
         assert lease.profile is not None
         self.start_s, self.start_failure = start_s, None
+        self.profile = lease.profile
         self._worn = anyio.Event()
         self._child_pool.became_ready(start_s)
         self._readiness.unblock("child")

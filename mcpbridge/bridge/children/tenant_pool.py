@@ -28,6 +28,7 @@ class TenantPool:
         self._child_pool = child_pool
         self._make_child = make_child
         self._given: set[Lease] = set()
+        self.own_wanted = child_pool.own_wanted
         self.release = child_pool.release
         self.end = child_pool.end
         self.idle = child_pool.idle

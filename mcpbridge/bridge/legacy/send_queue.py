@@ -14,7 +14,7 @@ from mcpbridge.bridge.children.shared_state import Subscriber, shared_verb
 from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.session_child import ChildLink
 from mcpbridge.rules.faults import Fault, Unavailable, capacity
-from mcpbridge.rules.mcp.methods import SHARED_VERBS, stops_at_the_bridge
+from mcpbridge.rules.mcp.methods import INITIALIZED, SHARED_VERBS, stops_at_the_bridge
 from mcpbridge.wire.messages import Notification, Result
 
 MAX_WAITING = 1024
@@ -98,6 +98,14 @@ class SendQueue:
     def close(self) -> None:
         """Drop what waits; the exchanges in it must have their answer already."""
         self._waiting.clear()
+
+    def forget_initialized(self) -> None:
+        """Forget a waiting `notifications/initialized`: the child is told in the bridge's name."""
+        self._waiting = [
+            item
+            for item in self._waiting
+            if isinstance(item, Exchange) or item.method != INITIALIZED
+        ]
 
     def seek(self) -> None:
         """Get a child before there is anything to send: its notifications have a reader."""

@@ -13,10 +13,15 @@ from typing import Protocol
 import anyio
 
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.handshake import initialize
+from mcpbridge.bridge.children.lease import ChildSource, Lease, Wanted
+from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Unavailable, session_closed
 from mcpbridge.rules.supervision.lifecycle import SESSION, SessionEvent, SessionState, step
-from mcpbridge.wire.messages import Notification
+from mcpbridge.wire.messages import Notification, Reply
+
+_LEFT_S = 60.0
+"""How long a child that a client left behind waits for the next one."""
 
 Acquire = Callable[[], Awaitable[Lease]]
 """Waits for a child that has had its handshake; raises Unavailable if none can be started."""
@@ -109,6 +114,184 @@ class OwnChild:
         return await self._acquire()
 
 
+class OwnStart:
+    """A child that starts for one session, and what becomes of its `initialize`."""
+
+    def __init__(self, lease: Lease, params: bytes | None) -> None:
+        """Make it.
+
+        Args:
+            lease: On the child, which runs.
+            params: Those of the `initialize` that is sent to it; None: none is sent yet.
+        """
+        self.lease = lease
+        self.params = params
+        self.claimed = True
+        """Whether a session waits for it."""
+        self._give_way: Callable[[], None] | None = None
+        self._over = anyio.Event()
+        self._outcome: Reply | Unavailable | None = None
+
+    @property
+    def failed(self) -> bool:
+        """It will never serve."""
+        return isinstance(self._outcome, Unavailable) or self.lease.mux.shut
+
+    @property
+    def available(self) -> bool:
+        """Whether another session may wait for it, since no client does."""
+        return not self.failed and (not self.claimed or self._give_way is not None)
+
+    def abandon(self, give_way: Callable[[], None]) -> None:
+        """Let another session have it: the client has left before it had an answer.
+
+        Args:
+            give_way: Ends the client's session if another takes the child.
+        """
+        self._give_way = give_way
+
+    def claim(self, params: bytes) -> bool:
+        """Let a session wait for it; return whether `initialize` has not been sent yet."""
+        give_way, self._give_way = self._give_way, None
+        if give_way is not None:
+            give_way()
+        sent, self.params, self.claimed = self.params is not None, params, True
+        return not sent
+
+    def leave(self) -> None:
+        """No session waits for it any more."""
+        self.claimed = False
+
+    def ended(self, outcome: Reply | Unavailable) -> None:
+        """Record the answer, or why there is none."""
+        self._outcome = outcome
+        self._over.set()
+
+    async def reply(self) -> Reply:
+        """Wait for the answer to `initialize`.
+
+        Raises:
+            Unavailable: There is none.
+        """
+        await self._over.wait()
+        assert self._outcome is not None
+        if isinstance(self._outcome, Unavailable):
+            raise self._outcome
+        return self._outcome
+
+
+class OwnStarts:
+    """Children of single sessions that have not answered `initialize`; one for each tenant.
+
+    A client that loses patience leaves its child behind. The child goes to the next client that
+    introduces itself in the same words, since a child cannot be given another client; one that
+    has been told nothing goes to any.
+    """
+
+    def __init__(self, child_pool: ChildSource, start_timeout_s: float, spawn: Spawn) -> None:
+        """Make it.
+
+        Args:
+            child_pool: Starts the children.
+            start_timeout_s: For a start with its handshake, in seconds.
+            spawn: Runs work in the bridge's own time.
+        """
+        self._child_pool = child_pool
+        self._start_timeout_s = start_timeout_s
+        self._spawn = spawn
+        self._starts: dict[Lease, OwnStart] = {}
+
+    async def begin(
+        self, params: bytes, is_over: Callable[[], bool], wanted: Wanted | None = None
+    ) -> OwnStart:
+        """Start a child, or take one that was left behind.
+
+        Args:
+            params: Those of the client's `initialize`.
+            is_over: Whether the session has ended, so that the child is left behind.
+            wanted: See `ChildPool.own`.
+
+        Raises:
+            PoolExhausted: All places are taken.
+            Unavailable: It could not be started, or the session has ended.
+        """
+        start = self._left_behind(params)
+        if start is None:
+            start = OwnStart(await self._child_pool.own(wanted=wanted), None)
+            self._starts[start.lease] = start
+            if is_over():
+                self.leave(start.lease)
+                raise Unavailable(session_closed())
+        if start.claim(params):
+            self._spawn(self._introduce, start)
+        return start
+
+    async def finish(self, start: OwnStart, is_over: Callable[[], bool]) -> Reply:
+        """Return the child's answer to `initialize`; the child is the session's from now on.
+
+        Raises:
+            Unavailable: There is no answer, or the session has ended.
+        """
+        try:
+            reply = await start.reply()
+        except Unavailable:
+            self._drop(start)
+            raise
+        if is_over():
+            # It was left behind when the session ended, and may be another's by now.
+            raise Unavailable(session_closed())
+        self._starts.pop(start.lease, None)
+        return reply
+
+    def leave(self, lease: Lease) -> bool:
+        """Leave a child behind for the next client; False if it has been introduced already."""
+        start = self._starts.get(lease)
+        if start is None or start.failed:
+            return False
+        if start.claimed:
+            start.leave()
+            self._spawn(self._expire, start)
+        return True
+
+    def abandon(self, lease: Lease, give_way: Callable[[], None]) -> None:
+        """Let the next client have a child that starts: see `OwnStart.abandon`."""
+        start = self._starts.get(lease)
+        if start is not None:
+            start.abandon(give_way)
+
+    def give_up(self) -> Lease | None:
+        """Take a child that was left behind, to be ended; None if there is none."""
+        for lease, start in self._starts.items():
+            if not start.claimed:
+                del self._starts[lease]
+                return lease
+        return None
+
+    def _left_behind(self, params: bytes) -> OwnStart | None:
+        for start in self._starts.values():
+            if start.available and start.params in (None, params):
+                return start
+        return None
+
+    async def _introduce(self, start: OwnStart) -> None:
+        assert start.params is not None
+        try:
+            start.ended(await initialize(start.lease, start.params, self._start_timeout_s))
+        except Unavailable as error:
+            start.ended(error)
+            if not start.claimed:
+                self._drop(start)
+
+    async def _expire(self, start: OwnStart) -> None:
+        await anyio.sleep(_LEFT_S)
+        if not start.claimed:
+            self._drop(start)
+
+    def _drop(self, start: OwnStart) -> None:
+        if self._starts.pop(start.lease, None) is not None:
+            self._child_pool.release(start.lease)
+
+
 class LeaseHolder(Protocol):
     """A listener that holds the lease on the child that it is attached to."""
 
@@ -151,7 +334,8 @@ class ChildLink:
         lease = self._holder.lease
         if self.state is not SessionState.OPEN or lease is None or lease.mux.shut:
             return None
-        return lease
+        # The session hears its own child before it has answered `initialize`.
+        return lease if lease.profile is not None else None
 
     def open(self, child: SessionChild, lease: Lease | None = None) -> None:
         """Open the link: `find` returns a child from now on.

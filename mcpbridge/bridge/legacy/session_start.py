@@ -2,26 +2,35 @@
 
 | child | server requests | `initialize` is answered from |
 |---|---|---|
-| legacy, shared | declined | the record of the bridge's own handshake |
-| legacy, the session's own | passed on | the child's own answer, as it came |
-| 2026-07-28 | translated | the child's answer to `server/discover` |
+| handshake, shared | cannot be asked | the record of the bridge's own handshake |
+| handshake, its own | can be asked | the record of another child's handshake, if there is one |
+| the same, the first | can be asked | the child's own answer, as it came |
+| 2026-07-28 | any | what the child says to `server/discover` |
 """
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterable
+
+import anyio
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.child_pool import ChildPoolSettings
-from mcpbridge.bridge.children.handshake import initialize
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.children.shared_state import Subscriber, catch_up, restore
 from mcpbridge.bridge.children.supervisor import Ready
 from mcpbridge.bridge.legacy.modern_child import ModernChildAdapter
 from mcpbridge.bridge.legacy.session import Session
-from mcpbridge.bridge.legacy.session_child import ModernChild, OwnChild, SessionChild, SharedChild
+from mcpbridge.bridge.legacy.session_child import (
+    ModernChild,
+    OwnChild,
+    OwnStarts,
+    SessionChild,
+    SharedChild,
+)
 from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import (
@@ -31,13 +40,54 @@ from mcpbridge.rules.faults import (
     handshake_refused,
     session_closed,
 )
-from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
+from mcpbridge.rules.mcp.initialize import ServerProfile, differences, read_profile
 from mcpbridge.rules.mcp.methods import INITIALIZED
-from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, negotiated
+from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, Era, known, negotiated
 from mcpbridge.rules.mcp.to_legacy import introduced
 from mcpbridge.rules.supervision.isolation import Isolation, needs_own_child
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.wire.messages import Failure, Notification, Reply, Result
+
+log = logging.getLogger("mcpbridge.bridge")
+
+_PATIENCE_S = 0.5
+"""Seconds that a client waits for its own child's answer, if it can be answered without it.
+
+The child's own answer, or its refusal, is the better one. The least patient client known is the
+validator of the MCP Operator, which waits 5 s; below `--json-window` the answer is plain JSON.
+"""
+
+
+class _FirstChild:
+    """The first child of a session that gets one for itself."""
+
+    def __init__(self) -> None:
+        self.told: ServerProfile | None = None
+        """What the client was told before the child had answered; None: it waits for that."""
+        self._over = anyio.Event()
+        self._outcome: Lease | Unavailable | None = None
+
+    def answer_early(self, told: ServerProfile) -> None:
+        """Record what the client has been told."""
+        self.told = told
+
+    def ended(self, outcome: Lease | Unavailable) -> None:
+        """Record which child it is, or why there is none; the first record counts."""
+        if not self._over.is_set():
+            self._outcome = outcome
+            self._over.set()
+
+    async def lease(self) -> Lease | None:
+        """Return the child once it has been introduced; None from the second time on.
+
+        Raises:
+            Unavailable: It could not be started.
+        """
+        await self._over.wait()
+        outcome, self._outcome = self._outcome, None
+        if isinstance(outcome, Unavailable):
+            raise outcome
+        return outcome
 
 
 class SessionStarter:
@@ -64,6 +114,9 @@ class SessionStarter:
         """
         self._eras = eras
         self._child_pool = child_pool
+        self._starts = OwnStarts(child_pool, settings.start_timeout_s, spawn)
+        self._profiles: dict[str, ServerProfile] = {}
+        """What children of single sessions said of themselves, by the revision asked for."""
         self._settings = settings
         self._spawn = spawn
         self._close = close
@@ -79,17 +132,44 @@ class SessionStarter:
         else:
             self._spawn(self._open, session, exchange)
 
+    def leaves_behind(self, lease: Lease) -> bool:
+        """Keep the child of a session that has ended for the next one, if it is starting."""
+        return self._starts.leave(lease)
+
+    def client_left(self, session: Session) -> None:
+        """Let the next client have the child of a session whose client left unanswered.
+
+        The session stays as it is until then: its client may come back for the answer.
+        """
+        if session.state is SessionState.OPENING and session.lease is not None:
+            self._starts.abandon(session.lease, functools.partial(self._give_way, session))
+
+    def _give_way(self, session: Session) -> None:
+        session.listener.rest()
+        self._close(session)
+
+    def give_up_left_behind(self) -> Lease | None:
+        """Take a child for which no session waits, to be ended; None if there is none."""
+        return self._starts.give_up()
+
+    async def prepare_sessionless(self, calls: SessionlessCalls) -> None:
+        """Lead calls without a session to the shared child, if that runs without them."""
+        lease = await self._eras.first_lease()
+        assert lease.profile is not None
+        if lease.profile.revision.era is Era.LEGACY:
+            await self.open_sessionless(calls)
+
     async def open_sessionless(self, calls: SessionlessCalls) -> None:
         """Link calls without a session to the shared child, once the eras are known.
 
         May be called again: only the first call has an effect.
         """
-        verdict = await self._eras.known()
+        verdict = await self._eras.known_for_legacy()
         if calls.link.state is SessionState.OPENING:
             calls.opened(self._shared_child() if verdict.legacy else self._modern_child(calls))
 
     def _shared_child(self) -> SessionChild:
-        return SharedChild(self._eras.legacy.lease)
+        return SharedChild(self._eras.legacy_lease)
 
     def _modern_child(self, client: Session | SessionlessCalls) -> SessionChild:
         adapter = ModernChildAdapter(
@@ -106,13 +186,15 @@ class SessionStarter:
 
     async def _open(self, session: Session, exchange: Exchange) -> None:
         try:
-            verdict = await self._eras.known()
-            if not verdict.legacy:
-                await self._interpret(session, exchange)
-            elif self._wants_own(session):
+            verdict = self._eras.verdict
+            may_be_legacy = verdict is None or verdict.legacy is not False
+            if may_be_legacy and self._wants_own(session):
+                # Its child starts beside the first process, whatever that turns out to be.
                 await self._give_own(session, exchange)
+            elif (await self._eras.known_for_legacy()).legacy:
+                self._share(session, exchange, await self._eras.legacy_lease())
             else:
-                self._share(session, exchange, await self._eras.legacy.lease())
+                await self._interpret(session, exchange)
         except Unavailable as error:
             self._fail(session, exchange, error.fault)
 
@@ -134,30 +216,101 @@ class SessionStarter:
         exchange.answered(Result(exchange.request.id, introduced(lease.profile, revision)))
 
     async def _give_own(self, session: Session, exchange: Exchange) -> None:
+        """Open a session on its own child.
+
+        Raises:
+            Unavailable: It could not be started, and its client has no answer yet.
+        """
+        first = _FirstChild()
+        fault: Unavailable | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._answer_early, session, exchange, first)
+            try:
+                await self._serve_by_own(session, exchange, first)
+            except Unavailable as error:
+                fault = error
+            finally:
+                # Calls may wait for it.
+                first.ended(fault or Unavailable(session_closed()))
+            tasks.cancel_scope.cancel()
+        if fault is not None and first.told is None:
+            raise fault
+
+    async def _answer_early(self, session: Session, exchange: Exchange, first: _FirstChild) -> None:
+        """Answer `initialize` while the session's own child still starts; calls wait for it."""
+        await anyio.sleep(_PATIENCE_S)
+        requested = session.client_profile.requested
+        profile = self._eras.legacy.profile or self._profiles.get(requested)
+        if profile is not None and session.state is SessionState.OPENING:
+            revision, result = profile.answer(requested)
+            first.answer_early(ServerProfile(result, revision))
+            session.opened(self._own_child(session, first), revision)
+            exchange.answered(Result(exchange.request.id, result))
+            session.send_queue.seek()
+
+    async def _serve_by_own(self, session: Session, exchange: Exchange, first: _FirstChild) -> None:
+        is_over = functools.partial(_is_over, session)
         try:
-            lease = await self._child_pool.own()
+            start = await self._starts.begin(session.client_profile.params, is_over)
         except PoolExhausted as error:
-            self._share(session, exchange, await self._shared_instead(error))
+            await self._serve_without_own(session, exchange, first, error)
             return
-        if _is_over(session):
-            # The client left while the child started: this is the only code that can end the child.
-            self._child_pool.release(lease)
-            return
-        session.listener.take(lease)
-        reply = await self._introduce(session, lease)
-        if _is_over(session):
-            return
+        session.listener.take(start.lease)
+        reply: Reply | None = None
+        try:
+            reply = await self._starts.finish(start, is_over)
+        except Unavailable:
+            if is_over() or first.told is not None or not await self._is_modern_only():
+                raise
         profile = _profile_in(reply)
         if profile is not None:
-            lease.introduced_as(profile)
-            own = OwnChild(functools.partial(self._own_child_again, session))
-            session.opened(own, profile.revision)
-            exchange.answered(Result(exchange.request.id, profile.result))
-        elif isinstance(reply, Failure):
+            self._introduced(session, start.lease, profile)
+            if first.told is None:
+                session.opened(self._own_child(session, first), profile.revision)
+                exchange.answered(Result(exchange.request.id, profile.result))
+            elif differing := differences(first.told, profile):
+                log.warning("session.profile_differs", extra={"members": differing})
+            first.ended(start.lease)
+        elif first.told is None and (reply is None or await self._is_modern_only()):
+            await self._interpret_instead(session, exchange, start.lease)
+        elif first.told is None and isinstance(reply, Failure):
             exchange.answered(Failure(exchange.request.id, reply.error))
             self._close(session)
         else:
+            self._child_pool.release(start.lease)
             raise Unavailable(handshake_refused())
+
+    async def _serve_without_own(
+        self, session: Session, exchange: Exchange, first: _FirstChild, exhausted: PoolExhausted
+    ) -> None:
+        if first.told is not None:
+            first.ended(await self._shared_again(session, exhausted))
+        elif await self._is_modern_only():
+            await self._interpret(session, exchange)
+        else:
+            self._share(session, exchange, await self._shared_instead(exhausted))
+
+    def _introduced(self, session: Session, lease: Lease, profile: ServerProfile) -> None:
+        """Let a child serve its session, from the turn in which its answer is read."""
+        lease.introduced_as(profile)
+        self._eras.found_legacy()
+        requested = session.client_profile.requested
+        # A client chooses this text: only names of revisions are kept.
+        if known(requested) is not None:
+            self._profiles[requested] = profile
+        if session.client.initialized:
+            session.send_queue.forget_initialized()
+            lease.mux.send(Notification(INITIALIZED))
+
+    async def _is_modern_only(self) -> bool:
+        return not (await self._eras.known_for_legacy()).legacy
+
+    async def _interpret_instead(self, session: Session, exchange: Exchange, lease: Lease) -> None:
+        """Serve a session by the modern child after its own one has refused `initialize`."""
+        if not _is_over(session):
+            session.listener.rest()
+            self._child_pool.release(lease)
+            await self._interpret(session, exchange)
 
     async def renew(self, session: Session) -> None:
         """Replace the own child of a session that has nothing in flight; see `Session.renew`."""
@@ -166,27 +319,32 @@ class SessionStarter:
             self._child_pool.release(before)
             await before.child.exited.wait()
 
-    async def _own_child_again(self, session: Session) -> Lease:
-        """Return a fresh child, restored to the state that this session's last child had."""
+    def _own_child(self, session: Session, first: _FirstChild) -> OwnChild:
+        return OwnChild(functools.partial(self._next_own_child, session, first))
+
+    async def _next_own_child(self, session: Session, first: _FirstChild) -> Lease:
+        """A child for this session alone that has been told everything the last one was."""
+        lease = await first.lease()
+        if lease is not None and not lease.mux.shut:
+            return lease
+        is_over = functools.partial(_is_over, session)
         try:
-            lease = await self._child_pool.own(wanted=lambda: not _is_over(session))
+            start = await self._starts.begin(
+                session.client_profile.params, is_over, lambda: not is_over()
+            )
         except PoolExhausted as error:
             return await self._shared_again(session, error)
-        try:
-            profile = _profile_in(await self._introduce(session, lease))
-            if profile is None:
-                raise Unavailable(handshake_refused())
-        except Unavailable:
-            self._child_pool.release(lease)
-            raise
-        lease.introduced_as(profile)
-        if session.client.initialized:
-            lease.mux.send(Notification(INITIALIZED))
-        await restore(lease, profile, [session.listener])
-        if _is_over(session):
-            self._child_pool.release(lease)
+        session.listener.take(start.lease)
+        profile = _profile_in(await self._starts.finish(start, is_over))
+        if profile is None:
+            self._child_pool.release(start.lease)
+            raise Unavailable(handshake_refused())
+        self._introduced(session, start.lease, profile)
+        await restore(start.lease, profile, [session.listener])
+        if is_over():
+            self._child_pool.release(start.lease)
             raise Unavailable(session_closed())
-        return lease
+        return start.lease
 
     async def _shared_instead(self, exhausted: PoolExhausted) -> Lease:
         """Return the shared child for a session that should have its own and gets none.
@@ -200,7 +358,7 @@ class SessionStarter:
         if self._settings.isolation is not Isolation.AUTO:
             raise exhausted
         self._child_pool.fell_back()
-        return await self._eras.legacy.lease()
+        return await self._eras.legacy_lease()
 
     async def _shared_again(self, session: Session, exhausted: PoolExhausted) -> Lease:
         """Return what `_shared_instead` returns, for a session whose own child is gone."""
@@ -209,17 +367,12 @@ class SessionStarter:
             await catch_up(lease, [*self._subscribers(), session.listener])
         return lease
 
-    async def _introduce(self, session: Session, lease: Lease) -> Reply:
-        return await initialize(
-            lease, session.client_profile.params, self._settings.start_timeout_s
-        )
-
     def _fail(self, session: Session, exchange: Exchange, fault: Fault) -> None:
         exchange.refuse(fault)
         self._close(session)
 
 
-def _profile_in(reply: Reply) -> ServerProfile | None:
+def _profile_in(reply: Reply | None) -> ServerProfile | None:
     return read_profile(reply.result) if isinstance(reply, Result) else None
 
 

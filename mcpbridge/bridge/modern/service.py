@@ -146,7 +146,7 @@ class ModernService:
         self._check_draining()
         asked_at = self._context.clock()
         native = self._serves_natively(await self._eras.known())
-        lease = await (self._eras.modern_lease() if native else self._eras.legacy.lease())
+        lease = await (self._eras.modern_lease() if native else self._eras.legacy_lease())
         known: Annotations = {}
         if _may_be_annotated(request, lease):
             known = await self._catalog.annotations(lease, self._context.clock())

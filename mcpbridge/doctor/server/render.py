@@ -96,6 +96,8 @@ def _processes(report: ServerReport) -> str:
         runs = "one for each session"
     elif report.questions:
         runs = "one for all clients, and one more for each client that can be asked"
+    elif report.legacy and report.modern:
+        runs = "one, and another when the first client of the other era comes"
     else:
         runs = "one for all clients"
     return f"{OK}  was started {started} for this report; mcpbridge runs {runs}"

@@ -187,6 +187,18 @@ class LegacyTransport:
     async def _finish_opening(
         self, session: Session, exchange: Exchange, http_request: HttpRequest
     ) -> None:
+        left = functools.partial(self._bridge.client_left, session)
+        http_request.disconnect.watch(left)
+        try:
+            await self._finish_opened(session, exchange, http_request)
+        finally:
+            http_request.disconnect.ignore()
+            # A stream that was begun watches for its client itself.
+            left()
+
+    async def _finish_opened(
+        self, session: Session, exchange: Exchange, http_request: HttpRequest
+    ) -> None:
         await exchange.first(self._settings.json_window_s)
         headers = farewell(self._bridge.drain)
         if session.state is not SessionState.CLOSED:

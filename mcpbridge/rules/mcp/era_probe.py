@@ -1,7 +1,9 @@
 """Finds out which eras a child speaks: the probe, and the meaning of its answer.
 
 The first message on a pipe may pin the era of the whole process, and some servers exit on a
-message they do not expect. So the probed process gets no other message and serves no client.
+message they do not expect. So the probe is the first message of the first process. One that
+answers as a server of 2026-07-28 serves that era; one that answers with an error is asked to
+`initialize`; one that the probe has harmed is replaced by another, which is not asked.
 
 Source: MCP 2026-07-28, Transports, stdio, Backward Compatibility: fall back on anything but a
 result or a recognised error, and key on no single code.
@@ -31,16 +33,17 @@ class ChildEra(enum.Enum):
     """The operator's setting for what the server speaks."""
 
     AUTO = "auto"
-    """Probe the server on a separate process."""
+    """Probe the first process of the server."""
     LEGACY = "legacy"
     MODERN = "modern"
     DUAL = "dual"
 
 
 class ServerEras(msgspec.Struct, frozen=True):
-    """The eras that the server speaks; constant while the bridge lives."""
+    """The eras that the server speaks; what is known is constant while the bridge lives."""
 
-    legacy: bool
+    legacy: bool | None
+    """None: it speaks 2026-07-28, and no client of the legacy revisions has come yet."""
     modern: bool
 
     @property

@@ -38,6 +38,13 @@ class ServerProfile(msgspec.Struct, frozen=True):
         return revision, replaced(self.result, [(span, quoted(revision.date))])
 
     @property
+    def names_legacy(self) -> bool:
+        """Whether an answer to `server/discover` names a legacy revision too."""
+        dates = _dates(self.result)
+        revisions = (known(date) for date in dates)
+        return any(each is not None and each.era is Era.LEGACY for each in revisions)
+
+    @property
     def changing_lists(self) -> tuple[str, ...]:
         """The methods of the list-changed notifications that this child sends."""
         return tuple(
@@ -105,15 +112,30 @@ def read_profile(result: bytes) -> ServerProfile | None:
 
 def read_discovery(result: bytes) -> ServerProfile | None:
     """Return the profile in a `server/discover` result; None if it names no known version."""
-    try:
-        raw = member(result, "supportedVersions")
-        dates = {text_of(date) for date in elements(raw)} if raw is not None else set()
-    except WireError:
-        return None
+    dates = _dates(result)
     for revision in reversed(MODERN):
         if revision.date in dates:
             return ServerProfile(result, revision)
     return None
+
+
+def differences(told: ServerProfile, profile: ServerProfile) -> str:
+    """The members in which two answers to `initialize` differ, by name; empty if they do not."""
+    try:
+        one, other = opened(told.result), opened(profile.result)
+    except WireError:
+        return "result"
+    names = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+    return ", ".join(names)
+
+
+def _dates(result: bytes) -> set[str | None]:
+    """The revisions that a `server/discover` result names; empty if it cannot be read."""
+    try:
+        raw = member(result, "supportedVersions")
+        return {text_of(date) for date in elements(raw)} if raw is not None else set()
+    except WireError:
+        return set()
 
 
 class ClientProfile(msgspec.Struct, frozen=True):
