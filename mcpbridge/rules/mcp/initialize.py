@@ -29,6 +29,10 @@ class ServerProfile(msgspec.Struct, frozen=True):
     result: bytes
     revision: Revision
 
+    def __hash__(self) -> int:
+        # Bytes remember their hash; that of a revision would be made with each call.
+        return hash(self.result)
+
     def answer(self, requested: str | None) -> tuple[Revision, bytes]:
         """Return the revision and the result for another client's `initialize`."""
         revision = negotiated(requested, self.revision)
