@@ -18,7 +18,6 @@ TEXTS = {
 NOT_YET_REWRITTEN = frozenset(
     {
         "SECURITY.md",
-        "mcpbridge/http/__init__.py",
         "mcpbridge/http/admin.py",
     }
 )
