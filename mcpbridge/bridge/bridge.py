@@ -155,6 +155,7 @@ class Bridge:
             settings.calls.question_timeout_s,
             settings.loads.max_calls,
             settings.streams.max_streams,
+            settings.sessions.max_subscriptions,
             tools=self._tool_filter,
         )
 

@@ -200,9 +200,10 @@ class Server:
             if self.kind != "mute":
                 fail(request_id, -32601)
         elif method in ("logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
-            if str(params.get("uri")).startswith("bad:"):
+            uri = str(params.get("uri"))
+            if uri.startswith("bad:"):
                 fail(request_id, -32002)
-            else:
+            elif not (uri.startswith("mute:") and method == "resources/subscribe"):
                 answer(request_id, {})
         else:
             self.either(request_id, method, params)

@@ -244,3 +244,48 @@ async def test_calls_do_not_count_as_listens(tmp_path_factory: pytest.TempPathFa
             await acknowledged(events, 1)
         await served.do(release="h")
         assert (await held)["resultType"] == "complete"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_listen_names_a_bounded_number_of_resources(
+    tmp_path_factory: pytest.TempPathFactory, kind: str
+) -> None:
+    """One too many is refused, and so is a name that is too long; the child hears of neither."""
+    folder = tmp_path_factory.mktemp(kind)
+    async with serving(kind, folder, "--child-era", kind, "--max-subscriptions", "2") as served:
+        for uris, problem in (
+            (["a:1", "a:2", "a:3"], "more than 2 elements (--max-subscriptions)"),
+            (["a:" + "b" * 9000], "has 9002 bytes (at most 8192)"),
+        ):
+            refused = await served.send(listen(served, {"resourceSubscriptions": uris}, 1))
+            assert refused.status_code == 400
+            assert problem in refused.json()["error"]["message"]
+        wanted = {"resourceSubscriptions": ["a:1", "a:2"]}
+        async with served.stream(listen(served, wanted, 1)) as events:
+            assert await acknowledged(events, 1) == wanted
+        assert "a:3" not in str(served.heard("resources/subscribe"))
+
+
+async def test_a_listen_that_waits_for_its_grants_counts_and_ends_with_its_client(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The child is asked for some at a time, and for no more when the client has left."""
+    folder = tmp_path_factory.mktemp("mute")
+    flags = ("--child-era", "legacy", "--max-sessions", "1")
+    async with serving("legacy", folder, *flags) as served:
+        wanted = {"resourceSubscriptions": [f"mute:{number}" for number in range(100)]}
+        asks = asyncio.create_task(served.send(listen(served, wanted, 1)))
+        await eventually(lambda: subscribed(served) == 32, "some are asked for")
+        assert (await served.send(listen(served, TOOLS, 2))).status_code == 503
+        asks.cancel()
+        await asyncio.wait([asks])
+        taken_back = "resources/unsubscribe"
+        await eventually(lambda: len(served.heard(taken_back)) == 32, "all are taken back")
+        async with served.stream(listen(served, TOOLS, 3)) as events:
+            assert await acknowledged(events, 3) == TOOLS
+        assert subscribed(served) == 32
+
+
+def subscribed(served: Stateless) -> int:
+    """How often the child was asked for a resource."""
+    return len(served.heard("resources/subscribe"))

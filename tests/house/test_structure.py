@@ -51,7 +51,8 @@ TREE = {
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child",
-    "mcpbridge.rules": "access event_log expansion faults mcp outcome supervision trace_context",
+    "mcpbridge.rules": "access event_log expansion faults mcp outcome supervision trace_context"
+    " uri_set",
     "mcpbridge.rules.access": "header_env hosts jwt principals rate_limit static_tokens"
     " tool_policy",
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"

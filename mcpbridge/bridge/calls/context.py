@@ -38,7 +38,9 @@ class CallContext:
     max_calls: int = 1024
     """Most calls in flight at once, over all clients."""
     max_streams: int = 256
-    """Most event streams that one session may have open at once."""
+    """Event streams that one session may have open at once."""
+    max_subscriptions: int = 1000
+    """Resources that one session, or one listen, may have subscribed to at once."""
     tools: ToolFilter | None = None
     """Applies the policy on tools; None if clients may use all tools."""
 

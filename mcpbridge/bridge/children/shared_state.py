@@ -10,12 +10,13 @@ Source: MCP 2025-11-25, Logging; Resources, Subscriptions.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Protocol
 
 import anyio
 import msgspec
+from anyio.lowlevel import checkpoint
 
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.mux import Mux
@@ -29,6 +30,7 @@ from mcpbridge.rules.mcp.methods import (
     UNSUBSCRIBE,
     more_verbose,
 )
+from mcpbridge.rules.uri_set import UriSet
 from mcpbridge.wire.json_object import member, replaced, spans
 from mcpbridge.wire.messages import Failure, Notification, Request, Result, quoted, text_of
 
@@ -43,8 +45,8 @@ class Subscriber(Protocol):
         """The log level that the client asked for; None: the server's own choice."""
 
     @property
-    def subscriptions(self) -> set[str]:
-        """URIs of the subscriptions that were granted."""
+    def subscriptions(self) -> UriSet:
+        """Subscriptions that were granted."""
 
     @property
     def lease(self) -> Lease | None:
@@ -56,9 +58,8 @@ class Subscriber(Protocol):
     def on_notification(self, notification: Notification) -> None:
         """Take a notification of the child that belongs to no request."""
 
-    @property
-    def wanted(self) -> set[str]:
-        """URIs of the subscriptions that were granted or are asked for at this moment."""
+    def wants(self, uri: str) -> bool:
+        """Return whether this subscription was granted or is asked for at this moment."""
 
 
 def shared_verb(request: Request, others: Iterable[Subscriber]) -> Request | Result:
@@ -76,16 +77,23 @@ def shared_verb(request: Request, others: Iterable[Subscriber]) -> Request | Res
                 return Result(request.id, b"{}")
         case "resources/unsubscribe":
             uri = text_member(request.params, "uri")
-            if any(uri in other.wanted for other in others):
+            if uri is not None and any(other.wants(uri) for other in others):
                 return Result(request.id, b"{}")
     return request
 
 
-async def unsubscribe(mux: Mux, uris: Collection[str]) -> None:
-    """Unsubscribe a child from resources that no session wants any more."""
+async def unsubscribe(
+    mux: Mux, uris: Collection[str], others: Callable[[], Iterable[Subscriber]]
+) -> None:
+    """Tell a child, in the bridge's own name, which of these resources no client wants any more."""
     with anyio.move_on_after(_ANSWER_S), suppress(Unavailable):
         for uri in uris:
-            await mux.ask(UNSUBSCRIBE, msgspec.json.encode({"uri": uri}))
+            # Looked at just before it is sent: while the child answered the one before, another
+            # client may have subscribed.
+            if any(other.wants(uri) for other in others()):
+                await checkpoint()
+            else:
+                await mux.ask(UNSUBSCRIBE, msgspec.json.encode({"uri": uri}))
 
 
 def text_member(params: bytes | None, name: str) -> str | None:

@@ -13,10 +13,10 @@ from mcpbridge.rules.mcp.methods import (
     SET_LEVEL,
     SUBSCRIBE,
     UNSUBSCRIBE,
-    concerns,
     level_admits,
 )
 from mcpbridge.rules.mcp.revisions import Revision, expected
+from mcpbridge.rules.uri_set import UriSet, uri_problem
 from mcpbridge.wire.messages import Notification, Request
 
 
@@ -53,15 +53,15 @@ class ClientState:
         self.last_used = now
         """The event loop's time when the client last sent something or got an answer."""
         self.level: str | None = None
-        self.subscriptions: set[str] = set()
+        self.subscriptions = UriSet()
         self._asked: tuple[Request, ...] = ()
         """Subscribe requests without an answer; a tuple, since it is nearly always empty."""
 
     @property
     def wanted(self) -> set[str]:
-        """URIs of subscriptions granted or asked for: see `Subscriber`."""
+        """Subscriptions granted or asked for."""
         asked = (text_member(request.params, "uri") for request in self._asked)
-        return self.subscriptions | {uri for uri in asked if uri is not None}
+        return {*self.subscriptions, *(uri for uri in asked if uri is not None)}
 
     @property
     def takes_logs(self) -> bool:
@@ -74,7 +74,25 @@ class ClientState:
 
     def subscribes(self, uri: str | None) -> bool:
         """Return whether an update of this resource concerns the client."""
-        return uri is not None and any(concerns(own, uri) for own in self.subscriptions)
+        return uri is not None and self.subscriptions.concerned(uri)
+
+    def wants(self, uri: str) -> bool:
+        """Return whether a subscription was granted or is asked for: see `Subscriber`."""
+        return uri in self.subscriptions or any(
+            text_member(request.params, "uri") == uri for request in self._asked
+        )
+
+    def subscription_problem(self, request: Request, most: int) -> str | None:
+        """Return why the client may not subscribe to a further resource; None if it may.
+
+        Args:
+            request: Asks for the subscription.
+            most: How many it may have, those without an answer included.
+        """
+        uri = text_member(request.params, "uri") or ""
+        if len(self.subscriptions) + len(self._asked) >= most and uri not in self.subscriptions:
+            return f"limit reached: --max-subscriptions {most} of one session"
+        return uri_problem(uri)
 
     def touch(self, now: float) -> None:
         """Count the client as active at `now`."""

@@ -202,7 +202,7 @@ class ModernChildAdapter:
         async with self._editing:
             try:
                 lease = await self._find_child()
-                uris = self._client.subscriptions | more
+                uris = {*self._client.subscriptions, *more}
                 listen = _Listen(self, lease, uris, self._tell_client)
                 granted = await listen.open(self._client.profile)
             except (Unavailable, ChannelClosed, WireError):

@@ -14,7 +14,12 @@ from mcpbridge.bridge.children.shared_state import Subscriber, shared_verb
 from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.session_child import ChildLink
 from mcpbridge.rules.faults import Fault, Unavailable, capacity
-from mcpbridge.rules.mcp.methods import INITIALIZED, SHARED_VERBS, stops_at_the_bridge
+from mcpbridge.rules.mcp.methods import (
+    INITIALIZED,
+    SHARED_VERBS,
+    SUBSCRIBE,
+    stops_at_the_bridge,
+)
 from mcpbridge.wire.messages import Notification, Result
 
 MAX_WAITING = 1024
@@ -51,24 +56,34 @@ class SendQueue:
 
     def call(self, exchange: Exchange) -> None:
         """Send a request, or answer it if the child need not be asked; see `shared_verb`."""
+        if exchange.request.method in SHARED_VERBS and not self._passes_on(exchange):
+            return
         adapter = self._link.adapter
         if adapter is not None:
             adapter.call(exchange)
-            return
+        else:
+            self._put(exchange)
+
+    def _passes_on(self, exchange: Exchange) -> bool:
+        """Return whether the child has to be asked for one of `SHARED_VERBS`; else answer it."""
         request = exchange.request
-        if request.method in SHARED_VERBS:
-            self._client.intend(request)
-            lease = self._subscriber.lease
-            if lease is not None and lease.mux.shared:
-                others = (
-                    each for each in self._context.subscribers() if each is not self._subscriber
-                )
-                verdict = shared_verb(request, others)
-                if isinstance(verdict, Result):
-                    exchange.answered(verdict)
-                    return
-                exchange.send_instead(verdict)
-        self._put(exchange)
+        if request.method == SUBSCRIBE:
+            problem = self._client.subscription_problem(request, self._context.max_subscriptions)
+            if problem is not None:
+                exchange.invalid(problem)
+                return False
+        if self._link.adapter is not None:
+            return True
+        self._client.intend(request)
+        lease = self._subscriber.lease
+        if lease is not None and lease.mux.shared:
+            others = (each for each in self._context.subscribers() if each is not self._subscriber)
+            verdict = shared_verb(request, others)
+            if isinstance(verdict, Result):
+                exchange.answered(verdict)
+                return False
+            exchange.send_instead(verdict)
+        return True
 
     def tell(self, notification: Notification) -> None:
         """Send a notification, or pass it to the adapter."""

@@ -259,10 +259,8 @@ class Session:
         return lease
 
     def _unsubscribe(self, lease: Lease) -> None:
-        """Unsubscribe a shared child from what none of its other clients wants."""
-        unwanted = set(self.client.subscriptions)
-        for other in self._context.subscribers():
-            if other is not self.listener:
-                unwanted -= other.wanted
-        if unwanted:
-            self._context.spawn(unsubscribe, lease.mux, sorted(unwanted))
+        """Take back on a shared child what no other client of it wants."""
+        if self.client.subscriptions:
+            # It has no child any more, so it is not among these others.
+            others, uris = self._context.subscribers, sorted(self.client.subscriptions)
+            self._context.spawn(unsubscribe, lease.mux, uris, others)

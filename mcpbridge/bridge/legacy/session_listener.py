@@ -21,6 +21,7 @@ from mcpbridge.bridge.legacy.server_requests import ServerRequests
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.methods import LOG_MESSAGE, RESOURCE_UPDATED, coalescing_key
 from mcpbridge.rules.mcp.revisions import Era
+from mcpbridge.rules.uri_set import UriSet
 from mcpbridge.wire.messages import Notification, Request, encode
 
 
@@ -70,14 +71,13 @@ class SessionListener:
         return self._client.level
 
     @property
-    def subscriptions(self) -> set[str]:
-        """URIs of granted subscriptions: see `Subscriber`."""
+    def subscriptions(self) -> UriSet:
+        """Subscriptions granted: see `Subscriber`."""
         return self._client.subscriptions
 
-    @property
-    def wanted(self) -> set[str]:
-        """URIs of subscriptions granted or asked for: see `Subscriber`."""
-        return self._client.wanted
+    def wants(self, uri: str) -> bool:
+        """Return whether a subscription was granted or is asked for: see `Subscriber`."""
+        return self._client.wants(uri)
 
     @property
     def shares(self) -> bool:

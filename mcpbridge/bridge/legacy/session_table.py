@@ -56,6 +56,14 @@ class SessionSettings:
         unit=Unit.INTEGER,
         minimum=1,
     )
+    max_subscriptions: int = setting(
+        1000,
+        "--max-subscriptions",
+        "Resources that one session, or one `subscriptions/listen`, may be subscribed to at once.",
+        group=GROUP,
+        unit=Unit.INTEGER,
+        minimum=1,
+    )
     idle_timeout_s: float = setting(
         1800.0,
         "--session-idle-timeout",

@@ -21,6 +21,7 @@ from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.methods import CANCELLED, INITIALIZED, SHARED_VERBS
 from mcpbridge.rules.mcp.revisions import Revision
 from mcpbridge.rules.supervision.lifecycle import SessionState
+from mcpbridge.rules.uri_set import UriSet
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result
 
@@ -129,14 +130,13 @@ class SharedChildListener:
         return self._client.level
 
     @property
-    def subscriptions(self) -> set[str]:
-        """URIs of granted subscriptions: see `Subscriber`."""
+    def subscriptions(self) -> UriSet:
+        """Subscriptions granted: see `Subscriber`."""
         return self._client.subscriptions
 
-    @property
-    def wanted(self) -> set[str]:
-        """URIs of subscriptions granted or asked for: see `Subscriber`."""
-        return self._client.wanted
+    def wants(self, uri: str) -> bool:
+        """Return whether a subscription was granted or is asked for: see `Subscriber`."""
+        return self._client.wants(uri)
 
     def take(self, lease: Lease) -> None:
         """Use this child from now on: see `Subscriber`."""

@@ -5,18 +5,19 @@ Source: MCP 2026-07-28, Discovery; Subscriptions; Tools, Header Parameters.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
 import msgspec
+from anyio.lowlevel import checkpoint
 
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.server_eras import EraSettings, EraSupervisors
-from mcpbridge.bridge.children.shared_state import Subscriber, unsubscribe
+from mcpbridge.bridge.children.shared_state import unsubscribe
 from mcpbridge.bridge.modern.emulation import EmulatedCalls, Overdue
 from mcpbridge.bridge.modern.passthrough import Passthrough
 from mcpbridge.bridge.modern.subscriptions import Subscription
@@ -40,7 +41,10 @@ from mcpbridge.rules.outcome import TOOLS_CALL
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Request, Result, quoted, text_of
 
-_SUBSCRIBE_S = 10.0
+_GRANT_S = 10.0
+"""How long the acknowledgement of a listen waits for what the child grants."""
+_GRANTS_AT_ONCE = 32
+"""Subscriptions of one listen that the child is asked for before it has answered."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -85,6 +89,8 @@ class ModernService:
         self._max_listens = max_listens
         self._settings = settings
         self._catalog = ToolCatalog()
+        self._listening = 0
+        """Listens that were admitted, those that wait for a child or its grants included."""
         self._listens: dict[Subscription, None] = {}
         self._private = False
         """Whether results are marked as private to one principal, for caches."""
@@ -100,8 +106,8 @@ class ModernService:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is open or parked, or a listen is open."""
-        return bool(self._listens or self._native.in_flight) or self._emulated.busy
+        """A call is open or parked, or somebody listens."""
+        return bool(self._listening or self._native.in_flight) or self._emulated.busy
 
     @property
     def served(self) -> bool | None:
@@ -189,11 +195,28 @@ class ModernService:
                 is about to end.
         """
         self._check_draining()
-        native = sum(exchange.lasting for exchange in self._native.in_flight)
-        if len(self._listens) + native >= self._max_listens:
+        if self._listening >= self._max_listens:
             fault = capacity("--max-sessions", self._max_listens)
             raise Unavailable(self._context.call_log.refused(fault))
-        # First, since a stream without a child would end before its acknowledgement.
+        # Before anything is waited for: others that come while the child grants count it too.
+        self._listening += 1
+        try:
+            async with self._opened(request, envelope) as stream:
+                yield stream
+        finally:
+            self._listening -= 1
+
+    @asynccontextmanager
+    async def _opened(
+        self, request: Request, envelope: RequestMeta
+    ) -> AsyncIterator[Stream | Refusal]:
+        stream = Stream(self._context.window, self._context.meters)
+        try:
+            listen = Subscription(request, stream, self._context.max_subscriptions)
+        except WireError as error:
+            yield refuse(400, INVALID_PARAMS, str(error), request_id=request.id)
+            return
+        # Without a child there would be a stream that ends before its acknowledgement.
         route = await self.resolve(request)
         if route.backend is self._native:
             exchange = self._native.call(request, envelope, route.lease, streams=True)
@@ -202,21 +225,16 @@ class ModernService:
             finally:
                 self._native.cancel(exchange)
             return
-        stream = Stream(self._context.window, self._context.meters)
-        try:
-            listen = Subscription(request, stream)
-        except WireError as error:
-            yield refuse(400, INVALID_PARAMS, str(error), request_id=request.id)
-            return
-        await self._grant(listen, route.lease)
+        # Others see what it asks for from now on, so that none of them takes it back.
         self._listens[listen] = None
-        listen.take(route.lease)
         try:
+            await self._grant(listen, route.lease)
+            listen.take(route.lease)
             yield listen.stream
         finally:
             del self._listens[listen]
             listen.leave()
-            self._release(listen)
+            self._release(listen, route.lease)
 
     def sweep(self, now: float, overdue: Overdue) -> None:
         """End calls that have taken or waited too long; `now` is the event loop's time."""
@@ -251,28 +269,46 @@ class ModernService:
     async def _grant(self, listen: Subscription, lease: Lease) -> None:
         profile = _profile_of(lease)
         if member(profile.result, "capabilities", "resources", "subscribe") == b"true":
-            for uri in listen.wanted_uris:
-                if await self._subscribed(uri, lease):
-                    listen.subscriptions.add(uri)
+            uris = listen.wanted_uris
+            with anyio.move_on_after(_GRANT_S):
+                for start in range(0, len(uris), _GRANTS_AT_ONCE):
+                    if listen.stream.log.closed:
+                        break
+                    await self._grant_some(listen, lease, uris[start : start + _GRANTS_AT_ONCE])
         listen.acknowledge(set(profile.changing_lists))
 
-    async def _subscribed(self, uri: str, lease: Lease) -> bool:
-        if any(uri in other.subscriptions for other in self._context.subscribers()):
-            return True
-        with anyio.move_on_after(_SUBSCRIBE_S):
-            reply = await lease.mux.ask(SUBSCRIBE, b'{"uri":%b}' % quoted(uri))
-            return isinstance(reply, Result)
-        return False
+    async def _grant_some(self, listen: Subscription, lease: Lease, uris: list[str]) -> None:
+        """Grant what others have subscribed to, and ask the child for the rest at once.
 
-    def _release(self, listen: Subscription) -> None:
-        others: Callable[[], Iterable[Subscriber]] = self._context.subscribers
-        unwanted = {
-            uri
-            for uri in listen.subscriptions
-            if not any(uri in other.wanted for other in others())
-        }
-        if unwanted and listen.lease is not None and not listen.lease.mux.shut:
-            self._context.spawn(unsubscribe, listen.lease.mux, unwanted)
+        Raises:
+            Unavailable: The child ended before it answered.
+        """
+        others, lost = list(self._context.subscribers()), list[Unavailable]()
+
+        async def subscribe(uri: str) -> None:
+            try:
+                reply = await lease.mux.ask(SUBSCRIBE, b'{"uri":%b}' % quoted(uri))
+            except Unavailable as error:
+                lost.append(error)
+            else:
+                listen.settle(uri, granted=isinstance(reply, Result))
+
+        async with anyio.create_task_group() as tasks:
+            for uri in uris:
+                if any(uri in other.subscriptions for other in others):
+                    listen.settle(uri, granted=True)
+                else:
+                    listen.ask(uri)
+                    tasks.start_soon(subscribe, uri)
+        if lost:
+            raise lost[0]
+        await checkpoint()
+
+    def _release(self, listen: Subscription, first: Lease) -> None:
+        mux = (listen.lease or first).mux
+        if listen.asked_for and not mux.shut:
+            others = self._context.subscribers
+            self._context.spawn(unsubscribe, mux, sorted(listen.asked_for), others)
 
 
 def _may_be_annotated(request: Request, lease: Lease) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.shared_state import text_member
-from mcpbridge.errors import WireError
+from mcpbridge.errors import NotMessage, TooMany, WireError
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.methods import (
     ACKNOWLEDGED,
@@ -20,8 +20,8 @@ from mcpbridge.rules.mcp.methods import (
     RESOURCE_UPDATED,
     SUBSCRIPTION_ID,
     coalescing_key,
-    concerns,
 )
+from mcpbridge.rules.uri_set import UriSet, uri_problem
 from mcpbridge.wire.json_object import elements, member, opened, packed
 from mcpbridge.wire.messages import Notification, Request, Result, encode, quoted, text_of
 
@@ -35,30 +35,50 @@ _LIST_FLAGS = {
 class Subscription:
     """A listen of one client: a `Subscriber`; owned by the task that serves its connection."""
 
-    def __init__(self, request: Request, stream: Stream) -> None:
-        """Make a listen that is attached to no child; see `take`.
+    def __init__(self, request: Request, stream: Stream, most: int) -> None:
+        """Make a listen; it hears nothing before `take`.
+
+        Args:
+            request: Asks for it.
+            stream: Takes what its client hears.
+            most: How many resources it may subscribe to.
 
         Raises:
-            WireError: The params are invalid.
+            WireError: The params are not what they must be, or name too many resources.
         """
-        self.request = request
         self.stream = stream
         self.level: str | None = None
-        self.subscriptions: set[str] = set()
+        self.subscriptions = UriSet()
         self.lease: Lease | None = None
+        # Not the request, whose parameters may have megabytes.
+        self._id = request.id
+        self._unanswered: set[str] = set()
+        """Asked of the child, which has not answered and may grant them yet."""
         wanted = member(request.params or b"{}", "notifications") or b"{}"
         flags = opened(wanted) if wanted.startswith(b"{") else {}
         self.wanted_lists = {
             flag: method for flag, method in _LIST_FLAGS.items() if flags.get(flag) == b"true"
         }
-        uris = flags.get("resourceSubscriptions", b"[]")
-        found = (text_of(uri) for uri in elements(uris)) if uris.startswith(b"[") else ()
-        self.wanted_uris = list(dict.fromkeys(uri for uri in found if uri is not None))
+        self.wanted_uris = _uris_in(flags.get("resourceSubscriptions", b"[]"), most)
+
+    def wants(self, uri: str) -> bool:
+        """Return whether it subscribes to a resource; see `Subscriber`."""
+        return uri in self.subscriptions or uri in self._unanswered
 
     @property
-    def wanted(self) -> set[str]:
-        """URIs of its subscriptions: see `Subscriber`."""
-        return self.subscriptions
+    def asked_for(self) -> set[str]:
+        """What the child has to be told when it ends."""
+        return {*self.subscriptions, *self._unanswered}
+
+    def ask(self, uri: str) -> None:
+        """Reckon with this resource while the child is asked for it."""
+        self._unanswered.add(uri)
+
+    def settle(self, uri: str, *, granted: bool) -> None:
+        """Keep what the child has answered."""
+        self._unanswered.discard(uri)
+        if granted:
+            self.subscriptions.add(uri)
 
     def take(self, lease: Lease) -> None:
         """Take notifications of this child from now on: see `Subscriber`."""
@@ -82,7 +102,7 @@ class Subscription:
         uri = None
         if notification.method == RESOURCE_UPDATED:
             uri = text_member(notification.params, "uri")
-            if uri is None or not any(concerns(own, uri) for own in self.subscriptions):
+            if uri is None or not self.subscriptions.concerned(uri):
                 return
         elif notification.method not in self.wanted_lists.values():
             return
@@ -104,9 +124,9 @@ class Subscription:
     def end(self) -> None:
         """Put the listen's result on the stream and end it."""
         if not self.stream.log.closed:
-            tag = packed({SUBSCRIPTION_ID: self.request.id})
+            tag = packed({SUBSCRIPTION_ID: self._id})
             result = packed({"resultType": b'"complete"', "_meta": tag})
-            self.stream.append(encode(Result(self.request.id, result)), sheddable=False)
+            self.stream.append(encode(Result(self._id, result)), sheddable=False)
             self.stream.close()
 
     def leave(self) -> None:
@@ -120,7 +140,24 @@ class Subscription:
         meta = params.get("_meta", b"{}")
         tagged = {
             **(opened(meta) if meta.startswith(b"{") else {}),
-            SUBSCRIPTION_ID: self.request.id,
+            SUBSCRIPTION_ID: self._id,
         }
         message = Notification(method, packed({**params, "_meta": packed(tagged)}))
         self.stream.append(encode(message), sheddable=key is not None, key=key)
+
+
+def _uris_in(uris: bytes, most: int) -> list[str]:
+    """Return the resources that are asked for, each once; raise WireError if too many."""
+    if not uris.startswith(b"["):
+        return []
+    try:
+        named = elements(uris, most)
+    except TooMany as error:
+        problem = f"resourceSubscriptions has more than {most} elements (--max-subscriptions)"
+        raise NotMessage(problem) from error
+    texts = (text_of(each) for each in named)
+    found = dict.fromkeys(text for text in texts if text is not None)
+    for uri in found:
+        if (wrong := uri_problem(uri)) is not None:
+            raise NotMessage(wrong)
+    return list(found)

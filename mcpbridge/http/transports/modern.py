@@ -192,16 +192,21 @@ class ModernTransport:
         http_request: HttpRequest,
     ) -> None:
         try:
-            async with modern.listening(request, meta) as stream:
-                if isinstance(stream, Refusal):
-                    await self._refuse(http_request, stream)
-                    return
-                watching = self._keepalive.watching
-                with stream.attach() as reader, watching(reader, http_request.head.principal):
-                    response = EventStream(reader, farewell(self._bridge.drain))
-                    await response.serve(http_request)
+            with anyio.CancelScope() as opening:
+                # What the child grants takes time, in which the client may leave.
+                http_request.disconnect.watch(opening.cancel)
+                async with modern.listening(request, meta) as stream:
+                    if isinstance(stream, Refusal):
+                        await self._refuse(http_request, stream)
+                        return
+                    watching = self._keepalive.watching
+                    with stream.attach() as reader, watching(reader, http_request.head.principal):
+                        response = EventStream(reader, farewell(self._bridge.drain))
+                        await response.serve(http_request)
         except Unavailable as error:
             await self._refuse(http_request, refusal_of(error, request.id))
+        finally:
+            http_request.disconnect.ignore()
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
         await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))

@@ -23,7 +23,7 @@ def test_a_subscription_is_wanted_from_the_request_to_its_refusal() -> None:
     for request in (first, second):
         client.intend(request)
     client.settle(first, granted=False)
-    assert (client.wanted, client.subscriptions) == ({"a:1"}, set())
+    assert (client.wanted, set(client.subscriptions)) == ({"a:1"}, set())
     client.settle(second, granted=False)
     assert client.wanted == set()
 
@@ -62,3 +62,17 @@ def test_a_client_that_reads_no_streams_gets_logs_it_asked_for() -> None:
     client.set_level("debug")
     assert client.admits(INFO)
     assert ClientState(SIMPLE, 0.0, one_streamed=True).admits(INFO)
+
+
+def test_subscriptions_of_one_client_are_bounded() -> None:
+    """Those without an answer count; one that is there already may be asked for again."""
+    client = ClientState(PROFILE, 0.0)
+    client.settle(subscribe(1, "a:1"), granted=True)
+    client.intend(subscribe(2, "a:2"))
+    assert client.subscription_problem(subscribe(3, "a:1"), 2) is None
+    assert client.subscription_problem(subscribe(3, "a:3"), 3) is None
+    assert client.subscription_problem(subscribe(3, "a:3"), 2) == (
+        "limit reached: --max-subscriptions 2 of one session"
+    )
+    problem = client.subscription_problem(subscribe(3, "b" * 9000), 3)
+    assert problem == "the URI of a resource has 9000 bytes (at most 8192)"
