@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from mcpbridge.app.resource_limits import PoolSizer
 from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
@@ -41,6 +42,7 @@ from mcpbridge.http.transports.modern import ModernTransport
 from mcpbridge.http.transports.sse import SSE_PATH, SseTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.process.child import MakeChild
+from mcpbridge.process.memory import memory_limit
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.socket_child import SocketChild
 from mcpbridge.process.spec import ChildSpec
@@ -49,6 +51,7 @@ from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.rules.supervision.lifecycle import DrainState
+from mcpbridge.rules.supervision.memory_budget import memory_for_clients
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Tracer
 
@@ -180,6 +183,7 @@ def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | 
         health_checker,
         tool_filter,
         _dress(config, tree) if settings.auth.header_env else None,
+        Budget(settings.loads.max_memory_bytes or memory_for_clients(memory_limit())),
     )
     return bridge, child_pool
 

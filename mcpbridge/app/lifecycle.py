@@ -26,6 +26,7 @@ from mcpbridge import __version__
 from mcpbridge.app.build import App, build, host_rules, open_to_all
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.state_dump import state_of
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.children.handshake import list_tools
 from mcpbridge.bridge.drain import DrainSteps
 from mcpbridge.config.model import Config, cutoff_after_s
@@ -133,10 +134,11 @@ class _Life:
         options: Mapping[str, Any] = {}
         if self._certificates is not None:
             options = listening_options(self._certificates.context, settings.arrival.header_s)
-        self._server = _server(app.config, app.endpoint, app.fast_path, options)
+        budget = app.bridge.budget
+        self._server = _server(app.config, app.endpoint, budget, app.fast_path, options)
         self._servers = [(self._server, listener)]
         if app.admin is not None and admin is not None:
-            self._servers.append((_server(app.config, app.admin), admin))
+            self._servers.append((_server(app.config, app.admin, budget), admin))
 
     async def run(self) -> int:
         """Run the program; return the exit status."""
@@ -310,6 +312,7 @@ def _has_terminal() -> bool:
 def _server(
     config: Config,
     app: ASGIApp,
+    budget: Budget,
     fast_path: FastPath | None = None,
     listening_options: Mapping[str, Any] = MappingProxyType({}),
 ) -> HttpServer:
@@ -321,6 +324,7 @@ def _server(
         most=settings.connections.max_connections or BAND,
         max_request_bytes=settings.guard.max_request_bytes,
         rules=host_rules(config, config.bind),
+        budget=budget,
     )
     return server_of(
         app,

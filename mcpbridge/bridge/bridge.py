@@ -10,6 +10,7 @@ import asyncio
 import functools
 import itertools
 import logging
+import math
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -17,6 +18,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
+from mcpbridge.bridge.budget import Budget, Holder
 from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
@@ -37,13 +39,16 @@ from mcpbridge.bridge.recycler import Recycler
 from mcpbridge.bridge.tasks import Spawn, contain
 from mcpbridge.bridge.tenant import BridgeSettings, Dress, Tenant, TenantRegistry
 from mcpbridge.rules.access.principals import Principal
+from mcpbridge.rules.access.shares import Pressure, heaviest
 from mcpbridge.rules.faults import (
     Fault,
     Unavailable,
     bridge_failed,
     capacity,
     child_exited,
+    cut_for_memory,
     draining,
+    out_of_memory,
     over_quota,
     shutdown,
 )
@@ -59,6 +64,9 @@ log = logging.getLogger("mcpbridge.bridge")
 
 _AT_ONCE = 100
 """Sessions that are checked in one turn of the loop, so that calls go on between the turns."""
+_FULL_S = 1.0
+"""How long new work is refused for want of memory before the client that holds most gives way."""
+_RELIEVE_EVERY_S = 0.05
 _CUTOFF_GRACE_S = 2.0
 """Seconds for each step of stopping a child when the process ends: its deadline is fixed."""
 
@@ -78,6 +86,7 @@ class Bridge:
         health_checker: HealthChecker,
         tool_filter: ToolFilter | None = None,
         dress: Dress | None = None,
+        budget: Budget | None = None,
     ) -> None:
         """Make a bridge; nothing is started before `running`.
 
@@ -92,9 +101,11 @@ class Bridge:
             health_checker: Checks the children of the pool.
             tool_filter: Applies the policy on tools; None: clients may use all.
             dress: Makes children with variables that clients bring; None: they bring none.
+            budget: Counts the bytes that are kept for clients; None: any number may be.
         """
         self.readiness = readiness
         self.drain = Drain()
+        self.budget = budget if budget is not None else Budget()
         self.sessions = SessionTable(settings.sessions)
         self.session_settings = settings.sessions
         self.eras = eras
@@ -135,6 +146,7 @@ class Bridge:
             )
             tasks.start_soon(self._health_checker.run, self._replace)
             tasks.start_soon(self._reap)
+            tasks.start_soon(self._relieve)
             try:
                 yield
             finally:
@@ -156,6 +168,7 @@ class Bridge:
             settings.loads.max_calls,
             settings.streams.max_streams,
             settings.sessions.max_subscriptions,
+            budget=self.budget,
             tools=self._tool_filter,
         )
 
@@ -213,6 +226,7 @@ class Bridge:
         """
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
+        self._check_memory()
         if self.sessions.fills(principal):
             raise self._no_room_for_one()
         if self.sessions.full and not self._evict_session():
@@ -241,6 +255,7 @@ class Bridge:
         """
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
+        self._check_memory()
         if self._one_streams_full and not self._evict_session(one_streamed=True):
             # Each of them has a call in flight, or is a connection that is about to initialize.
             raise self._no_room()
@@ -248,7 +263,7 @@ class Bridge:
         held = list(self._one_streams.values()).count(principal.quota_key) if most else 0
         if most is not None and held >= most:
             raise self._no_room_for_one()
-        stream = Stream(self._context.window, self.meters)
+        stream = Stream(self._context.window, self.meters, charge=self.budget.charge)
         self._one_streams[stream] = principal.quota_key
         try:
             yield stream
@@ -278,6 +293,10 @@ class Bridge:
         log.info("session.evicted", extra=extra)
         self.close(session, why="evicted")
         return True
+
+    def _check_memory(self) -> None:
+        if self.budget.full:
+            raise Unavailable(self._call_log.refused(out_of_memory(self.budget.limit)))
 
     def _no_room(self) -> Unavailable:
         limit = capacity("--max-sessions", self.session_settings.max_sessions)
@@ -390,6 +409,40 @@ class Bridge:
                         await checkpoint()
                 tenant.modern.sweep(now, self._settings.calls.overdue)
             self._leave_failed(now)
+
+    async def _relieve(self) -> None:
+        """Keep what is kept for clients within `--max-memory`.
+
+        First goes what is kept only in case that a client asks again. If new work must still be
+        refused after a second, or at once above the limit, those give way that hold most.
+        """
+        budget, full_since = self.budget, math.inf
+        while True:
+            await budget.pressed()
+            for number, session in enumerate(self.sessions, 1):
+                session.streams.shed_finished()
+                if number % _AT_ONCE == 0:
+                    await checkpoint()
+            now = anyio.current_time()
+            full_since = min(full_since, now) if budget.full else math.inf
+            if budget.pressure is Pressure.CUT or now - full_since > _FULL_S:
+                self._cut_heaviest()
+            # Each look costs time for every session.
+            await anyio.sleep(_RELIEVE_EVERY_S)
+            if budget.full:
+                budget.charge(0)
+
+    def _cut_heaviest(self) -> None:
+        sizes: dict[Session | Holder, int] = {s: s.streams.held for s in self.sessions}
+        listens = [listen for tenant in self._tenants for listen in tenant.modern.listens]
+        sizes.update({each: each.held for each in (*listens, *self.budget.holders)})
+        for each in heaviest(sizes, self.budget.excess):
+            log.warning("memory.client_cut", extra={"bytes": sizes[each], "held": self.budget.held})
+            if isinstance(each, Session):
+                self.close(each, cut_for_memory(), why="memory")
+                each.streams.cut()
+            else:
+                each.cut()
 
     def _leave_failed(self, now: float) -> None:
         """Remove tenants whose child keeps failing, by the variables that their client brought."""

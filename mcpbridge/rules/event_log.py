@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -66,12 +66,18 @@ def read_event_id(text: str) -> EventId | None:
 class EventLog:
     """All messages of one stream, oldest first; owned by the stream's exchange or session."""
 
-    __slots__ = ("_entries", "_last", "_shed", "_size", "_window", "closed")
+    __slots__ = ("_charge", "_entries", "_last", "_shed", "_size", "_window", "closed")
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, charge: Callable[[int], None] | None = None) -> None:
+        """Begin an empty log.
+
+        Args:
+            window: How much of it is kept.
+            charge: Told how many bytes are kept more, or fewer; None: they are not counted.
+        """
         self._window = window
-        # A list, since the first block of a deque takes 600 bytes and most streams hold very
-        # little.
+        self._charge = charge
+        # A list and no deque, whose first block takes 600 bytes: most streams hold next to nothing.
         self._entries: list[LogEntry] = []
         self._size = 0
         self._last = START
@@ -100,6 +106,8 @@ class EventLog:
         self._last += 1
         self._entries.append(LogEntry(self._last, payload, sheddable))
         self._size += len(payload)
+        if self._charge is not None:
+            self._charge(len(payload))
         if len(self._entries) > self._window.entries or self._size > self._window.max_bytes:
             self._shrink()
 
@@ -130,14 +138,29 @@ class EventLog:
     def discard(self, number: int) -> None:
         """Forget one entry: it is no longer true and must not be delivered."""
         kept = [entry for entry in self._entries if entry.number != number]
-        self._size -= sum(len(e.payload) for e in self._entries if e.number == number)
+        self._resize(sum(len(entry.payload) for entry in kept))
         self._entries = kept
 
     def trim(self, cursor: int) -> None:
         """Forget the entries up to and including a cursor, which no reader will resume before."""
         read = list(itertools.takewhile(lambda entry: entry.number <= cursor, self._entries))
-        self._size -= sum(len(entry.payload) for entry in read)
+        self._resize(self._size - sum(len(entry.payload) for entry in read))
         del self._entries[: len(read)]
+
+    def clear(self) -> None:
+        """Forget all entries, also those that may not be shed: the reader is given up."""
+        self._resize(0)
+        self._entries = []
+
+    def _resize(self, size: int) -> None:
+        if self._charge is not None:
+            self._charge(size - self._size)
+        self._size = size
+
+    def __del__(self) -> None:
+        # A log that is dropped with entries in it lets their bytes go at this moment.
+        if self._size and self._charge is not None:
+            self._charge(-self._size)
 
     def _shrink(self) -> None:
         kept: list[LogEntry] = []
@@ -155,4 +178,4 @@ class EventLog:
             else:
                 kept.append(entry)
         self._entries = [*kept, *entries]
-        self._size = size
+        self._resize(size)

@@ -193,6 +193,17 @@ def capacity(flag: str, limit: int) -> Fault:
     return Fault("capacity", f"limit reached: {flag} {limit}", retryable=True, retry_after_s=5)
 
 
+def out_of_memory(limit: int | None) -> Fault:
+    """As many bytes are kept for clients as may be."""
+    message = f"limit reached: --max-memory {limit} bytes"
+    return Fault("memory", message, retryable=True, retry_after_s=5)
+
+
+def cut_for_memory() -> Fault:
+    """The bridge was short of memory, and no client had more of it than this one."""
+    return Fault("memory", "the session was ended: it kept most of --max-memory", "maybe")
+
+
 def queued_too_long(limit: int, seconds: float) -> Fault:
     """Return the fault for a call that waited too long for a turn on a busy server."""
     return Fault(

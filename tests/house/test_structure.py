@@ -24,8 +24,8 @@ TREE = {
     "mcpbridge": "__main__ app bridge channels cli config demo doctor errors http process rules"
     " runtime settings shim sidecar telemetry wire",
     "mcpbridge.app": "build health_client lifecycle resource_limits self_copy state_dump",
-    "mcpbridge.bridge": "bridge calls children drain evictors legacy modern readiness recycler"
-    " tasks tenant",
+    "mcpbridge.bridge": "bridge budget calls children drain evictors legacy modern readiness"
+    " recycler tasks tenant",
     "mcpbridge.bridge.calls": "call_log context exchange replay stream tool_filter tracing",
     "mcpbridge.bridge.children": "call_limiter child_pool handshake health_check lease listeners"
     " mux server_eras shared_state supervisor tenant_pool warm_pool",
@@ -53,7 +53,7 @@ TREE = {
     " spec stderr subprocess_child",
     "mcpbridge.rules": "access event_log expansion faults mcp outcome supervision trace_context"
     " uri_set",
-    "mcpbridge.rules.access": "header_env hosts jwt principals rate_limit static_tokens"
+    "mcpbridge.rules.access": "header_env hosts jwt principals rate_limit shares static_tokens"
     " tool_policy",
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"
     " modern_checks request_meta revisions server_requests to_legacy to_modern",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.children.shared_state import Subscriber
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.event_log import Window
-from mcpbridge.rules.faults import Fault, capacity, too_many_streams
+from mcpbridge.rules.faults import Fault, capacity, out_of_memory, too_many_streams
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
@@ -38,9 +39,11 @@ class CallContext:
     max_calls: int = 1024
     """Most calls in flight at once, over all clients."""
     max_streams: int = 256
-    """Event streams that one session may have open at once."""
+    """Most event streams that one session may have open at once."""
     max_subscriptions: int = 1000
     """Resources that one session, or one listen, may have subscribed to at once."""
+    budget: Budget = dataclasses.field(default_factory=Budget)
+    """Counts the bytes that are kept for clients."""
     tools: ToolFilter | None = None
     """Applies the policy on tools; None if clients may use all tools."""
 
@@ -64,6 +67,8 @@ class CallContext:
             return None
         if calls >= self.max_calls:
             return capacity("--max-calls", self.max_calls)
+        if self.budget.full:
+            return out_of_memory(self.budget.limit)
         return self.over_streams(streams)
 
     def over_streams(self, streams: int) -> Fault | None:

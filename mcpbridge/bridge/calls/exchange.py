@@ -264,7 +264,9 @@ class Exchange:
             self.fault = fault
             # Without a session nothing ties the client to this process: the HTTP status says that
             # it is full, and a load balancer may send the request to another.
-            self.refused = self.refused or (fault.reason == "capacity" and self._home.outside)
+            self.refused = self.refused or (
+                fault.reason in ("capacity", "memory") and self._home.outside
+            )
             self.answered(Failure(self.request.id, fault.error()))
 
     def listen(self, listener: Callable[[], None]) -> None:

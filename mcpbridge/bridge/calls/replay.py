@@ -94,6 +94,7 @@ class ReplayStore:
         *,
         resumable: bool,
         standalone: Stream | None = None,
+        charge: Callable[[int], None] | None = None,
     ) -> None:
         """Begin with the standalone stream alone.
 
@@ -103,12 +104,14 @@ class ReplayStore:
             clock: Returns monotonic seconds.
             resumable: Whether events have ids.
             standalone: Takes messages that belong to no request; None: one is made here.
+            charge: See `EventLog`.
         """
         self.open = 0
         """Number of connections that carry one of its streams now."""
         self._window = window
         self._meters = meters
         self._clock = clock
+        self._charge = charge
         self._tag = secrets.token_hex(4) if resumable else None
         self._last = STANDALONE
         self._kept: dict[int, Stream] = {}
@@ -118,7 +121,9 @@ class ReplayStore:
         """The kept streams that have ended, by number; oldest first."""
         self._finished_bytes = 0
         self._retention = Retention()
-        self.standalone = standalone or Stream(window, meters, first_id=self._id(STANDALONE))
+        self.standalone = standalone or Stream(
+            window, meters, first_id=self._id(STANDALONE), charge=charge
+        )
         """Carries messages of the child that belong to no request."""
 
     def connected(self, change: int) -> None:
@@ -129,7 +134,11 @@ class ReplayStore:
         """Return a new stream for the answers of one POST."""
         self._last += 1
         stream = Stream(
-            self._window, self._meters, answers_due=answers_due, first_id=self._id(self._last)
+            self._window,
+            self._meters,
+            answers_due=answers_due,
+            first_id=self._id(self._last),
+            charge=self._charge,
         )
         if self._tag is not None:
             self._prune()
@@ -161,6 +170,24 @@ class ReplayStore:
         """Put a message on the standalone stream, unless it has ended; see `Stream.append`."""
         if not self.standalone.log.closed:
             self.standalone.append(payload, sheddable=True, key=key)
+
+    @property
+    def held(self) -> int:
+        """Bytes kept on all streams."""
+        kept = sum(stream.log.size for stream in self._kept.values())
+        return self.standalone.log.size + kept
+
+    def shed_finished(self) -> None:
+        """Let finished streams go that are kept only in case their client asks again."""
+        self._prune()
+        for number in [each for each in self._finished if not self._kept[each].attached]:
+            self._finished_bytes -= self._finished.pop(number).size
+            del self._kept[number]
+
+    def cut(self) -> None:
+        """End every stream with what is on it; see `Stream.cut`."""
+        for stream in (self.standalone, *self._kept.values()):
+            stream.cut()
 
     def close(self) -> None:
         """End every stream."""

@@ -10,7 +10,7 @@ Source: MCP 2025-11-25, Transports, Multiple Connections 2, Resumability and Red
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mcpbridge.rules.event_log import START, EventId, EventLog, LogEntry, Window
 from mcpbridge.telemetry.metrics import Meters
@@ -36,6 +36,7 @@ class Stream:
         *,
         answers_due: int | None = None,
         first_id: EventId | None = None,
+        charge: Callable[[int], None] | None = None,
     ) -> None:
         """Begin a stream.
 
@@ -45,8 +46,9 @@ class Stream:
             answers_due: Number of answers after which it closes itself; None: only `close` ends it.
             first_id: The id of its position before the first event; its events then have ids and
                 stay in the window after delivery. None: events go once they are delivered.
+            charge: See `EventLog`.
         """
-        self.log = EventLog(window)
+        self.log = EventLog(window, charge)
         self._meters = meters
         self._answers_due = answers_due
         self._first_id = first_id
@@ -116,6 +118,13 @@ class Stream:
             self.log.close()
             for reader in self._readers:
                 reader.wake()
+
+    def cut(self) -> None:
+        """Close it and forget what no reader has taken; for a client that takes too little."""
+        self.log.clear()
+        self._delivered = self.log.last
+        self.close()
+        self.dismiss()
 
     def dismiss(self) -> None:
         """End every connection that reads; the stream itself goes on."""

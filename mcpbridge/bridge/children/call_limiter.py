@@ -38,6 +38,15 @@ class LoadLimits:
         unit=Unit.INTEGER,
         minimum=1,
     )
+    max_memory_bytes: int | None = setting(
+        None,
+        "--max-memory",
+        "Bytes that may be kept for clients: events that wait or are kept for resumption, and"
+        " requests in arrival. By default half of what the container, or the machine, allows.",
+        group=GROUP,
+        unit=Unit.BYTES,
+        minimum=1 << 20,
+    )
     max_calls_per_child: int = setting(
         64,
         "--max-calls-per-child",

@@ -91,6 +91,7 @@ class Session:
             context.clock,
             resumable=one_stream is None,
             standalone=one_stream,
+            charge=context.budget.charge,
         )
         self.server_requests = ServerRequests(
             context.questions(),
@@ -259,7 +260,7 @@ class Session:
         return lease
 
     def _unsubscribe(self, lease: Lease) -> None:
-        """Take back on a shared child what no other client of it wants."""
+        """Unsubscribe a shared child from what none of its other clients wants."""
         if self.client.subscriptions:
             # It has no child any more, so it is not among these others.
             others, uris = self._context.subscribers, sorted(self.client.subscriptions)

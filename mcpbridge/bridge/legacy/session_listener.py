@@ -72,7 +72,7 @@ class SessionListener:
 
     @property
     def subscriptions(self) -> UriSet:
-        """Subscriptions granted: see `Subscriber`."""
+        """URIs of granted subscriptions: see `Subscriber`."""
         return self._client.subscriptions
 
     def wants(self, uri: str) -> bool:

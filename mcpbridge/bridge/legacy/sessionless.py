@@ -36,7 +36,13 @@ class SessionlessCalls:
         self._context = context
         self.client = ClientState(None, context.clock())
         """The state of all these clients together: they share one log level and subscriptions."""
-        self.streams = ReplayStore(context.window, context.meters, context.clock, resumable=False)
+        self.streams = ReplayStore(
+            context.window,
+            context.meters,
+            context.clock,
+            resumable=False,
+            charge=context.budget.charge,
+        )
         self.server_requests = Unasked(context.meters)
         self.in_flight: set[Exchange] = set()
         self.listener = SharedChildListener(self.client)
@@ -131,7 +137,7 @@ class SharedChildListener:
 
     @property
     def subscriptions(self) -> UriSet:
-        """Subscriptions granted: see `Subscriber`."""
+        """URIs of granted subscriptions: see `Subscriber`."""
         return self._client.subscriptions
 
     def wants(self, uri: str) -> bool:

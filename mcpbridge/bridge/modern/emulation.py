@@ -118,7 +118,12 @@ class CallScope:
 
     def begin_stream(self) -> Stream:
         """Return a new stream; its events have no ids, since 2026-07-28 resumes no streams."""
-        return Stream(self._context.window, self._context.meters, answers_due=1)
+        return Stream(
+            self._context.window,
+            self._context.meters,
+            answers_due=1,
+            charge=self._context.budget.charge,
+        )
 
     def ended(self, exchange: Exchange) -> None:
         """Remove the exchange and record it: see `Scope`."""

@@ -23,7 +23,7 @@ from mcpbridge.bridge.modern.passthrough import Passthrough
 from mcpbridge.bridge.modern.subscriptions import Subscription
 from mcpbridge.bridge.modern.tool_catalog import ToolCatalog
 from mcpbridge.errors import WireError
-from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draining
+from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draining, out_of_memory
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.rules.mcp.era_probe import ServerEras
 from mcpbridge.rules.mcp.initialize import ServerProfile
@@ -106,7 +106,7 @@ class ModernService:
 
     @property
     def busy(self) -> bool:
-        """A call is open or parked, or somebody listens."""
+        """Whether a call is open or parked, or a listen is open."""
         return bool(self._listening or self._native.in_flight) or self._emulated.busy
 
     @property
@@ -198,6 +198,9 @@ class ModernService:
         if self._listening >= self._max_listens:
             fault = capacity("--max-sessions", self._max_listens)
             raise Unavailable(self._context.call_log.refused(fault))
+        if self._context.budget.full:
+            fault = out_of_memory(self._context.budget.limit)
+            raise Unavailable(self._context.call_log.refused(fault))
         # Before anything is waited for: others that come while the child grants count it too.
         self._listening += 1
         try:
@@ -210,13 +213,15 @@ class ModernService:
     async def _opened(
         self, request: Request, envelope: RequestMeta
     ) -> AsyncIterator[Stream | Refusal]:
-        stream = Stream(self._context.window, self._context.meters)
+        stream = Stream(
+            self._context.window, self._context.meters, charge=self._context.budget.charge
+        )
         try:
             listen = Subscription(request, stream, self._context.max_subscriptions)
         except WireError as error:
             yield refuse(400, INVALID_PARAMS, str(error), request_id=request.id)
             return
-        # Without a child there would be a stream that ends before its acknowledgement.
+        # First, since a stream without a child would end before its acknowledgement.
         route = await self.resolve(request)
         if route.backend is self._native:
             exchange = self._native.call(request, envelope, route.lease, streams=True)

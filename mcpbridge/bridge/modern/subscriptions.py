@@ -36,7 +36,7 @@ class Subscription:
     """A listen of one client: a `Subscriber`; owned by the task that serves its connection."""
 
     def __init__(self, request: Request, stream: Stream, most: int) -> None:
-        """Make a listen; it hears nothing before `take`.
+        """Make a listen that is attached to no child; see `take`.
 
         Args:
             request: Asks for it.
@@ -128,6 +128,15 @@ class Subscription:
             result = packed({"resultType": b'"complete"', "_meta": tag})
             self.stream.append(encode(Result(self._id, result)), sheddable=False)
             self.stream.close()
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for its client: see `Holder`."""
+        return self.stream.log.size
+
+    def cut(self) -> None:
+        """End it without its result, which would wait like all before it: see `Holder`."""
+        self.stream.cut()
 
     def leave(self) -> None:
         """Leave the child: the client has closed the connection."""

@@ -27,12 +27,12 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from mcpbridge.http.disconnect import Disconnect
 from mcpbridge.http.request import DISCONNECT, HEAD, STARTED, HttpRequest, StartedCall
-from mcpbridge.http.responses import HttpResponse, refusal_body
+from mcpbridge.http.responses import HttpResponse, refusal_body, refusal_of
 from mcpbridge.http.server.fast_path import FastPath, Heads, KnownHead
 from mcpbridge.http.server.framing import ambiguity
 from mcpbridge.http.server.limits import BAND, BAND_HEADER_S, ArrivalLimits, Connections, SendWatch
 from mcpbridge.http.server.write_buffer import WriteBuffer
-from mcpbridge.rules.faults import INVALID_REQUEST
+from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, out_of_memory
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 
 log = logging.getLogger("mcpbridge.http")
@@ -93,6 +93,7 @@ class HttpConnection(HttpToolsProtocol):
         "_call",
         "_call_bytes",
         "_call_head",
+        "_charged",
         "_chunk",
         "_connections",
         "_disconnect",
@@ -137,6 +138,8 @@ class HttpConnection(HttpToolsProtocol):
         self._stall: SendWatch | None = None
         self._arrived = 0
         """Bytes so far of a request that does not come in one read."""
+        self._charged = 0
+        """Bytes of it that `--max-memory` counts."""
         self._chunk = 0
         """Bytes of the last read."""
         self._awaited = _Awaited.HEAD
@@ -184,6 +187,7 @@ class HttpConnection(HttpToolsProtocol):
                     self._disconnect.happen()
 
     def _let_go(self) -> None:
+        self._let_go_of_body()
         self._await(_Awaited.NOTHING)
         if self._stall is not None:
             self._stall.end()
@@ -234,10 +238,42 @@ class HttpConnection(HttpToolsProtocol):
             self._arrived += self._head_size() if self._followed else len(data)
             if self._arrived > self._most_bytes():
                 self._refuse_size()
+            elif not self._keep(len(data)):
+                self._refuse_memory()
             elif self._timer is None:
                 self._set_timer()
         elif self._heads is not None and before is not None and before is not self.scope:
             self._heads.see(data)
+
+    @property
+    def held(self) -> int:
+        """Bytes of a request in arrival: see `Holder`."""
+        return self._charged
+
+    def cut(self) -> None:
+        """Refuse the request in arrival: see `Holder`."""
+        self._refuse_memory()
+
+    def _keep(self, size: int) -> bool:
+        """Count what came of a request that is not whole; return whether more of it may come."""
+        budget = self._connections.budget
+        if not self._charged:
+            budget.enter(self)
+        self._charged += size
+        budget.charge(size)
+        return not budget.full
+
+    def _let_go_of_body(self) -> None:
+        if self._charged:
+            budget, size = self._connections.budget, self._charged
+            self._charged = 0
+            budget.leave(self)
+            budget.charge(-size)
+
+    def _refuse_memory(self) -> None:
+        self._let_go_of_body()
+        fault = out_of_memory(self._connections.budget.limit)
+        self._say(refusal_of(Unavailable(fault), None))
 
     def shutdown(self) -> None:
         """Close the connection after the request that is served now: the server ends."""
@@ -330,6 +366,7 @@ class HttpConnection(HttpToolsProtocol):
         if self._offer:
             return
         self._followed = True
+        self._let_go_of_body()
         self._await(_Awaited.NOTHING)
         super().on_message_complete()
 

@@ -15,6 +15,7 @@ import sys
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.http.cors import readable
 from mcpbridge.http.responses import CLOSE, refusal_body, refusal_of, send_refusal
 from mcpbridge.rules.access.hosts import HostRules
@@ -74,6 +75,7 @@ class Connections:
         most: int,
         max_request_bytes: int,
         rules: HostRules,
+        budget: Budget | None = None,
     ) -> None:
         """Make the shared state.
 
@@ -83,11 +85,13 @@ class Connections:
             most: Most connections at once.
             max_request_bytes: Largest body of a request.
             rules: Say which web pages may read a refusal.
+            budget: Counts the bytes of requests in arrival; None: they count for nothing.
         """
         self._rules = rules
         self.limits = limits
         self.most = most
         self.max_request_bytes = max_request_bytes
+        self.budget = budget if budget is not None else Budget()
         self._app = app
         self._logged_at = float("-inf")
 

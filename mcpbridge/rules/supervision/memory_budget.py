@@ -1,4 +1,4 @@
-"""Computes how many server processes fit into memory."""
+"""What the memory has room for: server processes, and what is kept for clients."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def children_that_fit(limit_bytes: int, bridge_bytes: int, child_bytes: int, mos
     fitting = (limit_bytes - bridge_bytes) // max(child_bytes, 1)
     # Open files may be scarcer than memory; then LEAST does not apply.
     return min(max(LEAST, min(MOST, fitting)), most)
+
+
+def memory_for_clients(limit_bytes: int | None) -> int | None:
+    """Return how many bytes may be kept for clients; None if the system tells no limit.
+
+    Half is left to the interpreter, to copies that are made while bytes pass, and to the server.
+    """
+    return None if limit_bytes is None else limit_bytes // 2
