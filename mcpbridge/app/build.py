@@ -6,9 +6,10 @@ import dataclasses
 import functools
 import ipaddress
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import msgspec
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from mcpbridge.app.resource_limits import PoolSizer
@@ -25,16 +26,20 @@ from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.tenant import BridgeSettings, Dress
 from mcpbridge.channels.pipes import PipeChannel
 from mcpbridge.config.model import Config
-from mcpbridge.http.admin import AdminApp, admin_app, rendering
-from mcpbridge.http.app import PROBED, HttpApp
+from mcpbridge.http.app import (
+    HttpApp,
+    PostHandling,
+    admin_routes,
+    login_routes,
+    mcp_routes,
+)
 from mcpbridge.http.auth.access import AccessControl, HeaderEnv
 from mcpbridge.http.auth.authenticator import Authenticator, FirstOf, NoAuth
 from mcpbridge.http.auth.oauth import OAuth
 from mcpbridge.http.auth.static_tokens import StaticTokens
 from mcpbridge.http.body import BodyLimits
-from mcpbridge.http.cors import Cors
+from mcpbridge.http.health import Probes, rendering
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.request_metrics import Metered
 from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.server.listeners import Bind
 from mcpbridge.http.transports.legacy import LegacyTransport
@@ -93,43 +98,56 @@ def build(config: Config, process_tree: ProcessTree) -> App:
     render = rendering(functools.partial(_exporter, meters))
     limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
     rules = host_rules(config, config.bind)
+    streamable = _streamable(config, bridge, keepalive, limits, access)
+    sse = None
+    if settings.eras.serves_legacy:
+        sse = SseTransport(bridge, keepalive, settings.proxy, limits, below, access)
+    probes = Probes(bridge.readiness)
     endpoint = HttpApp(
-        StreamableHttp(
-            LegacyTransport(bridge, keepalive, settings.answers),
-            ModernTransport(bridge, keepalive, settings.answers.json_window_s),
-            settings.eras,
-            limits,
-            bridge.drain,
-            access,
-        ),
-        SseTransport(bridge, keepalive, settings.proxy, limits, below, access)
-        if settings.eras.serves_legacy
-        else None,
-        admin_app(bridge.readiness, None if config.admin_bind is not None else render),
+        [
+            *mcp_routes(streamable, sse, settings.listen.mcp_paths, access),
+            *admin_routes(probes, render if config.admin_bind is None else None, access),
+            *login_routes(access),
+        ],
         rules,
-        mcp_paths=settings.listen.mcp_paths,
         root_path=settings.proxy.root_path,
-        access=access,
+        meter=meters.http,
+        headers=[pair.header for pair in settings.auth.header_env],
     )
     # A traced call runs in a separate task, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
-    fast_path = FastPath(
-        endpoint, limits, rules, window_s, lambda: bridge.drain.ending, meters.http
-    )
-    headers = [pair.header for pair in settings.auth.header_env]
-    metered = Metered(_readable(endpoint, rules, endpoint.methods, headers), meters.http)
+    posts = PostHandling(streamable, access)
+    fast_path = FastPath(posts, limits, rules, window_s, lambda: bridge.drain.ending, meters.http)
     return App(
         config,
         bridge,
         keepalive,
-        metered,
-        _admin(config, admin_app(bridge.readiness, render)),
+        endpoint,
+        _admin(config, admin_routes(probes, render)),
         fast_path,
         meters,
         process_tree,
         tracer,
         callers,
         _sizer(config, child_pool),
+    )
+
+
+def _streamable(
+    config: Config,
+    bridge: Bridge,
+    keepalive: KeepAlive,
+    limits: BodyLimits,
+    access: AccessControl,
+) -> StreamableHttp:
+    settings = config.settings
+    return StreamableHttp(
+        LegacyTransport(bridge, keepalive, settings.answers),
+        ModernTransport(bridge, keepalive, settings.answers.json_window_s),
+        settings.eras,
+        limits,
+        bridge.drain,
+        access,
     )
 
 
@@ -195,12 +213,11 @@ def _pool_settings(settings: ChildPoolSettings) -> ChildPoolSettings:
     return settings
 
 
-def _admin(config: Config, app: ASGIApp) -> ASGIApp | None:
+def _admin(config: Config, routes: Sequence[BaseRoute]) -> ASGIApp | None:
     """Return the application on `--admin-port`, or None if there is none."""
     if config.admin_bind is None:
         return None
-    rules = host_rules(config, config.admin_bind)
-    return _readable(AdminApp(app, rules), rules, lambda path: PROBED)
+    return HttpApp(routes, host_rules(config, config.admin_bind))
 
 
 def _sizer(config: Config, child_pool: ChildPool) -> PoolSizer | None:
@@ -255,16 +272,6 @@ def host_rules(config: Config, bind: Bind) -> HostRules:
         allowed_origins=config.settings.guard.allowed_origins,
         search=config.search,
     )
-
-
-def _readable(
-    app: ASGIApp,
-    rules: HostRules,
-    methods: Callable[[str], Iterable[str]],
-    headers: Iterable[str] = (),
-) -> ASGIApp:
-    """Add CORS to the application if an origin is listed; otherwise return it unchanged."""
-    return Cors(app, rules, methods, headers) if rules.allowed_origins else app
 
 
 def _is_loopback(host: str) -> bool:

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import msgspec
 
 from mcpbridge.config.command import COMMAND_LINE
-from mcpbridge.config.model import ListenSettings
+from mcpbridge.config.model import AdminSettings, ListenSettings
 from mcpbridge.config.self_url import split_address, split_socket
 from mcpbridge.errors import ConfigError
-from mcpbridge.http.admin import AdminSettings
 from mcpbridge.http.server.listeners import Bind
 
 _FIRST_HANDED_OVER = 3

@@ -60,7 +60,11 @@ def environment_names(facts: Setting) -> tuple[str, ...]:
 
 
 def load(
-    flags: Mapping[str, Sequence[str]], command: Sequence[str], env: Mapping[str, str] | None = None
+    flags: Mapping[str, Sequence[str]],
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    *,
+    reads_variables: bool = True,
 ) -> Config:
     """Build the configuration from flags, environment and command line.
 
@@ -68,11 +72,14 @@ def load(
         flags: The texts given for each flag; `true` for a switch.
         command: The arguments after `--`.
         env: The environment; by default that of this process.
+        reads_variables: Variables may set what no flag does. Else the environment is only what
+            the server inherits.
 
     Raises:
         ConfigError: A value is invalid, a variable unknown, or the command missing or given twice.
     """
-    env = os.environ if env is None else env
+    inherited = os.environ if env is None else env
+    env = inherited if reads_variables else {}
     _check_variables(env)
     values: dict[tuple[str, str], Any] = {}
     origins: dict[str, dict[str, str]] = {}
@@ -84,7 +91,7 @@ def load(
     settings = settings_from(values)
     in_cluster = "KUBERNETES_SERVICE_HOST" in env
     lame_duck_s = _lame_duck_s(settings.shutdown, origins.get("shutdown", {}), in_cluster)
-    child = child_of(settings.command, origins.get("command", {}), command, env)
+    child = child_of(settings.command, origins.get("command", {}), command, inherited)
     bind = bind_of(settings.listen, origins.get("listen", {}), in_cluster=in_cluster)
     bind = handed_over(bind, env, os.getpid())
     admin_bind = admin_bind_of(settings.admin, origins.get("admin", {}), bind)

@@ -18,11 +18,11 @@ from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.config.command import CommandSettings
 from mcpbridge.config.self_url import DEFAULT_PORT
 from mcpbridge.errors import ConfigError
-from mcpbridge.http.admin import METRICS_PATH, AdminSettings
 from mcpbridge.http.auth.authenticator import AuthSettings
 from mcpbridge.http.auth.oauth import OAuthSettings
 from mcpbridge.http.keepalive import KeepAliveSettings
 from mcpbridge.http.origin_check import OriginSettings
+from mcpbridge.http.request_metrics import METRICS_PATH
 from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits
 from mcpbridge.http.server.listeners import Bind
 from mcpbridge.http.server.tls import TlsSettings
@@ -109,6 +109,32 @@ class ListenSettings:
     def sse_below(self) -> str:
         """The path below which HTTP+SSE is served, without a slash at its end."""
         return "" if self.path == _MCP_PATH else self.path.rstrip("/")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """Where probes and metrics are served.
+
+    A NetworkPolicy cannot tell paths apart, so they may have a separate port. The probes stay
+    on both ports: a load balancer asks for them where MCP is.
+    """
+
+    port: int | None = setting(
+        None,
+        "--admin-port",
+        "Port for health probes and `/metrics` alone; without one they are beside the MCP path."
+        " 0 picks a free one.",
+        group="Listening",
+        unit=Unit.INTEGER,
+        minimum=0,
+    )
+    host: str | None = setting(
+        None,
+        "--admin-host",
+        "Address to bind for --admin-port; that of the MCP path if not given.",
+        group="Listening",
+        metavar="ADDRESS",
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

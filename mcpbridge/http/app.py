@@ -1,91 +1,156 @@
-"""Where every request arrives: checked first, then taken to what serves its path.
+"""The Starlette application of one bridge: every path it serves, and what all requests pass.
 
-A plain ASGI application: the calls that matter pass no router and no middleware, which would cost
-as much as all the rest of a call.
+A request passes CORS if an origin is listed (`http.cors`), then `Guard`, then the routes. The MCP
+routes are raw ASGI endpoints: a call pays for the router once, and for no middleware that would
+wrap each event of a stream.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcpbridge.http.admin import METRICS_PATH
-from mcpbridge.http.auth.access import AccessControl
+from mcpbridge.http.auth.access import LOGIN_PATHS, AccessControl
+from mcpbridge.http.cors import Cors
+from mcpbridge.http.health import Probes, Render, scrape
 from mcpbridge.http.origin_check import ClientGone, check_source
-from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
+from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall, route_path
+from mcpbridge.http.request_metrics import METRICS_PATH, Metered
 from mcpbridge.http.responses import HttpResponse, refusing, send_json, send_refusal
 from mcpbridge.http.transports.sse import SseTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
-from mcpbridge.rules.mcp.admission import Refusal, refuse
+from mcpbridge.rules.mcp.admission import refuse
+from mcpbridge.telemetry.metrics import HttpMeter
 
 log = logging.getLogger("mcpbridge.http")
 
-
-Verbs = dict[str, Callable[[HttpRequest], Awaitable[None]]]
+Verbs = Mapping[str, Callable[[HttpRequest], Awaitable[None]]]
 """What serves each HTTP method of a path."""
-PROBED = ("GET", "HEAD")
-"""The HTTP methods of probes and metrics."""
+READ_METHODS = ("GET", "HEAD")
+"""The HTTP methods of probes, metrics and documents."""
 
 
-class HttpApp:
-    """The ASGI application of one bridge."""
+def mcp_routes(
+    streamable: StreamableHttp,
+    sse: SseTransport | None,
+    mcp_paths: Iterable[str],
+    access: AccessControl,
+) -> list[McpRoute]:
+    """Return the routes of MCP."""
+    streams: Verbs = {
+        "POST": streamable.post,
+        "GET": streamable.get,
+        "DELETE": streamable.delete,
+    }
+    paths = dict.fromkeys(mcp_paths, streams)
+    if sse is not None:
+        # After the MCP path: if that is one of these, the transport that needs both has it.
+        paths[sse.stream_path] = {"GET": sse.connect}
+        paths[sse.messages_path] = {"POST": sse.post}
+    return [McpRoute(path, verbs, access) for path, verbs in paths.items()]
+
+
+def admin_routes(
+    probes: Probes, render: Render | None, access: AccessControl | None = None
+) -> list[BaseRoute]:
+    """Return the routes of health probes, and of the metrics if `render` is given.
+
+    Probes are for all; the metrics say what others do, so `access` asks who reads them.
+    """
+    routes: list[BaseRoute] = [
+        Route("/livez", probes.livez),
+        Route("/readyz", probes.readyz),
+        Route("/startupz", probes.startupz),
+        Route("/health", probes.health),
+        Route("/healthz", probes.health),
+    ]
+    if render is not None:
+        asking = [Middleware(AccessCheck, access)] if access is not None and access.asks else []
+        routes.append(Route(METRICS_PATH, scrape(render), middleware=asking))
+    return routes
+
+
+def login_routes(access: AccessControl) -> list[BaseRoute]:
+    """Return the routes of OAuth metadata, or of the paths at which clients look for a login."""
+    routes: list[BaseRoute] = [
+        Route(path, JsonDocument(200, text), methods=READ_METHODS)
+        for path, text in access.documents.items()
+    ]
+    if access.no_login is not None:
+        routes += [Route(path, JsonDocument(404, access.no_login)) for path in LOGIN_PATHS]
+    return routes
+
+
+class HttpApp(Starlette):
+    """The application behind one listener, or mounted in another program."""
 
     def __init__(
         self,
-        streamable: StreamableHttp,
-        sse: SseTransport | None,
-        admin: ASGIApp,
+        routes: Sequence[BaseRoute],
         rules: HostRules,
         *,
-        mcp_paths: Iterable[str],
-        root_path: str,
-        access: AccessControl | None = None,
+        root_path: str = "",
+        meter: HttpMeter | None = None,
+        headers: Iterable[str] = (),
     ) -> None:
         """Set up the routes.
 
         Args:
-            streamable: Serves the MCP paths.
-            sse: Serves HTTP+SSE on its paths, if that is served.
-            admin: Serves every other path.
+            routes: The route table.
             rules: Which Host and Origin may in.
-            mcp_paths: The paths of Streamable HTTP.
             root_path: A prefix that a proxy may leave in the paths of requests.
-            access: Finds out who calls; None: all clients may.
+            meter: Counts requests.
+            headers: Further headers that requests of pages may carry.
         """
-        self._admin = admin
-        self._access = access or AccessControl()
-        self._streamable = streamable
+        super().__init__(routes=routes)
         self._rules = rules
-        self._root_path = root_path.rstrip("/")
-        mcp: Verbs = {
-            "POST": streamable.post,
-            "GET": streamable.get,
-            "DELETE": streamable.delete,
+        self._prefix = root_path.rstrip("/")
+        self._meter = meter
+        self._headers = tuple(headers)
+        self._verbs = {
+            route.path.removesuffix("/"): route.verbs
+            for route in routes
+            if isinstance(route, McpRoute)
         }
-        self._routes: dict[str, Verbs] = {path.rstrip("/"): mcp for path in mcp_paths}
-        if sse is not None:
-            self._routes[sse.stream_path] = {"GET": sse.connect}
-            self._routes[sse.messages_path] = {"POST": sse.post}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one HTTP request."""
-        if scope["type"] != "http":
-            return
-        http_request = HttpRequest.of(scope, receive, send)
-        try:
-            if http_request.started is not None:
-                await http_request.started(http_request)
-            else:
-                await self._serve(http_request)
-        except ClientGone:
-            log.debug("request.abandoned")
-        except Exception as error:
-            # The server library closes the connection if the response has begun already.
-            await _failed(http_request.head, error).send(send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """Serve one request; no coroutine beside Starlette's, which every request would pay."""
+        prefix = self._prefix
+        if prefix and scope["type"] == "http" and scope["path"].startswith(f"{prefix}/"):
+            scope["root_path"] = prefix
+        return super().__call__(scope, receive, send)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return what requests pass before the routes.
+
+        Starlette's own two layers for errors are not among them: they wrap each event of a stream,
+        the outer one raises after its answer, and `Guard` logs what it answers.
+        """
+        app: ASGIApp = Guard(self.router, self._rules)
+        if self._rules.allowed_origins:
+            app = Cors(app, self._rules, self.methods, self._headers)
+        return app if self._meter is None else Metered(app, self._meter)
+
+    def methods(self, path: str) -> Iterable[str]:
+        """Return the HTTP methods of a path; of an unknown one, those of probes."""
+        return self._verbs.get(path.removesuffix("/"), READ_METHODS)
+
+
+class PostHandling:
+    """Handles POSTs that a connection has whole, for `http.server.fast_path`."""
+
+    def __init__(self, streamable: StreamableHttp, access: AccessControl) -> None:
+        self._streamable = streamable
+        self._access = access
 
     def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse | None:
         """Handle a POST to the MCP path under a head that has passed all rules before.
@@ -100,51 +165,104 @@ class HttpApp:
         except Exception as error:
             return _failed(head, error)
 
-    def methods(self, path: str) -> Iterable[str]:
-        """The HTTP methods of a path; of an unknown one, those of probes."""
-        return self._routes.get(self._own_path(path).removesuffix("/"), PROBED)
 
-    async def _serve(self, http_request: HttpRequest) -> None:
-        head = http_request.head
-        refusal = check_source(head, self._rules)
-        if refusal is not None:
-            await send_refusal(http_request.send, refusal)
+class Guard:
+    """What every request passes before its route: Host and Origin; and the answers to errors."""
+
+    def __init__(self, app: ASGIApp, rules: HostRules) -> None:
+        self._app = app
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
             return
-        path = self._own_path(head.path)
-        verbs = self._routes.get(path.removesuffix("/"))
-        refusal = await self._ask(head, path, verbs)
+        http_request = HttpRequest.of(scope, receive, send)
+        head = http_request.head
+        try:
+            if http_request.started is not None:
+                # The connection has had it handled: it passed the rules with the first of its head.
+                await http_request.started(http_request)
+            elif (refusal := check_source(head, self._rules)) is not None:
+                await send_refusal(send, refusal)
+            else:
+                http_request.pass_head_on()
+                await self._app(scope, receive, send)
+        except HTTPException as error:
+            refusal = refuse(error.status_code, INVALID_REQUEST, error.detail)
+            lines = [(n.lower().encode(), v.encode()) for n, v in (error.headers or {}).items()]
+            await send_refusal(send, refusal, lines)
+        except ClientGone:
+            log.debug("request.abandoned")
+        except Exception as error:
+            # The server library closes the connection if the response has begun already.
+            await _failed(head, error).send(send)
+
+
+class McpRoute(BaseRoute):
+    """One path of MCP, with or without a slash at its end, without redirects."""
+
+    def __init__(self, path: str, verbs: Verbs, access: AccessControl) -> None:
+        self.path = path
+        self.verbs = verbs
+        self._bare = path.removesuffix("/")
+        self._access = access
+
+    def __repr__(self) -> str:
+        """The route as a table of routes shows it."""
+        return f"McpRoute(path={self.path!r}, methods={list(self.verbs)!r})"
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Tell whether a request is for this path, whatever its method."""
+        if scope["type"] == "http" and route_path(scope).removesuffix("/") == self._bare:
+            return Match.FULL, {}
+        return Match.NONE, {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request: find out who asks, then by its method."""
+        http_request = HttpRequest.of(scope, receive, send)
+        head = http_request.head
+        refusal = await self._access.enter(head)
+        if refusal is None and head.method == "GET":
+            refusal = self._access.charges(head.principal)
         if refusal is not None:
-            await send_refusal(http_request.send, refusal)
-        elif verbs is None and path in self._access.documents and head.method in PROBED:
-            await send_json(http_request.send, 200, self._access.documents[path])
-        elif verbs is None and (no_login := self._access.no_login_at(path)) is not None:
-            await send_json(http_request.send, 404, no_login)
-        elif verbs is None:
-            await self._admin(
-                {**http_request.scope, "path": path}, http_request.receive, http_request.send
-            )
-        elif (verb := verbs.get(head.method)) is not None:
+            await send_refusal(send, refusal)
+        elif (verb := self.verbs.get(head.method)) is not None:
             await verb(http_request)
         else:
-            refusal = refuse(405, INVALID_REQUEST, "method not allowed", allow=", ".join(verbs))
-            await send_refusal(http_request.send, refusal)
+            allow = ", ".join(self.verbs)
+            await send_refusal(
+                send, refuse(405, INVALID_REQUEST, "method not allowed", allow=allow)
+            )
 
-    async def _ask(self, head: RequestHead, path: str, verbs: Verbs | None) -> Refusal | None:
-        """Find out who calls, if that matters; return why it may not in."""
-        access = self._access
-        if verbs is None:
-            # Probes are for all; the metrics say what others do.
-            return await access.knows(head) if access.asks and path == METRICS_PATH else None
-        refusal = await access.enter(head)
-        if refusal is None and head.method == "GET":
-            refusal = access.charges(head.principal)
-        return refusal
 
-    def _own_path(self, path: str) -> str:
-        """The path without the prefix that a proxy may have left in it."""
-        if self._root_path and path.startswith(f"{self._root_path}/"):
-            return path.removeprefix(self._root_path)
-        return path
+class JsonDocument:
+    """An ASGI application with one answer."""
+
+    def __init__(self, status: int, text: bytes) -> None:
+        self._status = status
+        self._text = text
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await send_json(send, self._status, self._text)
+
+
+class AccessCheck:
+    """An application that only known clients may read, beside MCP itself."""
+
+    def __init__(self, app: ASGIApp, access: AccessControl) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        refusal = await self._access.knows(HttpRequest.of(scope, receive, send).head)
+        if refusal is not None:
+            await send_refusal(send, refusal)
+        else:
+            await self._app(scope, receive, send)
 
 
 def _failed(head: RequestHead, error: Exception) -> HttpResponse:

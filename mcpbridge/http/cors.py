@@ -24,7 +24,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpbridge.http.origin_check import check_source
-from mcpbridge.http.request import RequestHead
+from mcpbridge.http.request import RequestHead, route_path
 from mcpbridge.rules.access.hosts import ANY_ORIGIN, HostRules, readable_by
 
 Lines = tuple[tuple[bytes, bytes], ...]
@@ -67,7 +67,7 @@ class Cors:
         Args:
             app: The application.
             rules: The listed origins, and the rules on Host.
-            methods: Returns the HTTP methods of a path.
+            methods: Returns the HTTP methods of a path, without the path of a mount.
             headers: Further headers that requests may carry.
         """
         self._app = app
@@ -84,15 +84,15 @@ class Cors:
             head = RequestHead.in_scope(scope)
             is_preflight = b"access-control-request-method" in head.values
             if is_preflight and check_source(head, self._rules) is None:
-                return self._answer(head, lines, send)
+                return self._answer(head, route_path(scope), lines, send)
         return self._app(scope, receive, carrying(send, lines))
 
-    async def _answer(self, head: RequestHead, lines: Lines, send: Send) -> None:
+    async def _answer(self, head: RequestHead, path: str, lines: Lines, send: Send) -> None:
         """Answer a preflight with the methods and headers that a request may have."""
         asked = head.get(b"access-control-request-headers") or ""
         headers = [
             *lines,
-            (b"access-control-allow-methods", ", ".join(self._methods(head.path)).encode()),
+            (b"access-control-allow-methods", ", ".join(self._methods(path)).encode()),
             (b"access-control-allow-headers", self._allowed(asked).encode()),
             (b"access-control-max-age", b"%d" % MAX_AGE_S),
         ]

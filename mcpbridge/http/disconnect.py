@@ -1,13 +1,16 @@
-"""A callback for the task that serves a request, called when the client disconnects.
+"""How the code that serves a request learns that its client has left.
 
-ASGI reports it only to a task that waits in `receive`, which would take a task of some KiB for each
-open stream. The connection knows it without one.
+An ASGI server tells it to the caller of `receive`, which takes a task for each open stream, of some
+KiB. `HttpConnection` knows it without a task and gives a `Disconnect` with the request's scope;
+under any other server `ReceivedDisconnect` asks `receive`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
+from starlette.types import Receive
 from uvicorn.protocols.http.flow_control import FlowControl
 
 
@@ -44,3 +47,41 @@ class Disconnect:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener()
+
+
+class ReceivedDisconnect(Disconnect):
+    """The end of one request as any ASGI server tells it: by `http.disconnect`.
+
+    To be watched when the body has been read: a task takes all further events of the request.
+    """
+
+    __slots__ = ("_receive", "_task")
+
+    def __init__(self, receive: Receive) -> None:
+        super().__init__()
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, listener: Callable[[], None]) -> None:
+        """Call the listener when the client has left."""
+        super().watch(listener)
+        if not self._over and self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._wait())
+            self._task.add_done_callback(self._waited)
+
+    def ignore(self) -> None:
+        """Forget the listener, and receive no more."""
+        super().ignore()
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _waited(self, task: asyncio.Task[None]) -> None:
+        # A server that fails to receive has lost its client too; `exception` marks it as seen.
+        if not task.cancelled():
+            task.exception()
+            self.happen()

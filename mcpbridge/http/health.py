@@ -1,66 +1,57 @@
-"""The responses to probes and scrapes; imported by `http.admin` with the first of them."""
+"""Health probes and metrics: what their routes answer. `http.app` has the paths.
+
+| path | 200 when |
+|---|---|
+| `/livez` | the event loop answers |
+| `/readyz` | a child has completed its handshake, no drain |
+| `/startupz` | that has been so once |
+| `/health`, `/healthz` | requests are taken: neither draining nor given up |
+
+Each answers JSON that names what is missing; 503 otherwise.
+
+Source: Kubernetes, liveness, readiness and start-up probes; Prometheus, exposition formats.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from mcpbridge.bridge.readiness import Readiness
-from mcpbridge.http.responses import refusal_body
-from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.rules.mcp.admission import refuse
 
 Render = Callable[[str | None], Awaitable[tuple[bytes, str]]]
-"""Returns a text and its content type for an `Accept` header."""
+"""From an `Accept` header to the metrics and their content type."""
 
 
-def probes(readiness: Readiness, texts: Mapping[str, Render]) -> ASGIApp:
-    """Return the application for all paths outside MCP.
+class Probes:
+    """The answers of one bridge to health probes."""
 
-    | path | 200 when |
-    |---|---|
-    | `/livez` | the event loop answers |
-    | `/readyz` | a child has completed its handshake, no drain |
-    | `/startupz` | `/readyz` was 200 once |
-    | `/health`, `/healthz` | requests are accepted: not draining and not given up |
+    def __init__(self, readiness: Readiness) -> None:
+        self._readiness = readiness
 
-    Otherwise 503; the body is JSON that names what is missing.
+    async def livez(self, request: Request) -> Response:
+        """Answer that the event loop does."""
+        return JSONResponse({"status": "ok"}, headers=_farewell(self._readiness))
 
-    Args:
-        readiness: Says what is missing.
-        texts: Further texts by path: the metrics.
-    """
+    async def readyz(self, request: Request) -> Response:
+        """Say whether one more session can be served."""
+        return _verdict(self._readiness.ready, self._readiness)
 
-    async def livez(request: Request) -> Response:
-        return JSONResponse({"status": "ok"}, headers=_farewell(readiness))
+    async def startupz(self, request: Request) -> Response:
+        """Say whether the bridge has been ready once."""
+        return _verdict(self._readiness.started, self._readiness)
 
-    async def readyz(request: Request) -> Response:
-        return _verdict(readiness.ready, readiness)
-
-    async def startupz(request: Request) -> Response:
-        return _verdict(readiness.started, readiness)
-
-    async def health(request: Request) -> Response:
-        return _verdict(readiness.serving, readiness)
-
-    routes = [
-        Route("/livez", livez),
-        Route("/readyz", readyz),
-        Route("/startupz", startupz),
-        Route("/health", health),
-        Route("/healthz", health),
-    ]
-    routes += [Route(path, _metrics(render)) for path, render in texts.items()]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+    async def health(self, request: Request) -> Response:
+        """Say whether requests are taken."""
+        return _verdict(self._readiness.serving, self._readiness)
 
 
-def _metrics(render: Render) -> Callable[[Request], Awaitable[Response]]:
+def scrape(render: Render) -> Callable[[Request], Awaitable[Response]]:
+    """Return the answer to scrapes of metrics."""
+
     async def metrics(request: Request) -> Response:
         body, content_type = await render(request.headers.get("accept"))
         return Response(body, headers={"content-type": content_type, "cache-control": "no-store"})
@@ -68,15 +59,19 @@ def _metrics(render: Render) -> Callable[[Request], Awaitable[Response]]:
     return metrics
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    refusal = refuse(error.status_code, INVALID_REQUEST, error.detail)
-    return Response(
-        refusal_body(refusal),
-        error.status_code,
-        headers=dict(error.headers or {}),
-        media_type="application/json",
-    )
+def rendering(make: Callable[[], Callable[[str | None], tuple[bytes, str]]]) -> Render:
+    """Return what renders with the function that `make` makes at the first scrape, in a thread.
+
+    It imports much; until then an idle bridge is without it, and the loop does not wait for it.
+    """
+    made: list[Callable[[str | None], tuple[bytes, str]]] = []
+
+    async def render(accept: str | None) -> tuple[bytes, str]:
+        if not made:
+            made.append(await to_thread.run_sync(make))
+        return made[0](accept)
+
+    return render
 
 
 def _verdict(good: bool, readiness: Readiness) -> JSONResponse:
@@ -85,5 +80,5 @@ def _verdict(good: bool, readiness: Readiness) -> JSONResponse:
 
 
 def _farewell(readiness: Readiness) -> Mapping[str, str]:
-    """Return `Connection: close` while the process drains: its client connects elsewhere."""
+    """While the process ends, the client's next request is better sent to another replica."""
     return {"connection": "close"} if "draining" in readiness.blockers else {}

@@ -10,7 +10,7 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.http.disconnect import Disconnect
+from mcpbridge.http.disconnect import Disconnect, ReceivedDisconnect
 from mcpbridge.rules.access.hosts import share_of
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.mcp.admission import Names, Refusal
@@ -21,6 +21,8 @@ DISCONNECT = "mcpbridge.disconnect"
 """Key of a scope: the `Disconnect` of its connection."""
 HEAD = "mcpbridge.head"
 """Key of a scope: the head, once a call under it was accepted; the connection may remember it."""
+PARSED_HEAD = "mcpbridge.parsed_head"
+"""Key of a scope: the head, once it has been read for the checks before the routes."""
 STARTED = "mcpbridge.started"
 """Key of a scope: finishes a request that the connection has handled already."""
 
@@ -120,13 +122,15 @@ class HttpRequest:
     @classmethod
     def of(cls, scope: Scope, receive: Receive, send: Send) -> HttpRequest:
         """Return the request of an ASGI call."""
-        head = scope.get(HEAD) or RequestHead.in_scope(scope)
+        head = scope.get(HEAD) or scope.get(PARSED_HEAD) or RequestHead.in_scope(scope)
         return cls(head, scope, receive, send)
 
     @property
     def disconnect(self) -> Disconnect:
-        """The end of its connection, to be called back for it."""
-        found: Disconnect = self.scope[DISCONNECT]
+        """The end of its connection, to be called back for it; of any ASGI server."""
+        found: Disconnect | None = self.scope.get(DISCONNECT)
+        if found is None:
+            found = self.scope[DISCONNECT] = ReceivedDisconnect(self.receive)
         return found
 
     @property
@@ -135,9 +139,22 @@ class HttpRequest:
         found: Callable[[HttpRequest], Awaitable[None]] | None = self.scope.get(STARTED)
         return found
 
+    def pass_head_on(self) -> None:
+        """Let what serves the request next find its head in the scope."""
+        self.scope[PARSED_HEAD] = self.head
+
     def remember_head(self) -> None:
         """Mark the head so that the connection remembers it for the client's further calls."""
         self.scope[HEAD] = self.head
+
+
+def route_path(scope: MutableMapping[str, Any]) -> str:
+    """Return the path of a request below the place where the application is mounted (ASGI)."""
+    path: str = scope["path"]
+    root_path: str = scope.get("root_path", "")
+    if root_path and (path == root_path or path.startswith(f"{root_path}/")):
+        return path[len(root_path) :]
+    return path
 
 
 def _join(raw: Sequence[tuple[bytes, bytes]], values: dict[bytes, bytes]) -> None:

@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpbridge.telemetry.metrics import HttpMeter
 
+METRICS_PATH = "/metrics"
+
 CLIENT_LEFT = 499
 """Counted in place of a status if the client disconnected before the response began."""
 

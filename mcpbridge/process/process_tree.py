@@ -63,8 +63,17 @@ Stray = tuple[int, int]
 class ProcessTree:
     """The processes below this one; a single object, made before the first child."""
 
-    def __init__(self, reaper: Reaper) -> None:
+    def __init__(self, reaper: Reaper, *, hosted: bool = False) -> None:
+        """Make it.
+
+        Args:
+            reaper: Ends the children if this process is killed.
+            hosted: The process is another program's, with children that are not ours: only
+                what is seen below our own children is looked after. Neither `open` nor `run`
+                may be called then, since they look after the whole process.
+        """
         self._reaper = reaper
+        self._hosted = hosted
         self._children: dict[int, bytes] = {}
         """The mark of each child, as in an environment."""
         self._orphans: dict[Stray, bytes | None] = {}
@@ -157,6 +166,8 @@ class ProcessTree:
 
     def _look(self) -> None:
         """Reap zombies, and update the table of orphans."""
+        if self._hosted:
+            return
         seen: dict[Stray, bytes | None] = {}
         for pid in children_of(os.getpid()):
             if pid in self._children or pid in self._not_ours or pid == self._reaper.pid:

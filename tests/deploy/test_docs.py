@@ -93,8 +93,8 @@ def test_every_image_is_a_stage_of_the_dockerfile(name: str) -> None:
 
 @pytest.mark.parametrize("name", DOCS)
 def test_every_probe_is_one_that_is_served(name: str) -> None:
-    """The paths of `http.health`."""
-    probes = (ROOT / "mcpbridge" / "http" / "health.py").read_text("utf-8")
+    """The paths of `http.app`."""
+    probes = (ROOT / "mcpbridge" / "http" / "app.py").read_text("utf-8")
     served = set(re.findall(r'Route\("(/\w+)"', probes))
     named = set(re.findall(r"(?<![\w.])/(?:\w+z|health)\b", read(name)))
     assert named <= served

@@ -30,6 +30,7 @@ PAGES = {
 }
 FLAGS = {option.setting.flag for option in options()}
 OF_OTHERS = {
+    "docs/embedding.md": {"--timeout-graceful-shutdown"},
     "README.md": {"--from", "--transport", "--seconds", "--stateful"},  # uvx, claude, others
     "docs/quick-start.md": {"--from"},
     "docs/releasing.md": {"--from"},
@@ -187,8 +188,8 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 
 def test_every_probe_is_named() -> None:
-    """The paths of `http.health`."""
-    probes = (ROOT / "mcpbridge" / "http" / "health.py").read_text("utf-8")
+    """The paths of `http.app`."""
+    probes = (ROOT / "mcpbridge" / "http" / "app.py").read_text("utf-8")
     paths = set(re.findall(r'Route\("(/\w+)"', probes))
     assert len(paths) >= 5
     assert all(f"`{path}`" in PAGES["docs/health.md"] for path in paths)

@@ -21,8 +21,8 @@ MOST_MODULES = 12
 MOST_FLOORS = 6
 
 TREE = {
-    "mcpbridge": "__main__ app bridge channels cli config demo doctor errors http process rules"
-    " runtime settings shim sidecar telemetry wire",
+    "mcpbridge": "__main__ app asgi bridge channels cli config demo doctor errors http process"
+    " rules runtime settings shim sidecar telemetry wire",
     "mcpbridge.app": "build health_client lifecycle resource_limits self_copy state_dump",
     "mcpbridge.bridge": "bridge budget calls children drain evictors legacy modern readiness"
     " recycler tasks tenant",
@@ -43,7 +43,7 @@ TREE = {
     " mcp_operator run sse_client",
     "mcpbridge.doctor.server": "diagnose examination hints recommended_flags render report"
     " server_process",
-    "mcpbridge.http": "admin app auth body cors disconnect health keepalive origin_check request"
+    "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check request"
     " request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
     "mcpbridge.http.server": "connection fast_path framing limits listeners server tls"

@@ -1,4 +1,4 @@
-"""The way from a path to its face, and what happens when a face fails."""
+"""The way from a path to its route, and what happens when a route fails."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import cast
 
 import pytest
-from starlette.types import Receive, Scope, Send
 
-from mcpbridge.http.app import HttpApp
+from mcpbridge.bridge.readiness import Readiness
+from mcpbridge.http.app import HttpApp, admin_routes, mcp_routes
+from mcpbridge.http.auth.access import AccessControl
+from mcpbridge.http.health import Probes
 from mcpbridge.http.origin_check import ClientGone
 from mcpbridge.http.request import HttpRequest
 from mcpbridge.http.responses import send_empty
@@ -40,43 +42,60 @@ class Face:
     get = delete = connect = post
 
 
-class Admin:
-    """What is behind every other path."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """An ASGI application."""
-        self.paths.append(scope["path"])
-        await send_empty(send, 200)
+def app_of(face: Face, mcp_paths: Sequence[str] = ("/", "/mcp"), root_path: str = "") -> HttpApp:
+    """An application with one face for all of MCP."""
+    streamable, sse = cast(StreamableHttp, face), cast(SseTransport, face)
+    routes = mcp_routes(streamable, sse, mcp_paths, AccessControl())
+    probes = admin_routes(Probes(Readiness()), None)
+    return HttpApp([*routes, *probes], HostRules(loopback=True), root_path=root_path)
 
 
-def endpoint_of(
-    face: Face, admin: Admin, mcp_paths: Sequence[str] = ("/", "/mcp"), root_path: str = ""
-) -> HttpApp:
-    """An endpoint with one face for all."""
-    return HttpApp(
-        cast(StreamableHttp, face),
-        cast(SseTransport, face),
-        admin,
-        HostRules(loopback=True),
-        mcp_paths=mcp_paths,
-        root_path=root_path,
-    )
+async def answer(app: HttpApp, method: str, path: str, **more: str) -> Wire:
+    """The answer to one request."""
+    wire = Wire()
+    await app({**scope(method, path), **more}, wire.receive, wire.send)
+    return wire
 
 
 @bounded
 async def test_the_mcp_path_and_the_root_are_served_with_and_without_a_slash() -> None:
-    """Without redirects; everything else is the admin's."""
-    face, admin = Face(), Admin()
-    endpoint = endpoint_of(face, admin)
-    for path in ("/", "/mcp", "/mcp/", "/health", "/mcpx", "/MCP"):
-        wire = Wire()
-        await endpoint(scope("POST", path), wire.receive, wire.send)
-        assert wire.status == 200
+    """Without redirects; no other path is."""
+    face = Face()
+    app = app_of(face)
+    paths = ("/", "/mcp", "/mcp/", "/health", "/mcpx", "/MCP")
+    found = [(await answer(app, "POST", path)).status for path in paths]
+    assert found == [200, 200, 200, 405, 404, 404]
     assert face.served == ["POST /", "POST /mcp", "POST /mcp/"]
-    assert admin.paths == ["/health", "/mcpx", "/MCP"]
+
+
+@pytest.mark.parametrize("mcp_path", ["/{x}", "/{x:y}"])
+@bounded
+async def test_an_mcp_path_is_text_and_no_pattern(mcp_path: str) -> None:
+    """Whatever marks a router may give a meaning to."""
+    app = app_of(Face(), [mcp_path])
+    assert (await answer(app, "POST", mcp_path)).status == 200
+    assert (await answer(app, "POST", "/other")).status == 404
+
+
+@bounded
+async def test_paths_begin_below_the_place_where_the_application_is_mounted() -> None:
+    """By the root path of ASGI, or by the prefix that a proxy leaves in the path."""
+    mounted, behind = app_of(Face()), app_of(Face(), root_path="/tools/")
+    assert (await answer(mounted, "POST", "/tools/mcp", root_path="/tools")).status == 200
+    assert (await answer(mounted, "POST", "/toolsmcp", root_path="/tools")).status == 404
+    assert (await answer(mounted, "GET", "/tools/livez", root_path="/tools")).status == 200
+    assert (await answer(behind, "POST", "/tools/mcp", root_path="")).status == 200
+    assert (await answer(behind, "POST", "/mcp", root_path="")).status == 200
+
+
+@bounded
+async def test_a_path_with_another_method_says_which_it_has() -> None:
+    """In the order of the table for MCP."""
+    app = app_of(Face())
+    assert (await answer(app, "PUT", "/mcp")).headers["allow"] == "POST, GET, DELETE"
+    wire = await answer(app, "POST", "/livez")
+    assert (wire.status, set(wire.headers["allow"].split(", "))) == (405, {"GET", "HEAD"})
+    assert b'"method not allowed"' in wire.chunks[0].lower()
 
 
 @proves("fault 119")
@@ -86,8 +105,8 @@ async def test_a_bug_in_a_face_is_one_500_without_detail_and_one_record(
 ) -> None:
     """The client learns nothing of it, the log everything."""
     wire = Wire()
-    endpoint = endpoint_of(Face(ZeroDivisionError("secret")), Admin())
-    await endpoint(scope(), wire.receive, wire.send)
+    app = app_of(Face(ZeroDivisionError("secret")))
+    await app(scope(), wire.receive, wire.send)
     assert wire.status == 500
     assert b"secret" not in wire.chunks[0]
     assert b'"code":-32603' in wire.chunks[0]
@@ -101,14 +120,15 @@ async def test_a_client_that_left_is_no_error(caplog: pytest.LogCaptureFixture) 
     """There is nobody to answer and nothing to log above debug."""
     wire = Wire()
     caplog.set_level("INFO")
-    await endpoint_of(Face(ClientGone()), Admin())(scope(), wire.receive, wire.send)
+    await app_of(Face(ClientGone()))(scope(), wire.receive, wire.send)
     assert (wire.sent, caplog.records) == ([], [])
 
 
 @bounded
-async def test_what_is_no_http_is_left_alone() -> None:
-    """A lifespan or a web socket gets no answer of ours."""
-    face, admin, wire = Face(), Admin(), Wire()
-    for kind in ("lifespan", "websocket"):
-        await endpoint_of(face, admin)({"type": kind}, wire.receive, wire.send)
-    assert (face.served, admin.paths, wire.sent) == ([], [], [])
+async def test_a_web_socket_is_closed() -> None:
+    """Nothing here speaks it."""
+    face, wire = Face(), Wire()
+    connecting = {"type": "websocket", "path": "/mcp", "headers": []}
+    await app_of(face)(connecting, wire.receive, wire.send)
+    assert [message["type"] for message in wire.sent] == ["websocket.close"]
+    assert face.served == []

@@ -29,9 +29,10 @@ from mcpbridge.bridge.tenant import BridgeSettings
 from mcpbridge.channels.channel import InvalidLine
 from mcpbridge.channels.memory import memory_pair
 from mcpbridge.channels.pipes import PipeLimits
-from mcpbridge.http.admin import admin_app
-from mcpbridge.http.app import HttpApp
+from mcpbridge.http.app import HttpApp, admin_routes, mcp_routes
+from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.body import BodyLimits
+from mcpbridge.http.health import Probes
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.transports.legacy import AnswerSettings, LegacyTransport
 from mcpbridge.http.transports.modern import ModernTransport
@@ -286,13 +287,13 @@ class World:
         limits = BodyLimits(1 << 20, 64)
         stateful = LegacyTransport(self.bridge, self.keepalive, answers)
         stateless = ModernTransport(self.bridge, self.keepalive, answers.json_window_s)
+        streamable = StreamableHttp(stateful, stateless, EraSettings(), limits, self.bridge.drain)
         self._endpoint = HttpApp(
-            StreamableHttp(stateful, stateless, EraSettings(), limits, self.bridge.drain),
-            None,
-            admin_app(readiness),
+            [
+                *mcp_routes(streamable, None, ("/", "/mcp"), AccessControl()),
+                *admin_routes(Probes(readiness), None),
+            ],
             HostRules(loopback=True, allowed_hosts=(), allowed_origins=()),
-            mcp_paths=("/", "/mcp"),
-            root_path="",
         )
         # In a task of its own: a task group must be left by the task that entered it.
         begun, self._end = asyncio.Event(), asyncio.Event()

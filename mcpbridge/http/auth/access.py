@@ -22,7 +22,8 @@ from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, over_quota
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.wire.messages import Message, Request
 
-_LOGIN_PATHS = ("/authorize", "/register", "/token")
+LOGIN_PATHS = ("/authorize", "/register", "/token")
+"""Where clients look for a login if there is no metadata."""
 _NO_LOGIN = msgspec.json.encode(
     {
         "error": "invalid_request",
@@ -64,14 +65,15 @@ class AccessControl:
         """JSON texts that may be fetched without credentials, by path."""
         return self._authenticator.documents
 
-    def no_login_at(self, path: str) -> bytes | None:
-        """Return the answer to a client that looks for a login at a path; None: serve the path.
+    @property
+    def no_login(self) -> bytes | None:
+        """The answer to a client that looks for a login at `LOGIN_PATHS`; None if there is one.
 
         Without metadata clients try the paths that MCP 2025-03-26 gave an authorization server at
         the same origin (Fallbacks for Servers without Metadata Discovery), and there they can read
         errors only in OAuth's form (RFC 6749, 5.2).
         """
-        return _NO_LOGIN if self.asks and not self.documents and path in _LOGIN_PATHS else None
+        return _NO_LOGIN if self.asks and not self.documents else None
 
     async def knows(self, head: RequestHead) -> Refusal | None:
         """Authenticate a request for a path outside MCP; return the refusal, None if it passes."""

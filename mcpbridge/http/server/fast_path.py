@@ -72,7 +72,7 @@ class KnownHead(msgspec.Struct, frozen=True):
 
 
 class PostHandler(Protocol):
-    """A handler of POSTs to the MCP path; see `HttpApp.handle`."""
+    """A handler of POSTs to the MCP path; see `http.app.PostHandling.handle`."""
 
     def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse | None:
         """Handle a POST whose head has passed the rules; None: it must go the ordinary path."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.stream import Stream
@@ -239,9 +239,18 @@ class SseTransport:
         )
 
     def _prefix(self, http_request: HttpRequest) -> str:
+        """Return what stands before the paths of this application, as its client sees them."""
         prefix = (http_request.head.get(b"x-forwarded-prefix") or "").rstrip("/")
         # Another form, like `//host`, would send the client's messages to another server.
-        return prefix if prefix and _PREFIX.match(prefix) else self._root_path
+        if not prefix or not _PREFIX.match(prefix):
+            prefix = self._root_path
+        mounted = http_request.scope.get("root_path", "").rstrip("/")
+        if not mounted or mounted == self._root_path:
+            return prefix
+        # One slash: two would begin the name of another host.
+        mounted = "/" + quote(mounted.lstrip("/"))
+        # Some programs are told the proxy's prefix themselves, and it is in their root path then.
+        return mounted if f"{mounted}/".startswith(f"{prefix}/") else prefix + mounted
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
         await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
