@@ -78,7 +78,7 @@ async def test_too_few_open_files_are_refused_with_the_number_needed() -> None:
     async with started("--port", "0", under=limited("--nofile=50")) as running:
         assert await running.ended() == 1
         (failed,) = running.events("serve.failed")
-        assert "the limit on open files is 50 and 52 are needed" in failed["problem"]
+        assert "the limit on open files is 50 but at least 52 are needed" in failed["problem"]
         assert "ulimit -n" in failed["problem"]
         assert_clean(running)
 
@@ -101,6 +101,6 @@ async def test_a_small_stack_is_raised_or_refused() -> None:
     async with started("--port", "0", under=limited("--stack=262144")) as running:
         assert await running.ended() == 1
         (failed,) = running.events("serve.failed")
-        assert "the limit on the stack is 256 KiB and 512 KiB are needed" in failed["problem"]
+        assert "the limit on the stack is 256 KiB but 512 KiB are needed" in failed["problem"]
         assert "ulimit -s" in failed["problem"]
         assert_clean(running)

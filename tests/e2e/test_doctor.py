@@ -169,7 +169,7 @@ async def test_a_noisy_server_can_be_served(reports: Reports) -> None:
     noisy, framed = reports["noisy"], reports["framed"]
     assert (noisy["served"], noisy["noise"]["lines"]) == (True, 3)
     assert noisy["noise"]["sample"][:2] == ["Server ready!", "handling initialize"]
-    assert "prints on stdout" in causes(noisy)
+    assert "prints lines on stdout" in causes(noisy)
     assert (framed["served"], causes(framed)) == (True, "it writes heads before its messages")
 
 

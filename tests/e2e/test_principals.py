@@ -75,8 +75,12 @@ async def test_what_is_somebody_elses_does_not_exist(tmp_path: Path) -> None:
     ):
         ours = await open_session(alice)
         stream = {"accept": "text/event-stream"}
-        for body in (environ(), rpc(1, "ping"), [rpc(1, "ping")], initialize()):
+        for body in (environ(), rpc(1, "ping"), [rpc(1, "ping")]):
             assert (await bob.post("/mcp", json=body, headers=ours)).status_code == 404
+        # `initialize` begins a session of the client that sends it, whatever id stands in the head.
+        begun = await bob.post("/mcp", json=initialize(), headers=ours)
+        assert begun.status_code == 200
+        assert begun.headers["mcp-session-id"] != ours["mcp-session-id"]
         assert (await bob.get("/mcp", headers={**ours, **stream})).status_code == 404
         assert (await bob.delete("/mcp", headers=ours)).status_code == 404
         never = {**ours, "mcp-session-id": "0" * 64}

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import Callable, Iterable
@@ -222,23 +223,23 @@ class SessionStarter:
             Unavailable: It could not be started, and its client has no answer yet.
         """
         first = _FirstChild()
-        fault: Unavailable | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._answer_early, session, exchange, first)
-            try:
-                await self._serve_by_own(session, exchange, first)
-            except Unavailable as error:
-                fault = error
-            finally:
-                # Calls may wait for it.
-                first.ended(fault or Unavailable(session_closed()))
-            tasks.cancel_scope.cancel()
-        if fault is not None and first.told is None:
-            raise fault
+        # A timer and no task: a cancelled task leaves a circle of references behind.
+        patience = asyncio.get_running_loop().call_later(
+            _PATIENCE_S, self._answer_early, session, exchange, first
+        )
+        try:
+            await self._serve_by_own(session, exchange, first)
+        except Unavailable as error:
+            first.ended(error)
+            if first.told is None:
+                raise
+        finally:
+            patience.cancel()
+            # Calls may wait for it.
+            first.ended(Unavailable(session_closed()))
 
-    async def _answer_early(self, session: Session, exchange: Exchange, first: _FirstChild) -> None:
+    def _answer_early(self, session: Session, exchange: Exchange, first: _FirstChild) -> None:
         """Answer `initialize` while the session's own child still starts; calls wait for it."""
-        await anyio.sleep(_PATIENCE_S)
         requested = session.client_profile.requested
         profile = self._eras.legacy.profile or self._profiles.get(requested)
         if profile is not None and session.state is SessionState.OPENING:

@@ -59,8 +59,8 @@ class ProxySettings:
     root_path: str = setting(
         "",
         "--root-path",
-        "Prefix under which a reverse proxy publishes the bridge, like /tools/git; an"
-        " X-Forwarded-Prefix header of the proxy takes precedence.",
+        "Prefix under which a reverse proxy publishes the bridge, like /tools/git; its header"
+        " X-Forwarded-Prefix takes precedence.",
         group="Listening",
         metavar="PREFIX",
     )
