@@ -60,6 +60,7 @@ def sample(facts: Setting) -> str:
         "--cwd": str(Path(__file__).parent),
         "--allow-origin": "https://app.example.org",
         "--rate-limit": "7/s:7",
+        "--max-memory": "7MiB",
         "--child-user": "4000000001:5",
         "--header-env": "X-Api-Key=API_KEY",
         "--oauth-issuer": "https://issuer.example",
