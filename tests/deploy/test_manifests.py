@@ -16,6 +16,7 @@ from tests.deploy.tools import (
     SHAPES,
     containers,
     deployment,
+    documents,
     kustomized,
     of_kind,
     run,
@@ -119,7 +120,24 @@ def test_every_file_belongs_to_a_kustomization_or_is_looked_at_by_name() -> None
     names -= {f"{folder}/kustomization.yaml" for folder in (*SHAPES, "common", "monitoring")}
     shapes = ("wrap", "sidecar", "kmcp", "toolhive")
     operators = {f"operator/{shape}.yaml" for shape in shapes}
-    assert names == operators | {"operator/sidecar.Dockerfile"}
+    assert names == operators | {"operator/sidecar.Dockerfile", "compose.yaml"}
+
+
+def test_the_compose_file_runs_the_image_as_the_guide_does() -> None:
+    """Confined, on loopback, with the health check of the image and the grace of the program."""
+    (found,) = documents(DEPLOY / "compose.yaml")
+    (service,) = found["services"].values()
+    assert service["ports"] == [f"127.0.0.1:{SETTINGS.listen.port}:{SETTINGS.listen.port}"]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["stop_grace_period"] == f"{SETTINGS.shutdown.grace_s:g}s"
+    (check,) = set(re.findall(r"^HEALTHCHECK (.*)$", (ROOT / "Dockerfile").read_text(), re.M))
+    own = service["healthcheck"]
+    words = json.dumps(own["test"][1:])
+    assert check == (
+        f"--interval={own['interval']} --timeout={own['timeout']}"
+        f" --start-period={own['start_period']} --retries={own['retries']} CMD {words}"
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
