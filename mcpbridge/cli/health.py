@@ -32,14 +32,9 @@ def program(command: Sequence[str]) -> click.Command:
     )
     @click.option("--key", metavar="FILE", help="Its private key, if not in the same file.")
     def health(url: str | None, **files: str | None) -> int:
-        from mcpbridge.app.health_client import Proof, ask
-        from mcpbridge.config.self_url import own_url
+        from mcpbridge.app.health_client import Proof, ask_for
 
-        proof = Proof(**files)
-        if url is not None and url.startswith("/"):
-            good, answer = ask(own_url(), proof, url)
-        else:
-            good, answer = ask(url or own_url(), proof)
+        good, answer = ask_for(url or None, Proof(**files))
         click.echo(answer, err=not good)
         return 0 if good else 1
 

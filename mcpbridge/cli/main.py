@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mcpbridge.runtime.startup import hold_signals
 
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the program and exit with its status."""
     words = list(sys.argv[1:] if argv is None else argv)
     own, command = _split(words)
+    if own[:1] == ["health"] and not any(word.startswith("-") for word in own) and len(own) <= 2:
+        _ask_for_health(*own[1:])
     named = bool(own) and own[0] in NAMED
     if not named:
         # Before the slow imports: until then process 1 would lose a signal.
@@ -69,6 +71,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             click.echo(f"mcpbridge: {error}", err=True)
         status = EXIT_CONFIG
     sys.exit(status)
+
+
+def _ask_for_health(words: str | None = None) -> NoReturn:
+    """Run `mcpbridge health` without options: images do so every half minute, and click costs
+    more processor time than the question."""
+    from mcpbridge.app.health_client import ask_for
+
+    good, answer = ask_for(words or None)
+    print(answer, file=sys.stdout if good else sys.stderr)
+    sys.exit(0 if good else 1)
 
 
 def _logged(words: Sequence[str], problem: str) -> bool:

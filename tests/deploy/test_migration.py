@@ -105,7 +105,8 @@ async def _assert_serves(url: str, path: str) -> None:
         call = rpc(1, "tools/call", {"name": "echo", "arguments": {"text": "moved"}})
         answer = await client.post(path, json=call, headers=headers)
         assert answer.json()["result"]["content"][0]["text"] == "moved"
-        async with client.stream("GET", "/sse") as stream:
+        stream_path = "/sse" if path == "/mcp" else f"{path}/sse"
+        async with client.stream("GET", stream_path) as stream:
             assert stream.headers["content-type"] == "text/event-stream"
             async for first in stream.aiter_lines():
                 assert first == "event: endpoint"
