@@ -8,7 +8,7 @@
 # To serve a server of your own, build on one and say how to start it: CMD ["--", "python", "server.py"]
 
 ARG PYTHON_IMAGE=python:3.12-slim
-ARG NODE_IMAGE=node:20-slim
+ARG NODE_IMAGE=node:22-slim
 # The tree runs with the glibc of this image or a newer one, so this is the oldest in care.
 ARG TREE_IMAGE=python:3.12-slim-bookworm
 
@@ -37,7 +37,9 @@ LABEL org.opencontainers.image.title="mcpbridge" \
       org.opencontainers.image.source="https://github.com/mcpbridge/mcpbridge" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-ENV PYTHONDONTWRITEBYTECODE=1
+# One arena: long texts are read in a thread, whose own would keep some MiB.
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_ARENA_MAX=1
 COPY --from=builder /opt/mcpbridge /opt/mcpbridge
 # A link and not PATH: `python` stays the image's own, where a wrapped server has its packages.
 RUN ln -s /opt/mcpbridge/bin/mcpbridge /usr/local/bin/mcpbridge
@@ -45,7 +47,7 @@ RUN ln -s /opt/mcpbridge/bin/mcpbridge /usr/local/bin/mcpbridge
 USER 65532:65532
 EXPOSE 8000
 # Ready and not merely alive: who waits for a container to be healthy wants to be answered.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
 ENTRYPOINT ["/opt/mcpbridge/bin/mcpbridge"]
 
 FROM ${PYTHON_IMAGE} AS uv-builder
@@ -101,10 +103,11 @@ LABEL org.opencontainers.image.title="mcpbridge" \
       org.opencontainers.image.source="https://github.com/mcpbridge/mcpbridge" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
+ENV MALLOC_ARENA_MAX=1
 COPY --from=tree-builder /image /
 USER 65532:65532
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
 ENTRYPOINT ["/opt/mcpbridge/bin/mcpbridge"]
 
 FROM ${NODE_IMAGE} AS node
@@ -118,13 +121,14 @@ LABEL org.opencontainers.image.title="mcpbridge" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 # npx installs when it is called: below /tmp, where a container with a read-only root has a tmpfs.
-ENV npm_config_cache=/tmp/npm \
+ENV MALLOC_ARENA_MAX=1 \
+    npm_config_cache=/tmp/npm \
     npm_config_update_notifier=false
 COPY --from=tree /opt/mcpbridge /opt/mcpbridge
 RUN ln -s /opt/mcpbridge/bin/mcpbridge /usr/local/bin/mcpbridge
 USER 65532:65532
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
 ENTRYPOINT ["/opt/mcpbridge/bin/mcpbridge"]
 
 FROM slim

@@ -19,7 +19,7 @@ from tests.images.engine import Engine
 
 PYTHON = "python:3.12-slim"
 PYTHON_OF_TREE = "python:3.12-slim-bookworm"
-NODE = "node:20-slim"
+NODE = "node:22-slim"
 BARE = "mcpbridge-test-bare"
 """glibc and nothing else, as in distroless/base: no shell, no libz, no Python."""
 
