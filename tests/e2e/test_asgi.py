@@ -19,6 +19,7 @@ import pytest
 
 from mcpbridge.asgi import bridge_app
 from mcpbridge.errors import ConfigError
+from tests.support.bridge_process import asked_until
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "embedding.md"
 STARLETTE, FASTAPI = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL)
@@ -64,13 +65,14 @@ class Program(NamedTuple):
 
     async def until_in_flight(self, mount: str, count: int) -> None:
         """Wait until so many calls of a bridge are in flight."""
-        while True:
+
+        async def are() -> bool:
             metrics = (await self.client.get(f"{mount}/metrics")).text
             found = re.search(r"^mcpbridge_calls_in_flight ([0-9.]+)", metrics, re.MULTILINE)
             assert found is not None
-            if float(found[1]) == count:
-                return
-            await asyncio.sleep(0.02)
+            return float(found[1]) == count
+
+        await asked_until(are, f"{count} calls in flight")
 
     def children(self) -> list[int]:
         """The pids of server processes."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bridge_process import RunningBridge, bridge, initialize, rpc
+from tests.support.bridge_process import RunningBridge, asked_until, bridge, initialize, rpc
 from tests.support.raw_http import Wire, wire
 
 pytestmark = pytest.mark.asyncio
@@ -33,11 +33,11 @@ def part_of_body(size: int) -> bytes:
 async def served_again(running: RunningBridge) -> None:
     """A new client is let in, long before the time limits of the heavy ones are over."""
     async with running.client() as client:
-        for _ in range(200):
-            if (await client.post("/mcp", json=initialize())).status_code == 200:
-                return
-            await asyncio.sleep(0.05)
-    pytest.fail("nobody is let in")
+
+        async def let_in() -> bool:
+            return (await client.post("/mcp", json=initialize())).status_code == 200
+
+        await asked_until(let_in, "a new client is let in")
 
 
 async def test_bodies_that_do_not_arrive_are_refused() -> None:

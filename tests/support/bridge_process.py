@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,16 @@ async def eventually(condition: Callable[[], bool], what: str, within_s: float =
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, f"not within {within_s} s: {what}"
         await asyncio.sleep(0.02)  # the outside world gives no event to wait for
+
+
+async def asked_until(
+    ask: Callable[[], Awaitable[bool]], what: str, within_s: float = END_S
+) -> None:
+    """Ask again and again until the answer is the one awaited, of which nothing tells."""
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not await ask():
+        assert asyncio.get_running_loop().time() < deadline, f"not within {within_s} s: {what}"
+        await asyncio.sleep(0.02)  # each answer is a look at the outside world
 
 
 @asynccontextmanager
