@@ -41,7 +41,7 @@ def report_until(path: str, token: Any) -> None:
     while not os.path.exists(path):
         step += 1
         say("notifications/progress", {"progressToken": token, "progress": step})
-        time.sleep(0.02)
+        time.sleep(0.02)  # progress in steps; the path ends it, not the time
 
 
 def serve(request_id: Any, method: str, params: Any) -> None:

@@ -139,7 +139,7 @@ async def test_there_is_no_spare_before_a_client_that_gets_its_own_process(
     async with wearing(tmp_path, *AUTO, manners=("gated", fifo), ready=False) as worn:
         await worn.bridge.logged("child.started")
         # Slower than what is worth a spare process.
-        await asyncio.sleep(AUTO_SPARE_AFTER_S + 0.1)
+        await asyncio.sleep(AUTO_SPARE_AFTER_S + 0.1)  # the length of the start is the case
         passed = open_fifo(fifo)
         first = (await worn.bridge.logged("child.ready"))[-1]["pid"]
         await worn.pid(await worn.open())

@@ -110,7 +110,7 @@ _CORRELATION = [
         ),
         ("if len(callers) == 1:", "if callers:"),
         ("elif self.shared or not self._listeners:", "elif not self._listeners:"),
-        ("if audience is Audience.NOBODY:", "if False:"),
+        ("if audience is Audience.UNKNOWN:", "if False:"),
         ("            self.timeouts = 0\n", ""),
         ("self.timeouts += overdue and number > self._heard_after\n", ""),
         ("overdue and number > self._heard_after\n", "overdue\n"),

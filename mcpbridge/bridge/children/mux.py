@@ -368,7 +368,7 @@ class Mux:
 
     def _told(self, notification: Notification) -> None:
         audience = shared_audience(notification.method) if self.shared else None
-        if audience is Audience.NOBODY:
+        if audience is Audience.UNKNOWN:
             self._meters.count("unattributable_notification")
         elif audience is Audience.ONLY_CALLER:
             self._remarked(notification)

@@ -63,7 +63,7 @@ class Audience(enum.Enum):
     EVERY_SESSION = "every session, once"
     SUBSCRIBERS = "the sessions that subscribed to the resource it names"
     ONLY_CALLER = "the caller, while exactly one call is in flight"
-    NOBODY = "none: its owner is unknown"
+    UNKNOWN = "no client: the bridge cannot tell which one it is for"
 
 
 _AUDIENCES = {
@@ -80,7 +80,7 @@ def shared_audience(method: str) -> Audience:
 
     An unknown one has no audience: what one session caused must not reach another.
     """
-    return _AUDIENCES.get(method, Audience.NOBODY)
+    return _AUDIENCES.get(method, Audience.UNKNOWN)
 
 
 def stops_at_the_bridge(method: str) -> bool:

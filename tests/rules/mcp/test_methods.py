@@ -37,7 +37,7 @@ def test_changed_lists_concern_every_session(kind: str) -> None:
 )
 def test_what_one_session_caused_is_read_by_no_other(method: str) -> None:
     """A notification of a shared child that may be one session's goes to none."""
-    assert shared_audience(method) is Audience.NOBODY
+    assert shared_audience(method) is Audience.UNKNOWN
 
 
 @pytest.mark.parametrize(
