@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz mutants deploy-test image-test package-test docs docs-site faults lock audit bench bench-peers bench-gate bench-moves clean
+.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz mutants deploy-test image-test package-test docs docs-site faults lock audit release-check release-date bench bench-peers bench-gate bench-moves clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -149,6 +149,12 @@ lock: ## resolve anew and write constraints.txt
 audit: .venv-audit/stamp ## advisories on what constraints.txt holds; needs the advisory service
 	.venv-audit/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps \
 		--requirement constraints.txt
+
+release-check: .venv/stamp ## what a release lacks, then its checks: make audit and .ci/run (as root)
+	$(BIN)/python -m scripts.release check
+
+release-date: .venv/stamp ## write VERSION and today's date into the package and CHANGELOG.md
+	$(BIN)/python -m scripts.release date $(VERSION)
 
 clean: ## remove environments, caches and built files
 	rm -rf .venv .venv-framework-* .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-site .venv-package .venv-audit build dist

@@ -33,7 +33,7 @@ OF_OTHERS = {
     "docs/embedding.md": {"--timeout-graceful-shutdown"},
     "README.md": {"--from", "--transport", "--seconds", "--stateful"},  # uvx, claude, others
     "docs/quick-start.md": {"--from"},
-    "docs/releasing.md": {"--from"},
+    "docs/releasing.md": {"--from", "--quick"},  # uvx, scripts.release
     "docs/speed.md": {"--seconds"},
     "docs/troubleshooting.md": {"--rm", "--transport"},  # docker, a server
 }
