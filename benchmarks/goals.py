@@ -25,7 +25,7 @@ from pathlib import Path
 # Run as a file, the folder on the path is this one; the package is found from the one above.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import calls, figures, lives, load, streams, target, turns
+from benchmarks import calls, crowd, figures, latency, lives, load, streams, target, turns
 from benchmarks.bench import Bench
 from benchmarks.compiled import compiler, prepare
 from benchmarks.figures import Figure
@@ -43,6 +43,9 @@ PARTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "start": lives.start,
     "sessions": lives.sessions,
     "eras": calls.eras,
+    "latency": latency.levels,
+    "beside": latency.beside,
+    "crowd": crowd.crowd,
     "turns": lambda _: turns.turns(),
 }
 

@@ -1,7 +1,7 @@
 /* The load generator: N keep-alive connections, one call after the other on each, every answer read.
  *
  *   load HOST PORT CONNECTIONS WARM_S SECONDS MAX_CALLS PATIENCE_S STEP ID_AT TEXT_AT TEXT_BYTES
- *        NOTES TEMPLATES SIZE
+ *        NOTES RATE TEMPLATES SIZE
  *
  * Standard input: TEMPLATES HTTP requests of SIZE bytes each; the connections take one each, in turn.
  * Each holds the nine digits of the id at ID_AT, and at TEXT_AT a text of TEXT_BYTES whose first bytes
@@ -15,6 +15,10 @@
  * is a 200 whose JSON-RPC result has that call's id and text. A stream must hold it exactly once, and
  * before it NOTES notifications of progress, 1, 2, 3 and so on, under the request's own token.
  * An answer whose end cannot be known, or none within PATIENCE_S, is lost and its connection reopened.
+ *
+ * RATE 0: a connection calls again as soon as it has its answer. RATE > 0: calls are due at equal
+ * distances, so many a second in all, on whichever connection is free; the latency of a call counts
+ * from the moment when it was due, so that a target that stalls cannot hide the calls behind its stall.
  */
 #define _GNU_SOURCE /* memmem */
 #include <arpa/inet.h>
@@ -62,6 +66,7 @@ struct connection {
     size_t len, cap;
     struct answer answer;
     bool waiting;
+    double due; /* when the call was to begin, or began */
 };
 
 static struct sockaddr_in address;
@@ -69,12 +74,17 @@ static int poller;
 static struct connection *connections;
 static size_t connection_count, template_count, request_size, id_at, text_at, text_bytes;
 static long next_id, step, notes_wanted;
-static double patience_s;
+static double patience_s, rate;
+static struct connection **idle; /* a ring of those without a call; used with RATE only */
+static size_t idle_first, idle_count;
 
 struct phase {
     double ends_at;
     long calls, max_calls, reopened;
     long outcome[REASONS];
+    double next_due;
+    double *latencies_s; /* of calls with an answer */
+    size_t answered, room;
 };
 
 static void fail(const char *what) {
@@ -129,13 +139,14 @@ static void send_rest(struct connection *c) {
     if (unfinished || !began_full) watch_writing(c, unfinished);
 }
 
-static void begin_call(struct connection *c, struct phase *phase) {
+static void begin_call(struct connection *c, struct phase *phase, double due) {
     char digits[24];
     next_id += step;
     snprintf(digits, sizeof digits, "%09ld", next_id);
     size_t marked = text_bytes < DIGITS ? text_bytes : DIGITS;
     memcpy(c->request + id_at, digits, DIGITS);
     memcpy(c->request + text_at, digits + DIGITS - marked, marked);
+    c->due = due;
     c->sent = 0;
     c->len = 0;
     memset(&c->answer, 0, sizeof c->answer);
@@ -307,11 +318,40 @@ static bool may_call(const struct phase *phase) {
            (phase->max_calls == 0 || phase->calls < phase->max_calls);
 }
 
+static void note_latency(struct phase *phase, double latency_s) {
+    if (phase->answered == phase->room) {
+        phase->room = 2 * phase->room + 1024;
+        phase->latencies_s = realloc(phase->latencies_s, phase->room * sizeof *phase->latencies_s);
+        if (phase->latencies_s == NULL) fail("realloc");
+    }
+    phase->latencies_s[phase->answered++] = latency_s;
+}
+
+static void rest(struct connection *c) {
+    idle[(idle_first + idle_count++) % connection_count] = c;
+}
+
+/* Begins what is due; the seconds until the next call is, or -1 if none will be. */
+static double begin_due(struct phase *phase) {
+    while (may_call(phase)) {
+        double wait = phase->next_due - now();
+        if (wait > 0) return wait;
+        if (idle_count == 0) return patience_s;
+        struct connection *c = idle[idle_first];
+        idle_first = (idle_first + 1) % connection_count, idle_count--;
+        begin_call(c, phase, phase->next_due);
+        phase->next_due += 1 / rate;
+    }
+    return -1;
+}
+
 static void end_call(struct connection *c, struct phase *phase, enum reason outcome) {
     phase->outcome[outcome]++;
     c->waiting = false;
+    if (outcome != LOST) note_latency(phase, now() - c->due);
     if (outcome == LOST || c->answer.closes) reopen(c, phase);
-    if (may_call(phase)) begin_call(c, phase);
+    if (rate > 0) rest(c);
+    else if (may_call(phase)) begin_call(c, phase, now());
 }
 
 static void read_answer(struct connection *c, struct phase *phase) {
@@ -346,33 +386,68 @@ static size_t waiting_count(void) {
     return n;
 }
 
+static struct timespec duration(double seconds) {
+    struct timespec t = {.tv_sec = (time_t)seconds};
+    t.tv_nsec = (long)((seconds - (double)t.tv_sec) * 1e9);
+    return t;
+}
+
+static void begin_all(struct phase *phase) {
+    idle_first = idle_count = 0;
+    phase->next_due = now();
+    for (size_t i = 0; i < connection_count; i++) {
+        if (rate > 0) rest(&connections[i]);
+        else if (may_call(phase)) begin_call(&connections[i], phase, now());
+    }
+}
+
 static void run(struct phase *phase, double seconds, long max_calls) {
     struct epoll_event events[256];
     memset(phase, 0, sizeof *phase);
     phase->ends_at = now() + seconds;
     phase->max_calls = max_calls;
-    for (size_t i = 0; i < connection_count; i++)
-        if (may_call(phase)) begin_call(&connections[i], phase);
-    while (waiting_count() > 0) {
-        int n = epoll_wait(poller, events, 256, (int)(patience_s * 1000));
-        if (n < 0 && errno != EINTR) fail("epoll_wait");
+    begin_all(phase);
+    double until_due = rate > 0 ? begin_due(phase) : -1, heard_at = now();
+    while (until_due >= 0 || waiting_count() > 0) {
+        bool paced = until_due >= 0 && until_due < patience_s;
+        struct timespec most = duration(paced ? until_due : patience_s);
+        int n = epoll_pwait2(poller, events, 256, &most, NULL);
+        if (n < 0 && errno != EINTR) fail("epoll_pwait2");
         for (int i = 0; i < n; i++) {
             struct connection *c = events[i].data.ptr;
             if ((events[i].events & EPOLLOUT) && c->waiting) send_rest(c);
             if (events[i].events & ~(unsigned)EPOLLOUT) read_answer(c, phase);
         }
-        if (n != 0) continue;
-        phase->ends_at = 0; /* nothing came for so long: what is waited for is lost, and it is over */
-        for (size_t i = 0; i < connection_count; i++)
-            if (connections[i].waiting) end_call(&connections[i], phase, LOST);
+        if (n > 0 || waiting_count() == 0) heard_at = now();
+        if (now() - heard_at >= patience_s) {
+            phase->ends_at = 0; /* what is waited for is lost, and the load is over */
+            for (size_t i = 0; i < connection_count; i++)
+                if (connections[i].waiting) end_call(&connections[i], phase, LOST);
+        }
+        until_due = rate > 0 ? begin_due(phase) : -1;
     }
 }
 
+static int by_size(const void *one, const void *other) {
+    double a = *(const double *)one, b = *(const double *)other;
+    return (a > b) - (a < b);
+}
+
+/* Microseconds within which this share of the answers came; 0 if none came. */
+static double quantile(const struct phase *phase, double share) {
+    if (phase->answered == 0) return 0;
+    size_t at = (size_t)(share * (double)(phase->answered - 1) + 0.5);
+    return phase->latencies_s[at] * 1e6;
+}
+
 static void report(const struct phase *phase, double seconds, double busy_s) {
+    if (phase->answered > 0)
+        qsort(phase->latencies_s, phase->answered, sizeof *phase->latencies_s, by_size);
     printf("{\"calls\":%ld,\"seconds\":%.6f,\"busy_s\":%.6f,\"reopened\":%ld", phase->calls, seconds,
            busy_s, phase->reopened);
     for (int r = 0; r < REASONS; r++) printf(",\"%s\":%ld", reason_names[r], phase->outcome[r]);
-    printf("}\n");
+    printf(",\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n", quantile(phase, 0.5),
+           quantile(phase, 0.99), quantile(phase, 1));
     fflush(stdout);
 }
 
@@ -398,8 +473,9 @@ static struct span token_in(const char *request) {
 
 static void open_all(const char *templates) {
     connections = calloc(connection_count, sizeof *connections);
+    idle = calloc(connection_count, sizeof(struct connection *));
     poller = epoll_create1(0);
-    if (connections == NULL || poller < 0) fail("start");
+    if (connections == NULL || idle == NULL || poller < 0) fail("start");
     for (size_t i = 0; i < connection_count; i++) {
         struct connection *c = &connections[i];
         c->request = malloc(request_size);
@@ -413,7 +489,7 @@ static void open_all(const char *templates) {
 int main(int argc, char **argv) {
     char byte;
     struct phase phase;
-    if (argc != 15) return fprintf(stderr, "load: 14 arguments, not %d\n", argc - 1), 2;
+    if (argc != 16) return fprintf(stderr, "load: 15 arguments, not %d\n", argc - 1), 2;
     address.sin_family = AF_INET;
     address.sin_port = htons((uint16_t)atoi(argv[2]));
     if (inet_pton(AF_INET, argv[1], &address.sin_addr) != 1) fail("address");
@@ -424,8 +500,9 @@ int main(int argc, char **argv) {
     text_at = strtoul(argv[10], NULL, 10);
     text_bytes = strtoul(argv[11], NULL, 10);
     notes_wanted = atol(argv[12]);
-    template_count = strtoul(argv[13], NULL, 10);
-    request_size = strtoul(argv[14], NULL, 10);
+    rate = atof(argv[13]);
+    template_count = strtoul(argv[14], NULL, 10);
+    request_size = strtoul(argv[15], NULL, 10);
     char *templates = read_templates();
     next_id = strtol(templates + id_at, NULL, 10);
     open_all(templates);

@@ -56,6 +56,8 @@ class Load:
     """The `_meta` of every call's params."""
     notes: int = 0
     """Notifications of progress that every call asks for, and awaits."""
+    rate: float = 0.0
+    """Calls a second of all connections; 0: each calls as soon as its last call is answered."""
     warm_s: float = 0.0
     """Load before what is measured, in seconds."""
     max_calls: int = 0
@@ -91,6 +93,10 @@ class Tally:
     """Right results with other notifications of progress than asked for, or in another order."""
     lost: int
     """No answer, or none whose end could be known."""
+    p50_us: float
+    """Microseconds within which half of the answers came, from when each call was due."""
+    p99_us: float
+    max_us: float
 
     @property
     def wrong(self) -> int:
@@ -184,6 +190,7 @@ def command(load: Load, program: Path | None) -> list[str]:
         templates.text_at,
         load.payload_bytes,
         load.notes,
+        load.rate,
         len(templates.requests),
         len(templates.requests[0]),
     )

@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,7 @@ class Plan:
     text_at: int
     text_bytes: int
     notes: int
+    rate: float
     templates: int
     size: int
 
@@ -50,7 +52,7 @@ class Plan:
     def parse(cls, argv: list[str]) -> Plan:
         """The plan of a command line; ValueError or TypeError if it is none."""
         kinds: tuple[Callable[[str], object], ...] = (
-            str, int, int, float, float, int, float, int, int, int, int, int, int, int,
+            str, int, int, float, float, int, float, int, int, int, int, int, float, int, int,
         )  # fmt: skip
         return cls(*[kind(text) for kind, text in zip(kinds, argv, strict=True)])  # type: ignore[arg-type] # the kinds stand in the order of the fields
 
@@ -61,8 +63,11 @@ class Phase:
 
     ends_at: float
     max_calls: int
+    next_due: float
     calls: int = 0
     reopened: int = 0
+    latencies_s: list[float] = field(default_factory=list)
+    """Of calls with an answer."""
     outcome: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
 
     def may_call(self) -> bool:
@@ -70,6 +75,12 @@ class Phase:
         failures = sum(self.outcome.values()) - self.outcome["right"]
         within = self.max_calls == 0 or self.calls < self.max_calls
         return within and failures < FAILURES_BEFORE_STOP and time.monotonic() < self.ends_at
+
+    def quantile_us(self, share: float) -> float:
+        """Microseconds within which this share of the answers came; 0 if none came."""
+        if not self.latencies_s:
+            return 0.0
+        return sorted(self.latencies_s)[int(share * (len(self.latencies_s) - 1) + 0.5)] * 1e6
 
 
 class Connection:
@@ -83,6 +94,8 @@ class Connection:
         self.unsent = memoryview(b"")
         self.received = bytearray()
         self.waiting = False
+        self.due = 0.0
+        """When the call was to begin, or began."""
         self.socket = self._connect()
 
     def _connect(self) -> socket.socket:
@@ -96,8 +109,9 @@ class Connection:
         self.socket.close()
         self.socket = self._connect()
 
-    def begin(self, call_id: int) -> None:
+    def begin(self, call_id: int, due: float) -> None:
         """Write the id into the request and send as much of it as the socket takes."""
+        self.due = due
         digits = b"%09d" % call_id
         plan = self.plan
         marked = min(plan.text_bytes, DIGITS)
@@ -239,39 +253,61 @@ class Generator:
     def __init__(self, plan: Plan, templates: list[bytes]) -> None:
         self.plan = plan
         self.call_id = int(templates[0][plan.id_at : plan.id_at + DIGITS])
+        # Before the connections: `select` takes no descriptor over 1023.
+        self.poller = select.epoll()
         self.connections = [
             Connection(plan, templates[number % len(templates)])
             for number in range(plan.connections)
         ]
+        self.idle: deque[Connection] = deque()
+        """Those without a call; used with a rate only."""
         self.by_fd = {connection.socket.fileno(): connection for connection in self.connections}
-        self.poller = select.poll()
         for fd in self.by_fd:
-            self.poller.register(fd, select.POLLIN)
+            self.poller.register(fd, select.EPOLLIN)
 
     def run(self, seconds: float, max_calls: int) -> Phase:
         """Load for so long or so many calls (0: any number) and wait for the last answer."""
-        phase = Phase(time.monotonic() + seconds, max_calls)
+        phase = Phase(time.monotonic() + seconds, max_calls, next_due=time.monotonic())
+        self.idle.clear()
         for connection in self.connections:
-            if phase.may_call():
-                self._begin(connection, phase)
-        while any(connection.waiting for connection in self.connections):
-            if not self._turn(phase):
-                phase.ends_at = 0  # nothing came for so long: what is waited for is lost
+            self._rest(connection, phase)
+        until_due, heard_at = self._begin_due(phase), time.monotonic()
+        while until_due is not None or any(each.waiting for each in self.connections):
+            if self._turn(phase, until_due) or not any(each.waiting for each in self.connections):
+                heard_at = time.monotonic()
+            if time.monotonic() - heard_at >= self.plan.patience_s:
+                phase.ends_at = 0  # what is waited for is lost, and the load is over
                 for connection in self.connections:
                     if connection.waiting:
                         self._end(connection, phase, "lost", closes=True)
+            until_due = self._begin_due(phase)
         return phase
 
-    def _turn(self, phase: Phase) -> bool:
+    def _begin_due(self, phase: Phase) -> float | None:
+        """Begin what is due; the seconds until the next call is, None if none will be."""
+        while self.plan.rate and phase.may_call():
+            wait = phase.next_due - time.monotonic()
+            if wait > 0:
+                return wait
+            if not self.idle:
+                return self.plan.patience_s
+            self._begin(self.idle.popleft(), phase, phase.next_due)
+            phase.next_due += 1 / self.plan.rate
+        return None
+
+    def _turn(self, phase: Phase, until_due: float | None) -> bool:
         """Wait for sockets and serve them; False if none was ready in time."""
-        ready = self.poller.poll(self.plan.patience_s * 1000)
+        most = self.plan.patience_s if until_due is None else min(until_due, self.plan.patience_s)
+        # `epoll` waits for whole milliseconds, `select` for microseconds.
+        readable, _, _ = select.select([self.poller], [], [], most)
+        ready = self.poller.poll(0) if readable else []
         for fd, events in ready:
             connection = self.by_fd[fd]
-            if events & select.POLLOUT:
+            if events & select.EPOLLOUT:
                 connection.send_rest()
                 if not connection.unsent:
-                    self.poller.modify(fd, select.POLLIN)
-            if events & ~select.POLLOUT:
+                    self.poller.modify(fd, select.EPOLLIN)
+            if events & ~select.EPOLLOUT:
                 self._read(connection, phase)
         return bool(ready)
 
@@ -280,23 +316,31 @@ class Generator:
         del self.by_fd[connection.socket.fileno()]
         connection.reopen()
         self.by_fd[connection.socket.fileno()] = connection
-        self.poller.register(connection.socket, select.POLLIN)
+        self.poller.register(connection.socket, select.EPOLLIN)
         phase.reopened += 1
 
-    def _begin(self, connection: Connection, phase: Phase) -> None:
+    def _rest(self, connection: Connection, phase: Phase) -> None:
+        """What a connection without a call does: call at once, or wait until one is due."""
+        if self.plan.rate:
+            self.idle.append(connection)
+        elif phase.may_call():
+            self._begin(connection, phase, time.monotonic())
+
+    def _begin(self, connection: Connection, phase: Phase, due: float) -> None:
         self.call_id += self.plan.step
         phase.calls += 1
-        connection.begin(self.call_id)
+        connection.begin(self.call_id, due)
         if connection.unsent:
-            self.poller.modify(connection.socket, select.POLLIN | select.POLLOUT)
+            self.poller.modify(connection.socket, select.EPOLLIN | select.EPOLLOUT)
 
     def _end(self, connection: Connection, phase: Phase, reason: str, *, closes: bool) -> None:
         phase.outcome[reason] += 1
         connection.waiting = False
+        if reason != "lost":
+            phase.latencies_s.append(time.monotonic() - connection.due)
         if closes:
             self._reopen(connection, phase)
-        if phase.may_call():
-            self._begin(connection, phase)
+        self._rest(connection, phase)
 
     def _read(self, connection: Connection, phase: Phase) -> None:
         try:
@@ -333,7 +377,10 @@ def main() -> None:
     phase = generator.run(plan.seconds, plan.max_calls)
     seconds, busy_s = time.monotonic() - started, time.process_time() - busy_before
     report = {"calls": phase.calls, "seconds": seconds, "busy_s": busy_s}
-    print(json.dumps({**report, "reopened": phase.reopened, **phase.outcome}), flush=True)
+    shares = {"p50_us": 0.5, "p99_us": 0.99, "max_us": 1.0}
+    latency = {name: phase.quantile_us(share) for name, share in shares.items()}
+    report |= {"reopened": phase.reopened, **phase.outcome, **latency}
+    print(json.dumps(report), flush=True)
     words.read()
 
 

@@ -58,14 +58,14 @@ def idle(bench: Bench) -> Iterator[Figure]:
         opened = stack.enter_context(target.sessions(bridge, STREAMS))
         tasks, kib = _tasks(bridge, 1), measure.read_memory(bridge.pid).rss_kib
         for headers in opened:
-            stack.enter_context(_stream(bridge, headers))
+            stack.enter_context(open_stream(bridge, headers))
         held_tasks, held_kib = _tasks(bridge, 2), measure.read_memory(bridge.pid).rss_kib
     yield Figure(row, "RSS", "KiB", [(held_kib - kib) / STREAMS], KIB_A_STREAM)
     yield Figure(row, "tasks", "1", [(held_tasks - tasks) / STREAMS], TASKS_A_STREAM)
 
 
-def _stream(bridge: target.Target, headers: Mapping[str, str]) -> socket.socket:
-    """The standalone stream of a session, open."""
+def open_stream(bridge: target.Target, headers: Mapping[str, str]) -> socket.socket:
+    """The standalone stream of a session, open; raises TargetFailed if it is refused."""
     fields = {"Host": f"{bridge.host}:{bridge.port}", "Accept": "text/event-stream", **headers}
     lines = [f"GET {bridge.path} HTTP/1.1", *(f"{name}: {text}" for name, text in fields.items())]
     connection = socket.create_connection((bridge.host, bridge.port), WITHIN_S)

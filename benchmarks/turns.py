@@ -132,7 +132,8 @@ async def _slowest_probe(bridge: target.Target, body: bytes) -> tuple[float, flo
     return began, time.monotonic(), max(took)
 
 
-def _longest(path: Path, began: float, ended: float) -> float:
+def longest(path: Path, began: float, ended: float) -> float:
+    """Seconds of the longest turn that `turn_meter` wrote down between two moments."""
     turns = (line.split() for line in path.read_text().splitlines())
     return max((float(took) for at, took in turns if began <= float(at) <= ended), default=0.0)
 
@@ -144,7 +145,7 @@ def _measured(name: str, body: bytes) -> Iterator[Figure]:
         argv = [sys.executable, "-m", "benchmarks.turn_meter", str(path), *words]
         with target.running("bridge", argv) as bridge:
             began, ended, probe_s = asyncio.run(_slowest_probe(bridge, body))
-        turn_s = _longest(path, began, ended)
+        turn_s = longest(path, began, ended)
     yield Figure(ROW, f"{name}: turn", "ms", [turn_s * 1e3], TURN_MS)
     yield Figure(ROW, f"{name}: slowest probe", "ms", [probe_s * 1e3], PROBE_MS)
 

@@ -7,6 +7,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -220,6 +221,48 @@ def test_generator_gives_up_on_silence(language: str, folder: Path) -> None:
         with load.warm_generator(work, program) as measured:
             tally = measured()
     assert (tally.calls, tally.right, tally.lost) == (2, 0, 2)
+
+
+STALL_S = 0.2
+
+
+class _Stalling(socketserver.StreamRequestHandler):
+    """Answers the first call after a stall, those behind it at once."""
+
+    def handle(self) -> None:
+        stalled = False
+        while self.rfile.readline():
+            size = 0
+            while line := self.rfile.readline().strip():
+                name, _, value = line.partition(b":")
+                size = int(value) if name.lower() == b"content-length" else size
+            self.rfile.read(size)
+            if not stalled:
+                time.sleep(STALL_S)  # what is tested is the latency of the calls behind it
+            stalled = True
+            self.wfile.write(_http(load.answer_to_first(10)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_calls_that_were_due_during_a_stall_have_its_latency(language: str, folder: Path) -> None:
+    """Ten calls are due within 10 ms of the first; no answer comes before the stall has ended."""
+
+    class Server(socketserver.TCPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """The client's end is no error."""
+
+    with Server(("127.0.0.1", 0), _Stalling) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        host, port = "127.0.0.1", int(server.server_address[1])
+        work = load.Load(host, port, "/", 1, 10, 30, max_calls=10, rate=1000, same_id=True)
+        program = compile_c("load", folder) if language == "c" else None
+        with load.warm_generator(work, program) as measured:
+            tally = measured()
+        thread.join()
+    assert (tally.calls, tally.right) == (10, 10)
+    assert (STALL_S - 0.01) * 1e6 <= tally.p50_us <= tally.p99_us <= tally.max_us
 
 
 def test_generator_says_that_nobody_listens() -> None:
