@@ -23,7 +23,7 @@ from mcpbridge.bridge.children.health_check import HealthChecker
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
-from mcpbridge.bridge.tenant import BridgeSettings, Dress
+from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv
 from mcpbridge.channels.pipes import PipeChannel
 from mcpbridge.config.model import Config
 from mcpbridge.http.app import (
@@ -200,7 +200,7 @@ def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | 
         RequestStateCodec(config.state_key),
         health_checker,
         tool_filter,
-        _dress(config, tree) if settings.auth.header_env else None,
+        _make_child_with_env(config, tree) if settings.auth.header_env else None,
         Budget(settings.loads.max_memory_bytes or memory_for_clients(memory_limit())),
     )
     return bridge, child_pool
@@ -238,15 +238,15 @@ def _children(config: Config, process_tree: ProcessTree) -> MakeChild:
             return functools.partial(SocketChild, address, limits, within_s)
 
 
-def _dress(config: Config, process_tree: ProcessTree) -> Dress:
+def _make_child_with_env(config: Config, process_tree: ProcessTree) -> MakeChildWithEnv:
     spec, limits = config.child, config.settings.pipes
     ends = functools.partial(PipeChannel, limits=limits)
 
-    def dressed(hidden: Secrets) -> SubprocessChild[PipeChannel]:
+    def make(hidden: Secrets) -> SubprocessChild[PipeChannel]:
         own = dataclasses.replace(spec, env={**spec.env, **dict(hidden.pairs)}, hidden=hidden)
         return SubprocessChild(own, ends, process_tree)
 
-    return dressed
+    return make
 
 
 def _tracer(config: Config) -> Tracer | None:

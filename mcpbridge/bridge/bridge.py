@@ -37,7 +37,7 @@ from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.recycler import Recycler
 from mcpbridge.bridge.tasks import Spawn, contain
-from mcpbridge.bridge.tenant import BridgeSettings, Dress, Tenant, TenantRegistry
+from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv, Tenant, TenantRegistry
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.access.shares import Pressure, heaviest
 from mcpbridge.rules.faults import (
@@ -82,10 +82,10 @@ class Bridge:
         readiness: Readiness,
         meters: Meters,
         call_log: CallLog,
-        seal: RequestStateCodec,
+        state_codec: RequestStateCodec,
         health_checker: HealthChecker,
         tool_filter: ToolFilter | None = None,
-        dress: Dress | None = None,
+        make_child_with_env: MakeChildWithEnv | None = None,
         budget: Budget | None = None,
     ) -> None:
         """Make a bridge; nothing is started before `running`.
@@ -97,10 +97,10 @@ class Bridge:
             readiness: Unblocked once clients can be served.
             meters: Count messages, sessions and children.
             call_log: Records calls and sessions.
-            seal: Encrypts the `requestState` of parked calls.
+            state_codec: Encrypts the `requestState` of parked calls.
             health_checker: Checks the children of the pool.
             tool_filter: Applies the policy on tools; None: clients may use all.
-            dress: Makes children with variables that clients bring; None: they bring none.
+            make_child_with_env: Makes children with variables of clients; None: there are none.
             budget: Counts the bytes that are kept for clients; None: any number may be.
         """
         self.readiness = readiness
@@ -113,10 +113,10 @@ class Bridge:
         self._call_log = call_log
         self._child_pool = child_pool
         self._settings = settings
-        self._seal = seal
+        self._state_codec = state_codec
         self._health_checker = health_checker
         self._tool_filter = tool_filter
-        self._dress = dress
+        self._make_child_with_env = make_child_with_env
         self._question_numbers = itertools.count(1)
         self._one_streams: dict[Stream, bytes] = {}
         self._tasks: TaskGroup
@@ -134,7 +134,7 @@ class Bridge:
             self._context = self._make_context(spawn)
             self._recycler = Recycler(self._child_pool, spawn)
             first = None
-            if self._dress is None:
+            if self._make_child_with_env is None:
                 first = self._tenant(self.eras, self._child_pool)
                 tasks.start_soon(first.run)
                 tasks.start_soon(self._size_spares)
@@ -142,7 +142,7 @@ class Bridge:
                 # A child needs variables that clients bring: the first request starts a child.
                 self.readiness.unblock("child")
             self._tenants = TenantRegistry(
-                self._child_pool, first, self._tenant, self.eras, self._dress, spawn
+                self._child_pool, first, self._tenant, self.eras, self._make_child_with_env, spawn
             )
             tasks.start_soon(self._health_checker.run, self._replace)
             tasks.start_soon(self._reap)
@@ -172,10 +172,10 @@ class Bridge:
             tools=self._tool_filter,
         )
 
-    def _tenant(self, eras: EraSupervisors, supply: ChildSource) -> Tenant:
+    def _tenant(self, eras: EraSupervisors, child_source: ChildSource) -> Tenant:
         close = functools.partial(self.close, why="failed")
-        seal = self._seal.another()
-        return Tenant(eras, supply, self._context, self._settings, seal, close)
+        state_codec = self._state_codec.another()
+        return Tenant(eras, child_source, self._context, self._settings, state_codec, close)
 
     def find_tenant(self, principal: Principal) -> Tenant | None:
         """Return the tenant of this principal; None if it has none."""

@@ -74,46 +74,46 @@ class Tenant:
     def __init__(
         self,
         eras: EraSupervisors,
-        supply: ChildSource,
+        child_source: ChildSource,
         context: CallContext,
         settings: BridgeSettings,
-        seal: RequestStateCodec,
+        state_codec: RequestStateCodec,
         close: Callable[[Session], None],
     ) -> None:
         """Make a tenant without an owner; nothing is started before `run`.
 
         Args:
             eras: Keeps the shared children.
-            supply: Starts the tenant's other children.
+            child_source: Starts the tenant's other children.
             context: What sessions and calls of all tenants share.
             settings: The settings of the parts.
-            seal: Encrypts the `requestState` of parked calls.
+            state_codec: Encrypts the `requestState` of parked calls.
             close: Ends a session whose opening fails.
         """
         self.eras = eras
-        self.seal = seal
+        self.state_codec = state_codec
         self.sessions: dict[Session, None] = {}
         """The open sessions, in order of their start."""
         self.last_used = context.clock()
         self._left = anyio.Event()
         self._context = dataclasses.replace(context, subscribers=self._subscribers)
         self._sessionless = SessionlessCalls(self._context)
-        self.warm_pool = WarmPool(supply, settings.child_pool.start_timeout_s, context.spawn)
+        self.warm_pool = WarmPool(child_source, settings.child_pool.start_timeout_s, context.spawn)
         emulated = EmulatedCalls(
             self._context,
             eras.legacy,
-            supply,
+            child_source,
             self.warm_pool,
             settings.child_pool.isolation,
             settings.parking,
-            seal,
+            state_codec,
         )
         native = Passthrough(self._context, eras)
         most = settings.sessions.max_listens
         self.modern = ModernService(self._context, eras, emulated, native, most, settings.eras)
         """Serves clients of 2026-07-28."""
         self.session_starter = SessionStarter(
-            eras, supply, settings.child_pool, context.spawn, close, self._subscribers
+            eras, child_source, settings.child_pool, context.spawn, close, self._subscribers
         )
 
     @property
@@ -147,7 +147,7 @@ class Tenant:
     def claim(self, principal: Principal) -> None:
         """Give the tenant to this principal."""
         self.modern.claim(private=principal.key != ANONYMOUS.key)
-        self.seal.claim(principal.key)
+        self.state_codec.claim(principal.key)
 
     def touch(self, now: float) -> None:
         """Count the tenant as used at `now`."""
@@ -230,7 +230,7 @@ class Tenant:
         await catch_up(lease, self._holders())
 
 
-Dress = Callable[[Secrets], Child]
+MakeChildWithEnv = Callable[[Secrets], Child]
 """Returns a child, not yet started, with these variables added to its environment."""
 
 
@@ -243,7 +243,7 @@ class TenantRegistry:
         first: Tenant | None,
         make: Callable[[EraSupervisors, ChildSource], Tenant],
         eras: EraSupervisors,
-        dress: Dress | None,
+        make_child_with_env: MakeChildWithEnv | None,
         spawn: Spawn,
     ) -> None:
         """Make a registry.
@@ -253,17 +253,17 @@ class TenantRegistry:
             first: The first tenant, without an owner; None: all are made at first use.
             make: Makes a further tenant.
             eras: Supervisors from which those of further tenants are made.
-            dress: Makes children with added variables; None: clients bring none.
+            make_child_with_env: Makes children with added variables; None: clients bring none.
             spawn: Starts a task of the bridge, which outlives the request.
         """
         self._child_pool = child_pool
         self._unclaimed = first
         self._make = make
         self._eras = eras
-        self._dress = dress
+        self._make_child_with_env = make_child_with_env
         self._spawn = spawn
         self._by_key: dict[bytes, Tenant] = {}
-        self._allotments: dict[Tenant, TenantPool] = {}
+        self._tenant_pools: dict[Tenant, TenantPool] = {}
         self._accounts: dict[Tenant, bytes] = {}
         """The quota keys of the tenants that were made for header values."""
 
@@ -317,7 +317,7 @@ class TenantRegistry:
             Tenants whose child has kept failing; for the caller to close their sessions and remove.
         """
         failed = []
-        for tenant in list(self._allotments):
+        for tenant in list(self._tenant_pools):
             if tenant.eras.gave_up.is_set():
                 failed.append(tenant)
             elif tenant.idle_s(now) > IDLE_S:
@@ -331,13 +331,13 @@ class TenantRegistry:
     def _further(self, principal: Principal) -> Tenant:
         make_child = None
         if principal.env.pairs:
-            assert self._dress is not None
-            make_child = functools.partial(self._dress, principal.env)
+            assert self._make_child_with_env is not None
+            make_child = functools.partial(self._make_child_with_env, principal.env)
         tenant_pool = TenantPool(self._child_pool, make_child)
         # All tenants run the same program: if one knows its eras, so does the next.
         known = (each.eras for each in self if each.eras.verdict is not None)
         tenant = self._make(next(known, self._eras).another(tenant_pool), tenant_pool)
-        self._allotments[tenant] = tenant_pool
+        self._tenant_pools[tenant] = tenant_pool
         self._spawn(tenant.run)
         log.info("tenant.created", extra={"principal": principal.name})
         return tenant
@@ -346,12 +346,12 @@ class TenantRegistry:
         self._by_key = {key: each for key, each in self._by_key.items() if each is not tenant}
         tenant.leave(session_closed())
         self._accounts.pop(tenant, None)
-        return self._allotments.pop(tenant)
+        return self._tenant_pools.pop(tenant)
 
     def evict_idle(self) -> Collection[Lease]:
         """Remove the tenant that has not been used for longest; return its children."""
         now = anyio.current_time()
-        idle = [(tenant.idle_s(now), tenant) for tenant in self._allotments]
+        idle = [(tenant.idle_s(now), tenant) for tenant in self._tenant_pools]
         idle_s, longest = max(idle, key=lambda each: each[0], default=(0.0, None))
         if longest is None or idle_s < SETTLED_S:
             return ()

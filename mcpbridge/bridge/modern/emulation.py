@@ -153,7 +153,7 @@ class EmulatedCalls:
         pool: WarmPool,
         isolation: Isolation,
         settings: ParkSettings,
-        seal: RequestStateCodec,
+        state_codec: RequestStateCodec,
     ) -> None:
         self._context = context
         self._supervisor = supervisor
@@ -161,7 +161,7 @@ class EmulatedCalls:
         self._pool = pool
         self._isolation = isolation
         self._settings = settings
-        self._seal = seal
+        self._state_codec = state_codec
         self._parked_calls: dict[str, ParkedCall] = {}
         self._finished: dict[str, float] = {}
         self.in_flight: set[Exchange] = set()
@@ -296,7 +296,7 @@ class EmulatedCalls:
 
     async def _resume(self, exchange: Exchange, envelope: RequestMeta, text: str) -> None:
         request = exchange.request
-        state = self._seal.decode(text, time.time())
+        state = self._state_codec.decode(text, time.time())
         fits = (
             state is not None
             and state.method == request.method
@@ -344,11 +344,13 @@ class EmulatedCalls:
 
     def _ask_client(self, parked_call: ParkedCall, leg: Exchange) -> None:
         requests = {key: question.entry for key, question in parked_call.questions.items()}
-        state = self._sealed(leg.request, parked_call.key, parked_call.round)
+        state = self._encoded_state(leg.request, parked_call.key, parked_call.round)
         leg.answered(Result(leg.request.id, input_required(requests, state)))
 
-    def _sealed(self, request: Request, parked_call: str, number: int, count: int = 0) -> str:
-        return self._seal.encode(
+    def _encoded_state(
+        self, request: Request, parked_call: str, number: int, count: int = 0
+    ) -> str:
+        return self._state_codec.encode(
             RequestState(
                 parked_call=parked_call,
                 round=number,
@@ -373,7 +375,7 @@ class EmulatedCalls:
             return Failure(reply.id, error_up(reply.error), reply.extra)
         if not envelope.url_elicitation:
             return Failure(reply.id, missing_capability({"elicitation": {"url": {}}}))
-        sealed = self._sealed(request, "", 0, len(pages))
+        sealed = self._encoded_state(request, "", 0, len(pages))
         return Result(request.id, input_required(pages, sealed))
 
     async def _set_level(self, lease: Lease, envelope: RequestMeta) -> None:
