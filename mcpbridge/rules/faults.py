@@ -257,10 +257,10 @@ def cancelled() -> Fault:
     return Fault("cancelled", "request cancelled", "maybe", code=REQUEST_CANCELLED)
 
 
-def nobody_to_ask() -> Fault:
+def client_cannot_answer() -> Fault:
     """Return the fault for a server request that no client can answer."""
     return Fault(
-        "nobody_to_ask",
+        "client_cannot_answer",
         "no client can answer this: the server is shared, or the client does not offer it",
         code=METHOD_NOT_FOUND,
     )

@@ -38,12 +38,12 @@ FAULTS: list[tuple[Fault, str, str, bool, str]] = [
     (faults.shutdown(), "shutdown", "maybe", False, "shut down before"),
     (faults.session_closed(), "session_closed", "maybe", False, "session was closed"),
     (faults.cancelled(), "cancelled", "maybe", False, "cancelled"),
-    (faults.nobody_to_ask(), "nobody_to_ask", "no", False, "no client can answer"),
+    (faults.client_cannot_answer(), "client_cannot_answer", "no", False, "no client can answer"),
     (faults.question_undelivered(30.0), "question_undelivered", "no", False, "open for 30 s"),
     (faults.timed_out("--call-timeout", 1.5), "timeout", "maybe", False, "1.5 s (--call-timeout)"),
 ]
 
-OWN_CODES = {"cancelled": -32800, "nobody_to_ask": -32601}
+OWN_CODES = {"cancelled": -32800, "client_cannot_answer": -32601}
 
 
 @pytest.mark.parametrize(

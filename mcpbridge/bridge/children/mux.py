@@ -34,8 +34,8 @@ from mcpbridge.rules.faults import (
     cancelled,
     child_exited,
     child_message_too_deep,
+    client_cannot_answer,
     message_too_large,
-    nobody_to_ask,
     not_begun,
 )
 from mcpbridge.rules.mcp.correlator import (
@@ -401,7 +401,7 @@ class Mux:
             self.send(Result(request.id, b"{}"))
         elif self.shared or not self._listeners:
             self._meters.count("declined_question")
-            self.send(Failure(request.id, nobody_to_ask().error()))
+            self.send(Failure(request.id, client_cannot_answer().error()))
         else:
             next(iter(self._listeners)).on_server_request(request)
 

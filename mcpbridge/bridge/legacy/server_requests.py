@@ -18,7 +18,7 @@ import msgspec
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.tasks import Spawn
-from mcpbridge.rules.faults import Fault, nobody_to_ask, question_undelivered
+from mcpbridge.rules.faults import Fault, client_cannot_answer, question_undelivered
 from mcpbridge.rules.mcp.correlator import Withdrawn, cancel_for
 from mcpbridge.rules.mcp.methods import ASKED_ABILITY
 from mcpbridge.rules.mcp.server_requests import Destination, ServerRequestTable, destination_of
@@ -96,7 +96,7 @@ class ServerRequests:
         if place is not Destination.DECLINED and len(self._open) >= MAX_OPEN:
             self._make_room()
         if place is Destination.DECLINED or len(self._open) >= MAX_OPEN:
-            self._decline(asker, request.id, nobody_to_ask())
+            self._decline(asker, request.id, client_cannot_answer())
             return
         latest = (
             list(calls)[-1] if place in (Destination.ONLY_CALL, Destination.LATEST_CALL) else None
@@ -142,7 +142,7 @@ class ServerRequests:
             return
         numbers = [n for n, question in self._open.items() if question.exchange is exchange]
         for number in numbers:
-            exchange.tell(self._give_up(number, nobody_to_ask()), sheddable=True)
+            exchange.tell(self._give_up(number, client_cannot_answer()), sheddable=True)
 
     def child_lost(self) -> None:
         """Take back all questions: the child that asked is gone."""
@@ -155,7 +155,7 @@ class ServerRequests:
         """Give up the oldest question whose call is over: the child most likely does not wait."""
         for number, question in self._open.items():
             if question.exchange is not None and question.exchange.reply is not None:
-                self._tell_listener(self._give_up(number, nobody_to_ask()))
+                self._tell_listener(self._give_up(number, client_cannot_answer()))
                 return
 
     async def _expire(self, number: int, question: Request) -> None:

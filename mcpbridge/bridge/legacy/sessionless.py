@@ -16,7 +16,7 @@ from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.send_queue import SendQueue
 from mcpbridge.bridge.legacy.server_requests import ServerRequestSender
 from mcpbridge.bridge.legacy.session_child import ChildLink, SessionChild
-from mcpbridge.rules.faults import Fault, nobody_to_ask
+from mcpbridge.rules.faults import Fault, client_cannot_answer
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.methods import CANCELLED, INITIALIZED, SHARED_VERBS
 from mcpbridge.rules.mcp.revisions import Revision
@@ -179,7 +179,7 @@ class Unasked:
     def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
         """Decline a question: see `CallQuestions`."""
         self._meters.count("declined_question")
-        asker.send(Failure(request.id, nobody_to_ask().error()))
+        asker.send(Failure(request.id, client_cannot_answer().error()))
 
     def call_over(self, exchange: Exchange) -> None:
         """Do nothing: no question was sent."""

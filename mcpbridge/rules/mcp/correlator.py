@@ -103,7 +103,7 @@ class Told(msgspec.Struct, frozen=True):
     notification: Notification
 
 
-Heard = Answered[Owner] | Progressed[Owner] | Tagged[Owner] | Asked | Withdrawn | Told | Dropped
+Inbound = Answered[Owner] | Progressed[Owner] | Tagged[Owner] | Asked | Withdrawn | Told | Dropped
 
 
 class _Call(msgspec.Struct, Generic[Owner]):
@@ -175,7 +175,7 @@ class Correlator(Generic[Owner]):
         """Return the owners of all calls, oldest call first."""
         return [call.owner for call in self._calls.values()]
 
-    def inbound(self, message: Message) -> Heard[Owner]:
+    def inbound(self, message: Message) -> Inbound[Owner]:
         """Return what a message of the child means; an answer ends its call.
 
         Raises:
