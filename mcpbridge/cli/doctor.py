@@ -22,7 +22,7 @@ _HELP = """Examine a stdio server or a running endpoint, and report what works a
 Exits with 0 if the server can be served, or every check passes; 1 if not; 2 for wrong use.
 """
 
-_GUISES = ("mcp-operator", "lifecycle-operator")
+_ROLES = ("mcp-operator", "lifecycle-operator")
 _PROTOCOLS = ("auto", "streamable-http", "sse")
 _PROTOCOL_HELP = "With --as mcp-operator: its spec.transport.protocol.  [default: auto]"
 _RETRY_HELP = "With --as mcp-operator: the time to its next attempt.  [default: 30s]"
@@ -35,7 +35,7 @@ def program(command: Sequence[str]) -> click.Command:
 
     @click.command(name="doctor", help=_HELP)
     @click.argument("url", required=False, metavar="-- COMMAND | URL")
-    @click.option("--as", "guise", type=click.Choice(_GUISES), help="Whose checks to make.")
+    @click.option("--as", "role", type=click.Choice(_ROLES), help="Whose checks to make.")
     @click.option("--protocol", type=click.Choice(_PROTOCOLS), default="auto", help=_PROTOCOL_HELP)
     @click.option("--retry-wait", default="30s", metavar="DURATION", help=_RETRY_HELP)
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -45,7 +45,7 @@ def program(command: Sequence[str]) -> click.Command:
     @click.option("--timeout", metavar="DURATION", help=_TIMEOUT_HELP)
     def doctor(
         url: str | None,
-        guise: str | None,
+        role: str | None,
         protocol: str,
         retry_wait: str,
         as_json: bool,
@@ -55,8 +55,8 @@ def program(command: Sequence[str]) -> click.Command:
             raise click.UsageError("give either a URL or, after --, a command")
         try:
             if url is not None:
-                return _of_url(url, guise, protocol, retry_wait, as_json)
-            if guise is not None:
+                return _of_url(url, role, protocol, retry_wait, as_json)
+            if role is not None:
                 raise click.UsageError("--as asks a running endpoint: give its URL")
             return _of_command(command, about_server, as_json)
         except KeyboardInterrupt:
@@ -83,7 +83,7 @@ def _of_command(
     return 0 if report.served else 1
 
 
-def _of_url(url: str, guise: str | None, protocol: str, retry_wait: str, as_json: bool) -> int:
+def _of_url(url: str, role: str | None, protocol: str, retry_wait: str, as_json: bool) -> int:
     from mcpbridge.config.values import seconds
     from mcpbridge.doctor.endpoint.run import examine
 
@@ -91,7 +91,7 @@ def _of_url(url: str, guise: str | None, protocol: str, retry_wait: str, as_json
         retry_wait_s = seconds(retry_wait)
     except ValueError as error:
         raise click.BadParameter(f"{retry_wait!r} {error}", param_hint="--retry-wait") from None
-    verdict = examine(url, guise, protocol, retry_wait_s, _tell)
+    verdict = examine(url, role, protocol, retry_wait_s, _tell)
     click.echo(verdict.as_json() if as_json else verdict.in_words())
     return 0 if verdict.good else 1
 

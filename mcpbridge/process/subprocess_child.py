@@ -226,20 +226,20 @@ class SubprocessChild(Generic[E]):
 
     async def _end_what_is_left(self, began: float) -> None:
         """End what the process left behind, within the time that the two steps did not use."""
-        house = self._process_tree
-        if house is not None:
-            self._strays = house.left_by(self.pid, self._strays)
+        tree = self._process_tree
+        if tree is not None:
+            self._strays = tree.left_by(self.pid, self._strays)
         over_s = anyio.current_time() - began
         left_s = min(self._grace_s, 2 * self._grace_s - over_s)
         if left_s > 0 and (self._signal(signal.SIGTERM) or self._strays):
             with anyio.move_on_after(left_s) as self._rung:
                 await group_ends(self.pid)
-                if house is not None:
-                    await house.until_gone(self._strays)
+                if tree is not None:
+                    await tree.until_gone(self._strays)
         signal_group(self.pid, signal.SIGKILL)
-        if house is not None:
-            await house.kill(self._strays)
-            house.let_go(self.pid)
+        if tree is not None:
+            await tree.kill(self._strays)
+            tree.let_go(self.pid)
 
     def _signal(self, number: signal.Signals) -> bool:
         """Signal the group and the strays; return whether the group has members."""

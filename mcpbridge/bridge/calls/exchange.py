@@ -62,8 +62,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_home",
         "_listener",
+        "_scope",
         "_translations",
         "fault",
         "heard_at",
@@ -82,7 +82,7 @@ class Exchange:
     def __init__(
         self,
         request: Request,
-        home: Scope,
+        scope: Scope,
         now: float,
         *,
         streams: bool,
@@ -94,7 +94,7 @@ class Exchange:
 
         Args:
             request: The client's request, under the client's own id.
-            home: What the exchange belongs to.
+            scope: What the exchange belongs to.
             now: The event loop's time, in seconds.
             streams: Whether the client reads event streams: without one only the answer reaches it.
             stream: Where the answer goes; None: the exchange begins a stream when it needs one.
@@ -119,7 +119,7 @@ class Exchange:
         """The request's id on the child's pipe; None until it is sent."""
         self.span = span
         self._translations = translations
-        self._home = home
+        self._scope = scope
         self._listener: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
@@ -150,7 +150,7 @@ class Exchange:
             case Progressed(notification=notification):
                 self.progressed(notification)
             case Logged(notification):
-                if self._home.admits(notification):
+                if self._scope.admits(notification):
                     self.tell(encode(notification), sheddable=True)
             case Tagged(notification=notification):
                 self.tell(encode(notification), sheddable=True)
@@ -163,7 +163,7 @@ class Exchange:
         if self.reply is None:
             self.tell(encode(notification), sheddable=True)
         else:
-            self._home.on_notification(notification)
+            self._scope.on_notification(notification)
 
     def tell(self, payload: bytes, *, sheddable: bool) -> None:
         """Put a message on the stream, if the client reads one and the answer has not come."""
@@ -179,7 +179,7 @@ class Exchange:
     def streamed(self) -> Stream:
         """Return the stream of this exchange; begin one if there is none."""
         if self.stream is None:
-            self.stream = self._home.begin_stream()
+            self.stream = self._scope.begin_stream()
             if self.reply is not None:
                 self.stream.answer(encode(self.reply))
         return self.stream
@@ -236,7 +236,7 @@ class Exchange:
 
     def unsent(self, fault: Fault) -> None:
         """Answer a request that no child will take; without a session it is marked as refused."""
-        if self._home.outside:
+        if self._scope.outside:
             self.refuse(fault)
         else:
             self.fail(fault)
@@ -256,7 +256,7 @@ class Exchange:
         if self.stream is not None:
             self.stream.answer(encode(reply))
         self._wake()
-        self._home.ended(self)
+        self._scope.ended(self)
 
     def fail(self, fault: Fault) -> None:
         """Answer with a fault in the child's place."""
@@ -265,7 +265,7 @@ class Exchange:
             # Without a session nothing ties the client to this process: the HTTP status says that
             # it is full, and a load balancer may send the request to another.
             self.refused = self.refused or (
-                fault.reason in ("capacity", "memory") and self._home.outside
+                fault.reason in ("capacity", "memory") and self._scope.outside
             )
             self.answered(Failure(self.request.id, fault.error()))
 
@@ -318,13 +318,13 @@ class DetachedScope:
     A request whose id is in flight already must not take the place of the first one.
     """
 
-    def __init__(self, home: Scope) -> None:
-        self._home = home
-        self.outside = home.outside
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self.outside = scope.outside
 
     def begin_stream(self) -> Stream:
         """Return a new stream: see `Scope`."""
-        return self._home.begin_stream()
+        return self._scope.begin_stream()
 
     def ended(self, exchange: Exchange) -> None:
         """Do nothing: the session has not counted the exchange."""

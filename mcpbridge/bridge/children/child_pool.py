@@ -386,7 +386,7 @@ class ChildPool:
         """Look for a place again when a child has sent something: it may be idle then."""
         for lease in self._leases:
             if lease.counted:
-                lease.mux.when_stirred(self._serve_waiters)
+                lease.mux.on_next_change(self._serve_waiters)
 
     def _give_up(self, place: _Place) -> None:
         self._places.discard(place)

@@ -93,7 +93,7 @@ class HealthChecker:
             calls=mux.calls,
             timeouts=mux.timeouts,
             introduced=lease.profile is not None,
-            answers_pings=watched.pulse.answers,
+            answers_pings=watched.ping_sink.answers,
             stopped=stopped,
             rss_bytes=rss_bytes,
         )
@@ -145,7 +145,7 @@ class _Watched:
 
     def __init__(self, child_health: ChildHealth) -> None:
         self.child_health = child_health
-        self.pulse = _Pulse(None)
+        self.ping_sink = _PingSink(None)
         self._number: int | None = None
 
     def judge(self, policy: RecyclePolicy, sample: Sample, now: float) -> Finding:
@@ -162,14 +162,14 @@ class _Watched:
             request = Request(b"0", DISCOVER, own_envelope(SUPPORTED[0], __version__))
         else:
             request = Request(b"0", PING, None)
-        self.pulse = _Pulse(lease.mux, answers=self.pulse.answers)
+        self.ping_sink = _PingSink(lease.mux, answers=self.ping_sink.answers)
         try:
-            self._number = lease.mux.request_aside(request, self.pulse)
+            self._number = lease.mux.request_aside(request, self.ping_sink)
         except ChannelClosed:
             self._number = None
 
 
-class _Pulse:
+class _PingSink:
     """A sink for the answer to one ping."""
 
     lasting = True

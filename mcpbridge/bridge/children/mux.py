@@ -59,7 +59,7 @@ from mcpbridge.wire.messages import Failure, Message, Notification, Reply, Reque
 log = logging.getLogger("mcpbridge.bridge")
 
 _NOISE_LOG_EVERY_S = 1.0
-_PLACELESS = frozenset((PING, LISTEN))
+_UNLIMITED = frozenset((PING, LISTEN))
 """Methods that never wait for a place: `ping`, a sign of life, and a listen, which is not work."""
 
 
@@ -131,7 +131,7 @@ class Mux:
         )
         """The calls that the child works on, and those that wait for their turn."""
         self._own = 0
-        self._stirred: dict[Callable[[], None], None] = {}
+        self._change_callbacks: dict[Callable[[], None], None] = {}
         """Callbacks that are called once, when the child has sent something or is gone."""
 
     def __repr__(self) -> str:
@@ -180,13 +180,13 @@ class Mux:
     async def wait_idle(self) -> None:
         """Wait until no call is in flight or the child is gone; the timeouts of calls bound it."""
         while self.calls and not self.lost:
-            stirred = asyncio.Event()
-            self._stirred[stirred.set] = None
-            await stirred.wait()
+            changed = asyncio.Event()
+            self._change_callbacks[changed.set] = None
+            await changed.wait()
 
-    def when_stirred(self, callback: Callable[[], None]) -> None:
+    def on_next_change(self, callback: Callable[[], None]) -> None:
         """Have `callback` called once, soon after the child has sent something or is gone."""
-        self._stirred[callback] = None
+        self._change_callbacks[callback] = None
 
     def stop_accepting(self) -> None:
         """Let no further call begin, as another child takes over; calls in flight are finished.
@@ -198,7 +198,7 @@ class Mux:
             if sink.lasting:
                 self._correlator.forget(number)
                 sink.receive(CallFailed(child_exited(None, "no")))
-        self._stir()
+        self._notify_change()
 
     def attach(self, listener: ChildListener) -> None:
         """Add a listener for messages that belong to no request."""
@@ -231,7 +231,7 @@ class Mux:
         for each in self._interceptors:
             request, sink = each.outbound(request, sink, self._correlator.last + 1, own=aside)
         number, numbered = self._correlator.outbound(request, sink)
-        if request.method in _PLACELESS or aside or self.call_limiter.take(number):
+        if request.method in _UNLIMITED or aside or self.call_limiter.take(number):
             try:
                 self.channel.send(numbered)
             except ChannelClosed:
@@ -289,7 +289,7 @@ class Mux:
                 each.forgotten(sink)
         self._correlator.forget(number)
         self.call_limiter.linger(number)
-        self._stir()
+        self._notify_change()
 
     async def ask(self, method: str, params: bytes | None) -> Reply:
         """Send a request of the bridge itself and wait for its answer; the caller bounds the wait.
@@ -310,12 +310,12 @@ class Mux:
                 continue  # The child was given up, its calls have failed: deliver nothing.
             for item in received:
                 self._hear(item)
-            if self._stirred:
-                self._stir()
+            if self._change_callbacks:
+                self._notify_change()
         # A call that began now would not be read: it waits for the next child instead. Calls in
         # flight fail in `fail_all`, as soon as the exit status is known.
         self._advance(ChildEvent.LOST)
-        self._stir()
+        self._notify_change()
 
     def fail_all(self, fault: Fault) -> None:
         """Fail all that waits for the child, which is gone or given up; may be called twice."""
@@ -325,15 +325,15 @@ class Mux:
         failed = CallFailed(fault)
         for sink in self._correlator.end_all():
             sink.receive(failed)
-        self._stir()
+        self._notify_change()
         listeners, self._listeners = self._listeners, {}
         for listener in listeners:
             listener.on_child_exit()
 
-    def _stir(self) -> None:
-        if self._stirred:
-            stirred, self._stirred = self._stirred, {}
-            for callback in stirred:
+    def _notify_change(self) -> None:
+        if self._change_callbacks:
+            changed, self._change_callbacks = self._change_callbacks, {}
+            for callback in changed:
                 # Not at once: the code that caused the change has not finished it.
                 asyncio.get_running_loop().call_soon(callback)
 

@@ -144,10 +144,10 @@ class EraSupervisors:
             functools.partial(self._found, ServerEras(legacy=True, modern=False)),
             asks=self.verdict is None,
         )
-        meet = functools.partial(discover, within_s=start_timeout_s)
+        discovery = functools.partial(discover, within_s=start_timeout_s)
         introduce = self._first_handshake.introduce
         self.legacy = Supervisor(child_pool, policy, introduce, finish_s)
-        self.modern = Supervisor(child_pool, policy, meet, finish_s, awaits=DISCOVER)
+        self.modern = Supervisor(child_pool, policy, discovery, finish_s, awaits=DISCOVER)
         if self.verdict is not None and not self.verdict.legacy:
             modern_first = True
         self.primary = self.modern if modern_first else self.legacy

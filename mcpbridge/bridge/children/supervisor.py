@@ -102,7 +102,7 @@ class Supervisor:
         self._awaits = awaits
         self._changed = anyio.Event()
         self._retired = anyio.Event()
-        self._worn = anyio.Event()
+        self._recycle_due = anyio.Event()
         self.state: State = Starting()
         self._prepare: Prepare = _nothing
         self._settle: Settle = _nothing_more
@@ -149,7 +149,7 @@ class Supervisor:
     def replace(self, lease: Lease) -> None:
         """Start another child and let it take over, if this is the child that serves."""
         if isinstance(self.state, Ready) and self.state.lease is lease:
-            self._worn.set()
+            self._recycle_due.set()
 
     def retire(self) -> None:
         """Start no further child: the process is about to end."""
@@ -227,9 +227,9 @@ class Supervisor:
         ready_at = anyio.current_time()
         self._serve(lease, ready_at - began)
         while not lease.child.exited.is_set():
-            await _first_of(lease.child.exited, self._worn)
-            if self._worn.is_set():
-                self._worn = anyio.Event()
+            await _first_of(lease.child.exited, self._recycle_due)
+            if self._recycle_due.is_set():
+                self._recycle_due = anyio.Event()
                 lease = await self._succeed(lease)
         self.last_report = lease.child.report
         self._readiness.block("child", "restarting")
@@ -247,7 +247,7 @@ class Supervisor:
             while True:
                 lease = await self._child_pool.shared()
                 try:
-                    await self._meet(lease)
+                    await self._shake_hands(lease)
                 except HarmedByProbeError:
                     # One after the other: two processes of a server may compete for a port or lock.
                     lease.child.stop()
@@ -257,7 +257,7 @@ class Supervisor:
         finally:
             notice.end()
 
-    async def _meet(self, lease: Lease) -> None:
+    async def _shake_hands(self, lease: Lease) -> None:
         """Do the handshake; if it fails, end the child and raise Unavailable once it is gone."""
         try:
             lease.introduced_as(await self._introduce(lease))
@@ -313,7 +313,7 @@ class Supervisor:
         assert lease.profile is not None
         self.start_s, self.start_failure = start_s, None
         self.profile = lease.profile
-        self._worn = anyio.Event()
+        self._recycle_due = anyio.Event()
         self._child_pool.became_ready(start_s)
         self._readiness.unblock("child")
         self._become(Ready(lease))

@@ -195,21 +195,21 @@ class SessionTable:
         Args:
             one_streamed: Whether only a session over the transport of 2024-11-05 makes room.
         """
-        unheard: Session | None = None
+        not_listening: Session | None = None
         listening: Session | None = None
-        unheard_at = listening_at = math.inf
+        not_listening_at = listening_at = math.inf
         # Each new session runs this if the table is full: most entries should cost one comparison.
         for session in self._by_id.values():
             used_at = session.last_used
-            if used_at >= unheard_at or session.in_flight:
+            if used_at >= not_listening_at or session.in_flight:
                 continue
             if one_streamed and not session.one_streamed:
                 continue
             if not session.listened:
-                unheard, unheard_at = session, used_at
+                not_listening, not_listening_at = session, used_at
             elif used_at < listening_at:
                 listening, listening_at = session, used_at
-        return unheard or listening
+        return not_listening or listening
 
     def expired(self, session: Session, now: float) -> bool:
         """Return whether a session was unused for too long; a busy one counts as used at `now`."""

@@ -338,14 +338,14 @@ class EmulatedCalls:
         else:
             exchange.invalid("declined by the user")
 
-    def _hand_over(self, parked_call: ParkedCall, leg: Exchange) -> None:
+    def _hand_over(self, parked_call: ParkedCall, attempt: Exchange) -> None:
         parked_call.park(self._context.clock())
-        self._ask_client(parked_call, leg)
+        self._ask_client(parked_call, attempt)
 
-    def _ask_client(self, parked_call: ParkedCall, leg: Exchange) -> None:
+    def _ask_client(self, parked_call: ParkedCall, attempt: Exchange) -> None:
         requests = {key: question.entry for key, question in parked_call.questions.items()}
-        state = self._encoded_state(leg.request, parked_call.key, parked_call.round)
-        leg.answered(Result(leg.request.id, input_required(requests, state)))
+        state = self._encoded_state(attempt.request, parked_call.key, parked_call.round)
+        attempt.answered(Result(attempt.request.id, input_required(requests, state)))
 
     def _encoded_state(
         self, request: Request, parked_call: str, number: int, count: int = 0

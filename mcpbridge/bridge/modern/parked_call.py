@@ -82,7 +82,7 @@ class ParkedCall:
         self.reply: Reply | None = None
         self.fault: Fault | None = None
         self.parked_at: float | None = None
-        self._leg: Exchange | None = None
+        self._attempt: Exchange | None = None
         self._token: bytes | None = None
         self._asked = 0
         self._gathering = anyio.Event()
@@ -93,37 +93,37 @@ class ParkedCall:
     @property
     def attempt(self) -> Exchange | None:
         """The open exchange; None while the call is parked or over."""
-        return self._leg
+        return self._attempt
 
     @property
     def over(self) -> bool:
         """Whether the child has answered or is gone."""
         return self.reply is not None or self.fault is not None
 
-    def begin(self, leg: Exchange) -> None:
+    def begin(self, attempt: Exchange) -> None:
         """Send the request; raise what `Mux.request` raises."""
         self.lease.mux.attach(self)
-        self.next_attempt(leg, self.envelope)
+        self.next_attempt(attempt, self.envelope)
         self._number = self.lease.mux.request(self.request, self)
 
-    def next_round(self, leg: Exchange, envelope: RequestMeta) -> None:
+    def next_round(self, attempt: Exchange, envelope: RequestMeta) -> None:
         """Begin the next round: the client has answered all questions of this one."""
         self.round += 1
-        self.next_attempt(leg, envelope)
+        self.next_attempt(attempt, envelope)
 
-    def next_attempt(self, leg: Exchange, envelope: RequestMeta) -> None:
+    def next_attempt(self, attempt: Exchange, envelope: RequestMeta) -> None:
         """Make this the open exchange, which gets the child's messages from now on."""
-        self._leg, self.envelope, self.parked_at = leg, envelope, None
-        self._token = _token_of(leg.request)
+        self._attempt, self.envelope, self.parked_at = attempt, envelope, None
+        self._token = _token_of(attempt.request)
         if self.over:
             self._finish()
 
     def park(self, now: float) -> Exchange | None:
         """Park the call; return the exchange that was open, None if there was none."""
-        leg, self._leg = self._leg, None
+        attempt, self._attempt = self._attempt, None
         self.parked_at = now
         self._gathering = anyio.Event()
-        return leg
+        return attempt
 
     def answer(self, key: str, value: bytes) -> None:
         """Send the client's answer to one question to the child."""
@@ -152,8 +152,8 @@ class ParkedCall:
             case Progressed(notification=notification):
                 self._progressed(notification)
             case Logged():
-                if self._leg is not None:
-                    self._leg.receive(event)
+                if self._attempt is not None:
+                    self._attempt.receive(event)
             case Tagged():
                 pass  # A legacy child has no tagged notifications.
             case CallFailed(fault):
@@ -161,11 +161,11 @@ class ParkedCall:
 
     def _progressed(self, notification: Notification) -> None:
         """Deliver progress to the open exchange, under its own progress token."""
-        if self._leg is None or self._token is None or notification.params is None:
+        if self._attempt is None or self._token is None or notification.params is None:
             return
         span = spans(notification.params)["progressToken"]
         params = replaced(notification.params, [(span, self._token)])
-        self._leg.progressed(Notification(notification.method, params, notification.extra))
+        self._attempt.progressed(Notification(notification.method, params, notification.extra))
 
     def fail(self, fault: Fault) -> None:
         """End the call with a fault: its child is gone, or the request could not be sent."""
@@ -201,29 +201,29 @@ class ParkedCall:
     def on_child_exit(self) -> None:
         """Do nothing: the call has failed already, by `CallFailed`."""
 
-    async def gather(self, leg: Exchange) -> None:
-        """While `leg` is open: when the child asks, wait `GATHER_S` for more, then hand over."""
-        while self._is_open(leg):
+    async def gather(self, attempt: Exchange) -> None:
+        """Until `attempt` ends: when the child asks, wait `GATHER_S` for more, then hand over."""
+        while self._is_open(attempt):
             await self._gathering.wait()
             await anyio.sleep(GATHER_S)
-            if self._is_open(leg) and self.questions:
-                self._hand_over(self, leg)
+            if self._is_open(attempt) and self.questions:
+                self._hand_over(self, attempt)
                 return
             self._gathering = anyio.Event()
 
-    def _is_open(self, leg: Exchange) -> bool:
-        return self._leg is leg and leg.reply is None
+    def _is_open(self, attempt: Exchange) -> bool:
+        return self._attempt is attempt and attempt.reply is None
 
     def _finish(self) -> None:
         self._gathering.set()
-        leg, self._leg = self._leg, None
-        if leg is not None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
             if self.fault is not None:
-                leg.fail(self.fault)
+                attempt.fail(self.fault)
             elif isinstance(self.reply, Result):
-                leg.answered(Result(leg.request.id, self.reply.result, self.reply.extra))
+                attempt.answered(Result(attempt.request.id, self.reply.result, self.reply.extra))
             elif isinstance(self.reply, Failure):
-                leg.answered(Failure(leg.request.id, self.reply.error, self.reply.extra))
+                attempt.answered(Failure(attempt.request.id, self.reply.error, self.reply.extra))
         self._end()
 
     def _end(self) -> None:

@@ -160,8 +160,8 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin a connection, whose request has a time limit; make room for it or refuse it."""
         try:
-            corked = WriteBuffer(transport, self.loop, self._lingers)
-            super().connection_made(cast(asyncio.Transport, corked))
+            buffer = WriteBuffer(transport, self.loop, self._lingers)
+            super().connection_made(cast(asyncio.Transport, buffer))
             self._disconnect = Disconnect(self.flow)
             if len(self.connections) > self._connections.most and not self._find_room():
                 self._overflow()

@@ -36,7 +36,7 @@ from mcpbridge.rules.mcp.modern_checks import (
     UNSUPPORTED_VERSION,
     RoutingHeaders,
     check_message,
-    climb,
+    check_request,
     not_served,
 )
 from mcpbridge.rules.mcp.request_meta import RequestMeta
@@ -86,7 +86,7 @@ class ModernTransport:
             return self._later(message, functools.partial(self._handle_when_known, modern))
         if not served:
             return not_served()
-        meta = climb(message, head.routing(routing_of))
+        meta = check_request(message, head.routing(routing_of))
         if not isinstance(meta, RequestMeta):
             return meta
         if message.method == LISTEN:

@@ -106,7 +106,7 @@ def is_modern(message: Message, claim: bytes | None, version: str | None) -> boo
     return revision is not None and revision.era is Era.MODERN
 
 
-def climb(request: Request, routing: RoutingHeaders) -> RequestMeta | Refusal:
+def check_request(request: Request, routing: RoutingHeaders) -> RequestMeta | Refusal:
     """Make the checks that need nothing but the request; return its envelope or a refusal."""
     if routing.repeated:
         return mismatch("a routing header is repeated")

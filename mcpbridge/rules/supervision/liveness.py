@@ -299,10 +299,12 @@ def _finding(
     if policy.max_timeouts and sample.timeouts >= policy.max_timeouts:
         return Finding.TIMEOUTS
     # ASK first, since silence counts only if the ping was sent; a due recycling stays due.
-    return Finding.ASK if asks else _worn(policy, child_health, sample, now)
+    return Finding.ASK if asks else _recycle_finding(policy, child_health, sample, now)
 
 
-def _worn(policy: RecyclePolicy, child_health: ChildHealth, sample: Sample, now: float) -> Finding:
+def _recycle_finding(
+    policy: RecyclePolicy, child_health: ChildHealth, sample: Sample, now: float
+) -> Finding:
     if policy.max_requests and sample.requests >= policy.max_requests:
         return Finding.REQUESTS
     if policy.max_age_s and now - child_health.born_at >= policy.max_age_s * (

@@ -39,19 +39,19 @@ async def _whole_and_in_order(size: int) -> None:
     ours, client = socket.socketpair()
     client.setblocking(False)
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-    corked = WriteBuffer(transport, loop, bool)
+    buffer = WriteBuffer(transport, loop, bool)
     body = bytes(range(256)) * (size // 256 + 1)
     with client:
-        corked.write(HEAD)
-        corked.write(body)
-        corked.write(b"next")
+        buffer.write(HEAD)
+        buffer.write(body)
+        buffer.write(b"next")
         with pytest.raises(BlockingIOError):
             client.recv(1)
         wanted = HEAD + body + b"next"
         assert await read_all(client, len(wanted)) == wanted
-        corked.write(HEAD)
-        corked.write(body)
-        corked.close()
+        buffer.write(HEAD)
+        buffer.write(body)
+        buffer.close()
         assert await read_all(client, len(HEAD + body)) == HEAD + body
         async with asyncio.timeout(WITHIN_S):
             assert await loop.sock_recv(client, 1) == b""
@@ -68,11 +68,11 @@ async def _aborted() -> None:
     loop = asyncio.get_running_loop()
     ours, client = socket.socketpair()
     transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
-    corked = WriteBuffer(transport, loop, bool)
+    buffer = WriteBuffer(transport, loop, bool)
     client.setblocking(False)
     with client:
-        corked.write(HEAD)
-        corked.write(b"x" * (1 << 20))
+        buffer.write(HEAD)
+        buffer.write(b"x" * (1 << 20))
         transport.abort()
         async with asyncio.timeout(WITHIN_S):
             assert await loop.sock_recv(client, 1) == b""

@@ -16,7 +16,7 @@ from mcpbridge.rules.mcp.modern_checks import (
     RoutingHeaders,
     check_message,
     check_method,
-    climb,
+    check_request,
     is_modern,
     missing_capability,
     not_served,
@@ -77,11 +77,13 @@ def test_the_body_decides_the_era(claim: bytes | None, version: str | None, mode
 @proves("C19")
 def test_what_is_right_climbs_to_the_top() -> None:
     """The envelope comes back."""
-    assert isinstance(climb(request(), GOOD), RequestMeta)
-    assert isinstance(climb(request("tools/call", name="x"), CALL), RequestMeta)
+    assert isinstance(check_request(request(), GOOD), RequestMeta)
+    assert isinstance(check_request(request("tools/call", name="x"), CALL), RequestMeta)
     encoded = changed(CALL, name="=?base64?w6k=?=")
-    assert isinstance(climb(request("tools/call", name="é"), encoded), RequestMeta)
-    assert isinstance(climb(request("x/y"), changed(GOOD, method="x/y", name="?")), RequestMeta)
+    assert isinstance(check_request(request("tools/call", name="é"), encoded), RequestMeta)
+    assert isinstance(
+        check_request(request("x/y"), changed(GOOD, method="x/y", name="?")), RequestMeta
+    )
 
 
 @proves("C22", "C23", "C24", "C25", "C26", "C27", "C98")
@@ -111,7 +113,7 @@ def test_the_first_rung_that_breaks_refuses(
     asked: Request, routing: RoutingHeaders, code: int
 ) -> None:
     """With its own code, and 400."""
-    assert refused(climb(asked, routing)) == (400, code)
+    assert refused(check_request(asked, routing)) == (400, code)
 
 
 @proves("C28", "C44")
