@@ -204,6 +204,38 @@ def cut_for_memory() -> Fault:
     return Fault("memory", "the session was ended: it kept most of --max-memory", "maybe")
 
 
+def queue_full(flag: str, limit: int, most: int) -> Fault:
+    """Return the fault for a call that finds the queue of its server full.
+
+    Args:
+        flag: The limit that is reached, on the number or the bytes of calls that wait.
+        limit: Its value.
+        most: Calls that the server works on at once.
+    """
+    return Fault(
+        "capacity",
+        f"limit reached: {flag} {limit} of calls that wait for their turn, while the MCP server"
+        f" works on --max-calls-per-child {most}",
+        retryable=True,
+        retry_after_s=5,
+    )
+
+
+def no_turn(fault: Fault, limit: int) -> Fault:
+    """Return the fault for a call whose time ended while it waited for its turn on a busy server.
+
+    Args:
+        fault: The fault of a call that took too long.
+        limit: Calls that the server works on at once.
+    """
+    return Fault(
+        "capacity",
+        f"limit reached: --max-calls-per-child {limit}, and no turn came: {fault.message}",
+        retryable=True,
+        retry_after_s=5,
+    )
+
+
 def queued_too_long(limit: int, seconds: float) -> Fault:
     """Return the fault for a call that waited too long for a turn on a busy server."""
     return Fault(

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.bridge_process import rpc
+from tests.support.bridge_process import ACCEPT, bridge, child, messages, open_session, rpc
 from tests.support.modern_client import headers_of, meta
 from tests.support.proofs import proves
 from tests.support.questioner_bridge import Headers, Served, note, reading, serving
@@ -113,6 +113,59 @@ async def test_who_waits_too_long_for_a_turn_is_told(tmp_path: Path) -> None:
         assert served.heard("tools/call") == []
         await answered(served, "h1")
         assert (await first).status_code == 200
+
+
+@proves("fault 84")
+async def test_a_burst_at_a_server_that_works_on_one_call_at_a_time_is_answered() -> None:
+    """At the defaults, and though it takes longer than the seconds that clients wait elsewhere."""
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        bridge("--", *child("serial", "0.05")) as running,
+        running.client(limits=limits, headers=ACCEPT) as client,
+    ):
+        session = await open_session(client)
+
+        async def work(number: int) -> Any:
+            body = rpc(number, "x/work", {"n": number})
+            answer = await client.post("/mcp", json=body, headers=session)
+            (message,) = messages(answer.text)
+            return message["id"], message.get("result")
+
+        answers = await asyncio.gather(*map(work, range(200)))
+    assert answers == [(number, {"n": number}) for number in range(200)]
+
+
+@proves("fault 56")
+async def test_a_call_whose_time_ends_in_the_queue_is_told_so(tmp_path: Path) -> None:
+    """Its server has not got it: the error names the limit, and says that it may be tried again."""
+    words = ("--max-calls-per-child", "1", "--request-timeout", "500ms")
+    async with serving(tmp_path, *words) as served:
+        session = await served.open()
+        first = await held(served, session, 1)
+        text = (
+            "limit reached: --max-calls-per-child 1, and no turn came: the MCP server did not"
+            " answer within 0.5 s (--request-timeout)"
+        )
+        json_only = {**session, "accept": "application/json"}
+        assert_capacity(await served.post(json_only, rpc(2, "x/echo")), text)
+        facts = (await first).json()["error"]["data"]["mcpbridge"]
+        assert (facts["reason"], facts["executed"]) == ("timeout", "maybe")
+        assert served.heard("x/echo") == []
+
+
+@proves("fault 56")
+async def test_a_call_is_not_idle_while_it_waits_for_its_turn(tmp_path: Path) -> None:
+    """Its idle time begins when its server gets it."""
+    words = ("--max-calls-per-child", "1", "--request-idle-timeout", "500ms")
+    async with serving(tmp_path, *words) as served:
+        session = await served.open()
+        first = await held(served, session, 1)
+        second = call(served, {**session, "accept": "application/json"}, 2, "x/echo", n=2)
+        facts = (await first).json()["error"]["data"]["mcpbridge"]
+        assert facts["reason"] == "timeout"
+        # The server still works on the first one: its answer frees the place.
+        await answered(served, "h1")
+        assert (await second).json()["result"] == {"n": 2}
 
 
 @proves("fault 56")

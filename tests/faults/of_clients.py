@@ -146,7 +146,7 @@ ROWS = (
         84,
         "One client floods the bridge with requests.",
         "At `--max-calls-per-child` calls wait for their turn, at `--queue-length`,"
-        " `--queue-timeout` and `--max-calls` they get an error that names the flag. There is no"
+        " `--queue-bytes` and `--max-calls` they get an error that names the flag. There is no"
         " limit on a rate.",
     ),
     Row(

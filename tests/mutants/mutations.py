@@ -200,7 +200,7 @@ _LIMITS = [
     *_in(
         "bridge/children/call_limiter.py",
         "bridge/children/test_call_limiter.py",
-        ("if len(self._taken) >= self._most:", "if len(self._taken) > self._most:"),
+        ("if len(self._taken) >= self.most:", "if len(self._taken) > self.most:"),
         ("len(self._waiting) >= limits.queue_length", "len(self._waiting) > limits.queue_length"),
         ("            self._size += entry.size\n", ""),
         (

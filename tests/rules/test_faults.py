@@ -33,6 +33,21 @@ FAULTS: list[tuple[Fault, str, str, bool, str]] = [
     ),
     (faults.child_stalled("--ping-timeout 9 s"), "child_stalled", "maybe", False, "9 s)"),
     (faults.capacity("--max-children", 16), "capacity", "no", True, "--max-children 16"),
+    (
+        faults.queue_full("--queue-length", 9, 64),
+        "capacity",
+        "no",
+        True,
+        "--queue-length 9 of calls",
+    ),
+    (
+        faults.no_turn(faults.timed_out("--request-timeout", 300), 64),
+        "capacity",
+        "no",
+        True,
+        "--max-calls-per-child 64, and no turn came: the MCP server did not answer within 300 s"
+        " (--request-timeout)",
+    ),
     (faults.queued_too_long(64, 5.0), "capacity", "no", True, "64, and no turn came within 5 s"),
     (faults.draining(), "draining", "no", True, "shutting down"),
     (faults.shutdown(), "shutdown", "maybe", False, "shut down before"),

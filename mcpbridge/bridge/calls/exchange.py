@@ -23,6 +23,7 @@ from mcpbridge.rules.faults import (
     bad_child_message,
     child_exited,
     error_object,
+    no_turn,
 )
 from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged
 from mcpbridge.rules.mcp.methods import LISTEN
@@ -138,6 +139,12 @@ class Exchange:
         return ExchangeState.WAITING if self.number is None else ExchangeState.SENT
 
     @property
+    def queued(self) -> bool:
+        """Whether it waits for its turn: its child has not got it."""
+        mux, number = self.mux, self.number
+        return mux is not None and number is not None and mux.call_limiter.holds(number)
+
+    @property
     def lasting(self) -> bool:
         """Whether it is a subscription; see `CallSink`."""
         return self.request.method == LISTEN
@@ -218,7 +225,9 @@ class Exchange:
             return
         if self.mux is not None and self.number is not None:
             overdue = fault.reason == TIMED_OUT
-            self.mux.cancel(self.number, fault.message, overdue=overdue)
+            sent = self.mux.cancel(self.number, fault.message, overdue=overdue)
+            if overdue and not sent:
+                fault = no_turn(fault, self.mux.call_limiter.most)
         self.fail(fault)
 
     def touch(self, now: float) -> None:

@@ -2,8 +2,9 @@
 
 A child that gets more calls than it can work on becomes slower for all clients and keeps the calls
 in its memory. So each child has a number of places; a call holds one until the child has answered
-it. A call that finds none waits behind those that came before it, for a bounded time. Below the
-limit a call costs one comparison and touches no queue.
+it. A call that finds none waits behind those that came before it. The queue is bounded in number
+and bytes; the wait ends with the time that the call may take (`Exchange.queued`), or sooner with
+`--queue-timeout`. Below the limit a call costs one comparison and touches no queue.
 
 A call that was cancelled keeps its place for a while: the child may go on working on it.
 """
@@ -12,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import Callable
 
 import msgspec
 
-from mcpbridge.rules.faults import Fault, capacity, queued_too_long
+from mcpbridge.rules.faults import Fault, capacity, queue_full, queued_too_long
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.messages import Request
 
@@ -71,11 +73,12 @@ class LoadLimits:
         unit=Unit.BYTES,
         minimum=1 << 10,
     )
-    queue_timeout_s: float = setting(
-        5.0,
+    queue_timeout_s: float | None = setting(
+        None,
         "--queue-timeout",
-        "Longest time that a call waits for its turn; keep it below the timeouts of your clients,"
-        " so that they can try again.",
+        "Longest time that a call waits for its turn; by default as long as it may take"
+        " (`--request-timeout`). Also how long it waits for a process at `--max-children`; by"
+        " default 5 s.",
         group=GROUP,
         unit=Unit.SECONDS,
         minimum=0.01,
@@ -115,7 +118,8 @@ class CallLimiter:
             refuse: Fails a call that got no place.
         """
         self._limits = limits
-        self._most = limits.max_calls_per_child
+        self.most = limits.max_calls_per_child
+        """Calls that the child works on at once."""
         self._send = send
         self._refuse = refuse
         self._taken: set[int] = set()
@@ -135,7 +139,7 @@ class CallLimiter:
 
     def take(self, number: int) -> bool:
         """Take a place for a call; return whether one was free."""
-        if len(self._taken) >= self._most:
+        if len(self._taken) >= self.most:
             return False
         self._taken.add(number)
         return True
@@ -144,17 +148,18 @@ class CallLimiter:
         """Let a call wait behind the others; refuse it at once if the queue is full."""
         loop = asyncio.get_running_loop()
         limits = self._limits
-        entry = _Waiting(request, loop.time() + limits.queue_timeout_s)
+        within_s = limits.queue_timeout_s
+        entry = _Waiting(request, math.inf if within_s is None else loop.time() + within_s)
         if not limits.queue_length:
-            self._refuse(number, capacity("--max-calls-per-child", self._most))
+            self._refuse(number, capacity("--max-calls-per-child", self.most))
         elif len(self._waiting) >= limits.queue_length:
-            self._refuse(number, capacity("--queue-length", limits.queue_length))
+            self._refuse(number, queue_full("--queue-length", limits.queue_length, self.most))
         elif self._waiting and self._size + entry.size > limits.queue_bytes:
-            self._refuse(number, capacity("--queue-bytes", limits.queue_bytes))
+            self._refuse(number, queue_full("--queue-bytes", limits.queue_bytes, self.most))
         else:
             self._waiting[number] = entry
             self._size += entry.size
-            if self._timer is None:
+            if self._timer is None and within_s is not None:
                 self._timer = loop.call_at(entry.until, self._expire)
 
     def release(self, number: int) -> None:
@@ -169,6 +174,10 @@ class CallLimiter:
         """Free the place of a cancelled call after `LINGER_S`: the child may still work on it."""
         if number in self._taken:
             asyncio.get_running_loop().call_later(LINGER_S, self.release, number)
+
+    def holds(self, number: int) -> bool:
+        """Return whether a call waits for its turn."""
+        return number in self._waiting
 
     def withdraw(self, number: int) -> bool:
         """Take a call out of the queue; return whether it was there."""
@@ -193,7 +202,7 @@ class CallLimiter:
         return entry
 
     def _advance(self) -> None:
-        while self._waiting and len(self._taken) < self._most:
+        while self._waiting and len(self._taken) < self.most:
             number = next(iter(self._waiting))
             entry = self._leave(number)
             assert entry is not None
@@ -211,7 +220,7 @@ class CallLimiter:
                 self._timer = loop.call_at(entry.until, self._expire)
                 return
             self._leave(number)
-            self._refuse(number, queued_too_long(self._most, limits.queue_timeout_s))
+            self._refuse(number, queued_too_long(self.most, limits.queue_timeout_s or 0.0))
 
 
 def _forget(number: int, what: object) -> None:

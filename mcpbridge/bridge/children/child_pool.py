@@ -109,6 +109,9 @@ to end; empty if there are none."""
 _FALLBACK_LOG_EVERY_S = 1.0
 """At most one log record in this time: a burst must not fill the log; the metric counts all."""
 _EVICT_GRACE_S = 1.0
+_PLACE_WAIT_S = 5.0
+"""Seconds that a client waits for a place if `--queue-timeout` is not given: after that the shared
+child serves it, which is better than a longer wait."""
 """Seconds for each step of stopping a child whose place another client waits for."""
 
 
@@ -160,7 +163,8 @@ class ChildPool:
         self._settings = settings
         self._limits = limits
         self._loads = loads
-        self._queue_timeout_s = (loads or LoadLimits()).queue_timeout_s
+        within_s = (loads or LoadLimits()).queue_timeout_s
+        self._queue_timeout_s = _PLACE_WAIT_S if within_s is None else within_s
         self._interceptors = interceptors
         self._observers = observers
         self._request_limit = request_limit
@@ -264,7 +268,7 @@ class ChildPool:
         Args:
             make_child: Makes the child, so that no spare is used; None: it is like all others.
             wanted: If all places are taken and no child can be evicted, wait for a place while this
-                returns True, at most `--queue-timeout`; None: do not wait.
+                returns True, at most `--queue-timeout` (5 s if not given); None: do not wait.
 
         Raises:
             PoolExhausted: All places are taken.

@@ -261,19 +261,23 @@ class Mux:
         except ChannelClosed:
             self._meters.count("sent_to_closed_child")
 
-    def cancel(self, number: int, reason: str, *, overdue: bool = False) -> None:
+    def cancel(self, number: int, reason: str, *, overdue: bool = False) -> bool:
         """Cancel a request at the child, if it has got it; an answer is dropped as late.
 
         Args:
             number: The request's number on the pipe.
             reason: Sent to the child.
             overdue: Whether the child took too long; counts in `timeouts`.
+
+        Returns:
+            Whether the child had got it.
         """
         if self.withdraw(number):
-            return
+            return False
         self.timeouts += overdue and number > self._heard_after
         self.forget(number)
         self.send(cancel_for(number, reason))
+        return True
 
     def withdraw(self, number: int) -> bool:
         """Take back a request that still waits for its turn; return whether it did."""

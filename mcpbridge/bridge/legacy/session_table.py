@@ -128,7 +128,12 @@ class CallLimits:
     """Seconds for a `ping`: a healthy server answers it at once, one that hangs must be noticed."""
 
     def overdue(self, exchange: Exchange, now: float) -> Fault | None:
-        """Return the fault of a call that has taken too long; None if it has not."""
+        """Return the fault of a call that has taken too long; None if it has not.
+
+        A call that waits for its turn is not idle: its idle time begins when its child gets it.
+        """
+        if exchange.queued:
+            exchange.touch(now)
         idle_s, age_s = now - exchange.heard_at, now - exchange.started_at
         if exchange.request.method == PING and age_s >= self.ping_timeout_s:
             return timed_out("ping", self.ping_timeout_s)

@@ -72,7 +72,10 @@ async def test_the_queue_is_bounded_in_number_and_size() -> None:
     desk.call(1)
     desk.call(2, size=5000)
     desk.call(3, size=10)
-    assert "--queue-bytes 1000" in desk.refused[3]
+    assert desk.refused[3] == (
+        "limit reached: --queue-bytes 1000 of calls that wait for their turn, while the MCP server"
+        " works on --max-calls-per-child 1"
+    )
     assert desk.call_limiter.withdraw(2)
     desk.call(4, 5, 6)
     assert "--queue-length 2" in desk.refused[6]
@@ -93,6 +96,19 @@ async def test_who_has_waited_long_enough_is_told_in_order() -> None:
     desk.call(4)
     desk.call_limiter.release(1)
     assert desk.sent == [4]
+
+
+@bounded
+async def test_by_default_no_timer_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time that the call may take does, which the bridge watches."""
+    loop = asyncio.get_running_loop()
+    due: list[float] = []
+    monkeypatch.setattr(loop, "call_at", lambda at, do: due.append(at))
+    desk = Desk(max_calls_per_child=1)
+    desk.call(1, 2)
+    assert (due, desk.call_limiter.holds(1), desk.call_limiter.holds(2)) == ([], False, True)
+    desk.call_limiter.release(1)
+    assert (desk.sent, desk.refused, desk.call_limiter.holds(2)) == ([2], {}, False)
 
 
 @bounded
