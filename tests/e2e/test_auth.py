@@ -246,7 +246,7 @@ async def test_an_open_door_is_told_of() -> None:
     wide = ("--host", "0.0.0.0", "--", *COMMAND)
     async with bridge(*wide) as running:
         assert await says_open(running)
-        (record,) = running.events("serve.open")
+        (record,) = await running.logged("serve.open")
         assert "--auth-token-file" in record["problem"]
     async with bridge(*wide, env={"MCPBRIDGE_AUTH_TOKEN": ALICE}) as running:
         assert not await says_open(running)

@@ -85,7 +85,7 @@ async def shed(served: Served) -> int:
     """End the bridge, which must not hang; how many notifications it says it has shed."""
     assert await served.bridge.terminate() == 0
     assert served.bridge.events("child.restarting") == [], "the end of a child was no failure"
-    (end,) = served.bridge.events("serve.ended")
+    (end,) = await served.bridge.logged("serve.ended")
     return int(end["counts"].get("shed_notification", 0))
 
 

@@ -123,8 +123,8 @@ async def test_secrets_are_found_nowhere(tmp_path: Path) -> None:
             assert MARK.encode() not in proc(running.pid, "cmdline")
         # Everything that was logged, to the last record of the end; the children wrote their value
         # on stderr and as noise on stdout.
-        assert running.events("child.stderr")
-        assert running.events("child.stdout_noise")
+        assert await running.logged("child.stderr")
+        assert await running.logged("child.stdout_noise")
         assert MARK not in json.dumps(running.log)
         assert MARK not in str(running.noise)
         assert collector.spans

@@ -182,7 +182,7 @@ async def shared() -> AsyncIterator[Company]:
         await some.bridge.logged("child.stdout_noise")
         yield some
         assert some.bridge.events("child.exited") == []
-        assert len(some.bridge.events("child.started")) == 1
+        assert len(await some.bridge.logged("child.started")) == 1
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

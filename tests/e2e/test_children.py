@@ -316,7 +316,7 @@ async def test_a_shared_child_that_dies_takes_nobody_with_it(tmp_path: Path) -> 
                 assert await asyncio.gather(*held) == [{**wanted, "exit": how}] * len(held)
                 await asyncio.gather(one.echoes(way), other.echoes(way))
                 assert (await other.result("x/pid"))["pid"] != pid
-        assert len(running.events("child.ready")) == 3
+        assert len(await running.logged("child.ready", count=3)) == 3
 
 
 @proves("fault 5", "C54")
@@ -338,7 +338,7 @@ async def test_a_new_child_is_told_what_the_last_one_was(tmp_path: Path) -> None
         ]
         assert after[:2] == before[:2]
         assert told[0]["params"] == initialize(capabilities=ROOTS)["params"]
-        assert len(running.events("child.ready")) == 1, "the shared child was not concerned"
+        assert len(await running.logged("child.ready")) == 1, "the shared child was not concerned"
 
 
 async def refused(client: httpx.AsyncClient, message: Any) -> Any:
@@ -469,8 +469,8 @@ async def test_a_child_that_cannot_start_ends_the_bridge_or_not() -> None:
     async def gives_up(words: tuple[str, ...], options: tuple[str, ...], status: int) -> None:
         async with started("--port", "0", *options, "--", *child("opening", *words)) as running:
             assert await running.ended() == status
-            assert len(running.events("child.exited")) == 1
-            (record,) = running.events("serve.gave_up")
+            assert len(await running.logged("child.exited")) == 1
+            (record,) = await running.logged("serve.gave_up")
             last_words = ["first words", "secret last words"] if words[0] == "exit" else []
             assert (record["status"], record["last_words"]) == (status, last_words)
 
@@ -503,8 +503,8 @@ async def test_a_first_start_that_ends_by_itself_says_what_how_and_a_hint(form: 
         assert "the server ended before it answered" in line
         assert "exit code 2" in line
         return
-    assert len(running.events("child.started")) == 1, "it had not read the probe"
-    (record,) = running.events("serve.gave_up")
+    assert len(await running.logged("child.started")) == 1, "it had not read the probe"
+    (record,) = await running.logged("serve.gave_up")
     assert record["problem"] == "the server ended before it answered"
     assert (record["status"], record["how"]) == (2, "exit code 2")
     assert record["command"].endswith("nosuch.py")
@@ -523,7 +523,7 @@ async def test_a_traceback_of_a_child_keeps_its_indentation_and_letters() -> Non
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[1].startswith('  File "<string>", line 3')
     assert lines[-1] == "ValueError: 日本"
-    (gave_up,) = running.events("serve.gave_up")
+    (gave_up,) = await running.logged("serve.gave_up")
     assert gave_up["last_words"] == lines
 
 
@@ -533,10 +533,10 @@ async def test_starts_that_time_out_end_the_bridge_with_a_status_of_their_own() 
     words = ("--port", "0", "--start-timeout", "200ms", "--give-up-after", "2", "--")
     async with started(*words, *child("opening", "silent")) as running:
         assert await running.ended() == 4
-    (record,) = running.events("serve.gave_up")
+    (record,) = await running.logged("serve.gave_up")
     assert "(--start-timeout)" in record["problem"]
     assert "how" not in record
-    assert len(running.events("child.started")) == 2
+    assert len(await running.logged("child.started", count=2)) == 2
 
 
 async def test_two_processes_in_each_others_way_are_no_server_that_cannot_start(

@@ -244,7 +244,7 @@ async def test_the_first_line_says_what_is_served_and_why_there() -> None:
     words = ("--api-key", "hunter2", "--token=hunter2", "Authorization: Bearer hunter2")
     server = ("sh", "-c", 'shift 5; exec "$@"', "sh", *words, "https://me:hunter2@a.example")
     async with bridge("--isolation", "session", "--", *server, *DEMO) as run:
-        (record,) = run.events("serve.started")
+        (record,) = await run.logged("serve.started")
     assert record["url"] == f"http://127.0.0.1:{run.port}/mcp"
     assert record["address"] == f"127.0.0.1:{run.port}"
     assert "only this machine may connect" in record["because"]

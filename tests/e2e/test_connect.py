@@ -45,7 +45,7 @@ async def test_everything_works_over_a_connection(kind: str, tmp_path: Path) -> 
         big = {"text": "é" * 500_000}
         for headers in (one, two):
             assert (await call(client, headers, "x/echo", big))["result"] == big
-        assert len(far.events("child.started")) == 1
+        assert len(await far.logged("child.started")) == 1
 
         own = Streamable(client, await opened(client, capabilities=ASKED))
         asking = rpc(1, "x/ask", {"lines": [json.dumps(QUESTION)], "answers": 1})
@@ -54,7 +54,7 @@ async def test_everything_works_over_a_connection(kind: str, tmp_path: Path) -> 
             assert asked["method"] == "elicitation/create"
             await own.send({"jsonrpc": "2.0", "id": asked["id"], "result": YES})
             assert (await told())["result"]["answers"][0]["result"] == YES
-        assert len(far.events("child.started")) == 2
+        assert len(await far.logged("child.started", count=2)) == 2
 
         gone = await client.delete("/mcp", headers=own.headers)
         assert gone.status_code in (200, 204)
@@ -83,7 +83,7 @@ async def test_each_session_may_have_a_connection(tmp_path: Path) -> None:
         for headers in sessions:
             assert (await call(client, headers, "x/echo", {"a": 1}))["result"] == {"a": 1}
         # The spares wait for their first byte; only who was spoken to has started.
-        assert len(far.events("child.started")) == 1 + len(sessions)
+        assert len(await far.logged("child.started", count=1 + len(sessions))) == 1 + len(sessions)
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp"])

@@ -58,7 +58,7 @@ async def test_a_server_that_dies_is_one_error(kind: str, tmp_path: Path) -> Non
         await near.logged("child.ready", count=2)
         assert (await call(client, headers, "x/echo", {"b": 2}))["result"] == {"b": 2}
         assert far.events("child.exited")[0]["how"] == "signal 9"
-        assert len(near.events("child.connection_lost")) == 1
+        assert len(await near.logged("child.connection_lost")) == 1
 
 
 async def test_a_shim_that_dies_is_waited_for(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ async def test_giving_up_says_why(kind: str, why: str, tmp_path: Path) -> None:
     to = address(kind, tmp_path)
     async with started("--port", "0", "--connect", to, "--give-up-after", "2") as near:
         assert await near.ended() == 1
-        (gave_up,) = near.events("serve.gave_up")
+        (gave_up,) = await near.logged("serve.gave_up")
         assert gave_up["last_words"] == [f"cannot connect to {to}: {why}"]
 
 

@@ -187,7 +187,7 @@ async def test_a_client_that_reads_nothing_is_cut(tmp_path: Path) -> None:
                 taken += len(await asyncio.to_thread(slow.recv, 1 << 17))
                 await served.turns()
             assert taken > 0
-        assert len(served.bridge.events("connection.stalled")) == 2
+        assert len(await served.bridge.logged("connection.stalled", count=2)) == 2
 
 
 class deaf(socket.socket):  # noqa: N801 - read as a verb: with deaf(bridge)

@@ -48,7 +48,7 @@ async def test_with_few_open_files_less_is_served_and_said() -> None:
     be started in the middle of it.
     """
     async with bridge(under=limited("--nofile=64")) as running, running.client() as client:
-        (scaled,) = running.events("serve.limits_lowered")
+        (scaled,) = await running.logged("serve.limits_lowered")
         assert (scaled["max_children"], scaled["max_connections"]) == (3, 12)
         assert scaled["raise"] == "ulimit -n"
         session = await open_session(client)
@@ -77,7 +77,7 @@ async def test_too_few_open_files_are_refused_with_the_number_needed() -> None:
     """Before a port is bound or a server started."""
     async with started("--port", "0", under=limited("--nofile=50")) as running:
         assert await running.ended() == 1
-        (failed,) = running.events("serve.failed")
+        (failed,) = await running.logged("serve.failed")
         assert "the limit on open files is 50 but at least 52 are needed" in failed["problem"]
         assert "ulimit -n" in failed["problem"]
         assert_clean(running)
@@ -100,7 +100,7 @@ async def test_a_small_stack_is_raised_or_refused() -> None:
         assert (await exchanged(running.port, PROBE)).status == 200
     async with started("--port", "0", under=limited("--stack=262144")) as running:
         assert await running.ended() == 1
-        (failed,) = running.events("serve.failed")
+        (failed,) = await running.logged("serve.failed")
         assert "the limit on the stack is 256 KiB but 512 KiB are needed" in failed["problem"]
         assert "ulimit -s" in failed["problem"]
         assert_clean(running)

@@ -100,7 +100,7 @@ async def found_out(folder: Path, kind: str) -> None:
     async with serving(kind, folder) as served:
         await served.bridge.logged("child.eras_found")
         discovered = await served.result("server/discover")
-        (probed,) = served.bridge.events("child.probed")
+        (probed,) = await served.bridge.logged("child.probed")
         assert probed["modern"] == VERDICTS[kind][1]
         started = [record["pid"] for record in served.bridge.events("child.started")]
         assert started[0] == probed["pid"]
@@ -201,7 +201,7 @@ async def test_a_legacy_process_of_a_server_of_both_starts_with_its_first_client
     """Calls of 2026-07-28 need the first process alone."""
     async with serving("dual", tmp_path) as served:
         await served.do()
-        (first,) = served.bridge.events("child.started")
+        (first,) = await served.bridge.logged("child.started")
         assert served.bridge.processes() == {first["pid"]}
         await open_session(served.client)
         second = served.bridge.events("child.started")[1]
@@ -216,7 +216,7 @@ async def test_one_process_serves_if_all_clients_use_the_legacy_one(
     """The first process, which spoke 2026-07-28, is gone when the legacy one starts."""
     async with serving("dual", tmp_path, *words) as served:
         await open_session(served.client)
-        first, second = served.bridge.events("child.started")
+        first, second = await served.bridge.logged("child.started", count=2)
         assert served.bridge.processes() == {second["pid"]}
         assert first["pid"] == served.bridge.events("child.probed")[0]["pid"]
 

@@ -119,7 +119,7 @@ async def test_a_log_that_nobody_reads_holds_up_neither_calls_nor_the_end() -> N
 async def test_it_listens_on_ipv6_alone_and_on_both(host: str, reached: list[str]) -> None:
     """Loopback of the one family, and every address of both."""
     async with bridge("--host", host) as run:
-        (record,) = run.events("serve.started")
+        (record,) = await run.logged("serve.started")
         assert record["address"] == f"[{host}]:{run.port}"
         for address in reached:
             assert await echoed(f"http://{address}:{run.port}") == "still here"
@@ -156,7 +156,7 @@ async def test_a_socket_handed_over_is_listened_on() -> None:
         under = ("bash", "-c", script, "bash")
         fds = (listener.fileno(),)
         async with bridge(*words, under=under, pass_fds=fds) as run:
-            (record,) = run.events("serve.started")
+            (record,) = await run.logged("serve.started")
             assert record["address"] == f"127.0.0.1:{port}"
             assert "LISTEN_FDS" in record["because"]
             assert await echoed(f"http://127.0.0.1:{port}") == "still here"

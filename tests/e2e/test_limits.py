@@ -287,5 +287,5 @@ async def test_a_stream_keeps_so_much_for_who_reads_later(
             numbers = [int(block.message["params"]["n"]) for block in blocks]
             assert numbers == list(range(100 - len(numbers), 100))
         assert await served.bridge.terminate() == 0
-        (end,) = served.bridge.events("serve.ended")
+        (end,) = await served.bridge.logged("serve.ended")
         assert end["counts"]["shed_notification"] == 100 - len(numbers)

@@ -191,7 +191,7 @@ async def _until_in_flight(client: httpx.AsyncClient) -> None:
 async def test_an_admin_port_has_the_metrics_to_itself() -> None:
     """Probes are on both; the rules on Host hold there too."""
     async with bridge("--admin-port", "0") as running, running.client() as client:
-        (record,) = running.events("serve.started")
+        (record,) = await running.logged("serve.started")
         async with httpx.AsyncClient(base_url=f"http://{record['admin']}", timeout=20) as admin:
             for path in ("/livez", "/readyz", "/startupz", "/health", "/healthz"):
                 assert (await client.get(path)).status_code == 200

@@ -95,11 +95,11 @@ async def test_strays_that_obey_nobody_are_killed_in_time(tmp_path: Path) -> Non
     """SIGTERM is tried first; the end of the bridge takes no longer for them."""
     command = ("--grace", "6", "--", *child("escaping", str(tmp_path), "ignores"))
     async with bridge(*command) as run:
-        (started_,) = run.events("child.started")
+        (started_,) = await run.logged("child.started")
         left = strays(tmp_path, started_["pid"])
         assert await run.terminate() == 0
         assert not any(map(lives, left))
-    (seen,) = run.events("child.escaped_processes")
+    (seen,) = await run.logged("child.escaped_processes")
     assert set(seen["strays"]) == left
 
 

@@ -55,6 +55,6 @@ async def test_the_bridge_ends_with_its_child_where_that_is_asked_for() -> None:
         (pid,) = running.processes()
         os.kill(pid, signal.SIGKILL)
         assert await running.ended() == 128 + signal.SIGKILL
-        assert len(running.events("child.started")) == 1
+        assert len(await running.logged("child.started")) == 1
         await eventually(lambda: not running.processes(), "no process is left", 5)
         assert_clean(running)

@@ -66,7 +66,7 @@ async def test_the_operator_takes_a_server_that_starts_for_six_seconds() -> None
         said = await as_operator(running.url, "--retry-wait", "2s")
         assert (said.status, said.failed()) == (0, []), said.out
         assert said.report["attempts"] == 2
-        assert running.events("child.ready")
+        assert await running.logged("child.ready")
 
 
 @proves("O1", "O2", "O8", "O16")

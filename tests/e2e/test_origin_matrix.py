@@ -286,7 +286,7 @@ async def test_without_listed_origins_nobody_is_told_anything() -> None:
             assert "access-control-allow-credentials" not in got.headers
             away = {"origin": origin, "host": "evil.example"}
             assert (await client.get("/livez", headers=away)).status_code == 421
-        (record,) = run.events("serve.started")
+        (record,) = await run.logged("serve.started")
         async with httpx.AsyncClient(base_url=f"http://{record['admin']}") as admin:
             got = await admin.get("/metrics", headers={"origin": "https://evil.example"})
             assert (got.status_code, got.headers["access-control-allow-origin"]) == (200, "*")

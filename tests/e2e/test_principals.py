@@ -159,4 +159,4 @@ async def test_children_of_who_has_left_make_room(tmp_path: Path) -> None:
                 pass
         await eventually(lambda: before not in running.processes(), "Bob's child has ended")
         assert (await pid_of(alice, ours)) == running.events("child.ready")[0]["pid"]
-        assert running.events("tenant.evicted_idle")
+        assert await running.logged("tenant.evicted_idle")

@@ -97,7 +97,7 @@ async def test_a_newcomer_is_served_by_the_shared_process_where_none_can_lend(
         assert not await is_asked(served, newcomer)
         assert not await is_asked(served, lent)
         assert await metric(served.client, "shared_fallbacks_total") == 2
-        (record, *_) = served.bridge.events("child_pool.exhausted")
+        (record, *_) = await served.bridge.logged("child_pool.exhausted")
         assert (record["max_children"], record["served_by"]) == (2, "shared process")
         await served.delete(lent)
         await served.delete(holder)
@@ -159,7 +159,7 @@ async def test_a_call_that_may_ask_gets_the_process_that_another_gives_back(
         await served.result("tools/call", retry_of(params, same, i1=YES), FORM)
         other = await waiting[1]
         assert other["resultType"] == "input_required"
-        assert len(served.bridge.events("child.started")) == 3
+        assert len(await served.bridge.logged("child.started", count=3)) == 3
         assert len(served.bridge.processes()) == 2
 
 
@@ -182,7 +182,7 @@ async def test_a_call_that_waits_in_vain_is_served_without_being_asked(tmp_path:
         (declined,) = text_of(instead)["answers"]
         assert declined["code"] == -32601
         assert await metric(served.client, "shared_fallbacks_total") == 1
-        assert served.bridge.events("child_pool.exhausted")
+        assert await served.bridge.logged("child_pool.exhausted")
         await served.result("tools/call", retry_of(params, first, i1=YES), FORM)
 
 

@@ -155,7 +155,7 @@ async def test_a_process_that_holds_too_much_memory_is_replaced(tmp_path: Path) 
         assert (record["pid"], record["by"]) == (before, "memory")
         await worn.ended(before)
         assert await worn.pid(session) != before
-        assert len(worn.bridge.events("child.recycling")) == 1
+        assert len(await worn.bridge.logged("child.recycling")) == 1
 
 
 @proves("fault 47")

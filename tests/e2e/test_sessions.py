@@ -405,7 +405,7 @@ async def test_unused_and_idle_sessions_end_by_themselves(tmp_path: Path) -> Non
             assert (await listening.next())["params"]["n"] == 1
             await some.ask({}, "x/release", name="x")
             assert (await calling.rest())[-1]["id"] == 1
-        assert len(running.events("session.expired")) == 2
+        assert len(await running.logged("session.expired", count=2)) == 2
         await running.logged("session.expired", count=3)
 
 

@@ -77,7 +77,7 @@ async def test_who_says_nothing_starts_nothing(tmp_path: Path) -> None:
         for each in silent:
             each.close()
         await eventually(lambda: descriptors(running.pid) == before, "all is closed")
-        assert len(running.events("child.started")) == 1
+        assert len(await running.logged("child.started")) == 1
 
 
 @proves("fault 54")

@@ -302,7 +302,7 @@ async def test_in_kubernetes_the_end_begins_as_a_lame_duck() -> None:
         await bridge_process.open_session(client)
         run.signal(signal.SIGTERM)
         assert await run.ended(3) == 3
-    (record,) = run.events("serve.started")
+    (record,) = await run.logged("serve.started")
     assert record["address"].startswith("0.0.0.0:")
     assert "KUBERNETES_SERVICE_HOST" in record["because"]
 
@@ -315,7 +315,7 @@ async def test_process_1_ends_like_any_other() -> None:
     words = ("--log-level", "debug", "--", "sh", "-c", leaves, "sh", *bridge_process.DEMO)
     async with bridge(*words, under=OWN_PID_SPACE) as run, run.client() as client:
         first = _children(run.process.pid)[0]
-        (record,) = run.events("serve.started")
+        (record,) = await run.logged("serve.started")
         assert record["address"].startswith("0.0.0.0:")
         assert "process 1" in record["because"]
         await run.logged("orphan.reaped", count=3)

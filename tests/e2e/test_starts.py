@@ -80,17 +80,17 @@ async def test_initialize_is_answered_while_the_session_s_own_process_starts(
     async with wearing(tmp_path, *BARE, manners=("gated", fifo), ready=False) as worn:
         await ready(worn, fifo)
         session = await worn.open(capabilities=ROOTS)
-        assert len(worn.bridge.events("child.ready")) == 1
+        assert len(await worn.bridge.logged("child.ready")) == 1
         call = asyncio.create_task(worn.pid(session))
         passed = open_fifo(fifo)
         own = await call
         os.close(passed)
-        _first, second = worn.bridge.events("child.started")
+        _first, second = await worn.bridge.logged("child.started", count=2)
         assert own == second["pid"]
         heard = [line["method"] for line in worn.heard(own)]
         assert heard == ["initialize", "notifications/initialized", "x/pid"]
         # It says its process id for a version.
-        (record,) = worn.bridge.events("session.profile_differs")
+        (record,) = await worn.bridge.logged("session.profile_differs")
         assert record["members"] == "serverInfo"
 
 
@@ -104,7 +104,7 @@ async def test_a_session_s_own_process_starts_beside_the_first_one(tmp_path: Pat
         passed = open_fifo(fifo)
         session = await opening
         os.close(passed)
-        first, second = worn.bridge.events("child.started")
+        first, second = await worn.bridge.logged("child.started", count=2)
         assert await worn.pid(session) == second["pid"]
         assert worn.bridge.processes() == {first["pid"], second["pid"]}
 
@@ -126,7 +126,7 @@ async def test_a_process_whose_client_left_goes_to_the_next_one(tmp_path: Path) 
         passed = open_fifo(fifo)
         session = await opening
         os.close(passed)
-        _first, second = worn.bridge.events("child.started")
+        _first, second = await worn.bridge.logged("child.started", count=2)
         assert await worn.pid(session) == second["pid"]
         assert [line["method"] for line in worn.heard(second["pid"])].count("initialize") == 1
 

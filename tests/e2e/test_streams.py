@@ -476,7 +476,7 @@ async def test_what_waits_is_bounded_and_a_change_is_never_lost(tmp_path: Path) 
             await served.delete(session)
             assert await listening.rest() == []
         assert await served.bridge.terminate() == 0
-        (end,) = served.bridge.events("serve.ended")
+        (end,) = await served.bridge.logged("serve.ended")
         assert end["counts"]["shed_notification"] == 502
         assert re.fullmatch(r"\d+", str(end["counts"].get("coalesced_notification", 0)))
 

@@ -96,7 +96,7 @@ async def test_everything_is_served_over_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     trust = authority.client()
     async with bridge(*with_tls(authority.pair("bridge"))) as run:
-        (record,) = run.events("serve.started")
+        (record,) = await run.logged("serve.started")
         assert record["url"] == f"https://127.0.0.1:{run.port}/mcp"
         async with run.client(verify=trust) as client:
             session = await open_session(client)
@@ -191,7 +191,7 @@ async def test_a_new_certificate_serves_new_connections(tmp_path: Path) -> None:
         while not run.events("tls.reload_failed"):
             assert await shown_at(run, trust) == serial_of(first)
             await asyncio.sleep(0.1)  # it looks once a second, when a connection comes
-        (kept,) = run.events("tls.reload_failed")
+        (kept,) = await run.logged("tls.reload_failed")
         assert "--tls-key" in kept["problem"]
         assert "is not the key of the certificate" in kept["problem"]
         now.replace_with(second)
@@ -238,7 +238,7 @@ async def test_clients_must_show_a_certificate_where_they_are_asked(tmp_path: Pa
         assert (status, json.loads(words_said)["status"]) == (0, "ok")
         assert (await ran("health", url))[0] == 1
         # The probe of an image has no certificate: it asks the port that needs none.
-        (record,) = run.events("serve.started")
+        (record,) = await run.logged("serve.started")
         env = {
             "MCPBRIDGE_TLS_CLIENT_CA": str(asked),
             "MCPBRIDGE_ADMIN_PORT": record["admin"].rpartition(":")[2],

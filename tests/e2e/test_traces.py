@@ -75,7 +75,7 @@ async def test_a_call_has_a_span_on_each_side() -> None:
             }  # fmt: skip
             assert (await _only(collector, "initialize", "SERVER")).parent_id == ""
             assert collector.resource["service.name"] == "mcpbridge"
-            finished = [r for r in running.events("call.finished") if r.get("tool") == "add"]
+            finished = await running.logged("call.finished", lambda r: r.get("tool") == "add")
             assert [(r["trace_id"], r["span_id"]) for r in finished] == [(TRACE, server.span_id)]
 
             await client.delete("/mcp", headers=session)

@@ -47,7 +47,7 @@ async def test_a_unix_socket_serves_like_a_port_and_is_gone_with_its_bridge(
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
     async with at(f"unix:{path},mode=0660", "--admin-port", "0") as run:
-        (record,) = run.events("serve.started")
+        (record,) = await run.logged("serve.started")
         assert (record["url"], record["address"]) == (f"unix:{path}", f"unix:{path},mode=0660")
         assert record["admin"].startswith("127.0.0.1:")
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
@@ -119,7 +119,7 @@ async def test_a_socket_without_a_file(tmp_path: Path) -> None:
     """A name in the network namespace, where Linux has such."""
     name = f"@mcpbridge-test-{tmp_path.name}-{os.getpid()}"
     async with at(f"unix:{name}") as run:
-        (record,) = run.events("serve.started")
+        (record,) = await run.logged("serve.started")
         assert record["url"] == f"unix:{name}"
         assert (await ran("health", f"http+unix:{name}"))[0] == 0
 
