@@ -52,6 +52,9 @@ BODIES: dict[str, Callable[[], bytes]] = {
     "a batch of 90,000": lambda: b"[" + b",".join([_SMALL] * 90_000) + b"]",
     "a batch of numbers": lambda: b"[" + b"1," * (BODY_BYTES // 2) + b"1]",
     "nested 505 deep": lambda: _CALL + b',"arguments":' + _deep(BODY_BYTES) + b"}}",
+    "nested 505 deep, with a token": lambda: (
+        _CALL + b',"_meta":{"progressToken":1},"arguments":' + _deep(BODY_BYTES) + b"}}"
+    ),
     "nested near the limit": lambda: _CALL + b',"arguments":' + _hovering(BODY_BYTES) + b"}}",
     "empty arrays": lambda: _CALL + b',"arguments":[' + b"[]," * (BODY_BYTES // 3) + b"[]]}}",
 }
@@ -66,6 +69,20 @@ def _result(payload: bytes) -> Callable[[bytes], bytes]:
             payload,
         )
     )
+
+
+def _spaced(call: bytes) -> bytes:
+    """A result in the form that many serialisers write, with a blank behind each colon."""
+    return b'{"jsonrpc": "2.0", "id": %b, "result": {"structuredContent": %b}}\n' % (
+        call,
+        _deep(LINE_BYTES),
+    )
+
+
+def _streamed(call: bytes) -> bytes:
+    """Progress, for which an event stream begins, and a long result."""
+    head = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":'
+    return head + call + b',"progress":1}}\n' + _result(_deep(LINE_BYTES))(call)
 
 
 def _progress(call: bytes) -> bytes:
@@ -84,6 +101,8 @@ OUTPUTS: dict[str, Callable[[bytes], bytes]] = {
         b'{"jsonrpc":"2.0","id":%b,"result":{"isError":true%b}}\n' % (call, _members(LINE_BYTES))
     ),
     "a result nested 505 deep": lambda call: _result(_deep(LINE_BYTES))(call),
+    "a result with blanks, nested 505 deep": _spaced,
+    "a result on an event stream, nested 505 deep": _streamed,
     "a result nested near the limit": lambda call: _result(_hovering(LINE_BYTES))(call),
     "a result of empty arrays": lambda call: _result(b"[" + b"[]," * (LINE_BYTES // 3) + b"[]]")(
         call
@@ -97,6 +116,12 @@ OUTPUTS: dict[str, Callable[[bytes], bytes]] = {
     "a result that is no JSON": lambda call: _result(b"[" + b"NaN," * (LINE_BYTES // 4) + b"1]")(
         call
     ),
+    "a result of brackets in a string": lambda call: _result(
+        b'"' + b"[{" * (LINE_BYTES // 2) + b'"'
+    )(call),
+    "a result of signs of a tag": lambda call: _result(
+        b'"' + b"io.modelcontextprotocol/subscriptionI_" * (LINE_BYTES // 38) + b'"'
+    )(call),
     "notifications": lambda call: (
         b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":1}}\n'
         * 40_000

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from mcpbridge.channels.channel import InvalidLine, Received
-from mcpbridge.channels.off_loop import LONG_BYTES, read_off_loop
+from mcpbridge.channels.off_loop import LONG_BYTES, pause, read_off_loop
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.json_object import MAX_DEPTH
@@ -349,6 +349,7 @@ class PipeChannel:
                 decode_batch(line, depth, _MAX_BATCH) if is_batch(line) else [decode(line, depth)]
             )
             if len(line) >= LONG_BYTES:
+                pause()
                 walked(found)
             return found
         except WireError as error:

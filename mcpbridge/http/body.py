@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from mcpbridge.channels.off_loop import LONG_BYTES, read_off_loop
+from mcpbridge.channels.off_loop import LONG_BYTES, pause, read_off_loop
 from mcpbridge.errors import WireError
 from mcpbridge.http.request import HeadVerdict, RequestHead
 from mcpbridge.rules.mcp.admission import (
@@ -106,5 +106,6 @@ def _read(body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
     except WireError as error:
         return refused_text(error)
     if len(body) >= LONG_BYTES:
+        pause()
         walked(found if isinstance(found, list) else [found])
     return found

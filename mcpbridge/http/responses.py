@@ -9,8 +9,9 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports; WHATWG HTML, Server-sent event
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from starlette.types import Send
@@ -22,7 +23,7 @@ from mcpbridge.rules.event_log import LogEntry
 from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
-from mcpbridge.wire.messages import Failure, encode
+from mcpbridge.wire.messages import Failure, Reply, encode, pieces
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -40,6 +41,9 @@ _STREAM_HEADERS = (
     (b"x-accel-buffering", b"no"),
 )
 """The last header keeps nginx from buffering events."""
+SLICE_BYTES = 1 << 18
+"""Longer bodies are sent in slices of this size, each in a turn of the loop: a copy of 16 MB takes
+8 ms, and every layer below makes one of what it is given at once."""
 # LF alone: deployed parsers split at LF LF and find no event in a stream with CR LF.
 COMMENT = b": keep-alive\n\n"
 
@@ -93,6 +97,58 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers = ())
     await HttpResponse(status, body, headers).send(send)
 
 
+async def send_replies(
+    send: Send, status: int, replies: Sequence[Reply], headers: Headers = (), *, batch: bool = False
+) -> None:
+    """Send an answer, or those of a batch, as JSON; long ones are not copied into one text."""
+    parts = [piece for reply in replies for piece in (b",", *pieces(reply))][1:]
+    if batch:
+        parts = [b"[", *parts, b"]"]
+    length = sum(map(len, parts))
+    if length <= SLICE_BYTES:
+        await send_json(send, status, b"".join(parts), headers)
+        return
+    lines = [_JSON_TYPE, (b"content-length", b"%d" % length), *headers]
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await _send_body(send, parts, more=False)
+
+
+async def _send_body(send: Send, parts: Sequence[bytes], *, more: bool) -> None:
+    """Send the next part of a body, slice by slice if it is long.
+
+    Args:
+        send: The ASGI callable, which waits while the client reads too slowly.
+        parts: The text, in order.
+        more: Whether the body goes on after it.
+    """
+    if sum(map(len, parts)) <= SLICE_BYTES:
+        body = b"".join(parts)
+    else:
+        body = b""
+        for piece in _slices(parts):
+            if body:
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+                await asyncio.sleep(0)  # a fast client lets `send` return at once, again and again
+            body = piece
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+def _slices(parts: Sequence[bytes]) -> Iterator[bytes]:
+    """Split a text into slices; short parts are joined."""
+    short: list[bytes] = []
+    for part in parts:
+        if len(part) < SLICE_BYTES:
+            short.append(part)
+            continue
+        if short:
+            yield b"".join(short)
+            short = []
+        for start in range(0, len(part), SLICE_BYTES):
+            yield part[start : start + SLICE_BYTES]
+    if short:
+        yield b"".join(short)
+
+
 async def send_empty(send: Send, status: int, headers: Headers = ()) -> None:
     """Send a response without a body."""
     await HttpResponse(status, headers=headers).send(send)
@@ -128,7 +184,7 @@ async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> N
             body = entries[-1].payload
         else:
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
-    await send({"type": "http.response.body", "body": body})
+    await _send_body(send, [body], more=False)
 
 
 class EventStream:
@@ -177,10 +233,10 @@ class EventStream:
         while more and (entries := await reader.read()) is not None:
             if self._gone:
                 return
-            chunk = _events(reader.stream, entries) if entries else COMMENT
+            parts = _events(reader.stream, entries) if entries else [COMMENT]
             more = not reader.over
             # If the client reads nothing, the connection is cut, which makes this return.
-            await send({"type": "http.response.body", "body": chunk, "more_body": more})
+            await _send_body(send, parts, more=more)
         if more and not self._gone:
             await send({"type": "http.response.body", "body": self._parting()})
 
@@ -208,11 +264,13 @@ def _primer(stream: Stream) -> bytes:
     return b"id: %b%d\ndata: \nretry: %d\n\n" % (prefix, stream.delivered, _RETRY_MS)
 
 
-def _events(stream: Stream, entries: Sequence[LogEntry]) -> bytes:
+def _events(stream: Stream, entries: Sequence[LogEntry]) -> list[bytes]:
+    """Return the text of events in parts, so that a long payload is not copied here."""
     # Not ServerSentEvent, which searches payloads for line ends: encoded JSON has none.
     prefix = stream.id_prefix
-    if prefix is None:
-        return b"".join(b"event: message\ndata: %b\n\n" % e.payload for e in entries)
-    return b"".join(
-        b"id: %b%d\nevent: message\ndata: %b\n\n" % (prefix, e.number, e.payload) for e in entries
-    )
+    parts: list[bytes] = []
+    for entry in entries:
+        if prefix is not None:
+            parts.append(b"id: %b%d\n" % (prefix, entry.number))
+        parts += (b"event: message\ndata: ", entry.payload, b"\n\n")
+    return parts

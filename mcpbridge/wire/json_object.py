@@ -116,36 +116,36 @@ def spans(data: bytes) -> Mapping[str, Span]:
 
 def spans_once(data: bytes) -> Mapping[str, Span]:
     """Do the same as `spans` without the cache, for a text that is opened only once."""
-    found = _plain_spans(data)
-    return _walked_spans(data) if found is None else found
+    try:
+        values = _decoder_of(data).decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        # Not an object, or with lone surrogates; what is wrong is found below.
+        data = _without_lone_surrogates(data)
+        values = decode_checked(_decoder_of(data), data, "an object")
+    found = _plain_spans(values, len(data))
+    return _walked_spans(data, values) if found is None else found
 
 
 _recent_spans = functools.lru_cache(maxsize=64)(spans_once)
 
 
-def _plain_spans(data: bytes) -> dict[str, Span] | None:
+def _plain_spans(values: Mapping[str, Raw], length: int) -> dict[str, Span] | None:
     """Return the spans in an object in the usual compact form, or None if it needs a walk.
 
     The lengths of keys, values and punctuation add up to the length of the text only if no key is
     repeated, no key has escapes or characters beyond ASCII, and there is no whitespace between
     tokens: each of these makes the text longer than the sum.
     """
-    try:
-        values = _decoder_of(data).decode(data)
-    except (msgspec.MsgspecError, RecursionError):
-        return None
     found: dict[str, Span] = {}
     position = 1
     for key, value in values.items():
         start = position + len(key) + 3
         position = start + len(memoryview(value)) + 1
         found[key] = (start, position - 1)
-    return found if position == len(data) else None
+    return found if position == length else None
 
 
-def _walked_spans(data: bytes) -> dict[str, Span]:
-    data = _without_lone_surrogates(data)
-    values = decode_checked(_decoder_of(data), data, "an object")
+def _walked_spans(data: bytes, values: Mapping[str, Raw]) -> dict[str, Span]:
     found: dict[str, Span] = {}
     position = data.index(b"{") + 1
     while (key_match := _KEY.match(data, position)) is not None:

@@ -13,17 +13,20 @@ import anyio
 from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.http.keepalive import KeepAlive, KeepAliveSettings
 from mcpbridge.http.responses import (
+    SLICE_BYTES,
     EventStream,
     refusal_of,
     send_empty,
     send_json,
     send_late_json,
     send_refusal,
+    send_replies,
 )
 from mcpbridge.rules.event_log import EventId, Window
 from mcpbridge.rules.faults import Unavailable, capacity
 from mcpbridge.rules.mcp.admission import refuse
 from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.wire.messages import Failure, Reply, Result, encode
 from tests.bridge.playbook import bounded, turns
 from tests.http.fakes import Wire, http_request
 from tests.support.proofs import proves
@@ -207,6 +210,61 @@ async def test_plain_answers_are_whole_and_say_how_long_they_are() -> None:
     wire = Wire()
     await send_empty(wire.send, 202)
     assert (wire.status, wire.headers, wire.chunks) == (202, {"content-length": "0"}, [b""])
+
+
+LONG = Result(b"1", b'"%b"' % (b"0123456789" * (SLICE_BYTES // 4)))
+
+
+@bounded
+async def test_a_long_answer_goes_out_in_slices_under_its_whole_length() -> None:
+    """Alone and in a batch; other tasks get their turn between two slices."""
+    failure = Failure(b"3", b'{"code":1,"message":"no"}')
+    batch: list[Reply] = [Result(b"2", b"{}"), LONG, failure]
+    whole = b"[%b]" % b",".join(map(encode, batch))
+    single: list[Reply] = [LONG]
+    for replies, form, text in ((single, False, encode(LONG)), (batch, True, whole)):
+        wire = Wire()
+        task = asyncio.create_task(send_replies(wire.send, 200, replies, batch=form))
+        await wire.until_chunks(1)
+        assert not wire.ended
+        await task
+        assert b"".join(wire.chunks) == text
+        assert wire.headers["content-length"] == str(len(text))
+        assert max(map(len, wire.chunks)) <= SLICE_BYTES
+
+
+@bounded
+async def test_a_short_batch_is_one_piece() -> None:
+    """Its answers are joined."""
+    wire = Wire()
+    await send_replies(wire.send, 200, [Result(b"1", b"{}"), Result(b"2", b"{}")], batch=True)
+    one, other = (b'{"jsonrpc":"2.0","id":%d,"result":{}}' % number for number in (1, 2))
+    assert wire.chunks == [b"[%b,%b]" % (one, other)]
+    wire = Wire()
+    await send_replies(wire.send, 404, [Result(b"1", b"{}")])
+    assert (wire.status, wire.chunks) == (404, [one])
+
+
+@bounded
+async def test_a_long_event_goes_out_in_slices() -> None:
+    """And so does a late JSON answer; the text is the same as that of a short one."""
+    payload = encode(LONG)
+    stream, wire = stream_of(EventId("a", 7, 0)), Wire()
+    stream.append(b"{}", sheddable=False)
+    stream.answer(payload)
+    async with served(stream, wire):
+        pass
+    event = b"id: %b%d\nevent: message\ndata: %b\n\n"
+    prefix = EventId("a", 7, 0).prefix
+    assert b"".join(wire.chunks) == event % (prefix, 1, b"{}") + event % (prefix, 2, payload)
+    assert max(map(len, wire.chunks)) <= SLICE_BYTES
+    stream, wire = stream_of(), Wire()
+    stream.answer(payload)
+    stream.close()
+    with stream.attach() as reader:
+        await send_late_json(wire.send, reader)
+    assert b"".join(wire.chunks) == payload
+    assert max(map(len, wire.chunks)) <= SLICE_BYTES
 
 
 @proves("C78")

@@ -24,7 +24,7 @@ from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.channels.off_loop import LONG_BYTES
 from mcpbridge.http.body import TRACEPARENT, BodyLimits
 from mcpbridge.http.request import HEAD, RequestHead, StartedCall
-from mcpbridge.http.responses import HttpResponse
+from mcpbridge.http.responses import SLICE_BYTES, HttpResponse
 from mcpbridge.rules.access.hosts import HostRules, readable_by
 from mcpbridge.telemetry.metrics import HttpMeter
 from mcpbridge.wire.messages import Result, encode
@@ -170,9 +170,10 @@ class FastPath:
     def answer_of(self, exchange: Exchange) -> bytes | None:
         """Return the body of a plain 200 for a call; None if it needs another response."""
         reply = exchange.reply
-        # The transport decides the status of a failure.
-        plain = isinstance(reply, Result) and exchange.stream is None
-        return encode(reply) if plain and reply is not None and not self._ending() else None
+        # The transport decides the status of a failure; and it sends a long answer in slices.
+        if not isinstance(reply, Result) or len(reply.result) > SLICE_BYTES:
+            return None
+        return encode(reply) if exchange.stream is None and not self._ending() else None
 
 
 class Heads:

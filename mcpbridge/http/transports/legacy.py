@@ -30,9 +30,9 @@ from mcpbridge.http.responses import (
     refusal_of,
     refusing,
     send_empty,
-    send_json,
     send_late_json,
     send_refusal,
+    send_replies,
 )
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, draining
 from mcpbridge.rules.mcp.admission import (
@@ -53,7 +53,6 @@ from mcpbridge.wire.messages import (
     Message,
     Notification,
     Request,
-    encode,
 )
 
 METHODS = "GET, POST, DELETE"
@@ -272,8 +271,9 @@ class LegacyTransport:
             return
         for exchange in exchanges:
             await exchange.finished()
-        replies = b",".join(encode(e.reply) for e in exchanges if e.reply is not None)
-        await send_json(http_request.send, 200, b"[%b]" % replies, farewell(self._bridge.drain))
+        replies = [exchange.reply for exchange in exchanges if exchange.reply is not None]
+        headers = farewell(self._bridge.drain)
+        await send_replies(http_request.send, 200, replies, headers, batch=True)
 
     async def _respond(
         self, http_request: HttpRequest, session: Conversation, exchange: Exchange, headers: Headers
@@ -284,7 +284,7 @@ class LegacyTransport:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
             await self._refuse(http_request, refusal)
         elif exchange.reply is not None and exchange.stream is None and accepts.json:
-            await send_json(http_request.send, 200, encode(exchange.reply), headers)
+            await send_replies(http_request.send, 200, [exchange.reply], headers)
         elif _streams(accepts):
             await self._stream(http_request, session, exchange.streamed(), headers)
         else:

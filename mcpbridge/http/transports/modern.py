@@ -23,9 +23,9 @@ from mcpbridge.http.responses import (
     farewell,
     refusal_of,
     refusing,
-    send_json,
     send_late_json,
     send_refusal,
+    send_replies,
 )
 from mcpbridge.rules.faults import INVALID_REQUEST, METHOD_NOT_FOUND, Unavailable
 from mcpbridge.rules.mcp.admission import Refusal, echoing, refuse
@@ -165,8 +165,8 @@ class ModernTransport:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
             await self._refuse(http_request, refusal)
         elif exchange.reply is not None and exchange.stream is None and accepts.json:
-            body = encode(exchange.reply)
-            await send_json(http_request.send, _status_of(exchange.reply), body, headers)
+            reply = exchange.reply
+            await send_replies(http_request.send, _status_of(reply), [reply], headers)
         else:
             principal = http_request.head.principal if exchange.streams else None
             watching = self._keepalive.watching
