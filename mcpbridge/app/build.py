@@ -52,6 +52,7 @@ from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.socket_child import SocketChild
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.subprocess_child import SubprocessChild
+from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
@@ -113,6 +114,7 @@ def build(config: Config, process_tree: ProcessTree) -> App:
         root_path=settings.proxy.root_path,
         meter=meters.http,
         headers=[pair.header for pair in settings.auth.header_env],
+        trusted=trusted_proxies(config),
     )
     # A traced call runs in a separate task, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
@@ -272,6 +274,12 @@ def host_rules(config: Config, bind: Bind) -> HostRules:
         allowed_origins=config.settings.guard.allowed_origins,
         search=config.search,
     )
+
+
+def trusted_proxies(config: Config) -> TrustedProxies | None:
+    """Return the peers that may name their client; None if none may."""
+    networks = config.settings.proxy.trusted
+    return TrustedProxies(networks) if networks else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -26,6 +26,7 @@ from mcpbridge.http.request_metrics import METRICS_PATH, Metered
 from mcpbridge.http.responses import HttpResponse, refusing, send_json, send_refusal
 from mcpbridge.http.transports.sse import SseTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
+from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import refuse
@@ -101,6 +102,7 @@ class HttpApp(Starlette):
         root_path: str = "",
         meter: HttpMeter | None = None,
         headers: Iterable[str] = (),
+        trusted: TrustedProxies | None = None,
     ) -> None:
         """Set up the routes.
 
@@ -110,12 +112,14 @@ class HttpApp(Starlette):
             root_path: A prefix that a proxy may leave in the paths of requests.
             meter: Counts requests.
             headers: Further headers that requests of pages may carry.
+            trusted: The peers that may name their client; None: none may.
         """
         super().__init__(routes=routes)
         self._rules = rules
         self._prefix = root_path.rstrip("/")
         self._meter = meter
         self._headers = tuple(headers)
+        self._trusted = trusted
         self._verbs = {
             route.path.removesuffix("/"): route.verbs
             for route in routes
@@ -135,7 +139,7 @@ class HttpApp(Starlette):
         Starlette's own two layers for errors are not among them: they wrap each event of a stream,
         the outer one raises after its answer, and `Guard` logs what it answers.
         """
-        app: ASGIApp = Guard(self.router, self._rules)
+        app: ASGIApp = Guard(self.router, self._rules, self._trusted)
         if self._rules.allowed_origins:
             app = Cors(app, self._rules, self.methods, self._headers)
         return app if self._meter is None else Metered(app, self._meter)
@@ -169,9 +173,12 @@ class PostHandling:
 class Guard:
     """What every request passes before its route: Host and Origin; and the answers to errors."""
 
-    def __init__(self, app: ASGIApp, rules: HostRules) -> None:
+    def __init__(
+        self, app: ASGIApp, rules: HostRules, trusted: TrustedProxies | None = None
+    ) -> None:
         self._app = app
         self._rules = rules
+        self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -187,6 +194,8 @@ class Guard:
             elif (refusal := check_source(head, self._rules)) is not None:
                 await send_refusal(send, refusal)
             else:
+                if self._trusted is not None:
+                    head.find_peer(self._trusted)
                 http_request.pass_head_on()
                 await self._app(scope, receive, send)
         except HTTPException as error:

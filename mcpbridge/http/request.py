@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.http.disconnect import Disconnect, ReceivedDisconnect
+from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import share_of
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.mcp.admission import Names, Refusal
@@ -64,6 +65,7 @@ class RequestHead:
     """The client's address and port; None for a unix socket."""
     principal: Principal = dataclasses.field(init=False, repr=False, compare=False)
     """The caller; not set before `http.auth.access` has admitted the request."""
+    _peer: str | None = dataclasses.field(default=None, init=False, compare=False)
     _verdict: HeadVerdict | None = dataclasses.field(default=None, init=False)
     _routing: RoutingHeaders | None = dataclasses.field(default=None, init=False)
 
@@ -95,7 +97,13 @@ class RequestHead:
     @property
     def peer(self) -> str:
         """The client's address as limits for each address count it; empty for a unix socket."""
-        return share_of(self.client[0]) if self.client else ""
+        if self._peer is None:
+            self._peer = share_of(self.client[0]) if self.client else ""
+        return self._peer
+
+    def find_peer(self, trusted: TrustedProxies) -> None:
+        """Take the client's address from the headers of a trusted proxy, if one sent them."""
+        self._peer = trusted.share_of(self.client[0] if self.client else None, self.raw)
 
     def routing(self, read: Callable[[RequestHead], RoutingHeaders]) -> RoutingHeaders:
         """Return the result of `read`, which is called once for all requests under this head."""

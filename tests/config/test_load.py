@@ -63,6 +63,7 @@ def sample(facts: Setting) -> str:
         "--max-memory": "7MiB",
         "--child-user": "4000000001:5",
         "--header-env": "X-Api-Key=API_KEY",
+        "--trusted-proxy": "10.0.0.0/8",
         "--oauth-issuer": "https://issuer.example",
         "--oauth-audience": "https://mcp.example/mcp",
         "--oauth-jwks-url": "https://issuer.example/keys",

@@ -53,8 +53,8 @@ TREE = {
     " spec stderr subprocess_child",
     "mcpbridge.rules": "access event_log expansion faults mcp outcome supervision trace_context"
     " uri_set",
-    "mcpbridge.rules.access": "header_env hosts jwt principals rate_limit shares static_tokens"
-    " tool_policy",
+    "mcpbridge.rules.access": "client_address header_env hosts jwt principals rate_limit shares"
+    " static_tokens tool_policy",
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"
     " modern_checks request_meta revisions server_requests to_legacy to_modern",
     "mcpbridge.rules.supervision": "fd_budget isolation lifecycle liveness memory_budget restart"

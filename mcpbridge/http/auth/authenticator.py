@@ -28,7 +28,7 @@ import anyio
 
 from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.header_env import Pair, header_env
-from mcpbridge.rules.access.principals import ANONYMOUS, Principal
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal, anonymous_at
 from mcpbridge.rules.access.rate_limit import RateLimit, rate_limit
 from mcpbridge.rules.faults import INVALID_REQUEST, error_object
 from mcpbridge.rules.mcp.admission import Refusal
@@ -139,8 +139,8 @@ class NoAuth:
         """Do nothing."""
 
     async def authenticate(self, head: RequestHead) -> Principal | Challenge:
-        """Return the anonymous principal."""
-        return ANONYMOUS
+        """Return the anonymous principal, at the address of the request."""
+        return anonymous_at(head.peer)
 
     def still(self, principal: Principal) -> bool:
         """Return True: the anonymous principal does not expire."""

@@ -27,6 +27,7 @@ from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import HttpRequest
 from mcpbridge.http.responses import EventStream, farewell, refusal_of, send_empty, send_refusal
+from mcpbridge.rules.access.client_address import Network, trusted_proxy
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable
 from mcpbridge.rules.mcp.admission import (
@@ -54,7 +55,7 @@ _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*\Z")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ProxySettings:
-    """Settings of a reverse proxy in front of the bridge that changes paths."""
+    """Settings of a reverse proxy in front of the bridge."""
 
     root_path: str = setting(
         "",
@@ -63,6 +64,17 @@ class ProxySettings:
         " X-Forwarded-Prefix takes precedence.",
         group="Listening",
         metavar="PREFIX",
+    )
+    trusted: tuple[Network | None, ...] = setting(
+        (),
+        "--trusted-proxy",
+        "Network of reverse proxies that may name the client, by X-Forwarded-For or Forwarded;"
+        " `unix`: whatever connects to a unix socket. Without it all clients of a proxy share what"
+        " is scarce as one. May be repeated.",
+        group="Limits",
+        metavar="CIDR|unix",
+        repeatable=True,
+        parse=trusted_proxy,
     )
 
 

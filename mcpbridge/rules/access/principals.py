@@ -4,11 +4,13 @@ Every authenticator, for static tokens or for an authorization server, produces 
 other code depends on how the client was identified. One principal cannot see what belongs to
 another: a session of another client is answered like one that never existed.
 
-Without authentication every client is the same principal, `ANONYMOUS`.
+Without authentication every client is the same principal, `ANONYMOUS`; only what is scarce is
+divided between their addresses.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import msgspec
@@ -55,15 +57,32 @@ class Principal(msgspec.Struct, frozen=True):
     """Values that it sends for the environment of its children (`--header-env`)."""
     account: bytes | None = None
     """The key for quotas if it differs from `key`; see `quota_key`."""
+    peer_key: bytes = b""
+    """Without authentication: stands for the address that the client has; see `share_key`."""
 
     @property
     def quota_key(self) -> bytes:
         """The key that quotas count by; values that a client chooses itself do not change it."""
         return self.key if self.account is None else self.account
 
+    @property
+    def share_key(self) -> bytes:
+        """The key by which scarce things are divided: the client, or its address if unknown."""
+        return self.quota_key or self.peer_key
+
 
 ANONYMOUS = Principal(b"", "anonymous")
 """The principal of every client if authentication is off."""
+
+
+@functools.lru_cache(maxsize=1024)
+def anonymous_at(peer: str) -> Principal:
+    """Return the principal of a client that is not authenticated.
+
+    Args:
+        peer: The share of its address: see `hosts.share_of`.
+    """
+    return Principal(ANONYMOUS.key, ANONYMOUS.name, peer_key=key_of("peer", peer))
 
 
 def key_of(*parts: str | bytes) -> bytes:

@@ -231,7 +231,9 @@ async def test_the_first_that_knows_a_client_answers_for_it() -> None:
 async def test_nobody_is_asked_without_an_authenticator() -> None:
     """Everybody is the same, for ever."""
     nobody = NoAuth()
-    assert await nobody.authenticate(head()) is ANONYMOUS
+    found = await nobody.authenticate(head())
+    assert isinstance(found, Principal)
+    assert (found.key, found.name) == (ANONYMOUS.key, ANONYMOUS.name)
     assert nobody.still(ANONYMOUS)
     assert nobody.allows(ANONYMOUS, "tools/call") is None
     assert not AccessControl().asks
