@@ -116,7 +116,7 @@ class _Mounted:
         with ExitStack() as held:
             # In a thread, as its end below: both wait for a process.
             reaper = await to_thread.run_sync(held.enter_context, kept(env))
-            app = build(self._config, ProcessTree(reaper, hosted=True))
+            app = build(self._config, ProcessTree(reaper, mounted=True))
             try:
                 async with _running(app):
                     self._endpoint = app.endpoint

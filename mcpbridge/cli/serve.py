@@ -79,7 +79,9 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
             """Return the program that the first word names, or raise a hint."""
             given = _given(ctx.params)
             if not ctx.resilient_parsing and (given or args[0] not in self.list_commands(ctx)):
-                raise click.UsageError(_stray_hint(given, args, command, self.list_commands(ctx)))
+                raise click.UsageError(
+                    _unexpected_hint(given, args, command, self.list_commands(ctx))
+                )
             return super().resolve_command(ctx, args)
 
     return Serve(
@@ -140,26 +142,29 @@ def _flag_of(option: Any) -> click.Option:
     )
 
 
-def _stray_hint(
-    given: dict[str, list[str]], stray: Sequence[str], command: Sequence[str], names: Sequence[str]
+def _unexpected_hint(
+    given: dict[str, list[str]],
+    unexpected: Sequence[str],
+    command: Sequence[str],
+    names: Sequence[str],
 ) -> str:
     import difflib  # only needed for this error
 
     from mcpbridge.process.spec import shown
 
-    if stray[0] in names:
-        name, flag = stray[0], next(iter(given))
+    if unexpected[0] in names:
+        name, flag = unexpected[0], next(iter(given))
         return f"{name} comes first, as in: mcpbridge {name} …; {flag} is not an option of it"
-    near = difflib.get_close_matches(stray[0], names, n=1, cutoff=_LIKE)
+    near = difflib.get_close_matches(unexpected[0], names, n=1, cutoff=_LIKE)
     if near:
-        return f"no command {stray[0]!r}; did you mean {near[0]!r}?"
+        return f"no command {unexpected[0]!r}; did you mean {near[0]!r}?"
     if command:
-        return f"unexpected {stray[0]!r} before --; only options of mcpbridge may precede it"
+        return f"unexpected {unexpected[0]!r} before --; only options of mcpbridge may precede it"
     own = [word for flag, texts in given.items() for text in texts for word in (flag, text)]
     ours = shlex.join(["mcpbridge", *own])
     return (
-        f"the server's command, here {stray[0]!r}, must follow --, as in:\n"
-        f"  {ours if not given.get('--env') else 'mcpbridge …'} -- {shown(stray)}"
+        f"the server's command, here {unexpected[0]!r}, must follow --, as in:\n"
+        f"  {ours if not given.get('--env') else 'mcpbridge …'} -- {shown(unexpected)}"
     )
 
 

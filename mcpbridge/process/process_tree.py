@@ -1,8 +1,8 @@
 """Tracks all processes below the bridge: children, processes that escaped them, and orphans.
 
 A child leads a process group; the processes that it starts belong to the group and end with it. A
-process may leave the group by starting a new session (`setsid`, as every daemon does); it is then a
-stray. It must end when its child ends, so strays are found in two ways:
+process may leave the group by starting a new session (`setsid`, as every daemon does); it has then
+escaped. It must end when its child ends, so escaped processes are found in two ways:
 
 - While its parents live it is below the child in the tree of processes. The bridge reads that tree
   before it stops a child.
@@ -56,27 +56,27 @@ _NONE = b""
 MARK = "_MCPBRIDGE_CHILD"
 """The variable that names the child that a process belongs to."""
 
-Stray = tuple[int, int]
+EscapedProcess = tuple[int, int]
 """A process by its pid and start time, which together identify it uniquely."""
 
 
 class ProcessTree:
     """The processes below this one; a single object, made before the first child."""
 
-    def __init__(self, reaper: Reaper, *, hosted: bool = False) -> None:
+    def __init__(self, reaper: Reaper, *, mounted: bool = False) -> None:
         """Make it.
 
         Args:
             reaper: Ends the children if this process is killed.
-            hosted: The process is another program's, with children that are not ours: only
+            mounted: The process is another program's, with children that are not ours: only
                 what is seen below our own children is looked after. Neither `open` nor `run`
                 may be called then, since they look after the whole process.
         """
         self._reaper = reaper
-        self._hosted = hosted
+        self._mounted = mounted
         self._children: dict[int, bytes] = {}
         """The mark of each child, as in an environment."""
-        self._orphans: dict[Stray, bytes | None] = {}
+        self._orphans: dict[EscapedProcess, bytes | None] = {}
         """The mark of each orphan; None if it has none."""
         self._count = itertools.count(1)
         self._first = os.getpid() == 1
@@ -109,7 +109,7 @@ class ProcessTree:
         prefer_for_oom(pid)
 
     def let_go(self, pid: int) -> None:
-        """Remove a child whose group and strays have ended."""
+        """Remove a child whose group and escaped processes have ended."""
         self._children.pop(pid, None)
         self._reaper.forget(pid)
 
@@ -117,41 +117,41 @@ class ProcessTree:
         """Return whether the kernel killed a process for memory since the last call."""
         return self._oom.rose()
 
-    def escaped_from(self, pid: int) -> set[Stray]:
+    def escaped_from(self, pid: int) -> set[EscapedProcess]:
         """Return the descendants of a child that have left its group."""
         found = ((each, stat_of(each)) for each in descendants_of(pid))
         return {(each, stat.started) for each, stat in found if stat and stat.group != pid}
 
-    def left_by(self, pid: int, known: Iterable[Stray]) -> set[Stray]:
+    def left_by(self, pid: int, known: Iterable[EscapedProcess]) -> set[EscapedProcess]:
         """Return the processes outside of the group of a child that outlive it.
 
         Args:
             pid: Pid of the child.
-            known: Strays that were seen below it while it lived.
+            known: Escaped processes that were seen below it while it lived.
         """
         self._look()
         marks = {self._children[pid]}
         if len(self._children) == 1 and not self._first:
             marks.add(_NONE)
-        strays = {stray for stray in known if _lives(stray)}
-        strays |= {stray for stray, mark in self._orphans.items() if (mark or _NONE) in marks}
-        if strays:
-            pids = sorted(each for each, _ in strays)
-            log.info("child.escaped_processes", extra={"pid": pid, "strays": pids})
-        return strays
+        escaped = {process for process in known if _lives(process)}
+        escaped |= {process for process, mark in self._orphans.items() if (mark or _NONE) in marks}
+        if escaped:
+            pids = sorted(each for each, _ in escaped)
+            log.info("child.escaped_processes", extra={"pid": pid, "escaped": pids})
+        return escaped
 
-    async def until_gone(self, strays: Iterable[Stray]) -> None:
-        """Wait until all strays have ended; the caller bounds the wait."""
-        while self._any_left(strays):  # noqa: ASYNC110 - the system reports no such event
+    async def until_gone(self, escaped: Iterable[EscapedProcess]) -> None:
+        """Wait until all these processes have ended; the caller bounds the wait."""
+        while self._any_left(escaped):  # noqa: ASYNC110 - the system reports no such event
             await anyio.sleep(_LAST_LOOKS_S)
 
-    async def kill(self, strays: set[Stray]) -> None:
-        """Kill strays with SIGKILL, including all their descendants."""
+    async def kill(self, escaped: set[EscapedProcess]) -> None:
+        """Kill processes with SIGKILL, including all their descendants."""
         with anyio.move_on_after(_KILL_WAIT_S):
-            while self._any_left(strays):
-                for stray in list(strays):
-                    strays |= _below(stray)
-                send(strays, signal.SIGKILL)
+            while self._any_left(escaped):
+                for process in list(escaped):
+                    escaped |= _below(process)
+                send(escaped, signal.SIGKILL)
                 await anyio.sleep(_LAST_LOOKS_S)
 
     async def run(self) -> None:
@@ -161,14 +161,14 @@ class ProcessTree:
             await anyio.sleep(LOOK_EVERY_S)
             self._look()
             marks = {None, *self._children.values()}
-            late = [stray for stray, mark in self._orphans.items() if mark not in marks]
+            late = [process for process, mark in self._orphans.items() if mark not in marks]
             send(late, signal.SIGKILL)
 
     def _look(self) -> None:
         """Reap zombies, and update the table of orphans."""
-        if self._hosted:
+        if self._mounted:
             return
-        seen: dict[Stray, bytes | None] = {}
+        seen: dict[EscapedProcess, bytes | None] = {}
         for pid in children_of(os.getpid()):
             if pid in self._children or pid in self._not_ours or pid == self._reaper.pid:
                 continue
@@ -178,9 +178,11 @@ class ProcessTree:
             if not stat.lives:
                 self._reap(pid)
             elif stat.group not in self._children:
-                stray = (pid, stat.started)
-                known = stray in self._orphans
-                seen[stray] = self._orphans[stray] if known else self._mark_of(pid, stat.session)
+                process = (pid, stat.started)
+                known = process in self._orphans
+                seen[process] = (
+                    self._orphans[process] if known else self._mark_of(pid, stat.session)
+                )
         self._orphans = seen
 
     def _mark_of(self, pid: int, session: int) -> bytes | None:
@@ -188,9 +190,9 @@ class ProcessTree:
         marks = (entry for entry in environment_of(pid) if entry.startswith(ours))
         return next(marks, None) or self._children.get(session)
 
-    def _any_left(self, strays: Iterable[Stray]) -> bool:
+    def _any_left(self, escaped: Iterable[EscapedProcess]) -> bool:
         self._look()
-        return any(_lives(stray) for stray in strays)
+        return any(_lives(process) for process in escaped)
 
     def _reap(self, pid: int) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -198,19 +200,19 @@ class ProcessTree:
             log.debug("orphan.reaped", extra={"pid": pid})
 
 
-def send(strays: Iterable[Stray], number: signal.Signals) -> None:
-    """Send a signal to the strays that still live."""
-    for stray in strays:
-        if _lives(stray):
+def send(escaped: Iterable[EscapedProcess], number: signal.Signals) -> None:
+    """Send a signal to the processes that still live."""
+    for process in escaped:
+        if _lives(process):
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(stray[0], number)
+                os.kill(process[0], number)
 
 
-def _lives(stray: Stray) -> bool:
-    stat = stat_of(stray[0])
-    return stat is not None and stat.lives and stat.started == stray[1]
+def _lives(process: EscapedProcess) -> bool:
+    stat = stat_of(process[0])
+    return stat is not None and stat.lives and stat.started == process[1]
 
 
-def _below(stray: Stray) -> set[Stray]:
-    found = ((each, stat_of(each)) for each in descendants_of(stray[0]))
+def _below(process: EscapedProcess) -> set[EscapedProcess]:
+    found = ((each, stat_of(each)) for each in descendants_of(process[0]))
     return {(each, stat.started) for each, stat in found if stat is not None}

@@ -22,7 +22,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from mcpbridge.errors import SpawnError
-from mcpbridge.process.process_tree import MARK, ProcessTree, Stray, send
+from mcpbridge.process.process_tree import MARK, EscapedProcess, ProcessTree, send
 from mcpbridge.process.spawn import Process, explained, group_ends, signal_group, spawn
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.stderr import StderrDrain
@@ -86,7 +86,7 @@ class SubprocessChild(Generic[E]):
         self._spec = spec
         self._make_ends = make_ends
         self._process_tree = process_tree
-        self._strays: set[Stray] = set()
+        self._escaped: set[EscapedProcess] = set()
         self._mark = ""
         self._killed = False
         self._stop_asked = anyio.Event()
@@ -108,7 +108,7 @@ class SubprocessChild(Generic[E]):
             state = f"exited: {self.how}"
         elif self._asked:
             state = "stopping"
-        return f"<SubprocessChild pid={self.pid} {state} escaped={len(self._strays)}>"
+        return f"<SubprocessChild pid={self.pid} {state} escaped={len(self._escaped)}>"
 
     @property
     def secrets(self) -> Secrets:
@@ -210,7 +210,7 @@ class SubprocessChild(Generic[E]):
     async def _descend(self, process: Process) -> None:
         began = anyio.current_time()
         if self._process_tree is not None:
-            self._strays = self._process_tree.escaped_from(self.pid)
+            self._escaped = self._process_tree.escaped_from(self.pid)
         self.channel.close_input()
         for number in (signal.SIGTERM, signal.SIGKILL):
             # Waits for the process and not for `gone`: under cancellation no other task watches it.
@@ -228,23 +228,23 @@ class SubprocessChild(Generic[E]):
         """End what the process left behind, within the time that the two steps did not use."""
         tree = self._process_tree
         if tree is not None:
-            self._strays = tree.left_by(self.pid, self._strays)
+            self._escaped = tree.left_by(self.pid, self._escaped)
         over_s = anyio.current_time() - began
         left_s = min(self._grace_s, 2 * self._grace_s - over_s)
-        if left_s > 0 and (self._signal(signal.SIGTERM) or self._strays):
+        if left_s > 0 and (self._signal(signal.SIGTERM) or self._escaped):
             with anyio.move_on_after(left_s) as self._rung:
                 await group_ends(self.pid)
                 if tree is not None:
-                    await tree.until_gone(self._strays)
+                    await tree.until_gone(self._escaped)
         signal_group(self.pid, signal.SIGKILL)
         if tree is not None:
-            await tree.kill(self._strays)
+            await tree.kill(self._escaped)
             tree.let_go(self.pid)
 
     def _signal(self, number: signal.Signals) -> bool:
-        """Signal the group and the strays; return whether the group has members."""
+        """Signal the group and the escaped processes; return whether the group has members."""
         self._killed = self._killed or number is signal.SIGKILL
-        send(self._strays, number)
+        send(self._escaped, number)
         return signal_group(self.pid, number)
 
     def _has_gone(self, returncode: int) -> None:

@@ -27,7 +27,7 @@ OWN_PID_SPACE = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
 ELICITS: dict[str, Any] = {"elicitation": {}}
 
 
-def strays(folder: Path, server: int) -> set[int]:
+def escaped(folder: Path, server: int) -> set[int]:
     """The processes that a server left behind outside of its group."""
     return {int(pid) for pid in (folder / str(server)).read_text().split()}
 
@@ -69,7 +69,7 @@ async def test_strays_end_with_their_child_and_no_other(tmp_path: Path) -> None:
         first = await bridge_process.open_session(client, capabilities=ELICITS)
         second = await bridge_process.open_session(client, capabilities=ELICITS)
         servers = [record["pid"] for record in run.events("child.started")]
-        told = {pid: strays(tmp_path, pid) for pid in servers}
+        told = {pid: escaped(tmp_path, pid) for pid in servers}
         assert all(map(lives, set().union(*told.values())))
         shared, one, other = servers
 
@@ -96,11 +96,11 @@ async def test_strays_that_obey_nobody_are_killed_in_time(tmp_path: Path) -> Non
     command = ("--grace", "6", "--", *child("escaping", str(tmp_path), "ignores"))
     async with bridge(*command) as run:
         (started_,) = await run.logged("child.started")
-        left = strays(tmp_path, started_["pid"])
+        left = escaped(tmp_path, started_["pid"])
         assert await run.terminate() == 0
         assert not any(map(lives, left))
     (seen,) = await run.logged("child.escaped_processes")
-    assert set(seen["strays"]) == left
+    assert set(seen["escaped"]) == left
 
 
 @proves("fault 109")
