@@ -96,7 +96,7 @@ async def callers(running: RunningBridge, *capabilities: Any) -> AsyncIterator[l
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def troubled() -> AsyncIterator[RunningBridge]:
     """A bridge whose one child serves everybody and writes what no server should."""
-    async with bridge("--isolation", "shared", "--", *child("trouble")) as running:
+    async with bridge("--isolation", "shared", "--", *child("invalid_output")) as running:
         yield running
         assert running.events("child.exited") == []
 
@@ -106,7 +106,7 @@ async def mortal(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runn
     """A bridge with a child for each session, which ends as it is told to."""
     left = str(tmp_path_factory.mktemp("mortal") / "left")
     words = ("--isolation", "session", "--max-children", "64", "--max-message-bytes", "1MiB")
-    async with bridge(*words, "--", *child("ending", left)) as running:
+    async with bridge(*words, "--", *child("exiting", left)) as running:
         yield running
 
 
@@ -172,7 +172,7 @@ async def test_trouble_on_the_pipe_stays_with_its_call(
 
 async def test_what_reaches_nobody_is_counted_and_logged() -> None:
     """Noise is a warning with a sample; answers to nobody and noise are in the last record."""
-    async with bridge("--", *child("trouble")) as running:
+    async with bridge("--", *child("invalid_output")) as running:
         async with callers(running, None) as (caller,):
             for trouble in ("twice", "unknown", "banner", "nan"):
                 await caller.post(f"x/{trouble}")
@@ -194,7 +194,7 @@ async def test_a_child_is_given_nothing_that_is_not_its_own() -> None:
     env = {"MCPBRIDGE_LOG_LEVEL": "debug", "MCP_TRANSPORT": "http", "LEFT_ALONE": "yes"}
     inherited, other = os.pipe()
     try:
-        words = ("--env", "ADDED=a b", "--", *child("trouble"))
+        words = ("--env", "ADDED=a b", "--", *child("invalid_output"))
         async with (
             bridge(*words, env=env, pass_fds=(inherited,)) as running,
             callers(running, None, ROOTS) as (sharing, alone),
@@ -366,7 +366,7 @@ async def test_a_child_that_dies_at_its_start_is_told_at_once(
     words: tuple[str, ...], how: Any, shown: str, last_words: list[str]
 ) -> None:
     """Whoever asks gets 503 with its end, shared or not; the log has its last words."""
-    command = ("--give-up-after", "0", "--", *child("opening", *words))
+    command = ("--give-up-after", "0", "--", *child("starting", *words))
     async with bridge(*command, ready=False) as running, running.client() as client:
         asked = [initialize(4), initialize("x", capabilities=ROOTS), rpc(0, "tools/list")]
         async with asyncio.timeout(20):  # the start may take 60
@@ -384,7 +384,7 @@ async def test_a_child_that_dies_at_its_start_is_told_at_once(
 async def test_a_child_that_never_answers_is_given_up_in_time() -> None:
     """After --start-timeout it is told to all, however long the child takes to end."""
     silent, stubborn = (
-        ("--start-timeout", "1", "--json-window", "9", "--", *child("opening", kind))
+        ("--start-timeout", "1", "--json-window", "9", "--", *child("starting", kind))
         for kind in ("silent", "stubborn")
     )
     wanted = {"reason": "start_timeout", "executed": "no", "retryable": True}
@@ -403,7 +403,7 @@ async def test_a_child_that_never_answers_is_given_up_in_time() -> None:
 
 async def test_a_child_that_refuses_its_handshake() -> None:
     """To a shared child it is 503; a session of its own gets the child's own error, and no id."""
-    command = ("--give-up-after", "0", "--", *child("opening", "refuse"))
+    command = ("--give-up-after", "0", "--", *child("starting", "refuse"))
     async with bridge(*command, ready=False) as running, running.client() as client:
         facts = await refused(client, initialize(1))
         assert facts == {"reason": "handshake_refused", "executed": "no", "retryable": False}
@@ -419,7 +419,7 @@ async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> 
     """A slow start is no error: requests wait, readiness says no, liveness yes."""
     readiness = tmp_path / "gate"
     os.mkfifo(readiness)
-    command = ("--isolation", "shared", "--", *child("opening", "late", str(readiness)))
+    command = ("--isolation", "shared", "--", *child("starting", "late", str(readiness)))
     async with bridge(*command, ready=False) as running, running.client() as client:
         waiting = asyncio.create_task(open_session(client))
         bare = asyncio.create_task(
@@ -442,7 +442,7 @@ async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> 
 async def test_a_child_may_talk_before_and_after_its_handshake() -> None:
     """A banner is no answer; what it says straight after its answer comes once."""
     async with (
-        bridge("--", *child("opening", "chatty")) as running,
+        bridge("--", *child("starting", "chatty")) as running,
         running.client() as client,
         asyncio.timeout(20),
     ):
@@ -467,7 +467,7 @@ async def test_a_child_that_cannot_start_ends_the_bridge_or_not() -> None:
     """A first start that ends by itself ends the bridge with its status, unless told never to."""
 
     async def gives_up(words: tuple[str, ...], options: tuple[str, ...], status: int) -> None:
-        async with started("--port", "0", *options, "--", *child("opening", *words)) as running:
+        async with started("--port", "0", *options, "--", *child("starting", *words)) as running:
             assert await running.ended() == status
             assert len(await running.logged("child.exited")) == 1
             (record,) = await running.logged("serve.gave_up")
@@ -475,7 +475,7 @@ async def test_a_child_that_cannot_start_ends_the_bridge_or_not() -> None:
             assert (record["status"], record["last_words"]) == (status, last_words)
 
     async def goes_on() -> None:
-        command = ("--give-up-after", "0", "--", *child("opening", "exit", "3"))
+        command = ("--give-up-after", "0", "--", *child("starting", "exit", "3"))
         async with bridge(*command, ready=False) as running, running.client() as client:
             await running.logged("child.exited", count=5)
             assert (await client.get("/health")).status_code == 200
@@ -531,7 +531,7 @@ async def test_a_traceback_of_a_child_keeps_its_indentation_and_letters() -> Non
 async def test_starts_that_time_out_end_the_bridge_with_a_status_of_their_own() -> None:
     """The record names the flag; the signal that ended the process is not the cause."""
     words = ("--port", "0", "--start-timeout", "200ms", "--give-up-after", "2", "--")
-    async with started(*words, *child("opening", "silent")) as running:
+    async with started(*words, *child("starting", "silent")) as running:
         assert await running.ended() == 4
     (record,) = await running.logged("serve.gave_up")
     assert "(--start-timeout)" in record["problem"]
@@ -543,7 +543,7 @@ async def test_two_processes_in_each_others_way_are_no_server_that_cannot_start(
     tmp_path: Path,
 ) -> None:
     """The one that serves ends by itself while the other holds a lock; then it is tried alone."""
-    words = ("--child-era", "auto", "--", *child("opening", "lock", str(tmp_path / "lock")))
+    words = ("--child-era", "auto", "--", *child("starting", "lock", str(tmp_path / "lock")))
     async with bridge(*words) as running, running.client() as client:
         await Caller(client, await open_session(client)).echoes("alone")
 

@@ -14,7 +14,7 @@ import pytest
 from tests.support.bridge_process import RunningBridge, bridge, child, eventually, open_session, rpc
 from tests.support.proofs import proves
 from tests.support.questioner_bridge import note, serving
-from tests.support.raw_http import Heard, Wire, exchanged, post, wire
+from tests.support.raw_http import RawResponse, Wire, exchanged, post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
@@ -56,7 +56,7 @@ async def test_the_kernel_looks_for_peers_that_are_gone() -> None:
     """Every accepted connection is watched, from half a minute of silence on."""
     async with bridge() as running, wire(running.port) as connection:
         await connection.send(post(PING))
-        assert (await connection.heard()).status == 200
+        assert (await connection.response()).status == 200
         await eventually(
             lambda: [kind for kind, _ in timers(running.port)] == [KEEPALIVE_TIMER],
             "the connection has a keep-alive timer",
@@ -72,7 +72,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
         async with wire(running.port) as connection:
             for _ in range(2):
                 await connection.send(post(PING))
-                assert (await connection.heard()).status == 200
+                assert (await connection.response()).status == 200
             assert await connection.rest() == b""
         slow = rpc(2, "tools/call", {"name": "countdown", "arguments": {"seconds": 0.8}})
         heard = await exchanged(running.port, post(json.dumps(slow).encode()))
@@ -84,7 +84,7 @@ async def test_a_body_that_drips_is_cut() -> None:
     """A chunk of one byte at a time is progress of a kind, and no excuse."""
     async with bridge("--body-timeout", "400ms") as running, wire(running.port) as connection:
         await connection.send(post(b"", "Content-Length:", "Transfer-Encoding: chunked"))
-        answer = asyncio.create_task(connection.heard())
+        answer = asyncio.create_task(connection.response())
         while not answer.done():
             await connection.send(b"1\r\n \r\n")
             # Each drop takes as long as another client's call.
@@ -111,7 +111,7 @@ async def test_heads_and_framing_are_bounded_like_bodies() -> None:
         async with wire(running.port) as connection:
             await connection.send(post(b"", "Content-Length:", "Transfer-Encoding: chunked"))
             await connection.send(b"2\r\n{}\r\n0\r\nX-Trailer: ")
-            heard = asyncio.create_task(connection.heard())
+            heard = asyncio.create_task(connection.response())
             while not heard.done():
                 try:
                     await connection.send(b"x" * (1 << 16))
@@ -121,16 +121,16 @@ async def test_heads_and_framing_are_bounded_like_bodies() -> None:
         assert (await exchanged(running.port, post(PING))).status == 200
 
 
-async def in_pieces(running: RunningBridge, pieces: list[bytes]) -> Heard:
+async def in_pieces(running: RunningBridge, pieces: list[bytes]) -> RawResponse:
     """The answer to a request that comes in several reads."""
     async with wire(running.port) as connection:
         for piece in pieces:
             await connection.send(piece)
             assert (await exchanged(running.port, post(PING))).status == 200
-        return await connection.heard()
+        return await connection.response()
 
 
-def assert_too_large(heard: Heard) -> None:
+def assert_too_large(heard: RawResponse) -> None:
     """The refusal of a head."""
     assert (heard.status, heard.headers["connection"]) == (431, "close")
     assert "--max-header-bytes 16384" in heard.error["message"]
@@ -144,10 +144,10 @@ async def test_fifty_endless_bodies_cost_no_more_than_their_limit() -> None:
         assert (await exchanged(running.port, post(PING))).status == 200
         before = resident_bytes(running)
 
-        async def attack() -> Heard:
+        async def attack() -> RawResponse:
             async with wire(running.port) as connection:
                 await connection.send(post(b"", "Content-Length:", "Transfer-Encoding: chunked"))
-                heard = asyncio.create_task(connection.heard())
+                heard = asyncio.create_task(connection.response())
                 while not heard.done():
                     try:
                         await connection.send(piece)
@@ -217,19 +217,19 @@ async def test_over_the_limit_of_connections_idle_ones_make_room_and_probes_pass
         async with wires(running, 4) as busy:
             for connection in busy:
                 await connection.send(post(PING))
-                assert (await connection.heard()).status == 200
+                assert (await connection.response()).status == 200
             # All are idle: each new one gets the place of one of them.
             async with wires(running, 2) as newer:
                 for connection in newer:
                     await connection.send(post(PING))
-                    assert (await connection.heard()).status == 200
+                    assert (await connection.response()).status == 200
         await eventually(lambda: accepted(running.port) == 0, "the bridge has let go of all")
         async with wires(running, 4) as busy:
             for connection in busy:
                 await connection.send(hold)
             async with wires(running, 1) as (one,):
                 await one.send(post(PING))
-                heard = await one.heard()
+                heard = await one.response()
                 assert (heard.status, heard.headers["connection"]) == (503, "close")
                 assert "--max-connections 4" in heard.error["message"]
                 assert int(heard.headers["retry-after"]) > 0
@@ -238,7 +238,7 @@ async def test_over_the_limit_of_connections_idle_ones_make_room_and_probes_pass
             for _ in range(3):
                 async with wire(running.port) as prober:
                     await prober.send(probe)
-                    assert (await prober.heard()).status == 200
+                    assert (await prober.response()).status == 200
                     assert await prober.rest() == b"", "it was one over the limit"
             async with wires(running, 12) as flood:
                 answers = await asyncio.gather(*(connection.rest() for connection in flood))

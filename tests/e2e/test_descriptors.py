@@ -64,9 +64,9 @@ async def test_with_few_open_files_less_is_served_and_said() -> None:
             await running.logged("connection.limit_reached")
             assert open_files(running.pid) <= 60
             await one.send(call[40:])
-            assert json.loads((await one.heard()).body)["result"]["content"][0]["text"] == "x"
+            assert json.loads((await one.response()).body)["result"]["content"][0]["text"] == "x"
             await two.send(opening[40:])
-            assert (await two.heard()).status == 200
+            assert (await two.response()).status == 200
             assert len(running.processes()) == 2
         await eventually(lambda: open_files(running.pid) < 40, "the flood is over")
         assert (await exchanged(running.port, PROBE)).status == 200

@@ -1,4 +1,4 @@
-"""`mcpbridge doctor -- COMMAND`: what is said of servers in good health and of ailing ones."""
+"""`mcpbridge doctor -- COMMAND`: what is said of healthy and unhealthy servers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bridge_process import DEMO, bridge, child, eventually, marked
-from tests.support.doctor import Said, doctor
+from tests.support.doctor import DoctorRun, doctor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 SOON = ("--timeout", "7s")
 PATIENT = ("--timeout", "50s")
-AILING = (
+UNHEALTHY = (
     *("missing", "usage", "tty", "keyless", "done", "noisy", "framed", "http", "deaf", "rooted"),
     *("browser", "paged", "devtools", "stalled", "misnumbered", "late"),
 )
@@ -41,12 +41,12 @@ async def examined(*command: str, words: tuple[str, ...] = ()) -> Any:
 async def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     """The report on each kind of server; looked at all at once, since most of it is waiting."""
     folder = tmp_path_factory.mktemp("records")
-    commands = {kind: child("ailing", kind) for kind in AILING}
-    commands["slow"] = child("ailing", "slow", "4")
-    commands["clinging"] = child("clinging")
+    commands = {kind: child("unhealthy", kind) for kind in UNHEALTHY}
+    commands["slow"] = child("unhealthy", "slow", "4")
+    commands["ignoring_sigterm"] = child("ignoring_sigterm")
     commands["modern"] = child("modern", str(folder))
     commands["dual"] = child("eras", "dual", str(folder))
-    kept_back = {kind: child("ailing", kind) for kind in ("hoarding", "behind")}
+    kept_back = {kind: child("unhealthy", kind) for kind in ("hoarding", "behind")}
     found = await asyncio.gather(
         *(examined(*command) for command in commands.values()),
         *(examined(*command, words=PATIENT) for command in kept_back.values()),
@@ -87,7 +87,7 @@ async def test_the_demo_is_in_good_health() -> None:
 async def test_the_line_that_it_gives_serves_the_server() -> None:
     """As it is printed, with the flags that the doctor was given."""
     words = ("--env", "GREETING=hello there", "--cwd", "/")
-    line = shlex.split((await examined(*child("trouble"), words=words))["command_line"])
+    line = shlex.split((await examined(*child("invalid_output"), words=words))["command_line"])
     assert line[:5] == ["mcpbridge", "--env", "GREETING=hello there", "--cwd", "/"]
     async with bridge(*line[1:]) as running, running.client() as client:
         body = {"jsonrpc": "2.0", "id": 1, "method": "x/look"}
@@ -113,7 +113,7 @@ async def test_it_starts_a_server_as_the_bridge_does(tmp_path: Path) -> None:
         assert pair in seen
     assert "'MCPBRIDGE_" not in seen
     assert "MCP_HTTP_PATH" not in seen
-    well = await doctor("--env", "ACME_TOKEN=s3cret", "--", *child("ailing", "well"))
+    well = await doctor("--env", "ACME_TOKEN=s3cret", "--", *child("unhealthy", "well"))
     assert "--env 'ACME_TOKEN=***'" in well.out
     assert "s3cret" not in well.out
 
@@ -195,10 +195,10 @@ async def test_a_slow_server_and_one_that_never_answers(reports: Reports) -> Non
 
 async def test_a_server_that_ignores_the_end_of_its_input(reports: Reports) -> None:
     """The rung of the ladder that it took is told."""
-    deaf, clinging = reports["deaf"], reports["clinging"]
+    deaf, ignoring = reports["deaf"], reports["ignoring_sigterm"]
     assert (deaf["served"], deaf["ending"]["by"]) == (True, "SIGTERM")
-    assert (clinging["served"], clinging["ending"]["by"]) == (True, "SIGKILL")
-    assert (clinging["memory"]["processes"], clinging["ending"]["how"]) == (2, "signal 9")
+    assert (ignoring["served"], ignoring["ending"]["by"]) == (True, "SIGKILL")
+    assert (ignoring["memory"]["processes"], ignoring["ending"]["how"]) == (2, "signal 9")
 
 
 async def test_a_server_that_takes_its_time_to_end(reports: Reports) -> None:
@@ -215,7 +215,7 @@ async def test_a_server_that_never_lists_its_tools_cannot_be_served(reports: Rep
     assert report["problem"] == "it does not answer tools/list (waited 7 s)"
     assert "not tools/list" in causes(report)
     assert report["command_line"] is None
-    words = await doctor(*SOON, "--", *child("ailing", "stalled"))
+    words = await doctor(*SOON, "--", *child("unhealthy", "stalled"))
     assert (words.status, "can be served:" in words.out) == (1, False)
 
 
@@ -231,7 +231,7 @@ async def test_the_processes_are_said(reports: Reports) -> None:
     assert reports["paged"]["started"] == 3
     assert reports["done"]["started"] == 2
     shared, asked, window = await asyncio.gather(
-        *(doctor("--", *child("ailing", kind)) for kind in ("paged", "rooted", "devtools"))
+        *(doctor("--", *child("unhealthy", kind)) for kind in ("paged", "rooted", "devtools"))
     )
     assert "was started 3 times for this report; mcpbridge runs one for all clients" in shared.out
     assert "and one more for each client that can be asked" in asked.out
@@ -264,7 +264,7 @@ async def test_what_a_server_offers_decides_the_flags(reports: Reports) -> None:
     """Windows are not shared; messages near the bound raise it; pages are read to the last."""
     window, paged = reports["browser"], reports["paged"]
     limited = {"MCPBRIDGE_MAX_MESSAGE_BYTES": "1MiB"}
-    big = await doctor("--json", "--", *child("ailing", "big"), env=limited)
+    big = await doctor("--json", "--", *child("unhealthy", "big"), env=limited)
     for report in (window, reports["devtools"]):
         assert ["--isolation", "session"] in [flag["words"] for flag in report["flags"]]
     assert paged["flags"] == [flag for flag in window["flags"] if "--child-era" in flag["words"]]
@@ -309,12 +309,12 @@ async def test_whoever_interrupts_it_leaves_nothing_behind() -> None:
     """Ctrl-C ends the server that it was looking at."""
     mark = "doctor-interrupted-" + os.urandom(8).hex()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mcpbridge", "doctor", "--", *child("opening", "silent")),
+        *(sys.executable, "-m", "mcpbridge", "doctor", "--", *child("starting", "silent")),
         env={**os.environ, "BRIDGE_TEST_RUN": mark},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    await eventually(lambda: runs(mark, "opening.py"), "the server runs")
+    await eventually(lambda: runs(mark, "starting.py"), "the server runs")
     process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     assert (process.returncode, out, err) == (130, b"", b"")
@@ -339,11 +339,11 @@ async def test_a_doctor_that_is_killed_leaves_nothing_behind() -> None:
 
 async def test_who_waits_at_a_terminal_sees_what_is_done() -> None:
     """Progress stands on stderr, and only where somebody looks at it."""
-    said: Said = await doctor("--", *child("ailing", "well"))
+    said: DoctorRun = await doctor("--", *child("unhealthy", "well"))
     assert said.err == ""
     ours, terminal = os.openpty()
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mcpbridge", "doctor", "--", *child("ailing", "well")),
+        *(sys.executable, "-m", "mcpbridge", "doctor", "--", *child("unhealthy", "well")),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=terminal,
         stderr=terminal,

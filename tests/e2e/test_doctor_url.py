@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bridge_process import bridge
-from tests.support.doctor import Said, as_operator, doctor
+from tests.support.doctor import DoctorRun, as_operator, doctor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -169,14 +169,14 @@ async def endpoint(rule: Rule) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
-async def visited(rule: Rule, *words: str) -> Said:
+async def visited(rule: Rule, *words: str) -> DoctorRun:
     """What the operator says of an endpoint."""
     async with endpoint(rule) as url:
         return await as_operator(url, "--retry-wait", "0s", *words)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def visits() -> dict[str, Said]:
+async def visits() -> dict[str, DoctorRun]:
     """What the operator says of each broken endpoint."""
     found = await asyncio.gather(*(visited(rule) for rule, _, _ in BROKEN.values()))
     return dict(zip(BROKEN, found, strict=True))
@@ -191,7 +191,7 @@ async def test_a_good_endpoint_passes() -> None:
 
 
 @pytest.mark.parametrize("what", BROKEN)
-async def test_one_broken_rule_is_found(visits: dict[str, Said], what: str) -> None:
+async def test_one_broken_rule_is_found(visits: dict[str, DoctorRun], what: str) -> None:
     """The check that fails by it, what was seen, and what the operator does about it."""
     _, check, part = BROKEN[what]
     said = visits[what]
@@ -202,7 +202,7 @@ async def test_one_broken_rule_is_found(visits: dict[str, Said], what: str) -> N
     assert found["then"]
 
 
-async def test_only_what_time_may_mend_is_tried_again(visits: dict[str, Said]) -> None:
+async def test_only_what_time_may_mend_is_tried_again(visits: dict[str, DoctorRun]) -> None:
     """Silence, a refused connection and 5xx cost an attempt; a broken rule is final."""
     again = {what for what, said in visits.items() if said.report["attempts"] == 2}
     assert again == {"silent", "endless"}

@@ -28,7 +28,7 @@ from tests.support.bridge_process import (
 )
 from tests.support.modern_client import headers_of, meta
 from tests.support.proofs import proves
-from tests.support.raw_http import Heard, Wire, recorded, wire
+from tests.support.raw_http import RawResponse, Wire, recorded, wire
 
 WAYS = (sys.executable, str(Path(__file__).parents[1] / "support" / "ordinary_path.py"))
 OURS = {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -57,12 +57,12 @@ class Caller:
         await self.connection.send(request(rpc(self._last, method, params), self.headers))
         return self._last
 
-    async def ask(self, method: str, params: Any = None) -> Heard:
+    async def ask(self, method: str, params: Any = None) -> RawResponse:
         """One call and its response."""
         await self.send(method, params)
-        return await self.connection.heard()
+        return await self.connection.response()
 
-    async def tool(self, name: str, **arguments: Any) -> Heard:
+    async def tool(self, name: str, **arguments: Any) -> RawResponse:
         """One call of a tool."""
         return await self.ask("tools/call", {"name": name, "arguments": arguments})
 
@@ -73,7 +73,7 @@ class Caller:
             assert result(heard)["content"][0]["text"] == str(number)
 
 
-def result(heard: Heard) -> Any:
+def result(heard: RawResponse) -> Any:
     """The result in a JSON response under its own id."""
     assert heard.status == 200, heard
     assert heard.headers["content-type"] == "application/json"
@@ -110,7 +110,7 @@ async def test_calls_do_take_it(words: tuple[str, ...], tmp_path: Path) -> None:
                 message = rpc(number, "tools/call", params)
                 headers = {"Accept": BOTH, **headers_of(message), **bearer}
                 await connection.send(request(message, headers))
-                assert result(await connection.heard())
+                assert result(await connection.response())
         running.signal(signal.SIGUSR1)
         # What was written before that has been read by then.
         await running.logged("serve.state")
@@ -133,11 +133,11 @@ async def test_whatever_comes_under_a_known_head_is_served_as_ever() -> None:
         await here.connection.send(
             request({"jsonrpc": "2.0", "method": "notifications/x"}, here.headers)
         )
-        assert (await here.connection.heard()).status == 202
+        assert (await here.connection.response()).status == 202
         for nonsense, code in ((b"{", -32700), (b"[]", -32600), (b'{"jsonrpc":"2.0"}', -32600)):
             text = request({}, here.headers).replace(b"Length: 2", b"Length: %d" % len(nonsense))
             await here.connection.send(text.removesuffix(b"{}") + nonsense)
-            heard = await here.connection.heard()
+            heard = await here.connection.response()
             assert (heard.status, heard.error["code"]) == (400, code)
         slow = await here.tool("countdown", seconds=0.6)
         assert slow.headers["content-type"] == "text/event-stream"
@@ -145,11 +145,11 @@ async def test_whatever_comes_under_a_known_head_is_served_as_ever() -> None:
         await here.settle()
         first = await here.send("tools/call", {"name": "countdown", "arguments": {"seconds": 0.1}})
         second = await here.send("ping")
-        answers = [await here.connection.heard(), await here.connection.heard()]
+        answers = [await here.connection.response(), await here.connection.response()]
         assert [answered_by(answer) for answer in answers] == [first, second]
 
 
-def answered_by(heard: Heard) -> Any:
+def answered_by(heard: RawResponse) -> Any:
     """The id of the call that a response answers, as JSON or, on a busy machine, as a stream."""
     text = heard.body.decode()
     streams = heard.headers["content-type"] == "text/event-stream"
@@ -179,17 +179,17 @@ async def test_a_client_of_2026_07_28_is_served_so_too() -> None:
             message = rpc(number, "tools/call", params)
             headers = {"Accept": BOTH, **headers_of(message)}
             await connection.send(request(message, headers))
-            heard = await connection.heard()
+            heard = await connection.response()
             assert result(heard)["content"][0]["text"] == str(number)
         params["name"] = "add"
         await connection.send(request(rpc(7, "tools/call", params), headers))
-        refused = await connection.heard()
+        refused = await connection.response()
         assert (refused.status, refused.error["code"]) == (400, -32020)
         wrong = rpc(8, "tools/call", {"name": "none", "arguments": {}, "_meta": meta()})
         headers = {"Accept": BOTH, **headers_of(wrong)}
         for _ in range(3):
             await connection.send(request(wrong, headers))
-            assert (await connection.heard()).status == 200
+            assert (await connection.response()).status == 200
 
 
 @proves("fault 56")
@@ -201,7 +201,7 @@ async def test_a_client_of_2026_07_28_that_leaves_has_cancelled(tmp_path: Path) 
             for number in range(3):
                 message = rpc(number, "x/echo", {"_meta": meta()})
                 await connection.send(request(message, {"Accept": BOTH, **headers_of(message)}))
-                assert (await connection.heard()).status == 200
+                assert (await connection.response()).status == 200
             held = rpc(3, "x/hold", {"name": "it", "_meta": meta()})
             # Another method is another head: `x/hold` is known after a call that is released.
             release = rpc(4, "x/release", {"name": "it", "_meta": meta()})
@@ -209,8 +209,8 @@ async def test_a_client_of_2026_07_28_that_leaves_has_cancelled(tmp_path: Path) 
             await eventually(lambda: b"x/hold" in recorded(tmp_path), "the child has the call")
             async with wire(running.port) as other:
                 await other.send(request(release, {"Accept": BOTH, **headers_of(release)}))
-                assert (await other.heard()).status == 200
-            assert (await connection.heard()).status == 200
+                assert (await other.response()).status == 200
+            assert (await connection.response()).status == 200
             await connection.send(request(held, {"Accept": BOTH, **headers_of(held)}))
             await eventually(lambda: recorded(tmp_path).count(b"x/hold") == 2, "it has it again")
         await eventually(lambda: b"notifications/cancelled" in recorded(tmp_path), "it is told")
@@ -224,7 +224,7 @@ async def test_a_call_in_flight_at_sigterm_is_answered_with_a_farewell() -> None
         await here.settle()
         await here.send("tools/call", {"name": "countdown", "arguments": {"seconds": 0.5}})
         running.signal(signal.SIGTERM)
-        heard = await here.connection.heard()
+        heard = await here.connection.response()
         assert heard.headers["connection"] == "close"
         assert result(heard)["content"][0]["text"] == "liftoff"
         assert await running.ended() == 0

@@ -51,7 +51,7 @@ async def test_a_clock_that_jumps_moves_no_deadline(tmp_path: Path) -> None:
     off, folder = tmp_path / "off", tmp_path / "record"
     folder.mkdir()
     off.write_text("0")
-    under = (sys.executable, str(CHILDREN / "jumping.py"), str(off))
+    under = (sys.executable, str(CHILDREN / "clock_jump.py"), str(off))
     words = ("--ping-interval", "100ms", "--spares", "0", "--", *child("recorder", str(folder)))
     async with bridge(*words, under=under) as running, running.client() as client:
         sessions = [await open_session(client, capabilities=able) for able in ({}, OWN)]

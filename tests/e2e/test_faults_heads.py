@@ -13,7 +13,7 @@ import pytest_asyncio
 from tests.support.bridge_process import RunningBridge, bridge, child, rpc
 from tests.support.modern_client import headers_of, meta
 from tests.support.proofs import proves
-from tests.support.raw_http import Heard, exchanged, post, recorded, wire
+from tests.support.raw_http import RawResponse, exchanged, post, recorded, wire
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
@@ -27,7 +27,7 @@ class Served(NamedTuple):
     bridge: RunningBridge
     folder: Path
 
-    async def sent(self, data: bytes) -> Heard:
+    async def sent(self, data: bytes) -> RawResponse:
         """Raw bytes on a connection of their own."""
         return await exchanged(self.bridge.port, data)
 
@@ -174,7 +174,7 @@ async def test_a_length_that_can_be_read_in_two_ways_is_refused(served: Served, 
         # What would be the next request, to somebody who reads the first one otherwise.
         whole = f"{HEAD}{lines}\r\n".encode() + body + post(LIST, "Accept: */*")
         await connection.send(whole)
-        assert (await connection.heard()).status == 400
+        assert (await connection.response()).status == 400
         assert await connection.rest() == b""
 
 

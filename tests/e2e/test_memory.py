@@ -57,7 +57,7 @@ async def test_bodies_that_do_not_arrive_are_refused() -> None:
 
 async def first_of(wires: list[Wire]) -> Any:
     """The error in the response that comes first."""
-    waits = [asyncio.create_task(each.heard()) for each in wires]
+    waits = [asyncio.create_task(each.response()) for each in wires]
     done, late = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED, timeout=10)
     for each in late:
         each.cancel()

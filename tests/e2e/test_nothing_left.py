@@ -109,7 +109,7 @@ async def test_orphans_are_waited_for_and_children_keep_their_status(
     under: tuple[str, ...], tmp_path: Path
 ) -> None:
     """As process 1 and as any other process: dead orphans go, an exit status stays."""
-    words = ("--log-level", "debug", "--", *child("ending", str(tmp_path / "left")))
+    words = ("--log-level", "debug", "--", *child("exiting", str(tmp_path / "left")))
     leaves = "(sleep 0 & sleep 0 &); " + 'exec "$@"'
     wrapped = ("sh", "-c", leaves, "sh", *words[words.index("--") + 1 :])
     async with bridge(*words[:3], *wrapped, under=under) as run, run.client() as client:
@@ -148,7 +148,9 @@ async def third_signal(run: RunningBridge) -> None:
 @proves("fault 102")
 @pytest.mark.parametrize("end", [killed, third_signal])
 @pytest.mark.parametrize(
-    "program", [("trouble",), ("clinging",), ("escaping", "{}", "ignores")], ids=lambda p: p[0]
+    "program",
+    [("invalid_output",), ("ignoring_sigterm",), ("escaping", "{}", "ignores")],
+    ids=lambda p: p[0],
 )
 async def test_nothing_outlives_a_bridge_that_was_killed(
     program: tuple[str, ...], end: Callable[[RunningBridge], Awaitable[None]], tmp_path: Path
@@ -159,7 +161,10 @@ async def test_nothing_outlives_a_bridge_that_was_killed(
         await run.logged("child.ready")
         reaper = keeper_of(run)
         everybody = {reaper, *run.processes()}
-        assert len(everybody) == {"trouble": 2, "clinging": 3, "escaping": 4}[program[0]]
+        assert (
+            len(everybody)
+            == {"invalid_output": 2, "ignoring_sigterm": 3, "escaping": 4}[program[0]]
+        )
         await end(run)
         await gone(everybody)
 
@@ -206,7 +211,7 @@ async def test_a_child_that_memory_ran_out_for_is_told_apart(tmp_path: Path) -> 
     # In a mount space of its own, so that the counts are ours to change.
     script = f'mount --bind {table} /sys/fs/cgroup && exec "$@"'
     under = ("unshare", "--mount", "sh", "-c", script, "sh")
-    words = ("--", *child("ending", str(tmp_path / "left")))
+    words = ("--", *child("exiting", str(tmp_path / "left")))
     kill = rpc(1, "x/kill", {"signal": signal.SIGKILL})
     async with bridge(*words, under=under) as run, run.client() as client:
         reasons: list[Any] = []

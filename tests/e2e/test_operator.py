@@ -35,7 +35,7 @@ from tests.support.raw_http import post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
-SILENT = child("opening", "silent")
+SILENT = child("starting", "silent")
 INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 STREAM = {"accept": "text/event-stream"}
 HEAD_S, ANSWER_S, ENDPOINT_S = 2.0, 5.0, 1.0
@@ -52,7 +52,7 @@ ANYBODY = (
 @pytest.mark.parametrize("kind", ["well", "wide", "many", "logging"])
 async def test_the_operator_takes_a_bridge_over(kind: str) -> None:
     """A plain server, 100 KB of tools, 100 tools, one that logs first."""
-    async with bridge("--", *child("ailing", kind)) as running:
+    async with bridge("--", *child("unhealthy", kind)) as running:
         said = await as_operator(running.url)
         assert (said.status, said.failed()) == (0, []), said.out
         assert {"streamable", "initialize", "initialized", "tools/list"} <= set(said.marks())
@@ -62,7 +62,7 @@ async def test_the_operator_takes_a_bridge_over(kind: str) -> None:
 @proves("O1", "O2")
 async def test_the_operator_takes_a_server_that_starts_for_six_seconds() -> None:
     """At its second attempt: the first one gets its head in time, and no answer."""
-    async with bridge("--", *child("ailing", "slow", "6"), ready=False) as running:
+    async with bridge("--", *child("unhealthy", "slow", "6"), ready=False) as running:
         said = await as_operator(running.url, "--retry-wait", "2s")
         assert (said.status, said.failed()) == (0, []), said.out
         assert said.report["attempts"] == 2
@@ -74,7 +74,7 @@ async def test_the_port_is_bound_before_the_server_is_up(tmp_path: Path) -> None
     """It takes connections and starts to answer while the server is silent."""
     readiness = tmp_path / "gate"
     os.mkfifo(readiness)
-    late = child("opening", "late", str(readiness))
+    late = child("starting", "late", str(readiness))
     async with bridge("--", *late, ready=False) as running, running.client() as client:
         (begun,) = await running.logged("child.started")
         for _ in range(10):
@@ -139,7 +139,7 @@ async def test_a_client_without_streams_in_its_revision_gets_logs_if_it_asks(
     capabilities: dict[str, object],
 ) -> None:
     """At 2024-11-05 an answer is JSON though the server logs, on a shared child or its own."""
-    async with bridge("--", *child("ailing", "logging")) as running, running.client() as client:
+    async with bridge("--", *child("unhealthy", "logging")) as running, running.client() as client:
         old = await open_session(client, "2024-11-05", capabilities)
         answer = await client.post("/mcp", json=rpc(1, "tools/list"), headers=old)
         assert answer.headers["content-type"] == "application/json"
@@ -170,7 +170,7 @@ async def test_a_server_that_is_not_ready_is_503() -> None:
 @proves("O4", "O8")
 async def test_the_older_transport_serves_the_operator() -> None:
     """A relative endpoint at once, answers on the stream."""
-    async with bridge("--", *child("ailing", "many")) as running, running.client() as client:
+    async with bridge("--", *child("unhealthy", "many")) as running, running.client() as client:
         said = await as_operator(running.url, "--protocol", "sse")
         assert (said.status, said.failed()) == (0, []), said.out
         assert {"sse", "sse_endpoint", "initialize", "tools/list"} <= set(said.marks())
@@ -199,7 +199,7 @@ async def test_the_operators_variables_are_heard_and_kept_from_the_server() -> N
         "MCP_HTTP_PATH": "/tools",
         "MCP_SESSION_MANAGEMENT": "true",
     }
-    words = ("--", *child("trouble"))
+    words = ("--", *child("invalid_output"))
     async with bridge(*words, env=env) as running, running.client() as client:
         answer = await client.post("/tools", json=rpc(1, "x/look"), headers=ACCEPT)
         seen = answer.json()["result"]["env"]
@@ -230,7 +230,7 @@ async def test_names_of_the_cluster_are_admitted() -> None:
             async with wire(running.port) as connection:
                 body = json.dumps(initialize(1)).encode()
                 await connection.send(post(body, f"Host: {host}:{running.port}"))
-                assert (await connection.heard()).status == 200, host
+                assert (await connection.response()).status == 200, host
 
 
 @proves("O13")
@@ -238,7 +238,7 @@ async def test_the_whole_end_fits_the_operators_grace() -> None:
     """With a call that never ends and a server that nothing but SIGKILL ends."""
     rungs_s, flush_s = 2 * 2.0, 2.0
     assert cutoff_after_s(30.0) + rungs_s + flush_s <= 27.0
-    words = ("--grace", "6s", "--", *child("clinging"))
+    words = ("--grace", "6s", "--", *child("ignoring_sigterm"))
     env = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     async with started("--port", "0", "--host", "127.0.0.1", *words, env=env) as running:
         await running.logged("child.ready")

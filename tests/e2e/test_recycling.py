@@ -15,7 +15,14 @@ import pytest
 from tests.e2e.test_listen import ACK, TOOLS, listen, told
 from tests.support import modern_client
 from tests.support.bridge_process import eventually
-from tests.support.failing_child import LOOKS, ROOTS, Worn, new_fifo, open_fifo, wearing
+from tests.support.failing_child import (
+    LOOKS,
+    ROOTS,
+    FailingServer,
+    failing_server,
+    new_fifo,
+    open_fifo,
+)
 from tests.support.modern_client import FORM, asking, form, retry_of
 from tests.support.proofs import proves
 from tests.support.questioner_bridge import Blocks, reading
@@ -50,27 +57,27 @@ async def test_another_process_takes_over_while_the_shared_one_finishes(tmp_path
     clients hear that lists may have changed; the old one ends with its last answer.
     """
     fifo = new_fifo(tmp_path, "fifo")
-    async with wearing(tmp_path, "--child-max-requests", "5", *LOOKS) as worn:
-        session = await worn.open()
-        old = await worn.pid(session)
-        await worn.ask(session, "logging/setLevel", level="warning")
-        await worn.ask(session, "resources/subscribe", uri="a:early")
-        async with reading(worn.client, session) as listening:
-            waiting = asyncio.create_task(worn.ask(session, "x/wait", fifo=fifo))
-            await worn.until_heard(old, "x/wait")
-            late = asyncio.create_task(worn.ask(session, "resources/subscribe", uri="a:late"))
-            await worn.bridge.logged("child.ready", count=2)
+    async with failing_server(tmp_path, "--child-max-requests", "5", *LOOKS) as server:
+        session = await server.open()
+        old = await server.pid(session)
+        await server.ask(session, "logging/setLevel", level="warning")
+        await server.ask(session, "resources/subscribe", uri="a:early")
+        async with reading(server.client, session) as listening:
+            waiting = asyncio.create_task(server.ask(session, "x/wait", fifo=fifo))
+            await server.until_heard(old, "x/wait")
+            late = asyncio.create_task(server.ask(session, "resources/subscribe", uri="a:late"))
+            await server.bridge.logged("child.ready", count=2)
             assert (await message(listening))["method"] == CHANGED
-            new = await worn.pid(session)
+            new = await server.pid(session)
             assert new != old
             assert not waiting.done()
             assert not late.done()
             passed = open_fifo(fifo)
             assert await waiting == {"pid": old}
             assert await late == {}
-            assert (await worn.ended(old))["how"] == "exit code 0"
-            await worn.until_heard(new, "resources/subscribe", 2)
-            assert methods(worn.heard(new)) == [
+            assert (await server.ended(old))["how"] == "exit code 0"
+            await server.until_heard(new, "resources/subscribe", 2)
+            assert methods(server.heard(new)) == [
                 ("initialize", None),
                 ("notifications/initialized", None),
                 ("logging/setLevel", "warning"),
@@ -78,10 +85,10 @@ async def test_another_process_takes_over_while_the_shared_one_finishes(tmp_path
                 ("x/pid", None),
                 ("resources/subscribe", "a:late"),
             ]
-            assert worn.bridge.events("child.recycling")[0]["by"] == "requests"
+            assert server.bridge.events("child.recycling")[0]["by"] == "requests"
             os.close(passed)
-        assert worn.bridge.events("child.restarting") == []
-        assert worn.bridge.events("child.exited") == []
+        assert server.bridge.events("child.restarting") == []
+        assert server.bridge.events("child.exited") == []
 
 
 @proves("fault 47")
@@ -91,28 +98,28 @@ async def test_a_process_of_one_session_is_replaced_between_its_calls(tmp_path: 
     The session's own handshake is repeated.
     """
     fifo = new_fifo(tmp_path, "fifo")
-    async with wearing(tmp_path, "--child-max-requests", "2", *LOOKS) as worn:
-        session = await worn.open(ROOTS)
-        first = await worn.pid(session)
-        waiting = asyncio.create_task(worn.ask(session, "x/wait", fifo=fifo))
-        await worn.until_heard(first, "x/wait")
-        await worn.bridge.logged("child.recycling", lambda found: found["pid"] == first)
-        beside = asyncio.create_task(worn.client.post("/mcp", json=BESIDE, headers=session))
+    async with failing_server(tmp_path, "--child-max-requests", "2", *LOOKS) as server:
+        session = await server.open(ROOTS)
+        first = await server.pid(session)
+        waiting = asyncio.create_task(server.ask(session, "x/wait", fifo=fifo))
+        await server.until_heard(first, "x/wait")
+        await server.bridge.logged("child.recycling", lambda found: found["pid"] == first)
+        beside = asyncio.create_task(server.client.post("/mcp", json=BESIDE, headers=session))
         for _ in range(10):
-            await worn.client.get("/livez")  # until the bridge has the other call too
+            await server.client.get("/livez")  # until the bridge has the other call too
         passed = open_fifo(fifo)
         assert await waiting == {"pid": first}
         assert (await beside).json()["result"] == {"pid": first}
-        await worn.ended(first)
-        second = await worn.pid(session)
-        assert methods(worn.heard(second))[:2] == methods(worn.heard(first))[:2]
-        assert worn.heard(second)[0]["params"] == worn.heard(first)[0]["params"]
-        async with reading(worn.client, session) as listening:
-            assert await worn.ask(session, "x/wait", fifo=fifo) == {"pid": second}
+        await server.ended(first)
+        second = await server.pid(session)
+        assert methods(server.heard(second))[:2] == methods(server.heard(first))[:2]
+        assert server.heard(second)[0]["params"] == server.heard(first)[0]["params"]
+        async with reading(server.client, session) as listening:
+            assert await server.ask(session, "x/wait", fifo=fifo) == {"pid": second}
             assert (await message(listening))["method"] == CHANGED
-            assert await worn.pid(session) not in (first, second)
+            assert await server.pid(session) not in (first, second)
         os.close(passed)
-        shared = worn.bridge.events("child.ready")
+        shared = server.bridge.events("child.ready")
         assert len(shared) == 1, "the shared process was not concerned"
 
 
@@ -122,24 +129,24 @@ BESIDE = {"jsonrpc": "2.0", "id": "beside", "method": "x/pid"}
 @proves("fault 47")
 async def test_calls_go_on_while_processes_grow_old(tmp_path: Path) -> None:
     """Shared and own, replaced many times under load: every call has its answer."""
-    async with wearing(tmp_path, "--child-max-age", "400ms", *LOOKS) as worn:
-        sessions = [await worn.open(ROOTS if number % 2 else None) for number in range(4)]
+    async with failing_server(tmp_path, "--child-max-age", "400ms", *LOOKS) as server:
+        sessions = [await server.open(ROOTS if number % 2 else None) for number in range(4)]
         enough = asyncio.Event()
-        calling = [asyncio.create_task(calls(worn, session, enough)) for session in sessions]
-        await worn.bridge.logged("child.recycling", count=9)
+        calling = [asyncio.create_task(calls(server, session, enough)) for session in sessions]
+        await server.bridge.logged("child.recycling", count=9)
         enough.set()
         counts = await asyncio.gather(*calling)
         assert min(counts) > 5
-        assert {record["by"] for record in worn.bridge.events("child.recycling")} == {"age"}
-        assert len(worn.bridge.events("child.ready")) > 2
-        assert worn.bridge.events("child.restarting") == []
+        assert {record["by"] for record in server.bridge.events("child.recycling")} == {"age"}
+        assert len(server.bridge.events("child.ready")) > 2
+        assert server.bridge.events("child.restarting") == []
 
 
-async def calls(worn: Worn, session: dict[str, str], enough: asyncio.Event) -> int:
+async def calls(server: FailingServer, session: dict[str, str], enough: asyncio.Event) -> int:
     """Call until it is enough; how many calls were answered."""
     count = 0
     while not enough.is_set():
-        await worn.pid(session)
+        await server.pid(session)
         count += 1
     return count
 
@@ -147,15 +154,15 @@ async def calls(worn: Worn, session: dict[str, str], enough: asyncio.Event) -> i
 @proves("fault 47")
 async def test_a_process_that_holds_too_much_memory_is_replaced(tmp_path: Path) -> None:
     """And its place is taken by one that does not."""
-    async with wearing(tmp_path, "--child-max-rss", "128MiB", *LOOKS) as worn:
-        session = await worn.open()
-        before = await worn.pid(session)
-        await worn.ask(session, "x/grow", bytes=160 << 20)
-        (record,) = await worn.bridge.logged("child.recycling")
+    async with failing_server(tmp_path, "--child-max-rss", "128MiB", *LOOKS) as server:
+        session = await server.open()
+        before = await server.pid(session)
+        await server.ask(session, "x/grow", bytes=160 << 20)
+        (record,) = await server.bridge.logged("child.recycling")
         assert (record["pid"], record["by"]) == (before, "memory")
-        await worn.ended(before)
-        assert await worn.pid(session) != before
-        assert len(await worn.bridge.logged("child.recycling")) == 1
+        await server.ended(before)
+        assert await server.pid(session) != before
+        assert len(await server.bridge.logged("child.recycling")) == 1
 
 
 @proves("fault 47")

@@ -29,7 +29,7 @@ from tests.support.bridge_process import (
     rpc,
 )
 from tests.support.proofs import proves
-from tests.support.raw_http import Heard, exchanged, post, wire
+from tests.support.raw_http import RawResponse, exchanged, post, wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -51,7 +51,7 @@ class Served(NamedTuple):
     pid: int
     """The shared child's."""
 
-    async def sent(self, data: bytes) -> Heard:
+    async def sent(self, data: bytes) -> RawResponse:
         """Raw bytes on a connection of their own."""
         return await exchanged(self.bridge.port, data)
 
@@ -90,7 +90,7 @@ def call(request_id: bytes, params: bytes = b"{}", method: str = "x/echo") -> by
     )
 
 
-def assert_refused(heard: Heard, status: int, code: int, request_id: bytes = b"null") -> None:
+def assert_refused(heard: RawResponse, status: int, code: int, request_id: bytes = b"null") -> None:
     """An error as every client can read it: C70, C78, O15."""
     assert (heard.status, heard.headers["content-type"]) == (status, "application/json")
     assert "mcp-session-id" not in heard.headers
@@ -371,7 +371,7 @@ async def test_a_body_announced_too_large_is_refused_before_it_is_sent(
     """413 to the head alone, and no invitation to go on; then the connection ends."""
     async with wire(served.bridge.port) as connection:
         await connection.send(post(b"", f"Content-Length: {LIMIT + 1}", *expect))
-        heard = await connection.heard()
+        heard = await connection.response()
         assert_refused(heard, 413, INVALID_REQUEST)
         assert heard.headers["connection"] == "close"
         assert "--max-request-bytes" in heard.error["message"]
@@ -387,7 +387,7 @@ async def test_a_chunked_body_is_refused_as_soon_as_it_exceeds_the_limit(served:
         for _ in range(LIMIT >> 16):
             await connection.send(piece)
         await connection.send(b"1\r\n \r\n")
-        heard = await connection.heard()
+        heard = await connection.response()
     assert_refused(heard, 413, INVALID_REQUEST)
 
 
@@ -403,7 +403,7 @@ async def test_a_body_of_exactly_the_limit_is_served(served: Served) -> None:
         await connection.send(post(b"", f"Content-Length: {len(body)}", "Expect: 100-continue"))
         assert (await connection.head()).status == 100
         await connection.send(body)
-        assert (await connection.heard()).status == 200
+        assert (await connection.response()).status == 200
 
 
 @proves("C93")
@@ -648,7 +648,7 @@ async def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
     bodies = [call(b"%d" % number) for number in range(5)]
     async with wire(served.bridge.port) as connection:
         await connection.send(b"".join(post(body) for body in bodies))
-        heard = [await connection.heard() for _ in bodies]
+        heard = [await connection.response() for _ in bodies]
     assert [json.loads(answer.body)["id"] for answer in heard] == list(range(5))
 
 

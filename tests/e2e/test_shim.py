@@ -170,7 +170,7 @@ async def test_a_killed_shim_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     """The next one takes its address over; a living one keeps its own."""
     path = tmp_path / "s"
     listen = f"unix:{path}"
-    async with started("shim", "--listen", listen, "--", *child("trouble")) as killed:
+    async with started("shim", "--listen", listen, "--", *child("invalid_output")) as killed:
         await killed.logged("shim.started")
         killed.signal(signal.SIGKILL)
         await killed.ended()

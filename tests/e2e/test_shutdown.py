@@ -221,7 +221,7 @@ async def test_a_second_signal_ends_at_once(tmp_path: Path, number: signal.Signa
 @proves("fault 97")
 async def test_a_third_signal_waits_for_nothing() -> None:
     """Not even for children that cannot be got rid of."""
-    async with started("--port", "0", "--", *child("lingering")) as run:
+    async with started("--port", "0", "--", *child("zombie_in_group")) as run:
         await run.logged("child.ready")
         for count in (1, 2):
             run.signal(signal.SIGTERM)
@@ -233,7 +233,7 @@ async def test_a_third_signal_waits_for_nothing() -> None:
 @proves("fault 11", "fault 12", "C49")
 async def test_a_child_that_will_not_end_is_killed_in_time() -> None:
     """It ignores the end of its stdin and SIGTERM; so does what it started."""
-    async with bridge("--", *child("clinging")) as run:
+    async with bridge("--", *child("ignoring_sigterm")) as run:
         assert len(run.processes()) == 2
         began = asyncio.get_running_loop().time()
         assert await run.terminate() == 0
@@ -420,7 +420,7 @@ async def test_everything_at_once_ends_in_time(tmp_path: Path) -> None:
 
     Status 3, since a call got its error; nothing is left.
     """
-    words = ("--grace", "6", "--json-window", "0", "--", *child("clinging"))
+    words = ("--grace", "6", "--json-window", "0", "--", *child("ignoring_sigterm"))
     # As many as are open at once, and half a head and half a body besides.
     limits = httpx.Limits(max_connections=None)
     async with bridge(*words) as run, run.client(limits=limits) as client, AsyncExitStack() as held:

@@ -12,7 +12,7 @@ import pytest
 
 from mcpbridge.rules.supervision.isolation import AUTO_SPARE_AFTER_S
 from tests.support.bridge_process import eventually, initialize, messages, rpc
-from tests.support.failing_child import ROOTS, Worn, new_fifo, open_fifo, wearing
+from tests.support.failing_child import ROOTS, FailingServer, failing_server, new_fifo, open_fifo
 from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
@@ -22,9 +22,9 @@ WAITS = {"accept": "application/json"}
 """A client that reads no event streams."""
 
 
-def started(worn: Worn) -> int:
+def started(starting: FailingServer) -> int:
     """How many processes have been started for single sessions."""
-    return len(worn.bridge.events("child.started")) - 1
+    return len(starting.bridge.events("child.started")) - 1
 
 
 @proves("fault 4", "fault 48")
@@ -36,16 +36,16 @@ async def test_a_storm_of_starts_is_taken_in_turns(tmp_path: Path) -> None:
     """
     fifo = new_fifo(tmp_path, "fifo")
     words = ("--isolation", "session", "--max-children", "200", "--start-timeout", "3s")
-    async with wearing(tmp_path, *words, manners=("gated", fifo), ready=False) as worn:
+    async with failing_server(tmp_path, *words, manners=("gated", fifo), ready=False) as starting:
         passed = open_fifo(fifo)
-        await worn.bridge.logged("child.ready")
+        await starting.bridge.logged("child.ready")
         os.close(passed)
         sessions = await asyncio.gather(
-            *(worn.open(capabilities=ROOTS) for _ in range(AT_ONCE + LATE))
+            *(starting.open(capabilities=ROOTS) for _ in range(AT_ONCE + LATE))
         )
-        await eventually(lambda: started(worn) == AT_ONCE, "the first ones have been started")
+        await eventually(lambda: started(starting) == AT_ONCE, "the first ones have been started")
         calls = [
-            asyncio.create_task(worn.client.post("/mcp", json=rpc(1, "x/pid"), headers=each))
+            asyncio.create_task(starting.client.post("/mcp", json=rpc(1, "x/pid"), headers=each))
             for each in sessions
         ]
         # The first answers: nobody has opened the fifo for those that were started.
@@ -57,17 +57,17 @@ async def test_a_storm_of_starts_is_taken_in_turns(tmp_path: Path) -> None:
         assert faults
         assert {fault["reason"] for fault in faults} == {"start_timeout"}
         assert len(found) - len(faults) >= LATE
-        assert started(worn) == AT_ONCE + LATE
+        assert started(starting) == AT_ONCE + LATE
 
 
 AUTO = ("--child-era", "auto")
 BARE = ("--spares", "0")
 
 
-async def ready(worn: Worn, fifo: str) -> None:
+async def ready(starting: FailingServer, fifo: str) -> None:
     """Let the first process serve, and no later one."""
     passed = open_fifo(fifo)
-    await worn.bridge.logged("child.ready")
+    await starting.bridge.logged("child.ready")
     os.close(passed)
 
 
@@ -77,58 +77,62 @@ async def test_initialize_is_answered_while_the_session_s_own_process_starts(
 ) -> None:
     """From what the first process said; the first call waits for the one that starts."""
     fifo = new_fifo(tmp_path, "fifo")
-    async with wearing(tmp_path, *BARE, manners=("gated", fifo), ready=False) as worn:
-        await ready(worn, fifo)
-        session = await worn.open(capabilities=ROOTS)
-        assert len(await worn.bridge.logged("child.ready")) == 1
-        call = asyncio.create_task(worn.pid(session))
+    async with failing_server(tmp_path, *BARE, manners=("gated", fifo), ready=False) as starting:
+        await ready(starting, fifo)
+        session = await starting.open(capabilities=ROOTS)
+        assert len(await starting.bridge.logged("child.ready")) == 1
+        call = asyncio.create_task(starting.pid(session))
         passed = open_fifo(fifo)
         own = await call
         os.close(passed)
-        _first, second = await worn.bridge.logged("child.started", count=2)
+        _first, second = await starting.bridge.logged("child.started", count=2)
         assert own == second["pid"]
-        heard = [line["method"] for line in worn.heard(own)]
+        heard = [line["method"] for line in starting.heard(own)]
         assert heard == ["initialize", "notifications/initialized", "x/pid"]
         # It says its process id for a version.
-        (record,) = await worn.bridge.logged("session.profile_differs")
+        (record,) = await starting.bridge.logged("session.profile_differs")
         assert record["members"] == "serverInfo"
 
 
 async def test_a_session_s_own_process_starts_beside_the_first_one(tmp_path: Path) -> None:
     """It does not wait until it is known what the server speaks; there is no third process."""
     fifo = new_fifo(tmp_path, "fifo")
-    async with wearing(tmp_path, *AUTO, *BARE, manners=("gated", fifo), ready=False) as worn:
-        opening = asyncio.create_task(worn.open(capabilities=ROOTS))
-        await eventually(lambda: started(worn) == 1, "the own process has been started")
-        assert worn.bridge.events("child.probed") == []
+    async with failing_server(
+        tmp_path, *AUTO, *BARE, manners=("gated", fifo), ready=False
+    ) as starting:
+        opening = asyncio.create_task(starting.open(capabilities=ROOTS))
+        await eventually(lambda: started(starting) == 1, "the own process has been started")
+        assert starting.bridge.events("child.probed") == []
         passed = open_fifo(fifo)
         session = await opening
         os.close(passed)
-        first, second = await worn.bridge.logged("child.started", count=2)
-        assert await worn.pid(session) == second["pid"]
-        assert worn.bridge.processes() == {first["pid"], second["pid"]}
+        first, second = await starting.bridge.logged("child.started", count=2)
+        assert await starting.pid(session) == second["pid"]
+        assert starting.bridge.processes() == {first["pid"], second["pid"]}
 
 
 async def test_a_process_whose_client_left_goes_to_the_next_one(tmp_path: Path) -> None:
     """A client without patience comes again: it waits for the process of its first attempt."""
     fifo = new_fifo(tmp_path, "fifo")
-    async with wearing(tmp_path, *AUTO, *BARE, manners=("gated", fifo), ready=False) as worn:
+    async with failing_server(
+        tmp_path, *AUTO, *BARE, manners=("gated", fifo), ready=False
+    ) as starting:
         body: Any = initialize(0, capabilities=ROOTS)
         for _ in range(3):
             with pytest.raises(httpx.ReadTimeout):
-                await worn.client.post("/mcp", json=body, headers=WAITS, timeout=0.5)
+                await starting.client.post("/mcp", json=body, headers=WAITS, timeout=0.5)
             # Behind the end of that connection: by the answer the bridge has seen it.
-            assert (await worn.client.get("/livez")).status_code == 200
-        assert started(worn) == 1
-        opening = asyncio.create_task(worn.open(capabilities=ROOTS))
+            assert (await starting.client.get("/livez")).status_code == 200
+        assert started(starting) == 1
+        opening = asyncio.create_task(starting.open(capabilities=ROOTS))
         # As long as the others: then it is with the bridge.
         await asyncio.wait([opening], timeout=0.5)
         passed = open_fifo(fifo)
         session = await opening
         os.close(passed)
-        _first, second = await worn.bridge.logged("child.started", count=2)
-        assert await worn.pid(session) == second["pid"]
-        assert [line["method"] for line in worn.heard(second["pid"])].count("initialize") == 1
+        _first, second = await starting.bridge.logged("child.started", count=2)
+        assert await starting.pid(session) == second["pid"]
+        assert [line["method"] for line in starting.heard(second["pid"])].count("initialize") == 1
 
 
 async def test_there_is_no_spare_before_a_client_that_gets_its_own_process(
@@ -136,14 +140,14 @@ async def test_there_is_no_spare_before_a_client_that_gets_its_own_process(
 ) -> None:
     """However long the server takes to start."""
     fifo = new_fifo(tmp_path, "fifo")
-    async with wearing(tmp_path, *AUTO, manners=("gated", fifo), ready=False) as worn:
-        await worn.bridge.logged("child.started")
+    async with failing_server(tmp_path, *AUTO, manners=("gated", fifo), ready=False) as starting:
+        await starting.bridge.logged("child.started")
         # Slower than what is worth a spare process.
         await asyncio.sleep(AUTO_SPARE_AFTER_S + 0.1)  # the length of the start is the case
         passed = open_fifo(fifo)
-        first = (await worn.bridge.logged("child.ready"))[-1]["pid"]
-        await worn.pid(await worn.open())
-        assert worn.bridge.processes() == {first}
-        await worn.pid(await worn.open(capabilities=ROOTS))
-        await eventually(lambda: started(worn) == 2, "one for the client, and a spare")
+        first = (await starting.bridge.logged("child.ready"))[-1]["pid"]
+        await starting.pid(await starting.open())
+        assert starting.bridge.processes() == {first}
+        await starting.pid(await starting.open(capabilities=ROOTS))
+        await eventually(lambda: started(starting) == 2, "one for the client, and a spare")
         os.close(passed)

@@ -67,7 +67,7 @@ class Connected(Wire):
     async def asked(self) -> int:
         """The status of a probe on this connection."""
         await self.send(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
-        return (await self.heard()).status
+        return (await self.response()).status
 
 
 def serial_of(pair: Pair) -> int:
@@ -156,7 +156,7 @@ async def test_what_is_no_tls_and_tls_where_there_is_none_end_quietly(tmp_path: 
         # Over TLS no half of a connection can be closed alone.
         async with connected(run, trust) as connection, asyncio.timeout(WITHIN_S):
             await connection.send(b"GET / HTTP/1.1\r\nx: " + b"x" * 70_000)
-            assert (await connection.heard()).status == 431
+            assert (await connection.response()).status == 431
             assert await connection.reader.read() == b""
         assert await let_in(run, trust)
         assert _of_connections(run, before) == []

@@ -127,13 +127,13 @@ async def on_the_fast_path(running: RunningBridge, headers: dict[str, str]) -> N
         for name in ("read_it",) * 3 + ("wipe_it", "read_it", "wipe_it"):
             body = json.dumps(rpc(name, "tools/call", {"name": name})).encode()
             await connection.send(post(body, *lines))
-            answer = json.loads((await connection.heard()).body)
+            answer = json.loads((await connection.response()).body)
             if name == "wipe_it":
                 assert answer["error"] == unknown(name)
             else:
                 assert answer["result"]["content"][0]["text"] == "did read_it"
         await connection.send(post(json.dumps(rpc(9, "tools/list")).encode(), *lines))
-        assert FIRST_PAGE in (await connection.heard()).body
+        assert FIRST_PAGE in (await connection.response()).body
 
 
 @pytest.mark.slow

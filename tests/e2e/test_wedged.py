@@ -18,7 +18,14 @@ import pytest
 
 from tests.support import modern_client
 from tests.support.bridge_process import messages
-from tests.support.failing_child import LOOKS, ROOTS, Worn, new_fifo, open_fifo, wearing
+from tests.support.failing_child import (
+    LOOKS,
+    ROOTS,
+    FailingServer,
+    failing_server,
+    new_fifo,
+    open_fifo,
+)
 from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
@@ -27,11 +34,11 @@ STALLED = {"reason": "child_stalled", "executed": "maybe", "retryable": False}
 EXITED = {"reason": "child_exited", "executed": "maybe", "retryable": False}
 
 
-async def stalled(worn: Worn, pid: int, by: str) -> dict[str, Any]:
+async def stalled(server: FailingServer, pid: int, by: str) -> dict[str, Any]:
     """The record of a process that was given up."""
-    (record,) = await worn.bridge.logged("child.stalled", lambda found: found["pid"] == pid)
+    (record,) = await server.bridge.logged("child.stalled", lambda found: found["pid"] == pid)
     assert record["by"] == by
-    (end,) = await worn.bridge.logged("child.stopped", lambda found: found["pid"] == pid)
+    (end,) = await server.bridge.logged("child.stopped", lambda found: found["pid"] == pid)
     assert end["how"] == "signal 9"
     return record
 
@@ -42,56 +49,56 @@ async def test_a_stopped_process_is_killed_and_replaced(tmp_path: Path) -> None:
 
     The sessions go on, and nobody else is concerned.
     """
-    async with wearing(tmp_path, *PINGS) as worn:
-        sessions = [await worn.open(), await worn.open(ROOTS)]
-        other = await worn.open(ROOTS)
-        bystander = await worn.pid(other)
-        idle = [await worn.pid(session) for session in sessions]
+    async with failing_server(tmp_path, *PINGS) as server:
+        sessions = [await server.open(), await server.open(ROOTS)]
+        other = await server.open(ROOTS)
+        bystander = await server.pid(other)
+        idle = [await server.pid(session) for session in sessions]
         for pid in idle:
-            await worn.until_heard(pid, "ping")
+            await server.until_heard(pid, "ping")
             os.kill(pid, signal.SIGSTOP)
         for pid in idle:
-            assert (await stalled(worn, pid, "no_ping"))["calls"] == 0
-        busy = [await worn.pid(session) for session in sessions]
+            assert (await stalled(server, pid, "no_ping"))["calls"] == 0
+        busy = [await server.pid(session) for session in sessions]
         for pid in busy:
             os.kill(pid, signal.SIGSTOP)
-        faults = await asyncio.gather(*(worn.fault(each, "x/pid") for each in sessions * 2))
+        faults = await asyncio.gather(*(server.fault(each, "x/pid") for each in sessions * 2))
         assert faults == [STALLED] * 4
         for pid in busy:
-            assert (await stalled(worn, pid, "no_ping"))["calls"] == 2
-        last = [await worn.pid(session) for session in sessions]
+            assert (await stalled(server, pid, "no_ping"))["calls"] == 2
+        last = [await server.pid(session) for session in sessions]
         assert len({*idle, *busy, *last, bystander}) == 7
-        assert await worn.pid(other) == bystander
+        assert await server.pid(other) == bystander
 
 
 @proves("fault 10")
 async def test_a_process_that_answers_no_ping_any_more_is_replaced(tmp_path: Path) -> None:
     """Though nothing shows that it was stopped."""
-    async with wearing(tmp_path, *PINGS) as worn:
-        session = await worn.open()
-        pid = await worn.pid(session)
-        await worn.until_heard(pid, "ping")
-        assert await worn.ask(session, "x/freeze") == {}
-        await stalled(worn, pid, "no_ping")
-        assert await worn.pid(session) != pid
+    async with failing_server(tmp_path, *PINGS) as server:
+        session = await server.open()
+        pid = await server.pid(session)
+        await server.until_heard(pid, "ping")
+        assert await server.ask(session, "x/freeze") == {}
+        await stalled(server, pid, "no_ping")
+        assert await server.pid(session) != pid
 
 
 async def test_a_busy_process_is_left_alone(tmp_path: Path) -> None:
     """It answers no ping while it works on a call, for longer than three pings would take."""
     fifo = new_fifo(tmp_path, "fifo")
-    async with wearing(tmp_path, *PINGS) as worn:
-        session, other = await worn.open(ROOTS), await worn.open()
-        pid, quick = await worn.pid(session), await worn.pid(other)
-        await worn.until_heard(pid, "ping")
-        working = asyncio.create_task(worn.ask(session, "x/wait", fifo=fifo))
-        await worn.until_heard(pid, "x/wait")
-        pings = sum(line.get("method") == "ping" for line in worn.heard(quick))
+    async with failing_server(tmp_path, *PINGS) as server:
+        session, other = await server.open(ROOTS), await server.open()
+        pid, quick = await server.pid(session), await server.pid(other)
+        await server.until_heard(pid, "ping")
+        working = asyncio.create_task(server.ask(session, "x/wait", fifo=fifo))
+        await server.until_heard(pid, "x/wait")
+        pings = sum(line.get("method") == "ping" for line in server.heard(quick))
         # So many questions to a quiet process take longer than the busy one would have.
-        await worn.until_heard(quick, "ping", pings + 5)
+        await server.until_heard(quick, "ping", pings + 5)
         passed = open_fifo(fifo)
         assert await working == {"pid": pid}
         os.close(passed)
-        assert worn.bridge.events("child.stalled") == []
+        assert server.bridge.events("child.stalled") == []
 
 
 @proves("fault 10")
@@ -113,19 +120,19 @@ async def test_a_process_of_2026_07_28_is_asked_in_its_own_words(tmp_path: Path)
 async def test_a_process_in_which_call_after_call_hangs_is_replaced(tmp_path: Path) -> None:
     """After three in a row, where pings are answered; an answer between them counts."""
     words = ("--request-timeout", "2s", "--session-idle-timeout", "20s")
-    async with wearing(tmp_path, *words, *LOOKS) as worn:
-        session = await worn.open()
-        pid = await worn.pid(session)
+    async with failing_server(tmp_path, *words, *LOOKS) as server:
+        session = await server.open()
+        pid = await server.pid(session)
         for count in (2, 3):
-            calls = [worn.fault(session, "x/forget") for _ in range(count)]
+            calls = [server.fault(session, "x/forget") for _ in range(count)]
             assert {fault["reason"] for fault in await asyncio.gather(*calls)} == {"timeout"}
             if count < 3:
-                assert await worn.pid(session) == pid
-        assert (await stalled(worn, pid, "timeouts"))["calls"] == 0
-        heard = [line["method"] for line in worn.heard(pid)]
+                assert await server.pid(session) == pid
+        assert (await stalled(server, pid, "timeouts"))["calls"] == 0
+        heard = [line["method"] for line in server.heard(pid)]
         # The last three may not have been read when it was killed.
         assert 2 <= heard.count("notifications/cancelled") <= 5
-        assert await worn.pid(session) != pid
+        assert await server.pid(session) != pid
 
 
 @proves("fault 9")
@@ -134,41 +141,41 @@ async def test_a_process_that_works_on_one_call_is_left_alone_by_those_behind_it
 ) -> None:
     """They run out of time, and the call that reports progress gets its answer."""
     until = tmp_path / "until"
-    async with wearing(tmp_path, "--request-idle-timeout", "500ms", *LOOKS) as worn:
-        session = await worn.open()
-        pid = await worn.pid(session)
+    async with failing_server(tmp_path, "--request-idle-timeout", "500ms", *LOOKS) as server:
+        session = await server.open()
+        pid = await server.pid(session)
         params = {"until": str(until), "_meta": {"progressToken": "t"}}
-        working = asyncio.create_task(worn.ask(session, "x/progress", **params))
-        await worn.until_heard(pid, "x/progress")
+        working = asyncio.create_task(server.ask(session, "x/progress", **params))
+        await server.until_heard(pid, "x/progress")
         for _ in range(2):
-            calls = [worn.fault(session, "x/pid") for _ in range(3)]
+            calls = [server.fault(session, "x/pid") for _ in range(3)]
             assert {fault["reason"] for fault in await asyncio.gather(*calls)} == {"timeout"}
         until.touch()
         assert await working == {"pid": pid}
-        assert worn.bridge.events("child.stalled") == []
+        assert server.bridge.events("child.stalled") == []
 
 
 @proves("fault 37")
 async def test_a_process_that_reads_nothing_is_replaced(tmp_path: Path) -> None:
     """What it was given fails, what still waited is served by the next one."""
-    async with wearing(tmp_path, "--child-stall-timeout", "1s") as worn:
-        session, other = await worn.open(ROOTS), await worn.open()
-        pid = await worn.pid(session)
-        assert await worn.ask(session, "x/freeze") == {}
+    async with failing_server(tmp_path, "--child-stall-timeout", "1s") as server:
+        session, other = await server.open(ROOTS), await server.open()
+        pid = await server.pid(session)
+        assert await server.ask(session, "x/freeze") == {}
         text = "x" * 100_000
-        calls = [worn.client.post("/mcp", json=big(number, text), headers=session)
+        calls = [server.client.post("/mcp", json=big(number, text), headers=session)
                  for number in range(20)]  # fmt: skip
         answers = asyncio.gather(*calls)
-        bystander = await worn.pid(other)
+        bystander = await server.pid(other)
         found = [messages(response.text)[-1] for response in await answers]
         told = [each["error"]["data"]["mcpbridge"] for each in found if "error" in each]
         assert told == [STALLED] * len(told)
         assert len(told) > 10
         assert len(told) < 20
         assert {each["id"] for each in found} == set(range(20))
-        await stalled(worn, pid, "unread")
-        assert await worn.pid(session) != pid
-        assert await worn.pid(other) == bystander
+        await stalled(server, pid, "unread")
+        assert await server.pid(session) != pid
+        assert await server.pid(other) == bystander
 
 
 def big(number: int, text: str) -> Any:
@@ -194,22 +201,22 @@ async def test_callers_are_told_at_once(tmp_path: Path, capabilities: Any) -> No
     """A killed process's calls have their errors within 100 ms, also where another process holds
     its stdout open; the best of three, since the machine may be busy.
     """
-    async with wearing(tmp_path, "--give-up-after", "0") as worn:
-        session = await worn.open(capabilities)
+    async with failing_server(tmp_path, "--give-up-after", "0") as server:
+        session = await server.open(capabilities)
         killed, left = [], []
         for _ in range(3):
-            pid = await worn.pid(session)
-            call = asyncio.create_task(worn.fault(session, "x/forget"))
-            await worn.until_heard(pid, "x/forget")
+            pid = await server.pid(session)
+            call = asyncio.create_task(server.fault(session, "x/forget"))
+            await server.until_heard(pid, "x/forget")
             told, seconds = await timed(call, functools.partial(os.kill, pid, signal.SIGKILL))
             assert told == {**EXITED, "exit": {"signal": 9}}
             killed.append(seconds)
             if not capabilities:
                 continue  # each end of the shared one makes the next start later
-            pid = await worn.pid(session)
-            call = asyncio.create_task(worn.fault(session, "x/forget"))
-            await worn.until_heard(pid, "x/forget")
-            leaving = asyncio.create_task(worn.fault(session, "x/leave"))
+            pid = await server.pid(session)
+            call = asyncio.create_task(server.fault(session, "x/forget"))
+            await server.until_heard(pid, "x/forget")
+            leaving = asyncio.create_task(server.fault(session, "x/leave"))
             told, seconds = await timed(call, lambda: None)
             assert told == {**EXITED, "exit": {"code": 5}} == await leaving
             left.append(seconds)

@@ -49,7 +49,7 @@ async def heard(child: PipedChild) -> str:
 @proves("fault 98")
 async def test_a_child_leads_a_group_and_a_session_of_its_own() -> None:
     """A signal to it or from a terminal reaches it and what it started, or the bridge, not both."""
-    async with living(spec("trouble")) as child:
+    async with living(spec("invalid_output")) as child:
         seen = await asked(child, "x/look")
         assert seen["pid"] == seen["pgid"] == seen["sid"] == child.pid
         assert seen["pid"] != os.getpid()
@@ -61,7 +61,7 @@ async def test_a_child_has_three_descriptors_and_no_more() -> None:
     inheritable = os.dup(0)
     os.set_inheritable(inheritable, True)
     try:
-        async with living(spec("trouble")) as other, living(spec("trouble")) as child:
+        async with living(spec("invalid_output")) as other, living(spec("invalid_output")) as child:
             assert (await asked(other, "x/look"))["fds"] == [0, 1, 2]
             assert (await asked(child, "x/look"))["fds"] == [0, 1, 2]
     finally:
@@ -71,7 +71,7 @@ async def test_a_child_has_three_descriptors_and_no_more() -> None:
 @proves("fault 50")
 async def test_a_child_sees_the_environment_and_folder_of_its_spec(tmp_path: Path) -> None:
     """The environment is that of the spec; a broken pipe ends the child as it would a shell's."""
-    (tmp_path / "server").write_text(f"#!/bin/sh\nexec {' '.join(spec('trouble').argv)}\n")
+    (tmp_path / "server").write_text(f"#!/bin/sh\nexec {' '.join(spec('invalid_output').argv)}\n")
     (tmp_path / "server").chmod(0o755)
     env = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "ONE": "1 = \n\N{SNOWMAN}"}
     command = ChildSpec(("./server",), env, str(tmp_path))
@@ -87,7 +87,7 @@ async def test_a_child_starts_with_the_usual_signals() -> None:
 
     Python itself ignores SIGPIPE; a child written in anything else must not find that.
     """
-    command = spec("trouble")
+    command = spec("invalid_output")
     shell = dataclasses.replace(command, argv=("/bin/sh", "-c", "grep SigIgn /proc/self/status"))
     async with living(shell) as child:
         (line,) = await child.channel.receive()
@@ -97,7 +97,7 @@ async def test_a_child_starts_with_the_usual_signals() -> None:
 
 async def test_a_child_shows_its_process_and_where_it_is_in_its_life() -> None:
     """Nothing of its command or environment, which may hold secrets."""
-    async with living(spec("trouble")) as child:
+    async with living(spec("invalid_output")) as child:
         assert repr(child) == f"<SubprocessChild pid={child.pid} running escaped=0>"
         child.stop()
         assert repr(child) == f"<SubprocessChild pid={child.pid} stopping escaped=0>"
@@ -118,7 +118,7 @@ async def test_the_ladder_goes_as_far_as_it_must() -> None:
     """First end of file, then SIGTERM, then SIGKILL; stdout is read on meanwhile."""
 
     async def stopped(obeys: str, wanted: list[str], how: Exit) -> None:
-        async with living(spec("stubborn", obeys)) as child:
+        async with living(spec("stopping", obeys)) as child:
             await asked(child, "x/echo")
             child.stop(1.0)
             assert [await heard(child) for _ in wanted] == wanted
@@ -136,7 +136,7 @@ async def test_the_ladder_goes_as_far_as_it_must() -> None:
 @proves("fault 96")
 async def test_a_shorter_grace_counts_on_the_rung_where_the_child_is() -> None:
     """When the bridge itself must end, a child that was given a minute has it no more."""
-    async with living(spec("stubborn", "kill")) as child:
+    async with living(spec("stopping", "kill")) as child:
         await asked(child, "x/echo")
         child.stop(600)
         assert await heard(child) == "x/eof"
@@ -148,7 +148,7 @@ async def test_a_shorter_grace_counts_on_the_rung_where_the_child_is() -> None:
 
 async def test_what_a_child_says_while_it_ends_is_read_to_the_last_byte() -> None:
     """A child that obeys is not cut short: its last megabyte arrives whole."""
-    async with living(spec("stubborn", "eof")) as child:
+    async with living(spec("stopping", "eof")) as child:
         await asked(child, "x/echo")
         child.stop(WITHIN_S)
         # Nobody takes anything before the child is gone.
@@ -173,7 +173,7 @@ async def test_the_report_tells_how_a_child_ended(
     method: str, params: dict[str, int], how: Exit, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Exit code or signal, the last words, and that nobody had asked it to."""
-    async with living(spec("ending")) as child:
+    async with living(spec("exiting")) as child:
         child.channel.send(Request(b"1", method, json.dumps(params).encode()))
         with anyio.fail_after(WITHIN_S):
             assert await child.channel.receive() == []
@@ -190,7 +190,7 @@ async def test_the_report_tells_how_a_child_ended(
 
 async def test_an_answer_without_a_line_end_is_the_childs_last() -> None:
     """What stands in the pipe when a child ends is read, and its end closes the last line."""
-    async with living(spec("ending")) as child:
+    async with living(spec("exiting")) as child:
         assert await asked(child, "x/unfinished") == {"good": True}
         assert await child.channel.receive() == []
 
@@ -199,7 +199,7 @@ async def test_an_answer_without_a_line_end_is_the_childs_last() -> None:
 @pytest.mark.slow
 async def test_a_child_that_closes_its_stdout_is_stopped() -> None:
     """It can answer nobody: its stdin is closed, and it ends."""
-    async with living(spec("ending")) as child:
+    async with living(spec("exiting")) as child:
         child.channel.send(Request(b"1", "x/mute"))
         with anyio.fail_after(WITHIN_S):
             assert await child.channel.receive() == []
@@ -213,7 +213,7 @@ async def test_a_child_that_closes_its_stdout_is_stopped() -> None:
 async def test_a_group_ends_with_its_leader(manner: str, tmp_path: Path) -> None:
     """What a child started goes when it goes, by SIGTERM or else by SIGKILL."""
     left = tmp_path / "left"
-    async with living(spec("family", str(left), manner)) as child:
+    async with living(spec("group_member", str(left), manner)) as child:
         await asked(child, "x/echo")
         child.stop(0.5)
         assert (await ended(child)).how == Exit(code=0)
@@ -225,7 +225,7 @@ async def test_a_group_ends_with_its_leader(manner: str, tmp_path: Path) -> None
 async def test_a_stdout_held_open_by_another_keeps_nobody_waiting(tmp_path: Path) -> None:
     """The end of the process counts and not the end of its pipe."""
     left = tmp_path / "left"
-    async with living(spec("ending", str(left))) as child:
+    async with living(spec("exiting", str(left))) as child:
         child.channel.send(Request(b"1", "x/orphan"))
         with anyio.fail_after(WITHIN_S):
             assert await child.channel.receive() == []
@@ -239,7 +239,7 @@ async def test_a_stdout_held_open_by_another_keeps_nobody_waiting(tmp_path: Path
 async def test_killing_spares_nobody(tmp_path: Path) -> None:
     """`kill` ends the group this instant, whatever it ignores."""
     left = tmp_path / "left"
-    async with living(spec("family", str(left), "ignores")) as child:
+    async with living(spec("group_member", str(left), "ignores")) as child:
         await asked(child, "x/echo")
         child.kill()
         assert (await ended(child)).how == Exit(signal=signal.SIGKILL)
@@ -250,7 +250,7 @@ async def test_killing_spares_nobody(tmp_path: Path) -> None:
 @proves("fault 119")
 async def test_cancelling_run_stops_the_child() -> None:
     """A child does not outlive its task; one that obeys takes no part of the grace."""
-    child = piped(spec("trouble"))
+    child = piped(spec("invalid_output"))
     with anyio.fail_after(8):  # less than both rungs of the ladder
         async with anyio.create_task_group() as tasks:
             await tasks.start(child.run)
@@ -265,7 +265,7 @@ async def test_cancelling_run_stops_the_child() -> None:
 @pytest.mark.slow
 async def test_cancelling_run_stops_a_stubborn_child_too(tmp_path: Path) -> None:
     """The ladder is climbed down under cancellation as well."""
-    child = piped(spec("stubborn", "term"))
+    child = piped(spec("stopping", "term"))
     with anyio.fail_after(WITHIN_S):
         async with anyio.create_task_group() as tasks:
             await tasks.start(child.run)

@@ -13,7 +13,7 @@ from mcpbridge.errors import CursorLost
 from mcpbridge.rules.event_log import START, EventId, EventLog, LogEntry, Window, read_event_id
 
 
-class Said(NamedTuple):
+class Appended(NamedTuple):
     """What was appended."""
 
     payload: bytes
@@ -27,21 +27,21 @@ class LogMachine(RuleBasedStateMachine):
         super().__init__()
         self.window = Window(entries=4, max_bytes=30)
         self.log = EventLog(self.window)
-        self.said: list[Said] = []
+        self.appended: list[Appended] = []
         self.cursors = [START, START, START]
         self.trimmed = START
 
     def expected(self, cursor: int) -> list[LogEntry]:
         """All that was appended after a cursor."""
-        return [LogEntry(i + 1, *said) for i, said in enumerate(self.said) if i >= cursor]
+        return [LogEntry(i + 1, *each) for i, each in enumerate(self.appended) if i >= cursor]
 
     @rule(size=st.integers(0, 40), sheddable=st.booleans())
     def append(self, size: int, sheddable: bool) -> None:
         """Something is said; the log's cursor moves by one and the newest entry is there."""
-        payload = b"%d" % len(self.said) + b"x" * size
+        payload = b"%d" % len(self.appended) + b"x" * size
         before = self.log.last
         self.log.append(payload, sheddable=sheddable)
-        self.said.append(Said(payload, sheddable))
+        self.appended.append(Appended(payload, sheddable))
         assert self.log.last == before + 1
         assert list(self.log.after(before)) == [LogEntry(before + 1, payload, sheddable)]
 
@@ -91,9 +91,9 @@ class LogMachine(RuleBasedStateMachine):
         assert self.log.size == size
         if len(kept) > self.window.entries or size > self.window.max_bytes:
             assert not any(entry.sheddable for entry in kept[:-1])
-        untrimmed = len(self.said) - self.trimmed
+        untrimmed = len(self.appended) - self.trimmed
         assert self.log.shed >= untrimmed - len(kept)
-        assert self.log.shed <= sum(said.sheddable for said in self.said)
+        assert self.log.shed <= sum(each.sheddable for each in self.appended)
 
 
 TestLog = LogMachine.TestCase

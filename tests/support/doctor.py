@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 WITHIN_S = 60.0
 
 
-class Said(NamedTuple):
+class DoctorRun(NamedTuple):
     """One run."""
 
     status: int
@@ -33,7 +33,7 @@ class Said(NamedTuple):
         return [name for name, mark in self.marks().items() if mark == "failed"]
 
 
-async def doctor(*words: str, env: Mapping[str, str] | None = None) -> Said:
+async def doctor(*words: str, env: Mapping[str, str] | None = None) -> DoctorRun:
     """Run it with these words."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -54,9 +54,9 @@ async def doctor(*words: str, env: Mapping[str, str] | None = None) -> Said:
             process.kill()
             await process.wait()
     assert process.returncode is not None
-    return Said(process.returncode, out.decode(), err.decode())
+    return DoctorRun(process.returncode, out.decode(), err.decode())
 
 
-async def as_operator(url: str, *words: str) -> Said:
+async def as_operator(url: str, *words: str) -> DoctorRun:
     """Ask an endpoint as the MCP Operator does."""
     return await doctor(url, "--as", "mcp-operator", "--json", *words)

@@ -1,4 +1,4 @@
-"""A bridge over servers that wear out, hang or go deaf, and what tests do with it."""
+"""A bridge over servers that need recycling, hang or stop reading, and what tests do with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOTS: dict[str, Any] = {"roots": {}}
 """A client that offers this gets a child of its own."""
 
 
-class Worn(NamedTuple):
+class FailingServer(NamedTuple):
     """A bridge, the folder in which its children record their stdin, and a client."""
 
     bridge: RunningBridge
@@ -99,16 +99,16 @@ def open_fifo(path: str) -> int:
 
 
 @asynccontextmanager
-async def wearing(
+async def failing_server(
     folder: Path, *words: str, manners: tuple[str, ...] = (), ready: bool = True
-) -> AsyncIterator[Worn]:
-    """A bridge with these words over `wearing`."""
+) -> AsyncIterator[FailingServer]:
+    """A bridge with these words over `failing`."""
     records = folder / "heard"
     records.mkdir()
-    command = child("wearing", str(records), *manners)
+    command = child("failing", str(records), *manners)
     limits = httpx.Limits(max_connections=None)
     async with (
         bridge(*words, "--", *command, ready=ready) as running,
         running.client(limits=limits) as client,
     ):
-        yield Worn(running, records, client)
+        yield FailingServer(running, records, client)

@@ -14,7 +14,7 @@ import httpx
 WITHIN_S = 20.0
 
 
-class Heard(NamedTuple):
+class RawResponse(NamedTuple):
     """One HTTP response."""
 
     status: int
@@ -40,13 +40,13 @@ class Wire:
         self._writer.write(data)
         await self._writer.drain()
 
-    async def head(self) -> Heard:
+    async def head(self) -> RawResponse:
         """The head of the next response."""
         async with asyncio.timeout(WITHIN_S):
             head = await self._reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").strip().split("\r\n")
         pairs = (line.split(":", 1) for line in lines)
-        return Heard(int(first.split()[1]), {n.lower(): value.strip() for n, value in pairs})
+        return RawResponse(int(first.split()[1]), {n.lower(): value.strip() for n, value in pairs})
 
     async def chunk(self) -> bytes:
         """The next chunk of a chunked body; empty at its end."""
@@ -54,7 +54,7 @@ class Wire:
             size = int(await self._reader.readline(), 16)
             return (await self._reader.readexactly(size + 2))[:-2]
 
-    async def heard(self) -> Heard:
+    async def response(self) -> RawResponse:
         """The next response, whole."""
         head = await self.head()
         if head.headers.get("transfer-encoding") == "chunked":
@@ -92,11 +92,11 @@ def post(body: bytes, *headers: str, path: str = "/mcp") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def exchanged(port: int, data: bytes) -> Heard:
+async def exchanged(port: int, data: bytes) -> RawResponse:
     """Send on a connection of its own; the response."""
     async with wire(port) as connection:
         await connection.send(data)
-        return await connection.heard()
+        return await connection.response()
 
 
 class Events:

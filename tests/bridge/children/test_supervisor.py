@@ -366,15 +366,15 @@ async def test_another_child_takes_over_from_a_worn_one() -> None:
     async with scene(RestartPolicy(give_up_after=1)) as on:
         first = await on.child_pool.newest()
         await first.shake_hands()
-        worn = await on.supervisor.lease()
-        on.supervisor.replace(worn)
+        replaced = await on.supervisor.lease()
+        on.supervisor.replace(replaced)
         second = await on.child_pool.newest()
-        assert await on.supervisor.lease() is worn
-        assert (on.readiness.ready, worn.mux.shut) == (True, False)
+        assert await on.supervisor.lease() is replaced
+        assert (on.readiness.ready, replaced.mux.shut) == (True, False)
         await second.shake_hands()
         lease = await on.supervisor.lease()
-        assert lease is not worn
-        assert (on.child_pool.retired, worn.mux.shut) == ([(worn, None)], True)
+        assert lease is not replaced
+        assert (on.child_pool.retired, replaced.mux.shut) == ([(replaced, None)], True)
         first.stop()
         await turns()
         assert on.readiness.ready
@@ -394,39 +394,39 @@ async def test_the_new_child_is_prepared_before_it_takes_over() -> None:
 
     async with scene(prepare=prepare) as on:
         await (await on.child_pool.newest()).shake_hands()
-        worn = await on.supervisor.lease()
-        on.supervisor.replace(worn)
+        replaced = await on.supervisor.lease()
+        on.supervisor.replace(replaced)
         await (await on.child_pool.newest()).shake_hands()
-        assert prepared == [worn, await on.supervisor.lease()]
+        assert prepared == [replaced, await on.supervisor.lease()]
 
 
 @pytest.mark.parametrize("refuses", [False, True])
-async def test_a_worn_child_goes_on_where_no_other_can_be_started(refuses: bool) -> None:
+async def test_a_replaced_child_goes_on_where_no_other_can_be_started(refuses: bool) -> None:
     """It is ready all the while, and may be replaced later."""
     async with scene() as on:
         await (await on.child_pool.newest()).shake_hands()
-        worn = await on.supervisor.lease()
+        replaced = await on.supervisor.lease()
         on.child_pool.failures = 0 if refuses else 1
-        on.supervisor.replace(worn)
+        on.supervisor.replace(replaced)
         if refuses:
             await (await on.child_pool.newest()).shake_hands('{"id":1,"result":{}}')
         await turns()
-        assert await on.supervisor.lease() is worn
+        assert await on.supervisor.lease() is replaced
         assert (on.readiness.ready, on.child_pool.retired) == (True, [])
-        on.supervisor.replace(worn)
+        on.supervisor.replace(replaced)
         await (await on.child_pool.newest()).shake_hands()
-        assert await on.supervisor.lease() is not worn
+        assert await on.supervisor.lease() is not replaced
         assert len(on.child_pool.retired) == 1
 
 
 @proves("fault 6")
-async def test_a_worn_child_may_end_before_the_next_one_is_ready() -> None:
+async def test_a_replaced_child_may_end_before_the_next_one_is_ready() -> None:
     """Not ready meanwhile; the next one serves, and nothing counts as a failure."""
     async with scene(RestartPolicy(give_up_after=1)) as on:
         first = await on.child_pool.newest()
         await first.shake_hands()
-        worn = await on.supervisor.lease()
-        on.supervisor.replace(worn)
+        replaced = await on.supervisor.lease()
+        on.supervisor.replace(replaced)
         second = await on.child_pool.newest()
         readiness = [on.readiness.ready]
         first.end(Exit(code=1))
@@ -436,7 +436,7 @@ async def test_a_worn_child_may_end_before_the_next_one_is_ready() -> None:
         await turns()
         assert not waiting.done()
         await second.shake_hands()
-        assert await waiting is not worn
+        assert await waiting is not replaced
         readiness.append(on.readiness.ready)
         assert readiness == [True, False, True]
         assert not on.supervisor.gave_up.is_set()
@@ -447,11 +447,11 @@ async def test_only_the_child_that_serves_is_replaced() -> None:
     """Not one that has been replaced already, and none when all ends."""
     async with scene() as on:
         await (await on.child_pool.newest()).shake_hands()
-        worn = await on.supervisor.lease()
-        on.supervisor.replace(worn)
+        replaced = await on.supervisor.lease()
+        on.supervisor.replace(replaced)
         await (await on.child_pool.newest()).shake_hands()
         lease = await on.supervisor.lease()
-        on.supervisor.replace(worn)
+        on.supervisor.replace(replaced)
         await turns()
         on.supervisor.retire()
         on.supervisor.replace(lease)

@@ -1,4 +1,4 @@
-"""When a child is worn, and when it counts as dead though it runs."""
+"""When the recycling of a child is due, and when it counts as dead though it runs."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_little_that_waits_is_no_stall() -> None:
         (RecyclePolicy(max_rss_bytes=9), {"rss_bytes": 8}, {"rss_bytes": 9}, Finding.MEMORY),
     ],
 )
-def test_a_worn_child_is_found_at_its_limit(
+def test_a_child_is_due_for_recycling_at_its_limit(
     policy: RecyclePolicy, before: Any, after: Any, finding: Finding
 ) -> None:
     """With calls in flight as well: whoever replaces it knows what to do with them."""
@@ -175,8 +175,8 @@ def test_children_that_began_together_do_not_age_together(jitter: float) -> None
     assert Life(policy, jitter).at(due + 0.1) is Finding.AGE
 
 
-def test_a_worn_child_is_asked_all_the_same() -> None:
-    """Its silence counts, so the question must have been sent; it is worn at the next look too."""
+def test_a_child_due_for_recycling_is_asked_all_the_same() -> None:
+    """Its silence counts, so the question must have been sent; recycling stays due."""
     life = Life(RecyclePolicy(max_requests=1))
     assert [life.at(float(now), requests=1) for now in (29, 30, 31, 40)] == [
         *(Finding.REQUESTS, Finding.ASK, Finding.REQUESTS, Finding.ASK),

@@ -31,7 +31,7 @@ def _wire(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(by_alias=True, mode="json", exclude_unset=True)
 
 
-class Heard:
+class Inbox:
     """What a session was told outside of answers."""
 
     def __init__(self) -> None:
@@ -50,11 +50,11 @@ class Heard:
 class Talk:
     """A `ClientSession` seen as `scenarios.Talk`."""
 
-    def __init__(self, session: ClientSession, hello: dict[str, Any], heard: Heard) -> None:
+    def __init__(self, session: ClientSession, hello: dict[str, Any], inbox: Inbox) -> None:
         self._session = session
         self.hello = hello
-        self.logs = heard.logs
-        self.updates = heard.updates
+        self.logs = inbox.logs
+        self.updates = inbox.updates
 
     async def call(self, name, arguments, on_progress=None):
         return await _told(self._session.call_tool(name, arguments, progress_callback=on_progress))
@@ -149,18 +149,18 @@ def _transport(options: argparse.Namespace):
 @asynccontextmanager
 async def connect(options: argparse.Namespace) -> AsyncIterator[Talk]:
     """An initialized session; left by DELETE where the transport has sessions."""
-    heard = Heard()
+    inbox = Inbox()
 
     async with (
         _transport(options) as (received, sent, *_),
         ClientSession(
             received,
             sent,
-            message_handler=heard.hear,
+            message_handler=inbox.hear,
             **(DECLARED if options.declare else {}),
         ) as session,
     ):
-        yield Talk(session, await _told(session.initialize()), heard)
+        yield Talk(session, await _told(session.initialize()), inbox)
 
 
 if __name__ == "__main__":

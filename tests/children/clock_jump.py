@@ -1,6 +1,6 @@
 """Runs `python -m MODULE ARGUMENT...` in this process with a wall clock that can be made to jump.
 
-Usage: `jumping.py FILE PYTHON -m MODULE ARGUMENT...`. The clock is off by the seconds that FILE
+Usage: `clock_jump.py FILE PYTHON -m MODULE ARGUMENT...`. The clock is off by the seconds that FILE
 holds, at any moment; monotonic clocks go on as they do. PYTHON is the word that a harness would
 have started, and this interpreter.
 """

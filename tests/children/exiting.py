@@ -1,6 +1,6 @@
 """A server that ends, or as good as ends, in the way that the request `x/NAME` names.
 
-Usage: `ending.py [FILE]`. `x/echo` behaves; `x/pid` tells which process answers. What is left of
+Usage: `exiting.py [FILE]`. `x/echo` behaves; `x/pid` tells which process answers. What is left of
 it for others to find is written to FILE.
 """
 

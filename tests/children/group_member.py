@@ -1,7 +1,7 @@
 """A server with a process of its own below it, in its group, that outlives it.
 
-Usage: `family.py FILE obeys|ignores`. Writes the other's process id to FILE before it serves; the
-other one holds stdout and stderr open and obeys or ignores SIGTERM.
+Usage: `group_member.py FILE obeys|ignores`. Writes the other's process id to FILE before it serves;
+the other one holds stdout and stderr open and obeys or ignores SIGTERM.
 """
 
 import os

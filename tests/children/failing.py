@@ -1,6 +1,6 @@
-"""An MCP server that wears out, hangs or goes deaf when it is told to, and records its stdin.
+"""An MCP server that grows, hangs or stops reading when it is told to, and records its stdin.
 
-Usage: `wearing.py FOLDER [MANNER...]`. Every line it reads is added to `FOLDER/PID` before it is
+Usage: `failing.py FOLDER [MANNER...]`. Every line it reads is added to `FOLDER/PID` before it is
 obeyed. One thread: while it waits it reads nothing. Manner `gated FIFO`: it serves once somebody
 has opened the fifo for writing.
 
