@@ -54,6 +54,9 @@ class SessionChild(Protocol):
             Unavailable: There is none, and none can be started now.
         """
 
+    def renewed(self, before: Lease) -> None:
+        """Take note that the session has left a child and will acquire another."""
+
 
 class SharedChild:
     """A way to the legacy child that all sessions of a tenant share."""
@@ -70,6 +73,9 @@ class SharedChild:
         """Return the child: see `SessionChild`."""
         return await self._acquire()
 
+    def renewed(self, before: Lease) -> None:
+        """Do nothing: the tenant, not the session, replaces a shared child."""
+
 
 class ModernChild:
     """A way to the child of 2026-07-28 that all share, through the session's adapter."""
@@ -85,6 +91,9 @@ class ModernChild:
         """Return the child: see `SessionChild`."""
         return await self._acquire()
 
+    def renewed(self, before: Lease) -> None:
+        """Do nothing: the tenant, not the session, replaces a shared child."""
+
 
 class OwnChild:
     """A way to a legacy child for one session alone."""
@@ -98,8 +107,8 @@ class OwnChild:
     def __repr__(self) -> str:
         return f"<OwnChild after={self._ending}>"
 
-    def after(self, before: Lease) -> None:
-        """Start the next child only when this one has ended.
+    def renewed(self, before: Lease) -> None:
+        """Start the next child only when the one before has ended.
 
         Two processes of a server that keeps state on disk, a browser's profile for example, cannot
         use it at the same time.
@@ -356,8 +365,8 @@ class ChildLink:
             The old child, to be released; None if there is none.
         """
         before = self._holder.rest()
-        if before is not None and isinstance(self._child, OwnChild):
-            self._child.after(before)
+        if before is not None and self._child is not None:
+            self._child.renewed(before)
         return before
 
     def close(self) -> Lease | None:
