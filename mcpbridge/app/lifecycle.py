@@ -23,7 +23,7 @@ from anyio import to_thread
 from starlette.types import ASGIApp
 
 from mcpbridge import __version__
-from mcpbridge.app.build import App, build, host_rules, open_to_all
+from mcpbridge.app.build import App, build, host_rules, open_to_all, trusted_proxies
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.state_dump import state_of
 from mcpbridge.bridge.budget import Budget
@@ -53,6 +53,7 @@ from mcpbridge.runtime.exit_status import (
 from mcpbridge.runtime.loop_watchdog import LoopWatchdog
 from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.telemetry.logs import logging_to_stderr, toggle_debug
+from mcpbridge.telemetry.metrics import Meters
 
 log = logging.getLogger("mcpbridge.app")
 
@@ -135,7 +136,9 @@ class _Life:
         if self._certificates is not None:
             options = listening_options(self._certificates.context, settings.arrival.header_s)
         budget = app.bridge.budget
-        self._server = _server(app.config, app.endpoint, budget, app.fast_path, options)
+        self._server = _server(
+            app.config, app.endpoint, budget, app.fast_path, options, meters=app.meters
+        )
         self._servers = [(self._server, listener)]
         if app.admin is not None and admin is not None:
             self._servers.append((_server(app.config, app.admin, budget), admin))
@@ -315,6 +318,7 @@ def _server(
     budget: Budget,
     fast_path: FastPath | None = None,
     listening_options: Mapping[str, Any] = MappingProxyType({}),
+    meters: Meters | None = None,
 ) -> HttpServer:
     """Return the server for the connections of one listener."""
     settings = config.settings
@@ -325,6 +329,8 @@ def _server(
         max_request_bytes=settings.guard.max_request_bytes,
         rules=host_rules(config, config.bind),
         budget=budget,
+        trusted=trusted_proxies(config),
+        meters=meters,
     )
     return server_of(
         app,

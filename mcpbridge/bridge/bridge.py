@@ -328,6 +328,11 @@ class Bridge:
         if tenant is not None:
             tenant.hang_up(stream)
 
+    def awaits(self, stream: Stream, principal: Principal) -> bool:
+        """Return whether the answer of a call without a session will go to a stream."""
+        tenant = self._tenants.find(principal)
+        return tenant is not None and tenant.awaits(stream)
+
     def client_left(self, session: Session) -> None:
         """The client of a session has left before its `initialize` was answered."""
         tenant = self._tenants.find(session.owner)

@@ -144,6 +144,10 @@ class Tenant:
             if call.stream is stream:
                 call.abandon(session_closed())
 
+    def awaits(self, stream: Stream) -> bool:
+        """Return whether the answer of a call without a session will go to this stream."""
+        return any(call.stream is stream for call in self._sessionless.in_flight)
+
     def claim(self, principal: Principal) -> None:
         """Give the tenant to this principal."""
         self.modern.claim(private=principal.key != ANONYMOUS.key)

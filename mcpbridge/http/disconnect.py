@@ -17,7 +17,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 class Disconnect:
     """The end of one connection, and the callback for it."""
 
-    __slots__ = ("_flow", "_listener", "_over")
+    __slots__ = ("_flow", "_idle", "_listener", "_over")
 
     def __init__(self, flow: FlowControl | None = None) -> None:
         """Make the object for a new connection.
@@ -28,6 +28,19 @@ class Disconnect:
         self._flow = flow
         self._listener: Callable[[], None] | None = None
         self._over = False
+        self._idle: Callable[[], bool] | None = None
+
+    def may_end(self, idle: Callable[[], bool] | None) -> None:
+        """Let the connection end early for another client while `idle` returns True; None: never.
+
+        It carries a stream on which a client only listens.
+        """
+        self._idle = idle
+
+    @property
+    def idle(self) -> bool:
+        """Whether the connection may end early now: see `may_end`."""
+        return self._idle is not None and self._idle()
 
     def watch(self, listener: Callable[[], None]) -> None:
         """Have `listener` called when the client disconnects, now if it has; one at a time."""

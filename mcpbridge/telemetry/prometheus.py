@@ -40,6 +40,7 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         (),
     ),
     "refusals": ("Requests refused because a limit is reached.", ("limit",)),
+    "gave_way": ("What ended early so that another client has its share.", ("what",)),
 }
 """Counters, by the name that `Meters.tally` is given: help and labels."""
 

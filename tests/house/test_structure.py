@@ -46,7 +46,7 @@ TREE = {
     "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check request"
     " request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
-    "mcpbridge.http.server": "connection fast_path framing limits listeners server tls"
+    "mcpbridge.http.server": "connection fast_path framing giving_way limits listeners server tls"
     " write_buffer",
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"

@@ -74,9 +74,12 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(port: int) -> AsyncIterator[Wire]:
-    """Connect."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
+async def wire(port: int, source: str = "127.0.0.1") -> AsyncIterator[Wire]:
+    """Connect from an address of this machine."""
+    local = None if source == "127.0.0.1" else (source, 0)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", port, limit=1 << 24, local_addr=local
+    )
     try:
         yield Wire(reader, writer)
     finally:

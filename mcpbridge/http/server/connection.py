@@ -30,8 +30,10 @@ from mcpbridge.http.request import DISCONNECT, HEAD, STARTED, HttpRequest, Start
 from mcpbridge.http.responses import HttpResponse, refusal_body, refusal_of
 from mcpbridge.http.server.fast_path import FastPath, Heads, KnownHead
 from mcpbridge.http.server.framing import ambiguity
+from mcpbridge.http.server.giving_way import FRESH_S, Peer, Standing, giving_way
 from mcpbridge.http.server.limits import BAND, BAND_HEADER_S, ArrivalLimits, Connections, SendWatch
 from mcpbridge.http.server.write_buffer import WriteBuffer
+from mcpbridge.rules.access.hosts import share_of
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, out_of_memory
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 
@@ -104,6 +106,7 @@ class HttpConnection(HttpToolsProtocol):
         "_limits",
         "_offer",
         "_over",
+        "_peer",
         "_quiet_since",
         "_refused",
         "_stall",
@@ -123,6 +126,8 @@ class HttpConnection(HttpToolsProtocol):
         self._limits = limits
         self._connections = connections
         self._disconnect: Disconnect | None = None
+        self._peer = ""
+        """The share of the peer's address; empty for a unix socket."""
         self._over = False
         """Whether it is over the limit on connections: it ends with its first request."""
         self._refused = False
@@ -163,6 +168,7 @@ class HttpConnection(HttpToolsProtocol):
             buffer = WriteBuffer(transport, self.loop, self._lingers)
             super().connection_made(cast(asyncio.Transport, buffer))
             self._disconnect = Disconnect(self.flow)
+            self._peer = share_of(self.client[0]) if self.client else ""
             if len(self.connections) > self._connections.most and not self._find_room():
                 self._overflow()
             if not self.transport.is_closing():
@@ -520,12 +526,51 @@ class HttpConnection(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _find_room(self) -> bool:
-        """Close an idle connection; return whether there was one."""
-        for other in self.connections:
-            if isinstance(other, HttpConnection) and other.is_idle:
-                other.transport.close()
-                return True
-        return False
+        """Let a connection that serves no request give way; return whether there was one."""
+        others = (each for each in self.connections if isinstance(each, HttpConnection))
+        found = giving_way(self, others)
+        if found is None:
+            return False
+        self._connections.gave_way()
+        found.give_way()
+        return True
+
+    @property
+    def peer(self) -> Peer:
+        """The peer that holds it: see `Holding`."""
+        # A trusted proxy speaks for many clients: each connection counts for itself.
+        if self._connections.trusts(self.client[0] if self.client else None):
+            return self
+        return self._peer
+
+    @property
+    def standing(self) -> Standing:
+        """What it is doing: see `Holding`."""
+        if self._over or self.transport.is_closing() or self._refused:
+            return Standing.BUSY
+        if self.is_idle:
+            return Standing.IDLE
+        newest = self._newest()
+        served = newest is not None and not newest.response_complete
+        if self._call is None and self._awaited is _Awaited.HEAD and not served:
+            limit_s = self._limits.header_s
+            fresh = self._timer is None or self._timer.when() - self.loop.time() > limit_s - FRESH_S
+            return Standing.FRESH_HEAD if fresh else Standing.HEAD
+        if self._awaited is _Awaited.BODY and not self.pipeline:
+            return Standing.BUSY if self.cycle.response_started else Standing.BODY
+        if self._disconnect is not None and self._disconnect.idle:
+            return Standing.LISTENS
+        return Standing.BUSY
+
+    def give_way(self) -> None:
+        """End for another client: see `Holding`."""
+        if self.is_idle:
+            self.transport.close()
+            return
+        if self.headers and self._awaited is not _Awaited.NOTHING:
+            cast(WriteBuffer, self.transport).write_now(self._connections.refusal())
+        # Not `close`, which would wait for the rest of the request in a place that is given away.
+        self.abort()
 
     def _overflow(self) -> None:
         """Let this connection over the limit end with its first request, or at once."""

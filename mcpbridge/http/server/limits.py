@@ -18,9 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mcpbridge.bridge.budget import Budget
 from mcpbridge.http.cors import readable
 from mcpbridge.http.responses import CLOSE, refusal_body, refusal_of, send_refusal
+from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import Unavailable, capacity
 from mcpbridge.settings import Unit, setting
+from mcpbridge.telemetry.metrics import Meters
 
 log = logging.getLogger("mcpbridge.http")
 
@@ -76,6 +78,8 @@ class Connections:
         max_request_bytes: int,
         rules: HostRules,
         budget: Budget | None = None,
+        trusted: TrustedProxies | None = None,
+        meters: Meters | None = None,
     ) -> None:
         """Make the shared state.
 
@@ -86,6 +90,8 @@ class Connections:
             max_request_bytes: Largest body of a request.
             rules: Say which web pages may read a refusal.
             budget: Counts the bytes of requests in arrival; None: they count for nothing.
+            trusted: The peers that may name their client; None: none may.
+            meters: Count connections that gave way; None: they are not counted.
         """
         self._rules = rules
         self.limits = limits
@@ -94,6 +100,16 @@ class Connections:
         self.budget = budget if budget is not None else Budget()
         self._app = app
         self._logged_at = float("-inf")
+        self._trusted = trusted
+        self._meters = meters if meters is not None else Meters()
+
+    def trusts(self, address: str | None) -> bool:
+        """Return whether this peer may name its client: it speaks for many."""
+        return self._trusted is not None and self._trusted.trusts(address)
+
+    def gave_way(self) -> None:
+        """Count a connection that ended for a new one."""
+        self._meters.tally("gave_way", "connection")
 
     async def overflow(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the only request on a connection over the limit, as an ASGI application.

@@ -305,9 +305,12 @@ class LegacyTransport:
             response = EventStream(reader, headers, greeting, polled=polled)
             aging = self._age(reader) if polled and not listens else None
             session.streams.connected(1)
+            if listens:
+                http_request.disconnect.may_end(_always)
             try:
                 await response.serve(http_request)
             finally:
+                http_request.disconnect.may_end(None)
                 session.streams.connected(-1)
                 if aging is not None:
                     aging.cancel()
@@ -321,6 +324,11 @@ class LegacyTransport:
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
         await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
+
+
+def _always() -> bool:
+    """Return True: a stream on which a client only listens may always end for another client."""
+    return True
 
 
 def _streams(accepts: Acceptable) -> bool:

@@ -202,10 +202,12 @@ class ModernTransport:
                     watching = self._keepalive.watching
                     with stream.attach() as reader, watching(reader, http_request.head.principal):
                         response = EventStream(reader, farewell(self._bridge.drain))
+                        http_request.disconnect.may_end(lambda: True)
                         await response.serve(http_request)
         except Unavailable as error:
             await self._refuse(http_request, refusal_of(error, request.id))
         finally:
+            http_request.disconnect.may_end(None)
             http_request.disconnect.ignore()
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:

@@ -12,6 +12,7 @@ resolve it against the stream's URL and refuse another origin.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from urllib.parse import parse_qs, quote
 
@@ -130,7 +131,10 @@ class SseTransport:
                 self._bridge.one_stream(http_request.head.principal) as stream,
                 stream.attach() as reader,
             ):
-                self._connections[key] = _Connection(stream, http_request.head.principal)
+                connection = _Connection(stream, http_request.head.principal)
+                self._connections[key] = connection
+                idle = functools.partial(_only_listens, self._bridge, connection)
+                http_request.disconnect.may_end(idle)
                 endpoint = f"{self._prefix(http_request)}{self.messages_path}?session_id={key}"
                 # Imported at first use, since it loads a framework that most bridges do not need.
                 from sse_starlette.event import ServerSentEvent
@@ -142,6 +146,7 @@ class SseTransport:
         except Unavailable as error:
             await self._refuse(http_request, refusal_of(error, None))
         finally:
+            http_request.disconnect.may_end(None)
             ended = self._connections.pop(key, None)
             if ended is not None and ended.session is not None:
                 self._bridge.close(ended.session, why="disconnected")
@@ -266,6 +271,14 @@ class SseTransport:
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
         await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
+
+
+def _only_listens(bridge: Bridge, connection: _Connection) -> bool:
+    """Return whether no call waits for its answer on a connection's stream."""
+    session = connection.session
+    if session is not None:
+        return not session.in_flight
+    return not bridge.awaits(connection.stream, connection.principal)
 
 
 def _serve(

@@ -1,6 +1,7 @@
-"""Who gives way when memory is short: pure verdicts on how many bytes each client has kept here.
+"""Who gives way when something is short: pure verdicts on how much of it each client has.
 
-What is free may be used; what is scarce is divided, and the heaviest gives way first.
+What is free may be used; what is scarce is divided, and the heaviest gives way first. A client is a
+principal, or without authentication an address: see `Principal.share_key`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,22 @@ def pressure(held: int, limit: int) -> Pressure:
     if held > limit * REFUSE_AT:
         return Pressure.REFUSE
     return Pressure.SHED if held > limit * SHED_AT else Pressure.NONE
+
+
+def ranked(counts: Mapping[Holder, int], newcomer: Holder) -> list[Holder]:
+    """Return the holders that may have to give one place to a newcomer, the heaviest first.
+
+    Those are the holders that have more places than the newcomer, and the newcomer itself if it has
+    any: it never takes a place of a client with fewer or as many.
+
+    Args:
+        counts: How many places each holder has.
+        newcomer: The holder that wants one more.
+    """
+    own = counts.get(newcomer, 0)
+    heavier = [(-count, number, holder) for number, (holder, count) in enumerate(counts.items())]
+    found = [holder for negative, _, holder in sorted(heavier) if -negative > own]
+    return [*found, newcomer] if own else found
 
 
 def heaviest(sizes: Mapping[Holder, int], excess: int) -> list[Holder]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcpbridge.rules.access.shares import Pressure, heaviest, pressure
+from mcpbridge.rules.access.shares import Pressure, heaviest, pressure, ranked
 
 SIZES = st.dictionaries(st.integers(), st.integers(0, 1000), max_size=20)
 
@@ -43,3 +44,22 @@ def test_the_heaviest_give_way_and_no_more_of_them_than_needed(
     assert freed >= min(excess, sum(sizes.values()))
     if ended:
         assert freed - sizes[ended[-1]] < excess
+
+
+@pytest.mark.parametrize(
+    ("counts", "wanted"),
+    [
+        ({}, []),
+        ({"a": 1}, ["a"]),
+        ({"a": 0}, []),
+        ({"me": 3}, ["me"]),
+        ({"a": 3, "me": 3}, ["me"]),
+        ({"a": 2, "b": 9, "me": 1, "c": 1}, ["b", "a", "me"]),
+        ({"a": 2, "b": 2}, ["a", "b"]),
+    ],
+)
+def test_a_client_takes_no_place_of_one_that_has_as_few(
+    counts: dict[str, int], wanted: list[str]
+) -> None:
+    """The heaviest first, the newcomer itself last; the lighter ones never."""
+    assert ranked(counts, "me") == wanted

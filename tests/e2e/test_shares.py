@@ -1,0 +1,122 @@
+"""What is scarce is divided between clients: the one that holds most gives way first.
+
+Clients without authentication are told apart by their addresses; these tests use several of the
+loopback network.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from tests.support.bridge_process import RunningBridge, asked_until, bridge, open_session, rpc
+from tests.support.raw_http import Wire, post, wire
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
+
+PING = json.dumps(rpc(1, "ping")).encode()
+HALF_HEAD = b"POST /mcp HTTP/1.1\r\nhost: localhost\r\n"
+HALF_BODY = post(PING)[:-1]
+GREEDY, MODEST = "127.0.0.2", "127.0.0.3"
+FEW = 8
+"""As `--max-connections`."""
+
+
+@asynccontextmanager
+async def wires(running: RunningBridge, source: str, count: int) -> AsyncIterator[list[Wire]]:
+    """Several connections from one address."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(wire(running.port, source)) for _ in range(count)]
+
+
+async def is_served(running: RunningBridge, source: str) -> bool:
+    """Whether a call on a new connection from this address is answered."""
+    async with wire(running.port, source) as connection:
+        await connection.send(post(PING))
+        return (await connection.heard()).status == 200
+
+
+@pytest.mark.parametrize("sent", [b"", HALF_HEAD, HALF_BODY], ids=["none", "head", "body"])
+async def test_connections_that_ask_for_nothing_keep_no_other_client_out(sent: bytes) -> None:
+    """One address has every connection, with half a request on each; another is served at once."""
+    words = ("--max-connections", str(FEW), "--header-timeout", "10m", "--body-timeout", "60s")
+    async with bridge(*words) as running, wires(running, GREEDY, FEW) as held:
+        for connection in held:
+            await connection.send(sent)
+        async with wires(running, MODEST, FEW // 2) as modest:
+            for connection in modest:
+                await connection.send(post(PING))
+                assert (await connection.heard()).status == 200
+        async with running.client() as client:
+            text = (await client.get("/metrics")).text
+            assert 'mcpbridge_gave_way_total{what="connection"}' in text
+
+
+async def test_a_lighter_peer_keeps_its_connection() -> None:
+    """Whatever the heavier one opens, an idle connection of another peer stays."""
+    words = ("--max-connections", str(FEW), "--header-timeout", "10m")
+    async with bridge(*words) as running, wire(running.port, MODEST) as kept:
+        await kept.send(post(PING))
+        assert (await kept.heard()).status == 200
+        async with wires(running, GREEDY, 2 * FEW) as held:
+            for connection in held:
+                await connection.send(HALF_HEAD)
+            await kept.send(post(PING))
+            assert (await kept.heard()).status == 200
+
+
+async def test_streams_that_only_listen_give_way_to_another_peer() -> None:
+    """A client that listens on every connection keeps no other out; its own calls go on."""
+    async with bridge("--max-connections", str(FEW)) as running, running.client() as client:
+        session = await open_session(client)
+        lines = [f"{name}: {value}" for name, value in session.items()]
+        listen = "\r\n".join(["GET /mcp HTTP/1.1", "host: localhost", *lines, "", ""])
+        await client.aclose()
+        async with wires(running, GREEDY, FEW) as held:
+            for connection in held:
+                await connection.send(listen.encode())
+                assert (await connection.head()).status == 200
+            assert await is_served(running, MODEST)
+            slow = rpc(2, "tools/call", {"name": "countdown", "arguments": {"seconds": 1}})
+            async with wire(running.port, GREEDY) as calling:
+                await calling.send(post(json.dumps(slow).encode()))
+                assert (await calling.heard()).status == 503, "its own streams go on"
+
+
+async def test_one_peer_may_have_every_connection_while_no_other_wants_one() -> None:
+    """A reverse proxy that is not trusted is one peer: its requests in arrival are not cut."""
+    words = ("--max-connections", str(FEW), "--body-timeout", "60s")
+    async with bridge(*words) as running, wires(running, GREEDY, FEW) as held:
+        for connection in held:
+            await connection.send(HALF_BODY)
+        assert not await is_served(running, GREEDY)
+        for connection in held:
+            await connection.send(PING[-1:])
+            assert (await connection.heard()).status == 200
+
+
+async def test_half_heads_of_the_same_peer_give_way_when_they_are_old() -> None:
+    """Behind a proxy, or on one machine, such clients keep the others out for a second at most."""
+    words = ("--max-connections", str(FEW), "--header-timeout", "10m")
+    async with bridge(*words) as running, wires(running, GREEDY, FEW) as held:
+        for connection in held:
+            await connection.send(HALF_HEAD)
+        assert not await is_served(running, GREEDY)
+        await asked_until(lambda: is_served(running, GREEDY), "an old half head gives way")
+
+
+async def test_a_trusted_proxy_is_many_clients() -> None:
+    """Its requests in arrival give way to no peer that holds as many connections."""
+    words = ("--max-connections", str(FEW), "--trusted-proxy", GREEDY, "--body-timeout", "60s")
+    async with bridge(*words) as running, wires(running, GREEDY, FEW // 2) as proxied:
+        for connection in proxied:
+            await connection.send(HALF_BODY)
+        async with wires(running, MODEST, FEW) as held:
+            for connection in held:
+                await connection.send(HALF_HEAD)
+            for connection in proxied:
+                await connection.send(PING[-1:])
+                assert (await connection.heard()).status == 200
