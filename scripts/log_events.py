@@ -75,9 +75,13 @@ MEANINGS: Mapping[str, str] = {
     "serve.signal": "A signal was received.",
     "serve.started": "mcpbridge listens.",
     "serve.state": "What the process is doing, at SIGUSR1.",
+    "server.capabilities_changed": "A reload changed what the server offers: `capabilities`.",
+    "server.reload_failed": "A changed server cannot be started; `serves` says what runs on.",
+    "server.reloaded": "The server's processes were replaced, for the change in `because`.",
     "session.evicted": "A session without a call made room for a new one (`--max-sessions`).",
     "session.profile_differs": "A session's own process answered `initialize` otherwise than its"
     " client had been told from what another process said; `members` names what differs.",
+    "session.reload_failed": "A session's own process could not be replaced; it serves on.",
     "session.expired": "A session was ended because it was idle or not used.",
     "shim.accept_failed": "`mcpbridge shim`: a connection could not be accepted.",
     "shim.cut_off": "`mcpbridge shim`: the grace is over, and the servers are stopped.",

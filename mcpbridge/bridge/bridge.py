@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
@@ -59,6 +60,9 @@ from mcpbridge.rules.supervision.isolation import Isolation, spares_wanted
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.rules.supervision.restart import OnChildExit
 from mcpbridge.telemetry.metrics import Meters
+
+if TYPE_CHECKING:
+    from mcpbridge.bridge.reloader import Reloader
 
 log = logging.getLogger("mcpbridge.bridge")
 
@@ -176,6 +180,18 @@ class Bridge:
         close = functools.partial(self.close, why="failed")
         state_codec = self._state_codec.another()
         return Tenant(eras, child_source, self._context, self._settings, state_codec, close)
+
+    @functools.cached_property
+    def reloader(self) -> Reloader:
+        """The reloader of the server's processes, made when it is first asked for."""
+        from mcpbridge.bridge.reloader import Reloader  # for developers alone
+
+        return Reloader(
+            self._child_pool,
+            lambda: list(self._tenants),
+            self._context.spawn,
+            self._settings.calls.timeout_s,
+        )
 
     def find_tenant(self, principal: Principal) -> Tenant | None:
         """Return the tenant of this principal; None if it has none."""

@@ -168,7 +168,7 @@ class Tenant:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.session_starter.prepare_sessionless, self._sessionless)
             hooks = (self._give_to_next_child, self._settle_with_next_child)
-            tasks.start_soon(self.eras.run, *hooks)
+            tasks.start_soon(self.eras.run, *hooks, self._announce_to_listens)
             await self._left.wait()
             tasks.cancel_scope.cancel()
 
@@ -225,6 +225,11 @@ class Tenant:
         # Only after `restore`: a call must not reach the child before the state that it relies on.
         for subscriber in self._holders():
             subscriber.take(lease)
+
+    async def _announce_to_listens(self, lease: Lease) -> None:
+        """Tell modern clients of the next child, before it serves and their listens end."""
+        if lease.profile is not None:
+            self.modern.announce_lists(lease.profile)
 
     async def _settle_with_next_child(self, before: Lease, lease: Lease) -> None:
         """Move subscribers of a replaced child, after its last call, to the one that serves."""

@@ -201,12 +201,13 @@ async def test_a_listen_goes_on_with_the_next_handshake_process(tmp_path: Path) 
 
 @proves("fault 47")
 async def test_a_listen_ends_well_with_a_process_of_its_own_era(tmp_path: Path) -> None:
-    """Its client opens another; the calls beside it are all answered."""
+    """Its client hears of changed lists and opens another; the calls beside it are all answered."""
     words = ("--child-era", "modern", "--child-max-requests", "20", *LOOKS)
     async with modern_client.serving("modern", tmp_path, *words) as served:
         async with served.stream(listen(served, TOOLS, 7)) as events:
             assert (await events.next())["method"] == ACK
             await asyncio.gather(*(served.do() for _ in range(19)))
+            assert told(await events.next()) == (CHANGED, None, 7)
             last = await events.next()
             assert (last["id"], last["result"]["resultType"]) == (7, "complete")
         await served.bridge.logged("child.stopped")

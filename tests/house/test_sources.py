@@ -34,6 +34,7 @@ SIGNAL_HANDLING = (
 WALL_CLOCK = {
     "mcpbridge/bridge/modern/emulation.py": "the state of a parked call expires on any replica",
     "mcpbridge/http/auth/oauth.py": "tokens say by the time of day when they end",
+    "mcpbridge/bridge/reloader.py": "says to people when a reload was",
 }
 """Where the time of day is asked for, each with its reason."""
 ASSIGNMENTS_INTO_OTHERS = {

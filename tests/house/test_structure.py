@@ -25,8 +25,9 @@ TREE = {
     " rules runtime settings shim sidecar telemetry wire",
     "mcpbridge.app": "build health_client lifecycle resource_limits self_copy state_dump",
     "mcpbridge.bridge": "bridge budget calls children drain evictors legacy modern readiness"
-    " recycler tasks tenant",
-    "mcpbridge.bridge.calls": "call_log context exchange replay stream tool_filter tracing",
+    " recycler reloader tasks tenant",
+    "mcpbridge.bridge.calls": "call_log context exchange lists_announced replay stream"
+    " tool_filter tracing",
     "mcpbridge.bridge.children": "call_limiter child_pool handshake health_check lease listeners"
     " mux server_eras shared_state supervisor tenant_pool warm_pool",
     "mcpbridge.bridge.legacy": "client_state in_flight modern_child round_trips send_queue"

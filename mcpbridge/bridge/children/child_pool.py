@@ -12,8 +12,8 @@ import collections
 import dataclasses
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Protocol
 
 import anyio
@@ -177,6 +177,7 @@ class ChildPool:
         self._leases: set[Lease] = set()
         self._spares: list[Lease] = []
         self._spares_wanted = 0
+        self._keeps_spares = True
         self._spares_due = anyio.Event()
         self._closing = anyio.Event()
         self._starts = anyio.Semaphore(_STARTS_AT_ONCE)
@@ -282,6 +283,20 @@ class ChildPool:
                 return spare
         place = await self._take_place(wanted)
         return await self._start_in_place(place, make_child or self._make_child, shared=False)
+
+    async def successor(self, make_child: MakeChild | None = None) -> Lease:
+        """Return a fresh child for a session that has one, which it will replace.
+
+        It waits for no place, or the session would be without a child: it has that of the old one
+        as soon as that has finished its calls. Like `own`, it waits for its turn.
+
+        Args:
+            make_child: Makes the child; None: it is like all others.
+
+        Raises:
+            Unavailable: It could not be started.
+        """
+        return await self._start_in_turn(make_child or self._make_child)
 
     def idle(self) -> None:
         """Look for a place for the clients that wait: a child serves no client at present."""
@@ -470,6 +485,19 @@ class ChildPool:
         self._spares_wanted = wanted
         self._spares_due.set()
 
+    @contextmanager
+    def without_spares(self) -> Iterator[None]:
+        """End all spare children and keep none until the block ends; then they start again."""
+        self._keeps_spares = False
+        spares, self._spares = self._spares, []
+        for spare in spares:
+            self.release(spare)
+        try:
+            yield
+        finally:
+            self._keeps_spares = True
+            self._spares_due.set()
+
     async def stop_all(self, grace_s: float) -> None:
         """End every child at once and wait until all are gone; no child is started any more."""
         self._closing.set()
@@ -559,12 +587,16 @@ class ChildPool:
                 place = _Place()
                 self._places.add(place)
                 try:
-                    self._spares.append(await self._start(self._make_child, shared=False))
+                    spare = await self._start(self._make_child, shared=False)
                 except Unavailable:
                     break
                 finally:
                     self._give_up(place)
+                if self._keeps_spares:
+                    self._spares.append(spare)
+                else:
+                    self.release(spare)
 
     def _has_room_for_spare(self) -> bool:
-        room = self._taken() < self._max_children - 1
+        room = self._keeps_spares and self._taken() < self._max_children - 1
         return room and not self._waiters and not self._closing.is_set()

@@ -98,6 +98,9 @@ class ChildSource(Protocol):
     async def own(self, *, wanted: Wanted | None = None) -> Lease:
         """Return a fresh child for one session alone; see `ChildPool.own`."""
 
+    async def successor(self) -> Lease:
+        """Return a fresh child for a session that has one; see `ChildPool.successor`."""
+
     def idle(self) -> None:
         """Take note that a child serves no client at present; see `ChildPool.idle`."""
 

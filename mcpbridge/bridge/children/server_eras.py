@@ -32,6 +32,7 @@ from mcpbridge.bridge.children.supervisor import (
     FirstChild,
     Prepare,
     Settle,
+    StartFailure,
     Supervisor,
 )
 from mcpbridge.bridge.readiness import Readiness
@@ -158,6 +159,7 @@ class EraSupervisors:
         self._tasks: TaskGroup
         self._running = anyio.Event()
         self._legacy_hooks: tuple[Prepare | None, Settle | None] = (None, None)
+        self._prepare_modern: Prepare | None = None
         self._legacy_runs, self._modern_runs = not modern_first, modern_first
         self._proven = proven
 
@@ -191,6 +193,20 @@ class EraSupervisors:
         """Start another process and let it take over, if this is a shared one that serves."""
         self.legacy.replace(lease)
         self.modern.replace(lease)
+
+    async def reload(self) -> StartFailure | None:
+        """Replace the shared processes by ones that start now: see `Supervisor.reload`.
+
+        The primary process comes first. If its start fails the other one is left as it is: it
+        would be started from the same program.
+        """
+        primary = self.primary
+        failure = await primary.reload()
+        if primary is not self.primary:
+            # The first process was asked again what it speaks, and speaks the other era.
+            return None
+        other = self.modern if primary is self.legacy else self.legacy
+        return failure if failure is not None else await other.reload()
 
     def retire(self) -> None:
         """Start no further process: the bridge is about to end."""
@@ -262,17 +278,23 @@ class EraSupervisors:
         if not self._modern_runs:
             self._modern_runs = True
             # The primary process alone decides about readiness: a separate `Readiness`.
-            self._tasks.start_soon(self.modern.run, Readiness())
+            self._tasks.start_soon(self.modern.run, Readiness(), self._prepare_modern)
         return await self.modern.lease()
 
-    async def run(self, prepare: Prepare | None = None, settle: Settle | None = None) -> None:
-        """Find out the eras and keep the processes running; the hooks are for the legacy one.
+    async def run(
+        self,
+        prepare: Prepare | None = None,
+        settle: Settle | None = None,
+        prepare_modern: Prepare | None = None,
+    ) -> None:
+        """Find out the eras and keep the processes running.
 
         Args:
-            prepare: See `Supervisor.run`.
-            settle: See `Supervisor.run`.
+            prepare: For the legacy process, see `Supervisor.run`.
+            settle: For the legacy process, see `Supervisor.run`.
+            prepare_modern: For the modern process, see `prepare`.
         """
-        self._legacy_hooks = (prepare, settle)
+        self._legacy_hooks, self._prepare_modern = (prepare, settle), prepare_modern
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             self._running.set()
@@ -295,7 +317,8 @@ class EraSupervisors:
         self._note_giving_up()
 
     async def _run_modern(self, first: FirstChild | None) -> None:
-        await self.modern.run(self._readiness, None, None, self._cannot_start, first)
+        hook = self._prepare_modern
+        await self.modern.run(self._readiness, hook, None, self._cannot_start, first)
         self._note_giving_up()
 
     def _note_giving_up(self) -> None:

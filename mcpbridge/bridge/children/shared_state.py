@@ -133,6 +133,11 @@ async def restore(
     If the child refuses or ends during this, it is logged and the sessions are served all the same.
     """
     await catch_up(lease, subscribers)
+    announce_lists(profile, subscribers)
+
+
+def announce_lists(profile: ServerProfile, subscribers: Iterable[Subscriber]) -> None:
+    """Tell these sessions that the lists of their child may differ from those of the one before."""
     for subscriber in subscribers:
         for method in profile.changing_lists:
             subscriber.on_notification(Notification(method))

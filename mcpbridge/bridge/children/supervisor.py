@@ -11,6 +11,7 @@ import functools
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import anyio
 import msgspec
@@ -55,6 +56,14 @@ class _Life(msgspec.Struct, frozen=True):
     """For how many seconds it was ready."""
     failed: Fault | None = None
     """Why it never became ready; None if it did."""
+
+
+class StartFailure(msgspec.Struct, frozen=True):
+    """A record of a start that failed."""
+
+    fault: Fault
+    report: ExitReport | None = None
+    """How its process ended; None if there was none."""
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -103,6 +112,12 @@ class Supervisor:
         self._changed = anyio.Event()
         self._retired = anyio.Event()
         self._recycle_due = anyio.Event()
+        self._again = anyio.Event()
+        """Set when a start that has begun before is outdated, and the wait for the next is over."""
+        self._start: anyio.CancelScope | None = None
+        """The handshake of the child that starts."""
+        self._reloads: list[asyncio.Future[StartFailure | None]] = []
+        self._runs = False
         self.state: State = Starting()
         self._prepare: Prepare = _nothing
         self._settle: Settle = _nothing_more
@@ -151,6 +166,25 @@ class Supervisor:
         if isinstance(self.state, Ready) and self.state.lease is lease:
             self._recycle_due.set()
 
+    async def reload(self) -> StartFailure | None:
+        """Start another child now, whatever is waited for, and let it take over.
+
+        A start that has begun is ended and begins again: it may have read the program before it
+        was changed. If the start fails, a child that serves goes on.
+
+        Returns:
+            Why the start failed; None if the new child serves, or if the supervisor does not run.
+        """
+        if not self._runs:
+            return None
+        outcome: asyncio.Future[StartFailure | None] = asyncio.get_running_loop().create_future()
+        self._reloads.append(outcome)
+        self._recycle_due.set()
+        self._again.set()
+        if self._start is not None:
+            self._start.cancel()
+        return await outcome
+
     def retire(self) -> None:
         """Start no further child: the process is about to end."""
         self._retired.set()
@@ -174,6 +208,17 @@ class Supervisor:
         """
         self._readiness = readiness
         self._prepare, self._settle = prepare or _nothing, settle or _nothing_more
+        self._runs = True
+        try:
+            await self._keep_running(cannot_start, first)
+        finally:
+            self._runs = False
+            fault = self.state.fault if isinstance(self.state, Failed) else draining()
+            self._reloaded(StartFailure(fault, self.last_report))
+
+    async def _keep_running(
+        self, cannot_start: CannotStart | None, first: FirstChild | None
+    ) -> None:
         record = Record()
         while True:
             life, first = await self._one_life(first), None
@@ -196,7 +241,8 @@ class Supervisor:
                 self.gave_up.set()
                 return
             delay_s = random.uniform(0, verdict.max_delay_s)  # nosec B311 # spreads load
-            await anyio.sleep(delay_s)
+            with anyio.move_on_after(delay_s):
+                await self._again.wait()
             if self._retired.is_set():
                 break
             log.info("child.restarting", extra={"failures": record.failures})
@@ -221,8 +267,6 @@ class Supervisor:
             lease = first.lease if first is not None else await self._started()
         except Unavailable as error:
             self._block(error.fault)
-            if error.problem:
-                self.last_report = ExitReport(Exit(), 0.0, (error.problem,), asked=False)
             return _Life(0.0, error.fault)
         ready_at = anyio.current_time()
         self._serve(lease, ready_at - began)
@@ -245,19 +289,32 @@ class Supervisor:
         notice = _StartNotice(self._policy.start_notice_s, self._awaits)
         try:
             while True:
-                lease = await self._child_pool.shared()
-                try:
-                    await self._shake_hands(lease)
-                except HarmedByProbeError:
-                    # One after the other: two processes of a server may compete for a port or lock.
-                    lease.child.stop()
-                    await lease.child.exited.wait()
-                else:
-                    return lease
+                self._again = anyio.Event()
+                lease = await self._spawned()
+                with suppress(HarmedByProbeError), anyio.CancelScope() as self._start:
+                    # Set if a reload was asked for while the process was made.
+                    if not self._again.is_set():
+                        await self._shake_hands(lease)
+                        return lease
+                # One after the other: two processes of a server may compete for a port or lock.
+                lease.child.stop()
+                await lease.child.exited.wait()
+        except Unavailable as error:
+            self._reloaded(StartFailure(error.fault, self.last_report))
+            raise
         finally:
+            self._start = None
             notice.end()
 
-    async def _shake_hands(self, lease: Lease) -> None:
+    async def _spawned(self) -> Lease:
+        try:
+            return await self._child_pool.shared()
+        except Unavailable as error:
+            if error.problem:
+                self.last_report = ExitReport(Exit(), 0.0, (error.problem,), asked=False)
+            raise
+
+    async def _meet(self, lease: Lease) -> None:
         """Do the handshake; if it fails, end the child and raise Unavailable once it is gone."""
         try:
             lease.introduced_as(await self._introduce(lease))
@@ -290,7 +347,7 @@ class Supervisor:
                 meanwhile.cancel_scope.cancel()
         if lease is None:
             with anyio.move_on_after(self._policy.max_delay_s):
-                await before.child.exited.wait()
+                await _first_of(before.child.exited, self._again)
             return before
         settle = functools.partial(self._settle, before, lease)
         self._child_pool.retire(before, self._finish_s, settle)
@@ -301,6 +358,8 @@ class Supervisor:
             lease = await self._started()
         except Unavailable as error:
             log.warning("child.replace_failed", extra={"reason": error.fault.reason})
+            # Each reload that was asked for has its outcome: this start began after it.
+            self._recycle_due = anyio.Event()
             return None
         return lease
 
@@ -324,6 +383,14 @@ class Supervisor:
             "start_s": round(start_s, 3),
         }
         log.info("child.ready", extra=extra)
+        self._reloaded(None)
+
+    def _reloaded(self, failure: StartFailure | None) -> None:
+        """Give those who asked for a reload its outcome."""
+        reloads, self._reloads = self._reloads, []
+        for outcome in reloads:
+            if not outcome.done():
+                outcome.set_result(failure)
 
     def _block(self, fault: Fault) -> None:
         self._readiness.block("child", fault.reason)

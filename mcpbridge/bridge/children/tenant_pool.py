@@ -51,6 +51,10 @@ class TenantPool:
         """Return a fresh child for one session of this principal; see `ChildPool.own`."""
         return self._noted(await self._child_pool.own(self._make_child, wanted=wanted))
 
+    async def successor(self) -> Lease:
+        """Return a fresh child for a session that has one; see `ChildPool.successor`."""
+        return self._noted(await self._child_pool.successor(self._make_child))
+
     async def close(self) -> None:
         """End all of its children and wait until their places are free."""
         for lease in self.leases:

@@ -54,6 +54,8 @@ class WarmPool:
         self._given: dict[Lease, str] = {}
         """Children that work on a call, with the fingerprints of their handshakes."""
         self._waiters: dict[str, collections.deque[asyncio.Future[Lease]]] = {}
+        self._renewals = 0
+        """Number of calls of `renew`; a child whose start began before the last one is outdated."""
         self._coming: collections.Counter[str] = collections.Counter()
         """Starts by fingerprint: begun, or to begin if the waiting call gets no other child."""
 
@@ -105,6 +107,14 @@ class WarmPool:
         """Remove and return the child that has waited longest; raise IndexError if none waits."""
         return self._idle.popleft()[2]
 
+    def renew(self) -> None:
+        """Give the children that run or start to no further call; those with a call finish it."""
+        self._renewals += 1
+        while self._idle:
+            self._child_pool.release(self._idle.popleft()[2])
+        for lease in self._given:
+            lease.recycle()
+
     def expire(self, now: float) -> None:
         """End children that have waited for `IDLE_S`, and those that are due to be recycled."""
         for entry in [entry for entry in self._idle if entry[2].recycle_due]:
@@ -126,6 +136,8 @@ class WarmPool:
         if waiter is not None:
             self._given[lease] = fingerprint
             waiter.set_result(lease)
+        elif lease.recycle_due:
+            self._child_pool.release(lease)
         else:
             self._idle.append((fingerprint, now, lease))
             self._child_pool.idle()
@@ -149,9 +161,13 @@ class WarmPool:
     async def _start_another(self, envelope: RequestMeta) -> None:
         fingerprint = envelope.fingerprint
         fault: Unavailable | None = Unavailable(bridge_failed())
+        renewals = self._renewals
         try:
             lease = await self._start(envelope)
             fault = None
+            if renewals != self._renewals:
+                # It serves the call that it was started for, and then ends: see `give_back`.
+                lease.recycle()
             self._hand_on(lease, fingerprint, anyio.current_time())
         except Unavailable as error:
             fault = error

@@ -124,9 +124,9 @@ class ServerRequests:
         number, own = answered
         self._open.pop(number).asker.send(own)
 
-    def withdraw(self, withdrawal: Withdrawn) -> None:
-        """Take back a question of the child; cancel it at the client on the same stream."""
-        found = self._questions.withdrawn(withdrawal)
+    def withdraw(self, withdrawal: Withdrawn, asker: ServerRequestSender) -> None:
+        """Take back a question of this asker; cancel it at the client on the same stream."""
+        found = self._questions.withdrawn(withdrawal, self._asked_by(asker))
         if found is None:
             return
         number, notification = found
@@ -144,12 +144,15 @@ class ServerRequests:
         for number in numbers:
             exchange.tell(self._give_up(number, client_cannot_answer()), sheddable=True)
 
-    def child_lost(self) -> None:
-        """Take back all questions: the child that asked is gone."""
-        for number in self._open:
+    def child_lost(self, asker: ServerRequestSender) -> None:
+        """Take back all questions of this asker: the child is gone."""
+        for number in self._asked_by(asker):
+            del self._open[number]
             self._questions.give_up(number)
             self._tell_listener(encode(cancel_for(number, "the server ended")))
-        self._open.clear()
+
+    def _asked_by(self, asker: ServerRequestSender) -> list[int]:
+        return [number for number, question in self._open.items() if question.asker is asker]
 
     def _make_room(self) -> None:
         """Give up the oldest question whose call is over: the child most likely does not wait."""

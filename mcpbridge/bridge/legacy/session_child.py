@@ -8,6 +8,7 @@ while there may be a child, and at last CLOSED.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 import anyio
@@ -251,6 +252,13 @@ class OwnStarts:
             raise Unavailable(session_closed())
         self._starts.pop(start.lease, None)
         return reply
+
+    async def over(self, lease: Lease) -> None:
+        """Wait until the child has answered `initialize`, or never will."""
+        start = self._starts.get(lease)
+        if start is not None:
+            with suppress(Unavailable):
+                await start.reply()
 
     def leave(self, lease: Lease) -> bool:
         """Leave a child behind for the next client; False if it has been introduced already."""

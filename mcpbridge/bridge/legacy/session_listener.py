@@ -14,12 +14,19 @@ from collections.abc import Callable
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.replay import ReplayStore
 from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.listeners import ChildListener
+from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.in_flight import InFlight
 from mcpbridge.bridge.legacy.server_requests import ServerRequests
 from mcpbridge.rules.mcp.correlator import Withdrawn
-from mcpbridge.rules.mcp.methods import LOG_MESSAGE, RESOURCE_UPDATED, coalescing_key
+from mcpbridge.rules.mcp.methods import (
+    LIST_CHANGED,
+    LOG_MESSAGE,
+    RESOURCE_UPDATED,
+    coalescing_key,
+)
 from mcpbridge.rules.mcp.revisions import Era
 from mcpbridge.rules.uri_set import UriSet
 from mcpbridge.wire.messages import Notification, Request, encode
@@ -97,6 +104,19 @@ class SessionListener:
             lease.mux.detach(self)
         return lease
 
+    def beside(self, lease: Lease) -> ChildListener:
+        """Attach a listener to a child of the session that does not serve now; return it."""
+        listener = _BesideListener(self, lease.mux)
+        lease.mux.attach(listener)
+        return listener
+
+    def hand_over(self, lease: Lease) -> None:
+        """Use this child from now on; the one before is listened to until it ends."""
+        before = self.lease
+        self.take(lease)
+        if before is not None:
+            self.beside(before)
+
     def on_notification(self, notification: Notification) -> None:
         """Put a notification on a stream, if it concerns the client: see `ChildListener`."""
         uri = None
@@ -114,21 +134,36 @@ class SessionListener:
 
     def on_server_request(self, request: Request) -> None:
         """Pass a request on to the client: see `ChildListener`."""
-        # The answer goes to this child's mux, even if another child has taken over by then.
         if self.lease is not None:
-            calls = [exchange for exchange in self._in_flight if exchange.streams]
-            self._server_requests.ask(request, self.lease.mux, calls)
+            self.ask(request, self.lease.mux)
+
+    def ask(self, request: Request, mux: Mux) -> None:
+        """Pass a request of this child on to the client.
+
+        The answer goes to the same child, even if another one has taken over by then.
+        """
+        calls = [exchange for exchange in self._in_flight if exchange.streams]
+        self._server_requests.ask(request, mux, calls)
 
     def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
         """Take back a request of the child: see `ChildListener`."""
-        self._server_requests.withdraw(withdrawal)
+        if self.lease is not None:
+            self.withdraw(withdrawal, self.lease.mux)
+
+    def withdraw(self, withdrawal: Withdrawn, mux: Mux) -> None:
+        """Take back a request of this child."""
+        self._server_requests.withdraw(withdrawal, mux)
+
+    def beside_lost(self, mux: Mux) -> None:
+        """Take back the requests of a child that did not serve any more, or not yet."""
+        self._server_requests.child_lost(mux)
 
     def on_child_exit(self) -> None:
         """Take back the child's requests and report its end: see `ChildListener`."""
         lease = self.lease
         if lease is None or _keeps_nothing(lease):
             return
-        self._server_requests.child_lost()
+        self._server_requests.child_lost(lease.mux)
         self._child_lost(self._session_id)
 
     def _only_call(self) -> Exchange | None:
@@ -137,6 +172,35 @@ class SessionListener:
             return None
         (exchange,) = self._in_flight
         return exchange if exchange.streams else None
+
+
+class _BesideListener:
+    """A `ChildListener` for a child beside the one that serves: the next, or the one before.
+
+    The one before has calls of the session to finish, the next one is in its handshake. Both may
+    send requests to the client.
+    """
+
+    def __init__(self, session_listener: SessionListener, mux: Mux) -> None:
+        self._session_listener = session_listener
+        self._mux = mux
+
+    def on_notification(self, notification: Notification) -> None:
+        """Pass a notification on, but not a changed list: the lists are those of another child."""
+        if notification.method not in LIST_CHANGED.values():
+            self._session_listener.on_notification(notification)
+
+    def on_server_request(self, request: Request) -> None:
+        """Pass a request on to the client."""
+        self._session_listener.ask(request, self._mux)
+
+    def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
+        """Take back a request of the child."""
+        self._session_listener.withdraw(withdrawal, self._mux)
+
+    def on_child_exit(self) -> None:
+        """Take back the child's requests; its end does not concern the session."""
+        self._session_listener.beside_lost(self._mux)
 
 
 def _keeps_nothing(lease: Lease) -> bool:

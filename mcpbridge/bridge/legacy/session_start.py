@@ -19,9 +19,15 @@ import anyio
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.child_pool import ChildPoolSettings
+from mcpbridge.bridge.children.handshake import initialize
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.server_eras import EraSupervisors
-from mcpbridge.bridge.children.shared_state import Subscriber, catch_up, restore
+from mcpbridge.bridge.children.shared_state import (
+    Subscriber,
+    announce_lists,
+    catch_up,
+    restore,
+)
 from mcpbridge.bridge.children.supervisor import Ready
 from mcpbridge.bridge.legacy.modern_child import ModernChildAdapter
 from mcpbridge.bridge.legacy.session import Session
@@ -38,6 +44,7 @@ from mcpbridge.rules.faults import (
     Fault,
     PoolExhausted,
     Unavailable,
+    child_exited,
     handshake_refused,
     session_closed,
 )
@@ -293,15 +300,18 @@ class SessionStarter:
 
     def _introduced(self, session: Session, lease: Lease, profile: ServerProfile) -> None:
         """Let a child serve its session, from the turn in which its answer is read."""
+        self._learned(session, lease, profile)
+        if session.client.initialized:
+            session.send_queue.forget_initialized()
+            lease.mux.send(Notification(INITIALIZED))
+
+    def _learned(self, session: Session, lease: Lease, profile: ServerProfile) -> None:
         lease.introduced_as(profile)
         self._eras.found_legacy()
         requested = session.client_profile.requested
         # A client chooses this text: only names of revisions are kept.
         if known(requested) is not None:
             self._profiles[requested] = profile
-        if session.client.initialized:
-            session.send_queue.forget_initialized()
-            lease.mux.send(Notification(INITIALIZED))
 
     async def _is_modern_only(self) -> bool:
         return not (await self._eras.known_for_legacy()).legacy
@@ -319,6 +329,67 @@ class SessionStarter:
         if before is not None:
             self._child_pool.release(before)
             await before.child.exited.wait()
+
+    async def reload(self, session: Session, finish_s: float | None) -> bool:
+        """Replace the own child of a session by one that starts now and takes over when ready.
+
+        Calls in flight are finished by the child before, for at most `finish_s` seconds; None: for
+        as long as they take.
+
+        Returns:
+            Whether it was replaced. A session without an own child gets a new one next.
+
+        Raises:
+            Unavailable: Another child could not be started; the one before serves on.
+        """
+        before = session.lease
+        if before is None or before.mux.shared:
+            return False
+        # It may have read the program before it was changed, so its start is finished first.
+        await self._starts.over(before)
+        if session.lease is not before or session.link.usable is None:
+            return False
+        lease = await self._child_pool.successor()
+        beside = session.listener.beside(lease)
+        try:
+            profile = await self._introduced_beside(session, lease)
+            # The session's child may have ended by itself or with its session. Then its next child
+            # is a new one in any case.
+            needed = session.lease is before and session.link.usable is not None
+        except BaseException:
+            self._child_pool.release(lease)
+            raise
+        if not needed:
+            self._child_pool.release(lease)
+            return False
+        # No message comes between these steps: they are one turn of the event loop.
+        session.listener.hand_over(lease)
+        lease.mux.detach(beside)
+        announce_lists(profile, [session.listener])
+        settle = functools.partial(catch_up, lease, [session.listener])
+        self._child_pool.retire(before, finish_s, settle)
+        return True
+
+    async def _introduced_beside(self, session: Session, lease: Lease) -> ServerProfile:
+        """Tell a child all that the session's present one was told, while that one serves.
+
+        Raises:
+            Unavailable: It does not answer, or has ended.
+        """
+        params = session.client_profile.params
+        profile = _profile_in(await initialize(lease, params, self._settings.start_timeout_s))
+        if profile is None:
+            raise Unavailable(handshake_refused())
+        self._learned(session, lease, profile)
+        told = session.client.initialized
+        if told:
+            lease.mux.send(Notification(INITIALIZED))
+        await catch_up(lease, [session.listener])
+        if session.client.initialized and not told:
+            lease.mux.send(Notification(INITIALIZED))
+        if lease.mux.shut:
+            raise Unavailable(child_exited(None, "no"))
+        return profile
 
     def _own_child(self, session: Session, first: _FirstChild) -> OwnChild:
         return OwnChild(functools.partial(self._next_own_child, session, first))

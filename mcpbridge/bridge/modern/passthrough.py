@@ -12,16 +12,18 @@ from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.modern.emulation import CallScope, Overdue, Translation, log
+from mcpbridge.bridge.modern.subscriptions import wanted_lists
 from mcpbridge.rules.faults import (
     Fault,
     Unavailable,
     cancelled,
     shutdown,
 )
+from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.methods import LISTEN, SUBSCRIPTION_ID
 from mcpbridge.rules.mcp.request_meta import RequestMeta
 from mcpbridge.wire.json_object import packed
-from mcpbridge.wire.messages import Reply, Request, Result
+from mcpbridge.wire.messages import Notification, Reply, Request, Result, encode
 
 
 class Passthrough:
@@ -69,6 +71,20 @@ class Passthrough:
             if fault is not None:
                 log.warning("call.overdue", extra={"method": exchange.request.method})
                 self.cancel(exchange, fault)
+
+    def announce_lists(self, profile: ServerProfile) -> None:
+        """Tell open listens that the lists of their child may differ: another one takes over.
+
+        They end with the child before; what their clients know of its lists must not outlast it.
+        """
+        for exchange in list(self.in_flight):
+            stream = exchange.stream
+            # The acknowledgement comes first on a stream.
+            if not exchange.lasting or stream is None or not stream.log.last:
+                continue
+            params = packed({"_meta": packed({SUBSCRIPTION_ID: exchange.request.id})})
+            for method in set(wanted_lists(exchange.request)) & set(profile.changing_lists):
+                exchange.tell(encode(Notification(method, params)), sheddable=True)
 
     def end_listens(self) -> None:
         """End every listen with its result: the process is about to end."""

@@ -241,6 +241,10 @@ class ModernService:
             listen.leave()
             self._release(listen, route.lease)
 
+    def announce_lists(self, profile: ServerProfile) -> None:
+        """Tell listens on a child of 2026-07-28 that its lists may differ: another takes over."""
+        self._native.announce_lists(profile)
+
     def sweep(self, now: float, overdue: Overdue) -> None:
         """End calls that have taken or waited too long; `now` is the event loop's time."""
         self._emulated.sweep(now, overdue)

@@ -9,6 +9,8 @@ Source: MCP 2026-07-28, Subscriptions.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.shared_state import text_member
@@ -54,11 +56,8 @@ class Subscription:
         self._id = request.id
         self._unanswered: set[str] = set()
         """Asked of the child, which has not answered and may grant them yet."""
-        wanted = member(request.params or b"{}", "notifications") or b"{}"
-        flags = opened(wanted) if wanted.startswith(b"{") else {}
-        self.wanted_lists = {
-            flag: method for flag, method in _LIST_FLAGS.items() if flags.get(flag) == b"true"
-        }
+        flags = _flags_in(request)
+        self.wanted_lists = _lists_in(flags)
         self.wanted_uris = _uris_in(flags.get("resourceSubscriptions", b"[]"), most)
 
     def wants(self, uri: str) -> bool:
@@ -153,6 +152,24 @@ class Subscription:
         }
         message = Notification(method, packed({**params, "_meta": packed(tagged)}))
         self.stream.append(encode(message), sheddable=key is not None, key=key)
+
+
+def wanted_lists(request: Request) -> Collection[str]:
+    """Return the methods of the list-changed notifications that a listen asks for.
+
+    Raises:
+        WireError: The params are not what they must be.
+    """
+    return _lists_in(_flags_in(request)).values()
+
+
+def _flags_in(request: Request) -> Mapping[str, bytes]:
+    wanted = member(request.params or b"{}", "notifications") or b"{}"
+    return opened(wanted) if wanted.startswith(b"{") else {}
+
+
+def _lists_in(flags: Mapping[str, bytes]) -> dict[str, str]:
+    return {flag: method for flag, method in _LIST_FLAGS.items() if flags.get(flag) == b"true"}
 
 
 def _uris_in(uris: bytes, most: int) -> list[str]:

@@ -16,7 +16,14 @@ import msgspec
 from mcpbridge.errors import WireError
 from mcpbridge.rules.mcp.methods import ASKED_ABILITY, LIST_CHANGED
 from mcpbridge.rules.mcp.revisions import MODERN, NEWEST_LEGACY, Era, Revision, known, negotiated
-from mcpbridge.wire.json_object import elements, member, opened, replaced, spans
+from mcpbridge.wire.json_object import (
+    elements,
+    member,
+    opened,
+    replaced,
+    spans,
+    with_members,
+)
 from mcpbridge.wire.messages import quoted, text_of
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
@@ -121,6 +128,24 @@ def read_discovery(result: bytes) -> ServerProfile | None:
         if revision.date in dates:
             return ServerProfile(result, revision)
     return None
+
+
+def with_changing_lists(result: bytes) -> bytes:
+    """Return an `initialize` result that announces changes of each list that it offers.
+
+    Raises:
+        WireError: It cannot be read.
+    """
+    raw = member(result, "capabilities")
+    if raw is None or not raw.startswith(b"{"):
+        return result
+    offered = opened(raw)
+    changing = {
+        name: with_members(offered[name], {"listChanged": b"true"})
+        for name in LIST_CHANGED
+        if offered.get(name, b"").startswith(b"{")
+    }
+    return with_members(result, {"capabilities": with_members(raw, changing)})
 
 
 def differences(told: ServerProfile, profile: ServerProfile) -> str:

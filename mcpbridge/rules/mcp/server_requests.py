@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from mcpbridge.rules.mcp.correlator import Withdrawn, number_of, renamed_cancel
 from mcpbridge.wire.messages import (
@@ -92,10 +92,17 @@ class ServerRequestTable:
             return number, Result(child_id, reply.result, reply.extra)
         return number, Failure(child_id, reply.error, reply.extra)
 
-    def withdrawn(self, withdrawal: Withdrawn) -> tuple[int, Notification] | None:
-        """Return the number of a withdrawn request and its cancellation; None if it is not open."""
+    def withdrawn(
+        self, withdrawal: Withdrawn, numbers: Collection[int]
+    ) -> tuple[int, Notification] | None:
+        """Return the number of a withdrawn request and its cancellation; None if it is not open.
+
+        Args:
+            withdrawal: Names the request by the child's own id.
+            numbers: The numbers of this child's requests: another child may use the same id.
+        """
         for number, child_id in self._child_ids.items():
-            if child_id == withdrawal.child_id:
+            if child_id == withdrawal.child_id and number in numbers:
                 del self._child_ids[number]
                 return number, renamed_cancel(withdrawal.notification, b"%d" % number)
         return None

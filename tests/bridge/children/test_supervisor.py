@@ -457,3 +457,94 @@ async def test_only_the_child_that_serves_is_replaced() -> None:
         on.supervisor.replace(lease)
         await turns()
         assert len(on.child_pool.children) == 2
+
+
+NEVER = RestartPolicy(give_up_after=0, first_delay_s=1e6, max_delay_s=1e6)
+"""Nothing is started again unless it is asked for."""
+
+
+async def test_a_reload_lets_the_old_child_serve_until_the_new_one_is_ready() -> None:
+    """Whoever asked hears of it then."""
+    async with scene(NEVER) as on:
+        await (await on.child_pool.newest()).shake_hands()
+        before = await on.supervisor.lease()
+        reload = asyncio.create_task(on.supervisor.reload())
+        child = await on.child_pool.newest()
+        await turns()
+        assert await on.supervisor.lease() is before
+        assert not reload.done()
+        await child.shake_hands()
+        assert await reload is None
+        assert await on.supervisor.lease() is not before
+        assert [lease for lease, _ in on.child_pool.retired] == [before]
+
+
+async def test_a_reload_that_fails_leaves_the_old_child_serving() -> None:
+    """The next one waits for nothing: neither for the old child's end nor for a back-off."""
+    async with scene(NEVER) as on:
+        await (await on.child_pool.newest()).shake_hands()
+        before = await on.supervisor.lease()
+        for _ in range(2):
+            reload = asyncio.create_task(on.supervisor.reload())
+            (await on.child_pool.newest()).end(Exit(code=1))
+            failure = await reload
+            assert failure is not None
+            assert (failure.fault.reason, failure.fault.exit) == ("child_exited", Exit(code=1))
+            assert failure.report is not None
+            assert failure.report.last_words == ("last words",)
+            assert await on.supervisor.lease() is before
+            assert on.readiness.ready
+        on.child_pool.failures = 1
+        failure = await on.supervisor.reload()
+        assert failure is not None
+        assert failure.fault.reason == "spawn_failed"
+        reload = asyncio.create_task(on.supervisor.reload())
+        await (await on.child_pool.newest()).shake_hands()
+        assert await reload is None
+        assert len(on.child_pool.children) == 4, "no start that was not asked for"
+
+
+async def test_a_reload_wakes_the_back_off() -> None:
+    """A repaired program is started at once, however long it would be left alone."""
+    async with scene(NEVER) as on:
+        (await on.child_pool.newest()).end(Exit(code=1))
+        await turns()
+        reload = asyncio.create_task(on.supervisor.reload())
+        child = await on.child_pool.newest()
+        await child.shake_hands()
+        assert await reload is None
+        child.end(Exit(code=1))
+        await turns()
+        reload = asyncio.create_task(on.supervisor.reload())
+        await (await on.child_pool.newest()).shake_hands()
+        assert await reload is None
+
+
+async def test_a_reload_ends_a_start_that_has_begun() -> None:
+    """It may have read what has been changed since, or never end."""
+    async with scene(NEVER) as on:
+        first = await on.child_pool.newest()
+        await turns()
+        reload = asyncio.create_task(on.supervisor.reload())
+        second = await on.child_pool.newest()
+        assert first.exited.is_set()
+        await second.shake_hands()
+        assert await reload is None
+        reload = asyncio.create_task(on.supervisor.reload())
+        third = await on.child_pool.newest()
+        another = asyncio.create_task(on.supervisor.reload())
+        await (await on.child_pool.newest()).shake_hands()
+        assert third.exited.is_set()
+        assert (await reload, await another) == (None, None)
+        assert len(on.child_pool.children) == 4
+
+
+async def test_a_reload_has_an_outcome_when_the_supervisor_ends() -> None:
+    """And no effect on one that does not run."""
+    async with scene(NEVER) as on:
+        (await on.child_pool.newest()).end(Exit(code=1))
+        await turns()
+        on.supervisor.retire()
+        failure = await on.supervisor.reload()
+        assert failure is not None
+        assert await on.supervisor.reload() is None

@@ -101,9 +101,10 @@ def test_a_withdrawn_question_is_named_as_the_client_knows_it() -> None:
     questions.ask(Request(b"1", "roots/list"))
     cancel = Notification(CANCELLED, b'{"requestId": 1 ,"reason":"late"}', b',"x":1')
     expected = Notification(CANCELLED, b'{"requestId": 6 ,"reason":"late"}', b',"x":1')
-    assert questions.withdrawn(Withdrawn(b"1", cancel)) == (6, expected)
-    assert questions.withdrawn(Withdrawn(b"1", cancel)) is None
-    assert questions.withdrawn(Withdrawn(b'"0"', cancel)) is None
+    assert questions.withdrawn(Withdrawn(b"1", cancel), ()) is None, "of another child"
+    assert questions.withdrawn(Withdrawn(b"1", cancel), (5, 6)) == (6, expected)
+    assert questions.withdrawn(Withdrawn(b"1", cancel), (5, 6)) is None
+    assert questions.withdrawn(Withdrawn(b'"0"', cancel), (5, 6)) is None
     assert questions.answered(Result(b"6", b"{}")) is None
 
 
