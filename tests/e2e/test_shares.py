@@ -36,7 +36,7 @@ async def is_served(running: RunningBridge, source: str) -> bool:
     """Whether a call on a new connection from this address is answered."""
     async with wire(running.port, source) as connection:
         await connection.send(post(PING))
-        return (await connection.heard()).status == 200
+        return (await connection.response()).status == 200
 
 
 @pytest.mark.parametrize("sent", [b"", HALF_HEAD, HALF_BODY], ids=["none", "head", "body"])
@@ -49,7 +49,7 @@ async def test_connections_that_ask_for_nothing_keep_no_other_client_out(sent: b
         async with wires(running, MODEST, FEW // 2) as modest:
             for connection in modest:
                 await connection.send(post(PING))
-                assert (await connection.heard()).status == 200
+                assert (await connection.response()).status == 200
         async with running.client() as client:
             text = (await client.get("/metrics")).text
             assert 'mcpbridge_gave_way_total{what="connection"}' in text
@@ -60,12 +60,12 @@ async def test_a_lighter_peer_keeps_its_connection() -> None:
     words = ("--max-connections", str(FEW), "--header-timeout", "10m")
     async with bridge(*words) as running, wire(running.port, MODEST) as kept:
         await kept.send(post(PING))
-        assert (await kept.heard()).status == 200
+        assert (await kept.response()).status == 200
         async with wires(running, GREEDY, 2 * FEW) as held:
             for connection in held:
                 await connection.send(HALF_HEAD)
             await kept.send(post(PING))
-            assert (await kept.heard()).status == 200
+            assert (await kept.response()).status == 200
 
 
 async def test_streams_that_only_listen_give_way_to_another_peer() -> None:
@@ -83,7 +83,7 @@ async def test_streams_that_only_listen_give_way_to_another_peer() -> None:
             slow = rpc(2, "tools/call", {"name": "countdown", "arguments": {"seconds": 1}})
             async with wire(running.port, GREEDY) as calling:
                 await calling.send(post(json.dumps(slow).encode()))
-                assert (await calling.heard()).status == 503, "its own streams go on"
+                assert (await calling.response()).status == 503, "its own streams go on"
 
 
 async def test_one_peer_may_have_every_connection_while_no_other_wants_one() -> None:
@@ -95,7 +95,7 @@ async def test_one_peer_may_have_every_connection_while_no_other_wants_one() -> 
         assert not await is_served(running, GREEDY)
         for connection in held:
             await connection.send(PING[-1:])
-            assert (await connection.heard()).status == 200
+            assert (await connection.response()).status == 200
 
 
 async def test_half_heads_of_the_same_peer_give_way_when_they_are_old() -> None:
@@ -119,4 +119,4 @@ async def test_a_trusted_proxy_is_many_clients() -> None:
                 await connection.send(HALF_HEAD)
             for connection in proxied:
                 await connection.send(PING[-1:])
-                assert (await connection.heard()).status == 200
+                assert (await connection.response()).status == 200
