@@ -29,6 +29,8 @@ FAULT = "fault"
 TOOLS_CALL = "tools/call"
 
 _SIGN = b'"isError"'
+_FIRST = ord("E")
+"""A byte of the name that is rare; see `wire.json_object.BACKSLASH`."""
 _FLAG = re.compile(r"--[a-z-]+")
 _BLANKS_AND_COLON = b" \t\r\n:"
 
@@ -53,7 +55,7 @@ def is_tool_error(result: bytes) -> bool:
 
     Costs one search; the result is decoded only if the name occurs.
     """
-    if b"E" not in result:
+    if _FIRST not in result:
         return False  # one byte is sought natively, where the whole name takes each byte in turn
     at = result.find(_SIGN)
     while at >= 0:

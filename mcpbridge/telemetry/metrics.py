@@ -22,6 +22,7 @@ OTHER = "other"
 _TOOLS_CALL = "tools/call"
 _MAX_NAME = 128
 _NAME_FIRST = b'{"name":"'
+_BACKSLASH = ord("\\")
 
 Label = str | tuple[str, ...]
 """The value of a family's label, or of its labels in their order."""
@@ -115,7 +116,7 @@ class CallMeters:
         for tool in tools:
             name = tool.name.encode()
             # A name with a backslash could be spelled like another name in a call.
-            fits = 0 < len(name) <= _MAX_NAME and b"\\" not in name
+            fits = 0 < len(name) <= _MAX_NAME and _BACKSLASH not in name
             if fits and len(self._tools) < MAX_TOOLS:
                 self._tools.setdefault(name, CallMeter(_TOOLS_CALL, tool.name))
         return self._last_tools
@@ -125,7 +126,7 @@ class CallMeters:
         start = len(_NAME_FIRST)
         if params[:start] == _NAME_FIRST:
             plain, quote, _ = params[start : start + _MAX_NAME + 1].partition(b'"')
-            if quote and b"\\" not in plain:
+            if quote and _BACKSLASH not in plain:
                 return self._tools.get(plain, self._other_tool)
         try:
             name = _named_decoder.decode(params).name

@@ -23,6 +23,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from mcpbridge.errors import DuplicateMember, NotMessage, TooMany, WireError
 from mcpbridge.wire.json_object import (
+    BACKSLASH,
     LONG_BYTES,
     MAX_DEPTH,
     Payload,
@@ -44,7 +45,7 @@ _VERSION = b'"2.0"'
 # What every call meets looks at one byte or at a slice: with CPython 3.11 `startswith` takes three
 # to five times as many instructions.
 _STRUCTURED = b"{["
-_ZERO = ord("0")
+_ZERO, _LF, _CR = b"0\n\r"
 _CACHED_CHARACTERS = 128
 _SLICE_BYTES = 1 << 20
 
@@ -209,7 +210,7 @@ def canonical_id(raw: bytes) -> bytes:
 
     The type is kept: `1` and `"1"` stay different.
     """
-    if b"\\" not in raw:
+    if BACKSLASH not in raw:
         return b"0" if raw == b"-0" else raw
     text = text_of(raw)
     return raw if text is None else msgspec.json.encode(text)
@@ -234,7 +235,7 @@ def _quoted(text: str) -> bytes:
 
 def _on_one_line(data: bytes, *, ascii_alone: bool) -> bytes:
     line = data if ascii_alone else _separators_escaped(data)
-    if b"\n" in line or b"\r" in line:
+    if _LF in line or _CR in line:
         line = line.replace(b"\n", b" ").replace(b"\r", b" ")
     if line != data:
         # In JSON, raw line ends stand only between tokens, and separators never follow a backslash;
@@ -252,7 +253,7 @@ def _separators_escaped(data: bytes) -> bytes:
         (b"\xc2\x85", b"\\u0085"),
     ):
         # One byte is searched first: that search is native to the processor.
-        if separator[:1] in data and _holds(data, separator):
+        if separator[0] in data and _holds(data, separator):
             data = data.replace(separator, escape)
     return data
 

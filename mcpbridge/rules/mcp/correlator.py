@@ -115,6 +115,7 @@ class _Call(msgspec.Struct, Generic[Owner]):
 
 
 _TAG = SUBSCRIPTION_ID.encode()
+_LOW_LINE = ord("_")
 _LATE_TOKENS = 256
 """Tasks whose progress is mapped after their call was answered; the oldest is dropped first."""
 
@@ -206,7 +207,7 @@ class Correlator(Generic[Owner]):
         answer: Reply
         if isinstance(reply, Result):
             result = reply.result
-            tagged = b"_" in result and _TAG in result
+            tagged = _LOW_LINE in result and result.find(_TAG) >= 0
             if tagged and (span := _span_at(result, "_meta", SUBSCRIPTION_ID)):
                 result = spliced(result, span, call.client_id)
             answer = Result(call.client_id, result, reply.extra)

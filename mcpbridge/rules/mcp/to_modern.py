@@ -28,6 +28,7 @@ CACHEABLE = frozenset(
     )
 )
 _PRIVATE = b'"private"'
+_T = ord("T")
 NOT_FOUND_BEFORE = -32002
 """Resource not found, in the legacy revisions."""
 URL_REQUIRED_BEFORE = -32042
@@ -94,7 +95,7 @@ def _takes_only_stamps(result: bytes, method: str) -> bool:
     """Return whether a result lacks the stamps, which is usual and needs no decoding."""
     closed = result[:2] == b'{"' and result[-1:] == b"}"
     # One byte is sought first: see `may_hold_meta`.
-    typed = b"T" in result and b"resultType" in result
+    typed = _T in result and result.find(b"resultType") >= 0
     has_them = typed or may_hold_meta(result, b"_meta")
     return closed and not has_them and method not in CACHEABLE
 
