@@ -150,6 +150,8 @@ class _Life:
         with heard_signals() as signals, LoopWatchdog().watching():
             async with anyio.create_task_group() as watch:
                 watch.start_soon(self._hear_signals, signals, ending)
+                # Outside of the bridge's block: children that end last still leave orphans to be
+                # reaped.
                 watch.start_soon(self._app.process_tree.run)
                 async with self._app.bridge.running():
                     watch.start_soon(self._hear_giving_up, ending)
@@ -174,8 +176,10 @@ class _Life:
         async with anyio.create_task_group() as serving:
             for server, listener in self._servers:
                 serving.start_soon(server.serve, [listener])
+                # Before the address is announced: it may be used at once.
                 await server.listening.wait()
             self._announce()
+            # After everything long-lived is made, and before the first call.
             _settle_memory()
             await ending.wait()
             await self._end()
@@ -270,6 +274,7 @@ class _Life:
                 server.stop_now()
             self._app.bridge.kill_children()
         else:
+            # The third signal: the operator must not have to wait for what hangs.
             os._exit(128 + signal.SIGINT)
 
     async def _hear_giving_up(self, ending: anyio.Event) -> None:

@@ -107,6 +107,7 @@ class PoolSizer:
         """Measure when the first process is ready, and then periodically."""
         if self._limit_bytes is None:
             return
+        # Before that there is no process whose size could be measured.
         await self._child_pool.was_ready.wait()
         while True:
             await self._measure(self._limit_bytes)

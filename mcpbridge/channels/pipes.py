@@ -153,6 +153,8 @@ class PipeChannel:
     async def receive(self) -> Sequence[Received]:
         """Wait for messages and invalid lines; return some of them, or none at the end."""
         if self._received or self._lines or self._chunks:
+            # Messages are there at once, so without this the reader would never give the loop a
+            # turn.
             if time.monotonic() - self._turn_began > _TURN_S:
                 await asyncio.sleep(0)
                 self._turn_began = time.monotonic()
@@ -229,6 +231,7 @@ class PipeChannel:
         self._pending += len(head) + len(payload) + len(end)
         if not self._flush_due and not self._blocked:
             self._flush_due = True
+            # At the end of the turn: all messages of one turn go to the pipe in one system call.
             self._loop.call_soon(self._flush)
 
     @property
@@ -257,8 +260,10 @@ class PipeChannel:
     def close_input(self) -> None:
         """Close the child's stdin, which asks it to end; queued messages are lost."""
         if self._input_open:
+            # Before the pipe is closed: afterwards its content cannot be asked for.
             self._note_unread()
             self._input_open = False
+            # Sends what the pipe still takes; the rest is lost.
             self._flush()
             self._loop.remove_writer(self._stdin_fd)
             self._unwatch_input()
@@ -311,10 +316,12 @@ class PipeChannel:
         except BlockingIOError:
             return False
         except OSError:
+            # The peer of a socket has reset the connection, which is an end too.
             chunk = b""
         if not chunk:
             self.end()
             return False
+        # A read that fills the pipe's usual size: the child waits for the bridge at each 64 KiB.
         if len(chunk) >= _PIPE_BYTES and not self._stdout_grown:
             self._stdout_grown = True
             _grow(self._stdout_fd)
@@ -328,6 +335,8 @@ class PipeChannel:
         elif self._lines or self._chunks:
             if self._held > _HELD_BYTES:
                 self._reading = False
+                # Back-pressure: the pipe fills up and the child waits, instead of the bridge's
+                # memory.
                 self._loop.remove_reader(self._stdout_fd)
             self._wake_reader()
         return True
@@ -398,6 +407,7 @@ class PipeChannel:
             gone += 1
         del self._outgoing[:gone]
         if left:
+            # A view, since a copy of the rest at each write would make large messages quadratic.
             self._outgoing[0] = memoryview(self._outgoing[0])[left:]
         return written
 
@@ -423,6 +433,7 @@ class PipeChannel:
         if not self.congested or not self._input_open:
             senders, self._senders = self._senders, []
             for waiter in senders:
+                # Its task may have been cancelled.
                 if not waiter.done():
                     waiter.set_result(None)
 

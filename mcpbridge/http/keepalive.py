@@ -75,11 +75,13 @@ class KeepAlive:
         """Nudge readers until cancelled."""
         while True:
             self._at = (self._at + 1) % PARTS
+            # A copy: readers come and go during the pauses.
             readers = list(self._parts[self._at])
             starts = range(0, len(readers) or 1, AT_ONCE)
             for start in starts:
                 for reader in readers[start : start + AT_ONCE]:
                     reader.nudge()
+                # Spread over the part's time: thousands of writes in one turn would hold up calls.
                 await anyio.sleep(self._every_s / PARTS / len(starts))
             if self._still is not None:
                 self._end_streams(self._still)

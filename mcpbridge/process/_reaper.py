@@ -34,6 +34,8 @@ def keep(fd: int, token: str) -> None:
         for line in lines:
             pid = int(line[1:])
             if line[:1] == b"+":
+                # With its start time: the number may belong to another process when the bridge
+                # ends.
                 groups[pid] = _started(pid)
             else:
                 groups.pop(pid, None)
@@ -41,6 +43,7 @@ def keep(fd: int, token: str) -> None:
 
 
 def _end(groups: dict[int, bytes], mark: bytes) -> None:
+    # 0 sends nothing: first time to end by the end of stdin alone.
     for number in (0, _SIGTERM):
         if number:
             _signal(groups, mark, number)
@@ -102,6 +105,7 @@ def _started(pid: int) -> bytes:
             fields = file.read(1024).rpartition(b") ")[2].split()
     except OSError:
         return b""
+    # A zombie has ended; its group may still have members, which `_signal` reaches all the same.
     return b"" if fields[0] in b"ZX" else fields[19]
 
 

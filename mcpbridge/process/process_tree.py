@@ -149,6 +149,7 @@ class ProcessTree:
         """Kill processes with SIGKILL, including all their descendants."""
         with anyio.move_on_after(_KILL_WAIT_S):
             while self._any_left(escaped):
+                # In each round: a process may start others until it is dead.
                 for process in list(escaped):
                     escaped |= _below(process)
                 send(escaped, signal.SIGKILL)
@@ -173,6 +174,7 @@ class ProcessTree:
             if pid in self._children or pid in self._not_ours or pid == self._reaper.pid:
                 continue
             stat = stat_of(pid)
+            # It ended between the two reads.
             if stat is None:
                 continue
             if not stat.lives:
@@ -196,6 +198,8 @@ class ProcessTree:
 
     def _reap(self, pid: int) -> None:
         with contextlib.suppress(ChildProcessError):
+            # Only this pid: `waitpid(-1)` would take the statuses that the children's own tasks
+            # wait for.
             os.waitpid(pid, os.WNOHANG)
             log.debug("orphan.reaped", extra={"pid": pid})
 

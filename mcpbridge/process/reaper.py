@@ -116,6 +116,7 @@ def _started(env: Mapping[str, str], token: str) -> subprocess.Popen[bytes] | No
             start_new_session=True,
         )
         assert process.stdin is not None
+        # If the reaper does not read, as when it is stopped, a full pipe must not block the bridge.
         os.set_blocking(process.stdin.fileno(), False)
         return process
     log.warning("reaper.lost", extra={"problem": "could not be started"})

@@ -47,6 +47,7 @@ class Process:
 
     async def _until_end(self) -> None:
         try:
+            # It is readable when the process ends; needs neither a thread nor SIGCHLD.
             fd = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
             # Not Linux, a kernel before 5.3, or a sandbox that forbids the call.

@@ -80,6 +80,8 @@ class StderrDrain:
 
     def finish(self) -> None:
         """Drain what is already readable, the unfinished last line included, then stop reading."""
+        # Before the last reads: a turn of `_go_on` that is due must not read from a closed
+        # descriptor.
         self._finished = True
         for _ in range(_LAST_READS):
             if not self._read():
@@ -94,6 +96,8 @@ class StderrDrain:
         self._read()
         self._log_some()
         if self._lines:
+            # Back-pressure for a turn: at most `_TURN_LINES` lines are logged at once, so that
+            # calls go on.
             self._loop.remove_reader(self._fd)
             self._loop.call_soon(self._go_on)
 

@@ -150,6 +150,7 @@ class SubprocessChild(Generic[E]):
                 try:
                     await self._stop_asked.wait()
                 finally:
+                    # A cancelled task must still end its process. The steps below bound the time.
                     with anyio.CancelScope(shield=True):
                         await self._descend(process)
                     stderr.finish()
@@ -162,6 +163,7 @@ class SubprocessChild(Generic[E]):
             process, (stdin_write, stdout_read, stderr_read) = self._spawned()
             self.pid = process.pid
             if self._process_tree is not None:
+                # At once: from here on the reaper ends it if the bridge is killed.
                 self._process_tree.took_in(self.pid, self._mark)
             self.channel = self._make_ends(stdout_read, stdin_write)
             ends.enter_context(self.channel.open())
@@ -197,6 +199,8 @@ class SubprocessChild(Generic[E]):
 
     async def _watch_exit(self, process: Process) -> None:
         self._has_gone(await process.wait())
+        # Its last answers may still be in the pipe. A process that it left behind may hold the pipe
+        # open, so the end of stdout is not waited for any longer.
         with anyio.move_on_after(_LAST_BYTES_S):
             await self.channel.ended.wait()
         self.channel.end()
@@ -210,7 +214,10 @@ class SubprocessChild(Generic[E]):
     async def _descend(self, process: Process) -> None:
         began = anyio.current_time()
         if self._process_tree is not None:
+            # While it lives: the children of an ended process go to another parent, and are not
+            # found below it.
             self._escaped = self._process_tree.escaped_from(self.pid)
+        # MCP, Lifecycle, Shutdown: first the end of stdin, then SIGTERM, then SIGKILL.
         self.channel.close_input()
         for number in (signal.SIGTERM, signal.SIGKILL):
             # Waits for the process and not for `gone`: under cancellation no other task watches it.
@@ -218,6 +225,7 @@ class SubprocessChild(Generic[E]):
                 self._has_gone(await process.wait())
             if self.gone.is_set():
                 break
+            # The whole group at once: a wrapper such as npx may not pass signals on.
             self._signal(number)
         self._has_gone(await process.wait())
         await self._end_what_is_left(began)
@@ -236,6 +244,7 @@ class SubprocessChild(Generic[E]):
                 await group_ends(self.pid)
                 if tree is not None:
                     await tree.until_gone(self._escaped)
+        # Always: the time may have been used up, or the group have members that ignore SIGTERM.
         signal_group(self.pid, signal.SIGKILL)
         if tree is not None:
             await tree.kill(self._escaped)

@@ -56,6 +56,7 @@ class LoopWatchdog:
 
     def _watch(self) -> None:
         while not self._ended.is_set():
+            # Before the loop is asked: its answer may come at once.
             self._alive.clear()
             # Closed: the program is over.
             with suppress(RuntimeError):
@@ -67,6 +68,7 @@ class LoopWatchdog:
                 self._tell(asked_at)
 
     def _tell(self, asked_at: float) -> None:
+        # No other way shows what another thread does while it holds the loop.
         frame = sys._current_frames().get(self._loop_thread)
         stack = [line.rstrip() for line in traceback.format_stack(frame, _FRAMES)] if frame else []
         self._log(logging.WARNING, "loop.stalled", {"stack": stack})

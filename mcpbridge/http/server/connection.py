@@ -229,6 +229,7 @@ class HttpConnection(HttpToolsProtocol):
         """Take bytes of one or more requests; most come in one read and need no timer."""
         if self._refused:
             return
+        # More bytes have come before the answer. Only uvicorn's parser can put requests in a row.
         if self._call is not None:
             self._leave_fast_path()
         elif self._is_between() and self._begin(data):
@@ -237,6 +238,7 @@ class HttpConnection(HttpToolsProtocol):
         self._chunk = len(data)
         if self._heads is not None:
             self._heads.forget()
+        # Set before parsing: the parser's callbacks change them for this read.
         self._followed, self._begun = False, 0
         self._parse(data)
         if self._awaited is not _Awaited.NOTHING:
@@ -293,6 +295,8 @@ class HttpConnection(HttpToolsProtocol):
         self.timeout_keep_alive_task = None
         left_s = self._quiet_since + self.timeout_keep_alive - self.loop.time()
         if self._call is not None or left_s > 0:
+            # The timer is set once and not for each call of the fast path: it looks when the last
+            # one ended.
             wait_s = left_s if left_s > 0 else self.timeout_keep_alive
             self.timeout_keep_alive_task = self.loop.call_later(
                 wait_s, self.timeout_keep_alive_handler

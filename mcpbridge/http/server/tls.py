@@ -112,6 +112,7 @@ class Certificates:
 
     def reread(self) -> None:
         """Read the files again and log the result; go on with the old ones if it is a failure."""
+        # Before the files are read: a change during the reading shows at the next look.
         self._seen = _signs(self._settings)
         try:
             self._newest = context_of(self._settings)
@@ -161,6 +162,7 @@ def context_of(settings: TlsSettings) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A client could make the bridge compute without an end (CVE-2011-1473).
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     _load_pair(context, settings)

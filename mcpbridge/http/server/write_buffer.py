@@ -37,6 +37,8 @@ class WriteBuffer:
     def write(self, data: bytes) -> None:
         """Send at the end of this turn of the loop, together with all that is written in it."""
         if not self._pieces:
+            # uvicorn writes a head and a body apart; together they are one segment and one system
+            # call.
             self._loop.call_soon(self._flush)
         self._pieces.append(data)
 
