@@ -314,7 +314,7 @@ class Supervisor:
                 self.last_report = ExitReport(Exit(), 0.0, (error.problem,), asked=False)
             raise
 
-    async def _meet(self, lease: Lease) -> None:
+    async def _shake_hands(self, lease: Lease) -> None:
         """Do the handshake; if it fails, end the child and raise Unavailable once it is gone."""
         try:
             lease.introduced_as(await self._introduce(lease))
