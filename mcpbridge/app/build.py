@@ -119,7 +119,7 @@ def build(config: Config, process_tree: ProcessTree) -> App:
     # A traced call runs in a separate task, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
     posts = PostHandling(streamable, access)
-    fast_path = FastPath(posts, limits, rules, window_s, lambda: bridge.drain.ending, meters.http)
+    fast_path = FastPath(posts, limits, rules, window_s, meters.http)
     return App(
         config,
         bridge,
@@ -148,7 +148,6 @@ def _streamable(
         ModernTransport(bridge, keepalive, settings.answers.json_window_s),
         settings.eras,
         limits,
-        bridge.drain,
         access,
     )
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import os
@@ -26,7 +25,6 @@ from mcpbridge import __version__
 from mcpbridge.app.build import App, build, host_rules, open_to_all, trusted_proxies
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.state_dump import state_of
-from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.children.handshake import list_tools
 from mcpbridge.bridge.drain import DrainSteps
 from mcpbridge.config.model import Config, cutoff_after_s
@@ -135,13 +133,10 @@ class _Life:
         options: Mapping[str, Any] = {}
         if self._certificates is not None:
             options = listening_options(self._certificates.context, settings.arrival.header_s)
-        budget = app.bridge.budget
-        self._server = _server(
-            app.config, app.endpoint, budget, app.fast_path, options, meters=app.meters
-        )
+        self._server = _server(app, app.endpoint, app.fast_path, options, meters=app.meters)
         self._servers = [(self._server, listener)]
         if app.admin is not None and admin is not None:
-            self._servers.append((_server(app.config, app.admin, budget), admin))
+            self._servers.append((_server(app, app.admin), admin))
 
     async def run(self) -> int:
         """Run the program; return the exit status."""
@@ -183,6 +178,11 @@ class _Life:
             _settle_memory()
             await ending.wait()
             await self._end()
+
+    def _refuse_traffic(self) -> None:
+        self._app.bridge.readiness.block("draining", "shutting down")
+        for server, _ in self._servers:
+            server.end_keep_alive()
 
     def _stop_serving(self, last_bytes_s: float) -> None:
         for server, _ in self._servers:
@@ -293,7 +293,7 @@ class _Life:
         if self._from_terminal:
             cutoff_s, lame_duck_s = _TERMINAL_CUTOFF_S, 0.0
         steps = DrainSteps(
-            functools.partial(bridge.readiness.block, "draining", "shutting down"),
+            self._refuse_traffic,
             bridge.end_idle_streams,
             bridge.cut_off,
             self._stop_serving,
@@ -318,28 +318,28 @@ def _has_terminal() -> bool:
 
 
 def _server(
-    config: Config,
-    app: ASGIApp,
-    budget: Budget,
+    app: App,
+    endpoint: ASGIApp,
     fast_path: FastPath | None = None,
     listening_options: Mapping[str, Any] = MappingProxyType({}),
     meters: Meters | None = None,
 ) -> HttpServer:
     """Return the server for the connections of one listener."""
-    settings = config.settings
+    settings, bridge = app.config.settings, app.bridge
     connections = Connections(
         settings.connections,
-        app,
+        endpoint,
         most=settings.connections.max_connections or BAND,
         max_request_bytes=settings.guard.max_request_bytes,
-        rules=host_rules(config, config.bind),
-        budget=budget,
-        trusted=trusted_proxies(config),
+        rules=host_rules(app.config, app.config.bind),
+        budget=bridge.budget,
+        trusted=trusted_proxies(app.config),
         meters=meters,
     )
+    protocol = protocol_with(settings.arrival, connections, lambda: bridge.drain.ending, fast_path)
     return server_of(
-        app,
-        protocol_with(settings.arrival, connections, fast_path),
+        endpoint,
+        protocol,
         listening_options=listening_options,
         timeout_keep_alive=settings.connections.keep_alive_s,
     )

@@ -14,7 +14,7 @@ Source: Kubernetes, liveness, readiness and start-up probes; Prometheus, exposit
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -34,7 +34,7 @@ class Probes:
 
     async def livez(self, request: Request) -> Response:
         """Answer that the event loop does."""
-        return JSONResponse({"status": "ok"}, headers=_farewell(self._readiness))
+        return JSONResponse({"status": "ok"})
 
     async def readyz(self, request: Request) -> Response:
         """Say whether one more session can be served."""
@@ -76,9 +76,4 @@ def rendering(make: Callable[[], Callable[[str | None], tuple[bytes, str]]]) -> 
 
 def _verdict(good: bool, readiness: Readiness) -> JSONResponse:
     content = {"status": "ok" if good else "unavailable", "missing": dict(readiness.blockers)}
-    return JSONResponse(content, 200 if good else 503, headers=_farewell(readiness))
-
-
-def _farewell(readiness: Readiness) -> Mapping[str, str]:
-    """While the process ends, the client's next request is better sent to another replica."""
-    return {"connection": "close"} if "draining" in readiness.blockers else {}
+    return JSONResponse(content, 200 if good else 503)

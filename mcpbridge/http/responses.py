@@ -17,7 +17,6 @@ import msgspec
 from starlette.types import Send
 
 from mcpbridge.bridge.calls.stream import Reader, Stream
-from mcpbridge.bridge.drain import Drain
 from mcpbridge.http.request import HttpRequest
 from mcpbridge.rules.event_log import LogEntry
 from mcpbridge.rules.faults import Unavailable
@@ -46,11 +45,6 @@ SLICE_BYTES = 1 << 18
 8 ms, and every layer below makes one of what it is given at once."""
 # LF alone: deployed parsers split at LF LF and find no event in a stream with CR LF.
 COMMENT = b": keep-alive\n\n"
-
-
-def farewell(drain: Drain) -> Headers:
-    """Return `Connection: close` while the process ends, so that clients connect elsewhere next."""
-    return (CLOSE,) if drain.ending else ()
 
 
 class HttpResponse(msgspec.Struct, frozen=True):

@@ -287,7 +287,7 @@ class World:
         limits = BodyLimits(1 << 20, 64)
         stateful = LegacyTransport(self.bridge, self.keepalive, answers)
         stateless = ModernTransport(self.bridge, self.keepalive, answers.json_window_s)
-        streamable = StreamableHttp(stateful, stateless, EraSettings(), limits, self.bridge.drain)
+        streamable = StreamableHttp(stateful, stateless, EraSettings(), limits)
         self._endpoint = HttpApp(
             [
                 *mcp_routes(streamable, None, ("/", "/mcp"), AccessControl()),

@@ -100,6 +100,7 @@ class HttpConnection(HttpToolsProtocol):
         "_connections",
         "_disconnect",
         "_due",
+        "_ending",
         "_fast_path",
         "_followed",
         "_heads",
@@ -119,12 +120,14 @@ class HttpConnection(HttpToolsProtocol):
         *args: Any,
         limits: ArrivalLimits,
         connections: Connections,
+        ending: Callable[[], bool] = lambda: False,
         fast_path: FastPath | None = None,
         **more: Any,
     ) -> None:
         super().__init__(*args, **more)
         self._limits = limits
         self._connections = connections
+        self._ending = ending
         self._disconnect: Disconnect | None = None
         self._peer = ""
         """The share of the peer's address; empty for a unix socket."""
@@ -360,6 +363,18 @@ class HttpConnection(HttpToolsProtocol):
         self._await(_Awaited.BODY)
         cast(dict[str, Any], self.scope)[DISCONNECT] = self._disconnect
         super().on_headers_complete()
+        if self._ending():
+            self.end_keep_alive()
+
+    def end_keep_alive(self) -> None:
+        """Have the newest request's response, if it has not begun, say `Connection: close`.
+
+        uvicorn writes that header and closes the connection. One whose response has begun stays
+        open: its client has not been told, and may be sending the next request.
+        """
+        newest = self._newest()
+        if newest is not None and not newest.response_started:
+            newest.keep_alive = False
 
     def on_response_complete(self) -> None:
         """Remember the head of a request that is answered; go on to the next or end."""
@@ -407,7 +422,7 @@ class HttpConnection(HttpToolsProtocol):
             if self._window is None:
                 self._window = self.loop.call_later(self._fast_path.window_s, self._window_over)
             handled.exchange.listen(self._heard)
-        elif isinstance(handled, HttpResponse) and not handled.headers:
+        elif isinstance(handled, HttpResponse) and not handled.headers and not self._ending():
             self._answer(handled.status, handled.body, len(body))
         else:
             self._start_request(known, handled.finish, len(body))
@@ -419,7 +434,8 @@ class HttpConnection(HttpToolsProtocol):
         call, fast_path = self._call, self._fast_path
         if call is None or call.exchange is None or fast_path is None:
             return
-        body = fast_path.answer_of(call.exchange)
+        # At the end of the process uvicorn answers, since the connection must end too.
+        body = fast_path.answer_of(call.exchange) if not self._ending() else None
         if body is None:
             self._leave_fast_path()
             return
@@ -483,7 +499,7 @@ class HttpConnection(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=False,
-            keep_alive=True,
+            keep_alive=not self._ending(),
             on_response=self.on_response_complete,
         )
         self.cycle.more_body = False
@@ -680,9 +696,20 @@ class HttpConnection(HttpToolsProtocol):
 
 
 def protocol_with(
-    limits: ArrivalLimits, connections: Connections, fast_path: FastPath | None = None
+    limits: ArrivalLimits,
+    connections: Connections,
+    ending: Callable[[], bool] = lambda: False,
+    fast_path: FastPath | None = None,
 ) -> Callable[..., asyncio.Protocol]:
-    """Return what uvicorn calls to make the protocol of each connection."""
+    """Return what uvicorn calls to make the protocol of each connection.
+
+    Args:
+        limits: The limits on requests that arrive.
+        connections: All connections of the listener.
+        ending: Returns whether the process is about to end: every response then says
+            `Connection: close`, so that clients connect elsewhere next.
+        fast_path: Serves calls under known heads; None: all go the ordinary path.
+    """
     return functools.partial(
-        HttpConnection, limits=limits, connections=connections, fast_path=fast_path
+        HttpConnection, limits=limits, connections=connections, ending=ending, fast_path=fast_path
     )

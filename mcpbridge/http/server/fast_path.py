@@ -14,7 +14,7 @@ Measured with `benchmarks/throughput.py`: about half of the processor time of a 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -87,7 +87,6 @@ class FastPath:
         limits: BodyLimits,
         rules: HostRules,
         window_s: float,
-        ending: Callable[[], bool],
         meter: HttpMeter | None = None,
     ) -> None:
         """Make a fast path.
@@ -97,7 +96,6 @@ class FastPath:
             limits: The limits on bodies.
             rules: Say which web pages may read answers: those answers need CORS headers.
             window_s: Seconds after which an answer is an event stream.
-            ending: Returns whether the process is about to end: responses then say so.
             meter: Counts what is answered on the fast path.
         """
         self.meter = meter or HttpMeter()
@@ -105,7 +103,6 @@ class FastPath:
         # A longer body is read in a thread, which the fast path cannot wait for.
         self._max_bytes = min(limits.max_bytes, LONG_BYTES - 1)
         self._rules = rules
-        self._ending = ending
         self.window_s = window_s
         self._headers: Sequence[tuple[bytes, bytes]] = ()
         self._heads: dict[tuple[int, bool], bytes] = {}
@@ -173,7 +170,7 @@ class FastPath:
         # The transport decides the status of a failure; and it sends a long answer in slices.
         if not isinstance(reply, Result) or len(reply.result) > SLICE_BYTES:
             return None
-        return encode(reply) if exchange.stream is None and not self._ending() else None
+        return encode(reply) if exchange.stream is None else None
 
 
 class Heads:

@@ -33,6 +33,14 @@ class HttpServer(uvicorn.Server):
         self._stalled_after_s = _STALLED_AFTER_S
         self._listening_options = listening_options
 
+    def end_keep_alive(self) -> None:
+        """Have the responses that have not begun say `Connection: close`.
+
+        For requests that are in flight; those that come later ask whether the process ends.
+        """
+        for connection in self.server_state.connections:
+            cast(Any, connection).end_keep_alive()
+
     def stop(self, stalled_after_s: float = _STALLED_AFTER_S) -> None:
         """Begin to end: `serve` returns when connections have ended.
 

@@ -26,7 +26,6 @@ from mcpbridge.http.responses import (
     EventStream,
     Headers,
     HttpResponse,
-    farewell,
     refusal_of,
     refusing,
     send_empty,
@@ -138,7 +137,7 @@ class LegacyTransport:
             assert isinstance(stream, Refusal)
             await self._refuse(http_request, stream)
         else:
-            await self._stream(http_request, session, stream, farewell(self._bridge.drain))
+            await self._stream(http_request, session, stream)
 
     async def delete(self, http_request: HttpRequest) -> None:
         """End a session for its client."""
@@ -147,7 +146,7 @@ class LegacyTransport:
             await self._refuse(http_request, session)
             return
         self._bridge.close(session)
-        await send_empty(http_request.send, 200, farewell(self._bridge.drain))
+        await send_empty(http_request.send, 200)
 
     def _named_session(self, head: RequestHead) -> Session | Refusal | None:
         session_id = head.names.session_id
@@ -199,7 +198,7 @@ class LegacyTransport:
         self, session: Session, exchange: Exchange, http_request: HttpRequest
     ) -> None:
         await exchange.first(self._settings.json_window_s)
-        headers = farewell(self._bridge.drain)
+        headers: Headers = ()
         if session.state is not SessionState.CLOSED:
             headers = [*headers, (SESSION_HEADER, session.id.encode())]
         await self._respond(http_request, session, exchange, headers)
@@ -213,7 +212,7 @@ class LegacyTransport:
             handled = self._serve(head, calls, message)
         except Unavailable as error:
             refusal = refusal_of(error, id_of(message))
-            handled = refusing(refusal, farewell(self._bridge.drain))
+            handled = refusing(refusal)
         await handled.finish(http_request)
 
     def _serve(
@@ -231,14 +230,14 @@ class LegacyTransport:
         return self._accepted()
 
     def _accepted(self) -> HttpResponse:
-        return HttpResponse(202, headers=farewell(self._bridge.drain))
+        return HttpResponse(202)
 
     async def _finish(
         self, session: Conversation, exchange: Exchange, http_request: HttpRequest
     ) -> None:
         """Wait for the first event of a call, at most the JSON window, then answer."""
         await exchange.first(self._settings.json_window_s)
-        await self._respond(http_request, session, exchange, farewell(self._bridge.drain))
+        await self._respond(http_request, session, exchange)
 
     def _serve_batch(
         self, head: RequestHead, session: Session, messages: Sequence[Message]
@@ -267,16 +266,19 @@ class LegacyTransport:
         http_request: HttpRequest,
     ) -> None:
         if stream is not None:
-            await self._stream(http_request, session, stream, farewell(self._bridge.drain))
+            await self._stream(http_request, session, stream)
             return
         for exchange in exchanges:
             await exchange.finished()
         replies = [exchange.reply for exchange in exchanges if exchange.reply is not None]
-        headers = farewell(self._bridge.drain)
-        await send_replies(http_request.send, 200, replies, headers, batch=True)
+        await send_replies(http_request.send, 200, replies, batch=True)
 
     async def _respond(
-        self, http_request: HttpRequest, session: Conversation, exchange: Exchange, headers: Headers
+        self,
+        http_request: HttpRequest,
+        session: Conversation,
+        exchange: Exchange,
+        headers: Headers = (),
     ) -> None:
         """Answer a request: as JSON if only its answer has come and the client takes it."""
         accepts = http_request.head.accepts
@@ -292,7 +294,11 @@ class LegacyTransport:
                 await send_late_json(http_request.send, reader, headers)
 
     async def _stream(
-        self, http_request: HttpRequest, session: Conversation, stream: Stream, headers: Headers
+        self,
+        http_request: HttpRequest,
+        session: Conversation,
+        stream: Stream,
+        headers: Headers = (),
     ) -> None:
         polled = session.revision.primes_streams
         # No generator-based context managers here: each takes half a KiB of an idle stream.
@@ -323,7 +329,7 @@ class LegacyTransport:
         return loop.call_later(self._settings.max_stream_age_s, reader.leave)
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
-        await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
+        await send_refusal(http_request.send, refusal)
 
 
 def _always() -> bool:

@@ -20,7 +20,6 @@ from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import (
     EventStream,
     HttpResponse,
-    farewell,
     refusal_of,
     refusing,
     send_late_json,
@@ -78,7 +77,7 @@ class ModernTransport:
         """
         if not isinstance(message, Request):
             # 2026-07-28 defines no notification that a client sends over HTTP: no effect.
-            accepted = HttpResponse(202, headers=farewell(self._bridge.drain))
+            accepted = HttpResponse(202)
             return check_message(message) or accepted
         modern = self._bridge.tenant_of(head.principal).modern
         served = modern.served
@@ -110,7 +109,7 @@ class ModernTransport:
             return refusal
         if request.method == DISCOVER:
             reply = encode(Result(request.id, modern.discover(route)))
-            return HttpResponse(200, reply, farewell(self._bridge.drain))
+            return HttpResponse(200, reply)
         exchange = modern.call(request, meta, route, streams=_streams(head))
         cancel = functools.partial(route.backend.cancel, exchange)
         return StartedCall(functools.partial(self._finish, exchange, cancel), exchange, cancel)
@@ -127,7 +126,7 @@ class ModernTransport:
         except Unavailable as error:
             handled = refusal_of(error, None)
         if isinstance(handled, Refusal):
-            handled = refusing(echoing(handled, request.id), farewell(self._bridge.drain))
+            handled = refusing(echoing(handled, request.id))
         await handled.finish(http_request)
 
     async def _handle_when_known(
@@ -160,22 +159,22 @@ class ModernTransport:
                 cancel()
 
     async def _respond(self, http_request: HttpRequest, exchange: Exchange) -> None:
-        headers, accepts = farewell(self._bridge.drain), http_request.head.accepts
+        accepts = http_request.head.accepts
         if exchange.fault is not None and exchange.refused:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
             await self._refuse(http_request, refusal)
         elif exchange.reply is not None and exchange.stream is None and accepts.json:
             reply = exchange.reply
-            await send_replies(http_request.send, _status_of(reply), [reply], headers)
+            await send_replies(http_request.send, _status_of(reply), [reply])
         else:
             principal = http_request.head.principal if exchange.streams else None
             watching = self._keepalive.watching
             with exchange.streamed().attach() as reader, watching(reader, principal):
                 if exchange.streams:
-                    response = EventStream(reader, headers)
+                    response = EventStream(reader)
                     await response.send_all(http_request.send)
                 else:
-                    await send_late_json(http_request.send, reader, headers)
+                    await send_late_json(http_request.send, reader)
 
     def _begin_listen(
         self, head: RequestHead, modern: ModernService, request: Request, meta: RequestMeta
@@ -201,7 +200,7 @@ class ModernTransport:
                         return
                     watching = self._keepalive.watching
                     with stream.attach() as reader, watching(reader, http_request.head.principal):
-                        response = EventStream(reader, farewell(self._bridge.drain))
+                        response = EventStream(reader)
                         http_request.disconnect.may_end(lambda: True)
                         await response.serve(http_request)
         except Unavailable as error:
@@ -211,7 +210,7 @@ class ModernTransport:
             http_request.disconnect.ignore()
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
-        await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
+        await send_refusal(http_request.send, refusal)
 
 
 def _abandon(exchange: Exchange, serving: anyio.CancelScope) -> None:

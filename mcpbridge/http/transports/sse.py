@@ -27,7 +27,7 @@ from mcpbridge.http.body import BodyLimits, id_of, judge_long_body
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import HttpRequest
-from mcpbridge.http.responses import EventStream, farewell, refusal_of, send_empty, send_refusal
+from mcpbridge.http.responses import EventStream, refusal_of, send_empty, send_refusal
 from mcpbridge.rules.access.client_address import Network, trusted_proxy
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable
@@ -141,7 +141,7 @@ class SseTransport:
 
                 greeting = ServerSentEvent(endpoint, event="endpoint", sep="\n").encode()
                 with self._keepalive.watching(reader, http_request.head.principal):
-                    response = EventStream(reader, farewell(self._bridge.drain), greeting)
+                    response = EventStream(reader, greeting=greeting)
                     await response.serve(http_request)
         except Unavailable as error:
             await self._refuse(http_request, refusal_of(error, None))
@@ -177,7 +177,7 @@ class SseTransport:
         if found is not None and (found.challenge or not _tell(connection, content, found)):
             await self._refuse(http_request, echoing(found, id_of(content)))
         else:
-            await send_empty(http_request.send, 202, farewell(self._bridge.drain))
+            await send_empty(http_request.send, 202)
 
     def _take(self, connection: _Connection, content: Message | list[Message]) -> Refusal | None:
         """Serve a message or batch; return the refusal if it may not be served now."""
@@ -270,7 +270,7 @@ class SseTransport:
         return mounted if f"{mounted}/".startswith(f"{prefix}/") else prefix + mounted
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
-        await send_refusal(http_request.send, refusal, farewell(self._bridge.drain))
+        await send_refusal(http_request.send, refusal)
 
 
 def _only_listens(bridge: Bridge, connection: _Connection) -> bool:

@@ -14,12 +14,11 @@ Source: MCP 2026-07-28, Transports, Backward Compatibility.
 from __future__ import annotations
 
 from mcpbridge.bridge.children.server_eras import EraSettings
-from mcpbridge.bridge.drain import Drain
 from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.body import BodyLimits, id_of, judge_body, judge_head, judge_long_body
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
-from mcpbridge.http.responses import HttpResponse, farewell, refusal_of, refusing
+from mcpbridge.http.responses import HttpResponse, refusal_of, refusing
 from mcpbridge.http.transports.legacy import LegacyTransport
 from mcpbridge.http.transports.modern import ModernTransport
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable
@@ -39,14 +38,12 @@ class StreamableHttp:
         modern: ModernTransport,
         eras: EraSettings,
         limits: BodyLimits,
-        drain: Drain,
         access: AccessControl | None = None,
     ) -> None:
         self._legacy = legacy
         self._modern = modern
         self._eras = eras
         self._limits = limits
-        self._drain = drain
         self._access = access or AccessControl()
 
     def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse:
@@ -67,7 +64,7 @@ class StreamableHttp:
         # Most bodies are requests. A failing isinstance of a struct takes five times as long as a
         # succeeding one, so the usual class is tested first, here and below.
         if not isinstance(content, Request) and isinstance(content, Refusal):
-            return refusing(content, farewell(self._drain))
+            return refusing(content)
         handled: StartedCall | HttpResponse | Refusal | None = None
         if not self._access.admits_all:
             handled = self._access.admits(head.principal, content)
@@ -76,7 +73,7 @@ class StreamableHttp:
         except Unavailable as error:
             handled = refusal_of(error, None)
         if not isinstance(handled, StartedCall) and isinstance(handled, Refusal):
-            return refusing(echoing(handled, id_of(content)), farewell(self._drain))
+            return refusing(echoing(handled, id_of(content)))
         return handled
 
     async def post(self, http_request: HttpRequest) -> None:
@@ -84,7 +81,7 @@ class StreamableHttp:
         body = await read_body(http_request, self._limits.max_bytes)
         handled: StartedCall | HttpResponse
         if isinstance(body, Refusal):
-            handled = refusing(body, farewell(self._drain))
+            handled = refusing(body)
         else:
             head, depth = http_request.head, self._limits.max_depth
             handled = self._handle(head, await judge_long_body(head, body, depth))

@@ -202,7 +202,7 @@ class Connection:
             timeout_keep_alive=cast(Any, keep_alive_s),
         )
         config.load()
-        fast_path = FastPath(desk, LIMITS, RULES, window_s, lambda: self.ending)
+        fast_path = FastPath(desk, LIMITS, RULES, window_s)
         self.protocol = HttpConnection(
             config=config,
             server_state=ServerState(),
@@ -215,6 +215,7 @@ class Connection:
                 max_request_bytes=1 << 20,
                 rules=RULES,
             ),
+            ending=lambda: self.ending,
             fast_path=fast_path,
         )
         self.protocol.connection_made(self.socket)
@@ -405,6 +406,28 @@ async def test_a_call_that_only_http_may_serve_is_left_untouched() -> None:
         await connection.send(call(3).replace(b"tools/call", b"only_http!"))
         assert not connection.desk.fast_path
         assert connection.desk.ordinary == [b"3"]
+
+
+@pytest.mark.parametrize("lines", [(), ("X: y",)], ids=["known head", "new head"])
+@pytest.mark.parametrize("in_flight", [True, False])
+async def test_once_the_process_ends_each_response_says_close(
+    in_flight: bool, lines: tuple[str, ...]
+) -> None:
+    """The call that is in flight then, and the one that comes after; the connection closes."""
+    async with connected() as connection:
+        await connection.learn()
+        if in_flight:
+            await connection.send(call(3, *lines))
+        connection.ending = True
+        connection.protocol.end_keep_alive()
+        assert not connection.socket.closed
+        if not in_flight:
+            await connection.send(call(3, *lines))
+        connection.desk.answer(3)
+        await turns()
+        assert connection.socket.read.lower().count(b"connection: close\r\n") == 1
+        assert len(connection.socket.answers()) == 1
+        assert connection.socket.closed
 
 
 Way = Callable[[Connection], Any]
