@@ -255,6 +255,7 @@ class Bridge:
             owner=principal,
             one_stream=one_stream,
         )
+        # In all tables before it opens: a failure closes it, which takes it out of them.
         tenant.sessions[session] = None
         self.sessions.add(session)
         self._call_log.session_began(one_streamed=one_stream is not None)
@@ -450,6 +451,7 @@ class Bridge:
                 self._cut_heaviest()
             # Each look costs time for every session.
             await anyio.sleep(_RELIEVE_EVERY_S)
+            # Makes `pressed` return again: the look is repeated until there is room for new work.
             if budget.full:
                 budget.charge(0)
 

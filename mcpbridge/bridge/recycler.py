@@ -67,6 +67,8 @@ class Recycler:
     ) -> None:
         try:
             await lease.mux.wait_idle()
+            # Between the child's last answer and this turn the client may have sent a call, or the
+            # session may have ended or have another child.
             busy = session.in_flight or len(session.server_requests)
             if session.lease is lease and not lease.mux.shut and not busy:
                 await session_starter.renew(session)

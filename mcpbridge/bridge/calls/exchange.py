@@ -208,6 +208,8 @@ class Exchange:
         if self.reply is not None:
             return
         try:
+            # Calls of both eras are sent here, so that an error of sending becomes the answer in
+            # one place.
             self.number = mux.request(request or self.sent, sink or self)
             self.mux = mux
         except ChannelClosed:

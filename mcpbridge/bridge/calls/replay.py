@@ -140,6 +140,7 @@ class ReplayStore:
             first_id=self._id(self._last),
             charge=self._charge,
         )
+        # Events without ids cannot be asked for again: such a stream ends with its connection.
         if self._tag is not None:
             self._prune()
             self._kept[self._last] = stream
@@ -180,6 +181,7 @@ class ReplayStore:
     def shed_finished(self) -> None:
         """Let finished streams go that are kept only in case their client asks again."""
         self._prune()
+        # A stream with a reader has ended but its client has not taken all of it.
         for number in [each for each in self._finished if not self._kept[each].attached]:
             self._finished_bytes -= self._finished.pop(number).size
             del self._kept[number]

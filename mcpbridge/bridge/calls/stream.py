@@ -137,6 +137,7 @@ class Stream:
         Raises:
             CursorLost: Events after `cursor` have been dropped.
         """
+        # Only for its check: it raises CursorLost.
         self.log.after(cursor)
         self._delivered = min(cursor, self.log.last)
 
@@ -163,6 +164,7 @@ class Stream:
             self._delivered = entries[-1].number
             self._pending_keys = None
             if self._first_id is None:
+                # Events without ids cannot be asked for again, so they need not be kept.
                 self.log.trim(self._delivered)
         return entries
 
@@ -199,6 +201,7 @@ class Reader:
             if self._nudged:
                 self._nudged = False
                 return ()
+            # Nothing runs between the checks above and this line, so no wake-up is lost.
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 

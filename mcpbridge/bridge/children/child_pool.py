@@ -109,10 +109,10 @@ to end; empty if there are none."""
 _FALLBACK_LOG_EVERY_S = 1.0
 """At most one log record in this time: a burst must not fill the log; the metric counts all."""
 _EVICT_GRACE_S = 1.0
+"""Seconds for each step of stopping a child whose place another client waits for."""
 _PLACE_WAIT_S = 5.0
 """Seconds that a client waits for a place if `--queue-timeout` is not given: after that the shared
 child serves it, which is better than a longer wait."""
-"""Seconds for each step of stopping a child whose place another client waits for."""
 
 
 class _Place:
@@ -279,6 +279,7 @@ class ChildPool:
         while self._spares and make_child is None:
             spare = self._spares.pop(0)
             self._spares_due.set()
+            # It may have ended since it was started; the next look at the spares replaces it.
             if not spare.mux.shut:
                 return spare
         place = await self._take_place(wanted)
@@ -348,6 +349,7 @@ class ChildPool:
                 return lease
         for evict in (self._spare_to_evict, *self._evictors):
             while found := evict():
+                # What a holder gives up may have ended already, which frees no place: ask on.
                 victims = [lease for lease in found if not lease.child.exited.is_set()]
                 for lease in victims:
                     log.info("child.evicted_idle", extra={"pid": lease.child.pid})
@@ -380,11 +382,14 @@ class ChildPool:
         finally:
             if entry in self._waiters:
                 self._waiters.remove(entry)
+        # The time limit and the place may come in one turn of the event loop: then the place
+        # counts, or it would be lost.
         return waiter.result() if waiter.done() and not waiter.cancelled() else None
 
     def _serve_waiters(self) -> None:
         while self._waiters:
             waiter, wanted = self._waiters[0]
+            # Its client has left, or its time is over; its task has not run yet to take it out.
             if waiter.done():
                 self._waiters.popleft()
                 continue
@@ -428,6 +433,8 @@ class ChildPool:
 
     async def _start_in_turn(self, make_child: MakeChild) -> Lease:
         await self._starts.acquire()
+        # The turn ends with the handshake, by `Lease.start_over`; below only if there will be none,
+        # also when the client leaves.
         turn = StartTurn(self._starts)
         try:
             return await self._start(make_child, shared=False, turn=turn)
@@ -500,9 +507,12 @@ class ChildPool:
 
     async def stop_all(self, grace_s: float) -> None:
         """End every child at once and wait until all are gone; no child is started any more."""
+        # Before the children are stopped: a child that starts at this moment is in no table yet,
+        # and `_start` ends it when it sees this.
         self._closing.set()
         for lease in self._leases:
             lease.child.stop(grace_s)
+        # A copy, since each child leaves the table as it ends.
         for lease in list(self._leases):
             await lease.child.exited.wait()
 
@@ -556,6 +566,7 @@ class ChildPool:
             each.request_limit_reached()
 
     async def _attend(self, lease: Lease) -> None:
+        # The task inherits the trace of the call that started the child, and outlives that call.
         CURRENT.set(None)
         try:
             try:
@@ -564,11 +575,16 @@ class ChildPool:
                 # A bug in the bridge that a message of this child met: only this child ends for it.
                 log.exception("child.failed", extra={"pid": lease.child.pid})
                 lease.child.kill()
+            # stdout ends a moment before the process does. With its exit status the calls' errors
+            # can say why.
             with anyio.move_on_after(_STATUS_WAIT_S):
                 await lease.child.gone.wait()
+            # Before the rest of its process group has ended, which may take seconds: clients do not
+            # wait.
             lease.mux.fail_all(child_exited(lease.child.how, "maybe"))
             await lease.child.exited.wait()
         finally:
+            # If it ended before its handshake, its turn to start goes to the next one.
             lease.start_over()
             for leases in (self._leases, self._released, self._evicted):
                 leases.discard(lease)
@@ -581,9 +597,13 @@ class ChildPool:
     async def _keep_spares(self) -> None:
         while True:
             await self._spares_due.wait()
+            # Made before the look: what becomes due during the starts below is seen by the next
+            # one.
             self._spares_due = anyio.Event()
             self._spares = [spare for spare in self._spares if not spare.mux.lost]
             while len(self._spares) < self._spares_wanted and self._has_room_for_spare():
+                # Counts while the process starts, so that a client's start in between cannot exceed
+                # the limit.
                 place = _Place()
                 self._places.add(place)
                 try:

@@ -129,6 +129,8 @@ class FirstHandshake:
         """
         if not self._asks:
             return await shake_hands(lease, self._params, self._within_s)
+        # One process goes without the probe. If its handshake fails as well, the probe was not the
+        # reason, and the next process is probed again.
         harmed, self._harmed = self._harmed, False
         if harmed:
             profile = await shake_hands(lease, self._params, self._within_s)
@@ -142,6 +144,8 @@ class FirstHandshake:
         began = anyio.current_time()
         question = _Question(lease)
         profile: ServerProfile | None = None
+        # The probe stays open while `initialize` is sent: a slow server of 2026-07-28 may still
+        # answer it.
         async with anyio.create_task_group() as asking:
             asking.start_soon(question.ask)
             with anyio.move_on_after(self._within_s):
@@ -232,6 +236,7 @@ class _Question:
         # would make it unclear which era a server of both is in.
         while self._lease.mux.channel.unread:  # noqa: ASYNC110 - there is no event for it
             await anyio.sleep(_LOOK_S)
+        # It has read the probe. Now silence means something, since it is not busy with its start.
         await anyio.sleep(_MUTE_S)
         scope.cancel()
 

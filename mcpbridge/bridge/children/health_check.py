@@ -62,9 +62,11 @@ class HealthChecker:
         while True:
             with anyio.move_on_after(self._policy.look_every_s):
                 await self._due.wait()
+            # Made before the looks: a limit that is reached during them is looked at next.
             self._due = anyio.Event()
             for lease in [each for each in self._watched if each.child.exited.is_set()]:
                 del self._watched[lease]
+            # A copy: a look waits for a thread, and a child may be started in that time.
             for lease, watched in list(self._watched.items()):
                 if await self._look(lease, watched):
                     replace(lease)
@@ -116,6 +118,8 @@ class HealthChecker:
         )
         stopped, rss_bytes = False, 0
         if pid and quiet and lease.profile is not None:
+            # A process that a signal has stopped (SIGSTOP, a debugger) is not at fault if it does
+            # not answer.
             stopped = await to_thread.run_sync(group_is_stopped, pid)
         if pid and policy.max_rss_bytes:
             # In a thread: it reads a file for each process of the machine, which may take long.
@@ -126,6 +130,8 @@ class HealthChecker:
     def _give_up(self, lease: Lease, finding: Finding) -> None:
         extra = {"pid": lease.child.pid, "by": finding.value, "calls": lease.mux.calls}
         log.warning("child.stalled", extra=extra)
+        # Before the kill: otherwise the calls would be told that the process ended, not that it
+        # hung.
         lease.mux.fail_all(self._fault(finding))
         lease.child.kill()
 

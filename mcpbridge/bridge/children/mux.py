@@ -181,6 +181,8 @@ class Mux:
         """Wait until no call is in flight or the child is gone; the timeouts of calls bound it."""
         while self.calls and not self.lost:
             changed = asyncio.Event()
+            # If this task is cancelled the callback stays; it is called at the next change and does
+            # nothing.
             self._change_callbacks[changed.set] = None
             await changed.wait()
 
@@ -228,11 +230,14 @@ class Mux:
         """
         if self.lost:
             raise ChannelClosed
+        # Before the request has a number, since interceptors may refuse it and no number is used
+        # twice. They are told the number that it will get: nothing else runs in between.
         for each in self._interceptors:
             request, sink = each.outbound(request, sink, self._correlator.last + 1, own=aside)
         number, numbered = self._correlator.outbound(request, sink)
         if request.method in _UNLIMITED or aside or self.call_limiter.take(number):
             try:
+                # The pipe may be closed although `run` has not come to the end of stdout yet.
                 self.channel.send(numbered)
             except ChannelClosed:
                 self._correlator.forget(number)
@@ -274,8 +279,11 @@ class Mux:
         """
         if self.withdraw(number):
             return False
+        # A call that was sent before the child last said something may only have waited behind
+        # others.
         self.timeouts += overdue and number > self._heard_after
         self.forget(number)
+        # The answer may be on its way already: it is dropped as late.
         self.send(cancel_for(number, reason))
         return True
 
@@ -324,12 +332,14 @@ class Mux:
     def fail_all(self, fault: Fault) -> None:
         """Fail all that waits for the child, which is gone or given up; may be called twice."""
         self._advance(ChildEvent.LOST)
+        # These first, with another fault: the child never got them, so they may be sent again.
         for number in self.call_limiter.close():
             self._refuse_waiting(number, not_begun(fault))
         failed = CallFailed(fault)
         for sink in self._correlator.end_all():
             sink.receive(failed)
         self._notify_change()
+        # Taken out first: a listener may detach itself while it is told.
         listeners, self._listeners = self._listeners, {}
         for listener in listeners:
             listener.on_child_exit()

@@ -254,6 +254,7 @@ class EraSupervisors:
             supervisor = self.primary
             try:
                 await self.known()
+                # Which process is the primary one may have been found out during the wait.
                 supervisor = self.primary
                 return await supervisor.lease()
             except Unavailable:
@@ -274,6 +275,7 @@ class EraSupervisors:
         Raises:
             Unavailable: It cannot be started at present.
         """
+        # A client may come before `run` has begun.
         await self._running.wait()
         if not self._modern_runs:
             self._modern_runs = True
@@ -326,6 +328,8 @@ class EraSupervisors:
             self.gave_up.set()
 
     async def _first_is_modern(self, found: SpeaksModernError) -> None:
+        # A later legacy process must not be probed: its answer would be that of the modern server
+        # again.
         self._first_handshake.ask_no_more()
         legacy: bool | None = None
         first = None
@@ -342,6 +346,8 @@ class EraSupervisors:
             found.lease.introduced_as(found.profile)
             first = FirstChild(found.lease, found.start_s)
             legacy = True if found.profile.names_legacy else None
+        # From here until `_found` nothing waits: who reads the verdict finds the primary process
+        # that fits.
         self.primary = self.modern
         self._modern_runs = True
         self._readiness.unblock("given_up")

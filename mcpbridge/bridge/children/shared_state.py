@@ -73,10 +73,12 @@ def shared_verb(request: Request, others: Iterable[Subscriber]) -> Request | Res
             return _set_level(request, others)
         case "resources/subscribe":
             uri = text_member(request.params, "uri")
+            # Only what was granted: one that is asked for at this moment may still be refused.
             if any(uri in other.subscriptions for other in others):
                 return Result(request.id, b"{}")
         case "resources/unsubscribe":
             uri = text_member(request.params, "uri")
+            # Also what is asked for at this moment: its answer may be on the way.
             if uri is not None and any(other.wants(uri) for other in others):
                 return Result(request.id, b"{}")
     return request
@@ -154,6 +156,8 @@ async def catch_up(lease: Lease, subscribers: Collection[Subscriber]) -> None:
         level = more_verbose(level, subscriber.level)
     uris = frozenset(uri for subscriber in subscribers for uri in subscriber.subscriptions)
     told_level, told = lease.restored_level, lease.restored_uris
+    # Recorded before the first wait: another `catch_up` that runs in between sends only what
+    # differs.
     lease.restore(level or told_level, uris)
     if level is not None and level != told_level:
         await _ask(lease, SET_LEVEL, {"level": level})

@@ -243,6 +243,7 @@ class Supervisor:
             delay_s = random.uniform(0, verdict.max_delay_s)  # nosec B311 # spreads load
             with anyio.move_on_after(delay_s):
                 await self._again.wait()
+            # The process may have begun to end during the delay.
             if self._retired.is_set():
                 break
             log.info("child.restarting", extra={"failures": record.failures})
@@ -339,6 +340,7 @@ class Supervisor:
         lease = None
         if not self._retired.is_set() and not before.mux.lost:
             async with anyio.create_task_group() as meanwhile:
+                # The old child may end before the next one is ready: from then on none serves.
                 meanwhile.start_soon(self._lack_after, before)
                 lease = await self._successor()
                 if lease is not None:
@@ -372,6 +374,7 @@ class Supervisor:
         assert lease.profile is not None
         self.start_s, self.start_failure = start_s, None
         self.profile = lease.profile
+        # The health checker asks for the replacement at each look, also while this child started.
         self._recycle_due = anyio.Event()
         self._child_pool.became_ready(start_s)
         self._readiness.unblock("child")
@@ -398,6 +401,7 @@ class Supervisor:
 
     def _become(self, state: State) -> None:
         self.state = state
+        # Tasks that wait have the old event; later ones wait for the next change.
         self._changed.set()
         self._changed = anyio.Event()
 

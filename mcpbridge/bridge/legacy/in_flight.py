@@ -125,6 +125,7 @@ class InFlight:
             return
         self._server_requests.call_over(exchange)
         mux, number = exchange.mux, exchange.number
+        # The child has not got it, so there is nothing to wait for.
         if mux is None or number is None or mux.withdraw(number):
             exchange.fail(cancelled())
             return
@@ -175,4 +176,5 @@ async def _end_cancelled(exchange: Exchange) -> None:
     await anyio.sleep(CANCEL_GRACE_S)
     if exchange.mux is not None and exchange.number is not None:
         exchange.mux.forget(exchange.number)
+    # No effect if the child has answered within the grace period.
     exchange.fail(cancelled())

@@ -96,6 +96,8 @@ class SendQueue:
     def _put(self, item: Item) -> None:
         """Send an item after all before it; never raises, an exchange gets its error as answer."""
         if not self._waiting and not self._moving:
+            # The item may go directly only if nothing is before it, neither in the list nor with
+            # the task.
             lease = self._link.usable
             if lease is not None and not lease.mux.channel.congested:
                 self._send(lease.mux, item)
@@ -133,6 +135,8 @@ class SendQueue:
             if seeking:
                 await self._ready_mux()
             while self._waiting:
+                # Asked again after each pause: another child may serve by now, or the pipe may be
+                # full again.
                 mux = await self._ready_mux()
                 # `_send` never waits, so no message can overtake the one taken from the list here.
                 while self._waiting and not mux.channel.congested and not mux.shut:

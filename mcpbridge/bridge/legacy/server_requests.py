@@ -164,6 +164,7 @@ class ServerRequests:
     async def _expire(self, number: int, question: Request) -> None:
         await anyio.sleep(self._delivery_s)
         waiting = self._open.get(number)
+        # It may have been answered, taken back or delivered in the last moment.
         if waiting is not None and waiting.stream.delivered < waiting.entry:
             self._meters.count("undelivered_question")
             waiting.stream.log.discard(waiting.entry)

@@ -138,6 +138,7 @@ class SessionStarter:
         if shares and isinstance(state, Ready) and not state.lease.mux.shut:
             self._share(session, exchange, state.lease)
         else:
+            # Has to wait: the child is not ready, or it is not known yet what the server speaks.
             self._spawn(self._open, session, exchange)
 
     def leaves_behind(self, lease: Lease) -> bool:
@@ -153,6 +154,7 @@ class SessionStarter:
             self._starts.abandon(session.lease, functools.partial(self._give_way, session))
 
     def _give_way(self, session: Session) -> None:
+        # Before the session is closed, which would end the child that the next client gets.
         session.listener.rest()
         self._close(session)
 
@@ -263,6 +265,7 @@ class SessionStarter:
         except PoolExhausted as error:
             await self._serve_without_own(session, exchange, first, error)
             return
+        # Before the answer to `initialize`: the child may notify or ask right behind it.
         session.listener.take(start.lease)
         reply: Reply | None = None
         try:
@@ -302,10 +305,13 @@ class SessionStarter:
         """Let a child serve its session, from the turn in which its answer is read."""
         self._learned(session, lease, profile)
         if session.client.initialized:
+            # The client's own may still wait in the queue: the child must get one, before all else.
             session.send_queue.forget_initialized()
             lease.mux.send(Notification(INITIALIZED))
 
     def _learned(self, session: Session, lease: Lease, profile: ServerProfile) -> None:
+        # Nothing waits between the answer and this line, so the client's next message finds the
+        # child usable.
         lease.introduced_as(profile)
         self._eras.found_legacy()
         requested = session.client_profile.requested
@@ -412,6 +418,7 @@ class SessionStarter:
             self._child_pool.release(start.lease)
             raise Unavailable(handshake_refused())
         self._introduced(session, start.lease, profile)
+        # Before the child serves: a call may depend on the subscriptions and the log level.
         await restore(start.lease, profile, [session.listener])
         if is_over():
             self._child_pool.release(start.lease)

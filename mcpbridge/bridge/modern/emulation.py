@@ -186,6 +186,7 @@ class EmulatedCalls:
         first = functools.partial(self._translated, request, envelope)
         exchange = scope.exchange(request, streams=streams, translations=(first, *translations))
         fault = self._context.over_load()
+        # Before the exchange can fail: its end counts a call as finished.
         self._context.drain.call_started()
         self.in_flight.add(exchange)
         if fault is not None:
@@ -262,6 +263,7 @@ class EmulatedCalls:
     async def _send_when_ready(self, exchange: Exchange, envelope: RequestMeta) -> None:
         lease = await self._supervisor.lease()
         await self._set_level(lease, envelope)
+        # A child that does not read must not make the bridge collect calls without a bound.
         await lease.mux.channel.writable()
         exchange.submit(lease.mux)
 
@@ -277,6 +279,7 @@ class EmulatedCalls:
             self._child_pool.fell_back()
             self._serve_shared(exchange, envelope, self._supervisor.usable)
             return
+        # Before the call, so that the child sends the log messages of the call at this level.
         await self._set_level(lease, envelope)
         if exchange.reply is not None:
             # The client has gone in between; the child has not got the call.
@@ -310,6 +313,9 @@ class EmulatedCalls:
             await self._after_pages(exchange, envelope, responses, state)
             return
         parked_call = self._parked_calls.get(state.parked_call)
+        # The state is encrypted and bound to the principal, but a client may send an old one again.
+        # After the end any round may ask for the answer again: the one before may have been lost on
+        # the way.
         if parked_call is None or (parked_call.round != state.round and not parked_call.over):
             exchange.invalid("the call is not waiting for this answer any more")
             return
@@ -385,12 +391,14 @@ class EmulatedCalls:
             return
         if member(profile.result, "capabilities", "logging") is None:
             return
+        # Recorded before the wait: other calls would ask for the same level again.
         lease.set_log_level(level)
         with anyio.move_on_after(_LEVEL_S):
             await lease.mux.ask(SET_LEVEL, b'{"level":%b}' % quoted(level))
 
     def _over(self, parked_call: ParkedCall) -> None:
         if parked_call.key in self._parked_calls and parked_call.key not in self._finished:
+            # The child is free, the answer is kept for a client that lost it and asks once more.
             self._finished[parked_call.key] = self._context.clock()
             self._pool.give_back(parked_call.lease, self._context.clock())
 

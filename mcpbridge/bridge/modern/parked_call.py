@@ -102,6 +102,7 @@ class ParkedCall:
 
     def begin(self, attempt: Exchange) -> None:
         """Send the request; raise what `Mux.request` raises."""
+        # Before the request is sent: the child may ask before it answers.
         self.lease.mux.attach(self)
         self.next_attempt(attempt, self.envelope)
         self._number = self.lease.mux.request(self.request, self)
@@ -115,6 +116,7 @@ class ParkedCall:
         """Make this the open exchange, which gets the child's messages from now on."""
         self._attempt, self.envelope, self.parked_at = attempt, envelope, None
         self._token = _token_of(attempt.request)
+        # The child may have answered, or ended, while the client was away.
         if self.over:
             self._finish()
 
@@ -122,6 +124,7 @@ class ParkedCall:
         """Park the call; return the exchange that was open, None if there was none."""
         attempt, self._attempt = self._attempt, None
         self.parked_at = now
+        # Questions so far are handed over; the next one begins another gathering.
         self._gathering = anyio.Event()
         return attempt
 
@@ -206,6 +209,8 @@ class ParkedCall:
         while self._is_open(attempt):
             await self._gathering.wait()
             await anyio.sleep(GATHER_S)
+            # During the sleep the child may have answered or taken its questions back, or the
+            # client may have left.
             if self._is_open(attempt) and self.questions:
                 self._hand_over(self, attempt)
                 return

@@ -234,6 +234,7 @@ class ModernService:
         self._listens[listen] = None
         try:
             await self._grant(listen, route.lease)
+            # After the acknowledgement, which must be the first message on the stream.
             listen.take(route.lease)
             yield listen.stream
         finally:
@@ -281,6 +282,7 @@ class ModernService:
             uris = listen.wanted_uris
             with anyio.move_on_after(_GRANT_S):
                 for start in range(0, len(uris), _GRANTS_AT_ONCE):
+                    # The client has left, or the process ends: ask the child for no more.
                     if listen.stream.log.closed:
                         break
                     await self._grant_some(listen, lease, uris[start : start + _GRANTS_AT_ONCE])
@@ -304,6 +306,7 @@ class ModernService:
 
         async with anyio.create_task_group() as tasks:
             for uri in uris:
+                # The child is subscribed for another client already.
                 if any(uri in other.subscriptions for other in others):
                     listen.settle(uri, granted=True)
                 else:
