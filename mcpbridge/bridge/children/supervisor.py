@@ -295,7 +295,7 @@ class Supervisor:
                 with suppress(HarmedByProbeError), anyio.CancelScope() as self._start:
                     # Set if a reload was asked for while the process was made.
                     if not self._again.is_set():
-                        await self._meet(lease)
+                        await self._shake_hands(lease)
                         return lease
                 # One after the other: two processes of a server may compete for a port or lock.
                 lease.child.stop()
