@@ -17,13 +17,13 @@ import pytest
 
 from tests.support import bridge_process
 from tests.support.bridge_process import RunningBridge, bridge, child, eventually, rpc, started
+from tests.support.namespaces import NEEDS_NAMESPACES, OWN_MOUNTS, OWN_PID_SPACE
 from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 
 KILLED_WITHIN_S = 6.0
 """The keeper takes one second; the rest is for a busy machine."""
-OWN_PID_SPACE = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
 ELICITS: dict[str, Any] = {"elicitation": {}}
 
 
@@ -104,7 +104,7 @@ async def test_strays_that_obey_nobody_are_killed_in_time(tmp_path: Path) -> Non
 
 
 @proves("fault 109")
-@pytest.mark.parametrize("under", [(), OWN_PID_SPACE])
+@pytest.mark.parametrize("under", [(), pytest.param(OWN_PID_SPACE, marks=NEEDS_NAMESPACES)])
 async def test_orphans_are_waited_for_and_children_keep_their_status(
     under: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -201,6 +201,7 @@ async def test_a_child_dies_first_and_leaves_no_core(tmp_path: Path) -> None:
 
 
 @proves("fault 7")
+@NEEDS_NAMESPACES
 async def test_a_child_that_memory_ran_out_for_is_told_apart(tmp_path: Path) -> None:
     """By the count of its cgroup; another SIGKILL is not that."""
     table = tmp_path / "cgroup"
@@ -210,7 +211,7 @@ async def test_a_child_that_memory_ran_out_for_is_told_apart(tmp_path: Path) -> 
     write(counts, 3)
     # In a mount space of its own, so that the counts are ours to change.
     script = f'mount --bind {table} /sys/fs/cgroup && exec "$@"'
-    under = ("unshare", "--mount", "sh", "-c", script, "sh")
+    under = (*OWN_MOUNTS, "sh", "-c", script, "sh")
     words = ("--", *child("exiting", str(tmp_path / "left")))
     kill = rpc(1, "x/kill", {"signal": signal.SIGKILL})
     async with bridge(*words, under=under) as run, run.client() as client:

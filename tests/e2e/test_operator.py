@@ -30,6 +30,7 @@ from tests.support.bridge_process import (
     started,
 )
 from tests.support.doctor import as_operator, doctor
+from tests.support.namespaces import NEEDS_NAMESPACES, OTHER_USER
 from tests.support.proofs import proves
 from tests.support.raw_http import post, wire
 
@@ -41,7 +42,7 @@ STREAM = {"accept": "text/event-stream"}
 HEAD_S, ANSWER_S, ENDPOINT_S = 2.0, 5.0, 1.0
 """What the operator waits."""
 ANYBODY = (
-    "unshare", "--user", "--map-root-user", "--mount", "sh", "-c",
+    *OTHER_USER, "sh", "-c",
     "mount --make-rprivate / && mount -o remount,ro,bind / && cd / &&"
     ' exec unshare --user --map-user=12345 --map-group=12345 "$@"', "sh",
 )  # fmt: skip
@@ -248,6 +249,7 @@ async def test_the_whole_end_fits_the_operators_grace() -> None:
 
 
 @proves("O14")
+@NEEDS_NAMESPACES
 async def test_any_user_can_run_it_where_nothing_can_be_written(tmp_path: Path) -> None:
     """No folder to write in, no home, no capability, a user that is nowhere listed."""
     env = {"HOME": "/nonexistent", "TMPDIR": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -33,13 +33,13 @@ from tests.support.bridge_process import (
     rpc,
     started,
 )
+from tests.support.namespaces import NEEDS_NAMESPACES, OWN_MOUNTS, OWN_PID_SPACE
 from tests.support.proofs import proves
 
 pytestmark = pytest.mark.slow
 
 SILENT = (sys.executable, "-c", "import sys; sys.stdin.read()")
 """A server that never answers, and ends with its stdin."""
-OWN_PID_SPACE = ("unshare", "--fork", "--pid", "--mount-proc", "--kill-child")
 ELICITS: dict[str, Any] = {"elicitation": {}}
 
 
@@ -308,6 +308,7 @@ async def test_in_kubernetes_the_end_begins_as_a_lame_duck() -> None:
 
 
 @proves("fault 109", "fault 110")
+@NEEDS_NAMESPACES
 async def test_process_1_ends_like_any_other() -> None:
     """The kernel drops signals that process 1 has no handler for."""
     # Processes that have lost their parent when they end.
@@ -328,6 +329,7 @@ async def test_process_1_ends_like_any_other() -> None:
 
 
 @proves("fault 97", "fault 110")
+@NEEDS_NAMESPACES
 async def test_process_1_hears_a_second_signal(tmp_path: Path) -> None:
     """With the same status as anywhere."""
     words = ("--", *child("recorder", str(tmp_path)))
@@ -384,6 +386,7 @@ async def test_a_taken_port_is_told_before_a_child_starts(tmp_path: Path) -> Non
 
 
 @proves("fault 111")
+@NEEDS_NAMESPACES
 async def test_it_runs_where_nothing_can_be_written() -> None:
     """Every file system read-only, no HOME, no TMPDIR, no name for the user."""
     script = (
@@ -391,7 +394,7 @@ async def test_it_runs_where_nothing_can_be_written() -> None:
         ' LOGNAME XDG_CACHE_HOME && exec "$@"'
     )
     root = str(Path(__file__).parents[2])
-    under = ("unshare", "--mount", "sh", "-c", script, "sh")
+    under = (*OWN_MOUNTS, "sh", "-c", script, "sh")
     async with bridge(under=under, env={"PYTHONPATH": root}) as run, run.client() as client:
         session = await bridge_process.open_session(client)
         echo = {"name": "echo", "arguments": {"text": "x"}}
