@@ -51,7 +51,8 @@ class KeepAlive:
             every_s: Seconds of a round.
             still: Returns whether a principal may still read; if not, its streams end soon after.
         """
-        self._every_s = every_s
+        self.every_s = every_s
+        """Seconds of a round: the longest silence on an open stream."""
         self._still = still
         self._parts: list[dict[Reader, Principal | None]] = [{} for _ in range(PARTS)]
         self._at = 0
@@ -82,7 +83,7 @@ class KeepAlive:
                 for reader in readers[start : start + AT_ONCE]:
                     reader.nudge()
                 # Spread over the part's time: thousands of writes in one turn would hold up calls.
-                await anyio.sleep(self._every_s / PARTS / len(starts))
+                await anyio.sleep(self.every_s / PARTS / len(starts))
             if self._still is not None:
                 self._end_streams(self._still)
 

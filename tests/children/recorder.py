@@ -10,7 +10,8 @@ answered when another one releases it.
 | `x/echo` | anything | the params, byte for byte |
 | `x/pid` | | `{"pid": N}` |
 | `x/big` | `{"bytes": N}` | a text of that length |
-| `x/hold` | `{"name": S, "progress": N}` | `{"held": S}`, once released; progress comes at once |
+| `x/hold` | `{"name": S, "progress": N, "bytes": N}` | `{"held": S}` with so many x after it, \
+once released; progress comes at once |
 | `x/release` | `{"name": S}` | how many calls were answered by it |
 | `x/say` | `{"lines": [S, ...]}` | `{}`, after these very lines on stdout |
 | `x/exit` | `{"code": N}` | none |
@@ -50,7 +51,7 @@ class Recorder:
     """What has been held so far."""
 
     def __init__(self) -> None:
-        self._held: list[tuple[str, Any]] = []
+        self._held: list[tuple[str, Any, int]] = []
         self._quick: dict[str, Callable[[dict[str, Any]], bytes]] = {
             "tools/list": lambda params: b'{"tools":[]}',
             "ping": lambda params: b"{}",
@@ -99,7 +100,7 @@ class Recorder:
         for step in range(params.get("progress", 0)):
             report = {"progressToken": token, "progress": step}
             send({"method": "notifications/progress", "params": report})
-        self._held.append((params["name"], request_id))
+        self._held.append((params["name"], request_id, params.get("bytes", 0)))
 
     def _say(self, params: dict[str, Any]) -> bytes:
         for text in params["lines"]:
@@ -107,10 +108,10 @@ class Recorder:
         return b"{}"
 
     def _release(self, name: str) -> int:
-        free = [request_id for held, request_id in self._held if held == name]
-        self._held = [(held, request_id) for held, request_id in self._held if held != name]
-        for request_id in free:
-            answer(request_id, json.dumps({"held": name}).encode())
+        free = [each for each in self._held if each[0] == name]
+        self._held = [each for each in self._held if each[0] != name]
+        for _, request_id, size in free:
+            answer(request_id, json.dumps({"held": name + "x" * size}).encode())
         return len(free)
 
 

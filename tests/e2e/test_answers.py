@@ -151,11 +151,98 @@ async def test_each_session_hears_of_its_own_progress_under_its_own_token(patien
 
 @proves("O2")
 async def test_a_slow_answer_begins_as_a_stream_when_the_window_is_over(hasty: Served) -> None:
-    """The head is there while the child still holds the call."""
+    """The head is there while the child still holds the call, which may report progress."""
     session = await open_session(hasty.client)
-    async with streaming(hasty.client, session, hold("s", "slow")) as events:
+    async with streaming(hasty.client, session, hold("s", "slow", 1)) as events:
         assert await hasty.release("slow") == 1
         assert await events.rest() == [held("s", "slow")]
+
+
+@proves("C92", "O3")
+async def test_a_slow_answer_stays_json_if_nothing_can_come_before_it(hasty: Served) -> None:
+    """Python SDK 2.x refuses an event over 1 MiB, and reads JSON of any size."""
+    for session in (await open_session(hasty.client), ACCEPT):
+        quiet = rpc(1, "x/hold", {"name": "quiet", "bytes": 2_000_000})
+        waiting = asyncio.create_task(hasty.client.post("/mcp", json=quiet, headers=session))
+        await hasty.holds("quiet")
+        # The window of a call that came later is over when its stream begins.
+        async with streaming(hasty.client, session, hold(2, "later", 1)):
+            assert await hasty.release("quiet") == 1
+            answer = await waiting
+            assert await hasty.release("later") == 1
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["content-length"] == str(len(answer.content))
+        assert answer.json()["result"] == {"held": "quiet" + "x" * 2_000_000}
+
+
+async def test_json_that_takes_long_begins_with_the_keep_alive(tmp_path: Path) -> None:
+    """Its head goes out after that time, and then blanks, which mean nothing before JSON."""
+    words = ("--json-window", "50ms", "--sse-keep-alive", "1s")
+    async with (
+        bridge(*words, "--", *child("recorder", str(tmp_path))) as running,
+        running.client() as client,
+    ):
+        served = Served(running, tmp_path, client)
+        session = await open_session(client)
+        lines = [f"{name}: {value}" for name, value in {**ACCEPT, **session}.items()]
+        async with wire(running.port) as connection:
+            await connection.send(post(json.dumps(hold(1, "long")).encode(), *lines))
+            head = await connection.head()
+            assert (head.status, head.headers["content-type"]) == (200, "application/json")
+            body = await connection.chunk()
+            assert body == b" "
+            assert await served.release("long") == 1
+            while chunk := await connection.chunk():
+                body += chunk
+        assert json.loads(body) == held(1, "long")
+
+
+@pytest.mark.parametrize("case", ["abilities", "level", "age", "no window"])
+async def test_a_slow_answer_is_a_stream_if_something_may_come_before_it(
+    tmp_path: Path, case: str
+) -> None:
+    """A question, log messages; or if its client may have to fetch the rest of it later."""
+    words = ["--json-window", "0" if case == "no window" else "50ms"]
+    if case == "age":
+        words += ["--max-stream-age", "60s"]
+    async with (
+        bridge(*words, "--", *child("questioner", str(tmp_path))) as running,
+        running.client() as client,
+    ):
+        capabilities = ASKED if case == "abilities" else {}
+        session = await open_session(client, "2025-11-25", capabilities)
+        if case == "level":
+            level = rpc(1, "logging/setLevel", {"level": "info"})
+            assert (await client.post("/mcp", json=level, headers=session)).status_code == 200
+        async with streaming(client, session, hold(2, "some")) as events:
+            release = rpc(3, "x/release", {"name": "some"})
+            assert (await client.post("/mcp", json=release, headers=session)).status_code == 200
+            assert held(2, "some") in await events.rest()
+
+
+async def test_a_log_message_makes_a_stream_of_an_answer_that_was_to_be_json(
+    tmp_path: Path,
+) -> None:
+    """Some servers log unasked: while the response has not begun, nothing is lost."""
+    words = ("--json-window", "50ms", "--", *child("questioner", str(tmp_path)))
+    async with bridge(*words) as running, running.client() as client:
+        session = await open_session(client, "2025-11-25")
+        log = {"level": "info", "data": "on it"}
+        line = {"jsonrpc": "2.0", "method": "notifications/message", "params": log}
+        say = {"jsonrpc": "2.0", "method": "notifications/x-say", "params": {}}
+        say["params"] = {"lines": [json.dumps(line)]}
+
+        async def say_when_held() -> None:
+            await eventually(lambda: b"x/hold" in recorded(tmp_path), "the call is held")
+            assert (await client.post("/mcp", json=say, headers=session)).status_code == 202
+
+        saying = asyncio.create_task(say_when_held())
+        async with streaming(client, session, hold(1, "some")) as events:
+            assert (await events.next()) == line
+            await saying
+            release = rpc(2, "x/release", {"name": "some"})
+            assert (await client.post("/mcp", json=release, headers=session)).status_code == 200
+            assert await events.rest() == [held(1, "some")]
 
 
 @proves("C94")
@@ -214,8 +301,8 @@ async def test_a_cancellation_reaches_the_call_of_its_own_session_only(hasty: Se
     """Two sessions run call 5: one cancels it, under the child's number."""
     mine, theirs = [await open_session(hasty.client) for _ in range(2)]
     async with (
-        streaming(hasty.client, mine, hold(5, "mine")) as one,
-        streaming(hasty.client, theirs, hold(5, "theirs")) as other,
+        streaming(hasty.client, mine, hold(5, "mine", 1)) as one,
+        streaming(hasty.client, theirs, hold(5, "theirs", 1)) as other,
     ):
         (number,) = await hasty.holds("mine")
         for request_id in (99, "5", 5):
@@ -238,7 +325,7 @@ async def test_a_cancellation_reaches_the_call_of_its_own_session_only(hasty: Se
 async def test_an_answer_that_crosses_its_cancellation_is_the_final_one(hasty: Served) -> None:
     """The child's own last word is preferred to the bridge's."""
     session = await open_session(hasty.client)
-    async with streaming(hasty.client, session, hold(1, "crossing")) as events:
+    async with streaming(hasty.client, session, hold(1, "crossing", 1)) as events:
         params = {"requestId": 1}
         told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
         answer = await hasty.client.post("/mcp", json=told, headers=session)
@@ -251,7 +338,7 @@ async def test_an_answer_that_crosses_its_cancellation_is_the_final_one(hasty: S
 async def test_an_id_in_flight_is_refused_to_a_second_call(hasty: Served) -> None:
     """With 200 and an error, and the first goes on; another spelling is another id."""
     session = await open_session(hasty.client)
-    async with streaming(hasty.client, session, hold(1, "first")) as events:
+    async with streaming(hasty.client, session, hold(1, "first", 1)) as events:
         for accept in (ACCEPT["accept"], "application/json"):
             headers = {**session, "accept": accept}
             answer = await hasty.client.post("/mcp", json=rpc(1, "x/echo", {}), headers=headers)
@@ -265,8 +352,8 @@ async def test_an_id_in_flight_is_refused_to_a_second_call(hasty: Served) -> Non
 async def test_outside_of_sessions_equal_ids_do_not_meet(hasty: Served) -> None:
     """Many simple clients count from 1 at the same time."""
     async with (
-        streaming(hasty.client, ACCEPT, hold(1, "curl one")) as one,
-        streaming(hasty.client, ACCEPT, hold(1, "curl two")) as two,
+        streaming(hasty.client, ACCEPT, hold(1, "curl one", 1)) as one,
+        streaming(hasty.client, ACCEPT, hold(1, "curl two", 2)) as two,
     ):
         assert await hasty.release("curl two") == 1
         assert await two.rest() == [held(1, "curl two")]

@@ -139,7 +139,12 @@ async def test_whatever_comes_under_a_known_head_is_served_as_ever() -> None:
             await here.connection.send(text.removesuffix(b"{}") + nonsense)
             heard = await here.connection.response()
             assert (heard.status, heard.error["code"]) == (400, code)
-        slow = await here.tool("countdown", seconds=0.6)
+        json_only = await here.tool("countdown", seconds=0.6)
+        assert json_only.headers["content-type"] == "application/json"
+        assert result(json_only)["content"][0]["text"] == "liftoff"
+        arguments = {"seconds": 0.6, "steps": 1}
+        watched = {"name": "countdown", "arguments": arguments, "_meta": {"progressToken": 1}}
+        slow = await here.ask("tools/call", watched)
         assert slow.headers["content-type"] == "text/event-stream"
         assert messages(slow.body.decode())[-1]["result"]["content"][0]["text"] == "liftoff"
         await here.settle()

@@ -12,7 +12,7 @@ import anyio
 import httpx
 import pytest
 
-from tests.support.bridge_process import RunningBridge, bridge, eventually
+from tests.support.bridge_process import RunningBridge, bridge, child, eventually
 from tests.support.sdk_clients import (
     Client,
     alive,
@@ -72,6 +72,16 @@ def server(request: pytest.FixtureRequest) -> Server:
     """Each Python server in turn."""
     made: Callable[[], Server] = request.param
     return made()
+
+
+async def test_a_large_answer_that_takes_long_reaches_every_client(client: Client) -> None:
+    """Version 2 of the SDK refuses an event over 1 MiB; it reads JSON of any size."""
+    plan = json.dumps({"questions": {"large": ["fetch", {"bytes": 2_000_000}]}})
+    words = ("--json-window", "100ms", "--sse-keep-alive", "1s")
+    async with bridge(*words, "--", *child("serial", "2.5")) as between:
+        report = await reported(client, "questions", "--plan", plan, target=(endpoint(between),))
+    (content,) = report["large"]["result"]["content"]
+    assert content["text"] == "x" * 2_000_000
 
 
 async def test_every_client_is_served_over_http_sse(client: Client) -> None:

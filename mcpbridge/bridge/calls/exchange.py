@@ -178,6 +178,10 @@ class Exchange:
             self.streamed().append(payload, sheddable=sheddable)
             self._wake()
 
+    def only_answer(self) -> None:
+        """Give the client nothing but the answer from now on: its response has begun as JSON."""
+        self.streams = False
+
     def noticed(self) -> None:
         """Wake the listener after another object has put a message on the stream."""
         self.heard_at = asyncio.get_running_loop().time()

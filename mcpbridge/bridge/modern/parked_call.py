@@ -30,8 +30,8 @@ from mcpbridge.rules.faults import INVALID_PARAMS, Fault, cancelled, error_objec
 from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged, Withdrawn
 from mcpbridge.rules.mcp.input_required import input_request, refusal_to_ask
 from mcpbridge.rules.mcp.methods import LOG_MESSAGE
-from mcpbridge.rules.mcp.request_meta import RequestMeta
-from mcpbridge.wire.json_object import member, replaced, spans
+from mcpbridge.rules.mcp.request_meta import RequestMeta, progress_token
+from mcpbridge.wire.json_object import replaced, spans
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result
 
 GATHER_S = 0.03
@@ -115,7 +115,7 @@ class ParkedCall:
     def next_attempt(self, attempt: Exchange, envelope: RequestMeta) -> None:
         """Make this the open exchange, which gets the child's messages from now on."""
         self._attempt, self.envelope, self.parked_at = attempt, envelope, None
-        self._token = _token_of(attempt.request)
+        self._token = progress_token(attempt.request.params)
         # The child may have answered, or ended, while the client was away.
         if self.over:
             self._finish()
@@ -234,10 +234,3 @@ class ParkedCall:
     def _end(self) -> None:
         self.lease.mux.detach(self)
         self._over(self)
-
-
-def _token_of(request: Request) -> bytes | None:
-    try:
-        return member(request.params or b"{}", "_meta", "progressToken")
-    except WireError:
-        return None

@@ -45,6 +45,7 @@ from mcpbridge.rules.mcp.admission import (
     session_required,
 )
 from mcpbridge.rules.mcp.methods import INITIALIZE
+from mcpbridge.rules.mcp.request_meta import progress_token
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.headers import Acceptable
@@ -66,7 +67,8 @@ class AnswerSettings:
         1.0,
         "--json-window",
         "An answer that comes within this time, with nothing before it, is plain JSON; otherwise"
-        " the response begins then, as an event stream.",
+        " the response begins then, as an event stream. A call during which the server can send"
+        " nothing else stays with JSON however long it takes. 0: every answer is a stream.",
         group="Listening",
         unit=Unit.SECONDS,
         minimum=0,
@@ -237,7 +239,26 @@ class LegacyTransport:
     ) -> None:
         """Wait for the first event of a call, at most the JSON window, then answer."""
         await exchange.first(self._settings.json_window_s)
+        if self._stays_json(http_request.head, session, exchange):
+            await exchange.first(self._keepalive.every_s)
+            if exchange.stream is None:
+                exchange.only_answer()
         await self._respond(http_request, session, exchange)
+
+    def _stays_json(self, head: RequestHead, session: Conversation, exchange: Exchange) -> bool:
+        """Return whether a slow answer stays JSON, as nothing is expected before it.
+
+        Some clients refuse events over 1 MiB, but read JSON of any size. A stream could be resumed,
+        so the operator who limits the age of connections gets one.
+        """
+        settings, client = self._settings, session.client
+        if exchange.reply is not None or exchange.stream is not None or not head.accepts.json:
+            return False
+        resumed = settings.max_stream_age_s > 0 and session.revision.primes_streams
+        can_be_asked = client.profile is not None and bool(client.profile.abilities)
+        if not settings.json_window_s or resumed or can_be_asked or client.level is not None:
+            return False
+        return progress_token(exchange.request.params) is None
 
     def _serve_batch(
         self, head: RequestHead, session: Session, messages: Sequence[Message]
@@ -287,7 +308,7 @@ class LegacyTransport:
             await self._refuse(http_request, refusal)
         elif exchange.reply is not None and exchange.stream is None and accepts.json:
             await send_replies(http_request.send, 200, [exchange.reply], headers)
-        elif _streams(accepts):
+        elif exchange.streams:
             await self._stream(http_request, session, exchange.streamed(), headers)
         else:
             with exchange.streamed().attach() as reader, self._keepalive.watching(reader):

@@ -38,7 +38,7 @@ from mcpbridge.rules.mcp.modern_checks import (
     check_request,
     not_served,
 )
-from mcpbridge.rules.mcp.request_meta import RequestMeta
+from mcpbridge.rules.mcp.request_meta import RequestMeta, progress_token
 from mcpbridge.rules.mcp.to_modern import code_of
 from mcpbridge.wire.messages import Failure, Message, Reply, Request, Result, encode
 
@@ -112,7 +112,8 @@ class ModernTransport:
             return HttpResponse(200, reply)
         exchange = modern.call(request, meta, route, streams=_streams(head))
         cancel = functools.partial(route.backend.cancel, exchange)
-        return StartedCall(functools.partial(self._finish, exchange, cancel), exchange, cancel)
+        finish = functools.partial(self._finish, exchange, meta, cancel)
+        return StartedCall(finish, exchange, cancel)
 
     def _later(self, request: Request, serve: Later) -> StartedCall:
         return StartedCall(functools.partial(self._finish_later, request, serve))
@@ -142,7 +143,11 @@ class ModernTransport:
         return self._serve(head, modern, request, meta, route)
 
     async def _finish(
-        self, exchange: Exchange, cancel: Callable[[], None], http_request: HttpRequest
+        self,
+        exchange: Exchange,
+        meta: RequestMeta,
+        cancel: Callable[[], None],
+        http_request: HttpRequest,
     ) -> None:
         await exchange.first(_WATCH_AFTER_S)
         if exchange.reply is not None and exchange.stream is None:
@@ -152,11 +157,23 @@ class ModernTransport:
             with anyio.CancelScope() as scope:
                 http_request.disconnect.watch(functools.partial(_abandon, exchange, scope))
                 await exchange.first(self._json_window_s)
+                if self._stays_json(http_request.head, exchange, meta):
+                    await exchange.first(self._keepalive.every_s)
+                    if exchange.stream is None:
+                        exchange.only_answer()
                 await self._respond(http_request, exchange)
         finally:
             http_request.disconnect.ignore()
             if exchange.reply is None:
                 cancel()
+
+    def _stays_json(self, head: RequestHead, exchange: Exchange, meta: RequestMeta) -> bool:
+        """Return whether a slow answer stays JSON: see `LegacyTransport`."""
+        if exchange.reply is not None or exchange.stream is not None or not head.accepts.json:
+            return False
+        if not self._json_window_s or meta.abilities or meta.log_level is not None:
+            return False
+        return progress_token(exchange.request.params) is None
 
     async def _respond(self, http_request: HttpRequest, exchange: Exchange) -> None:
         accepts = http_request.head.accepts

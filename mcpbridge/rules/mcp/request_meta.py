@@ -73,6 +73,14 @@ def claimed_version(message: Message) -> bytes | None:
         return None
 
 
+def progress_token(params: bytes | None) -> bytes | None:
+    """Return the raw token under which a request asks for progress; None if it asks for none."""
+    try:
+        return member(params or b"{}", "_meta", "progressToken")
+    except WireError:
+        return None
+
+
 def read_envelope(params: bytes | None) -> RequestMeta | str:
     """Return the envelope in the params of a request, or the problem as a text.
 
