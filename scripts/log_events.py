@@ -59,12 +59,14 @@ MEANINGS: Mapping[str, str] = {
     "loop.stuck": "The event loop stood still for 30 s; the process ends with status 70.",
     "oauth.keys_fetched": "The authorization server's keys were fetched.",
     "oauth.keys_unavailable": "The authorization server's keys could not be fetched.",
-    "oauth.refused": "An access token was refused.",
     "orphan.reaped": "A process that its parent had left ended, and was reaped.",
     "proxy.upstream_broken": "`mcpbridge sidecar`: the server's answer broke off.",
     "reaper.lost": "The reaper could not be started, or is gone.",
     "request.abandoned": "A client closed its connection before it was answered.",
     "request.failed": "A fault of mcpbridge in one request, which was answered with 500.",
+    "request.refused": "A request was refused; a field has what was refused, and"
+    " `try` is the setting that admits it. One record for each `reason` in 10 s; `left_out` counts"
+    " those since the last one.",
     "serve.crashed": "A fault of mcpbridge ended it, with status 70.",
     "serve.ended": "mcpbridge has ended; `counts` are the messages that it dropped, by reason.",
     "serve.failed": "mcpbridge could not start.",

@@ -40,6 +40,7 @@ from mcpbridge.http.auth.static_tokens import StaticTokens
 from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.health import Probes, rendering
 from mcpbridge.http.keepalive import KeepAlive
+from mcpbridge.http.refusals import Refusals
 from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.server.listeners import Bind
 from mcpbridge.http.transports.legacy import LegacyTransport
@@ -79,6 +80,8 @@ class App(msgspec.Struct, frozen=True):
     """The tracer, if calls are traced; `app.lifecycle` shuts it down."""
     access: CallerAccess
     """The authentication of clients."""
+    refusals: Refusals
+    """Logs and counts refused requests."""
     pool_sizer: PoolSizer | None
     """Limits the number of server processes by memory; None if the operator sets the number."""
 
@@ -90,6 +93,7 @@ def build(config: Config, process_tree: ProcessTree) -> App:
     """Assemble the program."""
     settings, below = config.settings, config.settings.listen.sse_below
     meters = Meters(KNOWN_REQUESTS)
+    refusals = Refusals(meters)
     tracer = _tracer(config)
     bridge, child_pool = _bridge(config, process_tree, meters, tracer)
     callers = access_of(config)
@@ -115,6 +119,7 @@ def build(config: Config, process_tree: ProcessTree) -> App:
         meter=meters.http,
         headers=[pair.header for pair in settings.auth.header_env],
         trusted=trusted_proxies(config),
+        refusals=refusals,
     )
     # A traced call runs in a separate task, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
@@ -125,12 +130,13 @@ def build(config: Config, process_tree: ProcessTree) -> App:
         bridge,
         keepalive,
         endpoint,
-        _admin(config, admin_routes(probes, render)),
+        _admin(config, admin_routes(probes, render), refusals),
         fast_path,
         meters,
         process_tree,
         tracer,
         callers,
+        refusals,
         _sizer(config, child_pool),
     )
 
@@ -214,11 +220,11 @@ def _pool_settings(settings: ChildPoolSettings) -> ChildPoolSettings:
     return settings
 
 
-def _admin(config: Config, routes: Sequence[BaseRoute]) -> ASGIApp | None:
+def _admin(config: Config, routes: Sequence[BaseRoute], refusals: Refusals) -> ASGIApp | None:
     """Return the application on `--admin-port`, or None if there is none."""
     if config.admin_bind is None:
         return None
-    return HttpApp(routes, host_rules(config, config.admin_bind))
+    return HttpApp(routes, host_rules(config, config.admin_bind), refusals=refusals)
 
 
 def _sizer(config: Config, child_pool: ChildPool) -> PoolSizer | None:

@@ -335,6 +335,7 @@ def _server(
         budget=bridge.budget,
         trusted=trusted_proxies(app.config),
         meters=meters,
+        refusals=app.refusals,
     )
     protocol = protocol_with(settings.arrival, connections, lambda: bridge.drain.ending, fast_path)
     return server_of(

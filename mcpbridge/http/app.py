@@ -21,9 +21,10 @@ from mcpbridge.http.auth.access import LOGIN_PATHS, AccessControl
 from mcpbridge.http.cors import Cors
 from mcpbridge.http.health import Probes, Render, scrape
 from mcpbridge.http.origin_check import ClientGone, check_source
+from mcpbridge.http.refusals import Refusals
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall, route_path
 from mcpbridge.http.request_metrics import METRICS_PATH, Metered
-from mcpbridge.http.responses import HttpResponse, refusing, send_json, send_refusal
+from mcpbridge.http.responses import HttpResponse, refusal_body, refusing, send_json
 from mcpbridge.http.transports.sse import SseTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.rules.access.client_address import TrustedProxies
@@ -103,6 +104,7 @@ class HttpApp(Starlette):
         meter: HttpMeter | None = None,
         headers: Iterable[str] = (),
         trusted: TrustedProxies | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         """Set up the routes.
 
@@ -113,6 +115,7 @@ class HttpApp(Starlette):
             meter: Counts requests.
             headers: Further headers that requests of pages may carry.
             trusted: The peers that may name their client; None: none may.
+            refusals: Logs and counts refused requests.
         """
         super().__init__(routes=routes)
         self._rules = rules
@@ -120,6 +123,7 @@ class HttpApp(Starlette):
         self._meter = meter
         self._headers = tuple(headers)
         self._trusted = trusted
+        self._refusals = refusals
         self._verbs = {
             route.path.removesuffix("/"): route.verbs
             for route in routes
@@ -139,7 +143,7 @@ class HttpApp(Starlette):
         Starlette's own two layers for errors are not among them: they wrap each event of a stream,
         the outer one raises after its answer, and `Guard` logs what it answers.
         """
-        app: ASGIApp = Guard(self.router, self._rules, self._trusted)
+        app: ASGIApp = Guard(self.router, self._rules, self._trusted, self._refusals)
         if self._rules.allowed_origins:
             app = Cors(app, self._rules, self.methods, self._headers)
         return app if self._meter is None else Metered(app, self._meter)
@@ -174,11 +178,16 @@ class Guard:
     """What every request passes before its route: Host and Origin; and the answers to errors."""
 
     def __init__(
-        self, app: ASGIApp, rules: HostRules, trusted: TrustedProxies | None = None
+        self,
+        app: ASGIApp,
+        rules: HostRules,
+        trusted: TrustedProxies | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self._app = app
         self._rules = rules
         self._trusted = trusted
+        self._refusals = refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -192,7 +201,7 @@ class Guard:
                 # The connection has had it handled: it passed the rules with the first of its head.
                 await http_request.started(http_request)
             elif (refusal := check_source(head, self._rules)) is not None:
-                await send_refusal(send, refusal)
+                await refusing(refusal).finish(http_request)
             else:
                 if self._trusted is not None:
                     head.find_peer(self._trusted)
@@ -201,12 +210,14 @@ class Guard:
         except HTTPException as error:
             refusal = refuse(error.status_code, INVALID_REQUEST, error.detail)
             lines = [(n.lower().encode(), v.encode()) for n, v in (error.headers or {}).items()]
-            await send_refusal(send, refusal, lines)
+            await refusing(refusal, lines).finish(http_request)
         except ClientGone:
             log.debug("request.abandoned")
         except Exception as error:
             # The server library closes the connection if the response has begun already.
             await _failed(head, error).send(send)
+        if self._refusals is not None and (refused := http_request.refusal) is not None:
+            self._refusals.note(refused, head)
 
 
 class McpRoute(BaseRoute):
@@ -236,14 +247,13 @@ class McpRoute(BaseRoute):
         if refusal is None and head.method == "GET":
             refusal = self._access.charges(head.principal)
         if refusal is not None:
-            await send_refusal(send, refusal)
+            await refusing(refusal).finish(http_request)
         elif (verb := self.verbs.get(head.method)) is not None:
             await verb(http_request)
         else:
             allow = ", ".join(self.verbs)
-            await send_refusal(
-                send, refuse(405, INVALID_REQUEST, "method not allowed", allow=allow)
-            )
+            refusal = refuse(405, INVALID_REQUEST, "method not allowed", allow=allow)
+            await refusing(refusal).finish(http_request)
 
 
 class JsonDocument:
@@ -267,9 +277,10 @@ class AccessCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        refusal = await self._access.knows(HttpRequest.of(scope, receive, send).head)
+        http_request = HttpRequest.of(scope, receive, send)
+        refusal = await self._access.knows(http_request.head)
         if refusal is not None:
-            await send_refusal(send, refusal)
+            await refusing(refusal).finish(http_request)
         else:
             await self._app(scope, receive, send)
 
@@ -277,4 +288,4 @@ class AccessCheck:
 def _failed(head: RequestHead, error: Exception) -> HttpResponse:
     """Log an exception that is not in the table of refusals, a bug, and return its answer."""
     log.error("request.failed", exc_info=error, extra={"method": head.method})
-    return refusing(refuse(500, INTERNAL_ERROR, "internal error"))
+    return HttpResponse(500, refusal_body(refuse(500, INTERNAL_ERROR, "internal error")))

@@ -15,9 +15,10 @@ from mcpbridge.rules.access.hosts import (
     host_pattern,
     origin_allowed,
     origin_pattern,
+    shown,
 )
 from mcpbridge.rules.faults import INVALID_REQUEST
-from mcpbridge.rules.mcp.admission import Refusal, refuse
+from mcpbridge.rules.mcp.admission import Reason, Refusal, refuse
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.buffer import Gathered
 
@@ -61,16 +62,20 @@ class ClientGone(Exception):
 
 def check_source(head: RequestHead, rules: HostRules) -> Refusal | None:
     """Apply the rules on Host and Origin, the same for each path and method; None: it may pass."""
-    if not host_allowed(head.get(b"host"), rules):
-        return refuse(421, INVALID_REQUEST, "Host is not served here (--allowed-host)")
+    host = head.get(b"host")
+    if host is not None and not host_allowed(host, rules):
+        problem = f"Host {shown(host)!r} is not served here (--allowed-host)"
+        return refuse(421, INVALID_REQUEST, problem, reason=Reason.HOST)
     origin = head.get(b"origin")
     # The specification demands 403; the text avoids the number, since some clients take it anywhere
     # in a body for a request to log in.
     if origin is not None:
         if not origin_allowed(origin, rules):
-            return refuse(403, INVALID_REQUEST, "Origin is not allowed (--allow-origin)")
+            problem = "Origin is not allowed (--allow-origin)"
+            return refuse(403, INVALID_REQUEST, problem, reason=Reason.ORIGIN)
     elif not fetch_allowed(head.get(b"sec-fetch-site"), head.get(b"sec-fetch-dest")):
-        return refuse(403, INVALID_REQUEST, "another site may not embed this server's responses")
+        problem = "another site may not embed this server's responses"
+        return refuse(403, INVALID_REQUEST, problem, reason=Reason.CROSS_SITE)
     return None
 
 

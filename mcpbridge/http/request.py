@@ -24,6 +24,8 @@ HEAD = "mcpbridge.head"
 """Key of a scope: the head, once a call under it was accepted; the connection may remember it."""
 PARSED_HEAD = "mcpbridge.parsed_head"
 """Key of a scope: the head, once it has been read for the checks before the routes."""
+REFUSAL = "mcpbridge.refusal"
+"""Key of a scope: why the request was refused, for `http.refusals`."""
 STARTED = "mcpbridge.started"
 """Key of a scope: finishes a request that the connection has handled already."""
 
@@ -146,6 +148,16 @@ class HttpRequest:
         """Finishes the request, if the connection has handled it already; else None."""
         found: Callable[[HttpRequest], Awaitable[None]] | None = self.scope.get(STARTED)
         return found
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why it was refused; None if it was not."""
+        found: Refusal | None = self.scope.get(REFUSAL)
+        return found
+
+    def refused(self, refusal: Refusal) -> None:
+        """Record why the request is refused; the caller answers it."""
+        self.scope[REFUSAL] = refusal
 
     def pass_head_on(self) -> None:
         """Let what serves the request next find its head in the scope."""

@@ -55,9 +55,13 @@ class HttpResponse(msgspec.Struct, frozen=True):
     """JSON; empty for no body."""
     headers: Headers = ()
     """Headers other than content type and length."""
+    refusal: Refusal | None = None
+    """The refusal that it answers with; None for another response."""
 
     async def finish(self, http_request: HttpRequest) -> None:
         """Send this response to a request."""
+        if self.refusal is not None:
+            http_request.refused(self.refusal)
         await self.send(http_request.send)
 
     async def send(self, send: Send) -> None:
@@ -83,7 +87,7 @@ def refusing(refusal: Refusal, headers: Headers = ()) -> HttpResponse:
     if refusal.status == 413 and CLOSE not in extra:
         # The rest of the body is not read, so the connection must end.
         extra.append(CLOSE)
-    return HttpResponse(refusal.status, refusal_body(refusal), tuple(extra))
+    return HttpResponse(refusal.status, refusal_body(refusal), tuple(extra), refusal)
 
 
 async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
@@ -161,7 +165,13 @@ def refusal_body(refusal: Refusal) -> bytes:
 def refusal_of(error: Unavailable, request_id: bytes | None) -> Refusal:
     """Return the refusal of a request that could not be admitted because of a fault."""
     fault = error.fault
-    return Refusal(fault.status, fault.error(), request_id, retry_after_s=fault.retry_after_s)
+    return Refusal(
+        fault.status,
+        fault.error(),
+        request_id,
+        retry_after_s=fault.retry_after_s,
+        reason=fault.reason,
+    )
 
 
 async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> None:

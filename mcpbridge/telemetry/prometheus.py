@@ -39,6 +39,7 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         "Sessions and calls that the shared process served because all processes were taken.",
         (),
     ),
+    "requests_refused": ("HTTP requests that were refused before they were served.", ("reason",)),
     "refusals": ("Requests refused because a limit is reached.", ("limit",)),
     "gave_way": ("What ended early so that another client has its share.", ("what",)),
 }

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -41,8 +40,6 @@ from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.settings import setting
-
-log = logging.getLogger("mcpbridge.http")
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 MAX_JUDGED = 1024
@@ -215,7 +212,6 @@ class OAuth:
         try:
             found = await self._judge(token, head.peer)
         except BadToken as bad:
-            log.debug("oauth.refused", extra={"problem": bad.problem})
             challenge = self._challenge(self._rules.always, "invalid_token", bad.problem)
             return challenged(401, bad.problem, challenge)
         except KeysUnavailable as missing:

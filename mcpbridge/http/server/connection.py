@@ -35,7 +35,7 @@ from mcpbridge.http.server.limits import BAND, BAND_HEADER_S, ArrivalLimits, Con
 from mcpbridge.http.server.write_buffer import WriteBuffer
 from mcpbridge.rules.access.hosts import share_of
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, out_of_memory
-from mcpbridge.rules.mcp.admission import Refusal, refuse
+from mcpbridge.rules.mcp.admission import Reason, Refusal, refuse
 
 log = logging.getLogger("mcpbridge.http")
 
@@ -336,14 +336,15 @@ class HttpConnection(HttpToolsProtocol):
         self._begun += 1
         if max(self._begun, len(self.pipeline)) > MAX_PIPELINED:
             problem = f"more than {MAX_PIPELINED} requests are sent without waiting for an answer"
-            self._say(refuse(400, INVALID_REQUEST, problem))
+            self._say(refuse(400, INVALID_REQUEST, problem, reason=Reason.FRAMING))
             raise _Refused
         super().on_message_begin()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse data that are not HTTP, unless a refusal was sent before."""
         if not self._refused and not self.transport.is_closing():
-            self._say(refuse(400, INVALID_REQUEST, "invalid HTTP/1.1 request"))
+            problem = "invalid HTTP/1.1 request"
+            self._say(refuse(400, INVALID_REQUEST, problem, reason=Reason.FRAMING))
 
     def on_headers_complete(self) -> None:
         """Check the head of a request, then serve it."""
@@ -355,7 +356,7 @@ class HttpConnection(HttpToolsProtocol):
         method, version = self.parser.get_method(), self.parser.get_http_version()
         problem = ambiguity(method, self.url, version, self.headers)
         if problem is not None:
-            self._say(refuse(400, INVALID_REQUEST, problem))
+            self._say(refuse(400, INVALID_REQUEST, problem, reason=Reason.FRAMING))
             raise _Refused
         if self.parser.should_upgrade():
             self._offer = True
@@ -423,6 +424,8 @@ class HttpConnection(HttpToolsProtocol):
                 self._window = self.loop.call_later(self._fast_path.window_s, self._window_over)
             handled.exchange.listen(self._heard)
         elif isinstance(handled, HttpResponse) and not handled.headers and not self._ending():
+            if handled.refusal is not None:
+                self._connections.note(handled.refusal, known.head)
             self._answer(handled.status, handled.body, len(body))
         else:
             self._start_request(known, handled.finish, len(body))
@@ -632,6 +635,7 @@ class HttpConnection(HttpToolsProtocol):
         If an earlier request is unanswered, the client would take the refusal for its answer; so it
         is not sent, and the connection ends after the answers that are due.
         """
+        self._connections.note(refusal, None, self.client)
         own = self._awaited is _Awaited.BODY
         if own and self.pipeline:
             # The request whose body is refused is the last in the pipeline: it is not served.

@@ -17,10 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mcpbridge.bridge.budget import Budget
 from mcpbridge.http.cors import readable
+from mcpbridge.http.refusals import Refusals
+from mcpbridge.http.request import RequestHead
 from mcpbridge.http.responses import CLOSE, refusal_body, refusal_of, send_refusal
 from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import Unavailable, capacity
+from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.metrics import Meters
 
@@ -80,6 +83,7 @@ class Connections:
         budget: Budget | None = None,
         trusted: TrustedProxies | None = None,
         meters: Meters | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         """Make the shared state.
 
@@ -92,6 +96,7 @@ class Connections:
             budget: Counts the bytes of requests in arrival; None: they count for nothing.
             trusted: The peers that may name their client; None: none may.
             meters: Count connections that gave way; None: they are not counted.
+            refusals: Logs and counts refused requests.
         """
         self._rules = rules
         self.limits = limits
@@ -99,6 +104,7 @@ class Connections:
         self.max_request_bytes = max_request_bytes
         self.budget = budget if budget is not None else Budget()
         self._app = app
+        self._refusals = refusals
         self._logged_at = float("-inf")
         self._trusted = trusted
         self._meters = meters if meters is not None else Meters()
@@ -121,19 +127,36 @@ class Connections:
         if str(scope["path"]).endswith(_PROBES):
             await self._app(scope, receive, _closing(send))
         else:
-            fault = capacity("--max-connections", self.most)
             lines = readable(scope, self._rules) or ()
-            await send_refusal(send, refusal_of(Unavailable(fault), None), [CLOSE, *lines])
+            await send_refusal(send, self._over(), [CLOSE, *lines])
 
     def refusal(self) -> bytes:
         """Return the whole response for a connection whose request is not read."""
-        fault = capacity("--max-connections", self.most)
-        body = refusal_body(refusal_of(Unavailable(fault), None))
+        refusal = self._over()
+        body = refusal_body(refusal)
         return (
             b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\n"
             b"connection: close\r\nretry-after: %d\r\ncontent-length: %d\r\n\r\n%b"
-            % (fault.retry_after_s or 1, len(body), body)
+            % (refusal.retry_after_s or 1, len(body), body)
         )
+
+    def note(
+        self,
+        refusal: Refusal,
+        head: RequestHead | None,
+        client: tuple[str, int] | None = None,
+    ) -> None:
+        """Log and count a refused request: see `Refusals.note`."""
+        if self._refusals is not None:
+            self._refusals.note(refusal, head, client[0] if client else None)
+
+    def _over(self) -> Refusal:
+        """Return the refusal of a connection over the limit, counted; `log_full` logs it."""
+        fault = capacity("--max-connections", self.most)
+        refusal = refusal_of(Unavailable(fault), None)
+        if self._refusals is not None:
+            self._refusals.count(refusal)
+        return refusal
 
     def log_full(self, now: float) -> None:
         """Log that the limit is reached, at most once in `_LOG_EVERY_S`."""

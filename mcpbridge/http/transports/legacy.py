@@ -30,7 +30,6 @@ from mcpbridge.http.responses import (
     refusing,
     send_empty,
     send_late_json,
-    send_refusal,
     send_replies,
 )
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, draining
@@ -350,7 +349,7 @@ class LegacyTransport:
         return loop.call_later(self._settings.max_stream_age_s, reader.leave)
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
-        await send_refusal(http_request.send, refusal)
+        await refusing(refusal).finish(http_request)
 
 
 def _always() -> bool:

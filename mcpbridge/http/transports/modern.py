@@ -23,7 +23,6 @@ from mcpbridge.http.responses import (
     refusal_of,
     refusing,
     send_late_json,
-    send_refusal,
     send_replies,
 )
 from mcpbridge.rules.faults import INVALID_REQUEST, METHOD_NOT_FOUND, Unavailable
@@ -227,7 +226,7 @@ class ModernTransport:
             http_request.disconnect.ignore()
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
-        await send_refusal(http_request.send, refusal)
+        await refusing(refusal).finish(http_request)
 
 
 def _abandon(exchange: Exchange, serving: anyio.CancelScope) -> None:

@@ -27,13 +27,14 @@ from mcpbridge.http.body import BodyLimits, id_of, judge_long_body
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import HttpRequest
-from mcpbridge.http.responses import EventStream, refusal_of, send_empty, send_refusal
+from mcpbridge.http.responses import EventStream, refusal_of, refusing, send_empty
 from mcpbridge.rules.access.client_address import Network, trusted_proxy
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable
 from mcpbridge.rules.mcp.admission import (
     Admitted,
     Opening,
+    Reason,
     Refusal,
     admit_batch,
     admit_message,
@@ -176,8 +177,10 @@ class SseTransport:
         # A challenge goes to the HTTP client, which can log in and send the message again.
         if found is not None and (found.challenge or not _tell(connection, content, found)):
             await self._refuse(http_request, echoing(found, id_of(content)))
-        else:
-            await send_empty(http_request.send, 202)
+            return
+        if found is not None:
+            http_request.refused(found)
+        await send_empty(http_request.send, 202)
 
     def _take(self, connection: _Connection, content: Message | list[Message]) -> Refusal | None:
         """Serve a message or batch; return the refusal if it may not be served now."""
@@ -244,7 +247,8 @@ class SseTransport:
         query = parse_qs(http_request.scope["query_string"].decode("latin-1"))
         keys = query.get("session_id", [])
         if len(keys) != 1:
-            return refuse(400, INVALID_REQUEST, "session_id is missing: begin with GET /sse")
+            problem = "session_id is missing: begin with GET /sse"
+            return refuse(400, INVALID_REQUEST, problem, reason=Reason.SESSION_MISSING)
         connection = self._connections.get(keys[0])
         # The stream of an ended session may stay open until a slow client has read its last events.
         if connection is None or not connection.open_still:
@@ -270,7 +274,7 @@ class SseTransport:
         return mounted if f"{mounted}/".startswith(f"{prefix}/") else prefix + mounted
 
     async def _refuse(self, http_request: HttpRequest, refusal: Refusal) -> None:
-        await send_refusal(http_request.send, refusal)
+        await refusing(refusal).finish(http_request)
 
 
 def _only_listens(bridge: Bridge, connection: _Connection) -> bool:

@@ -26,6 +26,8 @@ MAX_HOST_CHARACTERS = 300
 """A domain name has at most 253; some hundred such names are cached."""
 MAX_ORIGIN_CHARACTERS = 320
 """A host, a port and a scheme."""
+MAX_SHOWN = 200
+"""Most characters of what a client sent that are repeated."""
 _CLUSTER_SUFFIXES = (".svc", ".cluster.local")
 _PRIVATE_SUFFIX = ".internal"
 """Reserved for private use: no public name ends with it. ICANN, resolution 2024.07.29.06."""
@@ -53,6 +55,12 @@ class HostRules(msgspec.Struct, frozen=True):
     """Origins `scheme://host[:port]`, as `origin_pattern` writes them; `null`; or `*`."""
     search: tuple[str, ...] = ()
     """The search list of a pod, from `search_list`; empty outside of a cluster."""
+
+
+def shown(value: str) -> str:
+    """Return what a client sent for a log or an answer: printable ASCII, of bounded length."""
+    cut = value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "..."
+    return cut if cut.isascii() and cut.isprintable() else cut.encode("unicode_escape").decode()
 
 
 def host_allowed(host: str | None, rules: HostRules) -> bool:

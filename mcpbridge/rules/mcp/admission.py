@@ -9,6 +9,7 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports, Streamable HTTP and Session Ma
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 
 import msgspec
@@ -31,6 +32,36 @@ _NO_ID = "a notification has no id"
 _TELLS = "notifications/"
 
 
+class Reason(enum.StrEnum):
+    """Why a request was refused: the word in the log and in the metrics."""
+
+    HOST = "host"
+    ORIGIN = "origin"
+    CROSS_SITE = "cross_site"
+    CREDENTIALS = "credentials"
+    SCOPE = "scope"
+    PATH = "path"
+    METHOD = "method"
+    ACCEPT = "accept"
+    CONTENT_TYPE = "content_type"
+    CONTENT_ENCODING = "content_encoding"
+    REVISION = "revision"
+    SESSION = "session"
+    """The session is unknown, ended or another client's, or its id is invalid."""
+    SESSION_MISSING = "session_missing"
+    HEADER_MISMATCH = "header_mismatch"
+    """A routing header of 2026-07-28 differs from the body."""
+    MESSAGE = "message"
+    """The body is not a message."""
+    MCP_METHOD = "mcp_method"
+    BODY_SIZE = "body_size"
+    HEAD_SIZE = "head_size"
+    TOO_SLOW = "too_slow"
+    FRAMING = "framing"
+    """What was sent is not HTTP, or can be read in two ways."""
+    OTHER = "other"
+
+
 class Refusal(msgspec.Struct, frozen=True):
     """The answer to a request that goes no further, ready to be sent."""
 
@@ -43,6 +74,8 @@ class Refusal(msgspec.Struct, frozen=True):
     retry_after_s: int | None = None
     challenge: str | None = None
     """The value of WWW-Authenticate, for 401 and 403."""
+    reason: str = ""
+    """A `Reason`, or that of a fault; empty if the status says it."""
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -73,9 +106,10 @@ def refuse(
     *,
     request_id: bytes | None = None,
     allow: str | None = None,
+    reason: str = "",
 ) -> Refusal:
     """Return a refusal with a JSON-RPC error."""
-    return Refusal(status, error_object(code, message), request_id, allow)
+    return Refusal(status, error_object(code, message), request_id, allow, reason=reason)
 
 
 def echoing(refusal: Refusal, request_id: bytes | None) -> Refusal:
@@ -88,7 +122,7 @@ def echoing(refusal: Refusal, request_id: bytes | None) -> Refusal:
 def refused_text(error: WireError) -> Refusal:
     """Return the refusal of a body that is not a message."""
     code = PARSE_ERROR if isinstance(error, NotJson) else INVALID_REQUEST
-    return refuse(400, code, str(error), request_id=error.request_id)
+    return refuse(400, code, str(error), request_id=error.request_id, reason=Reason.MESSAGE)
 
 
 def check_post_head(
@@ -97,9 +131,11 @@ def check_post_head(
     """Check the head of a POST by the rules that need no body."""
     if content_encoding is not None and content_encoding.strip().lower() != "identity":
         # An encoded body could unpack to any size.
-        return refuse(415, INVALID_REQUEST, "Content-Encoding is not supported: send plain JSON")
+        problem = "Content-Encoding is not supported: send plain JSON"
+        return refuse(415, INVALID_REQUEST, problem, reason=Reason.CONTENT_ENCODING)
     if not is_json(content_type):
-        return refuse(415, INVALID_REQUEST, "Content-Type must be application/json")
+        problem = "Content-Type must be application/json"
+        return refuse(415, INVALID_REQUEST, problem, reason=Reason.CONTENT_TYPE)
     if not accept.json and not accept.stream:
         return refuse(
             406, INVALID_REQUEST, "Accept must allow application/json or text/event-stream"
@@ -108,7 +144,10 @@ def check_post_head(
 
 
 _NOT_LEGACY = refuse(
-    400, INVALID_REQUEST, f"MCP-Protocol-Version is not one served here: {served_dates()}"
+    400,
+    INVALID_REQUEST,
+    f"MCP-Protocol-Version is not one served here: {served_dates()}",
+    reason=Reason.REVISION,
 )
 
 
@@ -119,13 +158,14 @@ def check_names(names: Names) -> Refusal | None:
         if revision is None or revision.era is not Era.LEGACY:
             return _NOT_LEGACY
     if names.session_id is not None and not is_session_id(names.session_id):
-        return refuse(400, INVALID_REQUEST, "Mcp-Session-Id must be visible ASCII")
+        problem = "Mcp-Session-Id must be visible ASCII"
+        return refuse(400, INVALID_REQUEST, problem, reason=Reason.SESSION)
     return None
 
 
 def session_gone() -> Refusal:
     """Return the one answer for unknown, ended and other clients' sessions."""
-    return refuse(404, SESSION_NOT_FOUND, "session not found")
+    return refuse(404, SESSION_NOT_FOUND, "session not found", reason=Reason.SESSION)
 
 
 def session_required(request_id: bytes | None = None) -> Refusal:
@@ -135,12 +175,14 @@ def session_required(request_id: bytes | None = None) -> Refusal:
         INVALID_REQUEST,
         "Mcp-Session-Id is missing: begin with initialize",
         request_id=request_id,
+        reason=Reason.SESSION_MISSING,
     )
 
 
 def handshake_required() -> Refusal:
     """Return the refusal of a request that needs a session on a connection without one."""
-    return refuse(400, INVALID_REQUEST, "the connection has no session: begin with initialize")
+    problem = "the connection has no session: begin with initialize"
+    return refuse(400, INVALID_REQUEST, problem, reason=Reason.SESSION_MISSING)
 
 
 def admit_message(

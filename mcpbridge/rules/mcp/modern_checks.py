@@ -29,7 +29,7 @@ from mcpbridge.rules.faults import (
     METHOD_NOT_FOUND,
     error_object,
 )
-from mcpbridge.rules.mcp.admission import Refusal, refuse
+from mcpbridge.rules.mcp.admission import Reason, Refusal, refuse
 from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE
 from mcpbridge.rules.mcp.request_meta import RequestMeta, read_envelope
 from mcpbridge.rules.mcp.revisions import MODERN, Era, Revision, known, served_dates
@@ -151,12 +151,13 @@ def check_message(message: Message) -> Refusal | None:
 
 def method_not_found(method: str) -> Refusal:
     """Return the refusal of an unknown method; the specification prescribes the status."""
-    return refuse(404, METHOD_NOT_FOUND, f"method not found: {method[:64]}")
+    problem = f"method not found: {method[:64]}"
+    return refuse(404, METHOD_NOT_FOUND, problem, reason=Reason.MCP_METHOD)
 
 
 def mismatch(why: str) -> Refusal:
     """Return the refusal of a request whose headers and body differ."""
-    return refuse(400, HEADER_MISMATCH, why)
+    return refuse(400, HEADER_MISMATCH, why, reason=Reason.HEADER_MISMATCH)
 
 
 def not_served() -> Refusal:
@@ -164,13 +165,15 @@ def not_served() -> Refusal:
 
     Such a client must fall back to `initialize`.
     """
-    return refuse(400, INVALID_REQUEST, f"only {served_dates()} are served here")
+    problem = f"only {served_dates()} are served here"
+    return refuse(400, INVALID_REQUEST, problem, reason=Reason.REVISION)
 
 
 def unsupported(requested: str | None) -> Refusal:
     """Return the refusal of a version that is not served."""
     data = {"supported": list(SUPPORTED), "requested": requested}
-    return Refusal(400, error_object(UNSUPPORTED_VERSION, "unsupported protocol version", data))
+    error = error_object(UNSUPPORTED_VERSION, "unsupported protocol version", data)
+    return Refusal(400, error, reason=Reason.REVISION)
 
 
 def missing_capability(required: dict[str, object]) -> bytes:
