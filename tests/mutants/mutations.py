@@ -269,7 +269,7 @@ _AUTH = [
         "http/origin_check.py",
         "http/test_origin_check.py",
         ("        if not origin_allowed(origin, rules):\n", "        if False:\n"),
-        ("if not host_allowed(", "if False and not host_allowed("),
+        ("and not host_allowed(", "and False and not host_allowed("),
         ("int(announced) > limit", "int(announced) > limit + 1"),
         ("        if gathered.size > limit:\n", "        if False:\n"),
     ),
