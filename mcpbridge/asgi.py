@@ -31,7 +31,7 @@ from mcpbridge.app.build import App, build
 from mcpbridge.bridge.drain import DrainSteps
 from mcpbridge.config.command import COMMAND_LINE
 from mcpbridge.config.load import load
-from mcpbridge.config.model import Config, cutoff_after_s, options
+from mcpbridge.config.model import Config, options
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, ConfigError
 from mcpbridge.http.origin_check import ClientGone
 from mcpbridge.http.responses import send_refusal
@@ -40,6 +40,7 @@ from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, check_command
 from mcpbridge.rules.faults import INTERNAL_ERROR
 from mcpbridge.rules.mcp.admission import refuse
+from mcpbridge.rules.supervision.shutdown_times import times_within
 from mcpbridge.runtime.exit_status import cause_of_failure, status_of_failure
 
 log = logging.getLogger("mcpbridge.app")
@@ -156,8 +157,8 @@ async def _drain(app: App) -> None:
         bridge.cut_off,
         lambda last_bytes_s: None,  # the program's server has stopped already
     )
-    cutoff_s = cutoff_after_s(app.config.settings.shutdown.grace_s)
-    await bridge.drain.run(steps, cutoff_s=cutoff_s, lame_duck_s=0.0)
+    times = times_within(app.config.settings.shutdown.grace_s)
+    await bridge.drain.run(steps, times, lame_duck_s=0.0)
 
 
 async def _hear_giving_up(app: App) -> None:

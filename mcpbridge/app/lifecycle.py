@@ -1,6 +1,6 @@
 """Runs the program: signals first, then the port, then the child; and the ordered shutdown.
 
-`bridge.drain` has the order of the shutdown, `config.model` its times.
+`bridge.drain` has the order of the shutdown, `rules.supervision.shutdown_times` its times.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.state_dump import state_of
 from mcpbridge.bridge.children.handshake import list_tools
 from mcpbridge.bridge.drain import DrainSteps
-from mcpbridge.config.model import Config, cutoff_after_s
+from mcpbridge.config.model import Config
 from mcpbridge.config.otel import MISSING_EXTRA
 from mcpbridge.http.server.connection import protocol_with
 from mcpbridge.http.server.fast_path import FastPath
@@ -38,6 +38,7 @@ from mcpbridge.http.server.tls import Certificates, listening_options
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown
+from mcpbridge.rules.supervision.shutdown_times import AT_A_TERMINAL, times_within
 from mcpbridge.runtime.exit_status import (
     EXIT_FORCED,
     EXIT_INTERNAL,
@@ -49,14 +50,12 @@ from mcpbridge.runtime.exit_status import (
     warn_of_root,
 )
 from mcpbridge.runtime.loop_watchdog import LoopWatchdog
-from mcpbridge.runtime.signals import heard_signals
+from mcpbridge.runtime.signals import EndOrders, heard_signals
 from mcpbridge.telemetry.logs import logging_to_stderr, toggle_debug
 from mcpbridge.telemetry.metrics import Meters
 
 log = logging.getLogger("mcpbridge.app")
 
-_TERMINAL_CUTOFF_S = 5.0
-"""Seconds; shorter, since a user at the terminal waits after Ctrl-C."""
 _LIST_S = 10.0
 """Seconds that a server has to list its tools before `serve.ready` is logged."""
 _LAST_SPANS_S = 2.0
@@ -122,7 +121,7 @@ class _Life:
         self._listener = listener
         self._drain = app.bridge.drain
         self._status = EXIT_OK
-        self._signals = 0
+        self._orders = EndOrders()
         self._from_terminal = False
         self._has_terminal = _has_terminal()
         self.last_state: Mapping[str, object] = {}
@@ -262,12 +261,14 @@ class _Life:
         return self._certificates is not None or tokens is not None
 
     def _told_to_end(self, received: signal.Signals, ending: anyio.Event) -> None:
-        self._signals += 1
-        log.info("serve.signal", extra={"signal": received.name, "count": self._signals})
-        if self._signals == 1:
+        order = self._orders.received()
+        log.info("serve.signal", extra={"signal": received.name, "count": self._orders.count})
+        if order is None:
+            return
+        if order == 1:
             self._from_terminal = received is not signal.SIGTERM and self._has_terminal
             ending.set()
-        elif self._signals == 2:
+        elif order == 2:
             self._status = EXIT_FORCED
             self._drain.cut_short()
             for server, _ in self._servers:
@@ -288,17 +289,16 @@ class _Life:
     async def _end(self) -> None:
         """Drain with the times of the settings; return when nothing is left."""
         bridge, config = self._app.bridge, self._app.config
-        cutoff_s = cutoff_after_s(config.settings.shutdown.grace_s)
-        lame_duck_s = config.lame_duck_s
+        times, lame_duck_s = times_within(config.settings.shutdown.grace_s), config.lame_duck_s
         if self._from_terminal:
-            cutoff_s, lame_duck_s = _TERMINAL_CUTOFF_S, 0.0
+            times, lame_duck_s = AT_A_TERMINAL, 0.0
         steps = DrainSteps(
             self._refuse_traffic,
             bridge.end_idle_streams,
             bridge.cut_off,
             self._stop_serving,
         )
-        calls_left = await self._drain.run(steps, cutoff_s=cutoff_s, lame_duck_s=lame_duck_s)
+        calls_left = await self._drain.run(steps, times, lame_duck_s=lame_duck_s)
         if calls_left and self._status == EXIT_OK:
             self._status = EXIT_FORCED
 

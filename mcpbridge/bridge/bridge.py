@@ -71,8 +71,6 @@ _AT_ONCE = 100
 _FULL_S = 1.0
 """How long new work is refused for want of memory before the client that holds most gives way."""
 _RELIEVE_EVERY_S = 0.05
-_CUTOFF_GRACE_S = 2.0
-"""Seconds for each step of stopping a child when the process ends: its deadline is fixed."""
 
 
 class Bridge:
@@ -372,10 +370,14 @@ class Bridge:
         for stream in listening - needed:
             stream.dismiss()
 
-    async def cut_off(self) -> None:
-        """Answer every call that is left with an error, end every stream, stop every child."""
+    async def cut_off(self, step_s: float) -> None:
+        """Answer every call that is left with an error, end every stream, stop every child.
+
+        Args:
+            step_s: Seconds for each step of stopping a child.
+        """
         self._close_all()
-        await self._child_pool.stop_all(_CUTOFF_GRACE_S)
+        await self._child_pool.stop_all(step_s)
 
     def kill_children(self) -> None:
         """Kill all children, after a further signal, without waiting for them."""

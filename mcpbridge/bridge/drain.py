@@ -12,6 +12,7 @@ import anyio
 import msgspec
 
 from mcpbridge.rules.supervision.lifecycle import DRAIN, DrainEvent, DrainState, step
+from mcpbridge.rules.supervision.shutdown_times import ShutdownTimes
 
 log = logging.getLogger("mcpbridge.bridge")
 
@@ -27,8 +28,9 @@ class DrainSteps(msgspec.Struct, frozen=True):
     """LAME_DUCK: the readiness probe fails, while everything is still served."""
     end_idle_streams: Callable[[], None]
     """DRAINING: streams that only listen end, so that their clients connect elsewhere."""
-    cut_off: Callable[[], Awaitable[None]]
-    """CUTOFF: calls that are left get an error, streams end, children are stopped."""
+    cut_off: Callable[[float], Awaitable[None]]
+    """CUTOFF: calls that are left get an error, streams end, children are stopped. Called with the
+    seconds of each step of stopping a child."""
     stop_serving: Callable[[float], None]
     """ENDED: the HTTP servers end, last since they wait for streams. Called with the seconds that
     clients have to take their last bytes."""
@@ -82,20 +84,22 @@ class Drain:
         if self._held == 0 and self._idle is not None:
             self._idle.set()
 
-    async def run(self, steps: DrainSteps, *, cutoff_s: float, lame_duck_s: float) -> bool:
+    async def run(self, steps: DrainSteps, times: ShutdownTimes, *, lame_duck_s: float) -> bool:
         """Go through the phases of the end until nothing is left to do.
 
         Args:
             steps: The actions at the beginning of each phase.
-            cutoff_s: Seconds until calls that are still in flight get an error.
-            lame_duck_s: Seconds in which new sessions are still accepted; less than `cutoff_s`.
+            times: The deadlines, from now on.
+            lame_duck_s: Seconds in which new sessions are still accepted; less than until the
+                cutoff.
 
         Returns:
             Whether calls were in flight at the cutoff.
         """
+        began_at = anyio.current_time()
         steps.refuse_traffic()
         self.advance(DrainEvent.SIGNAL)
-        with anyio.move_on_after(cutoff_s):
+        with anyio.move_on_after(times.cutoff_s):
             with anyio.move_on_after(lame_duck_s):
                 await self.until_cutoff()
             if self.state is DrainState.LAME_DUCK:
@@ -105,7 +109,7 @@ class Drain:
         if self.state is DrainState.DRAINING:
             self.advance(DrainEvent.DEADLINE if self._held else DrainEvent.IDLE)
         cut_at, calls_left = anyio.current_time(), self._held > 0
-        await steps.cut_off()
+        await steps.cut_off(times.step_s(cut_at - began_at))
         self.advance(DrainEvent.STOPPED)
         # The time that stopping children took since the cutoff counts toward the last bytes.
         steps.stop_serving(max(0.0, _LAST_BYTES_S - (anyio.current_time() - cut_at)))

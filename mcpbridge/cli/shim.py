@@ -49,12 +49,13 @@ def program(command: Sequence[str]) -> click.Command:
 
 
 def _run(given: dict[str, list[str]], command: Sequence[str]) -> int:
-    from mcpbridge.config.load import settings_of, spec_for
+    from mcpbridge.config.load import platform_grace_s, settings_of, spec_for
     from mcpbridge.errors import ConfigError
     from mcpbridge.shim.program import ShimSettings, run
     from mcpbridge.telemetry.logs import LogSettings
 
-    settings = settings_of(ShimSettings, given)
+    grace_s = platform_grace_s(ShimSettings().grace_s)
+    settings = settings_of(ShimSettings, given, grace_s=grace_s)
     spec = spec_for(given, command)
     if settings.listen is None:
         remedy = "give --listen unix:PATH, unix:@NAME or tcp:HOST:PORT"

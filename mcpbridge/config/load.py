@@ -27,7 +27,6 @@ from mcpbridge.config.model import (
     Config,
     Option,
     ShutdownSettings,
-    cutoff_after_s,
     options,
     settings_from,
 )
@@ -38,6 +37,7 @@ from mcpbridge.errors import ConfigError
 from mcpbridge.http.server.tls import check_tls
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.access.hosts import search_list
+from mcpbridge.rules.supervision.shutdown_times import KUBERNETES, default_grace_s, times_within
 from mcpbridge.settings import Setting, Unit, setting_of
 
 PREFIX = "MCPBRIDGE_"
@@ -88,8 +88,12 @@ def load(
         if texts:
             values[option.section, option.name] = _value(option, texts, origin)
             origins.setdefault(option.section, {})[option.name] = origin
+    in_cluster = KUBERNETES in env
+    if reads_variables:
+        # The end of an application in another program is bounded by that program's server.
+        grace_s = default_grace_s(ShutdownSettings().grace_s, os.getpid(), in_cluster=in_cluster)
+        values.setdefault(("shutdown", "grace_s"), grace_s)
     settings = settings_from(values)
-    in_cluster = "KUBERNETES_SERVICE_HOST" in env
     lame_duck_s = _lame_duck_s(settings.shutdown, origins.get("shutdown", {}), in_cluster)
     child = child_of(settings.command, origins.get("command", {}), command, inherited)
     bind = bind_of(settings.listen, origins.get("listen", {}), in_cluster=in_cluster)
@@ -167,7 +171,7 @@ def _value(option: Option, texts: Sequence[str], origin: str) -> Any:
 
 def _lame_duck_s(settings: ShutdownSettings, origins: Mapping[str, str], in_cluster: bool) -> float:
     """Return the seconds to serve after the first signal; by default no more than calls allow."""
-    cutoff_s = cutoff_after_s(settings.grace_s)
+    cutoff_s = times_within(settings.grace_s).cutoff_s
     asked_s = settings.lame_duck_s
     if asked_s is None:
         return min(_KUBERNETES_LAME_DUCK_S, cutoff_s / 2) if in_cluster else 0.0
@@ -193,20 +197,30 @@ def log_form(words: Sequence[str]) -> str:
     return os.environ.get(f"{PREFIX}LOG_FORMAT", "") or "auto"
 
 
+def platform_grace_s(usual_s: float) -> float:
+    """Return the grace of what runs this process, for a program whose operator sets none.
+
+    Args:
+        usual_s: The grace of Kubernetes.
+    """
+    return default_grace_s(usual_s, os.getpid(), in_cluster=KUBERNETES in os.environ)
+
+
 T = TypeVar("T")
 
 
-def settings_of(struct: type[T], given: Mapping[str, Sequence[str]]) -> T:
+def settings_of(struct: type[T], given: Mapping[str, Sequence[str]], **defaults: Any) -> T:
     """Build one struct of settings from flags and from the variables that platforms set.
 
     Args:
         struct: A dataclass with fields made by `settings.setting`.
         given: The texts given for each field, by its name.
+        defaults: Values in place of the defaults of the struct.
 
     Raises:
         ConfigError: A value is invalid.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(defaults)
     for field in dataclasses.fields(struct):  # type: ignore[arg-type]
         facts = setting_of(field)
         if facts is None:

@@ -144,7 +144,8 @@ class ShutdownSettings:
     grace_s: float = setting(
         30.0,
         "--grace",
-        "Time from the first signal until the platform kills; calls in flight finish within it.",
+        "Time from the first signal until the platform kills; calls in flight finish within it, and"
+        " the server ends. 10s as a container's main process outside Kubernetes.",
         group="Shutdown",
         unit=Unit.SECONDS,
         minimum=6.0,
@@ -248,16 +249,6 @@ class Option(msgspec.Struct, frozen=True):
     name: str
     setting: Setting
     default: Any
-
-
-def cutoff_after_s(grace_s: float) -> float:
-    """Return when calls in flight get their error, in seconds after the first signal.
-
-    Before the platform kills, there must be time to stop children (two steps of 2 s) and a reserve
-    of 5 s (1 s with a short grace).
-    """
-    reserve_s = 5.0 if grace_s > 10 else 1.0
-    return max(0.0, grace_s - reserve_s - 4.0)
 
 
 def options() -> Iterator[Option]:

@@ -27,8 +27,9 @@ from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.process.subprocess_child import SubprocessChild
+from mcpbridge.rules.supervision.shutdown_times import times_within
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START, checked, warn_of_root
-from mcpbridge.runtime.signals import heard_signals
+from mcpbridge.runtime.signals import EndOrders, heard_signals
 from mcpbridge.settings import Unit, setting
 from mcpbridge.shim.splice import Splice
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
@@ -48,10 +49,9 @@ _PART_S = 2.0
 _GOING_S = 1.0
 """A process that has closed its stdin is probably about to end by itself."""
 _READ_BYTES = 1 << 16
-_AFTER_CUTOFF_S = 6.0
-"""Seconds before the platform kills: two steps of stopping, the last bytes, and one in reserve.
-Less than a bridge's, so that a shim that gets SIGTERM together with its bridge outlives it."""
-_END_GRACE_S = 2.0
+_AFTER_BRIDGE_S = 0.5
+"""Seconds after the cutoff of a bridge that got SIGTERM at the same time: its calls fail with its
+shutdown, and not with the end of their server."""
 _OUT_OF_DESCRIPTORS_S = 0.1
 _ENDING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGQUIT") if hasattr(signal, name)
@@ -102,10 +102,11 @@ class ShimSettings:
         30.0,
         "--grace",
         "Time from the first signal until the platform kills; open connections are served until"
-        " they close, but no longer than this.",
+        " they close, but no longer than this. 10s as a container's main process outside"
+        " Kubernetes.",
         group=_GROUP,
         unit=Unit.SECONDS,
-        minimum=_AFTER_CUTOFF_S,
+        minimum=6.0,
         also_env=("TERMINATION_GRACE_PERIOD_SECONDS",),
     )
 
@@ -192,16 +193,19 @@ class _Shim:
             watch.start_soon(self._cut_off)
 
     async def _hear_signals(self, signals: AsyncIterator[signal.Signals]) -> None:
-        count = 0
+        orders = EndOrders()
         async for received in signals:
             if received not in _ENDING:
                 # A closed terminal, and signals that ask a bridge for something.
                 continue
-            count += 1
-            log.info("shim.signal", extra={"signal": received.name, "count": count})
-            if count == 1:
+            order = orders.received()
+            extra = {"signal": received.name, "count": orders.count}
+            log.info("shim.signal", extra=extra)
+            if order is None:
+                continue
+            if order == 1:
                 self._ending.set()
-            elif count == 2:
+            elif order == 2:
                 self._status = EXIT_FORCED
                 for child in self._children:
                     child.kill()
@@ -210,11 +214,13 @@ class _Shim:
                 os._exit(128 + signal.SIGINT)
 
     async def _cut_off(self) -> None:
-        await anyio.sleep(self._settings.grace_s - _AFTER_CUTOFF_S)
+        times = times_within(self._settings.grace_s)
+        cutoff_s = times.cutoff_s + _AFTER_BRIDGE_S
+        await anyio.sleep(cutoff_s)
         log.warning("shim.cut_off", extra={"connections": len(self._children)})
         for child in self._children:
-            child.stop(_END_GRACE_S)
-        await anyio.sleep(2 * _END_GRACE_S + 1)
+            child.stop(times.step_s(cutoff_s))
+        await anyio.sleep(times.children_s + 1 - cutoff_s)
         self._connections.cancel_scope.cancel()
 
     async def _accept(self) -> None:

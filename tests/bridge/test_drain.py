@@ -8,6 +8,7 @@ import pytest
 
 from mcpbridge.bridge.drain import Drain, DrainSteps
 from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState
+from mcpbridge.rules.supervision.shutdown_times import ShutdownTimes, times_within
 from tests.bridge.playbook import bounded, turns
 from tests.support.proofs import proves
 
@@ -87,14 +88,16 @@ class Steps:
     def __init__(self, drain: Drain) -> None:
         self.drain = drain
         self.taken: list[tuple[str, DrainState]] = []
+        self.step_s = 0.0
 
     def take(self, name: str) -> None:
         """Note a step."""
         self.taken.append((name, self.drain.state))
 
-    async def cut_off(self) -> None:
+    async def cut_off(self, step_s: float) -> None:
         """The step that waits for children."""
         self.take("cut_off")
+        self.step_s = step_s
 
     def all(self) -> DrainSteps:
         """As `Drain.run` takes them."""
@@ -121,12 +124,13 @@ async def test_every_step_is_taken_once_and_in_order() -> None:
     drain = Drain()
     steps = Steps(drain)
     drain.call_started()
-    task = asyncio.create_task(drain.run(steps.all(), cutoff_s=60, lame_duck_s=0))
+    task = asyncio.create_task(drain.run(steps.all(), times_within(60), lame_duck_s=0))
     await turns()
     assert (steps.taken, drain.state) == (ALL_STEPS[:2], DrainState.DRAINING)
     drain.call_finished()
     assert await task is False
     assert steps.taken == ALL_STEPS
+    assert steps.step_s == 5.0, "the calls did not need their time"
 
 
 @bounded
@@ -135,8 +139,10 @@ async def test_calls_that_are_left_at_the_deadline_are_cut_off() -> None:
     drain = Drain()
     steps = Steps(drain)
     drain.call_started()
-    assert await drain.run(steps.all(), cutoff_s=0.01, lame_duck_s=0) is True
+    times = ShutdownTimes(cutoff_s=0.01, children_s=4.01, longest_step_s=5.0)
+    assert await drain.run(steps.all(), times, lame_duck_s=0) is True
     assert steps.taken == ALL_STEPS
+    assert steps.step_s <= 2.0, "what the calls have left"
 
 
 @proves("fault 97")
@@ -145,7 +151,7 @@ async def test_a_signal_in_the_lame_duck_phase_goes_to_the_cutoff() -> None:
     """Streams end with everything else; a signal after the end changes nothing."""
     drain = Drain()
     steps = Steps(drain)
-    task = asyncio.create_task(drain.run(steps.all(), cutoff_s=60, lame_duck_s=50))
+    task = asyncio.create_task(drain.run(steps.all(), times_within(120), lame_duck_s=50))
     await turns()
     drain.cut_short()
     assert await task is False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -398,7 +399,7 @@ def test_an_address_is_given_once(other: str) -> None:
     [
         ({}, {}, 0.0),
         ({"KUBERNETES_SERVICE_HOST": "x"}, {}, 5.0),
-        ({"KUBERNETES_SERVICE_HOST": "x"}, {"grace": "10"}, 2.5),
+        ({"KUBERNETES_SERVICE_HOST": "x"}, {"grace": "10"}, 2.0),
         ({"KUBERNETES_SERVICE_HOST": "x"}, {"lame_duck": "0"}, 0.0),
         ({}, {"lame_duck": "3s"}, 3.0),
     ],
@@ -412,7 +413,30 @@ def test_in_a_cluster_the_end_waits_for_the_balancers(
 
 def test_the_end_must_leave_time_for_calls() -> None:
     """Refused before anything starts, not found out at the end."""
-    assert str(wrong(lame_duck="21s", grace="30s")) == (
-        "--lame-duck (from the command line): 21s leaves no time for calls in flight within"
-        " --grace 30s; give less than 21s, or lengthen --grace"
+    assert str(wrong(lame_duck="20s", grace="30s")) == (
+        "--lame-duck (from the command line): 20s leaves no time for calls in flight within"
+        " --grace 30s; give less than 20s, or lengthen --grace"
     )
+
+
+@proves("fault 97")
+@pytest.mark.parametrize(
+    ("pid", "env", "flags", "grace_s"),
+    [
+        (1, {}, {}, 10.0),
+        (1, {"TERMINATION_GRACE_PERIOD_SECONDS": "25"}, {}, 25.0),
+        (1, {"KUBERNETES_SERVICE_HOST": "x"}, {}, 30.0),
+        (1, {}, {"grace": "20s"}, 20.0),
+        (2, {}, {}, 30.0),
+    ],
+)
+def test_the_grace_is_that_of_the_platform(
+    pid: int,
+    env: dict[str, str],
+    flags: dict[str, str | list[str]],
+    grace_s: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`docker stop` kills after 10 s, a kubelet after 30 s, unless the operator says otherwise."""
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+    assert read(env, **flags).settings.shutdown.grace_s == grace_s

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from mcpbridge.config.load import environment_names, load
-from mcpbridge.config.model import cutoff_after_s, options
+from mcpbridge.config.model import options
 from mcpbridge.config.values import shown
+from mcpbridge.rules.supervision.shutdown_times import times_within
 from mcpbridge.settings import setting_of
 from mcpbridge.shim.program import ShimSettings
 from tests.deploy.tools import (
@@ -34,10 +35,10 @@ FLAGS = {option.setting.flag for option in options()}
 OF_OTHERS = {
     "containers.md": {
         *("--target", "--rm", "--name", "--read-only", "--cap-drop", "--security-opt"),
-        *("--memory", "--cpus", "--pids-limit", "--stop-timeout", "--format", "--user", "--tmpfs"),
+        *("--memory", "--cpus", "--pids-limit", "--stop-timeout", "--init", "--format", "--user"),
         # COPY, HEALTHCHECK, npm and pip.
         *("--from", "--interval", "--timeout", "--start-period", "--retries", "--omit"),
-        *("--no-cache-dir",),
+        *("--no-cache-dir", "--tmpfs"),
     },
     # kubectl's, and doctor's own.
     "kubernetes.md": {"--previous", "--as", "--set"},
@@ -133,8 +134,11 @@ def test_the_times_of_the_end_are_those_of_the_program() -> None:
     env = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     config = load({}, ["server"], env)
     grace_s = config.settings.shutdown.grace_s
-    cutoff_s = cutoff_after_s(grace_s)
-    times = ["0", config.lame_duck_s, cutoff_s, f"{cutoff_s:g} to {cutoff_s + 4:g}", grace_s]
+    found = times_within(grace_s)
+    cutoff_s, end_s = found.cutoff_s, found.children_s
+    times = ["0", config.lame_duck_s, cutoff_s, f"{cutoff_s:g} to {end_s:g}", grace_s]
+    step = f"SIGTERM after {found.step_s(cutoff_s):g} s, SIGKILL after {found.step_s(cutoff_s):g}"
+    assert step in rows[f"{cutoff_s:g} to {end_s:g}"]
     assert list(rows) == [f"{time:g}" if isinstance(time, float) else time for time in times]
     pod = deployment("wrap")["spec"]["template"]["spec"]
     assert f"`terminationGracePeriodSeconds: {pod['terminationGracePeriodSeconds']}`" in section

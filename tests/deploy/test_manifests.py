@@ -130,7 +130,8 @@ def test_the_compose_file_runs_the_image_as_the_guide_does() -> None:
     assert service["ports"] == [f"127.0.0.1:{SETTINGS.listen.port}:{SETTINGS.listen.port}"]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    assert service["stop_grace_period"] == f"{SETTINGS.shutdown.grace_s:g}s"
+    grace_s = service["environment"]["TERMINATION_GRACE_PERIOD_SECONDS"]
+    assert service["stop_grace_period"] == f"{grace_s}s"
     (check,) = set(re.findall(r"^HEALTHCHECK (.*)$", (ROOT / "Dockerfile").read_text(), re.M))
     own = service["healthcheck"]
     words = json.dumps(own["test"][1:])

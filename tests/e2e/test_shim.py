@@ -162,7 +162,7 @@ async def test_the_end_does_not_wait_for_ever(tmp_path: Path) -> None:
             assert await read(one, 2) == b"1\n"
             running.signal(signal.SIGTERM)
             await running.logged("shim.signal")
-            running.signal(signal.SIGTERM)
+            await running.next_order(signal.SIGTERM)
             assert await running.ended(5) == 3
 
 

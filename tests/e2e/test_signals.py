@@ -122,10 +122,23 @@ async def test_quit_ends_like_term_and_a_second_one_at_once(tmp_path: Path) -> N
             run.signal(signal.SIGQUIT)
             await run.logged("drain.phase_changed", lambda record: record["phase"] == "draining")
             run.signal(signal.SIGHUP)  # no order to end, so not the second one
-            run.signal(signal.SIGQUIT)
+            await run.next_order(signal.SIGQUIT)
             (*_, error) = bridge_process.messages((await response.aread()).decode())
         assert error["error"]["data"]["mcpbridge"]["reason"] == "shutdown"
         assert await run.ended(3) == 3
+
+
+@proves("fault 97")
+async def test_a_third_signal_waits_for_nothing() -> None:
+    """Not even for an end that hangs, which only a bug of ours can make."""
+    env = {**OURS, "ENDLESS_END": "1"}
+    async with started("--port", "0", under=BROKEN, env=env) as run:
+        await run.logged("child.ready")
+        run.signal(signal.SIGTERM)
+        for count in (2, 3):
+            await run.logged("serve.signal", count=count - 1)
+            await run.next_order(signal.SIGTERM)
+        assert await run.ended(5) == 130
 
 
 @proves("fault 99")
@@ -135,7 +148,7 @@ async def test_the_end_of_the_terminal_is_the_end_of_the_bridge() -> None:
     try:
         async with bridge(
             "--lame-duck",
-            "20s",
+            "15s",
             stdin=terminal,
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),

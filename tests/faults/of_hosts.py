@@ -14,8 +14,8 @@ ROWS = (
     Row(
         97,
         "A second signal, and a third.",
-        "The second ends every call with its error and kills the server, status 3; the third"
-        " ends the process where it stands.",
+        "The second, half a second later or more, ends every call with its error and kills the"
+        " server, status 3; the third ends the process where it stands.",
     ),
     Row(
         98,

@@ -231,7 +231,7 @@ class World:
 
     def cut_off(self) -> None:
         """The end of the shutdown."""
-        self._do(self.bridge.cut_off())
+        self._do(self.bridge.cut_off(2.0))
         self.settle()
 
     def close(self) -> set[asyncio.Task[Any]]:

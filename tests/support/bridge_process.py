@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from mcpbridge.runtime.signals import ONE_ORDER_S
+
 START_S = 30.0
 END_S = 30.0
 DEMO = (sys.executable, "-m", "mcpbridge.demo")
@@ -80,6 +82,11 @@ class RunningBridge:
     def signal(self, number: int) -> None:
         """Send a signal to the bridge's own process."""
         self.process.send_signal(number)
+
+    async def next_order(self, number: int) -> None:
+        """Send a signal that counts as a further order to end, after one that is in the log."""
+        await asyncio.sleep(ONE_ORDER_S)  # no event tells that a signal is no repetition any more
+        self.signal(number)
 
     async def ended(self, within_s: float = END_S) -> int:
         """Wait for its end; the exit status."""

@@ -1,9 +1,11 @@
-"""The bridge with three bugs in it, run as `python broken_bridge.py ...`.
+"""The bridge with four bugs in it, run as `python broken_bridge.py ...`.
 
 Opening a session whose client has the experimental capability `broken` fails; SIGWINCH makes a
-task of the program's own fail; telling the state (SIGUSR1) stands still for a while first.
+task of the program's own fail; telling the state (SIGUSR1) stands still for a while first;
+with the variable ENDLESS_END children are not stopped, and the end waits for them without end.
 """
 
+import os
 import signal
 import sys
 import time
@@ -12,6 +14,7 @@ from typing import Any
 import anyio
 
 from mcpbridge.app import lifecycle, state_dump
+from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.legacy import session_start
 from mcpbridge.cli import main as cli
 from mcpbridge.http.keepalive import KeepAlive
@@ -41,6 +44,18 @@ def stand_still(app: Any) -> Any:
     return state_of(app)
 
 
+async def never_stop(self: Any, grace_s: float) -> None:
+    """Instead of stopping the children."""
+    await anyio.sleep_forever()
+
+
+def kill_none(self: Any) -> None:
+    """Instead of killing the children."""
+
+
+if os.environ.get("ENDLESS_END"):
+    ChildPool.stop_all = never_stop  # type: ignore[method-assign]
+    ChildPool.kill_all = kill_none  # type: ignore[method-assign]
 session_start.SessionStarter._open = fail_session  # type: ignore[method-assign]
 KeepAlive.run = fail_program  # type: ignore[method-assign]
 lifecycle.state_of = stand_still  # type: ignore[attr-defined]
