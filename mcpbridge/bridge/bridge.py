@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
@@ -32,7 +33,7 @@ from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.evictors import evict_longest_idle
 from mcpbridge.bridge.legacy.session import Session
-from mcpbridge.bridge.legacy.session_table import SessionTable, new_session_id
+from mcpbridge.bridge.legacy.session_table import SessionTable, longest_idle, new_session_id
 from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
@@ -40,7 +41,7 @@ from mcpbridge.bridge.recycler import Recycler
 from mcpbridge.bridge.tasks import Spawn, contain
 from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv, Tenant, TenantRegistry
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.access.shares import Pressure, heaviest
+from mcpbridge.rules.access.shares import Pressure, heaviest, ranked
 from mcpbridge.rules.faults import (
     Fault,
     Unavailable,
@@ -71,6 +72,15 @@ _AT_ONCE = 100
 _FULL_S = 1.0
 """How long new work is refused for want of memory before the client that holds most gives way."""
 _RELIEVE_EVERY_S = 0.05
+_INITIALIZES_S = 5.0
+"""How long a client of the transport of 2024-11-05 may take to initialize, before it gives way."""
+
+
+class _OneStream(msgspec.Struct, frozen=True):
+    """The stream of a client of the transport of 2024-11-05."""
+
+    principal: Principal
+    opened_at: float
 
 
 class Bridge:
@@ -120,7 +130,7 @@ class Bridge:
         self._tool_filter = tool_filter
         self._make_child_with_env = make_child_with_env
         self._question_numbers = itertools.count(1)
-        self._one_streams: dict[Stream, bytes] = {}
+        self._one_streams: dict[Stream, _OneStream] = {}
         self._tasks: TaskGroup
         self._context: CallContext
         self._recycler: Recycler
@@ -243,7 +253,7 @@ class Bridge:
         self._check_memory()
         if self.sessions.fills(principal):
             raise self._no_room_for_one()
-        if self.sessions.full and not self._evict_session():
+        if self.sessions.full and not self._evict(self.sessions.evictable(principal)):
             raise self._no_room()
         tenant = self.tenant_of(principal)
         session = Session(
@@ -271,15 +281,16 @@ class Bridge:
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
         self._check_memory()
-        if self._one_streams_full and not self._evict_session(one_streamed=True):
+        if self._one_streams_full and not self._evict_one_stream(principal):
             # Each of them has a call in flight, or is a connection that is about to initialize.
             raise self._no_room()
         most = self.session_settings.max_per_principal
-        held = list(self._one_streams.values()).count(principal.quota_key) if most else 0
-        if most is not None and held >= most:
-            raise self._no_room_for_one()
+        if most is not None:
+            keys = [each.principal.quota_key for each in self._one_streams.values()]
+            if keys.count(principal.quota_key) >= most:
+                raise self._no_room_for_one()
         stream = Stream(self._context.window, self.meters, charge=self.budget.charge)
-        self._one_streams[stream] = principal.quota_key
+        self._one_streams[stream] = _OneStream(principal, self._context.clock())
         try:
             yield stream
         finally:
@@ -295,15 +306,41 @@ class Bridge:
         """Return the fault if the session may not open another event stream; else None."""
         return self._context.over_streams(session.streams.open)
 
-    def _evict_session(self, *, one_streamed: bool = False) -> bool:
-        """End the session that has been unused for longest; return whether there was one.
+    def _evict_one_stream(self, newcomer: Principal) -> bool:
+        """End a stream of the transport of 2024-11-05; return whether there was one to end.
 
-        Args:
-            one_streamed: Whether only a session over the transport of 2024-11-05 helps.
+        It is of the client with most of them: one that has not initialized for long, else that of
+        the session that has been unused for longest.
         """
-        session = self.sessions.evictable(one_streamed=one_streamed)
+        held: dict[bytes, list[Stream]] = {}
+        for stream, each in self._one_streams.items():
+            if not stream.log.closed:
+                held.setdefault(each.principal.share_key, []).append(stream)
+        sessions = {each.streams.standalone: each for each in self.sessions if each.one_streamed}
+        counts = {key: len(streams) for key, streams in held.items()}
+        for key in ranked(counts, newcomer.share_key):
+            without = (stream for stream in held[key] if stream not in sessions)
+            oldest = next(without, None)
+            if oldest is not None and self._is_left(oldest):
+                self.meters.tally("gave_way", "session")
+                oldest.close()
+                return True
+            own = [sessions[stream] for stream in held[key] if stream in sessions]
+            if self._evict(longest_idle(own)):
+                return True
+        return False
+
+    def _is_left(self, stream: Stream) -> bool:
+        """Return whether a stream without a session is most likely not wanted any more."""
+        each = self._one_streams[stream]
+        old = self._context.clock() - each.opened_at >= _INITIALIZES_S
+        return old and not self.awaits(stream, each.principal)
+
+    def _evict(self, session: Session | None) -> bool:
+        """End a session for another client; return whether there is one."""
         if session is None:
             return False
+        self.meters.tally("gave_way", "session")
         extra = {"idle_s": round(session.idle_s, 1), "listening": session.listened}
         log.info("session.evicted", extra=extra)
         self.close(session, why="evicted")

@@ -10,6 +10,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import httpx
 import pytest
 
 from tests.support.bridge_process import RunningBridge, asked_until, bridge, open_session, rpc
@@ -30,6 +31,14 @@ async def wires(running: RunningBridge, source: str, count: int) -> AsyncIterato
     """Several connections from one address."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(wire(running.port, source)) for _ in range(count)]
+
+
+def client_at(running: RunningBridge, source: str, **headers: str) -> httpx.AsyncClient:
+    """An HTTP client at this address."""
+    return running.client(
+        transport=httpx.AsyncHTTPTransport(local_address=source),
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
 
 
 async def is_served(running: RunningBridge, source: str) -> bool:
@@ -120,3 +129,57 @@ async def test_a_trusted_proxy_is_many_clients() -> None:
             for connection in proxied:
                 await connection.send(PING[-1:])
                 assert (await connection.response()).status == 200
+
+
+async def is_open(client: httpx.AsyncClient, session: dict[str, str]) -> bool:
+    """Whether a session still exists."""
+    return (await client.post("/mcp", json=rpc(9, "ping"), headers=session)).status_code == 200
+
+
+async def test_sessions_of_the_client_with_most_of_them_give_way() -> None:
+    """However many one opens, another keeps its idle session and opens further ones."""
+    async with (
+        bridge("--max-sessions", "6") as running,
+        client_at(running, MODEST) as modest,
+        client_at(running, GREEDY) as greedy,
+    ):
+        kept = await open_session(modest)
+        held = [await open_session(greedy) for _ in range(12)]
+        assert await is_open(modest, kept)
+        more = await open_session(modest)
+        assert await is_open(modest, kept)
+        assert await is_open(modest, more)
+        assert [await is_open(greedy, each) for each in held] == [False] * 8 + [True] * 4
+
+
+async def test_behind_a_trusted_proxy_clients_are_told_apart_by_the_address_it_names() -> None:
+    """The same as at two addresses; what a client claims itself does not count."""
+    async with (
+        bridge("--max-sessions", "4", "--trusted-proxy", "127.0.0.1") as running,
+        client_at(running, "127.0.0.1", x_forwarded_for="192.0.2.1") as modest,
+        client_at(running, "127.0.0.1", x_forwarded_for="192.0.2.1, 192.0.2.2") as greedy,
+        client_at(running, GREEDY, x_forwarded_for="192.0.2.1") as liar,
+    ):
+        kept = await open_session(modest)
+        held = [await open_session(greedy) for _ in range(8)]
+        assert await is_open(modest, kept)
+        assert [await is_open(greedy, each) for each in held] == [False] * 5 + [True] * 3
+        false = [await open_session(liar) for _ in range(8)]
+        assert await is_open(modest, kept), "the liar holds as many as it can, by its own address"
+        assert not await is_open(liar, false[0])
+
+
+async def test_streams_of_http_sse_without_a_session_keep_no_other_client_out() -> None:
+    """A client that connects and never initializes gives way after some seconds."""
+    get = b"GET /sse HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n"
+
+    async def connects(source: str) -> bool:
+        async with wire(running.port, source) as one:
+            await one.send(get)
+            return (await one.head()).status == 200
+
+    async with bridge("--max-sessions", "4") as running, wires(running, GREEDY, 4) as held:
+        for connection in held:
+            await connection.send(get)
+            assert (await connection.head()).status == 200
+        await asked_until(lambda: connects(MODEST), "a stream that is not used gives way")

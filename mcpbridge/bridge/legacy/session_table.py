@@ -4,7 +4,8 @@ Deployed clients rarely delete their sessions, and some open two for each attemp
 session without a request after `initialize` ends early; one that was used is kept long, because
 clients commonly do not recover if their session is gone. At the cap the session that has been
 without a call for longest ends: most likely its client has left, while the client that opens a new
-one is certainly there.
+one is certainly there. Of several clients the one with most sessions gives way, so that no client
+loses its sessions to one that opens many.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from __future__ import annotations
 import dataclasses
 import math
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.rules.access.principals import Principal
+from mcpbridge.rules.access.shares import ranked
 from mcpbridge.rules.faults import Fault, timed_out
 from mcpbridge.rules.mcp.methods import PING
 from mcpbridge.rules.supervision.lifecycle import SessionState
@@ -32,8 +34,8 @@ class SessionSettings:
     max_sessions: int = setting(
         1000,
         "--max-sessions",
-        "Sessions at once. One more ends the one that has been without a call for longest, those"
-        " without an open stream first.",
+        "Sessions at once. One more ends one of the client with most sessions: the one that has"
+        " been without a call for longest, those without an open stream first.",
         group=GROUP,
         unit=Unit.INTEGER,
         minimum=1,
@@ -150,6 +152,8 @@ class SessionTable:
     def __init__(self, settings: SessionSettings) -> None:
         self._settings = settings
         self._by_id: dict[str, Session] = {}
+        self._held: dict[bytes, dict[Session, None]] = {}
+        """The sessions of each client, by its `Principal.share_key`."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -189,32 +193,28 @@ class SessionTable:
     def add(self, session: Session) -> None:
         """Add a session under its id."""
         self._by_id[session.id] = session
+        self._held.setdefault(session.owner.share_key, {})[session] = None
 
     def remove(self, session: Session) -> None:
         """Remove a session; requests with its id get 404 from now on."""
-        self._by_id.pop(session.id, None)
+        if self._by_id.pop(session.id, None) is not None:
+            key = session.owner.share_key
+            held = self._held[key]
+            del held[session]
+            if not held:
+                del self._held[key]
 
-    def evictable(self, *, one_streamed: bool = False) -> Session | None:
-        """Return the session to end for a newcomer; None if each has a call in flight.
+    def evictable(self, newcomer: Principal) -> Session | None:
+        """Return the session to end for a newcomer; None if none may be.
 
-        Args:
-            one_streamed: Whether only a session over the transport of 2024-11-05 makes room.
+        It is one without a call in flight, of the client with most sessions: see `shares.ranked`.
         """
-        not_listening: Session | None = None
-        listening: Session | None = None
-        not_listening_at = listening_at = math.inf
-        # Each new session runs this if the table is full: most entries should cost one comparison.
-        for session in self._by_id.values():
-            used_at = session.last_used
-            if used_at >= not_listening_at or session.in_flight:
-                continue
-            if one_streamed and not session.one_streamed:
-                continue
-            if not session.listened:
-                not_listening, not_listening_at = session, used_at
-            elif used_at < listening_at:
-                listening, listening_at = session, used_at
-        return not_listening or listening
+        counts = {key: len(sessions) for key, sessions in self._held.items()}
+        for key in ranked(counts, newcomer.share_key):
+            found = longest_idle(self._held[key])
+            if found is not None:
+                return found
+        return None
 
     def expired(self, session: Session, now: float) -> bool:
         """Return whether a session was unused for too long; a busy one counts as used at `now`."""
@@ -226,6 +226,26 @@ class SessionTable:
         settings = self._settings
         allowed_s = settings.idle_timeout_s if session.used else settings.unused_timeout_s
         return now - session.last_used >= _or_never(allowed_s)
+
+
+def longest_idle(sessions: Iterable[Session]) -> Session | None:
+    """Return the session that has been without a call for longest; None if each has one.
+
+    Those without an open stream come first.
+    """
+    not_listening: Session | None = None
+    listening: Session | None = None
+    not_listening_at = listening_at = math.inf
+    # Each new session runs this if the table is full: most entries should cost one comparison.
+    for session in sessions:
+        used_at = session.last_used
+        if used_at >= not_listening_at or session.in_flight:
+            continue
+        if not session.listened:
+            not_listening, not_listening_at = session, used_at
+        elif used_at < listening_at:
+            listening, listening_at = session, used_at
+    return not_listening or listening
 
 
 def _or_never(timeout_s: float) -> float:

@@ -8,13 +8,14 @@ from typing import cast
 
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import SessionSettings, SessionTable, new_session_id
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from tests.support.proofs import proves
 
 SETTINGS = SessionSettings(max_sessions=2, idle_timeout_s=100.0, unused_timeout_s=10.0)
 
 
-@dataclass
+@dataclass(eq=False)
 class Fake:
     """As much of a session as the table looks at."""
 
@@ -26,6 +27,7 @@ class Fake:
     listened: bool = False
     one_streamed: bool = False
     state: SessionState = SessionState.OPEN
+    owner: Principal = ANONYMOUS
 
     def touch(self, now: float) -> None:
         """As a session does."""
@@ -64,18 +66,30 @@ def test_the_session_that_makes_room_is_the_one_most_likely_abandoned() -> None:
     silent = [Fake("s9", last_used=9.0), Fake("s7", last_used=7.0), Fake("s8", last_used=8.0)]
     made = table(calling, *listening, *silent)
     order = []
-    while (session := made.evictable()) is not None:
+    while (session := made.evictable(ANONYMOUS)) is not None:
         order.append(session.id)
         made.remove(session)
     assert order == ["s7", "s8", "s9", "l2", "l3"]
 
 
-def test_only_a_session_with_one_stream_makes_room_for_one_stream() -> None:
-    """Another would leave the stream that is wanted taken."""
-    made = table(Fake("a"), Fake("b", last_used=1.0, listened=True, one_streamed=True))
-    session = made.evictable(one_streamed=True)
-    assert session is not None
-    assert session.id == "b"
+def test_the_client_with_most_sessions_gives_way() -> None:
+    """Its longest idle one; a client with as few as the newcomer loses none."""
+    heavy, light, other = (Principal(name.encode(), name) for name in ("heavy", "light", "other"))
+    own = [Fake(f"h{n}", last_used=9.0 - n, owner=heavy) for n in range(3)]
+    made = table(Fake("l", last_used=1.0, owner=light), Fake("o", owner=other), *own)
+    order = []
+    while (session := made.evictable(light)) is not None:
+        order.append(session.id)
+        made.remove(session)
+    assert order == ["h2", "h1", "l", "o", "h0"]
+
+
+def test_a_client_that_is_busy_with_most_sessions_takes_none_of_the_others() -> None:
+    """Its calls go on, and it is refused."""
+    heavy, light = Principal(b"heavy", "heavy"), Principal(b"light", "light")
+    busy = [Fake(f"h{n}", in_flight=1, owner=heavy) for n in range(3)]
+    made = table(Fake("l", owner=light), *busy)
+    assert made.evictable(heavy) is None
 
 
 def test_an_unused_session_ends_early_and_a_used_one_late() -> None:
