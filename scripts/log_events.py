@@ -25,6 +25,7 @@ MEANINGS: Mapping[str, str] = {
     "child.as_root": "The server runs as root.",
     "child.connected": "`--connect`: a connection to the server is open.",
     "child.connection_lost": "`--connect`: the server ended a connection.",
+    "child.crash_charged": "A call of `client` ended the shared process; `pause_s` is its pause.",
     "child.disconnected": "`--connect`: mcpbridge ended a connection.",
     "child.eras_found": "mcpbridge knows which eras the server `speaks`.",
     "child.escaped_processes": "Processes that had left the server's process group are ended.",

@@ -25,7 +25,7 @@ from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv
 from mcpbridge.channels.pipes import PipeChannel
-from mcpbridge.config.model import Config
+from mcpbridge.config.model import Config, Settings
 from mcpbridge.http.app import (
     HttpApp,
     PostHandling,
@@ -57,6 +57,7 @@ from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
+from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.rules.supervision.lifecycle import DrainState
 from mcpbridge.rules.supervision.memory_budget import memory_for_clients
 from mcpbridge.telemetry.metrics import Meters
@@ -167,6 +168,7 @@ def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | 
     tool_filter = ToolFilter(settings.tools, meters) if settings.tools.says_something else None
     health_checker = HealthChecker(settings.recycling)
     pool_settings = _pool_settings(settings.child_pool)
+    crashes = CrashCharges()
     child_pool = ChildPool(
         _children(config, tree),
         pool_settings,
@@ -177,6 +179,7 @@ def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | 
         [each for each in (tool_filter, tracing) if each is not None],
         [health_checker],
         settings.recycling.max_requests,
+        crashes,
     )
     eras = EraSupervisors(
         child_pool,
@@ -190,17 +193,7 @@ def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | 
     bridge = Bridge(
         child_pool,
         eras,
-        BridgeSettings(
-            pool_settings,
-            settings.sessions,
-            settings.calls,
-            settings.parking,
-            settings.eras,
-            settings.restart.on_exit,
-            settings.recycling,
-            settings.loads,
-            settings.streams,
-        ),
+        _bridge_settings(settings, pool_settings),
         readiness,
         meters,
         CallLog(meters, log_calls=settings.logs.calls, tracing=tracing),
@@ -209,8 +202,23 @@ def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | 
         tool_filter,
         _make_child_with_env(config, tree) if settings.auth.header_env else None,
         Budget(settings.loads.max_memory_bytes or memory_for_clients(memory_limit())),
+        crashes,
     )
     return bridge, child_pool
+
+
+def _bridge_settings(settings: Settings, pool_settings: ChildPoolSettings) -> BridgeSettings:
+    return BridgeSettings(
+        pool_settings,
+        settings.sessions,
+        settings.calls,
+        settings.parking,
+        settings.eras,
+        settings.restart.on_exit,
+        settings.recycling,
+        settings.loads,
+        settings.streams,
+    )
 
 
 def _pool_settings(settings: ChildPoolSettings) -> ChildPoolSettings:

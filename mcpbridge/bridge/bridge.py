@@ -57,6 +57,7 @@ from mcpbridge.rules.faults import (
 from mcpbridge.rules.mcp.admission import Opening
 from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
+from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.rules.supervision.isolation import Isolation, spares_wanted
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.rules.supervision.restart import OnChildExit
@@ -72,6 +73,10 @@ _AT_ONCE = 100
 _FULL_S = 1.0
 """How long new work is refused for want of memory before the client that holds most gives way."""
 _RELIEVE_EVERY_S = 0.05
+_SERVED_S = 60.0
+"""How long after its last request a client counts as served."""
+_MOST_SEEN = 4096
+"""Most clients whose last request is remembered."""
 _INITIALIZES_S = 5.0
 """How long a client of the transport of 2024-11-05 may take to initialize, before it gives way."""
 
@@ -99,6 +104,7 @@ class Bridge:
         tool_filter: ToolFilter | None = None,
         make_child_with_env: MakeChildWithEnv | None = None,
         budget: Budget | None = None,
+        crashes: CrashCharges | None = None,
     ) -> None:
         """Make a bridge; nothing is started before `running`.
 
@@ -114,10 +120,14 @@ class Bridge:
             tool_filter: Applies the policy on tools; None: clients may use all.
             make_child_with_env: Makes children with variables of clients; None: there are none.
             budget: Counts the bytes that are kept for clients; None: any number may be.
+            crashes: Says which clients are paused; None: none is.
         """
         self.readiness = readiness
         self.drain = Drain()
         self.budget = budget if budget is not None else Budget()
+        self._crashes = crashes if crashes is not None else CrashCharges()
+        self._seen: dict[bytes, float] = {}
+        """When each client last sent a request without a session."""
         self.sessions = SessionTable(settings.sessions)
         self.session_settings = settings.sessions
         self.eras = eras
@@ -140,7 +150,8 @@ class Bridge:
     async def running(self) -> AsyncIterator[None]:
         """Serve until the block ends."""
         evictors = [self._evict_left_behind, self._evict_tenant, self._evict_longest_idle]
-        async with self._child_pool.running(evictors), anyio.create_task_group() as tasks:
+        pool = self._child_pool.running(evictors, self._serves_others)
+        async with pool, anyio.create_task_group() as tasks:
             self._tasks = tasks
             spawn = contain(tasks.start_soon, Session, self._failed)
             self._context = self._make_context(spawn)
@@ -181,6 +192,7 @@ class Bridge:
             settings.streams.max_streams,
             settings.sessions.max_subscriptions,
             budget=self.budget,
+            crashes=self._crashes,
             tools=self._tool_filter,
         )
 
@@ -221,8 +233,23 @@ class Bridge:
                 raise Unavailable(self._call_log.refused(over_quota("--max-header-values", most)))
             found = self._tenants.give(principal)
         # Until the session or call counts as use, the tenant must not be removed to make room.
-        found.touch(self._context.clock())
+        now = self._context.clock()
+        found.touch(now)
+        self._seen[principal.share_key] = now
+        if len(self._seen) > _MOST_SEEN:
+            newest = sorted(self._seen.items(), key=lambda each: each[1])[_MOST_SEEN // 2 :]
+            self._seen = dict(newest)
         return found
+
+    def _serves_others(self, caller: bytes) -> bool:
+        """Return whether a client other than this one was served within the last minute."""
+        since = self._context.clock() - _SERVED_S
+        if any(at > since and key != caller for key, at in self._seen.items()):
+            return True
+        return any(
+            session.owner.share_key != caller and (session.last_used > since or session.busy)
+            for session in self.sessions
+        )
 
     def session(self, session_id: str, principal: Principal) -> Session | None:
         """Return the session with this id; None if there is none or it is another principal's."""

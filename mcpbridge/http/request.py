@@ -67,6 +67,8 @@ class RequestHead:
     """The client's address and port; None for a unix socket."""
     principal: Principal = dataclasses.field(init=False, repr=False, compare=False)
     """The caller; not set before `http.auth.access` has admitted the request."""
+    caller: bytes = dataclasses.field(default=b"", init=False, repr=False, compare=False)
+    """Its `Principal.share_key`."""
     _peer: str | None = dataclasses.field(default=None, init=False, compare=False)
     _verdict: HeadVerdict | None = dataclasses.field(default=None, init=False)
     _routing: RoutingHeaders | None = dataclasses.field(default=None, init=False)
@@ -88,7 +90,7 @@ class RequestHead:
 
     def admit(self, principal: Principal) -> None:
         """Set the principal of the request."""
-        self.principal = principal
+        self.principal, self.caller = principal, principal.share_key
 
     def verdict(self, judge: Callable[[RequestHead], HeadVerdict]) -> HeadVerdict:
         """Return the result of `judge`, which is called once for all requests under this head."""

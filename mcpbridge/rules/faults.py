@@ -269,6 +269,13 @@ def over_quota(flag: str, limit: int | str, retry_after_s: int = 5) -> Fault:
     )
 
 
+def paused(seconds: float) -> Fault:
+    """Return the fault for a client whose calls have ended the server again and again."""
+    wait_s = max(1, -int(-seconds // 1))
+    message = f"the MCP server ended during calls of this client, which is paused for {wait_s} s"
+    return Fault("paused", message, retryable=True, status=429, retry_after_s=wait_s)
+
+
 def draining() -> Fault:
     """Return the fault for a bridge that is shutting down; another replica will answer."""
     return Fault("draining", "mcpbridge is shutting down", retryable=True, retry_after_s=1)

@@ -34,6 +34,7 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "child_starts": ("Server processes started.", ("use",)),
     "child_exits": ("Server processes that ended.", ("how", "asked")),
     "child_start_failures": ("Server processes that could not be started.", ()),
+    "crashes_charged": ("Ends of a shared server process that a client was charged with.", ()),
     "child_restarts": ("Starts of a shared server process after its end.", ()),
     "shared_fallbacks": (
         "Sessions and calls that the shared process served because all processes were taken.",

@@ -69,6 +69,7 @@ class Person:
     def __init__(self) -> None:
         self.heard: deque[str] = deque()
         self.lasting = False
+        self.caller = b""
         """Its calls are subscriptions."""
         self.losses = 0
 

@@ -13,7 +13,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx
 import pytest
 
-from tests.support.bridge_process import RunningBridge, asked_until, bridge, open_session, rpc
+from tests.support.bridge_process import (
+    ACCEPT,
+    RunningBridge,
+    asked_until,
+    bridge,
+    child,
+    open_session,
+    rpc,
+    started,
+)
 from tests.support.raw_http import Wire, post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -183,3 +192,47 @@ async def test_streams_of_http_sse_without_a_session_keep_no_other_client_out() 
             await connection.send(get)
             assert (await connection.head()).status == 200
         await asked_until(lambda: connects(MODEST), "a stream that is not used gives way")
+
+
+CRASH = rpc(7, "x/crash", {"code": 3})
+
+
+def reason_of(answer: httpx.Response) -> str:
+    """The reason in an error of the bridge."""
+    reason: str = answer.json()["error"]["data"]["mcpbridge"]["reason"]
+    return reason
+
+
+async def test_a_client_that_crashes_the_server_ends_it_for_no_other() -> None:
+    """It is paused, ever longer; another client is served all the time, and no bridge gives up."""
+    async with (
+        bridge("--give-up-after", "5", "--", *child("ending")) as running,
+        client_at(running, MODEST) as modest,
+        client_at(running, GREEDY) as greedy,
+    ):
+        kept, crashing = await open_session(modest), await open_session(greedy)
+        reasons: list[str] = []
+        while reasons.count("child_exited") < 6:
+            answer = await greedy.post("/mcp", json=CRASH, headers=crashing)
+            reasons.append(reason_of(answer))
+            echoed = await modest.post("/mcp", json=rpc(1, "x/echo", {"n": 1}), headers=kept)
+            assert echoed.json()["result"] == {"n": 1}
+        assert set(reasons) == {"child_exited", "paused"}
+        charged = running.events("child.crash_charged")
+        assert [each["client"] for each in charged] == [GREEDY] * len(charged)
+        assert [each["pause_s"] for each in charged[:5]] == [0, 1, 2, 4, 8]
+        refused = await greedy.post("/mcp", json=rpc(1, "x/echo"), headers=ACCEPT)
+        assert (refused.status_code, reason_of(refused)) == (429, "paused")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert not running.events("serve.gave_up")
+
+
+async def test_without_other_clients_the_bridge_gives_up_as_ever() -> None:
+    """So that the platform shows that the server keeps crashing; no other client is served."""
+    async with started("--port", "0", "--give-up-after", "3", "--", *child("ending")) as running:
+        (record,) = await running.logged("serve.started")
+        async with httpx.AsyncClient(timeout=30) as client:
+            for _ in range(3):
+                await client.post(str(record["url"]), json=CRASH, headers=ACCEPT)
+            assert await running.ended() == 3
+        assert not running.events("child.crash_charged")

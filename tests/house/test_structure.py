@@ -58,8 +58,8 @@ TREE = {
     " static_tokens tool_policy",
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"
     " modern_checks request_meta revisions server_requests to_legacy to_modern",
-    "mcpbridge.rules.supervision": "fd_budget isolation lifecycle liveness memory_budget restart"
-    " shutdown_times start_hints",
+    "mcpbridge.rules.supervision": "crashes fd_budget isolation lifecycle liveness memory_budget"
+    " restart shutdown_times start_hints",
     "mcpbridge.runtime": "exit_status loop_watchdog open_files signals startup",
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",

@@ -12,8 +12,9 @@ from mcpbridge.bridge.children.shared_state import Subscriber
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.event_log import Window
-from mcpbridge.rules.faults import Fault, capacity, out_of_memory, too_many_streams
+from mcpbridge.rules.faults import Fault, capacity, out_of_memory, paused, too_many_streams
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
+from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
 
@@ -44,6 +45,8 @@ class CallContext:
     """Resources that one session, or one listen, may have subscribed to at once."""
     budget: Budget = dataclasses.field(default_factory=Budget)
     """Counts the bytes that are kept for clients."""
+    crashes: CrashCharges = dataclasses.field(default_factory=CrashCharges)
+    """Says which clients are paused because their calls have ended the server."""
     tools: ToolFilter | None = None
     """Applies the policy on tools; None if clients may use all tools."""
 
@@ -56,18 +59,22 @@ class CallContext:
         if self.tools is not None:
             self.tools.check(request)
 
-    def over_load(self, streams: int = 0) -> Fault | None:
+    def over_load(self, caller: bytes, streams: int = 0) -> Fault | None:
         """Return the fault of a call over `--max-calls` or `--max-streams`; None if it may begin.
 
         Args:
+            caller: The client, by its `Principal.share_key`.
             streams: Streams that its session has open, if the call may open another; else 0.
         """
         calls = self.drain.calls
-        if calls < self.max_calls and streams < self.max_streams:
+        if calls < self.max_calls and streams < self.max_streams and not self.crashes.paused:
             return None
+        pause_s = self.crashes.pause_left_s(caller, self.clock())
+        if pause_s:
+            return paused(pause_s)
         if calls >= self.max_calls:
             return capacity("--max-calls", self.max_calls)
-        if self.budget.full:
+        if self.budget.full and streams >= self.max_streams:
             return out_of_memory(self.budget.limit)
         return self.over_streams(streams)
 

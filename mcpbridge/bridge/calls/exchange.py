@@ -31,6 +31,8 @@ from mcpbridge.rules.supervision.lifecycle import ExchangeState
 from mcpbridge.telemetry.tracer import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
 
+_TURNED_AWAY = ("capacity", "memory", "paused")
+"""Reasons of faults for which a request without a session gets their HTTP status."""
 _SHOWN = 64
 """Most characters of an id or a method in `repr`: a client may send long ones."""
 
@@ -66,6 +68,7 @@ class Exchange:
         "_listener",
         "_scope",
         "_translations",
+        "caller",
         "fault",
         "heard_at",
         "mux",
@@ -90,6 +93,7 @@ class Exchange:
         stream: Stream | None,
         span: Span | None = None,
         translations: Sequence[Callable[[Reply], Reply]] = (),
+        caller: bytes = b"",
     ) -> None:
         """Begin an exchange.
 
@@ -101,8 +105,10 @@ class Exchange:
             stream: Where the answer goes; None: the exchange begins a stream when it needs one.
             span: Traces the call towards its client; `CallLog` ends it.
             translations: Applied in this order to the child's answer before the client gets it.
+            caller: The client, by its `Principal.share_key`.
         """
         self.request = request
+        self.caller = caller
         self.sent = request
         """The request as the child gets it; another than `request` if the bridge changed it."""
         self.streams = streams
@@ -279,9 +285,7 @@ class Exchange:
             self.fault = fault
             # Without a session nothing ties the client to this process: the HTTP status says that
             # it is full, and a load balancer may send the request to another.
-            self.refused = self.refused or (
-                fault.reason in ("capacity", "memory") and self._scope.outside
-            )
+            self.refused = self.refused or (fault.reason in _TURNED_AWAY and self._scope.outside)
             self.answered(Failure(self.request.id, fault.error()))
 
     def listen(self, listener: Callable[[], None]) -> None:

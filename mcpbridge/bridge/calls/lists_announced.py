@@ -32,6 +32,11 @@ class _Introduced:
     def __init__(self, sink: CallSink) -> None:
         self._sink = sink
 
+    @property
+    def caller(self) -> bytes:
+        """The client of the wrapped sink."""
+        return self._sink.caller
+
     def receive(self, event: CallEvent) -> None:
         """Pass every event on."""
         if isinstance(event, Answered) and isinstance(event.reply, Result):

@@ -70,6 +70,11 @@ class _Listed:
         self._sink = sink
         self._policy = policy
 
+    @property
+    def caller(self) -> bytes:
+        """The client of the wrapped sink."""
+        return self._sink.caller
+
     def receive(self, event: CallEvent) -> None:
         """Pass every event on, a list without its denied tools."""
         if isinstance(event, Answered) and isinstance(event.reply, Result):

@@ -79,6 +79,11 @@ class TracedCallSink:
         """Whether the wrapped sink is one of a subscription."""
         return self._sink.lasting
 
+    @property
+    def caller(self) -> bytes:
+        """The client of the wrapped sink."""
+        return self._sink.caller
+
     def receive(self, event: CallEvent) -> None:
         """Pass every event on; an answer or a fault ends the span first."""
         match event:

@@ -137,6 +137,10 @@ class CallLimiter:
         """Number of calls that wait for their turn."""
         return len(self._waiting)
 
+    def waits(self, number: int) -> bool:
+        """Return whether this call waits for its turn, so that the child does not have it."""
+        return number in self._waiting
+
     def take(self, number: int) -> bool:
         """Take a place for a call; return whether one was free."""
         if len(self._taken) >= self.most:

@@ -26,6 +26,7 @@ from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unreachable
 from mcpbridge.process.child import Child, MakeChild
+from mcpbridge.rules.access.principals import share_name
 from mcpbridge.rules.faults import (
     PoolExhausted,
     Unavailable,
@@ -33,6 +34,7 @@ from mcpbridge.rules.faults import (
     spawn_failed,
     unreachable,
 )
+from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text
 from mcpbridge.rules.supervision.memory_budget import MOST, UNMEASURED
 from mcpbridge.settings import Unit, setting
@@ -106,6 +108,15 @@ Evict = Callable[[], Collection[Lease]]
 """Takes children that no client needs at present from their holders and returns them for the pool
 to end; empty if there are none."""
 
+ServesOthers = Callable[[bytes], bool]
+"""Returns whether another client than the one with this `Principal.share_key` is served."""
+
+
+def _serves_none(caller: bytes) -> bool:
+    """Return False: it is not known who is served."""
+    return False
+
+
 _FALLBACK_LOG_EVERY_S = 1.0
 """At most one log record in this time: a burst must not fill the log; the metric counts all."""
 _EVICT_GRACE_S = 1.0
@@ -146,6 +157,7 @@ class ChildPool:
         interceptors: Sequence[Interceptor] = (),
         observers: Sequence[ChildObserver] = (),
         request_limit: int = 0,
+        crashes: CrashCharges | None = None,
     ) -> None:
         """Make a pool; it starts children within `running`.
 
@@ -158,6 +170,7 @@ class ChildPool:
             interceptors: Applied to each request to any child.
             observers: Called for each child.
             request_limit: Number of requests to a child after which observers are called; 0: never.
+            crashes: Charges the end of a shared child to a client; None: no client is charged.
         """
         self._make_child = make_child
         self._settings = settings
@@ -192,6 +205,8 @@ class ChildPool:
         )
         self._tasks: TaskGroup
         self._evictors: Sequence[Evict] = ()
+        self._crashes = crashes
+        self._serves_others: ServesOthers = _serves_none
 
     @property
     def leases(self) -> Collection[Lease]:
@@ -223,13 +238,17 @@ class ChildPool:
         self._meters.tally("child_restarts", ())
 
     @asynccontextmanager
-    async def running(self, evictors: Sequence[Evict] = ()) -> AsyncIterator[None]:
+    async def running(
+        self, evictors: Sequence[Evict] = (), serves_others: ServesOthers | None = None
+    ) -> AsyncIterator[None]:
         """Start children on demand until the block ends; then stop those that are left.
 
         Args:
             evictors: Asked in this order for a child to end when all places are taken.
+            serves_others: Returns whether another client than this one is served; None: none is.
         """
         self._evictors = evictors
+        self._serves_others = serves_others or _serves_none
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._keep_spares)
@@ -237,6 +256,25 @@ class ChildPool:
                 yield
             finally:
                 tasks.cancel_scope.cancel()
+
+    def charged(self, lease: Lease) -> bool:
+        """Charge the end of a shared child to a client; return whether that is its whole effect.
+
+        It is if a call of that client was in flight and other clients are served.
+        """
+        report = lease.child.report
+        if self._crashes is None or (report is not None and report.asked):
+            return False
+        callers = lease.mux.callers_at_end()
+        if not any(self._serves_others(each) for each in set(callers)):
+            return False
+        charge = self._crashes.charge(callers, asyncio.get_running_loop().time())
+        if charge is None:
+            return False
+        extra = {"pid": lease.child.pid, "crashes": charge.crashes, "pause_s": charge.pause_s}
+        log.warning("child.crash_charged", extra={**extra, "client": share_name(charge.caller)})
+        self._meters.tally("crashes_charged", ())
+        return self._serves_others(charge.caller)
 
     async def shared(self) -> Lease:
         """Return a fresh child that many sessions will use; it takes no counted place.

@@ -118,6 +118,9 @@ class ChildSource(Protocol):
     ) -> None:
         """Let a child finish its calls, then end it; see `ChildPool.retire`."""
 
+    def charged(self, lease: Lease) -> bool:
+        """Charge the end of a shared child to a client; see `ChildPool.charged`."""
+
     def became_ready(self, start_s: float) -> None:
         """Record that a shared child is ready, `start_s` seconds after its start began."""
 

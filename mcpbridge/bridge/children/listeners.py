@@ -34,6 +34,10 @@ class CallSink(Protocol):
     def lasting(self) -> bool:
         """Whether it is a subscription, not a call: its client decides when it ends."""
 
+    @property
+    def caller(self) -> bytes:
+        """The client, by its `Principal.share_key`; empty for a request of the bridge itself."""
+
     def receive(self, event: CallEvent) -> None:
         """Take the next event; its ids and tokens are those that the request's sender chose."""
 

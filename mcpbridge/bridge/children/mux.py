@@ -131,6 +131,8 @@ class Mux:
         )
         """The calls that the child works on, and those that wait for their turn."""
         self._own = 0
+        self._ended_with: list[bytes] = []
+        """Whose calls the child had when it ended."""
         self._change_callbacks: dict[Callable[[], None], None] = {}
         """Callbacks that are called once, when the child has sent something or is gone."""
 
@@ -156,6 +158,18 @@ class Mux:
     def requests(self) -> int:
         """Number of all requests that clients have sent to the child."""
         return self._correlator.last - self._own
+
+    def callers_at_end(self) -> list[bytes]:
+        """Return whose calls the child had when it ended, in the order in which they were sent."""
+        return self._ended_with or self._callers()
+
+    def _callers(self) -> list[bytes]:
+        waits = self.call_limiter.waits
+        return [
+            sink.caller
+            for number, sink in self._correlator.waiting()
+            if not sink.lasting and not waits(number)
+        ]
 
     def introduced(self) -> None:
         """Record that the child has answered its handshake."""
@@ -335,6 +349,7 @@ class Mux:
         # These first, with another fault: the child never got them, so they may be sent again.
         for number in self.call_limiter.close():
             self._refuse_waiting(number, not_begun(fault))
+        self._ended_with = self._ended_with or self._callers()
         failed = CallFailed(fault)
         for sink in self._correlator.end_all():
             sink.receive(failed)
@@ -467,6 +482,7 @@ class OwnCall:
     """The sink behind `Mux.ask`."""
 
     lasting = False
+    caller = b""
 
     def __init__(self) -> None:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

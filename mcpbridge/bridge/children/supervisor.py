@@ -56,6 +56,8 @@ class _Life(msgspec.Struct, frozen=True):
     """For how many seconds it was ready."""
     failed: Fault | None = None
     """Why it never became ready; None if it did."""
+    charged: bool = False
+    """Whether a client is charged with its end: it counts for nothing else."""
 
 
 class StartFailure(msgspec.Struct, frozen=True):
@@ -232,6 +234,7 @@ class Supervisor:
                 life.up_s,
                 anyio.current_time(),
                 was_ready=life.failed is None,
+                charged=life.charged,
                 final=cannot_start is not None and await self._is_final(life, cannot_start),
             )
             record = verdict.record
@@ -279,7 +282,7 @@ class Supervisor:
         self.last_report = lease.child.report
         self._readiness.block("child", "restarting")
         self._become(Starting())
-        return _Life(anyio.current_time() - ready_at)
+        return _Life(anyio.current_time() - ready_at, charged=self._child_pool.charged(lease))
 
     async def _started(self) -> Lease:
         """Start a child and do its handshake; log from time to time what the start waits for.

@@ -36,6 +36,7 @@ class TenantPool:
         self.retire = child_pool.retire
         self.became_ready = child_pool.became_ready
         self.starts_again = child_pool.starts_again
+        self.charged = child_pool.charged
 
     @property
     def leases(self) -> list[Lease]:

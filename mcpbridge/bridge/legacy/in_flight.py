@@ -80,13 +80,21 @@ class InFlight:
         """Iterate over the present exchanges, oldest first; they may end during the iteration."""
         return iter(list(self._by_id.values()))
 
-    def begin(self, request: Request, *, streams: bool, stream: Stream | None = None) -> Exchange:
+    def begin(
+        self,
+        request: Request,
+        *,
+        streams: bool,
+        stream: Stream | None = None,
+        caller: bytes = b"",
+    ) -> Exchange:
         """Accept a request; return its exchange, already refused if its id is in flight.
 
         Args:
             request: The client's request, under the client's own id.
             streams: Whether the client reads event streams.
             stream: Takes the answer; None: the session's `one_stream`, or a new one.
+            caller: The client, by its `Principal.share_key`.
         """
         key = canonical_id(request.id)
         stream = stream or self._one_stream
@@ -99,7 +107,9 @@ class InFlight:
         now = context.clock()
         date = self._client.revision.date
         request, span = context.call_log.began(request, date, self._session_id)
-        exchange = Exchange(request, self, now, streams=streams, stream=stream, span=span)
+        exchange = Exchange(
+            request, self, now, streams=streams, stream=stream, span=span, caller=caller
+        )
         self._client.touch(now)
         self._by_id[key] = exchange
         context.drain.call_started()

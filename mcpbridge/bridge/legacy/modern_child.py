@@ -225,6 +225,7 @@ class _Listen:
     """A sink for the one listen of a session."""
 
     lasting = True
+    caller = b""
 
     def __init__(
         self,

@@ -111,6 +111,7 @@ class RoundTrip:
         self._rounds = 0
         self._state: bytes | None = None
         self._wanted: set[str] = set()
+        self.caller = exchange.caller
         self._answers: dict[str, bytes] = {}
 
     def begin(self) -> None:

@@ -205,14 +205,27 @@ class Session:
         """Count the session as used at `now`."""
         self.client.touch(now)
 
-    def call(self, request: Request, *, streams: bool, stream: Stream | None = None) -> Exchange:
+    def call(
+        self,
+        request: Request,
+        *,
+        streams: bool,
+        stream: Stream | None = None,
+        caller: bytes = b"",
+    ) -> Exchange:
         """Send a request to the child; return its exchange, which receives the events of the call.
 
         Never raises: an error becomes the exchange's final answer.
+
+        Args:
+            request: The client's request, under the client's own id.
+            streams: Whether the client reads event streams.
+            stream: Takes the answer; None: the session's one stream, or a new one.
+            caller: The client that sends it, by its `Principal.share_key`.
         """
         self.used = True
-        fault = self._context.over_load(self.streams.open if streams else 0)
-        exchange = self.in_flight.begin(request, streams=streams, stream=stream)
+        fault = self._context.over_load(caller, self.streams.open if streams else 0)
+        exchange = self.in_flight.begin(request, streams=streams, stream=stream, caller=caller)
         if fault is not None:
             exchange.fail(fault)
         elif exchange.reply is None:

@@ -59,13 +59,22 @@ class SessionlessCalls:
         if self.link.state is SessionState.OPENING:
             self.link.open(child)
 
-    def call(self, request: Request, *, streams: bool, stream: Stream | None = None) -> Exchange:
+    def call(
+        self,
+        request: Request,
+        *,
+        streams: bool,
+        stream: Stream | None = None,
+        caller: bytes = b"",
+    ) -> Exchange:
         """Send a request to the child and return its exchange: see `Session.call`."""
         context = self._context
-        fault = context.over_load(self.streams.open if streams else 0)
+        fault = context.over_load(caller, self.streams.open if streams else 0)
         now = context.clock()
         request, span = context.call_log.began(request, self.revision.date, None)
-        exchange = Exchange(request, self, now, streams=streams, stream=stream, span=span)
+        exchange = Exchange(
+            request, self, now, streams=streams, stream=stream, span=span, caller=caller
+        )
         self.in_flight.add(exchange)
         context.drain.call_started()
         if fault is not None:

@@ -94,9 +94,14 @@ class CallScope:
     outside = True
 
     def __init__(
-        self, context: CallContext, envelope: RequestMeta, in_flight: set[Exchange]
+        self,
+        context: CallContext,
+        envelope: RequestMeta,
+        in_flight: set[Exchange],
+        caller: bytes = b"",
     ) -> None:
         self._context = context
+        self._caller = caller
         self._envelope = envelope
         self._in_flight = in_flight
 
@@ -114,6 +119,7 @@ class CallScope:
             stream=None,
             span=span,
             translations=translations,
+            caller=self._caller,
         )
 
     def begin_stream(self) -> Stream:
@@ -180,12 +186,13 @@ class EmulatedCalls:
         *,
         streams: bool,
         translations: tuple[Translation, ...] = (),
+        caller: bytes = b"",
     ) -> Exchange:
         """Send a request; return its exchange, whose answer is translated. Never raises."""
-        scope = CallScope(self._context, envelope, self.in_flight)
+        scope = CallScope(self._context, envelope, self.in_flight, caller)
         first = functools.partial(self._translated, request, envelope)
         exchange = scope.exchange(request, streams=streams, translations=(first, *translations))
-        fault = self._context.over_load()
+        fault = self._context.over_load(caller)
         # Before the exchange can fail: its end counts a call as finished.
         self._context.drain.call_started()
         self.in_flight.add(exchange)
@@ -286,7 +293,9 @@ class EmulatedCalls:
             self._pool.give_back(lease, self._context.clock())
             return
         sent = Request(b"0", exchange.request.method, stripped(exchange.request.params))
-        parked_call = ParkedCall(lease, sent, envelope, self._hand_over, self._over)
+        parked_call = ParkedCall(
+            lease, sent, envelope, self._hand_over, self._over, exchange.caller
+        )
         self._parked_calls[parked_call.key] = parked_call
         try:
             parked_call.begin(exchange)

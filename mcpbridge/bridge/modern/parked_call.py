@@ -62,6 +62,7 @@ class ParkedCall:
         envelope: RequestMeta,
         hand_over: Callable[[ParkedCall, Exchange], None],
         over: Callable[[ParkedCall], None],
+        caller: bytes = b"",
     ) -> None:
         """Make a call; `begin` sends the request.
 
@@ -71,11 +72,13 @@ class ParkedCall:
             envelope: The client's `_meta` in the first attempt.
             hand_over: Answers the open exchange with the open questions.
             over: Called when the child is not needed any more.
+            caller: The client: see `CallSink`.
         """
         self.key = secrets.token_hex(16)
         self.lease = lease
         self.request = request
         self.envelope = envelope
+        self.caller = caller
         self.round = 0
         self.questions: dict[str, ClientQuestion] = {}
         """Open questions by key, in the order in which the child asked."""

@@ -43,13 +43,14 @@ class Passthrough:
         *,
         streams: bool,
         translations: tuple[Translation, ...] = (),
+        caller: bytes = b"",
     ) -> Exchange:
         """Send a request; return its exchange, which receives the events. Never raises."""
         if request.method == LISTEN:
             translations = (_gracefully, *translations)
-        scope = CallScope(self._context, envelope, self.in_flight)
+        scope = CallScope(self._context, envelope, self.in_flight, caller)
         exchange = scope.exchange(request, streams=streams, translations=translations)
-        fault = None if exchange.lasting else self._context.over_load()
+        fault = None if exchange.lasting else self._context.over_load(caller)
         self._context.drain.call_started(lasting=exchange.lasting)
         self.in_flight.add(exchange)
         if fault is not None:

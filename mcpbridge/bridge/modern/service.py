@@ -176,12 +176,18 @@ class ModernService:
         return discovered(route.profile, tuple(revision.date for revision in served))
 
     def call(
-        self, request: Request, envelope: RequestMeta, route: Route, *, streams: bool
+        self,
+        request: Request,
+        envelope: RequestMeta,
+        route: Route,
+        *,
+        streams: bool,
+        caller: bytes = b"",
     ) -> Exchange:
         """Send a request that has passed all checks; return its exchange."""
         last = (privately,) if self._private and request.method in CACHEABLE else ()
         return route.backend.call(
-            request, envelope, route.lease, streams=streams, translations=last
+            request, envelope, route.lease, streams=streams, translations=last, caller=caller
         )
 
     @asynccontextmanager

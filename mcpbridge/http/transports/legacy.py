@@ -221,7 +221,8 @@ class LegacyTransport:
     ) -> StartedCall | HttpResponse:
         match message:
             case Request():
-                exchange = session.call(message, streams=_streams(head.accepts))
+                streams = _streams(head.accepts)
+                exchange = session.call(message, streams=streams, caller=head.caller)
                 finish = functools.partial(self._finish, session, exchange)
                 return StartedCall(finish, exchange)
             case Notification():
@@ -269,7 +270,9 @@ class LegacyTransport:
         for message in messages:
             match message:
                 case Request():
-                    exchanges.append(session.call(message, streams=streams, stream=stream))
+                    exchanges.append(
+                        session.call(message, streams=streams, stream=stream, caller=head.caller)
+                    )
                 case Notification():
                     session.tell(message)
                 case _:

@@ -290,7 +290,8 @@ def _serve(
 ) -> None:
     match message:
         case Request():
-            conversation.call(message, streams=True, stream=connection.stream)
+            caller = connection.principal.share_key
+            conversation.call(message, streams=True, stream=connection.stream, caller=caller)
         case Notification():
             conversation.tell(message)
         case _:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets, key_of
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets, key_of, peer_key
 
 MAX_VALUE_BYTES = 1024
 _FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
@@ -110,6 +110,6 @@ def with_values(principal: Principal, values: Mapping[str, str], peer: str) -> P
     return msgspec.structs.replace(
         principal,
         key=key_of("header-env", principal.key, *parts),
-        account=key_of("peer", peer) if principal.key == ANONYMOUS.key else principal.quota_key,
+        account=peer_key(peer) if principal.key == ANONYMOUS.key else principal.quota_key,
         env=Secrets(pairs),
     )

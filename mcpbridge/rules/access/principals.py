@@ -82,7 +82,22 @@ def anonymous_at(peer: str) -> Principal:
     Args:
         peer: The share of its address: see `hosts.share_of`.
     """
-    return Principal(ANONYMOUS.key, ANONYMOUS.name, peer_key=key_of("peer", peer))
+    return Principal(ANONYMOUS.key, ANONYMOUS.name, peer_key=peer_key(peer))
+
+
+_PEER = b"peer "
+
+
+def peer_key(peer: str) -> bytes:
+    """Return the share key of a client that is known by its address alone."""
+    return _PEER + peer.encode("utf-8", "replace")
+
+
+def share_name(share_key: bytes) -> str:
+    """Return the name of a `Principal.share_key` for the log: an address, or a part of a digest."""
+    if share_key.startswith(_PEER):
+        return share_key.removeprefix(_PEER).decode("utf-8", "replace")
+    return share_key.hex()[:12]
 
 
 def key_of(*parts: str | bytes) -> bytes:

@@ -92,6 +92,7 @@ def after_exit(
     *,
     was_ready: bool = True,
     final: bool = False,
+    charged: bool = False,
 ) -> RestartDecision:
     """Decide on the end of a child.
 
@@ -102,7 +103,10 @@ def after_exit(
         now: Time of the end, on the clock of `record`.
         was_ready: The child had become ready before it ended.
         final: Another start of the same server would end in the same way.
+        charged: A client is charged with the end; it is started again at once for the others.
     """
+    if charged and policy.on_exit is not OnChildExit.EXIT:
+        return RestartDecision(record, give_up=False, max_delay_s=policy.first_delay_s)
     stable = up_s >= policy.stable_after_s
     failures = 1 if stable else record.failures + 1
     ends = (*tuple(end for end in record.ends if now - end < policy.window_s), now)

@@ -20,6 +20,7 @@ class Caller:
     """A sink that keeps what it receives."""
 
     lasting = False
+    caller = b""
 
     def __init__(self) -> None:
         self.events: list[CallEvent] = []
