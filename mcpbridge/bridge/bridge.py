@@ -24,6 +24,7 @@ from mcpbridge.bridge.budget import Budget, Holder
 from mcpbridge.bridge.calls.call_log import CallLog
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.shedding import CallShedder
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.children.child_pool import ChildPool
@@ -175,8 +176,15 @@ class Bridge:
             finally:
                 tasks.cancel_scope.cancel()
 
+    def _open_calls(self) -> Iterator[Exchange]:
+        for tenant in self._tenants:
+            yield from tenant.in_flight
+            yield from tenant.modern.in_flight
+
     def _make_context(self, spawn: Spawn) -> CallContext:
-        settings = self._settings
+        settings, clock = self._settings, asyncio.get_running_loop().time
+        gave_way = functools.partial(self.meters.tally, "gave_way", "call")
+        shedder = CallShedder(self._open_calls, settings.loads.max_calls, clock, gave_way)
         return CallContext(
             settings.streams.window,
             self.meters,
@@ -184,13 +192,14 @@ class Bridge:
             self.drain,
             lambda: ServerRequestTable(self._question_numbers),
             spawn,
-            asyncio.get_running_loop().time,
+            clock,
             tuple,
             self._child_lost,
             settings.calls.question_timeout_s,
             settings.loads.max_calls,
             settings.streams.max_streams,
             settings.sessions.max_subscriptions,
+            shed=shedder.shed,
             budget=self.budget,
             crashes=self._crashes,
             tools=self._tool_filter,

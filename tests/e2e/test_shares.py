@@ -6,6 +6,7 @@ loopback network.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -236,3 +237,34 @@ async def test_without_other_clients_the_bridge_gives_up_as_ever() -> None:
                 await client.post(str(record["url"]), json=CRASH, headers=ACCEPT)
             assert await running.ended() == 3
         assert not running.events("child.crash_charged")
+
+
+@pytest.mark.parametrize("limit", [("--queue-length", "8"), ("--max-calls", "9")])
+async def test_a_flood_of_calls_lets_another_client_have_its_turn(limit: tuple[str, str]) -> None:
+    """Its call is answered after the one that runs, and no call that runs is ended for it."""
+    words = ("--max-calls-per-child", "1", "--queue-timeout", "60s", *limit)
+    slow = rpc(1, "tools/call", {"name": "countdown", "arguments": {"seconds": 0.5}})
+    async with (
+        bridge(*words) as running,
+        client_at(running, MODEST) as modest,
+        client_at(running, GREEDY) as greedy,
+    ):
+        answered: list[str] = []
+
+        async def call(client: httpx.AsyncClient, name: str) -> str:
+            answer = await client.post("/mcp", json=slow, headers={"accept": "application/json"})
+            answered.append(name)
+            return "result" if "result" in answer.json() else reason_of(answer)
+
+        flood = [asyncio.create_task(call(greedy, "greedy")) for _ in range(9)]
+        await asked_until(lambda: in_flight(running, 9), "all calls are in flight")
+        assert await call(modest, "modest") == "result"
+        assert answered.count("greedy") <= 4, "one was refused, and some had run already"
+        outcomes = await asyncio.gather(*flood)
+        assert sorted(outcomes) == ["capacity", *["result"] * 8]
+
+
+async def in_flight(running: RunningBridge, count: int) -> bool:
+    """Whether exactly so many calls are in flight."""
+    async with running.client() as client:
+        return f"mcpbridge_calls_in_flight {count}.0" in (await client.get("/metrics")).text

@@ -19,6 +19,11 @@ from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
 
 
+def _sheds_none(caller: bytes) -> bool:
+    """Return False: no call makes room for another."""
+    return False
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class CallContext:
     """The parts that sessions and calls without a session share; one for each tenant."""
@@ -43,6 +48,8 @@ class CallContext:
     """Most event streams that one session may have open at once."""
     max_subscriptions: int = 1000
     """Resources that one session, or one listen, may have subscribed to at once."""
+    shed: Callable[[bytes], bool] = _sheds_none
+    """Ends a waiting call of a client with more calls than this one: see `CallShedder`."""
     budget: Budget = dataclasses.field(default_factory=Budget)
     """Counts the bytes that are kept for clients."""
     crashes: CrashCharges = dataclasses.field(default_factory=CrashCharges)
@@ -72,7 +79,7 @@ class CallContext:
         pause_s = self.crashes.pause_left_s(caller, self.clock())
         if pause_s:
             return paused(pause_s)
-        if calls >= self.max_calls:
+        if calls >= self.max_calls and not self.shed(caller):
             return capacity("--max-calls", self.max_calls)
         if self.budget.full and streams >= self.max_streams:
             return out_of_memory(self.budget.limit)

@@ -2,9 +2,11 @@
 
 A child that gets more calls than it can work on becomes slower for all clients and keeps the calls
 in its memory. So each child has a number of places; a call holds one until the child has answered
-it. A call that finds none waits behind those that came before it. The queue is bounded in number
-and bytes; the wait ends with the time that the call may take (`Exchange.queued`), or sooner with
-`--queue-timeout`. Below the limit a call costs one comparison and touches no queue.
+it. A call that finds none waits. Clients get a free place in turns, so that no client waits behind
+all calls of another. The queue is bounded in number and bytes; if it is full, the client with most
+calls in it gives way to one with fewer. The wait ends with the time that the call may take
+(`Exchange.queued`), or sooner with `--queue-timeout`. Below the limit a call costs one comparison
+and touches no queue.
 
 A call that was cancelled keeps its place for a while: the child may go on working on it.
 """
@@ -18,6 +20,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from mcpbridge.rules.access.shares import ranked
 from mcpbridge.rules.faults import Fault, capacity, queue_full, queued_too_long
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.messages import Request
@@ -91,6 +94,7 @@ class _Waiting(msgspec.Struct, frozen=True):
     request: Request
     """The request, as the child will get it."""
     until: float
+    caller: bytes
 
     @property
     def size(self) -> int:
@@ -124,6 +128,9 @@ class CallLimiter:
         self._refuse = refuse
         self._taken: set[int] = set()
         self._waiting: dict[int, _Waiting] = {}
+        """The calls that wait, in order of arrival."""
+        self._turns: dict[bytes, dict[int, None]] = {}
+        """The same by client; the first client is the next one that gets a place."""
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -137,10 +144,6 @@ class CallLimiter:
         """Number of calls that wait for their turn."""
         return len(self._waiting)
 
-    def waits(self, number: int) -> bool:
-        """Return whether this call waits for its turn, so that the child does not have it."""
-        return number in self._waiting
-
     def take(self, number: int) -> bool:
         """Take a place for a call; return whether one was free."""
         if len(self._taken) >= self.most:
@@ -148,26 +151,65 @@ class CallLimiter:
         self._taken.add(number)
         return True
 
-    def wait(self, number: int, request: Request) -> None:
-        """Let a call wait behind the others; refuse it at once if the queue is full."""
+    def wait(self, number: int, request: Request, caller: bytes = b"") -> None:
+        """Let a call wait for its turn; refuse it at once if the queue is full.
+
+        Args:
+            number: Its number on the pipe.
+            request: The request, as the child will get it.
+            caller: The client, by its `Principal.share_key`.
+        """
         loop = asyncio.get_running_loop()
+        within_s = self._limits.queue_timeout_s
+        until = math.inf if within_s is None else loop.time() + within_s
+        entry = _Waiting(request, until, caller)
+        fault = self._make_room(entry)
+        if fault is not None:
+            self._refuse(number, fault)
+            return
+        self._waiting[number] = entry
+        self._turns.setdefault(caller, {})[number] = None
+        self._size += entry.size
+        if self._timer is None and within_s is not None:
+            self._timer = loop.call_at(until, self._expire)
+
+    def _make_room(self, entry: _Waiting) -> Fault | None:
+        """Refuse calls of heavier clients until there is room; return the fault if there is not."""
         limits = self._limits
-        within_s = limits.queue_timeout_s
-        entry = _Waiting(request, math.inf if within_s is None else loop.time() + within_s)
         if not limits.queue_length:
-            self._refuse(number, capacity("--max-calls-per-child", self.most))
-        elif len(self._waiting) >= limits.queue_length:
-            self._refuse(number, queue_full("--queue-length", limits.queue_length, self.most))
-        elif self._waiting and self._size + entry.size > limits.queue_bytes:
-            self._refuse(number, queue_full("--queue-bytes", limits.queue_bytes, self.most))
-        else:
-            self._waiting[number] = entry
-            self._size += entry.size
-            if self._timer is None and within_s is not None:
-                self._timer = loop.call_at(entry.until, self._expire)
+            return capacity("--max-calls-per-child", self.most)
+        while len(self._waiting) >= limits.queue_length:
+            fault = queue_full("--queue-length", limits.queue_length, self.most)
+            counts = {caller: len(numbers) for caller, numbers in self._turns.items()}
+            if not self._yields(counts, entry.caller, 1, fault):
+                return fault
+        while self._waiting and self._size + entry.size > limits.queue_bytes:
+            fault = queue_full("--queue-bytes", limits.queue_bytes, self.most)
+            sizes = {
+                caller: sum(self._waiting[number].size for number in numbers)
+                for caller, numbers in self._turns.items()
+            }
+            if not self._yields(sizes, entry.caller, entry.size, fault):
+                return fault
+        return None
+
+    def _yields(self, held: dict[bytes, int], newcomer: bytes, more: int, fault: Fault) -> bool:
+        """Refuse the newest call of the heaviest client, if that has more than the newcomer will.
+
+        Returns:
+            Whether there was one.
+        """
+        held[newcomer] = held.get(newcomer, 0) + more
+        heaviest = ranked(held, newcomer)[0]
+        if heaviest == newcomer:
+            return False
+        number = next(reversed(self._turns[heaviest]))
+        self._leave(number)
+        self._refuse(number, fault)
+        return True
 
     def release(self, number: int) -> None:
-        """Free the place of a call; the call that has waited longest gets it."""
+        """Free the place of a call; the next client in turn gets it for its oldest call."""
         self._taken.discard(number)
         if self._waiting:
             # A child may answer a number that it guessed, of a call that still waits.
@@ -191,6 +233,7 @@ class CallLimiter:
         """Stop, as the child is gone; return the calls that still waited, in order of arrival."""
         numbers = list(self._waiting)
         self._waiting.clear()
+        self._turns.clear()
         self._size = 0
         # Else this object and its mux reference each other until the garbage collector runs.
         self._send = self._refuse = _forget
@@ -203,13 +246,21 @@ class CallLimiter:
         entry = self._waiting.pop(number, None)
         if entry is not None:
             self._size -= entry.size
+            numbers = self._turns[entry.caller]
+            del numbers[number]
+            if not numbers:
+                del self._turns[entry.caller]
         return entry
 
     def _advance(self) -> None:
         while self._waiting and len(self._taken) < self.most:
-            number = next(iter(self._waiting))
+            caller, numbers = next(iter(self._turns.items()))
+            number = next(iter(numbers))
             entry = self._leave(number)
             assert entry is not None
+            if numbers:
+                # It has had its turn: the others come first now.
+                self._turns[caller] = self._turns.pop(caller)
             self._taken.add(number)
             self._send(number, entry.request)
 

@@ -164,7 +164,7 @@ class Mux:
         return self._ended_with or self._callers()
 
     def _callers(self) -> list[bytes]:
-        waits = self.call_limiter.waits
+        waits = self.call_limiter.holds
         return [
             sink.caller
             for number, sink in self._correlator.waiting()
@@ -257,7 +257,7 @@ class Mux:
                 self._correlator.forget(number)
                 raise
         else:
-            self.call_limiter.wait(number, numbered)
+            self.call_limiter.wait(number, numbered, sink.caller)
         if number >= self._limit_at:
             self._limit_at = sys.maxsize
             if self._on_request_limit is not None:

@@ -105,6 +105,12 @@ class ModernService:
         return list(self._listens)
 
     @property
+    def in_flight(self) -> Iterable[Exchange]:
+        """The open calls and the listens on children of 2026-07-28."""
+        yield from self._emulated.in_flight
+        yield from self._native.in_flight
+
+    @property
     def busy(self) -> bool:
         """Whether a call is open or parked, or a listen is open."""
         return bool(self._listening or self._native.in_flight) or self._emulated.busy

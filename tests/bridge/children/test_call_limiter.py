@@ -23,11 +23,11 @@ class Desk:
         self.refused: dict[int, str] = {}
         self.call_limiter = CallLimiter(LoadLimits(**limits), self._send, self._refuse)
 
-    def call(self, *numbers: int, size: int = 0) -> None:
+    def call(self, *numbers: int, size: int = 0, caller: bytes = b"") -> None:
         """Calls that come one after the other."""
         for number in numbers:
             if not self.call_limiter.take(number):
-                self.call_limiter.wait(number, Request(b"1", "m", b"x" * size))
+                self.call_limiter.wait(number, Request(b"1", "m", b"x" * size), caller)
 
     def _send(self, number: int, request: Request) -> None:
         self.sent.append(number)
@@ -153,3 +153,44 @@ async def test_a_cancelled_call_gives_its_place_back_after_a_while(
     assert (seconds, desk.sent) == (LINGER_S, [])
     do(*args)
     assert desk.sent == [2]
+
+
+@bounded
+async def test_clients_get_a_free_place_in_turns() -> None:
+    """However many calls one of them has waiting; its own are served in order."""
+    desk = Desk(max_calls_per_child=1)
+    desk.call(1)
+    desk.call(2, 3, 4, 5, caller=b"a")
+    desk.call(6, 7, caller=b"b")
+    desk.call(8, caller=b"c")
+    for _ in range(7):
+        desk.call_limiter.release([1, *desk.sent][-1])
+    assert desk.sent == [2, 6, 8, 3, 7, 4, 5]
+
+
+@bounded
+async def test_in_a_full_queue_the_client_with_most_calls_gives_way() -> None:
+    """Its newest call first, and only to a client that will have fewer than it has."""
+    desk = Desk(max_calls_per_child=1, queue_length=4)
+    desk.call(1)
+    desk.call(2, 3, 4, 5, caller=b"a")
+    desk.call(6, 7, 8, caller=b"b")
+    assert list(desk.refused) == [5, 4, 8]
+    assert "--queue-length 4" in desk.refused[5]
+    desk.call(9, caller=b"c")
+    assert list(desk.refused) == [5, 4, 8, 3]
+    desk.call(10, 11, caller=b"d")
+    assert list(desk.refused)[4:] == [7, 11]
+    assert desk.call_limiter.close() == [2, 6, 9, 10]
+
+
+@bounded
+async def test_in_a_queue_full_of_bytes_the_client_with_most_bytes_gives_way() -> None:
+    """A large call takes no place of small ones."""
+    desk = Desk(max_calls_per_child=1, queue_bytes=1000)
+    desk.call(1)
+    desk.call(2, 3, size=400, caller=b"a")
+    desk.call(4, size=300, caller=b"b")
+    assert "--queue-bytes 1000" in desk.refused[3]
+    desk.call(5, size=900, caller=b"c")
+    assert list(desk.refused) == [3, 5]
