@@ -27,7 +27,7 @@ from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.shedding import CallShedder
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.calls.tool_filter import ToolFilter
-from mcpbridge.bridge.children.child_pool import ChildPool
+from mcpbridge.bridge.children.child_pool import ChildPool, Order
 from mcpbridge.bridge.children.health_check import HealthChecker
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.server_eras import EraSupervisors
@@ -471,19 +471,21 @@ class Bridge:
         if session is not None and self._settings.on_child_exit is not OnChildExit.RESTART:
             self.close(session, why="child_exited")
 
-    def _evict_left_behind(self) -> Collection[Lease]:
+    def _evict_left_behind(self, order: Order) -> Collection[Lease]:
+        # No client waits for these: they are as good as free.
         for tenant in self._tenants:
             lease = tenant.session_starter.give_up_left_behind()
             if lease is not None:
                 return (lease,)
         return ()
 
-    def _evict_tenant(self) -> Collection[Lease]:
-        return self._tenants.evict_idle()
+    def _evict_tenant(self, order: Order) -> Collection[Lease]:
+        return self._tenants.evict_idle(order)
 
-    def _evict_longest_idle(self) -> Collection[Lease]:
+    def _evict_longest_idle(self, order: Order) -> Collection[Lease]:
         pools = [tenant.warm_pool for tenant in self._tenants]
-        return evict_longest_idle(pools, self.sessions, self._settings.child_pool.isolation)
+        isolation = self._settings.child_pool.isolation
+        return evict_longest_idle(pools, self.sessions, isolation, order)
 
     def _replace(self, lease: Lease) -> None:
         for tenant in self._tenants:

@@ -23,7 +23,7 @@ from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.replay import StreamLimits
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.call_limiter import LoadLimits
-from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
+from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings, Order
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.server_eras import EraSettings, EraSupervisors
 from mcpbridge.bridge.children.shared_state import Subscriber, catch_up, restore
@@ -342,7 +342,7 @@ class TenantRegistry:
         if principal.env.pairs:
             assert self._make_child_with_env is not None
             make_child = functools.partial(self._make_child_with_env, principal.env)
-        tenant_pool = TenantPool(self._child_pool, make_child)
+        tenant_pool = TenantPool(self._child_pool, make_child, principal.share_key)
         # All tenants run the same program: if one knows its eras, so does the next.
         known = (each.eras for each in self if each.eras.verdict is not None)
         tenant = self._make(next(known, self._eras).another(tenant_pool), tenant_pool)
@@ -357,10 +357,18 @@ class TenantRegistry:
         self._accounts.pop(tenant, None)
         return self._tenant_pools.pop(tenant)
 
-    def evict_idle(self) -> Collection[Lease]:
-        """Remove the tenant that has not been used for longest; return its children."""
+    def evict_idle(self, order: Order) -> Collection[Lease]:
+        """Remove the tenant that has not been used for longest; return its children.
+
+        Args:
+            order: Says whose child gives way.
+        """
         now = anyio.current_time()
-        idle = [(tenant.idle_s(now), tenant) for tenant in self._tenant_pools]
+        idle = [
+            (tenant.idle_s(now), tenant)
+            for tenant, tenant_pool in self._tenant_pools.items()
+            if any(order(lease) is not None for lease in tenant_pool.leases)
+        ]
         idle_s, longest = max(idle, key=lambda each: each[0], default=(0.0, None))
         if longest is None or idle_s < SETTLED_S:
             return ()

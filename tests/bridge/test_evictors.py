@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 import pytest
 
+from mcpbridge.bridge.children.child_pool import Order
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.warm_pool import WarmPool
 from mcpbridge.bridge.evictors import evict_longest_idle
@@ -19,15 +19,16 @@ class FakeHolder:
     """A session or a warm pool with one child."""
 
     def __init__(self, idle_since: float, *, listened: bool = False, busy: str = "") -> None:
-        self.idle_since = self.last_used = idle_since
+        self.last_used = idle_since
         self.listened = listened
         self.holds_own_child = busy != "shares"
         self.in_flight = [object()] if busy == "call" else []
         self.server_requests = [object()] if busy == "question" else []
         self.lease, _ = lease_on_memory(shared=False)
         self._lends = busy != "gone"
+        self.idle = [] if busy else [(idle_since, self.lease)]
 
-    def lend(self) -> Lease | None:
+    def lend(self, lease: Lease | None = None) -> Lease | None:
         """Give the child up."""
         return self.lease if self._lends else None
 
@@ -36,11 +37,12 @@ def evicted(
     sessions: list[FakeHolder],
     pools: list[FakeHolder] | None = None,
     isolation: Isolation = Isolation.AUTO,
+    order: Order = lambda lease: 0,
 ) -> list[Lease]:
     """What is taken from these holders."""
     return list(
         evict_longest_idle(
-            cast(list[WarmPool], pools or []), cast(list[Session], sessions), isolation
+            cast(list[WarmPool], pools or []), cast(list[Session], sessions), isolation, order
         )
     )
 
@@ -75,10 +77,20 @@ async def test_under_session_isolation_only_children_of_the_warm_pool_end() -> N
 
 
 async def test_a_pool_without_idle_children_gives_none() -> None:
-    """Its time is infinite."""
-    assert evicted([], [FakeHolder(math.inf)]) == []
+    """All of them work on calls."""
+    assert evicted([], [FakeHolder(1, busy="call")]) == []
 
 
 async def test_a_holder_that_has_none_any_more_gives_none() -> None:
     """The pool asks the next evictor then."""
     assert evicted([FakeHolder(1, busy="gone")]) == []
+
+
+async def test_the_clients_give_way_in_the_order_that_they_are_given() -> None:
+    """Before how long it has been idle; some never do."""
+    spared, heavy, light = FakeHolder(1), FakeHolder(9), FakeHolder(5)
+    ranks = {heavy.lease: 0, light.lease: 1}
+    assert evicted([spared, heavy, light], order=ranks.get) == [heavy.lease]
+    assert evicted([spared, light], [heavy], order=ranks.get) == [heavy.lease]
+    assert evicted([spared], [light], order=ranks.get) == [light.lease]
+    assert evicted([spared], order=ranks.get) == []

@@ -268,3 +268,31 @@ async def in_flight(running: RunningBridge, count: int) -> bool:
     """Whether exactly so many calls are in flight."""
     async with running.client() as client:
         return f"mcpbridge_calls_in_flight {count}.0" in (await client.get("/metrics")).text
+
+
+ASKED: dict[str, object] = {"roots": {}}
+
+
+async def pid_of(client: httpx.AsyncClient, session: dict[str, str]) -> int:
+    """The process that serves a session."""
+    answer = await client.post("/mcp", json=rpc(1, "x/pid"), headers=session)
+    pid: int = answer.json()["result"]
+    return pid
+
+
+async def test_processes_of_the_client_with_most_of_them_give_way() -> None:
+    """However many sessions with their own process one opens, another keeps its own."""
+    async with (
+        bridge("--max-children", "4", "--", *child("ending")) as running,
+        client_at(running, MODEST) as modest,
+        client_at(running, GREEDY) as greedy,
+    ):
+        kept = await open_session(modest, capabilities=ASKED)
+        pid = await pid_of(modest, kept)
+        for _ in range(6):
+            await pid_of(greedy, await open_session(greedy, capabilities=ASKED))
+        assert await pid_of(modest, kept) == pid
+        more = await pid_of(modest, await open_session(modest, capabilities=ASKED))
+        assert more != pid
+        assert await pid_of(modest, kept) == pid
+        assert len(running.events("child.evicted_idle")) == 5

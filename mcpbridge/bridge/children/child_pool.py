@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -27,6 +27,7 @@ from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unreachable
 from mcpbridge.process.child import Child, MakeChild
 from mcpbridge.rules.access.principals import share_name
+from mcpbridge.rules.access.shares import ranked
 from mcpbridge.rules.faults import (
     PoolExhausted,
     Unavailable,
@@ -104,12 +105,20 @@ async def _live(child: Child, *, task_status: TaskStatus[None]) -> None:
     await child.run(task_status=task_status)
 
 
-Evict = Callable[[], Collection[Lease]]
+Order = Callable[[Lease], int | None]
+"""Returns when the holder of a child gives way to the client that needs a place, 0 first; None:
+never. See `rules.access.shares.ranked`."""
+Evict = Callable[[Order], Collection[Lease]]
 """Takes children that no client needs at present from their holders and returns them for the pool
 to end; empty if there are none."""
 
 ServesOthers = Callable[[bytes], bool]
 """Returns whether another client than the one with this `Principal.share_key` is served."""
+
+
+def _always() -> bool:
+    """Return True: the place is wanted whatever happens."""
+    return True
 
 
 def _serves_none(caller: bytes) -> bool:
@@ -119,6 +128,9 @@ def _serves_none(caller: bytes) -> bool:
 
 _FALLBACK_LOG_EVERY_S = 1.0
 """At most one log record in this time: a burst must not fill the log; the metric counts all."""
+_PATIENCE_S = 0.5
+"""How long the first process of a principal waits for a place: a process that works on a call is
+idle after it. Longer than `--json-window` its client could not be refused by an HTTP status."""
 _EVICT_GRACE_S = 1.0
 """Seconds for each step of stopping a child whose place another client waits for."""
 _PLACE_WAIT_S = 5.0
@@ -126,10 +138,20 @@ _PLACE_WAIT_S = 5.0
 child serves it, which is better than a longer wait."""
 
 
+class _Waiter(NamedTuple):
+    """A client that waits for a place."""
+
+    place: asyncio.Future[_Place | None]
+    wanted: Wanted
+    caller: bytes
+
+
 class _Place:
     """A right to start one process; `_taken` counts it until the process runs."""
 
-    def __init__(self, ending: Lease | None = None) -> None:
+    def __init__(self, caller: bytes = b"", ending: Lease | None = None) -> None:
+        self.caller = caller
+        """The client that it is for."""
         self.ending = ending
         """The child that held the place; the next process starts when it has ended. None: free."""
 
@@ -200,9 +222,9 @@ class ChildPool:
         self._evicted: set[Lease] = set()
         """Children that are ending and whose places have been given away."""
         self._fallback_logged_at = float("-inf")
-        self._waiters: collections.deque[tuple[asyncio.Future[_Place | None], Wanted]] = (
-            collections.deque()
-        )
+        self._waiters: list[_Waiter] = []
+        self._holders: dict[Lease, bytes] = {}
+        """The client for which each counted child was started."""
         self._tasks: TaskGroup
         self._evictors: Sequence[Evict] = ()
         self._crashes = crashes
@@ -284,20 +306,27 @@ class ChildPool:
         """
         return await self._start(self._make_child, shared=True)
 
-    async def further(self, make_child: MakeChild | None) -> Lease:
+    async def further(self, make_child: MakeChild | None, caller: bytes = b"") -> Lease:
         """Return a fresh child that the sessions of one principal share; it takes a place.
+
+        If all places are taken it waits for one, at most half a second.
 
         Args:
             make_child: Makes the child; None: it is like all others.
+            caller: The principal, by its `Principal.share_key`.
 
         Raises:
             Unavailable: All places are taken, or it could not be started.
         """
-        place = await self._take_place()
+        place = await self._take_place(caller, _always, _PATIENCE_S)
         return await self._start_in_place(place, make_child or self._make_child, shared=True)
 
     async def own(
-        self, make_child: MakeChild | None = None, *, wanted: Wanted | None = None
+        self,
+        make_child: MakeChild | None = None,
+        *,
+        wanted: Wanted | None = None,
+        caller: bytes = b"",
     ) -> Lease:
         """Return a fresh child for one session alone: a spare, or a new one.
 
@@ -308,6 +337,7 @@ class ChildPool:
             make_child: Makes the child, so that no spare is used; None: it is like all others.
             wanted: If all places are taken and no child can be evicted, wait for a place while this
                 returns True, at most `--queue-timeout` (5 s if not given); None: do not wait.
+            caller: The client, by its `Principal.share_key`.
 
         Raises:
             PoolExhausted: All places are taken.
@@ -319,11 +349,12 @@ class ChildPool:
             self._spares_due.set()
             # It may have ended since it was started; the next look at the spares replaces it.
             if not spare.mux.shut:
+                self._holders[spare] = caller
                 return spare
-        place = await self._take_place(wanted)
+        place = await self._take_place(caller, wanted, self._queue_timeout_s)
         return await self._start_in_place(place, make_child or self._make_child, shared=False)
 
-    async def successor(self, make_child: MakeChild | None = None) -> Lease:
+    async def successor(self, make_child: MakeChild | None = None, *, caller: bytes = b"") -> Lease:
         """Return a fresh child for a session that has one, which it will replace.
 
         It waits for no place, or the session would be without a child: it has that of the old one
@@ -331,11 +362,12 @@ class ChildPool:
 
         Args:
             make_child: Makes the child; None: it is like all others.
+            caller: The client, by its `Principal.share_key`.
 
         Raises:
             Unavailable: It could not be started.
         """
-        return await self._start_in_turn(make_child or self._make_child)
+        return await self._start_in_turn(make_child or self._make_child, caller)
 
     def idle(self) -> None:
         """Look for a place for the clients that wait: a child serves no client at present."""
@@ -350,99 +382,124 @@ class ChildPool:
             extra = {"max_children": self._max_children, "served_by": "shared process"}
             log.warning("child_pool.exhausted", extra=extra)
 
-    async def _take_place(self, wanted: Wanted | None = None) -> _Place:
-        # The clients that wait already come first.
-        place = None if self._waiters else self._free_place()
+    async def _take_place(self, caller: bytes, wanted: Wanted | None, within_s: float) -> _Place:
+        place = self._free_place(caller) if self._comes_first(caller) else None
         if place is None and wanted is not None:
-            place = await self._wait_for_place(wanted, self._queue_timeout_s)
+            place = await self._wait_for_place(caller, wanted, within_s)
         if place is None:
             raise PoolExhausted(self._max_children)
         return place
 
-    def _free_place(self) -> _Place | None:
+    def _held(self) -> collections.Counter[bytes]:
+        """Return how many places each client has."""
+        held = collections.Counter(place.caller for place in self._places)
+        for lease, caller in self._holders.items():
+            held[caller] += lease not in self._evicted
+        return held
+
+    def _comes_first(self, caller: bytes) -> bool:
+        """Return whether a client comes before those that wait: it has fewer places than each."""
+        if not self._waiters:
+            return True
+        held = self._held()
+        return all(held[waiter.caller] > held[caller] for waiter in self._waiters)
+
+    def _free_place(self, caller: bytes) -> _Place | None:
         """Return a place, if need be that of a child that is ended for it; None if all are taken.
 
         Does not wait, so that no other client can take the place between the two steps.
         """
         most = self._max_children - 1
-        place = _Place()
+        place = _Place(caller)
         while self._taken() >= max(most, 1):
-            victim = self._evict()
+            victim = self._evict(caller)
             if victim is None:
                 return None
             # A cap that follows the memory may have sunk below the number of children: several are
             # evicted then, and one place is won.
-            place = _Place(victim)
+            place = _Place(caller, victim)
             self._evicted.add(victim)
         if most < 1:
             return None
         self._places.add(place)
         return place
 
-    def _evict(self) -> Lease | None:
+    def _evict(self, caller: bytes) -> Lease | None:
         for lease in self._released - self._evicted:
             # It ends in any case: its place is free as soon as it has ended.
             if lease.counted and not lease.child.exited.is_set():
                 lease.child.stop(_EVICT_GRACE_S)
                 return lease
+        ranks = {each: rank for rank, each in enumerate(ranked(self._held(), caller))}
+
+        def order(lease: Lease) -> int | None:
+            return ranks.get(self._holders.get(lease, b""))
+
         for evict in (self._spare_to_evict, *self._evictors):
-            while found := evict():
+            while found := evict(order):
                 # What a holder gives up may have ended already, which frees no place: ask on.
                 victims = [lease for lease in found if not lease.child.exited.is_set()]
                 for lease in victims:
                     log.info("child.evicted_idle", extra={"pid": lease.child.pid})
+                    self._meters.tally("gave_way", "child")
                     lease.child.stop(_EVICT_GRACE_S)
                 if victims:
                     return victims[0]
         return None
 
-    def _spare_to_evict(self) -> Collection[Lease]:
+    def _spare_to_evict(self, order: Order) -> Collection[Lease]:
         return [self._spares.pop()] if self._spares else ()
 
     def _taken(self) -> int:
         runs = sum(lease.counted for lease in self._leases if lease not in self._evicted)
         return runs + len(self._places)
 
-    async def _wait_for_place(self, wanted: Wanted, within_s: float) -> _Place | None:
-        waiter: asyncio.Future[_Place | None] = asyncio.get_running_loop().create_future()
-        entry = waiter, wanted
-        self._waiters.append(entry)
+    async def _wait_for_place(
+        self, caller: bytes, wanted: Wanted, within_s: float
+    ) -> _Place | None:
+        future: asyncio.Future[_Place | None] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(future, wanted, caller)
+        self._waiters.append(waiter)
         self._watch_children()
         try:
             with anyio.move_on_after(within_s):
-                await waiter
+                await future
         except BaseException:
-            place = waiter.result() if waiter.done() and not waiter.cancelled() else None
+            place = future.result() if future.done() and not future.cancelled() else None
             if place is not None:
                 # The client left in the same turn of the event loop in which it got its place.
                 self._give_up(place)
             raise
         finally:
-            if entry in self._waiters:
-                self._waiters.remove(entry)
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
         # The time limit and the place may come in one turn of the event loop: then the place
         # counts, or it would be lost.
-        return waiter.result() if waiter.done() and not waiter.cancelled() else None
+        return future.result() if future.done() and not future.cancelled() else None
 
     def _serve_waiters(self) -> None:
-        while self._waiters:
-            waiter, wanted = self._waiters[0]
-            # Its client has left, or its time is over; its task has not run yet to take it out.
-            if waiter.done():
-                self._waiters.popleft()
-                continue
-            if not wanted():
-                self._waiters.popleft()
-                waiter.set_result(None)
+        while (waiter := self._next_waiter()) is not None:
+            if not waiter.wanted():
+                self._waiters.remove(waiter)
+                waiter.place.set_result(None)
                 # The others' `wanted` may depend on what this client does now: ask them later.
                 asyncio.get_running_loop().call_soon(self._serve_waiters)
                 return
-            place = self._free_place()
+            place = self._free_place(waiter.caller)
             if place is None:
                 self._watch_children()
                 return
-            self._waiters.popleft()
-            waiter.set_result(place)
+            self._waiters.remove(waiter)
+            waiter.place.set_result(place)
+
+    def _next_waiter(self) -> _Waiter | None:
+        """Return the client that has fewest places of those that wait, the first of several."""
+        # Those whose client has left, or whose time is over, have not been taken out yet.
+        self._waiters = [each for each in self._waiters if not each.place.done()]
+        if len(self._waiters) < 2:
+            return self._waiters[0] if self._waiters else None
+        held = self._held()
+        return min(self._waiters, key=lambda each: held[each.caller])
 
     def _watch_children(self) -> None:
         """Look for a place again when a child has sent something: it may be idle then."""
@@ -462,20 +519,21 @@ class ChildPool:
             if place.ending is not None:
                 await place.ending.child.exited.wait()
                 self._leases.discard(place.ending)
+                self._holders.pop(place.ending, None)
             if shared:
-                return await self._start(make_child, shared=True, counted=True)
-            return await self._start_in_turn(make_child)
+                return await self._start(make_child, shared=True, counted=True, caller=place.caller)
+            return await self._start_in_turn(make_child, place.caller)
         finally:
             # Not before, so that a process counts from its place to its end without a gap.
             self._give_up(place)
 
-    async def _start_in_turn(self, make_child: MakeChild) -> Lease:
+    async def _start_in_turn(self, make_child: MakeChild, caller: bytes) -> Lease:
         await self._starts.acquire()
         # The turn ends with the handshake, by `Lease.start_over`; below only if there will be none,
         # also when the client leaves.
         turn = StartTurn(self._starts)
         try:
-            return await self._start(make_child, shared=False, turn=turn)
+            return await self._start(make_child, shared=False, turn=turn, caller=caller)
         except BaseException:
             turn.end()
             raise
@@ -491,6 +549,7 @@ class ChildPool:
         lease.child.stop(grace_s)
         await lease.child.exited.wait()
         self._leases.discard(lease)
+        self._holders.pop(lease, None)
 
     def retire(
         self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
@@ -566,6 +625,7 @@ class ChildPool:
         shared: bool,
         counted: bool = False,
         turn: StartTurn | None = None,
+        caller: bytes = b"",
     ) -> Lease:
         if self._closing.is_set():
             raise Unavailable(child_exited(None, "no"))
@@ -591,6 +651,8 @@ class ChildPool:
         )
         lease = Lease(child, mux, counted=counted or not shared, turn=turn)
         self._leases.add(lease)
+        if lease.counted:
+            self._holders[lease] = caller
         self._meters.tally("child_starts", "shared" if shared else "own")
         for each in self._observers:
             each.child_started(lease)
@@ -626,6 +688,7 @@ class ChildPool:
             lease.start_over()
             for leases in (self._leases, self._released, self._evicted):
                 leases.discard(lease)
+            self._holders.pop(lease, None)
             self._serve_waiters()
             report = lease.child.report
             if report is not None:

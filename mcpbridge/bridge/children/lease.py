@@ -95,10 +95,10 @@ class ChildSource(Protocol):
     async def shared(self) -> Lease:
         """Return a fresh child for many sessions; see `ChildPool.shared`."""
 
-    async def own(self, *, wanted: Wanted | None = None) -> Lease:
+    async def own(self, *, wanted: Wanted | None = None, caller: bytes = b"") -> Lease:
         """Return a fresh child for one session alone; see `ChildPool.own`."""
 
-    async def successor(self) -> Lease:
+    async def successor(self, *, caller: bytes = b"") -> Lease:
         """Return a fresh child for a session that has one; see `ChildPool.successor`."""
 
     def idle(self) -> None:

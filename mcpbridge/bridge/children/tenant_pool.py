@@ -18,13 +18,15 @@ _CLOSE_S = 1.0
 class TenantPool:
     """A view of the pool for one principal that is not the first: a `ChildSource`."""
 
-    def __init__(self, child_pool: ChildPool, make_child: MakeChild | None) -> None:
+    def __init__(self, child_pool: ChildPool, make_child: MakeChild | None, caller: bytes) -> None:
         """Make a view that has given no child yet.
 
         Args:
             child_pool: Has the children of all principals.
             make_child: Makes this principal's; None: they are like all others, and may be spares.
+            caller: The principal, by its `Principal.share_key`.
         """
+        self._caller = caller
         self._child_pool = child_pool
         self._make_child = make_child
         self._given: set[Lease] = set()
@@ -46,15 +48,17 @@ class TenantPool:
 
     async def shared(self) -> Lease:
         """Return a fresh child for all sessions of this principal; see `ChildPool.further`."""
-        return self._noted(await self._child_pool.further(self._make_child))
+        return self._noted(await self._child_pool.further(self._make_child, self._caller))
 
-    async def own(self, *, wanted: Wanted | None = None) -> Lease:
+    async def own(self, *, wanted: Wanted | None = None, caller: bytes = b"") -> Lease:
         """Return a fresh child for one session of this principal; see `ChildPool.own`."""
-        return self._noted(await self._child_pool.own(self._make_child, wanted=wanted))
+        make_child, caller = self._make_child, caller or self._caller
+        return self._noted(await self._child_pool.own(make_child, wanted=wanted, caller=caller))
 
-    async def successor(self) -> Lease:
+    async def successor(self, *, caller: bytes = b"") -> Lease:
         """Return a fresh child for a session that has one; see `ChildPool.successor`."""
-        return self._noted(await self._child_pool.successor(self._make_child))
+        make_child, caller = self._make_child, caller or self._caller
+        return self._noted(await self._child_pool.successor(make_child, caller=caller))
 
     async def close(self) -> None:
         """End all of its children and wait until their places are free."""

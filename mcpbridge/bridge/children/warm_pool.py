@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
-import math
 
 import anyio
 import msgspec
@@ -59,8 +58,12 @@ class WarmPool:
         self._coming: collections.Counter[str] = collections.Counter()
         """Starts by fingerprint: begun, or to begin if the waiting call gets no other child."""
 
-    async def take(self, envelope: RequestMeta) -> Lease:
+    async def take(self, envelope: RequestMeta, caller: bytes = b"") -> Lease:
         """Return a child for one call alone, initialized with the capabilities of its client.
+
+        Args:
+            envelope: The client's `_meta`.
+            caller: The client, by its `Principal.share_key`.
 
         Raises:
             PoolExhausted: All places are taken, and none became free within `--queue-timeout`.
@@ -81,7 +84,7 @@ class WarmPool:
         if waiter.done():
             self._came(fingerprint)
         else:
-            self._spawn(self._start_another, envelope)
+            self._spawn(self._start_another, envelope, caller)
             await asyncio.wait([waiter])
         return waiter.result()
 
@@ -99,13 +102,14 @@ class WarmPool:
         self._child_pool.release(lease)
 
     @property
-    def idle_since(self) -> float:
-        """When the child that has waited longest was given back; infinite if none waits."""
-        return self._idle[0][1] if self._idle else math.inf
+    def idle(self) -> list[tuple[float, Lease]]:
+        """Each child that waits for a call, and when it was given back, the longest idle first."""
+        return [(since, lease) for _, since, lease in self._idle]
 
-    def lend(self) -> Lease:
-        """Remove and return the child that has waited longest; raise IndexError if none waits."""
-        return self._idle.popleft()[2]
+    def lend(self, lease: Lease) -> Lease:
+        """Remove and return a child that waits."""
+        self._idle = collections.deque(entry for entry in self._idle if entry[2] is not lease)
+        return lease
 
     def renew(self) -> None:
         """Give the children that run or start to no further call; those with a call finish it."""
@@ -158,12 +162,12 @@ class WarmPool:
         if not self._coming[fingerprint]:
             del self._coming[fingerprint]
 
-    async def _start_another(self, envelope: RequestMeta) -> None:
+    async def _start_another(self, envelope: RequestMeta, caller: bytes) -> None:
         fingerprint = envelope.fingerprint
         fault: Unavailable | None = Unavailable(bridge_failed())
         renewals = self._renewals
         try:
-            lease = await self._start(envelope)
+            lease = await self._start(envelope, caller)
             fault = None
             if renewals != self._renewals:
                 # It serves the call that it was started for, and then ends: see `give_back`.
@@ -182,8 +186,10 @@ class WarmPool:
                 assert waiter is not None
                 waiter.set_exception(fault)
 
-    async def _start(self, envelope: RequestMeta) -> Lease:
-        lease = await self._child_pool.own(wanted=lambda: self._wants_more(envelope.fingerprint))
+    async def _start(self, envelope: RequestMeta, caller: bytes) -> Lease:
+        lease = await self._child_pool.own(
+            wanted=lambda: self._wants_more(envelope.fingerprint), caller=caller
+        )
         began = anyio.current_time()
         params = {
             "protocolVersion": NEWEST_LEGACY.date,

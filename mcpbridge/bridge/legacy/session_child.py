@@ -212,7 +212,11 @@ class OwnStarts:
         self._starts: dict[Lease, OwnStart] = {}
 
     async def begin(
-        self, params: bytes, is_over: Callable[[], bool], wanted: Wanted | None = None
+        self,
+        params: bytes,
+        is_over: Callable[[], bool],
+        wanted: Wanted | None = None,
+        caller: bytes = b"",
     ) -> OwnStart:
         """Start a child, or take one that was left behind.
 
@@ -220,6 +224,7 @@ class OwnStarts:
             params: Those of the client's `initialize`.
             is_over: Whether the session has ended, so that the child is left behind.
             wanted: See `ChildPool.own`.
+            caller: The client, by its `Principal.share_key`.
 
         Raises:
             PoolExhausted: All places are taken.
@@ -227,7 +232,7 @@ class OwnStarts:
         """
         start = self._left_behind(params)
         if start is None:
-            start = OwnStart(await self._child_pool.own(wanted=wanted), None)
+            start = OwnStart(await self._child_pool.own(wanted=wanted, caller=caller), None)
             self._starts[start.lease] = start
             if is_over():
                 self.leave(start.lease)

@@ -261,7 +261,9 @@ class SessionStarter:
     async def _serve_by_own(self, session: Session, exchange: Exchange, first: _FirstChild) -> None:
         is_over = functools.partial(_is_over, session)
         try:
-            start = await self._starts.begin(session.client_profile.params, is_over)
+            start = await self._starts.begin(
+                session.client_profile.params, is_over, caller=session.owner.share_key
+            )
         except PoolExhausted as error:
             await self._serve_without_own(session, exchange, first, error)
             return
@@ -355,7 +357,7 @@ class SessionStarter:
         await self._starts.over(before)
         if session.lease is not before or session.link.usable is None:
             return False
-        lease = await self._child_pool.successor()
+        lease = await self._child_pool.successor(caller=session.owner.share_key)
         beside = session.listener.beside(lease)
         try:
             profile = await self._introduced_beside(session, lease)
@@ -408,7 +410,10 @@ class SessionStarter:
         is_over = functools.partial(_is_over, session)
         try:
             start = await self._starts.begin(
-                session.client_profile.params, is_over, lambda: not is_over()
+                session.client_profile.params,
+                is_over,
+                lambda: not is_over(),
+                session.owner.share_key,
             )
         except PoolExhausted as error:
             return await self._shared_again(session, error)

@@ -278,7 +278,7 @@ class EmulatedCalls:
         if len(self._parked_calls) - len(self._finished) >= self._settings.max_parked:
             raise Unavailable(capacity("--max-parked", self._settings.max_parked))
         try:
-            lease = await self._pool.take(envelope)
+            lease = await self._pool.take(envelope, exchange.caller)
         except PoolExhausted:
             if self._isolation is not Isolation.AUTO:
                 raise

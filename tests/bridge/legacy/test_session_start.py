@@ -34,7 +34,7 @@ class SlowPool:
         self.lease = cast(Lease, StartedLease())
         self.released: list[Lease] = []
 
-    async def own(self, *, wanted: Wanted | None = None) -> Lease:
+    async def own(self, *, wanted: Wanted | None = None, caller: bytes = b"") -> Lease:
         """A child, as soon as it may start."""
         self.asked.set()
         await self.may_start.wait()
