@@ -14,7 +14,6 @@ WITHOUT = frozenset(
         "calls/context",
         "calls/tracing",
         "children/child_pool",
-        "children/handshake",
         "children/health_check",
         "children/lease",
         "children/listeners",
@@ -23,14 +22,11 @@ WITHOUT = frozenset(
         "children/warm_pool",
         "legacy/modern_child",
         "legacy/round_trips",
-        "legacy/send_queue",
         "legacy/session_child",
         "legacy/session_listener",
         "modern/emulation",
-        "modern/parked_call",
         "modern/passthrough",
         "modern/service",
-        "modern/subscriptions",
         "modern/tool_catalog",
     ]
 )
