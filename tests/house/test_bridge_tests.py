@@ -13,7 +13,6 @@ WITHOUT = frozenset(
         "calls/call_log",
         "calls/context",
         "calls/tracing",
-        "children/child_pool",
         "children/health_check",
         "children/lease",
         "children/listeners",
