@@ -51,7 +51,7 @@ MEANINGS: Mapping[str, str] = {
     "connection.limit_reached": "A connection was refused: `--max-connections`.",
     "connection.stalled": "A client did not read for `--send-timeout`; its connection was cut.",
     "drain.phase_changed": "The end has gone on to its next phase.",
-    "memory.client_cut": "The client that kept most of `--max-memory` was ended for the others.",
+    "memory.client_cut": "`account` held most of `--max-memory` and was ended for the others.",
     "log.dropped": "Records were lost because stderr was not read.",
     "log.level_changed": "SIGUSR2 switched debug logging on or off.",
     "http.callback_failed": "A bug was met in serving a connection, which was ended.",

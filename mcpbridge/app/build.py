@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import ipaddress
+import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -56,6 +57,7 @@ from mcpbridge.process.subprocess_child import SubprocessChild
 from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Secrets
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.rules.supervision.lifecycle import DrainState
@@ -96,7 +98,8 @@ def build(config: Config, process_tree: ProcessTree) -> App:
     meters = Meters(KNOWN_REQUESTS)
     refusals = Refusals(meters)
     tracer = _tracer(config)
-    bridge, child_pool = _bridge(config, process_tree, meters, tracer)
+    budget = Budget(settings.loads.max_memory_bytes or memory_for_clients(memory_limit()))
+    bridge, child_pool = _bridge(config, process_tree, meters, tracer, budget)
     callers = access_of(config)
     access = callers.control
     keepalive = KeepAlive(settings.keepalive.every_s, access.still if access.asks else None)
@@ -156,13 +159,16 @@ def _streamable(
         settings.eras,
         limits,
         access,
+        bridge.budget,
     )
 
 
 _Parts = tuple[Bridge, ChildPool]
 
 
-def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | None) -> _Parts:
+def _bridge(
+    config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | None, budget: Budget
+) -> _Parts:
     settings, readiness = config.settings, Readiness()
     tracing = Tracing(tracer, meters) if tracer is not None else None
     tool_filter = ToolFilter(settings.tools, meters) if settings.tools.says_something else None
@@ -170,7 +176,7 @@ def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | 
     pool_settings = _pool_settings(settings.child_pool)
     crashes = CrashCharges()
     child_pool = ChildPool(
-        _children(config, tree),
+        _children(config, tree, budget.children),
         pool_settings,
         settings.pipes,
         meters,
@@ -200,8 +206,8 @@ def _bridge(config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | 
         RequestStateCodec(config.state_key),
         health_checker,
         tool_filter,
-        _make_child_with_env(config, tree) if settings.auth.header_env else None,
-        Budget(settings.loads.max_memory_bytes or memory_for_clients(memory_limit())),
+        _make_child_with_env(config, tree, budget.children) if settings.auth.header_env else None,
+        budget,
         crashes,
     )
     return bridge, child_pool
@@ -242,20 +248,22 @@ def _sizer(config: Config, child_pool: ChildPool) -> PoolSizer | None:
     return PoolSizer(child_pool, settings.most_children)
 
 
-def _children(config: Config, process_tree: ProcessTree) -> MakeChild:
+def _children(config: Config, process_tree: ProcessTree, account: Account) -> MakeChild:
     limits = config.settings.pipes
     match config.source:
         case ChildSpec() as spec:
-            ends = functools.partial(PipeChannel, limits=limits)
+            ends = functools.partial(PipeChannel, limits=limits, account=account)
             return functools.partial(SubprocessChild, spec, ends, process_tree)
         case address:
             within_s = config.settings.child_pool.start_timeout_s
-            return functools.partial(SocketChild, address, limits, within_s)
+            return functools.partial(SocketChild, address, limits, within_s, account)
 
 
-def _make_child_with_env(config: Config, process_tree: ProcessTree) -> MakeChildWithEnv:
+def _make_child_with_env(
+    config: Config, process_tree: ProcessTree, account: Account
+) -> MakeChildWithEnv:
     spec, limits = config.child, config.settings.pipes
-    ends = functools.partial(PipeChannel, limits=limits)
+    ends = functools.partial(PipeChannel, limits=limits, account=account)
 
     def make(hidden: Secrets) -> SubprocessChild[PipeChannel]:
         own = dataclasses.replace(spec, env={**spec.env, **dict(hidden.pairs)}, hidden=hidden)
@@ -352,6 +360,13 @@ def open_to_all(config: Config) -> str | None:
     )
 
 
+def _kept(budget: Budget) -> dict[str, float]:
+    """Return the bytes kept for connections, for children, and for clients' sessions and calls."""
+    connections, children = budget.connections.held, budget.children.held
+    clients = budget.held - connections - children
+    return {"connections": connections, "children": children, "clients": clients}
+
+
 def _is_wide(bind: Bind) -> bool:
     """Return whether other machines may reach the address."""
     if bind.path is not None or bind.host == "localhost":
@@ -369,7 +384,7 @@ def _together(found: list[Authenticator]) -> Authenticator:
 
 
 def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, child_pool: ChildPool) -> None:
-    """Register the gauges of sessions, streams, calls, children, readiness and drain phase.
+    """Register the gauges of sessions, streams, calls, children, memory, readiness and drain phase.
 
     The names are those of `telemetry.prometheus.GAUGES`.
     """
@@ -379,6 +394,11 @@ def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, child_pool: Chil
     meters.watch("streams_open", lambda: keepalive.open)
     meters.watch("children", lambda: child_pool.children)
     meters.watch("children_max", lambda: child_pool.max_children)
+    budget = bridge.budget
+    meters.watch("memory_kept_bytes", lambda: _kept(budget))
+    meters.watch(
+        "memory_kept_max_bytes", lambda: math.inf if budget.limit is None else budget.limit
+    )
     meters.watch("ready", lambda: float(bridge.readiness.ready))
     meters.watch("missing", lambda: dict.fromkeys(bridge.readiness.blockers, 1.0))
     meters.watch(

@@ -10,7 +10,6 @@ import asyncio
 import functools
 import itertools
 import logging
-import math
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
@@ -39,10 +38,11 @@ from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.recycler import Recycler
+from mcpbridge.bridge.relief import MemoryRelief, Shed
 from mcpbridge.bridge.tasks import Spawn, contain
 from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv, Tenant, TenantRegistry
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.access.shares import Pressure, heaviest, ranked
+from mcpbridge.rules.access.shares import Account, ranked
 from mcpbridge.rules.faults import (
     Fault,
     Unavailable,
@@ -71,9 +71,6 @@ log = logging.getLogger("mcpbridge.bridge")
 
 _AT_ONCE = 100
 """Sessions that are checked in one turn of the loop, so that calls go on between the turns."""
-_FULL_S = 1.0
-"""How long new work is refused for want of memory before the client that holds most gives way."""
-_RELIEVE_EVERY_S = 0.05
 _SERVED_S = 60.0
 """How long after its last request a client counts as served."""
 _MOST_SEEN = 4096
@@ -120,7 +117,7 @@ class Bridge:
             health_checker: Checks the children of the pool.
             tool_filter: Applies the policy on tools; None: clients may use all.
             make_child_with_env: Makes children with variables of clients; None: there are none.
-            budget: Counts the bytes that are kept for clients; None: any number may be.
+            budget: Counts the bytes that are kept; None: any number may be.
             crashes: Says which clients are paused; None: none is.
         """
         self.readiness = readiness
@@ -170,7 +167,8 @@ class Bridge:
             )
             tasks.start_soon(self._health_checker.run, self._replace)
             tasks.start_soon(self._reap)
-            tasks.start_soon(self._relieve)
+            relief = MemoryRelief(self.budget, self.meters, self._sheddable, self._holders)
+            tasks.start_soon(relief.run)
             try:
                 yield
             finally:
@@ -201,6 +199,7 @@ class Bridge:
             settings.sessions.max_subscriptions,
             shed=shedder.shed,
             budget=self.budget,
+            account=self.budget,
             crashes=self._crashes,
             tools=self._tool_filter,
         )
@@ -325,7 +324,9 @@ class Bridge:
             keys = [each.principal.quota_key for each in self._one_streams.values()]
             if keys.count(principal.quota_key) >= most:
                 raise self._no_room_for_one()
-        stream = Stream(self._context.window, self.meters, charge=self.budget.charge)
+        tenant = self._tenants.find(principal)
+        account = Account(tenant.context.account if tenant is not None else self.budget)
+        stream = Stream(self._context.window, self.meters, charge=account.charge)
         self._one_streams[stream] = _OneStream(principal, self._context.clock())
         try:
             yield stream
@@ -509,40 +510,29 @@ class Bridge:
                 tenant.modern.sweep(now, self._settings.calls.overdue)
             self._leave_failed(now)
 
-    async def _relieve(self) -> None:
-        """Keep what is kept for clients within `--max-memory`.
+    def _sheddable(self) -> Iterator[Shed]:
+        for session in self.sessions:
+            yield session.streams.shed
+        for tenant in self._tenants:
+            yield tenant.modern.shed
 
-        First goes what is kept only in case that a client asks again. If new work must still be
-        refused after a second, or at once above the limit, those give way that hold most.
-        """
-        budget, full_since = self.budget, math.inf
-        while True:
-            await budget.pressed()
-            for number, session in enumerate(self.sessions, 1):
-                session.streams.shed_finished()
-                if number % _AT_ONCE == 0:
-                    await checkpoint()
-            now = anyio.current_time()
-            full_since = min(full_since, now) if budget.full else math.inf
-            if budget.pressure is Pressure.CUT or now - full_since > _FULL_S:
-                self._cut_heaviest()
-            # Each look costs time for every session.
-            await anyio.sleep(_RELIEVE_EVERY_S)
-            # Makes `pressed` return again: the look is repeated until there is room for new work.
-            if budget.full:
-                budget.charge(0)
+    def _holders(self) -> Iterator[list[Holder]]:
+        """Yield who has bytes in the ledger: connections, children, and each tenant's clients."""
+        yield self.budget.holders
+        yield self._child_pool.holders
+        for tenant in self._tenants:
+            sessions = [
+                Holder("session", each.held, functools.partial(self._cut, each))
+                for each in tenant.sessions
+            ]
+            yield [*sessions, *tenant.holders]
+        known = {session.streams.standalone for session in self.sessions}
+        # Connections of 2024-11-05 that have not initialized: they may call all the same.
+        yield [Holder("session", s.log.held, s.cut) for s in self._one_streams if s not in known]
 
-    def _cut_heaviest(self) -> None:
-        sizes: dict[Session | Holder, int] = {s: s.streams.held for s in self.sessions}
-        listens = [listen for tenant in self._tenants for listen in tenant.modern.listens]
-        sizes.update({each: each.held for each in (*listens, *self.budget.holders)})
-        for each in heaviest(sizes, self.budget.excess):
-            log.warning("memory.client_cut", extra={"bytes": sizes[each], "held": self.budget.held})
-            if isinstance(each, Session):
-                self.close(each, cut_for_memory(), why="memory")
-                each.streams.cut()
-            else:
-                each.cut()
+    def _cut(self, session: Session) -> None:
+        self.close(session, cut_for_memory("session"), why="memory")
+        session.streams.cut()
 
     def _leave_failed(self, now: float) -> None:
         """Remove tenants whose child keeps failing, by the variables that their client brought."""

@@ -1,21 +1,41 @@
-"""The ledger of bytes: what is kept for clients, counted as it comes and goes.
+"""The ledger of bytes: everything that is kept, counted as it comes and goes.
 
-Event streams and request bodies in arrival charge it. It only counts; the bridge reads it when it
-is pressed and decides by `rules.access.shares` who gives way.
+| account | holds |
+|---|---|
+| connection | a request in arrival, and what its client has not read |
+| child | what it has not read, and what it wrote that is not read yet |
+| session | its state, its calls in flight, what waits for its client, streams kept for resumption |
+| call, parked call, subscription | the same of a client without a session |
+| tenant | the sum of its sessions, calls and subscriptions |
+| all | the sum of everything; `Budget` itself |
+
+Small calls are not charged one by one, see `rules.access.shares.LARGE_BYTES`. The ledger only
+counts; `bridge.relief` reads it when it is pressed and ends who must give way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
 
-from mcpbridge.rules.access.shares import REFUSE_AT, SHED_AT, Pressure, pressure
+from mcpbridge.rules.access.shares import REFUSE_AT, SHED_AT, Account, Pressure, pressure
 
 
-class Holder(Protocol):
-    """What has bytes in the ledger and can be ended."""
+class Holder(NamedTuple):
+    """One that has bytes in the ledger and can be ended."""
+
+    kind: str
+    """Its account's, a label of the metrics and the log."""
+    held: int
+    cut: Callable[[], object]
+    """Ends it and lets its bytes go."""
+
+
+class HeldConnection(Protocol):
+    """A connection that has bytes in the ledger."""
 
     @property
     def held(self) -> int:
@@ -25,8 +45,8 @@ class Holder(Protocol):
         """End it and let its bytes go."""
 
 
-class Budget:
-    """Bytes kept in the whole process, and how many may be; owned by the bridge."""
+class Budget(Account):
+    """All bytes kept in the process, and how many may be; owned by the bridge."""
 
     def __init__(self, limit: int | None = None) -> None:
         """Begin with nothing kept.
@@ -34,14 +54,18 @@ class Budget:
         Args:
             limit: How many bytes may be kept; None: any number.
         """
+        super().__init__()
         self.limit = limit
-        self.held = 0
-        """Bytes kept now."""
         self.full = False
         """New work is refused."""
+        self._was_full = False
+        self.connections = Account(self)
+        """What is kept for connections."""
+        self.children = Account(self)
+        """What is kept for children."""
         self._alarm_at = sys.maxsize if limit is None else int(limit * SHED_AT)
         self._refuse_at = sys.maxsize if limit is None else int(limit * REFUSE_AT)
-        self._holders: dict[Holder, None] = {}
+        self._held_connections: dict[HeldConnection, None] = {}
         self._pressed = asyncio.Event()
 
     @property
@@ -51,29 +75,44 @@ class Budget:
 
     @property
     def excess(self) -> int:
-        """Bytes that have to go before new work is taken; 0 or less if it is."""
-        return self.held - self._refuse_at
+        """Bytes that have to go until nothing has to be done; 0 or less if nothing has."""
+        return self.held - self._alarm_at
 
     @property
-    def holders(self) -> Iterable[Holder]:
-        """Holders that no session knows: connections with a request in arrival."""
-        return list(self._holders)
+    def holders(self) -> list[Holder]:
+        """The connections that have bytes in the ledger."""
+        return [Holder("connection", each.held, each.cut) for each in self._held_connections]
 
     def charge(self, change: int) -> None:
-        """Count bytes that are kept from now on, or are not any more."""
+        """Count bytes that are kept from now on, or are not any more: see `Account`."""
         self.held += change
         # Most of the time this is all: an addition and two comparisons.
         if self.full or self.held > self._alarm_at:
             self.full = self.held > self._refuse_at
+            self._was_full = self._was_full or self.full
             self._pressed.set()
 
-    def enter(self, holder: Holder) -> None:
-        """Let a holder be found when one of them has to give way."""
-        self._holders[holder] = None
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count bytes that pass from one account to another, until the block ends."""
+        self.charge(size)
+        try:
+            yield
+        finally:
+            self.charge(-size)
 
-    def leave(self, holder: Holder) -> None:
-        """Forget a holder that keeps nothing any more."""
-        self._holders.pop(holder, None)
+    def enter(self, connection: HeldConnection) -> None:
+        """Let a connection be found when one of them has to give way."""
+        self._held_connections[connection] = None
+
+    def leave(self, connection: HeldConnection) -> None:
+        """Forget a connection that has no bytes any more."""
+        self._held_connections.pop(connection, None)
+
+    def was_full(self) -> bool:
+        """Return whether new work was refused since the last call, be it for a moment."""
+        was_full, self._was_full = self._was_full, self.full
+        return was_full
 
     async def pressed(self) -> None:
         """Wait until more is kept than may be without a look at it."""

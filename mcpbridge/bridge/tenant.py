@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator
 
 import anyio
 
+from mcpbridge.bridge.budget import Holder
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.replay import StreamLimits
@@ -40,6 +41,7 @@ from mcpbridge.bridge.modern.service import ModernService
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.process.child import Child
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Fault, Unavailable, draining, session_closed
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
@@ -96,7 +98,8 @@ class Tenant:
         """The open sessions, in order of their start."""
         self.last_used = context.clock()
         self._left = anyio.Event()
-        self._context = dataclasses.replace(context, subscribers=self._subscribers)
+        account = Account(context.account)
+        self._context = dataclasses.replace(context, subscribers=self._subscribers, account=account)
         self._sessionless = SessionlessCalls(self._context)
         self.warm_pool = WarmPool(child_source, settings.child_pool.start_timeout_s, context.spawn)
         emulated = EmulatedCalls(
@@ -120,6 +123,13 @@ class Tenant:
     def context(self) -> CallContext:
         """What sessions and calls of this tenant share."""
         return self._context
+
+    @property
+    def holders(self) -> list[Holder]:
+        """What has bytes in the ledger without a session: calls and subscriptions."""
+        calls = self._sessionless.in_flight
+        found = [Holder("call", each.held, each.cut) for each in calls if each.held]
+        return [*found, *self.modern.holders]
 
     @property
     def in_use(self) -> bool:

@@ -43,6 +43,10 @@ class Channel(Protocol):
         """Number of bytes that the peer's end has taken; a change shows that the peer reads."""
 
     @property
+    def held(self) -> int:
+        """Bytes kept for the peer: what it has not read, and what it wrote that is not read yet."""
+
+    @property
     def unread(self) -> int | None:
         """How many bytes the peer has not read yet; None if that cannot be known."""
 

@@ -40,6 +40,11 @@ class MemoryChannel:
         self._news.set()
 
     @property
+    def held(self) -> int:
+        """Always 0: see `Channel.held`."""
+        return 0
+
+    @property
     def unread(self) -> int | None:
         """Not known: see `Channel.unread`."""
         return None

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.off_loop import LONG_BYTES, pause, read_off_loop
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
+from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.lines import Line, LineSplitter, encode_line
@@ -33,8 +34,12 @@ _HELD_BYTES = 1 << 22
 """Bytes read but not yet taken by the reader; reading stops above it."""
 _CONGESTED_BYTES = 1 << 20
 """Bytes sent but not yet taken by the child; senders wait above it."""
+_CHARGED_BYTES = 1 << 16
+"""Output of the child below this size is not charged: it is split and taken in the same turn."""
 _JOINED_BYTES = 1 << 18
 """Up to this size messages are copied together into one write; more is written by `writev`."""
+_PIECES = 3
+"""Pieces of one message; see `mcpbridge.wire.messages.pieces`."""
 _MAX_PIECES = 512
 """Most pieces in one `writev`; Linux, macOS and the BSDs allow 1024."""
 _PIPE_BYTES = 1 << 16
@@ -96,6 +101,7 @@ class PipeChannel:
         stdin_fd: int,
         limits: PipeLimits,
         close_stdin: Callable[[int], None] = os.close,
+        account: Account | None = None,
     ) -> None:
         """Make a channel.
 
@@ -104,12 +110,14 @@ class PipeChannel:
             stdin_fd: Descriptor to write to.
             limits: Bounds on what is read.
             close_stdin: Ends the output, and closes that descriptor.
+            account: Charged for what waits in either direction; None: that is not counted.
         """
         self._loop = asyncio.get_running_loop()
         self._stdout_fd = stdout_fd
         self._stdin_fd = stdin_fd
         self._limits = limits
         self._close_stdin = close_stdin
+        self._account = Account(account)
         self._splitter = LineSplitter(limits.max_message_bytes)
         self._chunks: deque[bytes] = deque()
         """Read but not yet split into lines, because they contain many."""
@@ -149,6 +157,20 @@ class PipeChannel:
             self.end()
             self.close_input()
             os.close(self._stdout_fd)
+            self._account.charge(-self._account.held)
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait in either direction: see `Channel.held`."""
+        return self._account.held
+
+    def _settle(self) -> None:
+        """Charge what waits now; called whenever that may be more than passes in a turn."""
+        held = self._held if self._held > _CHARGED_BYTES and not self.ended.is_set() else 0
+        if self._blocked and self._input_open:
+            held += self._pending + MESSAGE_BYTES * (len(self._outgoing) // _PIECES)
+        if held != self._account.held:
+            self._account.charge(held - self._account.held)
 
     async def receive(self) -> Sequence[Received]:
         """Wait for messages and invalid lines; return some of them, or none at the end."""
@@ -218,6 +240,8 @@ class PipeChannel:
         """Resume reading if all that was read has been split and taken."""
         if not self._lines and not self._chunks:
             self._held = 0
+            if self._account.held:
+                self._settle()
             if not self._reading and not self.ended.is_set():
                 self._read_on()
 
@@ -233,6 +257,8 @@ class PipeChannel:
             self._flush_due = True
             # At the end of the turn: all messages of one turn go to the pipe in one system call.
             self._loop.call_soon(self._flush)
+        elif self._blocked:
+            self._settle()
 
     @property
     def unread(self) -> int | None:
@@ -270,6 +296,7 @@ class PipeChannel:
             self._close_stdin(self._stdin_fd)
             self._outgoing.clear()
             self._wake_senders()
+            self._settle()
 
     def _note_unread(self) -> None:
         if self._left_unread is None:
@@ -326,6 +353,8 @@ class PipeChannel:
             self._stdout_grown = True
             _grow(self._stdout_fd)
         self._held += len(chunk)
+        if self._held > _CHARGED_BYTES:
+            self._settle()
         if self._chunks or (len(chunk) > _DENSE_BYTES and chunk.count(b"\n") > _MANY_LINES):
             self._chunks.append(chunk)
         else:
@@ -382,6 +411,7 @@ class PipeChannel:
         self.taken += written
         if self._outgoing or self._blocked:
             self._wait_for_room(bool(self._outgoing))
+            self._settle()
         if self._senders:
             self._wake_senders()
 

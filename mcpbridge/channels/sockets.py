@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.wire.socket_address import Address, TcpAddress, UnixAddress
 
 _BACKLOG = 128
@@ -23,11 +24,19 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """A peer that vanished without closing the connection is detected within a minute."""
 
 
-def socket_channel(connected: socket.socket, limits: PipeLimits) -> PipeChannel:
-    """Return a channel over a connected socket, which the channel then owns."""
+def socket_channel(
+    connected: socket.socket, limits: PipeLimits, account: Account | None = None
+) -> PipeChannel:
+    """Return a channel over a connected socket, which the channel then owns.
+
+    Args:
+        connected: The socket.
+        limits: Bounds on what is read.
+        account: See `PipeChannel`.
+    """
     # A copy of the descriptor, so that each direction can watch and close its own one.
     write_fd = os.dup(connected.fileno())
-    return PipeChannel(connected.detach(), write_fd, limits, close_stdin=_end_writing)
+    return PipeChannel(connected.detach(), write_fd, limits, _end_writing, account)
 
 
 async def dial(address: Address) -> socket.socket:

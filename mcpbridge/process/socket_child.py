@@ -19,6 +19,7 @@ from mcpbridge.channels.sockets import dial, socket_channel
 from mcpbridge.errors import Unreachable
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.access.principals import NOTHING
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Exit
 from mcpbridge.wire.socket_address import Address
 
@@ -37,17 +38,25 @@ class SocketChild:
     secrets = NOTHING
     """None, since only a process of the bridge is given any."""
 
-    def __init__(self, address: Address, limits: PipeLimits, within_s: float) -> None:
+    def __init__(
+        self,
+        address: Address,
+        limits: PipeLimits,
+        within_s: float,
+        account: Account | None = None,
+    ) -> None:
         """Make a child without connecting yet.
 
         Args:
             address: The listener that starts a server process for each connection.
             limits: Bounds on what the child may write.
             within_s: Seconds that connecting may take.
+            account: See `PipeChannel`.
         """
         self._address = address
         self._limits = limits
         self._within_s = within_s
+        self._account = account
         self._stop_asked = anyio.Event()
         self._grace_s = 5.0
         self._rung = anyio.CancelScope()
@@ -88,7 +97,7 @@ class SocketChild:
         Raises:
             Unreachable: The address does not accept connections, or not in time.
         """
-        self.channel = socket_channel(await self._connected(), self._limits)
+        self.channel = socket_channel(await self._connected(), self._limits, self._account)
         started_at = anyio.current_time()
         with self.channel.open():
             task_status.started()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from mcpbridge.errors import CursorLost
+from mcpbridge.rules.access.shares import MESSAGE_BYTES
 
 STANDALONE = 0
 """Number of a session's stream for messages outside of any request; others count from 1."""
@@ -96,6 +97,11 @@ class EventLog:
         return self._size
 
     @property
+    def held(self) -> int:
+        """Bytes that are charged for the entries: their payloads, and `MESSAGE_BYTES` for each."""
+        return self._size + MESSAGE_BYTES * len(self._entries)
+
+    @property
     def shed(self) -> int:
         """Entries dropped because the window was full."""
         return self._shed
@@ -107,7 +113,7 @@ class EventLog:
         self._entries.append(LogEntry(self._last, payload, sheddable))
         self._size += len(payload)
         if self._charge is not None:
-            self._charge(len(payload))
+            self._charge(len(payload) + MESSAGE_BYTES)
         if len(self._entries) > self._window.entries or self._size > self._window.max_bytes:
             self._shrink()
 
@@ -138,29 +144,33 @@ class EventLog:
     def discard(self, number: int) -> None:
         """Forget one entry: it is no longer true and must not be delivered."""
         kept = [entry for entry in self._entries if entry.number != number]
-        self._resize(sum(len(entry.payload) for entry in kept))
-        self._entries = kept
+        self._keep(kept, sum(len(entry.payload) for entry in kept))
 
     def trim(self, cursor: int) -> None:
         """Forget the entries up to and including a cursor, which no reader will resume before."""
         read = list(itertools.takewhile(lambda entry: entry.number <= cursor, self._entries))
-        self._resize(self._size - sum(len(entry.payload) for entry in read))
-        del self._entries[: len(read)]
+        size = self._size - sum(len(entry.payload) for entry in read)
+        self._keep(self._entries[len(read) :], size)
 
     def clear(self) -> None:
         """Forget all entries, also those that may not be shed: the reader is given up."""
-        self._resize(0)
-        self._entries = []
+        self._keep([], 0)
 
-    def _resize(self, size: int) -> None:
+    def charge(self, change: int) -> None:
+        """Count bytes of entries that were taken and are being sent."""
         if self._charge is not None:
-            self._charge(size - self._size)
-        self._size = size
+            self._charge(change)
+
+    def _keep(self, entries: list[LogEntry], size: int) -> None:
+        before = self.held
+        self._entries, self._size = entries, size
+        if self._charge is not None:
+            self._charge(self.held - before)
 
     def __del__(self) -> None:
         # A log that is dropped with entries in it lets their bytes go at this moment.
-        if self._size and self._charge is not None:
-            self._charge(-self._size)
+        if self._entries and self._charge is not None:
+            self._charge(-self.held)
 
     def _shrink(self) -> None:
         kept: list[LogEntry] = []
@@ -177,5 +187,4 @@ class EventLog:
                 self._shed += 1
             else:
                 kept.append(entry)
-        self._entries = [*kept, *entries]
-        self._resize(size)
+        self._keep([*kept, *entries], size)

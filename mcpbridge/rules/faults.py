@@ -194,14 +194,14 @@ def capacity(flag: str, limit: int) -> Fault:
 
 
 def out_of_memory(limit: int | None) -> Fault:
-    """As many bytes are kept for clients as may be."""
+    """Return the fault for new work while as many bytes are kept as may be."""
     message = f"limit reached: --max-memory {limit} bytes"
     return Fault("memory", message, retryable=True, retry_after_s=5)
 
 
-def cut_for_memory() -> Fault:
-    """The bridge was short of memory, and no client had more of it than this one."""
-    return Fault("memory", "the session was ended: it kept most of --max-memory", "maybe")
+def cut_for_memory(what: str) -> Fault:
+    """Return the fault for the `what` that held most when the bridge was short of memory."""
+    return Fault("memory", f"the {what} was ended: it held most of --max-memory", "maybe")
 
 
 def queue_full(flag: str, limit: int, most: int) -> Fault:

@@ -5,8 +5,9 @@ Source: MCP 2025-11-25, Resources, Subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, MutableSet
+from collections.abc import Callable, Iterable, Iterator, MutableSet
 
+from mcpbridge.rules.access.shares import MESSAGE_BYTES
 from mcpbridge.rules.mcp.methods import concerns
 
 MAX_URI_BYTES = 8192
@@ -16,9 +17,18 @@ MAX_URI_BYTES = 8192
 class UriSet(MutableSet[str]):
     """Subscriptions of one client; `concerned` costs what the fewer are, members or path parts."""
 
-    __slots__ = ("_stems", "_uris")
+    __slots__ = ("_charge", "_stems", "_uris")
 
-    def __init__(self, uris: Iterable[str] = ()) -> None:
+    def __init__(
+        self, uris: Iterable[str] = (), charge: Callable[[int], None] | None = None
+    ) -> None:
+        """Make a set.
+
+        Args:
+            uris: Its first members.
+            charge: Told how many bytes are kept more, or fewer; None: they are not counted.
+        """
+        self._charge = charge
         self._uris: set[str] = set()
         self._stems: dict[str, int] = {}
         """How many members have this text before their trailing slashes."""
@@ -40,6 +50,8 @@ class UriSet(MutableSet[str]):
             self._uris.add(uri)
             stem = uri.rstrip("/")
             self._stems[stem] = self._stems.get(stem, 0) + 1
+            if self._charge is not None:
+                self._charge(uri_bytes(uri))
 
     def discard(self, uri: str) -> None:
         """Remove a resource if it is there."""
@@ -49,6 +61,8 @@ class UriSet(MutableSet[str]):
             self._stems[stem] -= 1
             if not self._stems[stem]:
                 del self._stems[stem]
+            if self._charge is not None:
+                self._charge(-uri_bytes(uri))
 
     def concerned(self, updated: str) -> bool:
         """Return whether an update of this resource is news for a subscriber; see `concerns`."""
@@ -63,6 +77,12 @@ class UriSet(MutableSet[str]):
                 return True
             end = updated.find("/", end + 1)
         return False
+
+
+def uri_bytes(uri: str) -> int:
+    """Return the bytes that are charged for a subscription to a resource."""
+    # As a member, and as what is before its trailing slashes.
+    return MESSAGE_BYTES + 2 * len(uri)
 
 
 def uri_problem(uri: str) -> str | None:

@@ -43,6 +43,8 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "requests_refused": ("HTTP requests that were refused before they were served.", ("reason",)),
     "refusals": ("Requests refused because a limit is reached.", ("limit",)),
     "gave_way": ("What ended early so that another client has its share.", ("what",)),
+    "memory_cuts": ("Ended because they held most of `--max-memory`.", ("account",)),
+    "memory_shed_bytes": ("Bytes kept for resumption that were let go near `--max-memory`.", ()),
 }
 """Counters, by the name that `Meters.tally` is given: help and labels."""
 
@@ -58,6 +60,8 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "streams_open": ("Event streams that a client reads.", ""),
     "children": ("Running server processes.", ""),
     "children_max": ("Server processes that may run at once.", ""),
+    "memory_kept_bytes": ("Bytes that count towards `--max-memory`.", "account"),
+    "memory_kept_max_bytes": ("Bytes that `--max-memory` allows.", ""),
     "ready": ("1 if `/readyz` answers 200.", ""),
     "missing": ("1 for each thing that is missing for readiness.", "what"),
     "drain_phase": ("1 for the current phase of the shutdown.", "phase"),

@@ -25,7 +25,7 @@ TREE = {
     " rules runtime settings shim sidecar telemetry wire",
     "mcpbridge.app": "build health_client lifecycle resource_limits self_copy state_dump",
     "mcpbridge.bridge": "bridge budget calls children drain evictors legacy modern readiness"
-    " recycler reloader tasks tenant",
+    " recycler reloader relief tasks tenant",
     "mcpbridge.bridge.calls": "call_log context exchange lists_announced replay shedding stream"
     " tool_filter tracing",
     "mcpbridge.bridge.children": "call_limiter child_pool handshake health_check lease listeners"

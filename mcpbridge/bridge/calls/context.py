@@ -11,6 +11,7 @@ from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.children.shared_state import Subscriber
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.bridge.tasks import Spawn
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import Fault, capacity, out_of_memory, paused, too_many_streams
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
@@ -51,7 +52,9 @@ class CallContext:
     shed: Callable[[bytes], bool] = _sheds_none
     """Ends a waiting call of a client with more calls than this one: see `CallShedder`."""
     budget: Budget = dataclasses.field(default_factory=Budget)
-    """Counts the bytes that are kept for clients."""
+    """Counts the bytes that are kept."""
+    account: Account = dataclasses.field(default_factory=Account)
+    """The tenant's account in it."""
     crashes: CrashCharges = dataclasses.field(default_factory=CrashCharges)
     """Says which clients are paused because their calls have ended the server."""
     tools: ToolFilter | None = None
@@ -67,22 +70,25 @@ class CallContext:
             self.tools.check(request)
 
     def over_load(self, caller: bytes, streams: int = 0) -> Fault | None:
-        """Return the fault of a call over `--max-calls` or `--max-streams`; None if it may begin.
+        """Return the fault of a call over a limit; None if it may begin.
+
+        The limits are `--max-calls`, `--max-memory` and `--max-streams`, and the pause of a client.
 
         Args:
             caller: The client, by its `Principal.share_key`.
             streams: Streams that its session has open, if the call may open another; else 0.
         """
-        calls = self.drain.calls
-        if calls < self.max_calls and streams < self.max_streams and not self.crashes.paused:
+        calls, budget, crashes = self.drain.calls, self.budget, self.crashes
+        within = calls < self.max_calls and streams < self.max_streams
+        if within and not budget.full and not crashes.paused:
             return None
         pause_s = self.crashes.pause_left_s(caller, self.clock())
         if pause_s:
             return paused(pause_s)
+        if budget.full:
+            return out_of_memory(budget.limit)
         if calls >= self.max_calls and not self.shed(caller):
             return capacity("--max-calls", self.max_calls)
-        if self.budget.full and streams >= self.max_streams:
-            return out_of_memory(self.budget.limit)
         return self.over_streams(streams)
 
     def over_streams(self, streams: int) -> Fault | None:

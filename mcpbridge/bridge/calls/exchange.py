@@ -16,12 +16,14 @@ from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, CallSink, Logged
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.errors import ChannelClosed, WireError
+from mcpbridge.rules.access.shares import LARGE_BYTES, Account
 from mcpbridge.rules.faults import (
     INVALID_PARAMS,
     TIMED_OUT,
     Fault,
     bad_child_message,
     child_exited,
+    cut_for_memory,
     error_object,
     no_turn,
 )
@@ -43,6 +45,10 @@ class Scope(Protocol):
     @property
     def outside(self) -> bool:
         """Whether there is no session: each call stands alone."""
+
+    @property
+    def account(self) -> Account:
+        """The account of what is kept for the exchange."""
 
     def begin_stream(self) -> Stream:
         """Return a new stream for the answer of an exchange and what comes before it."""
@@ -71,6 +77,7 @@ class Exchange:
         "caller",
         "fault",
         "heard_at",
+        "kept",
         "mux",
         "number",
         "refused",
@@ -128,6 +135,10 @@ class Exchange:
         self._translations = translations
         self._scope = scope
         self._listener: Callable[[], None] | None = None
+        self.kept = 0
+        """Bytes that are charged for it until its final answer."""
+        if request.params is not None and len(request.params) > LARGE_BYTES:
+            self.keep(len(request.params))
 
     def __repr__(self) -> str:
         state = "waiting" if self.mux is None else "sent"
@@ -201,9 +212,29 @@ class Exchange:
                 self.stream.answer(encode(self.reply))
         return self.stream
 
+    def keep(self, size: int) -> None:
+        """Charge bytes that are kept for the request until its final answer."""
+        if self.reply is None:
+            self.kept += size
+            self._scope.account.charge(size)
+
+    @property
+    def held(self) -> int:
+        """Bytes kept for it, those that wait for its client included."""
+        return self.kept + (self.stream.log.held if self.stream is not None else 0)
+
+    def cut(self) -> None:
+        """End it, as it has most of what is kept; forget what its client has not read."""
+        self.abandon(cut_for_memory("call"))
+        if self.stream is not None:
+            self.stream.cut()
+
     def send_instead(self, request: Request) -> None:
         """Make `submit` send this request in place of the client's."""
         self.sent = request
+        if self.kept and request.params is not None:
+            # A copy without the envelope.
+            self.keep(len(request.params))
 
     def submit(
         self, mux: Mux, request: Request | None = None, sink: CallSink | None = None
@@ -278,6 +309,9 @@ class Exchange:
             self.stream.answer(encode(reply))
         self._wake()
         self._scope.ended(self)
+        if self.kept:
+            self._scope.account.charge(-self.kept)
+            self.kept = 0
 
     def fail(self, fault: Fault) -> None:
         """Answer with a fault in the child's place."""
@@ -340,6 +374,7 @@ class DetachedScope:
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self.outside = scope.outside
+        self.account = scope.account
 
     def begin_stream(self) -> Stream:
         """Return a new stream: see `Scope`."""

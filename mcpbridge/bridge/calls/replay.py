@@ -164,27 +164,29 @@ class ReplayStore:
         except CursorLost:
             self._meters.count("cursor_lost")
             return ResumeResult.FRESH if standalone else ResumeResult.OVER
-        over = stream.log.closed and event.number >= stream.log.last
-        return ResumeResult.OVER if over else stream
+        if not stream.log.closed or event.number < stream.log.last:
+            return stream
+        if event.stream in self._finished and not stream.attached:
+            # Its client has had all of it.
+            self._drop(event.stream)
+        return ResumeResult.OVER
 
     def tell(self, payload: bytes, *, key: str | None = None) -> None:
         """Put a message on the standalone stream, unless it has ended; see `Stream.append`."""
         if not self.standalone.log.closed:
             self.standalone.append(payload, sheddable=True, key=key)
 
-    @property
-    def held(self) -> int:
-        """Bytes kept on all streams."""
-        kept = sum(stream.log.size for stream in self._kept.values())
-        return self.standalone.log.size + kept
+    def shed(self) -> int:
+        """Let go what is kept only in case that the client asks again; return the bytes freed.
 
-    def shed_finished(self) -> None:
-        """Let finished streams go that are kept only in case their client asks again."""
+        That is finished streams, and events of the standalone stream that were delivered.
+        """
         self._prune()
+        freed = self.standalone.shed_delivered()
         # A stream with a reader has ended but its client has not taken all of it.
         for number in [each for each in self._finished if not self._kept[each].attached]:
-            self._finished_bytes -= self._finished.pop(number).size
-            del self._kept[number]
+            freed += self._drop(number).log.held
+        return freed
 
     def cut(self) -> None:
         """End every stream with what is on it; see `Stream.cut`."""
@@ -212,5 +214,9 @@ class ReplayStore:
             few = len(self._finished) <= bounds.streams and self._finished_bytes <= bounds.max_bytes
             if few and now - oldest.at <= bounds.age_s:
                 break
-            self._finished_bytes -= oldest.size
-            del self._kept[number], self._finished[number]
+            self._drop(number)
+
+    def _drop(self, number: int) -> Stream:
+        """Forget a finished stream; return it."""
+        self._finished_bytes -= self._finished.pop(number).size
+        return self._kept.pop(number)

@@ -119,6 +119,12 @@ class Stream:
             for reader in self._readers:
                 reader.wake()
 
+    def shed_delivered(self) -> int:
+        """Forget the events that readers have taken; return how many bytes that were."""
+        before = self.log.held
+        self.log.trim(self._delivered)
+        return before - self.log.held
+
     def cut(self) -> None:
         """Close it and forget what no reader has taken; for a client that takes too little."""
         self.log.clear()
@@ -172,10 +178,12 @@ class Stream:
 class Reader:
     """A connection that delivers a stream; made by `Stream.attach`."""
 
-    __slots__ = ("_nudged", "_waiter", "leaving", "stream")
+    __slots__ = ("_carried", "_nudged", "_waiter", "leaving", "stream")
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
+        self._carried = 0
+        """Bytes that were taken last and are being sent: the client may read slowly."""
         self._waiter: asyncio.Future[None] | None = None
         self._nudged = False
         self.leaving = False
@@ -187,14 +195,21 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self.stream.leave(self)
+        self._carry(0)
 
     async def read(self) -> Sequence[LogEntry] | None:
-        """Return the next entries; an empty sequence after `nudge`; None at the end."""
+        """Return the next entries; an empty sequence after `nudge`; None at the end.
+
+        The call says that those returned last have been sent.
+        """
+        if self._carried:
+            self._carry(0)
         while True:
             if self.leaving:
                 return None
             entries = self.stream.take(self)
             if entries:
+                self._carry(sum(len(entry.payload) for entry in entries))
                 return entries
             if self.stream.log.closed:
                 return None
@@ -204,6 +219,10 @@ class Reader:
             # Nothing runs between the checks above and this line, so no wake-up is lost.
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+
+    def _carry(self, size: int) -> None:
+        self.stream.log.charge(size - self._carried)
+        self._carried = size
 
     @property
     def over(self) -> bool:

@@ -46,8 +46,9 @@ class LoadLimits:
     max_memory_bytes: int | None = setting(
         None,
         "--max-memory",
-        "Bytes that may be kept for clients: events that wait or are kept for resumption, and"
-        " requests in arrival. By default half of what the container, or the machine, allows.",
+        "Bytes that may be kept in all: requests in arrival, calls in flight, sessions, what waits"
+        " for a client or a server that does not read, and events kept for resumption. By default"
+        " what the container, or the machine, allows less a reserve: half of it, at least 128 MiB.",
         group=GROUP,
         unit=Unit.BYTES,
         minimum=1 << 20,

@@ -19,6 +19,7 @@ from typing import NamedTuple, Protocol
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
+from mcpbridge.bridge.budget import Holder
 from mcpbridge.bridge.children.call_limiter import LoadLimits
 from mcpbridge.bridge.children.lease import Lease, StartTurn, Wanted
 from mcpbridge.bridge.children.listeners import Interceptor
@@ -234,6 +235,15 @@ class ChildPool:
     def leases(self) -> Collection[Lease]:
         """All running children, spares included."""
         return list(self._leases)
+
+    @property
+    def holders(self) -> list[Holder]:
+        """The running children that have bytes in the ledger."""
+        return [
+            Holder("child", lease.mux.channel.held, lease.cut)
+            for lease in self._leases
+            if lease.mux.channel.held and not lease.mux.lost
+        ]
 
     @property
     def children(self) -> int:

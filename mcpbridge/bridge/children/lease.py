@@ -9,6 +9,7 @@ import anyio
 
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.process.child import Child
+from mcpbridge.rules.faults import cut_for_memory
 from mcpbridge.rules.mcp.initialize import ServerProfile
 
 
@@ -76,6 +77,11 @@ class Lease:
     def restore(self, level: str | None, uris: frozenset[str]) -> None:
         """Record the log level and subscriptions that the child was given for its sessions."""
         self.restored_level, self.restored_uris = level, uris
+
+    def cut(self) -> None:
+        """End the child at once, as it has most of what is kept; another one may start."""
+        self.mux.fail_all(cut_for_memory("MCP server process"))
+        self.child.kill()
 
     def recycle(self) -> None:
         """Mark the child: another one replaces it as soon as no client notices."""

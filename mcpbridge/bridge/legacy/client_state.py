@@ -8,6 +8,7 @@ is answered. So a log level or subscription counts from the moment the client as
 from __future__ import annotations
 
 from mcpbridge.bridge.children.shared_state import log_level_of, text_member
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.methods import (
     SET_LEVEL,
@@ -35,7 +36,12 @@ class ClientState:
     )
 
     def __init__(
-        self, profile: ClientProfile | None, now: float, *, one_streamed: bool = False
+        self,
+        profile: ClientProfile | None,
+        now: float,
+        *,
+        one_streamed: bool = False,
+        account: Account | None = None,
     ) -> None:
         """Make the state of a client that has not sent `initialized`.
 
@@ -43,6 +49,7 @@ class ClientState:
             profile: What the client said in `initialize`; None for clients without a session.
             now: The event loop's time, in seconds.
             one_streamed: Whether one stream carries all messages: the transport of 2024-11-05.
+            account: Charged for the subscriptions; None: they are not counted.
         """
         self.profile = profile
         self.one_streamed = one_streamed
@@ -53,7 +60,7 @@ class ClientState:
         self.last_used = now
         """The event loop's time when the client last sent something or got an answer."""
         self.level: str | None = None
-        self.subscriptions = UriSet()
+        self.subscriptions = UriSet(charge=account.charge if account is not None else None)
         self._asked: tuple[Request, ...] = ()
         """Subscribe requests without an answer; a tuple, since it is nearly always empty."""
 

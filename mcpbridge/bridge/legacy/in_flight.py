@@ -21,6 +21,7 @@ from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.server_requests import ServerRequests
 from mcpbridge.errors import WireError
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Fault, cancelled
 from mcpbridge.rules.mcp.admission import duplicate_id
 from mcpbridge.rules.mcp.correlator import cancelled_id, renamed_cancel
@@ -42,6 +43,7 @@ class InFlight:
         "_server_requests",
         "_session_id",
         "_streams",
+        "account",
     )
 
     outside = False
@@ -54,6 +56,7 @@ class InFlight:
         server_requests: ServerRequests,
         context: CallContext,
         one_stream: Stream | None,
+        account: Account,
     ) -> None:
         """Make an empty table.
 
@@ -64,6 +67,7 @@ class InFlight:
             server_requests: The open server requests, which end with their call.
             context: What sessions of the tenant share.
             one_stream: Takes every answer; None: each call has its own stream.
+            account: Charged for the calls: see `Scope`.
         """
         self._session_id = session_id
         self._client = client
@@ -71,6 +75,7 @@ class InFlight:
         self._server_requests = server_requests
         self._context = context
         self._one_stream = one_stream
+        self.account = account
         self._by_id: dict[bytes, Exchange] = {}
 
     def __len__(self) -> int:

@@ -159,6 +159,7 @@ class RoundTrip:
             key = text_of(message.id) or ""
             if key in self._wanted:
                 self._wanted.discard(key)
+                self._exchange.keep(len(message.result))
                 self._answers[key] = message.result
                 if not self._wanted:
                     self._spawn(self._again)
@@ -188,6 +189,7 @@ class RoundTrip:
             self._give_up(f"the MCP server asked more than {MAX_ROUNDS} times")
             return
         self._state = member(result, "requestState")
+        self._exchange.keep(len(self._state or b""))
         self._answers = {}
         questions = opened(member(result, "inputRequests") or b"{}")
         self._wanted = set(questions)

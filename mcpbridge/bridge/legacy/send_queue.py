@@ -7,12 +7,15 @@ be sent at once wait, up to a limit, until there is a child that reads.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.children.shared_state import Subscriber, shared_verb
 from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.session_child import ChildLink
+from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
 from mcpbridge.rules.faults import Fault, Unavailable, capacity
 from mcpbridge.rules.mcp.methods import (
     INITIALIZED,
@@ -31,10 +34,15 @@ Item = Exchange | Notification
 class SendQueue:
     """A queue of one client's messages to its child; owned by the session."""
 
-    __slots__ = ("_client", "_context", "_link", "_moving", "_subscriber", "_waiting")
+    __slots__ = ("_account", "_client", "_context", "_link", "_moving", "_subscriber", "_waiting")
 
     def __init__(
-        self, link: ChildLink, client: ClientState, subscriber: Subscriber, context: CallContext
+        self,
+        link: ChildLink,
+        client: ClientState,
+        subscriber: Subscriber,
+        context: CallContext,
+        account: Account,
     ) -> None:
         """Make an empty queue.
 
@@ -43,11 +51,13 @@ class SendQueue:
             client: The state of the client.
             subscriber: The client as one of those that share the child.
             context: Starts tasks, counts dropped messages, and has the other subscribers.
+            account: Charged for the notifications that wait; calls are charged by themselves.
         """
         self._link = link
         self._client = client
         self._subscriber = subscriber
         self._context = context
+        self._account = account
         # Not a deque, whose first block takes 600 bytes: every session has a queue, and nearly all
         # of them are empty.
         self._waiting: list[Item] = []
@@ -102,8 +112,10 @@ class SendQueue:
             if lease is not None and not lease.mux.channel.congested:
                 self._send(lease.mux, item)
                 return
-        if len(self._waiting) < MAX_WAITING:
+        shed = isinstance(item, Notification) and self._context.budget.full
+        if len(self._waiting) < MAX_WAITING and not shed:
             self._waiting.append(item)
+            self._account.charge(_size(item))
             if not self._moving:
                 self._moving = True
                 self._context.spawn(self._move)
@@ -114,15 +126,21 @@ class SendQueue:
 
     def close(self) -> None:
         """Drop what waits; the exchanges in it must have their answer already."""
-        self._waiting.clear()
+        self._keep([])
 
     def forget_initialized(self) -> None:
         """Forget a waiting `notifications/initialized`: the child is told in the bridge's name."""
-        self._waiting = [
+        self._keep(
             item
             for item in self._waiting
             if isinstance(item, Exchange) or item.method != INITIALIZED
-        ]
+        )
+
+    def _keep(self, items: Iterable[Item]) -> None:
+        """Let these alone of the items wait."""
+        before = sum(map(_size, self._waiting))
+        self._waiting = list(items)
+        self._account.charge(sum(map(_size, self._waiting)) - before)
 
     def seek(self) -> None:
         """Get a child before there is anything to send: its notifications have a reader."""
@@ -140,7 +158,9 @@ class SendQueue:
                 mux = await self._ready_mux()
                 # `_send` never waits, so no message can overtake the one taken from the list here.
                 while self._waiting and not mux.channel.congested and not mux.shut:
-                    self._send(mux, self._waiting.pop(0))
+                    item = self._waiting.pop(0)
+                    self._account.charge(-_size(item))
+                    self._send(mux, item)
         except Unavailable as error:
             self._fail_waiting(error.fault)
         finally:
@@ -160,7 +180,15 @@ class SendQueue:
         item.submit(mux)
 
     def _fail_waiting(self, fault: Fault) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting
+        self._keep([])
         for item in waiting:
             if isinstance(item, Exchange):
                 item.unsent(fault)
+
+
+def _size(item: Item) -> int:
+    """Return the bytes that are charged for an item while it waits."""
+    if isinstance(item, Exchange) or item.params is None:
+        return MESSAGE_BYTES
+    return MESSAGE_BYTES + len(item.params)

@@ -15,10 +15,16 @@ from typing import Protocol
 import anyio
 import msgspec
 
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.tasks import Spawn
-from mcpbridge.rules.faults import Fault, client_cannot_answer, question_undelivered
+from mcpbridge.rules.faults import (
+    Fault,
+    client_cannot_answer,
+    out_of_memory,
+    question_undelivered,
+)
 from mcpbridge.rules.mcp.correlator import Withdrawn, cancel_for
 from mcpbridge.rules.mcp.methods import ASKED_ABILITY
 from mcpbridge.rules.mcp.server_requests import Destination, ServerRequestTable, destination_of
@@ -55,6 +61,7 @@ class ServerRequests:
         meters: Meters,
         spawn: Spawn,
         delivery_s: float,
+        budget: Budget,
     ) -> None:
         """Make an empty table.
 
@@ -65,6 +72,7 @@ class ServerRequests:
             meters: Count questions that are declined or not delivered.
             spawn: Starts a task of the bridge, which outlives the request.
             delivery_s: Seconds that a question waits for the client to open a stream.
+            budget: While it is full, questions are declined.
         """
         self._questions = questions
         self._abilities = abilities
@@ -72,6 +80,7 @@ class ServerRequests:
         self._meters = meters
         self._spawn = spawn
         self._delivery_s = delivery_s
+        self._budget = budget
         self._open: dict[int, _Open] = {}
 
     def __len__(self) -> int:
@@ -98,6 +107,9 @@ class ServerRequests:
         if place is Destination.DECLINED or len(self._open) >= MAX_OPEN:
             self._decline(asker, request.id, client_cannot_answer())
             return
+        if self._budget.full:
+            self._decline(asker, request.id, out_of_memory(self._budget.limit))
+            return
         latest = (
             list(calls)[-1] if place in (Destination.ONLY_CALL, Destination.LATEST_CALL) else None
         )
@@ -109,7 +121,7 @@ class ServerRequests:
         only = latest if place is Destination.ONLY_CALL else None
         self._open[number] = _Open(asker, only, stream, entry)
         if place is Destination.QUEUE:
-            self._spawn(self._expire, number, question)
+            self._spawn(self._expire, number)
 
     def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
         """Send a question of this call to the client, or decline it; see `CallQuestions`."""
@@ -161,7 +173,7 @@ class ServerRequests:
                 self._tell_listener(self._give_up(number, client_cannot_answer()))
                 return
 
-    async def _expire(self, number: int, question: Request) -> None:
+    async def _expire(self, number: int) -> None:
         await anyio.sleep(self._delivery_s)
         waiting = self._open.get(number)
         # It may have been answered, taken back or delivered in the last moment.

@@ -31,6 +31,7 @@ from mcpbridge.bridge.legacy.server_requests import ServerRequests
 from mcpbridge.bridge.legacy.session_child import ChildLink, SessionChild
 from mcpbridge.bridge.legacy.session_listener import SessionListener
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Fault, session_closed
 from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.methods import CANCELLED, INITIALIZED
@@ -38,12 +39,17 @@ from mcpbridge.rules.mcp.revisions import Revision
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.wire.messages import Notification, Reply, Request
 
+_STATE_BYTES = 1 << 14
+"""Counted for a session's objects, in addition to what it keeps of its client's."""
+
 
 class Session:
     """A session of one legacy client; owned by the bridge, and ended by it."""
 
     __slots__ = (
         "_context",
+        "_state_bytes",
+        "account",
         "client",
         "client_profile",
         "id",
@@ -78,31 +84,30 @@ class Session:
         """
         self._context = context
         self.id, self.owner = session_id, owner
+        self.account = Account(context.account)
+        """What is kept for it, without the one stream of 2024-11-05, which is its connection's."""
+        self._state_bytes = _STATE_BYTES + len(client_profile.params)
+        self.account.charge(self._state_bytes)
         self.client_profile = client_profile
         self.used = False
         """Whether the client has sent a request after `initialize`."""
         self.opened_at = context.clock()
         self.client = ClientState(
-            client_profile, self.opened_at, one_streamed=one_stream is not None
+            client_profile,
+            self.opened_at,
+            one_streamed=one_stream is not None,
+            account=self.account,
         )
-        self.streams = ReplayStore(
-            context.window,
-            context.meters,
-            context.clock,
-            resumable=one_stream is None,
-            standalone=one_stream,
-            charge=context.budget.charge,
-        )
-        self.server_requests = ServerRequests(
-            context.questions(),
-            client_profile.abilities,
-            self.streams.standalone,
-            context.meters,
-            context.spawn,
-            context.question_timeout_s,
-        )
+        self.streams = _streams(context, one_stream, self.account)
+        self.server_requests = _server_requests(context, client_profile, self.streams.standalone)
         self.in_flight = InFlight(
-            session_id, self.client, self.streams, self.server_requests, context, one_stream
+            session_id,
+            self.client,
+            self.streams,
+            self.server_requests,
+            context,
+            one_stream,
+            self.account,
         )
         self.listener = SessionListener(
             session_id,
@@ -113,7 +118,7 @@ class Session:
             context.child_lost,
         )
         self.link = ChildLink(self.listener)
-        self.send_queue = SendQueue(self.link, self.client, self.listener, context)
+        self.send_queue = SendQueue(self.link, self.client, self.listener, context, self.account)
 
     def __repr__(self) -> str:
         # The whole id would let a reader of the log use the session.
@@ -152,6 +157,11 @@ class Session:
     def one_streamed(self) -> bool:
         """Whether one stream carries all messages: the transport of 2024-11-05."""
         return self.client.one_streamed
+
+    @property
+    def held(self) -> int:
+        """Bytes kept for it."""
+        return self.account.held + (self.streams.standalone.log.held if self.one_streamed else 0)
 
     @property
     def listened(self) -> bool:
@@ -270,6 +280,9 @@ class Session:
         self.streams.close()
         if legacy and lease is not None and lease.mux.shared and not self._context.drain.ending:
             self._unsubscribe(lease)
+        self.client.subscriptions.clear()
+        self.account.charge(-self._state_bytes)
+        self._state_bytes = 0
         return lease
 
     def _unsubscribe(self, lease: Lease) -> None:
@@ -278,3 +291,28 @@ class Session:
             # It has no child any more, so it is not among these others.
             others, uris = self._context.subscribers, sorted(self.client.subscriptions)
             self._context.spawn(unsubscribe, lease.mux, uris, others)
+
+
+def _streams(context: CallContext, one_stream: Stream | None, account: Account) -> ReplayStore:
+    return ReplayStore(
+        context.window,
+        context.meters,
+        context.clock,
+        resumable=one_stream is None,
+        standalone=one_stream,
+        charge=account.charge,
+    )
+
+
+def _server_requests(
+    context: CallContext, client_profile: ClientProfile, standalone: Stream
+) -> ServerRequests:
+    return ServerRequests(
+        context.questions(),
+        client_profile.abilities,
+        standalone,
+        context.meters,
+        context.spawn,
+        context.question_timeout_s,
+        context.budget,
+    )

@@ -16,6 +16,7 @@ from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.send_queue import SendQueue
 from mcpbridge.bridge.legacy.server_requests import ServerRequestSender
 from mcpbridge.bridge.legacy.session_child import ChildLink, SessionChild
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Fault, client_cannot_answer
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.methods import CANCELLED, INITIALIZED, SHARED_VERBS
@@ -34,20 +35,21 @@ class SessionlessCalls:
     def __init__(self, context: CallContext) -> None:
         """Make an object without calls; they wait until `opened` names a child."""
         self._context = context
-        self.client = ClientState(None, context.clock())
+        self.account = Account(context.account)
+        self.client = ClientState(None, context.clock(), account=self.account)
         """The state of all these clients together: they share one log level and subscriptions."""
         self.streams = ReplayStore(
             context.window,
             context.meters,
             context.clock,
             resumable=False,
-            charge=context.budget.charge,
+            charge=self.account.charge,
         )
         self.server_requests = Unasked(context.meters)
         self.in_flight: set[Exchange] = set()
         self.listener = SharedChildListener(self.client)
         self.link = ChildLink(self.listener)
-        self._send_queue = SendQueue(self.link, self.client, self.listener, context)
+        self._send_queue = SendQueue(self.link, self.client, self.listener, context, self.account)
 
     @property
     def revision(self) -> Revision:

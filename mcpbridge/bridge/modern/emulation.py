@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 
 import anyio
 
+from mcpbridge.bridge.budget import Holder
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
@@ -27,6 +28,7 @@ from mcpbridge.bridge.children.warm_pool import WarmPool
 from mcpbridge.bridge.modern.parked_call import ParkedCall
 from mcpbridge.bridge.modern.request_state import RequestState, RequestStateCodec
 from mcpbridge.errors import ChannelClosed, WireError
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import (
     Fault,
     PoolExhausted,
@@ -34,6 +36,7 @@ from mcpbridge.rules.faults import (
     cancelled,
     capacity,
     child_exited,
+    cut_for_memory,
     shutdown,
 )
 from mcpbridge.rules.mcp.input_required import (
@@ -105,6 +108,11 @@ class CallScope:
         self._envelope = envelope
         self._in_flight = in_flight
 
+    @property
+    def account(self) -> Account:
+        """The tenant's account: see `Scope`."""
+        return self._context.account
+
     def exchange(
         self, request: Request, *, streams: bool, translations: tuple[Translation, ...]
     ) -> Exchange:
@@ -128,7 +136,7 @@ class CallScope:
             self._context.window,
             self._context.meters,
             answers_due=1,
-            charge=self._context.budget.charge,
+            charge=self.account.charge,
         )
 
     def ended(self, exchange: Exchange) -> None:
@@ -214,6 +222,35 @@ class EmulatedCalls:
             exchange.invalid(str(error))
         return exchange
 
+    @property
+    def holders(self) -> list[Holder]:
+        """The calls and parked calls that have bytes in the ledger."""
+        parked = self._parked_calls.values()
+        attempts = {each.attempt for each in parked}
+        calls = [each for each in self.in_flight if each.held and each not in attempts]
+        return [
+            *(Holder("call", each.held, each.cut) for each in calls),
+            *(Holder("parked_call", each.held, self._cutting(each)) for each in parked),
+        ]
+
+    def shed(self) -> int:
+        """Let finished parked calls go, kept for a retry that is sent again; return the bytes."""
+        freed = 0
+        for key in list(self._finished):
+            freed += self._parked_calls[key].let_go()
+            del self._parked_calls[key], self._finished[key]
+        return freed
+
+    def _cutting(self, parked_call: ParkedCall) -> Callable[[], None]:
+        return functools.partial(self._cut, parked_call)
+
+    def _cut(self, parked_call: ParkedCall) -> None:
+        """End a parked call that has most of what is kept."""
+        fault, attempt = cut_for_memory("call"), parked_call.attempt
+        self._drop(parked_call, fault.message)
+        if attempt is not None:
+            attempt.fail(fault)
+
     def cancel(self, exchange: Exchange) -> None:
         """Cancel a call whose client closed the connection, as 2026-07-28 has it."""
         self._end(exchange, cancelled())
@@ -231,6 +268,7 @@ class EmulatedCalls:
                 log.info("call.parked_overdue", extra={"round": parked_call.round})
                 self._drop(parked_call, "the client did not answer in time")
             elif parked_at is None and now - self._finished.get(key, now) > _REPLAY_S:
+                parked_call.let_go()
                 del self._parked_calls[key], self._finished[key]
         self._pool.expire(now)
 
@@ -294,7 +332,14 @@ class EmulatedCalls:
             return
         sent = Request(b"0", exchange.request.method, stripped(exchange.request.params))
         parked_call = ParkedCall(
-            lease, sent, envelope, self._hand_over, self._over, exchange.caller
+            lease,
+            sent,
+            envelope,
+            self._hand_over,
+            self._over,
+            Account(self._context.account),
+            self._context.budget,
+            exchange.caller,
         )
         self._parked_calls[parked_call.key] = parked_call
         try:
@@ -419,6 +464,7 @@ class EmulatedCalls:
             parked_call.abandon(reason)
             # Requests and messages that it still sends must not reach another client's call.
             self._pool.discard(parked_call.lease)
+        parked_call.let_go()
 
     async def _guarded(self, exchange: Exchange, work: Work) -> None:
         try:

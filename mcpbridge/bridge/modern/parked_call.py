@@ -22,11 +22,20 @@ from collections.abc import Callable
 import anyio
 import msgspec
 
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, Logged
 from mcpbridge.errors import WireError
-from mcpbridge.rules.faults import INVALID_PARAMS, Fault, cancelled, error_object
+from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
+from mcpbridge.rules.faults import (
+    INVALID_PARAMS,
+    Fault,
+    cancelled,
+    client_cannot_answer,
+    error_object,
+    out_of_memory,
+)
 from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged, Withdrawn
 from mcpbridge.rules.mcp.input_required import input_request, refusal_to_ask
 from mcpbridge.rules.mcp.methods import LOG_MESSAGE
@@ -37,6 +46,10 @@ from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Resul
 GATHER_S = 0.03
 """Seconds in which a child's questions are gathered, so that one answer carries them together."""
 
+MAX_OPEN = 64
+"""Most questions of one call that may be open at once; as many as of a session."""
+_STATE_BYTES = 1 << 12
+"""Counted for a call's objects, in addition to its messages."""
 _DECLINED = b'{"action":"cancel"}'
 """The answer to an elicitation whose client is not waited for any more."""
 
@@ -48,6 +61,11 @@ class ClientQuestion(msgspec.Struct, frozen=True):
     """The request as the child sent it."""
     entry: bytes
     """The question as the client gets it, in `inputRequests`."""
+
+    @property
+    def size(self) -> int:
+        """The bytes that are charged for it."""
+        return MESSAGE_BYTES + len(self.request.params or b"") + len(self.entry)
 
 
 class ParkedCall:
@@ -62,6 +80,8 @@ class ParkedCall:
         envelope: RequestMeta,
         hand_over: Callable[[ParkedCall, Exchange], None],
         over: Callable[[ParkedCall], None],
+        account: Account,
+        budget: Budget,
         caller: bytes = b"",
     ) -> None:
         """Make a call; `begin` sends the request.
@@ -72,6 +92,8 @@ class ParkedCall:
             envelope: The client's `_meta` in the first attempt.
             hand_over: Answers the open exchange with the open questions.
             over: Called when the child is not needed any more.
+            account: Charged for what the call keeps, until `let_go`.
+            budget: While it is full, the child's questions are declined.
             caller: The client: see `CallSink`.
         """
         self.key = secrets.token_hex(16)
@@ -92,6 +114,25 @@ class ParkedCall:
         self._hand_over = hand_over
         self._over = over
         self._number: int | None = None
+        self._account = account
+        self._budget = budget
+        self._kept = _STATE_BYTES + len(request.params or b"")
+        account.charge(self._kept)
+
+    @property
+    def held(self) -> int:
+        """Bytes kept for it."""
+        return self._kept
+
+    def let_go(self) -> int:
+        """Count what it keeps no more, as it is dropped; return how many bytes that were."""
+        freed = self._kept
+        self._keep(-freed)
+        return freed
+
+    def _keep(self, change: int) -> None:
+        self._kept += change
+        self._account.charge(change)
 
     @property
     def attempt(self) -> Exchange | None:
@@ -134,6 +175,7 @@ class ParkedCall:
     def answer(self, key: str, value: bytes) -> None:
         """Send the client's answer to one question to the child."""
         question = self.questions.pop(key)
+        self._keep(-question.size)
         self.lease.mux.send(Result(question.request.id, value))
 
     def abandon(self, reason: str) -> None:
@@ -143,7 +185,7 @@ class ParkedCall:
                 self.lease.mux.send(Result(question.request.id, _DECLINED))
             else:
                 self.lease.mux.send(Failure(question.request.id, cancelled().error()))
-        self.questions.clear()
+        self._forget_questions()
         if self._number is not None and not self.over:
             self.lease.mux.cancel(self._number, reason)
         self._end()
@@ -153,7 +195,8 @@ class ParkedCall:
         match event:
             case Answered(reply=reply):
                 self.reply = reply
-                self.questions.clear()
+                self._keep(len(reply.result if isinstance(reply, Result) else reply.error))
+                self._forget_questions()
                 self._finish()
             case Progressed(notification=notification):
                 self._progressed(notification)
@@ -176,7 +219,7 @@ class ParkedCall:
     def fail(self, fault: Fault) -> None:
         """End the call with a fault: its child is gone, or the request could not be sent."""
         self.fault = fault
-        self.questions.clear()
+        self._forget_questions()
         self._finish()
 
     def on_notification(self, notification: Notification) -> None:
@@ -194,15 +237,28 @@ class ParkedCall:
         if refusal is not None:
             self.lease.mux.send(Failure(request.id, refusal))
             return
+        if len(self.questions) >= MAX_OPEN or self._budget.full:
+            full = (
+                out_of_memory(self._budget.limit) if self._budget.full else client_cannot_answer()
+            )
+            self.lease.mux.send(Failure(request.id, full.error()))
+            return
         self._asked += 1
-        self.questions[f"i{self._asked}"] = ClientQuestion(request, entry)
+        question = ClientQuestion(request, entry)
+        self.questions[f"i{self._asked}"] = question
+        self._keep(question.size)
         self._gathering.set()
+
+    def _forget_questions(self) -> None:
+        self._keep(-sum(question.size for question in self.questions.values()))
+        self.questions.clear()
 
     def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
         """Remove a question that the child takes back; an answer to it will be ignored."""
         for key, question in list(self.questions.items()):
             if question.request.id == withdrawal.child_id:
                 del self.questions[key]
+                self._keep(-question.size)
 
     def on_child_exit(self) -> None:
         """Do nothing: the call has failed already, by `CallFailed`."""

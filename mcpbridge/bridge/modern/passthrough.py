@@ -7,6 +7,7 @@ Source: MCP 2026-07-28, Transports, stdio.
 
 from __future__ import annotations
 
+from mcpbridge.bridge.budget import Holder
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
@@ -60,6 +61,15 @@ class Passthrough:
         else:
             self._context.spawn(self._serve, exchange)
         return exchange
+
+    @property
+    def holders(self) -> list[Holder]:
+        """The open calls and listens that have bytes in the ledger."""
+        return [
+            Holder("subscription" if each.lasting else "call", each.held, each.cut)
+            for each in self.in_flight
+            if each.held
+        ]
 
     def cancel(self, exchange: Exchange, fault: Fault | None = None) -> None:
         """Cancel a call whose client closed the connection, or end it with a fault."""

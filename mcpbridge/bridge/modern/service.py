@@ -12,6 +12,7 @@ import anyio
 import msgspec
 from anyio.lowlevel import checkpoint
 
+from mcpbridge.bridge.budget import Holder
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
@@ -23,6 +24,7 @@ from mcpbridge.bridge.modern.passthrough import Passthrough
 from mcpbridge.bridge.modern.subscriptions import Subscription
 from mcpbridge.bridge.modern.tool_catalog import ToolCatalog
 from mcpbridge.errors import WireError
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draining, out_of_memory
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.rules.mcp.era_probe import ServerEras
@@ -109,6 +111,16 @@ class ModernService:
         """The open calls and the listens on children of 2026-07-28."""
         yield from self._emulated.in_flight
         yield from self._native.in_flight
+
+    @property
+    def holders(self) -> list[Holder]:
+        """Calls, parked calls and subscriptions that have bytes in the ledger."""
+        listens = [Holder("subscription", each.held, each.cut) for each in self._listens]
+        return [*listens, *self._emulated.holders, *self._native.holders]
+
+    def shed(self) -> int:
+        """Let finished parked calls go: see `EmulatedCalls.shed`."""
+        return self._emulated.shed()
 
     @property
     def busy(self) -> bool:
@@ -225,11 +237,10 @@ class ModernService:
     async def _opened(
         self, request: Request, envelope: RequestMeta
     ) -> AsyncIterator[Stream | Refusal]:
-        stream = Stream(
-            self._context.window, self._context.meters, charge=self._context.budget.charge
-        )
+        account = Account(self._context.account)
+        stream = Stream(self._context.window, self._context.meters, charge=account.charge)
         try:
-            listen = Subscription(request, stream, self._context.max_subscriptions)
+            listen = Subscription(request, stream, self._context.max_subscriptions, account)
         except WireError as error:
             yield refuse(400, INVALID_PARAMS, str(error), request_id=request.id)
             return

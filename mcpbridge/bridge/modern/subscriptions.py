@@ -15,6 +15,7 @@ from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.errors import NotMessage, TooMany, WireError
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.methods import (
     ACKNOWLEDGED,
@@ -23,7 +24,7 @@ from mcpbridge.rules.mcp.methods import (
     SUBSCRIPTION_ID,
     coalescing_key,
 )
-from mcpbridge.rules.uri_set import UriSet, uri_problem
+from mcpbridge.rules.uri_set import UriSet, uri_bytes, uri_problem
 from mcpbridge.wire.json_object import elements, member, opened, packed
 from mcpbridge.wire.messages import Notification, Request, Result, encode, quoted, text_of
 
@@ -37,28 +38,31 @@ _LIST_FLAGS = {
 class Subscription:
     """A listen of one client: a `Subscriber`; owned by the task that serves its connection."""
 
-    def __init__(self, request: Request, stream: Stream, most: int) -> None:
+    def __init__(self, request: Request, stream: Stream, most: int, account: Account) -> None:
         """Make a listen that is attached to no child; see `take`.
 
         Args:
             request: Asks for it.
             stream: Takes what its client hears.
             most: How many resources it may subscribe to.
+            account: Charged for what it keeps, as long as it exists.
 
         Raises:
             WireError: The params are not what they must be, or name too many resources.
         """
         self.stream = stream
+        self._account = account
         self.level: str | None = None
-        self.subscriptions = UriSet()
+        self.subscriptions = UriSet(charge=account.charge)
         self.lease: Lease | None = None
-        # Not the request, whose parameters may have megabytes.
+        # Not the request, whose parameters may have megabytes; its transport keeps it all the same.
         self._id = request.id
         self._unanswered: set[str] = set()
         """Asked of the child, which has not answered and may grant them yet."""
         flags = _flags_in(request)
         self.wanted_lists = _lists_in(flags)
         self.wanted_uris = _uris_in(flags.get("resourceSubscriptions", b"[]"), most)
+        account.charge(len(request.params or b"") + sum(map(uri_bytes, self.wanted_uris)))
 
     def wants(self, uri: str) -> bool:
         """Return whether it subscribes to a resource; see `Subscriber`."""
@@ -131,7 +135,7 @@ class Subscription:
     @property
     def held(self) -> int:
         """Bytes that wait for its client: see `Holder`."""
-        return self.stream.log.size
+        return self._account.held
 
     def cut(self) -> None:
         """End it without its result, which would wait like all before it: see `Holder`."""

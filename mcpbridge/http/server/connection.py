@@ -112,6 +112,7 @@ class HttpConnection(HttpToolsProtocol):
         "_refused",
         "_stall",
         "_timer",
+        "_unread",
         "_window",
     )
 
@@ -148,6 +149,8 @@ class HttpConnection(HttpToolsProtocol):
         """Bytes so far of a request that does not come in one read."""
         self._charged = 0
         """Bytes of it that `--max-memory` counts."""
+        self._unread = 0
+        """Bytes of responses that the client has not read, as `--max-memory` counts them."""
         self._chunk = 0
         """Bytes of the last read."""
         self._awaited = _Awaited.HEAD
@@ -197,6 +200,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _let_go(self) -> None:
         self._let_go_of_body()
+        self._count_unread(0)
         self._await(_Awaited.NOTHING)
         if self._stall is not None:
             self._stall.end()
@@ -258,28 +262,40 @@ class HttpConnection(HttpToolsProtocol):
 
     @property
     def held(self) -> int:
-        """Bytes of a request in arrival: see `Holder`."""
-        return self._charged
+        """Bytes of a request in arrival, and of responses not read: see `HeldConnection`."""
+        return self._charged + self._unread
 
     def cut(self) -> None:
-        """Refuse the request in arrival: see `Holder`."""
-        self._refuse_memory()
+        """Refuse the request in arrival, or end the connection: see `HeldConnection`."""
+        if self._unread > self._charged:
+            self._count_unread(0)
+            self.transport.abort()
+        else:
+            self._refuse_memory()
 
     def _keep(self, size: int) -> bool:
         """Count what came of a request that is not whole; return whether more of it may come."""
-        budget = self._connections.budget
-        if not self._charged:
-            budget.enter(self)
         self._charged += size
-        budget.charge(size)
-        return not budget.full
+        self._charge(size)
+        return not self._connections.budget.full
 
     def _let_go_of_body(self) -> None:
         if self._charged:
-            budget, size = self._connections.budget, self._charged
-            self._charged = 0
+            size, self._charged = self._charged, 0
+            self._charge(-size)
+
+    def _count_unread(self, size: int) -> None:
+        change, self._unread = size - self._unread, size
+        if change:
+            self._charge(change)
+
+    def _charge(self, change: int) -> None:
+        budget = self._connections.budget
+        budget.connections.charge(change)
+        if self.held:
+            budget.enter(self)
+        else:
             budget.leave(self)
-            budget.charge(-size)
 
     def _refuse_memory(self) -> None:
         self._let_go_of_body()
@@ -311,6 +327,8 @@ class HttpConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Watch the client, as it reads more slowly than the bridge writes."""
         super().pause_writing()
+        # No more is written until the client has caught up.
+        self._count_unread(self.transport.get_write_buffer_size())
         if self._stall is None:
             limit_s = self._connections.limits.send_s
             self._stall = SendWatch(self.transport, self.loop, limit_s)
@@ -320,6 +338,7 @@ class HttpConnection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Stop watching the client, as it has caught up."""
         super().resume_writing()
+        self._count_unread(0)
         if self._stall is not None:
             self._stall.end()
 

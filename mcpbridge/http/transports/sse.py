@@ -165,7 +165,9 @@ class SseTransport:
         if isinstance(body, Refusal):
             content = body
         else:
-            content = await judge_long_body(http_request.head, body, depth)
+            # It waits for the thread that reads bodies, and is charged to its call after that.
+            with self._bridge.budget.holding(len(body)):
+                content = await judge_long_body(http_request.head, body, depth)
         connection = self._named(http_request)
         if isinstance(content, Refusal) or isinstance(connection, Refusal):
             refusal = content if isinstance(content, Refusal) else connection

@@ -13,6 +13,7 @@ Source: MCP 2026-07-28, Transports, Backward Compatibility.
 
 from __future__ import annotations
 
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.children.server_eras import EraSettings
 from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.body import BodyLimits, id_of, judge_body, judge_head, judge_long_body
@@ -39,12 +40,14 @@ class StreamableHttp:
         eras: EraSettings,
         limits: BodyLimits,
         access: AccessControl | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self._legacy = legacy
         self._modern = modern
         self._eras = eras
         self._limits = limits
         self._access = access or AccessControl()
+        self._budget = budget if budget is not None else Budget()
 
     def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse:
         """Decide what a POST is, and begin to serve it, without waiting.
@@ -84,7 +87,12 @@ class StreamableHttp:
             handled = refusing(body)
         else:
             head, depth = http_request.head, self._limits.max_depth
-            handled = self._handle(head, await judge_long_body(head, body, depth))
+            # It waits for the thread that reads bodies, and is charged to its call after that.
+            with self._budget.holding(len(body)):
+                content = await judge_long_body(head, body, depth)
+            # Else it would be kept until the answer has been sent.
+            del body
+            handled = self._handle(head, content)
         if isinstance(handled, StartedCall) and handled.exchange is not None:
             http_request.remember_head()
         await handled.finish(http_request)

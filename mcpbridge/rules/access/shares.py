@@ -1,4 +1,4 @@
-"""Who gives way when something is short: pure verdicts on how much of it each client has.
+"""Accounts of what is kept, and who gives way when something is short: pure verdicts.
 
 What is free may be used; what is scarce is divided, and the heaviest gives way first. A client is a
 principal, or without authentication an address: see `Principal.share_key`.
@@ -7,11 +7,45 @@ principal, or without authentication an address: see `Principal.share_key`.
 from __future__ import annotations
 
 import enum
-import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 Holder = TypeVar("Holder")
+
+MESSAGE_BYTES = 256
+"""Counted for each message that is kept, in addition to its bytes: the objects that hold it."""
+LARGE_BYTES = 4096
+"""Messages of calls in flight are charged above this size; `--max-calls` bounds the others."""
+
+LEAST_CUT_BYTES = 1 << 16
+"""A holder of less is never ended for want of memory; a session without anything has a quarter."""
+
+
+class Account:
+    """The bytes that are kept for one holder; they count in the account above it as well."""
+
+    __slots__ = ("_above", "held")
+
+    def __init__(self, above: Account | None = None) -> None:
+        """Open an account that holds nothing.
+
+        Args:
+            above: The account that this one is part of; None: it is the whole.
+        """
+        self._above = above
+        self.held = 0
+        """Bytes kept now."""
+
+    def charge(self, change: int) -> None:
+        """Count bytes that are kept from now on, or, below zero, are not kept any more."""
+        self.held += change
+        if self._above is not None:
+            self._above.charge(change)
+
+    def __del__(self) -> None:
+        # What is left on an account goes with its holder.
+        if self.held and self._above is not None:
+            self._above.charge(-self.held)
 
 
 class Pressure(enum.IntEnum):
@@ -56,18 +90,32 @@ def ranked(counts: Mapping[Holder, int], newcomer: Holder) -> list[Holder]:
     return [*found, newcomer] if own else found
 
 
-def heaviest(sizes: Mapping[Holder, int], excess: int) -> list[Holder]:
-    """Return the holders to end so that `excess` bytes are freed: the heaviest first, and no more.
+def heaviest(groups: Sequence[Mapping[Holder, int]], excess: int) -> list[Holder]:
+    """Return the holders to end so that `excess` bytes are freed, and no more than needed.
 
-    Those that hold nothing are never among them.
+    The group that holds most gives way first, by its heaviest holder: many small holders of one
+    kind must not hide behind a single larger one of another kind. One that holds less than the
+    mean of its group, or than `LEAST_CUT_BYTES`, stays even if not enough is freed then: what has
+    been ended may take a moment to let its bytes go, and its neighbours must not end for that.
+
+    Args:
+        groups: The bytes of each holder, by kind.
+        excess: Bytes that must be freed; 0 or less: none.
     """
     found: list[Holder] = []
-    order = [(-size, number, holder) for number, (holder, size) in enumerate(sizes.items())]
-    heapq.heapify(order)
-    while excess > 0 and order:
-        size, _, holder = heapq.heappop(order)
-        if not size:
-            break
+    sums = [sum(group.values()) for group in groups]
+    # By group, the heaviest holder last.
+    left = [
+        sorted(
+            (pair for pair in group.items() if pair[1] >= max(total / len(group), LEAST_CUT_BYTES)),
+            key=lambda pair: pair[1],
+        )
+        for group, total in zip(groups, sums, strict=True)
+    ]
+    while excess > 0 and any(left):
+        place = max((at for at, group in enumerate(left) if group), key=sums.__getitem__)
+        holder, size = left[place].pop()
+        sums[place] -= size
+        excess -= size
         found.append(holder)
-        excess += size
     return found

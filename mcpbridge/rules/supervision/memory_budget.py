@@ -9,6 +9,11 @@ MOST = 64
 UNMEASURED = 16
 """Used until a process has been measured, or if none can be: it runs elsewhere (`--connect`)."""
 
+RESERVE_BYTES = 128 << 20
+"""Least memory that is not kept for clients: the bridge alone needs 40 to 60 MB."""
+LEAST_KEPT_BYTES = 16 << 20
+"""Kept for clients even if the reserve cannot be had: a few requests of the largest size."""
+
 
 def children_that_fit(limit_bytes: int, bridge_bytes: int, child_bytes: int, most: int) -> int:
     """Return how many server processes may run at once.
@@ -25,8 +30,14 @@ def children_that_fit(limit_bytes: int, bridge_bytes: int, child_bytes: int, mos
 
 
 def memory_for_clients(limit_bytes: int | None) -> int | None:
-    """Return how many bytes may be kept for clients; None if the system tells no limit.
+    """Return the default of `--max-memory`; None if the system tells no limit.
 
-    Half is left to the interpreter, to copies that are made while bytes pass, and to the server.
+    A reserve is left to the interpreter, to copies that are made while bytes pass, and to the
+    server's processes: half of the limit, and in a small container no less than `RESERVE_BYTES`.
+
+    Args:
+        limit_bytes: Memory that the container, or the machine, allows.
     """
-    return None if limit_bytes is None else limit_bytes // 2
+    if limit_bytes is None:
+        return None
+    return max(LEAST_KEPT_BYTES, limit_bytes - max(limit_bytes // 2, RESERVE_BYTES))

@@ -12,6 +12,7 @@ import pytest
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.listeners import Logged
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import cancelled, child_exited, session_closed
 from mcpbridge.rules.supervision.lifecycle import EXCHANGE, ExchangeEvent, ExchangeState
@@ -31,6 +32,7 @@ class Home:
     outside = False
 
     def __init__(self, *, admits: bool = True) -> None:
+        self.account = Account()
         self.finished: list[Exchange] = []
         self.heard: list[Notification] = []
         self._admits = admits

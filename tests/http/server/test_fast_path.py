@@ -24,6 +24,7 @@ from mcpbridge.http.server.connection import HttpConnection
 from mcpbridge.http.server.fast_path import FastPath, KnownHead
 from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits, Connections
 from mcpbridge.rules.access.hosts import HostRules
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import child_exited
 from mcpbridge.telemetry.metrics import Meters
@@ -94,6 +95,9 @@ class Home:
     """Where the calls of a desk belong."""
 
     outside = False
+
+    def __init__(self) -> None:
+        self.account = Account()
 
     def begin_stream(self) -> Stream:
         """See `Scope`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.supervision.memory_budget import children_that_fit
+from mcpbridge.rules.supervision.memory_budget import children_that_fit, memory_for_clients
 
 MIB = 1 << 20
 
@@ -25,3 +25,13 @@ MIB = 1 << 20
 def test_what_fits(limit: int, bridge: int, child: int, most: int, fitting: int) -> None:
     """The limit less the bridge, by the size of a process; 2 to 64, or what open files allow."""
     assert children_that_fit(limit, bridge, child, most) == fitting
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [(8192, 4096), (512, 256), (256, 128), (200, 72), (144, 16), (64, 16)],
+)
+def test_a_reserve_is_left_of_what_the_container_allows(limit: int, kept: int) -> None:
+    """Half, at least 128 MiB; and some requests must be possible in the smallest container."""
+    assert memory_for_clients(limit * MIB) == kept * MIB
+    assert memory_for_clients(None) is None
