@@ -3,7 +3,7 @@
 | account | holds |
 |---|---|
 | connection | a request in arrival, and what its client has not read |
-| child | what it has not read, and what it wrote that is not read yet |
+| child | what it has not read, and what it wrote and the bridge has not read |
 | session | its state, its calls in flight, what waits for its client, streams kept for resumption |
 | call, parked call, subscription | the same of a client without a session |
 | tenant | the sum of its sessions, calls and subscriptions |

@@ -44,7 +44,7 @@ class Channel(Protocol):
 
     @property
     def held(self) -> int:
-        """Bytes kept for the peer: what it has not read, and what it wrote that is not read yet."""
+        """Bytes that wait because the peer does not read, as they are charged."""
 
     @property
     def unread(self) -> int | None:

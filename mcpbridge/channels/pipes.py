@@ -161,14 +161,16 @@ class PipeChannel:
 
     @property
     def held(self) -> int:
-        """Bytes that wait in either direction: see `Channel.held`."""
-        return self._account.held
+        """Bytes that wait because the child does not read: see `Channel.held`."""
+        if not self._blocked or not self._input_open:
+            return 0
+        return self._pending + MESSAGE_BYTES * (len(self._outgoing) // _PIECES)
 
     def _settle(self) -> None:
         """Charge what waits now; called whenever that may be more than passes in a turn."""
-        held = self._held if self._held > _CHARGED_BYTES and not self.ended.is_set() else 0
-        if self._blocked and self._input_open:
-            held += self._pending + MESSAGE_BYTES * (len(self._outgoing) // _PIECES)
+        held = self.held
+        if self._held > _CHARGED_BYTES and not self.ended.is_set():
+            held += self._held
         if held != self._account.held:
             self._account.charge(held - self._account.held)
 

@@ -13,7 +13,7 @@ LEVELS = (
     ),
     (
         "Memory is bounded for each session and in all, whatever a client or a server does.",
-        "`make soak`, `test_faults_bounds`, `test_backpressure`, `test_limits`",
+        "`make soak`, `test_ledger`, `test_memory`, `test_faults_bounds`, `test_backpressure`",
     ),
     (
         "No process outlives mcpbridge, not even where it was killed itself (on Linux).",

@@ -238,7 +238,10 @@ class ChildPool:
 
     @property
     def holders(self) -> list[Holder]:
-        """The running children that have bytes in the ledger."""
+        """The running children that do not read, with the bytes that wait for them.
+
+        What they wrote counts in the ledger too, but passes and is bounded for each.
+        """
         return [
             Holder("child", lease.mux.channel.held, lease.cut)
             for lease in self._leases

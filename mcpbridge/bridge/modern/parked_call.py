@@ -116,7 +116,7 @@ class ParkedCall:
         self._number: int | None = None
         self._account = account
         self._budget = budget
-        self._kept = _STATE_BYTES + len(request.params or b"")
+        self._kept = _STATE_BYTES + len(request.params or b"") + len(envelope.capabilities)
         account.charge(self._kept)
 
     @property
@@ -158,6 +158,7 @@ class ParkedCall:
 
     def next_attempt(self, attempt: Exchange, envelope: RequestMeta) -> None:
         """Make this the open exchange, which gets the child's messages from now on."""
+        self._keep(len(envelope.capabilities) - len(self.envelope.capabilities))
         self._attempt, self.envelope, self.parked_at = attempt, envelope, None
         self._token = progress_token(attempt.request.params)
         # The child may have answered, or ended, while the client was away.

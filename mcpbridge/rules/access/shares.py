@@ -95,8 +95,9 @@ def heaviest(groups: Sequence[Mapping[Holder, int]], excess: int) -> list[Holder
 
     The group that holds most gives way first, by its heaviest holder: many small holders of one
     kind must not hide behind a single larger one of another kind. One that holds less than the
-    mean of its group, or than `LEAST_CUT_BYTES`, stays even if not enough is freed then: what has
-    been ended may take a moment to let its bytes go, and its neighbours must not end for that.
+    mean of its group, or than `LEAST_CUT_BYTES`, stays, and so do lighter groups, even if not
+    enough is freed then: what has been ended may take a moment to let its bytes go, and no other
+    must end for that.
 
     Args:
         groups: The bytes of each holder, by kind.
@@ -112,8 +113,7 @@ def heaviest(groups: Sequence[Mapping[Holder, int]], excess: int) -> list[Holder
         )
         for group, total in zip(groups, sums, strict=True)
     ]
-    while excess > 0 and any(left):
-        place = max((at for at, group in enumerate(left) if group), key=sums.__getitem__)
+    while excess > 0 and sums and left[place := sums.index(max(sums))]:
         holder, size = left[place].pop()
         sums[place] -= size
         excess -= size

@@ -69,6 +69,8 @@ def test_a_light_holder_stays_whatever_is_missing() -> None:
     """Heavy ones that have been ended may take a moment to let their bytes go."""
     sessions = {"heavy": 9 * MIB, "light": MIB}
     assert heaviest([sessions], 100 * MIB) == ["heavy"]
+    assert heaviest([sessions, {"child": 8 * MIB}], 100 * MIB) == ["heavy", "child"]
+    assert heaviest([{"a": 9 * MIB, "b": 5 * MIB}, {"child": 3 * MIB}], 100 * MIB) == ["a"]
     assert heaviest([{"idle": 16 * KIB}, {}], MIB) == []
     assert heaviest([{"a": 0}, {}], 5) == [], "nothing is held"
 
