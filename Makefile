@@ -83,7 +83,7 @@ deploy-test: .venv/stamp $(SCANNERS) ## manifests, Dockerfiles and the guides: w
 chaos: .venv/stamp ## calls while children are killed; CALLS=100000 is the size, SEED repeats
 	$(BIN)/python -m tests.suites.chaos
 
-soak: .venv/stamp ## memory and whatever else could grow; CALLS=100000 and SESSIONS=20000 is the size
+soak: .venv/stamp ## memory and whatever else could grow, under attack too; CALLS=100000 SESSIONS=20000 HOSTILE_S=20
 	$(BIN)/python -m tests.suites.soak
 
 streams: .venv/stamp ## memory and p99 with many open streams; STREAMS=5000 is the size

@@ -12,6 +12,8 @@ finds its size after some 10 000 sessions, or 50 000 calls with disconnects. A p
 median slope over samples, in KiB for 100 000 calls, or for 20 000 sessions; in a short run, whose
 samples are few pages apart, it is shown and not judged. After each phase descriptors, tasks,
 threads, children and zombies must be exactly what they were before it.
+
+The hostile part comes last, on bridges of its own: `tests.suites.hostile`.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
+from tests.suites import hostile
 from tests.suites.figures import Figures, slope
 from tests.suites.holdings import WATCHED, Watched
 from tests.suites.wire import Connection, echo_call, open_session
@@ -193,6 +196,7 @@ async def main() -> int:
         ):
             await soak(url, watched, phase, figures)
         figures.show("rss_kib", watched.rss_kib)
+    await hostile.run(figures)
     return figures.end()
 
 

@@ -43,13 +43,15 @@ class Connection:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def request(self, method: str, headers: Mapping[str, str], body: bytes = b"") -> Response:
-        """Send a request to `/mcp` and read its whole answer.
+    async def request(
+        self, method: str, headers: Mapping[str, str], body: bytes = b"", *, path: str = "/mcp"
+    ) -> Response:
+        """Send a request and read its whole answer.
 
         Raises:
             OSError, EOFError: The connection failed or ended before the answer did.
         """
-        reader = await self.send(method, headers, body)
+        reader = await self.send(method, headers, body, path=path)
         try:
             return await self._read(reader)
         except BaseException:
@@ -57,7 +59,7 @@ class Connection:
             raise
 
     async def send(
-        self, method: str, headers: Mapping[str, str], body: bytes = b""
+        self, method: str, headers: Mapping[str, str], body: bytes = b"", *, path: str = "/mcp"
     ) -> asyncio.StreamReader:
         """Send a request and leave its answer to the caller.
 
@@ -70,7 +72,7 @@ class Connection:
             )
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = (
-            f"{method} /mcp HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n{lines}"
+            f"{method} {path} HTTP/1.1\r\nhost: {self._host}:{self._port}\r\n{lines}"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         self._writer.write(head.encode() + body)
