@@ -14,6 +14,7 @@ from mcpbridge.http.disconnect import Disconnect, ReceivedDisconnect
 from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import share_of
 from mcpbridge.rules.access.principals import Principal
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.mcp.admission import Names, Refusal
 from mcpbridge.rules.mcp.modern_checks import RoutingHeaders
 from mcpbridge.wire.headers import Acceptable, acceptable
@@ -26,6 +27,8 @@ PARSED_HEAD = "mcpbridge.parsed_head"
 """Key of a scope: the head, once it has been read for the checks before the routes."""
 REFUSAL = "mcpbridge.refusal"
 """Key of a scope: why the request was refused, for `http.refusals`."""
+UNSENT = "mcpbridge.unsent"
+"""Key of a scope: the account of what its connection has yet to send."""
 STARTED = "mcpbridge.started"
 """Key of a scope: finishes a request that the connection has handled already."""
 
@@ -144,6 +147,12 @@ class HttpRequest:
         if found is None:
             found = self.scope[DISCONNECT] = ReceivedDisconnect(self.receive)
         return found
+
+    @property
+    def unsent(self) -> Account:
+        """The account of what its connection has yet to send; of any ASGI server."""
+        found: Account | None = self.scope.get(UNSENT)
+        return found if found is not None else Account()
 
     @property
     def started(self) -> Callable[[HttpRequest], Awaitable[None]] | None:

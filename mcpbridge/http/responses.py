@@ -96,19 +96,32 @@ async def send_json(send: Send, status: int, body: bytes, headers: Headers = ())
 
 
 async def send_replies(
-    send: Send, status: int, replies: Sequence[Reply], headers: Headers = (), *, batch: bool = False
+    http_request: HttpRequest,
+    status: int,
+    replies: Sequence[Reply],
+    headers: Headers = (),
+    *,
+    batch: bool = False,
 ) -> None:
-    """Send an answer, or those of a batch, as JSON; long ones are not copied into one text."""
+    """Send an answer, or those of a batch, as JSON; long ones are not copied into one text.
+
+    Long ones are charged to the connection until the client has read most of them.
+    """
     parts = [piece for reply in replies for piece in (b",", *pieces(reply))][1:]
     if batch:
         parts = [b"[", *parts, b"]"]
     length = sum(map(len, parts))
+    send, unsent = http_request.send, http_request.unsent
     if length <= SLICE_BYTES:
         await send_json(send, status, b"".join(parts), headers)
         return
     lines = [_JSON_TYPE, (b"content-length", b"%d" % length), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": lines})
-    await _send_body(send, parts, more=False)
+    unsent.charge(length)
+    try:
+        await send({"type": "http.response.start", "status": status, "headers": lines})
+        await _send_body(send, parts, more=False)
+    finally:
+        unsent.charge(-length)
 
 
 async def _send_body(send: Send, parts: Sequence[bytes], *, more: bool) -> None:

@@ -60,9 +60,11 @@ class Ledger:
 
         await asked_until(let_go, "nothing is kept")
 
-    async def session(self, capabilities: Any = None, **info: str) -> dict[str, str]:
+    async def session(
+        self, capabilities: Any = None, revision: str = "2025-11-25", **info: str
+    ) -> dict[str, str]:
         """Open a session; the headers that name it. `server` is the version of its server."""
-        hello = initialize(0, "2025-11-25", capabilities)
+        hello = initialize(0, revision, capabilities)
         hello["params"]["clientInfo"].update(info)
         response = await self.client.post("/mcp", json=hello, headers=ACCEPT)
         assert response.status_code == 200
@@ -149,6 +151,19 @@ async def test_answers_that_a_client_does_not_read_count(ledger: Ledger) -> None
         deaf.sendall(head.encode() + body)
         await ledger.holds("connections", 4 * MIB)
     await ledger.end(headers)
+    await ledger.empty()
+
+
+async def test_answers_of_a_batch_count_while_the_last_is_awaited(ledger: Ledger) -> None:
+    """A client that reads no streams gets them together."""
+    headers = await ledger.session(revision="2025-03-26")
+    batch = [call(1, answer=4 * MIB), call(2, hold=True)]
+    alone = {**headers, "accept": "application/json"}
+    waiting = asyncio.create_task(ledger.client.post("/mcp", json=batch, headers=alone))
+    await ledger.holds("connections", 4 * MIB)
+    await ledger.end(headers)
+    answers = (await waiting).json()
+    assert ["result" in answer for answer in answers] == [True, False]
     await ledger.empty()
 
 

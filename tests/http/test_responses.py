@@ -12,6 +12,7 @@ import anyio
 
 from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.http.keepalive import KeepAlive, KeepAliveSettings
+from mcpbridge.http.request import UNSENT
 from mcpbridge.http.responses import (
     SLICE_BYTES,
     EventStream,
@@ -22,6 +23,7 @@ from mcpbridge.http.responses import (
     send_refusal,
     send_replies,
 )
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.event_log import EventId, Window
 from mcpbridge.rules.faults import Unavailable, capacity
 from mcpbridge.rules.mcp.admission import refuse
@@ -224,10 +226,14 @@ async def test_a_long_answer_goes_out_in_slices_under_its_whole_length() -> None
     single: list[Reply] = [LONG]
     for replies, form, text in ((single, False, encode(LONG)), (batch, True, whole)):
         wire = Wire()
-        task = asyncio.create_task(send_replies(wire.send, 200, replies, batch=form))
+        request, unsent = http_request(wire), Account()
+        request.scope[UNSENT] = unsent
+        task = asyncio.create_task(send_replies(request, 200, replies, batch=form))
         await wire.until_chunks(1)
         assert not wire.ended
+        assert unsent.held == len(text), "it counts until it is sent"
         await task
+        assert unsent.held == 0
         assert b"".join(wire.chunks) == text
         assert wire.headers["content-length"] == str(len(text))
         assert max(map(len, wire.chunks)) <= SLICE_BYTES
@@ -237,11 +243,13 @@ async def test_a_long_answer_goes_out_in_slices_under_its_whole_length() -> None
 async def test_a_short_batch_is_one_piece() -> None:
     """Its answers are joined."""
     wire = Wire()
-    await send_replies(wire.send, 200, [Result(b"1", b"{}"), Result(b"2", b"{}")], batch=True)
+    await send_replies(
+        http_request(wire), 200, [Result(b"1", b"{}"), Result(b"2", b"{}")], batch=True
+    )
     one, other = (b'{"jsonrpc":"2.0","id":%d,"result":{}}' % number for number in (1, 2))
     assert wire.chunks == [b"[%b,%b]" % (one, other)]
     wire = Wire()
-    await send_replies(wire.send, 404, [Result(b"1", b"{}")])
+    await send_replies(http_request(wire), 404, [Result(b"1", b"{}")])
     assert (wire.status, wire.chunks) == (404, [one])
 
 

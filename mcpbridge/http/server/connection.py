@@ -26,7 +26,14 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from mcpbridge.http.disconnect import Disconnect
-from mcpbridge.http.request import DISCONNECT, HEAD, STARTED, HttpRequest, StartedCall
+from mcpbridge.http.request import (
+    DISCONNECT,
+    HEAD,
+    STARTED,
+    UNSENT,
+    HttpRequest,
+    StartedCall,
+)
 from mcpbridge.http.responses import HttpResponse, refusal_body, refusal_of
 from mcpbridge.http.server.fast_path import FastPath, Heads, KnownHead
 from mcpbridge.http.server.framing import ambiguity
@@ -34,6 +41,7 @@ from mcpbridge.http.server.giving_way import FRESH_S, Peer, Standing, giving_way
 from mcpbridge.http.server.limits import BAND, BAND_HEADER_S, ArrivalLimits, Connections, SendWatch
 from mcpbridge.http.server.write_buffer import WriteBuffer
 from mcpbridge.rules.access.hosts import share_of
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, out_of_memory
 from mcpbridge.rules.mcp.admission import Reason, Refusal, refuse
 
@@ -113,6 +121,7 @@ class HttpConnection(HttpToolsProtocol):
         "_stall",
         "_timer",
         "_unread",
+        "_unsent",
         "_window",
     )
 
@@ -149,8 +158,8 @@ class HttpConnection(HttpToolsProtocol):
         """Bytes so far of a request that does not come in one read."""
         self._charged = 0
         """Bytes of it that `--max-memory` counts."""
-        self._unread = 0
-        """Bytes of responses that the client has not read, as `--max-memory` counts them."""
+        self._unsent, self._unread = Account(connections.budget.connections), 0
+        """Bytes of a long response that wait to be sent, and those that its client has not read."""
         self._chunk = 0
         """Bytes of the last read."""
         self._awaited = _Awaited.HEAD
@@ -263,11 +272,11 @@ class HttpConnection(HttpToolsProtocol):
     @property
     def held(self) -> int:
         """Bytes of a request in arrival, and of responses not read: see `HeldConnection`."""
-        return self._charged + self._unread
+        return self._charged + self._unread + self._unsent.held
 
     def cut(self) -> None:
         """Refuse the request in arrival, or end the connection: see `HeldConnection`."""
-        if self._unread > self._charged:
+        if self._unread + self._unsent.held > self._charged:
             self._count_unread(0)
             self.transport.abort()
         else:
@@ -381,7 +390,9 @@ class HttpConnection(HttpToolsProtocol):
             self._offer = True
             return
         self._await(_Awaited.BODY)
-        cast(dict[str, Any], self.scope)[DISCONNECT] = self._disconnect
+        cast(dict[str, Any], self.scope).update(
+            {DISCONNECT: self._disconnect, UNSENT: self._unsent}
+        )
         super().on_headers_complete()
         if self._ending():
             self.end_keep_alive()
@@ -510,7 +521,8 @@ class HttpConnection(HttpToolsProtocol):
         self.url, self.headers = known.scope["raw_path"], known.scope["headers"]
         scope = cast(dict[str, Any], self.scope)
         scope.update(known.scope)
-        scope.update({HEAD: known.head, STARTED: finish, DISCONNECT: self._disconnect})
+        scope.update({HEAD: known.head, STARTED: finish})
+        scope.update({DISCONNECT: self._disconnect, UNSENT: self._unsent})
         self.cycle = RequestResponseCycle(
             scope=self.scope,
             transport=self.transport,

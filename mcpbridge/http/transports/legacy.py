@@ -32,6 +32,7 @@ from mcpbridge.http.responses import (
     send_late_json,
     send_replies,
 )
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, draining
 from mcpbridge.rules.mcp.admission import (
     Admitted,
@@ -52,6 +53,7 @@ from mcpbridge.wire.messages import (
     Message,
     Notification,
     Request,
+    Result,
 )
 
 METHODS = "GET, POST, DELETE"
@@ -291,10 +293,9 @@ class LegacyTransport:
         if stream is not None:
             await self._stream(http_request, session, stream)
             return
-        for exchange in exchanges:
-            await exchange.finished()
+        await _all_answered(exchanges, http_request.unsent)
         replies = [exchange.reply for exchange in exchanges if exchange.reply is not None]
-        await send_replies(http_request.send, 200, replies, batch=True)
+        await send_replies(http_request, 200, replies, batch=True)
 
     async def _respond(
         self,
@@ -309,7 +310,7 @@ class LegacyTransport:
             refusal = refusal_of(Unavailable(exchange.fault), exchange.request.id)
             await self._refuse(http_request, refusal)
         elif exchange.reply is not None and exchange.stream is None and accepts.json:
-            await send_replies(http_request.send, 200, [exchange.reply], headers)
+            await send_replies(http_request, 200, [exchange.reply], headers)
         elif exchange.streams:
             await self._stream(http_request, session, exchange.streamed(), headers)
         else:
@@ -367,3 +368,27 @@ def _streams(accepts: Acceptable) -> bool:
     send a bare `*/*` and expect JSON.
     """
     return accepts.names_stream or not accepts.json
+
+
+async def _all_answered(exchanges: Sequence[Exchange], unsent: Account) -> None:
+    """Wait until all calls of a batch are answered; until then their answers are charged."""
+    awaited = asyncio.get_running_loop().create_future()
+    account, left = Account(unsent), len(exchanges)
+
+    def answered(exchange: Exchange) -> None:
+        nonlocal left
+        reply = exchange.reply
+        if isinstance(reply, Result):
+            account.charge(len(reply.result))
+        left -= 1
+        # The task that waits may have been cancelled.
+        if not left and not awaited.done():
+            awaited.set_result(None)
+
+    for exchange in exchanges:
+        exchange.listen(functools.partial(answered, exchange))
+    try:
+        await awaited
+    finally:
+        for exchange in exchanges:
+            exchange.ignore()

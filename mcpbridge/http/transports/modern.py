@@ -181,7 +181,7 @@ class ModernTransport:
             await self._refuse(http_request, refusal)
         elif exchange.reply is not None and exchange.stream is None and accepts.json:
             reply = exchange.reply
-            await send_replies(http_request.send, _status_of(reply), [reply])
+            await send_replies(http_request, _status_of(reply), [reply])
         else:
             principal = http_request.head.principal if exchange.streams else None
             watching = self._keepalive.watching

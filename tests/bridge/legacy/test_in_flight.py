@@ -17,6 +17,7 @@ from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.in_flight import InFlight
 from mcpbridge.bridge.legacy.server_requests import ServerRequests
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.faults import session_closed
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
@@ -41,9 +42,10 @@ class Table:
             self.context.meters,
             lambda *work: self.later.append(work),
             30.0,
+            self.context.budget,
         )
         self.calls = InFlight(
-            "s", self.client, self.streams, self.server_requests, self.context, None
+            "s", self.client, self.streams, self.server_requests, self.context, None, Account()
         )
         lease, self.far = lease_on_memory(shared=False)
         self.mux = lease.mux

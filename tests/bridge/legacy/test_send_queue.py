@@ -18,6 +18,7 @@ from mcpbridge.bridge.legacy.send_queue import MAX_WAITING, SendQueue
 from mcpbridge.bridge.legacy.session_child import ChildLink
 from mcpbridge.channels.memory import MemoryChannel
 from mcpbridge.process.child import Child
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Unavailable, child_exited
 from mcpbridge.rules.uri_set import UriSet
 from mcpbridge.wire.messages import Message, Notification, Request, Result, encode
@@ -87,7 +88,7 @@ class Client:
         self.others: list[Any] = others or []
         self.state = ClientState(ASKED, 0.0)
         self.queue = SendQueue(
-            cast(ChildLink, self.link), self.state, cast(Any, self), self.context
+            cast(ChildLink, self.link), self.state, cast(Any, self), self.context, Account()
         )
 
     def serve(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.legacy.server_requests import MAX_OPEN, ServerRequests
@@ -48,6 +49,7 @@ class Session:
             self.meters,
             lambda *work: self.later.append(work),
             0.0,
+            Budget(),
         )
 
     def ask(self, request: Request = ROOTS, *calls: Exchange) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.modern import parked_call
 from mcpbridge.bridge.modern.parked_call import ParkedCall
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import child_exited
 from mcpbridge.rules.mcp.request_meta import RequestMeta
 from mcpbridge.wire.messages import Message, Notification, Request, encode
@@ -42,7 +44,9 @@ class Scene:
         self.handed: list[tuple[list[str], Exchange]] = []
         self.over = 0
         request = Request(b"0", "tools/call", b'{"name":"x"}')
-        self.call = ParkedCall(self.lease, request, META, self._hand_over, self._end)
+        self.call = ParkedCall(
+            self.lease, request, META, self._hand_over, self._end, Account(), Budget()
+        )
         self._running = asyncio.create_task(self.lease.mux.run())
 
     def _hand_over(self, call: ParkedCall, attempt: Exchange) -> None:

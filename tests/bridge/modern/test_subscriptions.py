@@ -10,6 +10,7 @@ import pytest
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.modern.subscriptions import Subscription
 from mcpbridge.errors import WireError
+from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.event_log import Window
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Notification, Request
@@ -24,7 +25,7 @@ def listen(wanted: Any, most: int = 3) -> Subscription:
     """A listen under the id "l"."""
     params = json.dumps({"notifications": wanted}).encode()
     request = Request(b'"l"', "subscriptions/listen", params)
-    return Subscription(request, Stream(Window(), Meters()), most)
+    return Subscription(request, Stream(Window(), Meters()), most, Account())
 
 
 def on(listening: Subscription) -> list[Any]:
