@@ -158,4 +158,4 @@ def test_for_want_of_memory_a_listen_ends_without_its_result() -> None:
     listening.on_notification(Notification(TOOLS))
     assert listening.held > 0
     listening.cut()
-    assert (listening.held, listening.stream.log.closed) == (0, True)
+    assert (listening.stream.log.held, listening.stream.log.closed) == (0, True)
