@@ -12,6 +12,7 @@ from mcpbridge.rules.access.hosts import (
     HostRules,
     fetch_allowed,
     host_allowed,
+    host_name,
     host_pattern,
     origin_allowed,
     origin_pattern,
@@ -64,7 +65,9 @@ def check_source(head: RequestHead, rules: HostRules) -> Refusal | None:
     """Apply the rules on Host and Origin, the same for each path and method; None: it may pass."""
     host = head.get(b"host")
     if host is not None and not host_allowed(host, rules):
-        problem = f"Host {shown(host)!r} is not served here (--allowed-host)"
+        # What is not a host is not repeated: a reader of the answer could take it for one.
+        named = f"Host {shown(host)!r}" if host_name(host) is not None else "Host"
+        problem = f"{named} is not served here (--allowed-host)"
         return refuse(421, INVALID_REQUEST, problem, reason=Reason.HOST)
     origin = head.get(b"origin")
     # The specification demands 403; the text avoids the number, since some clients take it anywhere
