@@ -207,7 +207,7 @@ def reason_of(answer: httpx.Response) -> str:
 async def test_a_client_that_crashes_the_server_ends_it_for_no_other() -> None:
     """It is paused, ever longer; another client is served all the time, and no bridge gives up."""
     async with (
-        bridge("--give-up-after", "5", "--", *child("ending")) as running,
+        bridge("--give-up-after", "5", "--", *child("exiting")) as running,
         client_at(running, MODEST) as modest,
         client_at(running, GREEDY) as greedy,
     ):
@@ -230,7 +230,7 @@ async def test_a_client_that_crashes_the_server_ends_it_for_no_other() -> None:
 
 async def test_without_other_clients_the_bridge_gives_up_as_ever() -> None:
     """So that the platform shows that the server keeps crashing; no other client is served."""
-    async with started("--port", "0", "--give-up-after", "3", "--", *child("ending")) as running:
+    async with started("--port", "0", "--give-up-after", "3", "--", *child("exiting")) as running:
         (record,) = await running.logged("serve.started")
         async with httpx.AsyncClient(timeout=30) as client:
             for _ in range(3):
@@ -283,7 +283,7 @@ async def pid_of(client: httpx.AsyncClient, session: dict[str, str]) -> int:
 async def test_processes_of_the_client_with_most_of_them_give_way() -> None:
     """However many sessions with their own process one opens, another keeps its own."""
     async with (
-        bridge("--max-children", "4", "--", *child("ending")) as running,
+        bridge("--max-children", "4", "--", *child("exiting")) as running,
         client_at(running, MODEST) as modest,
         client_at(running, GREEDY) as greedy,
     ):
