@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any
@@ -56,6 +56,8 @@ from mcpbridge.telemetry.metrics import Meters
 
 log = logging.getLogger("mcpbridge.app")
 
+Listeners = Sequence[socket.socket]
+
 _LIST_S = 10.0
 """Seconds that a server has to list its tools before `serve.ready` is logged."""
 _LAST_SPANS_S = 2.0
@@ -87,23 +89,23 @@ def run(config: Config) -> int:
             return EXIT_START
         config = fitting
         with ExitStack() as held:
-            listener, admin = (
-                opened(bind, held, config.settings.connections.send_s) if bind is not None else None
+            listeners, admin = (
+                opened(bind, held, config.settings.connections.send_s) if bind is not None else ()
                 for bind in (config.bind, config.admin_bind)
             )
-            if isinstance(listener, socket.socket) and not isinstance(admin, str):
-                config = settled(config, listener)
+            if not isinstance(listeners, str) and not isinstance(admin, str):
+                config = settled(config, listeners[0])
                 env = config.source.env if isinstance(config.source, ChildSpec) else None
                 reaper = held.enter_context(kept(env))
-                return _run_loop(build(config, ProcessTree(reaper)), listener, admin)
-            problem = listener if isinstance(listener, str) else admin
+                return _run_loop(build(config, ProcessTree(reaper)), listeners, admin)
+            problem = listeners if isinstance(listeners, str) else admin
             log.error("serve.failed", extra={"problem": problem})
             return EXIT_START
 
 
-def _run_loop(app: App, listener: socket.socket, admin: socket.socket | None) -> int:
+def _run_loop(app: App, listeners: Listeners, admin: Listeners) -> int:
     on_uvloop = sys.platform != "win32"
-    life = _Life(app, listener, admin)
+    life = _Life(app, listeners, admin)
     try:
         return anyio.run(life.run, backend_options={"use_uvloop": on_uvloop})
     except Exception:
@@ -114,11 +116,9 @@ def _run_loop(app: App, listener: socket.socket, admin: socket.socket | None) ->
 class _Life:
     """One run of the program, from its first signal handler to its exit status."""
 
-    def __init__(
-        self, app: App, listener: socket.socket, admin: socket.socket | None = None
-    ) -> None:
+    def __init__(self, app: App, listeners: Listeners, admin: Listeners) -> None:
         self._app = app
-        self._listener = listener
+        self._listeners = listeners
         self._drain = app.bridge.drain
         self._status = EXIT_OK
         self._orders = EndOrders()
@@ -133,8 +133,8 @@ class _Life:
         if self._certificates is not None:
             options = listening_options(self._certificates.context, settings.arrival.header_s)
         self._server = _server(app, app.endpoint, app.fast_path, options, meters=app.meters)
-        self._servers = [(self._server, listener)]
-        if app.admin is not None and admin is not None:
+        self._servers = [(self._server, listeners)]
+        if app.admin is not None and admin:
             self._servers.append((_server(app, app.admin), admin))
 
     async def run(self) -> int:
@@ -168,8 +168,8 @@ class _Life:
 
     async def _serve(self, ending: anyio.Event) -> None:
         async with anyio.create_task_group() as serving:
-            for server, listener in self._servers:
-                serving.start_soon(server.serve, [listener])
+            for server, listeners in self._servers:
+                serving.start_soon(server.serve, list(listeners))
                 # Before the address is announced: it may be used at once.
                 await server.listening.wait()
             self._announce()
@@ -197,9 +197,10 @@ class _Life:
         log.info(
             "serve.started",
             extra={
-                "url": url_of(bind, self._listener, settings.listen.path, secure=secure),
-                "address": address_of(bind, self._listener),
+                "url": url_of(bind, self._listeners[0], settings.listen.path, secure=secure),
+                "address": address_of(bind, self._listeners[0]),
                 "because": bind.why,
+                **self._other_address(),
                 **_served(self._app.config),
                 "isolation": settings.child_pool.isolation.value,
                 "version": __version__,
@@ -219,7 +220,7 @@ class _Life:
         bind, settings = self._app.config.bind, self._app.config.settings
         secure = self._certificates is not None
         facts: dict[str, object] = {
-            "url": url_of(bind, self._listener, settings.listen.path, secure=secure)
+            "url": url_of(bind, self._listeners[0], settings.listen.path, secure=secure)
         }
         if lease.profile is not None:
             facts["server"] = lease.profile.name
@@ -230,9 +231,15 @@ class _Life:
 
     def _admin_address(self) -> dict[str, str]:
         bind = self._app.config.admin_bind
-        if bind is None or self._admin is None:
+        if bind is None or not self._admin:
             return {}
-        return {"admin": address_of(bind, self._admin)}
+        return {"admin": address_of(bind, self._admin[0])}
+
+    def _other_address(self) -> dict[str, str]:
+        if len(self._listeners) < 2:
+            return {}
+        host, port, *_ = self._listeners[1].getsockname()
+        return {"also": f"[{host}]:{port}"}
 
     async def _hear_signals(
         self, signals: AsyncIterator[signal.Signals], ending: anyio.Event

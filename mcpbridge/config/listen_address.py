@@ -14,13 +14,15 @@ from mcpbridge.errors import ConfigError
 from mcpbridge.http.server.listeners import Bind
 
 _FIRST_HANDED_OVER = 3
+_LOCALHOST = "localhost"
 
 
 def bind_of(settings: ListenSettings, origins: Mapping[str, str], *, in_cluster: bool) -> Bind:
     """Return the address to listen on.
 
-    Without a host it is loopback, since the bridge does not authenticate by default, unless this
-    process runs where no client is on loopback: as the main process of a container, or in a pod.
+    Without a host it is loopback, by IPv4 and IPv6, since the bridge does not authenticate by
+    default, unless this process runs where no client is on loopback: as the main process of a
+    container, or in a pod.
 
     Args:
         settings: The settings.
@@ -51,7 +53,7 @@ def bind_of(settings: ListenSettings, origins: Mapping[str, str], *, in_cluster:
             "--port", origin, f"invalid port {port} (expected 1-65535)", "0 picks a free one"
         )
     if host is not None:
-        return Bind(host, port, "as asked for")
+        return Bind(host, port, "as asked for", both_loopbacks=host == _LOCALHOST)
     return _default(port, in_cluster=in_cluster)
 
 
@@ -62,7 +64,8 @@ def _default(port: int, *, in_cluster: bool) -> Bind:
     if os.getpid() == 1:
         why = "process 1 of a container: its ports are reached from outside"
         return Bind("0.0.0.0", port, why)  # nosec B104 # only there; the start-up line says why
-    return Bind("127.0.0.1", port, "only this machine may connect; --host opens it to others")
+    why = "only this machine may connect; --host opens it to others"
+    return Bind("127.0.0.1", port, why, both_loopbacks=True)
 
 
 def handed_over(bind: Bind, env: Mapping[str, str], pid: int) -> Bind:
@@ -104,7 +107,8 @@ def admin_bind_of(settings: AdminSettings, origins: Mapping[str, str], main: Bin
         )
     if port == main.port and port != 0:
         raise ConfigError("--admin-port", origin, f"{port} is the port of the MCP path", "another")
-    return Bind(settings.host or main.host, port, "--admin-port")
+    both = main.both_loopbacks if settings.host is None else settings.host == _LOCALHOST
+    return Bind(settings.host or main.host, port, "--admin-port", both_loopbacks=both)
 
 
 def _stands_above(field: str, origins: Mapping[str, str]) -> bool:

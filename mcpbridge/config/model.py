@@ -73,7 +73,8 @@ class ListenSettings:
     host: str | None = setting(
         None,
         "--host",
-        "Address to bind; 127.0.0.1, or 0.0.0.0 as a container's main process or in Kubernetes.",
+        "Address to bind; localhost, which is 127.0.0.1 and ::1, or 0.0.0.0 as a container's main"
+        " process or in Kubernetes.",
         group="Listening",
         metavar="ADDRESS",
     )

@@ -14,13 +14,14 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Match, Route
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpbridge.http.auth.access import LOGIN_PATHS, AccessControl
 from mcpbridge.http.cors import Cors
 from mcpbridge.http.health import Probes, Render, scrape
 from mcpbridge.http.origin_check import ClientGone, check_source
+from mcpbridge.http.pages import PageRoute, router_of
 from mcpbridge.http.refusals import Refusals
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall, route_path
 from mcpbridge.http.request_metrics import METRICS_PATH, Metered
@@ -69,26 +70,26 @@ def admin_routes(
     Probes are for all; the metrics say what others do, so `access` asks who reads them.
     """
     routes: list[BaseRoute] = [
-        Route("/livez", probes.livez),
-        Route("/readyz", probes.readyz),
-        Route("/startupz", probes.startupz),
-        Route("/health", probes.health),
-        Route("/healthz", probes.health),
+        PageRoute("/livez", probes.livez),
+        PageRoute("/readyz", probes.readyz),
+        PageRoute("/startupz", probes.startupz),
+        PageRoute("/health", probes.health),
+        PageRoute("/healthz", probes.health),
     ]
     if render is not None:
         asking = [Middleware(AccessCheck, access)] if access is not None and access.asks else []
-        routes.append(Route(METRICS_PATH, scrape(render), middleware=asking))
+        routes.append(PageRoute(METRICS_PATH, scrape(render), middleware=asking))
     return routes
 
 
 def login_routes(access: AccessControl) -> list[BaseRoute]:
     """Return the routes of OAuth metadata, or of the paths at which clients look for a login."""
     routes: list[BaseRoute] = [
-        Route(path, JsonDocument(200, text), methods=READ_METHODS)
+        PageRoute(path, JsonDocument(200, text), methods=READ_METHODS)
         for path, text in access.documents.items()
     ]
     if access.no_login is not None:
-        routes += [Route(path, JsonDocument(404, access.no_login)) for path in LOGIN_PATHS]
+        routes += [PageRoute(path, JsonDocument(404, access.no_login)) for path in LOGIN_PATHS]
     return routes
 
 
@@ -117,7 +118,8 @@ class HttpApp(Starlette):
             trusted: The peers that may name their client; None: none may.
             refusals: Logs and counts refused requests.
         """
-        super().__init__(routes=routes)
+        super().__init__()
+        self.router = router_of(routes)
         self._rules = rules
         self._prefix = root_path.rstrip("/")
         self._meter = meter

@@ -20,13 +20,13 @@ from typing import Any
 import anyio
 import uvicorn
 from anyio.abc import TaskGroup
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Router
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcpbridge import __version__
+from mcpbridge.http.pages import PageRoute, router_of
 from mcpbridge.http.server.connection import protocol_with
 from mcpbridge.http.server.limits import BAND, ArrivalLimits, ConnectionLimits, Connections
 from mcpbridge.http.server.server import HttpServer, listener_at, server_of
@@ -35,7 +35,7 @@ from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.rules.supervision.fd_budget import OWN
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START
 from mcpbridge.runtime.open_files import raise_open_files
-from mcpbridge.runtime.signals import heard_signals
+from mcpbridge.runtime.signals import EndOrders, heard_signals
 from mcpbridge.sidecar.metrics import Dashboard
 from mcpbridge.sidecar.proxy import ReverseProxy
 from mcpbridge.sidecar.upstream import Upstream
@@ -169,15 +169,17 @@ class Sidecar:
             server.stop()
 
     async def _hear_signals(self, signals: AsyncIterator[signal.Signals]) -> None:
-        count = 0
+        orders = EndOrders()
         async for received in signals:
             if received not in _ENDING:
                 continue
-            count += 1
-            log.info("sidecar.signal", extra={"signal": received.name, "count": count})
-            if count == 1:
+            order = orders.received()
+            log.info("sidecar.signal", extra={"signal": received.name, "count": orders.count})
+            if order is None:
+                continue
+            if order == 1:
                 self._ending.set()
-            elif count == 2:
+            elif order == 2:
                 self._status = EXIT_FORCED
                 for server in self._servers:
                     server.stop_now()
@@ -185,7 +187,7 @@ class Sidecar:
             else:
                 os._exit(128 + signal.SIGINT)
 
-    def _probes(self) -> Starlette:
+    def _probes(self) -> Router:
         async def healthz(request: Request) -> Response:
             return JSONResponse({"status": "ok"})
 
@@ -203,7 +205,7 @@ class Sidecar:
             return Response(body, headers={"content-type": content_type})
 
         named = {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
-        return Starlette(routes=[Route(path, answer) for path, answer in named.items()])
+        return router_of([PageRoute(path, answer) for path, answer in named.items()])
 
 
 def _load_tls(config: uvicorn.Config, *, newest_only: bool) -> None:

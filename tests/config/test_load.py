@@ -378,6 +378,24 @@ def test_the_address_follows_from_what_is_given(
     """Loopback by default, wide in a cluster; a flag stands above a variable."""
     bind = read(env, **flags).bind
     assert (bind.host, bind.port) == (host, port)
+    assert bind.both_loopbacks == (not env and not flags)
+
+
+def test_localhost_is_both_loopbacks() -> None:
+    """A client that resolves the name may try either first; 127.0.0.1 is one address."""
+    assert read(host="localhost").bind.both_loopbacks
+    assert read(listen="localhost:9000").bind.both_loopbacks
+    assert not read(host="127.0.0.1").bind.both_loopbacks
+    for flags, both in (
+        ({}, True),
+        ({"host": "localhost"}, True),
+        ({"host": "10.1.2.3"}, False),
+        ({"admin_host": "127.0.0.1"}, False),
+        ({"host": "10.1.2.3", "admin_host": "localhost"}, True),
+    ):
+        admin = read(admin_port="9090", **flags).admin_bind
+        assert admin is not None
+        assert admin.both_loopbacks is both, flags
 
 
 def test_the_address_has_its_reason() -> None:

@@ -51,6 +51,38 @@ async def echoed(url: str) -> str:
         return str(answer.json()["result"]["content"][0]["text"])
 
 
+def has_ipv6() -> bool:
+    """Whether this machine has a loopback of IPv6."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("words", [(), ("--host", "localhost"), ("--host", "127.0.0.1")])
+async def test_by_default_both_loopbacks_are_served(words: tuple[str, ...]) -> None:
+    """Sessions of one bridge, by either address and at one port; not if one was asked for."""
+    both = has_ipv6() and "127.0.0.1" not in words
+    async with bridge("--admin-port", "0", *words) as run:
+        (record,) = run.events("serve.started")
+        port, admin = int(record["address"].split(":")[1]), int(record["admin"].split(":")[1])
+        assert record.get("also") == (f"[::1]:{port}" if both else None)
+        assert await echoed(f"http://127.0.0.1:{port}") == "still here"
+        for each in (port, admin):
+            if both:
+                reader, writer = await asyncio.open_connection("::1", each)
+                writer.write(b"GET /health/ HTTP/1.1\r\nHost: [::1]:%d\r\n\r\n" % each)
+                assert (await reader.readline()) == b"HTTP/1.1 200 OK\r\n"
+                writer.close()
+            else:
+                with pytest.raises(OSError, match=r"Errno"):
+                    await asyncio.open_connection("::1", each)
+        if both:
+            assert await echoed(f"http://[::1]:{port}") == "still here"
+
+
 @proves("fault 105", "fault 106")
 @pytest.mark.parametrize(
     "redirect", ["0<&- 1>&- 2>&-", "2>/dev/full", "2>&1 | true"], ids=["closed", "full", "unread"]

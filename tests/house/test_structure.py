@@ -44,8 +44,8 @@ TREE = {
     " mcp_operator run sse_client",
     "mcpbridge.doctor.server": "diagnose examination hints recommended_flags render report"
     " server_process",
-    "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check refusals request"
-    " request_metrics responses server transports",
+    "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check pages refusals"
+    " request request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
     "mcpbridge.http.server": "connection fast_path framing giving_way limits listeners server tls"
     " write_buffer",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import cast
 
 import pytest
 
 from mcpbridge.bridge.readiness import Readiness
-from mcpbridge.http.app import HttpApp, admin_routes, mcp_routes
+from mcpbridge.http.app import HttpApp, admin_routes, login_routes, mcp_routes
 from mcpbridge.http.auth.access import AccessControl
+from mcpbridge.http.auth.authenticator import NoAuth
 from mcpbridge.http.health import Probes
 from mcpbridge.http.origin_check import ClientGone
 from mcpbridge.http.request import HttpRequest
@@ -42,12 +44,27 @@ class Face:
     get = delete = connect = post
 
 
+DOCUMENT = "/.well-known/oauth-protected-resource/mcp"
+PAGES = ("/livez", "/readyz", "/startupz", "/health", "/healthz", "/metrics", DOCUMENT)
+
+
+class Documented(NoAuth):
+    """Publishes where clients log in."""
+
+    documents = MappingProxyType({DOCUMENT: b"{}"})
+
+
+async def rendered(_: str | None) -> tuple[bytes, str]:
+    """Metrics."""
+    return b"", "text/plain"
+
+
 def app_of(face: Face, mcp_paths: Sequence[str] = ("/", "/mcp"), root_path: str = "") -> HttpApp:
     """An application with one face for all of MCP."""
     streamable, sse = cast(StreamableHttp, face), cast(SseTransport, face)
     routes = mcp_routes(streamable, sse, mcp_paths, AccessControl())
-    probes = admin_routes(Probes(Readiness()), None)
-    return HttpApp([*routes, *probes], HostRules(loopback=True), root_path=root_path)
+    pages = admin_routes(Probes(Readiness()), rendered) + login_routes(AccessControl(Documented()))
+    return HttpApp([*routes, *pages], HostRules(loopback=True), root_path=root_path)
 
 
 async def answer(app: HttpApp, method: str, path: str, **more: str) -> Wire:
@@ -66,6 +83,25 @@ async def test_the_mcp_path_and_the_root_are_served_with_and_without_a_slash() -
     found = [(await answer(app, "POST", path)).status for path in paths]
     assert found == [200, 200, 200, 405, 404, 404]
     assert face.served == ["POST /", "POST /mcp", "POST /mcp/"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+@bounded
+async def test_a_page_is_served_with_and_without_a_slash(path: str) -> None:
+    """Behind TLS a redirect would lead to `http://`, and many probes follow none."""
+    app = app_of(Face())
+    statuses = [(await answer(app, "GET", each)).status for each in (path, f"{path}/")]
+    assert statuses[0] == statuses[1] != 404
+    for wrong in (f"{path}//", f"/x{path}", f"{path}x", f"{path}/x"):
+        assert (await answer(app, "GET", wrong)).status == 404, wrong
+
+
+@bounded
+async def test_no_path_is_redirected() -> None:
+    """Neither MCP's, nor what is none at all."""
+    app = app_of(Face())
+    for path in ("/mcp//", "/x/", "/.well-known/oauth-protected-resource/mcp//"):
+        assert (await answer(app, "GET", path)).status == 404
 
 
 @pytest.mark.parametrize("mcp_path", ["/{x}", "/{x:y}"])

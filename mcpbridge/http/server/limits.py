@@ -124,7 +124,7 @@ class Connections:
         """
         if scope["type"] != "http":
             return
-        if str(scope["path"]).endswith(_PROBES):
+        if str(scope["path"]).removesuffix("/").endswith(_PROBES):
             await self._app(scope, receive, _closing(send))
         else:
             lines = readable(scope, self._rules) or ()

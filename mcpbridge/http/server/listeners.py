@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 import msgspec
@@ -12,29 +14,66 @@ from mcpbridge.http.server.server import inherited_listener, listener_at
 from mcpbridge.wire.socket_address import UnixAddress
 
 _EVERYWHERE = "0.0.0.0"  # nosec B104 # looked up, not bound
+_NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
+_FREE_PORT_TRIES = 10
 _REACHABLE = {_EVERYWHERE: "127.0.0.1", "::": "::1"}
 
 
-def opened(bind: Bind, held: ExitStack, send_timeout_s: float) -> socket.socket | str:
-    """Return a bound socket, or the reason why it cannot be had.
+def opened(bind: Bind, held: ExitStack, send_timeout_s: float) -> Sequence[socket.socket] | str:
+    """Return the bound sockets, first that of `bind.host`, or the reason why they cannot be had.
 
     Args:
         bind: The address.
-        held: Closes the socket, and removes its file if it has one.
+        held: Closes the sockets, and removes the file of one that has one.
         send_timeout_s: Seconds that a connected client may read nothing.
     """
     try:
         if bind.fd is not None:
-            listener = held.enter_context(inherited_listener(bind.fd))
+            listeners = [inherited_listener(bind.fd)]
         elif bind.path is not None:
-            return held.enter_context(listening(UnixAddress(bind.path), bind.mode))
+            return [held.enter_context(listening(UnixAddress(bind.path), bind.mode))]
+        elif bind.both_loopbacks:
+            listeners = _loopbacks(bind.port)
         else:
-            listener = held.enter_context(listener_at(bind.host, bind.port))
+            listeners = [listener_at(bind.host, bind.port)]
     except (OSError, UnicodeError) as error:
         # UnicodeError: the host cannot be written as a DNS name.
-        return f"cannot listen on {_wanted(bind)}: {getattr(error, 'strerror', None) or error}"
-    watch_peers(listener, send_timeout_s)
-    return listener
+        where = getattr(error, "filename", None) or _wanted(bind)
+        return f"cannot listen on {where}: {getattr(error, 'strerror', None) or error}"
+    for listener in listeners:
+        held.enter_context(listener)
+        watch_peers(listener, send_timeout_s)
+    return listeners
+
+
+def _loopbacks(port: int) -> list[socket.socket]:
+    """Return a socket on 127.0.0.1, and one on ::1 at the same port if the machine has IPv6.
+
+    Raises:
+        OSError: An address cannot be bound; `filename` is the address.
+    """
+    for tries_left in reversed(range(_FREE_PORT_TRIES if port == 0 else 1)):
+        first = _bound("127.0.0.1", port)
+        try:
+            return [first, _bound("::1", first.getsockname()[1])]
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno in _NO_IPV6:
+                return [first]
+            first.close()
+            # The port that the system picked for IPv4 is another program's on IPv6.
+            if error.errno != errno.EADDRINUSE or tries_left == 0:
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        return listener_at(host, port)
+    except socket.gaierror:
+        raise
+    except OSError as error:
+        # Of two addresses the error must say which.
+        raise OSError(error.errno, error.strerror, f"{_bracketed(host)}:{port}") from error
 
 
 def address_of(bind: Bind, listener: socket.socket) -> str:
@@ -76,6 +115,9 @@ class Bind(msgspec.Struct, frozen=True):
     host is then used for the admin port alone."""
     mode: int = 0o600
     """Permissions of that file: users that may write to it may connect."""
+    both_loopbacks: bool = False
+    """Listen on ::1 too, at the same port, if the machine has it: clients may find either address
+    under the name `localhost`."""
 
 
 IDLE_S = 30
