@@ -9,14 +9,36 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar, TypeVarTuple, Unpack
 
 import msgspec
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 _OOM_ADDED = 500
 _OOM_HIGHEST = 1000
+
+
+_THREADS = 2
+_limiter: RunVar[CapacityLimiter] = RunVar("mcpbridge.process.linux")
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+
+async def off_loop(read: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+    """Return what a function that reads many files of `/proc` returns; call it in a thread.
+
+    Not in one of the threads that all share: on systems without pidfds these wait for processes,
+    and a process is ended by what is read here.
+    """
+    limiter = _limiter.get(None)
+    if limiter is None:
+        limiter = CapacityLimiter(_THREADS)
+        _limiter.set(limiter)
+    return await to_thread.run_sync(read, *args, limiter=limiter)
 
 
 class Stat(msgspec.Struct, frozen=True):

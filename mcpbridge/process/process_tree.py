@@ -19,6 +19,11 @@ are left to the tasks that started them, by their pids; all other zombies are re
 
 Processes that were below the bridge at its start are left alone: those of a wrapper, and the
 reaper.
+
+Each process costs a file of `/proc` or two, 13 us each, and a server may leave thousands, so these
+files are read in worker threads. What is found is applied by the loop's thread alone: it starts
+children and registers them without a pause between, so a child that died at once is never taken for
+an orphan, whose zombie is reaped here.
 """
 
 from __future__ import annotations
@@ -28,16 +33,18 @@ import itertools
 import logging
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import anyio
 
 from mcpbridge.process.linux import (
+    Stat,
     children_of,
     descendants_of,
     environment_of,
     forbid_cores,
     inherit_orphans,
+    off_loop,
     prefer_for_oom,
     stat_of,
 )
@@ -58,6 +65,8 @@ MARK = "_MCPBRIDGE_CHILD"
 
 EscapedProcess = tuple[int, int]
 """A process by its pid and start time, which together identify it uniquely."""
+Found = tuple[int, Stat, bytes | None]
+"""A process, its line of the process table, and the mark in its environment if it was read."""
 
 
 class ProcessTree:
@@ -82,6 +91,7 @@ class ProcessTree:
         self._first = os.getpid() == 1
         self._not_ours = set(children_of(os.getpid()))
         self._oom = OomWatch()
+        self._looking = anyio.Lock()
 
     @property
     def children(self) -> list[int]:
@@ -117,23 +127,23 @@ class ProcessTree:
         """Return whether the kernel killed a process for memory since the last call."""
         return self._oom.rose()
 
-    def escaped_from(self, pid: int) -> set[EscapedProcess]:
+    async def escaped_from(self, pid: int) -> set[EscapedProcess]:
         """Return the descendants of a child that have left its group."""
-        found = ((each, stat_of(each)) for each in descendants_of(pid))
-        return {(each, stat.started) for each, stat in found if stat and stat.group != pid}
+        return await off_loop(_escaped_from, pid)
 
-    def left_by(self, pid: int, known: Iterable[EscapedProcess]) -> set[EscapedProcess]:
+    async def left_by(self, pid: int, known: Iterable[EscapedProcess]) -> set[EscapedProcess]:
         """Return the processes outside of the group of a child that outlive it.
 
         Args:
             pid: Pid of the child.
             known: Escaped processes that were seen below it while it lived.
         """
-        self._look()
+        escaped = await off_loop(_living, list(known))
+        await self._look()
+        # From here on without a pause: the table is that of the look.
         marks = {self._children[pid]}
         if len(self._children) == 1 and not self._first:
             marks.add(_NONE)
-        escaped = {process for process in known if _lives(process)}
         escaped |= {process for process, mark in self._orphans.items() if (mark or _NONE) in marks}
         if escaped:
             pids = sorted(each for each, _ in escaped)
@@ -142,17 +152,16 @@ class ProcessTree:
 
     async def until_gone(self, escaped: Iterable[EscapedProcess]) -> None:
         """Wait until all these processes have ended; the caller bounds the wait."""
-        while self._any_left(escaped):  # noqa: ASYNC110 - the system reports no such event
+        while await self._any_left(escaped):  # noqa: ASYNC110 - the system reports no such event
             await anyio.sleep(_LAST_LOOKS_S)
 
     async def kill(self, escaped: set[EscapedProcess]) -> None:
         """Kill processes with SIGKILL, including all their descendants."""
         with anyio.move_on_after(_KILL_WAIT_S):
-            while self._any_left(escaped):
+            while await self._any_left(escaped):
                 # In each round: a process may start others until it is dead.
-                for process in list(escaped):
-                    escaped |= _below(process)
-                send(escaped, signal.SIGKILL)
+                escaped |= await off_loop(_below, list(escaped))
+                await send(escaped, signal.SIGKILL)
                 await anyio.sleep(_LAST_LOOKS_S)
 
     async def run(self) -> None:
@@ -160,41 +169,40 @@ class ProcessTree:
         while True:
             # Not at SIGCHLD: the event loop owns it, and several signals may be merged into one.
             await anyio.sleep(LOOK_EVERY_S)
-            self._look()
+            await self._look()
             marks = {None, *self._children.values()}
             late = [process for process, mark in self._orphans.items() if mark not in marks]
-            send(late, signal.SIGKILL)
+            await send(late, signal.SIGKILL)
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
         """Reap zombies, and update the table of orphans."""
         if self._mounted:
             return
+        # One at a time: an older look must not replace the table of a newer one.
+        async with self._looking:
+            ours = f"{MARK}={self._reaper.token}.".encode()
+            spared = {*self._not_ours, self._reaper.pid or 0}
+            known, children = frozenset(self._orphans), frozenset(self._children)
+            found = await off_loop(_below_us, spared, children, known, ours)
+            self._apply(found)
+
+    def _apply(self, found: Iterable[Found]) -> None:
         seen: dict[EscapedProcess, bytes | None] = {}
-        for pid in children_of(os.getpid()):
-            if pid in self._children or pid in self._not_ours or pid == self._reaper.pid:
+        for pid, stat, mark in found:
+            # A child may have been started since.
+            if pid in self._children:
                 continue
-            stat = stat_of(pid)
-            # It ended between the two reads.
-            if stat is None:
-                continue
+            process = (pid, stat.started)
             if not stat.lives:
                 self._reap(pid)
             elif stat.group not in self._children:
-                process = (pid, stat.started)
-                known = process in self._orphans
-                seen[process] = (
-                    self._orphans[process] if known else self._mark_of(pid, stat.session)
-                )
+                before = self._orphans.get(process)
+                seen[process] = before or mark or self._children.get(stat.session)
         self._orphans = seen
 
-    def _mark_of(self, pid: int, session: int) -> bytes | None:
-        ours = f"{MARK}={self._reaper.token}.".encode()
-        marks = (entry for entry in environment_of(pid) if entry.startswith(ours))
-        return next(marks, None) or self._children.get(session)
-
-    def _any_left(self, escaped: Iterable[EscapedProcess]) -> bool:
-        self._look()
-        return any(_lives(process) for process in escaped)
+    async def _any_left(self, processes: Iterable[EscapedProcess]) -> bool:
+        await self._look()
+        return bool(await off_loop(_living, list(processes)))
 
     def _reap(self, pid: int) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -204,12 +212,54 @@ class ProcessTree:
             log.debug("orphan.reaped", extra={"pid": pid})
 
 
-def send(escaped: Iterable[EscapedProcess], number: signal.Signals) -> None:
-    """Send a signal to the processes that still live."""
-    for process in escaped:
+async def send(processes: Iterable[EscapedProcess], number: signal.Signals) -> None:
+    """Send a signal to those of these processes that still live."""
+    if targets := list(processes):
+        await off_loop(_send, targets, number)
+
+
+def _send(processes: Iterable[EscapedProcess], number: signal.Signals) -> None:
+    for process in processes:
         if _lives(process):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process[0], number)
+
+
+def _below_us(
+    spared: Collection[int],
+    children: Collection[int],
+    known: Collection[EscapedProcess],
+    ours: bytes,
+) -> list[Found]:
+    """Return the orphans that this process has inherited, zombies included.
+
+    Args:
+        spared: Pids that are not looked at.
+        children: Pids of the children, whose groups end with them.
+        known: Orphans whose environment is not read again.
+        ours: How the entry begins that marks an environment.
+    """
+    found: list[Found] = []
+    for pid in children_of(os.getpid()):
+        if pid in spared or pid in children or (stat := stat_of(pid)) is None:
+            continue
+        if stat.lives and stat.group in children:
+            continue
+        mark = None
+        if stat.lives and (pid, stat.started) not in known:
+            marks = (entry for entry in environment_of(pid) if entry.startswith(ours))
+            mark = next(marks, None)
+        found.append((pid, stat, mark))
+    return found
+
+
+def _escaped_from(pid: int) -> set[EscapedProcess]:
+    found = ((each, stat_of(each)) for each in descendants_of(pid))
+    return {(each, stat.started) for each, stat in found if stat and stat.group != pid}
+
+
+def _living(processes: Iterable[EscapedProcess]) -> set[EscapedProcess]:
+    return {process for process in processes if _lives(process)}
 
 
 def _lives(process: EscapedProcess) -> bool:
@@ -217,6 +267,7 @@ def _lives(process: EscapedProcess) -> bool:
     return stat is not None and stat.lives and stat.started == process[1]
 
 
-def _below(process: EscapedProcess) -> set[EscapedProcess]:
-    found = ((each, stat_of(each)) for each in descendants_of(process[0]))
+def _below(processes: Iterable[EscapedProcess]) -> set[EscapedProcess]:
+    pids = (each for process in processes for each in descendants_of(process[0]))
+    found = ((each, stat_of(each)) for each in pids)
     return {(each, stat.started) for each, stat in found if stat is not None}

@@ -18,7 +18,7 @@ import anyio
 from anyio import to_thread
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
-from mcpbridge.process.linux import group_lives
+from mcpbridge.process.linux import group_lives, off_loop
 from mcpbridge.process.spec import ChildSpec
 
 _LIMITS = {
@@ -119,14 +119,15 @@ async def group_ends(leader_pid: int) -> None:
 
     The system reports no end of a process that is not our child, so this polls.
     """
-    while _lives(leader_pid):  # noqa: ASYNC110 - the system reports no such event
+    while await _lives(leader_pid):  # noqa: ASYNC110 - the system reports no such event
         await anyio.sleep(_LOOK_EVERY_S)
 
 
-def _lives(leader_pid: int) -> bool:
+async def _lives(leader_pid: int) -> bool:
     try:
         os.killpg(leader_pid, 0)
     except (ProcessLookupError, PermissionError):
         return False
     # A member may be a zombie, whose parent has not waited for it; it must not delay the bridge.
-    return group_lives(leader_pid) is not False
+    # In a thread: it reads a file for each process of the machine.
+    return await off_loop(group_lives, leader_pid) is not False

@@ -130,7 +130,9 @@ class SubprocessChild(Generic[E]):
         """Send SIGKILL to the whole group; `run` waits for its end."""
         self.stop(0)
         if not self.gone.is_set() and self.pid:
-            self._signal(signal.SIGKILL)
+            # What has left the group is killed by `run`, which does not wait between its steps now.
+            self._killed = True
+            signal_group(self.pid, signal.SIGKILL)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start the process and wait until it and its group have ended.
@@ -216,7 +218,7 @@ class SubprocessChild(Generic[E]):
         if self._process_tree is not None:
             # While it lives: the children of an ended process go to another parent, and are not
             # found below it.
-            self._escaped = self._process_tree.escaped_from(self.pid)
+            self._escaped = await self._process_tree.escaped_from(self.pid)
         # MCP, Lifecycle, Shutdown: first the end of stdin, then SIGTERM, then SIGKILL.
         self.channel.close_input()
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -226,7 +228,7 @@ class SubprocessChild(Generic[E]):
             if self.gone.is_set():
                 break
             # The whole group at once: a wrapper such as npx may not pass signals on.
-            self._signal(number)
+            await self._signal(number)
         self._has_gone(await process.wait())
         await self._end_what_is_left(began)
         with anyio.move_on_after(_LAST_BYTES_S):
@@ -236,10 +238,10 @@ class SubprocessChild(Generic[E]):
         """End what the process left behind, within the time that the two steps did not use."""
         tree = self._process_tree
         if tree is not None:
-            self._escaped = tree.left_by(self.pid, self._escaped)
+            self._escaped = await tree.left_by(self.pid, self._escaped)
         over_s = anyio.current_time() - began
         left_s = min(self._grace_s, 2 * self._grace_s - over_s)
-        if left_s > 0 and (self._signal(signal.SIGTERM) or self._escaped):
+        if left_s > 0 and (await self._signal(signal.SIGTERM) or self._escaped):
             with anyio.move_on_after(left_s) as self._rung:
                 await group_ends(self.pid)
                 if tree is not None:
@@ -250,11 +252,12 @@ class SubprocessChild(Generic[E]):
             await tree.kill(self._escaped)
             tree.let_go(self.pid)
 
-    def _signal(self, number: signal.Signals) -> bool:
+    async def _signal(self, number: signal.Signals) -> bool:
         """Signal the group and the escaped processes; return whether the group has members."""
         self._killed = self._killed or number is signal.SIGKILL
-        send(self._escaped, number)
-        return signal_group(self.pid, number)
+        has_members = signal_group(self.pid, number)
+        await send(self._escaped, number)
+        return has_members
 
     def _has_gone(self, returncode: int) -> None:
         if self.gone.is_set():
