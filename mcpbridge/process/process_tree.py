@@ -92,6 +92,8 @@ class ProcessTree:
         self._not_ours = set(children_of(os.getpid()))
         self._oom = OomWatch()
         self._looking = anyio.Lock()
+        self._leaving: set[int] = set()
+        """Children that have ended and whose group and escaped processes are being ended."""
 
     @property
     def children(self) -> list[int]:
@@ -121,6 +123,7 @@ class ProcessTree:
     def let_go(self, pid: int) -> None:
         """Remove a child whose group and escaped processes have ended."""
         self._children.pop(pid, None)
+        self._leaving.discard(pid)
         self._reaper.forget(pid)
 
     def memory_ran_out(self) -> bool:
@@ -142,7 +145,9 @@ class ProcessTree:
         await self._look()
         # From here on without a pause: the table is that of the look.
         marks = {self._children[pid]}
-        if len(self._children) == 1 and not self._first:
+        self._leaving.add(pid)
+        # Several may end at once: the last to come here takes what may be any child's.
+        if self._children.keys() <= self._leaving and not self._first:
             marks.add(_NONE)
         escaped |= {process for process, mark in self._orphans.items() if (mark or _NONE) in marks}
         if escaped:

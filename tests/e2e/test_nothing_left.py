@@ -174,6 +174,29 @@ async def test_nothing_outlives_a_bridge_that_was_killed(
         await gone(everybody)
 
 
+@proves("fault 15")
+async def test_a_process_that_writes_on_to_stderr_holds_nothing_up(tmp_path: Path) -> None:
+    """The pipe is never empty when the server has ended: the bridge serves on, and ends in order.
+
+    Another server process runs, so that what was left may be its own, and is not ended before it.
+    """
+    async with bridge("--", *child("chattering", str(tmp_path))) as run, run.client() as client:
+        await bridge_process.open_session(client, capabilities=ELICITS)
+        await run.logged("child.started", count=2)
+        session = await bridge_process.open_session(client)
+        await client.post("/mcp", json=rpc(1, "x/leave"), headers=session)
+        await run.logged("child.exited")
+        await run.logged("child.ready", count=2)
+        writer = int((tmp_path / "left").read_text())
+        assert lives(writer), "it writes while the last lines of the server are read"
+        echo = rpc(2, "x/echo", {"text": "x"})
+        answer = await client.post("/mcp", json=echo, headers=session)
+        assert answer.json()["result"] == {"text": "x"}
+        assert (await client.get("/livez")).status_code == 200
+        assert await run.terminate() == 0
+    await gone({writer})
+
+
 @proves("fault 102")
 async def test_a_lost_keeper_is_told_of_and_costs_nothing_else() -> None:
     """Calls go on; the log says what is not to be had any more."""

@@ -23,7 +23,14 @@ async def wedge(hold_the_log):
             pass
 
 import logging
-logging.basicConfig()
+
+class Shown(logging.Formatter):
+    def format(self, record):
+        return "\\n".join([record.getMessage(), *getattr(record, "stack", ())])
+
+handler = logging.StreamHandler()
+handler.setFormatter(Shown())
+logging.basicConfig(handlers=[handler])
 asyncio.run(wedge(sys.argv[1] == "held"))
 """
 
@@ -32,9 +39,14 @@ asyncio.run(wedge(sys.argv[1] == "held"))
 @pytest.mark.slow
 @pytest.mark.parametrize("log", ["free", "held"])
 def test_a_loop_that_stands_still_for_good_ends_the_process(log: str) -> None:
-    """Even if the loop's thread stands still in the log, whose lock it holds then."""
+    """First its stack is logged; it ends even if it stands still in the log and holds its lock."""
     ended = subprocess.run(
         [sys.executable, "-c", PROGRAM, log], capture_output=True, timeout=60, check=False
     )
     assert ended.returncode == 70
+    stalled, _, stuck = ended.stderr.partition(b"loop.stuck")
     assert (b"loop.stuck" in ended.stderr) == (log == "free")
+    if log == "free":
+        assert stalled.startswith(b"loop.stalled")
+        assert b"in wedge" in stalled, "the stack of the loop's thread"
+        assert b"loop.stalled" not in stuck, "one stall is told once"
