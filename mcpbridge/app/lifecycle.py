@@ -60,6 +60,11 @@ Listeners = Sequence[socket.socket]
 
 _LIST_S = 10.0
 """Seconds that a server has to list its tools before `serve.ready` is logged."""
+_THRESHOLDS = (10_000, 1, 1_000_000)
+"""Of generations 0 to 2: at most 30,000 objects are scanned at once, in some 12 ms."""
+_COLLECT_EVERY_S = 60.0
+_FEW_SESSIONS = 1000
+"""With at most so few a full collection takes some 10 ms."""
 _LAST_SPANS_S = 2.0
 """Seconds that a trace collector has to take the last spans."""
 
@@ -151,6 +156,7 @@ class _Life:
                     watch.start_soon(self._hear_giving_up, ending)
                     watch.start_soon(self._announce_ready)
                     watch.start_soon(self._app.keepalive.run)
+                    watch.start_soon(self._collect)
                     watch.start_soon(self._app.access.authenticator.run)
                     if self._app.pool_sizer is not None:
                         watch.start_soon(self._app.pool_sizer.run)
@@ -182,6 +188,13 @@ class _Life:
         self._app.bridge.readiness.block("draining", "shutting down")
         for server, _ in self._servers:
             server.end_keep_alive()
+
+    async def _collect(self) -> None:
+        """Free garbage in cycles, as errors with their tracebacks, while that is cheap."""
+        while True:
+            await anyio.sleep(_COLLECT_EVERY_S)
+            if len(self._app.bridge.sessions) <= _FEW_SESSIONS:
+                gc.collect()
 
     def _stop_serving(self, last_bytes_s: float) -> None:
         for server, _ in self._servers:
@@ -364,8 +377,14 @@ def _settle_memory() -> None:
     """Exclude the objects made at start-up, which live as long as the process, from collection.
 
     Without a collection before: for the few objects in cycles it would take 9 ms.
+
+    From then on what survives two collections is not scanned again but by `_collect`. The collector
+    takes 0.4 us for each object that it scans, and a session has 22: a full collection at 50,000
+    sessions would hold the loop for 0.4 s, and find nothing, since sessions and calls are not in
+    cycles.
     """
     gc.freeze()
+    gc.set_threshold(*_THRESHOLDS)
 
 
 def settled(config: Config, listener: socket.socket) -> Config:
