@@ -65,6 +65,43 @@ http://127.0.0.1:{port} {{
 }}
 """
 
+LOGGED = {
+    "nginx": NGINX.replace(
+        "access_log off;",
+        "log_format seen 'SEEN $upstream_status $http_x_id'; access_log {folder}/seen.log seen;"
+        " client_header_timeout 1s; client_body_timeout 1s; underscores_in_headers on;",
+    ),
+    "haproxy": """
+global
+  log stdout format raw daemon
+"""
+    + HAPROXY.replace(
+        "timeout client 30s", "timeout client 1s\n  timeout http-request 1s\n  log global"
+    ).replace(
+        "  default_backend",
+        "  http-request capture req.hdr(x-id) len 64\n"
+        '  log-format "SEEN %ST/%Tr %hr"\n  default_backend',
+    ),
+}
+"""The same, with a log of each request that they have seen: `seen` reads it."""
+
+
+def seen(name: str, folder: Path) -> list[tuple[int, str]]:
+    """The requests that the bridge answered, as a proxy with its text of `LOGGED` has logged them.
+
+    Status and `x-id` of each, in the order in which they ended.
+    """
+    file = folder / ("seen.log" if name == "nginx" else "proxy.log")
+    found = []
+    for line in file.read_text("utf-8", "replace").splitlines():
+        mark, _, rest = line.partition(" ")
+        status, _, name_of = rest.partition(" ")
+        # HAProxy's own answers have no time of the bridge's; nginx gives no status of theirs.
+        if mark == "SEEN" and not status.endswith("/-1") and status.split("/")[0].isdigit():
+            found.append((int(status.split("/")[0]), name_of.strip("{}- ")))
+    return found
+
+
 FRONTS = {
     "nginx": (NGINX, ("nginx", "-p", "{folder}", "-c", "{config}")),
     "haproxy": (HAPROXY, ("haproxy", "-db", "-f", "{config}")),
@@ -74,15 +111,19 @@ FRONTS = {
 
 
 @asynccontextmanager
-async def front(name: str, behind: int, folder: Path) -> AsyncIterator[int]:
+async def front(
+    name: str, behind: int, folder: Path, *, logged: bool = False
+) -> AsyncIterator[int]:
     """Run a reverse proxy until the block ends; gives its port.
 
     Args:
         name: A key of `FRONTS`.
         behind: The bridge's port.
         folder: For its configuration and whatever it writes.
+        logged: Use the configuration in `LOGGED`.
     """
     text, command = FRONTS[name]
+    text = LOGGED[name] if logged else text
     port = _free_port()
     config = folder / "proxy.conf"
     config.write_text(text.format(folder=folder, behind=behind, port=port), "utf-8")
