@@ -495,20 +495,23 @@ class Bridge:
     async def _reap(self) -> None:
         while True:
             await anyio.sleep(self.sessions.sweep_every_s)
-            now = anyio.current_time()
-            for number, session in enumerate(self.sessions, 1):
-                if self.sessions.expired(session, now):
-                    log.info("session.expired", extra={"used": session.used})
-                    self.close(session, why="expired")
+            # A method: variables of this loop would keep the last session and its streams.
+            await self._sweep(anyio.current_time())
+
+    async def _sweep(self, now: float) -> None:
+        for number, session in enumerate(self.sessions, 1):
+            if self.sessions.expired(session, now):
+                log.info("session.expired", extra={"used": session.used})
+                self.close(session, why="expired")
+            if number % _AT_ONCE == 0:
+                await checkpoint()
+        for tenant in self._tenants:
+            for number, conversation in enumerate(tenant.conversations, 1):
+                self._end_overdue(conversation, now)
                 if number % _AT_ONCE == 0:
                     await checkpoint()
-            for tenant in self._tenants:
-                for number, conversation in enumerate(tenant.conversations, 1):
-                    self._end_overdue(conversation, now)
-                    if number % _AT_ONCE == 0:
-                        await checkpoint()
-                tenant.modern.sweep(now, self._settings.calls.overdue)
-            self._leave_failed(now)
+            tenant.modern.sweep(now, self._settings.calls.overdue)
+        self._leave_failed(now)
 
     def _sheddable(self) -> Iterator[Shed]:
         for session in self.sessions:

@@ -25,7 +25,8 @@ from tests.support.proofs import proves
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MIB = 1 << 20
 GREEDY = (sys.executable, "-S", str(Path(__file__).parents[1] / "children" / "greedy.py"))
-FLAGS = ("--max-memory", "1GiB", "--spares", "0", "--send-timeout", "600s", "--grace", "6s")
+LONG = ("--json-window", "60s", "--send-timeout", "600s")
+FLAGS = ("--max-memory", "1GiB", *LONG, "--spares", "0", "--grace", "6s")
 ASKED: dict[str, Any] = {"elicitation": {}}
 SPARE = MIB // 2
 """Less than anything that is counted here."""
