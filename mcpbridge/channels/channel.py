@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -23,6 +23,8 @@ class InvalidLine(msgspec.Struct, frozen=True):
 
 
 Received = Message | InvalidLine
+Consumer = Callable[[Sequence[Received]], None]
+"""Takes messages and invalid lines, in the order in which they came, without waiting."""
 
 
 class Channel(Protocol):
@@ -30,6 +32,13 @@ class Channel(Protocol):
 
     async def receive(self) -> Sequence[Received]:
         """Wait for messages and return those there are; none at the end of the stream."""
+
+    async def forward(self, take: Consumer) -> None:
+        """Call `take` with what is received until the end of the stream; raise what it raises.
+
+        It takes the place of calls of `receive`. What is short is handed on in the very turn of the
+        loop in which it was read, and not in this task.
+        """
 
     def send(self, message: Message) -> None:
         """Queue a message, in the order of the calls, without waiting.

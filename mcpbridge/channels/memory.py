@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import anyio
 
-from mcpbridge.channels.channel import Received
+from mcpbridge.channels.channel import Consumer, Received
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.wire.messages import Message
 
@@ -27,6 +27,11 @@ class MemoryChannel:
             await self._news.wait()
         received, self._received = self._received, []
         return received
+
+    async def forward(self, take: Consumer) -> None:
+        """Call `take` with what the other end has sent: see `Channel.forward`."""
+        while received := await self.receive():
+            take(received)
 
     def send(self, message: Message) -> None:
         """Hand a message to the other end; raise ChannelClosed after `close`."""

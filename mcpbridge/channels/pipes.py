@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from mcpbridge.channels.channel import InvalidLine, Received
+from mcpbridge.channels.channel import Consumer, InvalidLine, Received
 from mcpbridge.channels.off_loop import LONG_BYTES, pause, read_off_loop
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
@@ -131,6 +131,8 @@ class PipeChannel:
         self.ended = asyncio.Event()
         """Set when no more will be read."""
         self._reader: asyncio.Future[None] | None = None
+        """What `receive` waits for while there is nothing to return; else None or done."""
+        self._consumer: Consumer | None = None
         self._outgoing: list[bytes | memoryview] = []
         self._pending = 0
         self.taken = 0
@@ -182,21 +184,8 @@ class PipeChannel:
             if time.monotonic() - self._turn_began > _TURN_S:
                 await asyncio.sleep(0)
                 self._turn_began = time.monotonic()
-        elif not self.ended.is_set():
-            # Like `_arrival`, without a second coroutine.
-            self._reader = self._loop.create_future()
-            await self._reader
-            self._turn_began = time.monotonic()
-        if len(self._lines) == 1 and not self._chunks and not self._received:
-            line = self._lines[0]
-            if isinstance(line, bytes) and len(line) < LONG_BYTES and not self.ended.is_set():
-                # The usual case, an answer by itself, needs no queue behind the lines.
-                self._lines.clear()
-                self._release()
-                received = self._understood(line)
-                if len(received) <= _MOST_RECEIVED:
-                    return received
-                self._received += received
+        else:
+            await self._arrival()
         while True:
             await self._understand()
             if self._received:
@@ -206,9 +195,18 @@ class PipeChannel:
                 return []
             await self._arrival()
 
+    async def forward(self, take: Consumer) -> None:
+        """Call `take` with what is received: see `Channel.forward`."""
+        self._consumer = take
+        try:
+            while received := await self.receive():
+                take(received)
+        finally:
+            self._consumer = None
+
     async def _arrival(self) -> None:
-        """Wait until there are lines, or the end of the stream."""
-        while not self._lines and not self._chunks and not self.ended.is_set():
+        """Wait until there are lines or messages, or the end of the stream."""
+        while not (self._lines or self._chunks or self._received or self.ended.is_set()):
             self._reader = self._loop.create_future()
             await self._reader
         self._turn_began = time.monotonic()
@@ -338,18 +336,65 @@ class PipeChannel:
             self._reading = True
             self._loop.add_reader(self._stdout_fd, self._readable)
 
-    def _readable(self) -> bool:
-        """Read once; return whether there was anything."""
+    def _readable(self) -> None:
+        """Read once, and hand on what came; a callback of the loop."""
+        lines = self._read()
+        take, reader = self._consumer, self._reader
+        if not lines or take is None or reader is None or reader.done() or self._is_much(lines):
+            self._keep(lines)
+        else:
+            # The usual case: `receive` waits, since all that came before has been handed on. To
+            # wake its task for each message would cost a tenth of a call.
+            self._release()
+            self._hand_on(take, reader, lines)
+
+    def _is_much(self, lines: Sequence[Line]) -> bool:
+        """Return whether these lines and what is held may take longer than a turn should."""
+        return self._held >= LONG_BYTES or len(lines) > _MOST_RECEIVED or bool(self._chunks)
+
+    def _hand_on(self, take: Consumer, reader: asyncio.Future[None], lines: Sequence[Line]) -> None:
+        """Hand on messages in this turn, unless there are many in a batch."""
+        received = self._understood(lines[0])
+        for number, line in enumerate(lines[1:], 1):
+            if len(received) > _MOST_RECEIVED:
+                self._lines += lines[number:]
+                break
+            received = [*received, *self._understood(line)]
+        if len(received) > _MOST_RECEIVED:
+            self._received += received
+            self._wake_reader()
+            return
+        try:
+            take(received)
+        except Exception as error:
+            # The task that forwards ends with it; the loop only reports it.
+            if not reader.done():
+                reader.set_exception(error)
+            raise
+
+    def _keep(self, lines: Sequence[Line]) -> None:
+        """Keep lines for `receive`; stop reading if they are more than enough."""
+        self._lines += lines
+        if self._lines or self._chunks:
+            if self._held > _HELD_BYTES and self._reading:
+                self._reading = False
+                # Back-pressure: the pipe fills up and the child waits, instead of the bridge's
+                # memory.
+                self._loop.remove_reader(self._stdout_fd)
+            self._wake_reader()
+
+    def _read(self) -> Sequence[Line]:
+        """Read once; return the lines that came, unless they are too many to split at once."""
         try:
             chunk = os.read(self._stdout_fd, _READ_BYTES)
         except BlockingIOError:
-            return False
+            return ()
         except OSError:
             # The peer of a socket has reset the connection, which is an end too.
             chunk = b""
         if not chunk:
             self.end()
-            return False
+            return ()
         # A read that fills the pipe's usual size: the child waits for the bridge at each 64 KiB.
         if len(chunk) >= _PIPE_BYTES and not self._stdout_grown:
             self._stdout_grown = True
@@ -359,18 +404,11 @@ class PipeChannel:
             self._settle()
         if self._chunks or (len(chunk) > _DENSE_BYTES and chunk.count(b"\n") > _MANY_LINES):
             self._chunks.append(chunk)
-        else:
-            self._lines += self._splitter.feed(chunk)
+            return ()
+        lines = self._splitter.feed(chunk)
         if self._splitter.skipping > _ENDLESS * self._limits.max_message_bytes:
             self.end()
-        elif self._lines or self._chunks:
-            if self._held > _HELD_BYTES:
-                self._reading = False
-                # Back-pressure: the pipe fills up and the child waits, instead of the bridge's
-                # memory.
-                self._loop.remove_reader(self._stdout_fd)
-            self._wake_reader()
-        return True
+        return lines
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -457,8 +495,10 @@ class PipeChannel:
         self._pending = 0
         self.close_input()
         # Bounded, since a child that lives may write without end.
-        while not self.ended.is_set() and self._held <= _HELD_BYTES and self._readable():
-            pass
+        before = -1
+        while not self.ended.is_set() and before < self._held <= _HELD_BYTES:
+            before = self._held
+            self._keep(self._read())
         self.end()
 
     def _wake_senders(self) -> None:

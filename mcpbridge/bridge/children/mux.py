@@ -1,9 +1,9 @@
 """Many calls on one child's pipe.
 
-A request is numbered by the correlator and sent in the same turn of the event loop. One task reads
-the child's messages and hands each on without waiting, so that a slow client delays no other. The
-decisions are `rules.mcp.correlator`'s; this module only moves messages and counts those that reach
-no client.
+A request is numbered by the correlator and sent in the same turn of the event loop. The channel
+forwards the child's messages, and each is handed on without waiting, so that a slow client delays
+no other. The decisions are `rules.mcp.correlator`'s; this module only moves messages and counts
+those that reach no client.
 """
 
 from __future__ import annotations
@@ -327,21 +327,24 @@ class Mux:
 
     async def run(self) -> None:
         """Hand on the child's messages until its stdout ends."""
-        while received := await self.channel.receive():
-            self.heard += 1
-            # Whatever it is: a child may work on one call for long while others wait behind it.
-            self.timeouts = 0
-            self._heard_after = self._correlator.last
-            if self.lost:
-                continue  # The child was given up, its calls have failed: deliver nothing.
-            for item in received:
-                self._hear(item)
-            if self._change_callbacks:
-                self._notify_change()
+        await self.channel.forward(self._take)
         # A call that began now would not be read: it waits for the next child instead. Calls in
         # flight fail in `fail_all`, as soon as the exit status is known.
         self._advance(ChildEvent.LOST)
         self._notify_change()
+
+    def _take(self, received: Sequence[Received]) -> None:
+        """Hand on what the child has said."""
+        self.heard += 1
+        # Whatever it is: a child may work on one call for long while others wait behind it.
+        self.timeouts = 0
+        self._heard_after = self._correlator.last
+        if self.lost:
+            return  # The child was given up, its calls have failed: deliver nothing.
+        for item in received:
+            self._hear(item)
+        if self._change_callbacks:
+            self._notify_change()
 
     def fail_all(self, fault: Fault) -> None:
         """Fail all that waits for the child, which is gone or given up; may be called twice."""
