@@ -27,7 +27,7 @@ MAX_MEMBERS = 1000
 MAX_ELEMENTS = 4000
 """Most elements of an array that is opened, such as a list of tools."""
 LONG_BYTES = 1 << 16
-"""Texts of at least this length are kept as `Payload`."""
+"""A text of at least this length keeps its spans when it is changed."""
 
 T = TypeVar("T")
 
@@ -59,17 +59,16 @@ _WORTH_A_PASS = 16
 _SLICE_BYTES = 1 << 18
 """Bytes scanned in one call, so that other threads get the interpreter within 1 to 2 ms."""
 _LEAST_SPAN = 16
-_RECENT_BYTES = 4096
-"""Results for longer texts are not cached, which bounds the memory of the cache."""
 _LONG_BYTES = 4096
 _FEW = 8
 """Brackets searched one by one before they are counted; one more for each 4 KiB of text."""
 
 
 class Payload(bytes):
-    """A long text that several rules open in turn; it is walked once for all of them.
+    """The text of an object that several rules open in turn; it is walked once for all of them.
 
-    A walk takes up to 20 ms for 4 MiB.
+    The params of a request are one, and so is every long text: a walk takes up to 20 ms for 4 MiB.
+    Where its members are is found when a rule asks for the first time.
     """
 
     # A subclass of bytes cannot have non-empty __slots__.
@@ -79,26 +78,46 @@ class Payload(bytes):
 
     def spans(self) -> Mapping[str, Span]:
         """Return the members as the function `spans` does; raise what it raises."""
+        if self._found is not None:
+            return self._found
         if self._problem is not None:
             raise type(self._problem)(self._problem.detail)
-        if self._found is None:
-            try:
-                self._found = spans_once(self)
-            except WireError as problem:
-                self._problem = problem
-                raise
+        try:
+            self._found = _found_spans(self)
+        except WireError as problem:
+            self._problem = problem
+            raise
         return self._found
 
-    def part(self, span: Span) -> bytes:
-        """Return the bytes at a span; if they are long, the same object each time."""
-        start, end = span
-        if end - start < LONG_BYTES:
-            return self[start:end]
+    def part(self, span: Span) -> Payload:
+        """Return the bytes at a span, the same object each time."""
         if self._parts is None:
             self._parts = {}
-        if span not in self._parts:
-            self._parts[span] = Payload(memoryview(self)[start:end])
-        return self._parts[span]
+        found = self._parts.get(span)
+        if found is None:
+            start, end = span
+            found = self._parts[span] = Payload(self[start:end])
+        return found
+
+    def knowing(self, found: Mapping[str, Span]) -> Payload:
+        """Set where the members are, which its maker knows; return the payload itself."""
+        self._found = found
+        return self
+
+    def spliced(self, span: Span, value: bytes) -> Payload:
+        """Return it with the bytes of one member's value, or within it, replaced."""
+        start, end = span
+        changed = Payload(b"".join((self[:start], value, self[end:])))
+        if len(self) < LONG_BYTES or self._found is None:
+            return changed
+        longer = len(value) - (end - start)
+        moved: dict[str, Span] = {}
+        for name, (first, last) in self._found.items():
+            moved[name] = (
+                first + longer if first >= end else first,
+                last + longer if last >= end else last,
+            )
+        return changed.knowing(moved)
 
 
 def spans(data: bytes) -> Mapping[str, Span]:
@@ -112,25 +131,21 @@ def spans(data: bytes) -> Mapping[str, Span]:
         DuplicateMember: A key is repeated.
         TooMany: `data` has more than `MAX_MEMBERS` members.
     """
-    # Several rules open the params of one call in turn, and most calls repeat the last `_meta`.
-    if len(data) <= _RECENT_BYTES:
-        return _recent_spans(data)
-    return data.spans() if isinstance(data, Payload) else spans_once(data)
+    if type(data) is not Payload:
+        return _found_spans(data)
+    return data._found or data.spans()
 
 
-def spans_once(data: bytes) -> Mapping[str, Span]:
-    """Do the same as `spans` without the cache, for a text that is opened only once."""
+def _found_spans(data: bytes) -> dict[str, Span]:
     try:
-        values = _decoder_of(data).decode(data)
+        short = len(data) <= _LONG_BYTES
+        values = (_object_decoder if short else _decoder_of(data)).decode(data)
     except (msgspec.MsgspecError, RecursionError):
         # Not an object, or with lone surrogates; what is wrong is found below.
         data = _without_lone_surrogates(data)
         values = decode_checked(_decoder_of(data), data, "an object")
     found = _plain_spans(values, len(data))
     return _walked_spans(data, values) if found is None else found
-
-
-_recent_spans = functools.lru_cache(maxsize=64)(spans_once)
 
 
 def _plain_spans(values: Mapping[str, Raw], length: int) -> dict[str, Span] | None:
@@ -141,12 +156,13 @@ def _plain_spans(values: Mapping[str, Raw], length: int) -> dict[str, Span] | No
     tokens: each of these makes the text longer than the sum.
     """
     found: dict[str, Span] = {}
-    position = 1
+    end, joined, short = 0 if values else 1, b"".join, length < LONG_BYTES
     for key, value in values.items():
-        start = position + len(key) + 3
-        position = start + len(memoryview(value)) + 1
-        found[key] = (start, position - 1)
-    return found if position == length else None
+        start = end + len(key) + 4
+        # For a short value a copy takes half of the instructions of a view.
+        end = start + (len(joined((value,))) if short else len(memoryview(value)))
+        found[key] = (start, end)
+    return found if end + 1 == length else None
 
 
 def _walked_spans(data: bytes, values: Mapping[str, Raw]) -> dict[str, Span]:
@@ -171,7 +187,7 @@ class _Key(str):
 
 def _decoder_of(data: bytes) -> msgspec.json.Decoder[Any]:
     """Return a decoder of objects; if there may be too many members, one that stops early."""
-    if len(data) <= _RECENT_BYTES or data.count(b":") <= MAX_MEMBERS:
+    if len(data) <= _LONG_BYTES or data.count(b":") <= MAX_MEMBERS:
         return _object_decoder
     # Decoding the object first and counting then takes 0.4 s and 300 MB for 1,400,000 members.
     numbers = iter(range(MAX_MEMBERS))
@@ -259,26 +275,36 @@ def may_hold_meta(data: bytes, sign: bytes) -> bool:
 
 
 def part(data: bytes, span: Span) -> bytes:
-    """Return the bytes at a span."""
-    return data.part(span) if isinstance(data, Payload) else data[slice(*span)]
+    """Return the bytes at a span; a long part of a `Payload` is the same object each time."""
+    start, end = span
+    if end - start >= LONG_BYTES and type(data) is Payload:
+        return data.part(span)
+    return data[start:end]
+
+
+def object_at(data: bytes, span: Span) -> bytes:
+    """Return the bytes at a span, to be opened; of a `Payload` the same object each time."""
+    return data.part(span) if type(data) is Payload else data[slice(*span)]
 
 
 def member(data: bytes, *path: str) -> bytes | None:
     """Return the raw value at a path of member names, or None if a name on it is absent."""
+    left = len(path)
     for name in path:
-        if data[:1] != b"{":
-            return None
-        span = spans(data).get(name)
+        span = spans(data).get(name) if data[:1] == b"{" else None
         if span is None:
             return None
-        data = part(data, span)
+        left -= 1
+        data = object_at(data, span) if left else part(data, span)
     return data
 
 
 def spliced(data: bytes, span: Span, value: bytes) -> bytes:
-    """Return `data` with the bytes at one span replaced."""
+    """Return `data` with the bytes of one member's value, or within it, replaced."""
     start, end = span
-    return b"%b%b%b" % (data[:start], value, data[end:])
+    if type(data) is Payload:
+        return data.spliced(span, value)
+    return b"".join((data[:start], value, data[end:]))
 
 
 def replaced(data: bytes, changes: Iterable[tuple[Span, bytes]]) -> bytes:
@@ -464,8 +490,17 @@ def opened(data: bytes) -> dict[str, bytes]:
 
 def packed(members: Mapping[str, bytes]) -> bytes:
     """Return an object of these members, in their order."""
-    pairs = (b"%b:%b" % (msgspec.json.encode(name), value) for name, value in members.items())
-    return b"{%b}" % b",".join(pairs)
+    pieces: list[bytes] = []
+    found: dict[str, Span] = {}
+    position = 0
+    for name, value in members.items():
+        head = b"%b%b:" % (b"," if pieces else b"{", msgspec.json.encode(name))
+        pieces += (head, value)
+        position += len(head) + len(value)
+        found[name] = (position - len(value), position)
+    pieces.append(b"}" if pieces else b"{}")
+    text = b"".join(pieces)
+    return Payload(text).knowing(found) if len(text) >= LONG_BYTES else text
 
 
 def with_members(data: bytes, added: Mapping[str, bytes]) -> bytes:
@@ -486,4 +521,19 @@ def without(data: bytes, names: Container[str]) -> bytes:
     if len(kept) == len(members):
         return data
     text = b"".join(kept).lstrip(_BLANKS)
-    return b"{%b}" % text.removeprefix(b",")
+    text = b"{%b}" % text.removeprefix(b",")
+    if len(text) < LONG_BYTES:
+        return text
+    left = [(name, span) for name, span in members.items() if name not in names]
+    return Payload(text).knowing(_backwards(left, map(len, kept), len(text) - 1))
+
+
+def _backwards(
+    members: list[tuple[str, Span]], sizes: Iterable[int], end: int
+) -> Mapping[str, Span]:
+    """Return the spans of members, each at the end of a piece of some size, before `end`."""
+    found: list[tuple[str, Span]] = []
+    for (name, (first, last)), size in zip(reversed(members), reversed([*sizes]), strict=True):
+        found.append((name, (end - (last - first), end)))
+        end -= size
+    return dict(reversed(found))

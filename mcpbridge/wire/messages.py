@@ -30,7 +30,7 @@ from mcpbridge.wire.json_object import (
     check_json,
     check_text,
     elements,
-    part,
+    object_at,
     spans,
 )
 
@@ -161,7 +161,7 @@ def _walk(payload: Payload) -> None:
     with contextlib.suppress(WireError):
         meta = spans(payload).get("_meta")
         if meta is not None:
-            spans(part(payload, meta))
+            spans(object_at(payload, meta))
 
 
 def encode(message: Message) -> bytes:
@@ -288,7 +288,7 @@ def _plain_message(data: bytes) -> Request | Notification | Result | None:
     left -= _CALL_BYTES + len(method)
     params = None
     if envelope.params is not UNSET:
-        params = b"".join((envelope.params,))
+        params = Payload(envelope.params)
         left -= _PARAMS_BYTES + len(params)
         if params[0] not in _STRUCTURED:
             return None
@@ -304,7 +304,7 @@ def _any_parts(data: bytes) -> tuple[dict[str, bytes], bytes]:
     except NotMessage:
         raise NotMessage("not a JSON-RPC message: not an object") from None
     view = memoryview(data)
-    parts = {name: _copied(view[start:end]) for name, (start, end) in found.items()}
+    parts = {name: _copied(name, view[start:end]) for name, (start, end) in found.items()}
     unknown = [name for name in parts if name not in _KNOWN]
     for name in unknown:
         if name.casefold() in _KNOWN:
@@ -314,8 +314,9 @@ def _any_parts(data: bytes) -> tuple[dict[str, bytes], bytes]:
     return parts, extra
 
 
-def _copied(part: memoryview) -> bytes:
-    return bytes(part) if len(part) < LONG_BYTES else Payload(part)
+def _copied(name: str, part: memoryview) -> bytes:
+    # The rules open the params of every request, but only a few results.
+    return Payload(part) if name == "params" or len(part) >= LONG_BYTES else bytes(part)
 
 
 def _message(parts: dict[str, bytes], extra: bytes) -> Message:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -21,9 +22,13 @@ from mcpbridge.wire.json_object import (
     element_spans,
     elements,
     member,
+    opened,
+    packed,
     replaced,
     spans,
+    spliced,
     unmistakable,
+    without,
 )
 from tests.wire.strategies import objects, values
 
@@ -425,3 +430,53 @@ def test_many_surrogates_cost_one_step_each() -> None:
     masked = b'{"s":"' + b"\\ud800" * count + b'"}'
     assert spans(masked) == {"s": (5, len(masked) - 1)}
     assert spans(b'{"s":"\\ud8ff' + b"\\\\" * count + b'"}')
+
+
+def respelled(data: bytes) -> bytes:
+    """The same text as a payload whose members have been found."""
+    payload = Payload(data)
+    spans(payload)
+    return payload
+
+
+@pytest.mark.parametrize("size", [1, LONG_BYTES])
+@pytest.mark.parametrize("kind", [bytes, Payload, respelled])
+@pytest.mark.parametrize("blank", [b"", b" "])
+def test_a_changed_payload_knows_its_members(
+    size: int, kind: Callable[[bytes], bytes], blank: bytes
+) -> None:
+    """Spans after a change are those of a walk over the new text."""
+    long = b'"' + b"x" * size + b'"'
+    raw = b'{"a":1,%b"_meta":{"t":7},%b"b":%b,"c":[2]}' % (blank, blank, long)
+    data = kind(raw)
+    found = spans(data)
+    first, last = found["_meta"]
+    inner = (first + len(b'{"t":'), last - 1)
+    changed = [
+        spliced(data, inner, b"12345"),
+        spliced(data, found["_meta"], b"{}"),
+        spliced(data, found["a"], b'"longer"'),
+        spliced(data, found["c"], b"3"),
+        spliced(spliced(data, inner, b"0"), found["a"], b"11"),
+        without(data, ("a",)),
+        without(data, ("_meta", "c")),
+        without(data, ("c",)),
+        packed({"z": b"1", **opened(data), 'q"': b"{}"}),
+    ]
+    for each in changed:
+        assert spans(each) == spans(bytes(each))
+        assert opened(each) == {n: bytes(v) for n, v in opened(bytes(each)).items()}
+        assert type(each) is bytes or isinstance(each, Payload)
+    assert data == raw
+
+
+def test_a_long_payload_is_not_walked_again_after_a_change() -> None:
+    """A walk over 4 MiB takes up to 20 ms, and rules change params on the event loop."""
+    # No walk could find a member of it.
+    text = b'{"a":1,"b":' + b"x" * LONG_BYTES + b"}"
+    with pytest.raises(NotJson):
+        spans(Payload(text))
+    data = Payload(text).knowing({"a": (5, 6), "b": (11, len(text) - 1)})
+    assert spans(spliced(data, (5, 6), b"12")) == {"a": (5, 7), "b": (12, len(text))}
+    assert spans(without(data, ("a",))) == {"b": (5, len(text) - 7)}
+    assert list(spans(packed({**opened(data), "c": b"{}"}))) == ["a", "b", "c"]

@@ -30,9 +30,8 @@ from mcpbridge.rules.mcp.methods import CANCELLED, PROGRESS, SUBSCRIPTION_ID
 from mcpbridge.wire.json_object import (
     Span,
     may_hold_meta,
-    part,
+    object_at,
     spans,
-    spans_once,
     spliced,
     unmistakable,
 )
@@ -222,7 +221,7 @@ class Correlator(Generic[Owner]):
 
     def _progress(self, notification: Notification) -> Progressed[Owner] | Dropped:
         params = notification.params or b""
-        span = spans_once(params).get("progressToken")
+        span = spans(params).get("progressToken")
         number = number_of(params[slice(*span)]) if span is not None else None
         call = self._calls.get(number or 0) or self._tasks.get(number or 0)
         if call is None or call.token is None or span is None:
@@ -284,7 +283,7 @@ def _with_token(params: bytes, number: bytes) -> tuple[bytes, bytes | None]:
     meta_span = unmistakable(spans(params), "_meta")
     if meta_span is None:
         return params, None
-    meta = part(params, meta_span)
+    meta = object_at(params, meta_span)
     if not meta.startswith(b"{"):
         return params, None
     token_span = unmistakable(spans(meta), "progressToken")
@@ -304,7 +303,7 @@ def _span_at(data: bytes, *path: str) -> Span | None:
         found = spans(data).get(name)
         if found is None:
             return None
-        data = part(data, found)
+        data = object_at(data, found)
         start, end = start + found[0], start + found[1]
     return start, end
 

