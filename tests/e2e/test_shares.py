@@ -10,12 +10,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.bridge_process import (
     ACCEPT,
+    DEMO,
     RunningBridge,
     asked_until,
     bridge,
@@ -24,6 +26,7 @@ from tests.support.bridge_process import (
     rpc,
     started,
 )
+from tests.support.modern_client import headers_of, meta
 from tests.support.raw_http import Wire, post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -296,3 +299,27 @@ async def test_processes_of_the_client_with_most_of_them_give_way() -> None:
         assert more != pid
         assert await pid_of(modest, kept) == pid
         assert len(running.events("child.evicted_idle")) == 5
+
+
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+async def test_listens_of_the_client_with_most_of_them_give_way(tmp_path: Path, era: str) -> None:
+    """The oldest ends with its result; another client's listen begins, and goes on."""
+    params = {"_meta": meta(), "notifications": {"toolsListChanged": True}}
+    listen = {**rpc("l", "subscriptions/listen", params)}
+    lines = [f"{name}: {value}" for name, value in headers_of(listen).items()]
+    sent = post(json.dumps(listen).encode(), *lines)
+    kind = {"MCPBRIDGE_CHILD_ERA": era}
+    command = child("modern", str(tmp_path)) if era == "modern" else DEMO
+    async with (
+        bridge("--max-sessions", "3", "--", *command, env=kind) as running,
+        wires(running, GREEDY, 3) as held,
+        wires(running, MODEST, 1) as (modest,),
+    ):
+        for connection in (*held, modest):
+            await connection.send(sent)
+            assert (await connection.head()).status == 200
+            assert b"acknowledged" in await connection.chunk()
+        assert b"complete" in await held[0].chunk()
+        async with wire(running.port, GREEDY) as one_more:
+            await one_more.send(sent)
+            assert (await one_more.response()).status == 503

@@ -5,7 +5,9 @@ Source: MCP 2026-07-28, Discovery; Subscriptions; Tools, Header Parameters.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import collections
+import functools
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -24,7 +26,7 @@ from mcpbridge.bridge.modern.passthrough import Passthrough
 from mcpbridge.bridge.modern.subscriptions import Subscription
 from mcpbridge.bridge.modern.tool_catalog import ToolCatalog
 from mcpbridge.errors import WireError
-from mcpbridge.rules.access.shares import Account
+from mcpbridge.rules.access.shares import Account, ranked
 from mcpbridge.rules.faults import INVALID_PARAMS, Unavailable, capacity, draining, out_of_memory
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.rules.mcp.era_probe import ServerEras
@@ -93,6 +95,8 @@ class ModernService:
         self._catalog = ToolCatalog()
         self._listening = 0
         """Listens that were admitted, those that wait for a child or its grants included."""
+        self._ends: dict[Callable[[], None], bytes] = {}
+        """What ends each open listen, and its client; the oldest first."""
         self._listens: dict[Subscription, None] = {}
         self._private = False
         """Whether results are marked as private to one principal, for caches."""
@@ -210,16 +214,21 @@ class ModernService:
 
     @asynccontextmanager
     async def listening(
-        self, request: Request, envelope: RequestMeta
+        self, request: Request, envelope: RequestMeta, caller: bytes = b""
     ) -> AsyncIterator[Stream | Refusal]:
         """Open a listen until the block ends; its stream begins with the acknowledgement.
+
+        Args:
+            request: The client's request.
+            envelope: Its `_meta`.
+            caller: The client, by its `Principal.share_key`.
 
         Raises:
             Unavailable: No child can be had at present, too many listens are open, or the process
                 is about to end.
         """
         self._check_draining()
-        if self._listening >= self._max_listens:
+        if self._listening >= self._max_listens and not self._make_room(caller):
             fault = capacity("--max-sessions", self._max_listens)
             raise Unavailable(self._context.call_log.refused(fault))
         if self._context.budget.full:
@@ -228,14 +237,26 @@ class ModernService:
         # Before anything is waited for: others that come while the child grants count it too.
         self._listening += 1
         try:
-            async with self._opened(request, envelope) as stream:
+            async with self._opened(request, envelope, caller) as stream:
                 yield stream
         finally:
             self._listening -= 1
 
+    def _make_room(self, newcomer: bytes) -> bool:
+        """End the oldest listen of the client with most of them; return whether one ended."""
+        for holder in ranked(collections.Counter(self._ends.values()), newcomer):
+            if holder == newcomer:
+                break
+            end = next(end for end, caller in self._ends.items() if caller == holder)
+            del self._ends[end]
+            self._context.meters.tally("gave_way", "listen")
+            end()
+            return True
+        return False
+
     @asynccontextmanager
     async def _opened(
-        self, request: Request, envelope: RequestMeta
+        self, request: Request, envelope: RequestMeta, caller: bytes
     ) -> AsyncIterator[Stream | Refusal]:
         account = Account(self._context.account)
         stream = Stream(self._context.window, self._context.meters, charge=account.charge)
@@ -248,13 +269,18 @@ class ModernService:
         route = await self.resolve(request)
         if route.backend is self._native:
             exchange = self._native.call(request, envelope, route.lease, streams=True)
+            fault = capacity("--max-sessions", self._max_listens)
+            end = functools.partial(self._native.cancel, exchange, fault)
+            self._ends[end] = caller
             try:
                 yield exchange.streamed()
             finally:
+                self._ends.pop(end, None)
                 self._native.cancel(exchange)
             return
         # Others see what it asks for from now on, so that none of them takes it back.
         self._listens[listen] = None
+        self._ends[listen.end] = caller
         try:
             await self._grant(listen, route.lease)
             # After the acknowledgement, which must be the first message on the stream.
@@ -262,6 +288,7 @@ class ModernService:
             yield listen.stream
         finally:
             del self._listens[listen]
+            self._ends.pop(listen.end, None)
             listen.leave()
             self._release(listen, route.lease)
 

@@ -210,7 +210,7 @@ class ModernTransport:
             with anyio.CancelScope() as opening:
                 # What the child grants takes time, in which the client may leave.
                 http_request.disconnect.watch(opening.cancel)
-                async with modern.listening(request, meta) as stream:
+                async with modern.listening(request, meta, http_request.head.caller) as stream:
                     if isinstance(stream, Refusal):
                         await self._refuse(http_request, stream)
                         return
