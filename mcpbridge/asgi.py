@@ -201,6 +201,9 @@ def _flags(settings: Mapping[str, Any]) -> dict[str, list[str]]:
             raise ConfigError(flag, COMMAND_LINE, "the program's ASGI server decides it here")
         if name in _OF_THE_PROGRAM:
             raise ConfigError(flag, COMMAND_LINE, "the program decides it here")
+        if option.section == "servers":
+            problem = "it would serve several servers; mount an application for each of them"
+            raise ConfigError(flag, COMMAND_LINE, problem)
         if name in _OF_THE_PROCESS:
             problem = "it would hold for the whole process, which is the program's"
             raise ConfigError(flag, COMMAND_LINE, problem)

@@ -97,24 +97,17 @@ def build(config: Config, process_tree: ProcessTree) -> App:
     settings, below = config.settings, config.settings.listen.sse_below
     meters = Meters(KNOWN_REQUESTS)
     refusals = Refusals(meters)
-    tracer = _tracer(config)
-    budget = Budget(settings.loads.max_memory_bytes or memory_for_clients(memory_limit()))
-    bridge, child_pool = _bridge(config, process_tree, meters, tracer, budget)
+    tracer = tracer_of(config)
     callers = access_of(config)
     access = callers.control
-    keepalive = KeepAlive(settings.keepalive.every_s, access.still if access.asks else None)
-    watch(meters, bridge, keepalive, child_pool)
+    served = serving(config, process_tree, meters, tracer, access, below)
+    bridge, streamable = served.bridge, served.streamable
     render = rendering(functools.partial(_exporter, meters))
-    limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
     rules = host_rules(config, config.bind)
-    streamable = _streamable(config, bridge, keepalive, limits, access)
-    sse = None
-    if settings.eras.serves_legacy:
-        sse = SseTransport(bridge, keepalive, settings.proxy, limits, below, access)
     probes = Probes(bridge.readiness)
     endpoint = HttpApp(
         [
-            *mcp_routes(streamable, sse, settings.listen.mcp_paths, access),
+            *mcp_routes(streamable, served.sse, settings.listen.mcp_paths, access),
             *admin_routes(probes, render if config.admin_bind is None else None, access),
             *login_routes(access),
         ],
@@ -128,21 +121,71 @@ def build(config: Config, process_tree: ProcessTree) -> App:
     # A traced call runs in a separate task, whose records carry its trace.
     window_s = settings.answers.json_window_s if tracer is None else 0.0
     posts = PostHandling(streamable, access)
-    fast_path = FastPath(posts, limits, rules, window_s, meters.http)
+    fast_path = FastPath(posts, served.limits, rules, window_s, meters.http)
     return App(
         config,
         bridge,
-        keepalive,
+        served.keepalive,
         endpoint,
-        _admin(config, admin_routes(probes, render), refusals),
+        admin_app(config, admin_routes(probes, render), refusals),
         fast_path,
         meters,
         process_tree,
         tracer,
         callers,
         refusals,
-        _sizer(config, child_pool),
+        _sizer(config, served.child_pool),
     )
+
+
+class Served(msgspec.Struct, frozen=True):
+    """One server with its bridge and the transports that lead to it."""
+
+    bridge: Bridge
+    child_pool: ChildPool
+    keepalive: KeepAlive
+    limits: BodyLimits
+    streamable: StreamableHttp
+    sse: SseTransport | None
+
+
+def serving(
+    config: Config,
+    process_tree: ProcessTree,
+    meters: Meters,
+    tracer: Tracer | None,
+    access: AccessControl,
+    below: str,
+    budget: Budget | None = None,
+) -> Served:
+    """Assemble one server.
+
+    Args:
+        config: Its configuration.
+        process_tree: Gets the processes.
+        meters: Count what it does; get its gauges.
+        tracer: Traces calls, if any does.
+        access: Finds out who calls.
+        below: The path below which HTTP+SSE is served, without a slash at its end.
+        budget: Counts the bytes that are kept for clients; None: one for this server alone.
+    """
+    settings = config.settings
+    bridge, child_pool = _bridge(
+        config, process_tree, meters, tracer, budget if budget is not None else budget_of(config)
+    )
+    keepalive = KeepAlive(settings.keepalive.every_s, access.still if access.asks else None)
+    watch(meters, bridge, keepalive, child_pool)
+    limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
+    streamable = _streamable(config, bridge, keepalive, limits, access)
+    sse = None
+    if settings.eras.serves_legacy:
+        sse = SseTransport(bridge, keepalive, settings.proxy, limits, below, access)
+    return Served(bridge, child_pool, keepalive, limits, streamable, sse)
+
+
+def budget_of(config: Config) -> Budget:
+    """Return a budget for the bytes that are kept for clients."""
+    return Budget(config.settings.loads.max_memory_bytes or memory_for_clients(memory_limit()))
 
 
 def _streamable(
@@ -170,8 +213,8 @@ def _bridge(
     config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | None, budget: Budget
 ) -> _Parts:
     settings, readiness = config.settings, Readiness()
-    tracing = Tracing(tracer, meters) if tracer is not None else None
     tool_filter = ToolFilter(settings.tools, meters) if settings.tools.says_something else None
+    tracing = Tracing(tracer, meters) if tracer is not None else None
     health_checker = HealthChecker(settings.recycling)
     pool_settings = _pool_settings(settings.child_pool)
     crashes = CrashCharges()
@@ -234,7 +277,7 @@ def _pool_settings(settings: ChildPoolSettings) -> ChildPoolSettings:
     return settings
 
 
-def _admin(config: Config, routes: Sequence[BaseRoute], refusals: Refusals) -> ASGIApp | None:
+def admin_app(config: Config, routes: Sequence[BaseRoute], refusals: Refusals) -> ASGIApp | None:
     """Return the application on `--admin-port`, or None if there is none."""
     if config.admin_bind is None:
         return None
@@ -266,13 +309,15 @@ def _make_child_with_env(
     ends = functools.partial(PipeChannel, limits=limits, account=account)
 
     def make(hidden: Secrets) -> SubprocessChild[PipeChannel]:
-        own = dataclasses.replace(spec, env={**spec.env, **dict(hidden.pairs)}, hidden=hidden)
+        secrets = Secrets((*spec.hidden.pairs, *hidden.pairs))
+        own = dataclasses.replace(spec, env={**spec.env, **dict(hidden.pairs)}, hidden=secrets)
         return SubprocessChild(own, ends, process_tree)
 
     return make
 
 
-def _tracer(config: Config) -> Tracer | None:
+def tracer_of(config: Config) -> Tracer | None:
+    """Return the tracer of the process, or None if calls are not traced."""
     if config.otel is None:
         return None
     from mcpbridge.telemetry.otel import OtelTracer  # an extra that may not be installed

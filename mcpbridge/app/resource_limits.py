@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
+from collections.abc import Callable
 
 import anyio
 import msgspec
@@ -91,13 +92,23 @@ _MEASURE_EVERY_S = 30.0
 class PoolSizer:
     """A task that limits the number of server processes to what fits into memory."""
 
-    def __init__(self, child_pool: ChildPool, most: int) -> None:
+    def __init__(
+        self,
+        child_pool: ChildPool,
+        most: int,
+        pools: Callable[[], int] = lambda: 1,
+        threads: anyio.CapacityLimiter | None = None,
+    ) -> None:
         """Read the memory limit.
 
         Args:
             child_pool: The pool to resize.
             most: Number that the limit on open files allows.
+            pools: Returns how many pools share the memory.
+            threads: Limits how many threads measure at once; None: anyio's own limit.
         """
+        self._pools = pools
+        self._threads = threads
         self._child_pool = child_pool
         self._most = most
         self._limit_bytes = memory_limit()
@@ -115,12 +126,16 @@ class PoolSizer:
 
     async def _measure(self, limit_bytes: int) -> None:
         pids = [lease.child.pid for lease in self._child_pool.leases if lease.profile is not None]
-        found = await to_thread.run_sync(footprints, [pid for pid in pids if pid])
+        found = await to_thread.run_sync(
+            footprints, [pid for pid in pids if pid], limiter=self._threads
+        )
         if not found:
             return
         child_bytes = max(footprint.bytes for footprint in found.values())
-        bridge_bytes = await to_thread.run_sync(own_footprint)
-        fitting = children_that_fit(limit_bytes, bridge_bytes, child_bytes, self._most)
+        bridge_bytes = await to_thread.run_sync(own_footprint, limiter=self._threads)
+        pools = max(1, self._pools())
+        share, own_share = limit_bytes // pools, bridge_bytes // pools
+        fitting = children_that_fit(share, own_share, child_bytes, self._most)
         self._child_pool.resize(fitting)
         extra = {
             "max_children": fitting,

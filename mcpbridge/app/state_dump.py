@@ -25,7 +25,7 @@ def state_of(app: App) -> dict[str, object]:
         **gauges,
         "pids": app.process_tree.children,
         "calls": _calls(app.bridge),
-        "tasks": _tasks(),
+        "tasks": tasks_by_coroutine(),
         "threads": threading.active_count(),
         "counts": dict(app.meters.counts()),
     }
@@ -42,7 +42,7 @@ def _calls(bridge: Bridge) -> list[dict[str, object]]:
     return [{"method": method, "age_s": round(age_s, 3)} for age_s, method in oldest]
 
 
-def _tasks() -> dict[str, int]:
+def tasks_by_coroutine() -> dict[str, int]:
     """Return the number of tasks by coroutine."""
     names: collections.Counter[str] = collections.Counter()
     for task in asyncio.all_tasks():

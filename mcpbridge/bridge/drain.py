@@ -106,6 +106,10 @@ class Drain:
                 self.advance(DrainEvent.LAME_DUCK_OVER)
                 steps.end_idle_streams()
                 await self._until_idle_or_cutoff()
+        if self.state is DrainState.LAME_DUCK:
+            # The cutoff came before the loop had a turn for the end of the lame duck.
+            self.advance(DrainEvent.LAME_DUCK_OVER)
+            steps.end_idle_streams()
         if self.state is DrainState.DRAINING:
             self.advance(DrainEvent.DEADLINE if self._held else DrainEvent.IDLE)
         cut_at, calls_left = anyio.current_time(), self._held > 0

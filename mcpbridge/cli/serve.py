@@ -23,6 +23,7 @@ Starts COMMAND, keeps it running, and lets many clients use it at once over Stre
   mcpbridge --port 9000 -- npx -y @modelcontextprotocol/server-everything
   mcpbridge --stdio "node /srv/index.js" --listen 0.0.0.0:8000
   mcpbridge --connect unix:/run/mcp/mcp.sock
+  mcpbridge --config mcp.json
   mcpbridge doctor -- python server.py
   mcpbridge health http://127.0.0.1:8000
 
@@ -60,10 +61,7 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
     def serve(ctx: click.Context, /, **flags: Any) -> int | None:
         if ctx.invoked_subcommand is not None:
             return None
-        from mcpbridge.app.lifecycle import run
-        from mcpbridge.config.load import load
-
-        return run(load(_given(flags), command))
+        return _run(_given(flags), command)
 
     class Serve(Programs):
         """A group with its options under headings, and a hint for misplaced words."""
@@ -97,6 +95,18 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
         # there is not ours to refuse, and the hint can show the correct command line.
         context_settings={"allow_interspersed_args": False, "help_option_names": ["-h", "--help"]},
     )
+
+
+def _run(given: Mapping[str, list[str]], command: Sequence[str]) -> int:
+    from mcpbridge.app.lifecycle import run
+    from mcpbridge.config.load import load
+
+    config = load(given, command)
+    if config.settings.servers.config is None:
+        return run(config)
+    from mcpbridge.app.servers_lifecycle import run_servers  # needed with --config alone
+
+    return run_servers(config)
 
 
 def _given(flags: Mapping[str, Any]) -> dict[str, list[str]]:

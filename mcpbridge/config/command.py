@@ -91,6 +91,46 @@ class CommandSettings:
     )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServersSettings:
+    """The file that lists servers, in place of one command."""
+
+    config: str | None = setting(
+        None,
+        "--config",
+        "Serve every server of this file, in the form of Claude, VS Code and Cursor: each under"
+        " /servers/NAME/mcp.",
+        group="Server",
+        metavar="FILE",
+    )
+
+
+def no_child(
+    settings: CommandSettings,
+    origins: Mapping[str, str],
+    command: Sequence[str],
+    env: Mapping[str, str],
+) -> ChildSpec:
+    """Return a spec without a command: with `--config` each server of the file has its own.
+
+    Args: as for `child_of`.
+
+    Raises:
+        ConfigError: A command is given as well, or a setting of one.
+    """
+    if command:
+        problem = f"a command stands after -- as well: {shown(command)}"
+        raise ConfigError("--config", COMMAND_LINE, problem, "give only one")
+    for field in ("stdio", "connect", "env", "env_file", "cwd"):
+        if field in origins:
+            flag = f"--{field.replace('_', '-')}"
+            problem = "has no effect with --config"
+            raise ConfigError(flag, origins[field], problem, "write it into the server's entry")
+    user = settings.child_user
+    confined = settings.no_new_privileges or (user is not None and sys.platform == "linux")
+    return ChildSpec((), env, user=user, confined=confined)
+
+
 def child_of(
     settings: CommandSettings,
     origins: Mapping[str, str],

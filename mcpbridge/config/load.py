@@ -21,7 +21,14 @@ from mcpbridge.config.auth import (
     check_required,
     tokens_of,
 )
-from mcpbridge.config.command import COMMAND_LINE, CommandSettings, child_of, spec_of, words_of
+from mcpbridge.config.command import (
+    COMMAND_LINE,
+    CommandSettings,
+    child_of,
+    no_child,
+    spec_of,
+    words_of,
+)
 from mcpbridge.config.listen_address import admin_bind_of, bind_of, handed_over
 from mcpbridge.config.model import (
     Config,
@@ -41,6 +48,8 @@ from mcpbridge.rules.supervision.shutdown_times import KUBERNETES, default_grace
 from mcpbridge.settings import Setting, Unit, setting_of
 
 PREFIX = "MCPBRIDGE_"
+_INPUT = PREFIX + "INPUT_"
+"""Begins the variables that give `${input:ID}` in a file of servers its value."""
 STATE_KEY = PREFIX + "STATE_KEY"
 """A setting without a flag, since command lines are visible to every user of the machine."""
 
@@ -95,7 +104,8 @@ def load(
         values.setdefault(("shutdown", "grace_s"), grace_s)
     settings = settings_from(values)
     lame_duck_s = _lame_duck_s(settings.shutdown, origins.get("shutdown", {}), in_cluster)
-    child = child_of(settings.command, origins.get("command", {}), command, inherited)
+    find = child_of if settings.servers.config is None else no_child
+    child = find(settings.command, origins.get("command", {}), command, inherited)
     bind = bind_of(settings.listen, origins.get("listen", {}), in_cluster=in_cluster)
     bind = handed_over(bind, env, os.getpid())
     admin_bind = admin_bind_of(settings.admin, origins.get("admin", {}), bind)
@@ -120,6 +130,8 @@ def _check_variables(env: Mapping[str, str]) -> None:
     known |= {STATE_KEY, AUTH_TOKEN}
     for name in sorted(env):
         if not name.startswith(PREFIX) or name in known or not env[name]:
+            continue
+        if name.startswith(_INPUT):
             continue
         if _SERVICE_NAME.match(name.removeprefix(PREFIX)):
             continue

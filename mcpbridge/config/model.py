@@ -15,7 +15,7 @@ from mcpbridge.bridge.children.server_eras import EraSettings
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.modern.emulation import ParkSettings
 from mcpbridge.channels.pipes import PipeLimits
-from mcpbridge.config.command import CommandSettings
+from mcpbridge.config.command import CommandSettings, ServersSettings
 from mcpbridge.config.self_url import DEFAULT_PORT
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.auth.authenticator import AuthSettings
@@ -167,6 +167,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Every setting, grouped by the module that obeys it."""
 
     command: CommandSettings = CommandSettings()
+    servers: ServersSettings = ServersSettings()
     listen: ListenSettings = ListenSettings()
     admin: AdminSettings = AdminSettings()
     tls: TlsSettings = TlsSettings()

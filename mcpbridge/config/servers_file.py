@@ -7,7 +7,9 @@ fails that entry only; an entry's settings of mcpbridge are under its key `mcpbr
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ import msgspec
 from mcpbridge.config.model import Settings, options
 from mcpbridge.config.values import seconds, value_of
 from mcpbridge.errors import ConfigError
-from mcpbridge.process.spec import ChildSpec, child_environment
+from mcpbridge.process.spec import ChildSpec, child_environment, is_secret
+from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.expansion import ExpansionError, References, expand, input_variable
 from mcpbridge.settings import Setting, Unit
 
@@ -29,8 +32,8 @@ _NAMES = (".mcp.json", ".vscode/mcp.json", "mcp.json")
 _TABLES = ("mcpServers", "servers")
 _REMOTE_TYPES = ("http", "streamable-http", "streamableHttp", "sse")
 _PROCESS_WIDE = frozenset((
-    "command", "listen", "admin", "tls", "guard", "auth", "oauth", "arrival", "connections",
-    "proxy", "shutdown", "logs", "traces",
+    "command", "servers", "listen", "admin", "tls", "guard", "auth", "oauth", "arrival",
+    "connections", "proxy", "shutdown", "logs", "traces",
 ))  # fmt: skip
 """Sections of `Settings` that apply to the whole process."""
 
@@ -53,7 +56,7 @@ class ServerEntry(msgspec.Struct, frozen=True):
     watch: tuple[str, ...] = ()
     """Patterns of watched files, relative to the folder of the file."""
     roots: tuple[str, ...] = ()
-    """Folders that the bridge names when the server asks for roots."""
+    """Absolute folders, or URIs, that the bridge names when the server asks for roots."""
     lazy: bool = False
     """Start the server when its first call comes."""
     idle_stop_s: float | None = None
@@ -141,15 +144,13 @@ def read_servers_file(
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    import json5  # needed with --config alone
-
     try:
         data = path.read_bytes()
         if len(data) > MAX_FILE_BYTES:
             raise ConfigError(
                 "--config", str(path), f"larger than {MAX_FILE_BYTES >> 10} KiB", "split the file"
             )
-        content = json5.loads(data.decode("utf-8-sig"), allow_duplicate_keys=False)
+        content = _content_of(data.decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError("--config", str(path), f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -160,6 +161,28 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ConfigError("--config", str(path), f"not JSON: {problem}") from None
     if not isinstance(content, dict):
         raise ConfigError("--config", str(path), "not an object", 'write {"mcpServers": {…}}')
+    return content
+
+
+def _content_of(text: str) -> Any:
+    """Return the content of a JSON text, which may have comments and trailing commas.
+
+    Raises:
+        ValueError: It is not JSON, or a key is repeated.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError):
+        # Only for files that need it: it takes 0.4 MiB, and 8 ms for each KiB.
+        import json5
+
+        return json5.loads(text, allow_duplicate_keys=False)
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a key is repeated")
     return content
 
 
@@ -253,7 +276,7 @@ class _Reader:
             source,
             self._settings(own),
             self._texts("dev.watch", [watch] if isinstance(watch, str) else watch),
-            self._texts("mcpbridge.roots", own.get("roots", ())),
+            self._roots(own),
             _choice(own, "start", ("eager", "lazy"), "eager") == "lazy",
             _duration(own, "idle-stop"),
             _flag(own, "default"),
@@ -276,9 +299,19 @@ class _Reader:
                 removed.append(name)
             else:
                 added[name] = self._text(f"env.{name}", value)
-        env = child_environment(self._env, added, self._base.command.child_env_allow)
+        command_settings = self._base.command
+        user = command_settings.child_user
+        env = child_environment(self._env, added, command_settings.child_env_allow, user)
         env = {name: value for name, value in env.items() if name not in removed}
-        return ChildSpec(argv, env, str(cwd))
+        return ChildSpec(
+            argv,
+            env,
+            str(cwd),
+            hidden=Secrets(tuple(pair for pair in added.items() if is_secret(*pair))),
+            user=user,
+            confined=command_settings.no_new_privileges
+            or (user is not None and sys.platform == "linux"),
+        )
 
     def _remote(self, raw: Mapping[str, Any]) -> RemoteServer:
         kind = _choice(raw, "type", _REMOTE_TYPES, "http")
@@ -361,6 +394,13 @@ class _Reader:
         if not isinstance(value, list | tuple):
             raise _WrongField(field, "not a list of texts")
         return tuple(self._text(field, each) for each in value)
+
+    def _roots(self, own: Mapping[str, Any]) -> tuple[str, ...]:
+        texts = self._texts("mcpbridge.roots", own.get("roots", ()))
+        return tuple(
+            text if "://" in text else str(self._folder / os.path.expanduser(text))
+            for text in texts
+        )
 
     def _path(self, field: str, value: Any) -> Path:
         return self._folder / os.path.expanduser(self._text(field, value))

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcpbridge.http.auth.access import LOGIN_PATHS, AccessControl
 from mcpbridge.http.cors import Cors
-from mcpbridge.http.health import Probes, Render, scrape
+from mcpbridge.http.health import READ_METHODS, Probes, Render, scrape
 from mcpbridge.http.origin_check import ClientGone, check_source
 from mcpbridge.http.pages import PageRoute, router_of
 from mcpbridge.http.refusals import Refusals
@@ -38,8 +38,6 @@ log = logging.getLogger("mcpbridge.http")
 
 Verbs = Mapping[str, Callable[[HttpRequest], Awaitable[None]]]
 """What serves each HTTP method of a path."""
-READ_METHODS = ("GET", "HEAD")
-"""The HTTP methods of probes, metrics and documents."""
 
 
 def mcp_routes(
@@ -106,6 +104,7 @@ class HttpApp(Starlette):
         headers: Iterable[str] = (),
         trusted: TrustedProxies | None = None,
         refusals: Refusals | None = None,
+        methods: Callable[[str], Iterable[str]] | None = None,
     ) -> None:
         """Set up the routes.
 
@@ -117,6 +116,7 @@ class HttpApp(Starlette):
             headers: Further headers that requests of pages may carry.
             trusted: The peers that may name their client; None: none may.
             refusals: Logs and counts refused requests.
+            methods: Returns the HTTP methods of paths that are not in the table.
         """
         super().__init__()
         self.router = router_of(routes)
@@ -126,6 +126,7 @@ class HttpApp(Starlette):
         self._headers = tuple(headers)
         self._trusted = trusted
         self._refusals = refusals
+        self._methods = methods or _unknown_methods
         self._verbs = {
             route.path.removesuffix("/"): route.verbs
             for route in routes
@@ -152,7 +153,7 @@ class HttpApp(Starlette):
 
     def methods(self, path: str) -> Iterable[str]:
         """Return the HTTP methods of a path; of an unknown one, those of probes."""
-        return self._verbs.get(path.removesuffix("/"), READ_METHODS)
+        return self._verbs.get(path.removesuffix("/")) or self._methods(path)
 
 
 class PostHandling:
@@ -285,6 +286,10 @@ class AccessCheck:
             await refusing(refusal).finish(http_request)
         else:
             await self._app(scope, receive, send)
+
+
+def _unknown_methods(path: str) -> Iterable[str]:
+    return READ_METHODS
 
 
 def _failed(head: RequestHead, error: Exception) -> HttpResponse:

@@ -14,22 +14,44 @@ Source: Kubernetes, liveness, readiness and start-up probes; Prometheus, exposit
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mcpbridge.bridge.readiness import Readiness
+READ_METHODS = ("GET", "HEAD")
+"""The HTTP methods of probes, metrics and documents."""
 
 Render = Callable[[str | None], Awaitable[tuple[bytes, str]]]
 """From an `Accept` header to the metrics and their content type."""
 
 
-class Probes:
-    """The answers of one bridge to health probes."""
+class Condition(Protocol):
+    """What probes ask for: see `bridge.readiness.Readiness`."""
 
-    def __init__(self, readiness: Readiness) -> None:
+    @property
+    def ready(self) -> bool:
+        """Whether one more session can be served."""
+
+    @property
+    def started(self) -> bool:
+        """Whether that has been so once."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether requests are taken."""
+
+    @property
+    def blockers(self) -> Mapping[str, str]:
+        """What is missing, by name, with its reason."""
+
+
+class Probes:
+    """The answers of one bridge, or of a process with several, to health probes."""
+
+    def __init__(self, readiness: Condition) -> None:
         self._readiness = readiness
 
     async def livez(self, request: Request) -> Response:
@@ -74,6 +96,6 @@ def rendering(make: Callable[[], Callable[[str | None], tuple[bytes, str]]]) -> 
     return render
 
 
-def _verdict(good: bool, readiness: Readiness) -> JSONResponse:
+def _verdict(good: bool, readiness: Condition) -> JSONResponse:
     content = {"status": "ok" if good else "unavailable", "missing": dict(readiness.blockers)}
     return JSONResponse(content, 200 if good else 503)

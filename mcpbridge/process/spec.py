@@ -21,6 +21,7 @@ from mcpbridge.rules.access.principals import NOTHING, Secrets
 _OWN_PREFIX = "MCPBRIDGE_"
 _STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
 _SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+_TELLING_LENGTH = 12
 _USER_INFO = re.compile(r"//[^/@\s]+@")
 _DROPPED = (
     "MCP_HTTP_PATH",
@@ -44,7 +45,7 @@ class ChildSpec:
     """The child's complete environment."""
     cwd: str | None = None
     hidden: Secrets = NOTHING
-    """Values of a client in its environment; the log must not show them."""
+    """Values in its environment that the log must not show."""
     user: ChildUser | None = None
     """The user to run as; None for the bridge's user."""
     confined: bool = False
@@ -106,6 +107,17 @@ def check_command(spec: ChildSpec) -> None:
         raise CommandNotExecutable(command, "the file exists but is not executable")
     where = "no such file" if os.sep in command else "not found on PATH"
     raise CommandNotFound(command, where)
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Return whether logs must not show the value of this variable of the operator.
+
+    A short value with a harmless name, such as `info`, may be part of any line, and a path helps to
+    read a traceback.
+    """
+    if _SECRET.search(name) is not None:
+        return bool(value)
+    return len(value) >= _TELLING_LENGTH and not value.startswith(os.sep)
 
 
 def shown(argv: Sequence[str]) -> str:

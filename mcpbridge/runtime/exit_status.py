@@ -37,14 +37,8 @@ def checked(spec: ChildSpec) -> int:
 
     If the spec is confined, so is this process from now on: see `forbid_new_privileges`.
     """
-    if spec.confined and not forbid_new_privileges():
-        problem = "--no-new-privileges: this system does not support it"
-        log.error("serve.failed", extra={"problem": problem})
-        return EXIT_START
-    if spec.user is not None and not _is_root():
-        problem = "--child-user: only root may start the server as another user"
-        log.error("serve.failed", extra={"problem": problem})
-        return EXIT_CONFIG
+    if (status := checked_process(spec)) != EXIT_OK:
+        return status
     try:
         check_command(spec)
     except (CommandNotFound, CommandNotExecutable) as error:
@@ -55,6 +49,22 @@ def checked(spec: ChildSpec) -> int:
         hints = [str(each) for each in of_command(spec.argv, found_file=found_file)]
         log.error("serve.failed", extra={"problem": str(error), "hints": hints})
         return EXIT_NOT_EXECUTABLE if found_file else EXIT_NOT_FOUND
+    return EXIT_OK
+
+
+def checked_process(spec: ChildSpec) -> int:
+    """Return `EXIT_OK` if this process may start a child as the spec says, whatever its command.
+
+    As `checked` does it logs why not, and confines this process.
+    """
+    if spec.confined and not forbid_new_privileges():
+        problem = "--no-new-privileges: this system does not support it"
+        log.error("serve.failed", extra={"problem": problem})
+        return EXIT_START
+    if spec.user is not None and not _is_root():
+        problem = "--child-user: only root may start the server as another user"
+        log.error("serve.failed", extra={"problem": problem})
+        return EXIT_CONFIG
     return EXIT_OK
 
 

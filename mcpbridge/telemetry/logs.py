@@ -23,11 +23,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.tracer import CURRENT
 
 GROUP = "Logs"
+SERVER: ContextVar[str | None] = ContextVar("SERVER", default=None)
+"""The name of the server that a record is about, if the process has several."""
 _COLORS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "1;31", logging.INFO: "32"}
 """Colors of the levels on a terminal: ECMA-48, SGR."""
 _INDENT = " " * 17
@@ -127,6 +130,9 @@ class _DroppingHandler(logging.handlers.QueueHandler):
         trace = CURRENT.get()
         if trace is not None and "trace_id" not in vars(record):
             record.trace_id, record.span_id = trace
+        server_name = SERVER.get()
+        if server_name is not None and "server_name" not in vars(record):
+            record.server_name = server_name
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:

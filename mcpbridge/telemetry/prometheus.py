@@ -93,12 +93,27 @@ class BridgeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family, in a fixed order."""
+        yield from self.of_process()
+        yield from self.of_server()
+
+    def of_process(self) -> Iterator[Metric]:
+        """Yield what a process has once, though it may have several servers."""
         build = InfoMetricFamily("mcpbridge_build", "The running version.")
         python = ".".join(str(part) for part in sys.version_info[:3])
         build.add_metric((), {"version": __version__, "python": python})
         yield build
-        yield from self._calls()
         yield from self._http()
+
+    def counted(self) -> Iterator[Metric]:
+        """Yield the counters that are not zero."""
+        for family in (*self._tallies(), *self._dropped()):
+            counted = Metric(family.name, family.documentation, family.type)
+            counted.samples.extend(each for each in family.samples if each.value)
+            yield counted
+
+    def of_server(self) -> Iterator[Metric]:
+        """Yield what each server has."""
+        yield from self._calls()
         yield from self._tallies()
         yield from self._dropped()
         for name, text in HISTOGRAMS.items():

@@ -158,3 +158,22 @@ async def test_a_signal_in_the_lame_duck_phase_goes_to_the_cutoff() -> None:
     assert [name for name, _ in steps.taken] == ["refuse_traffic", "cut_off", "stop_serving"]
     drain.cut_short()
     assert drain.state is DrainState.ENDED
+
+
+@bounded
+async def test_without_any_time_every_phase_still_comes_in_its_order() -> None:
+    """The deadline may pass before the loop has a turn for the phases in between."""
+    drain, told = Drain(), []
+
+    async def cut_off(step_s: float) -> None:
+        told.append("cut off")
+
+    steps = DrainSteps(
+        lambda: told.append("refuse"),
+        lambda: told.append("end streams"),
+        cut_off,
+        lambda last_bytes_s: told.append("stop"),
+    )
+    drain.call_started()
+    assert await drain.run(steps, ShutdownTimes(0.0, 4.0, 2.0), lame_duck_s=0.0)
+    assert told == ["refuse", "end streams", "cut off", "stop"]

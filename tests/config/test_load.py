@@ -100,7 +100,7 @@ def test_each_setting_is_a_flag_and_a_variable(option: Option, files: dict[str, 
     """Both ways give the same value, and it is not the default's."""
     facts = option.setting
     text = files.get(facts.flag) or sample(facts)
-    command = () if facts.flag in ("--stdio", "--connect") else COMMAND
+    command = () if facts.flag in ("--stdio", "--connect", "--config") else COMMAND
     own, *_ = environment_names(facts)
     needed = {"--admin-host": "--admin-port"}
     needed |= dict.fromkeys(("--tls-key", "--tls-client-ca"), "--tls-cert")

@@ -238,12 +238,14 @@ def test_the_first_file_of_a_folder_is_found(tmp_path: Path) -> None:
 
 
 def test_nothing_of_it_is_imported_without_a_file() -> None:
-    """A bridge of one server does not pay for the parser."""
+    """A bridge of one server does not pay for the parser, nor for the table of names."""
     import subprocess
 
     program = (
-        "import sys, mcpbridge.cli.serve, mcpbridge.config.load\n"
-        "print({'json5', 'dotenv', 'mcpbridge.config.servers_file'} & set(sys.modules))"
+        "import sys, mcpbridge.cli.serve, mcpbridge.config.load, mcpbridge.app.lifecycle\n"
+        "own = ('json5', 'dotenv', 'mcpbridge.config.servers_file', 'mcpbridge.fleet',\n"
+        "       'mcpbridge.app.servers', 'mcpbridge.app.server_routes', 'mcpbridge.telemetry.servers')\n"
+        "print({name for name in sys.modules if name.startswith(own)})"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

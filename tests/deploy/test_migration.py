@@ -24,6 +24,7 @@ LINES = [
     for title, section in SECTIONS
     for number, line in enumerate(re.findall(r"\| `(mcpbridge [^`]*)` \|$", section, re.M))
 ]
+SERVERS = '{"mcpServers": {"git": {"command": "python", "args": ["server.py"]}}}'
 SERVER = "from mcpbridge.demo import main\n\nmain()\n"
 
 
@@ -65,6 +66,7 @@ def test_every_option_of_their_lines_has_a_row() -> None:
 async def test_a_line_serves_as_it_is_printed(line: str, tmp_path: Path) -> None:
     """In a folder with that server; only the port is a free one."""
     (tmp_path / "server.py").write_text(SERVER, "utf-8")
+    (tmp_path / "servers.json").write_text(SERVERS, "utf-8")
     words = shlex.split(line.replace("$PWD", str(tmp_path)))[1:]
     env = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -76,16 +78,17 @@ async def test_a_line_serves_as_it_is_printed(line: str, tmp_path: Path) -> None
         (record,) = await running.logged("serve.started")
         address = httpx.URL(str(record["url"]))
         await running.logged("child.ready")
-        await _assert_serves(f"http://127.0.0.1:{address.port}", address.path)
+        path = "/servers/git/mcp" if "--config" in words else address.path
+        await _assert_serves(f"http://127.0.0.1:{address.port}", path)
         assert await running.terminate() == 0
         _assert_nothing_was_ignored(running)
 
 
 def _on_a_free_port(words: list[str]) -> list[str]:
     """The same words with port 0; PORT=0 stands for the default one."""
-    if "--" not in words:
+    if "--" not in words and "--config" not in words:
         words.append("--")  # or the demo would be started as well
-    own = words[: words.index("--")]
+    own = words[: words.index("--")] if "--" in words else words
     for flag in ("--port", "--listen"):
         if flag in own:
             place = own.index(flag) + 1
@@ -105,7 +108,9 @@ async def _assert_serves(url: str, path: str) -> None:
         call = rpc(1, "tools/call", {"name": "echo", "arguments": {"text": "moved"}})
         answer = await client.post(path, json=call, headers=headers)
         assert answer.json()["result"]["content"][0]["text"] == "moved"
-        stream_path = "/sse" if path == "/mcp" else f"{path}/sse"
+        stream_path = f"{path}/sse"
+        if path == "/mcp" or path.startswith("/servers/"):
+            stream_path = path.removesuffix("/mcp") + "/sse"
         async with client.stream("GET", stream_path) as stream:
             assert stream.headers["content-type"] == "text/event-stream"
             async for first in stream.aiter_lines():

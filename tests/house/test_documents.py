@@ -16,6 +16,7 @@ from mcpbridge.config.auth import AUTH_TOKEN
 from mcpbridge.config.load import STATE_KEY, environment_names
 from mcpbridge.config.model import options
 from mcpbridge.config.settings_table import settings_tables, with_settings
+from mcpbridge.rules.expansion import input_variable
 from mcpbridge.runtime import exit_status
 from scripts import exit_statuses, log_events, metrics
 from scripts.picture import picture
@@ -158,7 +159,7 @@ def _flags_of_programs() -> set[str]:
 def test_no_variable_is_named_that_does_not_exist(name: str) -> None:
     """Ours, and those of platforms that are heard."""
     known = {each for option in options() for each in environment_names(option.setting)}
-    known |= {STATE_KEY, AUTH_TOKEN}
+    known |= {STATE_KEY, AUTH_TOKEN, input_variable("ID")}
     pattern = r"\b(?:MCPBRIDGE_[A-Z_]+[A-Z]|TERMINATION_[A-Z_]+)\b"
     assert set(re.findall(pattern, PAGES[name])) <= known
 

@@ -21,6 +21,7 @@ BROAD_EXCEPTS = {
     "mcpbridge/http/server/connection.py": "a bug met by one connection ends that connection",
     "mcpbridge/bridge/tasks.py": "a bug in the work of one session is that session's end",
     "mcpbridge/bridge/children/child_pool.py": "a bug met by one child's message ends that child",
+    "mcpbridge/fleet/member.py": "a bug that ends one server's tasks ends no other server",
     "mcpbridge/app/lifecycle.py": "the last place that can log, and the exit status",
 }
 """Where everything may be caught, each with its reason."""

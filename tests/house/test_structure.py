@@ -21,9 +21,10 @@ MOST_MODULES = 12
 MOST_FLOORS = 6
 
 TREE = {
-    "mcpbridge": "__main__ app asgi bridge channels cli config demo doctor errors http process"
-    " rules runtime settings shim sidecar telemetry wire",
-    "mcpbridge.app": "build health_client lifecycle resource_limits self_copy state_dump",
+    "mcpbridge": "__main__ app asgi bridge channels cli config demo doctor errors fleet http"
+    " process rules runtime settings shim sidecar telemetry wire",
+    "mcpbridge.app": "build health_client lifecycle listening resource_limits self_copy"
+    " server_routes servers servers_lifecycle signal_orders state_dump",
     "mcpbridge.bridge": "bridge budget calls children drain evictors legacy modern readiness"
     " recycler reloader relief tasks tenant",
     "mcpbridge.bridge.calls": "call_log context exchange lists_announced replay shedding stream"
@@ -44,6 +45,7 @@ TREE = {
     " mcp_operator run sse_client",
     "mcpbridge.doctor.server": "diagnose examination hints recommended_flags render report"
     " server_process",
+    "mcpbridge.fleet": "directory member reload",
     "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check pages refusals"
     " request request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
@@ -63,7 +65,7 @@ TREE = {
     "mcpbridge.runtime": "exit_status loop_watchdog open_files signals startup",
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
-    "mcpbridge.telemetry": "logs metrics otel prometheus tracer",
+    "mcpbridge.telemetry": "logs metrics otel prometheus servers tracer",
     "mcpbridge.wire": "buffer headers json_object lines messages reply_id socket_address",
 }
 """What each package holds; a new module is a decision about where things are found."""

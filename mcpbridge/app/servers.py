@@ -1,0 +1,317 @@
+"""Assembles a process with several servers from the entries of their file; starts nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+
+import anyio
+import msgspec
+from anyio import to_thread
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route
+
+from mcpbridge.app.build import (
+    CallerAccess,
+    Served,
+    access_of,
+    admin_app,
+    budget_of,
+    host_rules,
+    serving,
+    tracer_of,
+    trusted_proxies,
+)
+from mcpbridge.app.lifecycle import announce_ready
+from mcpbridge.app.listening import Endpoints
+from mcpbridge.app.resource_limits import PoolSizer
+from mcpbridge.app.server_routes import (
+    SERVERS_PATH,
+    FleetPosts,
+    ServerList,
+    ServerPaths,
+    ServerRoutes,
+    address_of,
+    below_of,
+)
+from mcpbridge.bridge.budget import Budget
+from mcpbridge.config.model import Config
+from mcpbridge.config.servers_file import FailedEntry, RemoteServer, ServerEntry
+from mcpbridge.errors import CommandNotExecutable, CommandNotFound
+from mcpbridge.fleet.directory import Directory, Unusable
+from mcpbridge.fleet.member import DrainTimes, Member, Task
+from mcpbridge.http.app import (
+    AccessCheck,
+    HttpApp,
+    PostHandling,
+    admin_routes,
+    login_routes,
+    mcp_routes,
+)
+from mcpbridge.http.body import BodyLimits
+from mcpbridge.http.health import Probes, Render
+from mcpbridge.http.refusals import Refusals
+from mcpbridge.http.server.fast_path import FastPath
+from mcpbridge.process.process_tree import ProcessTree
+from mcpbridge.process.spec import ChildSpec, check_command
+from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
+from mcpbridge.rules.supervision.shutdown_times import times_within
+from mcpbridge.runtime.exit_status import cause_of_failure
+from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.telemetry.tracer import Tracer
+
+log = logging.getLogger("mcpbridge.app")
+
+_FEWEST = 2
+"""Processes of a server, if the limit on open files leaves each server less."""
+
+Servers = Directory[ServerEntry, ServerPaths]
+
+
+class Fleet(msgspec.Struct, frozen=True):
+    """The parts of a process with several servers that `app.servers_lifecycle` runs."""
+
+    config: Config
+    directory: Servers
+    endpoints: Endpoints
+    access: CallerAccess
+    meters: Meters
+    budget: Budget
+    process_tree: ProcessTree
+    tracer: Tracer | None
+
+
+def fleet_of(config: Config, process_tree: ProcessTree, url: Callable[[str], str]) -> Fleet:
+    """Assemble the process; its directory is empty.
+
+    Args:
+        config: The configuration of the process, whose settings each entry may override.
+        process_tree: Gets the processes of all servers.
+        url: Returns the URL of a path for a client on this machine.
+    """
+    meters, tracer, budget = Meters(KNOWN_REQUESTS), tracer_of(config), budget_of(config)
+    callers = access_of(config)
+    members = _Members(config, process_tree, tracer, callers, budget, url)
+    times = DrainTimes(times_within(config.settings.shutdown.grace_s))
+    directory: Servers = Directory(members.make, times)
+    members.join(directory)
+    meters.watch("ready", lambda: float(directory.ready))
+    return Fleet(
+        config,
+        directory,
+        _endpoints(config, directory, members, callers, meters),
+        callers,
+        meters,
+        budget,
+        process_tree,
+        tracer,
+    )
+
+
+def checked_entry(entry: ServerEntry | FailedEntry) -> ServerEntry | Unusable:
+    """Return the entry if it can be served; log why not if it cannot."""
+    if isinstance(entry, ServerEntry):
+        problem = _problem_of(entry)
+        if problem is None:
+            return entry
+        entry = problem
+    extra = {
+        "server_name": entry.name,
+        "field": entry.field,
+        "problem": entry.problem,
+        "remedy": entry.remedy,
+    }
+    log.error("server.unusable", extra=extra)
+    remedy = f"; {entry.remedy}" if entry.remedy else ""
+    return Unusable(f"{entry.field}: {entry.problem}{remedy}")
+
+
+def _problem_of(entry: ServerEntry) -> FailedEntry | None:
+    if isinstance(entry.source, RemoteServer):
+        problem = "remote servers are not served yet"
+        return FailedEntry(entry.name, "url", problem, "give the client this URL itself")
+    try:
+        check_command(entry.source)
+    except (CommandNotFound, CommandNotExecutable) as error:
+        found_file = isinstance(error, CommandNotExecutable)
+        # Imported for a failure only, since it compiles many patterns.
+        from mcpbridge.rules.supervision.start_hints import of_command
+
+        hints = [str(each) for each in of_command(entry.source.argv, found_file=found_file)]
+        remedy = hints[0] if hints else "install it, or give its whole path"
+        return FailedEntry(entry.name, "command", str(error), remedy)
+    return None
+
+
+class _Members:
+    """A maker of members from entries, and the meters of those that it made."""
+
+    def __init__(
+        self,
+        config: Config,
+        process_tree: ProcessTree,
+        tracer: Tracer | None,
+        callers: CallerAccess,
+        budget: Budget,
+        url: Callable[[str], str],
+    ) -> None:
+        self._config = config
+        self._process_tree = process_tree
+        self._tracer = tracer
+        self._callers = callers
+        self._budget = budget
+        self._url = url
+        self._directory: Servers | None = None
+        self._threads = anyio.CapacityLimiter(1)
+        """Ten servers start at once, and a thread takes a tenth of a MiB for good."""
+        self._meters: dict[Member[ServerPaths], Meters] = {}
+
+    def join(self, directory: Servers) -> None:
+        """Share limits of the process with the other servers of this directory."""
+        self._directory = directory
+
+    def make(self, entry: ServerEntry) -> Member[ServerPaths]:
+        """Return the member of an entry that can be served."""
+        config, meters = self._config_of(entry), Meters(KNOWN_REQUESTS)
+        access, below = self._callers.control, below_of(entry.name)
+        budget = self._budget if _shares_memory(config, self._config) else None
+        served = serving(config, self._process_tree, meters, self._tracer, access, below, budget)
+        bridge, answers = served.bridge, config.settings.answers
+        window_s = 0.0 if self._tracer is not None else answers.json_window_s
+        address = address_of(entry.name)
+        paths = ServerPaths(
+            entry.name,
+            mcp_routes(served.streamable, served.sse, [address], access),
+            PostHandling(served.streamable, access),
+            Probes(bridge.readiness),
+            window_s,
+        )
+        ready = functools.partial(announce_ready, bridge, meters, self._url(address))
+        tasks: list[Task] = [
+            served.keepalive.run,
+            functools.partial(_hear_giving_up, config, served),
+            ready,
+        ]
+        if config.settings.child_pool.max_children is None:
+            most = config.settings.child_pool.most_children
+            tasks.append(PoolSizer(served.child_pool, most, self._count, self._threads).run)
+        why = functools.partial(_why_failed, config, served)
+        member = Member(entry.name, bridge, paths, tasks, why)
+        self._meters = {each: found for each, found in self._meters.items() if not each.leaving}
+        self._meters[member] = meters
+        return member
+
+    def meters(self) -> Iterator[tuple[str, Meters]]:
+        """Yield the meters of the servers that take calls."""
+        assert self._directory is not None
+        for member in self._directory.members:
+            if member in self._meters:
+                yield member.name, self._meters[member]
+
+    def _count(self) -> int:
+        return len(self._directory) if self._directory is not None else 1
+
+    def _config_of(self, entry: ServerEntry) -> Config:
+        assert isinstance(entry.source, ChildSpec)
+        pool = entry.settings.child_pool
+        most = max(_FEWEST, pool.most_children // max(1, self._count()))
+        settings = msgspec.structs.replace(
+            entry.settings, child_pool=dataclasses.replace(pool, most_children=most)
+        )
+        key = self._config.state_key
+        if key is not None:
+            # What one server's client keeps for a parked call is of no use at another server.
+            key = hashlib.sha256(key + entry.name.encode()).digest()
+        return msgspec.structs.replace(
+            self._config, settings=settings, source=entry.source, state_key=key
+        )
+
+
+def _shares_memory(config: Config, of_process: Config) -> bool:
+    own = config.settings.loads.max_memory_bytes
+    return own == of_process.settings.loads.max_memory_bytes
+
+
+def _endpoints(
+    config: Config,
+    directory: Servers,
+    members: _Members,
+    callers: CallerAccess,
+    meters: Meters,
+) -> Endpoints:
+    settings, access = config.settings, callers.control
+    probes, rules = Probes(directory), host_rules(config, config.bind)
+    render, refusals = _rendering(meters, members), Refusals(meters)
+    listen = settings.listen
+    servers = ServerRoutes(directory, access, listen.mcp_paths, listen.sse_below)
+    asking = [Middleware(AccessCheck, access)] if access.asks else []
+    routes: list[BaseRoute] = [
+        Route(SERVERS_PATH, ServerList(directory).answer, middleware=asking),
+        servers,
+        *admin_routes(probes, render if config.admin_bind is None else None, access),
+        *login_routes(access),
+    ]
+    endpoint = HttpApp(
+        routes,
+        rules,
+        root_path=settings.proxy.root_path,
+        meter=meters.http,
+        headers=[pair.header for pair in settings.auth.header_env],
+        trusted=trusted_proxies(config),
+        refusals=refusals,
+        methods=servers.methods,
+    )
+    limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
+    # A traced call runs in a separate task, whose records carry its trace.
+    window_s = settings.answers.json_window_s if config.otel is None else 0.0
+    posts = FleetPosts(directory, window_s)
+    fast_path = FastPath(posts, limits, rules, window_s, meters.http)
+    admin = admin_app(config, admin_routes(probes, render), refusals)
+    return Endpoints(endpoint, fast_path, admin, lambda: directory.ending, meters, refusals)
+
+
+def _rendering(meters: Meters, members: _Members) -> Render:
+    """Return what renders the metrics; it is imported in a thread, at the first scrape."""
+    made: list[Render] = []
+
+    def make() -> Render:
+        from mcpbridge.telemetry.servers import FleetExport
+
+        return FleetExport(meters, members.meters).render
+
+    async def render(accept: str | None) -> tuple[bytes, str]:
+        if not made:
+            made.append(await to_thread.run_sync(make))
+        return await made[0](accept)
+
+    return render
+
+
+async def _hear_giving_up(config: Config, served: Served) -> None:
+    """Log why a server has been given up; the process and its other servers go on."""
+    await served.bridge.eras.gave_up.wait()
+    log.error("server.gave_up", extra=_cause(config, served))
+
+
+def _why_failed(config: Config, served: Served) -> str:
+    """Return the cause of a server's last failure as one line; empty if it has none."""
+    eras = served.bridge.eras
+    if eras.last_report is None and eras.start_failure is None:
+        return ""
+    cause = _cause(config, served)
+    words = cause.get("last_words") or ()
+    hints = cause.get("hints") or ()
+    how = f" ({cause['how']})" if "how" in cause else ""
+    assert isinstance(words, list | tuple)
+    assert isinstance(hints, list | tuple)
+    last = f": {words[-1].strip()}" if words else ""
+    remedy = f"; {hints[0]}" if hints else ""
+    return f"{cause['problem']}{how}{last}{remedy}"
+
+
+def _cause(config: Config, served: Served) -> dict[str, object]:
+    eras = served.bridge.eras
+    return cause_of_failure(config.source, eras.last_report, eras.start_failure)
