@@ -78,6 +78,7 @@ MEANINGS: Mapping[str, str] = {
     "serve.signal": "A signal was received; `count` counts the orders to end.",
     "server.crashed": "A fault of mcpbridge ended one server of `--config`; the others go on.",
     "server.gave_up": "A server of `--config` cannot start or kept failing; the others go on.",
+    "server.idle_stopped": "A server had no call for `idle-stop`; the next one starts it again.",
     "server.replace_failed": "The server's changed entry failed; the one before goes on.",
     "server.replaced": "Another process serves, as the server's entry has changed.",
     "server.unusable": "An entry cannot be served: field, problem and remedy.",

@@ -238,6 +238,8 @@ def _bridge(
         settings.child_pool.start_timeout_s,
         finish_s=settings.calls.timeout_s,
         legacy_first=settings.eras.legacy_first,
+        lazy=config.lazy,
+        roots=bool(settings.child_pool.roots),
     )
     bridge = Bridge(
         child_pool,

@@ -302,10 +302,10 @@ def settle_memory() -> None:
 
     Without a collection before: for the few objects in cycles it would take 9 ms.
 
-    From then on what survives two collections is not scanned again but by `collect_garbage`. The collector
-    takes 0.4 us for each object that it scans, and a session has 22: a full collection at 50,000
-    sessions would hold the loop for 0.4 s, and find nothing, since sessions and calls are not in
-    cycles.
+    From then on what survives two collections is not scanned again but by `collect_garbage`. The
+    collector takes 0.4 us for each object that it scans, and a session has 22: a full collection at
+    50,000 sessions would hold the loop for 0.4 s, and find nothing, since sessions and calls are
+    not in cycles.
     """
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import anyio
 import msgspec
@@ -43,6 +44,7 @@ from mcpbridge.config.servers_file import FailedEntry, RemoteServer, ServerEntry
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.fleet.directory import Directory, Unusable
 from mcpbridge.fleet.member import DrainTimes, Member, Task
+from mcpbridge.fleet.start_on_demand import IdleStop
 from mcpbridge.http.app import (
     AccessCheck,
     HttpApp,
@@ -198,6 +200,8 @@ class _Members:
         if config.settings.child_pool.max_children is None:
             most = config.settings.child_pool.most_children
             tasks.append(PoolSizer(served.child_pool, most, self._count, self._threads).run)
+        if entry.idle_stop_s is not None:
+            tasks.append(IdleStop(bridge, entry.idle_stop_s).run)
         why = functools.partial(_why_failed, config, served)
         member = Member(entry.name, bridge, paths, tasks, why)
         self._meters = {each: found for each, found in self._meters.items() if not each.leaving}
@@ -218,15 +222,21 @@ class _Members:
         assert isinstance(entry.source, ChildSpec)
         pool = entry.settings.child_pool
         most = max(_FEWEST, pool.most_children // max(1, self._count()))
+        roots = tuple(each if "://" in each else Path(each).as_uri() for each in entry.roots)
         settings = msgspec.structs.replace(
-            entry.settings, child_pool=dataclasses.replace(pool, most_children=most)
+            entry.settings,
+            child_pool=dataclasses.replace(pool, most_children=most, roots=roots),
         )
         key = self._config.state_key
         if key is not None:
             # What one server's client keeps for a parked call is of no use at another server.
             key = hashlib.sha256(key + entry.name.encode()).digest()
         return msgspec.structs.replace(
-            self._config, settings=settings, source=entry.source, state_key=key
+            self._config,
+            settings=settings,
+            source=entry.source,
+            state_key=key,
+            lazy=entry.lazy,
         )
 
 

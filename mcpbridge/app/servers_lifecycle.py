@@ -109,8 +109,8 @@ def run_servers(config: Config) -> int:
                 listening = Listening(fitting, fleet.endpoints, fleet.budget, listeners, admin)
                 life = _Life(fleet, listening, source)
                 return run_loop(functools.partial(life.run, file, entries), lambda: life.last_state)
-            problem = listeners if isinstance(listeners, str) else admin
-            log.error("serve.failed", extra={"problem": problem})
+            failure = listeners if isinstance(listeners, str) else admin
+            log.error("serve.failed", extra={"problem": failure})
             return EXIT_START
 
 

@@ -444,6 +444,33 @@ class Bridge:
         for stream in listening - needed:
             stream.dismiss()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is in flight or parked, or a subscription is open."""
+        return self.drain.in_flight > 0 or any(tenant.modern.busy for tenant in self._tenants)
+
+    @property
+    def activity(self) -> Collection[tuple[int | None, int]]:
+        """The number of requests that clients have sent to each child, by its pid."""
+        return {(lease.child.pid, lease.mux.requests) for lease in self._child_pool.leases}
+
+    def rest(self) -> None:
+        """End all children, since no client needs one now; sessions stay.
+
+        The next call starts a child, which takes over with what the sessions had asked of the last
+        one. May only be called if the bridge is not busy.
+        """
+        self._child_pool.drop_spares()
+        for tenant in self._tenants:
+            while (lease := tenant.session_starter.give_up_left_behind()) is not None:
+                self._child_pool.release(lease)
+            tenant.warm_pool.renew()
+            tenant.eras.rest()
+            for session in list(tenant.sessions):
+                lease = session.lease
+                if lease is not None and not lease.mux.shared and lease.profile is not None:
+                    self._context.spawn(tenant.session_starter.renew, session)
+
     async def cut_off(self, step_s: float) -> None:
         """Answer every call that is left with an error, end every stream, stop every child.
 

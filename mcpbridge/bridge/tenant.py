@@ -110,6 +110,7 @@ class Tenant:
             settings.child_pool.isolation,
             settings.parking,
             state_codec,
+            answers_roots=bool(settings.child_pool.roots),
         )
         native = Passthrough(self._context, eras)
         most = settings.sessions.max_listens

@@ -222,6 +222,8 @@ class Config(msgspec.Struct, frozen=True):
     """The content of `--auth-token-file` at the start."""
     env_tokens: Tokens | None = None
     """The token of the environment."""
+    lazy: bool = False
+    """Whether to start no process of the server before a client needs one."""
     search: tuple[str, ...] = ()
     """The domains that the pod's resolver appends to a name; empty outside of a cluster."""
 

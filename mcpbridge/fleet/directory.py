@@ -31,6 +31,8 @@ log = logging.getLogger("mcpbridge.fleet")
 
 E = TypeVar("E")
 
+_WELL = ("ready", "idle")
+
 
 class Unusable(msgspec.Struct, frozen=True):
     """An entry that cannot be served."""
@@ -198,7 +200,7 @@ class Directory(Generic[E, P]):
         if self._ending:
             return {"draining": "shutting down"}
         states = ((name, slot.status()) for name, slot in self._slots.items())
-        return {name: status.state for name, status in states if status.state != "ready"}
+        return {name: status.state for name, status in states if status.state not in _WELL}
 
     def find(self, name: str) -> Member[P] | None:
         """Return the server of this name that takes calls; None if there is none."""

@@ -25,7 +25,7 @@ class Status(msgspec.Struct, frozen=True):
     """The state of one server, for people and programs that watch it."""
 
     state: str
-    """`starting`, `ready`, `restarting`, `failed` or `draining`."""
+    """`starting`, `ready`, `idle`, `restarting`, `failed` or `draining`."""
     reason: str = ""
     """Why it is not ready; empty if it is."""
     pid: int | None = None
@@ -97,6 +97,8 @@ class Member(Generic[P]):
             return Status("draining", "it ends", pid)
         if "given_up" in blockers:
             return Status("failed", self._why_failed())
+        if self.bridge.eras.resting:
+            return Status("idle", "the next call starts it")
         if not blockers:
             return Status("ready", pid=pid)
         started = self.bridge.readiness.started or blockers.get("child") != "starting"
@@ -152,6 +154,9 @@ class Member(Generic[P]):
 
     async def _settle(self) -> None:
         eras = self.bridge.eras
+        if eras.lazy:
+            self._settled.set()
+            return
         async with anyio.create_task_group() as either:
 
             async def settle_after(wait: Callable[[], Coroutine[Any, Any, object]]) -> None:

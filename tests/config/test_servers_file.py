@@ -244,7 +244,8 @@ def test_nothing_of_it_is_imported_without_a_file() -> None:
     program = (
         "import sys, mcpbridge.cli.serve, mcpbridge.config.load, mcpbridge.app.lifecycle\n"
         "own = ('json5', 'dotenv', 'mcpbridge.config.servers_file', 'mcpbridge.fleet',\n"
-        "       'mcpbridge.app.servers', 'mcpbridge.app.server_routes', 'mcpbridge.telemetry.servers')\n"
+        "       'mcpbridge.app.servers', 'mcpbridge.app.server_routes',\n"
+        "       'mcpbridge.telemetry.servers')\n"
         "print({name for name in sys.modules if name.startswith(own)})"
     )
     done = subprocess.run(

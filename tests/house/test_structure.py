@@ -45,7 +45,7 @@ TREE = {
     " mcp_operator run sse_client",
     "mcpbridge.doctor.server": "diagnose examination hints recommended_flags render report"
     " server_process",
-    "mcpbridge.fleet": "directory member reload",
+    "mcpbridge.fleet": "directory member reload start_on_demand",
     "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check pages refusals"
     " request request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",

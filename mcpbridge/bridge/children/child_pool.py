@@ -36,6 +36,8 @@ from mcpbridge.rules.faults import (
     spawn_failed,
     unreachable,
 )
+from mcpbridge.rules.mcp.methods import ROOTS_LIST
+from mcpbridge.rules.mcp.server_requests import roots_result
 from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text
 from mcpbridge.rules.supervision.memory_budget import MOST, UNMEASURED
@@ -90,6 +92,8 @@ class ChildPoolSettings:
     )
     most_children: int = MOST
     """Most children that the limit on open files allows, if the cap follows the memory."""
+    roots: tuple[str, ...] = ()
+    """URIs that the bridge answers a shared server's `roots/list` with; empty: it is declined."""
     start_timeout_s: float = setting(
         60.0,
         "--start-timeout",
@@ -199,6 +203,7 @@ class ChildPool:
         self._settings = settings
         self._limits = limits
         self._loads = loads
+        self._answers = {ROOTS_LIST: roots_result(settings.roots)} if settings.roots else {}
         within_s = (loads or LoadLimits()).queue_timeout_s
         self._queue_timeout_s = _PLACE_WAIT_S if within_s is None else within_s
         self._interceptors = interceptors
@@ -266,6 +271,7 @@ class ChildPool:
     def became_ready(self, start_s: float) -> None:
         """Record that a shared child has had its handshake, `start_s` seconds after its start."""
         self.was_ready.set()
+        self._spares_due.set()
         self._meters.observe("child_start_seconds", start_s)
 
     def starts_again(self) -> None:
@@ -602,6 +608,12 @@ class ChildPool:
         self._spares_wanted = wanted
         self._spares_due.set()
 
+    def drop_spares(self) -> None:
+        """End all spare children; others are kept ready when a shared child is again."""
+        spares, self._spares = self._spares, []
+        for spare in spares:
+            self.release(spare)
+
     @contextmanager
     def without_spares(self) -> Iterator[None]:
         """End all spare children and keep none until the block ends; then they start again."""
@@ -661,6 +673,7 @@ class ChildPool:
             secrets=child.secrets,
             request_limit=self._request_limit,
             on_request_limit=self._request_limit_reached,
+            answers=self._answers,
         )
         lease = Lease(child, mux, counted=counted or not shared, turn=turn)
         self._leases.add(lease)

@@ -54,6 +54,8 @@ class Lease:
         """The subscriptions that were made on it when it took over."""
         self.recycle_due = False
         """Whether another child replaces it as soon as no client notices."""
+        self.rested = False
+        """Whether it was ended because no client needed it."""
 
     def __repr__(self) -> str:
         due = " recycle_due" if self.recycle_due else ""
@@ -82,6 +84,10 @@ class Lease:
         """End the child at once, as it has most of what is kept; another one may start."""
         self.mux.fail_all(cut_for_memory("MCP server process"))
         self.child.kill()
+
+    def rest(self) -> None:
+        """Mark the child: it is ended because no client needs it."""
+        self.rested = True
 
     def recycle(self) -> None:
         """Mark the child: another one replaces it as soon as no client notices."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -87,6 +88,7 @@ class Mux:
         secrets: Secrets = NOTHING,
         request_limit: int = 0,
         on_request_limit: Callable[[], None] | None = None,
+        answers: Mapping[str, bytes] = MappingProxyType({}),
     ) -> None:
         """Make a multiplexer; `run` reads the child's messages.
 
@@ -101,6 +103,8 @@ class Mux:
             secrets: Values that are redacted in what the log shows of the child's stdout.
             request_limit: Number of clients' requests until `on_request_limit` is called; 0: never.
             on_request_limit: Called once, when the limit is reached.
+            answers: Results of requests of a shared child that the bridge itself answers, by
+                method.
         """
         self.channel = channel
         self.shared = shared
@@ -118,6 +122,7 @@ class Mux:
         """The last number given to a request when the child was last heard."""
         self._limit_at = request_limit or sys.maxsize
         self._on_request_limit = on_request_limit
+        self._answers = answers
         self._interceptors = tuple(interceptors)
         self._secrets = secrets
         self._correlator: Correlator[CallSink] = Correlator()
@@ -431,6 +436,8 @@ class Mux:
         if request.method == PING:
             # The child checks that its client lives, and its client is this process.
             self.send(Result(request.id, b"{}"))
+        elif self.shared and request.method in self._answers:
+            self.send(Result(request.id, self._answers[request.method]))
         elif self.shared or not self._listeners:
             self._meters.count("declined_question")
             self.send(Failure(request.id, client_cannot_answer().error()))

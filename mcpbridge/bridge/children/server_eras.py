@@ -31,6 +31,7 @@ from mcpbridge.bridge.children.supervisor import (
     Failed,
     FirstChild,
     Prepare,
+    Resting,
     Settle,
     StartFailure,
     Supervisor,
@@ -116,6 +117,8 @@ class EraSupervisors:
         modern_first: bool = False,
         verdict: ServerEras | None = None,
         proven: bool = False,
+        lazy: bool = False,
+        roots: bool = False,
     ) -> None:
         """Make both supervisors; `run` starts processes.
 
@@ -130,6 +133,8 @@ class EraSupervisors:
             modern_first: Whether the other one does, if the verdict says that it speaks both.
             verdict: The eras that the server speaks; None: not known yet.
             proven: Whether the server is known to start: a failed first start is tried again.
+            lazy: Whether to start no process before a client needs one.
+            roots: Whether the bridge answers the server's requests for roots.
         """
         self._child_pool = child_pool
         self._era = era
@@ -140,7 +145,7 @@ class EraSupervisors:
         self._readiness = readiness
         self.verdict: ServerEras | None = verdict or VERDICTS.get(era)
         self._first_handshake = FirstHandshake(
-            bridge_introduction(__version__),
+            bridge_introduction(__version__, roots=roots),
             start_timeout_s,
             functools.partial(self._found, ServerEras(legacy=True, modern=False)),
             asks=self.verdict is None,
@@ -162,6 +167,9 @@ class EraSupervisors:
         self._prepare_modern: Prepare | None = None
         self._legacy_runs, self._modern_runs = not modern_first, modern_first
         self._proven = proven
+        self.lazy = lazy
+        """Whether no process is started before a client needs one."""
+        self._roots = roots
 
     def another(self, child_pool: ChildSource) -> EraSupervisors:
         """Return supervisors for another principal's children, which do not affect readiness."""
@@ -177,7 +185,13 @@ class EraSupervisors:
             # It is the same program: what it speaks need not be found out again.
             verdict=self.verdict,
             proven=True,
+            roots=self._roots,
         )
+
+    @property
+    def resting(self) -> bool:
+        """Whether the primary process does not run because no client needs it."""
+        return isinstance(self.primary.state, Resting)
 
     @property
     def last_report(self) -> ExitReport | None:
@@ -208,6 +222,11 @@ class EraSupervisors:
         other = self.modern if primary is self.legacy else self.legacy
         return failure if failure is not None else await other.reload()
 
+    def rest(self) -> None:
+        """End the shared processes, since no client needs them; see `Supervisor.rest`."""
+        self.legacy.rest()
+        self.modern.rest()
+
     def retire(self) -> None:
         """Start no further process: the bridge is about to end."""
         self.legacy.retire()
@@ -223,6 +242,7 @@ class EraSupervisors:
             state = self.primary.state
             if isinstance(state, Failed):
                 raise Unavailable(state.fault)
+            self.primary.wake()
             await self._verdict_or_move()
         return self.verdict
 
@@ -249,16 +269,13 @@ class EraSupervisors:
             self._found(ServerEras(legacy=True, modern=True))
 
     async def first_lease(self) -> Lease:
-        """Return the primary child, as soon as it is ready, however many starts fail before."""
-        while True:
-            supervisor = self.primary
-            try:
-                await self.known()
-                # Which process is the primary one may have been found out during the wait.
-                supervisor = self.primary
-                return await supervisor.lease()
-            except Unavailable:
-                await supervisor.moved()
+        """Return the primary child, as soon as it is ready, however many starts fail before.
+
+        A server that rests is not started for it.
+        """
+        while self.verdict is None or (lease := self.primary.usable) is None:
+            await self._verdict_or_move()
+        return lease
 
     async def legacy_lease(self) -> Lease:
         """The child that speaks the legacy revisions; started when first asked for.
@@ -301,7 +318,7 @@ class EraSupervisors:
             self._tasks = tasks
             self._running.set()
             if self.primary is self.modern:
-                await self._run_modern(None)
+                await self._run_modern(None, rests=self.lazy)
             else:
                 await self._run_first()
             # What has been given up stays so; a process of the other era may still be asked for.
@@ -310,17 +327,19 @@ class EraSupervisors:
     async def _run_first(self) -> None:
         """Run the process that everything rests on; of which era it is may be found out here."""
         try:
-            await self._run_legacy(self._readiness, self._cannot_start)
+            await self._run_legacy(self._readiness, self._cannot_start, rests=self.lazy)
         except SpeaksModernError as found:
             await self._first_is_modern(found)
 
-    async def _run_legacy(self, readiness: Readiness, cannot_start: CannotStart | None) -> None:
-        await self.legacy.run(readiness, *self._legacy_hooks, cannot_start)
+    async def _run_legacy(
+        self, readiness: Readiness, cannot_start: CannotStart | None, *, rests: bool = False
+    ) -> None:
+        await self.legacy.run(readiness, *self._legacy_hooks, cannot_start, rests=rests)
         self._note_giving_up()
 
-    async def _run_modern(self, first: FirstChild | None) -> None:
+    async def _run_modern(self, first: FirstChild | None, *, rests: bool = False) -> None:
         hook = self._prepare_modern
-        await self.modern.run(self._readiness, hook, None, self._cannot_start, first)
+        await self.modern.run(self._readiness, hook, None, self._cannot_start, first, rests=rests)
         self._note_giving_up()
 
     def _note_giving_up(self) -> None:

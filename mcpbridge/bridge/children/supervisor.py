@@ -74,7 +74,11 @@ class Failed(msgspec.Struct, frozen=True):
     fault: Fault
 
 
-State = Starting | Ready | Failed
+class Resting(msgspec.Struct, frozen=True):
+    """A state: no child runs, since no client needs one; the next call of `lease` starts one."""
+
+
+State = Starting | Ready | Failed | Resting
 Introduce = Callable[[Lease], Awaitable[ServerProfile]]
 
 
@@ -120,6 +124,10 @@ class Supervisor:
         """The handshake of the child that starts."""
         self._reloads: list[asyncio.Future[StartFailure | None]] = []
         self._runs = False
+        self._rest_due = False
+        """Whether the child that serves was ended because no client needs it."""
+        self._wanted = anyio.Event()
+        """Set when a client needs a child; made when the supervisor begins to rest."""
         self.state: State = Starting()
         self._prepare: Prepare = _nothing
         self._settle: Settle = _nothing_more
@@ -151,7 +159,25 @@ class Supervisor:
                     return lease
                 case Failed(fault):
                     raise Unavailable(fault)
+            self.wake()
             await self._changed.wait()
+
+    def wake(self) -> None:
+        """Start a child, if none runs because no client needed one."""
+        self._wanted.set()
+
+    def rest(self) -> None:
+        """End the child that serves, since no client needs it; `lease` starts another.
+
+        Sessions keep it as their child until the next one takes over, with what they had asked of
+        it.
+        """
+        lease = self.usable
+        if lease is not None:
+            self._rest_due = True
+            lease.rest()
+            lease.mux.stop_accepting()
+            lease.child.stop()
 
     async def settled(self) -> bool:
         """Wait until a start has succeeded or failed; return whether it succeeded."""
@@ -175,9 +201,10 @@ class Supervisor:
         was changed. If the start fails, a child that serves goes on.
 
         Returns:
-            Why the start failed; None if the new child serves, or if the supervisor does not run.
+            Why the start failed; None if the new child serves, or if the supervisor does not run or
+            rests: the next start is of the changed program.
         """
-        if not self._runs:
+        if not self._runs or isinstance(self.state, Resting):
             return None
         outcome: asyncio.Future[StartFailure | None] = asyncio.get_running_loop().create_future()
         self._reloads.append(outcome)
@@ -198,6 +225,8 @@ class Supervisor:
         settle: Settle | None = None,
         cannot_start: CannotStart | None = None,
         first: FirstChild | None = None,
+        *,
+        rests: bool = False,
     ) -> None:
         """Keep a child running until the policy says to give up.
 
@@ -207,27 +236,35 @@ class Supervisor:
             settle: Applies the changes of a replaced child's last calls to the next child.
             cannot_start: Returns whether to give up if the first child ended by itself; None: no.
             first: The child that serves first; None: one is started.
+            rests: Whether to start none before a client needs one.
         """
         self._readiness = readiness
         self._prepare, self._settle = prepare or _nothing, settle or _nothing_more
         self._runs = True
         try:
-            await self._keep_running(cannot_start, first)
+            await self._keep_running(cannot_start, first, rests=rests)
         finally:
             self._runs = False
             fault = self.state.fault if isinstance(self.state, Failed) else draining()
             self._reloaded(StartFailure(fault, self.last_report))
 
     async def _keep_running(
-        self, cannot_start: CannotStart | None, first: FirstChild | None
+        self, cannot_start: CannotStart | None, first: FirstChild | None, *, rests: bool
     ) -> None:
         record = Record()
         while True:
+            if rests:
+                await self._until_wanted()
+                if self._retired.is_set():
+                    break
             life, first = await self._one_life(first), None
             self.start_failure = life.failed
             if self._retired.is_set():
                 # The child ended because the process is about to end: not a failure to count.
                 break
+            rests = self._rest_due
+            if rests:
+                continue
             verdict = after_exit(
                 self._policy,
                 record,
@@ -254,6 +291,16 @@ class Supervisor:
             self._become(Starting())
         self._become(Failed(draining()))
 
+    async def _until_wanted(self) -> None:
+        """Rest until a client needs a child, or no child will be started any more."""
+        self._rest_due, self._wanted = False, anyio.Event()
+        # A client that comes is served: it waits for the start.
+        self._readiness.unblock("child")
+        self._become(Resting())
+        self._reloaded(None)
+        await _first_of(self._wanted, self._retired)
+        self._become(Starting())
+
     async def _is_final(self, life: _Life, cannot_start: CannotStart) -> bool:
         """Return whether no start has succeeded so far and none would."""
         report = self.last_report
@@ -278,10 +325,12 @@ class Supervisor:
             await _first_of(lease.child.exited, self._recycle_due)
             if self._recycle_due.is_set():
                 self._recycle_due = anyio.Event()
-                lease = await self._succeed(lease)
+                if not self._rest_due:
+                    lease = await self._succeed(lease)
         self.last_report = lease.child.report
-        self._readiness.block("child", "restarting")
-        self._become(Starting())
+        if not self._rest_due:
+            self._readiness.block("child", "restarting")
+            self._become(Starting())
         return _Life(anyio.current_time() - ready_at, charged=self._child_pool.charged(lease))
 
     async def _started(self) -> Lease:

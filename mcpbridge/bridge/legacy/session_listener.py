@@ -164,7 +164,8 @@ class SessionListener:
         if lease is None or _keeps_nothing(lease):
             return
         self._server_requests.child_lost(lease.mux)
-        self._child_lost(self._session_id)
+        if not lease.rested:
+            self._child_lost(self._session_id)
 
     def _only_call(self) -> Exchange | None:
         """Return the only call in flight, if its client reads a stream; else None."""

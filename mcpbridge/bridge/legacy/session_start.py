@@ -192,7 +192,8 @@ class SessionStarter:
         return ModernChild(self._eras.modern_lease, adapter)
 
     def _wants_own(self, session: Session) -> bool:
-        return needs_own_child(self._settings.isolation, session.client_profile)
+        settings, profile = self._settings, session.client_profile
+        return needs_own_child(settings.isolation, profile, answers_roots=bool(settings.roots))
 
     async def _open(self, session: Session, exchange: Exchange) -> None:
         try:

@@ -51,7 +51,7 @@ from mcpbridge.rules.mcp.methods import SET_LEVEL, level_admits, more_verbose
 from mcpbridge.rules.mcp.modern_checks import MAY_ASK, missing_capability
 from mcpbridge.rules.mcp.request_meta import RequestMeta, stripped
 from mcpbridge.rules.mcp.to_modern import URL_REQUIRED_BEFORE, code_of, completed, error_up
-from mcpbridge.rules.supervision.isolation import Isolation
+from mcpbridge.rules.supervision.isolation import Isolation, asked_abilities
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result, quoted, text_of
@@ -168,12 +168,15 @@ class EmulatedCalls:
         isolation: Isolation,
         settings: ParkSettings,
         state_codec: RequestStateCodec,
+        *,
+        answers_roots: bool = False,
     ) -> None:
         self._context = context
         self._supervisor = supervisor
         self._child_pool = child_pool
         self._pool = pool
         self._isolation = isolation
+        self._answers_roots = answers_roots
         self._settings = settings
         self._state_codec = state_codec
         self._parked_calls: dict[str, ParkedCall] = {}
@@ -290,7 +293,7 @@ class EmulatedCalls:
     def _may_ask(self, request: Request, envelope: RequestMeta) -> bool:
         return (
             request.method in MAY_ASK
-            and bool(envelope.abilities)
+            and bool(asked_abilities(envelope.abilities, answers_roots=self._answers_roots))
             and self._isolation is not Isolation.SHARED
         )
 

@@ -197,15 +197,20 @@ def read_introduction(params: bytes | None) -> ClientProfile | None:
     return ClientProfile(params, requested, offered)
 
 
-def bridge_introduction(version: str) -> bytes:
+def bridge_introduction(version: str, *, roots: bool = False) -> bytes:
     """Return the params of the bridge's own `initialize` to a shared child.
 
-    It offers no capability: a request of a shared child could not be attributed to a session.
+    It offers no capability of clients: a request of a shared child could not be attributed to a
+    session.
+
+    Args:
+        version: That of the bridge.
+        roots: Whether the bridge itself answers requests for roots.
     """
     return msgspec.json.encode(
         {
             "protocolVersion": NEWEST_LEGACY.date,
-            "capabilities": {},
+            "capabilities": {"roots": {}} if roots else {},
             "clientInfo": {"name": "mcpbridge", "version": version},
         }
     )

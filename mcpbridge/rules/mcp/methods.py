@@ -45,10 +45,11 @@ LOG_LEVELS = (
 
 _OF_ONE_CLIENT = frozenset((INITIALIZED, PROGRESS, "notifications/roots/list_changed"))
 
+ROOTS_LIST = "roots/list"
 ASKED_ABILITY: dict[str, str] = {
     "sampling/createMessage": "sampling",
     "elicitation/create": "elicitation",
-    "roots/list": "roots",
+    ROOTS_LIST: "roots",
 }
 """Requests of a server to its client, each with the client capability that it needs."""
 

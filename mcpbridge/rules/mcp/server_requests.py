@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+
+import msgspec
 
 from mcpbridge.rules.mcp.correlator import Withdrawn, number_of, renamed_cancel
 from mcpbridge.wire.messages import (
@@ -23,6 +25,12 @@ class Destination(enum.Enum):
     LATEST_CALL = "the stream of the call that began last"
     QUEUE = "the standalone stream, for when the client reads it"
     DECLINED = "nowhere: the client does not offer it"
+
+
+def roots_result(uris: Iterable[str]) -> bytes:
+    """Return the result of `roots/list` with these URIs."""
+    roots = [{"uri": uri, "name": uri.rstrip("/").rpartition("/")[2]} for uri in uris]
+    return msgspec.json.encode({"roots": roots})
 
 
 class CallsInFlight(enum.Enum):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 
 from mcpbridge.rules.mcp.initialize import ClientProfile
+from mcpbridge.rules.mcp.methods import ASKED_ABILITY, ROOTS_LIST
 
 
 class Isolation(enum.Enum):
@@ -24,11 +25,24 @@ class Isolation(enum.Enum):
     """One child per session, for servers that keep state per client."""
 
 
-def needs_own_child(isolation: Isolation, client_profile: ClientProfile) -> bool:
-    """Return whether a session with this `initialize` gets a separate child."""
+def needs_own_child(
+    isolation: Isolation, client_profile: ClientProfile, *, answers_roots: bool = False
+) -> bool:
+    """Return whether a session with this `initialize` gets a separate child.
+
+    Args:
+        isolation: The operator's choice.
+        client_profile: What the client says of itself.
+        answers_roots: Whether the bridge answers requests for roots in the client's place.
+    """
     if isolation is Isolation.AUTO:
-        return bool(client_profile.abilities)
+        return bool(asked_abilities(client_profile.abilities, answers_roots=answers_roots))
     return isolation is Isolation.SESSION
+
+
+def asked_abilities(abilities: frozenset[str], *, answers_roots: bool) -> frozenset[str]:
+    """Return those of sampling, elicitation and roots for which the client itself is asked."""
+    return abilities - {ASKED_ABILITY[ROOTS_LIST]} if answers_roots else abilities
 
 
 def spares_text(text: str) -> str:

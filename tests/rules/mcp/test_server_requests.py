@@ -15,6 +15,7 @@ from mcpbridge.rules.mcp.server_requests import (
     Destination,
     ServerRequestTable,
     destination_of,
+    roots_result,
 )
 from mcpbridge.wire.messages import (
     Failure,
@@ -169,3 +170,13 @@ def test_the_bridge_cancels_in_its_own_name() -> None:
     assert decode(encode(notification)) == notification
     assert notification.method == CANCELLED
     assert json.loads(notification.params or b"") == {"requestId": 91, "reason": 'a "reason"'}
+
+
+def test_roots_are_named_by_the_last_part_of_their_path() -> None:
+    """Clients and servers show the name; the slash at the end of a folder is no part of it."""
+    assert json.loads(roots_result(["file:///srv/data/", "file:///x"])) == {
+        "roots": [
+            {"uri": "file:///srv/data/", "name": "data"},
+            {"uri": "file:///x", "name": "x"},
+        ]
+    }

@@ -74,3 +74,13 @@ def test_other_spares_are_refused(text: str) -> None:
     """Anything else is refused with a text that says what would be right."""
     with pytest.raises(ValueError, match="is neither auto nor a number from 0 on"):
         spares_text(text)
+
+
+def test_roots_alone_need_no_own_child_if_the_bridge_answers_for_them() -> None:
+    """A client that can be asked for anything else still has its own."""
+    for abilities, own in (("roots",), False), (("roots", "sampling"), True), ((), False):
+        profile = ClientProfile(b"{}", "", frozenset(abilities))
+        assert needs_own_child(Isolation.AUTO, profile, answers_roots=True) is own
+    assert needs_own_child(
+        Isolation.SESSION, ClientProfile(b"{}", "", frozenset()), answers_roots=True
+    )
