@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EXIT_CONFIG = 2
 
 NAMED = {
+    "config-for": "mcpbridge.cli.config_for",
     "copy-self": "mcpbridge.cli.copy_self",
     "doctor": "mcpbridge.cli.doctor",
     "health": "mcpbridge.cli.health",

@@ -29,7 +29,10 @@ MAX_FILE_BYTES = 256 << 10
 MAX_NAME_CHARACTERS = 100
 
 _NAMES = (".mcp.json", ".vscode/mcp.json", "mcp.json")
-_TABLES = ("mcpServers", "servers")
+_TABLES = ("mcpServers", "servers", "context_servers")
+"""The last one is Zed's."""
+_URLS = ("url", "serverUrl", "httpUrl")
+"""The members that have the URL of a remote server; the last two are Windsurf's and Gemini's."""
 _REMOTE_TYPES = ("http", "streamable-http", "streamableHttp", "sse")
 _PROCESS_WIDE = frozenset((
     "command", "servers", "listen", "admin", "tls", "guard", "auth", "oauth", "arrival",
@@ -265,9 +268,10 @@ class _Reader:
         """Return the entry; raise _WrongField if it cannot be served."""
         if not isinstance(raw, dict):
             raise _WrongField("entry", "not an object", 'write {"command": …} or {"url": …}')
-        if ("command" in raw) == ("url" in raw):
+        urls = [key for key in _URLS if key in raw]
+        if ("command" in raw) + len(urls) != 1:
             raise _WrongField("command", "exactly one of command and url is needed")
-        source = self._child(raw) if "command" in raw else self._remote(raw)
+        source = self._remote(raw, urls[0]) if urls else self._child(raw)
         own = self._object(raw, "mcpbridge")
         dev = self._object(raw, "dev")
         watch = dev.get("watch", ())
@@ -313,11 +317,11 @@ class _Reader:
             or (user is not None and sys.platform == "linux"),
         )
 
-    def _remote(self, raw: Mapping[str, Any]) -> RemoteServer:
+    def _remote(self, raw: Mapping[str, Any], key: str) -> RemoteServer:
         kind = _choice(raw, "type", _REMOTE_TYPES, "http")
-        url = self._text("url", raw["url"])
+        url = self._text(key, raw[key])
         if not url.startswith(("http://", "https://")):
-            raise _WrongField("url", f"invalid URL {url!r} (expected http:// or https://)")
+            raise _WrongField(key, f"invalid URL {url!r} (expected http:// or https://)")
         headers = self._object(raw, "headers")
         pairs = tuple((name, self._text(f"headers.{name}", headers[name])) for name in headers)
         return RemoteServer(url, pairs, sse=kind == "sse")

@@ -37,9 +37,10 @@ TREE = {
     "mcpbridge.bridge.modern": "emulation parked_call passthrough request_state service"
     " subscriptions tool_catalog",
     "mcpbridge.channels": "channel memory off_loop pipes sockets",
-    "mcpbridge.cli": "copy_self doctor health main programs serve setting_options shim sidecar",
-    "mcpbridge.config": "auth command listen_address load model otel self_url servers_file"
-    " settings_table values",
+    "mcpbridge.cli": "config_for copy_self doctor health main programs serve setting_options shim"
+    " sidecar",
+    "mcpbridge.config": "auth client_config command listen_address load model otel self_url"
+    " servers_file settings_table values",
     "mcpbridge.doctor": "endpoint server",
     "mcpbridge.doctor.endpoint": "any_client checks http_client lifecycle_operator mcp_client"
     " mcp_operator run sse_client",
