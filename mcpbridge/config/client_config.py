@@ -1,17 +1,25 @@
 """The entries with which clients reach servers of a bridge, in the form of each client's own file.
 
-They are printed, never written into the file: to write it anew would lose its comments.
+They are printed, never written into the file: rewriting it would lose its comments.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
 
 import msgspec
 
+from mcpbridge.config.self_url import own_url
+from mcpbridge.errors import ConfigError
+
 Entries = Mapping[str, str]
 """The URL of each server by its name."""
+_ALONE = "mcpbridge"
+"""The name of a bridge that serves one server."""
 
 
 class ClientForm(msgspec.Struct, frozen=True):
@@ -74,3 +82,38 @@ def forms(connect: Sequence[str]) -> Mapping[str, ClientForm]:
             "~/.config/zed/settings.json", _under("context_servers", lambda url: {"url": url})
         ),
     }
+
+
+def entries(file: str | None, url: str | None, name: str | None) -> Entries:
+    """Return the URLs of the servers of a file; without a file that of the bridge itself.
+
+    Args:
+        file: The file of servers; None for what MCPBRIDGE_CONFIG names, if anything.
+        url: Where clients reach the bridge, without a path; None for this machine's own address.
+        name: The one server that is wanted; without a file, the name of the entry.
+
+    Raises:
+        ConfigError: The URL is invalid, the file cannot be read, or it has no server of that name.
+    """
+    base = (url or own_url()).rstrip("/")
+    if not base.startswith(("http://", "https://")):
+        raise ConfigError("--url", "", f"invalid URL {base!r} (expected http:// or https://)")
+    path = file or os.environ.get("MCPBRIDGE_CONFIG")
+    if not path:
+        return {name or _ALONE: f"{base}/mcp"}
+    names = _names_in(Path(path), name)
+    return {each: f"{base}/servers/{quote(each, safe='')}/mcp" for each in names}
+
+
+def _names_in(path: Path, wanted: str | None) -> Sequence[str]:
+    # Imported with a file alone.
+    from mcpbridge.config.model import Settings
+    from mcpbridge.config.servers_file import read_servers_file
+
+    names = list(read_servers_file(path, Settings(), os.environ).servers)
+    if wanted is None:
+        return names
+    if wanted not in names:
+        known = ", ".join(names) or "none"
+        raise ConfigError("NAME", "", f"unknown server {wanted!r}", f"name one of: {known}")
+    return [wanted]
