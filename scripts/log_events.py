@@ -50,6 +50,7 @@ MEANINGS: Mapping[str, str] = {
     "child_pool.sized": "`max_children` processes fit into the memory; sizes are in bytes.",
     "connection.limit_reached": "A connection was refused: `--max-connections`.",
     "connection.stalled": "A client did not read for `--send-timeout`; its connection was cut.",
+    "dev.started": "`mcpbridge dev` serves; what a person pastes next, and what is watched.",
     "drain.phase_changed": "The end has gone on to its next phase.",
     "memory.client_cut": "`account` held most of `--max-memory` and was ended for the others.",
     "log.dropped": "Records were lost because stderr was not read.",
@@ -111,6 +112,7 @@ MEANINGS: Mapping[str, str] = {
     "tenant.evicted_idle": "Processes of a client that was idle were ended to make room.",
     "tls.reload_failed": "A renewed certificate cannot be used; the last one stays.",
     "tls.reloaded": "A renewed certificate is in use.",
+    "watch.failed": "`mcpbridge dev` cannot watch files; the server is served all the same.",
     "traces.unavailable": "Traces are asked for, and OpenTelemetry is not installed.",
 }
 _HEAD = """\

@@ -21,6 +21,7 @@ from mcpbridge.bridge.calls.tool_filter import ToolFilter
 from mcpbridge.bridge.calls.tracing import Tracing
 from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
 from mcpbridge.bridge.children.health_check import HealthChecker
+from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
@@ -92,15 +93,17 @@ class App(msgspec.Struct, frozen=True):
 _STDERR = 2
 
 
-def build(config: Config, process_tree: ProcessTree) -> App:
-    """Assemble the program."""
+def build(
+    config: Config, process_tree: ProcessTree, interceptors: Sequence[Interceptor] = ()
+) -> App:
+    """Assemble the program; the interceptors see each request to a server after all others."""
     settings, below = config.settings, config.settings.listen.sse_below
     meters = Meters(KNOWN_REQUESTS)
     refusals = Refusals(meters)
     tracer = tracer_of(config)
     callers = access_of(config)
     access = callers.control
-    served = serving(config, process_tree, meters, tracer, access, below)
+    served = serving(config, process_tree, meters, tracer, access, below, interceptors=interceptors)
     bridge, streamable = served.bridge, served.streamable
     render = rendering(functools.partial(_exporter, meters))
     rules = host_rules(config, config.bind)
@@ -157,6 +160,7 @@ def serving(
     access: AccessControl,
     below: str,
     budget: Budget | None = None,
+    interceptors: Sequence[Interceptor] = (),
 ) -> Served:
     """Assemble one server.
 
@@ -168,11 +172,12 @@ def serving(
         access: Finds out who calls.
         below: The path below which HTTP+SSE is served, without a slash at its end.
         budget: Counts the bytes that are kept for clients; None: one for this server alone.
+        interceptors: Applied to each request to any process of it, after all others.
     """
     settings = config.settings
-    bridge, child_pool = _bridge(
-        config, process_tree, meters, tracer, budget if budget is not None else budget_of(config)
-    )
+    budget = budget if budget is not None else budget_of(config)
+    tracing = Tracing(tracer, meters) if tracer is not None else None
+    bridge, child_pool = _bridge(config, process_tree, meters, tracing, budget, interceptors)
     keepalive = KeepAlive(settings.keepalive.every_s, access.still if access.asks else None)
     watch(meters, bridge, keepalive, child_pool)
     limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
@@ -210,14 +215,17 @@ _Parts = tuple[Bridge, ChildPool]
 
 
 def _bridge(
-    config: Config, tree: ProcessTree, meters: Meters, tracer: Tracer | None, budget: Budget
+    config: Config,
+    tree: ProcessTree,
+    meters: Meters,
+    tracing: Tracing | None,
+    budget: Budget,
+    more: Sequence[Interceptor],
 ) -> _Parts:
-    settings, readiness = config.settings, Readiness()
+    settings, readiness, crashes = config.settings, Readiness(), CrashCharges()
     tool_filter = ToolFilter(settings.tools, meters) if settings.tools.says_something else None
-    tracing = Tracing(tracer, meters) if tracer is not None else None
     health_checker = HealthChecker(settings.recycling)
     pool_settings = _pool_settings(settings.child_pool)
-    crashes = CrashCharges()
     child_pool = ChildPool(
         _children(config, tree, budget.children),
         pool_settings,
@@ -225,7 +233,7 @@ def _bridge(
         meters,
         settings.loads,
         # The filter first: a denied call has no span.
-        [each for each in (tool_filter, tracing) if each is not None],
+        [*(each for each in (tool_filter, tracing) if each), *more],
         [health_checker],
         settings.recycling.max_requests,
         crashes,

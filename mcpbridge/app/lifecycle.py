@@ -10,8 +10,9 @@ import gc
 import logging
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -25,6 +26,7 @@ from mcpbridge.app.signal_orders import Actions, SignalOrders
 from mcpbridge.app.state_dump import state_of
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.children.handshake import list_tools
+from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.drain import DrainSteps
 from mcpbridge.config.model import Config
 from mcpbridge.config.otel import MISSING_EXTRA
@@ -66,8 +68,25 @@ _LAST_SPANS_S = 2.0
 """Seconds that a trace collector has to take the last spans."""
 
 
-def run(config: Config) -> int:
+class Companion(Protocol):
+    """A part of another program that serves: it runs beside the bridge."""
+
+    interceptors: Sequence[Interceptor]
+    """Applied to each request to a server process."""
+
+    def text_form(self, *, colored: bool) -> logging.Formatter:
+        """Return the formatter of logs as text; if it is a filter too, it chooses what is shown."""
+
+    async def run(self, app: App, url: str) -> None:
+        """Work until cancelled, from the moment when clients can connect to `url`."""
+
+
+def run(config: Config, companion: Companion | None = None) -> int:
     """Serve until told to end; return the exit status.
+
+    Args:
+        config: The configuration.
+        companion: Runs beside the bridge; None: nothing does.
 
     | status | meaning |
     |---|---|
@@ -80,7 +99,8 @@ def run(config: Config) -> int:
     | 126, 127 | the command cannot be executed, was not found |
     | other | the server kept failing: its own exit status, 128 + n for a signal n |
     """
-    with logging_to_stderr(config.settings.logs):
+    text = companion.text_form if companion is not None else None
+    with logging_to_stderr(config.settings.logs, text):
         if isinstance(config.source, ChildSpec) and (status := checked(config.source)) != EXIT_OK:
             return status
         if config.otel_missing:
@@ -99,15 +119,13 @@ def run(config: Config) -> int:
                 config = settled(config, listeners[0])
                 env = config.source.env if isinstance(config.source, ChildSpec) else None
                 reaper = held.enter_context(kept(env))
-                return _run_loop(build(config, ProcessTree(reaper)), listeners, admin)
+                interceptors = companion.interceptors if companion is not None else ()
+                app = build(config, ProcessTree(reaper), interceptors)
+                life = _Life(app, listeners, admin, companion)
+                return run_loop(life.run, lambda: life.last_state)
             problem = listeners if isinstance(listeners, str) else admin
             log.error("serve.failed", extra={"problem": problem})
             return EXIT_START
-
-
-def _run_loop(app: App, listeners: Listeners, admin: Listeners) -> int:
-    life = _Life(app, listeners, admin)
-    return run_loop(life.run, lambda: life.last_state)
 
 
 def run_loop(run: Callable[[], Awaitable[int]], last_state: Callable[[], object]) -> int:
@@ -128,8 +146,16 @@ def run_loop(run: Callable[[], Awaitable[int]], last_state: Callable[[], object]
 class _Life:
     """One run of the program, from its first signal handler to its exit status."""
 
-    def __init__(self, app: App, listeners: Listeners, admin: Listeners) -> None:
+    def __init__(
+        self,
+        app: App,
+        listeners: Listeners,
+        admin: Listeners,
+        companion: Companion | None = None,
+    ) -> None:
         self._app = app
+        self._companion = companion
+        self._announced = anyio.Event()
         self._status = EXIT_OK
         self.last_state: Mapping[str, object] = {}
         """The state of the program when it crashed."""
@@ -158,6 +184,7 @@ class _Life:
                 async with self._app.bridge.running():
                     watch.start_soon(self._hear_giving_up)
                     watch.start_soon(self._announce_ready)
+                    watch.start_soon(self._accompany)
                     watch.start_soon(self._app.keepalive.run)
                     watch.start_soon(collect_garbage, self._session_count)
                     watch.start_soon(self._app.access.authenticator.run)
@@ -177,6 +204,7 @@ class _Life:
 
     async def _serve(self) -> None:
         self._announce()
+        self._announced.set()
         # After everything long-lived is made, and before the first call.
         settle_memory()
         await self._orders.ending.wait()
@@ -194,7 +222,7 @@ class _Life:
         log.info(
             "serve.started",
             extra={
-                "url": self._listening.url(settings.listen.path),
+                "url": self._url(),
                 **self._listening.addresses(),
                 **_served(self._app.config),
                 "isolation": settings.child_pool.isolation.value,
@@ -206,8 +234,15 @@ class _Life:
             warn_of_root(self._app.config.source)
 
     async def _announce_ready(self) -> None:
-        url = self._listening.url(self._app.config.settings.listen.path)
-        await announce_ready(self._app.bridge, self._app.meters, url)
+        await announce_ready(self._app.bridge, self._app.meters, self._url())
+
+    async def _accompany(self) -> None:
+        if self._companion is not None:
+            await self._announced.wait()
+            await self._companion.run(self._app, self._url())
+
+    def _url(self) -> str:
+        return self._listening.url(self._app.config.settings.listen.path)
 
     def _reread(self) -> bool:
         """Read the files again that may have changed; return whether there are any."""

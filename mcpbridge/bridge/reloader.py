@@ -142,9 +142,9 @@ class Reloader:
                     _tell(asked, record)
         finally:
             self._runs = False
-            for outcome in (*asked, *self._waiting):
-                outcome.cancel()
-            self._waiting = []
+            # Left over if the process is about to end, or after a fault, which the log has.
+            left, self._waiting = [*asked, *self._waiting], []
+            _tell(left, Reload(self._because, time.time(), 0.0, problem="it was broken off"))
 
     async def _until_quiet(self) -> None:
         latest = self._began_at + _LONGEST_S

@@ -20,13 +20,14 @@ EXIT_CONFIG = 2
 NAMED = {
     "config-for": "mcpbridge.cli.config_for",
     "copy-self": "mcpbridge.cli.copy_self",
+    "dev": "mcpbridge.cli.dev",
     "doctor": "mcpbridge.cli.doctor",
     "health": "mcpbridge.cli.health",
     "shim": "mcpbridge.cli.shim",
     "sidecar": "mcpbridge.cli.sidecar",
 }
 """The programs that the first word names, with their modules; any other word means `serve`."""
-_LOGGING = ("shim", "sidecar")
+_LOGGING = ("dev", "shim", "sidecar")
 """The programs that write a log, as the bridge does; the others answer a user or a probe."""
 _COMPLETES = "_MCPBRIDGE_COMPLETE"
 """The variable of click's shell completion; it names no program, so `serve` is imported."""

@@ -61,7 +61,7 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
     def serve(ctx: click.Context, /, **flags: Any) -> int | None:
         if ctx.invoked_subcommand is not None:
             return None
-        return _run(_given(flags), command)
+        return _run(texts_given(flags), command)
 
     class Serve(Programs):
         """A group with its options under headings, and a hint for misplaced words."""
@@ -75,7 +75,7 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
             self, ctx: click.Context, args: list[str]
         ) -> tuple[str | None, click.Command | None, list[str]]:
             """Return the program that the first word names, or raise a hint."""
-            given = _given(ctx.params)
+            given = texts_given(ctx.params)
             if not ctx.resilient_parsing and (given or args[0] not in self.list_commands(ctx)):
                 raise click.UsageError(
                     _unexpected_hint(given, args, command, self.list_commands(ctx))
@@ -87,7 +87,7 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
         programs,
         name="mcpbridge",
         callback=serve,
-        params=[*(_flag_of(option) for option in options()), _version_flag()],
+        params=[*(flag_of(option) for option in options()), _version_flag()],
         help=_HELP,
         invoke_without_command=True,
         subcommand_metavar="-- COMMAND",
@@ -109,7 +109,7 @@ def _run(given: Mapping[str, list[str]], command: Sequence[str]) -> int:
     return run_servers(config)
 
 
-def _given(flags: Mapping[str, Any]) -> dict[str, list[str]]:
+def texts_given(flags: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the texts given for each flag, as on the command line."""
     given = {f"--{name.replace('_', '-')}": _texts(value) for name, value in flags.items()}
     return {flag: texts for flag, texts in given.items() if texts}
@@ -129,7 +129,8 @@ def _write_options(
             formatter.write_dl(records)
 
 
-def _flag_of(option: Any) -> click.Option:
+def flag_of(option: Any, *, hidden: bool = False) -> click.Option:
+    """Return the option of click for a setting; `hidden`: `--help` does not show it."""
     from mcpbridge.config.load import environment_names
     from mcpbridge.config.values import shown
 
@@ -144,6 +145,7 @@ def _flag_of(option: Any) -> click.Option:
         facts.flag,
         facts.flag.removeprefix("--").replace("-", "_"),
         heading=facts.group,
+        hidden=hidden,
         help=" ".join([facts.help, *notes]),
         is_flag=switch,
         default=None,

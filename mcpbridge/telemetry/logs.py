@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Protocol
 
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.tracer import CURRENT
@@ -87,7 +88,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
-            **_fields(record),
+            **fields_of(record),
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
@@ -109,16 +110,23 @@ class TextFormatter(logging.Formatter):
             level = f"\x1b[{_COLORS.get(record.levelno, '2')}m{level}\x1b[0m"
             event = f"\x1b[1m{event}\x1b[0m"
         words, below = [f"{when:%H:%M:%S}", level, event], []
-        for name, value in _fields(record).items():
+        for name, value in fields_of(record).items():
             lines = _lines_of(value)
             if lines is None:
                 words.append(f"{name}={_shown(value)}")
             elif lines:
                 below.append(f"{_INDENT}{name}:")
-                below += [f"{_INDENT}  {_printable(each)}" for each in lines]
+                below += [f"{_INDENT}  {printable(each)}" for each in lines]
         if record.exc_info:
-            below += map(_printable, self.formatException(record.exc_info).splitlines())
+            below += map(printable, self.formatException(record.exc_info).splitlines())
         return "\n".join([" ".join(words), *below])
+
+
+class TextForm(Protocol):
+    """A maker of formatters for logs as text."""
+
+    def __call__(self, *, colored: bool) -> logging.Formatter:
+        """Return a formatter."""
 
 
 class _DroppingHandler(logging.handlers.QueueHandler):
@@ -202,15 +210,23 @@ class _Writer(logging.StreamHandler[_Stderr]):
 
 
 @contextlib.contextmanager
-def logging_to_stderr(settings: LogSettings) -> Iterator[None]:
+def logging_to_stderr(settings: LogSettings, text: TextForm | None = None) -> Iterator[None]:
     """Log to stderr until the block ends, then write the queued records.
 
     Whatever happens to stderr, logging neither raises into the program nor blocks it.
+
+    Args:
+        settings: The level and form.
+        text: Makes the formatter of logs as text; if that is a filter too, it chooses what is
+            shown. None: `TextFormatter`.
     """
     records: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_RECORDS)
     handler = _DroppingHandler(records)
     writer = _Writer(records)
-    writer.setFormatter(formatter_of(settings))
+    formatter = formatter_of(settings, text)
+    writer.setFormatter(formatter)
+    if isinstance(formatter, logging.Filter):
+        handler.addFilter(formatter)
     logging.raiseExceptions = False
     root = logging.getLogger()
     root.addHandler(handler)
@@ -245,12 +261,12 @@ def start_error(problem: str) -> str:
     return JsonFormatter().format(record)
 
 
-def formatter_of(settings: LogSettings) -> logging.Formatter:
+def formatter_of(settings: LogSettings, text: TextForm | None = None) -> logging.Formatter:
     """Return the formatter that the settings, or the terminal, ask for."""
     if is_json(settings.form):
         return JsonFormatter()
     colored = settings.color == "always" or (settings.color == "auto" and os.isatty(_STDERR))
-    return TextFormatter(colored=colored)
+    return (text or TextFormatter)(colored=colored)
 
 
 def toggle_debug(settings: LogSettings) -> str:
@@ -272,7 +288,8 @@ def _dropped_notice(count: int) -> logging.LogRecord:
     )
 
 
-def _fields(record: logging.LogRecord) -> dict[str, object]:
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return the fields of a record beside those that each record has."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
@@ -288,7 +305,7 @@ def _lines_of(value: object) -> list[str] | None:
 def _shown(value: object) -> str:
     """Return a value as one word, quoted if it has several; a value that is not a text as JSON."""
     if not isinstance(value, str) or not value.isprintable():
-        return _printable(_json(value))
+        return printable(_json(value))
     plain = value and not any(each in value for each in ' "=')
     return value if plain else _quoted(value)
 
@@ -299,7 +316,7 @@ def _quoted(text: str) -> str:
     return f"{quote}{text}{quote}"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Escape non-printable characters: a server's output must not control the terminal."""
     if text.isprintable():
         return text

@@ -31,6 +31,7 @@ PAGES = {
 }
 FLAGS = {option.setting.flag for option in options()}
 OF_OTHERS = {
+    "docs/dev.md": {"--server-url", "--transport"},  # the Inspector
     "docs/embedding.md": {"--timeout-graceful-shutdown"},
     "README.md": {"--from", "--transport", "--seconds", "--stateful"},  # uvx, claude, others
     "docs/quick-start.md": {"--from"},
@@ -68,7 +69,9 @@ def test_every_dependency_has_its_reason() -> None:
     }
     asked = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
     page = PAGES["docs/dependencies.md"]
-    rows = re.findall(r"^\| (?:`(?:oauth|otel)` \| )?`([\w-]+)` \| [^`|]", page, re.MULTILINE)
+    rows = re.findall(
+        r"^\| (?:`(?:dev-proxy|oauth|otel)` \| )?`([\w-]+)` \| [^`|]", page, re.MULTILINE
+    )
     assert sorted(rows) == sorted(Requirement(each).name for each in asked)
 
 

@@ -21,7 +21,7 @@ MOST_MODULES = 12
 MOST_FLOORS = 6
 
 TREE = {
-    "mcpbridge": "__main__ app asgi bridge channels cli config demo doctor errors fleet http"
+    "mcpbridge": "__main__ app asgi bridge channels cli config demo dev doctor errors fleet http"
     " process rules runtime settings shim sidecar telemetry wire",
     "mcpbridge.app": "build health_client lifecycle listening resource_limits self_copy"
     " server_routes servers servers_lifecycle signal_orders state_dump",
@@ -37,10 +37,11 @@ TREE = {
     "mcpbridge.bridge.modern": "emulation parked_call passthrough request_state service"
     " subscriptions tool_catalog",
     "mcpbridge.channels": "channel memory off_loop pipes sockets",
-    "mcpbridge.cli": "config_for copy_self doctor health main programs serve setting_options shim"
-    " sidecar",
+    "mcpbridge.cli": "config_for copy_self dev doctor health main programs serve setting_options"
+    " shim sidecar",
     "mcpbridge.config": "auth client_config command listen_address load model otel self_url"
     " servers_file settings_table values",
+    "mcpbridge.dev": "program terminal_log watch",
     "mcpbridge.doctor": "endpoint server",
     "mcpbridge.doctor.endpoint": "any_client checks http_client lifecycle_operator mcp_client"
     " mcp_operator run sse_client",

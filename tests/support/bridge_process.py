@@ -200,14 +200,20 @@ async def started(
 
 @asynccontextmanager
 async def bridge(
-    *words: str, env: Mapping[str, str] | None = None, ready: bool = True, **options: Any
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    ready: bool = True,
+    program: Sequence[str] = (),
+    **options: Any,
 ) -> AsyncIterator[RunningBridge]:
     """A bridge that serves, on a free port; `options` are those of `started`.
+
+    `program` names another program that serves: `dev`.
 
     Ends it with SIGTERM if the test has not, and asserts what every end must show: exit status 0
     (where nobody asked for another), no process left, no unhandled error in the log.
     """
-    async with started("--port", "0", *words, env=env, **options) as running:
+    async with started(*program, "--port", "0", *words, env=env, **options) as running:
         (record,) = await running.logged("serve.started")
         running.url = "/".join(str(record["url"]).split("/")[:3])
         if ready:

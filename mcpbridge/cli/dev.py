@@ -1,0 +1,77 @@
+"""`mcpbridge dev -- COMMAND`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from mcpbridge.runtime.startup import hold_signals, occupy_descriptors
+
+_HELP = """Serve a server while you write it: a save takes effect, and the sessions stay.
+
+Starts COMMAND like `mcpbridge -- COMMAND`, and another process of it when its files change. The new
+one takes over once it has answered its handshake; calls in flight are finished by the old one, and
+clients hear that the lists may have changed. If the new one cannot start, the old one serves on and
+the log says why.
+
+\b
+  mcpbridge dev -- python server.py
+      Watches the *.py files in the folder of server.py and below.
+  mcpbridge dev --watch 'src/**/*.ts' -- npx tsx src/server.ts
+      Watches these files. A folder stands for the files of its language in it.
+  mcpbridge dev --no-watch -- npx -y @modelcontextprotocol/server-everything
+      Watches nothing: only the log and the address are those of a developer.
+
+What you paste next is printed with the address: the entry for a client's configuration, and the
+command of the MCP Inspector. On a terminal each call has a line in the log.
+
+Watching needs an extra: pip install 'mcpbridge[dev-proxy]'. All options of mcpbridge are taken too;
+`mcpbridge --help` shows them, and the most useful ones are below.
+"""
+_SHOWN = frozenset((
+    "--port", "--host", "--cwd", "--env", "--env-file", "--isolation", "--start-timeout",
+    "--log-level", "--log-format",
+))  # fmt: skip
+_DEFAULTS = {"--log-calls": "true", "--give-up-after": "0", "--spares": "0"}
+"""What a developer needs otherwise: a server that cannot start is about to be repaired."""
+_WATCH = """A file, a folder, or a pattern such as 'src/**/*.py', relative to the server's folder;
+may be repeated. By default the files of the language beside the server's script."""
+
+
+def program(command: Sequence[str]) -> click.Command:
+    """Return the command that serves a developer; `command` is the server's, all after `--`."""
+    hold_signals()
+    occupy_descriptors()
+    # Imported afterwards: it takes time, and a signal may come.
+    from mcpbridge.cli.serve import flag_of, texts_given
+    from mcpbridge.config.model import options
+
+    def dev(watch: tuple[str, ...], no_watch: bool, **flags: Any) -> int:
+        if watch and no_watch:
+            raise click.UsageError("give either --watch or --no-watch")
+        return _run(texts_given(flags), command, watch, watches=not no_watch)
+
+    params: list[click.Parameter] = [
+        click.Option(["--watch"], multiple=True, metavar="PATH|GLOB", help=_WATCH),
+        click.Option(["--no-watch"], is_flag=True, help="Watch no files."),
+        *(
+            flag_of(each, hidden=each.setting.flag not in _SHOWN)
+            for each in options()
+            if each.setting.flag != "--config"  # it serves several servers
+        ),
+    ]
+    return click.Command(
+        "dev", callback=dev, params=params, help=_HELP, options_metavar="[OPTIONS] -- COMMAND"
+    )
+
+
+def _run(
+    flags: dict[str, list[str]], command: Sequence[str], watch: Sequence[str], *, watches: bool
+) -> int:
+    from mcpbridge.config.load import load
+    from mcpbridge.dev.program import run
+
+    with_defaults = {**{flag: [text] for flag, text in _DEFAULTS.items()}, **flags}
+    return run(load(with_defaults, command), watch, watches=watches)

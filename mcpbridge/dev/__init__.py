@@ -1,0 +1,1 @@
+"""`mcpbridge dev`: a server that is served while its program is changed."""

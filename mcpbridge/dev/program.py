@@ -1,0 +1,144 @@
+"""`mcpbridge dev -- COMMAND`: one server, which is reloaded when its files change."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from mcpbridge.app.build import App
+from mcpbridge.app.lifecycle import run as serve
+from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
+from mcpbridge.bridge.children.listeners import Interceptor
+from mcpbridge.config.model import Config
+from mcpbridge.dev.terminal_log import TerminalFormatter
+from mcpbridge.dev.watch import FileWatcher, Watched, watched_as_asked, watched_by_default
+from mcpbridge.errors import ConfigError
+from mcpbridge.process.spec import ChildSpec, shown
+from mcpbridge.rules.supervision.start_hints import program_name
+
+log = logging.getLogger("mcpbridge.dev")
+
+_NAMED = 3
+"""Most changed files that the log names."""
+
+
+def run(config: Config, watch: Sequence[str], *, watches: bool = True) -> int:
+    """Serve a command until told to end, and reload it when its files change.
+
+    Args:
+        config: The configuration.
+        watch: The files, folders and patterns of `--watch`; none: the files beside the script.
+        watches: Whether files are watched at all.
+
+    Returns:
+        The exit status: see `app.lifecycle.run`.
+
+    Raises:
+        ConfigError: There is nothing to watch, or it cannot be watched.
+    """
+    # Otherwise it logs each change that it sees, those that do not count included.
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    spec = config.child
+    folder = Path(spec.cwd or ".").resolve()
+    watcher = FileWatcher(_watched(spec, watch, folder)) if watches else None
+    return serve(config, Developing(spec, watcher))
+
+
+class Developing:
+    """A companion of a bridge that reloads its server when files change."""
+
+    def __init__(self, spec: ChildSpec, watcher: FileWatcher | None) -> None:
+        """Make a companion.
+
+        Args:
+            spec: The server's command.
+            watcher: Reports changes; None: nothing is watched.
+        """
+        self._spec = spec
+        self._watcher = watcher
+        self.interceptors: Sequence[Interceptor] = (ListsAnnounced(),)
+
+    def text_form(self, *, colored: bool) -> TerminalFormatter:
+        """Return the form of the log as text: see `Companion`."""
+        return TerminalFormatter(self._spec.argv, colored=colored)
+
+    async def run(self, app: App, url: str) -> None:
+        """Reload the server after changes, until cancelled: see `Companion`."""
+        reloader = app.bridge.reloader
+        watcher = self._watcher
+        if watcher is None:
+            self._announce(url)
+            return
+        announced = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+
+            def started() -> None:
+                if not announced.is_set():
+                    announced.set()
+                    self._announce(url)
+
+            def changed(names: list[str]) -> None:
+                tasks.start_soon(reloader.reload, because_of(names))
+
+            try:
+                await watcher.run(started, changed)
+            except ConfigError as error:
+                # The server is served all the same.
+                log.error("watch.failed", extra={"problem": str(error)})
+                started()
+
+    def _announce(self, url: str) -> None:
+        extra = {
+            "command": shown(self._spec.argv),
+            "address": url,
+            "client": client_entry(name_of(self._spec.argv), url),
+            "inspector": inspector_command(url),
+            "watching": "nothing",
+        }
+        if self._watcher is not None:
+            extra["watching"] = "; ".join(each.means for each in self._watcher.watched)
+        log.info("dev.started", extra=extra)
+
+
+def because_of(names: Sequence[str]) -> str:
+    """Return changed files as a reason, for people."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def name_of(argv: Sequence[str]) -> str:
+    """Return a name for a server's entry in a client's configuration, taken from its command."""
+    words = [word for word in argv[1:] if not word.startswith("-")]
+    for word in (*words, argv[0]):
+        name = re.sub(r"@[\w.^~-]+\Z", "", program_name(word))
+        name = re.sub(r"\.\w{1,4}\Z", "", name)
+        name = re.sub(r"[^\w-]+", "-", name).strip("-")
+        if name and name not in ("run", "exec", "x", "index", "main"):
+            return name
+    return "my-server"
+
+
+def client_entry(name: str, url: str) -> str:
+    """Return the entry of a server in a client's configuration, as JSON in one line."""
+    return json.dumps({"mcpServers": {name: {"type": "http", "url": url}}})
+
+
+def inspector_command(url: str) -> str:
+    """Return the command that opens the MCP Inspector on an endpoint."""
+    return f"npx @modelcontextprotocol/inspector --transport http --server-url {url}"
+
+
+def _watched(spec: ChildSpec, watch: Sequence[str], folder: Path) -> Sequence[Watched]:
+    if watch:
+        return watched_as_asked(watch, spec.argv, folder)
+    found = watched_by_default(spec.argv, folder)
+    if found is None:
+        problem = f"no files of {shown(spec.argv)} are known"
+        remedy = "name them: --watch 'src/**/*.py', or give --no-watch"
+        raise ConfigError("--watch", "", problem, remedy)
+    return [found]

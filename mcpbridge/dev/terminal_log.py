@@ -1,0 +1,113 @@
+"""The log of `mcpbridge dev` for people: a line for each call, the server's stderr marked so."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from mcpbridge.rules.outcome import CANCELLED, OK
+from mcpbridge.rules.supervision.start_hints import program_name
+from mcpbridge.telemetry.logs import TextFormatter, fields_of, printable
+
+_RED, _GREEN, _YELLOW, _DIM, _BOLD = "31", "32", "33", "2", "1"
+_NAME_WIDTH = 32
+_HIDDEN = frozenset((
+    "child_pool.sized", "child.started", "child.probed", "child.eras_found", "child.ready",
+    "child.stopped", "child.replace_failed", "drain.phase_changed", "serve.started",
+    "serve.signal", "serve.ended",
+))  # fmt: skip
+"""Events that say nothing new to the person at the terminal; seen with `--log-level debug`."""
+_FETCHING = {"npx": 2, "uvx": 1, "bunx": 1, "pipx": 1, "docker": 1, "podman": 1}
+"""Programs that may have to fetch what they run."""
+
+Fields = Mapping[str, object]
+
+
+class TerminalFormatter(TextFormatter, logging.Filter):
+    """A formatter for the terminal of a developer, and a filter of what is shown there."""
+
+    def __init__(self, argv: Sequence[str], *, colored: bool = False) -> None:
+        """Make a formatter.
+
+        Args:
+            argv: The server's command.
+            colored: Whether to use colours.
+        """
+        TextFormatter.__init__(self, colored=colored)
+        logging.Filter.__init__(self)
+        self._argv = argv
+        self._colored = colored
+        self._forms: dict[str, Callable[[Fields], str]] = {
+            "call.finished": self._call,
+            "child.exited": self._exit,
+            "child.starting": self._waiting,
+            "child.stderr": self._stderr,
+            "dev.started": self._started,
+            "serve.ready": self._ready,
+            "server.reload_failed": self._failed_reload,
+            "server.reloaded": self._reloaded,
+        }
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is shown."""
+        everything = logging.getLogger().level <= logging.DEBUG
+        return everything or record.getMessage() not in _HIDDEN
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        form = self._forms.get(record.getMessage())
+        if form is None:
+            return super().format(record)
+        when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).astimezone()
+        return f"{self._paint(_DIM, f'{when:%H:%M:%S}')} {form(fields_of(record))}"
+
+    def _paint(self, color: str, text: str) -> str:
+        return f"\x1b[{color}m{text}\x1b[0m" if self._colored else text
+
+    def _call(self, fields: Fields) -> str:
+        outcome = str(fields.get("outcome"))
+        color = {OK: _GREEN, CANCELLED: _DIM}.get(outcome, _RED)
+        name = printable(str(fields.get("tool") or fields.get("method")))
+        reason = f" ({fields['reason']})" if "reason" in fields else ""
+        shown = self._paint(_BOLD, f"{name:<{_NAME_WIDTH}}")
+        return f"{shown} {fields.get('ms'):>9} ms  {self._paint(color, outcome + reason)}"
+
+    def _stderr(self, fields: Fields) -> str:
+        return f"{self._paint(_YELLOW, 'stderr │')} {printable(str(fields.get('line')))}"
+
+    def _exit(self, fields: Fields) -> str:
+        # Its last words stand above already, line by line.
+        return self._paint(_RED, f"the server ended by itself: {fields.get('how')}")
+
+    def _waiting(self, fields: Fields) -> str:
+        program = program_name(self._argv[0])
+        hint = ""
+        if program in _FETCHING:
+            words = [word for word in self._argv[1:] if not word.startswith("-")]
+            what = printable(" ".join(words[: _FETCHING[program]])) or "the package"
+            hint = f"; {program} may be fetching {what}"
+        text = f"waiting for {fields.get('for')}, for {fields.get('waited_s')} s{hint}"
+        return self._paint(_YELLOW, text)
+
+    def _ready(self, fields: Fields) -> str:
+        version = f" {fields['version']}" if "version" in fields else ""
+        count = fields.get("tools")
+        tools = "1 tool" if count == 1 else f"{count} tools"
+        text = f"{fields.get('server', 'the server')}{version}, {tools}"
+        return f"{self._paint(_GREEN, 'ready')}: {printable(text)}"
+
+    def _reloaded(self, fields: Fields) -> str:
+        text = f"{fields.get('because')} ({fields.get('seconds')} s, pid {fields.get('pid')})"
+        return f"{self._paint(_GREEN, 'reloaded')}: {printable(text)}"
+
+    def _failed_reload(self, fields: Fields) -> str:
+        words = fields.get("last_words")
+        last = f": {words[-1].strip()}" if isinstance(words, list) and words else ""
+        text = f"{fields.get('because')}: {fields.get('problem')}{last}"
+        serves = f"{fields.get('serves')} serves until the next change"
+        return f"{self._paint(_RED, 'not reloaded')}: {printable(text)}; {serves}"
+
+    def _started(self, fields: Fields) -> str:
+        rows = [f"{name:<10} {printable(str(value))}" for name, value in fields.items()]
+        return "\n".join([self._paint(_BOLD, "mcpbridge dev"), *(f"  {row}" for row in rows)])
