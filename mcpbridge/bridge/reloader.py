@@ -148,12 +148,12 @@ class Reloader:
 
     async def _until_quiet(self) -> None:
         latest = self._began_at + _LONGEST_S
-
-        def left_s() -> float:
-            return min(latest, self._asked_at + _QUIET_S) - anyio.current_time()
-
-        while left_s() > 0:  # noqa: ASYNC110 - each further request makes it longer
-            await anyio.sleep(left_s())
+        while True:
+            # Each further request makes it longer.
+            left_s = min(latest, self._asked_at + _QUIET_S) - anyio.current_time()
+            if left_s <= 0:
+                return
+            await anyio.sleep(left_s)
 
     async def _unless_outdated(self) -> Reload | None:
         """Do a reload; return None if a further request has made it outdated before its end."""

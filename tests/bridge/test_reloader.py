@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, cast
 
+import anyio
 import pytest
 
 from mcpbridge.bridge.children.child_pool import ChildPool
@@ -152,6 +154,18 @@ async def test_twenty_requests_make_at_most_two_replacements() -> None:
     assert server.steps.count("shared") == 2
     assert {record.because for record in records} == {"b"}
     assert server.steps.count("no spares") == server.steps.count("spares"), "whatever became of it"
+
+
+@bounded
+async def test_the_wait_for_quiet_may_end_between_two_looks_at_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is left of it is never less than nothing."""
+    looks = itertools.count()
+    monkeypatch.setattr(anyio, "current_time", lambda: 0.2 * next(looks))
+    server = FakeServer()
+    records = [await server.reloader.reload(each) for each in ("a", "b", "c")]
+    assert [record.problem for record in records] == [None, None, None]
 
 
 @bounded
