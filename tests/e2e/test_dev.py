@@ -182,7 +182,8 @@ async def test_a_server_that_cannot_start_at_first_is_served_after_its_repair(
 ) -> None:
     """At once, however long the next attempt would be waited for; new folders are watched too."""
     async with developing(tmp_path, "import missing.parts\n", ready=False) as on:
-        await on.bridge.logged("child.exited", count=2)
+        mistake = "No module named 'missing'"
+        await on.bridge.logged("child.stderr", lambda found: mistake in found["line"], 2)
         folder = on.server.with_name("missing")
         folder.mkdir()
         save(folder / "parts.py", "")
