@@ -229,6 +229,8 @@ class ChildPool:
         """Children that are ending and whose places have been given away."""
         self._fallback_logged_at = float("-inf")
         self._waiters: list[_Waiter] = []
+        self._passes_over = False
+        """Whether a client that waited is about to be told that it gets no place."""
         self._holders: dict[Lease, bytes] = {}
         """The client for which each counted child was started."""
         self._tasks: TaskGroup
@@ -497,12 +499,14 @@ class ChildPool:
         return future.result() if future.done() and not future.cancelled() else None
 
     def _serve_waiters(self) -> None:
-        while (waiter := self._next_waiter()) is not None:
+        # The others' `wanted` may depend on what the client that was passed over does now: ask them
+        # when it has run, however many children send something until then.
+        while not self._passes_over and (waiter := self._next_waiter()) is not None:
             if not waiter.wanted():
                 self._waiters.remove(waiter)
                 waiter.place.set_result(None)
-                # The others' `wanted` may depend on what this client does now: ask them later.
-                asyncio.get_running_loop().call_soon(self._serve_waiters)
+                self._passes_over = True
+                asyncio.get_running_loop().call_soon(self._passed_over)
                 return
             place = self._free_place(waiter.caller)
             if place is None:
@@ -510,6 +514,10 @@ class ChildPool:
                 return
             self._waiters.remove(waiter)
             waiter.place.set_result(place)
+
+    def _passed_over(self) -> None:
+        self._passes_over = False
+        self._serve_waiters()
 
     def _next_waiter(self) -> _Waiter | None:
         """Return the client that has fewest places of those that wait, the first of several."""

@@ -188,6 +188,34 @@ async def test_a_client_that_needs_no_child_any_more_is_passed_over() -> None:
 
 
 @bounded
+async def test_one_client_at_a_time_is_passed_over_however_often_the_pool_looks() -> None:
+    """Two starts for one call that waits: one start is given up, and the other one waits on.
+
+    The pool looks once for each child that has sent something, several times in one turn.
+    """
+    async with world(2) as made:
+        busy, starts = await made.pool.own(), 2
+
+        async def start() -> None:
+            nonlocal starts
+            try:
+                await made.pool.own(wanted=lambda: starts <= 1)
+            finally:
+                starts -= 1
+
+        waiting = [asyncio.create_task(start()) for _ in range(2)]
+        await turns()
+        made.pool.idle()
+        made.pool.idle()
+        with pytest.raises(PoolExhausted):
+            await waiting[0]
+        await turns()
+        assert not waiting[1].done()
+        made.pool.release(busy)
+        await waiting[1]
+
+
+@bounded
 async def test_the_place_of_a_client_that_leaves_in_that_moment_is_not_lost() -> None:
     """It had been given the place and had not run since."""
     async with world(2) as made:
