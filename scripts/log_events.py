@@ -64,6 +64,8 @@ MEANINGS: Mapping[str, str] = {
     "orphan.reaped": "A process that its parent had left ended, and was reaped.",
     "proxy.upstream_broken": "`mcpbridge sidecar`: the server's answer broke off.",
     "reaper.lost": "The reaper could not be started, or is gone.",
+    "recording.failed": "The recording cannot be written: `problem`. It is tried again.",
+    "recording.frames_lost": "This number of frames is missing in the recording.",
     "request.abandoned": "A client closed its connection before it was answered.",
     "request.failed": "A fault of mcpbridge in one request, which was answered with 500.",
     "request.refused": "A request was refused; a field has what was refused, and"

@@ -36,6 +36,7 @@ WALL_CLOCK = {
     "mcpbridge/bridge/modern/emulation.py": "the state of a parked call expires on any replica",
     "mcpbridge/http/auth/oauth.py": "tokens say by the time of day when they end",
     "mcpbridge/bridge/reloader.py": "says to people when a reload was",
+    "mcpbridge/tape/recording.py": "says to people when a message passed",
 }
 """Where the time of day is asked for, each with its reason."""
 ASSIGNMENTS_INTO_OTHERS = {

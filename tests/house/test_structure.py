@@ -22,7 +22,7 @@ MOST_FLOORS = 6
 
 TREE = {
     "mcpbridge": "__main__ app asgi bridge channels cli config demo dev doctor errors fleet http"
-    " process rules runtime settings shim sidecar telemetry wire",
+    " process rules runtime settings shim sidecar tape telemetry wire",
     "mcpbridge.app": "build health_client lifecycle listening resource_limits self_copy"
     " server_routes servers servers_lifecycle signal_orders state_dump",
     "mcpbridge.bridge": "bridge budget calls children drain evictors legacy modern readiness"
@@ -67,6 +67,7 @@ TREE = {
     "mcpbridge.runtime": "exit_status loop_watchdog open_files signals startup",
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
+    "mcpbridge.tape": "frame recording redaction",
     "mcpbridge.telemetry": "logs metrics otel prometheus servers tracer",
     "mcpbridge.wire": "buffer headers json_object lines messages reply_id socket_address",
 }

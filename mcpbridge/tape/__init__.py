@@ -1,0 +1,1 @@
+"""What passes between the bridge and its children: kept, recorded, replayed and converted."""
