@@ -6,6 +6,8 @@ import enum
 
 import msgspec
 
+from mcpbridge.errors import WireError
+from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Message, pieces
 
 FRAME_BYTES = 200
@@ -61,3 +63,11 @@ def shortened(frame: Frame, most: int, head: int) -> Frame:
         return frame
     text = b"".join(part[:head] for part in parts)[:head].decode("utf-8", "replace")
     return msgspec.structs.replace(frame, message=None, text=text, size=size)
+
+
+def value_at(payload: bytes | None, *path: str) -> bytes | None:
+    """Return the raw value at a path of members; None if there is none that can be read."""
+    try:
+        return member(payload, *path) if payload is not None else None
+    except WireError:
+        return None

@@ -333,7 +333,7 @@ def _understood(line: bytes) -> tuple[Frame, dict[str, Any]]:
 
 
 def _not_recorded(path: Path, number: int, problem: str) -> ConfigError:
-    remedy = "give a file that `mcpbridge dev --record FILE` has written"
+    remedy = "give a file of the form that docs/recording.md describes"
     return ConfigError(str(path), f"line {number}", f"not a recording: {problem}", remedy)
 
 

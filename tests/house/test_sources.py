@@ -37,6 +37,7 @@ WALL_CLOCK = {
     "mcpbridge/http/auth/oauth.py": "tokens say by the time of day when they end",
     "mcpbridge/bridge/reloader.py": "says to people when a reload was",
     "mcpbridge/tape/recording.py": "says to people when a message passed",
+    "mcpbridge/tape/tapped_channel.py": "says to people when a message passed",
 }
 """Where the time of day is asked for, each with its reason."""
 ASSIGNMENTS_INTO_OTHERS = {

@@ -67,7 +67,7 @@ TREE = {
     "mcpbridge.runtime": "exit_status loop_watchdog open_files signals startup",
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
-    "mcpbridge.tape": "frame recording redaction",
+    "mcpbridge.tape": "frame recording redaction ring tapped_channel",
     "mcpbridge.telemetry": "logs metrics otel prometheus servers tracer",
     "mcpbridge.wire": "buffer headers json_object lines messages reply_id socket_address",
 }

@@ -123,7 +123,7 @@ def test_another_file_is_named_as_such(tmp_path: Path, text: str, problem: str) 
     path.write_text(text, "utf-8")
     with pytest.raises(ConfigError, match=problem) as raised:
         read_recording(path)
-    assert "--record" in str(raised.value)
+    assert "docs/recording.md" in str(raised.value)
 
 
 def test_a_bad_line_before_the_last_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,214 @@
+"""Decorates the channels of children, so that what passes is kept; without a tape there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from mcpbridge.channels.channel import Channel, InvalidLine, Received
+from mcpbridge.process.subprocess_child import Ends
+from mcpbridge.rules.access.principals import NOTHING, Secrets
+from mcpbridge.tape.frame import Direction, Frame
+from mcpbridge.tape.redaction import Redactor
+from mcpbridge.wire.messages import Message
+
+_LOGGERS = ("mcpbridge.child", "mcpbridge.process")
+"""What logs the lines on stderr, and starts and ends."""
+_ENDS = ("child.exited", "child.stopped")
+
+
+class Sink(Protocol):
+    """Takes frames, in any thread."""
+
+    def put(self, frame: Frame, redactor: Redactor | None) -> None:
+        """Take a frame without waiting; `redactor` knows the secrets of its child."""
+
+
+class ChildChannel(Channel, Ends, Protocol):
+    """A channel that owns its ends, as a child needs it."""
+
+
+MakeEnds = Callable[[int, int], ChildChannel]
+
+
+class Tape:
+    """Makes frames of what passes through the channels that it decorates."""
+
+    def __init__(
+        self, label: str, sinks: Iterable[Sink], secrets: Iterable[str] = (), *, raw: bool = False
+    ) -> None:
+        """Make a tape.
+
+        Args:
+            label: The server's name in each frame.
+            sinks: Take each frame.
+            secrets: Values to remove from what is written.
+            raw: Remove nothing.
+        """
+        self._label = label
+        self._sinks = list(sinks)
+        self._secrets = frozenset(secrets)
+        self._raw = raw
+        self._numbers = itertools.count(1)
+        self._sessions = itertools.count(1)
+        self._run = uuid.uuid4().hex[:8]
+        self._redactor = None if raw else Redactor(self._secrets)
+
+    def tapped(self, make_ends: MakeEnds, hidden: Secrets = NOTHING) -> MakeEnds:
+        """Return a factory of decorated channels, for children with these further secrets."""
+        redactor = self._redactor
+        if hidden.pairs and not self._raw:
+            redactor = Redactor(self._secrets | {value for _, value in hidden.pairs})
+
+        def make(stdout_fd: int, stdin_fd: int) -> ChildChannel:
+            session_id = f"{self._run}-{next(self._sessions)}"
+            tap = Tap(self, session_id, redactor)
+            return TappedChannel(make_ends(stdout_fd, stdin_fd), tap)
+
+        return make
+
+    def take(
+        self,
+        session_id: str,
+        redactor: Redactor | None,
+        direction: Direction,
+        message: Message | None = None,
+        text: str | None = None,
+        size: int | None = None,
+    ) -> None:
+        """Make a frame and hand it to all sinks."""
+        seq = next(self._numbers)
+        frame = Frame(session_id, self._label, seq, time.time_ns(), direction, message, text, size)
+        for sink in self._sinks:
+            sink.put(frame, redactor)
+
+
+class Tap:
+    """The part of a tape that belongs to one channel."""
+
+    def __init__(self, tape: Tape, session_id: str, redactor: Redactor | None) -> None:
+        """Make a tap."""
+        self._tape = tape
+        self._session_id = session_id
+        self._redactor = redactor
+
+    def message(self, direction: Direction, message: Message) -> None:
+        """Take a message."""
+        self._tape.take(self._session_id, self._redactor, direction, message)
+
+    def text(self, direction: Direction, text: str, size: int | None = None) -> None:
+        """Take a line or an event."""
+        self._tape.take(self._session_id, self._redactor, direction, None, text, size)
+
+
+class _ChildLog(logging.Handler):
+    """Takes what is logged of one child: its stderr, its start, its end."""
+
+    def __init__(self, tap: Tap) -> None:
+        super().__init__()
+        self._tap = tap
+        self._pid: int | None = None
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Listen until the block ends."""
+        loggers = [logging.getLogger(name) for name in _LOGGERS]
+        for each in loggers:
+            each.addHandler(self)
+        try:
+            yield
+        finally:
+            for each in loggers:
+                each.removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record if it is about this child."""
+        facts = vars(record)
+        if self._pid is None and record.msg == "child.started":
+            # Logged in the same turn of the loop in which the channel was opened.
+            self._pid = facts["pid"]
+        if self._pid is None or facts.get("pid") != self._pid:
+            return
+        if record.msg == "child.stderr":
+            self._tap.text(Direction.STDERR, facts["line"])
+        elif record.msg == "child.started":
+            self._tap.text(Direction.META, f"child.started pid={self._pid}")
+        elif record.msg in _ENDS:
+            self._tap.text(Direction.META, f"{record.msg} {facts['how']}")
+
+
+class TappedChannel:
+    """A channel that is another one, and shows a tap what passes."""
+
+    def __init__(self, inner: ChildChannel, tap: Tap) -> None:
+        """Decorate a channel."""
+        self._inner = inner
+        self._tap = tap
+        self._over = False
+        self.ended: asyncio.Event = inner.ended
+        """Set when no more will be read."""
+        self._log_tap = _ChildLog(tap)
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Read and write until the block ends: see `Ends.open`."""
+        self._tap.text(Direction.META, "channel.opened")
+        with self._log_tap.installed(), self._inner.open():
+            yield
+
+    async def receive(self) -> Sequence[Received]:
+        """Wait for messages: see `Channel.receive`."""
+        received = await self._inner.receive()
+        for each in received:
+            if isinstance(each, InvalidLine):
+                text = each.sample.decode("utf-8", "replace")
+                self._tap.text(Direction.FROM_SERVER, text, each.size)
+            else:
+                self._tap.message(Direction.FROM_SERVER, each)
+        if not received and not self._over:
+            self._over = True
+            self._tap.text(Direction.META, "channel.ended")
+        return received
+
+    def send(self, message: Message) -> None:
+        """Queue a message: see `Channel.send`."""
+        self._inner.send(message)
+        self._tap.message(Direction.TO_SERVER, message)
+
+    @property
+    def taken(self) -> int:
+        """See `Channel.taken`."""
+        return self._inner.taken
+
+    @property
+    def held(self) -> int:
+        """See `Channel.held`."""
+        return self._inner.held
+
+    @property
+    def unread(self) -> int | None:
+        """See `Channel.unread`."""
+        return self._inner.unread
+
+    @property
+    def congested(self) -> bool:
+        """See `Channel.congested`."""
+        return self._inner.congested
+
+    async def writable(self) -> None:
+        """Wait until the channel is not congested: see `Channel.writable`."""
+        await self._inner.writable()
+
+    def close_input(self) -> None:
+        """Close the child's stdin: see `Ends.close_input`."""
+        self._inner.close_input()
+
+    def end(self) -> None:
+        """Stop reading: see `Ends.end`."""
+        self._inner.end()

@@ -1,0 +1,137 @@
+"""What a child and the bridge say to each other, seen from between them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from mcpbridge.channels.channel import InvalidLine
+from mcpbridge.channels.pipes import PipeChannel, PipeLimits
+from mcpbridge.errors import ChannelClosed
+from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.subprocess_child import SubprocessChild
+from mcpbridge.rules.access.principals import Secrets
+from mcpbridge.tape.frame import Direction, Frame
+from mcpbridge.tape.recording import redacted
+from mcpbridge.tape.redaction import Redactor
+from mcpbridge.tape.tapped_channel import ChildChannel, Tape
+from mcpbridge.wire.messages import Request, Result
+
+SERVER = """
+import sys
+print("up", file=sys.stderr, flush=True)
+for line in sys.stdin:
+    print('{"jsonrpc":"2.0","id":1,"result":{"x":"sesame-1"}}')
+    print("noise", flush=True)
+"""
+ENDS = functools.partial(PipeChannel, limits=PipeLimits())
+ASKED = Request(b"1", "ping")
+
+
+class Kept:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+        self.redacted: list[Frame] = []
+
+    def put(self, frame: Frame, redactor: Redactor | None) -> None:
+        """Keep a frame."""
+        self.frames.append(frame)
+        self.redacted.append(redacted(frame, redactor))
+
+
+@asynccontextmanager
+async def child(tape: Tape, hidden: Secrets | None = None) -> AsyncIterator[ChildChannel]:
+    """A server whose channel is tapped."""
+    spec = ChildSpec((sys.executable, "-c", SERVER), dict(os.environ))
+    make = tape.tapped(ENDS, hidden) if hidden is not None else tape.tapped(ENDS)
+    server = SubprocessChild(spec, make)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(server.run)
+        yield server.channel
+        server.stop()
+
+
+async def conversation(channel: ChildChannel) -> list[object]:
+    """One question, and all that comes until the end."""
+    channel.send(ASKED)
+    found: list[object] = []
+    while len(found) < 2:
+        found += await channel.receive()
+    channel.close_input()
+    assert await channel.receive() == []
+    assert await channel.receive() == []
+    return found
+
+
+async def test_a_tape_has_all_that_passed(caplog: pytest.LogCaptureFixture) -> None:
+    """Messages of both sides, lines that are none, stderr, start and end; once each, in order."""
+    caplog.set_level("INFO")
+    kept = Kept()
+    async with child(Tape("demo", [kept])) as channel:
+        result, noise = await conversation(channel)
+    assert result == Result(b"1", b'{"x":"sesame-1"}')
+    assert isinstance(noise, InvalidLine)
+    said = [each for each in kept.frames if each.direction is Direction.FROM_SERVER]
+    assert [(each.message, each.text) for each in said] == [(result, None), (None, "noise")]
+    (asked,) = [each for each in kept.frames if each.direction is Direction.TO_SERVER]
+    assert asked.message == ASKED
+    assert [each.text for each in kept.frames if each.direction is Direction.STDERR] == ["up"]
+    events = [str(each.text).split()[0] for each in kept.frames if each.direction is Direction.META]
+    assert events[:2] == ["channel.opened", "child.started"]
+    assert sorted(events[2:]) == ["channel.ended", "child.stopped"]
+    assert [each.seq for each in kept.frames] == list(range(1, len(kept.frames) + 1))
+    assert {each.server_label for each in kept.frames} == {"demo"}
+    assert len({each.session_id for each in kept.frames}) == 1
+
+
+async def test_each_child_is_a_session(caplog: pytest.LogCaptureFixture) -> None:
+    """With its own lines of stderr."""
+    caplog.set_level("INFO")
+    kept = Kept()
+    tape = Tape("demo", [kept])
+    async with child(tape) as one, child(tape) as two:
+        await conversation(one)
+        await conversation(two)
+    lines = [each for each in kept.frames if each.direction is Direction.STDERR]
+    assert len({each.session_id for each in lines}) == len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("tape_secrets", "hidden", "raw", "left"),
+    [
+        (["sesame-1"], None, False, b"***"),
+        ([], Secrets((("A", "sesame-1"),)), False, b"***"),
+        ([], None, False, b"sesame-1"),
+        (["sesame-1"], Secrets((("A", "sesame-1"),)), True, b"sesame-1"),
+    ],
+)
+async def test_sinks_are_told_the_secrets_of_the_child(
+    tape_secrets: list[str], hidden: Secrets | None, raw: bool, left: bytes
+) -> None:
+    """Those of the operator and those of its client; none for a raw recording."""
+    kept = Kept()
+    async with child(Tape("demo", [kept], tape_secrets, raw=raw), hidden) as channel:
+        await conversation(channel)
+    (result,) = [each.message for each in kept.redacted if isinstance(each.message, Result)]
+    assert result.result == b'{"x":"%b"}' % left
+
+
+async def test_what_was_not_sent_is_not_on_the_tape() -> None:
+    """A child that is gone took nothing."""
+    kept = Kept()
+    async with child(Tape("demo", [kept])) as channel:
+        channel.close_input()
+        with pytest.raises(ChannelClosed):
+            channel.send(ASKED)
+        assert channel.held == 0
+        assert not channel.congested
+        await channel.writable()
+    assert [each for each in kept.frames if each.message is not None] == []
