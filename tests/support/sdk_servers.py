@@ -163,6 +163,11 @@ def fastmcp_server() -> Server:
     )
 
 
+def fastmcp4_command() -> tuple[str, ...]:
+    """The command of the server made with version 4 of the FastMCP package."""
+    return (interpreter(2), str(PEERS / "server_fastmcp.py"))
+
+
 def mcp1_server() -> Server:
     """The server made with the low-level part of the SDK 1.x."""
     return Server(
