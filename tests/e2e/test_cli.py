@@ -79,7 +79,7 @@ async def test_help_lists_the_commands() -> None:
     assert out.startswith("Usage: mcpbridge [OPTIONS] -- COMMAND\n")
     commands = out.partition("\nCommands:\n")[2].partition("\n\n")[0]
     names = re.findall(r"^  (\S+)  +\S", commands, re.MULTILINE)
-    assert names == ["copy-self", "doctor", "health", "shim", "sidecar"]
+    assert names == ["config-for", "copy-self", "dev", "doctor", "health", "shim", "sidecar"]
 
 
 @pytest.mark.parametrize("name", ["doctor", "shim"])
