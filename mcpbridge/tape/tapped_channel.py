@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from mcpbridge.channels.channel import Channel, InvalidLine, Received
+from mcpbridge.channels.channel import Channel, Consumer, InvalidLine, Received
 from mcpbridge.process.subprocess_child import Ends
 from mcpbridge.rules.access.principals import NOTHING, Secrets
 from mcpbridge.tape.frame import Direction, Frame
@@ -165,16 +165,33 @@ class TappedChannel:
     async def receive(self) -> Sequence[Received]:
         """Wait for messages: see `Channel.receive`."""
         received = await self._inner.receive()
+        self._heard(received)
+        if not received:
+            self._note_end()
+        return received
+
+    async def forward(self, take: Consumer) -> None:
+        """Call `take` with what is received: see `Channel.forward`."""
+
+        def taken(received: Sequence[Received]) -> None:
+            self._heard(received)
+            take(received)
+
+        await self._inner.forward(taken)
+        self._note_end()
+
+    def _heard(self, received: Sequence[Received]) -> None:
         for each in received:
             if isinstance(each, InvalidLine):
                 text = each.sample.decode("utf-8", "replace")
                 self._tap.text(Direction.FROM_SERVER, text, each.size)
             else:
                 self._tap.message(Direction.FROM_SERVER, each)
-        if not received and not self._over:
+
+    def _note_end(self) -> None:
+        if not self._over:
             self._over = True
             self._tap.text(Direction.META, "channel.ended")
-        return received
 
     def send(self, message: Message) -> None:
         """Queue a message: see `Channel.send`."""

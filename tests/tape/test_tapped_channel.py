@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 
-from mcpbridge.channels.channel import InvalidLine
+from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.process.spec import ChildSpec
@@ -59,10 +59,19 @@ async def child(tape: Tape, hidden: Secrets | None = None) -> AsyncIterator[Chil
         server.stop()
 
 
-async def conversation(channel: ChildChannel) -> list[object]:
+async def conversation(channel: ChildChannel, *, forwarded: bool = False) -> list[object]:
     """One question, and all that comes until the end."""
     channel.send(ASKED)
     found: list[object] = []
+    if forwarded:
+
+        def take(received: Sequence[Received]) -> None:
+            found.extend(received)
+            if len(found) >= 2:
+                channel.close_input()
+
+        await channel.forward(take)
+        return found
     while len(found) < 2:
         found += await channel.receive()
     channel.close_input()
@@ -71,12 +80,15 @@ async def conversation(channel: ChildChannel) -> list[object]:
     return found
 
 
-async def test_a_tape_has_all_that_passed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("forwarded", [False, True])
+async def test_a_tape_has_all_that_passed(
+    caplog: pytest.LogCaptureFixture, forwarded: bool
+) -> None:
     """Messages of both sides, lines that are none, stderr, start and end; once each, in order."""
     caplog.set_level("INFO")
     kept = Kept()
     async with child(Tape("demo", [kept])) as channel:
-        result, noise = await conversation(channel)
+        result, noise = await conversation(channel, forwarded=forwarded)
     assert result == Result(b"1", b'{"x":"sesame-1"}')
     assert isinstance(noise, InvalidLine)
     said = [each for each in kept.frames if each.direction is Direction.FROM_SERVER]
