@@ -23,8 +23,10 @@ NAMED = {
     "dev": "mcpbridge.cli.dev",
     "doctor": "mcpbridge.cli.doctor",
     "health": "mcpbridge.cli.health",
+    "replay": "mcpbridge.cli.tape.replay",
     "shim": "mcpbridge.cli.shim",
     "sidecar": "mcpbridge.cli.sidecar",
+    "tape": "mcpbridge.cli.tape.export",
 }
 """The programs that the first word names, with their modules; any other word means `serve`."""
 _LOGGING = ("dev", "shim", "sidecar")

@@ -38,7 +38,8 @@ TREE = {
     " subscriptions tool_catalog",
     "mcpbridge.channels": "channel memory off_loop pipes sockets",
     "mcpbridge.cli": "config_for copy_self dev doctor health main programs serve setting_options"
-    " shim sidecar",
+    " shim sidecar tape",
+    "mcpbridge.cli.tape": "export replay",
     "mcpbridge.config": "auth client_config command listen_address load model otel self_url"
     " servers_file settings_table values",
     "mcpbridge.dev": "program terminal_log watch",
@@ -67,7 +68,7 @@ TREE = {
     "mcpbridge.runtime": "exit_status loop_watchdog open_files signals startup",
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
-    "mcpbridge.tape": "frame recording redaction ring tapped_channel",
+    "mcpbridge.tape": "export frame recording redaction replay ring tapped_channel",
     "mcpbridge.telemetry": "logs metrics otel prometheus servers tracer",
     "mcpbridge.wire": "buffer headers json_object lines messages reply_id socket_address",
 }

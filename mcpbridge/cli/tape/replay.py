@@ -1,0 +1,43 @@
+"""`mcpbridge replay FILE`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+_HELP = """Serve MCP on stdin and stdout, with the answers of a recording.
+
+A request is answered like the recorded one with the same method and params, apart from _meta: in
+the recorded order, the last answer again and again. A request that is not in the recording gets an
+error that names it; no server is asked.
+
+\b
+  mcpbridge --port 8000 -- mcpbridge replay tape.jsonl
+"""
+_INTERRUPTED = 130
+
+
+def program(command: Sequence[str]) -> click.Command:
+    """Return the command that serves a recording; `command` is ignored."""
+
+    @click.command(name="replay", help=_HELP)
+    @click.argument("file", type=click.Path(path_type=Path))
+    def replay(file: Path) -> int:
+        from mcpbridge.tape.recording import read_recording
+        from mcpbridge.tape.replay import Replay, serve
+
+        recording = read_recording(file)
+        server = Replay(recording.frames, is_redacted=recording.facts.get("redacted") is not False)
+        torn = "; its last line is incomplete" if recording.torn else ""
+        click.echo(f"replaying {server.requests} requests of {file}{torn}", err=True)
+        try:
+            with open(0, "rb", closefd=False) as source:
+                serve(server, source, sys.stdout.buffer)
+        except KeyboardInterrupt:
+            return _INTERRUPTED
+        return 0
+
+    return replay

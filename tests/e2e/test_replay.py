@@ -1,0 +1,107 @@
+"""`mcpbridge replay` behind a bridge, and `mcpbridge tape`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from mcpbridge.channels.pipes import PipeChannel, PipeLimits
+from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.subprocess_child import SubprocessChild
+from mcpbridge.tape.recording import Recorder
+from mcpbridge.tape.tapped_channel import Tape
+from mcpbridge.wire.messages import Message, Notification, Request, Result
+from tests.support.bridge_process import DEMO, bridge, messages, open_session, ran, rpc
+
+pytestmark = pytest.mark.slow
+
+REPLAY = (sys.executable, "-m", "mcpbridge", "replay")
+INITIALIZE = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "recorder", "version": "1"},
+}
+ECHO = {"name": "echo", "arguments": {"text": "café \u2028"}}
+COUNTDOWN = {"name": "countdown", "arguments": {"seconds": 0, "steps": 2}}
+PROGRESS = {**COUNTDOWN, "_meta": {"progressToken": 5}}
+CALLS = [("tools/list", {}), ("tools/call", ECHO), ("tools/call", PROGRESS)]
+
+
+async def recorded(path: Path) -> list[bytes]:
+    """Record a session with the demo; the results of `CALLS`."""
+    recorder = Recorder(path, 1 << 20, DEMO)
+    ends = functools.partial(PipeChannel, limits=PipeLimits())
+    demo = SubprocessChild(ChildSpec(DEMO, {}), Tape("demo", [recorder]).tapped(ends))
+    results: list[bytes] = []
+    with recorder.open():
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(demo.run)
+            for number, (method, params) in enumerate([("initialize", INITIALIZE), *CALLS]):
+                demo.channel.send(Request(b"%d" % number, method, json.dumps(params).encode()))
+                received: list[object] = []
+                while not any(isinstance(each, Result) for each in received):
+                    received += await demo.channel.receive()
+                results += [each.result for each in received if isinstance(each, Result)]
+                if number == 0:
+                    told: Message = Notification("notifications/initialized")
+                    demo.channel.send(told)
+            demo.stop()
+    return results[1:]
+
+
+async def test_a_recording_behind_the_bridge_answers_as_the_server_did(tmp_path: Path) -> None:
+    """To another client, under its own ids; what was not recorded is named, and no server asked."""
+    path = tmp_path / "tape.jsonl"
+    wanted = await recorded(path)
+    async with bridge("--", *REPLAY, str(path)) as running, running.client() as client:
+        headers = await open_session(client)
+        for number, (method, params) in enumerate(CALLS):
+            response = await client.post(
+                "/mcp", json=rpc(f"x{number}", method, params), headers=headers
+            )
+            *before, last = messages(response.text)
+            assert last["id"] == f"x{number}"
+            assert last["result"] == json.loads(wanted[number])
+            steps = [each["params"]["progress"] for each in before]
+            assert steps == ([1, 2] if params is PROGRESS else [])
+        other = {"name": "echo", "arguments": {"text": "else"}}
+        response = await client.post("/mcp", json=rpc(9, "tools/call", other), headers=headers)
+        (said,) = messages(response.text)
+        assert said["error"]["code"] == -32602
+        assert '"text": "else"' in said["error"]["message"].replace('":"', '": "')
+
+
+async def test_a_recording_is_shown_and_converted(tmp_path: Path) -> None:
+    """As text and as HAR; another file is one line with the reason."""
+    path = tmp_path / "tape.jsonl"
+    await recorded(path)
+    status, text = await ran("tape", str(path))
+    assert status == 0
+    assert "-> tools/call echo id=2" in text
+    assert "<- answer tools/call echo id=2" in text
+    status, text = await ran("tape", str(path), "--as", "har")
+    assert status == 0
+    urls = [entry["request"]["url"] for entry in json.loads(text)["log"]["entries"]]
+    assert "http://demo.invalid/tools/call/echo" in urls
+    other = tmp_path / "other"
+    other.write_text("x", "utf-8")
+    for words in (("tape", str(other)), ("replay", str(other))):
+        status, text = await ran(*words)
+        assert status == 2
+        assert text.count("\n") == 1
+        assert "not a recording" in text
+
+
+async def test_nothing_of_it_is_imported_without_it() -> None:
+    """A bridge that records nothing pays nothing."""
+    look = (
+        "import sys, mcpbridge.cli.serve, mcpbridge.app.lifecycle, mcpbridge.config.load;"
+        "print([each for each in sys.modules if '.tape' in each])"
+    )
+    found = await anyio.run_process([sys.executable, "-c", look])
+    assert found.stdout == b"[]\n"
