@@ -637,7 +637,7 @@ async def test_while_draining_no_session_is_opened_and_calls_are_finished(tmp_pa
 @pytest.mark.slow
 async def test_a_bridge_that_has_given_up_says_so_to_the_probes() -> None:
     """While it takes its time to end it is alive, not ready and not healthy."""
-    words = ("--port", "0", "--give-up-after", "1", "--lame-duck", "20s", "--")
+    words = ("--port", "0", "--give-up-after", "1", "--lame-duck", "15s", "--")
     async with started(*words, sys.executable, "-c", "raise SystemExit(7)") as running:
         (record,) = await running.logged("serve.started")
         running.url = str(record["url"]).rpartition("/")[0]
@@ -652,6 +652,6 @@ async def test_a_bridge_that_has_given_up_says_so_to_the_probes() -> None:
             assert (facts["reason"], facts["exit"]) == ("child_exited", {"code": 7})
         running.signal(signal.SIGTERM)
         await running.logged("serve.signal")
-        running.signal(signal.SIGTERM)
+        await running.next_order(signal.SIGTERM)
         assert await running.ended() == 3
         assert_clean(running)

@@ -135,7 +135,7 @@ async def test_everything_is_served_over_tls(tmp_path: Path) -> None:
 
 @proves("fault 61")
 async def test_what_is_no_tls_and_tls_where_there_is_none_end_quietly(tmp_path: Path) -> None:
-    """Nothing is logged, and nothing is left behind: whoever comes next is served."""
+    """Only a refusal is logged, and nothing is left behind: the next client is served."""
     authority = Authority(tmp_path)
     trust = authority.client()
     async with bridge(*with_tls(authority.pair("bridge"), "--header-timeout", "1s")) as run:
@@ -159,7 +159,9 @@ async def test_what_is_no_tls_and_tls_where_there_is_none_end_quietly(tmp_path: 
             assert (await connection.response()).status == 431
             assert await connection.reader.read() == b""
         assert await let_in(run, trust)
-        assert _of_connections(run, before) == []
+        (refused,) = await run.logged("request.refused")
+        assert refused["status"] == 431
+        assert _of_connections(run, before) == [refused]
     async with bridge() as run:
         await run.logged("serve.ready")
         before = len(run.log)
@@ -168,7 +170,7 @@ async def test_what_is_no_tls_and_tls_where_there_is_none_end_quietly(tmp_path: 
                 """It gets no further than the handshake."""
         async with run.client() as client:
             assert (await client.get("/livez")).status_code == 200
-        assert {record["level"] for record in _of_connections(run, before)} <= {"warning"}
+        assert {record["level"] for record in _of_connections(run, before)} <= {"info", "warning"}
 
 
 def _of_connections(run: RunningBridge, since: int) -> list[dict[str, Any]]:
