@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 EXIT_CONFIG = 2
 
 NAMED = {
+    "call": "mcpbridge.cli.remote.call",
     "config-for": "mcpbridge.cli.config_for",
+    "connect": "mcpbridge.cli.remote.connect",
     "copy-self": "mcpbridge.cli.copy_self",
     "dev": "mcpbridge.cli.dev",
     "doctor": "mcpbridge.cli.doctor",
     "health": "mcpbridge.cli.health",
+    "list": "mcpbridge.cli.remote.list",
     "replay": "mcpbridge.cli.tape.replay",
     "shim": "mcpbridge.cli.shim",
     "sidecar": "mcpbridge.cli.sidecar",

@@ -31,6 +31,10 @@ PAGES = {
 }
 FLAGS = {option.setting.flag for option in options()}
 OF_OTHERS = {
+    "docs/connect.md": {
+        *("--allow-http", "--client-id", "--client-secret", "--debug", "--enable-proxy"),
+        *("--headers", "--no-verify-ssl", "--token-url", "--transport", "--verify-ssl"),
+    },  # mcp-remote, mcp-proxy
     "docs/dev.md": {"--server-url", "--transport"},  # the Inspector
     "docs/embedding.md": {"--timeout-graceful-shutdown"},
     "README.md": {"--from", "--transport", "--seconds", "--stateful"},  # uvx, claude, others

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 STARTS = re.compile(r'"-m",\s*"mcpbridge"|-m mcpbridge(?![.\w])')
 ALLOWED = {
@@ -36,6 +38,20 @@ def test_the_program_is_started_by_the_harness() -> None:
 def _starts(text: str) -> bool:
     # What stands in a docstring is only told.
     return STARTS.search(re.sub(r'"""[\s\S]*?"""', "", text)) is not None
+
+
+@pytest.mark.parametrize(
+    ("program", "absent"),
+    [
+        ("mcpbridge.app.lifecycle, mcpbridge.cli.serve", {"mcpbridge.reverse", "mcpbridge.client"}),
+        ("mcpbridge.reverse.program", {"mcpbridge.bridge", "mcpbridge.http", "starlette"}),
+    ],
+)
+def test_a_program_imports_nothing_of_another(program: str, absent: set[str]) -> None:
+    """The bridge pays nothing for `connect`, and `connect` nothing for the bridge."""
+    look = f"import sys, {program}; print({absent} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"
 
 
 def test_nothing_heavy_is_imported_before_signals_are_held() -> None:

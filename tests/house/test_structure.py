@@ -21,8 +21,8 @@ MOST_MODULES = 12
 MOST_FLOORS = 6
 
 TREE = {
-    "mcpbridge": "__main__ app asgi bridge channels cli config demo dev doctor errors fleet http"
-    " process rules runtime settings shim sidecar tape telemetry wire",
+    "mcpbridge": "__main__ app asgi bridge channels cli client config demo dev doctor errors fleet"
+    " http process reverse rules runtime settings shim sidecar tape telemetry wire",
     "mcpbridge.app": "build health_client lifecycle listening resource_limits self_copy"
     " server_routes servers servers_lifecycle signal_orders state_dump",
     "mcpbridge.bridge": "bridge budget calls children drain evictors legacy modern readiness"
@@ -37,14 +37,16 @@ TREE = {
     "mcpbridge.bridge.modern": "emulation parked_call passthrough request_state service"
     " subscriptions tool_catalog",
     "mcpbridge.channels": "channel memory off_loop pipes sockets",
-    "mcpbridge.cli": "config_for copy_self dev doctor health main programs serve setting_options"
-    " shim sidecar tape",
+    "mcpbridge.cli": "config_for copy_self dev doctor health main programs remote serve"
+    " setting_options shim sidecar tape",
+    "mcpbridge.cli.remote": "call connect list one_request",
     "mcpbridge.cli.tape": "export replay",
-    "mcpbridge.config": "auth client_config command listen_address load model otel self_url"
-    " servers_file settings_table values",
+    "mcpbridge.client": "http_client",
+    "mcpbridge.config": "auth client_config command listen_address load model otel remote_server"
+    " self_url servers_file settings_table values",
     "mcpbridge.dev": "program terminal_log watch",
     "mcpbridge.doctor": "endpoint server",
-    "mcpbridge.doctor.endpoint": "any_client checks http_client lifecycle_operator mcp_client"
+    "mcpbridge.doctor.endpoint": "any_client checks lifecycle_operator mcp_client"
     " mcp_operator run sse_client",
     "mcpbridge.doctor.server": "diagnose examination hints recommended_flags render report"
     " server_process",
@@ -57,6 +59,8 @@ TREE = {
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child",
+    "mcpbridge.reverse": "client_state faults one_request program remote_client remote_http"
+    " request_headers sse_session stdio streamable_session",
     "mcpbridge.rules": "access event_log expansion faults mcp outcome supervision trace_context"
     " uri_set",
     "mcpbridge.rules.access": "client_address header_env hosts jwt principals rate_limit shares"

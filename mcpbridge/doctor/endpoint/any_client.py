@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 
+from mcpbridge.client.http_client import at, authority, path_of
 from mcpbridge.doctor.endpoint.checks import Findings, counted
-from mcpbridge.doctor.endpoint.http_client import at, authority, path_of
 from mcpbridge.doctor.endpoint.mcp_client import (
     Came,
     Manner,

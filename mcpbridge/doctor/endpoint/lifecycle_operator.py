@@ -9,8 +9,8 @@ from __future__ import annotations
 import anyio
 import httpx
 
+from mcpbridge.client.http_client import authority, connect
 from mcpbridge.doctor.endpoint.checks import Findings
-from mcpbridge.doctor.endpoint.http_client import authority, connect
 from mcpbridge.doctor.endpoint.mcp_client import Came, Manner, McpAnswer, discover, initialize, post
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 

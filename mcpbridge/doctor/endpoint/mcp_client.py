@@ -12,7 +12,7 @@ import httpx
 import msgspec
 
 from mcpbridge import __version__
-from mcpbridge.doctor.endpoint.http_client import LineTooLong, NoConnection, events, requested
+from mcpbridge.client.http_client import LineTooLong, NoConnection, events, requested
 from mcpbridge.rules.mcp.era_probe import own_envelope
 from mcpbridge.rules.mcp.methods import DISCOVER
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import anyio
 import httpx
 
+from mcpbridge.client.http_client import at, authority, connect, path_of
 from mcpbridge.doctor.endpoint.checks import Findings, Stopped, counted
-from mcpbridge.doctor.endpoint.http_client import at, authority, connect, path_of
 from mcpbridge.doctor.endpoint.mcp_client import (
     Came,
     Manner,

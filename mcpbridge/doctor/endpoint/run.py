@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import anyio
 
+from mcpbridge.client.http_client import at, http_url, path_of
 from mcpbridge.doctor.endpoint import any_client, lifecycle_operator, mcp_operator
 from mcpbridge.doctor.endpoint.checks import EndpointReport, Findings
-from mcpbridge.doctor.endpoint.http_client import at, http_url, path_of
 from mcpbridge.errors import ConfigError
 
 _USUAL_PATH = "/mcp"

@@ -11,7 +11,7 @@ import httpx
 import msgspec
 from httpx_sse import ServerSentEvent
 
-from mcpbridge.doctor.endpoint.http_client import LineTooLong, at, events, requested
+from mcpbridge.client.http_client import LineTooLong, at, events, requested
 from mcpbridge.doctor.endpoint.mcp_client import Manner, post
 from mcpbridge.wire.headers import EVENT_STREAM
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import httpx
 import pytest
 
-from mcpbridge.doctor.endpoint.http_client import LineTooLong, at, events, http_url
+from mcpbridge.client.http_client import LineTooLong, at, bounded_events, events, http_url
 
 
 def response(body: bytes) -> httpx.Response:
@@ -64,3 +66,41 @@ def test_another_path_is_at_the_same_host() -> None:
     assert str(at(place, "/messages?s=1")) == "http://h.example:81/messages?s=1"
     assert str(at(place, "messages")) == "http://h.example:81/a/messages"
     assert str(at(place, "https://evil.example/m?s=1")) == "http://h.example:81/m?s=1"
+
+
+class _Chunks(httpx.AsyncByteStream):
+    """A body in the chunks of the test."""
+
+    def __init__(self, *chunks: bytes) -> None:
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+
+
+async def bounded(limit: int, *chunks: bytes) -> list[str]:
+    """The data of all events, those without data included; one too long is the last of them."""
+    found: list[str] = []
+    head = {"content-type": "text/event-stream"}
+    try:
+        async for event in bounded_events(
+            httpx.Response(200, headers=head, stream=_Chunks(*chunks)), limit
+        ):
+            found.append(f"{event.id}={event.data}")
+    except LineTooLong as error:
+        found.append(str(error))
+    return found
+
+
+async def test_an_event_is_bounded_as_a_whole() -> None:
+    """All its lines count, wherever chunks divide them; the next event counts from zero."""
+    assert await bounded(20, b"id: 1\n\ndata: a\n\n", b"data: b\n\n") == ["1=", "1=a", "1=b"]
+    too_long = "a line of the event stream exceeds 20 bytes"
+    line = b"data: xx"
+    for end in (b"\n", b"\r\n"):
+        for cut in range(len(line + end)):
+            whole = line + end
+            chunks = [part for _ in range(5) for part in (whole[:cut], whole[cut:])]
+            assert await bounded(20, *chunks) == [too_long], (end, cut)
+            assert await bounded(20, *[whole + end] * 5) == ["=xx"] * 5

@@ -1,9 +1,9 @@
-"""HTTP for checks: httpx, with everything left visible that a check must see.
+"""HTTP for checks and event streams: httpx, with all that a check must see left visible.
 
-Each request has a separate connection, as the checks of both operators have. The head, the body and
-each event of a stream can be awaited separately, and the longest line of a stream can be bounded,
-as its reader bounds it. Proxies of the environment are not used, and certificates are verified with
-the system's authorities.
+Each request of `requested` has a separate connection, as the checks of both operators have. The
+head, the body and each event of a stream can be awaited separately, and the longest line of a
+stream can be bounded, as its reader bounds it. Proxies of the environment are not used, and
+certificates are verified with the system's authorities.
 """
 
 from __future__ import annotations
@@ -109,11 +109,11 @@ async def requested(
         ):
             yield response
     except httpx.ConnectError as error:
-        raise NoConnection(_cause(error)) from error
+        raise NoConnection(cause_of(error)) from error
     except httpx.ProtocolError as error:
         raise ConnectionError(f"the response is not HTTP: {error}") from error
     except httpx.TransportError as error:
-        raise ConnectionError(_cause(error)) from error
+        raise ConnectionError(cause_of(error)) from error
 
 
 async def events(
@@ -130,34 +130,68 @@ async def events(
     Raises:
         LineTooLong: A line is longer than `line_bytes`.
     """
-    # The library requires the exact content type, and a stream can only be UTF-8.
-    headers = {"content-type": EVENT_STREAM}
-    lines = _Lines(response, line_bytes, cut_short=cut_short)
-    found = EventSource(httpx.Response(200, headers=headers, stream=lines)).aiter_sse()
-    async with aclosing(found):
+    async with aclosing(_events(_Lines(response, line_bytes, cut_short=cut_short))) as found:
         async for event in found:
             # After an id the library takes an empty line alone for an event.
             if event.data:
                 yield event
 
 
+async def bounded_events(
+    response: httpx.Response, event_bytes: int
+) -> AsyncGenerator[ServerSentEvent]:
+    """Yield every event of a stream, those with an id and no data included.
+
+    Raises:
+        LineTooLong: An event is longer than `event_bytes`, all its lines counted.
+    """
+    async with aclosing(_events(_Lines(response, event_bytes, whole_events=True))) as found:
+        async for event in found:
+            yield event
+
+
+async def _events(lines: _Lines) -> AsyncGenerator[ServerSentEvent]:
+    # The library requires the exact content type, and a stream can only be UTF-8.
+    headers = {"content-type": EVENT_STREAM}
+    found = EventSource(httpx.Response(200, headers=headers, stream=lines)).aiter_sse()
+    async with aclosing(found):
+        async for event in found:
+            yield event
+
+
 class _Lines(httpx.AsyncByteStream):
     """The body of a response, line by line, so that everything before an overlong line is read."""
 
-    def __init__(self, response: httpx.Response, limit: int | None, *, cut_short: bool) -> None:
+    def __init__(
+        self,
+        response: httpx.Response,
+        limit: int | None,
+        *,
+        cut_short: bool = False,
+        whole_events: bool = False,
+    ) -> None:
         self._response = response
         self._limit = limit
         self._cut_short = cut_short
+        self._whole_events = whole_events
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        length = 0
+        length = since_line_end = 0
+        after_cr = False
         async for chunk in self._response.aiter_raw():
             for line in chunk.splitlines(keepends=True):
-                length += len(line.rstrip(b"\r\n"))
+                text = line.rstrip(b"\r\n")
+                length += len(text)
+                since_line_end += len(text)
                 if self._limit is not None and length > self._limit:
                     raise LineTooLong(self._limit)
-                if line.endswith((b"\r", b"\n")):
-                    length = 0
+                # A CRLF that two chunks divide is one line end and no empty line.
+                if line.endswith((b"\r", b"\n")) and not (after_cr and line == b"\n"):
+                    # The reader keeps the lines of an event until an empty line ends it.
+                    if not (self._whole_events and since_line_end):
+                        length = 0
+                    since_line_end = 0
+                after_cr = line.endswith(b"\r")
                 yield line
         if self._cut_short:
             yield b"\n\n"
@@ -167,8 +201,8 @@ def _trusted(place: httpx.URL) -> ssl.SSLContext | None:
     return ssl.create_default_context() if place.scheme == "https" else None
 
 
-def _cause(error: BaseException) -> str:
-    """Return the system's message; httpx only says that all attempts failed."""
+def cause_of(error: BaseException) -> str:
+    """Return the system's message for an error of httpx, which only says that attempts failed."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,1 @@
+"""The commands that reach a server elsewhere: `connect`, `list` and `call`."""

@@ -1,0 +1,91 @@
+"""What `mcpbridge list` and `mcpbridge call` have in common: the server, and the exit statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from mcpbridge.reverse.one_request import OneClient
+
+FAILED = 1
+CANNOT_REACH = 3
+_TIMEOUT_HELP = "Time for the server to answer each request.  [default: 1m]"
+_HEADER_HELP = "A header of every request; `${NAME}` in it is the variable of that name."
+Work = Callable[["OneClient"], Awaitable[int]]
+
+
+def options() -> list[click.Parameter]:
+    """Return the options that say how to reach the server."""
+    return [
+        click.Option(["--header", "headers"], multiple=True, metavar="'N: V'", help=_HEADER_HELP),
+        click.Option(["--token-file"], metavar="FILE", help="A file with a bearer token."),
+        click.Option(["--timeout"], default="1m", metavar="DURATION", help=_TIMEOUT_HELP),
+        click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+    ]
+
+
+def run(url: str | None, command: Sequence[str], given: Mapping[str, Any], work: Work) -> int:
+    """Do the work with a client of the server; return the exit status.
+
+    Args:
+        url: The address of the server; None if it is a command.
+        command: The server's command, all after `--`.
+        given: The values of `options`.
+        work: Returns the exit status.
+    """
+    import logging
+
+    import anyio
+
+    from mcpbridge.reverse.one_request import CannotReach, ServerError
+
+    if (url is None) == (not command):
+        raise click.UsageError("give a URL, or a command after --")
+    # Failures are printed by this command, once.
+    logging.getLogger("mcpbridge").addHandler(logging.NullHandler())
+    with_client = _opener(url, command, given)
+
+    async def worked() -> int:
+        try:
+            async with with_client() as client:
+                return await work(client)
+        except BaseExceptionGroup as group:
+            raise _alone(group) from None
+
+    try:
+        return anyio.run(worked)
+    except ServerError as error:
+        click.echo(f"mcpbridge: the server answered with an error: {error}", err=True)
+        return FAILED
+    except CannotReach as error:
+        click.echo(f"mcpbridge: {error}", err=True)
+        return CANNOT_REACH
+
+
+def _alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the only exception in groups of task groups, or the group."""
+    inner: BaseException = group
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner
+
+
+def _opener(url: str | None, command: Sequence[str], given: Mapping[str, Any]) -> Any:
+    import functools
+
+    from mcpbridge.config.load import spec_for
+    from mcpbridge.config.values import seconds
+    from mcpbridge.reverse.one_request import at_url, of_command
+    from mcpbridge.reverse.program import ConnectSettings, remote_of
+
+    try:
+        within_s = seconds(given["timeout"])
+    except ValueError as error:
+        raise click.BadParameter(f"{given['timeout']!r} {error}", param_hint="--timeout") from None
+    if url is None:
+        return functools.partial(of_command, spec_for({}, command), within_s)
+    settings = ConnectSettings(headers=given["headers"], token_file=given["token_file"])
+    return functools.partial(at_url, *remote_of(url, settings), within_s)
