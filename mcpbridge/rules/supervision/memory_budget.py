@@ -24,7 +24,9 @@ def children_that_fit(limit_bytes: int, bridge_bytes: int, child_bytes: int, mos
         child_bytes: Most memory seen in use by one process of this server.
         most: Number that the other limits allow.
     """
-    fitting = (limit_bytes - bridge_bytes) // max(child_bytes, 1)
+    # Calls make the bridge and the processes larger than they were when they were measured.
+    growth_bytes = limit_bytes // 8
+    fitting = (limit_bytes - growth_bytes - bridge_bytes) // max(child_bytes, 1)
     # Open files may be scarcer than memory; then LEAST does not apply.
     return min(max(LEAST, min(MOST, fitting)), most)
 

@@ -2,6 +2,6 @@
 
 import runpy
 
-KEPT = b"x" * (50 << 20)
+KEPT = b"x" * (64 << 20)
 
 runpy.run_module("mcpbridge.demo", run_name="__main__")

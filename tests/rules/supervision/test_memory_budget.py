@@ -12,8 +12,10 @@ MIB = 1 << 20
 @pytest.mark.parametrize(
     ("limit", "bridge", "child", "most", "fitting"),
     [
-        (1024 * MIB, 64 * MIB, 80 * MIB, 64, 12),
+        (1024 * MIB, 64 * MIB, 80 * MIB, 64, 10),
         (256 * MIB, 60 * MIB, 76 * MIB, 64, 2),
+        (256 * MIB, 37 * MIB, 72 * MIB, 64, 2),
+        (256 * MIB, 37 * MIB, 58 * MIB, 64, 3),
         (256 * MIB, 60 * MIB, 200 * MIB, 64, 2),
         (32 * MIB, 60 * MIB, 20 * MIB, 64, 2),
         (64 << 30, 60 * MIB, 20 * MIB, 64, 64),
@@ -23,7 +25,7 @@ MIB = 1 << 20
     ],
 )
 def test_what_fits(limit: int, bridge: int, child: int, most: int, fitting: int) -> None:
-    """The limit less the bridge, by the size of a process; 2 to 64, or what open files allow."""
+    """Seven eighths less the bridge, by a process; 2 to 64, or what open files allow."""
     assert children_that_fit(limit, bridge, child, most) == fitting
 
 
