@@ -54,7 +54,7 @@ from mcpbridge.process.memory import memory_limit
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.socket_child import SocketChild
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.process.subprocess_child import SubprocessChild
+from mcpbridge.process.subprocess_child import ChildChannel, MakeEnds, SubprocessChild
 from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Secrets
@@ -92,18 +92,31 @@ class App(msgspec.Struct, frozen=True):
 
 _STDERR = 2
 
+Decorate = Callable[[MakeEnds, Secrets], MakeEnds]
+"""Decorates the channels of children that have these secrets of a client."""
 
-def build(
-    config: Config, process_tree: ProcessTree, interceptors: Sequence[Interceptor] = ()
-) -> App:
-    """Assemble the program; the interceptors see each request to a server after all others."""
+
+class Additions(msgspec.Struct, frozen=True):
+    """What another program that serves adds to the bridge."""
+
+    interceptors: Sequence[Interceptor] = ()
+    """Applied to each request to any process of the server, after all others."""
+    decorate: Decorate | None = None
+    """Applied to the channel of each process; None: they are not decorated."""
+
+
+_NONE = Additions()
+
+
+def build(config: Config, process_tree: ProcessTree, additions: Additions = _NONE) -> App:
+    """Assemble the program."""
     settings, below = config.settings, config.settings.listen.sse_below
     meters = Meters(KNOWN_REQUESTS)
     refusals = Refusals(meters)
     tracer = tracer_of(config)
     callers = access_of(config)
     access = callers.control
-    served = serving(config, process_tree, meters, tracer, access, below, interceptors=interceptors)
+    served = serving(config, process_tree, meters, tracer, access, below, additions=additions)
     bridge, streamable = served.bridge, served.streamable
     render = rendering(functools.partial(_exporter, meters))
     rules = host_rules(config, config.bind)
@@ -160,7 +173,7 @@ def serving(
     access: AccessControl,
     below: str,
     budget: Budget | None = None,
-    interceptors: Sequence[Interceptor] = (),
+    additions: Additions = _NONE,
 ) -> Served:
     """Assemble one server.
 
@@ -172,12 +185,12 @@ def serving(
         access: Finds out who calls.
         below: The path below which HTTP+SSE is served, without a slash at its end.
         budget: Counts the bytes that are kept for clients; None: one for this server alone.
-        interceptors: Applied to each request to any process of it, after all others.
+        additions: What another program adds to it.
     """
     settings = config.settings
     budget = budget if budget is not None else budget_of(config)
     tracing = Tracing(tracer, meters) if tracer is not None else None
-    bridge, child_pool = _bridge(config, process_tree, meters, tracing, budget, interceptors)
+    bridge, child_pool = _bridge(config, process_tree, meters, tracing, budget, additions)
     keepalive = KeepAlive(settings.keepalive.every_s, access.still if access.asks else None)
     watch(meters, bridge, keepalive, child_pool)
     limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
@@ -220,20 +233,20 @@ def _bridge(
     meters: Meters,
     tracing: Tracing | None,
     budget: Budget,
-    more: Sequence[Interceptor],
+    additions: Additions,
 ) -> _Parts:
     settings, readiness, crashes = config.settings, Readiness(), CrashCharges()
     tool_filter = ToolFilter(settings.tools, meters) if settings.tools.says_something else None
     health_checker = HealthChecker(settings.recycling)
     pool_settings = _pool_settings(settings.child_pool)
     child_pool = ChildPool(
-        _children(config, tree, budget.children),
+        _children(config, tree, budget.children, additions.decorate),
         pool_settings,
         settings.pipes,
         meters,
         settings.loads,
         # The filter first: a denied call has no span.
-        [*(each for each in (tool_filter, tracing) if each), *more],
+        [*(each for each in (tool_filter, tracing) if each), *additions.interceptors],
         [health_checker],
         settings.recycling.max_requests,
         crashes,
@@ -259,7 +272,7 @@ def _bridge(
         RequestStateCodec(config.state_key),
         health_checker,
         tool_filter,
-        _make_child_with_env(config, tree, budget.children) if settings.auth.header_env else None,
+        _make_child_with_env(config, tree, budget.children, additions.decorate),
         budget,
         crashes,
     )
@@ -301,11 +314,15 @@ def _sizer(config: Config, child_pool: ChildPool) -> PoolSizer | None:
     return PoolSizer(child_pool, settings.most_children)
 
 
-def _children(config: Config, process_tree: ProcessTree, account: Account) -> MakeChild:
+def _children(
+    config: Config, process_tree: ProcessTree, account: Account, decorate: Decorate | None
+) -> MakeChild:
     limits = config.settings.pipes
     match config.source:
         case ChildSpec() as spec:
-            ends = functools.partial(PipeChannel, limits=limits, account=account)
+            ends: MakeEnds = functools.partial(PipeChannel, limits=limits, account=account)
+            if decorate is not None:
+                ends = decorate(ends, spec.hidden)
             return functools.partial(SubprocessChild, spec, ends, process_tree)
         case address:
             within_s = config.settings.child_pool.start_timeout_s
@@ -313,14 +330,17 @@ def _children(config: Config, process_tree: ProcessTree, account: Account) -> Ma
 
 
 def _make_child_with_env(
-    config: Config, process_tree: ProcessTree, account: Account
-) -> MakeChildWithEnv:
+    config: Config, process_tree: ProcessTree, account: Account, decorate: Decorate | None
+) -> MakeChildWithEnv | None:
+    if not config.settings.auth.header_env:
+        return None
     spec, limits = config.child, config.settings.pipes
-    ends = functools.partial(PipeChannel, limits=limits, account=account)
+    plain: MakeEnds = functools.partial(PipeChannel, limits=limits, account=account)
 
-    def make(hidden: Secrets) -> SubprocessChild[PipeChannel]:
+    def make(hidden: Secrets) -> SubprocessChild[ChildChannel]:
         secrets = Secrets((*spec.hidden.pairs, *hidden.pairs))
         own = dataclasses.replace(spec, env={**spec.env, **dict(hidden.pairs)}, hidden=secrets)
+        ends = decorate(plain, secrets) if decorate is not None else plain
         return SubprocessChild(own, ends, process_tree)
 
     return make

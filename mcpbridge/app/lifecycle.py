@@ -19,7 +19,7 @@ import msgspec
 from anyio import to_thread
 
 from mcpbridge import __version__
-from mcpbridge.app.build import App, build, open_to_all
+from mcpbridge.app.build import Additions, App, Decorate, build, open_to_all
 from mcpbridge.app.listening import Endpoints, Listeners, Listening
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.signal_orders import Actions, SignalOrders
@@ -73,6 +73,8 @@ class Companion(Protocol):
 
     interceptors: Sequence[Interceptor]
     """Applied to each request to a server process."""
+    decorate: Decorate | None
+    """Decorates the channels of server processes; None: they are not decorated."""
 
     def text_form(self, *, colored: bool) -> logging.Formatter:
         """Return the formatter of logs as text; if it is a filter too, it chooses what is shown."""
@@ -119,8 +121,10 @@ def run(config: Config, companion: Companion | None = None) -> int:
                 config = settled(config, listeners[0])
                 env = config.source.env if isinstance(config.source, ChildSpec) else None
                 reaper = held.enter_context(kept(env))
-                interceptors = companion.interceptors if companion is not None else ()
-                app = build(config, ProcessTree(reaper), interceptors)
+                additions = Additions()
+                if companion is not None:
+                    additions = Additions(companion.interceptors, companion.decorate)
+                app = build(config, ProcessTree(reaper), additions)
                 life = _Life(app, listeners, admin, companion)
                 return run_loop(life.run, lambda: life.last_state)
             problem = listeners if isinstance(listeners, str) else admin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -39,6 +40,14 @@ _DEFAULTS = {"--log-calls": "true", "--give-up-after": "0", "--spares": "0"}
 _WATCH = """A file, a folder, or a pattern such as 'src/**/*.py', relative to the server's folder;
 may be repeated. By default the files of the language beside the server's script."""
 
+_RECORD = """Record what passes between mcpbridge and the server in this file, without secrets;
+`mcpbridge replay` answers from it, `mcpbridge tape` shows it."""
+_MAX = """Size of the recording at which it is renamed to FILE.1 and another one is begun.
+[default: 100MiB]"""
+_RAW = "Keep the secrets in the recording."
+_RECORD_MAX = 100 << 20
+_RECORD_LEAST = 1 << 16
+
 
 def program(command: Sequence[str]) -> click.Command:
     """Return the command that serves a developer; `command` is the server's, all after `--`."""
@@ -48,14 +57,27 @@ def program(command: Sequence[str]) -> click.Command:
     from mcpbridge.cli.serve import flag_of, texts_given
     from mcpbridge.config.model import options
 
-    def dev(watch: tuple[str, ...], no_watch: bool, **flags: Any) -> int:
+    def dev(
+        watch: tuple[str, ...],
+        no_watch: bool,
+        record: Path | None,
+        record_max: int | None,
+        record_raw: bool,
+        **flags: Any,
+    ) -> int:
         if watch and no_watch:
             raise click.UsageError("give either --watch or --no-watch")
-        return _run(texts_given(flags), command, watch, watches=not no_watch)
+        if record is None and (record_max is not None or record_raw):
+            raise click.UsageError("--record-max and --record-raw need --record FILE")
+        recorded = (record, record_max or _RECORD_MAX, record_raw) if record is not None else None
+        return _run(texts_given(flags), command, watch, recorded, watches=not no_watch)
 
     params: list[click.Parameter] = [
         click.Option(["--watch"], multiple=True, metavar="PATH|GLOB", help=_WATCH),
         click.Option(["--no-watch"], is_flag=True, help="Watch no files."),
+        click.Option(["--record"], type=click.Path(path_type=Path), metavar="FILE", help=_RECORD),
+        click.Option(["--record-max"], callback=_size, metavar="SIZE", help=_MAX),
+        click.Option(["--record-raw"], is_flag=True, help=_RAW),
         *(
             flag_of(each, hidden=each.setting.flag not in _SHOWN)
             for each in options()
@@ -67,11 +89,31 @@ def program(command: Sequence[str]) -> click.Command:
     )
 
 
+def _size(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    from mcpbridge.config.values import size
+
+    if text is None:
+        return None
+    try:
+        found = size(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} {error}") from None
+    if found < _RECORD_LEAST:
+        raise click.BadParameter(f"{text!r} is too small (expected at least 64KiB)")
+    return found
+
+
 def _run(
-    flags: dict[str, list[str]], command: Sequence[str], watch: Sequence[str], *, watches: bool
+    flags: dict[str, list[str]],
+    command: Sequence[str],
+    watch: Sequence[str],
+    recorded: tuple[Path, int, bool] | None,
+    *,
+    watches: bool,
 ) -> int:
     from mcpbridge.config.load import load
-    from mcpbridge.dev.program import run
+    from mcpbridge.dev.program import Record, run
 
     with_defaults = {**{flag: [text] for flag, text in _DEFAULTS.items()}, **flags}
-    return run(load(with_defaults, command), watch, watches=watches)
+    record = Record(*recorded) if recorded is not None else None
+    return run(load(with_defaults, command), watch, watches=watches, record=record)

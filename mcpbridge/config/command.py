@@ -6,7 +6,7 @@ import dataclasses
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mcpbridge.errors import ConfigError
@@ -183,6 +183,11 @@ def spec_of(
         user=user,
         confined=settings.no_new_privileges or (user is not None and sys.platform == "linux"),
     )
+
+
+def variables_given(settings: CommandSettings) -> Collection[str]:
+    """Return the names of the variables that the operator sets for the server."""
+    return _added(settings, {}).keys()
 
 
 def words_of(text: str, key: str, origin: str) -> list[str]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import msgspec
 
-from mcpbridge.app.build import App
+from mcpbridge.app.build import App, Decorate
 from mcpbridge.app.lifecycle import run as serve
 from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
 from mcpbridge.bridge.children.listeners import Interceptor
+from mcpbridge.config.command import variables_given
 from mcpbridge.config.model import Config
 from mcpbridge.dev.terminal_log import TerminalFormatter
 from mcpbridge.dev.watch import FileWatcher, Watched, watched_as_asked, watched_by_default
@@ -27,13 +30,32 @@ _NAMED = 3
 """Most changed files that the log names."""
 
 
-def run(config: Config, watch: Sequence[str], *, watches: bool = True) -> int:
+class Record(msgspec.Struct, frozen=True):
+    """What is to record, and where."""
+
+    path: Path
+    most_bytes: int
+    """Size at which another file is begun."""
+    raw: bool
+    """Whether secrets are kept."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that are written, by their whole paths."""
+        path = self.path.parent.resolve() / self.path.name
+        return (path, Path(f"{path}.1"))
+
+
+def run(
+    config: Config, watch: Sequence[str], *, watches: bool = True, record: Record | None = None
+) -> int:
     """Serve a command until told to end, and reload it when its files change.
 
     Args:
         config: The configuration.
         watch: The files, folders and patterns of `--watch`; none: the files beside the script.
         watches: Whether files are watched at all.
+        record: Where what passes is recorded; None: it is not.
 
     Returns:
         The exit status: see `app.lifecycle.run`.
@@ -45,20 +67,43 @@ def run(config: Config, watch: Sequence[str], *, watches: bool = True) -> int:
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     spec = config.child
     folder = Path(spec.cwd or ".").resolve()
-    watcher = FileWatcher(_watched(spec, watch, folder)) if watches else None
-    return serve(config, Developing(spec, watcher))
+    written = record.files if record is not None else ()
+    watcher = FileWatcher(_watched(spec, watch, folder), written) if watches else None
+    if record is None:
+        return serve(config, Developing(spec, watcher))
+    with _recording(config, record) as decorate:
+        return serve(config, Developing(spec, watcher, decorate))
+
+
+@contextmanager
+def _recording(config: Config, record: Record) -> Iterator[Decorate]:
+    """Record until the block ends; what is given decorates the channels of children."""
+    # A bridge that records nothing does not import them.
+    from mcpbridge.tape.recording import Recorder
+    from mcpbridge.tape.redaction import secret_values
+    from mcpbridge.tape.tapped_channel import Tape
+
+    spec = config.child
+    values = secret_values(spec.env, variables_given(config.settings.command))
+    recorder = Recorder(record.path, record.most_bytes, spec.argv, is_redacted=not record.raw)
+    with recorder.open():
+        yield Tape(name_of(spec.argv), [recorder], values, raw=record.raw).tapped
 
 
 class Developing:
     """A companion of a bridge that reloads its server when files change."""
 
-    def __init__(self, spec: ChildSpec, watcher: FileWatcher | None) -> None:
+    def __init__(
+        self, spec: ChildSpec, watcher: FileWatcher | None, decorate: Decorate | None = None
+    ) -> None:
         """Make a companion.
 
         Args:
             spec: The server's command.
             watcher: Reports changes; None: nothing is watched.
+            decorate: See `Companion`.
         """
+        self.decorate = decorate
         self._spec = spec
         self._watcher = watcher
         self.interceptors: Sequence[Interceptor] = (ListsAnnounced(),)

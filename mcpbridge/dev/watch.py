@@ -126,17 +126,19 @@ def require_watchfiles() -> Any:
 class FileWatcher:
     """A watcher of the files of one server."""
 
-    def __init__(self, watched: Collection[Watched]) -> None:
+    def __init__(self, watched: Collection[Watched], ignored: Collection[Path] = ()) -> None:
         """Make a watcher.
 
         Args:
             watched: What counts.
+            ignored: Files that do not, though they are in it.
 
         Raises:
             ConfigError: The library that watches is not installed.
         """
         self._watchfiles = require_watchfiles()
         self.watched = tuple(watched)
+        self._ignored = frozenset(ignored)
 
     async def run(self, started: Callable[[], None], changed: Callable[[list[str]], None]) -> None:
         """Watch until cancelled.
@@ -163,7 +165,7 @@ class FileWatcher:
             path.relative_to(each.folder).as_posix()
             for path in paths
             for each in self.watched
-            if each.matches(path)
+            if path not in self._ignored and each.matches(path)
         }
         return sorted(found)
 

@@ -21,6 +21,7 @@ from typing import Generic, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskStatus
 
+from mcpbridge.channels.channel import Channel
 from mcpbridge.errors import SpawnError
 from mcpbridge.process.process_tree import MARK, EscapedProcess, ProcessTree, send
 from mcpbridge.process.spawn import Process, explained, group_ends, signal_group, spawn
@@ -63,6 +64,13 @@ class Ends(Protocol):
     def end(self) -> None:
         """Stop reading; what was read is still delivered."""
 
+
+class ChildChannel(Channel, Ends, Protocol):
+    """A channel that owns its ends, as a child needs it."""
+
+
+MakeEnds = Callable[[int, int], ChildChannel]
+"""Makes a channel of the descriptors to read and to write."""
 
 E = TypeVar("E", bound=Ends)
 

@@ -338,7 +338,7 @@ def _not_recorded(path: Path, number: int, problem: str) -> ConfigError:
 
 
 def _older(path: Path) -> Path:
-    return path.with_name(path.name + ".1")
+    return Path(f"{path}.1")
 
 
 def _move_away(path: Path) -> None:

@@ -7,12 +7,12 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from mcpbridge.channels.channel import Channel, Consumer, InvalidLine, Received
-from mcpbridge.process.subprocess_child import Ends
+from mcpbridge.channels.channel import Consumer, InvalidLine, Received
+from mcpbridge.process.subprocess_child import ChildChannel, MakeEnds
 from mcpbridge.rules.access.principals import NOTHING, Secrets
 from mcpbridge.tape.frame import Direction, Frame
 from mcpbridge.tape.redaction import Redactor
@@ -28,13 +28,6 @@ class Sink(Protocol):
 
     def put(self, frame: Frame, redactor: Redactor | None) -> None:
         """Take a frame without waiting; `redactor` knows the secrets of its child."""
-
-
-class ChildChannel(Channel, Ends, Protocol):
-    """A channel that owns its ends, as a child needs it."""
-
-
-MakeEnds = Callable[[int, int], ChildChannel]
 
 
 class Tape:

@@ -158,3 +158,10 @@ async def test_too_many_folders_are_refused(
     watcher = FileWatcher(watched_as_asked(["."], PYTHON, tmp_path))
     with pytest.raises(ConfigError, match=r"more than 3 folders.*name fewer"):
         await watcher.run(lambda: None, lambda names: None)
+
+
+def test_the_recording_itself_does_not_count(tmp_path: Path) -> None:
+    """It changes with each call; a reload for each would never end."""
+    recording, other = tmp_path / "tape.jsonl", tmp_path / "other.jsonl"
+    watched = watched_as_asked(["*.jsonl"], ["python", "server.py"], tmp_path)
+    assert FileWatcher(watched, [recording]).names([recording, other]) == ["other.jsonl"]

@@ -97,6 +97,54 @@ async def test_a_recording_is_shown_and_converted(tmp_path: Path) -> None:
         assert "not a recording" in text
 
 
+async def test_what_is_recorded_by_dev_is_replayed(tmp_path: Path) -> None:
+    """Without the values that were given in variables, and with what stderr said of them."""
+    path = tmp_path / "tape.jsonl"
+    secret = "sesame-1-ö"
+    script = (
+        "import os, sys; print('key', os.environ['MY_KEY'], file=sys.stderr, flush=True);"
+        "import mcpbridge.demo; mcpbridge.demo.main()"
+    )
+    server = (sys.executable, "-c", script)
+    words = ("--no-watch", "--record", str(path), "--env", f"MY_KEY={secret}")
+    call = {"name": "echo", "arguments": {"text": f"it is {secret}", "password": "hunter22"}}
+    async with (
+        bridge(*words, "--", *server, program=["dev"]) as running,
+        running.client() as client,
+    ):
+        headers = await open_session(client)
+        response = await client.post("/mcp", json=rpc(1, "tools/call", call), headers=headers)
+        (said,) = messages(response.text)
+        assert said["result"]["content"][0]["text"] == f"it is {secret}"
+        await running.logged("child.stderr")
+    text = path.read_text("utf-8")
+    assert "sesame" not in text
+    assert "hunter22" not in text
+    assert '"direction":"stderr"' in text
+    assert "child.started" in text
+    async with bridge("--", *REPLAY, str(path)) as running, running.client() as client:
+        headers = await open_session(client)
+        response = await client.post("/mcp", json=rpc(2, "tools/call", call), headers=headers)
+        (said,) = messages(response.text)
+        assert said["result"]["content"][0]["text"] == "it is ***"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--record-raw"], "need --record FILE"),
+        (["--record", "x", "--record-max", "1"], "at least 64KiB"),
+        (["--record", "x", "--record-max", "many"], "is not a size"),
+        (["--record", "/"], "/ is not a regular file"),
+    ],
+)
+async def test_wrong_flags_are_one_error(words: list[str], problem: str) -> None:
+    """That says what would be right."""
+    status, text = await ran("dev", "--no-watch", *words, "--", *DEMO)
+    assert status == 2
+    assert problem in text
+
+
 async def test_nothing_of_it_is_imported_without_it() -> None:
     """A bridge that records nothing pays nothing."""
     look = (

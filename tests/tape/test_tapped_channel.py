@@ -15,12 +15,12 @@ from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.errors import ChannelClosed
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.process.subprocess_child import SubprocessChild
+from mcpbridge.process.subprocess_child import ChildChannel, SubprocessChild
 from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.tape.frame import Direction, Frame
 from mcpbridge.tape.recording import redacted
 from mcpbridge.tape.redaction import Redactor
-from mcpbridge.tape.tapped_channel import ChildChannel, Tape
+from mcpbridge.tape.tapped_channel import Tape
 from mcpbridge.wire.messages import Request, Result
 
 SERVER = """
