@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import click
@@ -13,8 +14,8 @@ _HELP = """Print the entry with which a client reaches a running bridge; it is n
 With --config, or MCPBRIDGE_CONFIG, it prints an entry for each server of that file, or for the one
 called NAME. Without a file it prints one entry for the bridge itself, called NAME.
 """
-_CONNECT = ("npx", "-y", "mcp-remote")
-"""For clients that only speak stdio."""
+_CONNECT = (sys.executable, "-m", "mcpbridge", "connect")
+"""For clients that only speak stdio; by its full path, since they are started without a shell's."""
 
 
 def program(command: Sequence[str]) -> click.Command:
