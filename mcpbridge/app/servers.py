@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 import msgspec
@@ -16,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
 from mcpbridge.app.build import (
+    Additions,
     CallerAccess,
     Served,
     access_of,
@@ -38,6 +40,7 @@ from mcpbridge.app.server_routes import (
     address_of,
     below_of,
 )
+from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.budget import Budget
 from mcpbridge.config.model import Config
 from mcpbridge.config.servers_file import FailedEntry, RemoteServer, ServerEntry
@@ -73,6 +76,29 @@ _FEWEST = 2
 Servers = Directory[ServerEntry, ServerPaths]
 
 
+class ServerCompanion(Protocol):
+    """A part of another program that serves: it runs beside one server of a file."""
+
+    async def run(self) -> None:
+        """Work until cancelled, which is when the server has ended."""
+
+    def remark(self) -> str:
+        """Return what is wrong though the server serves, as one line; empty if nothing is."""
+
+
+class FleetCompanion(Protocol):
+    """A part of another program that serves the servers of a file."""
+
+    additions: Additions
+    """What it adds to the bridge of each server."""
+
+    def text_form(self, *, colored: bool) -> logging.Formatter:
+        """Return the formatter of logs as text: see `app.lifecycle.Companion`."""
+
+    def beside(self, entry: ServerEntry, bridge: Bridge, url: str) -> ServerCompanion:
+        """Return what runs beside a server, whose clients connect to `url`."""
+
+
 class Fleet(msgspec.Struct, frozen=True):
     """The parts of a process with several servers that `app.servers_lifecycle` runs."""
 
@@ -86,17 +112,23 @@ class Fleet(msgspec.Struct, frozen=True):
     tracer: Tracer | None
 
 
-def fleet_of(config: Config, process_tree: ProcessTree, url: Callable[[str], str]) -> Fleet:
+def fleet_of(
+    config: Config,
+    process_tree: ProcessTree,
+    url: Callable[[str], str],
+    companion: FleetCompanion | None = None,
+) -> Fleet:
     """Assemble the process; its directory is empty.
 
     Args:
         config: The configuration of the process, whose settings each entry may override.
         process_tree: Gets the processes of all servers.
         url: Returns the URL of a path for a client on this machine.
+        companion: Gives each server what runs beside it; None: nothing does.
     """
     meters, tracer, budget = Meters(KNOWN_REQUESTS), tracer_of(config), budget_of(config)
     callers = access_of(config)
-    members = _Members(config, process_tree, tracer, callers, budget, url)
+    members = _Members(config, process_tree, tracer, callers, budget, url, companion)
     times = DrainTimes(times_within(config.settings.shutdown.grace_s))
     directory: Servers = Directory(members.make, times)
     members.join(directory)
@@ -159,7 +191,9 @@ class _Members:
         callers: CallerAccess,
         budget: Budget,
         url: Callable[[str], str],
+        companion: FleetCompanion | None,
     ) -> None:
+        self._companion = companion
         self._config = config
         self._process_tree = process_tree
         self._tracer = tracer
@@ -180,7 +214,9 @@ class _Members:
         config, meters = self._config_of(entry), Meters(KNOWN_REQUESTS)
         access, below = self._callers.control, below_of(entry.name)
         budget = self._budget if _shares_memory(config, self._config) else None
-        served = serving(config, self._process_tree, meters, self._tracer, access, below, budget)
+        additions = self._companion.additions if self._companion is not None else Additions()
+        parts = (config, self._process_tree, meters, self._tracer, access, below, budget)
+        served = serving(*parts, additions)
         bridge, answers = served.bridge, config.settings.answers
         window_s = 0.0 if self._tracer is not None else answers.json_window_s
         address = address_of(entry.name)
@@ -192,18 +228,14 @@ class _Members:
             window_s,
         )
         ready = functools.partial(announce_ready, bridge, meters, self._url(address))
-        tasks: list[Task] = [
-            served.keepalive.run,
-            functools.partial(_hear_giving_up, config, served),
-            ready,
-        ]
-        if config.settings.child_pool.max_children is None:
-            most = config.settings.child_pool.most_children
-            tasks.append(PoolSizer(served.child_pool, most, self._count, self._threads).run)
-        if entry.idle_stop_s is not None:
-            tasks.append(IdleStop(bridge, entry.idle_stop_s).run)
+        tasks: list[Task] = [*self._tasks_of(entry, config, served), ready]
+        remark: Callable[[], str] = str
+        if self._companion is not None:
+            beside = self._companion.beside(entry, bridge, self._url(address))
+            tasks.append(beside.run)
+            remark = beside.remark
         why = functools.partial(_why_failed, config, served)
-        member = Member(entry.name, bridge, paths, tasks, why)
+        member = Member(entry.name, bridge, paths, tasks, why, remark)
         self._meters = {each: found for each, found in self._meters.items() if not each.leaving}
         self._meters[member] = meters
         return member
@@ -214,6 +246,18 @@ class _Members:
         for member in self._directory.members:
             if member in self._meters:
                 yield member.name, self._meters[member]
+
+    def _tasks_of(self, entry: ServerEntry, config: Config, served: Served) -> list[Task]:
+        tasks: list[Task] = [
+            served.keepalive.run,
+            functools.partial(_hear_giving_up, config, served),
+        ]
+        if config.settings.child_pool.max_children is None:
+            most = config.settings.child_pool.most_children
+            tasks.append(PoolSizer(served.child_pool, most, self._count, self._threads).run)
+        if entry.idle_stop_s is not None:
+            tasks.append(IdleStop(served.bridge, entry.idle_stop_s).run)
+        return tasks
 
     def _count(self) -> int:
         return len(self._directory) if self._directory is not None else 1

@@ -31,7 +31,7 @@ from mcpbridge.app.lifecycle import (
 from mcpbridge.app.listening import Listening
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.server_routes import SERVERS_PATH
-from mcpbridge.app.servers import Fleet, checked_entry, fleet_of
+from mcpbridge.app.servers import Fleet, FleetCompanion, checked_entry, fleet_of
 from mcpbridge.app.signal_orders import Actions, SignalOrders
 from mcpbridge.app.state_dump import tasks_by_coroutine
 from mcpbridge.config.model import Config
@@ -64,7 +64,7 @@ _LAST_BYTES_S = 2.0
 Entries = Mapping[str, ServerEntry | Unusable]
 
 
-def run_servers(config: Config) -> int:
+def run_servers(config: Config, companion: FleetCompanion | None = None) -> int:
     """Serve the servers of the file until told to end; return the exit status.
 
     The statuses are those of `app.lifecycle.run`, but a server that fails ends nothing, and 2 says
@@ -73,6 +73,7 @@ def run_servers(config: Config) -> int:
     Args:
         config: The configuration of the process; its child has the environment, for the file's
             references and for the servers.
+        companion: Gives each server what runs beside it; None: nothing does.
 
     Raises:
         ConfigError: The file cannot be read.
@@ -80,7 +81,9 @@ def run_servers(config: Config) -> int:
     fitting = fitted(config)
     source = _Source(config if isinstance(fitting, str) else fitting)
     file = source.read()
-    with logging_to_stderr(config.settings.logs):
+    with logging_to_stderr(
+        config.settings.logs, companion.text_form if companion is not None else None
+    ):
         if (status := checked_process(config.child)) != EXIT_OK:
             return status
         if config.otel_missing:
@@ -103,9 +106,8 @@ def run_servers(config: Config) -> int:
                 url = functools.partial(
                     url_of, fitting.bind, listeners[0], secure=fitting.settings.tls.cert is not None
                 )
-                fleet = fleet_of(
-                    fitting, ProcessTree(held.enter_context(kept(fitting.child.env))), url
-                )
+                tree = ProcessTree(held.enter_context(kept(fitting.child.env)))
+                fleet = fleet_of(fitting, tree, url, companion)
                 listening = Listening(fitting, fleet.endpoints, fleet.budget, listeners, admin)
                 life = _Life(fleet, listening, source)
                 return run_loop(functools.partial(life.run, file, entries), lambda: life.last_state)

@@ -1,4 +1,4 @@
-"""`mcpbridge dev -- COMMAND`."""
+"""`mcpbridge dev [-- COMMAND]`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from mcpbridge.errors import ConfigError
 from mcpbridge.runtime.startup import hold_signals, occupy_descriptors
 
 _HELP = """Serve a server while you write it: a save takes effect, and the sessions stay.
@@ -24,6 +25,9 @@ the log says why.
       Watches these files. A folder stands for the files of its language in it.
   mcpbridge dev --no-watch -- npx -y @modelcontextprotocol/server-everything
       Watches nothing: only the log and the address are those of a developer.
+  mcpbridge dev
+      Serves every server of .mcp.json, .vscode/mcp.json or mcp.json in this folder, or of
+      --config FILE, and reloads each by itself.
 
 What you paste next is printed with the address: the entry for a client's configuration, and the
 command of the MCP Inspector. On a terminal each call has a line in the log.
@@ -33,10 +37,12 @@ Watching needs an extra: pip install 'mcpbridge[dev-proxy]'. All options of mcpb
 """
 _SHOWN = frozenset((
     "--port", "--host", "--cwd", "--env", "--env-file", "--isolation", "--start-timeout",
-    "--log-level", "--log-format",
+    "--log-level", "--log-format", "--config",
 ))  # fmt: skip
 _DEFAULTS = {"--log-calls": "true", "--give-up-after": "0", "--spares": "0"}
 """What a developer needs otherwise: a server that cannot start is about to be repaired."""
+_SOURCES = ("--config", "--connect", "--stdio")
+"""Settings that say what to serve, in place of a command."""
 _WATCH = """A file, a folder, or a pattern such as 'src/**/*.py', relative to the server's folder;
 may be repeated. By default the files of the language beside the server's script."""
 
@@ -78,14 +84,10 @@ def program(command: Sequence[str]) -> click.Command:
         click.Option(["--record"], type=click.Path(path_type=Path), metavar="FILE", help=_RECORD),
         click.Option(["--record-max"], callback=_size, metavar="SIZE", help=_MAX),
         click.Option(["--record-raw"], is_flag=True, help=_RAW),
-        *(
-            flag_of(each, hidden=each.setting.flag not in _SHOWN)
-            for each in options()
-            if each.setting.flag != "--config"  # it serves several servers
-        ),
+        *(flag_of(each, hidden=each.setting.flag not in _SHOWN) for each in options()),
     ]
     return click.Command(
-        "dev", callback=dev, params=params, help=_HELP, options_metavar="[OPTIONS] -- COMMAND"
+        "dev", callback=dev, params=params, help=_HELP, options_metavar="[OPTIONS] [-- COMMAND]"
     )
 
 
@@ -111,9 +113,43 @@ def _run(
     *,
     watches: bool,
 ) -> int:
-    from mcpbridge.config.load import load
-    from mcpbridge.dev.program import Record, run
+    from mcpbridge.config.load import is_given, load
 
-    with_defaults = {**{flag: [text] for flag, text in _DEFAULTS.items()}, **flags}
-    record = Record(*recorded) if recorded is not None else None
-    return run(load(with_defaults, command), watch, watches=watches, record=record)
+    given = {**{flag: [text] for flag, text in _DEFAULTS.items()}, **flags}
+    if not command and not is_given(_SOURCES, flags):
+        given["--config"] = [_file_here()]
+    config = load(given, command)
+    file = config.settings.servers.config
+    if file is None:
+        from mcpbridge.dev.program import Record, run
+
+        record = Record(*recorded) if recorded is not None else None
+        return run(config, watch, watches=watches, record=record)
+    _check_alone(file, watch, recorded)
+    from mcpbridge.dev.servers import run_file
+
+    return run_file(config, watches=watches)
+
+
+def _check_alone(file: str, watch: object, recorded: object) -> None:
+    """Raise ConfigError if an option that is for one server is given with a file of servers."""
+    remedies = (
+        ("--watch", watch, 'write "dev": {"watch": "src/**/*.py"} into the entry of a server'),
+        ("--record", recorded, "give the command of one server after --"),
+    )
+    for flag, given, remedy in remedies:
+        if given:
+            raise ConfigError(flag, "", f"is for one server, and {file} may list several", remedy)
+
+
+def _file_here() -> str:
+    """Return the path of the file of servers in this folder; raise ConfigError without one."""
+    from mcpbridge.config.servers_file import FILE_NAMES, find_servers_file
+
+    found = find_servers_file(Path())
+    if found is None:
+        names = f"{', '.join(FILE_NAMES[:-1])} or {FILE_NAMES[-1]}"
+        problem = f"no MCP server to start: no command after --, and no {names} in {Path.cwd()}"
+        remedy = "give a command, as in: mcpbridge dev -- python server.py, or --config FILE"
+        raise ConfigError("command", "", problem, remedy)
+    return str(found)

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,6 +122,13 @@ def load(
     )
     check_required(settings.auth, auth_origins, asks=config.asks_who)
     return config
+
+
+def is_given(names: Collection[str], flags: Mapping[str, Sequence[str]]) -> bool:
+    """Return whether a flag of these names is given, or a variable in its place."""
+    return any(
+        _texts(option, flags, os.environ)[0] for option in options() if option.setting.flag in names
+    )
 
 
 def _check_variables(env: Mapping[str, str]) -> None:

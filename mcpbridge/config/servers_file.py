@@ -28,7 +28,7 @@ MAX_FILE_BYTES = 256 << 10
 """A larger file is refused, since parsing takes 8 ms for each KiB."""
 MAX_NAME_CHARACTERS = 100
 
-_NAMES = (".mcp.json", ".vscode/mcp.json", "mcp.json")
+FILE_NAMES = (".mcp.json", ".vscode/mcp.json", "mcp.json")
 _TABLES = ("mcpServers", "servers", "context_servers")
 """The last one is Zed's."""
 _URLS = ("url", "serverUrl", "httpUrl")
@@ -106,7 +106,13 @@ class ServersFile(msgspec.Struct, frozen=True):
 
 def find_servers_file(folder: Path) -> Path | None:
     """Return the file of a folder that lists servers, or None if there is none."""
-    return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    return next((folder / name for name in FILE_NAMES if (folder / name).is_file()), None)
+
+
+def folder_of(path: Path) -> Path:
+    """Return the folder that the texts of a file are relative to: its own, or that of `.vscode`."""
+    folder = path.resolve().parent
+    return folder.parent if folder.name == ".vscode" else folder
 
 
 def read_servers_file(
@@ -128,8 +134,7 @@ def read_servers_file(
         ConfigError: The file cannot be read, is not JSON, or lists no servers.
     """
     content = _parsed(path)
-    folder = path.resolve().parent
-    folder = folder.parent if folder.name == ".vscode" else folder
+    folder = folder_of(path)
     references = References(env, str(folder), str(Path.home()), _Inputs(content, env, ask))
     tables = [content[key] for key in _TABLES if key in content]
     if not tables or not all(isinstance(table, dict) for table in tables):

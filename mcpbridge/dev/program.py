@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import msgspec
 
 from mcpbridge.app.build import App, Decorate
 from mcpbridge.app.lifecycle import run as serve
+from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
 from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.config.command import variables_given
@@ -63,8 +64,7 @@ def run(
     Raises:
         ConfigError: There is nothing to watch, or it cannot be watched.
     """
-    # Otherwise it logs each change that it sees, those that do not count included.
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    quieten()
     spec = config.child
     folder = Path(spec.cwd or ".").resolve()
     written = record.files if record is not None else ()
@@ -114,40 +114,81 @@ class Developing:
 
     async def run(self, app: App, url: str) -> None:
         """Reload the server after changes, until cancelled: see `Companion`."""
-        reloader = app.bridge.reloader
-        watcher = self._watcher
-        if watcher is None:
-            self._announce(url)
+
+        def started() -> None:
+            announce(self._spec, name_of(self._spec.argv), url, self._watcher)
+
+        if self._watcher is None:
+            started()
             return
-        announced = anyio.Event()
-        async with anyio.create_task_group() as tasks:
+        try:
+            await reload_when_saved(app.bridge, self._watcher, started)
+        except ConfigError as error:
+            # The server is served all the same.
+            log.error("watch.failed", extra={"problem": str(error)})
 
-            def started() -> None:
-                if not announced.is_set():
-                    announced.set()
-                    self._announce(url)
 
-            def changed(names: list[str]) -> None:
-                tasks.start_soon(reloader.reload, because_of(names))
+def quieten() -> None:
+    """Have the library that watches not log each change, those that do not count included."""
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
 
-            try:
-                await watcher.run(started, changed)
-            except ConfigError as error:
-                # The server is served all the same.
-                log.error("watch.failed", extra={"problem": str(error)})
+
+async def reload_when_saved(
+    bridge: Bridge, watcher: FileWatcher, started: Callable[[], None]
+) -> None:
+    """Reload a server after each change of its files, until cancelled.
+
+    Args:
+        bridge: The server's bridge.
+        watcher: Reports the changes.
+        started: Called once, when changes are seen from now on or cannot be seen.
+
+    Raises:
+        ConfigError: The files cannot be watched.
+    """
+    reloader = bridge.reloader
+    announced = anyio.Event()
+    problem: ConfigError | None = None
+    async with anyio.create_task_group() as tasks:
+
+        def once() -> None:
+            if not announced.is_set():
+                announced.set()
                 started()
 
-    def _announce(self, url: str) -> None:
-        extra = {
-            "command": shown(self._spec.argv),
-            "address": url,
-            "client": client_entry(name_of(self._spec.argv), url),
-            "inspector": inspector_command(url),
-            "watching": "nothing",
-        }
-        if self._watcher is not None:
-            extra["watching"] = "; ".join(each.means for each in self._watcher.watched)
-        log.info("dev.started", extra=extra)
+        def changed(names: list[str]) -> None:
+            if not bridge.drain.ending:
+                tasks.start_soon(reloader.reload, because_of(names))
+
+        try:
+            await watcher.run(once, changed)
+        except ConfigError as error:
+            # Raised after the block, which would raise it in a group.
+            problem = error
+            once()
+    if problem is not None:
+        raise problem
+
+
+def announce(spec: ChildSpec, name: str, url: str, watcher: FileWatcher | None) -> None:
+    """Log what a person pastes next, and what is watched.
+
+    Args:
+        spec: The server's command.
+        name: Its name in a client's configuration.
+        url: Where clients connect.
+        watcher: Watches its files; None: nothing does.
+    """
+    extra = {
+        "command": shown(spec.argv),
+        "address": url,
+        "client": client_entry(name, url),
+        "inspector": inspector_command(url),
+        "watching": "nothing",
+    }
+    if watcher is not None:
+        extra["watching"] = "; ".join(each.means for each in watcher.watched)
+    log.info("dev.started", extra=extra)
 
 
 def because_of(names: Sequence[str]) -> str:

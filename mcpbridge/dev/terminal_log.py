@@ -27,18 +27,28 @@ Fields = Mapping[str, object]
 class TerminalFormatter(TextFormatter, logging.Filter):
     """A formatter for the terminal of a developer, and a filter of what is shown there."""
 
-    def __init__(self, argv: Sequence[str], *, colored: bool = False) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        colored: bool = False,
+        commands: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         """Make a formatter.
 
         Args:
-            argv: The server's command.
+            argv: The server's command; of several servers it is in `commands`.
             colored: Whether to use colours.
+            commands: The command of each server by name, if there are several.
         """
         TextFormatter.__init__(self, colored=colored)
         logging.Filter.__init__(self)
         self._argv = argv
+        self._commands = commands
         self._colored = colored
+        several: dict[str, Callable[[Fields], str]] = {"serve.started": self._serving}
         self._forms: dict[str, Callable[[Fields], str]] = {
+            **(several if commands is not None else {}),
             "call.finished": self._call,
             "child.exited": self._exit,
             "child.starting": self._waiting,
@@ -52,7 +62,8 @@ class TerminalFormatter(TextFormatter, logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a record is shown."""
         everything = logging.getLogger().level <= logging.DEBUG
-        return everything or record.getMessage() not in _HIDDEN
+        event = record.getMessage()
+        return everything or event in self._forms or event not in _HIDDEN
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
@@ -60,7 +71,10 @@ class TerminalFormatter(TextFormatter, logging.Filter):
         if form is None:
             return super().format(record)
         when = datetime.datetime.fromtimestamp(record.created, datetime.UTC).astimezone()
-        return f"{self._paint(_DIM, f'{when:%H:%M:%S}')} {form(fields_of(record))}"
+        fields = fields_of(record)
+        name = fields.get("server_name")
+        server = self._paint(_BOLD, f"[{printable(str(name))}] ") if name is not None else ""
+        return f"{self._paint(_DIM, f'{when:%H:%M:%S}')} {server}{form(fields)}"
 
     def _paint(self, color: str, text: str) -> str:
         return f"\x1b[{color}m{text}\x1b[0m" if self._colored else text
@@ -81,10 +95,11 @@ class TerminalFormatter(TextFormatter, logging.Filter):
         return self._paint(_RED, f"the server ended by itself: {fields.get('how')}")
 
     def _waiting(self, fields: Fields) -> str:
-        program = program_name(self._argv[0])
+        argv = (self._commands or {}).get(str(fields.get("server_name")), self._argv)
+        program = program_name(argv[0]) if argv else ""
         hint = ""
         if program in _FETCHING:
-            words = [word for word in self._argv[1:] if not word.startswith("-")]
+            words = [word for word in argv[1:] if not word.startswith("-")]
             what = printable(" ".join(words[: _FETCHING[program]])) or "the package"
             hint = f"; {program} may be fetching {what}"
         text = f"waiting for {fields.get('for')}, for {fields.get('waited_s')} s{hint}"
@@ -108,6 +123,16 @@ class TerminalFormatter(TextFormatter, logging.Filter):
         serves = f"{fields.get('serves')} serves until the next change"
         return f"{self._paint(_RED, 'not reloaded')}: {printable(text)}; {serves}"
 
+    def _serving(self, fields: Fields) -> str:
+        names = fields.get("servers")
+        listed = ", ".join(names) if isinstance(names, list) else ""
+        text = f"{listed} of {fields.get('config')}; states: {fields.get('url')}"
+        return f"{self._paint(_GREEN, 'serving')} {printable(text)}"
+
     def _started(self, fields: Fields) -> str:
-        rows = [f"{name:<10} {printable(str(value))}" for name, value in fields.items()]
+        rows = [
+            f"{name:<10} {printable(str(value))}"
+            for name, value in fields.items()
+            if name != "server_name"  # it stands before the first row
+        ]
         return "\n".join([self._paint(_BOLD, "mcpbridge dev"), *(f"  {row}" for row in rows)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Container, Iterable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
@@ -64,18 +64,23 @@ class Watched(msgspec.Struct, frozen=True):
         return re.fullmatch(self.pattern, below.as_posix(), re.DOTALL) is not None
 
 
-def watched_by_default(argv: Sequence[str], folder: Path) -> Watched | None:
+def watched_by_default(
+    argv: Sequence[str], folder: Path, *, any_language: bool = True
+) -> Watched | None:
     """Return what to watch for a server's command: the files of its language beside its script.
 
     Args:
         argv: The server's command.
         folder: The folder that it is started in.
+        any_language: Whether every file counts if the language is not known.
 
     Returns:
         None if there is nothing certain: it runs from a package, or from the home folder itself.
     """
     suffixes = suffixes_of(argv)
-    script = _script_in(argv, folder)
+    script = script_in(argv, folder)
+    if script is None and not suffixes and not any_language:
+        return None
     if script is None and program_name(argv[0]) in ("npx", "uvx", "bunx", "docker", "podman"):
         # It runs what was fetched from a registry: no file here is its program.
         return None
@@ -126,19 +131,19 @@ def require_watchfiles() -> Any:
 class FileWatcher:
     """A watcher of the files of one server."""
 
-    def __init__(self, watched: Collection[Watched], ignored: Collection[Path] = ()) -> None:
+    def __init__(self, watched: Collection[Watched], ignored: Container[Path] = ()) -> None:
         """Make a watcher.
 
         Args:
             watched: What counts.
-            ignored: Files that do not, though they are in it.
+            ignored: Files that do not, though they are in it; asked at each change.
 
         Raises:
             ConfigError: The library that watches is not installed.
         """
         self._watchfiles = require_watchfiles()
         self.watched = tuple(watched)
-        self._ignored = frozenset(ignored)
+        self._ignored = ignored
 
     async def run(self, started: Callable[[], None], changed: Callable[[list[str]], None]) -> None:
         """Watch until cancelled.
@@ -266,7 +271,7 @@ def _all_of(top: Path, suffixes: Sequence[str], folder: Path, script: Path | Non
     return Watched(top, f".*(?:{ends})" if suffixes else ".*", means=f"{shown} in {place}")
 
 
-def _script_in(argv: Sequence[str], folder: Path) -> Path | None:
+def script_in(argv: Sequence[str], folder: Path) -> Path | None:
     """Return the first word of a command that is a file with a suffix of a language; else None."""
     for word in argv[1:] if len(argv) > 1 else argv:
         path = folder / Path(word).expanduser()

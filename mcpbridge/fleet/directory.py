@@ -84,9 +84,13 @@ class _Slot(Generic[E, P]):
         if member is None:
             return Status("failed", self._problem)
         status = member.status()
-        if not self._problem:
+        problem = self._problem
+        if self._next is not None and self._next is not member:
+            # It may be tried for as long as its program is not repaired.
+            problem = self._next.last_failure
+        if not problem:
             return status
-        reason = f"the server before the last change still serves: {self._problem}"
+        reason = f"the server before the last change still serves: {problem}"
         return Status(status.state, reason, status.pid)
 
     def follow(self, entry: E | Unusable) -> bool:

@@ -27,7 +27,7 @@ class Status(msgspec.Struct, frozen=True):
     state: str
     """`starting`, `ready`, `idle`, `restarting`, `failed` or `draining`."""
     reason: str = ""
-    """Why it is not ready; empty if it is."""
+    """Why it is not ready, or what is wrong though it serves; else empty."""
     pid: int | None = None
     """Id of the process that its clients share; None if there is none."""
 
@@ -54,6 +54,7 @@ class Member(Generic[P]):
         paths: P,
         tasks: Sequence[Task],
         why_failed: Callable[[], str],
+        remark: Callable[[], str] = str,
     ) -> None:
         """Make a member; `run` starts its processes.
 
@@ -63,12 +64,14 @@ class Member(Generic[P]):
             paths: What leads to it.
             tasks: What runs beside the bridge, until that ends.
             why_failed: Returns the cause of its last failure, as one line.
+            remark: Returns what is wrong though it serves, as one line; empty if nothing is.
         """
         self.name = name
         self.bridge = bridge
         self.paths = paths
         self._tasks = tasks
         self._why_failed = why_failed
+        self._remark = remark
         self._leaving = anyio.Event()
         self._times = NOW
         self._crashed = ""
@@ -86,6 +89,11 @@ class Member(Generic[P]):
         """Whether it was told to end, or has ended."""
         return self._leaving.is_set()
 
+    @property
+    def last_failure(self) -> str:
+        """The cause of its last failed start or end, as one line; empty if there was none."""
+        return self._why_failed()
+
     def status(self) -> Status:
         """Return its state."""
         blockers = self.bridge.readiness.blockers
@@ -100,7 +108,7 @@ class Member(Generic[P]):
         if self.bridge.eras.resting:
             return Status("idle", "the next call starts it")
         if not blockers:
-            return Status("ready", pid=pid)
+            return Status("ready", self._remark(), pid)
         started = self.bridge.readiness.started or blockers.get("child") != "starting"
         return Status("restarting" if started else "starting", self._why_failed() or "starting")
 

@@ -107,6 +107,29 @@ def test_what_says_nothing_new_is_left_out() -> None:
         root.setLevel(level)
 
 
+def test_each_line_names_its_server_if_there_are_several() -> None:
+    """The first line says which servers there are; a wait names what its own command fetches."""
+    form = TerminalFormatter((), commands={"far": NPX, "near": ("python", "server.py")})
+
+    def line(event: str, **fields: object) -> str:
+        record = logging.makeLogRecord({"msg": event, "levelno": logging.INFO, **fields})
+        assert form.filter(record)
+        return form.format(record).partition(" ")[2]
+
+    call = {"tool": "greet", "outcome": "ok", "ms": 0.3}
+    assert line("call.finished", server_name="near", **call).startswith("[near] greet ")
+    waits = {"for": "the handshake", "waited_s": 5}
+    assert line("child.starting", server_name="far", **waits).endswith(
+        "fetching @scope/server stdio"
+    )
+    assert line("child.starting", server_name="near", **waits).endswith("for 5 s")
+    several = {"servers": ["far", "near"], "config": "a.json", "url": "http://x/servers"}
+    told = line("serve.started", **several)
+    assert told == "serving far, near of a.json; states: http://x/servers"
+    record = logging.makeLogRecord({"msg": "serve.started", "levelno": logging.INFO})
+    assert not TerminalFormatter(NPX).filter(record)
+
+
 @pytest.mark.parametrize(
     ("command", "name"),
     [

@@ -69,6 +69,16 @@ def test_of_a_package_nothing_is_known(tmp_path: Path, command: str) -> None:
     assert watched_by_default(command.split(), tmp_path) is None
 
 
+def test_of_a_program_of_no_known_language_every_file_may_count(tmp_path: Path) -> None:
+    """Unless only what is certain is asked for, as among several servers in one folder."""
+    found = watched_by_default(["weather"], tmp_path)
+    assert found is not None
+    assert found.matches(tmp_path / "any.txt")
+    assert watched_by_default(["weather"], tmp_path, any_language=False) is None
+    touched(tmp_path / "run")
+    assert watched_by_default(["./run"], tmp_path, any_language=False) is not None
+
+
 def test_the_home_folder_is_not_watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nor the root: there are more folders than the system lets anybody watch."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -265,6 +265,7 @@ def test_nothing_of_it_is_imported_without_it() -> None:
     """Who only serves pays nothing for it. Where watchfiles is installed uvicorn imports it."""
     look = (
         "import sys, mcpbridge.cli.main, mcpbridge.cli.serve, mcpbridge.app.lifecycle;"
+        "import mcpbridge.app.servers_lifecycle;"
         "print([name for name in sys.modules if name.startswith(("
         "'mcpbridge.dev', 'mcpbridge.cli.dev', 'mcpbridge.bridge.reloader',"
         "'mcpbridge.bridge.calls.lists_announced'))])"

@@ -177,7 +177,7 @@ async def started(
         "-m",
         "mcpbridge",
         *words,
-        *(() if {"--", "--connect", "--config", "connect"} & set(words) else ("--", *DEMO)),
+        *(() if {"--", "--connect", "--config", "connect", "dev"} & set(words) else ("--", *DEMO)),
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **_SETTLED, **(env or {}), _MARK: mark},
         limit=1 << 24,

@@ -1,0 +1,182 @@
+"""`mcpbridge dev` without a command: the servers of a file, each reloaded when its files change."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from anyio import to_thread
+
+from mcpbridge.app.build import Additions
+from mcpbridge.app.servers_lifecycle import run_servers
+from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
+from mcpbridge.config.model import Config
+from mcpbridge.config.servers_file import ServerEntry, folder_of
+from mcpbridge.dev.program import announce, quieten, reload_when_saved
+from mcpbridge.dev.terminal_log import TerminalFormatter
+from mcpbridge.dev.watch import (
+    FileWatcher,
+    require_watchfiles,
+    script_in,
+    watched_as_asked,
+    watched_by_default,
+)
+from mcpbridge.errors import ConfigError
+from mcpbridge.process.spec import ChildSpec
+
+log = logging.getLogger("mcpbridge.dev")
+
+
+def run_file(config: Config, *, watches: bool = True) -> int:
+    """Serve the servers of a file until told to end, and reload each when its files change.
+
+    Args:
+        config: The configuration of the process, which names the file.
+        watches: Whether files are watched at all.
+
+    Returns:
+        The exit status: see `app.servers_lifecycle.run_servers`.
+
+    Raises:
+        ConfigError: The file cannot be read, or the library that watches is not installed.
+    """
+    quieten()
+    if watches:
+        require_watchfiles()
+    assert config.settings.servers.config is not None
+    folder = folder_of(Path(config.settings.servers.config))
+    return run_servers(config, DevelopedServers(folder, watches=watches))
+
+
+class OtherScripts:
+    """The scripts of other servers alone: many servers share a folder."""
+
+    def __init__(self, own: Path | None, scripts: Mapping[DevelopedServer, Path]) -> None:
+        """Make it.
+
+        Args:
+            own: The script of the server itself; None: it has none.
+            scripts: The scripts of all servers that run.
+        """
+        self._own = own
+        self._scripts = scripts
+
+    def __contains__(self, path: object) -> bool:
+        return path != self._own and path in self._scripts.values()
+
+
+class DevelopedServers:
+    """A companion of the servers of a file: see `FleetCompanion`."""
+
+    def __init__(self, folder: Path, *, watches: bool) -> None:
+        """Make a companion.
+
+        Args:
+            folder: The folder that the patterns of entries are relative to.
+            watches: Whether files are watched at all.
+        """
+        self.additions = Additions((ListsAnnounced(),))
+        self._folder = folder if watches else None
+        self._commands: dict[str, Sequence[str]] = {}
+        """The command of each server, by name."""
+        self._scripts: dict[DevelopedServer, Path] = {}
+
+    def text_form(self, *, colored: bool) -> TerminalFormatter:
+        """Return the form of the log as text: see `FleetCompanion`."""
+        return TerminalFormatter((), colored=colored, commands=self._commands)
+
+    def beside(self, entry: ServerEntry, bridge: Bridge, url: str) -> DevelopedServer:
+        """Return what reloads one server: see `FleetCompanion`."""
+        assert isinstance(entry.source, ChildSpec)
+        self._commands[entry.name] = entry.source.argv
+        return DevelopedServer(entry, entry.source, bridge, url, self._folder, self._scripts)
+
+
+class DevelopedServer:
+    """A companion of one server of a file: see `ServerCompanion`."""
+
+    def __init__(
+        self,
+        entry: ServerEntry,
+        spec: ChildSpec,
+        bridge: Bridge,
+        url: str,
+        folder: Path | None,
+        scripts: dict[DevelopedServer, Path],
+    ) -> None:
+        """Make a companion.
+
+        Args:
+            entry: The server's entry.
+            spec: Its command.
+            bridge: Its bridge.
+            url: Where clients connect.
+            folder: The folder that its patterns are relative to; None: nothing is watched.
+            scripts: The scripts of all servers that run.
+        """
+        self._entry = entry
+        self._spec = spec
+        self._bridge = bridge
+        self._url = url
+        self._folder = folder
+        self._scripts = scripts
+        self._unwatched = ""
+        """Why its files are not watched, as one line."""
+
+    async def run(self) -> None:
+        """Reload the server after changes, until cancelled: see `ServerCompanion`."""
+        watcher: FileWatcher | None = None
+        try:
+            # In a thread: a slow disk holds no call up.
+            watcher = await to_thread.run_sync(self._watcher)
+            if watcher is not None:
+                await reload_when_saved(self._bridge, watcher, lambda: self._announce(watcher))
+        except ConfigError as error:
+            # The server is served all the same.
+            self._unwatched = self._log(error)
+        finally:
+            self._scripts.pop(self, None)
+        if watcher is None:
+            self._announce(None)
+
+    def remark(self) -> str:
+        """Return why the program as it is now is not served, or not watched; else empty."""
+        last = self._bridge.reloader.last
+        if last is None or last.problem is None:
+            return self._unwatched
+        words = f": {last.last_words[-1].strip()}" if last.last_words else ""
+        problem = f"{last.because}: {last.problem}{words}"
+        return f"not reloaded: {problem}; the process before serves until the next change"
+
+    def _watcher(self) -> FileWatcher | None:
+        """Return what watches the server's files; None: nothing is watched.
+
+        Raises:
+            ConfigError: A pattern of the entry names no file and no folder.
+        """
+        if self._folder is None:
+            return None
+        argv, cwd = self._spec.argv, Path(self._spec.cwd or ".").resolve()
+        script = script_in(argv, cwd)
+        if script is not None:
+            self._scripts[self] = script
+        if self._entry.watch:
+            return FileWatcher(watched_as_asked(self._entry.watch, argv, self._folder))
+        # Of a program of the system no file in the project is certain to be a part.
+        found = watched_by_default(argv, cwd, any_language=False)
+        others = OtherScripts(script, self._scripts)
+        return FileWatcher([found], others) if found is not None else None
+
+    def _announce(self, watcher: FileWatcher | None) -> None:
+        announce(self._spec, self._entry.name, self._url, watcher)
+
+    def _log(self, error: ConfigError) -> str:
+        if error.origin:
+            problem, remedy = f"{error.origin}: {error.problem}", error.remedy
+        else:
+            problem, remedy = error.problem, "name the files of this server alone"
+        extra = {"field": "dev.watch", "problem": problem, "remedy": remedy}
+        log.error("watch.failed", extra=extra)
+        return f"not watched: dev.watch: {problem}; {remedy}"
