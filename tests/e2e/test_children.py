@@ -574,3 +574,9 @@ async def test_a_command_that_cannot_run_is_told_before_anything_listens(tmp_pat
         fails(str(plain), 126),
         fails(str(tmp_path), 126),
     )
+
+
+async def test_a_server_that_ends_at_once_gives_the_bridge_its_status() -> None:
+    """The end of its stdout is seen before that of its process, which is not asked to end."""
+    async with started("--port", "0", "--", "sh", "-c", "exit 3") as running:
+        assert await running.ended() == 3
