@@ -195,6 +195,11 @@ class Exchange:
             self.streamed().append(payload, sheddable=sheddable)
             self._wake()
 
+    def always_stream(self) -> None:
+        """Begin the stream now, if the client reads one, so that no quick answer becomes JSON."""
+        if self.streams and self.reply is None and self.fault is None:
+            self.streamed()
+
     def only_answer(self) -> None:
         """Give the client nothing but the answer from now on: its response has begun as JSON."""
         self.streams = False

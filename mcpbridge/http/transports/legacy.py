@@ -225,6 +225,8 @@ class LegacyTransport:
             case Request():
                 streams = _streams(head.accepts)
                 exchange = session.call(message, streams=streams, caller=head.caller)
+                if not self._settings.json_window_s:
+                    exchange.always_stream()
                 finish = functools.partial(self._finish, session, exchange)
                 return StartedCall(finish, exchange)
             case Notification():

@@ -106,6 +106,21 @@ async def test_an_answer_with_nothing_before_it_needs_no_stream() -> None:
     await exchange.finished()
 
 
+@bounded
+async def test_without_a_json_window_the_quickest_answer_is_on_a_stream() -> None:
+    """Unless the client reads none, or the call was refused: then its status says so."""
+    exchange, plain = exchange_of(Home()), exchange_of(Home(), streams=False)
+    for each in (exchange, plain):
+        each.always_stream()
+        ENDS["answer"](each)
+    refused = exchange_of(Home())
+    ENDS["death"](refused)
+    refused.always_stream()
+    streams = [each.stream is not None for each in (exchange, plain, refused)]
+    assert streams == [True, False, False]
+    assert await read(exchange) == [encode(Result(b'"a"', b"1"))]
+
+
 async def turned(act: Callable[[], None]) -> None:
     """Do something after others had their turn."""
     await turns()
