@@ -7,6 +7,7 @@ listener passes on as the end of the server's stdin; after a while the end of th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -61,6 +62,8 @@ class SocketChild:
         self._grace_s = 5.0
         self._rung = anyio.CancelScope()
         self._asked = False
+        self._stream_ended = asyncio.Event()
+        """The channel's, once there is one."""
         self.gone = anyio.Event()
         """Set when the connection has ended."""
         self.how: Exit | None = None
@@ -78,7 +81,8 @@ class SocketChild:
 
         A shorter grace of a later call applies from then on, as for a local child.
         """
-        self._asked = True
+        # Its end may be seen, and answered with a stop, before this object's task has run.
+        self._asked = self._asked or not self._stream_ended.is_set()
         self._grace_s = min(self._grace_s, grace_s)
         deadline = anyio.current_time() + _RUNGS * self._grace_s
         self._rung.deadline = min(self._rung.deadline, deadline)
@@ -98,6 +102,7 @@ class SocketChild:
             Unreachable: The address does not accept connections, or not in time.
         """
         self.channel = socket_channel(await self._connected(), self._limits, self._account)
+        self._stream_ended = self.channel.ended
         started_at = anyio.current_time()
         with self.channel.open():
             task_status.started()

@@ -101,6 +101,8 @@ class SubprocessChild(Generic[E]):
         self._grace_s = 5.0
         self._rung = anyio.CancelScope()
         self._asked = False
+        self._stdout_ended = asyncio.Event()
+        """The channel's, once there is one."""
         self.gone = anyio.Event()
         """Set when the process itself has ended; `how` is set before."""
         self.how: Exit | None = None
@@ -129,7 +131,9 @@ class SubprocessChild(Generic[E]):
         If it is being stopped already, a shorter grace applies from now on: the shutdown of the
         bridge has less time than a single child's.
         """
-        self._asked = True
+        # The end of its stdout may be seen, and answered with a stop, before that of its process: a
+        # process that ends by itself keeps its own exit status.
+        self._asked = self._asked or not self._stdout_ended.is_set()
         self._grace_s = min(self._grace_s, grace_s)
         self._rung.deadline = min(self._rung.deadline, anyio.current_time() + self._grace_s)
         self._stop_asked.set()
@@ -176,6 +180,7 @@ class SubprocessChild(Generic[E]):
                 # At once: from here on the reaper ends it if the bridge is killed.
                 self._process_tree.took_in(self.pid, self._mark)
             self.channel = self._make_ends(stdout_read, stdin_write)
+            self._stdout_ended = self.channel.ended
             ends.enter_context(self.channel.open())
             stderr = StderrDrain(stderr_read, process.pid, self._spec.hidden)
             ends.enter_context(stderr.open())

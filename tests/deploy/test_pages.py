@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import json5
 import pytest
 
 from mcpbridge.cli.main import NAMED
@@ -161,9 +162,11 @@ def test_every_folder_that_is_applied_is_there() -> None:
 def test_every_block_that_is_data_can_be_read(page: str) -> None:
     """JSON and YAML; a language that no test knows is not used."""
     text = (ROOT / "docs" / page).read_text("utf-8")
-    known = {"", "sh", "console", "dockerfile", "json", "python", "yaml"}
+    known = {"", "sh", "console", "dockerfile", "json", "jsonc", "python", "yaml"}
     assert set(re.findall(r"^```(\w*)\n.*?^```$", text, re.M | re.S)) <= known
     for block in blocks(page, "python"):
         compile(block, page, "exec")
+    for block in blocks(page, "jsonc"):
+        json5.loads(block)
     for block in blocks(page, "json"):
         json.loads(block)

@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import gc
-from mcpbridge.app.lifecycle import _settle_memory
+from mcpbridge.app.lifecycle import settle_memory
 from mcpbridge.runtime.startup import collect_seldom
 
 scanned = []
@@ -17,7 +17,7 @@ def told(phase, info):
         scanned.append(sum(each))
 
 collect_seldom()
-_settle_memory()
+settle_memory()
 gc.callbacks.append(told)
 alive = [[] for _ in range(600_000)]
 print(max(scanned))

@@ -10,18 +10,14 @@ import logging
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.tracing import Tracing, end
-from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.outcome import OK, limit_of, outcome_of
-from mcpbridge.telemetry.metrics import OTHER, Meters
+from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Span
-from mcpbridge.wire.json_object import member
-from mcpbridge.wire.messages import Request, Result, text_of
+from mcpbridge.wire.messages import Request, Result
 
 log = logging.getLogger("mcpbridge.bridge")
 
-_MOST_SHOWN = 64
-"""Most characters of a tool's name that a client has chosen."""
 _LISTS_TOOLS = "tools/list"
 _WRONG_ENDS = ("failed", "child_exited", "shutdown")
 """Reasons for the end of a session that its client did not ask for."""
@@ -68,7 +64,7 @@ class CallLog:
         if log.isEnabledFor(self._level):
             facts: dict[str, object] = {"method": meter.method, "outcome": outcome}
             if meter.tool:
-                facts["tool"] = _tool_of(request) if meter.tool == OTHER else meter.tool
+                facts["tool"] = meter.tool
             if fault is not None:
                 facts["reason"] = fault.reason
             facts["ms"] = round(seconds * 1000, 1)
@@ -101,12 +97,3 @@ class CallLog:
         if self.tracing is not None:
             wrong = why if why in _WRONG_ENDS else None
             self.tracing.tracer.session_ended(seconds, wrong)
-
-
-def _tool_of(request: Request) -> str:
-    """Return the name of a tool that the server has not listed, cut short."""
-    try:
-        name = text_of(member(request.params or b"{}", "name"))
-    except WireError:
-        return OTHER
-    return name[:_MOST_SHOWN] if name else OTHER

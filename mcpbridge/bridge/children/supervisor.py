@@ -377,10 +377,7 @@ class Supervisor:
             if not exited and not isinstance(self.state, Ready):
                 # Before the child is stopped, which may take seconds: callers fail at once.
                 self._block(error.fault)
-            # The end of its stdout may be seen before that of the process. A child that ends by
-            # itself is not asked to, or its own exit status would be taken for that of a stop.
-            if not exited:
-                lease.child.stop()
+            lease.child.stop()
             await lease.child.exited.wait()
             self.last_report = lease.child.report
             raise Unavailable(child_exited(self._how(), "no") if exited else error.fault) from error

@@ -237,12 +237,12 @@ async def test_nothing_of_the_child_is_taken_after_the_end() -> None:
     await scene.close()
 
 
-def test_each_call_has_a_key_that_cannot_be_guessed() -> None:
+@bounded
+async def test_each_call_has_a_key_that_cannot_be_guessed() -> None:
     """It names the call in the state that the client brings back."""
-
-    async def keys() -> set[str]:
-        return {Scene().call.key for _ in range(3)}
-
-    found = asyncio.run(keys())
+    scenes = [Scene() for _ in range(3)]
+    found = {scene.call.key for scene in scenes}
     assert len(found) == 3
     assert {len(key) for key in found} == {32}
+    for scene in scenes:
+        await scene.close()
