@@ -30,6 +30,8 @@ from tests.support.bridge_process import RunningBridge, bridge
 
 LIMIT_MIB = 64
 RESERVE_MIB = 128
+AS_IN_IMAGES = {"MALLOC_ARENA_MAX": "1"}
+"""Else glibc keeps a heap for each thread that reads bodies, up to 50 MiB more."""
 """Of one bridge, besides what it keeps: copies that are made while bytes pass, a message that is
 read, the heap's gaps."""
 FLAGS = ("--max-children", "12", "--spares", "0", "--grace", "6s")
@@ -114,7 +116,8 @@ async def metrics(url: str) -> dict[str, float]:
 async def suffer(name: str, seconds: float, figures: Figures) -> None:
     """One attack, and what is judged and shown of it."""
     flags = ("--max-memory", f"{LIMIT_MIB}MiB", *FLAGS)
-    async with bridge(*flags, "--", sys.executable, "-S", str(CHILD)) as running:
+    command = ("--", sys.executable, "-S", str(CHILD))
+    async with bridge(*flags, *command, env=AS_IN_IMAGES) as running:
         client = LightClient(running.url)
         await client.begin()
         await client.ask()

@@ -688,6 +688,11 @@ class HttpConnection(HttpToolsProtocol):
             + b"content-length: %d\r\n\r\n%b" % (len(body), body)
         )
         self.transport.close()
+        if own:
+            # The connection may linger. The task that gathers the body would keep what came of it
+            # until the connection is lost, and no account would know.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def _lingers(self) -> bool:
         """Return whether the connection ends later: the answer is sent, its request is not whole.
