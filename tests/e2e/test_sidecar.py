@@ -7,6 +7,7 @@ import datetime
 import ipaddress
 import json
 import signal
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -169,10 +170,10 @@ async def test_events_of_an_answer_pass_one_by_one() -> None:
 async def test_a_target_that_is_down_is_told_as_503_and_unready(tmp_path: Path) -> None:
     """Over TLS as well; a flag of another day is told of, and breaks nothing."""
     certificate, key = _certificate(tmp_path)
-    nobody = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
-    port = nobody.sockets[0].getsockname()[1]
-    nobody.close()
-    await nobody.wait_closed()
+    # Bound and not listening: connections are refused, and no other program can take the port.
+    nobody = socket.socket()
+    nobody.bind(("127.0.0.1", 0))
+    port = nobody.getsockname()[1]
     flags = (
         "--tls-enabled=true",
         f"--tls-cert-file={certificate}",
@@ -195,6 +196,7 @@ async def test_a_target_that_is_down_is_told_as_503_and_unready(tmp_path: Path) 
         ]
         counted = await scraped(metrics)
         assert await own.terminate() == 0
+    nobody.close()
     asked = frozenset({("status", "503"), ("method", "ping")})
     assert counted["mcp_requests_total", asked] == 1
 

@@ -111,7 +111,10 @@ _CORRELATION = [
         ("if len(callers) == 1:", "if callers:"),
         ("elif self.shared or not self._listeners:", "elif not self._listeners:"),
         ("if audience is Audience.UNKNOWN:", "if False:"),
-        ("            self.timeouts = 0\n", ""),
+        (
+            "        self.timeouts = 0\n        self._heard_after = self._correlator.last\n",
+            "        self._heard_after = self._correlator.last\n",
+        ),
         ("self.timeouts += overdue and number > self._heard_after\n", ""),
         ("overdue and number > self._heard_after\n", "overdue\n"),
         ("        for sink in self._correlator.end_all():\n", "        for sink in ():\n"),
@@ -145,7 +148,7 @@ _ISOLATION = [
     *_in(
         "rules/supervision/isolation.py",
         "rules/supervision/test_isolation.py",
-        ("return bool(client_profile.abilities)", "return False"),
+        ("return bool(asked_abilities(", "return False and bool(asked_abilities("),
         ("return isolation is Isolation.SESSION", "return False"),
     ),
     *_in(
@@ -202,12 +205,16 @@ _LIMITS = [
         "bridge/children/test_call_limiter.py",
         ("if len(self._taken) >= self.most:", "if len(self._taken) > self.most:"),
         ("len(self._waiting) >= limits.queue_length", "len(self._waiting) > limits.queue_length"),
-        ("            self._size += entry.size\n", ""),
+        ("        self._size += entry.size\n", ""),
         (
             "        if number in self._taken:\n            asyncio",
             "        if True:\n            asyncio",
         ),
-        ("number = next(iter(self._waiting))", "number = next(reversed(self._waiting))"),
+        ("number = next(iter(numbers))", "number = next(reversed(numbers))"),
+        (
+            "                self._turns[caller] = self._turns.pop(caller)\n",
+            "                pass\n",
+        ),
         ("            if entry.until > loop.time():", "            if False:"),
         ("self._taken.discard(number)", "self._taken and self._taken.pop()"),
     ),

@@ -98,7 +98,11 @@ async def test_a_tape_has_all_that_passed(
     assert [each.text for each in kept.frames if each.direction is Direction.STDERR] == ["up"]
     events = [str(each.text).split()[0] for each in kept.frames if each.direction is Direction.META]
     assert events[:2] == ["channel.opened", "child.started"]
-    assert sorted(events[2:]) == ["channel.ended", "child.stopped"]
+    # The server ends by itself, before or after it is asked to.
+    assert sorted(events[2:]) in (
+        ["channel.ended", "child.stopped"],
+        ["channel.ended", "child.exited"],
+    )
     assert [each.seq for each in kept.frames] == list(range(1, len(kept.frames) + 1))
     assert {each.server_label for each in kept.frames} == {"demo"}
     assert len({each.session_id for each in kept.frames}) == 1
