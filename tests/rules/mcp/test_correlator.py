@@ -326,6 +326,15 @@ def test_progress_without_a_token_is_dropped() -> None:
     assert correlator.inbound(Notification(PROGRESS, b"{}")) is Dropped.UNKNOWN_PROGRESS
 
 
+@pytest.mark.parametrize("params", [None, b"{}", b'{"_meta":{}}'])
+def test_progress_of_a_call_that_asked_for_none_is_dropped(params: bytes | None) -> None:
+    """The server may know the number from the call's id; the client gave no token."""
+    correlator: Correlator[str] = Correlator()
+    number, _ = correlator.outbound(Request(b"7", "m", params), "A")
+    told = Notification(PROGRESS, b'{"progressToken":%d}' % number)
+    assert correlator.inbound(told) is Dropped.UNKNOWN_PROGRESS
+
+
 def task(correlator: Correlator[str], owner: str, token: bytes) -> Notification:
     """Begin and answer a call that starts a task; returns progress for it."""
     params = b'{"task":{},"_meta":{"progressToken":%b}}' % token
