@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import socket
 import sys
 from contextlib import AsyncExitStack
@@ -53,6 +54,26 @@ async def test_bodies_that_do_not_arrive_are_refused() -> None:
         async with running.client() as client:
             assert (await client.get("/livez")).status_code == 200
         await served_again(running)
+
+
+async def test_a_refused_body_is_let_go_while_its_client_stays() -> None:
+    """The connection lingers, so that the client can read the refusal; no task keeps the body."""
+    async with bridge(*FLAGS, "--", *ECHO) as running, wire(running.port) as connection:
+        await running.logged("child_pool.sized")
+        before = await _tasks(running, 1)
+        head = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        await connection.send(b"%bContent-Length: %d\r\n\r\n" % (head, 4 * MIB))
+        await connection.send(b" " * (4 * MIB - 1))
+        assert (await connection.response()).status == 503
+        assert await _tasks(running, 2) == before
+
+
+async def _tasks(running: RunningBridge, count: int) -> dict[str, int]:
+    """The number of tasks by coroutine, as the bridge tells it for the `count`-th time."""
+    running.signal(signal.SIGUSR1)
+    *_, state = await running.logged("serve.state", count=count)
+    tasks: dict[str, int] = state["tasks"]
+    return tasks
 
 
 async def first_of(wires: list[Wire]) -> Any:
