@@ -9,6 +9,9 @@ after the other on one connection, and another one more calls of one kind; the d
 call, holds no start and no end. The other processes run as they are. The seed of hashes is fixed,
 for how often a dictionary has to look twice hangs on it.
 
+What is beyond the tolerance is counted again, at most twice, and the least count is taken: timers
+that run by the clock add to a call when the machine is slow, and nothing takes from it.
+
 `instructions.json` holds the record, by minor version of Python: interpreters differ by more than
 the tolerance. A version without a record fails; it says how to make one.
 
@@ -37,6 +40,7 @@ from benchmarks.compiled import Programs, prepare
 
 RECORD = Path(__file__).with_name("instructions.json")
 LESS_AT_MOST, MORE_AT_MOST = 0.10, 0.03
+MOST_COUNTS = 3
 """How much less and more than the record is admitted. A call that is much cheaper is recorded, lest
 it become as dear as before."""
 FIRST, MORE = 200, 800
@@ -113,6 +117,18 @@ def per_call(folder: Path) -> dict[str, int]:
     return {kind: round((more - base) / MORE) for kind, more in zip(KINDS, totals, strict=True)}
 
 
+def least(recorded: Mapping[str, int] | None) -> dict[str, int]:
+    """Instructions of a call, by kind: the least of several counts if the first is beyond."""
+    found: dict[str, int] = {}
+    for _ in range(MOST_COUNTS):
+        with tempfile.TemporaryDirectory(prefix="mcpbridge-gate-") as folder:
+            counted = per_call(Path(folder))
+        found = {kind: min(found.get(kind, number), number) for kind, number in counted.items()}
+        if recorded is None or set(recorded) != set(found) or not judge(found, recorded):
+            break
+    return found
+
+
 def judge(counted: Mapping[str, int], recorded: Mapping[str, int] | None) -> list[str]:
     """What is wrong with what was counted; empty if nothing is."""
     renew = "`make bench-gate GATE_ARGS=--record` takes what is counted as the record"
@@ -140,13 +156,12 @@ def main(argv: list[str] | None = None) -> int:
         return COULD_NOT_COUNT
     os.environ["PYTHONHASHSEED"] = "0"
     try:
-        with tempfile.TemporaryDirectory(prefix="mcpbridge-gate-") as folder:
-            counted = per_call(Path(folder))
+        record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        recorded = record.get(PYTHON)
+        counted = least(None if given.record else recorded)
     except (OSError, load.GeneratorFailed, target.TargetFailed) as error:
         print(f"gate: {error}", file=sys.stderr)
         return COULD_NOT_COUNT
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-    recorded = record.get(PYTHON)
     line = {"figure": "instructions_per_call", "python": PYTHON, **counted, "recorded": recorded}
     print(json.dumps(line), flush=True)
     if given.record:

@@ -354,6 +354,20 @@ def test_gate_admits_a_tenth_less_and_three_hundredths_more(counted: int, compla
     assert len(gate.judge({"legacy": counted}, {"legacy": 1000})) == complaints
 
 
+def test_gate_counts_again_what_is_beyond_and_takes_the_least(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At most three times; once if the first count is within."""
+    counts = [{"a": 110, "b": 100}, {"a": 105, "b": 120}, {"a": 104, "b": 99}, {"a": 1, "b": 1}]
+    left = list(counts)
+    monkeypatch.setattr(gate, "per_call", lambda folder: left.pop(0))
+    assert gate.least({"a": 100, "b": 100}) == {"a": 104, "b": 99}
+    assert len(left) == 1
+    left[:] = counts
+    assert gate.least({"a": 110, "b": 100}) == {"a": 110, "b": 100}
+    assert len(left) == 3
+
+
 def test_gate_fails_without_a_record_and_says_how_to_make_one() -> None:
     """An interpreter nobody has recorded must not pass for one that has changed nothing."""
     for recorded in (None, {"modern": 1000}):
