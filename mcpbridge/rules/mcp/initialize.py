@@ -194,7 +194,8 @@ def read_introduction(params: bytes | None) -> ClientProfile | None:
         for name, (start, end) in spans(capabilities).items()
         if name in ASKED_ABILITY.values() and capabilities[start:end] != b"null"
     )
-    return ClientProfile(params, requested, offered)
+    # A copy without what a `Payload` remembers of its members: a session keeps it for its life.
+    return ClientProfile(bytes(params), requested, offered)
 
 
 def bridge_introduction(version: str, *, roots: bool = False) -> bytes:
