@@ -67,7 +67,7 @@ def read_event_id(text: str) -> EventId | None:
 class EventLog:
     """All messages of one stream, oldest first; owned by the stream's exchange or session."""
 
-    __slots__ = ("_charge", "_entries", "_last", "_shed", "_size", "_window", "closed")
+    __slots__ = ("_charge", "_entries", "_firm", "_last", "_shed", "_size", "_window", "closed")
 
     def __init__(self, window: Window, charge: Callable[[int], None] | None = None) -> None:
         """Begin an empty log.
@@ -81,6 +81,10 @@ class EventLog:
         # A list and no deque, whose first block takes 600 bytes: most streams hold next to nothing.
         self._entries: list[LogEntry] = []
         self._size = 0
+        self._firm = 0
+        """Bytes of the payloads that may not be shed. They leave the window to the others: a large
+        answer would else take the progress before it, for which its reader had no turn yet.
+        """
         self._last = START
         self._shed = 0
         self.closed = False
@@ -112,9 +116,11 @@ class EventLog:
         self._last += 1
         self._entries.append(LogEntry(self._last, payload, sheddable))
         self._size += len(payload)
+        if not sheddable:
+            self._firm += len(payload)
         if self._charge is not None:
             self._charge(len(payload) + MESSAGE_BYTES)
-        if len(self._entries) > self._window.entries or self._size > self._window.max_bytes:
+        if self._is_over(len(self._entries), self._size):
             self._shrink()
 
     def after(self, cursor: int, *, strict: bool = True) -> Sequence[LogEntry]:
@@ -164,6 +170,7 @@ class EventLog:
     def _keep(self, entries: list[LogEntry], size: int) -> None:
         before = self.held
         self._entries, self._size = entries, size
+        self._firm = sum(len(entry.payload) for entry in entries if not entry.sheddable)
         if self._charge is not None:
             self._charge(self.held - before)
 
@@ -172,13 +179,15 @@ class EventLog:
         if self._entries and self._charge is not None:
             self._charge(-self.held)
 
+    def _is_over(self, count: int, size: int) -> bool:
+        return count > self._window.entries or size - self._firm > self._window.max_bytes
+
     def _shrink(self) -> None:
         kept: list[LogEntry] = []
         entries = iter(self._entries)
         count, size = len(self._entries), self._size
         for entry in entries:
-            over = count > self._window.entries or size > self._window.max_bytes
-            if not over:
+            if not self._is_over(count, size):
                 kept.append(entry)
                 break
             if entry.sheddable and entry.number != self._last:

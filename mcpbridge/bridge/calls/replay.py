@@ -39,8 +39,8 @@ class StreamLimits:
     buffer_bytes: int = setting(
         1 << 20,
         "--stream-buffer",
-        "What each event stream keeps for a client that lags or reconnects; the oldest"
-        " notifications go first.",
+        "What each event stream keeps of notifications for a client that lags or reconnects; the"
+        " oldest go first. Answers are kept beside them.",
         group="Limits",
         unit=Unit.BYTES,
         minimum=1 << 10,
