@@ -6,11 +6,8 @@ What is merely busy is left alone.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import signal
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -183,43 +180,22 @@ def big(number: int, text: str) -> Any:
     return {"jsonrpc": "2.0", "id": number, "method": "x/any", "params": {"text": text}}
 
 
-KILLED_WITHIN_S = 0.1
-
-
-async def timed(call: Awaitable[Any], end: Callable[[], None]) -> tuple[Any, float]:
-    """What a call is told when its process ends, and how long after that, in seconds."""
-    calling = asyncio.ensure_future(call)
-    end()
-    began = time.monotonic()
-    told = await calling
-    return told, time.monotonic() - began
-
-
 @proves("fault 5", "fault 6", "fault 14")
 @pytest.mark.parametrize("capabilities", [None, ROOTS], ids=["shared", "own"])
 async def test_callers_are_told_at_once(tmp_path: Path, capabilities: Any) -> None:
-    """A killed process's calls have their errors within 100 ms, also where another process holds
-    its stdout open; the best of three, since the machine may be busy.
+    """A killed process's calls have their errors though another process holds its stdout open.
+
+    How soon they have them is a figure of the chaos suite.
     """
     async with failing_server(tmp_path, "--give-up-after", "0") as server:
         session = await server.open(capabilities)
-        killed, left = [], []
-        for _ in range(3):
-            pid = await server.pid(session)
-            call = asyncio.create_task(server.fault(session, "x/forget"))
-            await server.until_heard(pid, "x/forget")
-            told, seconds = await timed(call, functools.partial(os.kill, pid, signal.SIGKILL))
-            assert told == {**EXITED, "exit": {"signal": 9}}
-            killed.append(seconds)
-            if not capabilities:
-                continue  # each end of the shared one makes the next start later
-            pid = await server.pid(session)
-            call = asyncio.create_task(server.fault(session, "x/forget"))
-            await server.until_heard(pid, "x/forget")
-            leaving = asyncio.create_task(server.fault(session, "x/leave"))
-            told, seconds = await timed(call, lambda: None)
-            assert told == {**EXITED, "exit": {"code": 5}} == await leaving
-            left.append(seconds)
-        assert min(killed) < KILLED_WITHIN_S
-        # From before the process is told to end, its last act included.
-        assert not left or min(left) < 2 * KILLED_WITHIN_S
+        pid = await server.pid(session)
+        call = asyncio.create_task(server.fault(session, "x/forget"))
+        await server.until_heard(pid, "x/forget")
+        os.kill(pid, signal.SIGKILL)
+        assert await call == {**EXITED, "exit": {"signal": 9}}
+        pid = await server.pid(session)
+        call = asyncio.create_task(server.fault(session, "x/forget"))
+        await server.until_heard(pid, "x/forget")
+        leaving = asyncio.create_task(server.fault(session, "x/leave"))
+        assert await call == {**EXITED, "exit": {"code": 5}} == await leaving

@@ -23,7 +23,7 @@ from tests.suites.wire import Response, read_response
 from tests.support.bridge_process import ACCEPT, bridge, eventually, rpc
 
 AFTER = request("after", "connection: close")
-ANSWER_S = 5.0
+ANSWER_S = 20.0
 """Longer than a proxy waits for the rest of a request."""
 LIMITS = ("--header-timeout", "2s", "--body-timeout", "2s")
 
