@@ -53,6 +53,7 @@ class TerminalFormatter(TextFormatter, logging.Filter):
             "child.exited": self._exit,
             "child.starting": self._waiting,
             "child.stderr": self._stderr,
+            "child.stderr_about_probe": self._about_probe,
             "dev.started": self._started,
             "serve.ready": self._ready,
             "server.reload_failed": self._failed_reload,
@@ -85,10 +86,17 @@ class TerminalFormatter(TextFormatter, logging.Filter):
         name = printable(str(fields.get("tool") or fields.get("method")))
         reason = f" ({fields['reason']})" if "reason" in fields else ""
         shown = self._paint(_BOLD, f"{name:<{_NAME_WIDTH}}")
-        return f"{shown} {fields.get('ms'):>9} ms  {self._paint(color, outcome + reason)}"
+        ms = fields.get("ms")
+        # The event loop's clock has whole milliseconds.
+        took = f"{ms:.0f}" if isinstance(ms, float) and ms >= 1 else "<1"
+        return f"{shown} {took:>7} ms  {self._paint(color, outcome + reason)}"
 
     def _stderr(self, fields: Fields) -> str:
         return f"{self._paint(_YELLOW, 'stderr │')} {printable(str(fields.get('line')))}"
+
+    def _about_probe(self, fields: Fields) -> str:
+        text = f"{fields.get('lines')} lines about {fields.get('method')}, which tells the revision"
+        return self._paint(_DIM, f"stderr │ {text}; --log-level debug shows them")
 
     def _exit(self, fields: Fields) -> str:
         # Its last words stand above already, line by line.

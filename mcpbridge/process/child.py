@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import anyio
@@ -44,6 +45,9 @@ class Child(Protocol):
     @property
     def report(self) -> ExitReport | None:
         """The end of the child, with the last lines of its stderr."""
+
+    def probed(self, method: str) -> AbstractContextManager[None]:
+        """Log at level debug what it writes about this method until the block ends."""
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Begin to stop it, first politely, within about twice `grace_s` seconds; do not wait."""

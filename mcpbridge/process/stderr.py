@@ -3,6 +3,9 @@
 An undrained pipe stops the child after 64 KiB. A child that writes without end must not fill the
 log, so the log gets a limited number of bytes and lines per second, and then the number of lines
 that were left out.
+
+Some servers, above all those of the official Python SDK, answer a method that they do not know with
+hundreds of lines on stderr. What a child writes about the bridge's own probe is logged at debug.
 """
 
 from __future__ import annotations
@@ -52,13 +55,18 @@ class StderrDrain:
         self._pid = pid
         self._loop = asyncio.get_running_loop()
         self._splitter = LineSplitter(_LINE_BYTES, indented=True)
-        self._lines: deque[Line] = deque()
-        """Read but not yet logged; nothing is read while there are any."""
+        self._lines: deque[tuple[int, Line]] = deque()
+        """Read but not yet logged, each with its level; nothing is read while there are any."""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._bytes_left = _LOG_BYTES_PER_S
         self._lines_left = _LOG_LINES_PER_S
         self._refilled_at = self._loop.time()
         self._unlogged = 0
+        self._level = logging.INFO
+        self._probe = b""
+        """What the bridge asks in order to find out what the server speaks; empty: nothing."""
+        self._about_probe = 0
+        """How many lines the child wrote about it."""
         self._ended = False
         self._finished = False
 
@@ -78,6 +86,25 @@ class StderrDrain:
             self.finish()
             os.close(self._fd)
 
+    @contextmanager
+    def probed(self, method: str) -> Iterator[None]:
+        """Log at level debug what the child writes about this method until the block ends."""
+        self._probe = method.encode()
+        try:
+            yield
+        finally:
+            # The child wrote its lines before it answered, but this pipe may be read after the
+            # other one: read what is there while the lines still count as being about the probe.
+            for _ in range(_LAST_READS):
+                if self._finished or self._ended or not self._read():
+                    break
+            self._level, self._probe = logging.INFO, b""
+            if self._about_probe:
+                extra = {"pid": self._pid, "method": method, "lines": self._about_probe}
+                log.info("child.stderr_about_probe", extra=extra)
+            self._about_probe = 0
+            self._log_in_turns()
+
     def finish(self) -> None:
         """Drain what is already readable, the unfinished last line included, then stop reading."""
         # Before the last reads: a turn of `_go_on` that is due must not read from a closed
@@ -87,13 +114,16 @@ class StderrDrain:
             if not self._read():
                 break
         self._loop.remove_reader(self._fd)
-        self._lines += self._splitter.end()
+        self._take(self._splitter.end())
         self._log_some(_LAST_LINES)
         self._suppress()
         self._tell_unlogged()
 
     def _readable(self) -> None:
         self._read()
+        self._log_in_turns()
+
+    def _log_in_turns(self) -> None:
         self._log_some()
         if self._lines:
             # Back-pressure for a turn: at most `_TURN_LINES` lines are logged at once, so that
@@ -121,25 +151,32 @@ class StderrDrain:
             self._ended = True
             self._loop.remove_reader(self._fd)
             return False
-        self._lines += self._splitter.feed(chunk)
+        if self._probe and self._probe in chunk:
+            self._level = logging.DEBUG
+        self._take(self._splitter.feed(chunk))
         return True
+
+    def _take(self, lines: list[Line]) -> None:
+        self._lines += [(self._level, line) for line in lines]
+        if self._level == logging.DEBUG:
+            self._about_probe += len(lines)
 
     def _log_some(self, most: int = _TURN_LINES) -> None:
         """Log the lines that one turn has time for; count those that the log does not get."""
         for _ in range(min(len(self._lines), most)):
-            line = self._lines[0]
+            level, line = self._lines[0]
             raw = line.head if isinstance(line, OverlongLine) else line
             if not self._affords(len(raw)):
                 self._suppress()
                 return
             self._lines.popleft()
             text = self._remembered(raw)
-            log.info("child.stderr", extra={"pid": self._pid, "line": text})
+            log.log(level, "child.stderr", extra={"pid": self._pid, "line": text})
 
     def _suppress(self) -> None:
         """Log none of the lines that were read; keep the last ones."""
         self._unlogged += len(self._lines)
-        for line in list(self._lines)[-_TAIL_LINES:]:
+        for _, line in list(self._lines)[-_TAIL_LINES:]:
             self._remembered(line.head if isinstance(line, OverlongLine) else line)
         self._lines.clear()
 

@@ -110,6 +110,7 @@ class SubprocessChild(Generic[E]):
         """Set when the process and its group have ended; `report` is set before."""
         self.report: ExitReport | None = None
         self.channel: E
+        self._stderr: StderrDrain
         self.pid = 0
 
     def __repr__(self) -> str:
@@ -124,6 +125,10 @@ class SubprocessChild(Generic[E]):
     def secrets(self) -> Secrets:
         """Values that it may write and no log may show."""
         return self._spec.hidden
+
+    def probed(self, method: str) -> AbstractContextManager[None]:
+        """Log at level debug what it writes about this method until the block ends."""
+        return self._stderr.probed(method)
 
     def stop(self, grace_s: float = 5.0) -> None:
         """Begin to stop it, with `grace_s` seconds before each of the two signals; do not wait.
@@ -155,7 +160,7 @@ class SubprocessChild(Generic[E]):
             SpawnError: The process could not be started.
         """
         started_at = anyio.current_time()
-        with self._process() as (process, stderr):
+        with self._process() as process:
             task_status.started()
             log.info("child.started", extra={"pid": self.pid})
             async with anyio.create_task_group() as watch:
@@ -167,12 +172,12 @@ class SubprocessChild(Generic[E]):
                     # A cancelled task must still end its process. The steps below bound the time.
                     with anyio.CancelScope(shield=True):
                         await self._descend(process)
-                    stderr.finish()
-                    self._report(anyio.current_time() - started_at, stderr.tail)
+                    self._stderr.finish()
+                    self._report(anyio.current_time() - started_at, self._stderr.tail)
                 watch.cancel_scope.cancel()
 
     @contextmanager
-    def _process(self) -> Iterator[tuple[Process, StderrDrain]]:
+    def _process(self) -> Iterator[Process]:
         with ExitStack() as ends:
             process, (stdin_write, stdout_read, stderr_read) = self._spawned()
             self.pid = process.pid
@@ -182,9 +187,9 @@ class SubprocessChild(Generic[E]):
             self.channel = self._make_ends(stdout_read, stdin_write)
             self._stdout_ended = self.channel.ended
             ends.enter_context(self.channel.open())
-            stderr = StderrDrain(stderr_read, process.pid, self._spec.hidden)
-            ends.enter_context(stderr.open())
-            yield process, stderr
+            self._stderr = StderrDrain(stderr_read, process.pid, self._spec.hidden)
+            ends.enter_context(self._stderr.open())
+            yield process
 
     def _spawned(self) -> tuple[Process, tuple[int, int, int]]:
         """Start the process; return it and our ends of its stdin, stdout and stderr."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from typing import Any
 
 import anyio
@@ -89,6 +89,10 @@ class FakeChild:
         """See `Child`."""
         self._asked = True
         self._over.set()
+
+    def probed(self, method: str) -> AbstractContextManager[None]:
+        """It writes to no stderr."""
+        return nullcontext()
 
     def kill(self) -> None:
         """See `Child`."""

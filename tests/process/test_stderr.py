@@ -44,7 +44,12 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 def lines(log: pytest.LogCaptureFixture) -> list[str]:
     """The lines that were logged."""
-    return [vars(record)["line"] for record in log.records if record.message == "child.stderr"]
+    return lines_of(log.records)
+
+
+def lines_of(records: list[logging.LogRecord]) -> list[str]:
+    """The lines in these records."""
+    return [vars(record)["line"] for record in records if record.message == "child.stderr"]
 
 
 def suppressed(log: pytest.LogCaptureFixture) -> int:
@@ -100,6 +105,36 @@ async def test_the_last_lines_are_kept(log: pytest.LogCaptureFixture) -> None:
         os.write(write, b"too late\n")
         await checkpoint()
         assert len(lines(log)) == 101
+
+
+async def test_what_it_writes_about_the_probe_is_logged_at_debug(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Some servers write hundreds of lines about a method that they do not know."""
+    caplog.set_level(logging.DEBUG, "mcpbridge.child")
+    with draining() as (drain, write):
+        with drain.probed("server/discover"):
+            os.write(write, b"a banner\n")
+            await until(lambda: lines(caplog) == ["a banner"])
+            os.write(write, b"unknown method:\n" * 200 + b"  server/discover\n")
+            # The answer is read before these lines are.
+        os.write(write, b"serving\n")
+        await until(lambda: len(lines(caplog)) == 203)
+        assert drain.tail[-2:] == ("  server/discover", "serving")
+    shown = [record for record in caplog.records if record.levelno > logging.DEBUG]
+    assert lines_of(shown) == ["a banner", "serving"]
+    (about,) = (vars(each) for each in shown if each.message == "child.stderr_about_probe")
+    assert (about["method"], about["lines"]) == ("server/discover", 201)
+
+
+async def test_what_a_server_writes_about_no_probe_is_shown(log: pytest.LogCaptureFixture) -> None:
+    """While it starts, and when it speaks of the method at another time."""
+    with draining() as (drain, write):
+        with drain.probed("server/discover"):
+            os.write(write, b"loading\n")
+        os.write(write, b"server/discover\n")
+        await until(lambda: len(lines(log)) == 2)
+    assert [record.message for record in log.records] == ["child.stderr", "child.stderr"]
 
 
 @proves("fault 34")

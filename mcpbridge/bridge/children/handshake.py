@@ -135,7 +135,8 @@ class FirstHandshake:
         if harmed:
             profile = await shake_hands(lease, self._params, self._within_s)
         else:
-            profile = await self._ask_first(lease)
+            with lease.child.probed(DISCOVER):
+                profile = await self._ask_first(lease)
         self._asks = False
         self._found_legacy()
         return profile

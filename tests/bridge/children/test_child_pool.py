@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, cast
 
 import anyio
@@ -56,6 +56,10 @@ class FakeChild:
         self.asked = True
         if self._world.obeys:
             self.end()
+
+    def probed(self, method: str) -> AbstractContextManager[None]:
+        """It writes to no stderr."""
+        return nullcontext()
 
     def kill(self) -> None:
         """Ends."""

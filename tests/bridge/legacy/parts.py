@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import cast
 
@@ -47,5 +48,7 @@ def lease_on_memory(*, shared: bool) -> tuple[Lease, MemoryChannel]:
     """A lease on a child in memory, and the child's end of its channel."""
     here, far = memory_pair()
     mux = Mux(here, Meters(), shared=shared, max_message_bytes=1 << 20)
-    child = cast(Child, SimpleNamespace(pid=7, channel=here, exited=anyio.Event()))
-    return Lease(child, mux), far
+    child = SimpleNamespace(
+        pid=7, channel=here, exited=anyio.Event(), probed=lambda method: nullcontext()
+    )
+    return Lease(cast(Child, child), mux), far
