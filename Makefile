@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz mutants deploy-test image-test package-test docs docs-site faults lock audit release-check release-date bench bench-peers bench-gate bench-moves clean
+.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz mutants deploy-test image-test package-test docs docs-site recording faults lock audit release-check release-date bench bench-peers bench-gate bench-moves clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -34,6 +34,7 @@ REFEREES := tests/referees/node_modules/.stamp
 BENCH_PEERS := .venv-peer-mcp-proxy/stamp .venv-peer-fastmcp/stamp benchmarks/peers/node_modules/.stamp
 SCANNERS := .venv-deploy/stamp
 SITE := .venv-site/stamp
+RECORDER := .venv-recording/stamp scripts/recording/node_modules/.stamp
 PACKAGERS := .venv-package/stamp
 
 help: ## this list
@@ -106,6 +107,9 @@ docs: .venv/stamp ## write the generated pages of docs/ and the picture of the R
 	$(BIN)/python -m scripts.picture docs/images/uses.svg
 	$(BIN)/python -m tests.faults.catalogue docs/faults.md
 
+recording: .venv/stamp .venv-mcp1/stamp $(RECORDER) ## record the terminal of README; needs npm and port 8000
+	$(BIN)/python -m scripts.recording.record docs/images/session.svg
+
 # NO_MKDOCS_2_WARNING: an advertisement of mkdocs-material's successor.
 docs-site: $(SITE) ## build the site of docs/ into build/site; a broken link or a lost page fails
 	NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -m mkdocs build --strict
@@ -157,8 +161,8 @@ release-date: .venv/stamp ## write VERSION and today's date into the package and
 	$(BIN)/python -m scripts.release date $(VERSION)
 
 clean: ## remove environments, caches and built files
-	rm -rf .venv .venv-framework-* .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-site .venv-package .venv-audit build dist
-	rm -rf tests/interop/node_modules tests/referees/node_modules benchmarks/peers/node_modules
+	rm -rf .venv .venv-framework-* .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-site .venv-package .venv-audit .venv-recording build dist
+	rm -rf tests/interop/node_modules tests/referees/node_modules benchmarks/peers/node_modules scripts/recording/node_modules
 	rm -rf .venv-peer-mcp-proxy .venv-peer-fastmcp
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	find mcpbridge tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -193,6 +197,18 @@ clean: ## remove environments, caches and built files
 	$(call make_venv,.venv-framework-$*)
 	@echo 'make: .venv-framework-$*: what $< names'
 	@.venv-framework-$*/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+.venv-recording/stamp: scripts/recording/requirements.txt
+	$(call make_venv,.venv-recording)
+	@echo 'make: .venv-recording: what $< names'
+	@.venv-recording/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+scripts/recording/node_modules/.stamp: scripts/recording/package.json \
+		scripts/recording/package-lock.json
+	@command -v npm >/dev/null || { echo 'make recording: needs npm; install Node.js' >&2; exit 1; }
+	cd scripts/recording && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # The peers of the benchmark, each with an SDK of its own.

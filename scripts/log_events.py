@@ -43,8 +43,8 @@ MEANINGS: Mapping[str, str] = {
     "child.started": "A server process was started.",
     "child.starting": "A start goes on; `for` is what is waited for, logged every 5 s.",
     "child.stderr": "A line that the server wrote to its stderr.",
-    "child.stderr_about_probe": "How many lines the server wrote about the method that finds out what"
-    " it speaks; they are logged as `child.stderr` at level debug.",
+    "child.stderr_about_probe": "How many lines the server wrote about the method that finds out"
+    " what it speaks; they are logged as `child.stderr` at level debug.",
     "child.stderr_suppressed": "The server wrote more to its stderr than is logged.",
     "child.stdout_noise": "The server wrote something other than a message to its stdout.",
     "child.stopped": "A server process ended because mcpbridge ended it.",

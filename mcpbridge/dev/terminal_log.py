@@ -95,7 +95,7 @@ class TerminalFormatter(TextFormatter, logging.Filter):
         return f"{self._paint(_YELLOW, 'stderr │')} {printable(str(fields.get('line')))}"
 
     def _about_probe(self, fields: Fields) -> str:
-        text = f"{fields.get('lines')} lines about {fields.get('method')}, which tells the revision"
+        text = f"{fields.get('lines')} lines about {fields.get('method')}"
         return self._paint(_DIM, f"stderr │ {text}; --log-level debug shows them")
 
     def _exit(self, fields: Fields) -> str:
