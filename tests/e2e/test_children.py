@@ -369,7 +369,7 @@ async def test_a_child_that_dies_at_its_start_is_told_at_once(
     command = ("--give-up-after", "0", "--", *child("starting", *words))
     async with bridge(*command, ready=False) as running, running.client() as client:
         asked = [initialize(4), initialize("x", capabilities=ROOTS), rpc(0, "tools/list")]
-        async with asyncio.timeout(20):  # the start may take 60
+        async with asyncio.timeout(50):  # the start may take 60
             facts = [await refused(client, message) for message in asked]
         wanted = {"reason": "child_exited", "executed": "no", "retryable": True, "exit": how}
         assert facts == [wanted] * 3

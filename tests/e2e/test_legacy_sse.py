@@ -15,7 +15,15 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.support.bridge_process import ACCEPT, RunningBridge, bridge, child, initialize, rpc
+from tests.support.bridge_process import (
+    ACCEPT,
+    RunningBridge,
+    asked_until,
+    bridge,
+    child,
+    initialize,
+    rpc,
+)
 from tests.support.proofs import proves
 from tests.support.questioner_bridge import (
     ASKED,
@@ -447,7 +455,13 @@ async def test_a_session_that_ended_while_its_client_does_not_read_takes_nothing
         answer = await served.client.post(path, json=refused_opening(loud=1_500_000))
         assert answer.status_code == 202
         await served.bridge.logged("child.stopped", lambda record: record["pid"] not in before)
-        for body in (rpc(1, "x/echo"), initialize(2), INITIALIZED):
+
+        async def refuses() -> bool:
+            return (await served.client.post(path, json=rpc(1, "x/echo"))).status_code == 404
+
+        # Its process ends first.
+        await asked_until(refuses, "the session has ended")
+        for body in (initialize(2), INITIALIZED):
             assert (await served.client.post(path, json=body)).status_code == 404
     assert await served.ask({}, "x/echo", n=1) == {"n": 1}
 

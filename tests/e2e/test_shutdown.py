@@ -360,6 +360,7 @@ async def test_process_1_hears_a_second_signal(tmp_path: Path) -> None:
 
 
 @proves("fault 96", "fault 109")
+@NEEDS_NAMESPACES
 async def test_process_1_ends_before_docker_kills_it() -> None:
     """`docker stop` waits 10 s; a longer call gets its error, and the status is no kill's."""
     async with bridge(under=OWN_PID_SPACE) as run, run.client() as client:

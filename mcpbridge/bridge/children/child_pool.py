@@ -309,7 +309,8 @@ class ChildPool:
         if self._crashes is None or (report is not None and report.asked):
             return False
         callers = lease.mux.callers_at_end()
-        if not any(self._serves_others(each) for each in set(callers)):
+        # The bridge's own requests have the empty key, beside which every client is another one.
+        if not any(self._serves_others(each) for each in set(callers) - {b""}):
             return False
         charge = self._crashes.charge(callers, asyncio.get_running_loop().time())
         if charge is None:

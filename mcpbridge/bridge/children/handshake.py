@@ -15,7 +15,14 @@ from mcpbridge import __version__
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.errors import WireError
 from mcpbridge.rules.access.tool_policy import TOOLS_LIST
-from mcpbridge.rules.faults import Unavailable, child_exited, handshake_refused, start_timeout
+from mcpbridge.rules.faults import (
+    Exit,
+    Fault,
+    Unavailable,
+    child_exited,
+    handshake_refused,
+    start_timeout,
+)
 from mcpbridge.rules.mcp.era_probe import discovery_of, own_envelope, speaks_modern
 from mcpbridge.rules.mcp.initialize import ServerProfile, read_profile
 from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE, INITIALIZED, PING
@@ -36,10 +43,18 @@ async def initialize(lease: Lease, params: bytes, within_s: float) -> Reply:
             return await lease.mux.ask(INITIALIZE, params)
     except Unavailable as error:
         # A handshake has no effect: the call that waits for this child may be tried again.
-        raise Unavailable(child_exited(error.fault.exit, "no")) from error
+        raise Unavailable(child_exited(await _end_of(lease, error.fault), "no")) from error
     finally:
         lease.start_over()
     raise Unavailable(start_timeout(within_s))
+
+
+async def _end_of(lease: Lease, fault: Fault) -> Exit | None:
+    """Return how the process ended, which a fault of a pipe that was closed already cannot say."""
+    if fault.exit is None:
+        with anyio.move_on_after(_END_S):
+            await lease.child.gone.wait()
+    return fault.exit or lease.child.how
 
 
 async def shake_hands(lease: Lease, params: bytes, within_s: float) -> ServerProfile:
@@ -67,6 +82,8 @@ _HARMED_S = 10.0
 """Seconds after that until another process is started in its place."""
 _LOOK_S = 0.1
 """Seconds between checks whether a process has read the probe: there is no event for it."""
+_END_S = 1.0
+"""Seconds that a process may live after its pipes have closed until its end is called unknown."""
 _MOST_PAGES = 100
 
 
@@ -151,7 +168,7 @@ class FirstHandshake:
             asking.start_soon(question.ask)
             with anyio.move_on_after(self._within_s):
                 await question.answer_or_silence()
-            if not question.modern and not question.ended:
+            if not question.modern and question.fault is None:
                 rest_s = began + self._within_s - anyio.current_time()
                 profile = await self._shake(lease, question, rest_s)
             # Now: an answer to the probe that comes behind this one is late and does not count.
@@ -166,10 +183,10 @@ class FirstHandshake:
         log.info("child.probed", extra={"pid": lease.child.pid, "modern": False})
         if profile is not None:
             return profile
-        unread = lease.mux.channel.unread
-        if question.ended and unread:
+        unread = lease.mux.channel.unread or (question.fault and question.fault.executed == "no")
+        if question.fault is not None and unread:
             # It had not read the probe, so the probe was not the reason.
-            raise Unavailable(child_exited(None, "no"))
+            raise Unavailable(child_exited(await _end_of(lease, question.fault), "no"))
         self._harmed = not unread
         if anyio.current_time() - began >= self._within_s:
             raise Unavailable(start_timeout(self._within_s))
@@ -192,8 +209,8 @@ class _Question:
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
         self.reply: Reply | None = None
-        self.ended = False
-        """Whether the process ended before it answered."""
+        self.fault: Fault | None = None
+        """What the probe failed with if the process ended before it answered; else None."""
         self._over = anyio.Event()
 
     @property
@@ -211,8 +228,8 @@ class _Question:
             self.reply = await self._lease.mux.ask(
                 DISCOVER, own_envelope(SUPPORTED[0], __version__)
             )
-        except Unavailable:
-            self.ended = True
+        except Unavailable as error:
+            self.fault = error.fault
         self._over.set()
 
     async def answer_or_silence(self) -> None:

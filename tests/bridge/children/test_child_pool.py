@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
@@ -20,6 +21,7 @@ from mcpbridge.process.child import Child
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.access.principals import NOTHING
 from mcpbridge.rules.faults import Exit, PoolExhausted, Unavailable
+from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
 from tests.bridge.playbook import Person, bounded, turns
@@ -113,6 +115,23 @@ async def world(max_children: int) -> AsyncIterator[World]:
 def fake(lease: Lease) -> FakeChild:
     """The child of a lease."""
     return cast(FakeChild, lease.child)
+
+
+async def test_the_bridges_own_request_beside_a_client_is_no_other_client() -> None:
+    """The end of a process is charged to a client only if another client is served."""
+    ended = SimpleNamespace(
+        child=SimpleNamespace(pid=7, report=None),
+        mux=SimpleNamespace(callers_at_end=lambda: [b"", b"the only client"]),
+    )
+    crashes = CrashCharges()
+    pool = ChildPool(
+        lambda: cast(Child, None), ChildPoolSettings(), PipeLimits(), Meters(), crashes=crashes
+    )
+    async with pool.running(serves_others=lambda caller: caller != b"the only client"):
+        assert not pool.charged(cast(Lease, ended))
+    charge = crashes.charge([b"the only client"], asyncio.get_running_loop().time())
+    assert charge is not None
+    assert charge.crashes == 1
 
 
 @bounded

@@ -61,7 +61,7 @@ class Server:
     def end(self) -> None:
         """The process ends."""
         self._far.close()
-        self.lease.mux.fail_all(child_exited(Exit(code=1), "no"))
+        self.lease.mux.fail_all(child_exited(Exit(code=1), "maybe"))
 
 
 @asynccontextmanager
@@ -140,6 +140,16 @@ async def test_a_process_that_the_probe_ends_is_replaced_and_the_next_is_not_pro
     async with server(server_discover=REFUSES, initialize=f',"result":{LEGACY}}}') as made:
         await first.introduce(made.lease)
         assert made.asked[0] == "server/discover"
+
+
+@bounded
+async def test_a_process_that_is_gone_before_the_probe_is_sent_was_not_harmed_by_it() -> None:
+    """No other process is started for it, and its end is told though its pipes say nothing."""
+    async with server() as made:
+        made.lease.mux.fail_all(child_exited(None, "no"))
+        with pytest.raises(Unavailable) as caught:
+            await first_handshake([]).introduce(made.lease)
+    assert caught.value.fault.reason == "child_exited"
 
 
 @pytest.mark.usefixtures("quick")

@@ -49,6 +49,12 @@ def lease_on_memory(*, shared: bool) -> tuple[Lease, MemoryChannel]:
     here, far = memory_pair()
     mux = Mux(here, Meters(), shared=shared, max_message_bytes=1 << 20)
     child = SimpleNamespace(
-        pid=7, channel=here, exited=anyio.Event(), probed=lambda method: nullcontext()
+        pid=7,
+        channel=here,
+        exited=anyio.Event(),
+        gone=anyio.Event(),
+        how=None,
+        probed=lambda method: nullcontext(),
     )
+    child.gone.set()
     return Lease(cast(Child, child), mux), far
