@@ -35,6 +35,7 @@ from mcpbridge.bridge.evictors import evict_longest_idle
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.bridge.legacy.session_table import SessionTable, longest_idle, new_session_id
 from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
+from mcpbridge.bridge.modern.parking import Parking
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.recycler import Recycler
@@ -138,6 +139,8 @@ class Bridge:
         self._tool_filter = tool_filter
         self._make_child_with_env = make_child_with_env
         self._question_numbers = itertools.count(1)
+        gave_way = functools.partial(meters.tally, "gave_way", "parked_call")
+        self._parking = Parking(settings.parking.max_parked, gave_way)
         self._one_streams: dict[Stream, _OneStream] = {}
         self._tasks: TaskGroup
         self._context: CallContext
@@ -148,7 +151,8 @@ class Bridge:
     async def running(self) -> AsyncIterator[None]:
         """Serve until the block ends."""
         evictors = [self._evict_left_behind, self._evict_tenant, self._evict_longest_idle]
-        pool = self._child_pool.running(evictors, self._serves_others)
+        last = [self._parking.evict]
+        pool = self._child_pool.running(evictors, self._serves_others, last)
         async with pool, anyio.create_task_group() as tasks:
             self._tasks = tasks
             spawn = contain(tasks.start_soon, Session, self._failed)
@@ -207,7 +211,9 @@ class Bridge:
     def _tenant(self, eras: EraSupervisors, child_source: ChildSource) -> Tenant:
         close = functools.partial(self.close, why="failed")
         state_codec = self._state_codec.another()
-        return Tenant(eras, child_source, self._context, self._settings, state_codec, close)
+        return Tenant(
+            eras, child_source, self._context, self._settings, state_codec, self._parking, close
+        )
 
     @functools.cached_property
     def reloader(self) -> Reloader:

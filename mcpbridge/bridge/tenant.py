@@ -35,6 +35,7 @@ from mcpbridge.bridge.legacy.session_start import SessionStarter
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.legacy.sessionless import SessionlessCalls
 from mcpbridge.bridge.modern.emulation import EmulatedCalls, ParkSettings
+from mcpbridge.bridge.modern.parking import Parking
 from mcpbridge.bridge.modern.passthrough import Passthrough
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.modern.service import ModernService
@@ -80,6 +81,7 @@ class Tenant:
         context: CallContext,
         settings: BridgeSettings,
         state_codec: RequestStateCodec,
+        parking: Parking,
         close: Callable[[Session], None],
     ) -> None:
         """Make a tenant without an owner; nothing is started before `run`.
@@ -90,6 +92,7 @@ class Tenant:
             context: What sessions and calls of all tenants share.
             settings: The settings of the parts.
             state_codec: Encrypts the `requestState` of parked calls.
+            parking: Has the places of parked calls.
             close: Ends a session whose opening fails.
         """
         self.eras = eras
@@ -110,6 +113,7 @@ class Tenant:
             settings.child_pool.isolation,
             settings.parking,
             state_codec,
+            parking,
             answers_roots=bool(settings.child_pool.roots),
         )
         native = Passthrough(self._context, eras)

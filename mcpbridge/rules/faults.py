@@ -204,6 +204,21 @@ def cut_for_memory(what: str) -> Fault:
     return Fault("memory", f"the {what} was ended: it held most of --max-memory", "maybe")
 
 
+def parked_call_gave_way(limit: str) -> Fault:
+    """Return the fault for a retry of a call that was ended for a client with fewer of them.
+
+    Args:
+        limit: The setting whose limit was reached, and its value if it has one.
+    """
+    return Fault(
+        "capacity",
+        f"limit reached: {limit}: the call was ended for another client while it waited for its"
+        " client's answer",
+        "maybe",
+        retry_after_s=5,
+    )
+
+
 def queue_full(flag: str, limit: int, most: int) -> Fault:
     """Return the fault for a call that finds the queue of its server full.
 

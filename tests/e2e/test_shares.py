@@ -26,7 +26,16 @@ from tests.support.bridge_process import (
     rpc,
     started,
 )
-from tests.support.modern_client import headers_of, meta
+from tests.support.modern_client import (
+    FORM,
+    Stateless,
+    asking,
+    form,
+    headers_of,
+    meta,
+    retry_of,
+    serving,
+)
 from tests.support.raw_http import Wire, post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -323,3 +332,31 @@ async def test_listens_of_the_client_with_most_of_them_give_way(tmp_path: Path, 
         async with wire(running.port, GREEDY) as one_more:
             await one_more.send(sent)
             assert (await one_more.response()).status == 503
+
+
+ONLY = ("--isolation", "session", "--queue-timeout", "100ms", "--child-era", "legacy")
+
+
+@pytest.mark.parametrize("limit", [("--max-parked", "2"), ("--max-children", "3")])
+async def test_parked_calls_of_the_client_with_most_of_them_give_way(
+    tmp_path: Path, limit: tuple[str, str]
+) -> None:
+    """Its client never answers; another one is asked all the same, and its answer arrives."""
+    async with (
+        serving("legacy", tmp_path, *ONLY, *limit) as served,
+        client_at(served.bridge, GREEDY) as greedy,
+        client_at(served.bridge, MODEST) as modest,
+    ):
+        hog, other = (Stateless(served.bridge, tmp_path, each) for each in (greedy, modest))
+        params = asking([form()])
+        first, second = [await hog.result("tools/call", params, FORM) for _ in range(2)]
+        refused = await hog.post("tools/call", params, FORM)
+        assert (refused.status_code, reason_of(refused)) == (503, "capacity")
+        parked = await other.result("tools/call", params, FORM)
+        answers = {"i1": {"action": "accept", "content": {}}}
+        late = await hog.post("tools/call", retry_of(params, first, **answers), FORM)
+        assert (late.status_code, reason_of(late)) == (503, "capacity")
+        assert limit[0] in late.json()["error"]["message"]
+        for client, result in ((other, parked), (hog, second)):
+            done = await client.result("tools/call", retry_of(params, result, **answers), FORM)
+            assert done["resultType"] == "complete"

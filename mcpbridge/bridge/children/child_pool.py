@@ -114,8 +114,7 @@ Order = Callable[[Lease], int | None]
 """Returns when the holder of a child gives way to the client that needs a place, 0 first; None:
 never. See `rules.access.shares.ranked`."""
 Evict = Callable[[Order], Collection[Lease]]
-"""Takes children that no client needs at present from their holders and returns them for the pool
-to end; empty if there are none."""
+"""Takes children from their holders and returns them for the pool to end; empty if it has none."""
 
 ServesOthers = Callable[[bytes], bool]
 """Returns whether another client than the one with this `Principal.share_key` is served."""
@@ -232,9 +231,9 @@ class ChildPool:
         self._passes_over = False
         """Whether a client that waited is about to be told that it gets no place."""
         self._holders: dict[Lease, bytes] = {}
-        """The client for which each counted child was started."""
+        """The client that each counted child was started for, or that uses it now."""
         self._tasks: TaskGroup
-        self._evictors: Sequence[Evict] = ()
+        self._evictors: list[tuple[Evict, bool]] = []
         self._crashes = crashes
         self._serves_others: ServesOthers = _serves_none
 
@@ -282,15 +281,22 @@ class ChildPool:
 
     @asynccontextmanager
     async def running(
-        self, evictors: Sequence[Evict] = (), serves_others: ServesOthers | None = None
+        self,
+        evictors: Sequence[Evict] = (),
+        serves_others: ServesOthers | None = None,
+        last_evictors: Sequence[Evict] = (),
     ) -> AsyncIterator[None]:
         """Start children on demand until the block ends; then stop those that are left.
 
         Args:
             evictors: Asked in this order for a child to end when all places are taken.
             serves_others: Returns whether another client than this one is served; None: none is.
+            last_evictors: Asked when those have found none, for children that are not idle: of
+                clients that will still have as many as the one that needs the place.
         """
-        self._evictors = evictors
+        self._evictors = [(self._spare_to_evict, False)]
+        self._evictors += [(evict, False) for evict in evictors]
+        self._evictors += [(evict, True) for evict in last_evictors]
         self._serves_others = serves_others or _serves_none
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
@@ -391,6 +397,11 @@ class ChildPool:
         """
         return await self._start_in_turn(make_child or self._make_child, caller)
 
+    def pass_on(self, lease: Lease, caller: bytes) -> None:
+        """Count a child that was started for one client as that of another, which uses it now."""
+        if lease in self._holders:
+            self._holders[lease] = caller
+
     def idle(self) -> None:
         """Look for a place for the clients that wait: a child serves no client at present."""
         self._serve_waiters()
@@ -452,12 +463,8 @@ class ChildPool:
             if lease.counted and not lease.child.exited.is_set():
                 lease.child.stop(_EVICT_GRACE_S)
                 return lease
-        ranks = {each: rank for rank, each in enumerate(ranked(self._held(), caller))}
-
-        def order(lease: Lease) -> int | None:
-            return ranks.get(self._holders.get(lease, b""))
-
-        for evict in (self._spare_to_evict, *self._evictors):
+        for evict, strict in self._evictors:
+            order = self._order(caller, strict=strict)
             while found := evict(order):
                 # What a holder gives up may have ended already, which frees no place: ask on.
                 victims = [lease for lease in found if not lease.child.exited.is_set()]
@@ -468,6 +475,20 @@ class ChildPool:
                 if victims:
                     return victims[0]
         return None
+
+    def _order(self, caller: bytes, *, strict: bool) -> Order:
+        """Return the order for one client; `strict`: it will not have more than who gives way."""
+        held = self._held()
+        held[caller] += strict
+        ranks = {each: rank for rank, each in enumerate(ranked(held, caller))}
+        if strict:
+            # What a client uses does not give way to itself.
+            ranks.pop(caller, None)
+
+        def order(lease: Lease) -> int | None:
+            return ranks.get(self._holders.get(lease, b""))
+
+        return order
 
     def _spare_to_evict(self, order: Order) -> Collection[Lease]:
         return [self._spares.pop()] if self._spares else ()

@@ -113,6 +113,9 @@ class ChildSource(Protocol):
     async def successor(self, *, caller: bytes = b"") -> Lease:
         """Return a fresh child for a session that has one; see `ChildPool.successor`."""
 
+    def pass_on(self, lease: Lease, caller: bytes) -> None:
+        """Count a child as that of the client that uses it now; see `ChildPool.pass_on`."""
+
     def idle(self) -> None:
         """Take note that a child serves no client at present; see `ChildPool.idle`."""
 

@@ -60,6 +60,10 @@ class TenantPool:
         make_child, caller = self._make_child, caller or self._caller
         return self._noted(await self._child_pool.successor(make_child, caller=caller))
 
+    def pass_on(self, lease: Lease, caller: bytes) -> None:
+        """Count a child as that of another client of this principal: see `ChildPool.pass_on`."""
+        self._child_pool.pass_on(lease, caller or self._caller)
+
     async def close(self) -> None:
         """End all of its children and wait until their places are free."""
         for lease in self.leases:

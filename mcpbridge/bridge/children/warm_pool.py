@@ -73,6 +73,7 @@ class WarmPool:
         lease = self._idle_child(fingerprint)
         if lease is not None:
             self._given[lease] = fingerprint
+            self._child_pool.pass_on(lease, caller)
             return lease
         waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         has_children = self._coming[fingerprint] or fingerprint in self._given.values()
@@ -86,6 +87,8 @@ class WarmPool:
         else:
             self._spawn(self._start_another, envelope, caller)
             await asyncio.wait([waiter])
+        # Shares count the client whose call has the child, which another's call may have started.
+        self._child_pool.pass_on(waiter.result(), caller)
         return waiter.result()
 
     def give_back(self, lease: Lease, now: float) -> None:

@@ -26,6 +26,7 @@ from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.supervisor import Ready, Supervisor
 from mcpbridge.bridge.children.warm_pool import WarmPool
 from mcpbridge.bridge.modern.parked_call import ParkedCall
+from mcpbridge.bridge.modern.parking import Parking
 from mcpbridge.bridge.modern.request_state import RequestState, RequestStateCodec
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.access.shares import Account
@@ -34,7 +35,6 @@ from mcpbridge.rules.faults import (
     PoolExhausted,
     Unavailable,
     cancelled,
-    capacity,
     child_exited,
     cut_for_memory,
     shutdown,
@@ -67,6 +67,8 @@ Overdue = Callable[[Exchange, float], Fault | None]
 _REPLAY_S = 60.0
 """Seconds that a finished parked call is kept for a retry that is sent a second time."""
 _LEVEL_S = 5.0
+_MOST_ENDED = 1024
+"""Most calls whose end for another client, or for want of memory, is remembered for their retry."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ class ParkSettings:
     max_parked: int = setting(
         64,
         "--max-parked",
-        "Calls that may wait for their clients' answers at once.",
+        "Calls that may wait for their clients' answers at once, over all clients; if more come,"
+        " the client with most of them gives way to one with fewer.",
         group="Limits",
         unit=Unit.INTEGER,
         minimum=1,
@@ -168,10 +171,12 @@ class EmulatedCalls:
         isolation: Isolation,
         settings: ParkSettings,
         state_codec: RequestStateCodec,
+        parking: Parking,
         *,
         answers_roots: bool = False,
     ) -> None:
         self._context = context
+        self._parking = parking
         self._supervisor = supervisor
         self._child_pool = child_pool
         self._pool = pool
@@ -181,6 +186,8 @@ class EmulatedCalls:
         self._state_codec = state_codec
         self._parked_calls: dict[str, ParkedCall] = {}
         self._finished: dict[str, float] = {}
+        self._ended: dict[str, Fault] = {}
+        """Why parked calls were ended in favour of others, for their clients' retries."""
         self.in_flight: set[Exchange] = set()
         """The exchanges that are open."""
 
@@ -245,14 +252,18 @@ class EmulatedCalls:
         return freed
 
     def _cutting(self, parked_call: ParkedCall) -> Callable[[], None]:
-        return functools.partial(self._cut, parked_call)
+        return functools.partial(self._yield, parked_call, cut_for_memory("call"))
 
-    def _cut(self, parked_call: ParkedCall) -> None:
-        """End a parked call that has most of what is kept."""
-        fault, attempt = cut_for_memory("call"), parked_call.attempt
+    def _yield(self, parked_call: ParkedCall, fault: Fault) -> None:
+        """End a call in favour of others; its open attempt, or its retry, gets the fault."""
+        attempt = parked_call.attempt
         self._drop(parked_call, fault.message)
         if attempt is not None:
             attempt.fail(fault)
+            return
+        self._ended[parked_call.key] = fault
+        if len(self._ended) > _MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
 
     def cancel(self, exchange: Exchange) -> None:
         """Cancel a call whose client closed the connection, as 2026-07-28 has it."""
@@ -316,22 +327,9 @@ class EmulatedCalls:
         exchange.submit(lease.mux)
 
     async def _begin(self, exchange: Exchange, envelope: RequestMeta) -> None:
-        if len(self._parked_calls) - len(self._finished) >= self._settings.max_parked:
-            raise Unavailable(capacity("--max-parked", self._settings.max_parked))
-        try:
-            lease = await self._pool.take(envelope, exchange.caller)
-        except PoolExhausted:
-            if self._isolation is not Isolation.AUTO:
-                raise
-            # Serving the call without server requests is better than refusing it.
-            self._child_pool.fell_back()
-            self._serve_shared(exchange, envelope, self._supervisor.usable)
-            return
-        # Before the call, so that the child sends the log messages of the call at this level.
-        await self._set_level(lease, envelope)
-        if exchange.reply is not None:
-            # The client has gone in between; the child has not got the call.
-            self._pool.give_back(lease, self._context.clock())
+        with self._parking.coming(exchange.caller):
+            lease = await self._child_for(exchange, envelope)
+        if lease is None:
             return
         sent = Request(b"0", exchange.request.method, stripped(exchange.request.params))
         parked_call = ParkedCall(
@@ -344,6 +342,8 @@ class EmulatedCalls:
             self._context.budget,
             exchange.caller,
         )
+        # In the turn in which `coming` ends, or another call could take the place in between.
+        self._parking.enter(parked_call, functools.partial(self._yield, parked_call))
         self._parked_calls[parked_call.key] = parked_call
         try:
             parked_call.begin(exchange)
@@ -353,6 +353,25 @@ class EmulatedCalls:
             self._drop(parked_call, "it cannot be sent")
             raise
         await parked_call.gather(exchange)
+
+    async def _child_for(self, exchange: Exchange, envelope: RequestMeta) -> Lease | None:
+        """Return a child for a call alone; None if the call needs none any more."""
+        try:
+            lease = await self._pool.take(envelope, exchange.caller)
+        except PoolExhausted:
+            if self._isolation is not Isolation.AUTO:
+                raise
+            # Serving the call without server requests is better than refusing it.
+            self._child_pool.fell_back()
+            self._serve_shared(exchange, envelope, self._supervisor.usable)
+            return None
+        # Before the call, so that the child sends the log messages of the call at this level.
+        await self._set_level(lease, envelope)
+        if exchange.reply is not None:
+            # The client has gone in between; the child has not got the call.
+            self._pool.give_back(lease, self._context.clock())
+            return None
+        return lease
 
     async def _resume(self, exchange: Exchange, envelope: RequestMeta, text: str) -> None:
         request = exchange.request
@@ -370,6 +389,9 @@ class EmulatedCalls:
             await self._after_pages(exchange, envelope, responses, state)
             return
         parked_call = self._parked_calls.get(state.parked_call)
+        if parked_call is None and state.parked_call in self._ended:
+            exchange.refuse(self._ended[state.parked_call])
+            return
         # The state is encrypted and bound to the principal, but a client may send an old one again.
         # After the end any round may ask for the answer again: the one before may have been lost on
         # the way.
@@ -456,11 +478,13 @@ class EmulatedCalls:
     def _over(self, parked_call: ParkedCall) -> None:
         if parked_call.key in self._parked_calls and parked_call.key not in self._finished:
             # The child is free, the answer is kept for a client that lost it and asks once more.
+            self._parking.leave(parked_call)
             self._finished[parked_call.key] = self._context.clock()
             self._pool.give_back(parked_call.lease, self._context.clock())
 
     def _drop(self, parked_call: ParkedCall, reason: str) -> None:
         finished = parked_call.key in self._finished
+        self._parking.leave(parked_call)
         self._parked_calls.pop(parked_call.key, None)
         self._finished.pop(parked_call.key, None)
         if not finished:

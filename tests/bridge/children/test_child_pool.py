@@ -399,3 +399,49 @@ async def test_the_end_of_a_child_fails_its_calls_with_its_exit_status() -> None
         await turns()
         assert (list(caller.heard), made.pool.children) == (["fault child_exited"], 0)
         await made.pool.own()
+
+
+@bounded
+async def test_a_child_that_is_not_idle_is_ended_only_for_a_client_that_stays_lighter() -> None:
+    """Not for the client that uses it, nor for one that would have more than it then."""
+    made = World(4)
+    asked: list[tuple[bytes, int | None]] = []
+    busy: dict[bytes, Lease] = {}
+
+    def give_up(order: Callable[[Lease], int | None]) -> Collection[Lease]:
+        asked.extend((caller, order(lease)) for caller, lease in busy.items())
+        found = [caller for caller, lease in busy.items() if order(lease) is not None]
+        return [busy.pop(found[0])] if found else ()
+
+    async with made.pool.running([made.evict], last_evictors=[give_up]):
+        busy[b"a"] = await made.pool.own(caller=b"a")
+        busy[b"b"] = await made.pool.own(caller=b"b")
+        await made.pool.own(caller=b"a")
+        with pytest.raises(PoolExhausted):
+            await made.pool.own(caller=b"a")
+        assert asked == [(b"a", None), (b"b", None)]
+        await made.pool.own(caller=b"c")
+        assert asked[2:] == [(b"a", 0), (b"b", None)]
+        assert list(busy) == [b"b"]
+        with pytest.raises(PoolExhausted):
+            await made.pool.own(caller=b"d")
+        await made.pool.stop_all(0)
+
+
+@bounded
+async def test_a_child_that_is_passed_on_counts_for_the_client_that_uses_it() -> None:
+    """Whoever had it started: that client is not the heavier one any more."""
+    async with world(3) as made:
+        first, second = [await made.pool.own(caller=b"a") for _ in range(2)]
+        ranks: list[int | None] = []
+
+        def looks(order: Callable[[Lease], int | None]) -> Collection[Lease]:
+            ranks[:] = [order(first), order(second)]
+            return ()
+
+        made.pool.pass_on(second, b"b")
+        made.idle.append(second)
+        async with made.pool.running([looks]):
+            with pytest.raises(PoolExhausted):
+                await made.pool.own(caller=b"b")
+        assert ranks == [None, 0]
