@@ -43,7 +43,7 @@ from mcpbridge.bridge.relief import MemoryRelief, Shed
 from mcpbridge.bridge.tasks import Spawn, contain
 from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv, Tenant, TenantRegistry
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.access.shares import Account, ranked
+from mcpbridge.rules.access.shares import Account, ranked, reserved
 from mcpbridge.rules.faults import (
     Fault,
     Unavailable,
@@ -199,9 +199,12 @@ class Bridge:
             self._child_lost,
             settings.calls.question_timeout_s,
             settings.loads.max_calls,
+            settings.loads.max_calls - reserved(settings.loads.max_calls),
             settings.streams.max_streams,
             settings.sessions.max_subscriptions,
+            settings.loads.queue_bytes,
             shed=shedder.shed,
+            over_share=shedder.over_share,
             budget=self.budget,
             account=self.budget,
             crashes=self._crashes,

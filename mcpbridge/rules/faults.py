@@ -204,6 +204,24 @@ def cut_for_memory(what: str) -> Fault:
     return Fault("memory", f"the {what} was ended: it held most of --max-memory", "maybe")
 
 
+def last_places(flag: str, limit: int, places: int) -> Fault:
+    """Return the fault for a client that has its share: the last places are for others.
+
+    Args:
+        flag: The limit that is nearly reached.
+        limit: Its value.
+        places: How many of these are for other clients.
+    """
+    return Fault(
+        "capacity",
+        f"limit reached: {flag} {limit}, the last {places} of which are for clients that have"
+        " fewer than their share",
+        retryable=True,
+        status=429,
+        retry_after_s=5,
+    )
+
+
 def parked_call_gave_way(limit: str) -> Fault:
     """Return the fault for a retry of a call that was ended for a client with fewer of them.
 

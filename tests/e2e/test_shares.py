@@ -242,7 +242,9 @@ async def test_a_client_that_crashes_the_server_ends_it_for_no_other() -> None:
 
 async def test_without_other_clients_the_bridge_gives_up_as_ever() -> None:
     """So that the platform shows that the server keeps crashing; no other client is served."""
-    async with started("--port", "0", "--give-up-after", "3", "--", *child("exiting")) as running:
+    # Not localhost, which has two addresses, and so two shares.
+    words = ("--host", "127.0.0.1", "--port", "0", "--give-up-after", "3")
+    async with started(*words, "--", *child("exiting")) as running:
         (record,) = await running.logged("serve.started")
         async with httpx.AsyncClient(timeout=30) as client:
             for _ in range(3):
@@ -274,6 +276,28 @@ async def test_a_flood_of_calls_lets_another_client_have_its_turn(limit: tuple[s
         assert answered.count("greedy") <= 4, "one was refused, and some had run already"
         outcomes = await asyncio.gather(*flood)
         assert sorted(outcomes) == ["capacity", *["result"] * 8]
+
+
+async def test_running_calls_of_one_client_leave_places_for_another() -> None:
+    """None of them can be ended for it; the client itself is told that the last are not for it."""
+    words = ("--max-calls", "16", "--max-calls-per-child", "16")
+    slow = rpc(1, "tools/call", {"name": "countdown", "arguments": {"seconds": 60}})
+    async with (
+        bridge(*words) as running,
+        client_at(running, MODEST) as modest,
+        client_at(running, GREEDY) as greedy,
+    ):
+        session = await open_session(greedy)
+        calls = [{**slow, "id": number} for number in range(15)]
+        posts = [greedy.post("/mcp", json=each, headers=session) for each in calls]
+        flood = asyncio.gather(*posts)
+        await asked_until(lambda: in_flight(running, 15), "all calls but one are in flight")
+        refused = await greedy.post("/mcp", json=rpc(1, "ping"))
+        assert (refused.status_code, reason_of(refused)) == (429, "capacity")
+        assert "the last 1 of which are for clients" in refused.json()["error"]["message"]
+        assert "result" in (await modest.post("/mcp", json=rpc(1, "ping"))).json()
+        await greedy.delete("/mcp", headers=session)
+        assert {reason_of(each) for each in await flood} == {"session_closed"}
 
 
 async def in_flight(running: RunningBridge, count: int) -> bool:

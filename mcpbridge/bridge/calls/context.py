@@ -25,6 +25,11 @@ def _sheds_none(caller: bytes) -> bool:
     return False
 
 
+def _shares_all(caller: bytes) -> Fault | None:
+    """Return None: each client may have all places."""
+    return None
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class CallContext:
     """The parts that sessions and calls without a session share; one for each tenant."""
@@ -45,12 +50,18 @@ class CallContext:
     """How long a child's request to its client waits for a stream that can carry it."""
     max_calls: int = 1024
     """Most calls in flight at once, over all clients."""
+    undivided_calls: int = 1024
+    """Below this number of calls in flight a client may have as many as it likes."""
     max_streams: int = 256
     """Most event streams that one session may have open at once."""
     max_subscriptions: int = 1000
     """Resources that one session, or one listen, may have subscribed to at once."""
+    queue_bytes: int = 16 << 20
+    """Most bytes of one session that may wait for a child."""
     shed: Callable[[bytes], bool] = _sheds_none
     """Ends a waiting call of a client with more calls than this one: see `CallShedder`."""
+    over_share: Callable[[bytes], Fault | None] = _shares_all
+    """Returns the fault of a client that may not have one of the last places: see `CallShedder`."""
     budget: Budget = dataclasses.field(default_factory=Budget)
     """Counts the bytes that are kept."""
     account: Account = dataclasses.field(default_factory=Account)
@@ -79,7 +90,7 @@ class CallContext:
             streams: Streams that its session has open, if the call may open another; else 0.
         """
         calls, budget, crashes = self.drain.calls, self.budget, self.crashes
-        within = calls < self.max_calls and streams < self.max_streams
+        within = calls < self.undivided_calls and streams < self.max_streams
         if within and not budget.full and not crashes.paused:
             return None
         pause_s = self.crashes.pause_left_s(caller, self.clock())
@@ -89,7 +100,10 @@ class CallContext:
             return out_of_memory(budget.limit)
         if calls >= self.max_calls and not self.shed(caller):
             return capacity("--max-calls", self.max_calls)
-        return self.over_streams(streams)
+        full = self.over_streams(streams)
+        if full is None and self.undivided_calls <= calls < self.max_calls:
+            return self.over_share(caller)
+        return full
 
     def over_streams(self, streams: int) -> Fault | None:
         """Return the fault if a session with `streams` open streams may not open another."""

@@ -1,6 +1,8 @@
-"""Which waiting call gives way when `--max-calls` are in flight: one of the client with most calls.
+"""Whose call begins, and whose gives way, when `--max-calls` or nearly as many are in flight.
 
-Only calls that wait for a child's turn are ended, so that none of them had an effect.
+Only calls that wait for a child's turn are ended, so that none of them had an effect. But calls
+that children work on may take all places for as long as `--request-timeout`; so a client that has
+more than its share does not get the last ones.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ import collections
 from collections.abc import Callable, Iterable
 
 from mcpbridge.bridge.calls.exchange import Exchange
-from mcpbridge.rules.access.shares import ranked
-from mcpbridge.rules.faults import capacity
+from mcpbridge.rules.access.shares import ranked, reserved, within_share
+from mcpbridge.rules.faults import Fault, capacity, last_places
 
 _COUNTED_S = 0.02
 """For how long a count of all calls is used: a flood of refused calls must not count them each."""
@@ -48,10 +50,7 @@ class CallShedder:
         Args:
             newcomer: The client that has one more call, by its `Principal.share_key`.
         """
-        now = self._clock()
-        if now - self._counted_at > _COUNTED_S:
-            self._counted_at = now
-            self._count()
+        self._count_again()
         counts = {**self._counts, newcomer: self._counts[newcomer] + 1}
         for holder in ranked(counts, newcomer):
             waiting = self._waiting.get(holder, [])
@@ -65,7 +64,25 @@ class CallShedder:
                     return True
         return False
 
-    def _count(self) -> None:
+    def over_share(self, newcomer: bytes) -> Fault | None:
+        """Return the fault if a client may not take one of the last places; else count its call.
+
+        Args:
+            newcomer: The client, by its `Principal.share_key`.
+        """
+        self._count_again()
+        if not within_share(self._counts, newcomer, self._max_calls):
+            return last_places("--max-calls", self._max_calls, reserved(self._max_calls))
+        # It may be asked many times before calls are counted again.
+        self._counts[newcomer] += 1
+        return None
+
+    def _count_again(self) -> None:
+        """Count all calls, if the last count is too old."""
+        now = self._clock()
+        if now - self._counted_at <= _COUNTED_S:
+            return
+        self._counted_at = now
         self._counts.clear()
         self._waiting = {}
         for exchange in self._open_calls():

@@ -38,7 +38,8 @@ class LoadLimits:
     max_calls: int = setting(
         1024,
         "--max-calls",
-        "Calls in flight at once, over all clients; those that wait for their turn count.",
+        "Calls in flight at once, over all clients; those that wait for their turn count. The last"
+        " sixteenth is for clients that have fewer than their share.",
         group=GROUP,
         unit=Unit.INTEGER,
         minimum=1,
@@ -72,7 +73,8 @@ class LoadLimits:
     queue_bytes: int = setting(
         16 << 20,
         "--queue-bytes",
-        "Total size of the calls that may wait for their turn on one server process.",
+        "Total size of the calls that may wait for their turn on one server process, and of the"
+        " messages of one session that wait for a process that starts or does not read.",
         group=GROUP,
         unit=Unit.BYTES,
         minimum=1 << 10,

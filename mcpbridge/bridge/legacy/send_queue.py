@@ -16,7 +16,7 @@ from mcpbridge.bridge.children.shared_state import Subscriber, shared_verb
 from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.session_child import ChildLink
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
-from mcpbridge.rules.faults import Fault, Unavailable, capacity
+from mcpbridge.rules.faults import Fault, Unavailable, capacity, out_of_memory
 from mcpbridge.rules.mcp.methods import (
     INITIALIZED,
     SHARED_VERBS,
@@ -26,7 +26,7 @@ from mcpbridge.rules.mcp.methods import (
 from mcpbridge.wire.messages import Notification, Result
 
 MAX_WAITING = 1024
-"""Most messages of one session that may wait for a child."""
+"""Most messages of one session that may wait for a child; `--queue-bytes` bounds their size."""
 
 Item = Exchange | Notification
 
@@ -34,7 +34,16 @@ Item = Exchange | Notification
 class SendQueue:
     """A queue of one client's messages to its child; owned by the session."""
 
-    __slots__ = ("_account", "_client", "_context", "_link", "_moving", "_subscriber", "_waiting")
+    __slots__ = (
+        "_account",
+        "_client",
+        "_context",
+        "_link",
+        "_moving",
+        "_size",
+        "_subscriber",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -61,6 +70,8 @@ class SendQueue:
         # Not a deque, whose first block takes 600 bytes: every session has a queue, and nearly all
         # of them are empty.
         self._waiting: list[Item] = []
+        self._size = 0
+        """Bytes of what waits, those of calls included."""
         self._moving = False
         """Whether a task is sending what waits; there is at most one, which keeps the order."""
 
@@ -112,17 +123,32 @@ class SendQueue:
             if lease is not None and not lease.mux.channel.congested:
                 self._send(lease.mux, item)
                 return
-        shed = isinstance(item, Notification) and self._context.budget.full
-        if len(self._waiting) < MAX_WAITING and not shed:
+        fault = self._full_for(item)
+        if fault is None:
             self._waiting.append(item)
-            self._account.charge(_size(item))
+            self._size += _size(item)
+            self._account.charge(_charged(item))
             if not self._moving:
                 self._moving = True
                 self._context.spawn(self._move)
         elif isinstance(item, Exchange):
-            item.fail(capacity("messages of one session waiting for the server", MAX_WAITING))
+            item.fail(fault)
         else:
             self._context.meters.count("shed_client_notification")
+
+    def _full_for(self, item: Item) -> Fault | None:
+        """Return the fault of an item that may not wait; None if it may."""
+        if len(self._waiting) >= MAX_WAITING:
+            return capacity("messages of one session waiting for the server", MAX_WAITING)
+        most = self._context.queue_bytes
+        # One message may be larger than all that may wait: `--max-request-bytes` bounds it.
+        if self._waiting and self._size + _size(item) > most:
+            return capacity("bytes of one session waiting for the server (--queue-bytes)", most)
+        budget = self._context.budget
+        # Calls were asked about the budget when they came: see `CallContext.over_load`.
+        if budget.full and isinstance(item, Notification):
+            return out_of_memory(budget.limit)
+        return None
 
     def close(self) -> None:
         """Drop what waits; the exchanges in it must have their answer already."""
@@ -138,9 +164,10 @@ class SendQueue:
 
     def _keep(self, items: Iterable[Item]) -> None:
         """Let these alone of the items wait."""
-        before = sum(map(_size, self._waiting))
+        before = sum(map(_charged, self._waiting))
         self._waiting = list(items)
-        self._account.charge(sum(map(_size, self._waiting)) - before)
+        self._size = sum(map(_size, self._waiting))
+        self._account.charge(sum(map(_charged, self._waiting)) - before)
 
     def seek(self) -> None:
         """Get a child before there is anything to send: its notifications have a reader."""
@@ -159,7 +186,8 @@ class SendQueue:
                 # `_send` never waits, so no message can overtake the one taken from the list here.
                 while self._waiting and not mux.channel.congested and not mux.shut:
                     item = self._waiting.pop(0)
-                    self._account.charge(-_size(item))
+                    self._size -= _size(item)
+                    self._account.charge(-_charged(item))
                     self._send(mux, item)
         except Unavailable as error:
             self._fail_waiting(error.fault)
@@ -188,7 +216,11 @@ class SendQueue:
 
 
 def _size(item: Item) -> int:
-    """Return the bytes that are charged for an item while it waits."""
-    if isinstance(item, Exchange) or item.params is None:
-        return MESSAGE_BYTES
-    return MESSAGE_BYTES + len(item.params)
+    """Return the bytes of an item."""
+    params = item.sent.params if isinstance(item, Exchange) else item.params
+    return MESSAGE_BYTES + len(params or b"")
+
+
+def _charged(item: Item) -> int:
+    """Return the bytes that are charged for an item while it waits: a call charges its own."""
+    return MESSAGE_BYTES if isinstance(item, Exchange) else _size(item)

@@ -90,6 +90,26 @@ def ranked(counts: Mapping[Holder, int], newcomer: Holder) -> list[Holder]:
     return [*found, newcomer] if own else found
 
 
+def reserved(most: int) -> int:
+    """Return how many of `most` places are kept for clients that have less than their share."""
+    return most // 16
+
+
+def within_share(counts: Mapping[Holder, int], newcomer: Holder, most: int) -> bool:
+    """Return whether a client may take one of the places that are reserved.
+
+    It may if it has fewer than its part of all places would be with one client more: so a client
+    that is alone never takes the last places, and another one that comes finds some.
+
+    Args:
+        counts: How many places each holder has.
+        newcomer: The holder that wants one more.
+        most: How many places there are in all.
+    """
+    clients = sum(count > 0 for holder, count in counts.items() if holder != newcomer) + 1
+    return counts.get(newcomer, 0) < most // (clients + 1)
+
+
 def heaviest(groups: Sequence[Mapping[Holder, int]], excess: int) -> list[Holder]:
     """Return the holders to end so that `excess` bytes are freed, and no more than needed.
 

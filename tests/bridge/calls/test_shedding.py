@@ -69,3 +69,16 @@ def test_calls_are_counted_again_after_a_moment() -> None:
     assert not made.shed(b"c")
     now.append(1.0)
     assert made.shed(b"c")
+
+
+def test_a_client_with_its_share_does_not_get_the_last_places() -> None:
+    """Its running calls give way to no other; what is admitted counts before the next count."""
+    calls = [Call(b"a", queued=False) for _ in range(6)]
+    made = shedder(calls, [0.0])
+    fault = made.over_share(b"a")
+    assert fault is not None
+    assert (fault.reason, fault.executed, fault.status) == ("capacity", "no", 429)
+    assert "--max-calls 8" in fault.message
+    admitted = [made.over_share(b"b") is None for _ in range(3)]
+    assert admitted == [True, True, False]
+    assert made.over_share(b"c") is None

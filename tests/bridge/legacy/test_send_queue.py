@@ -87,9 +87,12 @@ class Client:
         self.lease = Lease(cast(Child, None), self.mux)
         self.others: list[Any] = others or []
         self.state = ClientState(ASKED, 0.0)
-        self.queue = SendQueue(
-            cast(ChildLink, self.link), self.state, cast(Any, self), self.context, Account()
-        )
+        self.queue = self.new_queue()
+
+    def new_queue(self) -> SendQueue:
+        """A queue under the limits of the context as it is now."""
+        link = cast(ChildLink, self.link)
+        return SendQueue(link, self.state, cast(Any, self), self.context, Account())
 
     def serve(self) -> None:
         """The child is there."""
@@ -212,6 +215,35 @@ async def test_the_number_of_waiting_messages_is_bounded() -> None:
         client.serve()
         await turns()
         assert await client.got() == ["a"] * MAX_WAITING
+
+
+@bounded
+async def test_the_bytes_of_waiting_messages_are_bounded() -> None:
+    """Those of calls count; the first may be larger; what was sent, or dropped, counts no more."""
+    async with anyio.create_task_group() as tasks:
+        client = Client(tasks.start_soon, shared=False)
+        client.context = dataclasses.replace(client.context, queue_bytes=1000)
+        client.queue = client.new_queue()
+        client.call("a", b'"%b"' % (b"x" * 2000))
+        client.tell("shed")
+        refused = client.call("b")
+        assert refused.fault is not None
+        assert refused.fault.reason == "capacity"
+        assert "(--queue-bytes) 1000" in refused.fault.message
+        assert client.context.meters.counts() == {"shed_client_notification": 1}
+        client.serve()
+        await turns()
+        assert await client.got() == ["a"]
+        client.pipe.read_on.clear()
+        client.tell("initialized")
+        client.tell("c")
+        client.call("d")
+        client.tell("shed")
+        client.queue.forget_initialized()
+        client.tell("e")
+        client.pipe.read_on.set()
+        await turns()
+        assert await client.got() == ["c", "d", "e"]
 
 
 @pytest.mark.parametrize("shared", [True, False])

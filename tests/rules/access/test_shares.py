@@ -15,6 +15,8 @@ from mcpbridge.rules.access.shares import (
     heaviest,
     pressure,
     ranked,
+    reserved,
+    within_share,
 )
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -106,3 +108,24 @@ def test_a_client_takes_no_place_of_one_that_has_as_few(
 ) -> None:
     """The heaviest first, the newcomer itself last; the lighter ones never."""
     assert ranked(counts, "me") == wanted
+
+
+def test_the_last_places_are_for_clients_with_less_than_their_share() -> None:
+    """A lone client leaves half of all to the one that may come; the more come, the less each."""
+    assert [reserved(most) for most in (1, 15, 16, 1024)] == [0, 0, 1, 64]
+    assert within_share({}, "a", 8)
+    assert [within_share({"a": held}, "a", 8) for held in (3, 4)] == [True, False]
+    assert [within_share({"a": 7, "b": held}, "b", 8) for held in (0, 1, 2)] == [True, True, False]
+    assert not within_share({"a": 7, "b": 1}, "a", 8)
+    assert within_share({"a": 3, "gone": 0}, "a", 8), "who has none is not one to divide with"
+
+
+@given(st.dictionaries(st.integers(0, 5), st.integers(0, 20)), st.integers(0, 5))
+def test_clients_within_their_shares_never_have_all_places_together(
+    counts: dict[int, int], newcomer: int
+) -> None:
+    """So the one that comes next has one too, if there are enough for that."""
+    most = 40
+    if all(within_share({**counts, each: counts[each] - 1}, each, most) for each in counts):
+        assert sum(counts.values()) < most or not counts
+        assert within_share(counts, newcomer, most) or counts.get(newcomer, 0) > 0
