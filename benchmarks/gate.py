@@ -9,8 +9,10 @@ after the other on one connection, and another one more calls of one kind; the d
 call, holds no start and no end. The other processes run as they are. The seed of hashes is fixed,
 for how often a dictionary has to look twice hangs on it.
 
-What is beyond the tolerance is counted again, at most twice, and the least count is taken: timers
-that run by the clock add to a call when the machine is slow, and nothing takes from it.
+Timers run by the clock, and calls under an instrument take long, the longer the busier the machine
+is. So one more bridge is left idle for a while, and what it counts in that time is taken from the
+others by the second. What is beyond the tolerance all the same is counted again, at most twice, and
+the least count is taken.
 
 `instructions.json` holds the record, by minor version of Python: interpreters differ by more than
 the tolerance. A version without a record fails; it says how to make one.
@@ -27,9 +29,11 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 # Run as a file, the folder on the path is this one; the package is found from the one above.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -45,6 +49,7 @@ MOST_COUNTS = 3
 it become as dear as before."""
 FIRST, MORE = 200, 800
 """Calls of every run, and those that are counted: so many that one collection does not show."""
+IDLE_S = 10.0
 WITHIN_S = 300.0
 BEYOND = 1
 COULD_NOT_COUNT = 2
@@ -57,30 +62,42 @@ KINDS: dict[str, tuple[dict[str, str], dict[str, object]]] = {
     "sse": ({"Accept": "text/event-stream"}, {}),
     "modern": (MODERN_HEAD, ENVELOPE),
 }
-"""Headers and `_meta` of a call, by kind. `legacy` and `modern` take the fast path; no head with a
-trace is remembered, so `ordinary` takes the parser and ASGI; the answer to `sse` is an event."""
+"""Headers and `_meta` of a call, by kind. `legacy` and `modern` take the fast path; `sse` begins on
+it and is answered with an event by ASGI; no head with a trace is remembered, so `ordinary` takes
+the parser and ASGI."""
 
 
-def count(programs: Programs, folder: Path, calls: Mapping[str, int]) -> int:
-    """The instructions of a bridge's whole life, with so many calls of each kind.
+class Life(NamedTuple):
+    """What a bridge counted from its start to its end."""
+
+    instructions: int
+    seconds: float
+    """How long it was asked, or idle."""
+
+
+def count(programs: Programs, folder: Path, calls: Mapping[str, int], idle_s: float = 0.0) -> Life:
+    """The whole life of a bridge, with so many calls of each kind and so long without any.
 
     Raises:
         TargetFailed: It did not start, or an answer was wrong.
     """
-    out = folder / "-".join(map(str, calls.values()))
+    out = folder / "-".join(map(str, (*calls.values(), idle_s)))
     instrument = ("valgrind", "--tool=cachegrind", "--cache-sim=no")
     argv = [*instrument, f"--cachegrind-out-file={out}.%p", *target.bridge_command(programs.child)]
     with target.running("bridge", argv, mark=programs.mark) as bridge:
         with target.sessions(bridge) as (session,):
+            began = time.monotonic()
             for kind, (headers, meta) in KINDS.items():
                 mine = headers if meta else {**session, **headers}
                 _make_calls(bridge, calls[kind], mine, meta)
+            time.sleep(idle_s)
+            seconds = time.monotonic() - began
         pid = bridge.pid
     told = Path(f"{out}.{pid}").read_text()
     found = re.search(r"^(?:summary|totals): (\d+)", told, re.MULTILINE)
     if found is None:
         raise target.TargetFailed("cachegrind told no total")
-    return int(found[1])
+    return Life(int(found[1]), seconds)
 
 
 def _make_calls(
@@ -111,10 +128,16 @@ def per_call(folder: Path) -> dict[str, int]:
     # In Python, so that no compiler is needed; they are not what is counted.
     programs = prepare("python", "python", folder)
     few = dict.fromkeys(KINDS, FIRST)
-    runs = [few, *({**few, kind: FIRST + MORE} for kind in KINDS)]
+    runs = [(few, 0.0), (few, IDLE_S), *(({**few, kind: FIRST + MORE}, 0.0) for kind in KINDS)]
     with ThreadPoolExecutor(max_workers=min(len(runs), os.cpu_count() or 1)) as side_by_side:
-        base, *totals = side_by_side.map(lambda run: count(programs, folder, run), runs)
-    return {kind: round((more - base) / MORE) for kind, more in zip(KINDS, totals, strict=True)}
+        base, idle, *lives = side_by_side.map(lambda run: count(programs, folder, *run), runs)
+    a_second = (idle.instructions - base.instructions) / (idle.seconds - base.seconds)
+    return {kind: _between(base, life, a_second) for kind, life in zip(KINDS, lives, strict=True)}
+
+
+def _between(base: Life, life: Life, a_second: float) -> int:
+    timers = a_second * (life.seconds - base.seconds)
+    return round((life.instructions - base.instructions - timers) / MORE)
 
 
 def least(recorded: Mapping[str, int] | None) -> dict[str, int]:

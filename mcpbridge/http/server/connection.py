@@ -34,7 +34,7 @@ from mcpbridge.http.request import (
     HttpRequest,
     StartedCall,
 )
-from mcpbridge.http.responses import HttpResponse, refusal_body, refusal_of
+from mcpbridge.http.responses import refusal_body, refusal_of
 from mcpbridge.http.server.fast_path import FastPath, Heads, KnownHead
 from mcpbridge.http.server.framing import ambiguity
 from mcpbridge.http.server.giving_way import FRESH_S, Peer, Standing, giving_way
@@ -448,17 +448,19 @@ class HttpConnection(HttpToolsProtocol):
         handled = self._fast_path.handle(known, body)
         if handled is None:
             return False
-        if isinstance(handled, StartedCall) and handled.exchange is not None:
+        if not isinstance(handled, StartedCall):
+            if not handled.headers and not self._ending():
+                if handled.refusal is not None:
+                    self._connections.note(handled.refusal, known.head)
+                self._answer(handled.status, handled.body, len(body))
+                return True
+        elif handled.exchange is not None and known.head.accepts.json:
             self._call, self._call_head, self._call_bytes = handled, known, len(body)
             if self._window is None:
                 self._window = self.loop.call_later(self._fast_path.window_s, self._window_over)
             handled.exchange.listen(self._heard)
-        elif isinstance(handled, HttpResponse) and not handled.headers and not self._ending():
-            if handled.refusal is not None:
-                self._connections.note(handled.refusal, known.head)
-            self._answer(handled.status, handled.body, len(body))
-        else:
-            self._start_request(known, handled.finish, len(body))
+            return True
+        self._start_request(known, handled.finish, len(body))
         return True
 
     @_guarded

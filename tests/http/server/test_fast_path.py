@@ -384,6 +384,17 @@ async def test_an_answer_that_is_more_than_a_body_is_sent_by_asgi(method: bytes)
         assert connection.desk.fast_path == [b"3", b"4"]
 
 
+async def test_a_client_of_event_streams_alone_is_handled_at_once_and_answered_by_asgi() -> None:
+    """Nothing is parsed under a known head; the response is one of ASGI, so it may be a stream."""
+    async with connected() as connection:
+        for number in range(1, 6):
+            data = call(number).replace(PLAIN[1].encode(), b"Accept: text/event-stream")
+            await connection.served(number, data)
+        assert connection.desk.ordinary == [b"1", b"2"]
+        assert connection.desk.fast_path == connection.desk.adopted == [b"3", b"4", b"5"]
+        assert len(connection.socket.answers()) == 5
+
+
 async def test_a_page_that_may_read_answers_is_served_by_asgi() -> None:
     """Its answers have headers of their own."""
     async with connected() as connection:
