@@ -75,6 +75,8 @@ MEANINGS: Mapping[str, str] = {
     "connect.token_unreadable": "`mcpbridge connect`: the token file cannot be read again.",
     "dev.started": "`mcpbridge dev` serves; what a person pastes next, and what is watched.",
     "drain.phase_changed": "The end has gone on to its next phase.",
+    "keys.file_read": "The file of keys has changed; its keys are used from now on.",
+    "keys.file_read_failed": "The file of keys cannot be used; those read before stay valid.",
     "memory.client_cut": "`account` held most of `--max-memory` and was ended for the others.",
     "log.dropped": "Records were lost because stderr was not read.",
     "log.level_changed": "SIGUSR2 switched debug logging on or off.",

@@ -59,6 +59,7 @@ from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.access.shares import Account
+from mcpbridge.rules.access.state_keys import FOR_STATE
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.rules.supervision.lifecycle import DrainState
@@ -269,7 +270,7 @@ def _bridge(
         readiness,
         meters,
         CallLog(meters, log_calls=settings.logs.calls, tracing=tracing),
-        RequestStateCodec(config.state_key),
+        _state_codec(config),
         health_checker,
         tool_filter,
         _make_child_with_env(config, tree, budget.children, additions.decorate),
@@ -277,6 +278,11 @@ def _bridge(
         crashes,
     )
     return bridge, child_pool
+
+
+def _state_codec(config: Config) -> RequestStateCodec:
+    keyring = config.keyring
+    return RequestStateCodec(keyring.keys_for(FOR_STATE) if keyring is not None else None)
 
 
 def _bridge_settings(settings: Settings, pool_settings: ChildPoolSettings) -> BridgeSettings:

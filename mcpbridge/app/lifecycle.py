@@ -192,6 +192,8 @@ class _Life:
                     watch.start_soon(self._app.keepalive.run)
                     watch.start_soon(collect_garbage, self._session_count)
                     watch.start_soon(self._app.access.authenticator.run)
+                    if self._app.config.key_file is not None:
+                        watch.start_soon(self._app.config.key_file.run)
                     if self._app.pool_sizer is not None:
                         watch.start_soon(self._app.pool_sizer.run)
                     try:
@@ -253,7 +255,11 @@ class _Life:
         tokens = self._app.access.tokens
         if tokens is not None:
             tokens.reload()
-        return self._listening.reread_certificates() or tokens is not None
+        key_file = self._app.config.key_file
+        if key_file is not None:
+            key_file.reload()
+        found = tokens is not None or key_file is not None
+        return self._listening.reread_certificates() or found
 
     def _cut_short(self) -> None:
         self._status = EXIT_FORCED

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -271,15 +270,15 @@ class _Members:
             entry.settings,
             child_pool=dataclasses.replace(pool, most_children=most, roots=roots),
         )
-        key = self._config.state_key
-        if key is not None:
+        keyring = self._config.keyring
+        if keyring is not None:
             # What one server's client keeps for a parked call is of no use at another server.
-            key = hashlib.sha256(key + entry.name.encode()).digest()
+            keyring = keyring.of_server(entry.name)
         return msgspec.structs.replace(
             self._config,
             settings=settings,
             source=entry.source,
-            state_key=key,
+            keyring=keyring,
             lazy=entry.lazy,
         )
 

@@ -237,6 +237,8 @@ class _Life:
         tokens = self._fleet.access.tokens
         if tokens is not None:
             tokens.reload()
+        if self._fleet.config.key_file is not None:
+            self._fleet.config.key_file.reload()
         self._listening.reread_certificates()
         self._watch.ask()
         return True

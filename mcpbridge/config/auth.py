@@ -1,4 +1,4 @@
-"""Checks the settings of authentication and reads the tokens at the start."""
+"""Checks the settings of authentication and reads the operator's secrets at the start."""
 
 from __future__ import annotations
 
@@ -6,15 +6,44 @@ import importlib.util
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from mcpbridge.bridge.keyring import KeyFile, Keyring
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.auth.authenticator import AuthSettings
 from mcpbridge.http.auth.oauth import OAuthSettings
 from mcpbridge.http.auth.static_tokens import read_tokens
 from mcpbridge.rules.access.jwt import fetchable
+from mcpbridge.rules.access.state_keys import state_keys
 from mcpbridge.rules.access.static_tokens import Tokens, named
+from mcpbridge.runtime.small_file import read_small_file
 
 AUTH_TOKEN = "MCPBRIDGE_AUTH_TOKEN"  # nosec B105 # the name of a variable
 """A setting without a flag, since command lines are visible to every user of the machine."""
+STATE_KEY = "MCPBRIDGE_STATE_KEY"
+"""Likewise; the keys for what clients keep: see `rules.access.state_keys`."""
+STATE_KEY_FILE = STATE_KEY + "_FILE"
+"""Names a file with such keys, as of a mounted Secret, which is read again when it changes."""
+
+
+def keys_of(env: Mapping[str, str]) -> tuple[Keyring | None, KeyFile | None]:
+    """Return the keyring that the environment gives, and its file; None for what is not set.
+
+    Raises:
+        ConfigError: Both variables are set, the file cannot be read, or a key is too short.
+    """
+    text, file = env.get(STATE_KEY, ""), env.get(STATE_KEY_FILE, "")
+    if text and file:
+        raise ConfigError(STATE_KEY, "", f"{STATE_KEY_FILE} is set as well", "set only one")
+    if not text and not file:
+        return None, None
+    try:
+        keys = state_keys(read_small_file(file) if file else text)
+    except ValueError as error:
+        name, named_file = (STATE_KEY_FILE, f"{file!r}: ") if file else (STATE_KEY, "")
+        raise ConfigError(name, "", f"{named_file}{error}") from None
+    if not file:
+        return Keyring(lambda: keys), None
+    key_file = KeyFile(file, keys)
+    return Keyring(key_file.current), key_file
 
 
 def tokens_of(

@@ -7,7 +7,6 @@ Everything is read and checked before a port is bound. Each setting is a flag an
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -16,9 +15,12 @@ from typing import Any, TypeVar
 
 from mcpbridge.config.auth import (
     AUTH_TOKEN,
+    STATE_KEY,
+    STATE_KEY_FILE,
     check_header_env,
     check_oauth,
     check_required,
+    keys_of,
     tokens_of,
 )
 from mcpbridge.config.command import (
@@ -50,8 +52,6 @@ from mcpbridge.settings import Setting, Unit, setting_of
 PREFIX = "MCPBRIDGE_"
 _INPUT = PREFIX + "INPUT_"
 """Begins the variables that give `${input:ID}` in a file of servers its value."""
-STATE_KEY = PREFIX + "STATE_KEY"
-"""A setting without a flag, since command lines are visible to every user of the machine."""
 
 # Variables that Kubernetes sets for a Service whose name begins with `mcpbridge`.
 _SERVICE_NAME = re.compile(
@@ -59,7 +59,6 @@ _SERVICE_NAME = re.compile(
 )
 _RESOLVER = Path("/etc/resolv.conf")
 _KUBERNETES_LAME_DUCK_S = 5.0
-_MIN_KEY_CHARACTERS = 32
 
 
 def environment_names(facts: Setting) -> tuple[str, ...]:
@@ -117,7 +116,7 @@ def load(
     check_header_env(settings.auth, auth_origins, connects=connects)
     otel, missing = otel_of(settings.traces, origins.get("traces", {}), env)
     config = Config(
-        *(settings, child, bind, admin_bind, otel, missing, lame_duck_s, _state_key(env), *tokens),
+        *(settings, child, bind, admin_bind, otel, missing, lame_duck_s, *keys_of(env), *tokens),
         search=_search() if in_cluster else (),
     )
     check_required(settings.auth, auth_origins, asks=config.asks_who)
@@ -134,7 +133,7 @@ def is_given(names: Collection[str], flags: Mapping[str, Sequence[str]]) -> bool
 def _check_variables(env: Mapping[str, str]) -> None:
     """Refuse unknown variables: a misspelt one would silently have no effect."""
     known = {environment_names(option.setting)[0] for option in options()}
-    known |= {STATE_KEY, AUTH_TOKEN}
+    known |= {STATE_KEY, STATE_KEY_FILE, AUTH_TOKEN}
     for name in sorted(env):
         if not name.startswith(PREFIX) or name in known or not env[name]:
             continue
@@ -166,14 +165,6 @@ def _search() -> tuple[str, ...]:
         return search_list(_RESOLVER.read_text("utf-8", "replace"))
     except OSError:
         return ()
-
-
-def _state_key(env: Mapping[str, str]) -> bytes | None:
-    text = env.get(STATE_KEY, "")
-    if text and len(text) < _MIN_KEY_CHARACTERS:
-        problem = f"a key of {len(text)} characters can be guessed"
-        raise ConfigError(STATE_KEY, "", problem, f"use at least {_MIN_KEY_CHARACTERS}")
-    return hashlib.sha256(text.encode()).digest() if text else None
 
 
 def _separate(facts: Setting, text: str, origin: str) -> list[str]:

@@ -12,6 +12,7 @@ from mcpbridge.bridge.calls.replay import StreamLimits
 from mcpbridge.bridge.children.call_limiter import LoadLimits
 from mcpbridge.bridge.children.child_pool import ChildPoolSettings
 from mcpbridge.bridge.children.server_eras import EraSettings
+from mcpbridge.bridge.keyring import KeyFile, Keyring
 from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.modern.emulation import ParkSettings
 from mcpbridge.channels.pipes import PipeLimits
@@ -216,8 +217,10 @@ class Config(msgspec.Struct, frozen=True):
     otel_missing: bool
     """The environment asks for OpenTelemetry, but the extra is not installed."""
     lame_duck_s: float
-    state_key: bytes | None
-    """Encrypts the state that clients keep for parked calls; None for a random key."""
+    keyring: Keyring | None
+    """The keys for what clients keep; None for random ones."""
+    key_file: KeyFile | None
+    """The file that they are read from again, if there is one."""
     file_tokens: Tokens | None = None
     """The content of `--auth-token-file` at the start."""
     env_tokens: Tokens | None = None

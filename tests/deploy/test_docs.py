@@ -72,7 +72,7 @@ def test_every_option_is_the_programs_or_a_known_one(name: str) -> None:
 def test_every_variable_is_the_programs(name: str) -> None:
     """Of those that are for it; the manifests name one."""
     known = {each for option in options() for each in environment_names(option.setting)}
-    known |= {"MCPBRIDGE_AUTH_TOKEN", "MCPBRIDGE_STATE_KEY"}
+    known |= {"MCPBRIDGE_AUTH_TOKEN", "MCPBRIDGE_STATE_KEY", "MCPBRIDGE_STATE_KEY_FILE"}
     named = set(re.findall(r"\b(?:MCPBRIDGE_[A-Z_]*[A-Z]|TERMINATION_[A-Z_]+)\b", read(name)))
     assert named <= known
 

@@ -12,8 +12,8 @@ import pytest
 from packaging.requirements import Requirement
 
 from mcpbridge.cli.main import NAMED
-from mcpbridge.config.auth import AUTH_TOKEN
-from mcpbridge.config.load import STATE_KEY, environment_names
+from mcpbridge.config.auth import AUTH_TOKEN, STATE_KEY, STATE_KEY_FILE
+from mcpbridge.config.load import environment_names
 from mcpbridge.config.model import options
 from mcpbridge.config.settings_table import settings_tables, with_settings
 from mcpbridge.rules.expansion import input_variable
@@ -166,7 +166,7 @@ def _flags_of_programs() -> set[str]:
 def test_no_variable_is_named_that_does_not_exist(name: str) -> None:
     """Ours, and those of platforms that are heard."""
     known = {each for option in options() for each in environment_names(option.setting)}
-    known |= {STATE_KEY, AUTH_TOKEN, input_variable("ID")}
+    known |= {STATE_KEY, STATE_KEY_FILE, AUTH_TOKEN, input_variable("ID")}
     pattern = r"\b(?:MCPBRIDGE_[A-Z_]+[A-Z]|TERMINATION_[A-Z_]+)\b"
     assert set(re.findall(pattern, PAGES[name])) <= known
 

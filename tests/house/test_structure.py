@@ -22,11 +22,11 @@ MOST_FLOORS = 6
 
 TREE = {
     "mcpbridge": "__main__ app asgi bridge channels cli client config demo dev doctor errors fleet"
-    " http process reverse rules runtime settings shim sidecar tape telemetry wire",
+    " http process replicas reverse rules runtime settings shim sidecar tape telemetry wire",
     "mcpbridge.app": "build health_client lifecycle listening resource_limits self_copy"
     " server_routes servers servers_lifecycle signal_orders state_dump",
-    "mcpbridge.bridge": "bridge budget calls children drain evictors legacy modern readiness"
-    " recycler reloader relief tasks tenant",
+    "mcpbridge.bridge": "bridge budget calls children drain evictors keyring legacy modern"
+    " readiness recycler reloader relief tasks tenant",
     "mcpbridge.bridge.calls": "call_log context exchange lists_announced replay shedding stream"
     " tool_filter tracing",
     "mcpbridge.bridge.children": "call_limiter child_pool handshake health_check lease listeners"
@@ -59,17 +59,18 @@ TREE = {
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child",
+    "mcpbridge.replicas": "session_id",
     "mcpbridge.reverse": "client_state faults one_request program remote_client remote_http"
     " request_headers sse_session stdio streamable_session",
     "mcpbridge.rules": "access event_log expansion faults mcp outcome supervision trace_context"
     " uri_set",
     "mcpbridge.rules.access": "client_address header_env hosts jwt principals rate_limit shares"
-    " static_tokens tool_policy",
+    " state_keys static_tokens tool_policy",
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"
     " modern_checks request_meta revisions server_requests to_legacy to_modern",
     "mcpbridge.rules.supervision": "crashes fd_budget isolation lifecycle liveness memory_budget"
     " restart shutdown_times start_hints",
-    "mcpbridge.runtime": "exit_status loop_watchdog open_files signals startup",
+    "mcpbridge.runtime": "exit_status loop_watchdog open_files signals small_file startup",
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
     "mcpbridge.tape": "export frame recording redaction replay ring tapped_channel",

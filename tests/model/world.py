@@ -284,7 +284,7 @@ class World:
             readiness,
             meters,
             call_log,
-            RequestStateCodec(b"k" * 32),
+            RequestStateCodec(lambda: (b"k" * 32,)),
             health_checker,
         )
         self.keepalive, answers = KeepAlive(15.0), AnswerSettings()

@@ -141,10 +141,10 @@ _ISOLATION = [
     *_in(
         "bridge/modern/request_state.py",
         "bridge/modern/test_request_state.py",
-        ("        self._owner = owner\n", "        pass\n"),
-        ("content if now < content.expires_at else None", "content"),
+        ('from now on."""\n        self._owner = owner\n', 'from now on."""\n        pass\n'),
+        ("content if content is not None and now < content.expires_at else None", "content"),
         ("!= text:", "!= text.strip():"),
-        ("return RequestStateCodec(self._key)", "return self"),
+        ("return RequestStateCodec(self._keys, self._home, owner)", "return self"),
     ),
     *_in(
         "rules/supervision/isolation.py",

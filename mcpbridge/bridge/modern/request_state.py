@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import secrets
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -28,27 +29,36 @@ class RequestState(msgspec.Struct, frozen=True):
     """Seconds on the wall clock, so that it stays valid after a restart with the same key."""
     count: int = 0
     """Number of answers that a retry must carry, if it starts the call again."""
+    home: str = ""
+    """The replica that has the parked call; empty if there is only one, or none has it."""
 
 
 _decoder = msgspec.json.Decoder(RequestState)
 
 
-class RequestStateCodec:
-    """A codec that encrypts and decrypts states with one key."""
+Keys = Callable[[], Sequence[bytes]]
+"""Returns keys of 32 bytes: the first writes, all read."""
 
-    def __init__(self, key: bytes | None) -> None:
-        """Make a codec for no owner; see `claim`.
+
+class RequestStateCodec:
+    """A codec that encrypts and decrypts states with the keys of one use."""
+
+    def __init__(self, keys: Keys | None, home: str = "", owner: bytes = b"") -> None:
+        """Make a codec; see `claim` for its owner.
 
         Args:
-            key: 32 bytes; None: a random one, valid in this process only.
+            keys: The keys; None: a random one, valid in this process only.
+            home: This replica, named in the states of calls that it parks; empty: there is one.
+            owner: The key of the principal that the states belong to.
         """
-        self._key = key or secrets.token_bytes(32)
-        self._owner = b""
+        self._keys = keys or _random_key()
+        self._home = home
+        self._owner = owner
         """The key of the principal; a state that was encrypted for another cannot be decrypted."""
 
-    def another(self) -> RequestStateCodec:
-        """Return a codec with the same key, for another owner."""
-        return RequestStateCodec(self._key)
+    def another(self, owner: bytes = b"") -> RequestStateCodec:
+        """Return a codec with the same keys, for another owner."""
+        return RequestStateCodec(self._keys, self._home, owner)
 
     def claim(self, owner: bytes) -> None:
         """Set the owner of the states from now on."""
@@ -59,22 +69,43 @@ class RequestStateCodec:
         # Imported at first use, since it takes time and memory: most bridges never park a call.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+        if content.parked_call:
+            content = msgspec.structs.replace(content, home=self._home)
         nonce = secrets.token_bytes(12)
-        sealed = AESGCM(self._key).encrypt(nonce, msgspec.json.encode(content), self._owner)
+        cipher = AESGCM(self._keys()[0])
+        sealed = cipher.encrypt(nonce, msgspec.json.encode(content), self._owner)
         return base64.urlsafe_b64encode(nonce + sealed).decode()
 
     def decode(self, text: str, now: float) -> RequestState | None:
         """Return the state; None if it is invalid, of another owner, or expired at `now`."""
-        from cryptography.exceptions import InvalidTag
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
         try:
             raw = base64.urlsafe_b64decode(text.encode())
             if base64.urlsafe_b64encode(raw).decode() != text:
                 # The decoder ignores text after the padding, and unused bits: one state, one text.
                 return None
-            plain = AESGCM(self._key).decrypt(raw[:12], raw[12:], self._owner)
-            content = _decoder.decode(plain)
-        except (ValueError, binascii.Error, InvalidTag, msgspec.MsgspecError):
+            plain = self._decrypted(raw)
+            content = _decoder.decode(plain) if plain is not None else None
+        except (ValueError, binascii.Error, msgspec.MsgspecError):
             return None
-        return content if now < content.expires_at else None
+        return content if content is not None and now < content.expires_at else None
+
+    def _decrypted(self, raw: bytes) -> bytes | None:
+        """Return the text under the key that fits; None if none does.
+
+        Raises:
+            ValueError: It is shorter than any that was encrypted.
+        """
+        from cryptography.exceptions import InvalidTag
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        for key in self._keys():
+            try:
+                return AESGCM(key).decrypt(raw[:12], raw[12:], self._owner)
+            except InvalidTag:
+                continue
+        return None
+
+
+def _random_key() -> Keys:
+    key = secrets.token_bytes(32)
+    return lambda: (key,)

@@ -10,8 +10,6 @@ Source: RFC 6750, 2.1, 3.
 from __future__ import annotations
 
 import logging
-import os
-import stat
 import time
 from collections.abc import Callable, Mapping
 
@@ -19,10 +17,10 @@ from mcpbridge.http.auth.authenticator import Challenge, bearer_token, challenge
 from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.access.static_tokens import Tokens, together, tokens_in
+from mcpbridge.runtime.small_file import read_small_file, state_of
 
 log = logging.getLogger("mcpbridge.http")
 
-MAX_FILE_BYTES = 1 << 20
 LOOK_EVERY_S = 1.0
 _REALM = 'Bearer realm="mcpbridge"'
 
@@ -85,7 +83,7 @@ class StaticTokens:
         self._looked_at = self._clock()
         if self._file is None:
             return
-        seen = _state_of(self._file)
+        seen = state_of(self._file)
         if seen == self._seen:
             return
         try:
@@ -115,26 +113,4 @@ def read_tokens(file: str) -> Tokens:
         ValueError: The file cannot be read or is invalid; the text says why and contains nothing
             of the file.
     """
-    try:
-        # Non-blocking: to open a pipe without a writer would block the event loop.
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as opened:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ValueError("it is not a regular file")
-            data = opened.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ValueError(error.strerror or "it cannot be read") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise ValueError(f"it is larger than {MAX_FILE_BYTES} bytes")
-    try:
-        return tokens_in(data.decode())
-    except UnicodeDecodeError:
-        raise ValueError("it is not text in UTF-8") from None
-
-
-def _state_of(file: str) -> object:
-    try:
-        found = os.stat(file)
-    except OSError as error:
-        return error.errno
-    return found.st_ino, found.st_dev, found.st_mtime_ns, found.st_size
+    return tokens_in(read_small_file(file))

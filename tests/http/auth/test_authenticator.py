@@ -18,7 +18,6 @@ from mcpbridge.http.auth.authenticator import (
 )
 from mcpbridge.http.auth.static_tokens import (
     LOOK_EVERY_S,
-    MAX_FILE_BYTES,
     StaticTokens,
     read_tokens,
 )
@@ -28,6 +27,7 @@ from mcpbridge.rules.access.principals import ANONYMOUS, Principal, key_of
 from mcpbridge.rules.access.rate_limit import rate_limit
 from mcpbridge.rules.access.static_tokens import tokens_in
 from mcpbridge.rules.mcp.admission import Refusal
+from mcpbridge.runtime.small_file import MAX_FILE_BYTES
 from mcpbridge.wire.messages import Notification, Request
 from tests.support.proofs import proves
 
