@@ -24,6 +24,34 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """A peer that vanished without closing the connection is detected within a minute."""
 
 
+def detect_loss(
+    watched: socket.socket, idle_s: int, interval_s: int, probes: int, unacknowledged_s: float
+) -> None:
+    """Let the kernel detect that a TCP peer has vanished, if the platform can.
+
+    Args:
+        watched: A connected socket, or one that listens, for all of its connections.
+        idle_s: Seconds of silence after which a keepalive probe is sent.
+        interval_s: Seconds between two probes.
+        probes: Unanswered probes after which the peer is considered gone.
+        unacknowledged_s: Seconds that sent data may stay unacknowledged.
+    """
+    options = {
+        "TCP_KEEPIDLE": idle_s,
+        "TCP_KEEPALIVE": idle_s,  # what macOS calls it
+        "TCP_KEEPINTVL": interval_s,
+        "TCP_KEEPCNT": probes,
+        "TCP_USER_TIMEOUT": int(unacknowledged_s * 1000),
+    }
+    with contextlib.suppress(OSError):
+        watched.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in options.items():
+        number = getattr(socket, name, None)
+        if number is not None:
+            with contextlib.suppress(OSError):
+                watched.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
 def socket_channel(
     connected: socket.socket, limits: PipeLimits, account: Account | None = None
 ) -> PipeChannel:

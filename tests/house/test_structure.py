@@ -59,7 +59,7 @@ TREE = {
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child",
-    "mcpbridge.replicas": "session_id",
+    "mcpbridge.replicas": "peer_client peer_proof session_id",
     "mcpbridge.reverse": "client_state faults one_request program remote_client remote_http"
     " request_headers sse_session stdio streamable_session",
     "mcpbridge.rules": "access event_log expansion faults mcp outcome supervision trace_context"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import msgspec
 
-from mcpbridge.channels.sockets import listening
+from mcpbridge.channels.sockets import detect_loss, listening
 from mcpbridge.http.server.server import inherited_listener, listener_at
 from mcpbridge.wire.socket_address import UnixAddress
 
@@ -137,17 +137,5 @@ def watch_peers(listener: socket.socket, send_timeout_s: float) -> None:
         send_timeout_s: Seconds that a connected client may read nothing, which Linux counts as
             unacknowledged too.
     """
-    options = {
-        "TCP_KEEPIDLE": IDLE_S,
-        "TCP_KEEPALIVE": IDLE_S,  # what macOS calls it
-        "TCP_KEEPINTVL": INTERVAL_S,
-        "TCP_KEEPCNT": PROBES,
-        "TCP_USER_TIMEOUT": int(max(UNACKNOWLEDGED_S, 2 * send_timeout_s) * 1000),
-    }
-    with suppress(OSError):
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in options.items():
-        number = getattr(socket, name, None)
-        if number is not None:
-            with suppress(OSError):
-                listener.setsockopt(socket.IPPROTO_TCP, number, value)
+    unacknowledged_s = max(UNACKNOWLEDGED_S, 2 * send_timeout_s)
+    detect_loss(listener, IDLE_S, INTERVAL_S, PROBES, unacknowledged_s)
