@@ -73,6 +73,7 @@ MEANINGS: Mapping[str, str] = {
     "connect.stream_broken": "`mcpbridge connect`: the standalone stream ended and is reopened.",
     "connect.token_reread": "`mcpbridge connect`: after a 401, the file has a new token.",
     "connect.token_unreadable": "`mcpbridge connect`: the token file cannot be read again.",
+    "dev.page_served": "`mcpbridge dev` serves several servers; `page` shows what passes.",
     "dev.started": "`mcpbridge dev` serves; what a person pastes next, and what is watched.",
     "drain.phase_changed": "The end has gone on to its next phase.",
     "keys.file_read": "The file of keys has changed; its keys are used from now on.",

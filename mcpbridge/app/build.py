@@ -106,11 +106,32 @@ class Additions(msgspec.Struct, frozen=True):
     """Applied to the channel of each process; None: they are not decorated."""
 
 
+def _no_routes(bridge: Bridge) -> Sequence[BaseRoute]:
+    """Return no route."""
+    return ()
+
+
+MakeRoutes = Callable[[Bridge], Sequence[BaseRoute]]
+"""Makes further routes of the endpoint, which is that of this bridge."""
+
+
 _NONE = Additions()
 
 
-def build(config: Config, process_tree: ProcessTree, additions: Additions = _NONE) -> App:
-    """Assemble the program."""
+def build(
+    config: Config,
+    process_tree: ProcessTree,
+    additions: Additions = _NONE,
+    routes: MakeRoutes = _no_routes,
+) -> App:
+    """Assemble the program.
+
+    Args:
+        config: The configuration.
+        process_tree: Gets the processes.
+        additions: What another program that serves adds to the bridge.
+        routes: Makes its routes.
+    """
     settings, below = config.settings, config.settings.listen.sse_below
     meters = Meters(KNOWN_REQUESTS)
     refusals = Refusals(meters)
@@ -127,6 +148,7 @@ def build(config: Config, process_tree: ProcessTree, additions: Additions = _NON
             *mcp_routes(streamable, served.sse, settings.listen.mcp_paths, access),
             *admin_routes(probes, render if config.admin_bind is None else None, access),
             *login_routes(access),
+            *routes(bridge),
         ],
         rules,
         root_path=settings.proxy.root_path,

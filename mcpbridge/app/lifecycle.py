@@ -17,6 +17,7 @@ from typing import Protocol
 import anyio
 import msgspec
 from anyio import to_thread
+from starlette.routing import BaseRoute
 
 from mcpbridge import __version__
 from mcpbridge.app.build import Additions, App, Decorate, build, open_to_all
@@ -76,6 +77,9 @@ class Companion(Protocol):
     decorate: Decorate | None
     """Decorates the channels of server processes; None: they are not decorated."""
 
+    def routes(self, bridge: Bridge) -> Sequence[BaseRoute]:
+        """Return further routes of the endpoint, which is that of this bridge."""
+
     def text_form(self, *, colored: bool) -> logging.Formatter:
         """Return the formatter of logs as text; if it is a filter too, it chooses what is shown."""
 
@@ -121,10 +125,12 @@ def run(config: Config, companion: Companion | None = None) -> int:
                 config = settled(config, listeners[0])
                 env = config.source.env if isinstance(config.source, ChildSpec) else None
                 reaper = held.enter_context(kept(env))
-                additions = Additions()
-                if companion is not None:
+                tree = ProcessTree(reaper)
+                if companion is None:
+                    app = build(config, tree)
+                else:
                     additions = Additions(companion.interceptors, companion.decorate)
-                app = build(config, ProcessTree(reaper), additions)
+                    app = build(config, tree, additions, companion.routes)
                 life = _Life(app, listeners, admin, companion)
                 return run_loop(life.run, lambda: life.last_state)
             problem = listeners if isinstance(listeners, str) else admin

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -88,8 +88,14 @@ class ServerCompanion(Protocol):
 class FleetCompanion(Protocol):
     """A part of another program that serves the servers of a file."""
 
-    additions: Additions
-    """What it adds to the bridge of each server."""
+    def additions(self, entry: ServerEntry) -> Additions:
+        """Return what it adds to the bridge of a server."""
+
+    def routes(self, servers: Servers) -> Sequence[BaseRoute]:
+        """Return further routes of the endpoint, which is that of these servers."""
+
+    def started(self, url: Callable[[str], str]) -> None:
+        """Take note that clients can connect; `url` returns the URL of a path."""
 
     def text_form(self, *, colored: bool) -> logging.Formatter:
         """Return the formatter of logs as text: see `app.lifecycle.Companion`."""
@@ -135,7 +141,7 @@ def fleet_of(
     return Fleet(
         config,
         directory,
-        _endpoints(config, directory, members, callers, meters),
+        _endpoints(config, directory, members, callers, meters, companion),
         callers,
         meters,
         budget,
@@ -213,7 +219,7 @@ class _Members:
         config, meters = self._config_of(entry), Meters(KNOWN_REQUESTS)
         access, below = self._callers.control, below_of(entry.name)
         budget = self._budget if _shares_memory(config, self._config) else None
-        additions = self._companion.additions if self._companion is not None else Additions()
+        additions = self._companion.additions(entry) if self._companion is not None else Additions()
         parts = (config, self._process_tree, meters, self._tracer, access, below, budget)
         served = serving(*parts, additions)
         bridge, answers = served.bridge, config.settings.answers
@@ -294,6 +300,7 @@ def _endpoints(
     members: _Members,
     callers: CallerAccess,
     meters: Meters,
+    companion: FleetCompanion | None,
 ) -> Endpoints:
     settings, access = config.settings, callers.control
     probes, rules = Probes(directory), host_rules(config, config.bind)
@@ -306,6 +313,7 @@ def _endpoints(
         servers,
         *admin_routes(probes, render if config.admin_bind is None else None, access),
         *login_routes(access),
+        *(companion.routes(directory) if companion is not None else ()),
     ]
     endpoint = HttpApp(
         routes,

@@ -109,7 +109,7 @@ def run_servers(config: Config, companion: FleetCompanion | None = None) -> int:
                 tree = ProcessTree(held.enter_context(kept(fitting.child.env)))
                 fleet = fleet_of(fitting, tree, url, companion)
                 listening = Listening(fitting, fleet.endpoints, fleet.budget, listeners, admin)
-                life = _Life(fleet, listening, source)
+                life = _Life(fleet, listening, source, companion)
                 return run_loop(functools.partial(life.run, file, entries), lambda: life.last_state)
             failure = listeners if isinstance(listeners, str) else admin
             log.error("serve.failed", extra={"problem": failure})
@@ -157,8 +157,15 @@ def _asked_at_terminal() -> Callable[[str], str | None]:
 class _Life:
     """One run of the process, from its first signal handler to its exit status."""
 
-    def __init__(self, fleet: Fleet, listening: Listening, source: _Source) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        listening: Listening,
+        source: _Source,
+        companion: FleetCompanion | None,
+    ) -> None:
         self._fleet = fleet
+        self._companion = companion
         self._listening = listening
         self._source = source
         self._watch = FileWatch(source.path)
@@ -218,6 +225,8 @@ class _Life:
         )
         warn_of_open(self._fleet.config)
         warn_of_root(self._fleet.config.child)
+        if self._companion is not None:
+            self._companion.started(self._listening.url)
 
     async def _follow_file(self) -> None:
         async for _ in self._watch.changes():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mcpbridge.errors import ConfigError
 from mcpbridge.runtime.startup import hold_signals, occupy_descriptors
+
+if TYPE_CHECKING:
+    from mcpbridge.config.model import Config
+    from mcpbridge.dev.page.page import Page
 
 _HELP = """Serve a server while you write it: a save takes effect, and the sessions stay.
 
@@ -69,6 +73,7 @@ def program(command: Sequence[str]) -> click.Command:
         record: Path | None,
         record_max: int | None,
         record_raw: bool,
+        no_page: bool,
         **flags: Any,
     ) -> int:
         if watch and no_watch:
@@ -76,7 +81,9 @@ def program(command: Sequence[str]) -> click.Command:
         if record is None and (record_max is not None or record_raw):
             raise click.UsageError("--record-max and --record-raw need --record FILE")
         recorded = (record, record_max or _RECORD_MAX, record_raw) if record is not None else None
-        return _run(texts_given(flags), command, watch, recorded, watches=not no_watch)
+        shows = not no_page
+        given = texts_given(flags)
+        return _run(given, command, watch, recorded, watches=not no_watch, shows=shows)
 
     params: list[click.Parameter] = [
         click.Option(["--watch"], multiple=True, metavar="PATH|GLOB", help=_WATCH),
@@ -84,6 +91,7 @@ def program(command: Sequence[str]) -> click.Command:
         click.Option(["--record"], type=click.Path(path_type=Path), metavar="FILE", help=_RECORD),
         click.Option(["--record-max"], callback=_size, metavar="SIZE", help=_MAX),
         click.Option(["--record-raw"], is_flag=True, help=_RAW),
+        click.Option(["--no-page"], is_flag=True, help="Serve no page that shows what passes."),
         *(flag_of(each, hidden=each.setting.flag not in _SHOWN) for each in options()),
     ]
     return click.Command(
@@ -112,6 +120,7 @@ def _run(
     recorded: tuple[Path, int, bool] | None,
     *,
     watches: bool,
+    shows: bool,
 ) -> int:
     from mcpbridge.config.load import is_given, load
 
@@ -119,16 +128,27 @@ def _run(
     if not command and not is_given(_SOURCES, flags):
         given["--config"] = [_file_here()]
     config = load(given, command)
+    page = _page(config) if shows else None
     file = config.settings.servers.config
     if file is None:
         from mcpbridge.dev.program import Record, run
 
         record = Record(*recorded) if recorded is not None else None
-        return run(config, watch, watches=watches, record=record)
+        return run(config, watch, watches=watches, record=record, page=page)
     _check_alone(file, watch, recorded)
     from mcpbridge.dev.servers import run_file
 
-    return run_file(config, watches=watches)
+    return run_file(config, watches=watches, page=page)
+
+
+def _page(config: Config) -> Page | None:
+    """Return the page, None on a unix socket, which no browser reaches; see `check_page`."""
+    if config.bind.path is not None:
+        return None
+    from mcpbridge.dev.page.page import Page, check_page
+
+    check_page(config)
+    return Page()
 
 
 def _check_alone(file: str, watch: object, recorded: object) -> None:

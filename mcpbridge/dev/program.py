@@ -6,11 +6,13 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
+from starlette.routing import BaseRoute
 
 from mcpbridge.app.build import App, Decorate
 from mcpbridge.app.lifecycle import run as serve
@@ -24,6 +26,9 @@ from mcpbridge.dev.watch import FileWatcher, Watched, watched_as_asked, watched_
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.supervision.start_hints import program_name
+
+if TYPE_CHECKING:
+    from mcpbridge.dev.page.page import Page
 
 log = logging.getLogger("mcpbridge.dev")
 
@@ -48,7 +53,12 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def run(
-    config: Config, watch: Sequence[str], *, watches: bool = True, record: Record | None = None
+    config: Config,
+    watch: Sequence[str],
+    *,
+    watches: bool = True,
+    record: Record | None = None,
+    page: Page | None = None,
 ) -> int:
     """Serve a command until told to end, and reload it when its files change.
 
@@ -57,6 +67,7 @@ def run(
         watch: The files, folders and patterns of `--watch`; none: the files beside the script.
         watches: Whether files are watched at all.
         record: Where what passes is recorded; None: it is not.
+        page: Shows what passes; None: there is no page.
 
     Returns:
         The exit status: see `app.lifecycle.run`.
@@ -69,32 +80,41 @@ def run(
     folder = Path(spec.cwd or ".").resolve()
     written = record.files if record is not None else ()
     watcher = FileWatcher(_watched(spec, watch, folder), written) if watches else None
-    if record is None:
+    if page is None and record is None:
         return serve(config, Developing(spec, watcher))
-    with _recording(config, record) as decorate:
-        return serve(config, Developing(spec, watcher, decorate))
+    with _tapped(config, record, page) as decorate:
+        return serve(config, Developing(spec, watcher, decorate, page))
 
 
 @contextmanager
-def _recording(config: Config, record: Record) -> Iterator[Decorate]:
-    """Record until the block ends; what is given decorates the channels of children."""
+def _tapped(config: Config, record: Record | None, page: Page | None) -> Iterator[Decorate]:
+    """Record until the block ends, if asked for; give what decorates the channels of children."""
     # A bridge that records nothing does not import them.
     from mcpbridge.tape.recording import Recorder
     from mcpbridge.tape.redaction import secret_values
-    from mcpbridge.tape.tapped_channel import Tape
+    from mcpbridge.tape.tapped_channel import Sink, Tape
 
     spec = config.child
     values = secret_values(spec.env, variables_given(config.settings.command))
-    recorder = Recorder(record.path, record.most_bytes, spec.argv, is_redacted=not record.raw)
-    with recorder.open():
-        yield Tape(name_of(spec.argv), [recorder], values, raw=record.raw).tapped
+    sinks: list[Sink] = [page.sink] if page is not None else []
+    with ExitStack() as recording:
+        if record is not None:
+            raw = record.raw
+            recorder = Recorder(record.path, record.most_bytes, spec.argv, is_redacted=not raw)
+            recording.enter_context(recorder.open())
+            sinks.append(recorder)
+        yield Tape(name_of(spec.argv), sinks, values).tapped
 
 
 class Developing:
     """A companion of a bridge that reloads its server when files change."""
 
     def __init__(
-        self, spec: ChildSpec, watcher: FileWatcher | None, decorate: Decorate | None = None
+        self,
+        spec: ChildSpec,
+        watcher: FileWatcher | None,
+        decorate: Decorate | None = None,
+        page: Page | None = None,
     ) -> None:
         """Make a companion.
 
@@ -102,11 +122,19 @@ class Developing:
             spec: The server's command.
             watcher: Reports changes; None: nothing is watched.
             decorate: See `Companion`.
+            page: Shows what passes; None: there is no page.
         """
         self.decorate = decorate
+        self._page = page
         self._spec = spec
         self._watcher = watcher
         self.interceptors: Sequence[Interceptor] = (ListsAnnounced(),)
+
+    def routes(self, bridge: Bridge) -> Sequence[BaseRoute]:
+        """Return the routes of the page: see `Companion`."""
+        if self._page is None:
+            return ()
+        return self._page.routes(lambda: bridge.drain.cut_off)
 
     def text_form(self, *, colored: bool) -> TerminalFormatter:
         """Return the form of the log as text: see `Companion`."""
@@ -115,8 +143,10 @@ class Developing:
     async def run(self, app: App, url: str) -> None:
         """Reload the server after changes, until cancelled: see `Companion`."""
 
+        page = self._page.address(url) if self._page is not None else None
+
         def started() -> None:
-            announce(self._spec, name_of(self._spec.argv), url, self._watcher)
+            announce(self._spec, name_of(self._spec.argv), url, self._watcher, page)
 
         if self._watcher is None:
             started()
@@ -170,7 +200,9 @@ async def reload_when_saved(
         raise problem
 
 
-def announce(spec: ChildSpec, name: str, url: str, watcher: FileWatcher | None) -> None:
+def announce(
+    spec: ChildSpec, name: str, url: str, watcher: FileWatcher | None, page: str | None = None
+) -> None:
     """Log what a person pastes next, and what is watched.
 
     Args:
@@ -178,11 +210,14 @@ def announce(spec: ChildSpec, name: str, url: str, watcher: FileWatcher | None) 
         name: Its name in a client's configuration.
         url: Where clients connect.
         watcher: Watches its files; None: nothing does.
+        page: The address of the page with its token; None: it is announced elsewhere, or there is
+            none.
     """
     extra = {
         "command": shown(spec.argv),
         "address": url,
         "client": client_entry(name, url),
+        **({"page": page} if page is not None else {}),
         "inspector": inspector_command(url),
         "watching": "nothing",
     }

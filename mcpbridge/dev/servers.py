@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from anyio import to_thread
+from starlette.routing import BaseRoute
 
 from mcpbridge.app.build import Additions
+from mcpbridge.app.servers import Servers
 from mcpbridge.app.servers_lifecycle import run_servers
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
@@ -26,15 +29,19 @@ from mcpbridge.dev.watch import (
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec
 
+if TYPE_CHECKING:
+    from mcpbridge.dev.page.page import Page
+
 log = logging.getLogger("mcpbridge.dev")
 
 
-def run_file(config: Config, *, watches: bool = True) -> int:
+def run_file(config: Config, *, watches: bool = True, page: Page | None = None) -> int:
     """Serve the servers of a file until told to end, and reload each when its files change.
 
     Args:
         config: The configuration of the process, which names the file.
         watches: Whether files are watched at all.
+        page: Shows what passes; None: there is no page.
 
     Returns:
         The exit status: see `app.servers_lifecycle.run_servers`.
@@ -47,7 +54,7 @@ def run_file(config: Config, *, watches: bool = True) -> int:
         require_watchfiles()
     assert config.settings.servers.config is not None
     folder = folder_of(Path(config.settings.servers.config))
-    return run_servers(config, DevelopedServers(folder, watches=watches))
+    return run_servers(config, DevelopedServers(folder, watches=watches, page=page))
 
 
 class OtherScripts:
@@ -70,18 +77,48 @@ class OtherScripts:
 class DevelopedServers:
     """A companion of the servers of a file: see `FleetCompanion`."""
 
-    def __init__(self, folder: Path, *, watches: bool) -> None:
+    def __init__(self, folder: Path, *, watches: bool, page: Page | None = None) -> None:
         """Make a companion.
 
         Args:
             folder: The folder that the patterns of entries are relative to.
             watches: Whether files are watched at all.
+            page: Shows what passes; None: there is no page.
         """
-        self.additions = Additions((ListsAnnounced(),))
+        self._page = page
         self._folder = folder if watches else None
         self._commands: dict[str, Sequence[str]] = {}
         """The command of each server, by name."""
         self._scripts: dict[DevelopedServer, Path] = {}
+
+    def additions(self, entry: ServerEntry) -> Additions:
+        """Return what it adds to the bridge of a server: see `FleetCompanion`."""
+        interceptors = (ListsAnnounced(),)
+        if self._page is None:
+            return Additions(interceptors)
+        # Without the page they are not imported.
+        from mcpbridge.tape.redaction import secret_values
+        from mcpbridge.tape.tapped_channel import Tape
+
+        assert isinstance(entry.source, ChildSpec)
+        values = secret_values(entry.source.env, ()) | set(entry.secrets)
+        return Additions(interceptors, Tape(entry.name, [self._page.sink], values).tapped)
+
+    def routes(self, servers: Servers) -> Sequence[BaseRoute]:
+        """Return the routes of the page: see `FleetCompanion`."""
+        if self._page is None:
+            return ()
+
+        def over() -> bool:
+            running = servers.running_members()
+            return servers.ending and all(each.bridge.drain.cut_off for each in running)
+
+        return self._page.routes(over)
+
+    def started(self, url: Callable[[str], str]) -> None:
+        """Log the address of the page: see `FleetCompanion`."""
+        if self._page is not None:
+            log.info("dev.page_served", extra={"page": self._page.address(url("/"))})
 
     def text_form(self, *, colored: bool) -> TerminalFormatter:
         """Return the form of the log as text: see `FleetCompanion`."""

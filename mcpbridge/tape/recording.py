@@ -67,7 +67,7 @@ class Recorder:
             path: The file; at the limit it is renamed to the same name with `.1` at its end.
             most_bytes: The limit of one file.
             command: The server's command, which the first line names without secrets.
-            is_redacted: What the first line says of the frames.
+            is_redacted: Whether secrets are removed; the first line says so.
         """
         self._is_redacted = is_redacted
         self._path = path
@@ -108,6 +108,8 @@ class Recorder:
 
     def put(self, frame: Frame, redactor: Redactor | None) -> None:
         """Queue a frame to be written within 100 ms; `redactor` removes its secrets."""
+        if not self._is_redacted:
+            redactor = None
         size = bytes_of(frame)
         with self._lock:
             if self._queued + size > QUEUED_BYTES and self._queue:

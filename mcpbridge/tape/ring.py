@@ -19,7 +19,8 @@ MOST_FRAME_BYTES = 256 << 10
 HEAD_BYTES = 4 << 10
 MOST_READERS = 4
 _AT_ONCE = 500
-"""Most frames of one read, so that no reader holds the event loop."""
+_BYTES_AT_ONCE = 1 << 20
+"""Most frames and bytes of one read, so that no reader holds the event loop or much memory."""
 
 
 class TooManyReaders(BridgeError):
@@ -33,8 +34,12 @@ class Read(msgspec.Struct, frozen=True):
     """What a reader gets at once."""
 
     frames: Sequence[Frame]
+    redactors: Sequence[Redactor | None]
+    """What removes the secrets of each frame; None: it is shown as it is."""
     lost: int
     """Frames between the last ones and these, which had left the ring before they were read."""
+    position: int
+    """The number of the first of these frames: as many have been put before it."""
 
 
 class Ring:
@@ -44,7 +49,7 @@ class Ring:
         """Make an empty ring."""
         self._most_frames = most_frames
         self._most_bytes = most_bytes
-        self._frames: deque[tuple[Frame, int]] = deque()
+        self._frames: deque[tuple[Frame, int, Redactor | None]] = deque()
         self._first = 0
         """How many frames have left the ring."""
         self.held = 0
@@ -60,29 +65,37 @@ class Ring:
         return self._first + len(self._frames)
 
     def put(self, frame: Frame, redactor: Redactor | None = None) -> None:
-        """Add a frame, with its secrets; the oldest ones leave the ring if it is full."""
+        """Add a frame, with its secrets; the oldest ones leave the ring if it is full.
+
+        Args:
+            frame: The frame.
+            redactor: Knows its secrets; readers get it with the frame.
+        """
         size = bytes_of(frame)
         if size > MOST_FRAME_BYTES:
             frame = shortened(frame, MOST_FRAME_BYTES, HEAD_BYTES)
             size = bytes_of(frame)
-        self._frames.append((frame, size))
+        self._frames.append((frame, size, redactor))
         self.held += size
         while len(self._frames) > self._most_frames or self.held > self._most_bytes:
-            _, left = self._frames.popleft()
+            _, left, _ = self._frames.popleft()
             self.held -= left
             self._first += 1
         for reader in self._readers:
             reader.wake()
 
-    def reader(self) -> RingReader:
-        """Return a reader that begins with the oldest frame; the caller closes it.
+    def reader(self, position: int = 0) -> RingReader:
+        """Return a reader; the caller closes it.
+
+        Args:
+            position: Where it begins; by default with the oldest frame, of which none is lost.
 
         Raises:
             TooManyReaders: All are taken.
         """
         if len(self._readers) >= MOST_READERS:
             raise TooManyReaders
-        reader = RingReader(self, self._first)
+        reader = RingReader(self, min(position, self.end) or self._first)
         self._readers.append(reader)
         return reader
 
@@ -91,13 +104,22 @@ class Ring:
         if reader in self._readers:
             self._readers.remove(reader)
 
-    def since(self, position: int) -> tuple[Sequence[Frame], int]:
-        """Return at most 500 frames from a position on, and how many before them are lost."""
+    def since(self, position: int) -> Read:
+        """Return frames from a position on: at most 500, and about 1 MiB."""
         lost = max(0, self._first - position)
         skipped = max(0, position - self._first)
-        count = min(len(self._frames) - skipped, _AT_ONCE)
+        frames: list[Frame] = []
+        redactors: list[Redactor | None] = []
+        total = 0
         # By number: a slice of a deque walks from its beginning, as `islice` would.
-        return [self._frames[skipped + each][0] for each in range(count)], lost
+        for number in range(skipped, min(len(self._frames), skipped + _AT_ONCE)):
+            frame, size, redactor = self._frames[number]
+            total += size
+            if total > _BYTES_AT_ONCE and frames:
+                break
+            frames.append(frame)
+            redactors.append(redactor)
+        return Read(frames, redactors, lost, position + lost)
 
 
 class RingReader:
@@ -110,13 +132,13 @@ class RingReader:
         self._news = anyio.Event()
 
     async def read(self) -> Read:
-        """Wait for frames and return them, at most 500, oldest first."""
+        """Wait for frames and return them, oldest first; if cancelled, none is taken."""
         while self._position >= self._ring.end:
             self._news = anyio.Event()
             await self._news.wait()
-        frames, lost = self._ring.since(self._position)
-        self._position += lost + len(frames)
-        return Read(frames, lost)
+        found = self._ring.since(self._position)
+        self._position = found.position + len(found.frames)
+        return found
 
     def wake(self) -> None:
         """Let `read` look again."""

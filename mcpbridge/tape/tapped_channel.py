@@ -33,30 +33,26 @@ class Sink(Protocol):
 class Tape:
     """Makes frames of what passes through the channels that it decorates."""
 
-    def __init__(
-        self, label: str, sinks: Iterable[Sink], secrets: Iterable[str] = (), *, raw: bool = False
-    ) -> None:
+    def __init__(self, label: str, sinks: Iterable[Sink], secrets: Iterable[str] = ()) -> None:
         """Make a tape.
 
         Args:
             label: The server's name in each frame.
             sinks: Take each frame.
             secrets: Values to remove from what is written.
-            raw: Remove nothing.
         """
         self._label = label
         self._sinks = list(sinks)
         self._secrets = frozenset(secrets)
-        self._raw = raw
         self._numbers = itertools.count(1)
         self._sessions = itertools.count(1)
         self._run = uuid.uuid4().hex[:8]
-        self._redactor = None if raw else Redactor(self._secrets)
+        self._redactor = Redactor(self._secrets)
 
     def tapped(self, make_ends: MakeEnds, hidden: Secrets = NOTHING) -> MakeEnds:
         """Return a factory of decorated channels, for children with these further secrets."""
         redactor = self._redactor
-        if hidden.pairs and not self._raw:
+        if hidden.pairs:
             redactor = Redactor(self._secrets | {value for _, value in hidden.pairs})
 
         def make(stdout_fd: int, stdin_fd: int) -> ChildChannel:
@@ -69,7 +65,7 @@ class Tape:
     def take(
         self,
         session_id: str,
-        redactor: Redactor | None,
+        redactor: Redactor,
         direction: Direction,
         message: Message | None = None,
         text: str | None = None,
@@ -85,7 +81,7 @@ class Tape:
 class Tap:
     """The part of a tape that belongs to one channel."""
 
-    def __init__(self, tape: Tape, session_id: str, redactor: Redactor | None) -> None:
+    def __init__(self, tape: Tape, session_id: str, redactor: Redactor) -> None:
         """Make a tap."""
         self._tape = tape
         self._session_id = session_id

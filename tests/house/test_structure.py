@@ -44,7 +44,8 @@ TREE = {
     "mcpbridge.client": "http_client",
     "mcpbridge.config": "auth client_config command listen_address load model otel remote_server"
     " self_url servers_file settings_table values",
-    "mcpbridge.dev": "program servers terminal_log watch",
+    "mcpbridge.dev": "page program servers terminal_log watch",
+    "mcpbridge.dev.page": "access frames page",
     "mcpbridge.doctor": "endpoint server",
     "mcpbridge.doctor.endpoint": "any_client checks lifecycle_operator mcp_client"
     " mcp_operator run sse_client",

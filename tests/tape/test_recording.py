@@ -55,6 +55,17 @@ def test_messages_come_back_as_they_passed(tmp_path: Path) -> None:
     assert json.loads(lines[0])["direction"] == "meta"
 
 
+def test_a_raw_recording_keeps_the_secrets(tmp_path: Path) -> None:
+    """And says so in its first line."""
+    path = tmp_path / "tape.jsonl"
+    recorder = Recorder(path, 1 << 20, COMMAND, is_redacted=False)
+    with recorder.open():
+        recorder.put(frame(1, text="it is sesame"), Redactor(["sesame"]))
+    found = read_recording(path)
+    assert found.frames[-1].text == "it is sesame"
+    assert found.facts["redacted"] is False
+
+
 def test_only_its_owner_reads_it(tmp_path: Path) -> None:
     """Whatever the umask is."""
     path, before = tmp_path / "tape.jsonl", os.umask(0)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpbridge.tape.frame import Direction, Frame, bytes_of
+from mcpbridge.tape.redaction import Redactor
 from mcpbridge.tape.ring import HEAD_BYTES, MOST_FRAME_BYTES, MOST_READERS, Ring, TooManyReaders
 from mcpbridge.wire.messages import Result, encode
 
@@ -64,12 +65,49 @@ async def test_many_frames_come_in_several_reads() -> None:
     assert [each.seq for read in reads for each in read.frames] == list(range(1200))
 
 
+async def test_a_read_is_bounded_in_bytes() -> None:
+    """The rest comes with the next read; a frame is never left out for its length."""
+    ring = Ring()
+    for seq in range(10):
+        ring.put(frame(seq, 200 << 10))
+    reader = ring.reader()
+    reads = [await reader.read() for _ in range(2)]
+    assert [[each.seq for each in read.frames] for read in reads] == [
+        [0, 1, 2, 3, 4],
+        [5, 6, 7, 8, 9],
+    ]
+    assert [read.position for read in reads] == [0, 5]
+
+
+async def test_a_reader_goes_on_where_another_one_left() -> None:
+    """By its position; one that this ring has never reached means its end."""
+    ring = Ring(most_frames=3)
+    for seq in range(6):
+        ring.put(frame(seq))
+    for position, seqs, lost in ((5, [5], 0), (4, [4, 5], 0), (2, [3, 4, 5], 1)):
+        reader = ring.reader(position)
+        found = await reader.read()
+        assert ([each.seq for each in found.frames], found.lost) == (seqs, lost)
+        reader.close()
+    beyond = ring.reader(99)
+    ring.put(frame(6))
+    assert [each.seq for each in (await beyond.read()).frames] == [6]
+
+
+def test_frames_come_with_what_removes_their_secrets() -> None:
+    """Each with that of its own child."""
+    ring, one = Ring(), Redactor(["sesame"])
+    ring.put(frame(1), one)
+    ring.put(frame(2))
+    assert ring.since(0).redactors == [one, None]
+
+
 def test_a_long_message_keeps_its_beginning_and_its_size() -> None:
     """And no more."""
     ring = Ring()
     message = Result(b"1", b'"' + b"y" * MOST_FRAME_BYTES + b'"')
     ring.put(Frame("s", "demo", 1, 0, Direction.FROM_SERVER, message))
-    ((found,), _) = ring.since(0)
+    (found,) = ring.since(0).frames
     assert found.message is None
     assert found.size == len(encode(message))
     assert found.text == encode(message)[:HEAD_BYTES].decode()
@@ -82,7 +120,8 @@ def test_it_stays_within_its_bounds(sizes: list[int], most: int, most_bytes: int
     ring = Ring(most, most_bytes)
     for seq, size in enumerate(sizes):
         ring.put(frame(seq, size))
-        frames, lost = ring.since(0)
+        found = ring.since(0)
+        frames, lost = found.frames, found.lost
         assert len(ring) == len(frames) <= most
         assert ring.held == sum(map(bytes_of, frames)) <= most_bytes
         assert lost + len(frames) == ring.end == seq + 1

@@ -121,20 +121,19 @@ async def test_each_child_is_a_session(caplog: pytest.LogCaptureFixture) -> None
 
 
 @pytest.mark.parametrize(
-    ("tape_secrets", "hidden", "raw", "left"),
+    ("tape_secrets", "hidden", "left"),
     [
-        (["sesame-1"], None, False, b"***"),
-        ([], Secrets((("A", "sesame-1"),)), False, b"***"),
-        ([], None, False, b"sesame-1"),
-        (["sesame-1"], Secrets((("A", "sesame-1"),)), True, b"sesame-1"),
+        (["sesame-1"], None, b"***"),
+        ([], Secrets((("A", "sesame-1"),)), b"***"),
+        ([], None, b"sesame-1"),
     ],
 )
 async def test_sinks_are_told_the_secrets_of_the_child(
-    tape_secrets: list[str], hidden: Secrets | None, raw: bool, left: bytes
+    tape_secrets: list[str], hidden: Secrets | None, left: bytes
 ) -> None:
-    """Those of the operator and those of its client; none for a raw recording."""
+    """Those of the operator and those of its client."""
     kept = Kept()
-    async with child(Tape("demo", [kept], tape_secrets, raw=raw), hidden) as channel:
+    async with child(Tape("demo", [kept], tape_secrets), hidden) as channel:
         await conversation(channel)
     (result,) = [each.message for each in kept.redacted if isinstance(each.message, Result)]
     assert result.result == b'{"x":"%b"}' % left

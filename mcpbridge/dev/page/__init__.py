@@ -1,0 +1,1 @@
+"""The page of `mcpbridge dev`: what passes to and from servers, live, for the developer alone."""

@@ -1,0 +1,193 @@
+"""The page of `mcpbridge dev`: what passes, to whoever has its token, and to no other site."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.bridge_process import (
+    ACCEPT,
+    DEMO,
+    asked_until,
+    bridge,
+    initialize,
+    open_session,
+    ran,
+    rpc,
+)
+from tests.support.page import FRAMES, Event, bearing, frames, page_address
+from tests.support.servers_file import entry, write_servers
+
+pytestmark = pytest.mark.slow
+
+DEV: Any = {"program": ["dev"]}
+SECRET = "sesame-1-open"
+ECHOING = (
+    "import os, sys; print('key', os.environ['MY_KEY'], file=sys.stderr, flush=True);"
+    "import mcpbridge.demo; mcpbridge.demo.main()"
+)
+
+
+def answers(event: Event) -> bool:
+    """Whether this is the answer of a tool."""
+    return "content" in event.data.get("raw", {}).get("result", {})
+
+
+async def echo(client: Any, headers: dict[str, str], text: str) -> None:
+    """Call a tool of the demo."""
+    body = rpc(7, "tools/call", {"name": "echo", "arguments": {"text": text}})
+    assert (await client.post("/mcp", json=body, headers=headers)).status_code == 200
+
+
+async def test_what_passes_is_streamed_without_secrets() -> None:
+    """First what is kept, then what comes; `raw` keeps the secrets, an id goes on after it."""
+    words = ("--no-watch", "--env", f"MY_KEY={SECRET}", "--", sys.executable, "-c", ECHOING)
+    async with bridge(*words, **DEV) as running, running.client() as client:
+        session = await open_session(client)
+        await running.logged("child.stderr")
+        async with frames(running) as reader:
+            await echo(client, session, f"it is {SECRET}")
+            found = await reader.until(answers)
+        assert {each.kind for each in found} == {"frame"}
+        seqs = [each.data["seq"] for each in found]
+        assert seqs == sorted(set(seqs))
+        text = json.dumps([each.data for each in found])
+        assert SECRET not in text
+        assert "it is ***" in text
+        assert {"direction": "stderr", "text": "key ***"}.items() <= next(
+            each.data for each in found if each.data["direction"] == "stderr"
+        ).items()
+        (call,) = (each for each in found if each.method == "tools/call")
+        async with frames(running, "?raw=1", last=str(call.id)) as reader:
+            (later,) = await reader.until(answers)
+            assert later.data["raw"]["result"]["content"][0]["text"] == f"it is {SECRET}"
+        async with frames(running, last=f"other-{10**6}") as reader:
+            assert (await reader.until(answers))[0].data["seq"] == 1
+
+
+async def test_the_stream_ends_with_the_process() -> None:
+    """An open page does not hold the end up; what the server did at its end is seen."""
+    async with bridge("--no-watch", "--", *DEMO, **DEV) as running, frames(running) as reader:
+        ending = asyncio.create_task(running.terminate())
+        found: list[Event] = []
+        while (event := await reader.next()) is not None:
+            found.append(event)
+        assert await ending == 0
+        assert "channel.ended" in [each.data.get("text") for each in found]
+
+
+async def test_four_may_read_at_once() -> None:
+    """A fifth is told so; one that leaves makes room."""
+    async with bridge("--no-watch", "--", *DEMO, **DEV) as running, AsyncExitStack() as four:
+        for _ in range(3):
+            await four.enter_async_context(frames(running))
+        async with frames(running), running.client() as client:
+            refused = await client.get(FRAMES, headers=bearing(running))
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+            assert "4 readers" in refused.json()["error"]["message"]
+
+        async def free() -> bool:
+            try:
+                async with frames(running):
+                    return True
+            except AssertionError:
+                return False
+
+        await asked_until(free, "the place of the one that left")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "says"),
+    [
+        ({"host": "evil.example"}, 421, "Host 'evil.example'"),
+        ({"origin": "http://evil.example"}, 403, "Origin"),
+        ({"origin": "http://localhost:5173"}, 403, "only the page"),
+        ({"origin": "http://[::1"}, 403, "Origin"),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}, 403, "another site"),
+        ({"sec-fetch-site": "same-site"}, 403, "another site"),
+        ({"authorization": ""}, 401, "the token"),
+        ({"authorization": "Bearer wrong"}, 401, "the token"),
+        ({"authorization": "Bearer é"}, 401, "the token"),
+    ],
+)
+async def test_no_other_site_and_no_program_without_the_token_reads_it(
+    headers: dict[str, str], status: int, says: str
+) -> None:
+    """Each is refused for what is wrong, the token last."""
+    async with bridge("--no-watch", "--", *DEMO, **DEV) as running, running.client() as client:
+        given = {
+            name.encode(): value.encode() for name, value in (bearing(running) | headers).items()
+        }
+        refused = await client.get(FRAMES, headers=given)
+        assert refused.status_code == status
+        assert says in refused.json()["error"]["message"]
+        assert (await client.post(FRAMES, headers=bearing(running))).status_code == 405
+        own = {**bearing(running), "origin": running.url, "sec-fetch-site": "same-origin"}
+        assert (await client.post(FRAMES, headers=own)).status_code == 405
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--host", "0.0.0.0"), "--host: 0.0.0.0 is open to other machines"),
+        (("--path", "/ui"), "--path: /ui is the path of the page"),
+    ],
+)
+async def test_it_is_refused_if_others_would_reach_it(words: tuple[str, ...], says: str) -> None:
+    """Before anything is started; `--no-page` is the remedy."""
+    status, told = await ran("dev", "--no-watch", *words, "--", *DEMO)
+    assert (status, says in told, "--no-page" in told) == (2, True, True), told
+
+
+async def test_with_authentication_others_may_reach_it() -> None:
+    """The token of a client is none of the page."""
+    token = "a-client-of-many-0123456789abcdef"
+    words = ("--no-watch", "--host", "0.0.0.0", "--", *DEMO)
+    env = {"MCPBRIDGE_AUTH_TOKEN": token}
+    async with bridge(*words, env=env, **DEV) as running, running.client() as client:
+        wrong = {"authorization": f"Bearer {token}"}
+        assert (await client.get(FRAMES, headers=wrong)).status_code == 401
+        async with frames(running):
+            pass
+
+
+async def test_without_the_page_there_is_none() -> None:
+    """And what it needs is not imported."""
+    async with (
+        bridge("--no-watch", "--no-page", "--", *DEMO, **DEV) as running,
+        running.client() as client,
+    ):
+        (record,) = running.events("dev.started")
+        assert "page" not in record
+        assert (await client.get(FRAMES)).status_code == 404
+    look = (
+        "import sys, mcpbridge.cli.dev, mcpbridge.dev.program, mcpbridge.dev.servers;"
+        "print([name for name in sys.modules"
+        " if name.startswith(('mcpbridge.dev.page', 'mcpbridge.tape'))])"
+    )
+    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
+async def test_several_servers_have_one_page(tmp_path: Path) -> None:
+    """Each frame says whose it is."""
+    write_servers(tmp_path / ".mcp.json", {"one": entry(), "two": entry()})
+    async with bridge("--no-watch", ready=False, cwd=tmp_path, **DEV) as running:
+        await running.logged("child.ready", count=2)
+        assert page_address(running).startswith(f"{running.url}/ui#token=")
+        async with running.client() as client, frames(running) as reader:
+            for name in ("one", "two"):
+                path = f"/servers/{name}/mcp"
+                opened = await client.post(path, json=initialize(), headers=ACCEPT)
+                session = ACCEPT | {"mcp-session-id": opened.headers["mcp-session-id"]}
+                body = rpc(1, "tools/call", {"name": "echo", "arguments": {"text": name}})
+                assert (await client.post(path, json=body, headers=session)).status_code == 200
+                found = await reader.until(answers)
+                assert found[-1].data["server_label"] == name
