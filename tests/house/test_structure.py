@@ -63,10 +63,11 @@ TREE = {
     "mcpbridge.replicas": "peer_client peer_proof session_id",
     "mcpbridge.reverse": "client_state faults one_request program remote_client remote_http"
     " request_headers sse_session stdio streamable_session",
-    "mcpbridge.rules": "access event_log expansion faults mcp outcome supervision trace_context"
-    " uri_set",
+    "mcpbridge.rules": "access event_log expansion faults homes mcp outcome supervision"
+    " trace_context uri_set",
     "mcpbridge.rules.access": "client_address header_env hosts jwt principals rate_limit shares"
     " state_keys static_tokens tool_policy",
+    "mcpbridge.rules.homes": "adoption lost_calls owner peer_view rendezvous states",
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"
     " modern_checks request_meta revisions server_requests to_legacy to_modern",
     "mcpbridge.rules.supervision": "crashes fd_budget isolation lifecycle liveness memory_budget"
