@@ -25,7 +25,7 @@ def program(command: Sequence[str]) -> click.Command:
     @click.command(name="config-for", help=_HELP)
     @click.argument("client", type=click.Choice(sorted(clients)))
     @click.argument("name", required=False)
-    @click.option("--url", metavar="URL", help="Where clients reach the bridge, without a path.")
+    @click.option("--url", metavar="URL", help="Where clients reach the bridge.")
     @click.option("--config", metavar="FILE", help="The file of servers that the bridge serves.")
     def config_for(client: str, name: str | None, url: str | None, config: str | None) -> int:
         click.echo(clients[client].write(entries(config, url, name)))

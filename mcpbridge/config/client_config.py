@@ -89,13 +89,15 @@ def entries(file: str | None, url: str | None, name: str | None) -> Entries:
 
     Args:
         file: The file of servers; None for what MCPBRIDGE_CONFIG names, if anything.
-        url: Where clients reach the bridge, without a path; None for this machine's own address.
+        url: Where clients reach the bridge, with or without `/mcp`; None for this machine's own
+            address.
         name: The one server that is wanted; without a file, the name of the entry.
 
     Raises:
         ConfigError: The URL is invalid, the file cannot be read, or it has no server of that name.
     """
-    base = (url or own_url()).rstrip("/")
+    # The address of the endpoint is what the bridge prints, so it is accepted as well.
+    base = (url or own_url()).rstrip("/").removesuffix("/mcp")
     if not base.startswith(("http://", "https://")):
         raise ConfigError("--url", "", f"invalid URL {base!r} (expected http:// or https://)")
     path = file or os.environ.get("MCPBRIDGE_CONFIG")

@@ -56,6 +56,14 @@ def test_codex_has_toml(tmp_path: Path) -> None:
     }
 
 
+def test_the_address_of_the_endpoint_is_accepted() -> None:
+    """It is what the bridge prints when it starts."""
+    given = [printed("cursor", "--url", f"http://h:1{path}") for path in ("", "/", "/mcp", "/mcp/")]
+    assert [json.loads(each)["mcpServers"]["mcpbridge"]["url"] for each in given] == [
+        "http://h:1/mcp"
+    ] * 4
+
+
 def test_one_server_is_printed_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file and the address may come from the environment, as those of the bridge do."""
     (tmp_path / "mcp.json").write_text(FILE)
