@@ -135,6 +135,8 @@ MEANINGS: Mapping[str, str] = {
     "sidecar.signal": "`mcpbridge sidecar`: a signal was received.",
     "sidecar.started": "`mcpbridge sidecar` listens.",
     "sidecar.unknown_flag": "`mcpbridge sidecar`: an unknown flag was ignored.",
+    "store.available": "The store that replicas have in common answers.",
+    "store.away": "The store of replicas does not answer, or refuses; it is used when it comes.",
     "task.failed": "A fault of mcpbridge in the work of one session, which is ended.",
     "tenant.created": "A client was given its own server processes.",
     "tenant.evicted_idle": "Processes of a client that was idle were ended to make room.",

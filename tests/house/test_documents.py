@@ -74,7 +74,7 @@ def test_every_dependency_has_its_reason() -> None:
     asked = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
     page = PAGES["docs/dependencies.md"]
     rows = re.findall(
-        r"^\| (?:`(?:dev-proxy|oauth|otel)` \| )?`([\w-]+)` \| [^`|]", page, re.MULTILINE
+        r"^\| (?:`(?:dev-proxy|oauth|otel|redis)` \| )?`([\w-]+)` \| [^`|]", page, re.MULTILINE
     )
     assert sorted(rows) == sorted(Requirement(each).name for each in asked)
 

@@ -22,7 +22,8 @@ MOST_FLOORS = 6
 
 TREE = {
     "mcpbridge": "__main__ app asgi bridge channels cli client config demo dev doctor errors fleet"
-    " http process replicas reverse rules runtime settings shim sidecar tape telemetry wire",
+    " http process replicas reverse rules runtime settings shim sidecar stores tape telemetry"
+    " wire",
     "mcpbridge.app": "build health_client lifecycle listening resource_limits self_copy"
     " server_routes servers servers_lifecycle signal_orders state_dump",
     "mcpbridge.bridge": "bridge budget calls children drain evictors keyring legacy modern"
@@ -67,7 +68,7 @@ TREE = {
     " trace_context uri_set",
     "mcpbridge.rules.access": "client_address header_env hosts jwt principals rate_limit shares"
     " state_keys static_tokens tool_policy",
-    "mcpbridge.rules.homes": "adoption lost_calls owner peer_view rendezvous states",
+    "mcpbridge.rules.homes": "adoption lost_calls owner peer_view record rendezvous states",
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"
     " modern_checks request_meta revisions server_requests to_legacy to_modern",
     "mcpbridge.rules.supervision": "crashes fd_budget isolation lifecycle liveness memory_budget"
@@ -75,6 +76,7 @@ TREE = {
     "mcpbridge.runtime": "exit_status loop_watchdog open_files signals small_file startup",
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
+    "mcpbridge.stores": "breaker fence heartbeat memory redis store url",
     "mcpbridge.tape": "export frame recording redaction replay ring tapped_channel",
     "mcpbridge.telemetry": "logs metrics otel prometheus servers tracer",
     "mcpbridge.wire": "buffer headers json_object lines messages reply_id socket_address",

@@ -35,10 +35,12 @@ from mcpbridge.rules.homes.peer_view import (
     KnownPeer,
     PeerView,
 )
+from mcpbridge.rules.homes.record import SessionRecord, read_record, write_record
 from mcpbridge.rules.homes.rendezvous import precedes, rendezvous_order
 from mcpbridge.rules.homes.states import ARRIVAL, HOME, HomeEvent, HomeState
-from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
+from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS, LOG_LEVELS
 from mcpbridge.rules.supervision.lifecycle import step
+from mcpbridge.wire.json_object import with_members
 from tests.rules.homes_simulation import Simulation
 
 ADDRESSES = st.lists(
@@ -317,6 +319,32 @@ def test_the_way_of_a_home() -> None:
         assert HOME[state, HomeEvent.END] is HomeState.GONE
     arrivals = re.findall(r"^\| (\w+) \| (\w+) \|$", states.__doc__ or "", re.M)
     assert dict(arrivals[1:]) == {state.name: then.name for state, then in ARRIVAL.items()}
+
+
+# What travels.
+
+
+@given(
+    st.booleans(),
+    st.none() | st.sampled_from(LOG_LEVELS),
+    st.lists(st.text(max_size=30), max_size=5).map(tuple),
+)
+def test_what_a_session_asked_for_travels_whole(
+    initialized: bool, level: str | None, subscriptions: tuple[str, ...]
+) -> None:
+    """What was written is read; a member of a later release changes nothing."""
+    record = SessionRecord(initialized, level, subscriptions)
+    data = write_record(record)
+    assert read_record(data) == record
+    assert read_record(with_members(data, {"later": b'{"a":[1]}'})) == record
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b'{"level":"loud"}', b'{"level":5}', b'{"subscriptions":"a"}', b"\xff{}"]
+)
+def test_what_is_no_record_counts_as_none(data: bytes) -> None:
+    """The session is then revived without it."""
+    assert read_record(data) is None
 
 
 # Many replicas.
