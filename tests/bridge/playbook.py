@@ -53,6 +53,15 @@ async def turns(count: int = TURNS) -> None:
         await asyncio.sleep(0)  # one turn of the loop
 
 
+async def arrived(end: MemoryChannel) -> list[Any]:
+    """What has come at this end since it was last asked, without a wait for more."""
+    mark = Notification("end")
+    end.put(mark)
+    received = list(await end.receive())
+    assert received.pop() is mark
+    return received
+
+
 def message(text: str) -> Message:
     """A message as plays write it."""
     return decode(PREFIX + text.encode()[1:])
