@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-import pytest
+import anyio
 
 from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.replay import ReplayStore, ResumeResult
@@ -12,10 +12,10 @@ from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Pressure
 from mcpbridge.rules.event_log import Window
 from mcpbridge.telemetry.metrics import Meters
+from tests.bridge.playbook import bounded
 
-pytestmark = pytest.mark.asyncio
 
-
+@bounded
 async def test_a_stream_is_charged_until_its_bytes_are_gone() -> None:
     """Sent, shed, taken back, cut, or dropped with the stream."""
     budget = Budget(10_000)
@@ -47,6 +47,7 @@ def store_of(budget: Budget) -> ReplayStore:
     return ReplayStore(Window(), Meters(), lambda: 0.0, resumable=True, charge=budget.charge)
 
 
+@bounded
 async def test_what_may_be_shed_goes_before_anything_is_refused() -> None:
     """Finished streams and delivered events are kept only in case that the client asks again."""
     budget = Budget(3000)
@@ -66,6 +67,7 @@ async def test_what_may_be_shed_goes_before_anything_is_refused() -> None:
     assert budget.pressure is Pressure.NONE
 
 
+@bounded
 async def test_an_answer_is_let_go_at_once_when_its_client_says_that_it_has_it() -> None:
     """It names the last event and is told that nothing is left."""
     budget = Budget(10_000)
@@ -81,6 +83,7 @@ async def test_an_answer_is_let_go_at_once_when_its_client_says_that_it_has_it()
     assert budget.held == 0
 
 
+@bounded
 async def test_new_work_is_taken_again_as_soon_as_enough_is_gone() -> None:
     """Nothing but the count decides."""
     budget = Budget(1000)
@@ -91,6 +94,58 @@ async def test_new_work_is_taken_again_as_soon_as_enough_is_gone() -> None:
     assert [budget.was_full(), budget.was_full()] == [True, False]
 
 
+@bounded
+async def test_a_full_budget_that_is_emptied_at_once_is_not_full_any_more() -> None:
+    """Also by a single change that leads below the alarm; until then every look finds it full."""
+    budget = Budget(1000)
+    budget.charge(900)
+    assert [budget.was_full(), budget.was_full()] == [True, True]
+    budget.charge(-900)
+    assert not budget.full
+
+
+@bounded
+async def test_each_alarm_is_one() -> None:
+    """Whoever has looked waits for the next change that presses."""
+    budget = Budget(1000)
+    budget.charge(800)
+    await budget.pressed()
+    with anyio.CancelScope() as waits:
+        waits.cancel()
+        await budget.pressed()
+    assert waits.cancelled_caught
+    budget.charge(1)
+    await budget.pressed()
+
+
+class Connection:
+    """A connection with some bytes."""
+
+    def __init__(self, held: int) -> None:
+        self.held = held
+        self.ended = False
+
+    def cut(self) -> None:
+        """End it."""
+        self.ended = True
+
+
+@bounded
+async def test_a_connection_is_found_while_it_has_bytes() -> None:
+    """By what it holds, and with what ends it; one that was never there may leave."""
+    budget = Budget(1000)
+    first, second = Connection(5), Connection(7)
+    for each in (first, second):
+        budget.enter(each)
+    budget.leave(first)
+    budget.leave(first)
+    (holder,) = budget.holders
+    assert (holder.kind, holder.held) == ("connection", 7)
+    holder.cut()
+    assert (first.ended, second.ended) == (False, True)
+
+
+@bounded
 async def test_bytes_are_found_by_kind() -> None:
     """Connections and children have accounts of their own; what passes counts in all."""
     budget = Budget(1000)

@@ -58,12 +58,19 @@ def test_the_last_places_are_divided() -> None:
 
 
 def test_at_the_limit_a_call_begins_if_another_gives_way() -> None:
-    """Else it is refused, with the setting."""
-    made = context(2, max_calls=2, undivided_calls=2, shed=lambda caller: caller == b"light")
+    """Whatever its share is: it takes a place that is not one of the last. Else it is refused."""
+    fault = last_places("--max-calls", 2, 1)
+    made = context(
+        2,
+        max_calls=2,
+        undivided_calls=1,
+        shed=lambda caller: caller == b"light",
+        over_share=lambda caller: fault,
+    )
     assert made.over_load(b"light") is None
-    fault = made.over_load(b"heavy")
-    assert fault is not None
-    assert (fault.reason, fault.message) == ("capacity", "limit reached: --max-calls 2")
+    refused = made.over_load(b"heavy")
+    assert refused is not None
+    assert (refused.reason, refused.message) == ("capacity", "limit reached: --max-calls 2")
 
 
 def test_listens_take_no_place_of_calls() -> None:

@@ -111,8 +111,8 @@ def test_a_child_is_taken_from_the_client_that_the_order_names_first() -> None:
     lot.park(b"heavy", None)
     lot.park(b"heavy", 7.0)
     longest = lot.park(b"heavy", 6.0)
-    lot.park(b"heavier", 8.0)
-    ranks = {b"heavier": 1, b"heavy": 0}
+    lot.park(b"next", 5.0)
+    ranks = {b"next": 1, b"heavy": 0}
     by_lease = {id(call.lease): call.caller for call in lot.parking.calls}
 
     def order(lease: Lease) -> int | None:

@@ -67,3 +67,15 @@ def test_the_ends_of_many_clients_take_bounded_memory() -> None:
         charges.charge([b"%d" % number], 0.0)
     assert charges.charge([b"0"], 1.0) == CrashCharge(b"0", 1, 0.0)
     assert charges.charge([b"2999"], 1.0) == CrashCharge(b"2999", 2, FIRST_PAUSE_S)
+
+
+def test_a_client_that_is_charged_again_is_not_the_next_to_be_forgotten() -> None:
+    """What counts is its last end, not its first."""
+    charges = CrashCharges()
+    charges.charge([A], 0.0)
+    for number in range(1000):
+        charges.charge([b"%d" % number], 0.0)
+    charges.charge([A], 1.0)
+    for number in range(1000, 1500):
+        charges.charge([b"%d" % number], 1.0)
+    assert charges.charge([A], 2.0) == CrashCharge(A, 3, 2 * FIRST_PAUSE_S)
