@@ -76,6 +76,7 @@ MEANINGS: Mapping[str, str] = {
     "dev.page_served": "`mcpbridge dev` serves several servers; `page` shows what passes.",
     "dev.started": "`mcpbridge dev` serves; what a person pastes next, and what is watched.",
     "drain.phase_changed": "The end has gone on to its next phase.",
+    "fault.injected": "`mcpbridge dev --fault`: `rule` has hit a request, to the `effect` named.",
     "keys.file_read": "The file of keys has changed; its keys are used from now on.",
     "keys.file_read_failed": "The file of keys cannot be used; those read before stay valid.",
     "memory.client_cut": "`account` held most of `--max-memory` and was ended for the others.",

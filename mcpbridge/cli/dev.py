@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -14,6 +14,7 @@ from mcpbridge.runtime.startup import hold_signals, occupy_descriptors
 if TYPE_CHECKING:
     from mcpbridge.config.model import Config
     from mcpbridge.dev.page.page import Page
+    from mcpbridge.rules.injected_faults import FaultRule
 
 _HELP = """Serve a server while you write it: a save takes effect, and the sessions stay.
 
@@ -33,6 +34,10 @@ the log says why.
       Serves every server of .mcp.json, .vscode/mcp.json or mcp.json in this folder, or of
       --config FILE, and reloads each by itself.
 
+\b
+  mcpbridge dev --fault 'tool=find* delay=2s' --fault 'tool=add error rate=0.5' -- python server.py
+      Shows how a client or an agent bears a slow tool and one that fails now and then.
+
 What you paste next is printed with the address: the entry for a client's configuration, and the
 command of the MCP Inspector. On a terminal each call has a line in the log.
 
@@ -50,11 +55,15 @@ _SOURCES = ("--config", "--connect", "--stdio")
 _WATCH = """A file, a folder, or a pattern such as 'src/**/*.py', relative to the server's folder;
 may be repeated. By default the files of the language beside the server's script."""
 
-_RECORD = """Record what passes between mcpbridge and the server in this file, without secrets;
-`mcpbridge replay` answers from it, `mcpbridge tape` shows it."""
+_RECORD = """Record what passes between mcpbridge and its servers in this file, without secrets;
+`mcpbridge replay` answers from it, `mcpbridge tape` shows it, `mcpbridge verify` asks it again."""
 _MAX = """Size of the recording at which it is renamed to FILE.1 and another one is begun.
 [default: 100MiB]"""
 _RAW = "Keep the secrets in the recording."
+_FAULT = """Spoil calls on purpose; may be repeated. RULE is a few words. Which requests:
+tool=PATTERN, method=PATTERN, server=PATTERN; every call of a tool by default. What happens:
+delay=2s, error, drop (no answer), garbage (half an answer), die (the process is killed). How often:
+rate=0.5 seed=7, the same ones in each run."""
 _RECORD_MAX = 100 << 20
 _RECORD_LEAST = 1 << 16
 
@@ -74,6 +83,7 @@ def program(command: Sequence[str]) -> click.Command:
         record_max: int | None,
         record_raw: bool,
         no_page: bool,
+        fault: tuple[FaultRule, ...],
         **flags: Any,
     ) -> int:
         if watch and no_watch:
@@ -81,22 +91,29 @@ def program(command: Sequence[str]) -> click.Command:
         if record is None and (record_max is not None or record_raw):
             raise click.UsageError("--record-max and --record-raw need --record FILE")
         recorded = (record, record_max or _RECORD_MAX, record_raw) if record is not None else None
-        shows = not no_page
-        given = texts_given(flags)
-        return _run(given, command, watch, recorded, watches=not no_watch, shows=shows)
+        asked = _Asked(watch, recorded, fault, watches=not no_watch, shows=not no_page)
+        return _run(texts_given(flags), command, asked)
 
     params: list[click.Parameter] = [
-        click.Option(["--watch"], multiple=True, metavar="PATH|GLOB", help=_WATCH),
-        click.Option(["--no-watch"], is_flag=True, help="Watch no files."),
-        click.Option(["--record"], type=click.Path(path_type=Path), metavar="FILE", help=_RECORD),
-        click.Option(["--record-max"], callback=_size, metavar="SIZE", help=_MAX),
-        click.Option(["--record-raw"], is_flag=True, help=_RAW),
-        click.Option(["--no-page"], is_flag=True, help="Serve no page that shows what passes."),
+        *own_options(),
         *(flag_of(each, hidden=each.setting.flag not in _SHOWN) for each in options()),
     ]
     return click.Command(
         "dev", callback=dev, params=params, help=_HELP, options_metavar="[OPTIONS] [-- COMMAND]"
     )
+
+
+def own_options() -> list[click.Parameter]:
+    """Return the options that no other program has."""
+    return [
+        click.Option(["--watch"], multiple=True, metavar="PATH|GLOB", help=_WATCH),
+        click.Option(["--no-watch"], is_flag=True, help="Watch no files."),
+        click.Option(["--record"], type=click.Path(path_type=Path), metavar="FILE", help=_RECORD),
+        click.Option(["--record-max"], callback=_size, metavar="SIZE", help=_MAX),
+        click.Option(["--record-raw"], is_flag=True, help=_RAW),
+        click.Option(["--fault"], multiple=True, callback=_rules, metavar="RULE", help=_FAULT),
+        click.Option(["--no-page"], is_flag=True, help="Serve no page that shows what passes."),
+    ]
 
 
 def _size(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
@@ -113,32 +130,57 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
     return found
 
 
-def _run(
-    flags: dict[str, list[str]],
-    command: Sequence[str],
-    watch: Sequence[str],
-    recorded: tuple[Path, int, bool] | None,
-    *,
-    watches: bool,
-    shows: bool,
-) -> int:
+def _rules(
+    context: click.Context, option: click.Parameter, texts: tuple[str, ...]
+) -> tuple[FaultRule, ...]:
+    from mcpbridge.rules.injected_faults import fault_rule
+
+    found = []
+    for text in texts:
+        try:
+            found.append(fault_rule(text))
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r}: {error}") from None
+    return tuple(found)
+
+
+class _Asked(NamedTuple):
+    """What is asked for beside the settings of mcpbridge."""
+
+    watch: Sequence[str]
+    recorded: tuple[Path, int, bool] | None
+    faults: Sequence[FaultRule]
+    watches: bool
+    shows: bool
+
+
+def _run(flags: dict[str, list[str]], command: Sequence[str], asked: _Asked) -> int:
     from mcpbridge.config.load import is_given, load
 
     given = {**{flag: [text] for flag, text in _DEFAULTS.items()}, **flags}
     if not command and not is_given(_SOURCES, flags):
         given["--config"] = [_file_here()]
     config = load(given, command)
-    page = _page(config) if shows else None
     file = config.settings.servers.config
-    if file is None:
-        from mcpbridge.dev.program import Record, run
+    from mcpbridge.dev.decoration import Record
 
-        record = Record(*recorded) if recorded is not None else None
-        return run(config, watch, watches=watches, record=record, page=page)
-    _check_alone(file, watch, recorded)
+    record = Record(*asked.recorded) if asked.recorded is not None else None
+    more: dict[str, Any] = {
+        "watches": asked.watches,
+        "record": record,
+        "faults": asked.faults,
+        "page": _page(config) if asked.shows else None,
+    }
+    if file is None:
+        from mcpbridge.dev.program import run
+
+        return run(config, asked.watch, **more)
+    if asked.watch:
+        remedy = 'write "dev": {"watch": "src/**/*.py"} into the entry of a server'
+        raise ConfigError("--watch", "", f"is for one server, and {file} may list several", remedy)
     from mcpbridge.dev.servers import run_file
 
-    return run_file(config, watches=watches, page=page)
+    return run_file(config, **more)
 
 
 def _page(config: Config) -> Page | None:
@@ -149,17 +191,6 @@ def _page(config: Config) -> Page | None:
 
     check_page(config)
     return Page()
-
-
-def _check_alone(file: str, watch: object, recorded: object) -> None:
-    """Raise ConfigError if an option that is for one server is given with a file of servers."""
-    remedies = (
-        ("--watch", watch, 'write "dev": {"watch": "src/**/*.py"} into the entry of a server'),
-        ("--record", recorded, "give the command of one server after --"),
-    )
-    for flag, given, remedy in remedies:
-        if given:
-            raise ConfigError(flag, "", f"is for one server, and {file} may list several", remedy)
 
 
 def _file_here() -> str:

@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             program = error.ctx.command if error.ctx is not None else root
             nearest = _nearest(program, error.option_name)
             error = click.NoSuchOption(error.option_name, possibilities=nearest, ctx=error.ctx)
+            error = _of_developers(error) or error
         if not _logged(own, error.format_message()):
             error.show()
         status = EXIT_CONFIG
@@ -112,6 +113,23 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
         return words, []
     cut = words.index("--")
     return words[:cut], words[cut + 1 :]
+
+
+def _of_developers(error: click.NoSuchOption) -> click.UsageError | None:
+    """Return the error for an option that `mcpbridge dev` alone has; None for any other."""
+    # Both only imported for this error.
+    import click
+
+    from mcpbridge.cli.dev import own_options
+
+    flag = error.option_name
+    if not any(flag in option.opts for option in own_options()):
+        return None
+    problem = (
+        f"{flag} is for a server that is being written, and only `mcpbridge dev` has it:"
+        f" mcpbridge dev {flag} … -- COMMAND"
+    )
+    return click.UsageError(problem, error.ctx)
 
 
 def _nearest(program: click.Command, flag: str) -> list[str]:

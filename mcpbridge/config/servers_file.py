@@ -67,7 +67,7 @@ class ServerEntry(msgspec.Struct, frozen=True):
     default: bool = False
     """Whether `/mcp` serves this server."""
     secrets: tuple[str, ...] = ()
-    """Values of its environment and headers, which logs and errors must not show."""
+    """Values of its environment, headers and inputs, which logs and errors must not show."""
 
 
 class FailedEntry(msgspec.Struct, frozen=True):
@@ -266,8 +266,16 @@ class _Reader:
     ) -> None:
         self._base = base
         self._env = env
-        self._references = references
+        self._input_value = references.input_value
+        self._references = msgspec.structs.replace(references, input_value=self._input)
+        self._inputs: list[str] = []
+        """The values of the inputs that the entry refers to."""
         self._folder = folder
+
+    def _input(self, key: str) -> str | None:
+        value = self._input_value(key)
+        self._inputs += [value] if value is not None else []
+        return value
 
     def entry(self, name: str, raw: Any) -> ServerEntry:
         """Return the entry; raise _WrongField if it cannot be served."""
@@ -374,7 +382,7 @@ class _Reader:
         return msgspec.structs.replace(self._base, **sections)
 
     def _secrets(self, raw: Mapping[str, Any]) -> tuple[str, ...]:
-        values = [*self._env_file(raw).values()]
+        values = [*self._inputs, *self._env_file(raw).values()]
         for key in ("env", "headers"):
             values += [self._text(key, each) for each in self._object(raw, key).values() if each]
         return tuple(dict.fromkeys(value for value in values if value))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-import msgspec
 from starlette.routing import BaseRoute
 
 from mcpbridge.app.build import App, Decorate
@@ -21,10 +19,12 @@ from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
 from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.config.command import variables_given
 from mcpbridge.config.model import Config
+from mcpbridge.dev.decoration import Record, decorating
 from mcpbridge.dev.terminal_log import TerminalFormatter
 from mcpbridge.dev.watch import FileWatcher, Watched, watched_as_asked, watched_by_default
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec, shown
+from mcpbridge.rules.injected_faults import FaultRule
 from mcpbridge.rules.supervision.start_hints import program_name
 
 if TYPE_CHECKING:
@@ -36,22 +36,6 @@ _NAMED = 3
 """Most changed files that the log names."""
 
 
-class Record(msgspec.Struct, frozen=True):
-    """What is to record, and where."""
-
-    path: Path
-    most_bytes: int
-    """Size at which another file is begun."""
-    raw: bool
-    """Whether secrets are kept."""
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """The files that are written, by their whole paths."""
-        path = self.path.parent.resolve() / self.path.name
-        return (path, Path(f"{path}.1"))
-
-
 def run(
     config: Config,
     watch: Sequence[str],
@@ -59,6 +43,7 @@ def run(
     watches: bool = True,
     record: Record | None = None,
     page: Page | None = None,
+    faults: Iterable[FaultRule] = (),
 ) -> int:
     """Serve a command until told to end, and reload it when its files change.
 
@@ -68,6 +53,7 @@ def run(
         watches: Whether files are watched at all.
         record: Where what passes is recorded; None: it is not.
         page: Shows what passes; None: there is no page.
+        faults: The rules of faults on purpose.
 
     Returns:
         The exit status: see `app.lifecycle.run`.
@@ -80,30 +66,11 @@ def run(
     folder = Path(spec.cwd or ".").resolve()
     written = record.files if record is not None else ()
     watcher = FileWatcher(_watched(spec, watch, folder), written) if watches else None
-    if page is None and record is None:
-        return serve(config, Developing(spec, watcher))
-    with _tapped(config, record, page) as decorate:
+    sinks = [page.sink] if page is not None else []
+    with decorating(record, faults, spec.argv, sinks) as decoration:
+        given = variables_given(config.settings.command)
+        decorate = decoration.of(name_of(spec.argv), spec, given)
         return serve(config, Developing(spec, watcher, decorate, page))
-
-
-@contextmanager
-def _tapped(config: Config, record: Record | None, page: Page | None) -> Iterator[Decorate]:
-    """Record until the block ends, if asked for; give what decorates the channels of children."""
-    # A bridge that records nothing does not import them.
-    from mcpbridge.tape.recording import Recorder
-    from mcpbridge.tape.redaction import secret_values
-    from mcpbridge.tape.tapped_channel import Sink, Tape
-
-    spec = config.child
-    values = secret_values(spec.env, variables_given(config.settings.command))
-    sinks: list[Sink] = [page.sink] if page is not None else []
-    with ExitStack() as recording:
-        if record is not None:
-            raw = record.raw
-            recorder = Recorder(record.path, record.most_bytes, spec.argv, is_redacted=not raw)
-            recording.enter_context(recorder.open())
-            sinks.append(recorder)
-        yield Tape(name_of(spec.argv), sinks, values).tapped
 
 
 class Developing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
 from mcpbridge.config.model import Config
 from mcpbridge.config.servers_file import ServerEntry, folder_of
+from mcpbridge.dev.decoration import Decoration, Record, decorating
 from mcpbridge.dev.program import announce, quieten, reload_when_saved
 from mcpbridge.dev.terminal_log import TerminalFormatter
 from mcpbridge.dev.watch import (
@@ -28,6 +29,7 @@ from mcpbridge.dev.watch import (
 )
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec
+from mcpbridge.rules.injected_faults import FaultRule
 
 if TYPE_CHECKING:
     from mcpbridge.dev.page.page import Page
@@ -35,57 +37,88 @@ if TYPE_CHECKING:
 log = logging.getLogger("mcpbridge.dev")
 
 
-def run_file(config: Config, *, watches: bool = True, page: Page | None = None) -> int:
+def run_file(
+    config: Config,
+    *,
+    watches: bool = True,
+    record: Record | None = None,
+    page: Page | None = None,
+    faults: Iterable[FaultRule] = (),
+) -> int:
     """Serve the servers of a file until told to end, and reload each when its files change.
 
     Args:
         config: The configuration of the process, which names the file.
         watches: Whether files are watched at all.
+        record: Where what passes to and from all servers is recorded; None: it is not.
         page: Shows what passes; None: there is no page.
+        faults: The rules of faults on purpose.
 
     Returns:
         The exit status: see `app.servers_lifecycle.run_servers`.
 
     Raises:
-        ConfigError: The file cannot be read, or the library that watches is not installed.
+        ConfigError: The file cannot be read, the recording cannot be written, or the library that
+            watches is not installed.
     """
     quieten()
     if watches:
         require_watchfiles()
     assert config.settings.servers.config is not None
-    folder = folder_of(Path(config.settings.servers.config))
-    return run_servers(config, DevelopedServers(folder, watches=watches, page=page))
+    path = Path(config.settings.servers.config)
+    written = record.files if record is not None else ()
+    command = ("mcpbridge", "dev", "--config", str(path))
+    sinks = [page.sink] if page is not None else []
+    with decorating(record, faults, command, sinks) as decoration:
+        made = (folder_of(path), decoration, written)
+        return run_servers(config, DevelopedServers(*made, watches=watches, page=page))
 
 
-class OtherScripts:
-    """The scripts of other servers alone: many servers share a folder."""
+class OtherFiles:
+    """The scripts of other servers alone, as many servers share a folder, and recordings."""
 
-    def __init__(self, own: Path | None, scripts: Mapping[DevelopedServer, Path]) -> None:
+    def __init__(
+        self, own: Path | None, scripts: Mapping[DevelopedServer, Path], written: Sequence[Path]
+    ) -> None:
         """Make it.
 
         Args:
             own: The script of the server itself; None: it has none.
             scripts: The scripts of all servers that run.
+            written: The files of the recording.
         """
         self._own = own
         self._scripts = scripts
+        self._written = written
 
     def __contains__(self, path: object) -> bool:
-        return path != self._own and path in self._scripts.values()
+        return path in self._written or (path != self._own and path in self._scripts.values())
 
 
 class DevelopedServers:
     """A companion of the servers of a file: see `FleetCompanion`."""
 
-    def __init__(self, folder: Path, *, watches: bool, page: Page | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        decoration: Decoration,
+        written: Sequence[Path],
+        *,
+        watches: bool,
+        page: Page | None = None,
+    ) -> None:
         """Make a companion.
 
         Args:
             folder: The folder that the patterns of entries are relative to.
+            decoration: Decorates the channels of the servers.
+            written: The files of the recording, which are not watched.
             watches: Whether files are watched at all.
             page: Shows what passes; None: there is no page.
         """
         self._page = page
+        self._decoration = decoration
+        self._written = written
         self._folder = folder if watches else None
         self._commands: dict[str, Sequence[str]] = {}
         """The command of each server, by name."""
@@ -93,16 +126,9 @@ class DevelopedServers:
 
     def additions(self, entry: ServerEntry) -> Additions:
         """Return what it adds to the bridge of a server: see `FleetCompanion`."""
-        interceptors = (ListsAnnounced(),)
-        if self._page is None:
-            return Additions(interceptors)
-        # Without the page they are not imported.
-        from mcpbridge.tape.redaction import secret_values
-        from mcpbridge.tape.tapped_channel import Tape
-
         assert isinstance(entry.source, ChildSpec)
-        values = secret_values(entry.source.env, ()) | set(entry.secrets)
-        return Additions(interceptors, Tape(entry.name, [self._page.sink], values).tapped)
+        decorate = self._decoration.of(entry.name, entry.source, secrets=entry.secrets)
+        return Additions((ListsAnnounced(),), decorate)
 
     def routes(self, servers: Servers) -> Sequence[BaseRoute]:
         """Return the routes of the page: see `FleetCompanion`."""
@@ -128,7 +154,8 @@ class DevelopedServers:
         """Return what reloads one server: see `FleetCompanion`."""
         assert isinstance(entry.source, ChildSpec)
         self._commands[entry.name] = entry.source.argv
-        return DevelopedServer(entry, entry.source, bridge, url, self._folder, self._scripts)
+        files = (self._folder, self._scripts, self._written)
+        return DevelopedServer(entry, entry.source, bridge, url, *files)
 
 
 class DevelopedServer:
@@ -142,6 +169,7 @@ class DevelopedServer:
         url: str,
         folder: Path | None,
         scripts: dict[DevelopedServer, Path],
+        written: Sequence[Path],
     ) -> None:
         """Make a companion.
 
@@ -152,8 +180,10 @@ class DevelopedServer:
             url: Where clients connect.
             folder: The folder that its patterns are relative to; None: nothing is watched.
             scripts: The scripts of all servers that run.
+            written: The files of the recording, which are not watched.
         """
         self._entry = entry
+        self._written = written
         self._spec = spec
         self._bridge = bridge
         self._url = url
@@ -200,10 +230,11 @@ class DevelopedServer:
         if script is not None:
             self._scripts[self] = script
         if self._entry.watch:
-            return FileWatcher(watched_as_asked(self._entry.watch, argv, self._folder))
+            watched = watched_as_asked(self._entry.watch, argv, self._folder)
+            return FileWatcher(watched, self._written)
         # Of a program of the system no file in the project is certain to be a part.
         found = watched_by_default(argv, cwd, any_language=False)
-        others = OtherScripts(script, self._scripts)
+        others = OtherFiles(script, self._scripts, self._written)
         return FileWatcher([found], others) if found is not None else None
 
     def _announce(self, watcher: FileWatcher | None) -> None:

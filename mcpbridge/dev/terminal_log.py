@@ -55,6 +55,7 @@ class TerminalFormatter(TextFormatter, logging.Filter):
             "child.stderr": self._stderr,
             "child.stderr_about_probe": self._about_probe,
             "dev.started": self._started,
+            "fault.injected": self._fault,
             "serve.ready": self._ready,
             "server.reload_failed": self._failed_reload,
             "server.reloaded": self._reloaded,
@@ -112,6 +113,11 @@ class TerminalFormatter(TextFormatter, logging.Filter):
             hint = f"; {program} may be fetching {what}"
         text = f"waiting for {fields.get('for')}, for {fields.get('waited_s')} s{hint}"
         return self._paint(_YELLOW, text)
+
+    def _fault(self, fields: Fields) -> str:
+        name = fields.get("tool") or fields.get("method")
+        text = f"fault on purpose for {name}: {fields.get('rule')}"
+        return self._paint(_YELLOW, printable(text))
 
     def _ready(self, fields: Fields) -> str:
         version = f" {fields['version']}" if "version" in fields else ""

@@ -309,6 +309,11 @@ def paused(seconds: float) -> Fault:
     return Fault("paused", message, retryable=True, status=429, retry_after_s=wait_s)
 
 
+def injected(rule: str) -> Fault:
+    """Return the fault for a request that a developer's rule spoils on purpose."""
+    return Fault("injected", f"an error on purpose (--fault {rule!r}); the server was not asked")
+
+
 def draining() -> Fault:
     """Return the fault for a bridge that is shutting down; another replica will answer."""
     return Fault("draining", "mcpbridge is shutting down", retryable=True, retry_after_s=1)

@@ -258,6 +258,29 @@ def read_recording(path: Path) -> Recording:
     return Recording(facts, frames, torn)
 
 
+def frames_of(recording: Recording, path: Path, server: str | None) -> list[Frame]:
+    """Return the frames of one server.
+
+    Args:
+        recording: What the file holds.
+        path: The file, for the error.
+        server: The server's label; None: the only one.
+
+    Raises:
+        ConfigError: The recording has several servers and none is named, or not this one.
+    """
+    labels = sorted({each.server_label for each in recording.frames} - {""})
+    if server is None and len(labels) <= 1:
+        return recording.frames
+    if server is None:
+        problem = f"has several servers: {', '.join(labels)}"
+        raise ConfigError(str(path), "", problem, f"name one: --server {labels[0]}")
+    if server not in labels:
+        problem = f"has no server {server!r} (it has {', '.join(labels) or 'none'})"
+        raise ConfigError(str(path), "", problem)
+    return [each for each in recording.frames if each.server_label in ("", server)]
+
+
 def redacted(frame: Frame, redactor: Redactor | None) -> Frame:
     """Return a frame without secrets; None: as it is."""
     if redactor is None:

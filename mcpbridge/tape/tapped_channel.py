@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from mcpbridge.channels.channel import Consumer, InvalidLine, Received
+from mcpbridge.channels.decorated import DecoratedChannel
 from mcpbridge.process.subprocess_child import ChildChannel, MakeEnds
 from mcpbridge.rules.access.principals import NOTHING, Secrets
 from mcpbridge.tape.frame import Direction, Frame
 from mcpbridge.tape.redaction import Redactor
+from mcpbridge.telemetry.logs import hearing
 from mcpbridge.wire.messages import Message
 
-_LOGGERS = ("mcpbridge.child", "mcpbridge.process")
-"""What logs the lines on stderr, and starts and ends."""
+_LOGGERS = ("mcpbridge.child", "mcpbridge.process", "mcpbridge.fault")
+"""What logs the lines on stderr, starts and ends, and faults on purpose."""
 _ENDS = ("child.exited", "child.stopped")
 
 
@@ -33,18 +35,25 @@ class Sink(Protocol):
 class Tape:
     """Makes frames of what passes through the channels that it decorates."""
 
-    def __init__(self, label: str, sinks: Iterable[Sink], secrets: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        label: str,
+        sinks: Iterable[Sink],
+        secrets: Iterable[str] = (),
+        numbers: Iterator[int] | None = None,
+    ) -> None:
         """Make a tape.
 
         Args:
             label: The server's name in each frame.
             sinks: Take each frame.
             secrets: Values to remove from what is written.
+            numbers: Gives each frame its number; None: they are counted from 1.
         """
         self._label = label
         self._sinks = list(sinks)
         self._secrets = frozenset(secrets)
-        self._numbers = itertools.count(1)
+        self._numbers = numbers if numbers is not None else itertools.count(1)
         self._sessions = itertools.count(1)
         self._run = uuid.uuid4().hex[:8]
         self._redactor = Redactor(self._secrets)
@@ -97,24 +106,12 @@ class Tap:
 
 
 class _ChildLog(logging.Handler):
-    """Takes what is logged of one child: its stderr, its start, its end."""
+    """Takes what is logged of one child: its stderr, its start, its end, its faults on purpose."""
 
     def __init__(self, tap: Tap) -> None:
         super().__init__()
         self._tap = tap
         self._pid: int | None = None
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Listen until the block ends."""
-        loggers = [logging.getLogger(name) for name in _LOGGERS]
-        for each in loggers:
-            each.addHandler(self)
-        try:
-            yield
-        finally:
-            for each in loggers:
-                each.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record if it is about this child."""
@@ -130,13 +127,17 @@ class _ChildLog(logging.Handler):
             self._tap.text(Direction.META, f"child.started pid={self._pid}")
         elif record.msg in _ENDS:
             self._tap.text(Direction.META, f"{record.msg} {facts['how']}")
+        elif record.msg == "fault.injected":
+            text = f"fault.injected id={facts['request_id']} {facts['rule']}"
+            self._tap.text(Direction.META, text)
 
 
-class TappedChannel:
+class TappedChannel(DecoratedChannel):
     """A channel that is another one, and shows a tap what passes."""
 
     def __init__(self, inner: ChildChannel, tap: Tap) -> None:
         """Decorate a channel."""
+        super().__init__(inner)
         self._inner = inner
         self._tap = tap
         self._over = False
@@ -148,7 +149,7 @@ class TappedChannel:
     def open(self) -> Iterator[None]:
         """Read and write until the block ends: see `Ends.open`."""
         self._tap.text(Direction.META, "channel.opened")
-        with self._log_tap.installed(), self._inner.open():
+        with hearing(self._log_tap, *_LOGGERS), self._inner.open():
             yield
 
     async def receive(self) -> Sequence[Received]:
@@ -186,30 +187,6 @@ class TappedChannel:
         """Queue a message: see `Channel.send`."""
         self._inner.send(message)
         self._tap.message(Direction.TO_SERVER, message)
-
-    @property
-    def taken(self) -> int:
-        """See `Channel.taken`."""
-        return self._inner.taken
-
-    @property
-    def held(self) -> int:
-        """See `Channel.held`."""
-        return self._inner.held
-
-    @property
-    def unread(self) -> int | None:
-        """See `Channel.unread`."""
-        return self._inner.unread
-
-    @property
-    def congested(self) -> bool:
-        """See `Channel.congested`."""
-        return self._inner.congested
-
-    async def writable(self) -> None:
-        """Wait until the channel is not congested: see `Channel.writable`."""
-        await self._inner.writable()
 
     def close_input(self) -> None:
         """Close the child's stdin: see `Ends.close_input`."""

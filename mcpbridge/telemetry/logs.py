@@ -222,6 +222,7 @@ def logging_to_stderr(settings: LogSettings, text: TextForm | None = None) -> It
     """
     records: queue.Queue[logging.LogRecord | None] = queue.Queue(_QUEUE_RECORDS)
     handler = _DroppingHandler(records)
+    handler.addFilter(_is_written)
     writer = _Writer(records)
     formatter = formatter_of(settings, text)
     writer.setFormatter(formatter)
@@ -240,6 +241,30 @@ def logging_to_stderr(settings: LogSettings, text: TextForm | None = None) -> It
     finally:
         root.removeHandler(handler)
         writer.stop()
+
+
+@contextlib.contextmanager
+def hearing(handler: logging.Handler, *names: str) -> Iterator[None]:
+    """Give a handler every record of these loggers until the block ends.
+
+    `--log-level` says what is written to stderr, and not what is recorded.
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    for each in loggers:
+        each.addHandler(handler)
+        each.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        for each in loggers:
+            each.removeHandler(handler)
+            if not each.handlers:
+                each.setLevel(logging.NOTSET)
+
+
+def _is_written(record: logging.LogRecord) -> bool:
+    # A logger that is heard at every level hands on all of its records.
+    return record.levelno >= logging.getLogger().level
 
 
 def is_json(form: str) -> bool:

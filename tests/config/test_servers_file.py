@@ -68,6 +68,14 @@ def entry_of(file: ServersFile, name: str) -> ServerEntry:
     return entry
 
 
+def test_the_inputs_of_an_entry_are_its_secrets(tmp_path: Path) -> None:
+    """Wherever it refers to them; those of other entries are not its own."""
+    servers = '{"a": {"command": "x", "args": ["--key=${input:a}"]}, "b": {"command": "x"}}'
+    path = written(tmp_path, f'{{"servers": {servers}}}')
+    file = read(path, {"MCPBRIDGE_INPUT_A": "sesame"})
+    assert (entry_of(file, "a").secrets, entry_of(file, "b").secrets) == (("sesame",), ())
+
+
 def test_the_file_of_vscode_is_read_as_it_is(tmp_path: Path) -> None:
     """Comments, inputs, envFile and settings of mcpbridge; its folder is the parent of .vscode."""
     written(tmp_path, 'A="quoted ${x}"\nexport B=b # c\nTOKEN=old\n', ".env")

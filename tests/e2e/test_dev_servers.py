@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from mcpbridge.config.servers_file import FILE_NAMES
+from mcpbridge.tape.recording import read_recording
 from tests.support.bridge_process import (
     CHILDREN,
     RunningBridge,
@@ -206,6 +207,44 @@ async def test_without_watching_no_extra_is_needed(tmp_path: Path) -> None:
         assert record["address"] == f"{running.url}/servers/demo/mcp"
 
 
+async def test_all_servers_are_recorded_in_one_file(tmp_path: Path) -> None:
+    """Each frame has its server's name, one numbering orders them, and no input of a file is told.
+
+    A save of the recording reloads nothing, although every file is watched.
+    """
+    tape, secret = tmp_path / "tape.py", "sesame-7-input"
+    save(tmp_path / "one.py", source())
+    save(tmp_path / "two.py", source(["other"]))
+    servers = {
+        "one": of_script("one.py", dev={"watch": "*.py"}),
+        "two": of_script("two.py", args=["two.py", "${input:key}"]),
+    }
+    write_servers(tmp_path / ".mcp.json", servers)
+    env = {"MCPBRIDGE_INPUT_KEY": secret}
+    words = ("--record", str(tape))
+    async with bridge(*words, program=["dev"], ready=False, cwd=tmp_path, env=env) as running:
+        await running.logged("child.ready", count=2)
+        await running.logged("dev.started", count=2)
+        for name, tool in (("one", "plain"), ("two", secret)):
+            async with httpx.AsyncClient(base_url=f"{running.url}/servers/{name}") as client:
+                on = Developing(running, tmp_path / f"{name}.py", client)
+                await on.ask(await on.open(), "tools/call", name=tool, arguments={})
+        save(tmp_path / "two.py", source(["other", "new"]))
+        records = await running.logged("server.reloaded")
+        assert {each["because"] for each in records} == {"two.py"}
+    assert secret not in tape.read_text("utf-8")
+    frames = read_recording(tape).frames[1:]
+    assert {each.server_label for each in frames} == {"one", "two"}
+    assert [each.seq for each in frames] == list(range(1, len(frames) + 1))
+    # A replay is of one server, and says so if it is not told which.
+    status, told = await ran("replay", str(tape))
+    assert (status, "has several servers: one, two; name one: --server one" in told) == (2, True)
+    replay = (sys.executable, "-m", "mcpbridge", "replay", str(tape), "--server", "two")
+    async with bridge("--", *replay) as running, running.client() as client:
+        on = Developing(running, tape, client)
+        assert await on.tools(await on.open()) == ["other"]
+
+
 @pytest.mark.parametrize("name", FILE_NAMES)
 async def test_the_files_of_clients_are_found_and_printed(tmp_path: Path, name: str) -> None:
     """Each server with its address and a client's entry; a lazy one says so too."""
@@ -238,7 +277,6 @@ async def test_the_files_of_clients_are_found_and_printed(tmp_path: Path, name: 
         ((), "no .mcp.json, .vscode/mcp.json or mcp.json in "),
         (("--config", "other.json"), "(from other.json): cannot be read"),
         (("--config", "some.json", "--watch", "."), "is for one server"),
-        (("--config", "some.json", "--record", "x.jsonl"), "--record: is for one server"),
         (("--config", "some.json", "--", "python", "server.py"), "give only one"),
     ],
 )

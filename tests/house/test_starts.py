@@ -18,6 +18,7 @@ ALLOWED = {
     "e2e/test_doctor.py": "mcpbridge doctor serves nobody",
     "e2e/test_shim.py": "mcpbridge health asks once and ends",
     "e2e/test_host.py": "its log is taken away from it",
+    "e2e/test_dev_servers.py": "mcpbridge replay is a server",
     "e2e/test_replay.py": "mcpbridge replay is a server, and tape ends at once",
 }
 """Each with the reason why it may start the program by itself."""

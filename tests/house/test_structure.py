@@ -37,7 +37,7 @@ TREE = {
     " sessionless",
     "mcpbridge.bridge.modern": "emulation parked_call parking passthrough request_state service"
     " subscriptions tool_catalog",
-    "mcpbridge.channels": "channel memory off_loop pipes sockets",
+    "mcpbridge.channels": "channel decorated memory off_loop pipes sockets",
     "mcpbridge.cli": "config_for copy_self dev doctor health main programs remote serve"
     " setting_options shim sidecar tape",
     "mcpbridge.cli.remote": "call connect list one_request",
@@ -45,7 +45,7 @@ TREE = {
     "mcpbridge.client": "http_client",
     "mcpbridge.config": "auth client_config command listen_address load model otel remote_server"
     " self_url servers_file settings_table values",
-    "mcpbridge.dev": "page program servers terminal_log watch",
+    "mcpbridge.dev": "decoration faulty_channel page program servers terminal_log watch",
     "mcpbridge.dev.page": "access frames page",
     "mcpbridge.doctor": "endpoint server",
     "mcpbridge.doctor.endpoint": "any_client checks lifecycle_operator mcp_client"
@@ -64,7 +64,8 @@ TREE = {
     "mcpbridge.replicas": "peer_client peer_proof session_id",
     "mcpbridge.reverse": "client_state faults one_request program remote_client remote_http"
     " request_headers sse_session stdio streamable_session",
-    "mcpbridge.rules": "access event_log expansion faults homes mcp outcome supervision"
+    "mcpbridge.rules": "access event_log expansion faults homes injected_faults mcp outcome"
+    " supervision"
     " trace_context uri_set",
     "mcpbridge.rules.access": "client_address header_env hosts jwt principals rate_limit shares"
     " state_keys static_tokens tool_policy",

@@ -49,6 +49,7 @@ FAULTS: list[tuple[Fault, str, str, bool, str]] = [
         " (--request-timeout)",
     ),
     (faults.queued_too_long(64, 5.0), "capacity", "no", True, "64, and no turn came within 5 s"),
+    (faults.injected("drop"), "injected", "no", False, "on purpose (--fault 'drop')"),
     (faults.draining(), "draining", "no", True, "shutting down"),
     (faults.shutdown(), "shutdown", "maybe", False, "shut down before"),
     (faults.session_closed(), "session_closed", "maybe", False, "session was closed"),

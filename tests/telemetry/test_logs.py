@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
 import sys
 from collections.abc import Mapping
 
@@ -121,3 +122,21 @@ def test_a_traceback_keeps_its_lines_and_steers_no_terminal() -> None:
     assert first.endswith("line=x")
     assert len(rest) > 2
     assert rest[-1] == "ValueError: \\x1b[2J"
+
+
+def test_a_handler_hears_what_the_log_leaves_out() -> None:
+    """`--log-level` is for stderr; what is recorded does not depend on it."""
+    script = """
+import logging, logging.handlers
+from mcpbridge.telemetry.logs import LogSettings, hearing, logging_to_stderr
+log, kept = logging.getLogger("mcpbridge.child"), logging.handlers.BufferingHandler(10)
+with logging_to_stderr(LogSettings("error", "json")):
+    with hearing(kept, "mcpbridge.child"):
+        log.info("a")
+        log.error("b")
+    log.info("c")
+print([each.msg for each in kept.buffer])
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert told.stdout == "['a', 'b']\n"
+    assert [json.loads(each)["event"] for each in told.stderr.splitlines()] == ["b"]

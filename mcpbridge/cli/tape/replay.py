@@ -18,6 +18,7 @@ error that names it; no server is asked.
   mcpbridge --port 8000 -- mcpbridge replay tape.jsonl
 """
 _INTERRUPTED = 130
+SERVER_HELP = "The server, if the recording has several, as of `mcpbridge dev --config`."
 
 
 def program(command: Sequence[str]) -> click.Command:
@@ -25,17 +26,19 @@ def program(command: Sequence[str]) -> click.Command:
 
     @click.command(name="replay", help=_HELP)
     @click.argument("file", type=click.Path(path_type=Path))
-    def replay(file: Path) -> int:
-        from mcpbridge.tape.recording import read_recording
+    @click.option("--server", metavar="NAME", help=SERVER_HELP)
+    def replay(file: Path, server: str | None) -> int:
+        from mcpbridge.tape.recording import frames_of, read_recording
         from mcpbridge.tape.replay import Replay, serve
 
         recording = read_recording(file)
-        server = Replay(recording.frames, is_redacted=recording.facts.get("redacted") is not False)
+        frames = frames_of(recording, file, server)
+        played = Replay(frames, is_redacted=recording.facts.get("redacted") is not False)
         torn = "; its last line is incomplete" if recording.torn else ""
-        click.echo(f"replaying {server.requests} requests of {file}{torn}", err=True)
+        click.echo(f"replaying {played.requests} requests of {file}{torn}", err=True)
         try:
             with open(0, "rb", closefd=False) as source:
-                serve(server, source, sys.stdout.buffer)
+                serve(played, source, sys.stdout.buffer)
         except KeyboardInterrupt:
             return _INTERRUPTED
         return 0

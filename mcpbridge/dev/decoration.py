@@ -1,0 +1,121 @@
+"""Decorates the channels of servers for a developer: recorded, and with faults on purpose.
+
+What is not asked for is not imported, and without anything asked for no channel is decorated.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mcpbridge.app.build import Decorate
+from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.subprocess_child import MakeEnds
+from mcpbridge.rules.access.principals import Secrets
+from mcpbridge.rules.injected_faults import FaultPlan, FaultRule
+
+if TYPE_CHECKING:
+    from mcpbridge.tape.tapped_channel import Sink
+
+
+class Record(msgspec.Struct, frozen=True):
+    """What is to record, and where."""
+
+    path: Path
+    most_bytes: int
+    """Size at which another file is begun."""
+    raw: bool
+    """Whether secrets are kept."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The files that are written, by their whole paths."""
+        path = self.path.parent.resolve() / self.path.name
+        return (path, Path(f"{path}.1"))
+
+
+class Decoration:
+    """What the channels of all servers of one program are decorated with."""
+
+    def __init__(self, sinks: Iterable[Sink], faults: Iterable[FaultRule]) -> None:
+        """Make it.
+
+        Args:
+            sinks: Take each frame that passes.
+            faults: The rules of faults on purpose.
+        """
+        self._sinks = list(sinks)
+        self._faults = list(faults)
+        self._numbers = itertools.count(1)
+        """Orders the frames of all servers."""
+
+    def of(
+        self, name: str, spec: ChildSpec, given: Iterable[str] = (), secrets: Iterable[str] = ()
+    ) -> Decorate | None:
+        """Return what decorates the channels of a server; None if nothing does.
+
+        Args:
+            name: The server's name, in frames and for rules.
+            spec: Its command.
+            given: The names of the variables that were set for it, whose values are secret.
+            secrets: Further secret values.
+        """
+        taped = self._taped(name, spec, given, secrets)
+        plan = FaultPlan(self._faults, name)
+        if not plan.rules:
+            return taped
+        from mcpbridge.dev.faulty_channel import Faults
+
+        spoiled = Faults(plan).injected
+        if taped is None:
+            return lambda make_ends, hidden: spoiled(make_ends)
+
+        def decorate(make_ends: MakeEnds, hidden: Secrets) -> MakeEnds:
+            # The tape outside: it has what the bridge gets, and not what the server said.
+            return taped(spoiled(make_ends), hidden)
+
+        return decorate
+
+    def _taped(
+        self, name: str, spec: ChildSpec, given: Iterable[str], secrets: Iterable[str]
+    ) -> Decorate | None:
+        if not self._sinks:
+            return None
+        from mcpbridge.tape.redaction import secret_values
+        from mcpbridge.tape.tapped_channel import Tape
+
+        values = secret_values(spec.env, given) | frozenset(secrets)
+        return Tape(name, self._sinks, values, self._numbers).tapped
+
+
+@contextmanager
+def decorating(
+    record: Record | None,
+    faults: Iterable[FaultRule],
+    command: Sequence[str],
+    sinks: Sequence[Sink] = (),
+) -> Iterator[Decoration]:
+    """Record until the block ends, if that is asked for; give what decorates channels.
+
+    Args:
+        record: Where what passes is recorded; None: it is not.
+        faults: The rules of faults on purpose.
+        command: What the first line of the recording names.
+        sinks: Take each frame beside the recording.
+
+    Raises:
+        ConfigError: The recording cannot be written.
+    """
+    if record is None:
+        yield Decoration(sinks, faults)
+        return
+    from mcpbridge.tape.recording import Recorder
+
+    recorder = Recorder(record.path, record.most_bytes, command, is_redacted=not record.raw)
+    with recorder.open():
+        yield Decoration([*sinks, recorder], faults)
