@@ -30,6 +30,7 @@ NAMED = {
     "shim": "mcpbridge.cli.shim",
     "sidecar": "mcpbridge.cli.sidecar",
     "tape": "mcpbridge.cli.tape.export",
+    "verify": "mcpbridge.cli.tape.verify",
 }
 """The programs that the first word names, with their modules; any other word means `serve`."""
 _LOGGING = ("dev", "shim", "sidecar")

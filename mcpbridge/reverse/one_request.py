@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
@@ -68,6 +68,10 @@ class Conversation(Protocol):
         """Send a notification or an answer."""
 
 
+Respond = Callable[[Request], Reply]
+"""Returns the answer to a request of the server."""
+
+
 class OneClient:
     """A client that has made the handshake, or needs none, as the server's era asks."""
 
@@ -122,37 +126,66 @@ class OneClient:
 @asynccontextmanager
 async def at_url(remote: Remote, token: str | None, within_s: float) -> AsyncIterator[OneClient]:
     """A client of the server at a URL."""
-    back: list[RemoteClient] = []
-
-    async def deliver(message: Message) -> None:
-        if isinstance(message, Request):
-            await back[0].send(_own_answer(message))
-
-    client = RemoteClient(RemoteHttp(remote, token), deliver, within_s)
-    back.append(client)
-    async with anyio.create_task_group() as tasks:
-        await tasks.start(client.run)
-        yield await OneClient.introduced(client)
-        tasks.cancel_scope.cancel()
+    async with talking_to_url(remote, token, within_s, _own_answer) as conversation:
+        yield await OneClient.introduced(conversation)
 
 
 @asynccontextmanager
 async def of_command(spec: ChildSpec, within_s: float) -> AsyncIterator[OneClient]:
     """A client of a server that is started for it, and stopped."""
+    async with talking_to_command(spec, within_s, _own_answer) as conversation:
+        yield await OneClient.introduced(conversation)
+
+
+@asynccontextmanager
+async def talking_to_url(
+    remote: Remote, token: str | None, within_s: float, respond: Respond
+) -> AsyncIterator[Conversation]:
+    """A conversation with the server at a URL, without a handshake so far.
+
+    Args:
+        remote: The server.
+        token: Its token, if it has one.
+        within_s: Seconds for each answer.
+        respond: Answers the requests of the server.
+    """
+    back: list[RemoteClient] = []
+
+    async def deliver(message: Message) -> None:
+        if isinstance(message, Request):
+            await back[0].send(respond(message))
+
+    client = RemoteClient(RemoteHttp(remote, token), deliver, within_s)
+    back.append(client)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(client.run)
+        yield client
+        tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def talking_to_command(
+    spec: ChildSpec, within_s: float, respond: Respond
+) -> AsyncIterator[Conversation]:
+    """A conversation with a server that is started for it, and stopped: see `talking_to_url`."""
     with kept(spec.env) as reaper:
-        child = _StartedServer(spec, ProcessTree(reaper), within_s)
+        child = _StartedServer(spec, ProcessTree(reaper), within_s, respond)
         async with child.running():
-            yield await OneClient.introduced(child)
+            yield child
 
 
 class _StartedServer:
     """A process of the server, and the one request that waits for its answer."""
 
-    def __init__(self, spec: ChildSpec, process_tree: ProcessTree, within_s: float) -> None:
+    def __init__(
+        self, spec: ChildSpec, process_tree: ProcessTree, within_s: float, respond: Respond
+    ) -> None:
+        self._respond = respond
         ends = functools.partial(PipeChannel, limits=PipeLimits())
         self._child = SubprocessChild(spec, ends, process_tree)
         self._within_s = within_s
         self._awaited = b""
+        self._ended = False
         self._reply: Reply | None = None
         self._news = anyio.Event()
 
@@ -174,6 +207,8 @@ class _StartedServer:
 
     async def answer(self, request: Request) -> Reply:
         """Return the answer to a request; raise CannotReach if none comes."""
+        if self._ended:
+            raise CannotReach("the server has ended")
         self._awaited, self._reply, self._news = request.id, None, anyio.Event()
         await self.send(request)
         with anyio.move_on_after(self._within_s):
@@ -198,12 +233,13 @@ class _StartedServer:
         while received := await self._child.channel.receive():
             for item in received:
                 if isinstance(item, Request):
-                    await self.send(_own_answer(item))
+                    await self.send(self._respond(item))
                 elif isinstance(item, InvalidLine):
                     if item.answers is not None and b"%d" % item.answers == self._awaited:
                         self._settle(None)
                 elif isinstance(item, Reply) and item.id == self._awaited:
                     self._settle(item)
+        self._ended = True
         self._settle(None)
 
     def _settle(self, reply: Reply | None) -> None:
@@ -221,6 +257,13 @@ def _read(text: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CannotReach("the answer of the server is not an object")
     return found
+
+
+def checked_reply(reply: Reply) -> Reply:
+    """Return an answer of the server; raise CannotReach for an error of mcpbridge."""
+    if isinstance(reply, Failure):
+        _raise_own(_read(reply.error))
+    return reply
 
 
 def _raise_own(error: Mapping[str, Any]) -> None:

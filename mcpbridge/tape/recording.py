@@ -17,7 +17,7 @@ import platform
 import stat
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from mcpbridge.errors import BridgeError, ConfigError, WireError
 from mcpbridge.process.spec import shown
 from mcpbridge.tape.frame import Direction, Frame, bytes_of, shortened
 from mcpbridge.tape.redaction import Redactor
-from mcpbridge.wire.messages import decode, encode
+from mcpbridge.wire.messages import Message, decode, encode
 
 log = logging.getLogger("mcpbridge.tape")
 
@@ -256,6 +256,31 @@ def read_recording(path: Path) -> Recording:
         problem = f"format {facts.get('format')!r} is unknown (expected {FORMAT})"
         raise _not_recorded(path, 1, problem)
     return Recording(facts, frames, torn)
+
+
+def replace_answers(path: Path, answers: Mapping[int, Message]) -> None:
+    """Write other messages into the frames of a recording, which stay as they are otherwise.
+
+    Args:
+        path: The file.
+        answers: The messages, by the index of their frames in `Recording.frames`.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    beside = path.with_name(f"{path.name}~")
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        with path.open("rb") as file, os.fdopen(os.open(beside, flags, 0o600), "wb") as written:
+            for number, line in _lines(file, path):
+                message = answers.get(number - 1)
+                if message is not None:
+                    frame, facts = _understood(line)
+                    line = _line(msgspec.structs.replace(frame, message=message), facts or None)
+                written.write(line)
+        os.replace(beside, path)
+    except OSError as error:
+        raise ConfigError(str(path), "", error.strerror or str(error)) from error
 
 
 def frames_of(recording: Recording, path: Path, server: str | None) -> list[Frame]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 from pathlib import Path
@@ -10,54 +9,22 @@ from pathlib import Path
 import anyio
 import pytest
 
-from mcpbridge.channels.pipes import PipeChannel, PipeLimits
-from mcpbridge.process.spec import ChildSpec
-from mcpbridge.process.subprocess_child import SubprocessChild
-from mcpbridge.tape.recording import Recorder
-from mcpbridge.tape.tapped_channel import Tape
-from mcpbridge.wire.messages import Message, Notification, Request, Result
 from tests.support.bridge_process import DEMO, bridge, messages, open_session, ran, rpc
+from tests.support.recorded import recorded
 
 pytestmark = pytest.mark.slow
 
 REPLAY = (sys.executable, "-m", "mcpbridge", "replay")
-INITIALIZE = {
-    "protocolVersion": "2025-06-18",
-    "capabilities": {},
-    "clientInfo": {"name": "recorder", "version": "1"},
-}
 ECHO = {"name": "echo", "arguments": {"text": "café \u2028"}}
 COUNTDOWN = {"name": "countdown", "arguments": {"seconds": 0, "steps": 2}}
 PROGRESS = {**COUNTDOWN, "_meta": {"progressToken": 5}}
 CALLS = [("tools/list", {}), ("tools/call", ECHO), ("tools/call", PROGRESS)]
 
 
-async def recorded(path: Path) -> list[bytes]:
-    """Record a session with the demo; the results of `CALLS`."""
-    recorder = Recorder(path, 1 << 20, DEMO)
-    ends = functools.partial(PipeChannel, limits=PipeLimits())
-    demo = SubprocessChild(ChildSpec(DEMO, {}), Tape("demo", [recorder]).tapped(ends))
-    results: list[bytes] = []
-    with recorder.open():
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(demo.run)
-            for number, (method, params) in enumerate([("initialize", INITIALIZE), *CALLS]):
-                demo.channel.send(Request(b"%d" % number, method, json.dumps(params).encode()))
-                received: list[object] = []
-                while not any(isinstance(each, Result) for each in received):
-                    received += await demo.channel.receive()
-                results += [each.result for each in received if isinstance(each, Result)]
-                if number == 0:
-                    told: Message = Notification("notifications/initialized")
-                    demo.channel.send(told)
-            demo.stop()
-    return results[1:]
-
-
 async def test_a_recording_behind_the_bridge_answers_as_the_server_did(tmp_path: Path) -> None:
     """To another client, under its own ids; what was not recorded is named, and no server asked."""
     path = tmp_path / "tape.jsonl"
-    wanted = await recorded(path)
+    wanted = await recorded(path, CALLS)
     async with bridge("--", *REPLAY, str(path)) as running, running.client() as client:
         headers = await open_session(client)
         for number, (method, params) in enumerate(CALLS):
@@ -79,7 +46,7 @@ async def test_a_recording_behind_the_bridge_answers_as_the_server_did(tmp_path:
 async def test_a_recording_is_shown_and_converted(tmp_path: Path) -> None:
     """As text and as HAR; another file is one line with the reason."""
     path = tmp_path / "tape.jsonl"
-    await recorded(path)
+    await recorded(path, CALLS)
     status, text = await ran("tape", str(path))
     assert status == 0
     assert "-> tools/call echo id=2" in text

@@ -22,12 +22,11 @@ MOST_FLOORS = 6
 
 TREE = {
     "mcpbridge": "__main__ app asgi bridge channels cli client config demo dev doctor errors fleet"
-    " http process replicas reverse rules runtime settings shim sidecar stores tape telemetry"
-    " wire",
+    " http process replicas reverse rules runtime settings shim sidecar stores tape telemetry wire",
     "mcpbridge.app": "build health_client lifecycle listening resource_limits self_copy"
     " server_routes servers servers_lifecycle signal_orders state_dump",
     "mcpbridge.bridge": "bridge budget calls children drain evictors keyring legacy modern"
-    " readiness recycler reloader relief tasks tenant",
+    " readiness recycler relief reloader tasks tenant",
     "mcpbridge.bridge.calls": "call_log context exchange lists_announced replay shedding stream"
     " tool_filter tracing",
     "mcpbridge.bridge.children": "call_limiter child_pool handshake health_check lease listeners"
@@ -41,15 +40,15 @@ TREE = {
     "mcpbridge.cli": "config_for copy_self dev doctor health main programs remote serve"
     " setting_options shim sidecar tape",
     "mcpbridge.cli.remote": "call connect list one_request",
-    "mcpbridge.cli.tape": "export replay",
+    "mcpbridge.cli.tape": "export replay verify",
     "mcpbridge.client": "http_client",
     "mcpbridge.config": "auth client_config command listen_address load model otel remote_server"
     " self_url servers_file settings_table values",
-    "mcpbridge.dev": "decoration faulty_channel page program servers terminal_log watch",
+    "mcpbridge.dev": "decoration faulty_channel page program servers terminal_log verify watch",
     "mcpbridge.dev.page": "access frames page",
     "mcpbridge.doctor": "endpoint server",
-    "mcpbridge.doctor.endpoint": "any_client checks lifecycle_operator mcp_client"
-    " mcp_operator run sse_client",
+    "mcpbridge.doctor.endpoint": "any_client checks lifecycle_operator mcp_client mcp_operator run"
+    " sse_client",
     "mcpbridge.doctor.server": "diagnose examination hints recommended_flags render report"
     " server_process",
     "mcpbridge.fleet": "directory member reload start_on_demand",
@@ -65,8 +64,7 @@ TREE = {
     "mcpbridge.reverse": "client_state faults one_request program remote_client remote_http"
     " request_headers sse_session stdio streamable_session",
     "mcpbridge.rules": "access event_log expansion faults homes injected_faults mcp outcome"
-    " supervision"
-    " trace_context uri_set",
+    " supervision trace_context uri_set",
     "mcpbridge.rules.access": "client_address header_env hosts jwt principals rate_limit shares"
     " state_keys static_tokens tool_policy",
     "mcpbridge.rules.homes": "adoption lost_calls owner peer_view record rendezvous states",
@@ -78,7 +76,8 @@ TREE = {
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
     "mcpbridge.stores": "breaker fence heartbeat memory redis store url",
-    "mcpbridge.tape": "export frame recording redaction replay ring tapped_channel",
+    "mcpbridge.tape": "comparison export frame recording redaction replay ring tapped_channel"
+    " verification",
     "mcpbridge.telemetry": "logs metrics otel prometheus servers tracer",
     "mcpbridge.wire": "buffer headers json_object lines messages reply_id socket_address",
 }

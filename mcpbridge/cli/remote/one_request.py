@@ -36,22 +36,31 @@ def run(url: str | None, command: Sequence[str], given: Mapping[str, Any], work:
         given: The values of `options`.
         work: Returns the exit status.
     """
+    from mcpbridge.reverse.one_request import at_url, of_command
+
+    with_client = opener(url, command, given, at_url, of_command)
+
+    async def worked() -> int:
+        async with with_client() as client:
+            return await work(client)
+
+    return status_of(worked)
+
+
+def status_of(work: Callable[[], Awaitable[int]]) -> int:
+    """Do the work with a server; return the exit status, which may say that it failed."""
     import logging
 
     import anyio
 
     from mcpbridge.reverse.one_request import CannotReach, ServerError
 
-    if (url is None) == (not command):
-        raise click.UsageError("give a URL, or a command after --")
     # Failures are printed by this command, once.
     logging.getLogger("mcpbridge").addHandler(logging.NullHandler())
-    with_client = _opener(url, command, given)
 
     async def worked() -> int:
         try:
-            async with with_client() as client:
-                return await work(client)
+            return await work()
         except BaseExceptionGroup as group:
             raise _alone(group) from None
 
@@ -73,14 +82,30 @@ def _alone(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return inner
 
 
-def _opener(url: str | None, command: Sequence[str], given: Mapping[str, Any]) -> Any:
+def opener(
+    url: str | None,
+    command: Sequence[str],
+    given: Mapping[str, Any],
+    at_url: Callable[..., Any],
+    of_command: Callable[..., Any],
+) -> Any:
+    """Return the function that opens the server: `at_url` or `of_command`, with what it needs.
+
+    Args:
+        url: The address of the server; None if it is a command.
+        command: The server's command, all after `--`.
+        given: The values of `options`.
+        at_url: Takes the remote server, its token and the seconds for an answer first.
+        of_command: Takes the command and the seconds for an answer first.
+    """
     import functools
 
     from mcpbridge.config.load import spec_for
     from mcpbridge.config.values import seconds
-    from mcpbridge.reverse.one_request import at_url, of_command
     from mcpbridge.reverse.program import ConnectSettings, remote_of
 
+    if (url is None) == (not command):
+        raise click.UsageError("give a URL, or a command after --")
     try:
         within_s = seconds(given["timeout"])
     except ValueError as error:
