@@ -204,6 +204,9 @@ def _flags(settings: Mapping[str, Any]) -> dict[str, list[str]]:
         if option.section == "servers":
             problem = "it would serve several servers; mount an application for each of them"
             raise ConfigError(flag, COMMAND_LINE, problem)
+        if option.section == "replicas":
+            problem = "replicas need a port for each other, which an application does not have"
+            raise ConfigError(flag, COMMAND_LINE, problem)
         if name in _OF_THE_PROCESS:
             problem = "it would hold for the whole process, which is the program's"
             raise ConfigError(flag, COMMAND_LINE, problem)

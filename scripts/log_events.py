@@ -89,6 +89,8 @@ MEANINGS: Mapping[str, str] = {
     "oauth.keys_fetched": "The authorization server's keys were fetched.",
     "oauth.keys_unavailable": "The authorization server's keys could not be fetched.",
     "orphan.reaped": "A process that its parent had left ended, and was reaped.",
+    "peer.refused_proof": "Another replica refused this one's proof: other keys, or another clock.",
+    "peer.unreachable": "A request could not be forwarded: `home` has its session.",
     "proxy.upstream_broken": "`mcpbridge sidecar`: the server's answer broke off.",
     "reaper.lost": "The reaper could not be started, or is gone.",
     "recording.failed": "The recording cannot be written: `problem`. It is tried again.",

@@ -8,6 +8,7 @@ import ipaddress
 import math
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.routing import BaseRoute
@@ -67,6 +68,9 @@ from mcpbridge.rules.supervision.memory_budget import memory_for_clients
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Tracer
 
+if TYPE_CHECKING:
+    from mcpbridge.app.replicas import ServingReplica, ThisReplica
+
 
 class App(msgspec.Struct, frozen=True):
     """The parts of the program that `app.lifecycle` runs."""
@@ -85,6 +89,8 @@ class App(msgspec.Struct, frozen=True):
     """The tracer, if calls are traced; `app.lifecycle` shuts it down."""
     access: CallerAccess
     """The authentication of clients."""
+    replica: ServingReplica | None
+    """This process as one of several replicas; None if it serves alone."""
     refusals: Refusals
     """Logs and counts refused requests."""
     pool_sizer: PoolSizer | None
@@ -138,7 +144,8 @@ def build(
     tracer = tracer_of(config)
     callers = access_of(config)
     access = callers.control
-    served = serving(config, process_tree, meters, tracer, access, below, additions=additions)
+    parts = (config, process_tree, meters, tracer, access, below)
+    served = serving(*parts, additions=additions, this=_this_replica(config))
     bridge, streamable = served.bridge, served.streamable
     render = rendering(functools.partial(_exporter, meters))
     rules = host_rules(config, config.bind)
@@ -172,6 +179,7 @@ def build(
         process_tree,
         tracer,
         callers,
+        served.replica,
         refusals,
         _sizer(config, served.child_pool),
     )
@@ -186,6 +194,16 @@ class Served(msgspec.Struct, frozen=True):
     limits: BodyLimits
     streamable: StreamableHttp
     sse: SseTransport | None
+    replica: ServingReplica | None = None
+    """Serves other replicas too; None if there are none."""
+
+
+def _this_replica(config: Config) -> ThisReplica | None:
+    if config.peer_bind is None:
+        return None
+    from mcpbridge.app.replicas import ThisReplica  # with --peers alone
+
+    return ThisReplica(config)
 
 
 def serving(
@@ -197,6 +215,7 @@ def serving(
     below: str,
     budget: Budget | None = None,
     additions: Additions = _NONE,
+    this: ThisReplica | None = None,
 ) -> Served:
     """Assemble one server.
 
@@ -209,14 +228,19 @@ def serving(
         below: The path below which HTTP+SSE is served, without a slash at its end.
         budget: Counts the bytes that are kept for clients; None: one for this server alone.
         additions: What another program adds to it.
+        this: This process as one of several replicas; None if it serves alone.
     """
     settings = config.settings
     budget = budget if budget is not None else budget_of(config)
     tracing = Tracing(tracer, meters) if tracer is not None else None
-    bridge, child_pool = _bridge(config, process_tree, meters, tracing, budget, additions)
+    bridge, child_pool = _bridge(config, process_tree, meters, tracing, budget, additions, this)
     keepalive = KeepAlive(settings.keepalive.every_s, access.still if access.asks else None)
     watch(meters, bridge, keepalive, child_pool)
     limits = BodyLimits(settings.guard.max_request_bytes, settings.pipes.max_json_depth)
+    if this is not None:
+        replica = this.serving(bridge, keepalive, limits, access, below, meters)
+        common = (bridge, child_pool, keepalive, limits)
+        return Served(*common, replica.streamable, replica.sse, replica)
     streamable = _streamable(config, bridge, keepalive, limits, access)
     sse = None
     if settings.eras.serves_legacy:
@@ -257,6 +281,7 @@ def _bridge(
     tracing: Tracing | None,
     budget: Budget,
     additions: Additions,
+    this: ThisReplica | None = None,
 ) -> _Parts:
     settings, readiness, crashes = config.settings, Readiness(), CrashCharges()
     tool_filter = ToolFilter(settings.tools, meters) if settings.tools.says_something else None
@@ -274,7 +299,27 @@ def _bridge(
         settings.recycling.max_requests,
         crashes,
     )
-    eras = EraSupervisors(
+    bridge = Bridge(
+        child_pool,
+        _eras(config, child_pool, readiness),
+        _bridge_settings(settings, pool_settings),
+        readiness,
+        meters,
+        CallLog(meters, log_calls=settings.logs.calls, tracing=tracing),
+        _state_codec(config, this),
+        health_checker,
+        tool_filter,
+        _make_child_with_env(config, tree, budget.children, additions.decorate),
+        budget,
+        crashes,
+        this.new_session_id if this is not None else None,
+    )
+    return bridge, child_pool
+
+
+def _eras(config: Config, child_pool: ChildPool, readiness: Readiness) -> EraSupervisors:
+    settings = config.settings
+    return EraSupervisors(
         child_pool,
         readiness,
         settings.restart,
@@ -285,24 +330,11 @@ def _bridge(
         lazy=config.lazy,
         roots=bool(settings.child_pool.roots),
     )
-    bridge = Bridge(
-        child_pool,
-        eras,
-        _bridge_settings(settings, pool_settings),
-        readiness,
-        meters,
-        CallLog(meters, log_calls=settings.logs.calls, tracing=tracing),
-        _state_codec(config),
-        health_checker,
-        tool_filter,
-        _make_child_with_env(config, tree, budget.children, additions.decorate),
-        budget,
-        crashes,
-    )
-    return bridge, child_pool
 
 
-def _state_codec(config: Config) -> RequestStateCodec:
+def _state_codec(config: Config, this: ThisReplica | None) -> RequestStateCodec:
+    if this is not None:
+        return this.state_codec
     keyring = config.keyring
     return RequestStateCodec(keyring.keys_for(FOR_STATE) if keyring is not None else None)
 

@@ -21,7 +21,7 @@ from starlette.routing import BaseRoute
 
 from mcpbridge import __version__
 from mcpbridge.app.build import Additions, App, Decorate, build, open_to_all
-from mcpbridge.app.listening import Endpoints, Listeners, Listening
+from mcpbridge.app.listening import Endpoints, Listening, Sockets, all_opened
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.signal_orders import Actions, SignalOrders
 from mcpbridge.app.state_dump import state_of
@@ -31,7 +31,6 @@ from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.drain import DrainSteps
 from mcpbridge.config.model import Config
 from mcpbridge.config.otel import MISSING_EXTRA
-from mcpbridge.http.server.listeners import opened
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown
@@ -117,12 +116,9 @@ def run(config: Config, companion: Companion | None = None) -> int:
             return EXIT_START
         config = fitting
         with ExitStack() as held:
-            listeners, admin = (
-                opened(bind, held, config.settings.connections.send_s) if bind is not None else ()
-                for bind in (config.bind, config.admin_bind)
-            )
-            if not isinstance(listeners, str) and not isinstance(admin, str):
-                config = settled(config, listeners[0])
+            sockets = all_opened(config, held)
+            if not isinstance(sockets, str):
+                config = settled(config, sockets.mcp[0])
                 env = config.source.env if isinstance(config.source, ChildSpec) else None
                 reaper = held.enter_context(kept(env))
                 tree = ProcessTree(reaper)
@@ -131,10 +127,9 @@ def run(config: Config, companion: Companion | None = None) -> int:
                 else:
                     additions = Additions(companion.interceptors, companion.decorate)
                     app = build(config, tree, additions, companion.routes)
-                life = _Life(app, listeners, admin, companion)
+                life = _Life(app, sockets, companion)
                 return run_loop(life.run, lambda: life.last_state)
-            problem = listeners if isinstance(listeners, str) else admin
-            log.error("serve.failed", extra={"problem": problem})
+            log.error("serve.failed", extra={"problem": sockets})
             return EXIT_START
 
 
@@ -159,8 +154,7 @@ class _Life:
     def __init__(
         self,
         app: App,
-        listeners: Listeners,
-        admin: Listeners,
+        sockets: Sockets,
         companion: Companion | None = None,
     ) -> None:
         self._app = app
@@ -177,8 +171,9 @@ class _Life:
             lambda: drain.ending,
             app.meters,
             app.refusals,
+            app.replica.endpoint(app.refusals) if app.replica is not None else None,
         )
-        self._listening = Listening(app.config, endpoints, app.bridge.budget, listeners, admin)
+        self._listening = Listening(app.config, endpoints, app.bridge.budget, sockets)
         actions = Actions(functools.partial(state_of, app), self._reread, self._cut_short)
         self._orders = SignalOrders(actions, app.config.settings.logs)
 
@@ -200,6 +195,8 @@ class _Life:
                     watch.start_soon(self._app.access.authenticator.run)
                     if self._app.config.key_file is not None:
                         watch.start_soon(self._app.config.key_file.run)
+                    if self._app.replica is not None:
+                        watch.start_soon(self._app.replica.run)
                     if self._app.pool_sizer is not None:
                         watch.start_soon(self._app.pool_sizer.run)
                     try:
@@ -287,13 +284,23 @@ class _Life:
         times, lame_duck_s = drain_times(self._app.config, self._orders)
         steps = DrainSteps(
             self._refuse_traffic,
-            bridge.end_idle_streams,
-            bridge.cut_off,
+            self._end_idle_streams,
+            self._cut_off,
             self._listening.stop,
         )
         calls_left = await bridge.drain.run(steps, times, lame_duck_s=lame_duck_s)
         if calls_left and self._status == EXIT_OK:
             self._status = EXIT_FORCED
+
+    def _end_idle_streams(self) -> None:
+        self._app.bridge.end_idle_streams()
+        if self._app.replica is not None:
+            self._app.replica.end_idle_streams()
+
+    async def _cut_off(self, step_s: float) -> None:
+        if self._app.replica is not None:
+            self._app.replica.cut_off()
+        await self._app.bridge.cut_off(step_s)
 
 
 def drain_times(config: Config, orders: SignalOrders) -> tuple[ShutdownTimes, float]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import ExitStack
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
@@ -19,12 +22,39 @@ from mcpbridge.http.refusals import Refusals
 from mcpbridge.http.server.connection import protocol_with
 from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.server.limits import BAND, Connections
-from mcpbridge.http.server.listeners import address_of, url_of
+from mcpbridge.http.server.listeners import address_of, opened, url_of
 from mcpbridge.http.server.server import HttpServer, server_of
 from mcpbridge.http.server.tls import Certificates, listening_options
+from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.telemetry.metrics import Meters
 
+if TYPE_CHECKING:
+    from mcpbridge.app.replicas import PeerEndpoint
+
 Listeners = Sequence[socket.socket]
+_ALL = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))
+_PROOF_BYTES = 8 << 10
+
+
+class Sockets(msgspec.Struct, frozen=True):
+    """The sockets of a process, bound."""
+
+    mcp: Listeners
+    admin: Listeners = ()
+    """Those of `--admin-port`; empty if there is none."""
+    peers: Listeners = ()
+    """Those for other replicas; empty if there are none."""
+
+
+def all_opened(config: Config, held: ExitStack) -> Sockets | str:
+    """Return the bound sockets of a process, or why one of them cannot be had; see `opened`."""
+    found: list[Listeners] = []
+    for bind in (config.bind, config.admin_bind, config.peer_bind):
+        sockets = opened(bind, held, config.settings.connections.send_s) if bind else ()
+        if isinstance(sockets, str):
+            return sockets
+        found.append(sockets)
+    return Sockets(*found)
 
 
 class Endpoints(msgspec.Struct, frozen=True):
@@ -40,6 +70,8 @@ class Endpoints(msgspec.Struct, frozen=True):
     """Count the connections for MCP that are refused."""
     refusals: Refusals
     """Logs and counts refused requests."""
+    peers: PeerEndpoint | None = None
+    """The port for other replicas, if there are any."""
 
 
 class Listening:
@@ -50,8 +82,7 @@ class Listening:
         config: Config,
         endpoints: Endpoints,
         budget: Budget,
-        listeners: Listeners,
-        admin: Listeners,
+        sockets: Sockets,
     ) -> None:
         """Make the servers; `serve` listens.
 
@@ -59,12 +90,10 @@ class Listening:
             config: The configuration of the process.
             endpoints: The applications.
             budget: Counts the bytes of requests that arrive.
-            listeners: The sockets for MCP.
-            admin: The sockets of `--admin-port`; empty if there is none.
+            sockets: The sockets of the process.
         """
         self._config = config
-        self._listeners = listeners
-        self._admin = admin
+        self._listeners, self._admin, self._peers = sockets.mcp, sockets.admin, sockets.peers
         settings = config.settings
         self._certificates = Certificates(settings.tls) if settings.tls.cert is not None else None
         options: Mapping[str, Any] = {}
@@ -72,9 +101,12 @@ class Listening:
             options = listening_options(self._certificates.context, settings.arrival.header_s)
         make = functools.partial(_server, config, endpoints, budget)
         mcp = make(endpoints.mcp, endpoints.fast_path, options, endpoints.meters)
-        self._servers = [(mcp, listeners)]
-        if endpoints.admin is not None and admin:
-            self._servers.append((make(endpoints.admin), admin))
+        self._servers = [(mcp, sockets.mcp)]
+        if endpoints.admin is not None and sockets.admin:
+            self._servers.append((make(endpoints.admin), sockets.admin))
+        if endpoints.peers is not None and sockets.peers:
+            server = make(endpoints.peers.app, endpoints.peers.fast_path, of_peers=True)
+            self._servers.append((server, sockets.peers))
 
     async def serve(self, body: Callable[[], Awaitable[None]]) -> None:
         """Serve while `body` runs, from the moment when all servers listen; then until `stop`."""
@@ -121,6 +153,8 @@ class Listening:
             addresses["also"] = f"[{host}]:{port}"
         if admin_bind is not None and self._admin:
             addresses["admin"] = address_of(admin_bind, self._admin[0])
+        if self._config.peer_bind is not None and self._peers:
+            addresses["peers"] = address_of(self._config.peer_bind, self._peers[0])
         return addresses
 
 
@@ -132,9 +166,15 @@ def _server(
     fast_path: FastPath | None = None,
     listening_options: Mapping[str, Any] = MappingProxyType({}),
     meters: Meters | None = None,
+    *,
+    of_peers: bool = False,
 ) -> HttpServer:
-    """Return the server for the connections of one listener."""
-    settings = config.settings
+    """Return the server for the connections of one listener; `of_peers`: to other replicas."""
+    settings, arrival = config.settings, config.settings.arrival
+    if of_peers:
+        # The proof of the other replica stands beside what its client has sent.
+        most = arrival.max_header_bytes + _PROOF_BYTES
+        arrival = dataclasses.replace(arrival, max_header_bytes=most)
     connections = Connections(
         settings.connections,
         endpoint,
@@ -142,13 +182,14 @@ def _server(
         max_request_bytes=settings.guard.max_request_bytes,
         rules=host_rules(config, config.bind),
         budget=budget,
-        trusted=trusted_proxies(config),
+        # A replica speaks for many clients, as a trusted proxy does.
+        trusted=trusted_proxies(config) if not of_peers else TrustedProxies(_ALL),
         meters=meters,
         refusals=endpoints.refusals,
     )
     return server_of(
         endpoint,
-        protocol_with(settings.arrival, connections, endpoints.ending, fast_path),
+        protocol_with(arrival, connections, endpoints.ending, fast_path),
         listening_options=listening_options,
         timeout_keep_alive=settings.connections.keep_alive_s,
     )

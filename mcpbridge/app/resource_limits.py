@@ -62,7 +62,9 @@ def fitted(config: Config) -> Config | str:
         max_children=shared.children if given else None,
         most_children=shared.children,
     )
-    connections = dataclasses.replace(settings.connections, max_connections=shared.connections)
+    # A client's connection to a replica may need one to another, which has then one more.
+    most = shared.connections // 3 if config.peer_bind is not None else shared.connections
+    connections = dataclasses.replace(settings.connections, max_connections=most)
     fitting = msgspec.structs.replace(settings, child_pool=child_pool, connections=connections)
     return msgspec.structs.replace(config, settings=fitting)
 

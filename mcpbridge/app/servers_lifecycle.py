@@ -28,7 +28,7 @@ from mcpbridge.app.lifecycle import (
     settled,
     warn_of_open,
 )
-from mcpbridge.app.listening import Listening
+from mcpbridge.app.listening import Listening, all_opened
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.server_routes import SERVERS_PATH
 from mcpbridge.app.servers import Fleet, FleetCompanion, checked_entry, fleet_of
@@ -41,7 +41,7 @@ from mcpbridge.errors import ConfigError
 from mcpbridge.fleet.directory import Unusable
 from mcpbridge.fleet.member import DrainTimes
 from mcpbridge.fleet.reload import FileWatch
-from mcpbridge.http.server.listeners import opened, url_of
+from mcpbridge.http.server.listeners import url_of
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.runtime.exit_status import (
@@ -97,22 +97,17 @@ def run_servers(config: Config, companion: FleetCompanion | None = None) -> int:
             log.error("serve.failed", extra={"problem": problem})
             return EXIT_CONFIG
         with ExitStack() as held:
-            listeners, admin = (
-                opened(bind, held, fitting.settings.connections.send_s) if bind is not None else ()
-                for bind in (fitting.bind, fitting.admin_bind)
-            )
-            if not isinstance(listeners, str) and not isinstance(admin, str):
-                fitting = settled(fitting, listeners[0])
-                url = functools.partial(
-                    url_of, fitting.bind, listeners[0], secure=fitting.settings.tls.cert is not None
-                )
+            sockets = all_opened(fitting, held)
+            if not isinstance(sockets, str):
+                fitting = settled(fitting, sockets.mcp[0])
+                secure = fitting.settings.tls.cert is not None
+                url = functools.partial(url_of, fitting.bind, sockets.mcp[0], secure=secure)
                 tree = ProcessTree(held.enter_context(kept(fitting.child.env)))
                 fleet = fleet_of(fitting, tree, url, companion)
-                listening = Listening(fitting, fleet.endpoints, fleet.budget, listeners, admin)
+                listening = Listening(fitting, fleet.endpoints, fleet.budget, sockets)
                 life = _Life(fleet, listening, source, companion)
                 return run_loop(functools.partial(life.run, file, entries), lambda: life.last_state)
-            failure = listeners if isinstance(listeners, str) else admin
-            log.error("serve.failed", extra={"problem": failure})
+            log.error("serve.failed", extra={"problem": sockets})
             return EXIT_START
 
 

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import itertools
 import logging
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,7 @@ class Bridge:
         make_child_with_env: MakeChildWithEnv | None = None,
         budget: Budget | None = None,
         crashes: CrashCharges | None = None,
+        new_id: Callable[[Opening, Principal], str] | None = None,
     ) -> None:
         """Make a bridge; nothing is started before `running`.
 
@@ -120,11 +121,13 @@ class Bridge:
             make_child_with_env: Makes children with variables of clients; None: there are none.
             budget: Counts the bytes that are kept; None: any number may be.
             crashes: Says which clients are paused; None: none is.
+            new_id: Makes the ids of sessions; None: they are random.
         """
         self.readiness = readiness
         self.drain = Drain()
         self.budget = budget if budget is not None else Budget()
         self._crashes = crashes if crashes is not None else CrashCharges()
+        self._new_id = new_id or _random_id
         self._seen: dict[bytes, float] = {}
         """When each client last sent a request without a session."""
         self.sessions = SessionTable(settings.sessions)
@@ -301,7 +304,7 @@ class Bridge:
             raise self._no_room()
         tenant = self.tenant_of(principal)
         session = Session(
-            new_session_id(),
+            self._new_id(opening, principal),
             opening.client_profile,
             tenant.context,
             owner=principal,
@@ -595,3 +598,7 @@ class Bridge:
             await self._child_pool.own_wanted.wait()
             await self.eras.first_lease()
         self._child_pool.keep_spares(spares_wanted(settings.spares, self.eras.primary.start_s))
+
+
+def _random_id(_: Opening, __: Principal) -> str:
+    return new_session_id()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
 from collections.abc import Mapping
 
 import msgspec
 
 from mcpbridge.config.command import COMMAND_LINE
-from mcpbridge.config.model import AdminSettings, ListenSettings
+from mcpbridge.config.model import AdminSettings, Config, ListenSettings
 from mcpbridge.config.self_url import split_address, split_socket
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.server.listeners import Bind
@@ -109,6 +111,50 @@ def admin_bind_of(settings: AdminSettings, origins: Mapping[str, str], main: Bin
         raise ConfigError("--admin-port", origin, f"{port} is the port of the MCP path", "another")
     both = main.both_loopbacks if settings.host is None else settings.host == _LOCALHOST
     return Bind(settings.host or main.host, port, "--admin-port", both_loopbacks=both)
+
+
+def peer_bind_of(config: Config, origins: Mapping[str, str], env: Mapping[str, str]) -> Bind | None:
+    """Return the address at which other replicas reach this one; None if it serves alone.
+
+    Args:
+        config: The configuration otherwise.
+        origins: The origin of each field of its settings of replicas.
+        env: The environment; `POD_IP` is the address of this replica.
+
+    Raises:
+        ConfigError: There is no key, no address, the port is taken, or several servers are served.
+    """
+    peers, origin = config.settings.replicas.peers, origins.get("peers", "")
+    if peers is None:
+        return None
+    if config.settings.servers.config is not None:
+        problem = "replicas of a process with several servers are not supported"
+        raise ConfigError("--peers", origin, problem, "give each server a Deployment")
+    if config.keyring is None:
+        problem = "replicas need a common key, with which they prove themselves to each other"
+        remedy = "set MCPBRIDGE_STATE_KEY or MCPBRIDGE_STATE_KEY_FILE to the same key for all"
+        raise ConfigError("--peers", origin, problem, remedy)
+    if peers.port in (config.bind.port, config.admin_bind and config.admin_bind.port):
+        problem = f"{peers.port} is the port of clients or of probes"
+        raise ConfigError("--peers", origin, problem, "give another, as NAME:PORT")
+    return Bind(_own_address(env), peers.port, "--peers")
+
+
+def _own_address(env: Mapping[str, str]) -> str:
+    text = env.get("POD_IP", "").strip()
+    remedy = "set it to an address at which other replicas reach this one"
+    try:
+        if not text:
+            text = socket.gethostbyname(socket.gethostname())
+        address = ipaddress.ip_address(text)
+    except OSError as error:
+        problem = f"is not set, and the host name has no address: {error.strerror or error}"
+        raise ConfigError("POD_IP", "", problem, remedy) from None
+    except ValueError:
+        raise ConfigError("POD_IP", "", f"{text!r} is not an IP address", remedy) from None
+    if address.is_unspecified or address.is_multicast:
+        raise ConfigError("POD_IP", "", f"{text} is not the address of a host", remedy)
+    return str(address)
 
 
 def _stands_above(field: str, origins: Mapping[str, str]) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
+
 from mcpbridge.config.auth import (
     AUTH_TOKEN,
     STATE_KEY,
@@ -31,7 +33,7 @@ from mcpbridge.config.command import (
     spec_of,
     words_of,
 )
-from mcpbridge.config.listen_address import admin_bind_of, bind_of, handed_over
+from mcpbridge.config.listen_address import admin_bind_of, bind_of, handed_over, peer_bind_of
 from mcpbridge.config.model import (
     Config,
     Option,
@@ -120,7 +122,8 @@ def load(
         search=_search() if in_cluster else (),
     )
     check_required(settings.auth, auth_origins, asks=config.asks_who)
-    return config
+    peer_bind = peer_bind_of(config, origins.get("replicas", {}), env)
+    return msgspec.structs.replace(config, peer_bind=peer_bind)
 
 
 def is_given(names: Collection[str], flags: Mapping[str, Sequence[str]]) -> bool:

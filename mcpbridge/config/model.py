@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
@@ -40,6 +41,11 @@ from mcpbridge.telemetry.tracer import TraceSettings
 from mcpbridge.wire.socket_address import Address
 
 _MCP_PATH = "/mcp"
+PEER_PORT = 8001
+_PEERS = re.compile(
+    r"(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?)(?::(?P<port>[0-9]{1,5}))?\Z"
+)
+_MAX_PORT = 65535
 _PROBES = ("/livez", "/readyz", "/startupz", "/health", "/healthz")
 
 
@@ -164,6 +170,45 @@ class ShutdownSettings:
     )
 
 
+class PeerService(msgspec.Struct, frozen=True):
+    """The name under which the replicas find each other, and the port of each of them."""
+
+    name: str
+    port: int = PEER_PORT
+
+
+def peer_service(text: str) -> PeerService:
+    """Parse `NAME` or `NAME:PORT`.
+
+    Raises:
+        ValueError: Another form; the text completes a sentence that begins with the value.
+    """
+    match = _PEERS.match(text.strip())
+    if match is None:
+        raise ValueError("is not of the form NAME or NAME:PORT")
+    port = int(match["port"] or PEER_PORT)
+    if not 0 < port <= _MAX_PORT:
+        raise ValueError(f"has an invalid port {port} (expected 1-{_MAX_PORT})")
+    return PeerService(match["name"], port)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReplicaSettings:
+    """Settings of several processes that serve together."""
+
+    peers: PeerService | None = setting(
+        None,
+        "--peers",
+        "Serve together with other replicas behind one Service: any of them takes any request and"
+        " forwards it to the one that has its session. NAME is a headless Service of them all, PORT"
+        " where they listen for each other, 8001 by default, at the address in `POD_IP` or at that"
+        " of the host name. Needs the same `MCPBRIDGE_STATE_KEY` everywhere.",
+        group="Replicas",
+        metavar="NAME[:PORT]",
+        parse=peer_service,
+    )
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Every setting, grouped by the module that obeys it."""
 
@@ -192,6 +237,7 @@ class Settings(msgspec.Struct, frozen=True):
     restart: RestartPolicy = RestartPolicy()
     recycling: RecyclePolicy = RecyclePolicy()
     shutdown: ShutdownSettings = ShutdownSettings()
+    replicas: ReplicaSettings = ReplicaSettings()
     logs: LogSettings = LogSettings()
     traces: TraceSettings = TraceSettings()
 
@@ -227,6 +273,8 @@ class Config(msgspec.Struct, frozen=True):
     """The token of the environment."""
     lazy: bool = False
     """Whether to start no process of the server before a client needs one."""
+    peer_bind: Bind | None = None
+    """Address at which other replicas reach this one; None if it serves alone."""
     search: tuple[str, ...] = ()
     """The domains that the pod's resolver appends to a name; empty outside of a cluster."""
 

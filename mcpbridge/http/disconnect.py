@@ -50,6 +50,11 @@ class Disconnect:
         elif self._flow is not None:
             self._flow.resume_reading()
 
+    def cut(self) -> None:
+        """End the connection at once, so that the client knows that its response broke off."""
+        if self._flow is not None:
+            self._flow._transport.abort()
+
     def ignore(self) -> None:
         """Drop the listener: the request is served."""
         self._listener = None

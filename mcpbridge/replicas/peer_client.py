@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import cast
 
 import httptools
 
@@ -104,8 +105,8 @@ class PeerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not an instance of it under uvloop.
+        self._transport = cast(asyncio.Transport, transport)
         connected = transport.get_extra_info("socket")
         if connected is not None:
             detect_loss(connected, _KEEPALIVE_S, _INTERVAL_S, _PROBES, _UNACKNOWLEDGED_S)

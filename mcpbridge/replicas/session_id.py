@@ -18,6 +18,7 @@ import base64
 import binascii
 import enum
 import ipaddress
+import re
 import secrets
 import struct
 import zlib
@@ -40,6 +41,9 @@ _TAIL = struct.Struct("!HII")
 _IPV6, _ONE_STREAM, _PARAMS = 1, 2, 4
 _MAX_PARAMS_BYTES = 64 << 10
 _MOST_OPENED = 4096
+_REPLICA = re.compile(
+    r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})/(?P<boot>[0-9a-f]{8})\Z"
+)
 _WINDOW_BITS = -10  # raw deflate; the preset dictionary is shorter than a window of 1 KiB
 _MEMORY_LEVEL = 1
 
@@ -75,6 +79,14 @@ class Replica(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}/{self.boot:08x}"
+
+
+def replica_named(text: str) -> Replica | None:
+    """Return the replica with this text, as `str` makes it; None if there can be none."""
+    match = _REPLICA.match(text)
+    if match is None:
+        return None
+    return Replica(match["six"] or match["four"], int(match["port"]), int(match["boot"], 16))
 
 
 class SessionId(msgspec.Struct, frozen=True):

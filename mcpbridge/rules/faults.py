@@ -314,6 +314,31 @@ def injected(rule: str) -> Fault:
     return Fault("injected", f"an error on purpose (--fault {rule!r}); the server was not asked")
 
 
+def replica_lost() -> Fault:
+    """Return the fault for a request whose replica was lost before it answered."""
+    return Fault("replica_lost", "the replica that served this was lost before its answer", "maybe")
+
+
+def replica_unreachable() -> Fault:
+    """Return the fault for a session whose replica cannot be reached, but may be there."""
+    return Fault(
+        "replica_unreachable",
+        "the replica that has this session cannot be reached at present",
+        retryable=True,
+        retry_after_s=2,
+    )
+
+
+def session_of_newer_release() -> Fault:
+    """Return the fault for a session id in a form that only a newer release reads."""
+    return Fault(
+        "session_of_newer_release",
+        "the session id is of a newer release of mcpbridge, which this replica does not run",
+        retryable=True,
+        retry_after_s=2,
+    )
+
+
 def draining() -> Fault:
     """Return the fault for a bridge that is shutting down; another replica will answer."""
     return Fault("draining", "mcpbridge is shutting down", retryable=True, retry_after_s=1)

@@ -42,6 +42,10 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "requests_refused": ("HTTP requests that were refused before they were served.", ("reason",)),
     "refusals": ("Requests refused because a limit is reached.", ("limit",)),
+    "forwards": (
+        "Requests for a session of another replica, by what became of them.",
+        ("outcome",),
+    ),
     "gave_way": ("What ended early so that another client has its share.", ("what",)),
     "memory_cuts": ("Ended because they held most of `--max-memory`.", ("account",)),
     "memory_shed_bytes": ("Bytes kept for resumption that were let go near `--max-memory`.", ()),
@@ -50,6 +54,7 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 
 HISTOGRAMS: Final[Mapping[str, str]] = {
     "child_start_seconds": "From the start of a server process to the end of its handshake.",
+    "forward_seconds": "From a forwarded request to the head of the other replica's response.",
     "session_duration_seconds": "From the beginning of a session to its end.",
 }
 

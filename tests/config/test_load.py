@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mcpbridge.config.auth import STATE_KEY
 from mcpbridge.config.load import environment_names, load
 from mcpbridge.config.model import Config, Option, options
 from mcpbridge.errors import ConfigError
@@ -111,8 +112,11 @@ def test_each_setting_is_a_flag_and_a_variable(option: Option, files: dict[str, 
         both = {"--oauth-issuer", "--oauth-audience"} - {facts.flag}
         company = {flag: [sample(ALL[flag].setting)] for flag in both}
 
-    by_flag = value(load({facts.flag: [text], **company}, command, {}), facts.flag)
-    by_variable = value(load(company, command, {own: text}), facts.flag)
+    # Replicas need a key, which has no flag.
+    key = {STATE_KEY: "k" * 32, "POD_IP": "127.0.0.1"} if facts.flag == "--peers" else {}
+
+    by_flag = value(load({facts.flag: [text], **company}, command, key), facts.flag)
+    by_variable = value(load(company, command, {own: text, **key}), facts.flag)
 
     assert own == "MCPBRIDGE_" + facts.flag[2:].replace("-", "_").upper()
     assert by_flag == by_variable

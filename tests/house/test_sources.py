@@ -34,6 +34,8 @@ SIGNAL_HANDLING = (
 )
 WALL_CLOCK = {
     "mcpbridge/bridge/modern/emulation.py": "the state of a parked call expires on any replica",
+    "mcpbridge/app/replicas.py": "ids and proofs of other replicas say when they were made",
+    "mcpbridge/http/peers/forwarding.py": "the state of a parked call expires on any replica",
     "mcpbridge/http/auth/oauth.py": "tokens say by the time of day when they end",
     "mcpbridge/bridge/reloader.py": "says to people when a reload was",
     "mcpbridge/tape/recording.py": "says to people when a message passed",

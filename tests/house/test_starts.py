@@ -45,6 +45,10 @@ def _starts(text: str) -> bool:
     ("program", "absent"),
     [
         ("mcpbridge.app.lifecycle, mcpbridge.cli.serve", {"mcpbridge.reverse", "mcpbridge.client"}),
+        (
+            "mcpbridge.app.lifecycle, mcpbridge.cli.serve",
+            {"mcpbridge.replicas", "mcpbridge.http.peers", "mcpbridge.app.replicas"},
+        ),
         ("mcpbridge.reverse.program", {"mcpbridge.bridge", "mcpbridge.http", "starlette"}),
     ],
 )

@@ -23,7 +23,7 @@ MOST_FLOORS = 6
 TREE = {
     "mcpbridge": "__main__ app asgi bridge channels cli client config demo dev doctor errors fleet"
     " http process replicas reverse rules runtime settings shim sidecar stores tape telemetry wire",
-    "mcpbridge.app": "build health_client lifecycle listening resource_limits self_copy"
+    "mcpbridge.app": "build health_client lifecycle listening replicas resource_limits self_copy"
     " server_routes servers servers_lifecycle signal_orders state_dump",
     "mcpbridge.bridge": "bridge budget calls children drain evictors keyring legacy modern"
     " readiness recycler relief reloader tasks tenant",
@@ -52,9 +52,10 @@ TREE = {
     "mcpbridge.doctor.server": "diagnose examination hints recommended_flags render report"
     " server_process",
     "mcpbridge.fleet": "directory member reload start_on_demand",
-    "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check pages refusals"
-    " request request_metrics responses server transports",
+    "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check pages peers"
+    " refusals request request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
+    "mcpbridge.http.peers": "admission forwarding relay",
     "mcpbridge.http.server": "connection fast_path framing giving_way limits listeners server tls"
     " write_buffer",
     "mcpbridge.http.transports": "legacy modern sse streamable_http",

@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 from urllib.parse import parse_qs, quote
 
 from mcpbridge.bridge.bridge import Bridge
@@ -109,7 +110,9 @@ class SseTransport:
         limits: BodyLimits,
         below: str = "",
         access: AccessControl | None = None,
+        new_key: Callable[[Principal], str] | None = None,
     ) -> None:
+        self._new_key = new_key
         self._bridge = bridge
         self._keepalive = keepalive
         self._root_path = settings.root_path.rstrip("/")
@@ -127,6 +130,8 @@ class SseTransport:
             )
             return
         key = new_session_id()
+        if self._new_key is not None:
+            key = self._new_key(http_request.head.principal)
         try:
             with (
                 self._bridge.one_stream(http_request.head.principal) as stream,
@@ -153,6 +158,10 @@ class SseTransport:
                 self._bridge.close(ended.session, why="disconnected")
             elif ended is not None:
                 self._bridge.hang_up(ended.stream, ended.principal)
+
+    def holds(self, key: str) -> bool:
+        """Return whether the stream with this key is here."""
+        return key in self._connections
 
     async def post(self, http_request: HttpRequest) -> None:
         """Take a message; its answer comes on the stream, and so do errors.

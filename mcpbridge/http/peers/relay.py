@@ -1,0 +1,378 @@
+"""Forwards a request to the replica that has its session, and hands its response on as it comes.
+
+Host, Origin, credentials and rate were checked here. Of the client's headers only those go on that
+the other replica reads: no token and no cookie. Only `http.peers.forwarding` makes it forward, on
+the port for clients; what comes from another replica is served where it came to, or refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from mcpbridge.bridge.drain import Drain
+from mcpbridge.http.request import HttpRequest, RequestHead
+from mcpbridge.http.responses import HttpResponse, refusal_of, refusing
+from mcpbridge.replicas.peer_client import Headers, Lost, PeerClient, PeerConnection, Unreachable
+from mcpbridge.replicas.peer_proof import HEADER, PeerProofs, Unproven
+from mcpbridge.replicas.session_id import Replica, SessionId, SessionIds, Unreadable
+from mcpbridge.rules.access.principals import Principal
+from mcpbridge.rules.faults import (
+    Fault,
+    Unavailable,
+    replica_lost,
+    replica_unreachable,
+    session_of_newer_release,
+    shutdown,
+)
+from mcpbridge.rules.mcp.admission import Refusal, session_gone
+from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.wire.headers import EVENT_STREAM
+from mcpbridge.wire.messages import Failure, Message, Request, encode
+
+log = logging.getLogger("mcpbridge.http")
+
+CHALLENGE = "Mcpbridge-Peer"
+"""The scheme in WWW-Authenticate with which a peer port refuses a proof."""
+LOOK_EVERY_S = 5.0
+"""Seconds between two looks for open responses whose client's credentials have ended."""
+
+_PASSED = frozenset(
+    (
+        b"accept",
+        b"content-type",
+        b"last-event-id",
+        b"mcp-method",
+        b"mcp-name",
+        b"mcp-protocol-version",
+        b"mcp-session-id",
+    )
+)
+_PARAM_PREFIX = b"mcp-param-"
+_OF_THE_CONNECTION = frozenset(
+    (b"connection", b"date", b"keep-alive", b"proxy-connection", b"server", b"transfer-encoding")
+)
+_EVENT_END = b"\n\n"
+_LOG_EVERY_S = 10.0
+
+
+class Forwarded(msgspec.Struct, frozen=True):
+    """What is sent on, and what its client is told if it fails."""
+
+    body: bytes = b""
+    requests: Sequence[bytes] = ()
+    """The ids of the requests in the body, which await answers."""
+    batch: bool = False
+    parked: bool = False
+    """Whether it goes on with a parked call, which has ended if its replica has."""
+
+
+def forwarded(content: Message | list[Message], *, parked: bool = False) -> Forwarded:
+    """Return one message or a batch, as it is sent on."""
+    if isinstance(content, list):
+        ids = [each.id for each in content if isinstance(each, Request)]
+        return Forwarded(b"[%b]" % b",".join(map(encode, content)), ids, batch=True)
+    ids = [content.id] if isinstance(content, Request) else []
+    return Forwarded(encode(content), ids, parked=parked)
+
+
+class _Exchange:
+    """One request that is forwarded."""
+
+    __slots__ = ("connection", "fault", "left", "listens", "over", "principal")
+
+    def __init__(self, connection: PeerConnection, principal: Principal, *, listens: bool) -> None:
+        self.connection = connection
+        self.principal = principal
+        self.listens = listens
+        """Whether its response is a stream on which the client only listens."""
+        self.left = False
+        """Whether its client has left."""
+        self.over = False
+        """Whether its response ends now, as streams do from which a client reconnects."""
+        self.fault: Fault | None = None
+        """Why it was ended here; None if it was not."""
+
+    def client_left(self) -> None:
+        """End it: the client has left."""
+        self.left = True
+        self.connection.abort()
+
+    def end(self) -> None:
+        """End its response; its client connects again."""
+        self.over = True
+        self.connection.abort()
+
+    def cut(self, fault: Fault) -> None:
+        """End it with this fault."""
+        self.fault = fault
+        self.connection.abort()
+
+
+class Relay:
+    """The forwarding of one replica."""
+
+    def __init__(
+        self,
+        ids: SessionIds,
+        proofs: PeerProofs,
+        client: PeerClient,
+        drain: Drain,
+        meters: Meters,
+        passed: Sequence[str] = (),
+        still: Callable[[Principal], bool] | None = None,
+    ) -> None:
+        """Make a relay.
+
+        Args:
+            ids: Reads which replica a session id names.
+            proofs: Prove this replica to others.
+            client: Connects to them.
+            drain: Waits for forwarded requests too.
+            meters: Count what was forwarded.
+            passed: Further headers that the other replica reads, in lower case.
+            still: Returns whether a client's credentials are still valid; None: they do not end.
+        """
+        self._ids = ids
+        self._proofs = proofs
+        self._client = client
+        self._drain = drain
+        self._meters = meters
+        self._passed = _PASSED | {name.encode() for name in passed}
+        self._still = still
+        self._open: set[_Exchange] = set()
+        self._logged: dict[str, float] = {}
+
+    def home_of(self, text: str, principal: Principal) -> Replica | Refusal | None:
+        """Return the other replica that a session id names.
+
+        Returns:
+            The replica; None if it is this one, which has no such session; or the refusal of an id
+            that names none.
+        """
+        found = self._ids.open(text, principal.key)
+        if isinstance(found, SessionId):
+            return found.owner if found.owner != self._ids.own else None
+        self._meters.tally("forwards", f"refused_{found.value}")
+        if found is Unreadable.NEWER:
+            return refusal_of(Unavailable(session_of_newer_release()), None)
+        return session_gone()
+
+    async def forward(self, home: Replica, sent: Forwarded, http_request: HttpRequest) -> None:
+        """Forward a request and send its client the response, or what became of it."""
+        began_at = asyncio.get_running_loop().time()
+        head = http_request.head
+        try:
+            use = head.values.get(b"mcp-session-id", b"")
+            connection = await self._client.connection(home, use)
+        except Unreachable as error:
+            await self._not_sent(home, sent, http_request, error)
+            return
+        exchange = _Exchange(connection, head.principal, listens=head.method == "GET")
+        self._open.add(exchange)
+        if sent.requests:
+            self._drain.call_started()
+        outcome = "left"
+        try:
+            http_request.disconnect.watch(exchange.client_left)
+            request = self._request(home, head, http_request, sent.body)
+            outcome = await self._exchange(exchange, request, sent, use, http_request, began_at)
+        finally:
+            http_request.disconnect.ignore()
+            if sent.requests:
+                self._drain.call_finished()
+            self._open.discard(exchange)
+            self._client.release(connection, home)
+            self._meters.tally("forwards", outcome)
+
+    async def run(self) -> None:
+        """End responses whose client's credentials have ended, until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._still is not None:
+                for exchange in list(self._open):
+                    if not self._still(exchange.principal):
+                        exchange.end()
+
+    def end_idle_streams(self) -> None:
+        """End streams on which clients only listen, so that they connect elsewhere."""
+        for exchange in list(self._open):
+            if exchange.listens:
+                exchange.end()
+
+    def cut_off(self) -> None:
+        """Answer every forwarded request that is left with an error, and close all connections."""
+        for exchange in list(self._open):
+            exchange.cut(shutdown())
+        self._client.close()
+
+    async def _exchange(
+        self,
+        exchange: _Exchange,
+        request: bytes,
+        sent: Forwarded,
+        use: bytes,
+        http_request: HttpRequest,
+        began_at: float,
+    ) -> str:
+        """Send a request and hand the response on; return the outcome, for the metrics."""
+        connection, begun, last = exchange.connection, False, b""
+        try:
+            await connection.ask(request, use)
+            seconds = asyncio.get_running_loop().time() - began_at
+            self._meters.observe("forward_seconds", seconds)
+            problem = _refused_proof(connection)
+            if problem is not None:
+                await self._unproven(problem, sent, http_request)
+                return problem
+            lines = [pair for pair in connection.headers if pair[0] not in _OF_THE_CONNECTION]
+            start = {"type": "http.response.start", "status": connection.status, "headers": lines}
+            send, more = http_request.send, True
+            while more:
+                piece = await connection.read()
+                more = not connection.at_end
+                if not begun:
+                    begun = True
+                    await send(start)
+                last = piece or last
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+        except Lost:
+            return await self._lost(exchange, sent, http_request, last if begun else None)
+        return "answered"
+
+    async def _lost(
+        self,
+        exchange: _Exchange,
+        sent: Forwarded,
+        http_request: HttpRequest,
+        last: bytes | None,
+    ) -> str:
+        """Tell the client what became of a request whose response has not come, or broke off.
+
+        Args:
+            exchange: The request.
+            sent: What was sent.
+            http_request: The client's request.
+            last: The end of what it has of the response; None if nothing was sent to it.
+        """
+        if exchange.left:
+            return "left"
+        fault = exchange.fault or replica_lost()
+        if last is None:
+            await (_ending(exchange) or _answer(fault, sent)).finish(http_request)
+        elif exchange.listens or exchange.over:
+            await http_request.send({"type": "http.response.body", "body": b""})
+        elif last.endswith(_EVENT_END) and sent.requests and _is_stream(exchange.connection):
+            failures = [_event(encode(Failure(each, fault.error()))) for each in sent.requests]
+            await http_request.send({"type": "http.response.body", "body": b"".join(failures)})
+        else:
+            # Whatever followed would be taken for the rest of the response.
+            http_request.disconnect.cut()
+            while (await http_request.receive())["type"] != "http.disconnect":
+                pass
+        return "ended" if exchange.over or exchange.fault else "lost"
+
+    async def _not_sent(
+        self, home: Replica, sent: Forwarded, http_request: HttpRequest, error: Unreachable
+    ) -> None:
+        self._meters.tally("forwards", "refused" if error.refused else "unreachable")
+        if self._may_log("peer.unreachable"):
+            log.warning("peer.unreachable", extra={"home": str(home), "problem": str(error)})
+        if error.refused:
+            await _gone(sent).finish(http_request)
+        else:
+            await _unavailable(replica_unreachable(), sent).finish(http_request)
+
+    async def _unproven(self, problem: str, sent: Forwarded, http_request: HttpRequest) -> None:
+        if problem == Unproven.OTHER_BOOT:
+            await _gone(sent).finish(http_request)
+            return
+        if self._may_log("peer.refused_proof"):
+            log.warning("peer.refused_proof", extra={"problem": problem})
+        await _unavailable(replica_unreachable(), sent).finish(http_request)
+
+    def _request(
+        self, home: Replica, head: RequestHead, http_request: HttpRequest, body: bytes
+    ) -> bytes:
+        """Return the request as the other replica gets it."""
+        scope, passed = http_request.scope, self._passed
+        path: bytes = scope["raw_path"]
+        if scope["query_string"]:
+            path += b"?" + scope["query_string"]
+        parts = [b"%b %b HTTP/1.1\r\nhost: mcpbridge\r\n" % (head.method.encode(), path)]
+        for name, value in head.raw:
+            if name in passed or name.startswith(_PARAM_PREFIX):
+                parts.append(b"%b: %b\r\n" % (name, value))
+        proof = self._proofs.header_for(home, head.principal)
+        parts.append(b"%b: %b\r\ncontent-length: %d\r\n\r\n" % (HEADER, proof, len(body)))
+        parts.append(body)
+        return b"".join(parts)
+
+    def _may_log(self, event: str) -> bool:
+        """Return whether an event of this kind may be logged again: once in `_LOG_EVERY_S`."""
+        now = asyncio.get_running_loop().time()
+        due = now - self._logged.get(event, -math.inf) >= _LOG_EVERY_S
+        if due:
+            self._logged[event] = now
+        return due
+
+
+def _refused_proof(connection: PeerConnection) -> str | None:
+    """Return why a peer port refused the proof; None if it did not."""
+    if connection.status != 403:
+        return None
+    return next((_problem_in(each) for each in _values(connection.headers)), None)
+
+
+def _values(headers: Headers) -> list[bytes]:
+    start = CHALLENGE.encode() + b" "
+    return [v for name, v in headers if name == b"www-authenticate" and v.startswith(start)]
+
+
+def _problem_in(challenge: bytes) -> str:
+    return challenge.decode("latin-1").partition('error="')[2].rstrip('"')
+
+
+def _is_stream(connection: PeerConnection) -> bool:
+    kinds = [value for name, value in connection.headers if name == b"content-type"]
+    return any(kind.startswith(EVENT_STREAM.encode()) for kind in kinds)
+
+
+def _event(payload: bytes) -> bytes:
+    return b"event: message\ndata: %b\n\n" % payload
+
+
+def _ending(exchange: _Exchange) -> HttpResponse | None:
+    """Return the response if a stream has not begun when it is to end; None for another request."""
+    if not exchange.over:
+        return None
+    return refusing(refusal_of(Unavailable(replica_unreachable()), None))
+
+
+def _echoing(refusal: Refusal, sent: Forwarded) -> Refusal:
+    if sent.batch or not sent.requests:
+        return refusal
+    return msgspec.structs.replace(refusal, request_id=sent.requests[0])
+
+
+def _gone(sent: Forwarded) -> HttpResponse:
+    """Return the answer if the replica that has the session or the parked call has ended."""
+    return (
+        _answer(replica_lost(), sent) if sent.parked else refusing(_echoing(session_gone(), sent))
+    )
+
+
+def _unavailable(fault: Fault, sent: Forwarded) -> HttpResponse:
+    return refusing(_echoing(refusal_of(Unavailable(fault), None), sent))
+
+
+def _answer(fault: Fault, sent: Forwarded) -> HttpResponse:
+    """Return the answers to requests that may have been executed, or the refusal of another."""
+    if not sent.requests:
+        return _unavailable(fault, sent)
+    answers = b",".join(encode(Failure(each, fault.error())) for each in sent.requests)
+    return HttpResponse(200, b"[%b]" % answers if sent.batch else answers)
