@@ -164,17 +164,14 @@ def build(
         trusted=trusted_proxies(config),
         refusals=refusals,
     )
-    # A traced call runs in a separate task, whose records carry its trace.
-    window_s = settings.answers.json_window_s if tracer is None else 0.0
     posts = PostHandling(streamable, access)
-    fast_path = FastPath(posts, served.limits, rules, window_s, meters.http)
     return App(
         config,
         bridge,
         served.keepalive,
         endpoint,
         admin_app(config, admin_routes(probes, render), refusals),
-        fast_path,
+        FastPath(posts, served.limits, rules, _fast_window_s(config, tracer), meters.http),
         meters,
         process_tree,
         tracer,
@@ -183,6 +180,11 @@ def build(
         refusals,
         _sizer(config, served.child_pool),
     )
+
+
+def _fast_window_s(config: Config, tracer: Tracer | None) -> float:
+    # A traced call runs in a separate task, whose records carry its trace.
+    return config.settings.answers.json_window_s if tracer is None else 0.0
 
 
 class Served(msgspec.Struct, frozen=True):
