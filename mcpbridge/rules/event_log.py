@@ -10,6 +10,7 @@ Source: MCP 2025-11-25, Transports, Resumability and Redelivery.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import re
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ import msgspec
 
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.access.shares import MESSAGE_BYTES
+from mcpbridge.wire.messages import is_request_id
 
 STANDALONE = 0
 """Number of a session's stream for messages outside of any request; others count from 1."""
@@ -48,20 +50,52 @@ class EventId(msgspec.Struct, frozen=True):
     """A random word of the session, by which an id of another session is recognized."""
     stream: int
     number: int
+    call: bytes | None = None
+    """The JSON-RPC id of the call that the stream answers, as JSON: with it another replica can
+    answer a client whose call was lost. None: it is not named."""
 
     @property
     def prefix(self) -> bytes:
         """The common prefix of the ids of all events of the stream."""
-        return b"%b-%d-" % (self.tag.encode(), self.stream)
+        prefix = b"%b-%d-" % (self.tag.encode(), self.stream)
+        if self.call is None or len(self.call) > _MAX_CALL_BYTES:
+            return prefix
+        # Hyphens separate the parts.
+        return prefix + base64.urlsafe_b64encode(self.call).rstrip(b"=").replace(b"-", b".") + b"-"
 
 
-_EVENT_ID = re.compile(r"([0-9a-f]{1,16})-(\d{1,15})-(\d{1,15})\Z", re.ASCII)
+_MAX_CALL_BYTES = 48
+"""Longest id of a call that is named: an event id is sent with each event. A UUID has 38."""
+_EVENT_ID = re.compile(
+    r"([0-9a-f]{1,16})-(\d{1,15})-(?:([A-Za-z0-9_.]{2,64})-)?(\d{1,15})\Z", re.ASCII
+)
 
 
 def read_event_id(text: str) -> EventId | None:
     """Parse a `Last-Event-ID` header; None if this program cannot have written it."""
     match = _EVENT_ID.match(text)
-    return EventId(match[1], int(match[2]), int(match[3])) if match is not None else None
+    if match is None:
+        return None
+    call = _call_in(match[3]) if match[3] is not None else None
+    if call is None and match[3] is not None:
+        return None
+    return EventId(match[1], int(match[2]), int(match[4]), call)
+
+
+def _call_in(text: str) -> bytes | None:
+    """Return the id of a call in an event id; None if it is not one: a client may send any text."""
+    data = text.replace(".", "-").encode()
+    try:
+        raw = base64.urlsafe_b64decode(data + b"=" * (-len(data) % 4))
+        if not is_request_id(raw):
+            return None
+        if raw[:1] == b'"':
+            msgspec.json.decode(raw, type=str)
+    except (ValueError, msgspec.MsgspecError):
+        return None
+    # Neither in another spelling, nor with blanks behind it.
+    written = base64.urlsafe_b64encode(raw).rstrip(b"=")
+    return raw if written == data and raw == raw.rstrip() else None
 
 
 class EventLog:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 from typing import NamedTuple
 
+import msgspec
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -232,11 +236,48 @@ def test_a_discarded_entry_reaches_nobody() -> None:
 
 @pytest.mark.parametrize(
     "event_id",
-    [EventId("0", 0, 0), EventId("0123456789abcdef", 7, 42), EventId("f", 1, 999999999999999)],
+    [
+        EventId("0", 0, 0),
+        EventId("0123456789abcdef", 7, 42),
+        EventId("f", 1, 999999999999999),
+        EventId("f", 1, 2, b"0"),
+        EventId("f", 1, 2, b"-12"),
+        EventId("f", 1, 2, b'"a-b>>??~~"'),
+        EventId("f", 1, 2, '"Ψ\\u0041"'.encode()),
+        EventId("f", 1, 2, b'"%b"' % (b"x" * 46)),
+    ],
+    ids=repr,
 )
 def test_an_event_id_is_read_back(event_id: EventId) -> None:
     """An event id, written and read, is the same."""
     assert read_event_id(f"{event_id.prefix.decode()}{event_id.number}") == event_id
+
+
+@given(st.text(max_size=60).map(msgspec.json.encode) | st.integers().map(lambda n: b"%d" % n))
+def test_the_id_of_a_call_is_named_if_it_is_short(call: bytes) -> None:
+    """Whatever characters it has; the event id has none but those of headers."""
+    prefix = EventId("f", 1, 2, call).prefix
+    assert re.fullmatch(rb"f-1-(?:[A-Za-z0-9_.]{2,64}-)?", prefix)
+    found = read_event_id(f"{prefix.decode()}7")
+    assert found == EventId("f", 1, 7, call if len(call) <= 48 else None)
+
+
+@given(st.text("ABIMQabcnuxyz0129_.", min_size=1, max_size=70))
+def test_a_call_in_an_event_id_is_an_id_or_nothing(text: str) -> None:
+    """A client may send any text: what is answered with it must be an id of JSON-RPC."""
+    found = read_event_id(f"f-1-{text}-2")
+    if found is not None:
+        assert found.call is not None
+        assert isinstance(json.loads(found.call), int | str)
+        assert found.prefix == f"f-1-{text}-".encode()
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"null", b"true", b"1.5", b"[1]", b" 1", b'"a', b"1 ", b"01", b"1e3", b'"\xff"']
+)
+def test_what_is_no_id_of_a_call_is_no_event_id(raw: bytes) -> None:
+    """The error that answers it would be no JSON-RPC."""
+    assert read_event_id(f"f-1-{base64.urlsafe_b64encode(raw).decode().rstrip('=')}-2") is None
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ class CallContext:
     """The tenant's account in it."""
     crashes: CrashCharges = dataclasses.field(default_factory=CrashCharges)
     """Says which clients are paused because their calls have ended the server."""
+    names_calls: bool = False
+    """Whether event ids name their call: other replicas may be asked for its answer."""
     tools: ToolFilter | None = None
     """Applies the policy on tools; None if clients may use all tools."""
 

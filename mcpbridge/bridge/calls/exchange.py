@@ -50,8 +50,8 @@ class Scope(Protocol):
     def account(self) -> Account:
         """The account of what is kept for the exchange."""
 
-    def begin_stream(self) -> Stream:
-        """Return a new stream for the answer of an exchange and what comes before it."""
+    def begin_stream(self, call_id: bytes) -> Stream:
+        """Return a new stream for the answer of the call with this id and what comes before it."""
 
     def ended(self, exchange: Exchange) -> None:
         """Take note that an exchange has its final answer."""
@@ -212,7 +212,7 @@ class Exchange:
     def streamed(self) -> Stream:
         """Return the stream of this exchange; begin one if there is none."""
         if self.stream is None:
-            self.stream = self._scope.begin_stream()
+            self.stream = self._scope.begin_stream(self.request.id)
             if self.reply is not None:
                 self.stream.answer(encode(self.reply))
         return self.stream
@@ -381,9 +381,9 @@ class DetachedScope:
         self.outside = scope.outside
         self.account = scope.account
 
-    def begin_stream(self) -> Stream:
+    def begin_stream(self, call_id: bytes) -> Stream:
         """Return a new stream: see `Scope`."""
-        return self._scope.begin_stream()
+        return self._scope.begin_stream(call_id)
 
     def ended(self, exchange: Exchange) -> None:
         """Do nothing: the session has not counted the exchange."""

@@ -5,6 +5,10 @@ exactly that stream from there on. A finished stream is kept for a while, since 
 may be what was lost. Once the client has all of it, 405 is the only status that stops deployed
 clients from asking again without end.
 
+The streams of a session whose replica was lost are gone with it. Its next home does not know their
+tag, but their event ids name their calls: so the client is told that the call was lost, and does
+not wait until its own time limit.
+
 Source: MCP 2025-11-25, Transports, Resumability and Redelivery.
 """
 
@@ -20,8 +24,10 @@ import msgspec
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.event_log import STANDALONE, START, EventId, Window, read_event_id
+from mcpbridge.rules.faults import replica_lost
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.wire.messages import Failure, encode
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -95,6 +101,8 @@ class ReplayStore:
         resumable: bool,
         standalone: Stream | None = None,
         charge: Callable[[int], None] | None = None,
+        names_calls: bool = False,
+        revived: bool = False,
     ) -> None:
         """Begin with the standalone stream alone.
 
@@ -105,6 +113,8 @@ class ReplayStore:
             resumable: Whether events have ids.
             standalone: Takes messages that belong to no request; None: one is made here.
             charge: See `EventLog`.
+            names_calls: Whether the ids of a call's events name the call.
+            revived: Whether another replica had the session before, which was lost.
         """
         self.open = 0
         """Number of connections that carry one of its streams now."""
@@ -112,6 +122,8 @@ class ReplayStore:
         self._meters = meters
         self._clock = clock
         self._charge = charge
+        self._names_calls = names_calls
+        self._revived = revived
         self._tag = secrets.token_hex(4) if resumable else None
         self._last = STANDALONE
         self._kept: dict[int, Stream] = {}
@@ -130,14 +142,20 @@ class ReplayStore:
         """Add `change` to the number of open connections."""
         self.open += change
 
-    def begin(self, answers_due: int) -> Stream:
-        """Return a new stream for the answers of one POST."""
+    def begin(self, answers_due: int, call_id: bytes | None = None) -> Stream:
+        """Return a new stream for the answers of one POST.
+
+        Args:
+            answers_due: Number of answers after which it ends.
+            call_id: The JSON-RPC id of the call that it answers; None: there are several.
+        """
         self._last += 1
+        named = call_id if self._names_calls else None
         stream = Stream(
             self._window,
             self._meters,
             answers_due=answers_due,
-            first_id=self._id(self._last),
+            first_id=self._id(self._last, named),
             charge=self._charge,
         )
         # Events without ids cannot be asked for again: such a stream ends with its connection.
@@ -153,7 +171,7 @@ class ReplayStore:
         if event is None or self._tag is None:
             return ResumeResult.FRESH
         if event.tag != self._tag:
-            return ResumeResult.FOREIGN
+            return self._lost(event) if self._revived else ResumeResult.FOREIGN
         self._prune()
         standalone = event.stream == STANDALONE
         stream = self.standalone if standalone else self._kept.get(event.stream)
@@ -198,8 +216,19 @@ class ReplayStore:
         for stream in (self.standalone, *self._kept.values()):
             stream.close()
 
-    def _id(self, stream: int) -> EventId | None:
-        return EventId(self._tag, stream, START) if self._tag is not None else None
+    def _lost(self, event: EventId) -> Stream | ResumeResult:
+        """Return what a client gets that resumes a stream of the replica that was lost."""
+        if event.stream == STANDALONE:
+            return ResumeResult.FRESH
+        if event.call is None:
+            return ResumeResult.OVER
+        self._meters.count("lost_call")
+        stream = self.begin(1, event.call)
+        stream.answer(encode(Failure(event.call, replica_lost().error())))
+        return stream
+
+    def _id(self, stream: int, call: bytes | None = None) -> EventId | None:
+        return EventId(self._tag, stream, START, call) if self._tag is not None else None
 
     def _prune(self) -> None:
         # Each streamed call runs this: its cost grows with the streams in flight, not those kept.

@@ -162,9 +162,9 @@ class InFlight:
         for exchange in self:
             self.abandon(exchange, fault)
 
-    def begin_stream(self) -> Stream:
+    def begin_stream(self, call_id: bytes) -> Stream:
         """Return a new stream for one exchange: see `Scope`."""
-        return self._streams.begin(answers_due=1)
+        return self._streams.begin(1, call_id)
 
     def ended(self, exchange: Exchange) -> None:
         """Remove an exchange that has its final answer, and record it: see `Scope`."""

@@ -72,6 +72,7 @@ class Session:
         *,
         owner: Principal = ANONYMOUS,
         one_stream: Stream | None = None,
+        revived: bool = False,
     ) -> None:
         """Make a session in state OPENING.
 
@@ -81,6 +82,7 @@ class Session:
             context: What sessions of the tenant share.
             owner: The principal that may use it; for others it does not exist.
             one_stream: The stream for all messages, in the transport of 2024-11-05; else None.
+            revived: Whether another replica had it before, which was lost.
         """
         self._context = context
         self.id, self.owner = session_id, owner
@@ -98,7 +100,7 @@ class Session:
             one_streamed=one_stream is not None,
             account=self.account,
         )
-        self.streams = _streams(context, one_stream, self.account)
+        self.streams = _streams(context, one_stream, self.account, revived=revived)
         self.server_requests = _server_requests(context, client_profile, self.streams.standalone)
         self.in_flight = InFlight(
             session_id,
@@ -293,7 +295,9 @@ class Session:
             self._context.spawn(unsubscribe, lease.mux, uris, others)
 
 
-def _streams(context: CallContext, one_stream: Stream | None, account: Account) -> ReplayStore:
+def _streams(
+    context: CallContext, one_stream: Stream | None, account: Account, *, revived: bool
+) -> ReplayStore:
     return ReplayStore(
         context.window,
         context.meters,
@@ -301,6 +305,8 @@ def _streams(context: CallContext, one_stream: Stream | None, account: Account) 
         resumable=one_stream is None,
         standalone=one_stream,
         charge=account.charge,
+        names_calls=context.names_calls,
+        revived=revived,
     )
 
 

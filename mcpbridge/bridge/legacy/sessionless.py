@@ -108,9 +108,9 @@ class SessionlessCalls:
             exchange.abandon(fault)
         self._send_queue.close()
 
-    def begin_stream(self) -> Stream:
+    def begin_stream(self, call_id: bytes) -> Stream:
         """Return a new stream for one exchange: see `Scope`."""
-        return self.streams.begin(answers_due=1)
+        return self.streams.begin(1, call_id)
 
     def ended(self, exchange: Exchange) -> None:
         """Remove an exchange that has its final answer, and record it: see `Scope`."""

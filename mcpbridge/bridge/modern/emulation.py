@@ -133,7 +133,7 @@ class CallScope:
             caller=self._caller,
         )
 
-    def begin_stream(self) -> Stream:
+    def begin_stream(self, call_id: bytes) -> Stream:
         """Return a new stream; its events have no ids, since 2026-07-28 resumes no streams."""
         return Stream(
             self._context.window,

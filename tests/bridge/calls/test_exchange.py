@@ -37,7 +37,7 @@ class Home:
         self.heard: list[Notification] = []
         self._admits = admits
 
-    def begin_stream(self) -> Stream:
+    def begin_stream(self, call_id: bytes) -> Stream:
         """One that ends with its answer."""
         return Stream(Window(), Meters(), answers_due=1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mcpbridge.bridge.calls.replay import ReplayStore, ResumeResult
@@ -73,6 +75,46 @@ def test_ids_that_name_no_stream_here_say_why() -> None:
     assert store.find("nonsense") is ResumeResult.FRESH
     assert store.find(id_of(other.begin(1), 1)) is ResumeResult.FOREIGN
     assert store.find(id_of(store.begin(1), 0).replace("-1-", "-7-")) is ResumeResult.OVER
+
+
+async def test_a_client_whose_call_was_lost_with_its_replica_is_told() -> None:
+    """Its event id names the call; the error has its id, may be resumed, and is not sent twice."""
+    before = ReplayStore(Window(), Meters(), Clock(), resumable=True, names_calls=True)
+    meters = Meters()
+    after = ReplayStore(Window(), meters, Clock(), resumable=True, names_calls=True, revived=True)
+    for call_id in (b"7", b'"a-\xc3\xa4"'):
+        last = id_of(before.begin(1, call_id), 3)
+        assert (before.begin(1, b"8").id_prefix or b"") not in last.encode()
+        stream = after.find(last)
+        assert isinstance(stream, Stream)
+        (answer,) = await rest_of(stream)
+        error = json.loads(answer)
+        assert error["id"] == json.loads(call_id)
+        assert error["error"]["data"]["mcpbridge"] == {
+            "reason": "replica_lost",
+            "executed": "maybe",
+            "retryable": False,
+        }
+        assert after.find(id_of(stream, 0)) is stream
+        assert after.find(id_of(stream, 1)) is ResumeResult.OVER
+    assert meters.counts()["lost_call"] == 2
+
+
+def test_other_streams_of_a_lost_replica_begin_afresh_or_are_over() -> None:
+    """The standalone one goes on; answers of several calls at once are not named."""
+    before = ReplayStore(Window(), Meters(), Clock(), resumable=True, names_calls=True)
+    after = ReplayStore(Window(), Meters(), Clock(), resumable=True, names_calls=True, revived=True)
+    assert after.find(id_of(before.standalone, 9)) is ResumeResult.FRESH
+    assert after.find(id_of(before.begin(2), 1)) is ResumeResult.OVER
+    assert after.find("nonsense") is ResumeResult.FRESH
+
+
+def test_event_ids_name_calls_for_replicas_only() -> None:
+    """Without them an id is as short as can be, and another session's is refused."""
+    store = store_of()
+    stream = store.begin(1, b"7")
+    assert id_of(stream, 1).count("-") == 2
+    assert store.find(id_of(store_of().begin(1, b"7"), 1)) is ResumeResult.FOREIGN
 
 
 def test_a_stream_of_which_all_was_read_is_over() -> None:

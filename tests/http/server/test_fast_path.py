@@ -99,7 +99,7 @@ class Home:
     def __init__(self) -> None:
         self.account = Account()
 
-    def begin_stream(self) -> Stream:
+    def begin_stream(self, call_id: bytes) -> Stream:
         """See `Scope`."""
         return Stream(Window(), Meters(), answers_due=1)
 
