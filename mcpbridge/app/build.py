@@ -521,7 +521,7 @@ def _together(found: list[Authenticator]) -> Authenticator:
 
 
 def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, child_pool: ChildPool) -> None:
-    """Register the gauges of sessions, streams, calls, children, memory, readiness and drain phase.
+    """Register the gauges: sessions, streams, calls, children, memory, readiness, drain phase.
 
     The names are those of `telemetry.prometheus.GAUGES`.
     """
@@ -536,6 +536,7 @@ def watch(meters: Meters, bridge: Bridge, keepalive: KeepAlive, child_pool: Chil
     meters.watch(
         "memory_kept_max_bytes", lambda: math.inf if budget.limit is None else budget.limit
     )
+    meters.watch("fill", lambda: bridge.fill)
     meters.watch("ready", lambda: float(bridge.readiness.ready))
     meters.watch("missing", lambda: dict.fromkeys(bridge.readiness.blockers, 1.0))
     meters.watch(

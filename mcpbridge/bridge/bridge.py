@@ -351,6 +351,20 @@ class Bridge:
         open_streams = sum(not stream.log.closed for stream in self._one_streams)
         return open_streams >= self.session_settings.max_sessions
 
+    @property
+    def fill(self) -> float:
+        """The largest part in use of sessions, processes and kept memory; 1 is full.
+
+        The first process does not count: it is shared, and serves any number of sessions.
+        """
+        pool, budget = self._child_pool, self.budget
+        most = pool.max_children - 1
+        return max(
+            len(self.sessions) / self.session_settings.max_sessions,
+            (pool.children_in_use - 1) / most if most else 0.0,
+            budget.held / budget.limit if budget.limit else 0.0,
+        )
+
     def over_streams(self, session: Session) -> Fault | None:
         """Return the fault if the session may not open another event stream; else None."""
         return self._context.over_streams(session.streams.open)

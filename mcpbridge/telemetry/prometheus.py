@@ -67,6 +67,10 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "children_max": ("Server processes that may run at once.", ""),
     "memory_kept_bytes": ("Bytes that count towards `--max-memory`.", "account"),
     "memory_kept_max_bytes": ("Bytes that `--max-memory` allows.", ""),
+    "fill": (
+        "The largest part in use of sessions, server processes and kept memory; 1 is full.",
+        "",
+    ),
     "ready": ("1 if `/readyz` answers 200.", ""),
     "missing": ("1 for each thing that is missing for readiness.", "what"),
     "drain_phase": ("1 for the current phase of the shutdown.", "phase"),

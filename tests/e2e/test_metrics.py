@@ -174,6 +174,30 @@ async def test_a_child_that_dies_and_a_limit_are_counted(tmp_path: Path) -> None
     assert (value(now, "sessions_open"), value(now, "sessions_max")) == (1, 1)
 
 
+@pytest.mark.parametrize("limited", ["sessions", "processes", "memory"])
+async def test_how_full_a_bridge_is_follows_from_the_limit_it_is_nearest_to(limited: str) -> None:
+    """Sessions, processes besides the shared one, or kept memory, whichever is used most."""
+    words = {
+        "sessions": ("--max-sessions", "4"),
+        "processes": ("--max-children", "5", "--spares", "1"),
+        "memory": ("--max-memory", "1MiB", "--max-children", "5000"),
+    }[limited]
+    async with bridge(*words) as running, running.client() as client:
+        before = value(await scraped(client), "fill") or 0.0
+        # Each session has a process of its own, and none of the three fills more than a quarter.
+        await open_session(client, capabilities={"elicitation": {}})
+        now = await scraped(client)
+        fill = value(now, "fill") or 0.0
+    if limited == "memory":
+        kept = sum(
+            number for (name, _), number in now.items() if name == "mcpbridge_memory_kept_bytes"
+        )
+        assert fill == pytest.approx(kept / (1 << 20))
+        assert fill > before
+    else:
+        assert (before, fill) == (0, 0.25)
+
+
 _INTRODUCTION = {
     "protocolVersion": "2025-06-18",
     "capabilities": {},

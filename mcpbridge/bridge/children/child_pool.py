@@ -260,6 +260,11 @@ class ChildPool:
         return len(self._leases)
 
     @property
+    def children_in_use(self) -> int:
+        """Number of running children without the spares, which make room when a place is needed."""
+        return len(self._leases) - len(self._spares)
+
+    @property
     def max_children(self) -> int:
         """Most children that may run at once."""
         return self._max_children
