@@ -15,7 +15,9 @@ import msgspec
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 
-_SESSION_ID = re.compile(r"[\x21-\x7e]{1,256}\Z")
+MAX_SESSION_ID = 1024
+"""Most characters of a session id: one that carries what its client says of itself is long."""
+_SESSION_ID = re.compile(rf"[\x21-\x7e]{{1,{MAX_SESSION_ID}}}\Z")
 
 
 class Acceptable(msgspec.Struct, frozen=True):
@@ -54,7 +56,7 @@ def is_json(content_type: str | None) -> bool:
 
 
 def is_session_id(value: str) -> bool:
-    """Return whether a value obeys the grammar of `Mcp-Session-Id`: visible ASCII."""
+    """Return whether a value obeys the grammar of `Mcp-Session-Id` and `MAX_SESSION_ID`."""
     return _SESSION_ID.match(value) is not None
 
 

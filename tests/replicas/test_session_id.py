@@ -29,6 +29,8 @@ PLAIN = (
     b'"clientInfo":{"name":"mcp","version":"0.1.0"}}'
 )
 FORGERIES = 100_000
+LONG_PARAMS = random.Random(1).randbytes(500)
+"""Cannot be compressed: the id is nearly as long as any is."""
 
 
 def ids(*keys: bytes, own: Replica = OWN, clock: Callable[[], float] = lambda: NOW) -> SessionIds:
@@ -36,6 +38,14 @@ def ids(*keys: bytes, own: Replica = OWN, clock: Callable[[], float] = lambda: N
 
     found = keys or (KEY,)
     return SessionIds(own, lambda: found, clock)
+
+
+def test_the_longest_id_is_one_that_clients_may_send() -> None:
+    """The header is refused only beyond what a replica issues."""
+    text = ids().new(b"", LONG_PARAMS)
+    assert 800 < len(text) <= MAX_ID_CHARACTERS
+    assert is_session_id(text)
+    assert is_session_id("m" * MAX_ID_CHARACTERS)
 
 
 @given(

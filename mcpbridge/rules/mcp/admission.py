@@ -25,7 +25,7 @@ from mcpbridge.rules.faults import (
 from mcpbridge.rules.mcp.initialize import ClientProfile, read_introduction
 from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.mcp.revisions import Era, Revision, known, served_dates
-from mcpbridge.wire.headers import Acceptable, is_json, is_session_id
+from mcpbridge.wire.headers import MAX_SESSION_ID, Acceptable, is_json, is_session_id
 from mcpbridge.wire.messages import MAX_BATCH, Message, Reply, Request, canonical_id
 
 _NO_ID = "a notification has no id"
@@ -158,7 +158,7 @@ def check_names(names: Names) -> Refusal | None:
         if revision is None or revision.era is not Era.LEGACY:
             return _NOT_LEGACY
     if names.session_id is not None and not is_session_id(names.session_id):
-        problem = "Mcp-Session-Id must be visible ASCII"
+        problem = f"Mcp-Session-Id must be 1 to {MAX_SESSION_ID} characters of visible ASCII"
         return refuse(400, INVALID_REQUEST, problem, reason=Reason.SESSION)
     return None
 
