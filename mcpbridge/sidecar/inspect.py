@@ -23,7 +23,7 @@ class _Answered(msgspec.Struct):
     error: _Error | None = None
 
 
-class Glimpse(msgspec.Struct, frozen=True):
+class InspectedMessage(msgspec.Struct, frozen=True):
     """The inspected part of a request or notification."""
 
     method: str
@@ -34,15 +34,15 @@ class _ToolNames(msgspec.Struct):
     result: msgspec.Raw
 
 
-_asked = msgspec.json.Decoder(Glimpse)
+_asked = msgspec.json.Decoder(InspectedMessage)
 _listed = msgspec.json.Decoder(_ToolNames)
 _batch = msgspec.json.Decoder(list[msgspec.Raw])
 _answered = msgspec.json.Decoder(_Answered)
 
 
-def asked(body: bytes) -> list[Glimpse]:
+def asked(body: bytes) -> list[InspectedMessage]:
     """Return the requests and notifications in a body or batch."""
-    return [found for text in _texts(body) if (found := _glimpse(text)) is not None]
+    return [found for text in _texts(body) if (found := _inspected(text)) is not None]
 
 
 def results(body: bytes) -> list[bytes]:
@@ -115,7 +115,7 @@ def _texts(body: bytes) -> list[bytes]:
         return []
 
 
-def _glimpse(text: bytes) -> Glimpse | None:
+def _inspected(text: bytes) -> InspectedMessage | None:
     try:
         return _asked.decode(text)
     except msgspec.MsgspecError:

@@ -22,7 +22,14 @@ from mcpbridge.http.request_metrics import CLIENT_LEFT
 from mcpbridge.http.responses import send_refusal
 from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
 from mcpbridge.rules.mcp.admission import Refusal
-from mcpbridge.sidecar.inspect import MAX_KEPT, EventScan, Glimpse, asked, error_codes, results
+from mcpbridge.sidecar.inspect import (
+    MAX_KEPT,
+    EventScan,
+    InspectedMessage,
+    asked,
+    error_codes,
+    results,
+)
 from mcpbridge.sidecar.metrics import Dashboard
 from mcpbridge.sidecar.upstream import Upstream, UpstreamAnswer, UpstreamBroken, UpstreamUnreachable
 
@@ -98,7 +105,7 @@ class _Passage:
         self._asked_bytes = bytearray()
         self._received = 0
         self._sent = 0
-        self._glimpses: list[Glimpse] = []
+        self._inspected: list[InspectedMessage] = []
         self._whole = anyio.Event()
         self._scope_of_answer = anyio.CancelScope()
 
@@ -136,7 +143,7 @@ class _Passage:
 
     def told(self) -> None:
         """Count the finished request."""
-        methods = [self._dashboard.method(glimpse.method) for glimpse in self._glimpses]
+        methods = [self._dashboard.method(found.method) for found in self._inspected]
         seconds = time.perf_counter() - self._began
         self._dashboard.ended(self._status, methods, seconds, self._received, self._sent)
         if self.listens:
@@ -207,11 +214,11 @@ class _Passage:
     def _look_at_request(self) -> None:
         if self._received > MAX_KEPT:
             return
-        self._glimpses = asked(bytes(self._asked_bytes))
+        self._inspected = asked(bytes(self._asked_bytes))
         self._asked_bytes.clear()
-        for glimpse in self._glimpses:
-            if glimpse.method == "tools/call":
-                self._dashboard.tool_called(bytes(glimpse.params))
+        for found in self._inspected:
+            if found.method == "tools/call":
+                self._dashboard.tool_called(bytes(found.params))
 
     async def _until_gone(self, scope: anyio.CancelScope) -> None:
         await self._whole.wait()
@@ -244,7 +251,7 @@ class _Passage:
     def saw_errors(self, codes: list[int]) -> None:
         """Count the errors with these codes."""
         # In a batch only the ids would tell which request failed.
-        method = self._glimpses[0].method if self._glimpses else ""
+        method = self._inspected[0].method if self._inspected else ""
         self._dashboard.errors(self._dashboard.method(method), codes)
 
     def saw_events(self, types: list[str]) -> None:
@@ -254,7 +261,7 @@ class _Passage:
     def saw_answer(self, body: bytes) -> None:
         """Inspect a whole JSON response."""
         self.saw_errors(error_codes(body))
-        if any(glimpse.method == _LISTS_TOOLS for glimpse in self._glimpses):
+        if any(found.method == _LISTS_TOOLS for found in self._inspected):
             for result in results(body):
                 self._dashboard.tools_listed(result)
 

@@ -25,7 +25,7 @@ ERROR = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no"}}'
 )
 def test_requests_and_notifications_are_seen(body: bytes, methods: list[str]) -> None:
     """A batch of them too; answers and nonsense are none."""
-    assert [glimpse.method for glimpse in asked(body)] == methods
+    assert [found.method for found in asked(body)] == methods
 
 
 def test_the_params_are_there_as_they_came() -> None:
