@@ -50,7 +50,7 @@ class ReverseProxy:
     def __init__(self, upstream: Upstream, dashboard: Dashboard) -> None:
         self._upstream = upstream
         self._dashboard = dashboard
-        self._in_hand: set[_Passage] = set()
+        self._in_hand: set[_ProxiedRequest] = set()
         self._idle = anyio.Event()
         self.draining = False
         """Whether the process is about to end, so that each response closes its connection."""
@@ -59,22 +59,22 @@ class ReverseProxy:
         """Pass one request to the server, and the response back."""
         if scope["type"] != "http":
             return
-        passage = _Passage(scope, receive, send, self._dashboard, closing=self.draining)
-        self._in_hand.add(passage)
+        proxied = _ProxiedRequest(scope, receive, send, self._dashboard, closing=self.draining)
+        self._in_hand.add(proxied)
         with self._dashboard.active.track_inprogress():
             try:
-                await passage.run(self._upstream)
+                await proxied.run(self._upstream)
             finally:
-                self._in_hand.discard(passage)
-                passage.told()
+                self._in_hand.discard(proxied)
+                proxied.told()
                 if not self._in_hand:
                     self._idle.set()
 
     async def drain(self, within_s: float) -> None:
         """End listening streams and wait for other responses, at most `within_s` seconds."""
         self.draining = True
-        for passage in list(self._in_hand):
-            passage.close_after()
+        for proxied in list(self._in_hand):
+            proxied.close_after()
         with anyio.move_on_after(within_s):
             while self._in_hand:
                 self._idle = anyio.Event()
@@ -83,11 +83,11 @@ class ReverseProxy:
 
     def end_all(self) -> None:
         """End all responses that are being passed back."""
-        for passage in list(self._in_hand):
-            passage.end()
+        for proxied in list(self._in_hand):
+            proxied.end()
 
 
-class _Passage:
+class _ProxiedRequest:
     """One request and its response in transit."""
 
     def __init__(
@@ -282,15 +282,15 @@ def _names_client(name: bytes) -> bool:
 class _EventReader:
     """An inspector of a passing event stream."""
 
-    def __init__(self, passage: _Passage) -> None:
-        self._passage = passage
+    def __init__(self, proxied: _ProxiedRequest) -> None:
+        self._proxied = proxied
         self._scan = EventScan()
 
     def feed(self, piece: bytes) -> None:
         types, codes = self._scan.feed(piece)
-        self._passage.saw_events(types)
+        self._proxied.saw_events(types)
         if codes:
-            self._passage.saw_errors(codes)
+            self._proxied.saw_errors(codes)
 
     def end(self) -> None:
         """Do nothing: events end with a blank line, so the rest is not an event."""
@@ -299,8 +299,8 @@ class _EventReader:
 class _JsonReader:
     """An inspector of a passing JSON body, when it is complete."""
 
-    def __init__(self, passage: _Passage) -> None:
-        self._passage = passage
+    def __init__(self, proxied: _ProxiedRequest) -> None:
+        self._proxied = proxied
         self._kept = bytearray()
 
     def feed(self, piece: bytes) -> None:
@@ -309,4 +309,4 @@ class _JsonReader:
 
     def end(self) -> None:
         if len(self._kept) <= MAX_KEPT:
-            self._passage.saw_answer(bytes(self._kept))
+            self._proxied.saw_answer(bytes(self._kept))
