@@ -13,7 +13,7 @@ from mcpbridge.client.http_client import at, authority, path_of
 from mcpbridge.doctor.endpoint.checks import Findings, counted
 from mcpbridge.doctor.endpoint.mcp_client import (
     Came,
-    Manner,
+    ClientOptions,
     McpAnswer,
     asked,
     discover,
@@ -25,7 +25,7 @@ from mcpbridge.doctor.endpoint.mcp_client import (
 from mcpbridge.doctor.endpoint.sse_client import SseTalk
 from mcpbridge.rules.mcp.revisions import MODERN, NEWEST_LEGACY, SERVED
 
-_MANNER = Manner(head_s=15.0, whole_s=30.0)
+_OPTIONS = ClientOptions(head_s=15.0, whole_s=30.0)
 _PROBES = ("/livez", "/readyz", "/startupz", "/health")
 
 
@@ -48,7 +48,7 @@ async def _handshakes(place: httpx.URL, findings: Findings) -> list[str]:
     served: list[str] = []
     problem = ""
     for revision in SERVED:
-        answer = await post(place, initialize(1, revision.date), _MANNER)
+        answer = await post(place, initialize(1, revision.date), _OPTIONS)
         if answer.came in (Came.NO_CONNECTION, Came.NO_HEAD):
             findings.failed("port", f"{authority(place)}: {answer.problem}", "no client can use it")
             return []
@@ -77,8 +77,8 @@ async def _use(
         info = result.get("serverInfo")
         name = info.get("name") if isinstance(info, dict) else None
         findings.passed("initialize", f"is {name} (answered in {opened.whole_s:.2f} s)")
-        await post(place, told("notifications/initialized"), _MANNER, headers)
-        answer = await post(place, request(2, "tools/list"), _MANNER, headers)
+        await post(place, told("notifications/initialized"), _OPTIONS, headers)
+        answer = await post(place, request(2, "tools/list"), _OPTIONS, headers)
         listed = (answer.reply_to(2) or {}).get("result")
         if isinstance(listed, dict) and isinstance(listed.get("tools"), list):
             words = (
@@ -88,11 +88,11 @@ async def _use(
         else:
             findings.note("tools", f"tools/list: {answer.problem or answer.shown}")
     if session:
-        await asked(place, "DELETE", headers, _MANNER)
+        await asked(place, "DELETE", headers, _OPTIONS)
 
 
 async def _modern(place: httpx.URL, findings: Findings) -> list[str]:
-    answer = await discover(place, _MANNER)
+    answer = await discover(place, _OPTIONS)
     result = (answer.reply_to(1) or {}).get("result") if answer.accepted else None
     versions = result.get("supportedVersions") if isinstance(result, dict) else None
     known = [r.date for r in MODERN if isinstance(versions, list) and r.date in versions]
@@ -125,7 +125,7 @@ async def _sse(place: httpx.URL, findings: Findings) -> list[str]:
 async def _probes(place: httpx.URL, findings: Findings) -> None:
     found = []
     for path in _PROBES:
-        answer = await asked(at(place, path), "GET", {}, _MANNER)
+        answer = await asked(at(place, path), "GET", {}, _OPTIONS)
         if answer.came is Came.WHOLE and answer.status in (200, 503):
             found.append(f"{path} {answer.status}")
     if found:

@@ -11,7 +11,14 @@ import httpx
 
 from mcpbridge.client.http_client import authority, connect
 from mcpbridge.doctor.endpoint.checks import Findings
-from mcpbridge.doctor.endpoint.mcp_client import Came, Manner, McpAnswer, discover, initialize, post
+from mcpbridge.doctor.endpoint.mcp_client import (
+    Came,
+    ClientOptions,
+    McpAnswer,
+    discover,
+    initialize,
+    post,
+)
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 
 WITHIN_S = 10.0
@@ -44,13 +51,13 @@ async def _readiness(place: httpx.URL, findings: Findings) -> None:
 
 
 async def _handshake(place: httpx.URL, findings: Findings) -> None:
-    manner = Manner(head_s=WITHIN_S, whole_s=WITHIN_S)
-    answer = await post(place, initialize(1, NEWEST_LEGACY.date), manner)
+    options = ClientOptions(head_s=WITHIN_S, whole_s=WITHIN_S)
+    answer = await post(place, initialize(1, NEWEST_LEGACY.date), options)
     if answer.accepted and "result" in (answer.reply_to(1) or {}):
         findings.passed("handshake", f"initialize is answered in {answer.whole_s:.2f} s")
         return
     findings.note("initialize", f"initialize: {_shown(answer)}")
-    modern = await discover(place, manner)
+    modern = await discover(place, options)
     if modern.accepted and "result" in (modern.reply_to(1) or {}):
         findings.passed("handshake", f"server/discover is answered in {modern.whole_s:.2f} s")
         return
@@ -60,13 +67,13 @@ async def _handshake(place: httpx.URL, findings: Findings) -> None:
 
 async def _gone_in_the_middle(place: httpx.URL, findings: Findings) -> None:
     """Leave in the middle of a handshake, then try again."""
-    hasty = Manner(head_s=_GONE_S, whole_s=_GONE_S)
+    hasty = ClientOptions(head_s=_GONE_S, whole_s=_GONE_S)
     for number in range(_DIALS):
         await post(place, initialize(number, NEWEST_LEGACY.date), hasty)
-    manner = Manner(head_s=WITHIN_S, whole_s=WITHIN_S)
-    answers = [await post(place, initialize(1, NEWEST_LEGACY.date), manner)]
+    options = ClientOptions(head_s=WITHIN_S, whole_s=WITHIN_S)
+    answers = [await post(place, initialize(1, NEWEST_LEGACY.date), options)]
     if not answers[0].accepted:
-        answers.append(await discover(place, manner))
+        answers.append(await discover(place, options))
     if answers[-1].accepted:
         findings.passed("cancelled", "clients that leave without DELETE do no harm")
         return

@@ -22,8 +22,8 @@ BOTH = f"{JSON}, {EVENT_STREAM}"
 _KEPT_CHARACTERS = 200
 
 
-class Manner(NamedTuple):
-    """The time limits and the parsing of a client."""
+class ClientOptions(NamedTuple):
+    """The time limits of a client, and how it parses."""
 
     head_s: float
     """Seconds to the end of the response's head, connecting included."""
@@ -108,20 +108,24 @@ def told(method: str) -> dict[str, Any]:
 
 
 async def post(
-    place: httpx.URL, message: Any, manner: Manner, headers: Mapping[str, str] | None = None
+    place: httpx.URL, message: Any, options: ClientOptions, headers: Mapping[str, str] | None = None
 ) -> McpAnswer:
-    """POST a message and read the answer in the given manner; raise nothing."""
+    """POST a message and read the answer as the options say; raise nothing."""
     fields = {"content-type": JSON, "accept": BOTH, **(headers or {})}
-    return await asked(place, "POST", fields, manner, msgspec.json.encode(message))
+    return await asked(place, "POST", fields, options, msgspec.json.encode(message))
 
 
 async def asked(
-    place: httpx.URL, method: str, headers: Mapping[str, str], manner: Manner, body: bytes = b""
+    place: httpx.URL,
+    method: str,
+    headers: Mapping[str, str],
+    options: ClientOptions,
+    body: bytes = b"",
 ) -> McpAnswer:
     """Send any request, like `post`."""
     began, head = anyio.current_time(), McpAnswer(Came.NO_HEAD)
     try:
-        with anyio.fail_after(manner.whole_s), anyio.fail_after(manner.head_s) as until_head:
+        with anyio.fail_after(options.whole_s), anyio.fail_after(options.head_s) as until_head:
             async with requested(place, method, headers, body) as response:
                 until_head.deadline = math.inf
                 head = McpAnswer(
@@ -130,9 +134,9 @@ async def asked(
                     headers=response.headers,
                     head_s=anyio.current_time() - began,
                 )
-                texts = await _texts(response, manner)
+                texts = await _texts(response, options)
     except TimeoutError:
-        limit_s = manner.head_s if head.came is Came.NO_HEAD else manner.whole_s
+        limit_s = options.head_s if head.came is Came.NO_HEAD else options.whole_s
         return head._replace(problem=f"{head.came.value}: {limit_s:g} s")
     except LineTooLong as error:
         return head._replace(came=Came.TOO_LONG, problem=str(error))
@@ -144,15 +148,15 @@ async def asked(
     return head._replace(came=Came.WHOLE, text="".join(texts), messages=messages, whole_s=whole_s)
 
 
-async def _texts(response: httpx.Response, manner: Manner) -> list[str]:
+async def _texts(response: httpx.Response, options: ClientOptions) -> list[str]:
     """Return the JSON texts of a response: its body, or the data of its events."""
     kind = response.headers.get("content-type", "")
     lenient = kind.partition(";")[0].strip().lower()
-    if (kind if manner.literal else lenient) != EVENT_STREAM:
+    if (kind if options.literal else lenient) != EVENT_STREAM:
         return [(await response.aread()).decode("utf-8", "replace")]
-    found = events(response, manner.line_bytes, cut_short=manner.literal)
+    found = events(response, options.line_bytes, cut_short=options.literal)
     data = [event.data async for event in found]
-    return ["".join(data).replace("\n", "")] if manner.literal else data
+    return ["".join(data).replace("\n", "")] if options.literal else data
 
 
 def _read(text: str) -> list[Any]:
@@ -165,8 +169,8 @@ def _read(text: str) -> list[Any]:
     return read if isinstance(read, list) else [read]
 
 
-async def discover(place: httpx.URL, manner: Manner) -> McpAnswer:
+async def discover(place: httpx.URL, options: ClientOptions) -> McpAnswer:
     """Send `server/discover` with id 1 and return the answer."""
     params = msgspec.json.decode(own_envelope(SUPPORTED[0], __version__))
     headers = {"mcp-protocol-version": SUPPORTED[0], "mcp-method": DISCOVER}
-    return await post(place, request(1, DISCOVER, params), manner, headers)
+    return await post(place, request(1, DISCOVER, params), options, headers)

@@ -18,7 +18,7 @@ from mcpbridge.client.http_client import at, authority, connect, path_of
 from mcpbridge.doctor.endpoint.checks import Findings, Stopped, counted
 from mcpbridge.doctor.endpoint.mcp_client import (
     Came,
-    Manner,
+    ClientOptions,
     McpAnswer,
     asked,
     initialize,
@@ -30,11 +30,11 @@ from mcpbridge.doctor.endpoint.sse_client import SseTalk
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, SERVED
 from mcpbridge.wire.headers import EVENT_STREAM
 
-MANNER = Manner(head_s=2.0, whole_s=5.0, line_bytes=64 << 10, literal=True)
+OPTIONS = ClientOptions(head_s=2.0, whole_s=5.0, line_bytes=64 << 10, literal=True)
 ATTEMPTS = 2
 
 _CONNECT_S = 1.0
-_HEALTH = Manner(head_s=1.0, whole_s=1.0)
+_HEALTH = ClientOptions(head_s=1.0, whole_s=1.0)
 _ASKED = SERVED[0].date
 _TAKEN = tuple(revision.date for revision in SERVED if revision is not NEWEST_LEGACY)
 _LATCHING = (400, 404, 405)
@@ -79,7 +79,7 @@ class McpOperator:
 
     async def _is_not_streamable(self) -> bool:
         """Return whether the status of the MCP path means that it is not Streamable HTTP."""
-        answer = await post(self._place, initialize(1, _ASKED), MANNER)
+        answer = await post(self._place, initialize(1, _ASKED), OPTIONS)
         if answer.came is Came.WHOLE and answer.status in _LATCHING:
             words = f"POST {path_of(self._place)} is answered {answer.status}"
             then = "the operator takes it for a server without Streamable HTTP, and stays with that"
@@ -96,18 +96,18 @@ class McpOperator:
 
     async def _validate(self) -> None:
         """Validate over Streamable HTTP, with a session that is never deleted."""
-        answer = await post(self._place, initialize(1, _ASKED), MANNER)
+        answer = await post(self._place, initialize(1, _ASKED), OPTIONS)
         self._usable("initialize", answer)
         result = self._result("initialize", 1, answer.text, answer.messages)
         capabilities = self._introduced(result, f" (in {answer.whole_s:.2f} s)")
         session = answer.headers.get("mcp-session-id")
         headers = {"mcp-session-id": session} if session else {}
-        answer = await post(self._place, told("notifications/initialized"), MANNER, headers)
+        answer = await post(self._place, told("notifications/initialized"), OPTIONS, headers)
         self._usable("initialized", answer)
         self.findings.passed("initialized", f"the notification is answered {answer.status}")
         for number, name in enumerate(_named(capabilities), 2):
             method, member = _LISTS[name]
-            answer = await post(self._place, request(number, method), MANNER, headers)
+            answer = await post(self._place, request(number, method), OPTIONS, headers)
             self._usable(method, answer)
             result = self._result(method, number, answer.text, answer.messages)
             self._counted(method, member, result, len(answer.text))
@@ -116,7 +116,7 @@ class McpOperator:
         place = (
             self._place if self._protocol == "sse" and self._is_sse() else at(self._place, "/sse")
         )
-        talk = SseTalk(place, MANNER.line_bytes)
+        talk = SseTalk(place, OPTIONS.line_bytes)
         try:
             async with talk.open() as kind:
                 if kind != EVENT_STREAM:

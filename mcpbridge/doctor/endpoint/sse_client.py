@@ -12,14 +12,14 @@ import msgspec
 from httpx_sse import ServerSentEvent
 
 from mcpbridge.client.http_client import LineTooLong, at, events, requested
-from mcpbridge.doctor.endpoint.mcp_client import Manner, post
+from mcpbridge.doctor.endpoint.mcp_client import ClientOptions, post
 from mcpbridge.wire.headers import EVENT_STREAM
 
 ENDPOINT_S = 1.0
 REPLY_S = 2.0
 T = TypeVar("T")
 
-_POSTED = Manner(head_s=2.0, whole_s=2.0)
+_POSTED = ClientOptions(head_s=2.0, whole_s=2.0)
 
 
 class SseTalk:
