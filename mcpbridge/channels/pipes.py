@@ -406,7 +406,7 @@ class PipeChannel:
             self._chunks.append(chunk)
             return ()
         lines = self._splitter.feed(chunk)
-        if self._splitter.skipping > _ENDLESS * self._limits.max_message_bytes:
+        if not lines and self._splitter.skipping > _ENDLESS * self._limits.max_message_bytes:
             self.end()
         return lines
 
@@ -423,9 +423,9 @@ class PipeChannel:
             return [InvalidLine("noise", len(line), line[:_SAMPLE_BYTES], None)]
         try:
             depth = self._limits.max_json_depth
-            found = (
-                decode_batch(line, depth, _MAX_BATCH) if is_batch(line) else [decode(line, depth)]
-            )
+            # The usual start is looked at here: a call costs more than that.
+            batch = line[:1] != b"{" and is_batch(line)
+            found = decode_batch(line, depth, _MAX_BATCH) if batch else [decode(line, depth)]
             if len(line) >= LONG_BYTES:
                 pause()
                 walked(found)

@@ -111,7 +111,8 @@ class ListenSettings:
 
         An operator may choose a path that only some know: then no other one leads to the server.
         """
-        return ("/", self.path) if self.path == _MCP_PATH else (self.path,)
+        # The usual one first: routes are tried in this order.
+        return (self.path, "/") if self.path == _MCP_PATH else (self.path,)
 
     @property
     def sse_below(self) -> str:

@@ -134,11 +134,14 @@ class HttpApp(Starlette):
         }
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
-        """Serve one request; no coroutine beside Starlette's, which every request would pay."""
+        """Serve one request; what Starlette's own does, without a coroutine for each request."""
         prefix = self._prefix
         if prefix and scope["type"] == "http" and scope["path"].startswith(f"{prefix}/"):
             scope["root_path"] = prefix
-        return super().__call__(scope, receive, send)
+        scope["app"] = self
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        return self.middleware_stack(scope, receive, send)  # type: ignore[return-value]
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return what requests pass before the routes.
@@ -146,7 +149,9 @@ class HttpApp(Starlette):
         Starlette's own two layers for errors are not among them: they wrap each event of a stream,
         the outer one raises after its answer, and `Guard` logs what it answers.
         """
-        app: ASGIApp = Guard(self.router, self._rules, self._trusted, self._refusals)
+        # The router's stack, not the router, which is one more coroutine around it.
+        routes = self.router.middleware_stack
+        app: ASGIApp = Guard(routes, self._rules, self._trusted, self._refusals)
         if self._rules.allowed_origins:
             app = Cors(app, self._rules, self.methods, self._headers)
         return app if self._meter is None else Metered(app, self._meter)

@@ -102,7 +102,8 @@ def _carrying_one(head: RequestHead, message: Message) -> Message:
 def _read(body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
     try:
         found: Message | list[Message]
-        found = decode_batch(body, max_depth) if is_batch(body) else decode(body, max_depth)
+        batch = body[:1] != b"{" and is_batch(body)
+        found = decode_batch(body, max_depth) if batch else decode(body, max_depth)
     except WireError as error:
         return refused_text(error)
     if len(body) >= LONG_BYTES:

@@ -121,7 +121,7 @@ class RequestHead:
     def get(self, name: bytes) -> str | None:
         """Return the value of a header as text; None if it is missing."""
         value = self.values.get(name)
-        return None if value is None else _text(value)
+        return None if value is None else value.decode("latin-1").strip(" \t")  # as `_text` does
 
 
 @dataclasses.dataclass(slots=True)

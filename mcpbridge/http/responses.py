@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 
 import msgspec
 from starlette.types import Send
 
-from mcpbridge.bridge.calls.stream import Reader, Stream
+from mcpbridge.bridge.calls.stream import Reader
 from mcpbridge.http.request import HttpRequest
 from mcpbridge.rules.event_log import LogEntry
 from mcpbridge.rules.faults import Unavailable
@@ -90,9 +90,9 @@ def refusing(refusal: Refusal, headers: Headers = ()) -> HttpResponse:
     return HttpResponse(refusal.status, refusal_body(refusal), tuple(extra), refusal)
 
 
-async def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> None:
-    """Send a whole JSON response."""
-    await HttpResponse(status, body, headers).send(send)
+def send_json(send: Send, status: int, body: bytes, headers: Headers = ()) -> Awaitable[None]:
+    """Send a whole JSON response; not a coroutine, since each answer would pay for one more."""
+    return HttpResponse(status, body, headers).send(send)
 
 
 async def send_replies(
@@ -103,18 +103,22 @@ async def send_replies(
     *,
     batch: bool = False,
 ) -> None:
-    """Send an answer, or those of a batch, as JSON; long ones are not copied into one text.
+    """Send one answer, or those of a batch, as JSON; long ones are not copied into one text.
 
     Long ones are charged to the connection until the client has read most of them.
     """
-    parts = [piece for reply in replies for piece in (b",", *pieces(reply))][1:]
+    parts: Sequence[bytes]
     if batch:
-        parts = [b"[", *parts, b"]"]
+        every = [piece for reply in replies for piece in (b",", *pieces(reply))]
+        parts = [b"[", *every[1:], b"]"]
+    else:
+        parts = pieces(replies[0])
     length = sum(map(len, parts))
-    send, unsent = http_request.send, http_request.unsent
+    send = http_request.send
     if length <= SLICE_BYTES:
         await send_json(send, status, b"".join(parts), headers)
         return
+    unsent = http_request.unsent
     lines = [_JSON_TYPE, (b"content-length", b"%d" % length), *headers]
     unsent.charge(length)
     try:
@@ -207,7 +211,7 @@ async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> N
 class EventStream:
     """A response that is a stream of messages, until its source or the client ends it."""
 
-    __slots__ = ("_gone", "_greeting", "_headers", "_polled", "_reader")
+    __slots__ = ("_gone", "_greeting", "_headers", "_polled", "_prefix", "_reader")
 
     def __init__(
         self,
@@ -229,7 +233,10 @@ class EventStream:
         self._reader = reader
         self._gone = False
         self._polled = polled
-        self._greeting = greeting + _primer(reader.stream) if polled else greeting
+        self._prefix = reader.stream.id_prefix
+        if polled and self._prefix is not None:
+            greeting += _primer(self._prefix, reader.stream.delivered)
+        self._greeting = greeting
         self._headers = [*_STREAM_HEADERS, *headers]
 
     async def serve(self, http_request: HttpRequest) -> None:
@@ -242,20 +249,24 @@ class EventStream:
 
     async def send_all(self, send: Send) -> None:
         """Send the stream to its end; the caller handles a client that disconnects."""
-        reader = self._reader
+        reader, greeting = self._reader, self._greeting
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
-        if self._greeting:
-            await send({"type": "http.response.body", "body": self._greeting, "more_body": True})
+        # Together with the first events if they are there: each event of ASGI has its price.
+        if greeting and not reader.waiting:
+            await send({"type": "http.response.body", "body": greeting, "more_body": True})
+            greeting = b""
         more = True
         while more and (entries := await reader.read()) is not None:
             if self._gone:
                 return
-            parts = _events(reader.stream, entries) if entries else [COMMENT]
+            parts = _events(self._prefix, entries) if entries else [COMMENT]
+            if greeting:
+                parts, greeting = [greeting, *parts], b""
             more = not reader.over
             # If the client reads nothing, the connection is cut, which makes this return.
             await _send_body(send, parts, more=more)
         if more and not self._gone:
-            await send({"type": "http.response.body", "body": self._parting()})
+            await send({"type": "http.response.body", "body": greeting + self._parting()})
 
     def _parting(self) -> bytes:
         """Return the last bytes for a client whose connection ends before the stream."""
@@ -273,18 +284,14 @@ class EventStream:
         self._reader.leave()
 
 
-def _primer(stream: Stream) -> bytes:
+def _primer(prefix: bytes, delivered: int) -> bytes:
     """Return an event without data, which gives the client an id to resume from."""
-    prefix = stream.id_prefix
-    if prefix is None:
-        return b""
-    return b"id: %b%d\ndata: \nretry: %d\n\n" % (prefix, stream.delivered, _RETRY_MS)
+    return b"id: %b%d\ndata: \nretry: %d\n\n" % (prefix, delivered, _RETRY_MS)
 
 
-def _events(stream: Stream, entries: Sequence[LogEntry]) -> list[bytes]:
+def _events(prefix: bytes | None, entries: Sequence[LogEntry]) -> list[bytes]:
     """Return the text of events in parts, so that a long payload is not copied here."""
     # Not ServerSentEvent, which searches payloads for line ends: encoded JSON has none.
-    prefix = stream.id_prefix
     parts: list[bytes] = []
     for entry in entries:
         if prefix is not None:

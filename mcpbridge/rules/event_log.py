@@ -171,8 +171,13 @@ class EventLog:
         """
         if cursor >= self._last:
             return ()
-        newer = itertools.takewhile(lambda entry: entry.number > cursor, reversed(self._entries))
-        found = list(newer)[::-1]
+        found: list[LogEntry] = []
+        for entry in reversed(self._entries):
+            if entry.number > cursor:
+                found.append(entry)
+            else:
+                break
+        found.reverse()
         if strict and len(found) != self._last - cursor:
             raise CursorLost(cursor + 1, found[0].number if found else self._last + 1)
         return found

@@ -12,11 +12,12 @@ Source: W3C Trace Context, 3.2 and 3.3; MCP 2026-07-28, `_meta`: the keys `trace
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
 from mcpbridge.errors import WireError
-from mcpbridge.wire.json_object import member, opened, packed
+from mcpbridge.wire.json_object import Payload, Span, member, opened, packed, spans
 from mcpbridge.wire.messages import quoted, text_of
 
 TRACEPARENT = "traceparent"
@@ -66,6 +67,10 @@ def with_trace(params: bytes | None, trace: Trace) -> bytes | None:
     Params that are not an object or have repeated members stay unchanged.
     """
     try:
+        found = spans(params) if params is not None else {}
+        bare = params is not None and params[:1] == b"{" and params[-1:] == b"}"
+        if params is not None and bare and found and "_meta" not in found:
+            return _appended(params, found, trace)
         members = opened(params) if params is not None else {}
         meta = opened(members.get("_meta", b"{}"))
     except WireError:
@@ -75,6 +80,21 @@ def with_trace(params: bytes | None, trace: Trace) -> bytes | None:
     if trace.tracestate:
         meta[TRACESTATE] = quoted(trace.tracestate)
     return packed({**members, "_meta": packed(meta)})
+
+
+def _appended(params: bytes, found: Mapping[str, Span], trace: Trace) -> bytes:
+    """Return the params with this trace at the end.
+
+    Args:
+        params: An object without blanks around it, with members, but without `_meta`.
+        found: Its members.
+        trace: The trace.
+    """
+    state = b',"tracestate":' + quoted(trace.tracestate) if trace.tracestate else b""
+    meta = b'{"traceparent":"%b"%b}' % (trace.traceparent.encode(), state)
+    start = len(params) - 1 + len(',"_meta":')
+    known = {**found, "_meta": (start, start + len(meta))}
+    return Payload(b'%b,"_meta":%b}' % (params[:-1], meta)).knowing(known)
 
 
 def carried(params: bytes | None, traceparent: str | None, tracestate: str | None) -> bytes | None:

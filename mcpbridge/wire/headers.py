@@ -28,6 +28,15 @@ class Acceptable(msgspec.Struct, frozen=True):
     names_stream: bool
     """The client names `text/event-stream` itself, so it can read event streams."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether an event stream may answer a call.
+
+        Only a client that names the type in Accept is known to read one: curl and other simple
+        clients send a bare `*/*` and expect JSON.
+        """
+        return self.names_stream or not self.json
+
 
 @functools.lru_cache(maxsize=128)
 def acceptable(accept: str | None) -> Acceptable:

@@ -75,6 +75,7 @@ class Payload(bytes):
     _found: Mapping[str, Span] | None = None
     _problem: WireError | None = None
     _parts: dict[Span, Payload] | None = None
+    _members: dict[str, Payload | None] | None = None
 
     def spans(self) -> Mapping[str, Span]:
         """Return the members as the function `spans` does; raise what it raises."""
@@ -97,6 +98,23 @@ class Payload(bytes):
         if found is None:
             start, end = span
             found = self._parts[span] = Payload(self[start:end])
+        return found
+
+    def object_in(self, name: str) -> Payload | None:
+        """Return the object that is a member, the same each time; None if there is none.
+
+        Raises:
+            WireError: See `spans`.
+        """
+        if self._members is None:
+            self._members = {}
+        elif name in self._members:
+            return self._members[name]
+        span = self.spans().get(name)
+        found = None
+        if span is not None and self[span[0] : span[0] + 1] == b"{":
+            found = self.part(span)
+        self._members[name] = found
         return found
 
     def knowing(self, found: Mapping[str, Span]) -> Payload:

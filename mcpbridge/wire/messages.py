@@ -122,7 +122,8 @@ def decode(data: bytes, max_depth: int = MAX_DEPTH) -> Message:
 
 def _decoded(data: bytes, *, ascii_alone: bool) -> Message:
     """Decode one text that `check_text` has accepted."""
-    data = _on_one_line(data, ascii_alone=ascii_alone)
+    if not ascii_alone or _LF in data or _CR in data:
+        data = _on_one_line(data, ascii_alone=ascii_alone)
     # One native pass over a long text takes up to 70 ms: it gets one, which suits any form.
     message = _plain_message(data) if len(data) < LONG_BYTES else None
     if message is not None:

@@ -106,6 +106,20 @@ async def test_events_have_ids_where_the_stream_can_be_resumed() -> None:
 
 
 @bounded
+async def test_what_is_there_already_goes_out_with_the_id_to_resume_from() -> None:
+    """One event of ASGI, not two; without it the id goes out alone, and at once."""
+    before, empty = Wire(), Wire()
+    first = EventId("ab", 1, 0)
+    stream = stream_of(first)
+    stream.append(b"{}", sheddable=False)
+    primer = b"id: ab-1-0\ndata: \nretry: 1000\n\n"
+    async with served(stream, before, polled=True):
+        assert before.chunks == [primer + b"id: ab-1-1\nevent: message\ndata: {}\n\n"]
+    async with served(stream_of(first), empty, polled=True):
+        assert empty.chunks == [primer]
+
+
+@bounded
 async def test_a_client_that_is_sent_away_is_told_when_to_come_back() -> None:
     """`retry:` and a clean end, only for a revision that knows it."""
     for polled in (False, True):

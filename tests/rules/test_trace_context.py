@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mcpbridge.rules.trace_context import Trace, carried, trace_in, trace_of, with_trace
+from mcpbridge.wire.json_object import spans
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = "00-11111111111111111111111111111111-2222222222222222-00"
@@ -76,6 +77,15 @@ def test_params_name_a_trace_in_meta_alone(params: bytes | None, trace: Trace | 
 def test_a_trace_takes_the_place_of_another(before: bytes | None, after: bytes) -> None:
     """Everything else keeps its place and its spelling."""
     assert with_trace(before, Trace(PARENT)) == after % PARENT.encode()
+
+
+@pytest.mark.parametrize("params", [b'{"a":1}', b'{"a":[{}],"b":"}"} ', b' { "a" : 1 } '])
+def test_params_with_a_trace_know_where_their_members_are(params: bytes) -> None:
+    """As a walk over the text would find them, so that none is needed."""
+    found = with_trace(params, Trace(PARENT, "k=v"))
+    assert found is not None
+    assert dict(spans(found)) == dict(spans(bytes(found)))
+    assert trace_in(bytes(found)) == Trace(PARENT, "k=v")
 
 
 @pytest.mark.parametrize("params", [b"[1]", b'{"_meta":null}', b'{"_meta":[]}', b'{"a":1,"a":2}'])

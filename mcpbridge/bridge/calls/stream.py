@@ -161,11 +161,15 @@ class Stream:
         if self._readers:
             self._readers[-1].wake()
 
-    def take(self, reader: Reader) -> Sequence[LogEntry]:
+    def pending(self, reader: Reader) -> Sequence[LogEntry]:
         """Return what this reader must deliver now: nothing while a newer one is attached."""
         if self._readers[-1] is not reader:
             return ()
-        entries = self.log.after(self._delivered, strict=False)
+        return self.log.after(self._delivered, strict=False)
+
+    def take(self, reader: Reader) -> Sequence[LogEntry]:
+        """Return what is pending for this reader, and move the read position behind it."""
+        entries = self.pending(reader)
         if entries:
             self._delivered = entries[-1].number
             self._pending_keys = None
@@ -195,7 +199,8 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self.stream.leave(self)
-        self._carry(0)
+        if self._carried:
+            self._carry(0)
 
     async def read(self) -> Sequence[LogEntry] | None:
         """Return the next entries; an empty sequence after `nudge`; None at the end.
@@ -209,7 +214,7 @@ class Reader:
                 return None
             entries = self.stream.take(self)
             if entries:
-                self._carry(sum(len(entry.payload) for entry in entries))
+                self._carry(sum([len(entry.payload) for entry in entries]))
                 return entries
             if self.stream.log.closed:
                 return None
@@ -223,6 +228,11 @@ class Reader:
     def _carry(self, size: int) -> None:
         self.stream.log.charge(size - self._carried)
         self._carried = size
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `read` returns entries without waiting."""
+        return not self.leaving and bool(self.stream.pending(self))
 
     @property
     def over(self) -> bool:

@@ -109,9 +109,10 @@ class InFlight:
             refused.answered(Failure(request.id, duplicate_id()))
             return refused
         context = self._context
-        now = context.clock()
-        date = self._client.revision.date
-        request, span = context.call_log.began(request, date, self._session_id)
+        now, span = context.clock(), None
+        if context.call_log.tracing is not None:
+            date = self._client.revision.date
+            request, span = context.call_log.began(request, date, self._session_id)
         exchange = Exchange(
             request, self, now, streams=streams, stream=stream, span=span, caller=caller
         )

@@ -120,8 +120,9 @@ class CallScope:
         self, request: Request, *, streams: bool, translations: tuple[Translation, ...]
     ) -> Exchange:
         """Make the exchange of this scope."""
-        context = self._context
-        request, span = context.call_log.began(request, self._envelope.version, None)
+        context, span = self._context, None
+        if context.call_log.tracing is not None:
+            request, span = context.call_log.began(request, self._envelope.version, None)
         return Exchange(
             request,
             self,

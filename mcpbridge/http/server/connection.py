@@ -16,7 +16,7 @@ import enum
 import functools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import Any, TypeVarTuple, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -47,7 +47,7 @@ from mcpbridge.rules.mcp.admission import Reason, Refusal, refuse
 
 log = logging.getLogger("mcpbridge.http")
 
-Words = ParamSpec("Words")
+Words = TypeVarTuple("Words")
 
 _FRAMED = 8
 """Most bytes on the wire for a byte of body: with chunks of one byte each, it is 6."""
@@ -71,18 +71,19 @@ class _Awaited(enum.Enum):
 
 
 def _guarded(
-    callback: Callable[Concatenate[HttpConnection, Words], None],
-) -> Callable[Concatenate[HttpConnection, Words], None]:
+    callback: Callable[[HttpConnection, *Words], None],
+) -> Callable[[HttpConnection, *Words], None]:
     """Make a callback of the event loop end its connection if it raises.
 
     The loop only reports an exception. It would keep the connection, which might have neither a
-    reader nor a timer any more, and its place.
+    reader nor a timer any more, and its place. It names no arguments, and to pass them on by name
+    takes another dictionary for each call.
     """
 
     @functools.wraps(callback)
-    def guarded(self: HttpConnection, /, *args: Words.args, **options: Words.kwargs) -> None:
+    def guarded(self: HttpConnection, /, *args: *Words) -> None:
         try:
-            callback(self, *args, **options)
+            callback(self, *args)
         except Exception:
             extra = {"callback": callback.__name__.strip("_")}
             log.exception("http.callback_failed", extra=extra)
@@ -174,7 +175,7 @@ class HttpConnection(HttpToolsProtocol):
         """The size of that request's body, in bytes."""
         self._window: asyncio.TimerHandle | None = None
         self._quiet_since = 0.0
-        """The event loop's time when the last answer on the fast path was sent."""
+        """The event loop's time when the last answer was sent."""
 
     @_guarded
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -246,11 +247,12 @@ class HttpConnection(HttpToolsProtocol):
         if self._refused:
             return
         # More bytes have come before the answer. Only uvicorn's parser can put requests in a row.
+        between = self._call is None and self._is_between()
         if self._call is not None:
             self._leave_fast_path()
-        elif self._is_between() and self._begin(data):
+        elif between and self._begin(data):
             return
-        before = self.scope if self._is_between() else None
+        before = self.scope if between else None
         self._chunk = len(data)
         if self._heads is not None:
             self._heads.forget()
@@ -319,12 +321,12 @@ class HttpConnection(HttpToolsProtocol):
 
     @_guarded
     def timeout_keep_alive_handler(self) -> None:
-        """Close the connection if it was idle for `--keep-alive-timeout`, on the fast path too."""
+        """Close the connection if it was idle for `--keep-alive-timeout`."""
         self.timeout_keep_alive_task = None
         left_s = self._quiet_since + self.timeout_keep_alive - self.loop.time()
-        if self._call is not None or left_s > 0:
-            # The timer is set once and not for each call of the fast path: it looks when the last
-            # one ended.
+        served = self._newest() is not None and not self._is_between()
+        if self._call is not None or served or left_s > 0:
+            # The timer is set once and not for each request: it looks when the last one ended.
             wait_s = left_s if left_s > 0 else self.timeout_keep_alive
             self.timeout_keep_alive_task = self.loop.call_later(
                 wait_s, self.timeout_keep_alive_handler
@@ -390,9 +392,8 @@ class HttpConnection(HttpToolsProtocol):
             self._offer = True
             return
         self._await(_Awaited.BODY)
-        cast(dict[str, Any], self.scope).update(
-            {DISCONNECT: self._disconnect, UNSENT: self._unsent}
-        )
+        scope: Any = self.scope  # `cast` is a call, here and below
+        scope[DISCONNECT], scope[UNSENT] = self._disconnect, self._unsent
         super().on_headers_complete()
         if self._ending():
             self.end_keep_alive()
@@ -410,8 +411,16 @@ class HttpConnection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Remember the head of a request that is answered; go on to the next or end."""
         if self._heads is not None and self.cycle.keep_alive and not self._refused:
-            self._heads.learn(cast(dict[str, Any], self.scope))
-        super().on_response_complete()
+            scope: Any = self.scope
+            self._heads.learn(scope)
+        # uvicorn's own makes another timer for each response, and each request cancels it.
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            if self.pipeline:
+                self._start_asgi_task(*self.pipeline.pop())
+            else:
+                self._rest()
         if self._due:
             self._due -= 1
             if not self._due:
@@ -429,7 +438,7 @@ class HttpConnection(HttpToolsProtocol):
     def _is_between(self) -> bool:
         """Return whether a request has come whole and been answered, and no other has begun."""
         # Without the second test a connection that got 408 before its first head would count.
-        newest = self._newest()
+        newest: RequestResponseCycle | None = self.cycle
         answered = newest is not None and newest.response_complete
         return self._awaited is _Awaited.NOTHING and answered
 
@@ -485,6 +494,10 @@ class HttpConnection(HttpToolsProtocol):
         transport.write_now(b"%b%d\r\n\r\n%b" % (head, len(body), body))
         self._fast_path.meter.answered("POST", status, received, len(body))
         self.server_state.total_requests += 1
+        self._rest()
+
+    def _rest(self) -> None:
+        """Take note that the connection is idle from now on; see `timeout_keep_alive_handler`."""
         self._quiet_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self.timeout_keep_alive_task = self.loop.call_later(
@@ -518,13 +531,12 @@ class HttpConnection(HttpToolsProtocol):
 
         The request before it must have been answered, and no bytes may have come after it.
         """
-        self._unset_keepalive_if_required()
         super().on_message_begin()
         self.url, self.headers = known.scope["raw_path"], known.scope["headers"]
-        scope = cast(dict[str, Any], self.scope)
+        scope: Any = self.scope
         scope.update(known.scope)
-        scope.update({HEAD: known.head, STARTED: finish})
-        scope.update({DISCONNECT: self._disconnect, UNSENT: self._unsent})
+        scope[HEAD], scope[STARTED] = known.head, finish
+        scope[DISCONNECT], scope[UNSENT] = self._disconnect, self._unsent
         self.cycle = RequestResponseCycle(
             scope=self.scope,
             transport=self.transport,
@@ -551,7 +563,6 @@ class HttpConnection(HttpToolsProtocol):
         head of another request. So a new parser gets the same head without the offer, and then
         the bytes after it.
         """
-        self._unset_keepalive_if_required()
         while True:
             try:
                 self.parser.feed_data(data)

@@ -200,8 +200,10 @@ class Heads:
     def see(self, data: bytes) -> None:
         """Note the head of a request that came alone and whole and goes the ordinary path."""
         # A request with a known head goes the ordinary path if its body is not a call.
-        if all(known.body_of(data) is None for known in self._known):
-            self._fresh = self._fast_path.cut(data)
+        for known in self._known:
+            if known.body_of(data) is not None:
+                return
+        self._fresh = self._fast_path.cut(data)
 
     def forget(self) -> None:
         """Forget the noted head: more data have come before the answer."""

@@ -37,9 +37,14 @@ def ambiguity(
     Source:
         RFC 9112, 3.2, 6.1 and 11.2.
     """
-    names = [name for name, _ in headers]
-    repeated = next((name for name in _SINGLE if names.count(name) > 1), None)
-    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
+    names = dict(headers)
+    repeated = None
+    if len(names) < len(headers):
+        every = [name for name, _ in headers]
+        repeated = next((name for name in _SINGLE if every.count(name) > 1), None)
+    codings: list[bytes] = []
+    if b"transfer-encoding" in names:
+        codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
     if version not in ("1.0", "1.1"):
         return f"HTTP/{version} is not served on this connection (expected HTTP/1.1)"
     if repeated is not None:

@@ -48,7 +48,6 @@ from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.mcp.request_meta import progress_token
 from mcpbridge.rules.supervision.lifecycle import SessionState
 from mcpbridge.settings import Unit, setting
-from mcpbridge.wire.headers import Acceptable
 from mcpbridge.wire.messages import (
     Message,
     Notification,
@@ -181,7 +180,7 @@ class LegacyTransport:
         return stream if fault is None else refusal_of(Unavailable(fault), None)
 
     def _open(self, head: RequestHead, opening: Opening) -> StartedCall:
-        streams = _streams(head.accepts)
+        streams = head.accepts.streams
         session, exchange = self._bridge.open(opening, head.principal, streams=streams)
         return StartedCall(functools.partial(self._finish_opening, session, exchange))
 
@@ -223,7 +222,7 @@ class LegacyTransport:
     ) -> StartedCall | HttpResponse:
         match message:
             case Request():
-                streams = _streams(head.accepts)
+                streams = head.accepts.streams
                 exchange = session.call(message, streams=streams, caller=head.caller)
                 if not self._settings.json_window_s:
                     exchange.always_stream()
@@ -243,7 +242,7 @@ class LegacyTransport:
     ) -> None:
         """Wait for the first event of a call, at most the JSON window, then answer."""
         await exchange.first(self._settings.json_window_s)
-        if self._stays_json(http_request.head, session, exchange):
+        if exchange.reply is None and self._stays_json(http_request.head, session, exchange):
             await exchange.first(self._keepalive.every_s)
             if exchange.stream is None:
                 exchange.only_answer()
@@ -256,7 +255,7 @@ class LegacyTransport:
         so the operator who limits the age of connections gets one.
         """
         settings, client = self._settings, session.client
-        if exchange.reply is not None or exchange.stream is not None or not head.accepts.json:
+        if exchange.stream is not None or not head.accepts.json:
             return False
         resumed = settings.max_stream_age_s > 0 and session.revision.primes_streams
         can_be_asked = client.profile is not None and bool(client.profile.abilities)
@@ -268,7 +267,7 @@ class LegacyTransport:
         self, head: RequestHead, session: Session, messages: Sequence[Message]
     ) -> StartedCall | HttpResponse:
         requests = [message for message in messages if isinstance(message, Request)]
-        streams = _streams(head.accepts)
+        streams = head.accepts.streams
         stream = session.streams.begin(len(requests)) if streams and requests else None
         exchanges: list[Exchange] = []
         for message in messages:
@@ -361,15 +360,6 @@ class LegacyTransport:
 def _always() -> bool:
     """Return True: a stream on which a client only listens may always end for another client."""
     return True
-
-
-def _streams(accepts: Acceptable) -> bool:
-    """Return whether an event stream may answer a call.
-
-    Only a client that names the type in Accept is known to read one: curl and other simple clients
-    send a bare `*/*` and expect JSON.
-    """
-    return accepts.names_stream or not accepts.json
 
 
 async def _all_answered(exchanges: Sequence[Exchange], unsent: Account) -> None:

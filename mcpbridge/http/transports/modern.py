@@ -109,7 +109,9 @@ class ModernTransport:
         if request.method == DISCOVER:
             reply = encode(Result(request.id, modern.discover(route)))
             return HttpResponse(200, reply)
-        exchange = modern.call(request, meta, route, streams=_streams(head), caller=head.caller)
+        exchange = modern.call(
+            request, meta, route, streams=head.accepts.streams, caller=head.caller
+        )
         cancel = functools.partial(route.backend.cancel, exchange)
         finish = functools.partial(self._finish, exchange, meta, cancel)
         return StartedCall(finish, exchange, cancel)
@@ -233,10 +235,6 @@ def _abandon(exchange: Exchange, serving: anyio.CancelScope) -> None:
     """Stop serving a call whose client has left, unless it is answered: that cancels the call."""
     if exchange.reply is None:
         serving.cancel()
-
-
-def _streams(head: RequestHead) -> bool:
-    return head.accepts.names_stream or not head.accepts.json
 
 
 def routing_of(head: RequestHead) -> RoutingHeaders:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.children.server_eras import EraSettings
+from mcpbridge.channels.off_loop import LONG_BYTES
 from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.body import BodyLimits, id_of, judge_body, judge_head, judge_long_body
 from mcpbridge.http.origin_check import read_body
@@ -44,7 +45,8 @@ class StreamableHttp:
     ) -> None:
         self._legacy = legacy
         self._modern = modern
-        self._eras = eras
+        # Read once: each call asks.
+        self._serves_modern, self._serves_legacy = eras.serves_modern, eras.serves_legacy
         self._limits = limits
         self._access = access or AccessControl()
         self._budget = budget if budget is not None else Budget()
@@ -87,9 +89,12 @@ class StreamableHttp:
             handled = refusing(body)
         else:
             head, depth = http_request.head, self._limits.max_depth
-            # It waits for the thread that reads bodies, and is charged to its call after that.
-            with self._budget.holding(len(body)):
-                content = await judge_long_body(head, body, depth)
+            if len(body) < LONG_BYTES:
+                content = judge_body(head, body, depth)
+            else:
+                # It waits for the thread that reads bodies, and is charged to its call after that.
+                with self._budget.holding(len(body)):
+                    content = await judge_long_body(head, body, depth)
             # Else it would be kept until the answer has been sent.
             del body
             handled = self._handle(head, content)
@@ -118,11 +123,11 @@ class StreamableHttp:
         if isinstance(content, list):
             return self._serve_batch(head, content)
         modern = is_modern(content, claimed_version(content), head.names.revision)
-        if modern and not self._eras.serves_modern:
+        if modern and not self._serves_modern:
             return not_served()
         if modern:
             return self._modern.handle(head, content)
-        if not self._eras.serves_legacy:
+        if not self._serves_legacy:
             return self._without_handshake(content)
         return self._legacy.handle(head, content)
 
@@ -141,10 +146,10 @@ class StreamableHttp:
         return unsupported(None)
 
     def _only_posts(self, head: RequestHead) -> bool:
-        if not self._eras.serves_legacy:
+        if not self._serves_legacy:
             return True
         names_modern = head.verdict(judge_head).names_modern
-        return self._eras.serves_modern and (names_modern or head.get(b"mcp-method") is not None)
+        return self._serves_modern and (names_modern or head.get(b"mcp-method") is not None)
 
     async def _refuse_method(self, http_request: HttpRequest) -> None:
         refusal = refuse(405, INVALID_REQUEST, "method not allowed", allow="POST")

@@ -195,11 +195,13 @@ def admit_message(
         session: The revision of the session that the client named; None if it named none.
         require_session: Serve only `initialize` outside of sessions.
     """
-    request_id = message.id if isinstance(message, Request) else None
-    if isinstance(message, Request) and message.method == INITIALIZE:
-        return _opening(message, session)
-    if _poses_as_notification(message):
-        return refuse(400, INVALID_REQUEST, _NO_ID, request_id=request_id)
+    request_id = None
+    if isinstance(message, Request):
+        request_id = message.id
+        if message.method == INITIALIZE:
+            return _opening(message, session)
+        if _poses_as_notification(message):
+            return refuse(400, INVALID_REQUEST, _NO_ID, request_id=request_id)
     if session is None and (require_session or isinstance(message, Reply)):
         return session_required(request_id)
     return Admitted((message,))
@@ -228,10 +230,10 @@ def duplicate_id() -> bytes:
     return error_object(INVALID_REQUEST, "a request with this id is still in flight")
 
 
-def _poses_as_notification(message: Message) -> bool:
+def _poses_as_notification(request: Request) -> bool:
     # A child that looks at the method alone would take it for a notification, and ids in a
     # cancellation are mapped only if it is one: it could cancel another client's call.
-    return isinstance(message, Request) and message.method[: len(_TELLS)] == _TELLS
+    return request.method[: len(_TELLS)] == _TELLS
 
 
 def _opening(request: Request, session: Revision | None) -> Opening | Refusal:

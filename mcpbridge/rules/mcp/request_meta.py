@@ -15,6 +15,7 @@ import msgspec
 from mcpbridge.errors import WireError
 from mcpbridge.rules.mcp.methods import ASKED_ABILITY, LOG_LEVELS
 from mcpbridge.wire.json_object import (
+    Payload,
     may_hold_meta,
     member,
     object_at,
@@ -100,7 +101,11 @@ def read_envelope(params: bytes | None) -> RequestMeta | str:
 
 def _meta_of(params: bytes) -> bytes | None:
     """Return `_meta`, the same object each time; None if there is none or it is not an object."""
-    span = spans(params).get("_meta") if params[:1] == b"{" else None
+    if params[:1] != b"{":
+        return None
+    if type(params) is Payload:
+        return params.object_in("_meta")
+    span = spans(params).get("_meta")
     if span is None or params[span[0] : span[0] + 1] != b"{":
         return None
     return object_at(params, span)

@@ -395,6 +395,20 @@ async def test_a_client_of_event_streams_alone_is_handled_at_once_and_answered_b
         assert len(connection.socket.answers()) == 5
 
 
+async def test_a_request_that_is_served_is_not_idle() -> None:
+    """The timer of an idle connection looks, and leaves a request alone that takes longer."""
+    async with connected(keep_alive_s=0) as connection:
+        await connection.send(call(1))
+        connection.protocol.timeout_keep_alive_handler()
+        await turns()
+        closed = connection.socket.closed
+        assert not closed
+        connection.desk.answer(1)
+        await turns()
+        assert connection.socket.closed
+        assert len(connection.socket.answers()) == 1
+
+
 async def test_a_page_that_may_read_answers_is_served_by_asgi() -> None:
     """Its answers have headers of their own."""
     async with connected() as connection:
