@@ -64,6 +64,7 @@ _FAULT = """Spoil calls on purpose; may be repeated. RULE is a few words. Which 
 tool=PATTERN, method=PATTERN, server=PATTERN; every call of a tool by default. What happens:
 delay=2s, error, drop (no answer), garbage (half an answer), die (the process is killed). How often:
 rate=0.5 seed=7, the same ones in each run."""
+_TAIL = "Print what passes to stdout, a line for each message, as `mcpbridge tail` does."
 _RECORD_MAX = 100 << 20
 _RECORD_LEAST = 1 << 16
 
@@ -83,6 +84,7 @@ def program(command: Sequence[str]) -> click.Command:
         record_max: int | None,
         record_raw: bool,
         no_page: bool,
+        tail: bool,
         fault: tuple[FaultRule, ...],
         **flags: Any,
     ) -> int:
@@ -91,7 +93,8 @@ def program(command: Sequence[str]) -> click.Command:
         if record is None and (record_max is not None or record_raw):
             raise click.UsageError("--record-max and --record-raw need --record FILE")
         recorded = (record, record_max or _RECORD_MAX, record_raw) if record is not None else None
-        asked = _Asked(watch, recorded, fault, watches=not no_watch, shows=not no_page)
+        does = {"watches": not no_watch, "shows": not no_page, "tails": tail}
+        asked = _Asked(watch, recorded, fault, **does)
         return _run(texts_given(flags), command, asked)
 
     params: list[click.Parameter] = [
@@ -112,6 +115,7 @@ def own_options() -> list[click.Parameter]:
         click.Option(["--record-max"], callback=_size, metavar="SIZE", help=_MAX),
         click.Option(["--record-raw"], is_flag=True, help=_RAW),
         click.Option(["--fault"], multiple=True, callback=_rules, metavar="RULE", help=_FAULT),
+        click.Option(["--tail"], is_flag=True, help=_TAIL),
         click.Option(["--no-page"], is_flag=True, help="Serve no page that shows what passes."),
     ]
 
@@ -152,6 +156,7 @@ class _Asked(NamedTuple):
     faults: Sequence[FaultRule]
     watches: bool
     shows: bool
+    tails: bool
 
 
 def _run(flags: dict[str, list[str]], command: Sequence[str], asked: _Asked) -> int:
@@ -170,6 +175,7 @@ def _run(flags: dict[str, list[str]], command: Sequence[str], asked: _Asked) -> 
         "record": record,
         "faults": asked.faults,
         "page": _page(config) if asked.shows else None,
+        "tails": asked.tails,
     }
     if file is None:
         from mcpbridge.dev.program import run

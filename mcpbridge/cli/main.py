@@ -29,6 +29,7 @@ NAMED = {
     "replay": "mcpbridge.cli.tape.replay",
     "shim": "mcpbridge.cli.shim",
     "sidecar": "mcpbridge.cli.sidecar",
+    "tail": "mcpbridge.cli.tape.tail",
     "tape": "mcpbridge.cli.tape.export",
     "verify": "mcpbridge.cli.tape.verify",
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,23 +99,35 @@ def decorating(
     faults: Iterable[FaultRule],
     command: Sequence[str],
     sinks: Sequence[Sink] = (),
+    *,
+    tails: bool = False,
 ) -> Iterator[Decoration]:
-    """Record until the block ends, if that is asked for; give what decorates channels.
+    """Record and print until the block ends, if that is asked for; give what decorates channels.
 
     Args:
         record: Where what passes is recorded; None: it is not.
         faults: The rules of faults on purpose.
         command: What the first line of the recording names.
-        sinks: Take each frame beside the recording.
+        sinks: Take each frame too.
+        tails: Whether what passes is printed to stdout.
 
     Raises:
         ConfigError: The recording cannot be written.
     """
-    if record is None:
-        yield Decoration(sinks, faults)
-        return
-    from mcpbridge.tape.recording import Recorder
+    found = list(sinks)
+    with ExitStack() as held:
+        if record is not None:
+            from mcpbridge.tape.recording import Recorder
 
-    recorder = Recorder(record.path, record.most_bytes, command, is_redacted=not record.raw)
-    with recorder.open():
-        yield Decoration([*sinks, recorder], faults)
+            raw = record.raw
+            recorder = Recorder(record.path, record.most_bytes, command, is_redacted=not raw)
+            held.enter_context(recorder.open())
+            found.append(recorder)
+        if tails:
+            from mcpbridge.dev.tail import FrameLines, TailSink, print_line
+            from mcpbridge.tape.frame_filter import FrameFilter
+
+            printer = TailSink(FrameLines(FrameFilter(), print_line, as_json=False))
+            held.enter_context(printer.open())
+            found.append(printer)
+        yield Decoration(found, faults)

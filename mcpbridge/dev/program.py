@@ -44,6 +44,7 @@ def run(
     record: Record | None = None,
     page: Page | None = None,
     faults: Iterable[FaultRule] = (),
+    tails: bool = False,
 ) -> int:
     """Serve a command until told to end, and reload it when its files change.
 
@@ -54,6 +55,7 @@ def run(
         record: Where what passes is recorded; None: it is not.
         page: Shows what passes; None: there is no page.
         faults: The rules of faults on purpose.
+        tails: Whether what passes is printed to stdout.
 
     Returns:
         The exit status: see `app.lifecycle.run`.
@@ -67,7 +69,7 @@ def run(
     written = record.files if record is not None else ()
     watcher = FileWatcher(_watched(spec, watch, folder), written) if watches else None
     sinks = [page.sink] if page is not None else []
-    with decorating(record, faults, spec.argv, sinks) as decoration:
+    with decorating(record, faults, spec.argv, sinks, tails=tails) as decoration:
         given = variables_given(config.settings.command)
         decorate = decoration.of(name_of(spec.argv), spec, given)
         return serve(config, Developing(spec, watcher, decorate, page))

@@ -44,6 +44,7 @@ def run_file(
     record: Record | None = None,
     page: Page | None = None,
     faults: Iterable[FaultRule] = (),
+    tails: bool = False,
 ) -> int:
     """Serve the servers of a file until told to end, and reload each when its files change.
 
@@ -53,6 +54,7 @@ def run_file(
         record: Where what passes to and from all servers is recorded; None: it is not.
         page: Shows what passes; None: there is no page.
         faults: The rules of faults on purpose.
+        tails: Whether what passes is printed to stdout.
 
     Returns:
         The exit status: see `app.servers_lifecycle.run_servers`.
@@ -69,7 +71,7 @@ def run_file(
     written = record.files if record is not None else ()
     command = ("mcpbridge", "dev", "--config", str(path))
     sinks = [page.sink] if page is not None else []
-    with decorating(record, faults, command, sinks) as decoration:
+    with decorating(record, faults, command, sinks, tails=tails) as decoration:
         made = (folder_of(path), decoration, written)
         return run_servers(config, DevelopedServers(*made, watches=watches, page=page))
 

@@ -24,7 +24,8 @@ from typing import NoReturn
 
 import msgspec
 
-_TOOLS_CALL = "tools/call"
+from mcpbridge.rules.access.tool_policy import TOOLS_CALL
+
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s|m)\Z")
 _SECONDS = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0})
 _MOST_DELAY_S = 3600.0
@@ -56,7 +57,7 @@ class FaultRule(msgspec.Struct, frozen=True):
     effect: Effect
     server: str = "*"
     """Pattern of the server's name."""
-    method: str = _TOOLS_CALL
+    method: str = TOOLS_CALL
     """Pattern of the request's method."""
     tool: str | None = None
     """Pattern of the tool's name; None: every request of that method."""

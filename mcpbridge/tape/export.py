@@ -37,18 +37,22 @@ _OTHER = {
 }
 _SHOWN_CHARACTERS = 400
 _NS_PER_MS = 1e6
+_MOST_OPEN = 100_000
 
 
-class _Pairs:
-    """Finds the request that an answer belongs to."""
+class Pairs:
+    """Finds the request that an answer belongs to; of requests without one, the latest are kept."""
 
     def __init__(self) -> None:
+        """Make it without requests."""
         self._open: dict[tuple[str, Direction, bytes], Frame] = {}
 
     def request_of(self, frame: Frame) -> Frame | None:
         """Return the request that a frame answers; remember a frame that is a request."""
         match frame.message:
             case Request(id=own):
+                if len(self._open) >= _MOST_OPEN:
+                    del self._open[next(iter(self._open))]
                 self._open[frame.session_id, frame.direction, canonical_id(own)] = frame
             case Result(id=bytes() as own) | Failure(id=bytes() as own):
                 asker = _OTHER.get(frame.direction, frame.direction)
@@ -57,27 +61,37 @@ class _Pairs:
 
 
 def as_text(recording: Recording) -> Iterator[str]:
-    """Yield a line for each frame: time, session, direction, what it is, milliseconds, payload."""
-    pairs = _Pairs()
+    """Yield a line for each frame: time, server, session, direction, what it is, ms, payload."""
+    pairs = Pairs()
     for frame in recording.frames:
-        asked = pairs.request_of(frame)
-        words = [time_of(frame.ts_ns), frame.session_id or "-", _ARROWS[frame.direction]]
-        if frame.message is None:
-            words.append(_cut(frame.text or ""))
-            words += [f"({frame.size} bytes)"] if frame.size is not None else []
-        else:
-            words += _described(frame.message, asked)
-            if asked is not None:
-                words.append(f"{_ms(asked, frame):.1f} ms")
-            words.append(_cut(_payload(frame.message)))
-        yield _printable(" ".join(word for word in words if word))
+        yield text_of_frame(frame, pairs.request_of(frame))
     if recording.torn:
         yield "-- the last line of the recording is incomplete"
 
 
+def text_of_frame(frame: Frame, asked: Frame | None) -> str:
+    """Return a frame as a line.
+
+    Args:
+        frame: The frame.
+        asked: The request that it answers, if it is known.
+    """
+    session = frame.session_id or "-"
+    words = [time_of(frame.ts_ns), frame.server_label, session, _ARROWS[frame.direction]]
+    if frame.message is None:
+        words.append(_cut(frame.text or ""))
+        words += [f"({frame.size} bytes)"] if frame.size is not None else []
+    else:
+        words += _described(frame.message, asked)
+        if asked is not None:
+            words.append(f"{ms_between(asked, frame):.1f} ms")
+        words.append(_cut(_payload(frame.message)))
+    return _printable(" ".join(word for word in words if word))
+
+
 def as_har(recording: Recording) -> dict[str, Any]:
     """Return the recording as the object of a HAR file."""
-    pairs = _Pairs()
+    pairs = Pairs()
     answers: dict[int, Frame] = {}
     for frame in recording.frames:
         asked = pairs.request_of(frame)
@@ -98,9 +112,9 @@ def _entry(frame: Frame, message: Request | Notification, answer: Frame | None) 
     status, reason = (200, "OK") if answer else (0, "no answer")
     if isinstance(message, Notification):
         status, reason = 202, "Accepted"
-    took = _ms(frame, answer) if answer else 0
+    took = ms_between(frame, answer) if answer else 0
     side = "client" if frame.direction is Direction.FROM_SERVER else frame.server_label or "server"
-    path = quote("/".join(filter(None, (message.method, _name_in(message)))))
+    path = quote("/".join(filter(None, (message.method, name_in(message)))))
     return {
         "startedDateTime": time_of(frame.ts_ns),
         "time": took,
@@ -140,19 +154,19 @@ def _entry(frame: Frame, message: Request | Notification, answer: Frame | None) 
 def _described(message: Message, asked: Frame | None) -> list[str]:
     match message:
         case Request(id, method):
-            return [method, _name_in(message), f"id={id.decode('utf-8', 'replace')}"]
+            return [method, name_in(message), f"id={id.decode('utf-8', 'replace')}"]
         case Notification(method):
             return [method]
         case _:
             kind = "error" if isinstance(message, Failure) else "answer"
             known = asked.message if asked is not None else None
             method = known.method if isinstance(known, Request) else "?"
-            name = _name_in(known) if isinstance(known, Request) else ""
+            name = name_in(known) if isinstance(known, Request) else ""
             shown = message.id.decode("utf-8", "replace") if message.id is not None else "null"
             return [kind, method, name, f"id={shown}"]
 
 
-def _name_in(message: Request | Notification) -> str:
+def name_in(message: Request | Notification) -> str:
     """Return the tool or prompt that a request names; empty if it names none."""
     params = message.params
     if params is None or params[:1] != b"{" or message.method == INITIALIZE:
@@ -169,7 +183,8 @@ def _payload(message: Message) -> str:
     return payload[: 4 * _SHOWN_CHARACTERS].decode("utf-8", "replace")
 
 
-def _ms(earlier: Frame, later: Frame) -> float:
+def ms_between(earlier: Frame, later: Frame) -> float:
+    """Return the milliseconds between two frames."""
     return (later.ts_ns - earlier.ts_ns) / _NS_PER_MS
 
 

@@ -320,6 +320,18 @@ def line_of(frame: Frame) -> bytes:
     return _line(frame, {"size": frame.size} if frame.size is not None else None)
 
 
+def frame_of(line: bytes) -> Frame:
+    """Return the frame of a line without its end.
+
+    Raises:
+        WireError: Not a line of a recording.
+    """
+    try:
+        return _understood(line + b"\n")[0]
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise WireError(f"not a line of a recording: {error}") from error
+
+
 def time_of(ts_ns: int) -> str:
     """Return a time of day as RFC 3339 writes it, in UTC, with microseconds."""
     moment = _EPOCH + timedelta(microseconds=ts_ns // 1000)

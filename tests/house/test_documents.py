@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from mcpbridge.cli.main import NAMED
+from mcpbridge.cli.tape.tail import PAGE_TOKEN
 from mcpbridge.config.auth import AUTH_TOKEN, STATE_KEY, STATE_KEY_FILE
 from mcpbridge.config.load import environment_names
 from mcpbridge.config.model import options
@@ -166,7 +167,7 @@ def _flags_of_programs() -> set[str]:
 def test_no_variable_is_named_that_does_not_exist(name: str) -> None:
     """Ours, and those of platforms that are heard."""
     known = {each for option in options() for each in environment_names(option.setting)}
-    known |= {STATE_KEY, STATE_KEY_FILE, AUTH_TOKEN, input_variable("ID")}
+    known |= {STATE_KEY, STATE_KEY_FILE, AUTH_TOKEN, PAGE_TOKEN, input_variable("ID")}
     pattern = r"\b(?:MCPBRIDGE_[A-Z_]+[A-Z]|TERMINATION_[A-Z_]+)\b"
     assert set(re.findall(pattern, PAGES[name])) <= known
 

@@ -19,6 +19,7 @@ ALLOWED = {
     "e2e/test_shim.py": "mcpbridge health asks once and ends",
     "e2e/test_host.py": "its log is taken away from it",
     "e2e/test_dev_servers.py": "mcpbridge replay is a server",
+    "e2e/test_tail.py": "mcpbridge tail serves nobody",
     "e2e/test_replay.py": "mcpbridge replay is a server, and tape ends at once",
 }
 """Each with the reason why it may start the program by itself."""

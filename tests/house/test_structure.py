@@ -40,11 +40,12 @@ TREE = {
     "mcpbridge.cli": "config_for copy_self dev doctor health main programs remote serve"
     " setting_options shim sidecar tape",
     "mcpbridge.cli.remote": "call connect list one_request",
-    "mcpbridge.cli.tape": "export replay verify",
+    "mcpbridge.cli.tape": "export replay tail verify",
     "mcpbridge.client": "http_client",
     "mcpbridge.config": "auth client_config command listen_address load model otel remote_server"
     " self_url servers_file settings_table values",
-    "mcpbridge.dev": "decoration faulty_channel page program servers terminal_log verify watch",
+    "mcpbridge.dev": "decoration faulty_channel page program servers tail terminal_log verify"
+    " watch",
     "mcpbridge.dev.page": "access frames page",
     "mcpbridge.doctor": "endpoint server",
     "mcpbridge.doctor.endpoint": "any_client checks lifecycle_operator mcp_client mcp_operator run"
@@ -77,8 +78,8 @@ TREE = {
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
     "mcpbridge.stores": "breaker fence heartbeat memory redis store url",
-    "mcpbridge.tape": "comparison export frame recording redaction replay ring tapped_channel"
-    " verification",
+    "mcpbridge.tape": "comparison export frame frame_filter recording redaction replay ring"
+    " tapped_channel verification",
     "mcpbridge.telemetry": "logs metrics otel prometheus servers tracer",
     "mcpbridge.wire": "buffer headers json_object lines messages reply_id socket_address",
 }

@@ -28,13 +28,13 @@ def test_text_has_a_line_for_each_frame() -> None:
     lines = list(as_text(Recording({}, FRAMES, torn=True)))
     assert lines == [
         "1970-01-01T00:00:00.000000Z - -- recording",
-        '1970-01-01T00:00:01.000000Z s-1 -> tools/call add id=7 {"name":"add"}',
-        "1970-01-01T00:00:01.001500Z s-1 <- notifications/x {}",
-        "1970-01-01T00:00:01.002000Z s-1 <- roots/list id=7",
-        '1970-01-01T00:00:01.002500Z s-1 <- answer tools/call add id=7 2.5 ms {"sum":3}',
-        '1970-01-01T00:00:01.003000Z s-1 -> error roots/list id=7 1.0 ms {"code":1}',
-        "1970-01-01T00:00:02.000000Z s-1 2> up\\x1b[31m",
-        "1970-01-01T00:00:03.000000Z s-1 <- head (999 bytes)",
+        '1970-01-01T00:00:01.000000Z demo s-1 -> tools/call add id=7 {"name":"add"}',
+        "1970-01-01T00:00:01.001500Z demo s-1 <- notifications/x {}",
+        "1970-01-01T00:00:01.002000Z demo s-1 <- roots/list id=7",
+        '1970-01-01T00:00:01.002500Z demo s-1 <- answer tools/call add id=7 2.5 ms {"sum":3}',
+        '1970-01-01T00:00:01.003000Z demo s-1 -> error roots/list id=7 1.0 ms {"code":1}',
+        "1970-01-01T00:00:02.000000Z demo s-1 2> up\\x1b[31m",
+        "1970-01-01T00:00:03.000000Z demo s-1 <- head (999 bytes)",
         "-- the last line of the recording is incomplete",
     ]
 
