@@ -27,7 +27,7 @@ from mcpbridge.wire.socket_address import Address
 
 log = logging.getLogger("mcpbridge.process")
 
-_RUNGS = 2
+_STOP_STEPS = 2
 """A local child gets two steps of this length before it is killed; so does this one, since the
 listener stops it in the same way."""
 
@@ -61,7 +61,7 @@ class SocketChild:
         self._account = account
         self._stop_asked = anyio.Event()
         self._grace_s = 5.0
-        self._rung = anyio.CancelScope()
+        self._stop_step = anyio.CancelScope()
         self._asked = False
         self._stream_ended = asyncio.Event()
         """The channel's, once there is one."""
@@ -89,8 +89,8 @@ class SocketChild:
         # Its end may be seen, and answered with a stop, before this object's task has run.
         self._asked = self._asked or not self._stream_ended.is_set()
         self._grace_s = min(self._grace_s, grace_s)
-        deadline = anyio.current_time() + _RUNGS * self._grace_s
-        self._rung.deadline = min(self._rung.deadline, deadline)
+        deadline = anyio.current_time() + _STOP_STEPS * self._grace_s
+        self._stop_step.deadline = min(self._stop_step.deadline, deadline)
         self._stop_asked.set()
 
     def kill(self) -> None:
@@ -142,7 +142,7 @@ class SocketChild:
 
     async def _descend(self) -> None:
         self.channel.close_input()
-        with anyio.move_on_after(_RUNGS * self._grace_s) as self._rung:
+        with anyio.move_on_after(_STOP_STEPS * self._grace_s) as self._stop_step:
             await self.channel.ended.wait()
         self._has_gone()
 

@@ -99,7 +99,7 @@ class SubprocessChild(Generic[E]):
         self._killed = False
         self._stop_asked = anyio.Event()
         self._grace_s = 5.0
-        self._rung = anyio.CancelScope()
+        self._stop_step = anyio.CancelScope()
         self._asked = False
         self._stdout_ended = asyncio.Event()
         """The channel's, once there is one."""
@@ -140,7 +140,9 @@ class SubprocessChild(Generic[E]):
         # process that ends by itself keeps its own exit status.
         self._asked = self._asked or not self._stdout_ended.is_set()
         self._grace_s = min(self._grace_s, grace_s)
-        self._rung.deadline = min(self._rung.deadline, anyio.current_time() + self._grace_s)
+        self._stop_step.deadline = min(
+            self._stop_step.deadline, anyio.current_time() + self._grace_s
+        )
         self._stop_asked.set()
 
     def kill(self) -> None:
@@ -241,7 +243,7 @@ class SubprocessChild(Generic[E]):
         self.channel.close_input()
         for number in (signal.SIGTERM, signal.SIGKILL):
             # Waits for the process and not for `gone`: under cancellation no other task watches it.
-            with anyio.move_on_after(self._grace_s) as self._rung:
+            with anyio.move_on_after(self._grace_s) as self._stop_step:
                 self._has_gone(await process.wait())
             if self.gone.is_set():
                 break
@@ -260,7 +262,7 @@ class SubprocessChild(Generic[E]):
         over_s = anyio.current_time() - began
         left_s = min(self._grace_s, 2 * self._grace_s - over_s)
         if left_s > 0 and (await self._signal(signal.SIGTERM) or self._escaped):
-            with anyio.move_on_after(left_s) as self._rung:
+            with anyio.move_on_after(left_s) as self._stop_step:
                 await group_ends(self.pid)
                 if tree is not None:
                     await tree.until_gone(self._escaped)

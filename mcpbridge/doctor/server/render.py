@@ -113,8 +113,8 @@ def _ending(report: ServerReport) -> Iterator[str]:
         case "end_of_input":
             mark = NOTE if ending.seconds > _SLOW_END_S else OK
             yield f"{mark}  ends {ending.seconds:.2f} s after the end of its input ({ending.how})"
-        case rung:
-            yield f"{NOTE}  stays after the end of its input; ended by {rung} ({ending.how})"
+        case step:
+            yield f"{NOTE}  stays after the end of its input; ended by {step} ({ending.how})"
 
 
 def _last_words(report: ServerReport) -> Iterator[str]:

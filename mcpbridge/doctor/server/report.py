@@ -65,14 +65,14 @@ class Memory(msgspec.Struct, frozen=True):
     processes: int
 
 
-Rung = Literal["itself", "end_of_input", "SIGTERM", "SIGKILL"]
+StopStep = Literal["itself", "end_of_input", "SIGTERM", "SIGKILL"]
 """The step that ended the process."""
 
 
 class Ending(msgspec.Struct, frozen=True):
     """The end of the main process."""
 
-    by: Rung
+    by: StopStep
     seconds: float
     """Seconds since the end of its input."""
     how: str

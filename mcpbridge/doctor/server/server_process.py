@@ -17,7 +17,7 @@ import msgspec
 
 from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
-from mcpbridge.doctor.server.report import Ending, Listing, Noise, Rung
+from mcpbridge.doctor.server.report import Ending, Listing, Noise, StopStep
 from mcpbridge.errors import ChannelClosed, SpawnError
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.spec import ChildSpec
@@ -31,7 +31,7 @@ no longer examined: as long as the bridge gives at its own end."""
 FAIR_WAIT_S = 5.0
 """Seconds for the process whose end is reported, since the machine may be busy."""
 _GOING_S = 0.25
-_RUNGS: tuple[Rung, ...] = ("end_of_input", "SIGTERM", "SIGKILL")
+_STOP_STEPS: tuple[StopStep, ...] = ("end_of_input", "SIGTERM", "SIGKILL")
 _SAMPLES = 3
 _SHOWN_ID = 40
 _NAMES = 100
@@ -187,7 +187,7 @@ class ServerProcess:
         how = str(self._child.how)
         if by_itself:
             return Ending("itself", 0.0, how)
-        return Ending(_RUNGS[min(2, int(took_s / grace_s))], round(took_s, 3), how)
+        return Ending(_STOP_STEPS[min(2, int(took_s / grace_s))], round(took_s, 3), how)
 
     def _send(self, message: Message) -> None:
         with suppress(ChannelClosed):  # `_read` handles its end.
