@@ -1,4 +1,4 @@
-"""Plays of three: people who use a mux, the mux, and the child at the other end of its pipe.
+"""Plays of three: clients who use a mux, the mux, and the child at the other end of its pipe.
 
 A play is text, a step a line; `>>` goes towards the child, `<<` comes from it:
 
@@ -72,8 +72,8 @@ def written(item: Message) -> str:
     return "{" + encode(item).removeprefix(PREFIX).decode()
 
 
-class Person:
-    """A sink and a listener in one: whoever calls and listens."""
+class FakeClient:
+    """A client that calls and listens: a sink and a listener in one."""
 
     def __init__(self) -> None:
         self.heard: deque[str] = deque()
@@ -114,30 +114,30 @@ class Person:
 
 
 class Stage:
-    """A mux, its child's end of the pipe, and people who come in when they are first named."""
+    """A mux, its child's end of the pipe, and clients who come in when they are first named."""
 
     def __init__(self, *, shared: bool, **limits: Any) -> None:
         self.meters = Meters()
         near, self.child = memory_pair()
         self.near: MemoryChannel = near
         self.mux = Mux(near, self.meters, shared=shared, max_message_bytes=1000, **limits)
-        self.people: dict[str, Person] = {}
+        self.clients: dict[str, FakeClient] = {}
         self._arrived: deque[str] = deque()
 
     def enter(self, *names: str) -> None:
-        """Let people hold leases on the child."""
+        """Let clients hold leases on the child."""
         for name in names:
-            self.mux.attach(self.person(name))
+            self.mux.attach(self.client(name))
 
     def leave(self, name: str) -> None:
         """Let somebody give the lease back."""
-        self.mux.detach(self.person(name))
+        self.mux.detach(self.client(name))
 
     def call(self, name: str, text: str) -> int:
         """Let somebody send a request; its number on the pipe."""
         request = message(text)
         assert isinstance(request, Request)
-        return self.mux.request(request, self.person(name))
+        return self.mux.request(request, self.client(name))
 
     async def play(self, script: str) -> None:
         """Play it, and see that nothing happened besides."""
@@ -148,7 +148,7 @@ class Stage:
                 await turns()
                 await self._step(step)
             await turns()
-            left = {name: list(person.heard) for name, person in self.people.items()}
+            left = {name: list(client.heard) for name, client in self.clients.items()}
             assert (list(self._arrived), left) == ([], {name: [] for name in left})
         finally:
             self.child.close()
@@ -170,7 +170,7 @@ class Stage:
             case name, ">>":
                 self.call(name, what)
             case name, _:
-                heard = self.person(name).heard
+                heard = self.client(name).heard
                 assert heard, f"nothing was heard: {step}"
                 assert heard.popleft() == what
 
@@ -180,6 +180,6 @@ class Stage:
                 assert not isinstance(item, InvalidLine)
                 self._arrived.append(written(item))
 
-    def person(self, name: str) -> Person:
+    def client(self, name: str) -> FakeClient:
         """Whoever has this name; comes in when first named."""
-        return self.people.setdefault(name, Person())
+        return self.clients.setdefault(name, FakeClient())

@@ -16,7 +16,7 @@ from mcpbridge.bridge.legacy.session_start import SessionStarter
 from mcpbridge.bridge.recycler import Recycler
 from mcpbridge.wire.messages import Request
 from tests.bridge.legacy.parts import lease_on_memory
-from tests.bridge.playbook import Person, bounded, turns
+from tests.bridge.playbook import FakeClient, bounded, turns
 
 
 class FakeSession:
@@ -76,7 +76,7 @@ async def test_a_sessions_child_is_replaced_once_after_its_call() -> None:
         lease, far = lease_on_memory(shared=False)
         session = FakeSession(lease)
         tasks.start_soon(lease.mux.run)
-        number = lease.mux.request(Request(b"1", "x"), Person())
+        number = lease.mux.request(Request(b"1", "x"), FakeClient())
         for _ in range(3):
             place.due(lease, session)
             await turns()

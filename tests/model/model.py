@@ -22,7 +22,7 @@ DUPLICATE, RESULT = "duplicate", "result"
 class Call:
     """One request that was sent in a session."""
 
-    home: Home
+    session: ModelSession
     request_id: int | str
     nonce: str
     started_at: float
@@ -45,7 +45,7 @@ class Call:
 
 
 @dataclass
-class Home:
+class ModelSession:
     """One session."""
 
     id: str
@@ -83,18 +83,18 @@ class Model:
     """All sessions, those that are gone too."""
 
     def __init__(self) -> None:
-        self.homes: list[Home] = []
+        self.sessions: list[ModelSession] = []
 
     @property
-    def open_homes(self) -> list[Home]:
+    def open_sessions(self) -> list[ModelSession]:
         """Sessions that have not been closed."""
-        return [home for home in self.homes if not home.closed]
+        return [session for session in self.sessions if not session.closed]
 
     @property
     def calls(self) -> Iterator[Call]:
         """Every call ever made."""
-        for home in self.homes:
-            yield from home.calls
+        for session in self.sessions:
+            yield from session.calls
 
     @property
     def open_calls(self) -> list[Call]:
@@ -120,28 +120,28 @@ class Model:
                 late_s = max(age_s - CALLS.timeout_s, quiet_s - CALLS.idle_timeout_s)
                 call.over = call.over or late_s >= SLACK_S
 
-    def may_expire(self, home: Home, now: float) -> bool:
+    def may_expire(self, session: ModelSession, now: float) -> bool:
         """Whether a session has been left alone for long enough to be ended."""
-        return not home.busy and now - home.last_used >= self._allowed_s(home) - SLACK_S
+        return not session.busy and now - session.last_used >= self._allowed_s(session) - SLACK_S
 
-    def must_expire(self, home: Home, now: float) -> bool:
+    def must_expire(self, session: ModelSession, now: float) -> bool:
         """Whether it has been left alone for so long that it must have been ended."""
-        return not home.busy and now - home.last_used >= self._allowed_s(home) + SLACK_S
+        return not session.busy and now - session.last_used >= self._allowed_s(session) + SLACK_S
 
-    def may_make_room(self) -> list[Home]:
+    def may_make_room(self) -> list[ModelSession]:
         """Return the sessions of which a full table ends one for a newcomer; empty: none.
 
         Those without a call in flight, of these without an open stream if there are any, and of
         these the longest idle. The bridge looks at busy sessions every second, so that it may take
         another that is idle hardly less long.
         """
-        idle = [home for home in self.open_homes if not home.open_calls]
-        idle = [home for home in idle if not home.listened] or idle
-        longest = min((home.last_used for home in idle), default=0.0)
-        return [home for home in idle if home.last_used <= longest + SLACK_S]
+        idle = [session for session in self.open_sessions if not session.open_calls]
+        idle = [session for session in idle if not session.listened] or idle
+        longest = min((session.last_used for session in idle), default=0.0)
+        return [session for session in idle if session.last_used <= longest + SLACK_S]
 
-    def _allowed_s(self, home: Home) -> float:
-        return SESSIONS.idle_timeout_s if home.used else SESSIONS.unused_timeout_s
+    def _allowed_s(self, session: ModelSession) -> float:
+        return SESSIONS.idle_timeout_s if session.used else SESSIONS.unused_timeout_s
 
 
 def verdict_of(answer: Any) -> str:

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mcpbridge.rules.supervision.lifecycle import DrainEvent, DrainState
 from mcpbridge.wire.messages import Result
-from tests.model.model import DUPLICATE, RESULT, Call, Home, Model, verdict_of
+from tests.model.model import DUPLICATE, RESULT, Call, Model, ModelSession, verdict_of
 from tests.model.world import MAX_SESSIONS, FakeChild, World, progress_of
 from tests.support.bridge_process import initialize as hello
 from tests.support.bridge_process import rpc
@@ -53,7 +53,7 @@ class Clients(RuleBasedStateMachine):
         """A client says initialize; `own` offers sampling and so gets a child for itself."""
         capabilities: dict[str, Any] = {"sampling": {}} if own else {}
         message = hello(0, REVISION, capabilities)
-        full = len(self.model.open_homes) >= MAX_SESSIONS
+        full = len(self.model.open_sessions) >= MAX_SESSIONS
         refused = not self.world.bridge.drain.accepts_sessions
         refused = refused or (full and not self.model.may_make_room())
         http = self.world.request("POST", (), message)
@@ -70,29 +70,29 @@ class Clients(RuleBasedStateMachine):
             return
         (answer,) = http.messages
         assert http.wire.status == 200, answer
-        home = Home(http.wire.headers["mcp-session-id"], own, self.world.loop.now)
-        assert home.id not in {other.id for other in self.model.homes}
-        self.model.homes.append(home)
+        session = ModelSession(http.wire.headers["mcp-session-id"], own, self.world.loop.now)
+        assert session.id not in {other.id for other in self.model.sessions}
+        self.model.sessions.append(session)
         told = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-        assert self._request("POST", home, told).wire.status == 202
+        assert self._request("POST", session, told).wire.status == 202
 
-    @precondition(lambda self: self.model.homes)
+    @precondition(lambda self: self.model.sessions)
     @rule(which=CHANCE, request_id=st.sampled_from(IDS), progress=st.booleans())
     def call(self, which: int, request_id: int | str, progress: bool) -> None:
         """A client calls a tool, under an id that may be in flight already."""
-        home = pick(self.model.homes, which)
+        session = pick(self.model.sessions, which)
         nonce, now = f"n{next(self._nonces)}", self.world.loop.now
         params: dict[str, Any] = {"name": "echo", "arguments": {"text": nonce}}
         if progress:
             params["_meta"] = {"progressToken": 1}
-        doubled = any(call.request_id == request_id for call in home.open_calls)
-        http = self._request("POST", home, rpc(request_id, "tools/call", params))
-        if home.closed:
+        doubled = any(call.request_id == request_id for call in session.open_calls)
+        http = self._request("POST", session, rpc(request_id, "tools/call", params))
+        if session.closed:
             assert http.wire.status in (404, 503)
             return
-        call = Call(home, request_id, nonce, now, now, [http])
-        home.calls.append(call)
-        home.used = True
+        call = Call(session, request_id, nonce, now, now, [http])
+        session.calls.append(call)
+        session.used = True
         if doubled:
             call.allowed, call.over = {DUPLICATE}, True
         elif not any(nonce in child.calls for child in self.world.children):
@@ -113,7 +113,7 @@ class Clients(RuleBasedStateMachine):
         if not call.over:
             call.allowed.add(RESULT)
             call.over = True
-            self._used(call.home)
+            self._used(call.session)
         self.world.settle()
 
     @precondition(lambda self: self._asked())
@@ -135,7 +135,7 @@ class Clients(RuleBasedStateMachine):
         params = {"requestId": call.request_id}
         told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
         given = any(call.nonce in child.calls for child in self.world.living)
-        assert self._request("POST", call.home, told).wire.status == 202
+        assert self._request("POST", call.session, told).wire.status == 202
         call.cancelled_at = call.cancelled_at or self.world.loop.now
         call.allowed.add("cancelled")
         call.over = call.over or not given
@@ -155,34 +155,34 @@ class Clients(RuleBasedStateMachine):
         """A client comes back for the rest, from the last event it saw."""
         call = pick(self._resumable(), which)
         ids = [http.last_event_id for http in call.https if http.last_event_id]
-        http = self._request("GET", call.home, None, ("last-event-id", ids[-1]))
+        http = self._request("GET", call.session, None, ("last-event-id", ids[-1]))
         assert http.wire.status in (200, 405), http.messages
         if http.wire.status == 200:
             call.https.append(http)
         else:
             assert call.over
 
-    @precondition(lambda self: self.model.open_homes)
+    @precondition(lambda self: self.model.open_sessions)
     @rule(which=CHANCE)
     def listen(self, which: int) -> None:
         """A client opens its standalone stream."""
-        home = pick(self.model.open_homes, which)
-        before = home.last_used
-        http = self._request("GET", home, None)
+        session = pick(self.model.open_sessions, which)
+        before = session.last_used
+        http = self._request("GET", session, None)
         if self.world.bridge.drain.accepts_sessions:
             assert http.wire.status == 200
-            home.listeners.append(http)
+            session.listeners.append(http)
         else:
             assert http.wire.status == 503
-            home.last_used = before  # what is refused is no use of the session
+            session.last_used = before  # what is refused is no use of the session
 
-    @precondition(lambda self: self.model.open_homes)
+    @precondition(lambda self: self.model.open_sessions)
     @rule(which=CHANCE)
     def delete(self, which: int) -> None:
         """A client ends its session."""
-        home = pick(self.model.open_homes, which)
-        home.close("session_closed")
-        assert self._request("DELETE", home, None).wire.status == 200
+        session = pick(self.model.open_sessions, which)
+        session.close("session_closed")
+        assert self._request("DELETE", session, None).wire.status == 200
 
     @precondition(lambda self: self.world.living)
     @rule(which=CHANCE)
@@ -225,8 +225,8 @@ class Clients(RuleBasedStateMachine):
     @invariant()
     def streams_of_sessions_carry_no_answers(self) -> None:
         """What belongs to a call is on its own stream."""
-        for home in self.model.homes:
-            heard = [m for http in home.listeners for m in http.messages]
+        for session in self.model.sessions:
+            heard = [m for http in session.listeners for m in http.messages]
             assert not [message for message in heard if "method" not in message]
 
     @invariant()
@@ -236,8 +236,10 @@ class Clients(RuleBasedStateMachine):
         waiting = len(self.model.open_calls)
         assert bridge.drain.in_flight == waiting
         assert sum(lease.mux.in_flight for lease in self.world.child_pool.leases) <= waiting
-        assert len(bridge.sessions) == len(self.model.open_homes) <= MAX_SESSIONS
-        assert len(self.world.living) <= 1 + sum(home.own for home in self.model.open_homes)
+        assert len(bridge.sessions) == len(self.model.open_sessions) <= MAX_SESSIONS
+        assert len(self.world.living) <= 1 + sum(
+            session.own for session in self.model.open_sessions
+        )
         assert self.world.failures == []
 
     def teardown(self) -> None:
@@ -268,16 +270,16 @@ class Clients(RuleBasedStateMachine):
                 self.world.settle()
             case _:
                 drain.advance(DrainEvent.DEADLINE)
-                for home in self.model.open_homes:
-                    home.close("shutdown")
+                for session in self.model.open_sessions:
+                    session.close("shutdown")
                 self.world.cut_off()
 
     def _made_room(self) -> None:
         """One session was ended for a newcomer, and it was one that may be."""
         sessions = self.world.bridge.sessions
-        gone = [home for home in self.model.open_homes if sessions.get(home.id) is None]
+        gone = [session for session in self.model.open_sessions if sessions.get(session.id) is None]
         assert len(gone) == 1, gone
-        assert gone[0] in self.model.may_make_room(), (gone, self.model.open_homes)
+        assert gone[0] in self.model.may_make_room(), (gone, self.model.open_sessions)
         gone[0].close("session_closed")
 
     def _passed(self) -> None:
@@ -285,22 +287,24 @@ class Clients(RuleBasedStateMachine):
         # In this order: a call that has just been answered keeps its session a while longer.
         self.model.passed(now)
         self.answers_are_allowed()
-        for home in self.model.open_homes:
-            gone = self.world.bridge.sessions.get(home.id) is None
-            assert not gone or self.model.may_expire(home, now), home
-            assert gone or not self.model.must_expire(home, now), home
+        for session in self.model.open_sessions:
+            gone = self.world.bridge.sessions.get(session.id) is None
+            assert not gone or self.model.may_expire(session, now), session
+            assert gone or not self.model.must_expire(session, now), session
             if gone:
-                home.close("session_closed")
-            elif home.busy:
-                home.last_used = now
+                session.close("session_closed")
+            elif session.busy:
+                session.last_used = now
 
-    def _request(self, method: str, home: Home, message: Any, *more: tuple[str, str]) -> Any:
-        headers = [("mcp-session-id", home.id), ("mcp-protocol-version", REVISION), *more]
-        self._used(home)
+    def _request(
+        self, method: str, session: ModelSession, message: Any, *more: tuple[str, str]
+    ) -> Any:
+        headers = [("mcp-session-id", session.id), ("mcp-protocol-version", REVISION), *more]
+        self._used(session)
         return self.world.request(method, headers, message)
 
-    def _used(self, home: Home) -> None:
-        home.last_used = self.world.loop.now
+    def _used(self, session: ModelSession) -> None:
+        session.last_used = self.world.loop.now
 
     def _asked(self) -> list[tuple[FakeChild, str]]:
         """Every call that a living child has not answered."""
@@ -310,7 +314,7 @@ class Clients(RuleBasedStateMachine):
         return next(call for call in self.model.calls if call.nonce == nonce)
 
     def _resumable(self) -> list[Call]:
-        calls = (call for home in self.model.open_homes for call in home.calls)
+        calls = (call for session in self.model.open_sessions for call in session.calls)
         return [
             call
             for call in calls

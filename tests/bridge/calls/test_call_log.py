@@ -13,7 +13,7 @@ from mcpbridge.rules.faults import Fault, capacity, child_exited
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Reply, Request, Result
 from tests.bridge.calls.spans import KeepingTracer
-from tests.bridge.calls.test_exchange import Home
+from tests.bridge.calls.test_exchange import FakeScope
 
 LIST = b'{"tools":[{"name":"add"}]}'
 
@@ -23,7 +23,7 @@ def finished(
 ) -> Exchange:
     """An exchange that began at the time 1 and has this final answer."""
     request, span = log.began(request, version, "s")
-    exchange = Exchange(request, Home(), 1.0, streams=True, stream=None, span=span)
+    exchange = Exchange(request, FakeScope(), 1.0, streams=True, stream=None, span=span)
     if isinstance(end, Fault):
         exchange.fail(end)
     else:

@@ -26,7 +26,7 @@ LOG = Notification("notifications/message", b'{"level":"info"}')
 LONG_S = 1000.0
 
 
-class Home:
+class FakeScope:
     """A session, as far as its exchanges know it."""
 
     outside = False
@@ -54,10 +54,10 @@ class Home:
         return self._admits
 
 
-def exchange_of(home: Home, *, streams: bool = True) -> Exchange:
+def exchange_of(scope: FakeScope, *, streams: bool = True) -> Exchange:
     """An exchange for a request with the id "a"."""
     now = time.monotonic()
-    return Exchange(Request(b'"a"', "x"), home, now, streams=streams, stream=None)
+    return Exchange(Request(b'"a"', "x"), scope, now, streams=streams, stream=None)
 
 
 async def read(exchange: Exchange) -> list[bytes]:
@@ -82,15 +82,15 @@ ENDS: dict[str, Callable[[Exchange], None]] = {
 @bounded
 async def test_the_first_end_is_the_only_one(order: tuple[str, ...]) -> None:
     """Whatever else ends it later is ignored; the session hears once."""
-    home = Home()
-    exchange = exchange_of(home)
+    scope = FakeScope()
+    exchange = exchange_of(scope)
     exchange.progressed(PROGRESS)
     ENDS[order[0]](exchange)
     first = exchange.reply
     assert first is not None
     for late in order[1:]:
         ENDS[late](exchange)
-    assert (exchange.reply, home.finished) == (first, [exchange])
+    assert (exchange.reply, scope.finished) == (first, [exchange])
     assert (exchange.fault is None) == (order[0] in ("answer", "error"))
     assert await read(exchange) == [encode(PROGRESS), encode(first)]
 
@@ -98,7 +98,7 @@ async def test_the_first_end_is_the_only_one(order: tuple[str, ...]) -> None:
 @bounded
 async def test_an_answer_with_nothing_before_it_needs_no_stream() -> None:
     """It is JSON; if somebody wants a stream all the same it holds the answer alone."""
-    exchange = exchange_of(Home())
+    exchange = exchange_of(FakeScope())
     await asyncio.gather(exchange.first(LONG_S), turned(lambda: ENDS["answer"](exchange)))
     assert exchange.stream is None
     assert await read(exchange) == [encode(Result(b'"a"', b"1"))]
@@ -109,11 +109,11 @@ async def test_an_answer_with_nothing_before_it_needs_no_stream() -> None:
 @bounded
 async def test_without_a_json_window_the_quickest_answer_is_on_a_stream() -> None:
     """Unless the client reads none, or the call was refused: then its status says so."""
-    exchange, plain = exchange_of(Home()), exchange_of(Home(), streams=False)
+    exchange, plain = exchange_of(FakeScope()), exchange_of(FakeScope(), streams=False)
     for each in (exchange, plain):
         each.always_stream()
         ENDS["answer"](each)
-    refused = exchange_of(Home())
+    refused = exchange_of(FakeScope())
     ENDS["death"](refused)
     refused.always_stream()
     streams = [each.stream is not None for each in (exchange, plain, refused)]
@@ -130,7 +130,7 @@ async def turned(act: Callable[[], None]) -> None:
 @bounded
 async def test_the_first_word_ends_the_wait_whatever_it_is() -> None:
     """Progress begins a stream; silence ends with the window."""
-    exchange = exchange_of(Home())
+    exchange = exchange_of(FakeScope())
     await exchange.first(0)
     assert (exchange.reply, exchange.stream) == (None, None)
     await asyncio.gather(exchange.first(LONG_S), turned(lambda: exchange.progressed(PROGRESS)))
@@ -147,7 +147,7 @@ async def test_the_first_word_ends_the_wait_whatever_it_is() -> None:
 @bounded
 async def test_a_client_without_streams_gets_the_answer_alone() -> None:
     """Progress could not reach it, so that nothing is kept."""
-    exchange = exchange_of(Home(), streams=False)
+    exchange = exchange_of(FakeScope(), streams=False)
     exchange.progressed(PROGRESS)
     exchange.receive(Logged(LOG))
     assert exchange.stream is None
@@ -159,12 +159,12 @@ async def test_a_client_without_streams_gets_the_answer_alone() -> None:
 @bounded
 async def test_what_comes_after_the_answer_is_not_on_its_stream() -> None:
     """Progress of a task that the call began goes to the session instead."""
-    home = Home()
-    exchange = exchange_of(home)
+    scope = FakeScope()
+    exchange = exchange_of(scope)
     ENDS["answer"](exchange)
     exchange.progressed(PROGRESS)
     exchange.receive(Logged(LOG))
-    assert home.heard == [PROGRESS]
+    assert scope.heard == [PROGRESS]
     assert len(await read(exchange)) == 1
 
 
@@ -172,7 +172,7 @@ async def test_what_comes_after_the_answer_is_not_on_its_stream() -> None:
 @bounded
 async def test_a_log_message_about_a_call_comes_if_its_level_is_wanted(admits: bool) -> None:
     """The session knows what its client asked for."""
-    exchange = exchange_of(Home(admits=admits))
+    exchange = exchange_of(FakeScope(admits=admits))
     exchange.receive(Logged(LOG))
     ENDS["answer"](exchange)
     assert (await read(exchange))[:-1] == ([encode(LOG)] if admits else [])
@@ -191,7 +191,7 @@ TO_STATE: dict[ExchangeState, list[ExchangeEvent]] = {
 async def test_it_moves_as_its_table_says(state: ExchangeState, event: ExchangeEvent) -> None:
     """For each pair of the table that people read."""
     mux = Stage(shared=True).mux
-    exchange = exchange_of(Home())
+    exchange = exchange_of(FakeScope())
     happens: dict[ExchangeEvent, Callable[[], None]] = {
         ExchangeEvent.SUBMITTED: lambda: exchange.submit(mux),
         ExchangeEvent.ATTEMPT_OVER: exchange.attempt_over,

@@ -30,7 +30,7 @@ class Caller:
         self.events.append(event)
 
 
-class Desk:
+class FilteredCaller:
     """A filter that denies `wipe`, and one caller."""
 
     def __init__(self) -> None:
@@ -59,13 +59,16 @@ def tools(*names: str) -> bytes:
 
 def test_a_call_of_a_denied_tool_is_refused_and_counted() -> None:
     """A call of another tool goes to the server as it is, and its answer to the caller."""
-    desk = Desk()
+    filtered = FilteredCaller()
     with pytest.raises(ToolDenied):
-        desk.filter.outbound(call_of("wipe"), desk.caller, 1, own=False)
-    assert desk.meters.counts() == {"denied_tool": 1}
+        filtered.filter.outbound(call_of("wipe"), filtered.caller, 1, own=False)
+    assert filtered.meters.counts() == {"denied_tool": 1}
     request = call_of("read")
-    assert desk.filter.outbound(request, desk.caller, 2, own=False) == (request, desk.caller)
-    assert desk.meters.counts() == {"denied_tool": 1}
+    assert filtered.filter.outbound(request, filtered.caller, 2, own=False) == (
+        request,
+        filtered.caller,
+    )
+    assert filtered.meters.counts() == {"denied_tool": 1}
 
 
 @pytest.mark.parametrize(
@@ -74,25 +77,27 @@ def test_a_call_of_a_denied_tool_is_refused_and_counted() -> None:
 )
 def test_a_call_that_can_be_read_in_two_ways_is_refused(method: str, params: bytes) -> None:
     """A server that reads it another way would carry out what is denied."""
-    desk = Desk()
+    filtered = FilteredCaller()
     with pytest.raises(WireError):
-        desk.filter.check(Request(b"1", method, params))
-    assert desk.meters.counts() == {"unreadable_tool": 1}
+        filtered.filter.check(Request(b"1", method, params))
+    assert filtered.meters.counts() == {"unreadable_tool": 1}
 
 
 def test_a_list_is_shown_without_denied_tools() -> None:
     """Everything else in it stays."""
-    desk = Desk()
-    event = desk.answered("tools/list", Result(b"1", tools("read", "wipe")))
+    filtered = FilteredCaller()
+    event = filtered.answered("tools/list", Result(b"1", tools("read", "wipe")))
     assert isinstance(event, Answered)
-    assert (event.number, event.owner) == (7, desk.caller)
+    assert (event.number, event.owner) == (7, filtered.caller)
     assert isinstance(event.reply, Result)
     assert json.loads(event.reply.result) == json.loads(tools("read"))
 
 
 def test_a_list_that_cannot_be_read_is_not_shown() -> None:
     """What it names could be denied."""
-    event = Desk().answered("tools/list", Result(b"1", b'{"tools":[],"tools":[{"name":"wipe"}]}'))
+    event = FilteredCaller().answered(
+        "tools/list", Result(b"1", b'{"tools":[],"tools":[{"name":"wipe"}]}')
+    )
     assert isinstance(event, CallFailed)
 
 
@@ -101,7 +106,7 @@ def test_errors_and_other_answers_pass() -> None:
     error = Failure(b"1", b'{"code":-1,"message":"no"}')
     result: Any = Result(b"1", tools("wipe"))
     for method, reply in (("tools/list", error), ("prompts/list", result)):
-        event = Desk().answered(method, reply)
+        event = FilteredCaller().answered(method, reply)
         assert isinstance(event, Answered)
         assert event.reply is reply
 
@@ -112,7 +117,7 @@ def test_errors_and_other_answers_pass() -> None:
 )
 def test_a_notification_that_calls_a_tool_is_dropped(method: str, dropped: bool) -> None:
     """Some servers carry out a call without an id."""
-    desk = Desk()
-    assert desk.filter.drops(Notification(method, b'{"name":"read"}')) is dropped
-    assert desk.meters.counts() == ({"unreadable_tool": 1} if dropped else {})
-    assert not desk.filter.drops(call_of("read"))
+    filtered = FilteredCaller()
+    assert filtered.filter.drops(Notification(method, b'{"name":"read"}')) is dropped
+    assert filtered.meters.counts() == ({"unreadable_tool": 1} if dropped else {})
+    assert not filtered.filter.drops(call_of("read"))

@@ -24,7 +24,7 @@ from mcpbridge.rules.faults import Exit, PoolExhausted, Unavailable
 from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
-from tests.bridge.playbook import Person, bounded, turns
+from tests.bridge.playbook import FakeClient, bounded, turns
 
 
 class FakeChild:
@@ -185,7 +185,7 @@ async def test_the_pool_looks_again_when_a_child_has_answered() -> None:
     """It may be idle then; no holder has to say so."""
     async with world(2) as made:
         busy = await made.pool.own()
-        number = busy.mux.request(Request(b"1", "x"), Person())
+        number = busy.mux.request(Request(b"1", "x"), FakeClient())
         waiting = asyncio.create_task(made.pool.own(wanted=lambda: True))
         await turns()
         made.idle.append(busy)
@@ -375,7 +375,7 @@ async def test_a_retired_child_finishes_its_calls_before_it_ends() -> None:
     async with world(3) as made:
         lease = await made.pool.shared()
         lease.mux.introduced()
-        number = lease.mux.request(Request(b"1", "x"), Person())
+        number = lease.mux.request(Request(b"1", "x"), FakeClient())
         settled: list[Any] = []
 
         async def settle() -> None:
@@ -393,7 +393,7 @@ async def test_a_retired_child_finishes_its_calls_before_it_ends() -> None:
 async def test_the_end_of_a_child_fails_its_calls_with_its_exit_status() -> None:
     """And frees its place."""
     async with world(2) as made:
-        lease, caller = await made.pool.own(), Person()
+        lease, caller = await made.pool.own(), FakeClient()
         lease.mux.request(Request(b"1", "x"), caller)
         fake(lease).end()
         await turns()

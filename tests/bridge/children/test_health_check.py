@@ -23,7 +23,7 @@ from mcpbridge.rules.mcp.revisions import MODERN, NEWEST_LEGACY, Revision
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request, Result
-from tests.bridge.playbook import Person, bounded, turns
+from tests.bridge.playbook import FakeClient, bounded, turns
 
 SOON_S = 0.01
 NEVER = {"ping_interval_s": 0.0, "stall_timeout_s": 0.0, "max_timeouts": 0}
@@ -43,7 +43,7 @@ class Checked:
         self.lease.introduced_as(ServerProfile(b"{}", revision))
         self.replaced: list[Lease] = []
         self.looked = anyio.Event()
-        self.caller = Person()
+        self.caller = FakeClient()
 
     def replace(self, lease: Lease) -> None:
         """Another child takes over."""

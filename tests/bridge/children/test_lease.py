@@ -16,7 +16,7 @@ from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 from mcpbridge.rules.supervision.lifecycle import ChildState
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Request
-from tests.bridge.playbook import Person, bounded
+from tests.bridge.playbook import FakeClient, bounded
 
 
 def lease_of(turn: StartTurn | None = None) -> tuple[Lease, list[str]]:
@@ -56,7 +56,7 @@ def test_the_handshake_is_known_to_the_lease_and_to_its_mux() -> None:
 def test_a_child_that_is_cut_fails_its_calls_before_it_is_killed() -> None:
     """They learn that memory was short, not that the process ended."""
     lease, done = lease_of()
-    caller = Person()
+    caller = FakeClient()
     lease.mux.request(Request(b"1", "tools/call"), caller)
     lease.cut()
     assert (list(caller.heard), done) == (["fault memory"], ["kill"])

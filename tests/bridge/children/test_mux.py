@@ -254,7 +254,7 @@ async def test_the_end_of_the_child_is_told_to_everybody_who_waits() -> None:
     stage.child.close()
     await running
     stage.mux.fail_all(child_exited(Exit(signal=9), "maybe"))
-    assert [list(stage.people[name].heard) for name in "AB"] == [["fault child_exited"]] * 2
+    assert [list(stage.clients[name].heard) for name in "AB"] == [["fault child_exited"]] * 2
     with pytest.raises(ChannelClosed):
         stage.call("A", '{"id":2,"method":"x"}')
     stage.mux.send(Notification("notifications/x"))

@@ -18,7 +18,7 @@ from tests.support.proofs import proves
 async def test_a_retired_child_finishes_its_calls_and_no_subscription() -> None:
     """The last answer is the moment when it may end; a subscription ends at once."""
     on = Stage(shared=True)
-    on.person("L").lasting = True
+    on.client("L").lasting = True
     on.call("L", '{"id":1,"method":"subscriptions/listen"}')
     on.call("A", '{"id":7,"method":"x"}')
     on.mux.stop_accepting()
@@ -67,7 +67,7 @@ async def test_a_child_that_is_given_up_fails_each_call_once() -> None:
         child << {"method":"notifications/tools/list_changed"}
         """
     )
-    assert on.person("A").losses == 1
+    assert on.client("A").losses == 1
     try:
         on.call("A", '{"id":8,"method":"x"}')
     except ChannelClosed:
@@ -155,7 +155,7 @@ async def test_the_requests_of_clients_are_counted_and_no_others() -> None:
         request_limit=2,
         on_request_limit=lambda: reached.append(on.mux.requests),
     )
-    on.mux.request_aside(Request(b"0", "ping", None), on.person("own"))
+    on.mux.request_aside(Request(b"0", "ping", None), on.client("own"))
     on.call("A", '{"id":7,"method":"x"}')
     assert (on.mux.requests, reached) == (1, [])
     on.call("A", '{"id":8,"method":"x"}')

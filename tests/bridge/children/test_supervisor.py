@@ -126,7 +126,7 @@ class FakePool:
         mux.fail_all(child_exited(child.how, "maybe"))
 
 
-class Scene:
+class SupervisedChild:
     """A supervisor at work."""
 
     def __init__(self, policy: RestartPolicy, start_timeout_s: float) -> None:
@@ -140,16 +140,16 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(
+async def supervised(
     policy: RestartPolicy = AT_ONCE,
     *,
     start_timeout_s: float = WITHIN_S,
     failures: int = 0,
     prepare: Prepare | None = None,
     cannot_start: CannotStart | None = None,
-) -> AsyncIterator[Scene]:
+) -> AsyncIterator[SupervisedChild]:
     """Run a supervisor while the test plays the children."""
-    made = Scene(policy, start_timeout_s)
+    made = SupervisedChild(policy, start_timeout_s)
     made.child_pool.failures = failures
     async with asyncio.timeout(WITHIN_S), anyio.create_task_group() as tasks:
         tasks.start_soon(made.supervisor.run, made.readiness, prepare, None, cannot_start)
@@ -162,7 +162,7 @@ async def scene(
 @proves("fault 4", "fault 18")
 async def test_a_child_is_ready_after_its_handshake_and_not_before() -> None:
     """Whoever asked for it meanwhile gets it then."""
-    async with scene() as on:
+    async with supervised() as on:
         child = await on.child_pool.newest()
         early = asyncio.create_task(on.supervisor.lease())
         await turns()
@@ -182,7 +182,7 @@ async def test_a_child_is_ready_after_its_handshake_and_not_before() -> None:
 @proves("fault 6")
 async def test_a_child_that_ends_is_replaced() -> None:
     """Not ready meanwhile, and who asks waits for the next one."""
-    async with scene() as on:
+    async with supervised() as on:
         child = await on.child_pool.newest()
         await child.shake_hands()
         first = await on.supervisor.lease()
@@ -202,7 +202,7 @@ async def test_a_child_that_ends_is_replaced() -> None:
 @proves("fault 14", "fault 35")
 async def test_a_lost_child_is_leased_to_nobody() -> None:
     """Between the end of its stdout and the report of its end too."""
-    async with scene() as on:
+    async with supervised() as on:
         child = await on.child_pool.newest()
         await child.shake_hands()
         lease = await on.supervisor.lease()
@@ -228,7 +228,7 @@ async def test_a_lost_child_is_leased_to_nobody() -> None:
 )
 async def test_a_child_that_refuses_the_handshake_is_stopped_and_told_about(answer: str) -> None:
     """Then the next one is tried."""
-    async with scene(RestartPolicy(give_up_after=1)) as on:
+    async with supervised(RestartPolicy(give_up_after=1)) as on:
         child = await on.child_pool.newest()
         await child.shake_hands(answer)
         await on.supervisor.gave_up.wait()
@@ -239,7 +239,7 @@ async def test_a_child_that_refuses_the_handshake_is_stopped_and_told_about(answ
 @proves("fault 4")
 async def test_a_child_that_never_answers_is_stopped_in_time() -> None:
     """The reason names the time-out."""
-    async with scene(RestartPolicy(give_up_after=1), start_timeout_s=0.01) as on:
+    async with supervised(RestartPolicy(give_up_after=1), start_timeout_s=0.01) as on:
         child = await on.child_pool.newest()
         await on.supervisor.gave_up.wait()
         assert child.exited.is_set()
@@ -249,7 +249,7 @@ async def test_a_child_that_never_answers_is_stopped_in_time() -> None:
 @proves("fault 2", "fault 3")
 async def test_a_child_that_ends_in_its_handshake_is_told_with_its_end() -> None:
     """Its exit, not a time-out, and at once."""
-    async with scene(RestartPolicy(give_up_after=1)) as on:
+    async with supervised(RestartPolicy(give_up_after=1)) as on:
         child = await on.child_pool.newest()
         asking = asyncio.create_task(on.supervisor.lease())
         await child.hears()
@@ -263,7 +263,7 @@ async def test_a_child_that_ends_in_its_handshake_is_told_with_its_end() -> None
 @proves("fault 2")
 async def test_after_too_many_ends_it_gives_up_and_says_so_to_all() -> None:
     """Whoever waits or comes later is told at once, with the last exit."""
-    async with scene() as on:
+    async with supervised() as on:
         for _ in range(3):
             child = await on.child_pool.newest()
             child.end(Exit(code=9))
@@ -279,12 +279,12 @@ async def test_after_too_many_ends_it_gives_up_and_says_so_to_all() -> None:
 @proves("fault 1")
 async def test_a_command_that_cannot_be_started_is_tried_again() -> None:
     """And succeeds when it can."""
-    async with scene(failures=2) as on:
+    async with supervised(failures=2) as on:
         child = await on.child_pool.newest()
         await child.shake_hands()
         assert (await on.supervisor.lease()).profile is not None
         assert on.readiness.ready
-    async with scene(failures=3) as on:
+    async with supervised(failures=3) as on:
         await on.supervisor.gave_up.wait()
         assert dict(on.readiness.blockers)["child"] == "spawn_failed"
 
@@ -315,7 +315,7 @@ async def test_a_start_that_takes_long_says_what_it_waits_for(
     log = logging.getLogger("mcpbridge.bridge")
     log.addHandler(notices)
     try:
-        async with scene(RestartPolicy(start_notice_s=0.01)) as on:
+        async with supervised(RestartPolicy(start_notice_s=0.01)) as on:
             child = await on.child_pool.newest()
             await notices.twice.wait()
             await child.shake_hands()
@@ -334,7 +334,7 @@ async def test_a_first_start_that_ends_by_itself_may_be_the_last(last: bool) -> 
         asked.append(len(on.child_pool.children))
         return last
 
-    async with scene(RestartPolicy(first_delay_s=0.0), cannot_start=cannot_start) as on:
+    async with supervised(RestartPolicy(first_delay_s=0.0), cannot_start=cannot_start) as on:
         child = await on.child_pool.newest()
         await child.hears()
         child.end(Exit(code=2))
@@ -354,7 +354,7 @@ async def test_a_first_start_that_ends_by_itself_may_be_the_last(last: bool) -> 
 @proves("fault 96")
 async def test_the_end_of_the_last_child_is_no_failure() -> None:
     """When all ends it is not started again, and nothing is given up."""
-    async with scene(RestartPolicy(give_up_after=1)) as on:
+    async with supervised(RestartPolicy(give_up_after=1)) as on:
         child = await on.child_pool.newest()
         await child.shake_hands()
         on.supervisor.retire()
@@ -367,7 +367,7 @@ async def test_the_end_of_the_last_child_is_no_failure() -> None:
 @proves("fault 47")
 async def test_another_child_takes_over_from_a_worn_one() -> None:
     """The next one is ready first; only then is the old one let go, and nobody waits."""
-    async with scene(RestartPolicy(give_up_after=1)) as on:
+    async with supervised(RestartPolicy(give_up_after=1)) as on:
         first = await on.child_pool.newest()
         await first.shake_hands()
         replaced = await on.supervisor.lease()
@@ -396,7 +396,7 @@ async def test_the_new_child_is_prepared_before_it_takes_over() -> None:
         state = on.supervisor.state
         assert not isinstance(state, Ready) or state.lease is not lease
 
-    async with scene(prepare=prepare) as on:
+    async with supervised(prepare=prepare) as on:
         await (await on.child_pool.newest()).shake_hands()
         replaced = await on.supervisor.lease()
         on.supervisor.replace(replaced)
@@ -407,7 +407,7 @@ async def test_the_new_child_is_prepared_before_it_takes_over() -> None:
 @pytest.mark.parametrize("refuses", [False, True])
 async def test_a_replaced_child_goes_on_where_no_other_can_be_started(refuses: bool) -> None:
     """It is ready all the while, and may be replaced later."""
-    async with scene() as on:
+    async with supervised() as on:
         await (await on.child_pool.newest()).shake_hands()
         replaced = await on.supervisor.lease()
         on.child_pool.failures = 0 if refuses else 1
@@ -426,7 +426,7 @@ async def test_a_replaced_child_goes_on_where_no_other_can_be_started(refuses: b
 @proves("fault 6")
 async def test_a_replaced_child_may_end_before_the_next_one_is_ready() -> None:
     """Not ready meanwhile; the next one serves, and nothing counts as a failure."""
-    async with scene(RestartPolicy(give_up_after=1)) as on:
+    async with supervised(RestartPolicy(give_up_after=1)) as on:
         first = await on.child_pool.newest()
         await first.shake_hands()
         replaced = await on.supervisor.lease()
@@ -449,7 +449,7 @@ async def test_a_replaced_child_may_end_before_the_next_one_is_ready() -> None:
 @proves("fault 96")
 async def test_only_the_child_that_serves_is_replaced() -> None:
     """Not one that has been replaced already, and none when all ends."""
-    async with scene() as on:
+    async with supervised() as on:
         await (await on.child_pool.newest()).shake_hands()
         replaced = await on.supervisor.lease()
         on.supervisor.replace(replaced)
@@ -469,7 +469,7 @@ NEVER = RestartPolicy(give_up_after=0, first_delay_s=1e6, max_delay_s=1e6)
 
 async def test_a_reload_lets_the_old_child_serve_until_the_new_one_is_ready() -> None:
     """Whoever asked hears of it then."""
-    async with scene(NEVER) as on:
+    async with supervised(NEVER) as on:
         await (await on.child_pool.newest()).shake_hands()
         before = await on.supervisor.lease()
         reload = asyncio.create_task(on.supervisor.reload())
@@ -485,7 +485,7 @@ async def test_a_reload_lets_the_old_child_serve_until_the_new_one_is_ready() ->
 
 async def test_a_reload_that_fails_leaves_the_old_child_serving() -> None:
     """The next one waits for nothing: neither for the old child's end nor for a back-off."""
-    async with scene(NEVER) as on:
+    async with supervised(NEVER) as on:
         await (await on.child_pool.newest()).shake_hands()
         before = await on.supervisor.lease()
         for _ in range(2):
@@ -510,7 +510,7 @@ async def test_a_reload_that_fails_leaves_the_old_child_serving() -> None:
 
 async def test_a_reload_wakes_the_back_off() -> None:
     """A repaired program is started at once, however long it would be left alone."""
-    async with scene(NEVER) as on:
+    async with supervised(NEVER) as on:
         (await on.child_pool.newest()).end(Exit(code=1))
         await turns()
         reload = asyncio.create_task(on.supervisor.reload())
@@ -526,7 +526,7 @@ async def test_a_reload_wakes_the_back_off() -> None:
 
 async def test_a_reload_ends_a_start_that_has_begun() -> None:
     """It may have read what has been changed since, or never end."""
-    async with scene(NEVER) as on:
+    async with supervised(NEVER) as on:
         first = await on.child_pool.newest()
         await turns()
         reload = asyncio.create_task(on.supervisor.reload())
@@ -545,7 +545,7 @@ async def test_a_reload_ends_a_start_that_has_begun() -> None:
 
 async def test_a_reload_has_an_outcome_when_the_supervisor_ends() -> None:
     """And no effect on one that does not run."""
-    async with scene(NEVER) as on:
+    async with supervised(NEVER) as on:
         (await on.child_pool.newest()).end(Exit(code=1))
         await turns()
         on.supervisor.retire()

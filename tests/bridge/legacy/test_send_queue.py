@@ -22,7 +22,7 @@ from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Unavailable, child_exited
 from mcpbridge.rules.uri_set import UriSet
 from mcpbridge.wire.messages import Message, Notification, Request, Result, encode
-from tests.bridge.calls.test_exchange import Home, exchange_of
+from tests.bridge.calls.test_exchange import FakeScope, exchange_of
 from tests.bridge.legacy.parts import ASKED, context_of
 from tests.bridge.playbook import bounded, turns
 
@@ -105,7 +105,9 @@ class Client:
 
     def call(self, method: str, params: bytes | None = None) -> Exchange:
         """A request."""
-        exchange = Exchange(Request(b"1", method, params), Home(), 0.0, streams=False, stream=None)
+        exchange = Exchange(
+            Request(b"1", method, params), FakeScope(), 0.0, streams=False, stream=None
+        )
         self.queue.call(exchange)
         return exchange
 
@@ -304,7 +306,7 @@ async def test_nothing_is_sent_for_a_call_that_has_its_answer() -> None:
     """Its client may have cancelled it while it waited."""
     async with anyio.create_task_group() as tasks:
         client = Client(tasks.start_soon)
-        exchange = exchange_of(Home())
+        exchange = exchange_of(FakeScope())
         client.queue.call(exchange)
         exchange.fail(child_exited(None, "no"))
         client.serve()

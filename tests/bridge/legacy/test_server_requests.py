@@ -17,7 +17,7 @@ from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Message, Notification, Request, Result, encode
-from tests.bridge.calls.test_exchange import Home, exchange_of
+from tests.bridge.calls.test_exchange import FakeScope, exchange_of
 from tests.bridge.playbook import bounded
 
 ROOTS = Request(b'"r"', "roots/list")
@@ -97,7 +97,7 @@ async def test_what_the_client_does_not_offer_is_declined_at_once() -> None:
 async def test_a_question_during_the_only_call_goes_on_its_stream() -> None:
     """With several calls and no listener, on that of the latest."""
     session = Session()
-    first, second = exchange_of(Home()), exchange_of(Home())
+    first, second = exchange_of(FakeScope()), exchange_of(FakeScope())
     session.ask(ROOTS, first)
     session.ask(ROOTS, first, second)
     assert [each["id"] for each in on(first.stream)] == [101]
@@ -110,7 +110,7 @@ async def test_a_question_during_the_only_call_goes_on_its_stream() -> None:
 async def test_only_a_question_of_one_call_for_certain_ends_with_it(calls: int) -> None:
     """With several calls in flight nothing says which of them it belongs to."""
     session = Session()
-    calls_in_flight = [exchange_of(Home()) for _ in range(calls)]
+    calls_in_flight = [exchange_of(FakeScope()) for _ in range(calls)]
     session.ask(ROOTS, *calls_in_flight)
     session.open.call_over(calls_in_flight[-1])
     assert len(session.open) == (0 if calls == 1 else 1)
@@ -181,7 +181,7 @@ async def test_the_end_of_the_child_takes_all_questions_back() -> None:
 async def test_a_full_table_declines_until_a_question_is_left_over() -> None:
     """The oldest one whose call has its answer makes room."""
     session = Session()
-    over = exchange_of(Home())
+    over = exchange_of(FakeScope())
     session.ask(ROOTS, over)
     for _ in range(MAX_OPEN - 1):
         session.ask()

@@ -17,7 +17,7 @@ from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import child_exited
 from mcpbridge.rules.mcp.request_meta import RequestMeta
 from mcpbridge.wire.messages import Message, Notification, Request, encode
-from tests.bridge.calls.test_exchange import Home
+from tests.bridge.calls.test_exchange import FakeScope
 from tests.bridge.legacy.parts import lease_on_memory
 from tests.bridge.playbook import bounded, message, turns
 
@@ -36,7 +36,7 @@ ELICITATION = (
 )
 
 
-class Scene:
+class CallSetup:
     """A parked call between its child and the exchanges of its client."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class Scene:
         """A request of the client, under its own id and progress token."""
         params = b'{"_meta":{"progressToken":%b}}' % token
         request = Request(b"%d" % number, "tools/call", params)
-        return Exchange(request, Home(), 0.0, streams=True, stream=None)
+        return Exchange(request, FakeScope(), 0.0, streams=True, stream=None)
 
     async def says(self, *texts: str) -> None:
         """The child says this."""
@@ -90,31 +90,31 @@ def answer_of(exchange: Exchange) -> Any:
 @bounded
 async def test_a_call_without_questions_is_answered_under_the_clients_id() -> None:
     """Progress before it, under the client's own token."""
-    scene = Scene()
-    attempt = scene.attempt(7)
-    scene.call.begin(attempt)
-    await scene.says(
+    setup = CallSetup()
+    attempt = setup.attempt(7)
+    setup.call.begin(attempt)
+    await setup.says(
         '{"method":"notifications/progress","params":{"progressToken":1,"progress":5}}',
         '{"id":1,"result":{"good":true}}',
     )
-    assert (answer_of(attempt), scene.over) == ((7, {"good": True}), 1)
-    await scene.close()
+    assert (answer_of(attempt), setup.over) == ((7, {"good": True}), 1)
+    await setup.close()
 
 
 @bounded
 async def test_progress_has_the_token_of_the_attempt_that_is_open() -> None:
     """Each attempt brings its own."""
-    scene = Scene()
-    scene.lease.mux.attach(scene.call)
-    scene.call.next_attempt(scene.attempt(token=b"5"), META)
+    setup = CallSetup()
+    setup.lease.mux.attach(setup.call)
+    setup.call.next_attempt(setup.attempt(token=b"5"), META)
     progress = Notification("notifications/progress", b'{"progressToken":1,"progress":5}')
-    second = scene.attempt(token=b'"two"')
-    scene.call.next_attempt(second, META)
-    scene.call._progressed(progress)
+    second = setup.attempt(token=b'"two"')
+    setup.call.next_attempt(second, META)
+    setup.call._progressed(progress)
     assert second.stream is not None
     (entry,) = second.stream.log.after(0)
     assert json.loads(entry.payload)["params"] == {"progressToken": "two", "progress": 5}
-    await scene.close()
+    await setup.close()
 
 
 @bounded
@@ -128,18 +128,18 @@ async def test_questions_of_one_moment_are_handed_over_together(
         await over.wait()
 
     monkeypatch.setattr(parked_call, "anyio", SimpleNamespace(sleep=sleep, Event=asyncio.Event))
-    scene = Scene()
-    attempt = scene.attempt()
-    scene.call.begin(attempt)
-    gathering = asyncio.create_task(scene.call.gather(attempt))
-    await scene.says(ROOTS % 1)
-    await scene.says(ROOTS % 2)
-    assert scene.handed == []
+    setup = CallSetup()
+    attempt = setup.attempt()
+    setup.call.begin(attempt)
+    gathering = asyncio.create_task(setup.call.gather(attempt))
+    await setup.says(ROOTS % 1)
+    await setup.says(ROOTS % 2)
+    assert setup.handed == []
     over.set()
     await gathering
-    assert scene.handed == [(["i1", "i2"], attempt)]
-    assert (scene.call.attempt, scene.call.parked_at, scene.call.over) == (None, 1.0, False)
-    await scene.close()
+    assert setup.handed == [(["i1", "i2"], attempt)]
+    assert (setup.call.attempt, setup.call.parked_at, setup.call.over) == (None, 1.0, False)
+    await setup.close()
 
 
 @bounded
@@ -148,101 +148,101 @@ async def test_a_question_that_is_taken_back_at_once_is_not_handed_over(
 ) -> None:
     """The attempt stays open, and its answer ends the wait."""
     monkeypatch.setattr(parked_call, "GATHER_S", 0.0)
-    scene = Scene()
-    attempt = scene.attempt()
-    scene.call.begin(attempt)
-    gathering = asyncio.create_task(scene.call.gather(attempt))
-    await scene.says(ROOTS % 1, '{"method":"notifications/cancelled","params":{"requestId":"r1"}}')
-    await scene.says('{"id":1,"result":{}}')
+    setup = CallSetup()
+    attempt = setup.attempt()
+    setup.call.begin(attempt)
+    gathering = asyncio.create_task(setup.call.gather(attempt))
+    await setup.says(ROOTS % 1, '{"method":"notifications/cancelled","params":{"requestId":"r1"}}')
+    await setup.says('{"id":1,"result":{}}')
     await gathering
-    assert (scene.handed, answer_of(attempt)) == ([], (1, {}))
-    await scene.close()
+    assert (setup.handed, answer_of(attempt)) == ([], (1, {}))
+    await setup.close()
 
 
 @bounded
 async def test_each_answer_goes_to_the_question_that_it_is_for() -> None:
     """Under the child's own id, in the order of the client."""
-    scene = Scene()
-    scene.call.begin(scene.attempt())
-    await scene.says(ROOTS % 1, ROOTS % 2)
-    await scene.got()
-    scene.call.answer("i2", b'{"roots":[2]}')
-    scene.call.answer("i1", b'{"roots":[1]}')
-    assert [(each["id"], each["result"]) for each in await scene.got()] == [
+    setup = CallSetup()
+    setup.call.begin(setup.attempt())
+    await setup.says(ROOTS % 1, ROOTS % 2)
+    await setup.got()
+    setup.call.answer("i2", b'{"roots":[2]}')
+    setup.call.answer("i1", b'{"roots":[1]}')
+    assert [(each["id"], each["result"]) for each in await setup.got()] == [
         ("r2", {"roots": [2]}),
         ("r1", {"roots": [1]}),
     ]
-    assert scene.call.questions == {}
-    await scene.close()
+    assert setup.call.questions == {}
+    await setup.close()
 
 
 @pytest.mark.parametrize("fails", [True, False])
 @bounded
 async def test_an_end_while_the_client_is_away_is_kept_for_its_next_attempt(fails: bool) -> None:
     """And for another one: the answer may be lost on the way."""
-    scene = Scene()
-    scene.call.begin(scene.attempt())
-    scene.call.park(1.0)
+    setup = CallSetup()
+    setup.call.begin(setup.attempt())
+    setup.call.park(1.0)
     if fails:
-        scene.lease.mux.fail_all(child_exited(None, "maybe"))
+        setup.lease.mux.fail_all(child_exited(None, "maybe"))
     else:
-        await scene.says('{"id":1,"result":{"late":1}}')
-    assert scene.call.over
+        await setup.says('{"id":1,"result":{"late":1}}')
+    assert setup.call.over
     for number in (2, 3):
-        attempt = scene.attempt(number)
-        scene.call.next_round(attempt, META)
+        attempt = setup.attempt(number)
+        setup.call.next_round(attempt, META)
         request_id, content = answer_of(attempt)
         assert request_id == number
         assert content == {"late": 1} if not fails else "mcpbridge" in content
-    await scene.close()
+    await setup.close()
 
 
 @bounded
 async def test_a_question_that_the_client_does_not_offer_is_declined() -> None:
     """The call goes on; nothing is handed over."""
-    scene = Scene()
-    scene.call.begin(scene.attempt())
-    await scene.says('{"id":"s","method":"sampling/createMessage","params":{}}')
-    _, declined = await scene.got()
-    assert (declined["id"], scene.call.questions) == ("s", {})
+    setup = CallSetup()
+    setup.call.begin(setup.attempt())
+    await setup.says('{"id":"s","method":"sampling/createMessage","params":{}}')
+    _, declined = await setup.got()
+    assert (declined["id"], setup.call.questions) == ("s", {})
     assert "error" in declined
-    await scene.close()
+    await setup.close()
 
 
 @bounded
 async def test_giving_up_declines_the_questions_and_cancels_the_call() -> None:
     """A dialog is cancelled as its user would; any other question is an error."""
-    scene = Scene()
-    scene.call.begin(scene.attempt())
-    await scene.says(ROOTS % 1, ELICITATION)
-    await scene.got()
-    scene.call.abandon("the client has left")
-    scene.far.put(Notification("end"))
-    received: list[Message] = await scene.far.receive()  # type: ignore[assignment]
+    setup = CallSetup()
+    setup.call.begin(setup.attempt())
+    await setup.says(ROOTS % 1, ELICITATION)
+    await setup.got()
+    setup.call.abandon("the client has left")
+    setup.far.put(Notification("end"))
+    received: list[Message] = await setup.far.receive()  # type: ignore[assignment]
     roots, dialog, cancelled, _ = (json.loads(encode(each)) for each in received)
     assert (roots["id"], "error" in roots) == ("r1", True)
     assert (dialog["id"], dialog["result"]) == ("e", {"action": "cancel"})
     assert cancelled["params"] == {"requestId": 1, "reason": "the client has left"}
-    assert (scene.over, scene.lease.mux.in_flight) == (1, 0)
-    await scene.close()
+    assert (setup.over, setup.lease.mux.in_flight) == (1, 0)
+    await setup.close()
 
 
 @bounded
 async def test_nothing_of_the_child_is_taken_after_the_end() -> None:
     """The next call on this child has listeners of its own."""
-    scene = Scene()
-    scene.call.begin(scene.attempt())
-    await scene.says('{"id":1,"result":{}}', ROOTS % 1)
-    assert scene.call.questions == {}
-    await scene.close()
+    setup = CallSetup()
+    setup.call.begin(setup.attempt())
+    await setup.says('{"id":1,"result":{}}', ROOTS % 1)
+    assert setup.call.questions == {}
+    await setup.close()
 
 
 @bounded
 async def test_each_call_has_a_key_that_cannot_be_guessed() -> None:
     """It names the call in the state that the client brings back."""
-    scenes = [Scene() for _ in range(3)]
-    found = {scene.call.key for scene in scenes}
+    scenes = [CallSetup() for _ in range(3)]
+    found = {setup.call.key for setup in scenes}
     assert len(found) == 3
     assert {len(key) for key in found} == {32}
-    for scene in scenes:
-        await scene.close()
+    for setup in scenes:
+        await setup.close()

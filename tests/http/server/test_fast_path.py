@@ -91,8 +91,8 @@ class Socket(asyncio.Transport):
         return found
 
 
-class Home:
-    """Where the calls of a desk belong."""
+class FakeScope:
+    """What the calls of the handler belong to: see `Scope`."""
 
     outside = False
 
@@ -114,7 +114,7 @@ class Home:
         return True
 
 
-class Desk:
+class FakeHandler:
     """The endpoint: keeps every call open until the test answers it."""
 
     def __init__(self) -> None:
@@ -158,7 +158,7 @@ class Desk:
     def exchange(self, request: Request) -> Exchange:
         """A call of one client."""
         now = asyncio.get_running_loop().time()
-        self.open[request.id] = Exchange(request, Home(), now, streams=True, stream=None)
+        self.open[request.id] = Exchange(request, FakeScope(), now, streams=True, stream=None)
         return self.open[request.id]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -191,14 +191,14 @@ class Desk:
 
 
 class Connection:
-    """One connection to a desk."""
+    """One connection to a handler."""
 
-    def __init__(self, desk: Desk, window_s: float, keep_alive_s: float) -> None:
-        self.desk = desk
+    def __init__(self, handler: FakeHandler, window_s: float, keep_alive_s: float) -> None:
+        self.handler = handler
         self.socket = Socket()
         self.ending = False
         config = uvicorn.Config(
-            cast(Any, desk),
+            cast(Any, handler),
             interface="asgi3",
             log_config=None,
             access_log=False,
@@ -206,7 +206,7 @@ class Connection:
             timeout_keep_alive=cast(Any, keep_alive_s),
         )
         config.load()
-        fast_path = FastPath(desk, LIMITS, RULES, window_s)
+        fast_path = FastPath(handler, LIMITS, RULES, window_s)
         self.protocol = HttpConnection(
             config=config,
             server_state=ServerState(),
@@ -233,27 +233,27 @@ class Connection:
     async def served(self, number: int, data: bytes) -> None:
         """One whole call."""
         await self.send(data)
-        self.desk.answer(number)
+        self.handler.answer(number)
         await turns()
 
     async def learn(self) -> None:
         """The two calls after which a head is known; forgets them."""
         await self.served(1, call(1))
         await self.served(2, call(2))
-        assert self.desk.ordinary == [b"1", b"2"]
-        assert not self.desk.fast_path
+        assert self.handler.ordinary == [b"1", b"2"]
+        assert not self.handler.fast_path
         self.socket.read = b""
-        self.desk.ordinary.clear()
+        self.handler.ordinary.clear()
 
 
 @asynccontextmanager
 async def connected(
     *, window_s: float = 100.0, keep_alive_s: float = 100.0
 ) -> AsyncIterator[Connection]:
-    """A connection to a desk of its own, closed at the end."""
-    connection = Connection(Desk(), window_s, keep_alive_s)
+    """A connection to a handler of its own, closed at the end."""
+    connection = Connection(FakeHandler(), window_s, keep_alive_s)
     yield connection
-    for exchange in connection.desk.open.values():
+    for exchange in connection.handler.open.values():
         exchange.fail(child_exited(None, "no"))
     connection.protocol.connection_lost(None)
     await turns()
@@ -267,7 +267,7 @@ async def test_a_call_under_a_known_head_takes_the_fast_path_to_the_same_answer(
         ordinary = connection.socket.read[len(connection.socket.read) // 2 :]
         connection.socket.read = b""
         await connection.served(3, call(3))
-        assert connection.desk.fast_path == [b"3"]
+        assert connection.handler.fast_path == [b"3"]
         assert connection.socket.read == ordinary.replace(b'"id":2', b'"id":3')
 
 
@@ -278,7 +278,9 @@ async def test_lengths_of_any_number_of_digits_are_the_same_head() -> None:
         sizes = [0, 9, 40, 99, 500, 999, 5000, 40000]
         for number, size in enumerate(sizes, 3):
             await connection.served(number, call(number, size=size))
-        assert connection.desk.fast_path == [b"%d" % number for number in range(3, 3 + len(sizes))]
+        assert connection.handler.fast_path == [
+            b"%d" % number for number in range(3, 3 + len(sizes))
+        ]
         assert len(connection.socket.answers()) == len(sizes)
 
 
@@ -292,7 +294,7 @@ async def test_any_other_head_is_looked_at_again(lines: list[str]) -> None:
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3, *lines))
-        assert not connection.desk.fast_path
+        assert not connection.handler.fast_path
 
 
 async def test_heads_in_turn_are_all_known() -> None:
@@ -301,8 +303,8 @@ async def test_heads_in_turn_are_all_known() -> None:
         await connection.learn()
         for number, name in enumerate("abcabc", 3):
             await connection.served(number, call(number, f"Mcp-Name: {name}"))
-        assert connection.desk.ordinary == [b"3", b"4", b"5"]
-        assert connection.desk.fast_path == [b"6", b"7", b"8"]
+        assert connection.handler.ordinary == [b"3", b"4", b"5"]
+        assert connection.handler.fast_path == [b"6", b"7", b"8"]
 
 
 @pytest.mark.parametrize(
@@ -320,13 +322,13 @@ async def test_a_head_that_is_not_plain_is_not_remembered(data: bytes) -> None:
     """What the parser must see each time is shown to it each time."""
     async with connected() as connection:
         await connection.learn()
-        connection.desk.admits = b"PUT" not in data
+        connection.handler.admits = b"PUT" not in data
         await connection.send(data)
-        for exchange in connection.desk.open.values():
+        for exchange in connection.handler.open.values():
             exchange.fail(child_exited(None, "no"))
         await turns()
         await connection.send(data)
-        assert not connection.desk.fast_path
+        assert not connection.handler.fast_path
 
 
 @pytest.mark.parametrize("cut", [1, 40, -10, -1])
@@ -335,11 +337,11 @@ async def test_a_request_in_pieces_goes_the_ordinary_way(cut: int) -> None:
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3)[:cut], call(3)[cut:])
-        connection.desk.answer(3)
+        connection.handler.answer(3)
         await turns()
         await connection.served(4, call(4))
-        assert connection.desk.ordinary == [b"3"]
-        assert connection.desk.fast_path == [b"4"]
+        assert connection.handler.ordinary == [b"3"]
+        assert connection.handler.fast_path == [b"4"]
         assert len(connection.socket.answers()) == 2
 
 
@@ -360,12 +362,12 @@ async def test_what_is_answered_at_once_takes_the_fast_path(
         head = call(3).partition(b"\r\n\r\n")[0]
         length = head.rpartition(b" ")[2]
         await connection.send(head.removesuffix(length) + b"%d" % len(body) + b"\r\n\r\n" + body)
-        assert not connection.desk.ordinary
+        assert not connection.handler.ordinary
         kind = b"content-type: application/json\r\n" if answer else b""
         lines = b"%bcontent-length: %d\r\n\r\n%b" % (kind, len(answer), answer)
         assert connection.socket.read == b"HTTP/1.1 %b\r\n%b" % (status, lines)
         await connection.served(4, call(4))
-        assert connection.desk.fast_path == [b"4"]
+        assert connection.handler.fast_path == [b"4"]
 
 
 @pytest.mark.parametrize("method", [b"headers!!!", b"stream!!!!"])
@@ -375,13 +377,13 @@ async def test_an_answer_that_is_more_than_a_body_is_sent_by_asgi(method: bytes)
         await connection.learn()
         await connection.send(call(3).replace(b"tools/call", method))
         if method == b"stream!!!!":
-            connection.desk.answer(3)
+            connection.handler.answer(3)
             await turns()
-        assert not connection.desk.ordinary
+        assert not connection.handler.ordinary
         assert connection.socket.answers() == [encode(Result(b"3", b"{}"))]
         assert (b"x-more: 1\r\n" in connection.socket.read) is (method == b"headers!!!")
         await connection.served(4, call(4))
-        assert connection.desk.fast_path == [b"3", b"4"]
+        assert connection.handler.fast_path == [b"3", b"4"]
 
 
 async def test_a_client_of_event_streams_alone_is_handled_at_once_and_answered_by_asgi() -> None:
@@ -416,8 +418,8 @@ async def test_a_page_that_may_read_answers_is_served_by_asgi() -> None:
             await connection.served(number, call(number, "Origin: https://page.example"))
         for number in range(4, 7):
             await connection.served(number, call(number, "Origin: http://localhost"))
-        assert connection.desk.ordinary == [b"1", b"2", b"3", b"4"]
-        assert connection.desk.fast_path == [b"5", b"6"]
+        assert connection.handler.ordinary == [b"1", b"2", b"3", b"4"]
+        assert connection.handler.fast_path == [b"5", b"6"]
 
 
 async def test_a_body_over_the_limit_goes_the_ordinary_way() -> None:
@@ -425,7 +427,7 @@ async def test_a_body_over_the_limit_goes_the_ordinary_way() -> None:
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3, size=LIMITS.max_bytes))
-        assert not connection.desk.fast_path
+        assert not connection.handler.fast_path
 
 
 async def test_a_call_that_only_http_may_serve_is_left_untouched() -> None:
@@ -433,8 +435,8 @@ async def test_a_call_that_only_http_may_serve_is_left_untouched() -> None:
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3).replace(b"tools/call", b"only_http!"))
-        assert not connection.desk.fast_path
-        assert connection.desk.ordinary == [b"3"]
+        assert not connection.handler.fast_path
+        assert connection.handler.ordinary == [b"3"]
 
 
 @pytest.mark.parametrize("lines", [(), ("X: y",)], ids=["known head", "new head"])
@@ -452,7 +454,7 @@ async def test_once_the_process_ends_each_response_says_close(
         assert not connection.socket.closed
         if not in_flight:
             await connection.send(call(3, *lines))
-        connection.desk.answer(3)
+        connection.handler.answer(3)
         await turns()
         assert connection.socket.read.lower().count(b"connection: close\r\n") == 1
         assert len(connection.socket.answers()) == 1
@@ -463,12 +465,12 @@ Way = Callable[[Connection], Any]
 
 
 def _says_something(connection: Connection) -> None:
-    connection.desk.open[b"3"].tell(b"{}", sheddable=True)
+    connection.handler.open[b"3"].tell(b"{}", sheddable=True)
 
 
 def _is_cancelled_by_the_end(connection: Connection) -> None:
     connection.ending = True
-    connection.desk.answer(3)
+    connection.handler.answer(3)
 
 
 def _is_shut_down(connection: Connection) -> None:
@@ -476,7 +478,7 @@ def _is_shut_down(connection: Connection) -> None:
 
 
 def _fails(connection: Connection) -> None:
-    connection.desk.open[b"3"].fail(child_exited(None, "maybe"))
+    connection.handler.open[b"3"].fail(child_exited(None, "maybe"))
 
 
 @pytest.mark.parametrize(
@@ -487,14 +489,14 @@ async def test_a_call_that_needs_more_than_one_answer_goes_on_as_a_request(leave
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3))
-        assert connection.desk.fast_path == [b"3"]
+        assert connection.handler.fast_path == [b"3"]
         leaves(connection)
         await turns()
-        assert connection.desk.adopted == [b"3"]
-        connection.desk.answer(3)
+        assert connection.handler.adopted == [b"3"]
+        connection.handler.answer(3)
         await turns()
-        assert connection.desk.fast_path == [b"3"]
-        assert not connection.desk.ordinary
+        assert connection.handler.fast_path == [b"3"]
+        assert not connection.handler.ordinary
         assert len(connection.socket.answers()) == 1
 
 
@@ -504,9 +506,9 @@ async def test_a_call_that_takes_longer_than_the_window_goes_on_as_a_request() -
         await connection.learn()
         await connection.send(call(3))
         async with asyncio.timeout(10):
-            while not connection.desk.adopted:  # noqa: ASYNC110 - the protocol tells nobody
+            while not connection.handler.adopted:  # noqa: ASYNC110 - the protocol tells nobody
                 await asyncio.sleep(0.005)  # looks again
-        connection.desk.answer(3)
+        connection.handler.answer(3)
         await turns()
         assert len(connection.socket.answers()) == 1
 
@@ -516,7 +518,7 @@ async def test_without_a_window_nothing_takes_the_fast_path() -> None:
     async with connected(window_s=0) as connection:
         await connection.learn()
         await connection.served(3, call(3))
-        assert not connection.desk.fast_path
+        assert not connection.handler.fast_path
 
 
 @proves("fault 86")
@@ -525,26 +527,26 @@ async def test_a_request_on_the_heels_of_another_is_answered_after_it() -> None:
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3), call(4))
-        assert connection.desk.adopted == [b"3"]
-        connection.desk.answer(3)
+        assert connection.handler.adopted == [b"3"]
+        connection.handler.answer(3)
         await turns()
-        connection.desk.answer(4)
+        connection.handler.answer(4)
         await turns()
         assert [b'"id":3' in body for body in connection.socket.answers()] == [True, False]
         await connection.served(5, call(5))
-        assert connection.desk.fast_path == [b"3", b"5"]
+        assert connection.handler.fast_path == [b"3", b"5"]
 
 
 async def test_a_client_that_leaves_is_told_of_and_gets_nothing() -> None:
     """The face decides what becomes of the call."""
-    connection = Connection(Desk(), 100.0, 100.0)
+    connection = Connection(FakeHandler(), 100.0, 100.0)
     await connection.learn()
     await connection.send(call(3))
     connection.socket.closed = True
     connection.protocol.connection_lost(None)
-    connection.desk.answer(3)
+    connection.handler.answer(3)
     await turns()
-    assert connection.desk.left == [b"3"]
+    assert connection.handler.left == [b"3"]
     assert connection.socket.read == b""
 
 
@@ -555,7 +557,7 @@ async def test_a_connection_that_is_used_is_not_closed_as_idle() -> None:
         await connection.send(call(3))
         connection.protocol.timeout_keep_alive_handler()
         assert not connection.socket.closed
-        connection.desk.answer(3)
+        connection.handler.answer(3)
         connection.protocol.timeout_keep_alive_handler()
         assert not connection.socket.closed
         async with asyncio.timeout(10):
@@ -600,8 +602,8 @@ async def test_a_request_that_leaves_the_fast_path_is_the_request_that_came() ->
         await connection.served(1, call(1))
         await connection.served(3, data)
         await connection.send(data)
-        assert connection.desk.fast_path == [b"3"]
-        connection.desk.open[b"3"].tell(b"{}", sheddable=True)
+        assert connection.handler.fast_path == [b"3"]
+        connection.handler.open[b"3"].tell(b"{}", sheddable=True)
         await turns()
         _, parsed, made = scopes
         assert {name: value for name, value in made.items() if name != STARTED} == parsed
@@ -610,7 +612,7 @@ async def test_a_request_that_leaves_the_fast_path_is_the_request_that_came() ->
 
 async def test_a_connection_that_breaks_leaves_no_timer_behind() -> None:
     """A timer would keep all that belonged to it, for as long as idle connections are kept."""
-    connection = Connection(Desk(), 100.0, 100.0)
+    connection = Connection(FakeHandler(), 100.0, 100.0)
     await connection.learn()
     await connection.served(3, call(3))
     assert connection.protocol.timeout_keep_alive_task is not None
@@ -625,7 +627,7 @@ async def test_a_refusal_does_not_take_the_place_of_an_answer_that_is_due() -> N
         await connection.send(call(3, "X: y"), b"\0 is no HTTP\r\n\r\n")
         before = len(connection.socket.read)
         assert b"HTTP/1.1 400 " not in connection.socket.read
-        connection.desk.answer(3)
+        connection.handler.answer(3)
         await turns()
         assert connection.socket.read[before:].startswith(b"HTTP/1.1 200 ")
         assert connection.socket.read.count(b"HTTP/1.1 ", before) == 1
