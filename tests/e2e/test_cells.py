@@ -20,7 +20,7 @@ from tests.support.bridge_process import RunningBridge, bridge, rpc
 from tests.support.mcp_clients import (
     ASKED,
     Enveloped,
-    Talk,
+    McpSession,
     answered,
     called,
     enveloped,
@@ -60,7 +60,9 @@ async def kind(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, Runni
 
 
 @asynccontextmanager
-async def client(between: RunningBridge, revision: str, offers: Any = None) -> AsyncIterator[Talk]:
+async def client(
+    between: RunningBridge, revision: str, offers: Any = None
+) -> AsyncIterator[McpSession]:
     """A raw client of this revision over the transport that is its own."""
     async with AsyncExitStack() as stack:
         if revision == "2024-11-05":
@@ -71,18 +73,20 @@ async def client(between: RunningBridge, revision: str, offers: Any = None) -> A
             yield await stack.enter_async_context(streamable(between, revision, offers))
 
 
-async def interrupted(talk: Talk, params: dict[str, Any], answer: Any) -> tuple[Any, Any]:
+async def interrupted(
+    mcp_session: McpSession, params: dict[str, Any], answer: Any
+) -> tuple[Any, Any]:
     """A call that asks once: the question as it came, and the result after the answer."""
-    if not isinstance(talk, Enveloped):
-        asked, last = await called(talk, CALL, params, [answer])
+    if not isinstance(mcp_session, Enveloped):
+        asked, last = await called(mcp_session, CALL, params, [answer])
         return asked, last["result"]
-    first = await answered(talk, CALL, params)
+    first = await answered(mcp_session, CALL, params)
     assert first["resultType"] == "input_required"
     ((key, asked),) = first["inputRequests"].items()
     again = {**params, "inputResponses": {key: answer}}
     if "requestState" in first:
         again["requestState"] = first["requestState"]
-    return asked, await answered(talk, CALL, again)
+    return asked, await answered(mcp_session, CALL, again)
 
 
 @proves("C82")
@@ -90,13 +94,13 @@ async def interrupted(talk: Talk, params: dict[str, Any], answer: Any) -> tuple[
 async def test_tools_and_their_progress(kind: tuple[str, RunningBridge], revision: str) -> None:
     """A result, an error of a tool, and three steps before an answer, in each cell."""
     name, between = kind
-    async with client(between, revision) as talk:
-        result = await answered(talk, CALL, tool("test_simple_text"))
+    async with client(between, revision) as mcp_session:
+        result = await answered(mcp_session, CALL, tool("test_simple_text"))
         assert result["content"][0]["text"].startswith("This is a simple text")
         assert ("resultType" in result) == (revision == "2026-07-28")
-        assert (await answered(talk, CALL, tool("test_error_handling")))["isError"] is True
+        assert (await answered(mcp_session, CALL, tool("test_error_handling")))["isError"] is True
         params = {**tool("test_tool_with_progress"), "_meta": {"progressToken": "mine"}}
-        *steps, last = await called(talk, CALL, params)
+        *steps, last = await called(mcp_session, CALL, params)
         assert [step["params"]["progress"] for step in steps] == [0, 50, 100], name
         assert {step["params"]["progressToken"] for step in steps} == {"mine"}
         assert last["result"]["content"][0]["text"].startswith("progress was told")
@@ -118,7 +122,7 @@ async def test_a_question_comes_back_answered(
 ) -> None:
     """Asked as the client's revision asks; 2024-11-05 has no elicitation."""
     _, between = kind
-    async with client(between, revision, ASKED) as talk:
+    async with client(between, revision, ASKED) as mcp_session:
         if question == "sampling":
             text = {"type": "text", "text": "hummed"}
             answer: Any = {"role": "assistant", "content": text, "model": "m"}
@@ -126,7 +130,7 @@ async def test_a_question_comes_back_answered(
         else:
             answer = {"action": "accept", "content": CONTENT}
             params = tool("test_elicitation", message="who?")
-        asked, result = await interrupted(talk, params, answer)
+        asked, result = await interrupted(mcp_session, params, answer)
     found = result["content"][0]["text"]
     if question == "sampling":
         assert asked["method"] == "sampling/createMessage"
@@ -145,22 +149,22 @@ async def test_a_change_of_the_tools_is_heard(
 ) -> None:
     """By a session and by a subscription alike, whoever made the change."""
     _, between = kind
-    async with client(between, revision) as talk, talk.listening() as told:
-        await _changed(talk)
+    async with client(between, revision) as mcp_session, mcp_session.listening() as told:
+        await _changed(mcp_session)
         await until(told, lambda each: each.get("method") == "notifications/tools/list_changed")
 
 
-async def _changed(talk: Talk) -> None:
+async def _changed(mcp_session: McpSession) -> None:
     """Call for the change, and wait for nothing: on one stream the change may come first."""
     request = rpc("change", CALL, tool("test_trigger_tool_change"))
-    if isinstance(talk, Enveloped):
-        await answered(talk, CALL, request["params"])
+    if isinstance(mcp_session, Enveloped):
+        await answered(mcp_session, CALL, request["params"])
         return
-    await asyncio.create_task(_posted(talk, request))
+    await asyncio.create_task(_posted(mcp_session, request))
 
 
-async def _posted(talk: Talk, request: Any) -> None:
-    async with talk.calling(request):
+async def _posted(mcp_session: McpSession, request: Any) -> None:
+    async with mcp_session.calling(request):
         pass
 
 
@@ -170,28 +174,28 @@ async def test_a_cancelled_call_ends_at_the_server(
 ) -> None:
     """By a notification in a session, by the end of the connection without one."""
     _, between = kind
-    async with client(between, revision) as talk:
+    async with client(between, revision) as mcp_session:
         # With a token of progress the response begins before the answer.
         waits = {**tool("wait"), "_meta": {"progressToken": "waits"}}
         async with (
-            talk.calling(rpc("waits", CALL, waits))
-            if not isinstance(talk, Enveloped)
-            else _connected(talk) as following
+            mcp_session.calling(rpc("waits", CALL, waits))
+            if not isinstance(mcp_session, Enveloped)
+            else _connected(mcp_session) as following
         ):
             await _until_waiting(between, revision, 1)
-            if not isinstance(talk, Enveloped):
+            if not isinstance(mcp_session, Enveloped):
                 params = {"requestId": "waits"}
                 told = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}
-                await talk.send(told)
+                await mcp_session.send(told)
                 assert (await until(following, lambda each: each.get("id") == "waits"))[-1]
         await _until_waiting(between, revision, 0)
 
 
 @asynccontextmanager
-async def _connected(talk: Enveloped) -> AsyncIterator[Any]:
+async def _connected(mcp_session: Enveloped) -> AsyncIterator[Any]:
     """A call of which nothing is read; the connection closes at the end."""
-    body, headers = talk.whole(rpc("waits", CALL, tool("wait")))
-    posting = asyncio.create_task(talk.client.post("/mcp", json=body, headers=headers))
+    body, headers = mcp_session.whole(rpc("waits", CALL, tool("wait")))
+    posting = asyncio.create_task(mcp_session.client.post("/mcp", json=body, headers=headers))
     try:
         yield None
     finally:
@@ -201,9 +205,9 @@ async def _connected(talk: Enveloped) -> AsyncIterator[Any]:
 
 async def _until_waiting(between: RunningBridge, revision: str, count: int) -> None:
     """Ask the same server, as a client of the same kind, how many calls wait there."""
-    async with client(between, revision) as talk, asyncio.timeout(WITHIN_S):
+    async with client(between, revision) as mcp_session, asyncio.timeout(WITHIN_S):
         while True:
-            result = await answered(talk, CALL, tool("waiting"))
+            result = await answered(mcp_session, CALL, tool("waiting"))
             if result["content"][0]["text"] == str(count):
                 return
 

@@ -22,8 +22,8 @@ from tests.support.mcp_clients import (
     KEY,
     MODERN,
     YES,
+    McpSession,
     Streamable,
-    Talk,
     answered,
     called,
     enveloped,
@@ -94,26 +94,26 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 
 @asynccontextmanager
-async def connected(served: Served, name: str) -> AsyncIterator[Talk]:
+async def connected(served: Served, name: str) -> AsyncIterator[McpSession]:
     """A client that can be asked anything."""
     way, revision = WAYS[name]
     if way == "sse":
-        async with one_stream(served.bridge, revision, ASKED) as talk:
-            yield talk
+        async with one_stream(served.bridge, revision, ASKED) as mcp_session:
+            yield mcp_session
     else:
         async with streamable(served.bridge, revision, ASKED) as some:
             yield some
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(WAYS))
-async def talk(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[Talk]:
+async def mcp_session(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[McpSession]:
     """A client that can be asked anything, in each way in turn."""
     async with connected(served, request.param) as some:
         yield some
 
 
 @pytest_asyncio.fixture(loop_scope="module", params=["2025-11-25", "sse-newest"])
-async def newest(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[Talk]:
+async def newest(request: pytest.FixtureRequest, served: Served) -> AsyncIterator[McpSession]:
     """A client of the newest legacy revision, on either transport, for one test."""
     async with connected(served, request.param) as some:
         yield some
@@ -158,10 +158,10 @@ async def test_initialize_is_answered_from_what_the_child_says_of_itself(
 
 
 @proves("C82", "C85")
-async def test_each_request_has_its_envelope(served: Served, talk: Talk) -> None:
+async def test_each_request_has_its_envelope(served: Served, mcp_session: McpSession) -> None:
     """Revision, capabilities and name of the client; its own keys stay."""
     given = {"_meta": {"own": [1]}, "deep": {"n": 1.50}}
-    echo = (await answered(talk, "x/echo", given))["echo"]
+    echo = (await answered(mcp_session, "x/echo", given))["echo"]
     assert echo["deep"] == {"n": 1.5}
     assert echo["_meta"].pop(KEY + "clientInfo") == {"name": "test", "version": "1"}
     assert echo["_meta"].pop(KEY + "clientCapabilities") == ASKED
@@ -169,20 +169,20 @@ async def test_each_request_has_its_envelope(served: Served, talk: Talk) -> None
 
 
 @proves("C82")
-async def test_results_are_plain(talk: Talk) -> None:
+async def test_results_are_plain(mcp_session: McpSession) -> None:
     """Nothing that only 2026-07-28 knows; what is the child's own stays."""
-    result = await answered(talk, CALL, tool("echo", a=[1, "\u2028"]))
+    result = await answered(mcp_session, CALL, tool("echo", a=[1, "\u2028"]))
     assert result == {
         "content": [{"type": "text", "text": json.dumps({"a": [1, "\u2028"]})}],
         "_meta": {"own": 1},
     }
-    assert set(await answered(talk, "tools/list")) == {"tools", "_meta"}
+    assert set(await answered(mcp_session, "tools/list")) == {"tools", "_meta"}
 
 
-async def test_progress_comes_under_the_clients_own_token(talk: Talk) -> None:
+async def test_progress_comes_under_the_clients_own_token(mcp_session: McpSession) -> None:
     """The child has another number for it."""
     params = {**tool("progress", steps=3), "_meta": {"progressToken": "mine"}}
-    *steps, last = await called(talk, CALL, params)
+    *steps, last = await called(mcp_session, CALL, params)
     assert [step["params"]["progress"] for step in steps] == [0, 1, 2]
     assert {step["params"]["progressToken"] for step in steps} == {"mine"}
     assert text_in(last["result"]) is True
@@ -190,13 +190,13 @@ async def test_progress_comes_under_the_clients_own_token(talk: Talk) -> None:
 
 @proves("C82")
 async def test_a_question_is_a_request_and_its_answer_goes_into_a_retry(
-    served: Served, talk: Talk, request: pytest.FixtureRequest
+    served: Served, mcp_session: McpSession, request: pytest.FixtureRequest
 ) -> None:
     """Same parameters, a new id, the state byte for byte."""
     state = 's\u2028/+= \\" ' + request.node.name
     params = {**tool("ask", questions={"q": SAMPLE}, state=state), "_meta": {"own": 2}}
     given = {"role": "assistant", "content": {"type": "text", "text": "\u2028"}, "model": "m"}
-    asked, last = await called(talk, CALL, params, [given])
+    asked, last = await called(mcp_session, CALL, params, [given])
     assert (asked["method"], asked["params"]) == (SAMPLE["method"], SAMPLE["params"])
     assert text_in(last["result"]) == {"responses": {"q": given}, "state": state}
     calls = [each for each in served.heard(CALL) if each["params"]["arguments"].get("state")]
@@ -207,7 +207,7 @@ async def test_a_question_is_a_request_and_its_answer_goes_into_a_retry(
 
 
 @proves("C82")
-async def test_no_state_stays_no_state(served: Served, newest: Talk) -> None:
+async def test_no_state_stays_no_state(served: Served, newest: McpSession) -> None:
     """A retry does not invent one."""
     _, last = await called(newest, CALL, asks(q=FORM), [YES])
     assert text_in(last["result"]) == {"responses": {"q": YES}, "state": None}
@@ -216,14 +216,14 @@ async def test_no_state_stays_no_state(served: Served, newest: Talk) -> None:
 
 @proves("C82")
 @pytest.mark.parametrize("action", ["decline", "cancel"])
-async def test_a_refusal_of_the_user_is_a_value(newest: Talk, action: str) -> None:
+async def test_a_refusal_of_the_user_is_a_value(newest: McpSession, action: str) -> None:
     """The child decides what it means."""
     _, last = await called(newest, CALL, asks(q=FORM), [{"action": action}])
     assert text_in(last["result"])["responses"] == {"q": {"action": action}}
 
 
 @proves("C82")
-async def test_several_questions_are_answered_in_any_order(newest: Talk) -> None:
+async def test_several_questions_are_answered_in_any_order(newest: McpSession) -> None:
     """The call goes on once the last answer is there."""
     request = rpc("many", CALL, asks(a=FORM, b=SAMPLE, c=ROOTS))
     async with newest.calling(request) as following:
@@ -240,7 +240,7 @@ async def test_several_questions_are_answered_in_any_order(newest: Talk) -> None
     }
 
 
-async def test_a_page_to_visit_gets_an_id(newest: Talk) -> None:
+async def test_a_page_to_visit_gets_an_id(newest: McpSession) -> None:
     """2025-11-25 wants one, nobody can guess it, and no two are alike."""
     ids = []
     for _ in range(2):
@@ -252,7 +252,7 @@ async def test_a_page_to_visit_gets_an_id(newest: Talk) -> None:
 
 
 @proves("C82")
-async def test_other_requests_may_be_interrupted_too(newest: Talk) -> None:
+async def test_other_requests_may_be_interrupted_too(newest: McpSession) -> None:
     """`prompts/get` asks as tools do; what may not ask fails."""
     _, last = await called(newest, "prompts/get", {"name": "p"}, [YES])
     assert json.loads(last["result"]["messages"][0]["content"]["text"]) == {"who": YES}
@@ -261,7 +261,7 @@ async def test_other_requests_may_be_interrupted_too(newest: Talk) -> None:
 
 
 @proves("C82")
-async def test_ten_rounds_and_no_more(newest: Talk) -> None:
+async def test_ten_rounds_and_no_more(newest: McpSession) -> None:
     """As many as clients of 2026-07-28 go."""
     *_, last = await called(newest, CALL, tool("rounds", count=10), [YES] * 10)
     assert text_in(last["result"]) == 10
@@ -270,14 +270,14 @@ async def test_ten_rounds_and_no_more(newest: Talk) -> None:
 
 
 @proves("C82")
-async def test_a_child_that_only_wants_time_is_asked_again(newest: Talk) -> None:
+async def test_a_child_that_only_wants_time_is_asked_again(newest: McpSession) -> None:
     """State and no question: nobody is bothered, no responses are made up."""
     (last,) = await called(newest, CALL, tool("again", count=2))
     assert text_in(last["result"]) == {"passed": 2, "responses": None}
 
 
 @proves("C82")
-async def test_an_error_of_the_client_fails_its_call(served: Served, newest: Talk) -> None:
+async def test_an_error_of_the_client_fails_its_call(served: Served, newest: McpSession) -> None:
     """No answer is made up; the other question is withdrawn before the stream ends."""
     before = len(served.heard(CALL))
     request = rpc("fails", CALL, asks(a=FORM, b=SAMPLE))
@@ -295,7 +295,7 @@ async def test_an_error_of_the_client_fails_its_call(served: Served, newest: Tal
 @proves("C82")
 @pytest.mark.parametrize("count", [1, 3])
 async def test_a_call_that_is_cancelled_withdraws_its_questions(
-    served: Served, newest: Talk, count: int
+    served: Served, newest: McpSession, count: int
 ) -> None:
     """Nothing is in flight at the child: it hears nothing; the client's stream ends."""
     before = len(served.heard(CALL)), len(served.heard("notifications/cancelled"))
@@ -318,7 +318,9 @@ async def test_a_call_that_is_cancelled_withdraws_its_questions(
     )
 
 
-async def test_a_call_that_runs_is_cancelled_at_the_child(served: Served, newest: Talk) -> None:
+async def test_a_call_that_runs_is_cancelled_at_the_child(
+    served: Served, newest: McpSession
+) -> None:
     """Under the number that the child knows it by."""
     async with newest.calling(rpc("held", CALL, tool("hold"))) as following:
         await eventually(
@@ -336,12 +338,14 @@ async def test_a_call_that_runs_is_cancelled_at_the_child(served: Served, newest
 @proves("C85")
 async def test_what_a_client_does_not_offer_is_neither_declared_nor_asked(served: Served) -> None:
     """The envelope lacks it; a child that asks all the same fails the call."""
-    async with streamable(served.bridge, "2025-11-25", {"roots": {"listChanged": True}}) as talk:
-        echo = (await answered(talk, "x/echo"))["echo"]
+    async with streamable(
+        served.bridge, "2025-11-25", {"roots": {"listChanged": True}}
+    ) as mcp_session:
+        echo = (await answered(mcp_session, "x/echo"))["echo"]
         assert echo["_meta"][KEY + "clientCapabilities"] == {"roots": {}}
-        (last,) = await called(talk, CALL, asks(q=FORM))
+        (last,) = await called(mcp_session, CALL, asks(q=FORM))
         assert last["error"]["code"] == ENDED
-        _, last = await called(talk, CALL, asks(q=ROOTS), [{"roots": []}])
+        _, last = await called(mcp_session, CALL, asks(q=ROOTS), [{"roots": []}])
         assert text_in(last["result"])["responses"] == {"q": {"roots": []}}
 
 
@@ -353,44 +357,46 @@ async def test_what_a_revision_does_not_know_is_not_asked(
     served: Served, revision: str, question: Any
 ) -> None:
     """Elicitation came with 2025-06-18, pages to visit with 2025-11-25."""
-    async with streamable(served.bridge, revision, ASKED) as talk:
-        (last,) = await called(talk, CALL, asks(q=question))
+    async with streamable(served.bridge, revision, ASKED) as mcp_session:
+        (last,) = await called(mcp_session, CALL, asks(q=question))
     assert last["error"]["code"] == ENDED
 
 
 @proves("C83")
-async def test_a_log_level_is_kept_and_sent_with_each_request(served: Served, talk: Talk) -> None:
+async def test_a_log_level_is_kept_and_sent_with_each_request(
+    served: Served, mcp_session: McpSession
+) -> None:
     """Checked here; the child never hears of `logging/setLevel`."""
     levels = ["debug", "warning", "alert"]
-    silent = text_in(await answered(talk, CALL, tool("log", levels=levels)))
+    silent = text_in(await answered(mcp_session, CALL, tool("log", levels=levels)))
     assert silent is None
-    (bad,) = await called(talk, "logging/setLevel", {"level": "loud"})
+    (bad,) = await called(mcp_session, "logging/setLevel", {"level": "loud"})
     assert bad["error"]["code"] == -32602
-    assert await answered(talk, "logging/setLevel", {"level": "warning"}) == {}
-    *told, last = await called(talk, CALL, tool("log", levels=levels))
+    assert await answered(mcp_session, "logging/setLevel", {"level": "warning"}) == {}
+    *told, last = await called(mcp_session, CALL, tool("log", levels=levels))
     assert [each["params"]["data"] for each in told] == ["warning", "alert"]
     assert text_in(last["result"]) == "warning"
     assert served.heard("logging/setLevel") == []
 
 
 @proves("C83")
-async def test_ping_and_tasks_are_answered_here(served: Served, talk: Talk) -> None:
+async def test_ping_and_tasks_are_answered_here(served: Served, mcp_session: McpSession) -> None:
     """The child has neither."""
-    assert await answered(talk, "ping") == {}
-    (last,) = await called(talk, "tasks/get", {"taskId": "1"})
+    assert await answered(mcp_session, "ping") == {}
+    (last,) = await called(mcp_session, "tasks/get", {"taskId": "1"})
     assert last["error"]["code"] == -32601
     assert (served.heard("ping"), served.heard("tasks/get")) == ([], [])
 
 
 @proves("C83")
 async def test_notifications_that_the_child_would_not_know_are_swallowed(
-    served: Served, talk: Talk
+    served: Served, mcp_session: McpSession
 ) -> None:
     """A change of roots, progress of the client: 2026-07-28 has neither."""
     for method in ("roots/list_changed", "progress"):
         told = {"jsonrpc": "2.0", "method": f"notifications/{method}", "params": {}}
-        await talk.send(told)
-    await answered(talk, CALL, tool("echo"))
+        await mcp_session.send(told)
+    await answered(mcp_session, CALL, tool("echo"))
     assert served.heard("notifications/roots/list_changed") == []
     assert served.heard("notifications/progress") == []
     assert served.heard("notifications/initialized") == []
@@ -398,13 +404,13 @@ async def test_notifications_that_the_child_would_not_know_are_swallowed(
 
 @proves("C83")
 async def test_a_session_hears_of_changes_and_of_what_it_subscribed(
-    served: Served, talk: Talk
+    served: Served, mcp_session: McpSession
 ) -> None:
     """A listen is renewed before the old one ends; tags are the child's affair."""
-    uri, other = f"file:///{id(talk)}", f"file:///{id(talk)}/other"
-    async with talk.listening() as told:
+    uri, other = f"file:///{id(mcp_session)}", f"file:///{id(mcp_session)}/other"
+    async with mcp_session.listening() as told:
         for each in (uri, other):
-            assert await answered(talk, "resources/subscribe", {"uri": each}) == {}
+            assert await answered(mcp_session, "resources/subscribe", {"uri": each}) == {}
         assert {uri, other} <= set(served.listens()[-1]["resourceSubscriptions"])
         assert served.listens()[-1]["toolsListChanged"] is True
         async with streamable(served.bridge) as someone:
@@ -418,45 +424,45 @@ async def test_a_session_hears_of_changes_and_of_what_it_subscribed(
             {"uri": uri},
             {"uri": other},
         ]
-        assert await answered(talk, "resources/unsubscribe", {"uri": uri}) == {}
+        assert await answered(mcp_session, "resources/unsubscribe", {"uri": uri}) == {}
         assert served.listens()[-1]["resourceSubscriptions"] == [other]
         async with streamable(served.bridge) as someone:
             await answered(someone, CALL, tool("change", uris=[uri, other]))
         (heard,) = await until(told, lambda each: "uri" in each.get("params", {}))
         assert heard["params"] == {"uri": other}
-        assert await answered(talk, "resources/unsubscribe", {"uri": other}) == {}
+        assert await answered(mcp_session, "resources/unsubscribe", {"uri": other}) == {}
         assert "resourceSubscriptions" not in served.listens()[-1]
 
 
 @proves("C83")
 async def test_a_resource_that_the_child_does_not_grant_is_an_error(
-    served: Served, talk: Talk
+    served: Served, mcp_session: McpSession
 ) -> None:
     """What was granted before stays."""
-    good = f"file:///{id(talk)}/good"
-    assert await answered(talk, "resources/subscribe", {"uri": good}) == {}
-    (last,) = await called(talk, "resources/subscribe", {"uri": "file:///bad"})
+    good = f"file:///{id(mcp_session)}/good"
+    assert await answered(mcp_session, "resources/subscribe", {"uri": good}) == {}
+    (last,) = await called(mcp_session, "resources/subscribe", {"uri": "file:///bad"})
     assert last["error"]["code"] == -32602
-    async with talk.listening() as told, streamable(served.bridge) as someone:
+    async with mcp_session.listening() as told, streamable(served.bridge) as someone:
         await answered(someone, CALL, tool("change", uris=[good]))
         await until(told, lambda each: each.get("params", {}).get("uri") == good)
-    await answered(talk, "resources/unsubscribe", {"uri": good})
+    await answered(mcp_session, "resources/unsubscribe", {"uri": good})
 
 
 @proves("C83")
 async def test_no_event_is_lost_while_a_listen_is_renewed(served: Served) -> None:
     """One resource changes on and on while others are subscribed and left."""
     async with AsyncExitStack() as stack:
-        talk = await stack.enter_async_context(streamable(served.bridge))
+        mcp_session = await stack.enter_async_context(streamable(served.bridge))
         someone = await stack.enter_async_context(streamable(served.bridge))
-        told = await stack.enter_async_context(talk.listening())
-        await answered(talk, "resources/subscribe", {"uri": "file:///kept"})
+        told = await stack.enter_async_context(mcp_session.listening())
+        await answered(mcp_session, "resources/subscribe", {"uri": "file:///kept"})
 
         async def edit() -> None:
             for number in range(10):
                 uri = {"uri": f"file:///{number}"}
-                await answered(talk, "resources/subscribe", uri)
-                await answered(talk, "resources/unsubscribe", uri)
+                await answered(mcp_session, "resources/subscribe", uri)
+                await answered(mcp_session, "resources/unsubscribe", uri)
 
         editing = asyncio.create_task(edit())
         rounds = 0
@@ -473,13 +479,13 @@ async def test_no_event_is_lost_while_a_listen_is_renewed(served: Served) -> Non
 async def test_a_listen_that_the_child_ends_is_opened_again(served: Served, by: str) -> None:
     """It may end one by either; what was subscribed is subscribed again."""
     uri = f"file:///{by}"
-    async with streamable(served.bridge) as talk, talk.listening() as told:
-        await answered(talk, "resources/subscribe", {"uri": uri})
+    async with streamable(served.bridge) as mcp_session, mcp_session.listening() as told:
+        await answered(mcp_session, "resources/subscribe", {"uri": uri})
         before = len(served.listens())
-        assert text_in(await answered(talk, CALL, tool("end", by=by))) >= 1
+        assert text_in(await answered(mcp_session, CALL, tool("end", by=by))) >= 1
         await eventually(lambda: len(served.listens()) > before, "another listen")
         await until(told, lambda each: each["method"] == "notifications/tools/list_changed")
-        await answered(talk, CALL, tool("change", uris=[uri]))
+        await answered(mcp_session, CALL, tool("change", uris=[uri]))
         await until(told, lambda each: each.get("params", {}).get("uri") == uri)
 
 
@@ -489,7 +495,7 @@ async def test_a_subscription_that_the_child_ends_ends_with_a_result(
     served: Served, by: str
 ) -> None:
     """For a client of 2026-07-28, on whose stream no cancellation may come."""
-    async with enveloped(served.bridge) as talk, talk.listening() as told:
+    async with enveloped(served.bridge) as mcp_session, mcp_session.listening() as told:
         async with streamable(served.bridge) as someone:
             await answered(someone, CALL, tool("end", by=by))
         last = await told()
@@ -499,9 +505,11 @@ async def test_a_subscription_that_the_child_ends_ends_with_a_result(
 
 
 @proves("C84")
-async def test_values_that_are_no_objects_are_wrapped_with_their_schema(talk: Talk) -> None:
+async def test_values_that_are_no_objects_are_wrapped_with_their_schema(
+    mcp_session: McpSession,
+) -> None:
     """Schema and value agree, and there is a text; objects stay as they are."""
-    tools = {each["name"]: each for each in (await answered(talk, "tools/list"))["tools"]}
+    tools = {each["name"]: each for each in (await answered(mcp_session, "tools/list"))["tools"]}
     array = {"type": "array", "items": {"type": "integer"}}
     assert tools["list"]["outputSchema"] == {
         "type": "object",
@@ -510,16 +518,16 @@ async def test_values_that_are_no_objects_are_wrapped_with_their_schema(talk: Ta
     }
     assert tools["record"]["outputSchema"]["properties"] == {"n": {"type": "integer"}}
     assert "outputSchema" not in tools["echo"]
-    result = await answered(talk, CALL, tool("list"))
+    result = await answered(mcp_session, CALL, tool("list"))
     assert result["structuredContent"] == {"result": [1, 2]}
     assert json.loads(result["content"][0]["text"]) == [1, 2]
-    result = await answered(talk, CALL, tool("record"))
+    result = await answered(mcp_session, CALL, tool("record"))
     assert result["structuredContent"] == {"n": 1}
     assert len(result["content"]) == 1
 
 
 @proves("C84")
-async def test_errors_about_the_envelope_are_not_the_clients(newest: Talk) -> None:
+async def test_errors_about_the_envelope_are_not_the_clients(newest: McpSession) -> None:
     """They are of the bridge's making; others pass."""
     for code, shown in ((-32020, ENDED), (-32021, ENDED), (-32022, ENDED), (-32602, -32602)):
         error = {"code": code, "message": "m", "data": {"d": 1}}
@@ -530,13 +538,13 @@ async def test_errors_about_the_envelope_are_not_the_clients(newest: Talk) -> No
 
 
 @pytest.mark.parametrize("kind", ["task", "x/unheard"])
-async def test_a_result_of_another_kind_is_an_error(newest: Talk, kind: str) -> None:
+async def test_a_result_of_another_kind_is_an_error(newest: McpSession, kind: str) -> None:
     """Nobody asked for it."""
     (last,) = await called(newest, CALL, tool("odd", kind=kind))
     assert last["error"]["code"] == ENDED
 
 
-async def test_big_results_pass(newest: Talk) -> None:
+async def test_big_results_pass(newest: McpSession) -> None:
     """Two megabytes."""
     result = await answered(newest, CALL, tool("big", bytes=2_000_000))
     assert len(result["content"][0]["text"]) == 2_000_000
@@ -553,9 +561,9 @@ async def test_two_sessions_share_the_child_and_nothing_else(served: Served) -> 
         await answered(two, "logging/setLevel", {"level": "debug"})
         first = await stack.enter_async_context(one.calling(rpc(1, CALL, asks(q=FORM))))
         second = await stack.enter_async_context(two.calling(rpc(1, CALL, asks(q=SAMPLE))))
-        for talk, following, answer in ((two, second, {"model": "b"}), (one, first, YES)):
+        for mcp_session, following, answer in ((two, second, {"model": "b"}), (one, first, YES)):
             asked = await following()
-            await talk.send({"jsonrpc": "2.0", "id": asked["id"], "result": answer})
+            await mcp_session.send({"jsonrpc": "2.0", "id": asked["id"], "result": answer})
             last = await following()
             assert (last["id"], text_in(last["result"])["responses"]) == (1, {"q": answer})
     metas = [each["params"]["_meta"] for each in served.heard(CALL)[-4:]]
@@ -572,18 +580,21 @@ async def test_the_child_dies_and_the_session_goes_on(tmp_path: Path) -> None:
 
     What a question rests on is in `requestState`: the next process takes the answer.
     """
-    async with serving(tmp_path) as served, streamable(served.bridge, "2025-11-25", ASKED) as talk:
-        await answered(talk, "resources/subscribe", {"uri": "file:///r"})
+    async with (
+        serving(tmp_path) as served,
+        streamable(served.bridge, "2025-11-25", ASKED) as mcp_session,
+    ):
+        await answered(mcp_session, "resources/subscribe", {"uri": "file:///r"})
         async with (
-            talk.listening() as told,
-            talk.calling(rpc("held", CALL, tool("hold"))) as held,
-            talk.calling(rpc("asked", CALL, asks(q=FORM))) as asked,
+            mcp_session.listening() as told,
+            mcp_session.calling(rpc("held", CALL, tool("hold"))) as held,
+            mcp_session.calling(rpc("asked", CALL, asks(q=FORM))) as asked,
         ):
             question = await asked()
-            (last,) = await called(talk, CALL, tool("die"))
+            (last,) = await called(mcp_session, CALL, tool("die"))
             assert last["error"]["code"] == ENDED
             assert (await held())["error"]["data"]["mcpbridge"]
-            await talk.send({"jsonrpc": "2.0", "id": question["id"], "result": YES})
+            await mcp_session.send({"jsonrpc": "2.0", "id": question["id"], "result": YES})
             assert text_in((await asked())["result"])["responses"] == {"q": YES}
             changed = {"tools", "prompts"}
             while changed:
@@ -595,7 +606,7 @@ async def test_the_child_dies_and_the_session_goes_on(tmp_path: Path) -> None:
                 "promptsListChanged": True,
                 "resourceSubscriptions": ["file:///r"],
             }
-            await answered(talk, CALL, tool("change", uris=["file:///r"]))
+            await answered(mcp_session, CALL, tool("change", uris=["file:///r"]))
             await until(told, lambda each: "uri" in each.get("params", {}))
 
 
@@ -608,7 +619,7 @@ async def test_a_child_without_a_name_gets_one(tmp_path: Path) -> None:
         info = answer.json()["result"]["serverInfo"]
         assert info["name"]
         assert info["version"]
-        async with streamable(served.bridge) as talk:
-            assert isinstance(talk, Streamable)
-            assert await answered(talk, "resources/subscribe", {"uri": "file:///x"}) == {}
+        async with streamable(served.bridge) as mcp_session:
+            assert isinstance(mcp_session, Streamable)
+            assert await answered(mcp_session, "resources/subscribe", {"uri": "file:///x"}) == {}
             assert served.listens()[-1] == {"resourceSubscriptions": ["file:///x"]}

@@ -27,7 +27,7 @@ INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 YES = {"action": "accept", "content": {"name": "Ann"}}
 
 
-class Talk(Protocol):
+class McpSession(Protocol):
     """A client's session, or what stands for one."""
 
     client: httpx.AsyncClient
@@ -186,13 +186,13 @@ async def one_stream(
         client.stream("GET", "/sse", headers={"accept": "text/event-stream"}) as response,
     ):
         assert response.status_code == 200
-        talk = OneStream(client, response.aiter_lines())
-        await talk.connect()
-        await talk.send(initialize("first", revision, capabilities))
-        hello = await talk.next()
+        mcp_session = OneStream(client, response.aiter_lines())
+        await mcp_session.connect()
+        await mcp_session.send(initialize("first", revision, capabilities))
+        hello = await mcp_session.next()
         assert hello["result"]["protocolVersion"] == revision
-        await talk.send(INITIALIZED)
-        yield talk
+        await mcp_session.send(INITIALIZED)
+        yield mcp_session
 
 
 @asynccontextmanager
@@ -228,19 +228,19 @@ async def until(following: Next, wanted: Callable[[Any], bool]) -> list[Any]:
 
 
 async def called(
-    talk: Talk, method: str, params: Any = None, answers: Sequence[Any] = ()
+    mcp_session: McpSession, method: str, params: Any = None, answers: Sequence[Any] = ()
 ) -> list[Any]:
     """All that comes of a call, its answer last; questions are answered in their order.
 
     Args:
-        talk: Asks.
+        mcp_session: Asks.
         method: What.
         params: With which parameters.
         answers: Results of the client, a question each.
     """
     request = rpc(f"call-{next(_ids)}", method, params)
     given = iter(answers)
-    async with talk.calling(request) as following:
+    async with mcp_session.calling(request) as following:
         found: list[Any] = []
         while not found or found[-1].get("id") != request["id"]:
             message = await following()
@@ -248,13 +248,15 @@ async def called(
             found.append(message)
             if "method" in message and "id" in message:
                 result = next(given)
-                await talk.send({"jsonrpc": "2.0", "id": message["id"], "result": result})
+                await mcp_session.send({"jsonrpc": "2.0", "id": message["id"], "result": result})
     return found
 
 
-async def answered(talk: Talk, method: str, params: Any = None, answers: Sequence[Any] = ()) -> Any:
+async def answered(
+    mcp_session: McpSession, method: str, params: Any = None, answers: Sequence[Any] = ()
+) -> Any:
     """The result of a call."""
-    last = (await called(talk, method, params, answers))[-1]
+    last = (await called(mcp_session, method, params, answers))[-1]
     assert "result" in last, last
     return last["result"]
 

@@ -47,8 +47,8 @@ class Inbox:
                 self.updates.append(_wire(params))
 
 
-class Talk:
-    """A `ClientSession` seen as `scenarios.Talk`."""
+class PeerSession:
+    """A `ClientSession` seen as `scenarios.PeerSession`."""
 
     def __init__(self, session: ClientSession, hello: dict[str, Any], inbox: Inbox) -> None:
         self._session = session
@@ -147,7 +147,7 @@ def _transport(options: argparse.Namespace):
 
 
 @asynccontextmanager
-async def connect(options: argparse.Namespace) -> AsyncIterator[Talk]:
+async def connect(options: argparse.Namespace) -> AsyncIterator[PeerSession]:
     """An initialized session; left by DELETE where the transport has sessions."""
     inbox = Inbox()
 
@@ -160,7 +160,7 @@ async def connect(options: argparse.Namespace) -> AsyncIterator[Talk]:
             **(DECLARED if options.declare else {}),
         ) as session,
     ):
-        yield Talk(session, await _told(session.initialize()), inbox)
+        yield PeerSession(session, await _told(session.initialize()), inbox)
 
 
 if __name__ == "__main__":

@@ -34,8 +34,8 @@ def _wire(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(by_alias=True, mode="json", exclude_unset=True)
 
 
-class Talk:
-    """A `Client` seen as `scenarios.Talk`."""
+class PeerSession:
+    """A `Client` seen as `scenarios.PeerSession`."""
 
     def __init__(self, client: Client, logs: scenarios.Arrivals) -> None:
         self._client = client
@@ -117,7 +117,7 @@ def _server(options: argparse.Namespace):
 
 
 @asynccontextmanager
-async def connect(options: argparse.Namespace) -> AsyncIterator[Talk]:
+async def connect(options: argparse.Namespace) -> AsyncIterator[PeerSession]:
     """A client past its handshake (or discovery, by --mode); left by DELETE where it has one."""
     logs = scenarios.Arrivals()
 
@@ -128,7 +128,7 @@ async def connect(options: argparse.Namespace) -> AsyncIterator[Talk]:
     async with Client(
         _server(options), mode=options.mode, logging_callback=log, **declared
     ) as client:
-        yield Talk(client, logs)
+        yield PeerSession(client, logs)
 
 
 if __name__ == "__main__":

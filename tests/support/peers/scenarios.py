@@ -1,9 +1,10 @@
 """What the client programs do and report, written once for both Python SDKs.
 
-Each `client_*.py` hands `main` a way to connect; the scenario then talks through the small `Talk`
-surface, where every answer is the wire's JSON object (a dict). The program prints one JSON line
-with what it saw and asserts nothing: judging is the test's work. Events the test waits for
-(`{"event": "ready"}`) go to stderr as JSON lines, since a pipe read is a better wait than a sleep.
+Each `client_*.py` hands `main` a way to connect; the scenario then speaks through the small
+`PeerSession` surface, where every answer is the JSON object of the wire (a dict). The program
+prints one JSON line with what it saw and asserts nothing: judging is the test's work. Events the
+test waits for (`{"event": "ready"}`) go to stderr as JSON lines, since a pipe read is a better wait
+than a sleep.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Arrivals:
                 await self._more.wait()
 
 
-class Talk(Protocol):
+class PeerSession(Protocol):
     """One initialized conversation; every method raises `RefusedError` on a JSON-RPC error."""
 
     hello: JsonObject
@@ -82,7 +83,7 @@ class Talk(Protocol):
     async def set_level(self, level: str) -> JsonObject: ...
 
 
-Connect = Callable[[argparse.Namespace], AbstractAsyncContextManager[Talk]]
+Connect = Callable[[argparse.Namespace], AbstractAsyncContextManager[PeerSession]]
 Whole = Callable[[Connect, argparse.Namespace], Awaitable[JsonObject]]
 """A scenario that opens its sessions itself; returns its report."""
 
@@ -105,11 +106,11 @@ async def _wait_for_go(options: argparse.Namespace) -> None:
         await anyio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True)
 
 
-async def _everything(talk: Talk, kind: str) -> list[JsonObject]:
+async def _everything(peer: PeerSession, kind: str) -> list[JsonObject]:
     found: list[JsonObject] = []
     cursor: str | None = None
     while True:
-        page = await talk.page(kind, cursor)
+        page = await peer.page(kind, cursor)
         found += page[kind]
         cursor = page.get("nextCursor")
         if cursor is None:
@@ -124,14 +125,14 @@ async def attempt(step: Awaitable[JsonObject]) -> JsonObject:
         return {"error": refused.error}
 
 
-async def _tour(talk: Talk, options: argparse.Namespace) -> JsonObject:
+async def _tour(peer: PeerSession, options: argparse.Namespace) -> JsonObject:
     plan = options.plan
-    seen: JsonObject = {"hello": talk.hello, "ping": await attempt(talk.ping())}
+    seen: JsonObject = {"hello": peer.hello, "ping": await attempt(peer.ping())}
     for kind in ("tools", "resources", "resourceTemplates", "prompts"):
         if kind in plan["lists"]:
-            seen[kind] = await _everything(talk, kind)
+            seen[kind] = await _everything(peer, kind)
     for label, (name, arguments) in plan.get("calls", {}).items():
-        seen[label] = await attempt(talk.call(name, arguments))
+        seen[label] = await attempt(peer.call(name, arguments))
     for label, (name, arguments) in plan.get("counted", {}).items():
         steps: list[list[float | None]] = []
 
@@ -140,14 +141,14 @@ async def _tour(talk: Talk, options: argparse.Namespace) -> JsonObject:
         ) -> None:
             steps.append([done, total])
 
-        seen[label] = await attempt(talk.call(name, arguments, on_progress))
+        seen[label] = await attempt(peer.call(name, arguments, on_progress))
         seen[f"{label}-progress"] = steps
     for label, uri in plan.get("reads", {}).items():
-        seen[label] = await attempt(talk.read(uri))
+        seen[label] = await attempt(peer.read(uri))
     for label, (name, given) in plan.get("prompted", {}).items():
-        seen[label] = await attempt(talk.prompt(name, given))
+        seen[label] = await attempt(peer.prompt(name, given))
     for label, (ref, argument) in plan.get("completions", {}).items():
-        seen[label] = await attempt(talk.complete(ref, argument))
+        seen[label] = await attempt(peer.complete(ref, argument))
     return seen
 
 
@@ -156,7 +157,7 @@ def payload(marker: str, number: int) -> str:
     return f"{marker}/{number}/\r\n\u2028\u2029\u0000\U0001f98a/" + "x" * (number * 61)
 
 
-async def _echoes(talk: Talk, options: argparse.Namespace) -> JsonObject:
+async def _echoes(peer: PeerSession, options: argparse.Namespace) -> JsonObject:
     right, wrong = 0, []
     limit = anyio.CapacityLimiter(options.together)
 
@@ -164,7 +165,7 @@ async def _echoes(talk: Talk, options: argparse.Namespace) -> JsonObject:
         nonlocal right
         sent = payload(options.marker, number)
         async with limit:
-            answer = await attempt(talk.call(options.echo_tool, {options.echo_argument: sent}))
+            answer = await attempt(peer.call(options.echo_tool, {options.echo_argument: sent}))
         content = answer.get("result", {}).get("content", [{}])
         # Some servers put words before what they echo; none may put anything after it.
         if len(content) == 1 and content[0].get("text", "").endswith(sent):
@@ -176,11 +177,11 @@ async def _echoes(talk: Talk, options: argparse.Namespace) -> JsonObject:
     async with anyio.create_task_group() as group:
         for number in range(options.calls):
             group.start_soon(one, number)
-    child = await attempt(talk.call("pid", {})) if options.ask_pid else None
+    child = await attempt(peer.call("pid", {})) if options.ask_pid else None
     return {"right": right, "wrong": wrong[:5], "wrong_count": len(wrong), "child": child}
 
 
-async def _slow_call(talk: Talk, options: argparse.Namespace) -> JsonObject:
+async def _slow_call(peer: PeerSession, options: argparse.Namespace) -> JsonObject:
     steps: list[float] = []
 
     async def on_progress(done: float, _total: float | None, _message: str | None) -> None:
@@ -189,24 +190,24 @@ async def _slow_call(talk: Talk, options: argparse.Namespace) -> JsonObject:
 
     # The SDKs check an answer against the tool's output schema, and ask for the list of tools
     # after the answer if they have none yet; by then the server this scenario is for is gone.
-    await _everything(talk, "tools")
+    await _everything(peer, "tools")
     began = time.monotonic()
     arguments = {"seconds": options.seconds, "steps": options.steps}
-    answer = await attempt(talk.call("countdown", arguments, on_progress))
+    answer = await attempt(peer.call("countdown", arguments, on_progress))
     return {**answer, "took_s": round(time.monotonic() - began, 3), "progress": steps}
 
 
-async def _questions(talk: Talk, options: argparse.Namespace) -> JsonObject:
+async def _questions(peer: PeerSession, options: argparse.Namespace) -> JsonObject:
     seen = {}
     for label, (name, arguments) in options.plan["questions"].items():
-        seen[label] = await attempt(talk.call(name, arguments))
-    return {"hello": talk.hello, **seen}
+        seen[label] = await attempt(peer.call(name, arguments))
+    return {"hello": peer.hello, **seen}
 
 
-async def _logs(talk: Talk, options: argparse.Namespace) -> JsonObject:
-    answer = await attempt(talk.call("log", {"message": options.marker}))
-    await talk.logs.holding(options.marker)
-    return {**answer, "logs": talk.logs.entries}
+async def _logs(peer: PeerSession, options: argparse.Namespace) -> JsonObject:
+    answer = await attempt(peer.call("log", {"message": options.marker}))
+    await peer.logs.holding(options.marker)
+    return {**answer, "logs": peer.logs.entries}
 
 
 SCENARIOS = {
@@ -222,9 +223,9 @@ async def _connect_and_vanish(connect: Connect, options: argparse.Namespace) -> 
     """Initialize, then die as a killed client does: no DELETE, no FIN but the kernel's."""
     async with AsyncExitStack() as stack:
         for _ in range(options.sessions):
-            talk = await stack.enter_async_context(connect(options))
+            peer = await stack.enter_async_context(connect(options))
             if options.used:
-                await talk.call(options.echo_tool, {options.echo_argument: "here I am"})
+                await peer.call(options.echo_tool, {options.echo_argument: "here I am"})
         await _wait_for_go(options)
         report({"sessions": options.sessions})
         os._exit(0)
@@ -237,8 +238,8 @@ async def _run(connect: Connect, more: Mapping[str, Whole], options: argparse.Na
             return
         if options.scenario == "connect-and-vanish":
             await _connect_and_vanish(connect, options)
-        async with connect(options) as talk:
-            seen = await SCENARIOS[options.scenario](talk, options)
+        async with connect(options) as peer:
+            seen = await SCENARIOS[options.scenario](peer, options)
             # Reported before the conversation is closed: what closing does is another matter.
             report(seen)
 
