@@ -22,7 +22,7 @@ from mcpbridge.doctor.endpoint.mcp_client import (
     request,
     told,
 )
-from mcpbridge.doctor.endpoint.sse_client import SseTalk
+from mcpbridge.doctor.endpoint.sse_client import SseClient
 from mcpbridge.rules.mcp.revisions import MODERN, NEWEST_LEGACY, SERVED
 
 _OPTIONS = ClientOptions(head_s=15.0, whole_s=30.0)
@@ -105,12 +105,12 @@ async def _modern(place: httpx.URL, findings: Findings) -> list[str]:
 
 
 async def _sse(place: httpx.URL, findings: Findings) -> list[str]:
-    talk = SseTalk(place if path_of(place).endswith("/sse") else at(place, "/sse"), None)
+    sse_client = SseClient(place if path_of(place).endswith("/sse") else at(place, "/sse"), None)
     try:
-        async with talk.open() as kind:
-            if not talk.endpoint:
+        async with sse_client.open() as kind:
+            if not sse_client.endpoint:
                 raise OSError(f"the content type is {kind!r}")
-            messages = await talk.call(initialize(1, SERVED[0].date))
+            messages = await sse_client.call(initialize(1, SERVED[0].date))
             good = bool(messages) and isinstance(messages[0], dict) and "result" in messages[0]
     except OSError as error:
         findings.note("sse", f"HTTP+SSE is not served at /sse: {error}")

@@ -26,7 +26,7 @@ from mcpbridge.doctor.endpoint.mcp_client import (
     request,
     told,
 )
-from mcpbridge.doctor.endpoint.sse_client import SseTalk
+from mcpbridge.doctor.endpoint.sse_client import SseClient
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY, SERVED
 from mcpbridge.wire.headers import EVENT_STREAM
 
@@ -116,29 +116,31 @@ class McpOperator:
         place = (
             self._place if self._protocol == "sse" and self._is_sse() else at(self._place, "/sse")
         )
-        talk = SseTalk(place, OPTIONS.line_bytes)
+        sse_client = SseClient(place, OPTIONS.line_bytes)
         try:
-            async with talk.open() as kind:
+            async with sse_client.open() as kind:
                 if kind != EVENT_STREAM:
                     then = f"the operator wants {EVENT_STREAM} to the letter; {_INVALID}"
                     words = f"the content type of {path_of(place)} is {kind!r}"
                     raise self.findings.stop("sse_type", words, then)
-                where = talk.endpoint.partition("?")[0]  # behind it stands the session's id
+                where = sse_client.endpoint.partition("?")[0]  # behind it stands the session's id
                 self.findings.passed("sse", f"GET {path_of(place)} is an event stream")
                 self.findings.passed("sse_endpoint", f"its endpoint event names {where}")
-                await self._validate_over(talk)
+                await self._validate_over(sse_client)
         except OSError as error:
             raise self.findings.stop("sse", f"GET {path_of(place)}: {error}", _INVALID) from error
 
-    async def _validate_over(self, talk: SseTalk) -> None:
-        messages = await talk.call(initialize(1, _ASKED))
+    async def _validate_over(self, sse_client: SseClient) -> None:
+        messages = await sse_client.call(initialize(1, _ASKED))
         capabilities = self._introduced(self._result("initialize", 1, "", messages), "")
-        await talk.tell(told("notifications/initialized"))
+        await sse_client.tell(told("notifications/initialized"))
         self.findings.passed("initialized", "the notification is taken")
         for number, name in enumerate(_named(capabilities), 2):
             method, member = _LISTS[name]
-            messages = await talk.call(request(number, method))
-            self._counted(method, member, self._result(method, number, "", messages), talk.size)
+            messages = await sse_client.call(request(number, method))
+            self._counted(
+                method, member, self._result(method, number, "", messages), sse_client.size
+            )
 
     def _is_sse(self) -> bool:
         return path_of(self._place).endswith("/sse")

@@ -22,7 +22,7 @@ T = TypeVar("T")
 _POSTED = ClientOptions(head_s=2.0, whole_s=2.0)
 
 
-class SseTalk:
+class SseClient:
     """One event stream and the path for messages that it names; works within `open`."""
 
     def __init__(self, place: httpx.URL, line_bytes: int | None) -> None:
