@@ -9,6 +9,7 @@ import platform
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from statistics import median
 
 WIDTH = 110
@@ -24,6 +25,7 @@ class Figure:
     name: str
     unit: str
     rounds: Sequence[float]
+    """What each round gave; empty if nothing could be measured, which the note explains."""
     at_most: float | None = None
     """The goal; None for a figure that only stands beside others."""
     aim: float | None = None
@@ -34,21 +36,21 @@ class Figure:
 
     @property
     def value(self) -> float:
-        """The median of the rounds."""
-        return median(self.rounds)
+        """The median of the rounds; not a number without any."""
+        return median(self.rounds) if self.rounds else nan
 
     @property
     def met(self) -> bool | None:
-        """Whether it is within its goal; None where it has none."""
-        return None if self.at_most is None else self.value <= self.at_most
+        """Whether it is within its goal; None without a goal or a measurement."""
+        return self.value <= self.at_most if self.rounds and self.at_most is not None else None
 
     def line(self) -> str:
         """The figure as JSON in one line."""
         told: dict[str, object] = {
             "figure": self.name,
             "row": self.row,
-            "median": round(self.value, 4),
-            "least": round(min(self.rounds), 4),
+            "median": round(self.value, 4) if self.rounds else None,
+            "least": round(min(self.rounds), 4) if self.rounds else None,
             "unit": self.unit,
             "rounds": [round(value, 4) for value in self.rounds],
         }
@@ -90,10 +92,11 @@ def _cells(each: Figure) -> tuple[str, ...]:
     unit = "" if each.unit == "1" else f" {each.unit}"
     goal = "" if each.at_most is None else f"<= {each.at_most:g}{unit}"
     notes = [each.note] if each.note else []
-    if each.aim is not None:
+    if each.aim is not None and each.rounds:
         notes.append(f"aim <= {each.aim:g}{'' if each.value <= each.aim else ', not met'}")
     met = {None: "", True: "yes", False: "NO"}[each.met]
-    return each.row, each.name, f"{_spelled(each.value)}{unit}", goal, met, "; ".join(notes)
+    value = f"{_spelled(each.value)}{unit}" if each.rounds else "not measured"
+    return each.row, each.name, value, goal, met, "; ".join(notes)
 
 
 def _spelled(value: float) -> str:

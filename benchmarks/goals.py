@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +26,20 @@ from pathlib import Path
 # Run as a file, the folder on the path is this one; the package is found from the one above.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import calls, crowd, figures, latency, lives, load, streams, target, turns
+from benchmarks import (
+    calls,
+    crowd,
+    figures,
+    gate,
+    images,
+    latency,
+    lives,
+    load,
+    obstacles,
+    streams,
+    target,
+    turns,
+)
 from benchmarks.bench import Bench
 from benchmarks.compiled import compiler, prepare
 from benchmarks.figures import Figure
@@ -47,7 +61,10 @@ PARTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "beside": latency.beside,
     "crowd": crowd.crowd,
     "turns": lambda _: turns.turns(),
+    "instructions": lambda _: instructions(),
+    "images": lambda _: images.images(),
 }
+INSTRUCTIONS, TO_LEGACY = 180_000, 1.2
 
 
 def options(argv: list[str] | None = None) -> argparse.Namespace:
@@ -71,6 +88,21 @@ def _parts(text: str) -> list[str]:
     if unknown := set(names) - set(PARTS):
         raise argparse.ArgumentTypeError(f"no such part: {', '.join(sorted(unknown))}")
     return names
+
+
+def instructions() -> Iterator[Figure]:
+    """Instructions of a call of each kind, which a busy machine does not change."""
+    row = "instructions of a call"
+    if shutil.which("valgrind") is None:
+        yield Figure(row, "legacy", "k", [], INSTRUCTIONS / 1000, note="no valgrind")
+        return
+    with tempfile.TemporaryDirectory(prefix="mcpbridge-bench-") as folder:
+        counted = gate.per_call(Path(folder))
+    for kind, number in counted.items():
+        goal = INSTRUCTIONS / 1000 if kind == "legacy" else None
+        yield Figure(row, kind, "k", [number / 1000], goal, obstacle=obstacles.FAST_PATH)
+    share, wall = counted["modern"] / counted["legacy"], obstacles.ENVELOPE
+    yield Figure(row, "modern / legacy", "1", [share], TO_LEGACY, obstacle=wall)
 
 
 def generator(bench: Bench) -> Iterator[Figure]:

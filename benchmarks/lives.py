@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import subprocess
@@ -15,8 +16,8 @@ from benchmarks.calls import SMALL
 from benchmarks.figures import Figure
 
 STARTS = 7
-MS_TO_ANSWER, CPU_S_TO_ANSWER = 300, 0.25
-IDLE_MIB = 40
+MS_TO_ANSWER, MS_BEYOND_SERVER, CPU_S_TO_ANSWER = 300, 60, 0.17
+IDLE_MIB = 34
 SETTLE_S = 1.0
 """After it what the start and the probe of the child had to do is done."""
 HEAVY = (
@@ -24,7 +25,6 @@ HEAVY = (
     "opentelemetry",
     "prometheus_client",
     "sse_starlette",
-    "starlette.applications",
     "yaml",
 )
 LIBRARIES = (
@@ -42,7 +42,7 @@ MS_SHARED, MS_FORKED = 0.2, 1.5
 def start(bench: Bench) -> Iterator[Figure]:
     """From the command to the first answer of the bundled example."""
     row = "start with the bundled example"
-    times, used, held, least = [], [], [], []
+    times, used, held, least, alone = [], [], [], [], []
     argv = target.bridge_command([sys.executable, *DEMO])
     for _ in range(STARTS):
         began = time.monotonic()
@@ -55,19 +55,44 @@ def start(bench: Bench) -> Iterator[Figure]:
             time.sleep(SETTLE_S)
             held.append(measure.read_memory(bridge.pid).rss_kib / 1024)
         least.append(_libraries_s())
+        alone.append(_server_alone_ms())
     wall = obstacles.START
     yield Figure(row, "to the first initialize answer", "ms", times, MS_TO_ANSWER, obstacle=wall)
+    beyond = [time_ms - server_ms for time_ms, server_ms in zip(times, alone, strict=True)]
+    name = "of that, beyond the start of the server alone"
+    yield Figure(row, name, "ms", beyond, MS_BEYOND_SERVER, obstacle=wall)
     yield Figure(row, "processor time of our own", "s", used, CPU_S_TO_ANSWER, obstacle=wall)
     libraries = "of that, the interpreter and its libraries"
     yield Figure(row, libraries, "s", least)
     heavy = _imported_heavy()
     yield Figure(row, "heavy imports", "1", [len(heavy)], 0, note=" ".join(heavy))
-    yield Figure("memory", "idle RSS", "MiB", held, IDLE_MIB)
+    yield Figure("memory", "idle RSS", "MiB", held, IDLE_MIB, obstacle=obstacles.IDLE)
 
 
 def _cpu_s(bridge: target.Target) -> float:
     nothing = measure.CpuReading({}, 0)
     return measure.cpu_ns_between(nothing, measure.read_cpu(*bridge.own_pids())) / measure.NS_PER_S
+
+
+def _server_alone_ms() -> float:
+    """How long the server takes from its command to its answer to initialize, without a bridge."""
+    began = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, *DEMO],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps(target.HELLO).encode() + b"\n")
+        server.stdin.flush()
+        answer = server.stdout.readline()
+        took = (time.monotonic() - began) * 1000
+        server.stdin.close()
+    if b'"result"' not in answer:
+        raise target.TargetFailed(f"{DEMO[-1]} alone: {answer[:200]!r}")
+    return took
 
 
 def _libraries_s() -> float:

@@ -17,7 +17,7 @@ from benchmarks.rounds import Contender
 
 NOTES = 200
 CALLERS, FEW_CALLERS = 16, 4
-US_A_NOTE, US_A_STREAM = 10, 60
+US_A_NOTE, US_A_STREAM = 10, 50
 STREAMS = 800
 """Fewer than `--max-sessions` admits by default."""
 KIB_A_STREAM, TASKS_A_STREAM = 16, 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socketserver
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import cast
 
 import pytest
 
-from benchmarks import gate, load, load_fallback, measure, moves
+from benchmarks import gate, images, load, load_fallback, measure, moves
 from benchmarks.compiled import compile_c, compiler
 from benchmarks.figures import Figure, table
 
@@ -406,3 +407,41 @@ def test_moves_are_calls_into_another_module_of_the_package() -> None:
     counter(frame("mcpbridge.wire.messages", frame("functools", bridge)), "call", None)
     assert counter.take() == b"[3, 2, 2]\n"
     assert counter.take() == b"[0, 0, 0]\n"
+
+
+DOCKER = """#!/bin/sh
+case "$*" in
+    version) ;;
+    "build --quiet --target node "*) echo 'node: no route to host' >&2; exit 1 ;;
+    "build --quiet --target "*) echo "sha256:$4" ;;
+    "pull --quiet "*) ;;
+    *sha256:slim) echo 165000000 ;;
+    *python:*) echo 120000000 ;;
+    *) echo 200000000 ;;
+esac
+"""
+
+
+def test_images_are_measured_by_an_engine_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slim beside the image that it begins with; what cannot be built says why."""
+    docker = tmp_path / "docker"
+    docker.write_text(DOCKER)
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    found = {each.name: each for each in images.images()}
+    assert [each.rounds for each in found.values()] == [[165], [], [200], [200], [45]]
+    assert found["node"].note == "docker build: node: no route to host"
+    assert found["slim beyond its base"].met is False
+
+
+def test_without_an_engine_the_size_of_images_is_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is there, neither met nor missed."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = list(images.images())
+    assert {(each.note, each.met) for each in found} == {("no engine", None)}
+    assert table(found).count("not measured") == len(found) == 5
+    assert json.loads(found[0].line())["median"] is None
