@@ -125,6 +125,9 @@ class CommandNotExecutable(SpawnError):
 class Unreachable(SpawnError):
     """An address of a server process at which nothing listens."""
 
+    setting = "--connect"
+    """The setting that names the address."""
+
     def __str__(self) -> str:
         return f"cannot connect to {self.command}: {self.problem}"
 

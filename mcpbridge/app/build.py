@@ -29,6 +29,7 @@ from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv
 from mcpbridge.channels.pipes import PipeChannel
 from mcpbridge.config.model import Config, Settings
+from mcpbridge.config.remote_server import RemoteServer
 from mcpbridge.http.app import (
     HttpApp,
     PostHandling,
@@ -290,7 +291,7 @@ def _bridge(
     health_checker = HealthChecker(settings.recycling)
     pool_settings = _pool_settings(settings.child_pool)
     child_pool = ChildPool(
-        _children(config, tree, budget.children, additions.decorate),
+        _children(config, tree, budget.children, additions.decorate, readiness),
         pool_settings,
         settings.pipes,
         meters,
@@ -377,7 +378,11 @@ def _sizer(config: Config, child_pool: ChildPool) -> PoolSizer | None:
 
 
 def _children(
-    config: Config, process_tree: ProcessTree, account: Account, decorate: Decorate | None
+    config: Config,
+    process_tree: ProcessTree,
+    account: Account,
+    decorate: Decorate | None,
+    readiness: Readiness,
 ) -> MakeChild:
     limits = config.settings.pipes
     match config.source:
@@ -386,6 +391,11 @@ def _children(
             if decorate is not None:
                 ends = decorate(ends, spec.hidden)
             return functools.partial(SubprocessChild, spec, ends, process_tree)
+        case RemoteServer() as server:
+            # An HTTP client, which other bridges do not need.
+            from mcpbridge.reverse.child.remote_child import remote_children
+
+            return remote_children(server, limits, account, decorate, readiness)
         case address:
             within_s = config.settings.child_pool.start_timeout_s
             return functools.partial(SocketChild, address, limits, within_s, account)
@@ -394,7 +404,7 @@ def _children(
 def _make_child_with_env(
     config: Config, process_tree: ProcessTree, account: Account, decorate: Decorate | None
 ) -> MakeChildWithEnv | None:
-    if not config.settings.auth.header_env:
+    if not config.settings.auth.header_env or isinstance(config.source, RemoteServer):
         return None
     spec, limits = config.child, config.settings.pipes
     plain: MakeEnds = functools.partial(PipeChannel, limits=limits, account=account)

@@ -41,8 +41,9 @@ from mcpbridge.app.server_routes import (
 )
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.budget import Budget
-from mcpbridge.config.model import Config
-from mcpbridge.config.servers_file import FailedEntry, RemoteServer, ServerEntry
+from mcpbridge.config.model import Config, Settings
+from mcpbridge.config.remote_server import RemoteServer
+from mcpbridge.config.servers_file import FailedEntry, ServerEntry
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.fleet.directory import Directory, Unusable
 from mcpbridge.fleet.member import DrainTimes, Member, Task
@@ -60,7 +61,8 @@ from mcpbridge.http.health import Probes, Render
 from mcpbridge.http.refusals import Refusals
 from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.process.process_tree import ProcessTree
-from mcpbridge.process.spec import ChildSpec, check_command
+from mcpbridge.process.spec import check_command
+from mcpbridge.rules.mcp.era_probe import ChildEra
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.rules.supervision.shutdown_times import times_within
 from mcpbridge.runtime.exit_status import cause_of_failure
@@ -71,6 +73,9 @@ log = logging.getLogger("mcpbridge.app")
 
 _FEWEST = 2
 """Processes of a server, if the limit on open files leaves each server less."""
+
+_RETRY_S = 2.0
+"""Longest wait between two attempts to reach a server elsewhere."""
 
 Servers = Directory[ServerEntry, ServerPaths]
 
@@ -170,8 +175,7 @@ def checked_entry(entry: ServerEntry | FailedEntry) -> ServerEntry | Unusable:
 
 def _problem_of(entry: ServerEntry) -> FailedEntry | None:
     if isinstance(entry.source, RemoteServer):
-        problem = "remote servers are not served yet"
-        return FailedEntry(entry.name, "url", problem, "give the client this URL itself")
+        return _problem_of_remote(entry.name, entry.source)
     try:
         check_command(entry.source)
     except (CommandNotFound, CommandNotExecutable) as error:
@@ -182,6 +186,16 @@ def _problem_of(entry: ServerEntry) -> FailedEntry | None:
         hints = [str(each) for each in of_command(entry.source.argv, found_file=found_file)]
         remedy = hints[0] if hints else "install it, or give its whole path"
         return FailedEntry(entry.name, "command", str(error), remedy)
+    return None
+
+
+def _problem_of_remote(name: str, server: RemoteServer) -> FailedEntry | None:
+    from mcpbridge.client.http_client import http_url  # for servers elsewhere alone
+
+    try:
+        http_url(server.url)
+    except ValueError as error:
+        return FailedEntry(name, "url", str(error), "write https://HOST/mcp")
     return None
 
 
@@ -268,7 +282,6 @@ class _Members:
         return len(self._directory) if self._directory is not None else 1
 
     def _config_of(self, entry: ServerEntry) -> Config:
-        assert isinstance(entry.source, ChildSpec)
         pool = entry.settings.child_pool
         most = max(_FEWEST, pool.most_children // max(1, self._count()))
         roots = tuple(each if "://" in each else Path(each).as_uri() for each in entry.roots)
@@ -276,6 +289,8 @@ class _Members:
             entry.settings,
             child_pool=dataclasses.replace(pool, most_children=most, roots=roots),
         )
+        if isinstance(entry.source, RemoteServer):
+            settings = _of_remote(settings, entry.source)
         keyring = self._config.keyring
         if keyring is not None:
             # What one server's client keeps for a parked call is of no use at another server.
@@ -287,6 +302,18 @@ class _Members:
             keyring=keyring,
             lazy=entry.lazy,
         )
+
+
+def _of_remote(settings: Settings, server: RemoteServer) -> Settings:
+    """Return the settings of a server that is reached by HTTP.
+
+    It costs no process, so that it is tried again and again, and soon: it may be back any moment.
+    """
+    restart = dataclasses.replace(settings.restart, give_up_after=0, max_delay_s=_RETRY_S)
+    # A server of 2024-11-05 knows no other revision that it could be asked for.
+    era = ChildEra.LEGACY if server.sse else settings.eras.child
+    eras = dataclasses.replace(settings.eras, child=era)
+    return msgspec.structs.replace(settings, restart=restart, eras=eras)
 
 
 def _shares_memory(config: Config, of_process: Config) -> bool:

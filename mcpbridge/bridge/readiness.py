@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+REMOTE = "remote"
+"""The blocker of a server that is reached by HTTP and is away."""
+
 
 class Readiness:
     """A set of the reasons why this bridge cannot serve a further session."""
 
     def __init__(self) -> None:
         self._missing: dict[str, str] = {"child": "starting"}
+        self._problems: dict[str, str] = {}
         self.started = False
         """Whether it has been ready once."""
 
@@ -32,11 +36,17 @@ class Readiness:
         """Each blocker by name, with its reason."""
         return self._missing
 
-    def block(self, what: str, why: str) -> None:
-        """Add a blocker, or change its reason."""
+    def problem(self, what: str) -> str:
+        """Return details of a blocker, for operators only; empty if there are none."""
+        return self._problems.get(what, "")
+
+    def block(self, what: str, why: str, problem: str = "") -> None:
+        """Add a blocker, or change its reason; `problem` has details for operators only."""
         self._missing[what] = why
+        self._problems[what] = problem
 
     def unblock(self, what: str) -> None:
         """Remove a blocker; no effect if it does not block."""
         self._missing.pop(what, None)
+        self._problems.pop(what, None)
         self.started = self.started or not self._missing

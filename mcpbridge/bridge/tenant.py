@@ -354,8 +354,8 @@ class TenantRegistry:
 
     def _further(self, principal: Principal) -> Tenant:
         make_child = None
-        if principal.env.pairs:
-            assert self._make_child_with_env is not None
+        # A server that is reached by HTTP has no environment to put the values in.
+        if principal.env.pairs and self._make_child_with_env is not None:
             make_child = functools.partial(self._make_child_with_env, principal.env)
         tenant_pool = TenantPool(self._child_pool, make_child, principal.share_key)
         # All tenants run the same program: if one knows its eras, so does the next.

@@ -18,6 +18,7 @@ from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.modern.emulation import ParkSettings
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.config.command import CommandSettings, ServersSettings
+from mcpbridge.config.remote_server import RemoteServer
 from mcpbridge.config.self_url import DEFAULT_PORT
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.auth.authenticator import AuthSettings
@@ -254,8 +255,8 @@ class Config(msgspec.Struct, frozen=True):
     """The complete and checked configuration of the program."""
 
     settings: Settings
-    source: ChildSpec | Address
-    """The command to start, or the address at which another program starts it."""
+    source: ChildSpec | Address | RemoteServer
+    """The command to start, or the address at which another program starts it or serves it."""
     bind: Bind
     admin_bind: Bind | None
     """Address of the listener for probes and metrics; None if they share the MCP port."""

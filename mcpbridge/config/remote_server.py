@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from mcpbridge.errors import ConfigError
 from mcpbridge.rules.expansion import ExpansionError, References, expand
 
@@ -17,6 +19,42 @@ _OURS = re.compile(
     r"|mcp-.*|transfer-encoding)\Z"
 )
 _FLAG = "--header"
+
+
+class RemoteServer(msgspec.Struct, frozen=True):
+    """A server that is reached by HTTP, from an entry of a file of servers."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    sse: bool = False
+    """Whether it speaks only HTTP+SSE, the transport of 2024-11-05."""
+
+
+class InvalidHeader(ValueError):
+    """A header that cannot be sent, or that mcpbridge sets itself; no attribute has its value."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.remedy = remedy
+
+
+def header_name(name: str) -> str:
+    """Return the name of a header in small letters; raise InvalidHeader if it cannot be given."""
+    name = name.strip().lower()
+    if _NAME.match(name) is None:
+        raise InvalidHeader("not a header", "write 'Name: value'")
+    if _OURS.match(name):
+        raise InvalidHeader(f"mcpbridge sets {name} itself", "leave it out")
+    return name
+
+
+def header_value(name: str, value: str) -> str:
+    """Return a header's value without blanks around it; raise InvalidHeader if it is wrong."""
+    value = value.strip()
+    if _VALUE.match(value) is None:
+        raise InvalidHeader(f"the value of {name} has characters no header may have")
+    return value
 
 
 def headers_of(texts: Sequence[str], env: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -36,18 +74,13 @@ def headers_of(texts: Sequence[str], env: Mapping[str, str] | None = None) -> di
     found: dict[str, str] = {}
     for text in texts:
         name, colon, value = text.partition(":")
-        name = name.strip().lower()
-        if not colon or _NAME.match(name) is None:
-            raise ConfigError(_FLAG, "", "not a header", "write 'Name: value'")
-        if _OURS.match(name):
-            raise ConfigError(_FLAG, "", f"mcpbridge sets {name} itself", "leave it out")
-        if name in found:
-            raise ConfigError(_FLAG, "", f"{name} is given twice", "give it once")
         try:
-            value = expand(value.strip(), references)
+            name = header_name(name if colon else "")
+            if name in found:
+                raise InvalidHeader(f"{name} is given twice", "give it once")
+            found[name] = header_value(name, expand(value.strip(), references))
+        except InvalidHeader as error:
+            raise ConfigError(_FLAG, "", error.problem, error.remedy) from None
         except ExpansionError as error:
             raise ConfigError(_FLAG, "", f"{name}: {error}") from None
-        if _VALUE.match(value) is None:
-            raise ConfigError(_FLAG, "", f"the value of {name} has characters no header may have")
-        found[name] = value
     return found

@@ -17,6 +17,12 @@ from typing import Any
 import msgspec
 
 from mcpbridge.config.model import Settings, options
+from mcpbridge.config.remote_server import (
+    InvalidHeader,
+    RemoteServer,
+    header_name,
+    header_value,
+)
 from mcpbridge.config.values import seconds, value_of
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec, child_environment, is_secret
@@ -39,15 +45,6 @@ _PROCESS_WIDE = frozenset((
     "connections", "proxy", "shutdown", "logs", "traces",
 ))  # fmt: skip
 """Sections of `Settings` that apply to the whole process."""
-
-
-class RemoteServer(msgspec.Struct, frozen=True):
-    """A server that is reached by HTTP."""
-
-    url: str
-    headers: tuple[tuple[str, str], ...] = ()
-    sse: bool = False
-    """Whether it speaks only HTTP+SSE, the transport of 2024-11-05."""
 
 
 class ServerEntry(msgspec.Struct, frozen=True):
@@ -335,9 +332,22 @@ class _Reader:
         url = self._text(key, raw[key])
         if not url.startswith(("http://", "https://")):
             raise _WrongField(key, f"invalid URL {url!r} (expected http:// or https://)")
-        headers = self._object(raw, "headers")
-        pairs = tuple((name, self._text(f"headers.{name}", headers[name])) for name in headers)
-        return RemoteServer(url, pairs, sse=kind == "sse")
+        if "@" in url.partition("//")[2].partition("/")[0]:
+            raise _WrongField(key, "a URL with credentials", "give them in headers")
+        return RemoteServer(url, self._headers(raw), sse=kind == "sse")
+
+    def _headers(self, raw: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        found: dict[str, str] = {}
+        for given, value in self._object(raw, "headers").items():
+            field = f"headers.{given}"
+            try:
+                name = header_name(given)
+                if name in found:
+                    raise InvalidHeader(f"{name} is given twice", "give it once")
+                found[name] = header_value(name, self._text(field, value))
+            except InvalidHeader as error:
+                raise _WrongField(field, error.problem, error.remedy) from None
+        return tuple(found.items())
 
     def _env_file(self, raw: Mapping[str, Any]) -> dict[str, str]:
         if raw.get("envFile") is None:

@@ -55,13 +55,17 @@ class Decoration:
         """Orders the frames of all servers."""
 
     def of(
-        self, name: str, spec: ChildSpec, given: Iterable[str] = (), secrets: Iterable[str] = ()
+        self,
+        name: str,
+        spec: ChildSpec | None,
+        given: Iterable[str] = (),
+        secrets: Iterable[str] = (),
     ) -> Decorate | None:
         """Return what decorates the channels of a server; None if nothing does.
 
         Args:
             name: The server's name, in frames and for rules.
-            spec: Its command.
+            spec: Its command; None: it is reached by HTTP.
             given: The names of the variables that were set for it, whose values are secret.
             secrets: Further secret values.
         """
@@ -82,14 +86,14 @@ class Decoration:
         return decorate
 
     def _taped(
-        self, name: str, spec: ChildSpec, given: Iterable[str], secrets: Iterable[str]
+        self, name: str, spec: ChildSpec | None, given: Iterable[str], secrets: Iterable[str]
     ) -> Decorate | None:
         if not self._sinks:
             return None
         from mcpbridge.tape.redaction import secret_values
         from mcpbridge.tape.tapped_channel import Tape
 
-        values = secret_values(spec.env, given) | frozenset(secrets)
+        values = secret_values(spec.env if spec is not None else {}, given) | frozenset(secrets)
         return Tape(name, self._sinks, values, self._numbers).tapped
 
 

@@ -62,11 +62,14 @@ class _OwnPid(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.pid: int | None = None
+        """None for a server that is reached by HTTP, too."""
+        self._looks = True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take the pid; `child.started` is logged in the turn in which the channel was opened."""
-        if self.pid is None and record.msg == "child.started":
-            self.pid = vars(record)["pid"]
+        if self._looks and record.msg in ("child.started", "child.connected"):
+            self._looks = False
+            self.pid = vars(record).get("pid")
 
 
 class FaultyChannel(DecoratedChannel):

@@ -115,7 +115,7 @@ class Developing:
         page = self._page.address(url) if self._page is not None else None
 
         def started() -> None:
-            announce(self._spec, name_of(self._spec.argv), url, self._watcher, page)
+            announce(shown(self._spec.argv), name_of(self._spec.argv), url, self._watcher, page)
 
         if self._watcher is None:
             started()
@@ -170,12 +170,12 @@ async def reload_when_saved(
 
 
 def announce(
-    spec: ChildSpec, name: str, url: str, watcher: FileWatcher | None, page: str | None = None
+    source: str, name: str, url: str, watcher: FileWatcher | None, page: str | None = None
 ) -> None:
     """Log what a person pastes next, and what is watched.
 
     Args:
-        spec: The server's command.
+        source: The server's command, or its own URL.
         name: Its name in a client's configuration.
         url: Where clients connect.
         watcher: Watches its files; None: nothing does.
@@ -183,7 +183,7 @@ def announce(
             none.
     """
     extra = {
-        "command": shown(spec.argv),
+        "command": source,
         "address": url,
         "client": client_entry(name, url),
         **({"page": page} if page is not None else {}),

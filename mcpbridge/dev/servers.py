@@ -11,7 +11,7 @@ from anyio import to_thread
 from starlette.routing import BaseRoute
 
 from mcpbridge.app.build import Additions
-from mcpbridge.app.servers import Servers
+from mcpbridge.app.servers import ServerCompanion, Servers
 from mcpbridge.app.servers_lifecycle import run_servers
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
@@ -28,7 +28,7 @@ from mcpbridge.dev.watch import (
     watched_by_default,
 )
 from mcpbridge.errors import ConfigError
-from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.injected_faults import FaultRule
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ class DevelopedServers:
 
     def additions(self, entry: ServerEntry) -> Additions:
         """Return what it adds to the bridge of a server: see `FleetCompanion`."""
-        assert isinstance(entry.source, ChildSpec)
-        decorate = self._decoration.of(entry.name, entry.source, secrets=entry.secrets)
+        spec = entry.source if isinstance(entry.source, ChildSpec) else None
+        decorate = self._decoration.of(entry.name, spec, secrets=entry.secrets)
         return Additions((ListsAnnounced(),), decorate)
 
     def routes(self, servers: Servers) -> Sequence[BaseRoute]:
@@ -152,12 +152,30 @@ class DevelopedServers:
         """Return the form of the log as text: see `FleetCompanion`."""
         return TerminalFormatter((), colored=colored, commands=self._commands)
 
-    def beside(self, entry: ServerEntry, bridge: Bridge, url: str) -> DevelopedServer:
+    def beside(self, entry: ServerEntry, bridge: Bridge, url: str) -> ServerCompanion:
         """Return what reloads one server: see `FleetCompanion`."""
-        assert isinstance(entry.source, ChildSpec)
+        if not isinstance(entry.source, ChildSpec):
+            return RemoteBeside(entry.name, entry.source.url, url)
         self._commands[entry.name] = entry.source.argv
         files = (self._folder, self._scripts, self._written)
         return DevelopedServer(entry, entry.source, bridge, url, *files)
+
+
+class RemoteBeside:
+    """A companion of a server elsewhere, of which no file can be watched."""
+
+    def __init__(self, name: str, remote_url: str, url: str) -> None:
+        self._name = name
+        self._remote_url = remote_url
+        self._url = url
+
+    async def run(self) -> None:
+        """Log its address: see `ServerCompanion`."""
+        announce(self._remote_url, self._name, self._url, None)
+
+    def remark(self) -> str:
+        """Return an empty text: see `ServerCompanion`."""
+        return ""
 
 
 class DevelopedServer:
@@ -240,7 +258,7 @@ class DevelopedServer:
         return FileWatcher([found], others) if found is not None else None
 
     def _announce(self, watcher: FileWatcher | None) -> None:
-        announce(self._spec, self._entry.name, self._url, watcher)
+        announce(shown(self._spec.argv), self._entry.name, self._url, watcher)
 
     def _log(self, error: ConfigError) -> str:
         if error.origin:

@@ -12,6 +12,8 @@ import msgspec
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.drain import DrainSteps
+from mcpbridge.bridge.readiness import REMOTE
+from mcpbridge.rules.faults import UNREACHABLE
 from mcpbridge.rules.supervision.shutdown_times import ShutdownTimes
 from mcpbridge.telemetry.logs import SERVER
 
@@ -25,7 +27,7 @@ class Status(msgspec.Struct, frozen=True):
     """The state of one server, for people and programs that watch it."""
 
     state: str
-    """`starting`, `ready`, `idle`, `restarting`, `failed` or `draining`."""
+    """`starting`, `ready`, `idle`, `restarting`, `unreachable`, `failed` or `draining`."""
     reason: str = ""
     """Why it is not ready, or what is wrong though it serves; else empty."""
     pid: int | None = None
@@ -109,6 +111,9 @@ class Member(Generic[P]):
             return Status("idle", "the next call starts it")
         if not blockers:
             return Status("ready", self._remark(), pid)
+        if REMOTE in blockers or blockers.get("child") == UNREACHABLE:
+            problem = self.bridge.readiness.problem(REMOTE) or self._why_failed()
+            return Status("unreachable", problem)
         started = self.bridge.readiness.started or blockers.get("child") != "starting"
         return Status("restarting" if started else "starting", self._why_failed() or "starting")
 

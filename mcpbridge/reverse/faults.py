@@ -26,13 +26,13 @@ class SessionLost(Unavailable):
 def unreachable(server: str, problem: str) -> Unavailable:
     """Return the failure of a request for which no connection could be made."""
     text = f"the remote MCP server {server} cannot be reached: {problem}"
-    return Unavailable(Fault(UNREACHABLE, text, retryable=True, retry_after_s=1))
+    return Unavailable(Fault(UNREACHABLE, text, retryable=True, retry_after_s=1), problem)
 
 
 def broken(server: str, problem: str) -> Unavailable:
     """Return the failure of a request that was sent and whose answer did not arrive."""
     text = f"the connection to the remote MCP server {server} broke before its answer: {problem}"
-    return Unavailable(Fault(BROKEN, text, "maybe"))
+    return Unavailable(Fault(BROKEN, text, "maybe"), problem)
 
 
 def session_lost(server: str) -> SessionLost:
@@ -57,9 +57,9 @@ def malformed(server: str, problem: str) -> Unavailable:
     return Unavailable(Fault("malformed_answer", text, "maybe"))
 
 
-def response_too_large(limit: int) -> Unavailable:
+def response_too_large(limit: int, setting: str) -> Unavailable:
     """Return the failure of a request whose answer is over the limit."""
-    text = f"the answer exceeds {limit} bytes (--max-response-bytes)"
+    text = f"the answer exceeds {limit} bytes ({setting})"
     return Unavailable(Fault("response_too_large", text, "maybe"))
 
 

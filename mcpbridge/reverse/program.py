@@ -21,13 +21,11 @@ from mcpbridge.client.http_client import http_url
 from mcpbridge.config.remote_server import headers_of
 from mcpbridge.errors import ConfigError, WireError
 from mcpbridge.reverse import faults
+from mcpbridge.reverse.client_calls import CallLimits, ClientCalls
 from mcpbridge.reverse.remote_client import RemoteClient
 from mcpbridge.reverse.remote_http import Remote, RemoteHttp, is_exposed, read_token
-from mcpbridge.reverse.request_headers import speaks_modern
 from mcpbridge.reverse.stdio import Stdio
-from mcpbridge.rules.faults import INVALID_REQUEST, PARSE_ERROR, Fault, error_object
-from mcpbridge.rules.mcp.correlator import cancelled_id
-from mcpbridge.rules.mcp.methods import CANCELLED, INITIALIZED
+from mcpbridge.rules.faults import INVALID_REQUEST, PARSE_ERROR, error_object
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK
 from mcpbridge.runtime.signals import EndOrders, heard_signals
 from mcpbridge.settings import Unit, setting
@@ -36,10 +34,6 @@ from mcpbridge.wire.lines import LineSplitter, OverlongLine
 from mcpbridge.wire.messages import (
     Failure,
     Message,
-    Notification,
-    Reply,
-    Request,
-    canonical_id,
     decode,
     decode_batch,
     encode,
@@ -50,8 +44,6 @@ from mcpbridge.wire.messages import (
 log = logging.getLogger("mcpbridge.reverse")
 
 _GROUP = "Remote"
-_INITIALIZED_S = 5.0
-_QUEUED = 64
 _ENDING = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP")
 _ID = rb'("(?:[^"\\]|\\.)*"|-?[0-9]+)'
 _HEAD_ID = re.compile(
@@ -187,29 +179,25 @@ async def _served(remote: Remote, token: str | None, settings: ConnectSettings) 
 
 
 class _Connection:
-    """The client at stdin and stdout, and its requests in flight."""
+    """The client at stdin and stdout."""
 
     def __init__(self, http: RemoteHttp, settings: ConnectSettings, stdio: Stdio) -> None:
         self._http = http
         self._settings = settings
         self._stdio = stdio
-        self._remote = RemoteClient(http, self._deliver, settings.request_timeout_s)
-        self._in_flight: dict[bytes, tuple[anyio.CancelScope, Request]] = {}
-        self._bytes = 0
-        self._idle = anyio.Event()
-        self._queue_empty = anyio.Event()
+        remote = RemoteClient(http, self._deliver, settings.request_timeout_s)
+        limits = CallLimits(settings.max_calls, settings.max_call_bytes)
+        self._calls = ClientCalls(remote, self._deliver, limits)
         self._reading = anyio.CancelScope()
         self._tasks: TaskGroup
-        self._queue, self._queued = anyio.create_memory_object_stream[Notification | Reply](_QUEUED)
 
     async def run(self) -> int:
         """Serve the client to its end; return the exit status."""
         orders = EndOrders()
         with heard_signals() as signals:
             async with anyio.create_task_group() as self._tasks:
-                await self._tasks.start(self._remote.run)
+                await self._tasks.start(self._calls.run)
                 self._tasks.start_soon(self._obey, signals, orders)
-                self._tasks.start_soon(self._pass_on)
                 self._tasks.start_soon(self._end_when_broken)
                 log.info("connect.started", extra={"url": self._http.remote.name})
                 with self._reading:
@@ -231,13 +219,9 @@ class _Connection:
     async def _finish(self) -> None:
         """Wait until no request is in flight, but no longer than `--grace`."""
         with anyio.move_on_after(self._settings.grace_s) as limit:
-            while self._in_flight and not self._stdio.broken.is_set():
-                self._idle = anyio.Event()
-                await self._idle.wait()
-            self._queue.close()
-            await self._queue_empty.wait()
+            await self._calls.finish()
         if limit.cancelled_caught:
-            log.warning("connect.cut_off", extra={"calls": len(self._in_flight)})
+            log.warning("connect.cut_off", extra={"calls": len(self._calls)})
 
     async def _obey(self, signals: AsyncIterator[object], orders: EndOrders) -> None:
         async for each in signals:
@@ -254,11 +238,6 @@ class _Connection:
         await self._stdio.broken.wait()
         log.info("connect.client_gone")
         self._tasks.cancel_scope.cancel()
-
-    async def _pass_on(self) -> None:
-        async for message in self._queued:
-            await self._remote.send(message)
-        self._queue_empty.set()
 
     async def _deliver(self, message: Message) -> None:
         await self._stdio.write(encode(message) + b"\n")
@@ -285,70 +264,7 @@ class _Connection:
         if not messages:
             await self._refuse(None, error_object(INVALID_REQUEST, "an empty batch"))
         for message in messages:
-            await self._take(message)
-
-    async def _take(self, message: Message) -> None:
-        if isinstance(message, Request):
-            await self._begin(message)
-        elif isinstance(message, Reply):
-            await self._queue.send(message)
-        elif message.method == CANCELLED:
-            await self._cancel(message)
-        elif message.method == INITIALIZED:
-            # Before the next request: a server may refuse what comes earlier.
-            with anyio.move_on_after(_INITIALIZED_S):
-                await self._remote.send(message)
-        else:
-            await self._queue.send(message)
-
-    async def _begin(self, request: Request) -> None:
-        key, size = canonical_id(request.id), len(request.params or b"")
-        settings = self._settings
-        fault: Fault | None = None
-        if key in self._in_flight:
-            error = error_object(INVALID_REQUEST, "a request with this id is in flight")
-            await self._refuse(request.id, error)
-            return
-        if len(self._in_flight) >= settings.max_calls:
-            text = f"{settings.max_calls} requests are in flight (--max-calls)"
-            fault = faults.over_capacity(text)
-        elif self._bytes + size > settings.max_call_bytes:
-            text = f"the requests in flight exceed {settings.max_call_bytes} bytes"
-            fault = faults.over_capacity(f"{text} (--max-call-bytes)")
-        if fault is not None:
-            log.warning("connect.request_refused", extra={"problem": fault.message})
-            await self._refuse(request.id, fault.error())
-            return
-        self._in_flight[key] = anyio.CancelScope(), request
-        self._bytes += size
-        self._tasks.start_soon(self._call, key, request)
-
-    async def _call(self, key: bytes, request: Request) -> None:
-        scope, _ = self._in_flight[key]
-        try:
-            with scope:
-                reply = await self._remote.answer(request)
-            if not scope.cancelled_caught:
-                await self._deliver(reply)
-        finally:
-            del self._in_flight[key]
-            self._bytes -= len(request.params or b"")
-            if not self._in_flight:
-                self._idle.set()
-
-    async def _cancel(self, notification: Notification) -> None:
-        """Stop waiting for a request; in the legacy revisions the server learns it by a message."""
-        try:
-            request_id = cancelled_id(notification)
-        except WireError:
-            return
-        found = self._in_flight.get(canonical_id(request_id or b""))
-        if found is None:
-            return
-        scope, request = found
-        if not speaks_modern(request):
-            await self._queue.send(notification)
-        scope.cancel()
+            await self._calls.take(message)
 
 
 def _id_of(line: OverlongLine) -> bytes | None:

@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from mcpbridge.errors import WireError
 from mcpbridge.reverse import faults
+from mcpbridge.reverse.client_calls import Deliver
 from mcpbridge.reverse.client_state import ClientState
 from mcpbridge.reverse.remote_http import RemoteHttp
 from mcpbridge.reverse.request_headers import speaks_modern
@@ -50,8 +50,6 @@ _OLDER_TRANSPORT = (400, 404, 405, 406, 415, 501)
 """Statuses with which a server of HTTP+SSE answers a POST to the address of its stream."""
 _RESTORE_S = 10.0
 _MOST_ASKED = 256
-
-Deliver = Callable[[Message], Coroutine[Any, Any, None]]
 
 
 class RemoteClient:
@@ -160,12 +158,15 @@ class RemoteClient:
         Source: MCP 2025-03-26, Transports, Backwards Compatibility.
         """
         session = StreamableSession(self._http, self._emit, self._tool_headers)
+        older = SseSession(self._http, self._emit)
+        if self._http.remote.sse:
+            await self._tasks.start(self._watch, older)
+            return older, await older.call(request)
         try:
             return session, await session.call(request)
         except faults.RemoteRefused as refused:
             if refused.status not in _OLDER_TRANSPORT:
                 raise
-            older = SseSession(self._http, self._emit)
             try:
                 await self._tasks.start(self._watch, older)
             except Unavailable:

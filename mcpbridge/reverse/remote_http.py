@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
@@ -36,6 +36,7 @@ _MOST_REDIRECTS = 3
 _MOST_TOKEN_BYTES = 1 << 16
 _REDIRECTS = (307, 308)
 _IDLE_CONNECTIONS = 8
+_GATEWAY = (502, 503, 504)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +48,12 @@ class Remote:
     token_file: Path | None
     connect_timeout_s: float
     max_response_bytes: int
+    sse: bool = False
+    """Whether it speaks only HTTP+SSE, the transport of 2024-11-05."""
+    size_setting: str = "--max-response-bytes"
+    """The setting behind `max_response_bytes`."""
+    refused_hint: str = "give a valid token: --token-file FILE, or --header 'Authorization: …'"
+    """What to do if the server answers 401."""
 
     @property
     def name(self) -> str:
@@ -63,22 +70,46 @@ class Event(NamedTuple):
     retry_ms: int | None
 
 
+def authorities_for(url: httpx.URL) -> ssl.SSLContext:
+    """Return what verifies certificates; to read the system's authorities takes milliseconds."""
+    # The proxies of the environment are for other hosts than this one; one of them may need TLS
+    # even if the server does not.
+    near = _is_loopback(url.host) and url.scheme == "http"
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if near else ssl.create_default_context()
+
+
+def _nothing(problem: str) -> None:
+    """Do nothing: no `noticed` was given."""
+
+
 class RemoteHttp:
     """The connections to one remote server; works within `open`."""
 
-    def __init__(self, remote: Remote, token: str | None) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        token: str | None,
+        authorities: ssl.SSLContext | None = None,
+        noticed: Callable[[str], None] = _nothing,
+    ) -> None:
+        """Make it without a connection.
+
+        Args:
+            remote: The server.
+            token: A bearer token for it.
+            authorities: Verifies certificates; None: `authorities_for` the server's address.
+            noticed: Called at each response and each failed attempt to connect, with the reason why
+                the server is away; the reason is empty if it is there.
+        """
         self.remote = remote
         self._url = remote.url
         self._token = token
+        self._noticed = noticed
         timeout = httpx.Timeout(None, connect=remote.connect_timeout_s, write=_WRITE_S)
-        # The proxies of the environment are for other hosts than this one; one of them may need
-        # TLS even if the server does not.
-        near = _is_loopback(remote.url.host) and remote.url.scheme == "http"
-        authorities = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if near else None
         self._client = httpx.AsyncClient(
             timeout=timeout,
             trust_env=not _is_loopback(remote.url.host),
-            verify=authorities or ssl.create_default_context(),
+            verify=authorities or authorities_for(remote.url),
             limits=httpx.Limits(max_keepalive_connections=_IDLE_CONNECTIONS),
         )
 
@@ -110,9 +141,11 @@ class RemoteHttp:
             try:
                 response = await self._answered(method, headers, body, url)
                 stack.push_async_callback(response.aclose)
+                self._noticed(absence_in(response))
                 yield response
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
                 problem = cause_of(error) or "no connection in time (--connect-timeout)"
+                self._noticed(problem)
                 raise faults.unreachable(self.remote.name, problem) from error
             except (httpx.TransportError, httpx.StreamError) as error:
                 raise faults.broken(self.remote.name, cause_of(error) or "no more data") from error
@@ -180,7 +213,7 @@ class RemoteHttp:
                 data = event.data.encode("utf-8", "replace")
                 yield Event(data, event.event, event.id, event.retry)
         except LineTooLong as error:
-            raise faults.response_too_large(error.limit) from error
+            raise faults.response_too_large(error.limit, self.remote.size_setting) from error
 
     async def whole(self, response: httpx.Response) -> bytes:
         """Return the body of a response; raise Unavailable if it is too large."""
@@ -189,7 +222,7 @@ class RemoteHttp:
         async for chunk in response.aiter_raw():
             body.add(chunk)
             if body.size > limit:
-                raise faults.response_too_large(limit)
+                raise faults.response_too_large(limit, self.remote.size_setting)
         return body.take()
 
     async def error_in(self, response: httpx.Response) -> tuple[bytes, Failure | None]:
@@ -205,6 +238,12 @@ class RemoteHttp:
         except WireError:
             return body, None
         return body, message if isinstance(message, Failure) else None
+
+
+def absence_in(response: httpx.Response) -> str:
+    """Return why a server is away, by the answer of a gateway before it; else empty."""
+    code = response.status_code
+    return f"a gateway answers {code} {response.reason_phrase}" if code in _GATEWAY else ""
 
 
 def media_type(response: httpx.Response) -> str:

@@ -166,7 +166,7 @@ class StreamableSession:
         if self._session_id and unknown and not (request and speaks_modern(request)):
             raise faults.session_lost(name)
         if status == 401:
-            hint = "give a valid token: --token-file FILE, or --header 'Authorization: …'"
+            hint = self._http.remote.refused_hint
             raise faults.refused(name, status, response.reason_phrase, hint)
         own = Failure(request.id, failure.error, failure.extra) if failure and request else None
         if own is None or (request and request.method == INITIALIZE and status in _NO_ENDPOINT):

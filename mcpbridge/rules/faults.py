@@ -124,11 +124,15 @@ def bridge_failed() -> Fault:
     return Fault("bridge_failed", "mcpbridge failed to serve this session", "maybe")
 
 
-def unreachable() -> Fault:
-    """Return the fault for an address at which no server accepts connections; the log says more."""
+def unreachable(setting: str = "--connect") -> Fault:
+    """Return the fault for an address at which no server accepts connections; the log says more.
+
+    Args:
+        setting: The setting that names the address.
+    """
     return Fault(
         UNREACHABLE,
-        "the MCP server cannot be reached (--connect)",
+        f"the MCP server cannot be reached ({setting})",
         retryable=True,
         retry_after_s=1,
     )

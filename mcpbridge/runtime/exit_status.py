@@ -10,7 +10,6 @@ from mcpbridge.process.linux import forbid_new_privileges
 from mcpbridge.process.spec import ChildSpec, check_command, shown
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import Exit, Fault
-from mcpbridge.wire.socket_address import Address
 
 log = logging.getLogger("mcpbridge.app")
 
@@ -85,7 +84,7 @@ def status_of_failure(report: ExitReport | None, start_failure: Fault | None) ->
 
 
 def cause_of_failure(
-    source: ChildSpec | Address, report: ExitReport | None, start_failure: Fault | None
+    source: object, report: ExitReport | None, start_failure: Fault | None
 ) -> dict[str, object]:
     """Return the log fields for a server that was given up: problem, end, last lines, hints."""
     how = report.how if report is not None and not report.asked else Exit()

@@ -112,13 +112,16 @@ class _ChildLog(logging.Handler):
         super().__init__()
         self._tap = tap
         self._pid: int | None = None
+        self._looks = True
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record if it is about this child."""
         facts = vars(record)
-        if self._pid is None and record.msg == "child.started":
-            # Logged in the same turn of the loop in which the channel was opened.
-            self._pid = facts["pid"]
+        if self._looks and record.msg in ("child.started", "child.connected"):
+            # Logged in the same turn of the loop in which the channel was opened. A server that is
+            # reached by HTTP has no process, and those that start later are not its own.
+            self._looks = False
+            self._pid = facts.get("pid")
         if self._pid is None or facts.get("pid") != self._pid:
             return
         if record.msg == "child.stderr":

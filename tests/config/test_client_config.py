@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from mcpbridge.cli.config_for import program
 from mcpbridge.config.client_config import forms
 from mcpbridge.config.model import Settings
-from mcpbridge.config.servers_file import RemoteServer, ServerEntry, read_servers_file
+from mcpbridge.config.remote_server import RemoteServer
+from mcpbridge.config.servers_file import ServerEntry, read_servers_file
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from mcpbridge.config.model import Settings
+from mcpbridge.config.remote_server import RemoteServer
 from mcpbridge.config.servers_file import (
     MAX_FILE_BYTES,
     FailedEntry,
-    RemoteServer,
     ServerEntry,
     ServersFile,
     find_servers_file,
@@ -102,7 +102,7 @@ def test_the_file_of_vscode_is_read_as_it_is(tmp_path: Path) -> None:
     assert mine.settings.tools.denied == ("*_secret",)
     assert {"secret", "quoted ${x}"} <= set(mine.secrets)
     far = entry_of(file, "far")
-    assert far.source == RemoteServer("https://mcp.example.org/mcp", (("X-Key", "k"),))
+    assert far.source == RemoteServer("https://mcp.example.org/mcp", (("x-key", "k"),))
     assert far.secrets == ("k",)
 
 
@@ -151,6 +151,10 @@ def test_entries_that_say_the_same_are_equal(tmp_path: Path) -> None:
         ('{"command": "x", "mcpbridge": {"default": "yes"}}', "mcpbridge.default", "true or false"),
         ('{"url": "ftp://h"}', "url", "expected http:// or https://"),
         ('{"url": "http://h", "headers": {"A": "${NOT_SET}"}}', "headers.A", "NOT_SET is not set"),
+        ('{"url": "http://h", "headers": {"Mcp-X": "a"}}', "headers.Mcp-X", "mcpbridge sets mcp-x"),
+        ('{"url": "http://h", "headers": {"A": "b\\nc"}}', "headers.A", "no header may have"),
+        ('{"url": "http://h", "headers": {"A": "b", "a": "c"}}', "headers.a", "given twice"),
+        ('{"url": "http://u:p@h"}', "url", "a URL with credentials"),
     ],
 )
 def test_one_wrong_entry_fails_alone(tmp_path: Path, entry: str, field: str, problem: str) -> None:

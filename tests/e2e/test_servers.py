@@ -168,13 +168,13 @@ async def test_failing_servers_disturb_no_other(tmp_path: Path) -> None:
             "crashing": entry(child("ending", "3"), **own(give_up_after=2)),
             "unset": entry(DEMO, env={"TOKEN": "${NO_SUCH_VARIABLE}"}),
             "wrong": entry(DEMO, **own(isolatoin="shared")),
-            "far": {"url": "https://mcp.example.org/mcp"},
+            "far": {"url": "http://127.0.0.1:1/mcp"},
         },
     )
     async with bridge("--config", str(path)) as running, running.client() as client:
         await running.logged("server.gave_up", lambda record: record["server_name"] == "dying")
         unusable = {each["server_name"]: each for each in running.events("server.unusable")}
-        assert sorted(unusable) == ["far", "missing", "unset", "wrong"]
+        assert sorted(unusable) == ["missing", "unset", "wrong"]
         assert unusable["wrong"]["field"] == "mcpbridge.isolatoin"
         assert unusable["wrong"]["remedy"] == "did you mean isolation?"
         assert unusable["unset"]["field"] == "env.TOKEN"
@@ -182,7 +182,8 @@ async def test_failing_servers_disturb_no_other(tmp_path: Path) -> None:
         assert found["missing"]["state"] == found["dying"]["state"] == "failed"
         assert "command: cannot start 'no-such-program'" in found["missing"]["reason"]
         assert "(exit code 3): no bread" in found["dying"]["reason"]
-        assert "url: remote servers are not served yet" in found["far"]["reason"]
+        assert found["far"]["state"] == "unreachable"
+        assert "cannot connect to http://127.0.0.1:1/mcp" in found["far"]["reason"]
         assert "echo" in await tools(client, "/servers/good/mcp")
         for name in ("missing", "dying"):
             response = await client.post(

@@ -50,6 +50,7 @@ def _starts(text: str) -> bool:
             "mcpbridge.app.lifecycle, mcpbridge.cli.serve",
             {"mcpbridge.replicas", "mcpbridge.http.peers", "mcpbridge.app.replicas"},
         ),
+        ("mcpbridge.app.servers_lifecycle", {"mcpbridge.reverse", "mcpbridge.client", "httpx"}),
         ("mcpbridge.reverse.program", {"mcpbridge.bridge", "mcpbridge.http", "starlette"}),
     ],
 )

@@ -695,7 +695,9 @@ class ChildPool:
         except SpawnError as error:
             log.error("child.spawn_failed", extra={"problem": str(error)})
             self._meters.tally("child_start_failures", ())
-            fault = unreachable() if isinstance(error, Unreachable) else spawn_failed()
+            fault = spawn_failed()
+            if isinstance(error, Unreachable):
+                fault = unreachable(error.setting)
             raise Unavailable(fault, str(error)) from error
         mux = Mux(
             child.channel,
