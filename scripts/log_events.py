@@ -73,6 +73,7 @@ MEANINGS: Mapping[str, str] = {
     "connect.signal": "`mcpbridge connect`: a signal to end was received.",
     "connect.started": "`mcpbridge connect` reads its stdin.",
     "connect.stream_broken": "A remote server: the standalone stream ended and is reopened.",
+    "connect.translating": "`mcpbridge connect`: client and server are of different eras.",
     "connect.token_reread": "`mcpbridge connect`: after a 401, the file has a new token.",
     "connect.token_unreadable": "`mcpbridge connect`: the token file cannot be read again.",
     "dev.page_served": "`mcpbridge dev` serves several servers; `page` shows what passes.",

@@ -1,7 +1,7 @@
-"""`mcpbridge connect`, `list` and `call`: mcpbridge as the client of a remote MCP server.
+"""mcpbridge as the client of a remote MCP server: `connect`, `list`, `call`, and `url` entries.
 
-In reading order: `faults` (the errors that a client gets), `remote_http` (requests with the
-operator's headers), `request_headers`, the two transports `streamable_session` and `sse_session`,
-`remote_client` (one client's sessions, begun again when the remote lost them), `stdio` (the
-client's side), `program` (`connect`), `one_request` (`list` and `call`).
+In reading order: `session` (one session with the server, over either transport), `client_calls`
+(what is in flight), `client_state` and `remote_client` (one client's sessions, begun again when the
+remote lost them), `stdio` (the client's side), `translation` (between the eras), `program`
+(`connect`), `one_request` (`list` and `call`), `child` (a remote server behind a bridge).
 """

@@ -16,8 +16,8 @@ from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskGroup, TaskStatus
 
 from mcpbridge.errors import WireError
-from mcpbridge.reverse import faults
-from mcpbridge.reverse.request_headers import speaks_modern
+from mcpbridge.reverse.session import faults
+from mcpbridge.reverse.session.request_headers import speaks_modern
 from mcpbridge.rules.faults import INVALID_REQUEST, Fault, error_object
 from mcpbridge.rules.mcp.correlator import cancelled_id
 from mcpbridge.rules.mcp.methods import CANCELLED, INITIALIZED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from mcpbridge.errors import WireError
-from mcpbridge.reverse.faults import over_capacity
+from mcpbridge.reverse.session.faults import over_capacity
 from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.initialize import read_profile
 from mcpbridge.rules.mcp.methods import (

@@ -24,7 +24,7 @@ from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.subprocess_child import SubprocessChild
 from mcpbridge.reverse.remote_client import RemoteClient
-from mcpbridge.reverse.remote_http import Remote, RemoteHttp
+from mcpbridge.reverse.session.remote_http import Remote, RemoteHttp
 from mcpbridge.rules.faults import METHOD_NOT_FOUND, error_object
 from mcpbridge.rules.mcp.era_probe import own_envelope
 from mcpbridge.rules.mcp.initialize import bridge_introduction

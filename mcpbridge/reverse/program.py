@@ -20,12 +20,14 @@ from mcpbridge.channels.off_loop import read_off_loop
 from mcpbridge.client.http_client import http_url
 from mcpbridge.config.remote_server import headers_of
 from mcpbridge.errors import ConfigError, WireError
-from mcpbridge.reverse import faults
-from mcpbridge.reverse.client_calls import CallLimits, ClientCalls
+from mcpbridge.reverse.client_calls import CallLimits, ClientCalls, RemoteServerClient
 from mcpbridge.reverse.remote_client import RemoteClient
-from mcpbridge.reverse.remote_http import Remote, RemoteHttp, is_exposed, read_token
+from mcpbridge.reverse.session import faults
+from mcpbridge.reverse.session.remote_http import Remote, RemoteHttp, is_exposed, read_token
 from mcpbridge.reverse.stdio import Stdio
+from mcpbridge.reverse.translation.either_era import EitherEra
 from mcpbridge.rules.faults import INVALID_REQUEST, PARSE_ERROR, error_object
+from mcpbridge.rules.mcp.era_probe import ChildEra
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK
 from mcpbridge.runtime.signals import EndOrders, heard_signals
 from mcpbridge.settings import Unit, setting
@@ -185,7 +187,8 @@ class _Connection:
         self._http = http
         self._settings = settings
         self._stdio = stdio
-        remote = RemoteClient(http, self._deliver, settings.request_timeout_s)
+        plain = RemoteClient(http, self._deliver, settings.request_timeout_s)
+        remote = EitherEra(plain, self._translated)
         limits = CallLimits(settings.max_calls, settings.max_call_bytes)
         self._calls = ClientCalls(remote, self._deliver, limits)
         self._reading = anyio.CancelScope()
@@ -207,6 +210,13 @@ class _Connection:
         status = EXIT_FORCED if orders.count > 1 else EXIT_OK
         log.info("connect.ended", extra={"status": status})
         return status
+
+    def _translated(self, server: ChildEra) -> RemoteServerClient:
+        # With all of a bridge, which most clients do not need.
+        from mcpbridge.reverse.translation.bridged_client import BridgedClient, bridge_to
+
+        bridge = bridge_to(self._http.remote, server, self._settings.request_timeout_s)
+        return BridgedClient(bridge, self._deliver)
 
     async def _read(self) -> None:
         splitter = LineSplitter(self._settings.max_line_bytes)

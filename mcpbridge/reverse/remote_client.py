@@ -25,13 +25,13 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from mcpbridge.errors import WireError
-from mcpbridge.reverse import faults
 from mcpbridge.reverse.client_calls import Deliver
 from mcpbridge.reverse.client_state import ClientState
-from mcpbridge.reverse.remote_http import RemoteHttp
-from mcpbridge.reverse.request_headers import speaks_modern
-from mcpbridge.reverse.sse_session import SseSession
-from mcpbridge.reverse.streamable_session import (
+from mcpbridge.reverse.session import faults
+from mcpbridge.reverse.session.remote_http import RemoteHttp
+from mcpbridge.reverse.session.request_headers import speaks_modern
+from mcpbridge.reverse.session.sse_session import SseSession
+from mcpbridge.reverse.session.streamable_session import (
     FIRST_WAIT_S,
     LONGEST_WAIT_S,
     RemoteSession,
@@ -102,6 +102,10 @@ class RemoteClient:
         overdue = faults.overdue(limit_s, "--request-timeout")
         log.warning("connect.call_failed", extra=_facts(request, overdue))
         return Failure(request.id, overdue.fault.error())
+
+    async def attempt(self, request: Request) -> Reply:
+        """Return the server's answer to a request of our own; raise Unavailable if none comes."""
+        return await self._answered(request)
 
     async def _answered(self, request: Request) -> Reply:
         if request.method == INITIALIZE:

@@ -19,6 +19,7 @@ from tests.support.fake_remote import (
     respond,
     result,
 )
+from tests.support.fake_servers import OlderServer, modern_server
 from tests.support.modern_client import meta
 from tests.support.stdio_client import stdio_client
 
@@ -239,38 +240,6 @@ async def test_a_broken_stream_is_resumed_after_its_last_event() -> None:
         assert len(remote.all_of("tools/call")) == 1
 
 
-class OlderServer:
-    """A remote that has only HTTP+SSE: a stream down, POSTs up."""
-
-    def __init__(self) -> None:
-        self.stream: asyncio.StreamWriter | None = None
-        self.cut: set[str] = set()
-
-    async def __call__(self, got: Got, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
-        if got.method == "GET":
-            begin_stream(writer)
-            writer.write(event("/messages?id=1", "endpoint"))
-            self.stream = writer
-            await asyncio.Event().wait()
-        elif got.path == "/mcp":
-            respond(writer, "405 Method Not Allowed")
-        elif got.rpc in self.cut:
-            assert self.stream is not None
-            respond(writer, "202 Accepted")
-            self.stream.transport.abort()
-        else:
-            assert self.stream is not None
-            respond(writer, "202 Accepted")
-            if "id" in got.message:
-                value: dict[str, Any] = {"asked": got.rpc}
-                if got.rpc == "initialize":
-                    value = {"protocolVersion": "2024-11-05", "capabilities": {"tools": {}}}
-                    value["serverInfo"] = {"name": "older", "version": "1"}
-                answer = {"jsonrpc": "2.0", "id": got.message["id"], "result": value}
-                self.stream.write(event(answer))
-
-
 async def test_a_server_of_the_older_transport_is_served_and_may_restart() -> None:
     """HTTP+SSE of 2024-11-05 by the same address, before and after the server is away."""
     server = OlderServer()
@@ -314,12 +283,15 @@ async def test_a_modern_client_passes_through_with_its_headers() -> None:
     schema = {"type": "object", "properties": {"r": {"type": "string", "x-mcp-header": "Region"}}}
 
     async def answer(got: Got, writer: asyncio.StreamWriter) -> None:
-        result(writer, got, {"tools": [{"name": "né", "inputSchema": schema}]})
+        if got.rpc == "server/discover":
+            await modern_server(got, writer)
+        else:
+            result(writer, got, {"tools": [{"name": "né", "inputSchema": schema}]})
 
     async with fake_remote(answer) as remote, stdio_client(remote.url) as client:
         await client.ask("tools/list", {"_meta": meta()})
         await client.ask("tools/call", {"name": "né", "arguments": {"r": "eu"}, "_meta": meta()})
-        listed, called = remote.got
+        _, listed, called = remote.got
         assert listed.headers["mcp-protocol-version"] == "2026-07-28"
         assert listed.headers["mcp-method"] == "tools/list"
         assert called.headers["mcp-name"] == "=?base64?bsOp?="

@@ -22,12 +22,12 @@ from tests.support.fake_remote import (
     respond,
     result,
 )
+from tests.support.fake_servers import TOOL, OlderServer, modern_server
 from tests.support.modern_client import meta
 from tests.support.servers_file import entry, statuses, write_servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio]
 
-TOOL = {"name": "hello", "inputSchema": {"type": "object"}}
 PROBED = {"MCPBRIDGE_CHILD_ERA": "auto"}
 PATH = "/servers/far/mcp"
 
@@ -235,36 +235,9 @@ async def test_wrong_credentials_are_named(tmp_path: Path) -> None:
             assert "s3cret" not in f"{found} {running.log}"
 
 
-class OldServer:
-    """A remote that has only HTTP+SSE, and takes no POST at its address."""
-
-    def __init__(self) -> None:
-        self.stream: asyncio.StreamWriter | None = None
-
-    async def __call__(self, got: Got, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
-        if got.method == "GET":
-            begin_stream(writer)
-            writer.write(event("/messages?id=1", "endpoint"))
-            self.stream = writer
-            await asyncio.Event().wait()
-        elif got.path == "/mcp":
-            respond(writer, "405 Method Not Allowed")
-        else:
-            assert self.stream is not None
-            respond(writer, "202 Accepted")
-            if "id" in got.message:
-                value: dict[str, Any] = {"tools": [TOOL]}
-                if got.rpc == "initialize":
-                    value = {"protocolVersion": "2024-11-05", "capabilities": {"tools": {}}}
-                    value["serverInfo"] = {"name": "older", "version": "1"}
-                answer = {"jsonrpc": "2.0", "id": got.message["id"], "result": value}
-                self.stream.write(event(answer))
-
-
 async def test_a_server_of_the_older_transport_is_served(tmp_path: Path) -> None:
     """With `type: sse` its address is sent no POST at all; it may restart."""
-    server = OldServer()
+    server = OlderServer()
     async with fake_remote(server) as remote:
         path = write_servers(tmp_path / "mcp.json", {"far": far(remote, type="sse")})
         async with bridge("--config", str(path)) as running, running.client() as client:
@@ -284,29 +257,9 @@ async def test_a_server_of_the_older_transport_is_served(tmp_path: Path) -> None
             await asked_until(served, "the same session works")
 
 
-async def modern(got: Got, writer: asyncio.StreamWriter) -> None:
-    """Answer as a server that speaks 2026-07-28 alone."""
-    if got.method != "POST":
-        respond(writer, "405 Method Not Allowed")
-    elif "mcp-method" not in got.headers:
-        supported = {"supported": ["2026-07-28"], "requested": None}
-        error = {"code": -32022, "message": "unsupported version", "data": supported}
-        body = {"jsonrpc": "2.0", "id": got.message.get("id"), "error": error}
-        respond(writer, "400 Bad Request", json.dumps(body).encode())
-    elif got.rpc == "server/discover":
-        value = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
-        result(writer, got, {**value, "resultType": "complete", "ttlMs": 0, "cacheScope": "public"})
-    elif got.rpc == "tools/list":
-        more = {"resultType": "complete", "ttlMs": 0, "cacheScope": "public"}
-        result(writer, got, {"tools": [TOOL], **more})
-    else:
-        content = [{"type": "text", "text": got.rpc}]
-        result(writer, got, {"content": content, "resultType": "complete"})
-
-
 async def test_a_modern_remote_serves_clients_of_both_eras(tmp_path: Path) -> None:
     """A legacy client by translation, as before a server that was started."""
-    async with fake_remote(modern) as remote:
+    async with fake_remote(modern_server) as remote:
         path = write_servers(tmp_path / "mcp.json", {"far": far(remote)})
         async with bridge("--config", str(path), env=PROBED) as running, running.client() as client:
             session = await session_of(client)

@@ -48,7 +48,7 @@ ASSIGNMENTS_INTO_OTHERS = {
     "mcpbridge/http/server/tls.py": "ssl's contexts are set up so",
     "mcpbridge/sidecar/program.py": "ssl's contexts are set up so",
     "mcpbridge/doctor/endpoint/mcp_client.py": "anyio's deadlines are moved so",
-    "mcpbridge/reverse/sse_session.py": "anyio's deadlines are moved so",
+    "mcpbridge/reverse/session/sse_session.py": "anyio's deadlines are moved so",
     "mcpbridge/process/socket_child.py": "anyio's deadlines are moved so",
     "mcpbridge/process/subprocess_child.py": "anyio's deadlines are moved so",
     "mcpbridge/http/server/connection.py": "uvicorn's counter, and its switch for keep-alive",

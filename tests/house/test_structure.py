@@ -63,9 +63,12 @@ TREE = {
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child",
     "mcpbridge.replicas": "peer_client peer_proof session_id",
-    "mcpbridge.reverse": "child client_calls client_state faults one_request program remote_client"
-    " remote_http request_headers sse_session stdio streamable_session",
+    "mcpbridge.reverse": "child client_calls client_state one_request program remote_client session"
+    " stdio translation",
     "mcpbridge.reverse.child": "remote_channel remote_child",
+    "mcpbridge.reverse.session": "faults remote_http request_headers sse_session"
+    " streamable_session",
+    "mcpbridge.reverse.translation": "bridged_client either_era",
     "mcpbridge.rules": "access event_log expansion faults homes injected_faults mcp outcome"
     " supervision trace_context uri_set",
     "mcpbridge.rules.access": "client_address header_env hosts jwt principals rate_limit shares"

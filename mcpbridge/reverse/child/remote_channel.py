@@ -14,7 +14,7 @@ from mcpbridge.channels.channel import Consumer, Received
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.reverse.client_calls import ClientCalls
 from mcpbridge.reverse.remote_client import RemoteClient
-from mcpbridge.reverse.remote_http import RemoteHttp
+from mcpbridge.reverse.session.remote_http import RemoteHttp
 from mcpbridge.rules.access.shares import Account
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, Result, text_of

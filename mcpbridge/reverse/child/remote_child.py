@@ -26,12 +26,13 @@ from mcpbridge.errors import Unreachable
 from mcpbridge.process.child import MakeChild
 from mcpbridge.process.subprocess_child import ChildChannel, ExitReport, MakeEnds
 from mcpbridge.reverse.child.remote_channel import RemoteChannel
-from mcpbridge.reverse.remote_http import (
+from mcpbridge.reverse.session.remote_http import (
     Remote,
     RemoteHttp,
     absence_in,
     authorities_for,
     is_exposed,
+    read_token,
 )
 from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.access.shares import Account
@@ -71,10 +72,20 @@ class RemotePlace:
 
     async def http(self, problems: ServerAbsence) -> RemoteHttp:
         """Return new connections to it."""
+        # In a thread: the authorities of the system are read from a file, and so is the token.
         if self._authorities is None:
-            # In a thread: the authorities of the system are read from a file.
             self._authorities = await to_thread.run_sync(authorities_for, self.remote.url)
-        return RemoteHttp(self.remote, None, self._authorities, problems.note)
+        token = await to_thread.run_sync(self._token)
+        return RemoteHttp(self.remote, token, self._authorities, problems.note)
+
+    def _token(self) -> str | None:
+        if self.remote.token_file is None:
+            return None
+        try:
+            return read_token(self.remote.token_file)
+        except (OSError, ValueError) as error:
+            log.warning("connect.token_unreadable", extra={"problem": str(error)})
+            return None
 
     def away(self, problem: str) -> None:
         """Record that the server cannot be reached."""

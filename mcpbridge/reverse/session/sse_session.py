@@ -15,9 +15,9 @@ from anyio.abc import TaskStatus
 
 from mcpbridge.channels.off_loop import read_off_loop
 from mcpbridge.errors import WireError
-from mcpbridge.reverse import faults
-from mcpbridge.reverse.remote_http import RemoteHttp, media_type, same_origin
-from mcpbridge.reverse.streamable_session import Emit
+from mcpbridge.reverse.session import faults
+from mcpbridge.reverse.session.remote_http import RemoteHttp, media_type, same_origin
+from mcpbridge.reverse.session.streamable_session import Emit
 from mcpbridge.rules.faults import Unavailable
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
 from mcpbridge.wire.messages import Message, Reply, Request, canonical_id, decode, encode

@@ -18,9 +18,9 @@ from anyio.abc import TaskStatus
 
 from mcpbridge.channels.off_loop import read_off_loop
 from mcpbridge.errors import WireError
-from mcpbridge.reverse import faults
-from mcpbridge.reverse.remote_http import BOTH, Event, RemoteHttp, media_type
-from mcpbridge.reverse.request_headers import routing_headers, speaks_modern
+from mcpbridge.reverse.session import faults
+from mcpbridge.reverse.session.remote_http import BOTH, Event, RemoteHttp, media_type
+from mcpbridge.reverse.session.request_headers import routing_headers, speaks_modern
 from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.mcp.modern_checks import Annotations

@@ -21,7 +21,7 @@ import httpx
 from mcpbridge import __version__
 from mcpbridge.client.http_client import LineTooLong, bounded_events, cause_of
 from mcpbridge.errors import WireError
-from mcpbridge.reverse import faults
+from mcpbridge.reverse.session import faults
 from mcpbridge.wire.buffer import Gathered
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
 from mcpbridge.wire.messages import Failure, decode
