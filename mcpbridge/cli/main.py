@@ -26,6 +26,7 @@ NAMED = {
     "doctor": "mcpbridge.cli.doctor",
     "health": "mcpbridge.cli.health",
     "list": "mcpbridge.cli.remote.list",
+    "login": "mcpbridge.cli.remote.login",
     "replay": "mcpbridge.cli.tape.replay",
     "shim": "mcpbridge.cli.shim",
     "sidecar": "mcpbridge.cli.sidecar",

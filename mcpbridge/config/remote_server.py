@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,20 @@ class RemoteServer(msgspec.Struct, frozen=True):
     headers: tuple[tuple[str, str], ...] = ()
     sse: bool = False
     """Whether it speaks only HTTP+SSE, the transport of 2024-11-05."""
+
+
+def login_file(url: str, env: Mapping[str, str] | None = None) -> Path:
+    """Return the file in which `mcpbridge login` keeps the login at a URL.
+
+    Args:
+        url: The address of the server.
+        env: The variables; by default those of this process.
+    """
+    base = (os.environ if env is None else env).get("XDG_CONFIG_HOME", "")
+    folder = Path(base) if os.path.isabs(base) else Path.home() / ".config"
+    host = re.sub(r"[^A-Za-z0-9.-]", "_", url.partition("//")[2].partition("/")[0])[:100]
+    digest = hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    return folder / "mcpbridge" / "logins" / f"{host}-{digest}.json"
 
 
 class InvalidHeader(ValueError):

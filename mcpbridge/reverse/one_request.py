@@ -25,6 +25,7 @@ from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.subprocess_child import SubprocessChild
 from mcpbridge.reverse.remote_client import RemoteClient
 from mcpbridge.reverse.session.remote_http import Remote, RemoteHttp
+from mcpbridge.reverse.session.tokens import Tokens
 from mcpbridge.rules.faults import METHOD_NOT_FOUND, error_object
 from mcpbridge.rules.mcp.era_probe import own_envelope
 from mcpbridge.rules.mcp.initialize import bridge_introduction
@@ -124,9 +125,11 @@ class OneClient:
 
 
 @asynccontextmanager
-async def at_url(remote: Remote, token: str | None, within_s: float) -> AsyncIterator[OneClient]:
+async def at_url(
+    remote: Remote, tokens: Tokens | None, within_s: float
+) -> AsyncIterator[OneClient]:
     """A client of the server at a URL."""
-    async with talking_to_url(remote, token, within_s, _own_answer) as conversation:
+    async with talking_to_url(remote, tokens, within_s, _own_answer) as conversation:
         yield await OneClient.introduced(conversation)
 
 
@@ -139,13 +142,13 @@ async def of_command(spec: ChildSpec, within_s: float) -> AsyncIterator[OneClien
 
 @asynccontextmanager
 async def talking_to_url(
-    remote: Remote, token: str | None, within_s: float, respond: Respond
+    remote: Remote, tokens: Tokens | None, within_s: float, respond: Respond
 ) -> AsyncIterator[Conversation]:
     """A conversation with the server at a URL, without a handshake so far.
 
     Args:
         remote: The server.
-        token: Its token, if it has one.
+        tokens: Bearer tokens for it; None: none is sent.
         within_s: Seconds for each answer.
         respond: Answers the requests of the server.
     """
@@ -155,7 +158,7 @@ async def talking_to_url(
         if isinstance(message, Request):
             await back[0].send(respond(message))
 
-    client = RemoteClient(RemoteHttp(remote, token), deliver, within_s)
+    client = RemoteClient(RemoteHttp(remote, tokens), deliver, within_s)
     back.append(client)
     async with anyio.create_task_group() as tasks:
         await tasks.start(client.run)

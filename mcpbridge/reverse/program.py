@@ -14,16 +14,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
+import httpx
 from anyio.abc import TaskGroup
 
 from mcpbridge.channels.off_loop import read_off_loop
 from mcpbridge.client.http_client import http_url
-from mcpbridge.config.remote_server import headers_of
+from mcpbridge.config.remote_server import headers_of, login_file
 from mcpbridge.errors import ConfigError, WireError
 from mcpbridge.reverse.client_calls import CallLimits, ClientCalls, RemoteServerClient
 from mcpbridge.reverse.remote_client import RemoteClient
 from mcpbridge.reverse.session import faults
-from mcpbridge.reverse.session.remote_http import Remote, RemoteHttp, is_exposed, read_token
+from mcpbridge.reverse.session.remote_http import Remote, RemoteHttp, is_exposed, same_origin
+from mcpbridge.reverse.session.tokens import FileTokens, Tokens, read_token
 from mcpbridge.reverse.stdio import Stdio
 from mcpbridge.reverse.translation.either_era import EitherEra
 from mcpbridge.rules.faults import INVALID_REQUEST, PARSE_ERROR, error_object
@@ -71,6 +73,13 @@ class ConnectSettings:
         None,
         "--token-file",
         "A file with a bearer token; read again when the server answers 401.",
+        group=_GROUP,
+        metavar="FILE",
+    )
+    login_file: str | None = setting(
+        None,
+        "--login-file",
+        "A file that `mcpbridge login` has written. If not given, the login at this URL, if any.",
         group=_GROUP,
         metavar="FILE",
     )
@@ -132,11 +141,11 @@ class ConnectSettings:
     )
 
 
-def remote_of(url: str, settings: ConnectSettings) -> tuple[Remote, str | None]:
-    """Return the server at a URL, and the token for it.
+def remote_of(url: str, settings: ConnectSettings) -> tuple[Remote, Tokens | None]:
+    """Return the server at a URL, and the tokens for it.
 
     Raises:
-        ConfigError: URL, header or token file is invalid.
+        ConfigError: URL, header, token file or login is invalid.
     """
     try:
         place = http_url(url)
@@ -146,16 +155,45 @@ def remote_of(url: str, settings: ConnectSettings) -> tuple[Remote, str | None]:
         raise ConfigError("URL", "", "a URL with credentials", "give them by --header or a file")
     headers = headers_of(settings.headers)
     file = Path(settings.token_file) if settings.token_file is not None else None
-    if file is not None and "authorization" in headers:
-        raise ConfigError("--token-file", "", "--header gives Authorization too", "give one")
+    given = ("authorization" in headers) + (file is not None) + (settings.login_file is not None)
+    if given > 1:
+        problem = "more than one of --token-file, --login-file and a header Authorization"
+        raise ConfigError("--token-file", "", problem, "give one")
+    limits = settings.connect_timeout_s, settings.max_response_bytes
+    remote = Remote(place, headers, file, *limits)
+    if "authorization" in headers:
+        return remote, None
+    if file is None:
+        return remote, _saved_login(place, settings.login_file)
     try:
-        token = read_token(file) if file is not None else None
+        return remote, FileTokens(file, read_token(file))
     except OSError as error:
         raise ConfigError("--token-file", "", f"cannot read {file}: {error.strerror}") from None
     except ValueError as error:
         raise ConfigError("--token-file", "", str(error)) from None
-    limits = settings.connect_timeout_s, settings.max_response_bytes
-    return Remote(place, headers, file, *limits), token
+
+
+def _saved_login(place: httpx.URL, given: str | None) -> Tokens | None:
+    """Return the tokens of a login; None if there was none at this address.
+
+    Raises:
+        ConfigError: The file of the login is invalid.
+    """
+    file = Path(given) if given is not None else login_file(str(place))
+    if given is None and not file.exists():
+        return None
+    from mcpbridge.reverse.login.saved_login import LoginTokens, read_login
+
+    try:
+        login = read_login(file)
+        if not same_origin(httpx.URL(login.url), place):
+            raise ValueError(f"{file} is a login at {login.url}")
+        return LoginTokens(file, login)
+    except OSError as error:
+        problem = f"cannot read {file}: {error.strerror}"
+        raise ConfigError("--login-file", "", problem) from None
+    except ValueError as error:
+        raise ConfigError("--login-file", "", str(error)) from None
 
 
 def run(url: str, settings: ConnectSettings, logs: LogSettings) -> int:
@@ -166,31 +204,35 @@ def run(url: str, settings: ConnectSettings, logs: LogSettings) -> int:
     | 0 | end of stdin, or ended as asked |
     | 3 | ended by a second signal |
     """
-    remote, token = remote_of(url, settings)
+    remote, tokens = remote_of(url, settings)
     with logging_to_stderr(logs):
         # It logs addresses with their query and the headers of responses, which may be secrets.
         for library in ("httpx", "httpcore"):
             logging.getLogger(library).setLevel(logging.WARNING)
         if is_exposed(remote):
             log.warning("connect.in_clear_text", extra={"url": remote.name})
-        return anyio.run(_served, remote, token, settings)
+        return anyio.run(_served, remote, tokens, settings)
 
 
-async def _served(remote: Remote, token: str | None, settings: ConnectSettings) -> int:
-    return await _Connection(RemoteHttp(remote, token), settings, Stdio()).run()
+async def _served(remote: Remote, tokens: Tokens | None, settings: ConnectSettings) -> int:
+    return await _Connection(remote, tokens, settings, Stdio()).run()
 
 
 class _Connection:
     """The client at stdin and stdout."""
 
-    def __init__(self, http: RemoteHttp, settings: ConnectSettings, stdio: Stdio) -> None:
-        self._http = http
+    def __init__(
+        self, remote: Remote, tokens: Tokens | None, settings: ConnectSettings, stdio: Stdio
+    ) -> None:
+        self._server = remote
+        self._tokens = tokens
         self._settings = settings
         self._stdio = stdio
+        http = RemoteHttp(remote, tokens)
         plain = RemoteClient(http, self._deliver, settings.request_timeout_s)
-        remote = EitherEra(plain, self._translated)
+        either = EitherEra(plain, self._translated)
         limits = CallLimits(settings.max_calls, settings.max_call_bytes)
-        self._calls = ClientCalls(remote, self._deliver, limits)
+        self._calls = ClientCalls(either, self._deliver, limits)
         self._reading = anyio.CancelScope()
         self._tasks: TaskGroup
 
@@ -202,7 +244,7 @@ class _Connection:
                 await self._tasks.start(self._calls.run)
                 self._tasks.start_soon(self._obey, signals, orders)
                 self._tasks.start_soon(self._end_when_broken)
-                log.info("connect.started", extra={"url": self._http.remote.name})
+                log.info("connect.started", extra={"url": self._server.name})
                 with self._reading:
                     await self._read()
                 await self._finish()
@@ -215,7 +257,8 @@ class _Connection:
         # With all of a bridge, which most clients do not need.
         from mcpbridge.reverse.translation.bridged_client import BridgedClient, bridge_to
 
-        bridge = bridge_to(self._http.remote, server, self._settings.request_timeout_s)
+        timeout_s = self._settings.request_timeout_s
+        bridge = bridge_to(self._server, self._tokens, server, timeout_s)
         return BridgedClient(bridge, self._deliver)
 
     async def _read(self) -> None:

@@ -33,8 +33,9 @@ PAGES = {
 FLAGS = {option.setting.flag for option in options()}
 OF_OTHERS = {
     "docs/connect.md": {
-        *("--allow-http", "--client-id", "--client-secret", "--debug", "--enable-proxy"),
-        *("--headers", "--no-verify-ssl", "--token-url", "--transport", "--verify-ssl"),
+        *("--allow-http", "--client-secret", "--debug", "--enable-proxy", "--headers"),
+        *("--no-verify-ssl", "--static-oauth-client-info", "--token-url", "--transport"),
+        "--verify-ssl",
     },  # mcp-remote, mcp-proxy
     "docs/dev.md": {"--server-url", "--transport"},  # the Inspector
     "docs/embedding.md": {"--timeout-graceful-shutdown"},
@@ -75,7 +76,9 @@ def test_every_dependency_has_its_reason() -> None:
     asked = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
     page = PAGES["docs/dependencies.md"]
     rows = re.findall(
-        r"^\| (?:`(?:dev-proxy|oauth|otel|redis)` \| )?`([\w-]+)` \| [^`|]", page, re.MULTILINE
+        r"^\| (?:`(?:dev-proxy|login|oauth|otel|redis)` \| )?`([\w-]+)` \| [^`|]",
+        page,
+        re.MULTILINE,
     )
     assert sorted(rows) == sorted(Requirement(each).name for each in asked)
 

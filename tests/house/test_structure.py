@@ -39,7 +39,7 @@ TREE = {
     "mcpbridge.channels": "channel decorated memory off_loop pipes sockets",
     "mcpbridge.cli": "config_for copy_self dev doctor health main programs remote serve"
     " setting_options shim sidecar tape",
-    "mcpbridge.cli.remote": "call connect list one_request",
+    "mcpbridge.cli.remote": "call connect list login one_request",
     "mcpbridge.cli.tape": "export replay tail verify",
     "mcpbridge.client": "http_client",
     "mcpbridge.config": "auth client_config command listen_address load model otel remote_server"
@@ -63,11 +63,12 @@ TREE = {
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child",
     "mcpbridge.replicas": "peer_client peer_proof session_id",
-    "mcpbridge.reverse": "child client_calls client_state one_request program remote_client session"
-    " stdio translation",
+    "mcpbridge.reverse": "child client_calls client_state login one_request program remote_client"
+    " session stdio translation",
     "mcpbridge.reverse.child": "remote_channel remote_child",
-    "mcpbridge.reverse.session": "faults remote_http request_headers sse_session"
-    " streamable_session",
+    "mcpbridge.reverse.login": "callback discovery oauth_http program saved_login",
+    "mcpbridge.reverse.session": "faults remote_http request_headers sse_session streamable_session"
+    " tokens",
     "mcpbridge.reverse.translation": "bridged_client either_era",
     "mcpbridge.rules": "access event_log expansion faults homes injected_faults mcp outcome"
     " supervision trace_context uri_set",

@@ -117,6 +117,10 @@ class RunningBridge:
             self._news.notify_all()
 
 
+_COMPLETE = {"--", "--connect", "--config", "connect", "dev", "login"}
+"""Words beside which no command is needed."""
+
+
 def marked(mark: str) -> set[int]:
     """Living processes that carry a run's mark in their environment; zombies have none."""
     found: set[int] = set()
@@ -177,7 +181,7 @@ async def started(
         "-m",
         "mcpbridge",
         *words,
-        *(() if {"--", "--connect", "--config", "connect", "dev"} & set(words) else ("--", *DEMO)),
+        *(() if _COMPLETE & set(words) else ("--", *DEMO)),
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **_SETTLED, **(env or {}), _MARK: mark},
         limit=1 << 24,

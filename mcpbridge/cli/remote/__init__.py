@@ -1,1 +1,1 @@
-"""The commands that reach a server elsewhere: `connect`, `list` and `call`."""
+"""The commands that reach a server elsewhere: `connect`, `login`, `list` and `call`."""

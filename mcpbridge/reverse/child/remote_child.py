@@ -32,8 +32,8 @@ from mcpbridge.reverse.session.remote_http import (
     absence_in,
     authorities_for,
     is_exposed,
-    read_token,
 )
+from mcpbridge.reverse.session.tokens import Tokens
 from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import UNREACHABLE, Exit, Unavailable
@@ -57,14 +57,22 @@ class RemoteUnreachable(Unreachable):
 class RemotePlace:
     """A server elsewhere, as all its children of one bridge know it."""
 
-    def __init__(self, remote: Remote, secrets: Secrets, readiness: Readiness) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        secrets: Secrets,
+        readiness: Readiness,
+        tokens: Tokens | None = None,
+    ) -> None:
         """Make it.
 
         Args:
             remote: The server.
             secrets: Values of its headers.
             readiness: Blocked while the server is away.
+            tokens: Bearer tokens for it; None: none is sent.
         """
+        self._tokens = tokens
         self.remote = remote
         self.secrets = secrets
         self._readiness = readiness
@@ -72,20 +80,10 @@ class RemotePlace:
 
     async def http(self, problems: ServerAbsence) -> RemoteHttp:
         """Return new connections to it."""
-        # In a thread: the authorities of the system are read from a file, and so is the token.
         if self._authorities is None:
+            # In a thread: the authorities of the system are read from a file.
             self._authorities = await to_thread.run_sync(authorities_for, self.remote.url)
-        token = await to_thread.run_sync(self._token)
-        return RemoteHttp(self.remote, token, self._authorities, problems.note)
-
-    def _token(self) -> str | None:
-        if self.remote.token_file is None:
-            return None
-        try:
-            return read_token(self.remote.token_file)
-        except (OSError, ValueError) as error:
-            log.warning("connect.token_unreadable", extra={"problem": str(error)})
-            return None
+        return RemoteHttp(self.remote, self._tokens, self._authorities, problems.note)
 
     def away(self, problem: str) -> None:
         """Record that the server cannot be reached."""

@@ -1,6 +1,6 @@
 """HTTP requests to one remote server, with the operator's headers and token.
 
-A 401 re-reads the file of the token once, and a redirect is followed within one origin only: the
+A 401 asks for another token once, and a redirect is followed within one origin only: the
 headers are secrets for that origin.
 """
 
@@ -22,6 +22,7 @@ from mcpbridge import __version__
 from mcpbridge.client.http_client import LineTooLong, bounded_events, cause_of
 from mcpbridge.errors import WireError
 from mcpbridge.reverse.session import faults
+from mcpbridge.reverse.session.tokens import Tokens
 from mcpbridge.wire.buffer import Gathered
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
 from mcpbridge.wire.messages import Failure, decode
@@ -33,7 +34,6 @@ _WRITE_S = 30.0
 _ERROR_BYTES = 1 << 16
 _ERROR_S = 2.0
 _MOST_REDIRECTS = 3
-_MOST_TOKEN_BYTES = 1 << 16
 _REDIRECTS = (307, 308)
 _IDLE_CONNECTIONS = 8
 _GATEWAY = (502, 503, 504)
@@ -52,7 +52,9 @@ class Remote:
     """Whether it speaks only HTTP+SSE, the transport of 2024-11-05."""
     size_setting: str = "--max-response-bytes"
     """The setting behind `max_response_bytes`."""
-    refused_hint: str = "give a valid token: --token-file FILE, or --header 'Authorization: …'"
+    refused_hint: str = (
+        "give a valid token: mcpbridge login URL, --token-file FILE, or --header 'Authorization: …'"
+    )
     """What to do if the server answers 401."""
 
     @property
@@ -88,7 +90,7 @@ class RemoteHttp:
     def __init__(
         self,
         remote: Remote,
-        token: str | None,
+        tokens: Tokens | None,
         authorities: ssl.SSLContext | None = None,
         noticed: Callable[[str], None] = _nothing,
     ) -> None:
@@ -96,14 +98,14 @@ class RemoteHttp:
 
         Args:
             remote: The server.
-            token: A bearer token for it.
+            tokens: Bearer tokens for it; None: none is sent.
             authorities: Verifies certificates; None: `authorities_for` the server's address.
             noticed: Called at each response and each failed attempt to connect, with the reason why
                 the server is away; the reason is empty if it is there.
         """
         self.remote = remote
         self._url = remote.url
-        self._token = token
+        self._tokens = tokens
         self._noticed = noticed
         timeout = httpx.Timeout(None, connect=remote.connect_timeout_s, write=_WRITE_S)
         self._client = httpx.AsyncClient(
@@ -153,17 +155,19 @@ class RemoteHttp:
     async def _answered(
         self, method: str, headers: Mapping[str, str], body: bytes, url: httpx.URL | None
     ) -> httpx.Response:
-        redirects, may_read_token = 0, self.remote.token_file is not None
+        redirects, renews = 0, self._tokens
         while True:
+            token = self._tokens.token if self._tokens is not None else None
             request = self._client.build_request(
-                method, url or self._url, headers=self._fields(headers), content=body
+                method, url or self._url, headers=self._fields(headers, token), content=body
             )
             response = await self._client.send(request, stream=True)
-            if response.status_code == 401 and may_read_token:
-                may_read_token = False
-                if self._token_changed():
+            if response.status_code == 401 and renews is not None:
+                if await renews.renew(token):
+                    renews = None
                     await response.aclose()
                     continue
+                renews = None
             if response.status_code in _REDIRECTS and redirects < _MOST_REDIRECTS:
                 redirects += 1
                 place = await self._redirected(response)
@@ -171,29 +175,16 @@ class RemoteHttp:
                 continue
             return response
 
-    def _fields(self, headers: Mapping[str, str]) -> dict[str, str]:
+    def _fields(self, headers: Mapping[str, str], token: str | None) -> dict[str, str]:
         fields = {
             "user-agent": f"mcpbridge/{__version__}",
             "accept-encoding": "identity",
             **self.remote.headers,
             **headers,
         }
-        if self._token is not None:
-            fields["authorization"] = f"Bearer {self._token}"
+        if token is not None:
+            fields["authorization"] = f"Bearer {token}"
         return fields
-
-    def _token_changed(self) -> bool:
-        """Read the token file again; return whether it has another token."""
-        assert self.remote.token_file is not None
-        try:
-            token = read_token(self.remote.token_file)
-        except (OSError, ValueError) as error:
-            log.warning("connect.token_unreadable", extra={"problem": str(error)})
-            return False
-        changed, self._token = token != self._token, token
-        if changed:
-            log.info("connect.token_reread", extra={"file": str(self.remote.token_file)})
-        return changed
 
     async def _redirected(self, response: httpx.Response) -> httpx.URL:
         await response.aclose()
@@ -255,20 +246,6 @@ def media_type(response: httpx.Response) -> str:
 def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     """Return whether two URLs have the same scheme, host and port."""
     return (one.scheme, one.host, one.port) == (other.scheme, other.host, other.port)
-
-
-def read_token(file: Path) -> str:
-    """Return the token in a file.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: It has no token.
-    """
-    with file.open("rb") as opened:
-        token = opened.read(_MOST_TOKEN_BYTES).decode("ascii", "replace").strip()
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError(f"{file} has no token: write one line of visible ASCII characters")
-    return token
 
 
 def is_exposed(remote: Remote) -> bool:

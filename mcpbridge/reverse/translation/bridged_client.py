@@ -32,6 +32,7 @@ from mcpbridge.reverse.child.remote_child import RemoteChild, RemotePlace
 from mcpbridge.reverse.client_calls import Deliver
 from mcpbridge.reverse.session.remote_http import Remote
 from mcpbridge.reverse.session.request_headers import routing_headers, speaks_modern
+from mcpbridge.reverse.session.tokens import Tokens
 from mcpbridge.rules.access.principals import ANONYMOUS, NOTHING
 from mcpbridge.rules.faults import Unavailable, session_closed
 from mcpbridge.rules.mcp.admission import Opening, Refusal, admit_message, handshake_required
@@ -60,18 +61,19 @@ _START_S = 60.0
 _PARAM = "mcp-param-"
 
 
-def bridge_to(remote: Remote, server: ChildEra, timeout_s: float) -> Bridge:
+def bridge_to(remote: Remote, tokens: Tokens | None, server: ChildEra, timeout_s: float) -> Bridge:
     """Return a bridge to a remote server.
 
     Args:
         remote: The server.
+        tokens: Bearer tokens for it.
         server: The era that it speaks.
         timeout_s: Seconds that a call may take.
     """
     readiness, meters, budget = Readiness(), Meters(KNOWN_REQUESTS), Budget()
     health_checker, recycling = HealthChecker(RecyclePolicy()), RecyclePolicy()
     pool = ChildPoolSettings(spares="0")
-    place = RemotePlace(remote, NOTHING, readiness)
+    place = RemotePlace(remote, NOTHING, readiness, tokens)
     child_pool = ChildPool(
         functools.partial(RemoteChild, place, budget.children),
         pool,
