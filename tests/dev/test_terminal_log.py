@@ -31,13 +31,13 @@ def shown(
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"method": "x", "tool": "greet", "outcome": "ok", "ms": 0.3}, r"greet +0\.3 ms  ok"),
-        ({"method": "tools/list", "outcome": "ok", "ms": 12.0}, r"tools/list +12\.0 ms  ok"),
+        ({"method": "x", "tool": "greet", "outcome": "ok", "ms": 0.3}, r"greet +<1 ms  ok"),
+        ({"method": "tools/list", "outcome": "ok", "ms": 12.0}, r"tools/list +12 ms  ok"),
         (
             {"method": "x", "outcome": "fault", "ms": 1.0, "reason": "child_exited"},
-            r"x +1\.0 ms  fault \(child_exited\)",
+            r"x +1 ms  fault \(child_exited\)",
         ),
-        ({"method": "a\x1b[2Jb", "outcome": "error", "ms": 1.0}, r"a\\x1b\[2Jb +1\.0 ms  error"),
+        ({"method": "a\x1b[2Jb", "outcome": "error", "ms": 1.0}, r"a\\x1b\[2Jb +1 ms  error"),
     ],
 )  # fmt: skip
 def test_a_call_has_one_line(fields: dict[str, object], line: str) -> None:

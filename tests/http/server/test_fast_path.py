@@ -392,8 +392,8 @@ async def test_a_client_of_event_streams_alone_is_handled_at_once_and_answered_b
         for number in range(1, 6):
             data = call(number).replace(PLAIN[1].encode(), b"Accept: text/event-stream")
             await connection.served(number, data)
-        assert connection.desk.ordinary == [b"1", b"2"]
-        assert connection.desk.fast_path == connection.desk.adopted == [b"3", b"4", b"5"]
+        assert connection.handler.ordinary == [b"1", b"2"]
+        assert connection.handler.fast_path == connection.handler.adopted == [b"3", b"4", b"5"]
         assert len(connection.socket.answers()) == 5
 
 
@@ -405,7 +405,7 @@ async def test_a_request_that_is_served_is_not_idle() -> None:
         await turns()
         closed = connection.socket.closed
         assert not closed
-        connection.desk.answer(1)
+        connection.handler.answer(1)
         await turns()
         assert connection.socket.closed
         assert len(connection.socket.answers()) == 1
