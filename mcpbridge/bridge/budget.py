@@ -111,10 +111,13 @@ class Budget(Account):
 
     def was_full(self) -> bool:
         """Return whether new work was refused since the last call, be it for a moment."""
+        # Not to False: a budget that stays full is full at the next look too, even if no byte comes
+        # or goes until then.
         was_full, self._was_full = self._was_full, self.full
         return was_full
 
     async def pressed(self) -> None:
         """Wait until more is kept than may be without a look at it."""
         await self._pressed.wait()
+        # Before the look that follows: a change during the look is another alarm.
         self._pressed.clear()

@@ -99,6 +99,8 @@ class Drain:
         began_at = anyio.current_time()
         steps.refuse_traffic()
         self.advance(DrainEvent.SIGNAL)
+        # One deadline around both waits: a long lame duck leaves less time for calls, and the end
+        # comes no later for it.
         with anyio.move_on_after(times.cutoff_s):
             with anyio.move_on_after(lame_duck_s):
                 await self.until_cutoff()
@@ -136,6 +138,8 @@ class Drain:
     async def until_idle(self) -> None:
         """Wait until no call is in flight and no subscription is open."""
         while self._held:
+            # A new event for each wait: the last one was set when no call was in flight, and one
+            # may have begun since.
             if self._idle is None or self._idle.is_set():
                 self._idle = anyio.Event()
             await self._idle.wait()

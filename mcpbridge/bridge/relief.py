@@ -70,6 +70,7 @@ class MemoryRelief:
             now = anyio.current_time()
             lasts = False
             if budget.was_full():
+                # Full again after a second without: that is another time, not a long one.
                 if now - last > _FULL_S:
                     began = now
                 last = now
@@ -92,6 +93,7 @@ class MemoryRelief:
             self._meters.tally("memory_shed_bytes", (), freed)
 
     def _cut(self) -> None:
+        # Read before the first one is ended: what it lets go must not change who the next one is.
         groups = [{holder: holder.held for holder in group} for group in self._groups()]
         for holder in heaviest(groups, self._budget.excess):
             extra = {"account": holder.kind, "bytes": holder.held, "held": self._budget.held}

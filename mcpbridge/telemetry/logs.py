@@ -135,6 +135,7 @@ class _DroppingHandler(logging.handlers.QueueHandler):
     dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        # Here and not in the writer, whose thread does not have the context of this task.
         trace = CURRENT.get()
         if trace is not None and "trace_id" not in vars(record):
             record.trace_id, record.span_id = trace
@@ -144,6 +145,7 @@ class _DroppingHandler(logging.handlers.QueueHandler):
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
+        # Never `put`: the event loop must not wait for the thread, nor the thread for the pipe.
         try:
             if self.dropped:
                 self.queue.put_nowait(_dropped_notice(self.dropped))
@@ -192,6 +194,7 @@ class _Writer(logging.StreamHandler[_Stderr]):
         until = time.monotonic() + _FLUSH_S
         with contextlib.suppress(queue.Full):
             self._records.put(None, timeout=_FLUSH_S)
+        # A daemon: if a pipe without a reader blocks it, the interpreter ends all the same.
         self._thread.join(max(0.0, until - time.monotonic()))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the library's name
@@ -228,6 +231,7 @@ def logging_to_stderr(settings: LogSettings, text: TextForm | None = None) -> It
     writer.setFormatter(formatter)
     if isinstance(formatter, logging.Filter):
         handler.addFilter(formatter)
+    # Else a record that cannot be formatted prints a traceback to the stderr of the program.
     logging.raiseExceptions = False
     root = logging.getLogger()
     root.addHandler(handler)
@@ -239,6 +243,7 @@ def logging_to_stderr(settings: LogSettings, text: TextForm | None = None) -> It
     try:
         yield
     finally:
+        # In this order: a record that comes now has no thread that would write it.
         root.removeHandler(handler)
         writer.stop()
 

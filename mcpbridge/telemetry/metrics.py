@@ -105,6 +105,7 @@ class CallMeters:
 
     def learn(self, result: bytes) -> int:
         """Create a meter for each tool that a result of `tools/list` names; return their number."""
+        # Clients ask again and again, and the list is nearly always the one before.
         if result == self._last_list:
             return self._last_tools
         self._last_list, self._last_tools = result, 0

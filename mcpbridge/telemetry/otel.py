@@ -94,6 +94,7 @@ class OtelTracer:
             logging.getLogger("opentelemetry").setLevel(logging.CRITICAL + 1)
 
     def _send_rest(self) -> None:
+        # Spans first, since the time may suffice for one of both: most durations were sent before.
         self._spans.shutdown()
         self._metrics.shutdown()
 
@@ -135,6 +136,7 @@ class OtelSpan:
 
     def end(self, error_type: str | None = None, code: int | None = None) -> None:
         """End the span; see `tracer.Span.end`."""
+        # A call may end in several ways at once: its answer, its cancellation, the child's end.
         if self._over:
             return
         self._over = True

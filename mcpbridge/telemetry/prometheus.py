@@ -189,6 +189,7 @@ class BridgeCollector(Collector):
             for label, number in counts.items():
                 values = (label,) if isinstance(label, str) else label
                 family.add_metric(values, number)
+            # Without it the series would begin at 1, and `rate` would not see the first event.
             if not labels and not counts:
                 family.add_metric((), 0)
             yield family

@@ -59,6 +59,7 @@ class CallLog:
         if fault is not None:
             self._meters.tally("call_faults", fault.reason)
             self.refused(fault)
+        # Only what the server names becomes a label of metrics: a client could invent any number.
         elif request.method == _LISTS_TOOLS and isinstance(reply, Result):
             self._meters.calls.learn(reply.result)
         if log.isEnabledFor(self._level):

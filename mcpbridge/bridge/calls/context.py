@@ -91,10 +91,14 @@ class CallContext:
             caller: The client, by its `Principal.share_key`.
             streams: Streams that its session has open, if the call may open another; else 0.
         """
+        # Every call comes here: below all limits it costs these comparisons and counts no client's
+        # calls.
         calls, budget, crashes = self.drain.calls, self.budget, self.crashes
         within = calls < self.undivided_calls and streams < self.max_streams
         if within and not budget.full and not crashes.paused:
             return None
+        # First, so that a client that ends the server learns that its calls are the reason: the
+        # limits below would only tell it to come again.
         pause_s = self.crashes.pause_left_s(caller, self.clock())
         if pause_s:
             return paused(pause_s)
@@ -103,6 +107,7 @@ class CallContext:
         if calls >= self.max_calls and not self.shed(caller):
             return capacity("--max-calls", self.max_calls)
         full = self.over_streams(streams)
+        # Last: a call that is admitted here is counted in its client's share.
         if full is None and self.undivided_calls <= calls < self.max_calls:
             return self.over_share(caller)
         return full

@@ -51,11 +51,14 @@ class CallShedder:
             newcomer: The client that has one more call, by its `Principal.share_key`.
         """
         self._count_again()
+        # With the call that wants to begin: else two clients with as many calls would end each
+        # other's in turns.
         counts = {**self._counts, newcomer: self._counts[newcomer] + 1}
         for holder in ranked(counts, newcomer):
             waiting = self._waiting.get(holder, [])
             while waiting and holder != newcomer:
                 exchange = waiting.pop()
+                # It may have had its turn, or its answer, since the calls were counted.
                 if exchange.queued and exchange.reply is None:
                     self._counts[holder] -= 1
                     self._counts[newcomer] += 1

@@ -100,6 +100,7 @@ class Stream:
         if key is not None:
             self._pending_keys = self._pending_keys or set()
             self._pending_keys.add(key)
+        # The newest alone: the others would find nothing in `take`.
         if self._readers:
             self._readers[-1].wake()
         return self.log.last
@@ -158,6 +159,7 @@ class Stream:
     def leave(self, reader: Reader) -> None:
         """Remove a reader; new messages go to the newest of the others."""
         self._readers.remove(reader)
+        # The one before may have been silent for long: what came since waits for it.
         if self._readers:
             self._readers[-1].wake()
 
@@ -251,5 +253,6 @@ class Reader:
 
     def wake(self) -> None:
         """Let `read` look again."""
+        # Done already: several messages came in one turn, or the task that waits was cancelled.
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -87,6 +87,8 @@ class TracedCallSink:
     def receive(self, event: CallEvent) -> None:
         """Pass every event on; an answer or a fault ends the span first."""
         match event:
+            # Before the event is passed on: the sink ends the server span, and a child's span must
+            # not end after its parent.
             case Answered(reply=reply):
                 end(self.span, self._method, reply, None)
             case CallFailed(fault):

@@ -21,6 +21,8 @@ class StartTurn:
 
     def end(self) -> None:
         """Let the next process start; a second call does nothing."""
+        # Taken first: both the handshake and the end of the child end the turn, and a semaphore
+        # that is released twice would let one start too many begin.
         starts, self._starts = self._starts, None
         if starts is not None:
             starts.release()
@@ -82,6 +84,7 @@ class Lease:
 
     def cut(self) -> None:
         """End the child at once, as it has most of what is kept; another one may start."""
+        # Before the kill, or the calls would be told that the process ended by itself.
         self.mux.fail_all(cut_for_memory("MCP server process"))
         self.child.kill()
 

@@ -77,12 +77,15 @@ class WarmPool:
             return lease
         waiter: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         has_children = self._coming[fingerprint] or fingerprint in self._given.values()
+        # In the queue before the wait, and counted as a start to come: a child that is given back
+        # in this turn of the loop, or a start that fails in it, must find the call.
         waiters = self._waiters.setdefault(fingerprint, collections.deque())
         waiters.append(waiter)
         self._coming[fingerprint] += 1
         if has_children:
             await asyncio.wait([waiter], timeout=self._patience_s)
         if waiter.done():
+            # A child became free within the patience: the start that was counted is not needed.
             self._came(fingerprint)
         else:
             self._spawn(self._start_another, envelope, caller)

@@ -199,6 +199,8 @@ class ModernChildAdapter:
         Returns:
             The URIs of the resources that the child grants; empty if the listen cannot be opened.
         """
+        # One change at a time: of two listens the one that is opened last must be the one that
+        # stays, with the URIs of both changes.
         async with self._editing:
             try:
                 lease = await self._find_child()
@@ -207,12 +209,14 @@ class ModernChildAdapter:
                 granted = await listen.open(self._client.profile)
             except (Unavailable, ChannelClosed, WireError):
                 return frozenset()
+            # The session may have ended during the wait; `close` did not know of this listen.
             if self._closed:
                 listen.cancel()
                 return granted
             before, self._listen = self._listen, listen
             if before is not None:
                 before.cancel()
+            # The child ended before this listen was the session's: `lost_listen` did nothing then.
             if listen.lost:
                 self.lost_listen(listen)
             if changed:

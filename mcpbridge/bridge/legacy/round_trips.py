@@ -116,6 +116,7 @@ class RoundTrip:
 
     def begin(self) -> None:
         """Send the request of this round; raise WireError if its params cannot be read."""
+        # The client may have cancelled while the task waited for the child.
         if self._exchange.reply is not None:
             return
         added: dict[str, bytes] = {}
@@ -140,6 +141,7 @@ class RoundTrip:
 
     def _answered(self, reply: Reply) -> None:
         """Take the child's answer to this round."""
+        # First: a cancellation must not name a number that the child has answered.
         self._exchange.attempt_over()
         if isinstance(reply, Failure):
             self._finish(Failure(self._exchange.request.id, error_down(reply.error)))
@@ -157,6 +159,7 @@ class RoundTrip:
             self._spawn(self._unanswered)
         elif isinstance(message, Result):
             key = text_of(message.id) or ""
+            # Not wanted: the answer to a question of a round that is over.
             if key in self._wanted:
                 self._wanted.discard(key)
                 self._exchange.keep(len(message.result))

@@ -143,6 +143,7 @@ class ServerRequests:
             return
         number, notification = found
         question = self._open.pop(number)
+        # The answer of its call may have closed the stream that carried the question.
         if question.stream.log.closed:
             self._tell_listener(encode(notification))
         else:

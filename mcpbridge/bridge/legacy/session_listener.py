@@ -114,6 +114,7 @@ class SessionListener:
         """Use this child from now on; the one before is listened to until it ends."""
         before = self.lease
         self.take(lease)
+        # In the same turn of the loop: what the child before sends in between would reach no one.
         if before is not None:
             self.beside(before)
 

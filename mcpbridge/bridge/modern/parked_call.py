@@ -187,6 +187,8 @@ class ParkedCall:
             else:
                 self.lease.mux.send(Failure(question.request.id, cancelled().error()))
         self._forget_questions()
+        # After the answers to its questions: the child may wait for one before it looks at anything
+        # else.
         if self._number is not None and not self.over:
             self.lease.mux.cancel(self._number, reason)
         self._end()
@@ -280,7 +282,9 @@ class ParkedCall:
         return self._attempt is attempt and attempt.reply is None
 
     def _finish(self) -> None:
+        # Wakes `gather`, which ends since no attempt is open any more.
         self._gathering.set()
+        # Taken before it is answered: its end must find a call without an open attempt.
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             if self.fault is not None:

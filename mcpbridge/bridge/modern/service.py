@@ -248,6 +248,7 @@ class ModernService:
             if holder == newcomer:
                 break
             end = next(end for end, caller in self._ends.items() if caller == holder)
+            # Now, not when its task ends: the next newcomer would choose it once more.
             del self._ends[end]
             self._context.meters.tally("gave_way", "listen")
             end()

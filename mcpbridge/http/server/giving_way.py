@@ -71,6 +71,7 @@ def giving_way(newcomer: Connection, others: Iterable[Connection]) -> Connection
     own = newcomer.peer
     for each in itertools.islice(others, _LOOKED_AT):
         standing = each.standing
+        # The newcomer is in the table already: it was accepted before it was found to be too many.
         if each is newcomer or standing is Standing.BUSY:
             continue
         peer = each.peer

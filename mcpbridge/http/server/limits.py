@@ -161,6 +161,7 @@ class Connections:
     def log_full(self, now: float) -> None:
         """Log that the limit is reached, at most once in `_LOG_EVERY_S`."""
         if now - self._logged_at >= _LOG_EVERY_S:
+            # A flood of connections must not become a flood of records; the metric counts each.
             self._logged_at = now
             log.warning("connection.limit_reached", extra={"limit": self.most})
 
@@ -186,6 +187,7 @@ class SendWatch:
 
     def begin(self) -> None:
         """Begin to watch: data wait for the client."""
+        # `_look` begins again as well: one timer at a time.
         self.end()
         self._left = self._untaken()
         self._timer = self._loop.call_later(self._limit_s, self._look)

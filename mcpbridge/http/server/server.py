@@ -63,6 +63,7 @@ class HttpServer(uvicorn.Server):
         """Begin to listen, and set `listening`."""
         # uvicorn supports neither an open unix socket nor a time limit for TLS handshakes.
         self.servers = [await self._listen(each) for each in sockets or ()]
+        # Set by the method that this one replaces: uvicorn calls `shutdown` only if it is set.
         self.started = True
         self.listening.set()
 
@@ -79,6 +80,7 @@ class HttpServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End; cut clients that do not read after `stalled_after_s`."""
+        # Beside uvicorn's own end, which waits until each connection has sent what it has.
         async with anyio.create_task_group() as abort:
             abort.start_soon(self._abort_stalled)
             await super().shutdown(sockets)
