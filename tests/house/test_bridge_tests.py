@@ -12,12 +12,9 @@ WITHOUT = frozenset(
         "tenant",
         "children/server_eras",
         "legacy/modern_child",
-        "legacy/round_trips",
-        "legacy/session_listener",
         "modern/emulation",
         "modern/passthrough",
         "modern/service",
-        "modern/tool_catalog",
     ]
 )
 """Modules without a test module so far: tests of their neighbours and of the running program cover
