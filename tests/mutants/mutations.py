@@ -34,7 +34,7 @@ _FRAMING = [
         ('    b"origin",\n', ""),
         ('    b"host",\n', ""),
         ('    b"mcp-session-id",\n', ""),
-        ("names.count(name) > 1", "names.count(name) > 2"),
+        ("every.count(name) > 1", "every.count(name) > 2"),
         ('method == b"CONNECT" or ', ""),
         ('version == "1.1" and b"host" not in names', "False"),
         ('(codings != [b"chunked"] or version == "1.0")', 'codings[-1] != b"chunked"'),
@@ -132,7 +132,7 @@ _CORRELATION = [
         ("size - self._firm > self._window.max_bytes", "size > self._window.max_bytes"),
         ("if entry.sheddable and entry.number != self._last:", "if entry.sheddable:"),
         ("if entry.sheddable and entry", "if entry"),
-        ("lambda entry: entry.number > cursor,", "lambda entry: entry.number >= cursor,"),
+        ("if entry.number > cursor:", "if entry.number >= cursor:"),
         ("if strict and len(found) != self._last - cursor:", "if False:"),
     ),
 ]
