@@ -126,6 +126,7 @@ MEANINGS: Mapping[str, str] = {
     "server.capabilities_changed": "A reload changed what the server offers: `capabilities`.",
     "server.reload_failed": "A changed server cannot be started; `serves` says what runs on.",
     "server.reloaded": "The server's processes were replaced, for the change in `because`.",
+    "session.adopted": "The replica that had a session was lost; the session goes on here.",
     "session.evicted": "A session without a call made room for a new one (`--max-sessions`).",
     "session.profile_differs": "A session's own process answered `initialize` otherwise than its"
     " client had been told from what another process said; `members` names what differs.",

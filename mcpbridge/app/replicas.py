@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 import time
 
@@ -18,6 +19,7 @@ from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.peers.admission import PeerAccess
 from mcpbridge.http.peers.forwarding import ForwardingLegacy, ForwardingModern, ForwardingSse
+from mcpbridge.http.peers.questions import BridgeSessions, HomeQuestions
 from mcpbridge.http.peers.relay import Relay
 from mcpbridge.http.refusals import Refusals
 from mcpbridge.http.request import RequestHead, StartedCall
@@ -26,8 +28,10 @@ from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.transports.legacy import LegacyTransport
 from mcpbridge.http.transports.modern import ModernTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
+from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_client import PeerClient
 from mcpbridge.replicas.peer_proof import PeerProofs
+from mcpbridge.replicas.peer_questions import PATH, PeerQuestions, addresses_of
 from mcpbridge.replicas.session_id import Replica, SessionIds
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Principal
@@ -100,7 +104,8 @@ class ThisReplica:
         passed = [pair.header for pair in settings.auth.header_env]
         still = access.still if access.asks else None
         client = PeerClient()
-        relay = Relay(self._ids, self._proofs, client, bridge.drain, meters, passed, still)
+        homes = self._homes(bridge, client)
+        relay = Relay(self._ids, self._proofs, client, bridge.drain, meters, passed, still, homes)
         window_s = settings.answers.json_window_s
         legacy = ForwardingLegacy(bridge, keepalive, settings.answers, relay)
         modern = ForwardingModern(bridge, keepalive, window_s, relay, self.state_codec, self.own)
@@ -109,7 +114,16 @@ class ThisReplica:
             parts = (bridge, keepalive, settings.proxy, limits, below, access)
             sse = ForwardingSse(*parts, self.new_stream_key, relay)
         streamable = StreamableHttp(legacy, modern, settings.eras, limits, access, bridge.budget)
-        return ServingReplica(self._config, bridge, limits, streamable, sse, relay, self._proofs)
+        parts_of_it = (streamable, sse, relay, self._proofs, homes)
+        return ServingReplica(self._config, bridge, limits, *parts_of_it)
+
+    def _homes(self, bridge: Bridge, client: PeerClient) -> Homes:
+        peers = self._config.settings.replicas.peers
+        assert peers is not None
+        host = BridgeSessions(bridge, self._ids)
+        resolve = functools.partial(addresses_of, peers.name, peers.port)
+        ask = PeerQuestions(client, self._proofs).ask
+        return Homes(self.own, host, ask, resolve, time.monotonic, time.time)
 
 
 class ServingReplica:
@@ -124,7 +138,9 @@ class ServingReplica:
         sse: ForwardingSse | None,
         relay: Relay,
         proofs: PeerProofs,
+        homes: Homes,
     ) -> None:
+        self._homes = homes
         self.streamable = streamable
         """Serves clients of Streamable HTTP."""
         self.sse = sse
@@ -155,6 +171,7 @@ class ServingReplica:
         paths = dict.fromkeys(settings.listen.mcp_paths, verbs)
         if self.sse is not None:
             paths[self.sse.messages_path] = {"POST": self.sse.take}
+        paths[PATH] = {"POST": HomeQuestions(self._homes).post}
         routes = [McpRoute(path, verbs, access) for path, verbs in paths.items()]
         # Host and Origin were checked where the client came to.
         rules = HostRules(loopback=False, allowed_hosts=("*",))
@@ -168,6 +185,7 @@ class ServingReplica:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keepalive.run)
             tasks.start_soon(self._relay.run)
+            tasks.start_soon(self._homes.run)
 
     def end_idle_streams(self) -> None:
         """End forwarded streams on which clients only listen."""

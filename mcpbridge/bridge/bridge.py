@@ -56,7 +56,9 @@ from mcpbridge.rules.faults import (
     over_quota,
     shutdown,
 )
+from mcpbridge.rules.homes.record import SessionRecord
 from mcpbridge.rules.mcp.admission import Opening
+from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
 from mcpbridge.rules.supervision.crashes import CrashCharges
@@ -212,6 +214,8 @@ class Bridge:
             account=self.budget,
             crashes=self._crashes,
             tools=self._tool_filter,
+            # Ids that are not random are those of replicas.
+            names_calls=self._new_id is not _random_id,
         )
 
     def _tenant(self, eras: EraSupervisors, child_source: ChildSource) -> Tenant:
@@ -295,14 +299,7 @@ class Bridge:
         Raises:
             Unavailable: The bridge is about to end, or a limit on sessions is reached.
         """
-        if not self.drain.accepts_sessions:
-            raise Unavailable(draining())
-        self._check_memory()
-        if self.sessions.fills(principal):
-            raise self._no_room_for_one()
-        if self.sessions.full and not self._evict(self.sessions.evictable(principal)):
-            raise self._no_room()
-        tenant = self.tenant_of(principal)
+        tenant = self._tenant_for_another(principal)
         session = Session(
             self._new_id(opening, principal),
             opening.client_profile,
@@ -310,13 +307,60 @@ class Bridge:
             owner=principal,
             one_stream=one_stream,
         )
-        # In all tables before it opens: a failure closes it, which takes it out of them.
-        tenant.sessions[session] = None
-        self.sessions.add(session)
-        self._call_log.session_began(one_streamed=one_stream is not None)
+        self._add(session, tenant)
         exchange = session.in_flight.begin(opening.request, streams=streams)
         tenant.session_starter.open(session, exchange)
         return session, exchange
+
+    async def revive(
+        self,
+        session_id: str,
+        client_profile: ClientProfile,
+        principal: Principal,
+        record: SessionRecord | None = None,
+    ) -> None:
+        """Open a session that another replica had, under the id that its client has.
+
+        Args:
+            session_id: The id.
+            client_profile: What the client said in `initialize`.
+            principal: The owner of the session.
+            record: What it asked for since then; None: that is not known, apart from that it has
+                initialized, as nearly every client that comes back has.
+
+        Raises:
+            Unavailable: The bridge is about to end, a limit is reached, or no child can be had.
+        """
+        tenant = self._tenant_for_another(principal)
+        session = Session(session_id, client_profile, tenant.context, owner=principal, revived=True)
+        session.client.resume(record or SessionRecord(initialized=True))
+        self._add(session, tenant)
+        try:
+            await tenant.session_starter.revive(session)
+        except BaseException:
+            self.close(session, why="failed")
+            raise
+
+    def _tenant_for_another(self, principal: Principal) -> Tenant:
+        """Return the tenant of a principal that may have another session.
+
+        Raises:
+            Unavailable: The bridge is about to end, or a limit on sessions is reached.
+        """
+        if not self.drain.accepts_sessions:
+            raise Unavailable(draining())
+        self._check_memory()
+        if self.sessions.fills(principal):
+            raise self._no_room_for_one()
+        if self.sessions.full and not self._evict(self.sessions.evictable(principal)):
+            raise self._no_room()
+        return self.tenant_of(principal)
+
+    def _add(self, session: Session, tenant: Tenant) -> None:
+        """Put a session into all tables before it opens: its failure takes it out of them."""
+        tenant.sessions[session] = None
+        self.sessions.add(session)
+        self._call_log.session_began(one_streamed=session.one_streamed)
 
     @contextmanager
     def one_stream(self, principal: Principal) -> Iterator[Stream]:

@@ -3,5 +3,5 @@
 A session id names the process that has the session, sealed with the operator's key; another one
 forwards what a client sends to it. Nothing of this package is imported without `--peers`.
 
-Reading order: `session_id`, `peer_proof`, `peer_client`.
+Reading order: `session_id`, `peer_proof`, `peer_client`, `homes`, `peer_questions`.
 """

@@ -84,6 +84,11 @@ class PeerProofs:
         self._made: dict[tuple[int, Principal], tuple[int, bytes]] = {}
         self._read: dict[str, tuple[int, Principal]] = {}
 
+    @property
+    def boot(self) -> int:
+        """Which start of this replica others must name."""
+        return self._own.boot
+
     def header_for(self, target: Replica, principal: Principal) -> bytes:
         """Return the value of the header for a request of this client to another replica."""
         self._follow_keys()

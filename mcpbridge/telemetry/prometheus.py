@@ -46,6 +46,10 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         "Requests for a session of another replica, by what became of them.",
         ("outcome",),
     ),
+    "adoptions": (
+        "Requests for a session whose replica was lost and that has another home, by the reason.",
+        ("because",),
+    ),
     "gave_way": ("What ended early so that another client has its share.", ("what",)),
     "memory_cuts": ("Ended because they held most of `--max-memory`.", ("account",)),
     "memory_shed_bytes": ("Bytes kept for resumption that were let go near `--max-memory`.", ()),

@@ -65,9 +65,13 @@ async def test_an_id_that_does_not_open_is_refused_and_nobody_is_asked(two: Repl
         assert [await status(text, verb) for verb in ("POST", "GET", "DELETE")] == [503] * 3
         assert asked == []
         # One that opens is forwarded: the list above is empty for a reason.
-        assert await status(good) == 200
-        assert len(asked) == 1
+        headers = {**ACCEPT, "mcp-session-id": good}
+        call = await client.post("/mcp", json=rpc(1, "tools/call", {}), headers=headers)
+        assert call.json()["error"]["data"]["mcpbridge"]["reason"] == "replica_lost"
+        assert len(asked) == 1, "it may have been executed"
         assert b"authorization" not in asked[0].lower()
+        assert await status(good) == 503
+        assert len(asked) > 2, "what may be executed twice is sent again"
 
 
 async def test_a_replica_that_is_not_there_ends_its_sessions(two: Replicas) -> None:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import httpx
 
@@ -15,9 +16,12 @@ from mcpbridge.replicas.peer_proof import PeerProofs
 from mcpbridge.replicas.session_id import Replica, SessionId, SessionIds
 from mcpbridge.rules.access.state_keys import FOR_ID, FOR_PEER, state_keys
 from tests.support.bridge_process import DEMO, RunningBridge, bridge
+from tests.support.namespaces import OWN_MOUNTS
 
 KEY = "replicas-" * 4
 PEER_PORT = 8001
+NAME = "replicas"
+"""What resolves to all of them, in a mount space of their own."""
 _LOOPBACK = 127 << 24
 _EACH = 4
 """Addresses for each set of replicas."""
@@ -78,16 +82,27 @@ async def replicas(
     command: Sequence[str] = DEMO,
     env: Mapping[str, str] | None = None,
     ready: bool = True,
+    hosts: Path | None = None,
 ) -> AsyncIterator[Replicas]:
-    """So many replicas of a server, with their processes if `ready`."""
+    """So many replicas of a server, with their processes if `ready`.
+
+    With a file for `hosts` they find each other by a name that only they can resolve.
+    """
     common = {"MCPBRIDGE_STATE_KEY": KEY, **(env or {})}
     addresses = Addresses()
+    under: tuple[str, ...] = ()
+    if hosts is not None:
+        lines = [f"{addresses[number + 1]} {NAME}\n" for number in range(count)]
+        hosts.write_text("".join(["127.0.0.1 localhost\n", *lines]), "utf-8")
+        under = (*OWN_MOUNTS, "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(hosts))
     async with AsyncExitStack() as stack:
 
         async def started(number: int) -> RunningBridge:
             at = addresses[number]
-            given = ("--host", at, "--allowed-host", "*", "--peers", "localhost", *words)
-            one = bridge(*given, "--", *command, env={**common, "POD_IP": at}, ready=ready)
+            name = "localhost" if hosts is None else NAME
+            given = ("--host", at, "--allowed-host", "*", "--peers", name, *words)
+            env = {**common, "POD_IP": at}
+            one = bridge(*given, "--", *command, env=env, ready=ready, under=under)
             return await stack.enter_async_context(one)
 
         running = await asyncio.gather(*(started(number + 1) for number in range(count)))

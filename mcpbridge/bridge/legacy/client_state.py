@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from mcpbridge.bridge.children.shared_state import log_level_of, text_member
 from mcpbridge.rules.access.shares import Account
+from mcpbridge.rules.homes.record import SessionRecord
 from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.methods import (
     SET_LEVEL,
@@ -112,6 +113,18 @@ class ClientState:
     def has_initialized(self) -> None:
         """Record that the client has sent `notifications/initialized`."""
         self.initialized = True
+
+    def resume(self, record: SessionRecord) -> None:
+        """Begin with what the client has asked for at another replica."""
+        self.initialized = record.initialized
+        self.level = record.level
+        for uri in record.subscriptions:
+            self.subscriptions.add(uri)
+
+    @property
+    def record(self) -> SessionRecord:
+        """What another replica must know to serve the client."""
+        return SessionRecord(self.initialized, self.level, tuple(self.subscriptions))
 
     def set_level(self, level: str | None) -> None:
         """Record the log level that the client asked for; None: the server's own choice."""

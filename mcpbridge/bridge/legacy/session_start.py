@@ -79,7 +79,7 @@ class _FirstChild:
         """Record what the client has been told."""
         self.told = told
 
-    def ended(self, outcome: Lease | Unavailable) -> None:
+    def ended(self, outcome: Lease | Unavailable | None) -> None:
         """Record which child it is, or why there is none; the first record counts."""
         if not self._over.is_set():
             self._outcome = outcome
@@ -96,6 +96,13 @@ class _FirstChild:
         if isinstance(outcome, Unavailable):
             raise outcome
         return outcome
+
+
+def _no_child() -> _FirstChild:
+    """Return the first child of a session that has none: the next one is started."""
+    first = _FirstChild()
+    first.ended(None)
+    return first
 
 
 class SessionStarter:
@@ -140,6 +147,35 @@ class SessionStarter:
         else:
             # Has to wait: the child is not ready, or it is not known yet what the server speaks.
             self._spawn(self._open, session, exchange)
+
+    async def revive(self, session: Session) -> None:
+        """Open a session that another replica had, and lost.
+
+        Its child is told what the client had said, and its client that lists may differ.
+
+        Raises:
+            Unavailable: There is no child that could serve it.
+        """
+        verdict, requested = self._eras.verdict, session.client_profile.requested
+        may_be_legacy = verdict is None or verdict.legacy is not False
+        if may_be_legacy and self._wants_own(session):
+            # As after the end of its child: the next one is introduced before it gets a message.
+            profile = self._eras.legacy.profile or self._profiles.get(requested)
+            revision = negotiated(requested, profile.revision if profile else NEWEST_LEGACY)
+            session.opened(self._own_child(session, _no_child()), revision)
+            session.send_queue.seek()
+            return
+        legacy = (await self._eras.known_for_legacy()).legacy
+        lease = await (self._eras.legacy_lease() if legacy else self._eras.modern_lease())
+        if _is_over(session):
+            raise Unavailable(session_closed())
+        assert lease.profile is not None
+        newest = lease.profile.revision if legacy else NEWEST_LEGACY
+        child = self._shared_child() if legacy else self._modern_child(session)
+        session.opened(child, negotiated(requested, newest), lease)
+        if legacy and (session.client.level is not None or session.client.subscriptions):
+            await catch_up(lease, [*self._subscribers()])
+        announce_lists(lease.profile, [session.listener])
 
     def leaves_behind(self, lease: Lease) -> bool:
         """Keep the child of a session that has ended for the next one, if it is starting."""

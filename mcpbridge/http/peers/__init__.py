@@ -1,4 +1,4 @@
 """Requests between replicas: forwarding those for another one, and the port for those of others.
 
-Reading order: `relay`, `forwarding`, `admission`. Imported with replicas alone.
+Reading order: `relay`, `forwarding`, `admission`, `questions`. Imported with replicas alone.
 """

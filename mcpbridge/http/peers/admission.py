@@ -51,6 +51,9 @@ class PeerAccess(AccessControl):
         if isinstance(found, Unproven):
             error = error_object(INVALID_REQUEST, _MESSAGES[found])
             challenge = f'{CHALLENGE} error="{found.value}"'
+            if found is Unproven.OTHER_BOOT:
+                # Only to one that knows the key; it may have found this address by its name.
+                challenge += f', boot="{self._proofs.boot:08x}"'
             return Refusal(403, error, challenge=challenge, reason=Reason.CREDENTIALS)
         if self._pairs:
             values = values_of(self._pairs, head.raw)

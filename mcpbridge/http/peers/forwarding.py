@@ -19,12 +19,13 @@ from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.peers.relay import Forwarded, Relay, forwarded
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
-from mcpbridge.http.responses import HttpResponse, refusing
+from mcpbridge.http.responses import HttpResponse, refusal_of, refusing
 from mcpbridge.http.transports.legacy import AnswerSettings, LegacyTransport
 from mcpbridge.http.transports.modern import ModernTransport
 from mcpbridge.http.transports.sse import ProxySettings, SseTransport
 from mcpbridge.replicas.session_id import Replica, replica_named
 from mcpbridge.rules.access.principals import Principal
+from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.rules.mcp.input_required import request_state
 from mcpbridge.rules.mcp.methods import INITIALIZE
@@ -65,10 +66,11 @@ class ForwardingLegacy(LegacyTransport):
             await super().delete(http_request)
 
     async def _forwards(self, http_request: HttpRequest) -> bool:
+        """Return whether a request without a body was forwarded or refused; else it is served."""
         home = self._home_of(http_request.head)
         if isinstance(home, Replica):
-            await self._relay.forward(home, Forwarded(), http_request)
-        elif home is not None:
+            return not await self._relay.serve(home, Forwarded(), http_request)
+        if home is not None:
             await refusing(home).finish(http_request)
         return home is not None
 
@@ -76,7 +78,21 @@ class ForwardingLegacy(LegacyTransport):
         self, home: Replica, content: Message | list[Message], http_request: HttpRequest
     ) -> None:
         http_request.remember_head()
-        await self._relay.forward(home, forwarded(content), http_request)
+        if await self._relay.serve(home, forwarded(content), http_request):
+            await self._serve_here(content, http_request)
+
+    async def _serve_here(
+        self, content: Message | list[Message], http_request: HttpRequest
+    ) -> None:
+        """Serve a message or batch for a session that this replica has adopted."""
+        handled: StartedCall | HttpResponse | Refusal
+        try:
+            handled = super().handle(http_request.head, content)
+        except Unavailable as error:
+            handled = refusal_of(error, None)
+        if isinstance(handled, Refusal):
+            handled = refusing(handled)
+        await handled.finish(http_request)
 
     def _home_of(self, head: RequestHead) -> Replica | Refusal | None:
         """Return where the session is that a request names; None if the base is to serve it."""

@@ -8,6 +8,7 @@ the port for clients; what comes from another replica is served where it came to
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ import msgspec
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.http.request import HttpRequest, RequestHead
 from mcpbridge.http.responses import HttpResponse, refusal_of, refusing
+from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_client import Headers, Lost, PeerClient, PeerConnection, Unreachable
 from mcpbridge.replicas.peer_proof import HEADER, PeerProofs, Unproven
 from mcpbridge.replicas.session_id import Replica, SessionId, SessionIds, Unreadable
@@ -29,10 +31,11 @@ from mcpbridge.rules.faults import (
     session_of_newer_release,
     shutdown,
 )
+from mcpbridge.rules.homes.lost_calls import AfterLoss, Delivery, after_loss
 from mcpbridge.rules.mcp.admission import Refusal, session_gone
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.headers import EVENT_STREAM
-from mcpbridge.wire.messages import Failure, Message, Request, encode
+from mcpbridge.wire.messages import Failure, Message, Notification, Request, encode
 
 log = logging.getLogger("mcpbridge.http")
 
@@ -58,6 +61,10 @@ _OF_THE_CONNECTION = frozenset(
 )
 _EVENT_END = b"\n\n"
 _LOG_EVERY_S = 10.0
+_REPEATED = "repeated"
+"""The outcome of a request without an answer that is sent again."""
+_MOST_HOMES = 3
+"""Homes of a session that are tried for one request; each may be lost while it is asked."""
 
 
 class Forwarded(msgspec.Struct, frozen=True):
@@ -69,15 +76,41 @@ class Forwarded(msgspec.Struct, frozen=True):
     batch: bool = False
     parked: bool = False
     """Whether it goes on with a parked call, which has ended if its replica has."""
+    repeatable: bool = False
+    """Whether it may be executed twice, so that it is sent again if its answer is lost."""
 
 
 def forwarded(content: Message | list[Message], *, parked: bool = False) -> Forwarded:
     """Return one message or a batch, as it is sent on."""
     if isinstance(content, list):
         ids = [each.id for each in content if isinstance(each, Request)]
-        return Forwarded(b"[%b]" % b",".join(map(encode, content)), ids, batch=True)
+        body = b"[%b]" % b",".join(map(encode, content))
+        return Forwarded(body, ids, batch=True, repeatable=all(map(_is_repeatable, content)))
     ids = [content.id] if isinstance(content, Request) else []
-    return Forwarded(encode(content), ids, parked=parked)
+    repeatable = not parked and _is_repeatable(content)
+    return Forwarded(encode(content), ids, parked=parked, repeatable=repeatable)
+
+
+def _is_repeatable(message: Message) -> bool:
+    match message:
+        case Request():
+            then = after_loss("request", message.method, Delivery.MAYBE)
+        case Notification():
+            then = after_loss("notification", message.method, Delivery.MAYBE)
+        case _:
+            then = after_loss("reply", None, Delivery.MAYBE)
+    return then is AfterLoss.REPEAT
+
+
+class _Attempt(enum.Enum):
+    """What came of forwarding a request to one replica."""
+
+    OVER = "over"
+    """The client has the response, or what became of the request."""
+    DEAD = "dead"
+    """The replica has ended and cannot have read it."""
+    LOST = "lost"
+    """There is no answer, and it may be sent again; whether the replica lives is not known."""
 
 
 class _Exchange:
@@ -125,6 +158,7 @@ class Relay:
         meters: Meters,
         passed: Sequence[str] = (),
         still: Callable[[Principal], bool] | None = None,
+        homes: Homes | None = None,
     ) -> None:
         """Make a relay.
 
@@ -136,7 +170,9 @@ class Relay:
             meters: Count what was forwarded.
             passed: Further headers that the other replica reads, in lower case.
             still: Returns whether a client's credentials are still valid; None: they do not end.
+            homes: Finds the next home of a session that has lost its own; None: there is none.
         """
+        self._homes = homes
         self._ids = ids
         self._proofs = proofs
         self._client = client
@@ -156,7 +192,8 @@ class Relay:
         """
         found = self._ids.open(text, principal.key)
         if isinstance(found, SessionId):
-            return found.owner if found.owner != self._ids.own else None
+            home = found.owner if self._homes is None else self._homes.known(text, found.owner)
+            return home if home != self._ids.own else None
         self._meters.tally("forwards", f"refused_{found.value}")
         if found is Unreadable.NEWER:
             return refusal_of(Unavailable(session_of_newer_release()), None)
@@ -164,14 +201,52 @@ class Relay:
 
     async def forward(self, home: Replica, sent: Forwarded, http_request: HttpRequest) -> None:
         """Forward a request and send its client the response, or what became of it."""
+        once = msgspec.structs.replace(sent, repeatable=False)
+        if await self._attempt(home, once, http_request) is _Attempt.DEAD:
+            await _gone(sent).finish(http_request)
+
+    async def serve(self, home: Replica, sent: Forwarded, http_request: HttpRequest) -> bool:
+        """Forward a request for a session, which another replica adopts if its own is lost.
+
+        Returns:
+            Whether the session is here by now, and the caller serves the request. Else the client
+            has the response, or what became of it.
+        """
+        session_id = http_request.head.names.session_id
+        if self._homes is None or session_id is None:
+            await self.forward(home, sent, http_request)
+            return False
+        for _ in range(_MOST_HOMES):
+            attempt = await self._attempt(home, sent, http_request)
+            if attempt is _Attempt.OVER:
+                return False
+            if attempt is _Attempt.LOST:
+                # The next connection tells whether it has ended.
+                continue
+            principal = http_request.head.principal
+            try:
+                home = await self._homes.next_home(session_id, principal, home)
+            except LookupError:
+                await _gone(sent).finish(http_request)
+                return False
+            except Unavailable as error:
+                await _unavailable(error.fault, sent).finish(http_request)
+                return False
+            self._meters.tally("adoptions", "owner_dead")
+            if home == self._ids.own:
+                return True
+        await _unavailable(replica_unreachable(), sent).finish(http_request)
+        return False
+
+    async def _attempt(self, home: Replica, sent: Forwarded, http_request: HttpRequest) -> _Attempt:
+        """Forward a request to one replica; return what came of it."""
         began_at = asyncio.get_running_loop().time()
         head = http_request.head
         try:
             use = head.values.get(b"mcp-session-id", b"")
             connection = await self._client.connection(home, use)
         except Unreachable as error:
-            await self._not_sent(home, sent, http_request, error)
-            return
+            return await self._is_dead(home, sent, http_request, error)
         exchange = _Exchange(connection, head.principal, listens=head.method == "GET")
         self._open.add(exchange)
         if sent.requests:
@@ -188,6 +263,9 @@ class Relay:
             self._open.discard(exchange)
             self._client.release(connection, home)
             self._meters.tally("forwards", outcome)
+        if outcome == _REPEATED:
+            return _Attempt.LOST
+        return _Attempt.DEAD if outcome == Unproven.OTHER_BOOT else _Attempt.OVER
 
     async def run(self) -> None:
         """End responses whose client's credentials have ended, until cancelled."""
@@ -261,6 +339,8 @@ class Relay:
         """
         if exchange.left:
             return "left"
+        if last is None and sent.repeatable and not (exchange.fault or exchange.over):
+            return _REPEATED
         fault = exchange.fault or replica_lost()
         if last is None:
             await (_ending(exchange) or _answer(fault, sent)).finish(http_request)
@@ -276,20 +356,19 @@ class Relay:
                 pass
         return "ended" if exchange.over or exchange.fault else "lost"
 
-    async def _not_sent(
+    async def _is_dead(
         self, home: Replica, sent: Forwarded, http_request: HttpRequest, error: Unreachable
-    ) -> None:
+    ) -> _Attempt:
+        """Return what a failure to connect says; tell the client if the replica may live."""
         self._meters.tally("forwards", "refused" if error.refused else "unreachable")
         if self._may_log("peer.unreachable"):
             log.warning("peer.unreachable", extra={"home": str(home), "problem": str(error)})
-        if error.refused:
-            await _gone(sent).finish(http_request)
-        else:
+        if not error.refused:
             await _unavailable(replica_unreachable(), sent).finish(http_request)
+        return _Attempt.DEAD if error.refused else _Attempt.OVER
 
     async def _unproven(self, problem: str, sent: Forwarded, http_request: HttpRequest) -> None:
         if problem == Unproven.OTHER_BOOT:
-            await _gone(sent).finish(http_request)
             return
         if self._may_log("peer.refused_proof"):
             log.warning("peer.refused_proof", extra={"problem": problem})
@@ -334,7 +413,7 @@ def _values(headers: Headers) -> list[bytes]:
 
 
 def _problem_in(challenge: bytes) -> str:
-    return challenge.decode("latin-1").partition('error="')[2].rstrip('"')
+    return challenge.decode("latin-1").partition('error="')[2].partition('"')[0]
 
 
 def _is_stream(connection: PeerConnection) -> bool:

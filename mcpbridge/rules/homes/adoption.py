@@ -25,7 +25,7 @@ ASK, without a store: the replica asks **all** peers whether they have the sessi
 adopter may be any of them. If none has it, the first settled peer in rendezvous order adopts. A
 peer is settled once it has been seen for 10 s: by then each other replica has seen it too. It
 refuses if it has not run for as long itself: its address was another process's. The address of the
-dead owner never adopts, because its next process may not be known to all as another.
+dead owner adopts only if it is alone, because its next process may not be known to all as another.
 
 An adopter marks the session as its own, and then asks all peers itself, naming itself. So of two
 adopters at once at least one knows of the other: `yields` says which of them gives way.
@@ -142,8 +142,12 @@ def adopters(session_id: str, peers: Iterable[KnownPeer], dead: str | None) -> l
     Returns:
         Empty if none has been seen for long enough yet.
     """
-    settled = (each.address for each in peers if each.settled and each.address != dead)
-    return rendezvous_order(session_id, settled)
+    present = [each for each in peers if each.absent_s is None]
+    settled = [each.address for each in present if each.settled]
+    if settled == [dead] and len(present) == 1:
+        # One replica that began again: there is no other that could know another home.
+        return settled
+    return rendezvous_order(session_id, (each for each in settled if each != dead))
 
 
 class PeerAnswer(enum.Enum):

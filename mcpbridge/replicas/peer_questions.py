@@ -1,0 +1,125 @@
+"""Asks other replicas about sessions, over their peer ports.
+
+The name of the service has addresses and no boots, but a proof is for one start of one replica. So
+the first question to an address is for a boot that none has, and the refusal names the right one:
+only to a replica that has proven that it knows the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+
+import msgspec
+
+from mcpbridge.replicas.homes import HomeAnswer, HomeQuestion
+from mcpbridge.replicas.peer_client import PeerClient, PeerConnection, PeerFailure
+from mcpbridge.replicas.peer_proof import HEADER, PeerProofs
+from mcpbridge.replicas.session_id import Replica, replica_named
+from mcpbridge.rules.access.principals import Principal
+
+PATH = "/mcpbridge/homes"
+"""On the peer port alone."""
+ANSWER_S = 1.0
+"""Seconds in which a peer says whether it has a session."""
+ADOPTION_S = 70.0
+"""Seconds in which a peer adopts one: its child has to start."""
+_MAX_ANSWER_BYTES = 4096
+_NO_BOOT = 0
+_decoder = msgspec.json.Decoder(HomeAnswer)
+
+
+class PeerQuestions:
+    """The questions of one replica to all others."""
+
+    def __init__(self, client: PeerClient, proofs: PeerProofs) -> None:
+        """Make it; `client` connects, `proofs` prove this replica."""
+        self._client = client
+        self._proofs = proofs
+        self._boots: dict[str, int] = {}
+        """The boot of each address that was asked."""
+
+    async def ask(
+        self, address: str, question: HomeQuestion, principal: Principal
+    ) -> HomeAnswer | None:
+        """Ask the peer at an address; return None if it does not answer, or not in time."""
+        try:
+            async with asyncio.timeout(ADOPTION_S if question.adopt else ANSWER_S):
+                return await self._answer(address, question, principal)
+        except (PeerFailure, TimeoutError):
+            return None
+
+    async def _answer(
+        self, address: str, question: HomeQuestion, principal: Principal
+    ) -> HomeAnswer | None:
+        body = msgspec.json.encode(question)
+        # The second time with the boot that the first refusal has named.
+        for _ in range(2):
+            target = replica_named(f"{address}/{self._boots.get(address, _NO_BOOT):08x}")
+            if target is None:
+                return None
+            connection = await self._client.connection(target, PATH.encode())
+            try:
+                proof = self._proofs.header_for(target, principal)
+                await connection.ask(_request(proof, body), PATH.encode())
+                data = await _whole(connection)
+            finally:
+                self._client.release(connection, target)
+            if connection.status == 200:
+                return _read(data)
+            boot = _boot_in(connection)
+            if boot is None or boot == self._boots.get(address):
+                return None
+            self._boots[address] = boot
+        return None
+
+
+async def addresses_of(name: str, port: int) -> list[str] | None:
+    """Resolve the name of all replicas; return the addresses of their peer ports.
+
+    Returns:
+        None if it cannot be resolved now, which says nothing.
+    """
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return None
+    hosts = {str(ipaddress.ip_address(each[4][0])) for each in found}
+    return [str(Replica(host, port, _NO_BOOT)).partition("/")[0] for host in sorted(hosts)]
+
+
+def _request(proof: bytes, body: bytes) -> bytes:
+    head = b"POST %b HTTP/1.1\r\nhost: mcpbridge\r\ncontent-type: application/json\r\n"
+    lines = b"%b: %b\r\ncontent-length: %d\r\n\r\n" % (HEADER, proof, len(body))
+    return head % PATH.encode() + lines + body
+
+
+async def _whole(connection: PeerConnection) -> bytes:
+    parts = []
+    while not connection.at_end:
+        parts.append(await connection.read())
+        if sum(map(len, parts)) > _MAX_ANSWER_BYTES:
+            return b""
+    return b"".join(parts)
+
+
+def _read(data: bytes) -> HomeAnswer | None:
+    try:
+        return _decoder.decode(data)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _boot_in(connection: PeerConnection) -> int | None:
+    """Return the boot that a refused proof should have been made for; None if it is not named."""
+    for name, value in connection.headers:
+        if connection.status == 403 and name == b"www-authenticate":
+            _, found, rest = value.partition(b'boot="')
+            text = rest.partition(b'"')[0]
+            if found and len(text) == 8 and text.isalnum():
+                try:
+                    return int(text, 16)
+                except ValueError:
+                    return None
+    return None

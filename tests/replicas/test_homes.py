@@ -1,0 +1,241 @@
+"""The next home of a session whose replica was lost: several replicas in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+
+import pytest
+
+from mcpbridge.replicas.homes import HomeAnswer, HomeQuestion, Homes, address_of
+from mcpbridge.replicas.session_id import Replica, SessionId
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal
+from mcpbridge.rules.faults import Unavailable, draining
+from mcpbridge.rules.homes.adoption import REVIVABLE_S, PeerAnswer, adopters
+from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S, KnownPeer
+from mcpbridge.rules.homes.rendezvous import rendezvous_order
+
+NOW_S = 1_900_000_000.0
+LOST = Replica("10.0.0.99", 8001, 99)
+
+
+class Host:
+    """The sessions of one replica, and what becomes of those that it is to revive."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.sessions: set[str] = set()
+        self.ending = False
+        self.fails = False
+
+    def has(self, session_id: str, principal: Principal) -> bool:
+        """Whether it is here."""
+        return session_id in self.sessions
+
+    def opened_id(self, session_id: str, principal: Principal) -> SessionId | None:
+        """What the id says."""
+        return self.world.ids.get(session_id)
+
+    def may_adopt(self) -> bool:
+        """Not at the end."""
+        return not self.ending
+
+    async def revive(self, session_id: str, params: bytes, principal: Principal) -> None:
+        """It takes a few turns of the loop."""
+        assert params == b"{}"
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if self.fails:
+            raise Unavailable(draining())
+        assert session_id not in self.sessions
+        self.sessions.add(session_id)
+
+
+class World:
+    """Replicas that ask each other, at a time that the test sets."""
+
+    def __init__(self, count: int = 4) -> None:
+        self.now = 0.0
+        self.ids = {"m1": SessionId(LOST, int(NOW_S), params=b"{}")}
+        self.asked: list[tuple[str, HomeQuestion]] = []
+        self.replicas: dict[str, Homes] = {}
+        self.hosts: dict[str, Host] = {}
+        self.unresolved = False
+        for number in range(count):
+            self.start(Replica(f"10.0.0.{number}", 8001, number))
+
+    def start(self, replica: Replica) -> Homes:
+        """Start another one."""
+        address, host = address_of(replica), Host(self)
+        clock, wall_clock = (lambda: self.now), (lambda: NOW_S)
+        homes = Homes(replica, host, self.ask, self.resolve, clock, wall_clock)
+        self.replicas[address], self.hosts[address] = homes, host
+        return homes
+
+    def kill(self, address: str) -> None:
+        """It does not answer any more."""
+        del self.replicas[address], self.hosts[address]
+
+    async def ask(
+        self, address: str, question: HomeQuestion, principal: Principal
+    ) -> HomeAnswer | None:
+        """Ask one, which takes a turn of the loop."""
+        self.asked.append((address, question))
+        await asyncio.sleep(0)
+        peer = self.replicas.get(address)
+        return await peer.answer(question, principal) if peer is not None else None
+
+    async def resolve(self) -> Iterable[str] | None:
+        """What the name server says."""
+        return None if self.unresolved else list(self.replicas)
+
+    async def settle(self) -> None:
+        """Let all have seen all others for long enough."""
+        for _ in range(2):
+            for each in self.replicas.values():
+                await each.look()
+            self.now += SETTLED_AFTER_S
+
+    @property
+    def homes(self) -> list[str]:
+        """Where the session is."""
+        return [address for address, host in self.hosts.items() if "m1" in host.sessions]
+
+
+async def test_the_first_settled_replica_adopts_whoever_is_asked() -> None:
+    """All find the same, also at once; the next one that asks finds it there."""
+    world = World()
+    await world.settle()
+    (first, *_) = adopters("m1", [KnownPeer(each, 99.0) for each in world.replicas], None)
+    asking = [each.next_home("m1", ANONYMOUS, LOST) for each in world.replicas.values()]
+    found = await asyncio.gather(
+        *asking, *(each.next_home("m1", ANONYMOUS, LOST) for each in world.replicas.values())
+    )
+    assert {address_of(each) for each in found} == {first}
+    assert world.homes == [first]
+    late = world.start(Replica("10.0.0.77", 8001, 77))
+    assert address_of(await late.next_home("m1", ANONYMOUS, LOST)) == first
+    assert address_of(late.known("m1", LOST)) == first
+    assert late.known("m2", LOST) == LOST
+
+
+async def told_after(world: World, address: str, turns: int) -> None:
+    """Tell a replica to adopt, some turns of the loop from now."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await world.ask(address, HomeQuestion("m1", "10.0.0.50:8001", adopt=True), ANONYMOUS)
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_adopters_at_once_give_way_to_one_of_them(turns: int) -> None:
+    """Each was told to adopt, by a replica with another view."""
+    for first in (0, turns):
+        world = World()
+        await world.settle()
+        waits = itertools.cycle((first, turns - first))
+        await asyncio.gather(*(told_after(world, each, next(waits)) for each in world.replicas))
+        assert len(world.homes) == 1
+
+
+async def test_none_adopts_before_it_is_settled() -> None:
+    """The client is told to come again; afterwards there is a home."""
+    world = World(2)
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await world.replicas["10.0.0.0:8001"].next_home("m1", ANONYMOUS, LOST)
+    world.now += SETTLED_AFTER_S - 1
+    told = HomeQuestion("m1", "10.0.0.50:8001", adopt=True)
+    answer = await world.replicas["10.0.0.1:8001"].answer(told, ANONYMOUS)
+    assert answer == HomeAnswer(PeerAnswer.HAS_NOT)
+    assert world.homes == []
+    world.now += 1
+    await world.replicas["10.0.0.0:8001"].next_home("m1", ANONYMOUS, LOST)
+    assert len(world.homes) == 1
+
+
+async def test_a_peer_that_refuses_or_fails_is_passed_over() -> None:
+    """One that ends, one that cannot open it, and one that does not answer."""
+    world = World(4)
+    await world.settle()
+    ending, failing, dead, last = rendezvous_order("m1", world.replicas)
+    world.hosts[ending].ending = True
+    world.hosts[failing].fails = True
+    asker = world.replicas[last]
+    world.kill(dead)
+    assert address_of(await asker.next_home("m1", ANONYMOUS, LOST)) == last
+    assert world.homes == [last]
+
+
+async def test_a_home_that_is_lost_again_is_replaced() -> None:
+    """What was known of it is forgotten."""
+    world = World(4)
+    await world.settle()
+    asker = world.replicas[rendezvous_order("m1", world.replicas)[3]]
+    first = await asker.next_home("m1", ANONYMOUS, LOST)
+    world.kill(address_of(first))
+    second = await asker.next_home("m1", ANONYMOUS, first)
+    assert second != first
+    assert world.homes == [address_of(second)]
+    assert asker.known("m1", LOST) == second
+
+
+async def test_the_name_may_be_unknown_for_a_while() -> None:
+    """Those that were seen before are asked."""
+    world = World(3)
+    await world.settle()
+    world.unresolved = True
+    await world.replicas["10.0.0.0:8001"].next_home("m1", ANONYMOUS, LOST)
+    assert len(world.homes) == 1
+    assert len({address for address, _ in world.asked}) >= 2
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        None,
+        SessionId(LOST, int(NOW_S)),
+        SessionId(LOST, int(NOW_S), one_stream=True, params=b"{}"),
+        SessionId(LOST, int(NOW_S - REVIVABLE_S - 1), params=b"{}"),
+        SessionId(LOST, int(NOW_S + 100), params=b"{}"),
+    ],
+    ids=repr,
+)
+async def test_what_cannot_be_revived_is_over(read: SessionId | None) -> None:
+    """No peer is asked: its client begins another session."""
+    world = World(2)
+    await world.settle()
+    world.ids.clear()
+    if read is not None:
+        world.ids["m1"] = read
+    with pytest.raises(LookupError):
+        await world.replicas["10.0.0.0:8001"].next_home("m1", ANONYMOUS, LOST)
+    told = HomeQuestion("m1", "10.0.0.50:8001", adopt=True)
+    answer = await world.replicas["10.0.0.1:8001"].answer(told, ANONYMOUS)
+    assert answer == HomeAnswer(PeerAnswer.HAS_NOT)
+    assert world.asked == []
+    assert world.homes == []
+
+
+async def test_a_replica_alone_adopts_what_its_last_start_had() -> None:
+    """At the same address: there is no other."""
+    world = World(1)
+    own = world.replicas["10.0.0.0:8001"]
+    world.now += SETTLED_AFTER_S
+    before = Replica("10.0.0.0", 8001, 1234)
+    assert await own.next_home("m1", ANONYMOUS, before) == own.own
+    assert world.homes == ["10.0.0.0:8001"]
+
+
+async def test_a_client_that_leaves_ends_no_adoption() -> None:
+    """Others wait for it too."""
+    world = World(1)
+    own = world.replicas["10.0.0.0:8001"]
+    world.now += SETTLED_AFTER_S
+    first = asyncio.create_task(own.next_home("m1", ANONYMOUS, LOST))
+    second = asyncio.create_task(own.next_home("m1", ANONYMOUS, LOST))
+    for _ in range(4):
+        await asyncio.sleep(0)
+    first.cancel()
+    assert await second == own.own
+    with pytest.raises(asyncio.CancelledError):
+        await first
