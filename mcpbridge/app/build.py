@@ -27,6 +27,7 @@ from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv
+from mcpbridge.channels.channel import Channel
 from mcpbridge.channels.pipes import PipeChannel
 from mcpbridge.config.model import Config, Settings
 from mcpbridge.config.remote_server import RemoteServer
@@ -44,7 +45,7 @@ from mcpbridge.http.auth.static_tokens import StaticTokens
 from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.health import Probes, rendering
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.refusals import Refusals
+from mcpbridge.http.refusals import Refusals, Refused
 from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.server.listeners import Bind
 from mcpbridge.http.transports.legacy import LegacyTransport
@@ -111,6 +112,8 @@ class Additions(msgspec.Struct, frozen=True):
     """Applied to each request to any process of the server, after all others."""
     decorate: Decorate | None = None
     """Applied to the channel of each process; None: they are not decorated."""
+    interceptor_of: Callable[[Channel], Interceptor] | None = None
+    """Makes a further, last interceptor for the channel of each process; None: there is none."""
 
 
 def _no_routes(bridge: Bridge) -> Sequence[BaseRoute]:
@@ -130,6 +133,7 @@ def build(
     process_tree: ProcessTree,
     additions: Additions = _NONE,
     routes: MakeRoutes = _no_routes,
+    refused: Refused | None = None,
 ) -> App:
     """Assemble the program.
 
@@ -138,10 +142,11 @@ def build(
         process_tree: Gets the processes.
         additions: What another program that serves adds to the bridge.
         routes: Makes its routes.
+        refused: Takes each request that is refused.
     """
     settings, below = config.settings, config.settings.listen.sse_below
     meters = Meters(KNOWN_REQUESTS)
-    refusals = Refusals(meters)
+    refusals = Refusals(meters, refused=refused)
     tracer = tracer_of(config)
     callers = access_of(config)
     access = callers.control
@@ -296,8 +301,7 @@ def _bridge(
         settings.pipes,
         meters,
         settings.loads,
-        # The filter first: a denied call has no span.
-        [*(each for each in (tool_filter, tracing) if each), *additions.interceptors],
+        functools.partial(_interceptors, tool_filter, tracing, additions),
         [health_checker],
         settings.recycling.max_requests,
         crashes,
@@ -340,6 +344,18 @@ def _state_codec(config: Config, this: ThisReplica | None) -> RequestStateCodec:
         return this.state_codec
     keyring = config.keyring
     return RequestStateCodec(keyring.keys_for(FOR_STATE) if keyring is not None else None)
+
+
+def _interceptors(
+    tool_filter: ToolFilter | None,
+    tracing: Tracing | None,
+    additions: Additions,
+    channel: Channel,
+) -> Sequence[Interceptor]:
+    last = additions.interceptor_of(channel) if additions.interceptor_of is not None else None
+    # The filter first: a denied call has no span.
+    found = (tool_filter, tracing, *additions.interceptors, last)
+    return [each for each in found if each is not None]
 
 
 def _bridge_settings(settings: Settings, pool_settings: ChildPoolSettings) -> BridgeSettings:

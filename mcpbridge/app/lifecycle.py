@@ -20,17 +20,17 @@ from anyio import to_thread
 from starlette.routing import BaseRoute
 
 from mcpbridge import __version__
-from mcpbridge.app.build import Additions, App, Decorate, build, open_to_all
+from mcpbridge.app.build import Additions, App, build, open_to_all
 from mcpbridge.app.listening import Endpoints, Listening, Sockets, all_opened
 from mcpbridge.app.resource_limits import fitted
 from mcpbridge.app.signal_orders import Actions, SignalOrders
 from mcpbridge.app.state_dump import state_of
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.children.handshake import list_tools
-from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.drain import DrainSteps
 from mcpbridge.config.model import Config
 from mcpbridge.config.otel import MISSING_EXTRA
+from mcpbridge.http.refusals import Refused
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
 from mcpbridge.process.spec import ChildSpec, shown
@@ -71,10 +71,10 @@ _LAST_SPANS_S = 2.0
 class Companion(Protocol):
     """A part of another program that serves: it runs beside the bridge."""
 
-    interceptors: Sequence[Interceptor]
-    """Applied to each request to a server process."""
-    decorate: Decorate | None
-    """Decorates the channels of server processes; None: they are not decorated."""
+    additions: Additions
+    """What it adds to the bridge."""
+    refused: Refused | None
+    """Takes each request that is refused; None: nothing does."""
 
     def routes(self, bridge: Bridge) -> Sequence[BaseRoute]:
         """Return further routes of the endpoint, which is that of this bridge."""
@@ -125,8 +125,8 @@ def run(config: Config, companion: Companion | None = None) -> int:
                 if companion is None:
                     app = build(config, tree)
                 else:
-                    additions = Additions(companion.interceptors, companion.decorate)
-                    app = build(config, tree, additions, companion.routes)
+                    routes, refused = companion.routes, companion.refused
+                    app = build(config, tree, companion.additions, routes, refused)
                 life = _Life(app, sockets, companion)
                 return run_loop(life.run, lambda: life.last_state)
             log.error("serve.failed", extra={"problem": sockets})

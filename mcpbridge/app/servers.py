@@ -58,7 +58,7 @@ from mcpbridge.http.app import (
 )
 from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.health import Probes, Render
-from mcpbridge.http.refusals import Refusals
+from mcpbridge.http.refusals import Refusals, Refused
 from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.spec import check_command
@@ -92,6 +92,9 @@ class ServerCompanion(Protocol):
 
 class FleetCompanion(Protocol):
     """A part of another program that serves the servers of a file."""
+
+    refused: Refused | None
+    """Takes each request that is refused; None: nothing does."""
 
     def additions(self, entry: ServerEntry) -> Additions:
         """Return what it adds to the bridge of a server."""
@@ -253,7 +256,7 @@ class _Members:
             beside = self._companion.beside(entry, bridge, self._url(address))
             tasks.append(beside.run)
             remark = beside.remark
-        why = functools.partial(_why_failed, config, served)
+        why = functools.partial(last_failure, config, bridge)
         member = Member(entry.name, bridge, paths, tasks, why, remark)
         self._meters = {each: found for each, found in self._meters.items() if not each.leaving}
         self._meters[member] = meters
@@ -331,7 +334,8 @@ def _endpoints(
 ) -> Endpoints:
     settings, access = config.settings, callers.control
     probes, rules = Probes(directory), host_rules(config, config.bind)
-    render, refusals = _rendering(meters, members), Refusals(meters)
+    refused = companion.refused if companion is not None else None
+    render, refusals = _rendering(meters, members), Refusals(meters, refused=refused)
     listen = settings.listen
     servers = ServerRoutes(directory, access, listen.mcp_paths, listen.sse_below)
     asking = [Middleware(AccessCheck, access)] if access.asks else []
@@ -381,15 +385,15 @@ def _rendering(meters: Meters, members: _Members) -> Render:
 async def _hear_giving_up(config: Config, served: Served) -> None:
     """Log why a server has been given up; the process and its other servers go on."""
     await served.bridge.eras.gave_up.wait()
-    log.error("server.gave_up", extra=_cause(config, served))
+    log.error("server.gave_up", extra=_cause(config, served.bridge))
 
 
-def _why_failed(config: Config, served: Served) -> str:
+def last_failure(config: Config, bridge: Bridge) -> str:
     """Return the cause of a server's last failure as one line; empty if it has none."""
-    eras = served.bridge.eras
+    eras = bridge.eras
     if eras.last_report is None and eras.start_failure is None:
         return ""
-    cause = _cause(config, served)
+    cause = _cause(config, bridge)
     words = cause.get("last_words") or ()
     hints = cause.get("hints") or ()
     how = f" ({cause['how']})" if "how" in cause else ""
@@ -400,6 +404,6 @@ def _why_failed(config: Config, served: Served) -> str:
     return f"{cause['problem']}{how}{last}{remedy}"
 
 
-def _cause(config: Config, served: Served) -> dict[str, object]:
-    eras = served.bridge.eras
+def _cause(config: Config, bridge: Bridge) -> dict[str, object]:
+    eras = bridge.eras
     return cause_of_failure(config.source, eras.last_report, eras.start_failure)

@@ -196,7 +196,7 @@ def _page(config: Config) -> Page | None:
     from mcpbridge.dev.page.page import Page, check_page
 
     check_page(config)
-    return Page()
+    return Page(authenticates=config.asks_who)
 
 
 def _file_here() -> str:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mcpbridge.app.build import Decorate
+from mcpbridge.app.build import Additions, Decorate
+from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.subprocess_child import MakeEnds
 from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.injected_faults import FaultPlan, FaultRule
 
 if TYPE_CHECKING:
+    from mcpbridge.dev.page.page import Page
     from mcpbridge.tape.tapped_channel import Sink
 
 
@@ -42,26 +44,30 @@ class Record(msgspec.Struct, frozen=True):
 class Decoration:
     """What the channels of all servers of one program are decorated with."""
 
-    def __init__(self, sinks: Iterable[Sink], faults: Iterable[FaultRule]) -> None:
+    def __init__(
+        self, sinks: Iterable[Sink], faults: Iterable[FaultRule], page: Page | None = None
+    ) -> None:
         """Make it.
 
         Args:
             sinks: Take each frame that passes.
             faults: The rules of faults on purpose.
+            page: Is one of the sinks; None: there is no page.
         """
         self._sinks = list(sinks)
         self._faults = list(faults)
-        self._numbers = itertools.count(1)
+        self._page = page
+        self._numbers = page.numbers if page is not None else itertools.count(1)
         """Orders the frames of all servers."""
 
-    def of(
+    def additions(
         self,
         name: str,
         spec: ChildSpec | None,
         given: Iterable[str] = (),
         secrets: Iterable[str] = (),
-    ) -> Decorate | None:
-        """Return what decorates the channels of a server; None if nothing does.
+    ) -> Additions:
+        """Return what `mcpbridge dev` adds to the bridge of a server.
 
         Args:
             name: The server's name, in frames and for rules.
@@ -69,6 +75,17 @@ class Decoration:
             given: The names of the variables that were set for it, whose values are secret.
             secrets: Further secret values.
         """
+        decorate = self._decorate(name, spec, given, secrets)
+        interceptor_of = None
+        if self._sinks:
+            from mcpbridge.dev.callers import callers_of
+
+            interceptor_of = callers_of
+        return Additions((ListsAnnounced(),), decorate, interceptor_of)
+
+    def _decorate(
+        self, name: str, spec: ChildSpec | None, given: Iterable[str], secrets: Iterable[str]
+    ) -> Decorate | None:
         taped = self._taped(name, spec, given, secrets)
         plan = FaultPlan(self._faults, name)
         if not plan.rules:
@@ -94,6 +111,8 @@ class Decoration:
         from mcpbridge.tape.tapped_channel import Tape
 
         values = secret_values(spec.env if spec is not None else {}, given) | frozenset(secrets)
+        if self._page is not None:
+            self._page.events.hide(values)
         return Tape(name, self._sinks, values, self._numbers).tapped
 
 
@@ -102,7 +121,8 @@ def decorating(
     record: Record | None,
     faults: Iterable[FaultRule],
     command: Sequence[str],
-    sinks: Sequence[Sink] = (),
+    page: Page | None = None,
+    label: str = "",
     *,
     tails: bool = False,
 ) -> Iterator[Decoration]:
@@ -112,14 +132,18 @@ def decorating(
         record: Where what passes is recorded; None: it is not.
         faults: The rules of faults on purpose.
         command: What the first line of the recording names.
-        sinks: Take each frame too.
+        page: Shows what passes; None: there is no page.
+        label: The name of the server, if there is one.
         tails: Whether what passes is printed to stdout.
 
     Raises:
         ConfigError: The recording cannot be written.
     """
-    found = list(sinks)
+    found: list[Sink] = []
     with ExitStack() as held:
+        if page is not None:
+            held.enter_context(page.events.listening(label))
+            found.append(page.sink)
         if record is not None:
             from mcpbridge.tape.recording import Recorder
 
@@ -134,4 +158,4 @@ def decorating(
             printer = TailSink(FrameLines(FrameFilter(), print_line, as_json=False))
             held.enter_context(printer.open())
             found.append(printer)
-        yield Decoration(found, faults)
+        yield Decoration(found, faults, page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
@@ -12,23 +13,23 @@ from typing import TYPE_CHECKING
 import anyio
 from starlette.routing import BaseRoute
 
-from mcpbridge.app.build import App, Decorate
+from mcpbridge.app.build import Additions, App
 from mcpbridge.app.lifecycle import run as serve
 from mcpbridge.bridge.bridge import Bridge
-from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
-from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.config.command import variables_given
 from mcpbridge.config.model import Config
 from mcpbridge.dev.decoration import Record, decorating
 from mcpbridge.dev.terminal_log import TerminalFormatter
 from mcpbridge.dev.watch import FileWatcher, Watched, watched_as_asked, watched_by_default
 from mcpbridge.errors import ConfigError
+from mcpbridge.http.refusals import Refused
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.injected_faults import FaultRule
 from mcpbridge.rules.supervision.start_hints import program_name
 
 if TYPE_CHECKING:
     from mcpbridge.dev.page.page import Page
+    from mcpbridge.dev.page.servers import ShownServer
 
 log = logging.getLogger("mcpbridge.dev")
 
@@ -68,11 +69,11 @@ def run(
     folder = Path(spec.cwd or ".").resolve()
     written = record.files if record is not None else ()
     watcher = FileWatcher(_watched(spec, watch, folder), written) if watches else None
-    sinks = [page.sink] if page is not None else []
-    with decorating(record, faults, spec.argv, sinks, tails=tails) as decoration:
+    label = name_of(spec.argv)
+    with decorating(record, faults, spec.argv, page, label, tails=tails) as decoration:
         given = variables_given(config.settings.command)
-        decorate = decoration.of(name_of(spec.argv), spec, given)
-        return serve(config, Developing(spec, watcher, decorate, page))
+        additions = decoration.additions(label, spec, given)
+        return serve(config, Developing(config, watcher, additions, page))
 
 
 class Developing:
@@ -80,30 +81,44 @@ class Developing:
 
     def __init__(
         self,
-        spec: ChildSpec,
+        config: Config,
         watcher: FileWatcher | None,
-        decorate: Decorate | None = None,
+        additions: Additions,
         page: Page | None = None,
     ) -> None:
         """Make a companion.
 
         Args:
-            spec: The server's command.
+            config: The configuration, which has the server's command.
             watcher: Reports changes; None: nothing is watched.
-            decorate: See `Companion`.
+            additions: What it adds to the bridge.
             page: Shows what passes; None: there is no page.
         """
-        self.decorate = decorate
+        self.additions = additions
+        self.refused: Refused | None = page.events.refused if page is not None else None
         self._page = page
-        self._spec = spec
+        self._config = config
+        self._spec = config.child
         self._watcher = watcher
-        self.interceptors: Sequence[Interceptor] = (ListsAnnounced(),)
 
     def routes(self, bridge: Bridge) -> Sequence[BaseRoute]:
         """Return the routes of the page: see `Companion`."""
         if self._page is None:
             return ()
-        return self._page.routes(lambda: bridge.drain.cut_off)
+        return self._page.routes(lambda: [self._shown(bridge)], lambda: bridge.drain.cut_off)
+
+    def _shown(self, bridge: Bridge) -> ShownServer:
+        """Return the server as the page shows it."""
+        # One server needs nothing of several but for its page.
+        from mcpbridge.app.servers import last_failure
+        from mcpbridge.dev.page.servers import ShownServer
+        from mcpbridge.fleet.member import Member
+
+        name, why = name_of(self._spec.argv), functools.partial(last_failure, self._config, bridge)
+        # Never run: it reads the state of a bridge that serves already.
+        member = Member(name, bridge, None, (), why, functools.partial(remark_of, bridge))
+        path = self._config.settings.listen.path
+        return ShownServer(name, path, member.status(), bridge)
 
     def text_form(self, *, colored: bool) -> TerminalFormatter:
         """Return the form of the log as text: see `Companion`."""
@@ -167,6 +182,16 @@ async def reload_when_saved(
             once()
     if problem is not None:
         raise problem
+
+
+def remark_of(bridge: Bridge) -> str:
+    """Return why the program as it is now is not served, as one line; empty if it is."""
+    last = bridge.reloader.last
+    if last is None or last.problem is None:
+        return ""
+    words = f": {last.last_words[-1].strip()}" if last.last_words else ""
+    problem = f"{last.because}: {last.problem}{words}"
+    return f"not reloaded: {problem}; the process before serves until the next change"
 
 
 def announce(

@@ -11,14 +11,14 @@ from anyio import to_thread
 from starlette.routing import BaseRoute
 
 from mcpbridge.app.build import Additions
+from mcpbridge.app.server_routes import address_of
 from mcpbridge.app.servers import ServerCompanion, Servers
 from mcpbridge.app.servers_lifecycle import run_servers
 from mcpbridge.bridge.bridge import Bridge
-from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
 from mcpbridge.config.model import Config
 from mcpbridge.config.servers_file import ServerEntry, folder_of
 from mcpbridge.dev.decoration import Decoration, Record, decorating
-from mcpbridge.dev.program import announce, quieten, reload_when_saved
+from mcpbridge.dev.program import announce, quieten, reload_when_saved, remark_of
 from mcpbridge.dev.terminal_log import TerminalFormatter
 from mcpbridge.dev.watch import (
     FileWatcher,
@@ -28,11 +28,13 @@ from mcpbridge.dev.watch import (
     watched_by_default,
 )
 from mcpbridge.errors import ConfigError
+from mcpbridge.http.refusals import Refused
 from mcpbridge.process.spec import ChildSpec, shown
 from mcpbridge.rules.injected_faults import FaultRule
 
 if TYPE_CHECKING:
     from mcpbridge.dev.page.page import Page
+    from mcpbridge.dev.page.servers import ShownServer
 
 log = logging.getLogger("mcpbridge.dev")
 
@@ -70,8 +72,7 @@ def run_file(
     path = Path(config.settings.servers.config)
     written = record.files if record is not None else ()
     command = ("mcpbridge", "dev", "--config", str(path))
-    sinks = [page.sink] if page is not None else []
-    with decorating(record, faults, command, sinks, tails=tails) as decoration:
+    with decorating(record, faults, command, page, tails=tails) as decoration:
         made = (folder_of(path), decoration, written)
         return run_servers(config, DevelopedServers(*made, watches=watches, page=page))
 
@@ -118,6 +119,7 @@ class DevelopedServers:
             watches: Whether files are watched at all.
             page: Shows what passes; None: there is no page.
         """
+        self.refused: Refused | None = page.events.refused if page is not None else None
         self._page = page
         self._decoration = decoration
         self._written = written
@@ -129,8 +131,7 @@ class DevelopedServers:
     def additions(self, entry: ServerEntry) -> Additions:
         """Return what it adds to the bridge of a server: see `FleetCompanion`."""
         spec = entry.source if isinstance(entry.source, ChildSpec) else None
-        decorate = self._decoration.of(entry.name, spec, secrets=entry.secrets)
-        return Additions((ListsAnnounced(),), decorate)
+        return self._decoration.additions(entry.name, spec, secrets=entry.secrets)
 
     def routes(self, servers: Servers) -> Sequence[BaseRoute]:
         """Return the routes of the page: see `FleetCompanion`."""
@@ -141,7 +142,7 @@ class DevelopedServers:
             running = servers.running_members()
             return servers.ending and all(each.bridge.drain.cut_off for each in running)
 
-        return self._page.routes(over)
+        return self._page.routes(lambda: _shown(servers), over)
 
     def started(self, url: Callable[[str], str]) -> None:
         """Log the address of the page: see `FleetCompanion`."""
@@ -176,6 +177,19 @@ class RemoteBeside:
     def remark(self) -> str:
         """Return an empty text: see `ServerCompanion`."""
         return ""
+
+
+def _shown(servers: Servers) -> Sequence[ShownServer]:
+    """Return the servers as the page shows them."""
+    from mcpbridge.dev.page.servers import ShownServer
+
+    found: list[ShownServer] = []
+    for name in servers.names:
+        status, member = servers.status(name), servers.find(name)
+        assert status is not None
+        bridge = member.bridge if member is not None else None
+        found.append(ShownServer(name, address_of(name), status, bridge, name))
+    return found
 
 
 class DevelopedServer:
@@ -230,12 +244,7 @@ class DevelopedServer:
 
     def remark(self) -> str:
         """Return why the program as it is now is not served, or not watched; else empty."""
-        last = self._bridge.reloader.last
-        if last is None or last.problem is None:
-            return self._unwatched
-        words = f": {last.last_words[-1].strip()}" if last.last_words else ""
-        problem = f"{last.because}: {last.problem}{words}"
-        return f"not reloaded: {problem}; the process before serves until the next change"
+        return remark_of(self._bridge) or self._unwatched
 
     def _watcher(self) -> FileWatcher | None:
         """Return what watches the server's files; None: nothing is watched.

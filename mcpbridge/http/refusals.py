@@ -64,16 +64,27 @@ class _Error(msgspec.Struct):
 _error_decoder = msgspec.json.Decoder(_Error)
 
 
+Refused = Callable[[Refusal, RequestHead | None, str | None], None]
+"""Takes a refusal, the head of its request if one was read, and else the client's address."""
+
+
 class Refusals:
     """The log and the counter of refused requests; one for all listeners of a bridge."""
 
-    def __init__(self, meters: Meters, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        meters: Meters,
+        clock: Callable[[], float] = time.monotonic,
+        refused: Refused | None = None,
+    ) -> None:
         """Begin with nothing refused.
 
         Args:
             meters: Count what is refused.
             clock: Returns monotonic seconds.
+            refused: Takes each refusal that is noted, whether it is logged or left out.
         """
+        self._refused = refused
         self._meters = meters
         self._clock = clock
         self._logged_at: dict[str, float] = {}
@@ -91,6 +102,8 @@ class Refusals:
             client: The client's address, if there is no head.
         """
         reason = self.count(refusal)
+        if self._refused is not None:
+            self._refused(refusal, head, client)
         now = self._clock()
         if now - self._logged_at.get(reason, float("-inf")) < LOG_EVERY_S:
             self._left_out[reason] = self._left_out.get(reason, 0) + 1
@@ -100,7 +113,7 @@ class Refusals:
         facts: dict[str, object] = {
             "reason": reason,
             "status": refusal.status,
-            "problem": shown(_error_decoder.decode(refusal.error).message),
+            "problem": problem_of(refusal),
             "client": (head.peer or None) if head is not None else client,
             "left_out": self._left_out.pop(reason, 0),
             **_sent(reason, head),
@@ -116,6 +129,11 @@ class Refusals:
         reason = refusal.reason or _BY_STATUS.get(refusal.status, Reason.OTHER)
         self._meters.tally(FAMILY, reason)
         return reason
+
+
+def problem_of(refusal: Refusal) -> str:
+    """Return the text of a refusal for a log: printable, of bounded length."""
+    return shown(_error_decoder.decode(refusal.error).message)
 
 
 def _sent(reason: str, head: RequestHead | None) -> dict[str, str]:

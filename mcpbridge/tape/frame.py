@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 import msgspec
 
@@ -40,11 +41,15 @@ class Frame(msgspec.Struct, frozen=True):
     """A line that is not a message, or the name of an event."""
     size: int | None = None
     """The bytes of the message, if `text` holds only its beginning."""
+    facts: Mapping[str, object] = {}
+    """What else is known, as JSON: of a request its client, of a line why it is not a message."""
 
 
 def bytes_of(frame: Frame) -> int:
     """Return about how many bytes of memory a frame holds."""
     held = FRAME_BYTES + len(frame.text or "")
+    if frame.facts:
+        held += sum(len(name) + len(str(value)) for name, value in frame.facts.items())
     return held if frame.message is None else held + message_bytes(frame.message)
 
 

@@ -312,12 +312,20 @@ def redacted(frame: Frame, redactor: Redactor | None) -> Frame:
         return frame
     message = redactor.message(frame.message) if frame.message is not None else None
     text = redactor.text(frame.text) if frame.text is not None else None
-    return msgspec.structs.replace(frame, message=message, text=text)
+    facts = {name: _shown(value, redactor) for name, value in frame.facts.items()}
+    return msgspec.structs.replace(frame, message=message, text=text, facts=facts)
 
 
 def line_of(frame: Frame) -> bytes:
     """Return the line of a frame, with its line end."""
-    return _line(frame, {"size": frame.size} if frame.size is not None else None)
+    size = {"size": frame.size} if frame.size is not None else {}
+    return _line(frame, {**size, **frame.facts} or None)
+
+
+def _shown(value: object, redactor: Redactor) -> object:
+    if isinstance(value, str):
+        return redactor.text(value)
+    return msgspec.Raw(redactor.payload(msgspec.json.encode(value)))
 
 
 def frame_of(line: bytes) -> Frame:
@@ -390,6 +398,7 @@ def _understood(line: bytes) -> tuple[Frame, dict[str, Any]]:
         message,
         found.text,
         size if isinstance(size, int) else None,
+        {name: value for name, value in found.mcpbridge.items() if name != "size"},
     )
     return frame, found.mcpbridge
 

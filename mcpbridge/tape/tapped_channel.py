@@ -7,8 +7,9 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Protocol
 
 from mcpbridge.channels.channel import Consumer, InvalidLine, Received
@@ -18,11 +19,13 @@ from mcpbridge.rules.access.principals import NOTHING, Secrets
 from mcpbridge.tape.frame import Direction, Frame
 from mcpbridge.tape.redaction import Redactor
 from mcpbridge.telemetry.logs import hearing
-from mcpbridge.wire.messages import Message
+from mcpbridge.wire.messages import Message, Request
 
 _LOGGERS = ("mcpbridge.child", "mcpbridge.process", "mcpbridge.fault")
 """What logs the lines on stderr, starts and ends, and faults on purpose."""
 _ENDS = ("child.exited", "child.stopped")
+NO_FACTS: Mapping[str, object] = MappingProxyType({})
+_MOST_NOTED = 4096
 
 
 class Sink(Protocol):
@@ -79,10 +82,12 @@ class Tape:
         message: Message | None = None,
         text: str | None = None,
         size: int | None = None,
+        facts: Mapping[str, object] = NO_FACTS,
     ) -> None:
         """Make a frame and hand it to all sinks."""
-        seq = next(self._numbers)
-        frame = Frame(session_id, self._label, seq, time.time_ns(), direction, message, text, size)
+        seq, ts_ns = next(self._numbers), time.time_ns()
+        what = (direction, message, text, size, facts)
+        frame = Frame(session_id, self._label, seq, ts_ns, *what)
         for sink in self._sinks:
             sink.put(frame, redactor)
 
@@ -96,13 +101,22 @@ class Tap:
         self._session_id = session_id
         self._redactor = redactor
 
-    def message(self, direction: Direction, message: Message) -> None:
-        """Take a message."""
-        self._tape.take(self._session_id, self._redactor, direction, message)
+    def message(
+        self, direction: Direction, message: Message, facts: Mapping[str, object] = NO_FACTS
+    ) -> None:
+        """Take a message, with what is known of it."""
+        where = (self._session_id, self._redactor, direction)
+        self._tape.take(*where, message, facts=facts)
 
-    def text(self, direction: Direction, text: str, size: int | None = None) -> None:
-        """Take a line or an event."""
-        self._tape.take(self._session_id, self._redactor, direction, None, text, size)
+    def text(
+        self,
+        direction: Direction,
+        text: str,
+        size: int | None = None,
+        facts: Mapping[str, object] = NO_FACTS,
+    ) -> None:
+        """Take a line or an event, with what is known of it."""
+        self._tape.take(self._session_id, self._redactor, direction, None, text, size, facts)
 
 
 class _ChildLog(logging.Handler):
@@ -147,6 +161,8 @@ class TappedChannel(DecoratedChannel):
         self.ended: asyncio.Event = inner.ended
         """Set when no more will be read."""
         self._log_tap = _ChildLog(tap)
+        self._noted: dict[bytes, Mapping[str, object]] = {}
+        """What is known of requests that have not been sent yet, by their ids."""
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -177,7 +193,7 @@ class TappedChannel(DecoratedChannel):
         for each in received:
             if isinstance(each, InvalidLine):
                 text = each.sample.decode("utf-8", "replace")
-                self._tap.text(Direction.FROM_SERVER, text, each.size)
+                self._tap.text(Direction.FROM_SERVER, text, each.size, {"reason": each.reason})
             else:
                 self._tap.message(Direction.FROM_SERVER, each)
 
@@ -189,7 +205,15 @@ class TappedChannel(DecoratedChannel):
     def send(self, message: Message) -> None:
         """Queue a message: see `Channel.send`."""
         self._inner.send(message)
-        self._tap.message(Direction.TO_SERVER, message)
+        facts = self._noted.pop(message.id, NO_FACTS) if isinstance(message, Request) else NO_FACTS
+        self._tap.message(Direction.TO_SERVER, message, facts)
+
+    def note(self, request_id: bytes, facts: Mapping[str, object]) -> None:
+        """Remember what is known of a request, for the moment when it is sent."""
+        if len(self._noted) >= _MOST_NOTED:
+            # A request that was taken back while it waited for its turn is not sent.
+            del self._noted[next(iter(self._noted))]
+        self._noted[request_id] = facts
 
     def close_input(self) -> None:
         """Close the child's stdin: see `Ends.close_input`."""

@@ -78,6 +78,7 @@ class FakeClient:
     def __init__(self) -> None:
         self.heard: deque[str] = deque()
         self.lasting = False
+        self.asker = None
         self.caller = b""
         """Its calls are subscriptions."""
         self.losses = 0

@@ -176,6 +176,103 @@ async def test_without_the_page_there_is_none() -> None:
     assert told.stdout == "[]\n"
 
 
+def asked(event: Event) -> dict[str, Any]:
+    """What a frame says of its request."""
+    found: dict[str, Any] = event.data.get("mcpbridge", {})
+    return found
+
+
+async def test_a_request_names_its_client_and_both_ids() -> None:
+    """Of a session and of 2026-07-28; a request of the bridge itself has neither."""
+    async with bridge("--no-watch", "--", *DEMO, **DEV) as running, running.client() as client:
+        session = await open_session(client)
+        async with frames(running) as reader:
+            await echo(client, session, "x")
+            found = await reader.until(answers)
+            (own,) = (each for each in found if each.method == "initialize")
+            assert asked(own) == {"own": True}
+            (call,) = (each for each in found if each.method == "tools/call")
+            name = f"test 1#{session['mcp-session-id'][:4]}"
+            assert asked(call) == {"client": name, "client_id": 7}
+            assert found[-1].data["raw"]["id"] == call.data["raw"]["id"] != 7
+            meta = {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientInfo": {"name": "new", "version": "2"},
+                "io.modelcontextprotocol/clientCapabilities": {},
+            }
+            params = {"name": "echo", "arguments": {"text": "y"}, "_meta": meta}
+            headers = {
+                **ACCEPT,
+                "mcp-protocol-version": "2026-07-28",
+                "mcp-method": "tools/call",
+                "mcp-name": "echo",
+            }
+            body = rpc("seven", "tools/call", params)
+            response = await client.post("/mcp", json=body, headers=headers)
+            assert response.status_code == 200, response.text
+            found = await reader.until(answers)
+            (modern,) = (each for each in found if each.method == "tools/call")
+            assert asked(modern) == {"client": "new 2", "client_id": "seven"}
+
+
+async def test_what_never_reached_the_server_is_shown_with_its_cause() -> None:
+    """Refused requests, calls that failed without an answer, and lines that are no messages."""
+    noisy = "import sys; print('plain noise', flush=True); import mcpbridge.demo as d; d.main()"
+    server = (sys.executable, "-c", noisy)
+    words = ("--no-watch", "--max-request-bytes", "1KiB", "--max-calls", "1", "--", *server)
+    async with bridge(*words, **DEV) as running, running.client() as client, frames(running) as on:
+
+        async def refused(headers: dict[str, str], body: bytes = b"{}") -> dict[str, Any]:
+            await client.post("/mcp", content=body, headers=headers)
+            found = (await on.until(lambda each: "status" in asked(each)))[-1]
+            assert str(found.data["text"]).startswith("request.refused status=")
+            return asked(found)
+
+        (noise,) = (
+            each
+            for each in await on.until(lambda each: each.data.get("text") == "plain noise")
+            if each.data.get("text") == "plain noise"
+        )
+        assert (noise.data["direction"], asked(noise)["reason"]) == ("s2c", "noise")
+        for headers, status, says in (
+            ({"host": "evil.example"}, 421, "evil.example"),
+            ({"origin": "http://evil.example"}, 403, "Origin"),
+        ):
+            found = await refused(headers)
+            assert (found["status"], found["method"], found["path"]) == (status, "POST", "/mcp")
+            assert says in found["problem"]
+        large = await refused({}, b"x" * 2000)
+        assert (large["status"], "--max-request-bytes" in large["problem"]) == (413, True)
+
+
+async def test_the_servers_and_their_clients_are_named_and_one_is_reloaded() -> None:
+    """By POST alone; an unknown name is refused."""
+    async with bridge("--no-watch", "--", *DEMO, **DEV) as running, running.client() as client:
+        session = await open_session(client)
+        await echo(client, session, "x")
+        own = bearing(running)
+        state = (await client.get("/ui/state", headers=own)).json()
+        (server,) = state["servers"]
+        name = f"test 1#{session['mcp-session-id'][:4]}"
+        assert (server["name"], server["state"], server["path"]) == ("mcpbridge", "ready", "/mcp")
+        assert (server["clients"], state["authenticates"]) == ([name], False)
+        for path in ("/ui/state", "/ui/reload?server=mcpbridge"):
+            assert (await client.post(path)).status_code == 401
+        reload = "/ui/reload?server=mcpbridge"
+        assert (await client.get(reload, headers=own)).status_code == 405
+        assert (await client.post("/ui/reload?server=x", headers=own)).status_code == 404
+        done = await client.post(reload, headers=own)
+        assert done.json() == {"problem": None}
+        (record,) = await running.logged("server.reloaded")
+        assert record["pid"] != server["pid"]
+        async with frames(running) as reader:
+            found = await reader.until(lambda each: "server.reloaded" in str(each.data.get("text")))
+            assert (found[-1].data["server_label"], asked(found[-1])["pid"]) == (
+                "mcpbridge",
+                record["pid"],
+            )
+
+
 async def test_several_servers_have_one_page(tmp_path: Path) -> None:
     """Each frame says whose it is."""
     write_servers(tmp_path / ".mcp.json", {"one": entry(), "two": entry()})
@@ -191,3 +288,13 @@ async def test_several_servers_have_one_page(tmp_path: Path) -> None:
                 assert (await client.post(path, json=body, headers=session)).status_code == 200
                 found = await reader.until(answers)
                 assert found[-1].data["server_label"] == name
+            own = bearing(running)
+            state = (await client.get("/ui/state", headers=own)).json()["servers"]
+            assert [(each["name"], each["path"], each["state"]) for each in state] == [
+                ("one", "/servers/one/mcp", "ready"),
+                ("two", "/servers/two/mcp", "ready"),
+            ]
+            done = await client.post("/ui/reload?server=two", headers=own)
+            assert done.json() == {"problem": None}
+            (record,) = await running.logged("server.reloaded")
+            assert record["server_name"] == "two"

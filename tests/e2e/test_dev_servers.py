@@ -235,7 +235,9 @@ async def test_all_servers_are_recorded_in_one_file(tmp_path: Path) -> None:
     assert secret not in tape.read_text("utf-8")
     frames = read_recording(tape).frames[1:]
     assert {each.server_label for each in frames} == {"one", "two"}
-    assert [each.seq for each in frames] == list(range(1, len(frames) + 1))
+    seqs = [each.seq for each in frames]
+    # Events that only the page shows have numbers too.
+    assert seqs == sorted(set(seqs))
     # A replay is of one server, and says so if it is not told which.
     status, told = await ran("replay", str(tape))
     assert (status, "has several servers: one, two; name one: --server one" in told) == (2, True)

@@ -44,9 +44,9 @@ TREE = {
     "mcpbridge.client": "http_client",
     "mcpbridge.config": "auth client_config command listen_address load model otel remote_server"
     " self_url servers_file settings_table values",
-    "mcpbridge.dev": "decoration faulty_channel page program servers tail terminal_log verify"
-    " watch",
-    "mcpbridge.dev.page": "access frames page",
+    "mcpbridge.dev": "callers decoration faulty_channel page program servers tail terminal_log"
+    " verify watch",
+    "mcpbridge.dev.page": "access events frames page servers",
     "mcpbridge.doctor": "endpoint server",
     "mcpbridge.doctor.endpoint": "any_client checks lifecycle_operator mcp_client mcp_operator run"
     " sse_client",

@@ -8,6 +8,7 @@ import stat
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +65,18 @@ def test_a_raw_recording_keeps_the_secrets(tmp_path: Path) -> None:
     found = read_recording(path)
     assert found.frames[-1].text == "it is sesame"
     assert found.facts["redacted"] is False
+
+
+def test_what_else_is_known_of_a_frame_is_redacted_too(tmp_path: Path) -> None:
+    """Of a client's name and id; an id keeps its spelling."""
+    path = tmp_path / "tape.jsonl"
+    facts = {"client": "sesame 1#ab", "client_id": msgspec.Raw(b'"\\u0061 sesame"')}
+    asked = msgspec.structs.replace(frame(1, Request(b"1", "ping")), facts=facts)
+    recorded(path, asked, redactor=Redactor(["sesame"]))
+    found = read_recording(path).frames[-1]
+    assert found.facts == {"client": "*** 1#ab", "client_id": "a ***"}
+    assert found.message == Request(b"1", "ping")
+    assert bytes_of(asked) > bytes_of(frame(1, Request(b"1", "ping")))
 
 
 def test_only_its_owner_reads_it(tmp_path: Path) -> None:

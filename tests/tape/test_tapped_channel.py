@@ -20,7 +20,7 @@ from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.tape.frame import Direction, Frame
 from mcpbridge.tape.recording import redacted
 from mcpbridge.tape.redaction import Redactor
-from mcpbridge.tape.tapped_channel import Tape
+from mcpbridge.tape.tapped_channel import Tape, TappedChannel
 from mcpbridge.wire.messages import Request, Result
 
 SERVER = """
@@ -137,6 +137,20 @@ async def test_sinks_are_told_the_secrets_of_the_child(
         await conversation(channel)
     (result,) = [each.message for each in kept.redacted if isinstance(each.message, Result)]
     assert result.result == b'{"x":"%b"}' % left
+
+
+async def test_what_is_known_of_a_request_comes_with_it() -> None:
+    """Once, when it is sent; what is noted of requests that are never sent stays bounded."""
+    kept = Kept()
+    async with child(Tape("demo", [kept])) as channel:
+        assert isinstance(channel, TappedChannel)
+        for number in range(5000):
+            channel.note(b"%d" % number, {"client": str(number)})
+        for each in (b"4999", b"4999", b"1"):
+            channel.send(Request(each, "ping"))
+        channel.close_input()
+    facts = [each.facts for each in kept.frames if each.direction is Direction.TO_SERVER]
+    assert facts == [{"client": "4999"}, {}, {}]
 
 
 async def test_what_was_not_sent_is_not_on_the_tape() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mcpbridge.bridge.calls.stream import Stream
-from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, CallSink, Logged
+from mcpbridge.bridge.children.listeners import Asker, CallEvent, CallFailed, CallSink, Logged
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.access.shares import LARGE_BYTES, Account
@@ -28,7 +28,9 @@ from mcpbridge.rules.faults import (
     no_turn,
 )
 from mcpbridge.rules.mcp.correlator import Answered, Progressed, Tagged
+from mcpbridge.rules.mcp.initialize import client_named
 from mcpbridge.rules.mcp.methods import LISTEN
+from mcpbridge.rules.mcp.request_meta import client_info
 from mcpbridge.rules.supervision.lifecycle import ExchangeState
 from mcpbridge.telemetry.tracer import Span
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
@@ -49,6 +51,10 @@ class Scope(Protocol):
     @property
     def account(self) -> Account:
         """The account of what is kept for the exchange."""
+
+    @property
+    def client_name(self) -> str:
+        """The client as it named itself to the session; empty if there is none."""
 
     def begin_stream(self, call_id: bytes) -> Stream:
         """Return a new stream for the answer of the call with this id and what comes before it."""
@@ -165,6 +171,12 @@ class Exchange:
     def lasting(self) -> bool:
         """Whether it is a subscription; see `CallSink`."""
         return self.request.method == LISTEN
+
+    @property
+    def asker(self) -> Asker | None:
+        """The client, as it named itself in its session or in the request: see `CallSink`."""
+        name = self._scope.client_name or client_named(client_info(self.request.params))
+        return Asker(name, self.request.id)
 
     def receive(self, event: CallEvent) -> None:
         """Take the next event of the request: see `CallSink`."""
@@ -380,6 +392,11 @@ class DetachedScope:
         self._scope = scope
         self.outside = scope.outside
         self.account = scope.account
+
+    @property
+    def client_name(self) -> str:
+        """The client: see `Scope`."""
+        return self._scope.client_name
 
     def begin_stream(self, call_id: bytes) -> Stream:
         """Return a new stream: see `Scope`."""

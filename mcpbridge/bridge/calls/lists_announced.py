@@ -6,7 +6,7 @@ may ignore the notification that a reload sends, or refuse it. Only used where r
 
 from __future__ import annotations
 
-from mcpbridge.bridge.children.listeners import CallEvent, CallSink, Interceptor
+from mcpbridge.bridge.children.listeners import Asker, CallEvent, CallSink, Interceptor
 from mcpbridge.errors import WireError
 from mcpbridge.rules.mcp.correlator import Answered
 from mcpbridge.rules.mcp.initialize import with_changing_lists
@@ -36,6 +36,11 @@ class _Introduced:
     def caller(self) -> bytes:
         """The client of the wrapped sink."""
         return self._sink.caller
+
+    @property
+    def asker(self) -> Asker | None:
+        """The sender of the wrapped sink's request."""
+        return self._sink.asker
 
     def receive(self, event: CallEvent) -> None:
         """Pass every event on."""

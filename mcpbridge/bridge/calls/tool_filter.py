@@ -7,7 +7,7 @@ forgotten. Without a policy a mux has no such interceptor.
 
 from __future__ import annotations
 
-from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, CallSink, Interceptor
+from mcpbridge.bridge.children.listeners import Asker, CallEvent, CallFailed, CallSink, Interceptor
 from mcpbridge.errors import ToolDenied, WireError
 from mcpbridge.rules.access.tool_policy import TOOLS_CALL, TOOLS_LIST, ToolPolicy
 from mcpbridge.rules.faults import bad_child_message
@@ -74,6 +74,11 @@ class _Listed:
     def caller(self) -> bytes:
         """The client of the wrapped sink."""
         return self._sink.caller
+
+    @property
+    def asker(self) -> Asker | None:
+        """The sender of the wrapped sink's request."""
+        return self._sink.asker
 
     def receive(self, event: CallEvent) -> None:
         """Pass every event on, a list without its denied tools."""

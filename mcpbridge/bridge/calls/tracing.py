@@ -7,7 +7,7 @@ of the bridge needs to be told which call a request belongs to: the message says
 
 from __future__ import annotations
 
-from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, CallSink, Interceptor
+from mcpbridge.bridge.children.listeners import Asker, CallEvent, CallFailed, CallSink, Interceptor
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import Fault
 from mcpbridge.rules.mcp.correlator import Answered
@@ -83,6 +83,11 @@ class TracedCallSink:
     def caller(self) -> bytes:
         """The client of the wrapped sink."""
         return self._sink.caller
+
+    @property
+    def asker(self) -> Asker | None:
+        """The sender of the wrapped sink's request."""
+        return self._sink.asker
 
     def receive(self, event: CallEvent) -> None:
         """Pass every event on; an answer or a fault ends the span first."""

@@ -24,6 +24,7 @@ from mcpbridge.bridge.children.call_limiter import LoadLimits
 from mcpbridge.bridge.children.lease import Lease, StartTurn, Wanted
 from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.children.mux import Mux
+from mcpbridge.channels.channel import Channel
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError, Unreachable
 from mcpbridge.process.child import Child, MakeChild
@@ -170,6 +171,15 @@ class ChildObserver(Protocol):
         """Take note that a child has had as many requests as the pool's limit says."""
 
 
+InterceptorsOf = Callable[[Channel], Sequence[Interceptor]]
+"""Returns what is applied to each request on the channel of one child, in this order."""
+
+
+def _no_interceptors(channel: Channel) -> Sequence[Interceptor]:
+    """Return no interceptor."""
+    return ()
+
+
 class ChildPool:
     """A pool that starts, counts and ends children; alive within `running`."""
 
@@ -180,7 +190,7 @@ class ChildPool:
         limits: PipeLimits,
         meters: Meters,
         loads: LoadLimits | None = None,
-        interceptors: Sequence[Interceptor] = (),
+        interceptors: InterceptorsOf = _no_interceptors,
         observers: Sequence[ChildObserver] = (),
         request_limit: int = 0,
         crashes: CrashCharges | None = None,
@@ -193,7 +203,7 @@ class ChildPool:
             limits: The limits of the children's pipes.
             meters: Count starts and ends.
             loads: How many calls one child may have in flight.
-            interceptors: Applied to each request to any child.
+            interceptors: Returns what is applied to each request on the channel of a child.
             observers: Called for each child.
             request_limit: Number of requests to a child after which observers are called; 0: never.
             crashes: Charges the end of a shared child to a client; None: no client is charged.
@@ -706,7 +716,7 @@ class ChildPool:
             max_message_bytes=self._limits.max_message_bytes,
             max_json_depth=self._limits.max_json_depth,
             loads=self._loads,
-            interceptors=self._interceptors,
+            interceptors=self._interceptors(child.channel),
             secrets=child.secrets,
             request_limit=self._request_limit,
             on_request_limit=self._request_limit_reached,

@@ -181,6 +181,7 @@ class _PingSink:
     lasting = True
     """It does not count as a call, so that it does not delay the replacement of a child."""
     caller = b""
+    asker = None
 
     def __init__(self, mux: Mux | None, *, answers: bool = False) -> None:
         self._mux = mux

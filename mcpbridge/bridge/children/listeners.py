@@ -27,6 +27,15 @@ CallEvent: TypeAlias = Answered[Any] | Progressed[Any] | Tagged[Any] | Logged | 
 """An event of one request; exactly one `Answered` or `CallFailed` comes, and it is the last."""
 
 
+class Asker(msgspec.Struct, frozen=True):
+    """Who sent a request, for people who look at what passes."""
+
+    client: str
+    """The client as it named itself; empty if it did not."""
+    id: bytes
+    """The client's own id of the request."""
+
+
 class CallSink(Protocol):
     """A receiver of the events of one request."""
 
@@ -37,6 +46,10 @@ class CallSink(Protocol):
     @property
     def caller(self) -> bytes:
         """The client, by its `Principal.share_key`; empty for a request of the bridge itself."""
+
+    @property
+    def asker(self) -> Asker | None:
+        """The client's name and the id of its request; None for a request of the bridge itself."""
 
     def receive(self, event: CallEvent) -> None:
         """Take the next event; its ids and tokens are those that the request's sender chose."""

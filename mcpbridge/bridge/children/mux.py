@@ -493,6 +493,7 @@ class OwnCall:
 
     lasting = False
     caller = b""
+    asker = None
 
     def __init__(self) -> None:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

@@ -25,9 +25,12 @@ from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Fault, cancelled
 from mcpbridge.rules.mcp.admission import duplicate_id
 from mcpbridge.rules.mcp.correlator import cancelled_id, renamed_cancel
+from mcpbridge.rules.mcp.initialize import client_named, introduced_as
 from mcpbridge.rules.mcp.methods import INITIALIZE, SHARED_VERBS
 from mcpbridge.wire.messages import Failure, Notification, Request, Result, canonical_id, encode
 
+_SHOWN_OF_ID = 4
+"""Characters of a session's id that tell one client of a name from another."""
 CANCEL_GRACE_S = 1.0
 """How many seconds a cancelled call waits for the child's own answer."""
 
@@ -77,6 +80,13 @@ class InFlight:
         self._one_stream = one_stream
         self.account = account
         self._by_id: dict[bytes, Exchange] = {}
+
+    @property
+    def client_name(self) -> str:
+        """Name and version of the client, and the beginning of its session's id: see `Scope`."""
+        profile = self._client.profile
+        name = client_named(introduced_as(profile.params)) if profile is not None else ""
+        return f"{name}#{self._session_id[:_SHOWN_OF_ID]}"
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -230,6 +230,7 @@ class _Listen:
 
     lasting = True
     caller = b""
+    asker = None
 
     def __init__(
         self,

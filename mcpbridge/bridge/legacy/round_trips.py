@@ -16,7 +16,7 @@ import anyio
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
-from mcpbridge.bridge.children.listeners import CallEvent
+from mcpbridge.bridge.children.listeners import Asker, CallEvent
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.bridge.legacy.client_state import ClientState
@@ -113,6 +113,11 @@ class RoundTrip:
         self._wanted: set[str] = set()
         self.caller = exchange.caller
         self._answers: dict[str, bytes] = {}
+
+    @property
+    def asker(self) -> Asker | None:
+        """The client and its own id of the call, in each round: see `CallSink`."""
+        return self._exchange.asker
 
     def begin(self) -> None:
         """Send the request of this round; raise WireError if its params cannot be read."""

@@ -31,6 +31,8 @@ class SessionlessCalls:
     """The calls of one tenant without a session, and their `Scope`; owned by the tenant."""
 
     outside = True
+    client_name = ""
+    """Such clients do not name themselves: see `Scope`."""
 
     def __init__(self, context: CallContext) -> None:
         """Make an object without calls; they wait until `opened` names a child."""

@@ -98,6 +98,8 @@ class CallScope:
     """A scope for the exchange of one call without a session; see `Scope`."""
 
     outside = True
+    client_name = ""
+    """Each request names its client: see `Scope`."""
 
     def __init__(
         self,

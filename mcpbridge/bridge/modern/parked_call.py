@@ -25,7 +25,7 @@ import msgspec
 from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
-from mcpbridge.bridge.children.listeners import CallEvent, CallFailed, Logged
+from mcpbridge.bridge.children.listeners import Asker, CallEvent, CallFailed, Logged
 from mcpbridge.errors import WireError
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
 from mcpbridge.rules.faults import (
@@ -133,6 +133,11 @@ class ParkedCall:
     def _keep(self, change: int) -> None:
         self._kept += change
         self._account.charge(change)
+
+    @property
+    def asker(self) -> Asker | None:
+        """The client and the id of its open attempt, if there is one: see `CallSink`."""
+        return self._attempt.asker if self._attempt is not None else None
 
     @property
     def attempt(self) -> Exchange | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
@@ -13,7 +14,9 @@ from starlette.routing import BaseRoute
 from mcpbridge.app.build import open_to_all
 from mcpbridge.config.model import Config
 from mcpbridge.dev.page.access import Guarded, PageAccess
+from mcpbridge.dev.page.events import PageEvents
 from mcpbridge.dev.page.frames import FRAMES_PATH, FrameStream
+from mcpbridge.dev.page.servers import RELOAD_PATH, STATE_PATH, ServersView, ShownServers
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.pages import PageRoute
 from mcpbridge.tape.frame import Frame
@@ -43,13 +46,22 @@ def check_page(config: Config) -> None:
 class Page:
     """The page of one process; its token is made with it."""
 
-    def __init__(self) -> None:
-        """Make a page that shows nothing yet."""
+    def __init__(self, *, authenticates: bool) -> None:
+        """Make a page that shows nothing yet.
+
+        Args:
+            authenticates: Whether clients of MCP need credentials.
+        """
+        self._authenticates = authenticates
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._run = secrets.token_hex(4)
         self._ring = Ring()
         self.sink: Sink = RingSink(self._ring)
         """Takes what the page shows."""
+        self.numbers = itertools.count(1)
+        """Numbers all frames of the page."""
+        self.events = PageEvents(self.sink, self.numbers)
+        """Shows what passes on no channel."""
 
     def address(self, url: str) -> str:
         """Return the address of the page with its token, for a URL of the same listener.
@@ -58,15 +70,21 @@ class Page:
         """
         return urlsplit(url)._replace(path=PAGE_PATH, fragment=f"token={self._token}").geturl()
 
-    def routes(self, over: Callable[[], bool]) -> Sequence[BaseRoute]:
+    def routes(self, servers: ShownServers, over: Callable[[], bool]) -> Sequence[BaseRoute]:
         """Return the routes of the page.
 
         Args:
+            servers: Returns the servers.
             over: Returns whether all servers have ended, so that no frame comes.
         """
         access = PageAccess(self._token)
         stream = FrameStream(self._ring, self._run, over)
-        return [PageRoute(FRAMES_PATH, Guarded(access, "GET", stream.serve))]
+        view = ServersView(servers, authenticates=self._authenticates)
+        return [
+            PageRoute(FRAMES_PATH, Guarded(access, "GET", stream.serve)),
+            PageRoute(STATE_PATH, Guarded(access, "GET", view.state)),
+            PageRoute(RELOAD_PATH, Guarded(access, "POST", view.reload)),
+        ]
 
 
 class RingSink:

@@ -28,6 +28,8 @@ from mcpbridge.wire.messages import quoted, text_of
 
 SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 """The key under which a result of 2026-07-28 names its server."""
+_MOST_OF_NAME = 80
+"""Most characters of a client's name and version that are shown."""
 
 
 class ServerProfile(msgspec.Struct, frozen=True):
@@ -196,6 +198,30 @@ def read_introduction(params: bytes | None) -> ClientProfile | None:
     )
     # A copy without what a `Payload` remembers of its members: a session keeps it for its life.
     return ClientProfile(bytes(params), requested, offered)
+
+
+def introduced_as(params: bytes) -> bytes | None:
+    """Return what the params of `initialize` say of the client's name and version, as JSON."""
+    try:
+        return member(params, "clientInfo")
+    except WireError:
+        return None
+
+
+def client_named(info: bytes | None) -> str:
+    """Return the name and version of a client for people, printable; empty if unknown.
+
+    Args:
+        info: A client's `clientInfo` as JSON.
+    """
+    if info is None or not info.startswith(b"{"):
+        return ""
+    try:
+        words = (text_of(member(info, each)) for each in ("name", "version"))
+        text = " ".join(each for each in words if each)[:_MOST_OF_NAME]
+    except WireError:
+        return ""
+    return "".join(each if each.isprintable() else "?" for each in text)
 
 
 def bridge_introduction(version: str, *, roots: bool = False) -> bytes:

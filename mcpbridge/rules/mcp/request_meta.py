@@ -87,6 +87,14 @@ def progress_token(params: bytes | None) -> bytes | None:
         return None
 
 
+def client_info(params: bytes | None) -> bytes | None:
+    """Return what a request says of its client's name and version, as JSON; None if nothing."""
+    try:
+        return member(params or b"{}", "_meta", CLIENT_INFO)
+    except WireError:
+        return None
+
+
 def read_envelope(params: bytes | None) -> RequestMeta | str:
     """Return the envelope in the params of a request, or the problem as a text.
 

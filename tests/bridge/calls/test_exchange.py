@@ -30,6 +30,7 @@ class FakeScope:
     """A session, as far as its exchanges know it."""
 
     outside = False
+    client_name = "tester"
 
     def __init__(self, *, admits: bool = True) -> None:
         self.account = Account()

@@ -20,6 +20,7 @@ class Caller:
     """A sink that keeps what it receives."""
 
     lasting = False
+    asker = None
     caller = b""
 
     def __init__(self) -> None:

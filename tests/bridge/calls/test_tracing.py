@@ -24,6 +24,7 @@ class Caller:
 
     lasting = True
     caller = b"me"
+    asker = None
 
     def __init__(self) -> None:
         self.events: list[CallEvent] = []

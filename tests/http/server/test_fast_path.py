@@ -95,6 +95,7 @@ class FakeScope:
     """What the calls of the handler belong to: see `Scope`."""
 
     outside = False
+    client_name = "tester"
 
     def __init__(self) -> None:
         self.account = Account()
