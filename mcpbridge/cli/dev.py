@@ -38,8 +38,9 @@ the log says why.
   mcpbridge dev --fault 'tool=find* delay=2s' --fault 'tool=add error rate=0.5' -- python server.py
       Shows how a client or an agent bears a slow tool and one that fails now and then.
 
-What you paste next is printed with the address: the entry for a client's configuration, and the
-command of the MCP Inspector. On a terminal each call has a line in the log.
+What you paste next is printed with the address: the entry for a client's configuration, the page
+that shows what passes, and the command of the MCP Inspector. On a terminal each call has a line in
+the log.
 
 Watching needs an extra: pip install 'mcpbridge[dev-proxy]'. All options of mcpbridge are taken too;
 `mcpbridge --help` shows them, and the most useful ones are below.

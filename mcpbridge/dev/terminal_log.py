@@ -54,6 +54,7 @@ class TerminalFormatter(TextFormatter, logging.Filter):
             "child.starting": self._waiting,
             "child.stderr": self._stderr,
             "child.stderr_about_probe": self._about_probe,
+            "dev.page_served": self._page,
             "dev.started": self._started,
             "fault.injected": self._fault,
             "serve.ready": self._ready,
@@ -142,6 +143,9 @@ class TerminalFormatter(TextFormatter, logging.Filter):
         listed = ", ".join(names) if isinstance(names, list) else ""
         text = f"{listed} of {fields.get('config')}; states: {fields.get('url')}"
         return f"{self._paint(_GREEN, 'serving')} {printable(text)}"
+
+    def _page(self, fields: Fields) -> str:
+        return f"{self._paint(_GREEN, 'page')} {printable(str(fields.get('page')))}"
 
     def _started(self, fields: Fields) -> str:
         rows = [

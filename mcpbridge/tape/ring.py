@@ -131,9 +131,14 @@ class RingReader:
         self._position = position
         self._news = anyio.Event()
 
+    @property
+    def at_end(self) -> bool:
+        """Whether it has read all frames."""
+        return self._position >= self._ring.end
+
     async def read(self) -> Read:
         """Wait for frames and return them, oldest first; if cancelled, none is taken."""
-        while self._position >= self._ring.end:
+        while self.at_end:
             self._news = anyio.Event()
             await self._news.wait()
         found = self._ring.since(self._position)

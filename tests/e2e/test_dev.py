@@ -217,6 +217,7 @@ async def test_what_a_person_pastes_next_is_printed(tmp_path: Path) -> None:
         url = line_of("address").split()[-1]
         entry = {"mcpServers": {"server": {"type": "http", "url": url}}}
         assert json.loads(line_of("client ").partition("client")[2]) == entry
+        assert line_of("page ").split()[-1].startswith(url.replace("/mcp", "/ui#token="))
         assert line_of("inspector").endswith(f"--server-url {url}")
         assert line_of("watching").endswith(f"*.py in {tmp_path}")
         assert line_of("stderr │ a banner")

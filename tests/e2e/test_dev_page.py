@@ -22,7 +22,7 @@ from tests.support.bridge_process import (
     ran,
     rpc,
 )
-from tests.support.page import FRAMES, Event, bearing, frames, page_address
+from tests.support.page import FRAMES, Event, bearing, frames, page_address, token_of
 from tests.support.servers_file import entry, write_servers
 
 pytestmark = pytest.mark.slow
@@ -243,6 +243,33 @@ async def test_what_never_reached_the_server_is_shown_with_its_cause() -> None:
             assert says in found["problem"]
         large = await refused({}, b"x" * 2000)
         assert (large["status"], "--max-request-bytes" in large["problem"]) == (413, True)
+
+
+async def test_the_page_is_served_without_the_token_and_holds_none() -> None:
+    """Its policy lets it talk to mcpbridge alone; no other site may frame it."""
+    async with bridge("--no-watch", "--", *DEMO, **DEV) as running, running.client() as client:
+        got = await client.get("/ui/")
+        assert (got.status_code, got.headers["content-type"]) == (200, "text/html; charset=utf-8")
+        assert token_of(page_address(running)) not in got.text
+        policy = got.headers["content-security-policy"]
+        assert {"default-src 'none'", "connect-src 'self'", "frame-ancestors 'none'"} <= {
+            each.strip() for each in policy.split(";")
+        }
+        assert (await client.head("/ui")).headers["content-length"] == str(len(got.content))
+        assert (await client.post("/ui")).status_code == 405
+        refused = await client.get("/ui", headers={"host": "evil.example"})
+        assert refused.status_code == 421
+
+
+async def test_what_is_kept_can_be_read_to_its_end() -> None:
+    """Without waiting for more."""
+    async with bridge("--no-watch", "--", *DEMO, **DEV) as running, running.client() as client:
+        await echo(client, await open_session(client), "x")
+        async with frames(running, "?follow=0") as reader:
+            found: list[Event] = []
+            while (event := await reader.next()) is not None:
+                found.append(event)
+        assert any(map(answers, found))
 
 
 async def test_the_servers_and_their_clients_are_named_and_one_is_reloaded() -> None:

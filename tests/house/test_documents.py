@@ -171,6 +171,7 @@ def test_no_variable_is_named_that_does_not_exist(name: str) -> None:
     """Ours, and those of platforms that are heard."""
     known = {each for option in options() for each in environment_names(option.setting)}
     known |= {STATE_KEY, STATE_KEY_FILE, AUTH_TOKEN, PAGE_TOKEN, input_variable("ID")}
+    known.add("MCPBRIDGE_TOKEN")  # of the shell that runs a command of the page
     pattern = r"\b(?:MCPBRIDGE_[A-Z_]+[A-Z]|TERMINATION_[A-Z_]+)\b"
     assert set(re.findall(pattern, PAGES[name])) <= known
 

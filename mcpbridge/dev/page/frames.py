@@ -23,7 +23,8 @@ prints: `http://127.0.0.1:8000/ui#token=TOKEN`.
 - First come the frames that are kept, at most 10,000 and 32 MiB, then each one as it passes.
 - `lost`: the number of frames before the next one that left the ring before they were sent.
 - `Last-Event-ID: 5f0c9a1e-7` goes on after that frame if the process is still the same one.
-- Secrets are removed as in a recording; `GET /ui/frames?raw=1` keeps them.
+- Secrets are removed as in a recording; `GET /ui/frames?raw=1` keeps them. `?follow=0` ends the
+  stream after the frames that are kept.
 - A comment is sent after each 15 s without a frame. The stream ends when mcpbridge does.
 - A fifth reader gets 503, a wrong token 401, a page of another origin 403.
 """
@@ -90,7 +91,8 @@ class FrameStream:
         with anyio.CancelScope() as connected:
             http_request.disconnect.watch(connected.cancel)
             try:
-                await self._send_all(http_request, reader, raw=query.get("raw") == ["1"])
+                raw, follows = query.get("raw") == ["1"], query.get("follow") != ["0"]
+                await self._send_all(http_request, reader, raw=raw, follows=follows)
             finally:
                 http_request.disconnect.ignore()
                 reader.close()
@@ -100,14 +102,16 @@ class FrameStream:
         run, _, number = (event_id or "").partition("-")
         return int(number) if run == self._run and number.isdecimal() and len(number) < 16 else 0
 
-    async def _send_all(self, http_request: HttpRequest, reader: RingReader, *, raw: bool) -> None:
+    async def _send_all(
+        self, http_request: HttpRequest, reader: RingReader, *, raw: bool, follows: bool
+    ) -> None:
         send = http_request.send
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         facts = {"format": FORMAT, "version": __version__, "run": self._run}
         body = b"event: start\ndata: %b\n\n" % msgspec.json.encode(facts)
         await send({"type": "http.response.body", "body": body, "more_body": True})
         sent_at = time.monotonic()
-        while True:
+        while follows or not reader.at_end:
             read: Read | None = None
             with anyio.move_on_after(_LOOK_S):
                 read = await reader.read()

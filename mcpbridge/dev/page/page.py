@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 from mcpbridge.app.build import open_to_all
 from mcpbridge.config.model import Config
 from mcpbridge.dev.page.access import Guarded, PageAccess
+from mcpbridge.dev.page.document import Document
 from mcpbridge.dev.page.events import PageEvents
 from mcpbridge.dev.page.frames import FRAMES_PATH, FrameStream
 from mcpbridge.dev.page.servers import RELOAD_PATH, STATE_PATH, ServersView, ShownServers
@@ -81,6 +82,7 @@ class Page:
         stream = FrameStream(self._ring, self._run, over)
         view = ServersView(servers, authenticates=self._authenticates)
         return [
+            PageRoute(PAGE_PATH, Document()),
             PageRoute(FRAMES_PATH, Guarded(access, "GET", stream.serve)),
             PageRoute(STATE_PATH, Guarded(access, "GET", view.state)),
             PageRoute(RELOAD_PATH, Guarded(access, "POST", view.reload)),

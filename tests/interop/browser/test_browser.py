@@ -6,7 +6,6 @@ import asyncio
 import http.server
 import json
 import re
-import shutil
 import threading
 from asyncio.subprocess import PIPE
 from collections import Counter
@@ -18,12 +17,11 @@ from typing import Any
 import pytest
 
 from tests.support.bridge_process import RunningBridge, bridge, child
+from tests.support.browser import HERE, WITHIN_S, chromium, node
 from tests.support.proofs import proves
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
-HERE = Path(__file__).parent
-WITHIN_S = 90.0
 NAMES = ("app.example", "evil.example")
 """Names that lead to this machine, as those do that somebody else's name server answers for."""
 MARKER = "from-a-page"
@@ -32,23 +30,6 @@ UNREAD = ("json", "text", "get", "delete")
 EMBEDDED = ("image", "script", "events /sse", "events /mcp", "socket")
 """What tells it whether there was a good one."""
 _ANSWERED = re.compile(r'\w*http_requests_total\{method="(\w+)",status="(\d+)"\} ([\d.e+]+)')
-
-
-def chromium() -> str:
-    """The browser's path; its absence is a failure and not a skip."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if found := shutil.which(name):
-            return found
-    raise AssertionError("no browser: apt-get install chromium, or whatever brings Chromium here")
-
-
-def node() -> str:
-    """Node's path, likewise."""
-    found = shutil.which("node")
-    assert found, "node is missing: apt-get install nodejs npm, or whatever brings Node >= 20 here"
-    driver = HERE.parent / "node_modules" / "playwright-core"
-    assert driver.exists(), "playwright-core is missing: `make browser` installs it"
-    return found
 
 
 class _Empty(http.server.BaseHTTPRequestHandler):
