@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,6 +71,13 @@ _RECORD_MAX = 100 << 20
 _RECORD_LEAST = 1 << 16
 
 
+class _ShownPage(NamedTuple):
+    """What the flags say of the page."""
+
+    shows: bool
+    opens: bool
+
+
 def program(command: Sequence[str]) -> click.Command:
     """Return the command that serves a developer; `command` is the server's, all after `--`."""
     hold_signals()
@@ -85,6 +93,7 @@ def program(command: Sequence[str]) -> click.Command:
         record_max: int | None,
         record_raw: bool,
         no_page: bool,
+        open_page: bool,
         tail: bool,
         fault: tuple[FaultRule, ...],
         **flags: Any,
@@ -94,8 +103,10 @@ def program(command: Sequence[str]) -> click.Command:
         if record is None and (record_max is not None or record_raw):
             raise click.UsageError("--record-max and --record-raw need --record FILE")
         recorded = (record, record_max or _RECORD_MAX, record_raw) if record is not None else None
-        does = {"watches": not no_watch, "shows": not no_page, "tails": tail}
-        asked = _Asked(watch, recorded, fault, **does)
+        if no_page and open_page:
+            raise click.UsageError("give either --open or --no-page")
+        page = _ShownPage(not no_page, open_page)
+        asked = _Asked(watch, recorded, fault, page, watches=not no_watch, tails=tail)
         return _run(texts_given(flags), command, asked)
 
     params: list[click.Parameter] = [
@@ -118,6 +129,7 @@ def own_options() -> list[click.Parameter]:
         click.Option(["--fault"], multiple=True, callback=_rules, metavar="RULE", help=_FAULT),
         click.Option(["--tail"], is_flag=True, help=_TAIL),
         click.Option(["--no-page"], is_flag=True, help="Serve no page that shows what passes."),
+        click.Option(["--open", "open_page"], is_flag=True, help="Open the page in a browser."),
     ]
 
 
@@ -155,8 +167,8 @@ class _Asked(NamedTuple):
     watch: Sequence[str]
     recorded: tuple[Path, int, bool] | None
     faults: Sequence[FaultRule]
+    page: _ShownPage
     watches: bool
-    shows: bool
     tails: bool
 
 
@@ -170,34 +182,49 @@ def _run(flags: dict[str, list[str]], command: Sequence[str], asked: _Asked) -> 
     file = config.settings.servers.config
     from mcpbridge.dev.decoration import Record
 
-    record = Record(*asked.recorded) if asked.recorded is not None else None
-    more: dict[str, Any] = {
-        "watches": asked.watches,
-        "record": record,
-        "faults": asked.faults,
-        "page": _page(config) if asked.shows else None,
-        "tails": asked.tails,
-    }
-    if file is None:
-        from mcpbridge.dev.program import run
-
-        return run(config, asked.watch, **more)
-    if asked.watch:
+    if file is not None and asked.watch:
         remedy = 'write "dev": {"watch": "src/**/*.py"} into the entry of a server'
         raise ConfigError("--watch", "", f"is for one server, and {file} may list several", remedy)
-    from mcpbridge.dev.servers import run_file
+    record = Record(*asked.recorded) if asked.recorded is not None else None
+    with ExitStack() as held:
+        more: dict[str, Any] = {
+            "watches": asked.watches,
+            "record": record,
+            "faults": asked.faults,
+            "page": _page(config, asked.page, held),
+            "tails": asked.tails,
+        }
+        if file is None:
+            from mcpbridge.dev.program import run
 
-    return run_file(config, **more)
+            return run(config, asked.watch, **more)
+        from mcpbridge.dev.servers import run_file
+
+        return run_file(config, **more)
 
 
-def _page(config: Config) -> Page | None:
-    """Return the page, None on a unix socket, which no browser reaches; see `check_page`."""
-    if config.bind.path is not None:
+def _page(config: Config, asked: _ShownPage, held: ExitStack) -> Page | None:
+    """Return the page, or None if there is none.
+
+    Args:
+        config: The configuration; on a unix socket there is no page, since no browser reaches it.
+        asked: What the flags say.
+        held: Ends what opens the browser.
+
+    Raises:
+        ConfigError: See `check_page` and `opener`.
+    """
+    if not asked.shows or config.bind.path is not None:
         return None
     from mcpbridge.dev.page.page import Page, check_page
 
     check_page(config)
-    return Page(authenticates=config.asks_who)
+    if not asked.opens:
+        return Page(authenticates=config.asks_who)
+    from mcpbridge.dev.page.opener import opener
+
+    browser = held.enter_context(opener())
+    return Page(authenticates=config.asks_who, open_url=browser.open)
 
 
 def _file_here() -> str:

@@ -127,9 +127,8 @@ class Developing:
     async def run(self, app: App, url: str) -> None:
         """Reload the server after changes, until cancelled: see `Companion`."""
 
-        page = self._page.address(url) if self._page is not None else None
-
         def started() -> None:
+            page = self._page.announced(url) if self._page is not None else None
             announce(shown(self._spec.argv), name_of(self._spec.argv), url, self._watcher, page)
 
         if self._watcher is None:

@@ -147,7 +147,7 @@ class DevelopedServers:
     def started(self, url: Callable[[str], str]) -> None:
         """Log the address of the page: see `FleetCompanion`."""
         if self._page is not None:
-            log.info("dev.page_served", extra={"page": self._page.address(url("/"))})
+            log.info("dev.page_served", extra={"page": self._page.announced(url("/"))})
 
     def text_form(self, *, colored: bool) -> TerminalFormatter:
         """Return the form of the log as text: see `FleetCompanion`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from contextlib import AsyncExitStack
@@ -17,11 +18,13 @@ from tests.support.bridge_process import (
     DEMO,
     asked_until,
     bridge,
+    eventually,
     initialize,
     open_session,
     ran,
     rpc,
 )
+from tests.support.failing_child import new_fifo
 from tests.support.page import FRAMES, Event, bearing, frames, page_address, token_of
 from tests.support.servers_file import entry, write_servers
 
@@ -138,6 +141,7 @@ async def test_no_other_site_and_no_program_without_the_token_reads_it(
     [
         (("--host", "0.0.0.0"), "--host: 0.0.0.0 is open to other machines"),
         (("--path", "/ui"), "--path: /ui is the path of the page"),
+        (("--open", "--no-page"), "either --open or --no-page"),
     ],
 )
 async def test_it_is_refused_if_others_would_reach_it(words: tuple[str, ...], says: str) -> None:
@@ -298,6 +302,31 @@ async def test_the_servers_and_their_clients_are_named_and_one_is_reloaded() -> 
                 "mcpbridge",
                 record["pid"],
             )
+
+
+async def test_a_browser_is_opened_on_the_page_and_outlives_mcpbridge(tmp_path: Path) -> None:
+    """It is no process of a server, which would end with mcpbridge."""
+    opened, lives = tmp_path / "opened", new_fifo(tmp_path, "lives")
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\n(echo "$1" > {opened}; cat {lives} > /dev/null) &\n', "utf-8")
+    browser.chmod(0o755)
+    env = {"BROWSER": f"{browser} %s"}
+    async with bridge("--no-watch", "--open", "--", *DEMO, env=env, **DEV) as running:
+        await eventually(lambda: opened.exists() and "\n" in opened.read_text(), "it is opened")
+        assert opened.read_text().strip() == page_address(running)
+        held: list[int] = []
+
+        def has_reader() -> bool:
+            try:
+                held.append(os.open(lives, os.O_WRONLY | os.O_NONBLOCK))
+            except OSError:
+                return False
+            return True
+
+        await eventually(has_reader, "the browser runs")
+        assert await running.terminate() == 0
+        os.write(held[0], b"x")  # raises if the reader has ended
+        os.close(held[0])
 
 
 async def test_several_servers_have_one_page(tmp_path: Path) -> None:

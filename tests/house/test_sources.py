@@ -26,7 +26,8 @@ BROAD_EXCEPTS = {
 }
 """Where everything may be caught, each with its reason."""
 
-PROCESS_STARTS = ("mcpbridge/process/",)
+# A browser is no process of a server: it is not counted, and outlives mcpbridge.
+PROCESS_STARTS = ("mcpbridge/process/", "mcpbridge/dev/page/opener.py")
 # The demo is a program of its own, which only happens to be installed with the bridge.
 SIGNAL_HANDLING = (
     "mcpbridge/runtime/signals.py",

@@ -46,7 +46,7 @@ TREE = {
     " self_url servers_file settings_table values",
     "mcpbridge.dev": "callers decoration faulty_channel page program servers tail terminal_log"
     " verify watch",
-    "mcpbridge.dev.page": "access document events frames page servers",
+    "mcpbridge.dev.page": "access document events frames opener page servers",
     "mcpbridge.doctor": "endpoint server",
     "mcpbridge.doctor.endpoint": "any_client checks lifecycle_operator mcp_client mcp_operator run"
     " sse_client",

@@ -47,12 +47,16 @@ def check_page(config: Config) -> None:
 class Page:
     """The page of one process; its token is made with it."""
 
-    def __init__(self, *, authenticates: bool) -> None:
+    def __init__(
+        self, *, authenticates: bool, open_url: Callable[[str], None] | None = None
+    ) -> None:
         """Make a page that shows nothing yet.
 
         Args:
             authenticates: Whether clients of MCP need credentials.
+            open_url: Opens an address in a browser, without waiting; None: a person does it.
         """
+        self._open_url = open_url
         self._authenticates = authenticates
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._run = secrets.token_hex(4)
@@ -70,6 +74,13 @@ class Page:
         A browser sends no fragment, so that the token is in no log of a proxy.
         """
         return urlsplit(url)._replace(path=PAGE_PATH, fragment=f"token={self._token}").geturl()
+
+    def announced(self, url: str) -> str:
+        """Open the page in a browser, if asked for, now that it is served; return its address."""
+        address = self.address(url)
+        if self._open_url is not None:
+            self._open_url(address)
+        return address
 
     def routes(self, servers: ShownServers, over: Callable[[], bool]) -> Sequence[BaseRoute]:
         """Return the routes of the page.

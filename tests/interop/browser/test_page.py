@@ -148,6 +148,21 @@ async def test_what_is_refused_and_what_is_no_message_names_its_cause(tmp_path: 
             assert (await page.row(shown))[5] == cause
 
 
+async def test_a_long_message_shows_its_beginning_and_its_size(tmp_path: Path) -> None:
+    """Of a request and of its answer, which belong together all the same."""
+    async with watching(tmp_path) as (_, client, page):
+        session = await open_session(client)
+        await call(client, session, "echo", text="y" * 300_000)
+        await page.shows(ROW, "tools/call")
+        _, _, who, shown, _, status = await page.row("tools/call")
+        assert (who.startswith("test 1#"), shown) == (True, "tools/call")
+        assert re.fullmatch(r"30\d{4} bytes", status)
+        await page.click(ROW, "tools/call")
+        await page.shows("#detail", "yyy… (")
+        (text,) = await page.do("texts", selector="#detail")
+        assert len(text) < 20_000
+
+
 async def test_what_a_server_says_is_text(tmp_path: Path) -> None:
     """It executes nothing, and no policy has to prevent it."""
     evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
