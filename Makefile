@@ -6,7 +6,7 @@
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop browser proxies conformance chaos soak streams drain fuzz mutants deploy-test image-test package-test docs docs-site recording faults lock audit release-check release-date bench bench-peers bench-gate bench-moves clean
+.PHONY: help run test check interop browser proxies conformance chaos soak streams drain replicas fuzz mutants deploy-test image-test package-test docs docs-site recording faults lock audit release-check release-date bench bench-peers bench-gate bench-moves clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -92,6 +92,11 @@ streams: .venv/stamp ## memory and p99 with many open streams; STREAMS=5000 is t
 
 drain: .venv/stamp ## replicas end under load behind a balancer; RUNS=100 is the size, SEED repeats
 	$(BIN)/python -m tests.suites.drain
+
+replicas: .venv/stamp .venv-mcp1/stamp $(NODE_PEERS) ## any of three replicas serves any session; DURATION=20m is the size; needs HAProxy, Node, root
+	@for each in haproxy unshare; do command -v $$each >/dev/null || { echo "make replicas: needs" \
+		"$$each; apt-get install haproxy util-linux, or whatever brings it here" >&2; exit 1; }; done
+	$(BIN)/python -m tests.suites.replicas.run
 
 fuzz: .venv/stamp ## any bytes are read right or refused; SECONDS_EACH=60 for each of six targets
 	$(BIN)/python -m tests.suites.fuzz

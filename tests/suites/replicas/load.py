@@ -1,0 +1,187 @@
+"""The rows with load: clients of both languages call while replicas live, end or are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from tests.suites.replicas.lab import KEY, Clients, Lab, Load, lab
+from tests.suites.replicas.rows import Figure, Size, at_least, at_most, detail, equal
+
+PLAIN, ASKED = 3, 3
+"""Sessions of each language that cannot be asked, and that can be."""
+REST_S, WAIT_S = 0.02, 0.05
+"""Between two calls of a session, and the work of each."""
+ROLLING = ("--lame-duck", "2", "--grace", "20")
+SEED = 11
+KILL_EVERY_S = 5.0
+HUNG_S = 10.0
+CLOCKS_S = 0.05
+"""Between the moment that a client takes down and that of its request."""
+GATEWAY_ID = 128
+"""Characters that gateways accept in a session id."""
+
+
+def _common(load: Load, lab_: Lab) -> list[Figure]:
+    """What holds whatever happens: no crossed answer, no call executed twice."""
+    executed = lab_.executed()
+    if load.errors:
+        detail("first errors", load.errors[:5])
+    if load.crossed:
+        detail("crossed", load.crossed[:5])
+    return [
+        equal("crossed", len(load.crossed), 0),
+        equal("executed twice", sum(count > 1 for count in executed.values()), 0),
+        equal("answered, not executed", sum(executed[text] != 1 for text in load.texts), 0),
+    ]
+
+
+async def calm_calls(
+    calls: int, *, count: int = 3, peers: bool = True, asked: int = ASKED
+) -> list[Figure]:
+    """Make calls through the balancer and disturb nothing."""
+    sessions = 2 * (PLAIN + asked)
+    each = max(1, calls // sessions)
+    async with (
+        lab(count=count, peers=peers) as made,
+        made.clients("calm", plain=PLAIN, asked=asked, calls=each) as clients,
+    ):
+        load = await clients.reports(60 + calls / 20)
+        figures = [
+            equal("errors", len(load.errors), 0),
+            equal("right answers", load.right, each * sessions),
+            *_common(load, made),
+            at_least("questions", load.questions, 2 * asked * (each // 4)),
+        ]
+    return [*figures, at_most("longest id", max(load.id_lengths, default=0), GATEWAY_ID)]
+
+
+def _busy(made: Lab, marker: str) -> AbstractAsyncContextManager[Clients]:
+    """Clients that call until they are told to stop, with a call in flight most of the time."""
+    return made.clients(marker, plain=PLAIN, asked=ASKED, rest_s=REST_S, wait_s=WAIT_S)
+
+
+async def row_1(size: Size) -> list[Figure]:
+    """Calls without faults: no error, nothing crossed, ids that gateways accept."""
+    return await calm_calls(size.calls)
+
+
+async def row_2(size: Size) -> list[Figure]:
+    """Rolling restarts under load: every session and every call survives them."""
+    statuses: Counter[int] = Counter()
+    async with lab(words=ROLLING) as made, _busy(made, "rolling") as clients:
+        await clients.ready()
+        for _ in range(size.restarts):
+            for replica in tuple(made.replicas):
+                statuses[await made.roll(replica)] += 1
+        load = await clients.stop()
+        figures = _common(load, made)
+    return [
+        equal("errors", len(load.errors), 0),
+        equal("sessions lost", load.sessions - load.kept, 0),
+        equal("exit statuses", dict(statuses), {0: 3 * size.restarts}),
+        *figures,
+        at_least("right answers", load.right, 3 * size.restarts),
+    ]
+
+
+async def row_3(size: Size) -> list[Figure]:
+    """Replicas are killed, and others take their places at other addresses."""
+    return await _killed(size, same_address=False)
+
+
+async def row_4(size: Size) -> list[Figure]:
+    """Replicas are killed, and start again at the same address, as a container does."""
+    return await _killed(size, same_address=True)
+
+
+async def _killed(size: Size, *, same_address: bool) -> list[Figure]:
+    chance = random.Random(SEED)
+    kills: list[float] = []
+    async with lab() as made, _busy(made, "killed") as clients:
+        await clients.ready()
+        until = monotonic() + size.seconds
+        while monotonic() < until:
+            replica = chance.choice(made.replicas)
+            kills.append(monotonic())
+            await replica.kill()
+            await (made.start(replica) if same_address else made.replace(replica))
+            await asyncio.sleep(max(0.0, kills[-1] + KILL_EVERY_S - monotonic()))
+        load = await clients.stop()
+        figures = _common(load, made)
+    # A call that was not in flight when a replica was killed has nothing to fear.
+    others = [
+        error
+        for error in load.errors
+        if not any(error["began"] - CLOCKS_S <= at <= error["ended"] for at in kills)
+    ]
+    if others:
+        detail("errors of calls that were not in flight at a kill", others[:5])
+    return [
+        equal("errors of calls not in flight at a kill", len(others), 0),
+        at_most("errors", len(load.errors), len(kills) * load.sessions),
+        equal("404", sum(map(_is_unknown, load.errors)), 0),
+        at_most("longest call in s", round(load.longest_s, 1), HUNG_S),
+        *figures,
+        at_least("kills", len(kills), 2),
+        at_least("right answers", load.right, len(kills) * load.sessions),
+    ]
+
+
+def _is_unknown(error: Mapping[str, Any]) -> bool:
+    """Return whether a client was told that its session is unknown."""
+    why = str(error["error"])
+    return "Session terminated" in why or "404" in why or "session not found" in why
+
+
+async def row_15(size: Size) -> list[Figure]:
+    """Keys are rotated under load: added as the second, made the first, and the old one dropped."""
+    new = "the-key-that-comes-after-the-first-one"
+    with tempfile.TemporaryDirectory(prefix="replicas-keys-") as folder:
+        keys = Path(folder) / "keys"
+        keys.write_text(KEY, "utf-8")
+        async with lab(key_file=keys) as made:
+            async with _busy(made, "before") as before:
+                await before.ready()
+                for text in (f"{KEY} {new}", f"{new} {KEY}"):
+                    await _write_keys(made, keys, text)
+                async with _busy(made, "after") as after:
+                    await after.ready()
+                    first = await before.stop()
+                    await _write_keys(made, keys, new)
+                    await asyncio.sleep(min(size.seconds, 5))  # calls with the new key alone
+                    second = await after.stop()
+            figures = [*_common(first, made), *_common(second, made)]
+    return [
+        equal("errors", len(first.errors) + len(second.errors), 0),
+        equal("sessions lost", sum(load.sessions - load.kept for load in (first, second)), 0),
+        *figures,
+    ]
+
+
+async def _write_keys(made: Lab, file: Path, text: str) -> None:
+    """Write keys as Kubernetes does, and have all replicas read them."""
+    written = file.with_suffix(".new")
+    written.write_text(text, "utf-8")
+    written.replace(file)
+    for replica in made.replicas:
+        seen = len(replica.running.events("keys.file_read"))
+        replica.running.signal(signal.SIGHUP)
+        await replica.running.logged("keys.file_read", count=seen + 1)
+
+
+async def control(_size: Size) -> list[Figure]:
+    """Row 1 is missed by replicas that do not know each other, or it would prove nothing."""
+    # Without questions: the answer to one would be unknown elsewhere, and its call would time out.
+    figures = await calm_calls(24, peers=False, asked=0)
+    errors = next(figure for figure in figures if figure.name == "errors")
+    assert isinstance(errors.value, int)
+    return [at_least("errors", errors.value, 1)]

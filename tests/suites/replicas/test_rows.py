@@ -1,0 +1,77 @@
+"""What `make replicas` prints, and when it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from tests.suites.replicas import run
+from tests.suites.replicas.rows import SHORT, Figure, Row, Size, at_least, at_most, equal
+
+Run = Callable[[Size], Awaitable[Sequence[Figure]]]
+
+
+def row(number: str, *figures: Figure, only_full: bool = False) -> Row:
+    """A row that measures nothing."""
+
+    async def measured(_size: Size) -> Sequence[Figure]:
+        return figures
+
+    return Row(number, f"test {number}", measured, only_full)
+
+
+@pytest.mark.parametrize(
+    ("figure", "good"),
+    [
+        (equal("errors", 0, 0), True),
+        (equal("errors", 1, 0), False),
+        (at_most("KiB", 16.0, 16.0), True),
+        (at_most("KiB", 16.1, 16.0), False),
+        (at_least("calls", 1, 1), True),
+        (at_least("calls", 0, 1), False),
+    ],
+)
+def test_a_figure_reaches_its_bound_or_not(figure: Figure, good: bool) -> None:
+    """The bound itself is reached."""
+    assert figure.good is good
+
+
+async def test_one_figure_that_misses_is_the_end_of_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each row is printed with its figures; those after a missed or broken one still run."""
+
+    async def broken(_size: Size) -> Sequence[Figure]:
+        raise OSError("no such port")
+
+    rows = (
+        row("1", equal("errors", 1, 0), equal("crossed", 0, 0)),
+        Row("2", "test 2", broken),
+        row("3", equal("errors", 0, 0)),
+        row("4", equal("errors", 9, 0), only_full=True),
+    )
+    monkeypatch.setattr(run, "ROWS", rows)
+    monkeypatch.delenv("ROWS", raising=False)
+    monkeypatch.delenv("DURATION", raising=False)
+    assert await run.main() == 1
+    first, second, third, last = capsys.readouterr().out.splitlines()
+    assert "MISSED   test 1: errors 1 (reach: 0); crossed 0 (reach: 0)" in first
+    assert "MISSED   test 2: broken off True (reach: False)" in second
+    assert "reached  test 3: errors 0 (reach: 0)" in third
+    assert last == "replicas: MISSED 1, 2"
+    monkeypatch.setenv("ROWS", "3")
+    assert await run.main() == 0
+    assert capsys.readouterr().out.endswith("replicas: all rows reached\n")
+    monkeypatch.setenv("ROWS", "3 99")
+    assert await run.main() == 2
+    assert "no row 99" in capsys.readouterr().out
+
+
+def test_a_duration_is_the_full_size() -> None:
+    """A number with a unit; anything else is refused with what is expected."""
+    assert run.size_of("") is SHORT
+    assert (run.size_of("20m").seconds, run.size_of("20m").full) == (1200, True)
+    assert run.size_of("90s").seconds == 90
+    with pytest.raises(ValueError, match=r"invalid DURATION '20' \(expected"):
+        run.size_of("20")
