@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 import anyio
@@ -236,7 +236,9 @@ class _StartedServer:
         while received := await self._child.channel.receive():
             for item in received:
                 if isinstance(item, Request):
-                    await self.send(self._respond(item))
+                    # It may ask something while it is being stopped.
+                    with suppress(CannotReach):
+                        await self.send(self._respond(item))
                 elif isinstance(item, InvalidLine):
                     if item.answers is not None and b"%d" % item.answers == self._awaited:
                         self._settle(None)

@@ -4,6 +4,9 @@ A request is answered like the recorded one with the same method and the same pa
 `_meta`: in the recorded order, the last answer again and again. Notifications that came between
 request and answer are sent before the answer, and requests of the server wait for the client's
 answer there. A request that was not recorded gets an error that names it.
+
+What a server offers may depend on what its client can do. After an `initialize` with the
+capabilities of a recorded one, the answers of that session come first, then those of all sessions.
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ class Exchange(msgspec.Struct):
     steps: list[Notification | Request]
     answer: list[Reply]
     """Empty if the recording ends before it, or the request was cancelled."""
+    session: str
+    """The recorded conversation that it is a part of."""
 
 
 class _Script(msgspec.Struct):
@@ -88,7 +93,7 @@ def exchanges_of(frames: Iterable[Frame]) -> list[Exchange]:
         session = frame.session_id
         match frame.direction, frame.message:
             case Direction.TO_SERVER, Request() as request:
-                exchange = Exchange(request, [], [])
+                exchange = Exchange(request, [], [], session)
                 found.append(exchange)
                 pending[session, canonical_id(request.id)] = exchange
             case Direction.FROM_SERVER, Result() | Failure() as reply if reply.id is not None:
@@ -126,18 +131,30 @@ class Replay:
         """
         self._redactor = Redactor() if is_redacted else None
         self._scripts: dict[tuple[str, str], _Script] = {}
+        self._groups: dict[str, dict[tuple[str, str], _Script]] = {}
+        """The scripts of sessions whose clients had the same capabilities."""
+        self._group: dict[tuple[str, str], _Script] = {}
+        """The scripts of those whose clients had the capabilities of this one."""
         self._masked: list[_Script] = []
         self._by_method: dict[str, _Script] = {}
         self._asked: dict[bytes, _Playing] = {}
         self._questions = 0
         self.requests = 0
         """How many requests it can answer in order."""
-        for exchange in exchanges_of(frames):
-            self._add(exchange)
+        exchanges = exchanges_of(frames)
+        groups = {
+            each.session: self._groups.setdefault(_capabilities(each.request), {})
+            for each in exchanges
+            if each.request.method == INITIALIZE
+        }
+        for exchange in exchanges:
+            self._add(exchange, groups.get(exchange.session))
 
-    def _add(self, exchange: Exchange) -> None:
+    def _add(self, exchange: Exchange, group: dict[tuple[str, str], _Script] | None) -> None:
         self.requests += 1
         params, key = self._key(exchange.request)
+        if group is not None:
+            group.setdefault(key, _Script(key[0], params, [])).exchanges.append(exchange)
         script = self._scripts.get(key)
         if script is None:
             script = self._scripts[key] = _Script(key[0], params, [])
@@ -172,8 +189,10 @@ class Replay:
         return [_failure(request.id, code, f"{what}: {_named(request)}")]
 
     def _script_for(self, request: Request) -> _Script | None:
+        if request.method == INITIALIZE:
+            self._group = self._groups.get(_capabilities(request), {})
         params, key = self._key(request)
-        script = self._scripts.get(key)
+        script = self._group.get(key) or self._scripts.get(key)
         if script is None:
             # Nothing deeper than a parser reads; then it is another request.
             with contextlib.suppress(RecursionError):
@@ -258,6 +277,12 @@ def _answers(replay: Replay, line: Line) -> list[Message]:
         code = _INVALID_REQUEST if error.request_id is not None else _PARSE_ERROR
         return [_failure(error.request_id, code, error.detail)]
     return [said for each in received for said in replay.receive(each)]
+
+
+def _capabilities(request: Request) -> str:
+    """Return the capabilities in an `initialize`, in one spelling."""
+    found = value_at(request.params, "capabilities") or b"{}"
+    return json.dumps(json.loads(found), sort_keys=True)
 
 
 def _retargeted(step: Notification, old: Request, new: Request) -> Notification | None:

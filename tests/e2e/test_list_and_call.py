@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,18 @@ async def test_what_a_server_says_cannot_change_the_terminal() -> None:
 
     async with fake_remote(answer) as remote:
         assert await ran("list", remote.url) == (0, "a\ufffd[2Jb - c\ufffd\n")
+
+
+async def test_a_server_that_asks_while_it_is_stopped_is_no_error() -> None:
+    """As servers do that learn late what their client can do."""
+    script = """
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    began = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": {"name": "x"}}
+    result = {"tools": []} if asked["method"] == "tools/list" else began
+    if "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+print('{"jsonrpc":"2.0","id":1,"method":"roots/list"}', flush=True)
+"""
+    assert await ran("list", "--", sys.executable, "-c", script) == (0, "")

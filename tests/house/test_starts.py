@@ -20,6 +20,7 @@ ALLOWED = {
     "e2e/test_host.py": "its log is taken away from it",
     "e2e/test_dev_servers.py": "mcpbridge replay is a server",
     "e2e/test_tail.py": "mcpbridge tail serves nobody",
+    "interop/test_recordings.py": "mcpbridge replay is a server",
     "e2e/test_replay.py": "mcpbridge replay is a server, and tape ends at once",
 }
 """Each with the reason why it may start the program by itself."""

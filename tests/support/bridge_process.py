@@ -229,7 +229,9 @@ async def bridge(
         assert_clean(running)
 
 
-async def ran(*words: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+async def ran(
+    *words: str, env: Mapping[str, str] | None = None, within_s: float = START_S
+) -> tuple[int, str]:
     """`python -m mcpbridge WORDS`, for words that end by themselves: status, and all it says."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mcpbridge", *words),
@@ -239,7 +241,7 @@ async def ran(*words: str, env: Mapping[str, str] | None = None) -> tuple[int, s
         env={**os.environ, **(env or {})},
     )
     try:
-        async with asyncio.timeout(START_S):
+        async with asyncio.timeout(within_s):
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:

@@ -187,6 +187,46 @@ def test_ids_of_two_sessions_are_kept_apart() -> None:
     ]
 
 
+def begun(number: int, capabilities: str) -> Request:
+    """An `initialize`."""
+    return Request(b"%d" % number, "initialize", f'{{"capabilities":{capabilities}}}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "answers"),
+    [
+        ('{"roots": {}, "a": 1}', ["y0", "y1", "y1"]),
+        ('{"a":1,"roots":{}}', ["y0", "y1", "y1"]),
+        ("{}", ["x0", "x1", "x1"]),
+        ('{"else":{}}', ["x1", "y1", "y1"]),
+        (None, ["x1", "y1", "y1"]),
+    ],
+)
+def test_a_client_gets_the_answers_to_one_with_its_capabilities(
+    capabilities: str | None, answers: list[str]
+) -> None:
+    """A server may offer more to a client that can do more; other clients get them in order."""
+    listed = Request(b"2", "tools/list")
+    sessions = [
+        frames(
+            (C2S, begun(1, of)),
+            (S2C, answer(1, f"{name}0")),
+            (C2S, listed),
+            (S2C, answer(2, f"{name}1")),
+            session=name,
+        )
+        for name, of in (("x", "{}"), ("y", '{"a":1,"roots":{}}'))
+    ]
+    replay = Replay([*sessions[0], *sessions[1]])
+    asked: list[Request] = [Request(b"%d" % n, "tools/list") for n in (5, 6, 7)]
+    if capabilities is not None and answers[0].endswith("0"):
+        asked[0] = begun(5, capabilities)
+    elif capabilities is not None:
+        replay.receive(begun(4, capabilities))
+    said = [replay.receive(each)[-1] for each in asked]
+    assert said == [answer(n, text) for n, text in zip((5, 6, 7), answers, strict=True)]
+
+
 def test_removed_secrets_match_any() -> None:
     """By the names of members, and as parts of texts."""
     redactor = Redactor(["sesame-1"])
