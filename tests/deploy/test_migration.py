@@ -34,8 +34,9 @@ def test_every_section_has_lines_and_options() -> None:
         "supergateway",
         "mcp-proxy (Python)",
         "mcp-proxy (TypeScript)",
+        "FastMCP's command line",
     ]
-    assert len(LINES) >= 19
+    assert len(LINES) >= 22
     flags = {option.setting.flag for option in options()}
     for _, section in SECTIONS:
         rows = re.findall(r"^\| (`?-.*?|a URL.*?|`MCP.*?) \| (.*) \|$", section, re.M)
@@ -46,13 +47,16 @@ def test_every_section_has_lines_and_options() -> None:
             for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"With .*", "", here))
         }
         assert "--stdio" in flags
-        assert ours - {"--stdio"} <= flags
+        # Those of `mcpbridge dev` and of uv.
+        assert ours - {"--stdio", "--watch", "--python"} <= flags
 
 
 def test_every_option_of_their_lines_has_a_row() -> None:
     """Whoever finds a line alike finds what becomes of each option of it."""
     for title, section in SECTIONS:
-        before = re.findall(r"^\| `((?:npx|supergateway|mcp-proxy)[^`]*)` \|", section, re.M)
+        before = re.findall(
+            r"^\| `((?:npx|supergateway|mcp-proxy|fastmcp)[^`]*)` \|", section, re.M
+        )
         _, _, table = section.partition("| option | here |")
         assert before
         for line in before:

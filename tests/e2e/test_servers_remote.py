@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from mcpbridge.tape.frame import Direction
+from mcpbridge.tape.recording import read_recording
 from tests.support.bridge_process import ACCEPT, asked_until, bridge, messages, open_session, rpc
 from tests.support.fake_remote import (
     FakeRemote,
@@ -272,6 +274,27 @@ async def test_a_modern_remote_serves_clients_of_both_eras(tmp_path: Path) -> No
             headers["mcp-protocol-version"] = "2026-07-28"
             called = await asked(client, headers, "tools/call", params)
             assert called["result"]["resultType"] == "complete"
+
+
+async def test_the_developers_proxy_records_it_without_its_secrets(tmp_path: Path) -> None:
+    """It has no files to watch and no process, beside a server that has both."""
+    tape = tmp_path / "tape.jsonl"
+    async with fake_remote(modern_server) as remote:
+        entries = {"far": far(remote, headers={"X-Key": "s3cret"}), "near": entry()}
+        path = write_servers(tmp_path / "mcp.json", entries)
+        words = ("--config", str(path), "--record", str(tape))
+        running_dev = bridge(*words, program=("dev",), env=PROBED)
+        async with running_dev as running, running.client() as client:
+            await running.logged("child.ready", count=2)
+            begun = await running.logged("dev.started", count=2)
+            assert {each["server_name"]: each["command"] for each in begun}["far"] == remote.url
+            session = await session_of(client)
+            called = await asked(client, session, "tools/call", {"name": "hello s3cret"})
+            assert "result" in called
+    frames = [each for each in read_recording(tape).frames[1:] if each.server_label == "far"]
+    assert any("hello" in str(each.message) for each in frames)
+    assert [each for each in frames if each.direction is Direction.STDERR] == []
+    assert "s3cret" not in tape.read_text()
 
 
 @pytest.mark.parametrize(
