@@ -127,6 +127,8 @@ class Unreachable(SpawnError):
 
     setting = "--connect"
     """The setting that names the address."""
+    known = False
+    """Whether the same was logged before, and the address has not been reached since."""
 
     def __str__(self) -> str:
         return f"cannot connect to {self.command}: {self.problem}"

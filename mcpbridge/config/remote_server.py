@@ -30,6 +30,10 @@ class RemoteServer(msgspec.Struct, frozen=True):
     sse: bool = False
     """Whether it speaks only HTTP+SSE, the transport of 2024-11-05."""
 
+    def __repr__(self) -> str:
+        # The headers are secrets, and a query may be one.
+        return f"RemoteServer({self.url.partition('?')[0]!r})"
+
 
 def login_file(url: str, env: Mapping[str, str] | None = None) -> Path:
     """Return the file in which `mcpbridge login` keeps the login at a URL.

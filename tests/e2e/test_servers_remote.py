@@ -13,7 +13,15 @@ import pytest
 
 from mcpbridge.tape.frame import Direction
 from mcpbridge.tape.recording import read_recording
-from tests.support.bridge_process import ACCEPT, asked_until, bridge, messages, open_session, rpc
+from tests.support.bridge_process import (
+    ACCEPT,
+    asked_until,
+    bridge,
+    eventually,
+    messages,
+    open_session,
+    rpc,
+)
 from tests.support.fake_remote import (
     FakeRemote,
     Got,
@@ -41,7 +49,8 @@ class LegacyServer:
         self.prefix = prefix
         self.sessions: set[str] = set()
         self.cut: set[str] = set()
-        self.listeners: list[asyncio.StreamWriter] = []
+        self.listeners: dict[str, asyncio.StreamWriter] = {}
+        """The standalone stream of each session."""
 
     async def __call__(self, got: Got, writer: asyncio.StreamWriter) -> None:
         """Answer one request."""
@@ -56,7 +65,7 @@ class LegacyServer:
             respond(writer, "404 Not Found" if session else "400 Bad Request")
         elif got.method == "GET":
             begin_stream(writer)
-            self.listeners.append(writer)
+            self.listeners[session] = writer
             await asyncio.Event().wait()
         elif "id" not in got.message or got.method == "DELETE":
             respond(writer, "202 Accepted")
@@ -130,14 +139,19 @@ async def test_a_restarted_remote_serves_the_same_session(tmp_path: Path) -> Non
 
 
 async def test_a_remote_that_comes_later_is_found(tmp_path: Path) -> None:
-    """Until then a request is answered with an error, and not with an empty list."""
+    """Until then a request is answered with an error, and not with an empty list.
+
+    It is tried often, and what is known already does not fill the log.
+    """
     server = LegacyServer()
     async with fake_remote(server) as remote:
         await remote.stop()
         path = write_servers(tmp_path / "mcp.json", {"far": far(remote)})
-        running_bridge = bridge("--config", str(path), ready=False)
+        running_bridge = bridge("--config", str(path), "--log-level", "debug", ready=False)
         async with running_bridge as running, running.client() as client:
             reason = await in_state(client, "unreachable")
+            failures = await running.logged("child.spawn_failed", count=2)
+            assert [each["level"] for each in failures[:2]] == ["error", "debug"]
             assert f"cannot connect to {remote.url}" in reason
             refused = await client.post(PATH, json=rpc(1, "tools/list"), headers=ACCEPT)
             assert "unreachable" in refused.text
@@ -178,9 +192,10 @@ async def test_a_client_that_can_be_asked_has_a_session_of_its_own(tmp_path: Pat
             assert len(remote.all_of("initialize")) == 2
             assert remote.all_of("initialize")[1].message["params"]["capabilities"] == {"roots": {}}
             async with client.stream("GET", PATH, headers=session) as stream:
-                await remote.received(lambda got: got.method == "GET", 2)
-                own = server.listeners[-1]
-                own.write(event({"jsonrpc": "2.0", "id": 5, "method": "roots/list"}))
+                await eventually(lambda: "s1" in server.listeners, "its own session listens")
+                server.listeners["s1"].write(
+                    event({"jsonrpc": "2.0", "id": 5, "method": "roots/list"})
+                )
                 async for line in stream.aiter_lines():
                     if "roots/list" in line:
                         break

@@ -20,7 +20,7 @@ from mcpbridge.bridge.children.handshake import HarmedByProbeError
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.process.subprocess_child import ExitReport
-from mcpbridge.rules.faults import Exit, Fault, Unavailable, child_exited, draining
+from mcpbridge.rules.faults import UNREACHABLE, Exit, Fault, Unavailable, child_exited, draining
 from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.supervision.restart import Record, RestartPolicy, after_exit
@@ -286,7 +286,10 @@ class Supervisor:
             # The process may have begun to end during the delay.
             if self._retired.is_set():
                 break
-            log.info("child.restarting", extra={"failures": record.failures})
+            # One that is away is tried for as long as it is; its pool has logged that it is.
+            away = life.failed is not None and life.failed.reason == UNREACHABLE
+            level = logging.DEBUG if away else logging.INFO
+            log.log(level, "child.restarting", extra={"failures": record.failures})
             self._child_pool.starts_again()
             self._become(Starting())
         self._become(Failed(draining()))

@@ -53,6 +53,10 @@ class RemoteUnreachable(Unreachable):
 
     setting = "url"
 
+    def __init__(self, name: str, problem: str, *, known: bool) -> None:
+        super().__init__(name, problem)
+        self.known = known
+
 
 class RemotePlace:
     """A server elsewhere, as all its children of one bridge know it."""
@@ -77,6 +81,7 @@ class RemotePlace:
         self.secrets = secrets
         self._readiness = readiness
         self._authorities: ssl.SSLContext | None = None
+        self._told = ""
 
     async def http(self, problems: ServerAbsence) -> RemoteHttp:
         """Return new connections to it."""
@@ -85,6 +90,11 @@ class RemotePlace:
             self._authorities = await to_thread.run_sync(authorities_for, self.remote.url)
         return RemoteHttp(self.remote, self._tokens, self._authorities, problems.note)
 
+    def is_news(self, problem: str) -> bool:
+        """Return whether a start has not failed for this reason since the server was reached."""
+        before, self._told = self._told, problem
+        return problem != before
+
     def away(self, problem: str) -> None:
         """Record that the server cannot be reached."""
         text = f"the remote MCP server {self.remote.name} cannot be reached: {problem}"
@@ -92,6 +102,7 @@ class RemotePlace:
 
     def back(self) -> None:
         """Record that the server can be reached, or is not needed."""
+        self._told = ""
         self._readiness.unblock(REMOTE)
 
 
@@ -244,7 +255,8 @@ class RemoteChild:
             if not problem:
                 self._end(inner.problem, anyio.current_time() - began)
         if problem:
-            raise RemoteUnreachable(self._place.remote.name, problem)
+            known = not self._place.is_news(problem)
+            raise RemoteUnreachable(self._place.remote.name, problem, known=known)
 
     async def _serve(
         self, inner: RemoteChannel, http: RemoteHttp, task_status: TaskStatus[None]

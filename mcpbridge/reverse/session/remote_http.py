@@ -44,7 +44,7 @@ class Remote:
     """A remote server: its address, and what each request to it carries."""
 
     url: httpx.URL
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = dataclasses.field(repr=False)
     token_file: Path | None
     connect_timeout_s: float
     max_response_bytes: int
