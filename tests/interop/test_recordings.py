@@ -21,8 +21,8 @@ import pytest_asyncio
 from mcpbridge.tape.recording import read_recording
 from mcpbridge.tape.replay import exchanges_of
 from mcpbridge.wire.messages import Result, decode
-from tests.interop.test_inspector import NODE_MODULES, _node, inspected
 from tests.support.bridge_process import RunningBridge, bridge, open_session, ran, rpc
+from tests.support.inspector import NODE_MODULES, inspected, node
 from tests.support.modern_client import headers_of, meta
 from tests.support.sdk_servers import PEERS, interpreter
 
@@ -60,7 +60,7 @@ PLAN = json.dumps({"calls": CALLS, "prompts": [PROMPT], "reads": [FEATURES]})
 def everything() -> tuple[str, ...]:
     """The command of the reference server."""
     assert SERVER.exists(), "the reference server is missing: `make interop` installs it"
-    return (_node(), str(SERVER), "stdio")
+    return (node(), str(SERVER), "stdio")
 
 
 def words_of(method: str, params: Mapping[str, Any]) -> tuple[str, ...]:
