@@ -19,6 +19,7 @@ from tests.deploy.tools import (
     containers,
     deployment,
     documents_in,
+    kustomized,
     of_kind,
     run,
 )
@@ -39,6 +40,7 @@ ALL_VALUES = {
         "required": True,
     },
     "autoscaling": {"enabled": True},
+    "peers": {"enabled": True, "stateKeySecret": {"name": "state"}, "port": 8002},
     "monitoring": {"serviceMonitor": {"enabled": True}},
     "writableFolders": ["/tmp"],
     "terminationGracePeriodSeconds": 60,
@@ -75,7 +77,8 @@ def test_what_is_rendered_fits_the_schema_of_kubernetes(
     kinds = {each["kind"] for each in found}
     optional = {"HorizontalPodAutoscaler", "ServiceMonitor"} if everything else set()
     assert kinds == {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"} | optional
-    assert {each["metadata"]["name"] for each in found} == {"weather"}
+    peers = {"weather-peers"} if everything else set()
+    assert {each["metadata"]["name"] for each in found} == {"weather"} | peers
     own = [json.dumps(each) for each in found if each["kind"] != "ServiceMonitor"]
     file = tmp_path / "rendered.yaml"
     file.write_text("\n---\n".join(own), "utf-8")
@@ -104,12 +107,16 @@ def test_the_program_takes_every_setting_of_a_pod(shape: str, tmp_path: Path) ->
     """The variables are read as the values say; a value of the reader wins over the chart's."""
     (found,) = of_kind("Deployment", documents_in(_text(shape, tmp_path, everything=True)))
     served = found["spec"]["template"]["spec"]["containers"][0]
-    env = {each["name"]: each["value"] for each in served["env"]}
+    env = {each["name"]: each["value"] for each in served["env"] if "value" in each}
     tokens = tmp_path / "tokens"
     tokens.write_text("x" * 40, "utf-8")
     assert env.pop("MCPBRIDGE_AUTH_TOKEN_FILE") == "/run/secrets/mcpbridge/tokens"
     (mount,) = (each for each in served["volumeMounts"] if each["name"] == "tokens")
     assert mount["mountPath"] == "/run/secrets/mcpbridge"
+    assert env["MCPBRIDGE_STATE_KEY_FILE"] == "/run/secrets/mcpbridge-state/key"
+    (mount,) = (each for each in served["volumeMounts"] if each["name"] == "state-key")
+    assert mount["mountPath"] == "/run/secrets/mcpbridge-state"
+    env["MCPBRIDGE_STATE_KEY_FILE"] = str(tokens)
     config = load({"--auth-token-file": [str(tokens)]}, ["python"], env)
     settings = config.settings
     assert settings.listen.path == "/tools"
@@ -123,6 +130,52 @@ def test_the_program_takes_every_setting_of_a_pod(shape: str, tmp_path: Path) ->
     assert {word for word in words if word.startswith("--") and word != "--"} <= names
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_peers_are_what_the_manifests_of_replicas_have(shape: str, tmp_path: Path) -> None:
+    """Service, policy, autoscaler, port, variables and volume, under the names of the release."""
+    values = {
+        **LEAST,
+        "shape": shape,
+        "peers": {"enabled": True, "stateKeySecret": {"name": "weather"}},
+        "autoscaling": {"enabled": True, "minReplicas": 2, "maxReplicas": 8},
+    }
+    done = template(values, tmp_path)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = documents_in(done.stdout), kustomized(DEPLOY / "replicas")
+
+    def of_peers(found: tuple[Document, ...]) -> dict[str, object]:
+        (headless,) = (
+            each["spec"] for each in of_kind("Service", found) if each["spec"].get("clusterIP")
+        )
+        (policy,) = of_kind("NetworkPolicy", found)
+        (scaler,) = of_kind("HorizontalPodAutoscaler", found)
+        (workload,) = of_kind("Deployment", found)
+        pod = workload["spec"]["template"]["spec"]
+        served = pod["containers"][0]
+        env = {each["name"]: each for each in served["env"]}
+        return {
+            "headless": {**headless, "selector": None},
+            "admitted": policy["spec"]["ingress"][-1]["ports"],
+            "scaler": {**scaler["spec"], "scaleTargetRef": None},
+            "replicas": workload["spec"].get("replicas"),
+            "port": [each for each in served["ports"] if each["name"] == "peer"],
+            "address": env["POD_IP"],
+            "key file": env["MCPBRIDGE_STATE_KEY_FILE"],
+            "mount": [each for each in served["volumeMounts"] if each["name"] == "state-key"],
+        }
+
+    assert of_peers(ours) == of_peers(theirs)
+    (workload,) = of_kind("Deployment", ours)
+    labels = workload["spec"]["selector"]["matchLabels"]
+    (policy,) = of_kind("NetworkPolicy", ours)
+    assert policy["spec"]["ingress"][-1]["from"] == [{"podSelector": {"matchLabels": labels}}]
+    pod = workload["spec"]["template"]["spec"]
+    env = {each["name"]: each.get("value") for each in pod["containers"][0]["env"]}
+    assert env["MCPBRIDGE_PEERS"] == "weather-peers:8001"
+    (volume,) = (each for each in pod["volumes"] if each["name"] == "state-key")
+    assert volume["secret"]["secretName"] == "weather"
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
@@ -133,6 +186,7 @@ def test_the_program_takes_every_setting_of_a_pod(shape: str, tmp_path: Path) ->
         ),
         ({"server": {"image": "a"}, "shape": "other"}, "/shape"),
         ({"server": {"image": "a"}, "replica": 2}, "replica"),
+        ({"server": {"image": "a"}, "peers": {"enabled": True}}, "peers.stateKeySecret.name"),
         ({"server": {"image": "a"}, "terminationGracePeriodSeconds": 1}, "minimum"),
     ],
 )

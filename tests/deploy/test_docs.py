@@ -41,7 +41,7 @@ OF_OTHERS = {
         *("--no-cache-dir", "--tmpfs"),
     },
     # kubectl's, and doctor's own.
-    "kubernetes.md": {"--previous", "--as", "--set"},
+    "kubernetes.md": {"--previous", "--as", "--set", "--from-literal"},
 }
 """Options of other programs that the guides name; none in vain."""
 DOCKERFILES = [

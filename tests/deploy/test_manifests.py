@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from mcpbridge.config.model import Settings
+from mcpbridge.config.load import load
+from mcpbridge.config.model import PeerService, Settings
+from mcpbridge.telemetry.prometheus import GAUGES
 from tests.deploy.tools import (
     DEPLOY,
     ROOT,
     SHAPES,
+    Document,
     containers,
     deployment,
     documents,
@@ -41,7 +44,7 @@ SETTINGS = Settings()
 def rendered(folder: Path) -> list[Path]:
     """Each shape as one file of its own, of the kinds that Kubernetes itself knows."""
     files = []
-    for shape in SHAPES:
+    for shape in (*SHAPES, "replicas"):
         texts = [json.dumps(document) for document in kustomized(DEPLOY / shape)]
         path = folder / f"{shape}.yaml"
         path.write_text("\n---\n".join(texts), "utf-8")
@@ -54,7 +57,7 @@ def test_every_manifest_fits_the_schema_of_kubernetes(tmp_path: Path) -> None:
     done = run("kubernetes-validate", "--strict", "-k", KUBERNETES, *map(str, rendered(tmp_path)))
     assert done.returncode == 0, done.stdout + done.stderr
     for kind in ("service", "deployment", "poddisruptionbudget", "networkpolicy"):
-        assert (done.stdout + done.stderr).count(f"resource {kind}/my-server") == len(SHAPES)
+        assert (done.stdout + done.stderr).count(f"resource {kind}/my-server ") == len(SHAPES) + 1
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text((tmp_path / "wrap.yaml").read_text().replace("replicas", "replica"), "utf-8")
     assert run("kubernetes-validate", "--strict", "-k", KUBERNETES, str(wrong)).returncode != 0
@@ -74,6 +77,57 @@ def test_two_values_make_a_shape_the_readers_own(shape: str, tmp_path: Path) -> 
     (workload,) = of_kind("Deployment", found)
     (server,) = (each for each in containers(workload) if each["name"] == "server")
     assert server["image"] == "example.org/weather:7"
+
+
+def test_the_name_of_the_server_is_that_of_all_that_replicas_have(tmp_path: Path) -> None:
+    """Two values of another folder are enough, and the Secret and the peers follow them."""
+    copy = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, copy)
+    settings = copy / "wrap" / "settings.yaml"
+    text = settings.read_text("utf-8").replace("name: my-server", "name: weather")
+    settings.write_text(re.sub("image: .*", "image: example.org/weather:7", text), "utf-8")
+    found = kustomized(copy / "replicas")
+    assert {document["metadata"]["name"] for document in found} == {"weather", "weather-peers"}
+    assert "my-server" not in json.dumps(found)
+
+
+def test_replicas_find_each_other_and_others_do_not(tmp_path: Path) -> None:
+    """The peer port is that of the program, its Service has no address, and pods alone may call."""
+    found = kustomized(DEPLOY / "replicas")
+    (workload,) = of_kind("Deployment", found)
+    (bridge,) = workload["spec"]["template"]["spec"]["containers"]
+    labels = workload["spec"]["selector"]["matchLabels"]
+    env = {each["name"]: each for each in bridge["env"]}
+    (headless,) = (each for each in of_kind("Service", found) if "clusterIP" in each["spec"])
+    assert headless["spec"]["clusterIP"] == "None"
+    assert headless["spec"]["publishNotReadyAddresses"] is True
+    assert headless["spec"]["selector"] == labels
+    assert env["MCPBRIDGE_PEERS"]["value"] == headless["metadata"]["name"]
+    (policy,) = of_kind("NetworkPolicy", found)
+    assert policy["spec"]["ingress"][-1] == {
+        "from": [{"podSelector": {"matchLabels": labels}}],
+        "ports": [{"port": "peer"}],
+    }
+    (scaler,) = of_kind("HorizontalPodAutoscaler", found)
+    assert scaler["spec"]["minReplicas"] == 2
+    assert "replicas" not in workload["spec"]
+    names = {each["pods"]["metric"]["name"] for each in scaler["spec"]["metrics"] if "pods" in each}
+    assert names <= {f"mcpbridge_{gauge}" for gauge in GAUGES}
+    # What the program itself makes of the variables, with the mounted key in its place.
+    key = tmp_path / "key"
+    key.write_text("k" * 40, "utf-8")
+    assert env["MCPBRIDGE_STATE_KEY_FILE"]["value"] == f"{_mounted(bridge, 'state-key')}/key"
+    given = {name: each["value"] for name, each in env.items() if "value" in each}
+    settings = load({}, ["server"], {**given, "MCPBRIDGE_STATE_KEY_FILE": str(key)}).settings
+    (port,) = (each["containerPort"] for each in bridge["ports"] if each["name"] == "peer")
+    assert settings.replicas.peers == PeerService(headless["metadata"]["name"], port)
+    assert headless["spec"]["ports"][0]["port"] == port
+
+
+def _mounted(container: Document, volume: str) -> str:
+    (mount,) = (each for each in container["volumeMounts"] if each["name"] == volume)
+    path: str = mount["mountPath"]
+    return path
 
 
 def test_checkov_finds_nothing(tmp_path: Path) -> None:
@@ -117,7 +171,10 @@ def test_every_file_belongs_to_a_kustomization_or_is_looked_at_by_name() -> None
     chart = {path for path in (DEPLOY / "chart").rglob("*") if path.is_file()}
     others = {path for path in DEPLOY.rglob("*") if path.is_file()} - by_plan - chart
     names = {str(path.relative_to(DEPLOY)) for path in others}
-    names -= {f"{folder}/kustomization.yaml" for folder in (*SHAPES, "common", "monitoring")}
+    folders = (*SHAPES, "common", "monitoring", "replicas")
+    names -= {f"{folder}/kustomization.yaml" for folder in folders}
+    # A patch is named by its path.
+    names -= {f"replicas/{patch}.yaml" for patch in ("deployment", "networkpolicy")}
     shapes = ("wrap", "sidecar", "kmcp", "toolhive")
     operators = {f"operator/{shape}.yaml" for shape in shapes}
     assert names == operators | {"operator/sidecar.Dockerfile", "compose.yaml"}

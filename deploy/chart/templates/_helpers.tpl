@@ -14,6 +14,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
+{{/* The Service under which the replicas find each other. */}}
+{{- define "mcpbridge.peers" -}}
+{{- printf "%s-peers" (include "mcpbridge.name" . | trunc 57 | trimSuffix "-") -}}
+{{- end -}}
+
 {{- define "mcpbridge.confined" -}}
 allowPrivilegeEscalation: false
 capabilities:
@@ -30,6 +35,7 @@ readOnlyRootFilesystem: true
 {{- if .oauth.audience -}}{{- $_ := set $settings "oauth-audience" .oauth.audience -}}{{- end -}}
 {{- if .required -}}{{- $_ := set $settings "require-auth" true -}}{{- end -}}
 {{- end -}}
+{{- if .Values.peers.enabled -}}{{- $_ := set $settings "peers" (printf "%s:%v" (include "mcpbridge.peers" .) .Values.peers.port) -}}{{- end -}}
 {{- merge (deepCopy .Values.bridge.settings) $settings | toJson -}}
 {{- end -}}
 
@@ -40,6 +46,10 @@ ports:
     containerPort: 8000
   - name: admin
     containerPort: 9090
+  {{- if .Values.peers.enabled }}
+  - name: peer
+    containerPort: {{ .Values.peers.port }}
+  {{- end }}
 env:
   {{- range $flag, $value := include "mcpbridge.settings" . | fromJson }}
   - name: MCPBRIDGE_{{ $flag | upper | replace "-" "_" }}
@@ -47,6 +57,14 @@ env:
   {{- end }}
   - name: TERMINATION_GRACE_PERIOD_SECONDS
     value: {{ .Values.terminationGracePeriodSeconds | quote }}
+  {{- if .Values.peers.enabled }}
+  - name: MCPBRIDGE_STATE_KEY_FILE
+    value: /run/secrets/mcpbridge-state/key
+  - name: POD_IP
+    valueFrom:
+      fieldRef:
+        fieldPath: status.podIP
+  {{- end }}
   {{- if ne .Values.shape "sidecar" }}
   {{- with .Values.server.env }}
   {{- toYaml . | nindent 2 }}
@@ -71,10 +89,15 @@ securityContext:
   {{- include "mcpbridge.confined" . | nindent 2 }}
 {{- end -}}
 
-{{- define "mcpbridge.tokenMount" -}}
+{{- define "mcpbridge.secretMounts" -}}
 {{- if .Values.auth.tokenSecret.name }}
 - name: tokens
   mountPath: /run/secrets/mcpbridge
+  readOnly: true
+{{- end }}
+{{- if .Values.peers.enabled }}
+- name: state-key
+  mountPath: /run/secrets/mcpbridge-state
   readOnly: true
 {{- end }}
 {{- end -}}
