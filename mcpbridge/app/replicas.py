@@ -17,7 +17,7 @@ from mcpbridge.http.app import HttpApp, McpRoute, PostHandling, Verbs
 from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.peers.admission import PeerAccess
+from mcpbridge.http.peers.admission import PeerAccess, PeerLegacy
 from mcpbridge.http.peers.forwarding import ForwardingLegacy, ForwardingModern, ForwardingSse
 from mcpbridge.http.peers.questions import BridgeSessions, HomeQuestions
 from mcpbridge.http.peers.relay import Relay
@@ -25,7 +25,6 @@ from mcpbridge.http.refusals import Refusals
 from mcpbridge.http.request import RequestHead, StartedCall
 from mcpbridge.http.responses import HttpResponse
 from mcpbridge.http.server.fast_path import FastPath
-from mcpbridge.http.transports.legacy import LegacyTransport
 from mcpbridge.http.transports.modern import ModernTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.replicas.homes import Homes
@@ -159,7 +158,7 @@ class ServingReplica:
         settings, access, limits = self._config.settings, self._access, self._limits
         window_s = settings.answers.json_window_s
         streamable = StreamableHttp(
-            LegacyTransport(self._bridge, self._keepalive, settings.answers),
+            PeerLegacy(self._bridge, self._keepalive, settings.answers),
             ModernTransport(self._bridge, self._keepalive, window_s),
             settings.eras,
             limits,

@@ -113,3 +113,28 @@ async def test_a_client_of_a_lost_call_is_told_by_the_next_home(tmp_path: Path) 
 
         await asked_until(told, "the lost call is answered", ADOPTED_S)
         assert len(readers_of(folder, '"name":"h"')) == 1, "it is not executed again"
+
+
+async def test_sessions_of_a_replica_that_ends_go_on_before_it_has_ended(tmp_path: Path) -> None:
+    """Its process takes its time over children that do not end; no client is told that it ends."""
+    command = child("ignoring_sigterm")
+    async with replicas(3, command=command, hosts=tmp_path / "hosts") as running:
+        lost, having, other = running.clients
+        first = await open_session(lost)
+        headers = await open_session(having)
+        await kill(running, 0)
+
+        async def answered() -> bool:
+            answer = await other.post("/mcp", json=rpc(1, "ping"), headers=first)
+            return answer.status_code == 200
+
+        await asked_until(answered, "the replicas have run for long enough to adopt", ADOPTED_S)
+        ending = running.running[1]
+        for count in (1, 2):
+            ending.signal(signal.SIGTERM)
+            await ending.logged("drain.phase_changed", count=count)
+        await ending.logged("drain.phase_changed", lambda record: record["phase"] == "cutoff")
+        answer = await other.post("/mcp", json=rpc(1, "ping"), headers=headers)
+        # The server knows no ping, and says so itself.
+        assert (answer.status_code, answer.json()["error"]["code"]) == (200, -32601), answer.text
+        await ending.ended()

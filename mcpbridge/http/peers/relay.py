@@ -61,8 +61,13 @@ _OF_THE_CONNECTION = frozenset(
 )
 _EVENT_END = b"\n\n"
 _LOG_EVERY_S = 10.0
+ENDING = "ending"
+"""What a peer port says, in place of a problem with the proof, once its replica has ended all of
+its sessions: they go on at another one, and the request was not read."""
 _REPEATED = "repeated"
 """The outcome of a request without an answer that is sent again."""
+_DEAD = (Unproven.OTHER_BOOT, ENDING)
+"""Answers that say that the session is not there any more, and that the request was not read."""
 _MOST_HOMES = 3
 """Homes of a session that are tried for one request; each may be lost while it is asked."""
 
@@ -265,7 +270,7 @@ class Relay:
             self._meters.tally("forwards", outcome)
         if outcome == _REPEATED:
             return _Attempt.LOST
-        return _Attempt.DEAD if outcome == Unproven.OTHER_BOOT else _Attempt.OVER
+        return _Attempt.DEAD if outcome in _DEAD else _Attempt.OVER
 
     async def run(self) -> None:
         """End responses whose client's credentials have ended, until cancelled."""
@@ -368,7 +373,7 @@ class Relay:
         return _Attempt.DEAD if error.refused else _Attempt.OVER
 
     async def _unproven(self, problem: str, sent: Forwarded, http_request: HttpRequest) -> None:
-        if problem == Unproven.OTHER_BOOT:
+        if problem in _DEAD:
             return
         if self._may_log("peer.refused_proof"):
             log.warning("peer.refused_proof", extra={"problem": problem})
