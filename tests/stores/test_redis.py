@@ -226,8 +226,7 @@ async def test_nothing_listens() -> None:
         await store.beat(ONE)
         assert late.asked
         await store.close()
-        for each in late.connections:
-            each.close()
+        await late.end()
 
 
 async def test_user_and_database_are_those_of_the_url() -> None:

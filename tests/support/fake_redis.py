@@ -25,10 +25,12 @@ class FakeRedis:
         self.was_asked = asyncio.Event()
         self.setting_up: list[list[bytes]] = []
         self.connections: list[asyncio.StreamWriter] = []
+        self._serving: list[asyncio.Task[None] | None] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until its client ends it."""
         self.connections.append(writer)
+        self._serving.append(asyncio.current_task())
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 question = await _question(reader)
@@ -44,6 +46,12 @@ class FakeRedis:
                 writer.write(answer)
         writer.close()
 
+    async def end(self) -> None:
+        """End all connections, and wait until that is done."""
+        for each in self.connections:
+            each.close()
+        await asyncio.gather(*filter(None, self._serving))
+
 
 @contextlib.asynccontextmanager
 async def fake_redis(*answers: bytes) -> AsyncIterator[FakeRedis]:
@@ -56,8 +64,7 @@ async def fake_redis(*answers: bytes) -> AsyncIterator[FakeRedis]:
         yield fake
     finally:
         server.close()
-        for each in fake.connections:
-            each.close()
+        await fake.end()
 
 
 async def _question(reader: asyncio.StreamReader) -> list[bytes]:
