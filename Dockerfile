@@ -7,6 +7,7 @@
 #
 # To serve a server of your own, build on one and say how to start it: CMD ["--", "python", "server.py"]
 
+# 3.12 by measurement: 3.11 and 3.13 take less than a tenth fewer instructions a call (docs/speed.md).
 ARG PYTHON_IMAGE=python:3.12-slim
 ARG NODE_IMAGE=node:22-slim
 # The tree runs with the glibc of this image or a newer one, so this is the oldest in care.
