@@ -119,7 +119,7 @@ class ThisReplica:
     def _homes(self, bridge: Bridge, client: PeerClient) -> Homes:
         peers = self._config.settings.replicas.peers
         assert peers is not None
-        host = BridgeSessions(bridge, self._ids)
+        host = BridgeSessions(bridge, self._ids, self._config.settings.child_pool)
         resolve = functools.partial(addresses_of, peers.name, peers.port)
         ask = PeerQuestions(client, self._proofs).ask
         return Homes(self.own, host, ask, resolve, time.monotonic, time.time)

@@ -18,7 +18,17 @@ import msgspec
 from mcpbridge.replicas.session_id import Replica, SessionId, replica_named
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import Fault, Unavailable, replica_unreachable
-from mcpbridge.rules.homes.adoption import PeerAnswer, adopters, is_revivable, yields
+from mcpbridge.rules.homes.adoption import (
+    HomeStep,
+    OnOwnerLost,
+    PeerAnswer,
+    StoreView,
+    adopters,
+    is_revivable,
+    next_step,
+    yields,
+)
+from mcpbridge.rules.homes.owner import OwnerSign, judge_owner
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S, KnownPeer, PeerView
 from mcpbridge.rules.homes.rendezvous import rendezvous_order
 
@@ -62,6 +72,9 @@ class SessionHost(Protocol):
 
     def opened_id(self, session_id: str, principal: Principal) -> SessionId | None:
         """Return what an id says; None if it says nothing to this client."""
+
+    def needs_own_child(self, params: bytes) -> bool:
+        """Return whether a client that says this in `initialize` gets a child for itself."""
 
     def may_adopt(self) -> bool:
         """Return whether this replica takes further sessions."""
@@ -127,6 +140,27 @@ class Homes:
         found = await self._resolve()
         if found is not None:
             self._view.resolved(found, self._clock())
+
+    def may_replace(self, session_id: str, principal: Principal, home: Replica) -> bool:
+        """Return whether a session may have another home while its own cannot be reached.
+
+        One on a shared child may at once; one with an own child once the address of its home has
+        been gone from DNS for long enough.
+        """
+        try:
+            params = self._check(session_id, principal)
+        except LookupError:
+            return False
+        absent_s = self._view.absent_s(address_of(home), self._clock())
+        then = next_step(
+            judge_owner(OwnerSign.UNREACHABLE, absent_s, SETTLED_AFTER_S),
+            StoreView.NONE,
+            own_child=self._host.needs_own_child(params),
+            # No replica is told to yield yet, so none takes over from one that may live.
+            unknown_s=0.0,
+            on_owner_lost=OnOwnerLost.END,
+        )
+        return then is HomeStep.ASK
 
     async def next_home(self, session_id: str, principal: Principal, lost: Replica) -> Replica:
         """Return the home of a session after its last one was lost; this replica if it is here.

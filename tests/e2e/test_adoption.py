@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+import socket
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.bridge_process import asked_until, child, open_session, rpc
+from mcpbridge.replicas.session_id import Replica
+from tests.support.bridge_process import ACCEPT, asked_until, child, open_session, rpc
 from tests.support.namespaces import NEEDS_NAMESPACES
 from tests.support.questioner_bridge import ASKED, Headers, note, question, result_of
 from tests.support.raw_http import streaming
-from tests.support.replicas import Replicas, replicas
+from tests.support.replicas import PEER_PORT, Replicas, replicas
 
 ADOPTED_S = 60.0
 """A replica adopts once it has run for 10 s, and a busy machine takes its time."""
@@ -138,3 +141,34 @@ async def test_sessions_of_a_replica_that_ends_go_on_before_it_has_ended(tmp_pat
         # The server knows no ping, and says so itself.
         assert (answer.status_code, answer.json()["error"]["code"]) == (200, -32601), answer.text
         await ending.ended()
+
+
+async def test_a_session_on_the_shared_process_does_not_wait_for_a_replica_that_may_live() -> None:
+    """No connection to its replica can be made, and nothing says that it has ended."""
+    async with replicas(2, ready=False) as running:
+        silent = Replica(running.addresses[0], PEER_PORT, 1)
+        params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {}}
+        asked = {**params, "capabilities": {"elicitation": {}}}
+        client = running.clients[0]
+        with socket.socket() as full:
+            full.bind((silent.host, silent.port))
+            full.listen(0)
+            with socket.create_connection((silent.host, silent.port)):
+                shared, own = (
+                    {**ACCEPT, "mcp-session-id": running.ids(own=silent).new(b"", written(each))}
+                    for each in (params, asked)
+                )
+
+                async def answered() -> bool:
+                    answer = await client.post("/mcp", json=rpc(1, "ping"), headers=shared)
+                    assert answer.status_code in (200, 503), answer.text
+                    return answer.status_code == 200
+
+                await asked_until(answered, "the session has another home", ADOPTED_S)
+                waits = await client.post("/mcp", json=rpc(1, "ping"), headers=own)
+                assert (waits.status_code, "retry-after" in waits.headers) == (503, True)
+
+
+def written(params: object) -> bytes:
+    """The params of `initialize` as a client writes them."""
+    return json.dumps(params).encode()

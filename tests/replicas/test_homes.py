@@ -28,6 +28,7 @@ class Host:
         self.sessions: set[str] = set()
         self.ending = False
         self.fails = False
+        self.owns = False
 
     def has(self, session_id: str, principal: Principal) -> bool:
         """Whether it is here."""
@@ -36,6 +37,10 @@ class Host:
     def opened_id(self, session_id: str, principal: Principal) -> SessionId | None:
         """What the id says."""
         return self.world.ids.get(session_id)
+
+    def needs_own_child(self, params: bytes) -> bool:
+        """What the test says."""
+        return self.owns
 
     def may_adopt(self) -> bool:
         """Not at the end."""
@@ -214,6 +219,26 @@ async def test_what_cannot_be_revived_is_over(read: SessionId | None) -> None:
     assert answer == HomeAnswer(PeerAnswer.HAS_NOT)
     assert world.asked == []
     assert world.homes == []
+
+
+async def test_a_home_that_may_live_is_replaced_for_shared_children_only() -> None:
+    """Two homes of the others are two servers; until its address is gone from DNS they wait."""
+    world = World(3)
+    await world.settle()
+    own, host = world.replicas["10.0.0.0:8001"], world.hosts["10.0.0.0:8001"]
+    home = world.replicas["10.0.0.1:8001"].own
+    assert own.may_replace("m1", ANONYMOUS, home)
+    host.owns = True
+    assert not own.may_replace("m1", ANONYMOUS, home)
+    world.kill(address_of(home))
+    assert not own.may_replace("m1", ANONYMOUS, home)
+    world.now += SETTLED_AFTER_S / 2
+    await own.look()
+    assert not own.may_replace("m1", ANONYMOUS, home), "gone for 15 s"
+    world.now += SETTLED_AFTER_S / 2
+    assert own.may_replace("m1", ANONYMOUS, home)
+    world.ids.clear()
+    assert not own.may_replace("m1", ANONYMOUS, home)
 
 
 async def test_a_replica_alone_adopts_what_its_last_start_had() -> None:

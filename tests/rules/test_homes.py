@@ -274,7 +274,8 @@ def test_a_peer_settles_and_is_forgotten() -> None:
     assert "a" in {each.address for each in view.peers(33.0)}
     view.resolved(["b"], 13.1 + FORGOTTEN_AFTER_S)
     assert "a" not in {each.address for each in view.peers(33.1)}
-    assert view.absent_s("a", 33.1) == FORGOTTEN_AFTER_S
+    assert view.absent_s("a", 33.1) == 33.1 > FORGOTTEN_AFTER_S
+    assert view.absent_s("never seen", 33.1) == 33.1
 
 
 def test_a_peer_that_asks_is_known() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from mcpbridge.bridge.bridge import Bridge
+from mcpbridge.bridge.children.child_pool import ChildPoolSettings
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import HttpRequest
 from mcpbridge.http.responses import HttpResponse, refusing
@@ -14,6 +15,7 @@ from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, session_closed
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.rules.mcp.initialize import read_introduction
+from mcpbridge.rules.supervision.isolation import needs_own_child
 
 _MAX_QUESTION_BYTES = 4096
 _decoder = msgspec.json.Decoder(HomeQuestion)
@@ -44,7 +46,8 @@ class HomeQuestions:
 class BridgeSessions:
     """The sessions of a bridge, as `Homes` sees them."""
 
-    def __init__(self, bridge: Bridge, ids: SessionIds) -> None:
+    def __init__(self, bridge: Bridge, ids: SessionIds, pool: ChildPoolSettings) -> None:
+        self._pool = pool
         self._bridge = bridge
         self._ids = ids
 
@@ -56,6 +59,14 @@ class BridgeSessions:
         """See `SessionHost`."""
         found = self._ids.open(session_id, principal.key)
         return found if isinstance(found, SessionId) else None
+
+    def needs_own_child(self, params: bytes) -> bool:
+        """See `SessionHost`."""
+        profile = read_introduction(params)
+        roots = bool(self._pool.roots)
+        return profile is None or needs_own_child(
+            self._pool.isolation, profile, answers_roots=roots
+        )
 
     def may_adopt(self) -> bool:
         """See `SessionHost`."""

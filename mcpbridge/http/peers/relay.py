@@ -114,6 +114,8 @@ class _Attempt(enum.Enum):
     """The client has the response, or what became of the request."""
     DEAD = "dead"
     """The replica has ended and cannot have read it."""
+    UNREACHABLE = "unreachable"
+    """Nothing was sent, and the replica may live."""
     LOST = "lost"
     """There is no answer, and it may be sent again; whether the replica lives is not known."""
 
@@ -207,8 +209,11 @@ class Relay:
     async def forward(self, home: Replica, sent: Forwarded, http_request: HttpRequest) -> None:
         """Forward a request and send its client the response, or what became of it."""
         once = msgspec.structs.replace(sent, repeatable=False)
-        if await self._attempt(home, once, http_request) is _Attempt.DEAD:
+        attempt = await self._attempt(home, once, http_request)
+        if attempt is _Attempt.DEAD:
             await _gone(sent).finish(http_request)
+        elif attempt is _Attempt.UNREACHABLE:
+            await _unavailable(replica_unreachable(), sent).finish(http_request)
 
     async def serve(self, home: Replica, sent: Forwarded, http_request: HttpRequest) -> bool:
         """Forward a request for a session, which another replica adopts if its own is lost.
@@ -229,6 +234,9 @@ class Relay:
                 # The next connection tells whether it has ended.
                 continue
             principal = http_request.head.principal
+            unknown = attempt is _Attempt.UNREACHABLE
+            if unknown and not self._homes.may_replace(session_id, principal, home):
+                break
             try:
                 home = await self._homes.next_home(session_id, principal, home)
             except LookupError:
@@ -237,7 +245,7 @@ class Relay:
             except Unavailable as error:
                 await _unavailable(error.fault, sent).finish(http_request)
                 return False
-            self._meters.tally("adoptions", "owner_dead")
+            self._meters.tally("adoptions", "owner_unknown" if unknown else "owner_dead")
             if home == self._ids.own:
                 return True
         await _unavailable(replica_unreachable(), sent).finish(http_request)
@@ -251,7 +259,7 @@ class Relay:
             use = head.values.get(b"mcp-session-id", b"")
             connection = await self._client.connection(home, use)
         except Unreachable as error:
-            return await self._is_dead(home, sent, http_request, error)
+            return self._not_sent(home, error)
         exchange = _Exchange(connection, head.principal, listens=head.method == "GET")
         self._open.add(exchange)
         if sent.requests:
@@ -361,16 +369,12 @@ class Relay:
                 pass
         return "ended" if exchange.over or exchange.fault else "lost"
 
-    async def _is_dead(
-        self, home: Replica, sent: Forwarded, http_request: HttpRequest, error: Unreachable
-    ) -> _Attempt:
-        """Return what a failure to connect says; tell the client if the replica may live."""
+    def _not_sent(self, home: Replica, error: Unreachable) -> _Attempt:
+        """Return what a failure to connect says."""
         self._meters.tally("forwards", "refused" if error.refused else "unreachable")
         if self._may_log("peer.unreachable"):
             log.warning("peer.unreachable", extra={"home": str(home), "problem": str(error)})
-        if not error.refused:
-            await _unavailable(replica_unreachable(), sent).finish(http_request)
-        return _Attempt.DEAD if error.refused else _Attempt.OVER
+        return _Attempt.DEAD if error.refused else _Attempt.UNREACHABLE
 
     async def _unproven(self, problem: str, sent: Forwarded, http_request: HttpRequest) -> None:
         if problem in _DEAD:

@@ -68,12 +68,12 @@ class PeerView:
         """Return how long ago an answer last named a replica, in seconds.
 
         Returns:
-            None if the last answer names it. A replica that is not known has been absent for at
-            least `FORGOTTEN_AFTER_S`.
+            None if the last answer names it. One that is not known, or was forgotten, has been
+            absent since this replica began, which is all that it can say.
         """
         last = self._last.get(address)
         if last is None:
-            return FORGOTTEN_AFTER_S
+            return now - self._first[self._own]
         return None if last >= self._resolved_at else now - last
 
     def peers(self, now: float) -> list[KnownPeer]:
