@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
 import anyio
 import pytest
 
-from tests.support.bridge_process import DEMO, bridge, messages, open_session, ran, rpc
+from tests.support.bridge_process import DEMO, bridge, eventually, messages, open_session, ran, rpc
 from tests.support.recorded import recorded
 
 pytestmark = pytest.mark.slow
@@ -94,6 +95,24 @@ async def test_what_is_recorded_by_dev_is_replayed(tmp_path: Path) -> None:
         response = await client.post("/mcp", json=rpc(2, "tools/call", call), headers=headers)
         (said,) = messages(response.text)
         assert said["result"]["content"][0]["text"] == "it is ***"
+
+
+async def test_what_was_recorded_before_a_kill_can_be_read(tmp_path: Path) -> None:
+    """A call that was answered is in the file within 100 ms, and a torn last line is left out."""
+    path = tmp_path / "tape.jsonl"
+    words = ("--no-watch", "--record", str(path), "--", *DEMO)
+    async with bridge(*words, program=["dev"]) as running, running.client() as client:
+        headers = await open_session(client)
+        await client.post("/mcp", json=rpc(1, "tools/call", ECHO), headers=headers)
+        both = "the request and the answer are written"
+        await eventually(lambda: path.read_text("utf-8").count("caf") == 2, both)
+        running.signal(signal.SIGKILL)
+        assert await running.ended() == -signal.SIGKILL
+    with path.open("ab") as file:
+        file.write(b'{"session_id":"torn')
+    status, text = await ran("tape", str(path))
+    assert status == 0
+    assert "<- answer tools/call echo" in text
 
 
 @pytest.mark.parametrize(
