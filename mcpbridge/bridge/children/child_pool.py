@@ -703,9 +703,10 @@ class ChildPool:
         try:
             await self._tasks.start(_live, child)
         except SpawnError as error:
-            known = isinstance(error, Unreachable) and error.known
-            level = logging.DEBUG if known else logging.ERROR
-            log.log(level, "child.spawn_failed", extra={"problem": str(error)})
+            if isinstance(error, Unreachable) and error.known:
+                log.debug("child.spawn_failed", extra={"problem": str(error)})
+            else:
+                log.error("child.spawn_failed", extra={"problem": str(error)})
             self._meters.tally("child_start_failures", ())
             fault = spawn_failed()
             if isinstance(error, Unreachable):

@@ -287,9 +287,10 @@ class Supervisor:
             if self._retired.is_set():
                 break
             # One that is away is tried for as long as it is; its pool has logged that it is.
-            away = life.failed is not None and life.failed.reason == UNREACHABLE
-            level = logging.DEBUG if away else logging.INFO
-            log.log(level, "child.restarting", extra={"failures": record.failures})
+            if life.failed is not None and life.failed.reason == UNREACHABLE:
+                log.debug("child.restarting", extra={"failures": record.failures})
+            else:
+                log.info("child.restarting", extra={"failures": record.failures})
             self._child_pool.starts_again()
             self._become(Starting())
         self._become(Failed(draining()))
