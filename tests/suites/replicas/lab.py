@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S
 from tests.support.bridge_process import RunningBridge, eventually, started
 from tests.support.sdk_servers import PEERS, ROOT, interpreter
 
@@ -32,6 +33,8 @@ LOAD = {
 }
 REPORT_WITHIN_S = 120.0
 """Beyond what a client that hangs in a call takes to notice."""
+_GIVEN: set[int] = set()
+"""Ports of labs of this process: another may begin before they are bound."""
 MAX_LINE_BYTES = 1 << 26
 MOUNT = 'mount --bind "$0" /etc/hosts && exec "$@"'
 
@@ -235,6 +238,11 @@ class Lab:
         # In its place: the replicas have this very file mounted.
         self.hosts.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
+    async def settled(self) -> None:
+        """Wait until every replica takes all others for settled, as a rollout would find them."""
+        # Each resolves the name once within this time, and counts from then on.
+        await asyncio.sleep(2 * SETTLED_AFTER_S + 1)  # no event tells of it
+
     def executed(self) -> Counter[str]:
         """How often each text has been executed."""
         return Counter(self._ledger.read_text("utf-8").split() if self._ledger.exists() else [])
@@ -357,7 +365,9 @@ def _free_ports() -> Ports:
                 held.extend(socket.create_server((ip, port)) for ip in IPS[1:])
             except OSError:
                 continue
-            found.append(port)
+            if port not in _GIVEN:
+                _GIVEN.add(port)
+                found.append(port)
     finally:
         for each in held:
             each.close()
