@@ -20,6 +20,8 @@ from mcpbridge.channels.sockets import detect_loss
 from mcpbridge.replicas.session_id import Replica
 
 CONNECT_S = 1.0
+_ATTEMPTS = 2
+"""If this process had no processor for that time, the first attempt ends though it succeeded."""
 IDLE_S = 30.0
 """Longest time that a connection is kept without a request; the peer port closes it later."""
 MAX_IDLE = 64
@@ -299,15 +301,17 @@ def _fit(idle: list[PeerConnection], use: bytes, now: float) -> PeerConnection |
 async def _connected(
     loop: asyncio.AbstractEventLoop, address: tuple[str, int], idle: list[PeerConnection]
 ) -> PeerConnection:
-    try:
-        async with asyncio.timeout(CONNECT_S):
-            _, connection = await loop.create_connection(
-                lambda: PeerConnection(loop, idle), *address
-            )
-    except ConnectionRefusedError as error:
-        raise Unreachable("connection refused", refused=True) from error
-    except TimeoutError as error:
-        raise Unreachable(f"no connection within {CONNECT_S:g} s") from error
-    except OSError as error:
-        raise Unreachable(error.strerror or type(error).__name__) from error
-    return connection
+    for _ in range(_ATTEMPTS):
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                _, connection = await loop.create_connection(
+                    lambda: PeerConnection(loop, idle), *address
+                )
+        except ConnectionRefusedError as error:
+            raise Unreachable("connection refused", refused=True) from error
+        except TimeoutError:
+            continue
+        except OSError as error:
+            raise Unreachable(error.strerror or type(error).__name__) from error
+        return connection
+    raise Unreachable(f"no connection in {_ATTEMPTS} attempts of {CONNECT_S:g} s")

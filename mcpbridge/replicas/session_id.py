@@ -40,7 +40,7 @@ _HEAD = struct.Struct("!BB")
 _TAIL = struct.Struct("!HII")
 _IPV6, _ONE_STREAM, _PARAMS = 1, 2, 4
 _MAX_PARAMS_BYTES = 64 << 10
-_MOST_OPENED = 4096
+_MOST_OPENED = 1024
 _REPLICA = re.compile(
     r"(?:\[(?P<six>[0-9a-f:.]+)\]|(?P<four>[0-9.]+)):(?P<port>[0-9]{1,5})/(?P<boot>[0-9a-f]{8})\Z"
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -166,13 +167,11 @@ async def test_the_older_transport_posts_to_any_replica(asked: Asked) -> None:
             assert sent.status_code == 202, sent.text
             assert await line.next() == result_of(number, {"n": number})
 
-    async def gone(client: httpx.AsyncClient) -> bool:
+    async def ended_at(client: httpx.AsyncClient) -> bool:
         return (await client.post(line.endpoint, json=rpc(1, "ping"))).status_code == 404
 
     for client in asked.all.clients:
-        async with asyncio.timeout(30):
-            while not await gone(client):
-                pass
+        await asked_until(functools.partial(ended_at, client), "the key has ended")
 
 
 async def test_a_slow_client_makes_the_replica_with_the_session_wait(asked: Asked) -> None:

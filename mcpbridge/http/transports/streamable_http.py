@@ -13,6 +13,8 @@ Source: MCP 2026-07-28, Transports, Backward Compatibility.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.children.server_eras import EraSettings
 from mcpbridge.channels.off_loop import LONG_BYTES
@@ -102,12 +104,14 @@ class StreamableHttp:
             http_request.remember_head()
         await handled.finish(http_request)
 
-    async def get(self, http_request: HttpRequest) -> None:
-        """Open or resume a stream of a session: see `LegacyTransport.get`."""
+    def get(self, http_request: HttpRequest) -> Awaitable[None]:
+        """Open or resume a stream of a session: see `LegacyTransport.get`.
+
+        No coroutine, of which an idle stream would keep the frame.
+        """
         if self._only_posts(http_request.head):
-            await self._refuse_method(http_request)
-        else:
-            await self._legacy.get(http_request)
+            return self._refuse_method(http_request)
+        return self._legacy.get(http_request)
 
     async def delete(self, http_request: HttpRequest) -> None:
         """End a session: see `LegacyTransport.delete`."""
