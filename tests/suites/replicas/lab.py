@@ -27,10 +27,6 @@ NAME = "replicas.test"
 _KEY = "MCPBRIDGE_STATE_KEY"
 KEY = "the-key-of-all-replicas-in-this-test"
 CHILD = Path(__file__).with_name("child.py")
-LOAD = {
-    "python": (interpreter(1), str(PEERS / "load_mcp1.py")),
-    "typescript": ("node", str(ROOT / "tests" / "interop" / "load.mjs")),
-}
 REPORT_WITHIN_S = 120.0
 """Beyond what a client that hangs in a call takes to notice."""
 _GIVEN: set[int] = set()
@@ -60,6 +56,14 @@ backend replicas
 {servers}
 """
 """Round robin for each request; a refused connection is tried at the next replica."""
+
+
+def load_commands() -> dict[str, tuple[str, str]]:
+    """The program of each language that calls through its SDK, which `make interop` installs."""
+    return {
+        "python": (interpreter(1), str(PEERS / "load_mcp1.py")),
+        "typescript": ("node", str(ROOT / "tests" / "interop" / "load.mjs")),
+    }
 
 
 class Replica:
@@ -271,7 +275,7 @@ class Lab:
         pipe = asyncio.subprocess.PIPE
         processes = []
         try:
-            for language, argv in LOAD.items():
+            for language, argv in load_commands().items():
                 told = {
                     "url": f"{self.url}/mcp",
                     "marker": f"{marker}-{language}-",
