@@ -87,6 +87,7 @@ MEANINGS: Mapping[str, str] = {
     "memory.client_cut": "`account` held most of `--max-memory` and was ended for the others.",
     "log.dropped": "Records were lost because stderr was not read.",
     "log.level_changed": "SIGUSR2 switched debug logging on or off.",
+    "handover.ended": "This replica ends: `moved` sessions are at others, which refused `left`.",
     "http.callback_failed": "A bug was met in serving a connection, which was ended.",
     "loop.resumed": "The event loop runs again.",
     "loop.stalled": "The event loop stood still; `stack` says at which line.",
@@ -128,6 +129,7 @@ MEANINGS: Mapping[str, str] = {
     "server.reloaded": "The server's processes were replaced, for the change in `because`.",
     "session.adopted": "The replica that had a session was lost; the session goes on here.",
     "session.evicted": "A session without a call made room for a new one (`--max-sessions`).",
+    "session.taken_over": "The replica that had a session (`before`) ends; it goes on here.",
     "session.profile_differs": "A session's own process answered `initialize` otherwise than its"
     " client had been told from what another process said; `members` names what differs.",
     "session.reload_failed": "A session's own process could not be replaced; it serves on.",

@@ -288,6 +288,8 @@ class _Life:
             self._cut_off,
             self._listening.stop,
         )
+        if self._app.replica is not None:
+            self._app.replica.leave(lame_duck_s)
         calls_left = await bridge.drain.run(steps, times, lame_duck_s=lame_duck_s)
         if calls_left and self._status == EXIT_OK:
             self._status = EXIT_FORCED

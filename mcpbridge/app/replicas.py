@@ -27,10 +27,11 @@ from mcpbridge.http.responses import HttpResponse
 from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.transports.modern import ModernTransport
 from mcpbridge.http.transports.streamable_http import StreamableHttp
+from mcpbridge.replicas.handover import HandOver
 from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_client import PeerClient
 from mcpbridge.replicas.peer_proof import PeerProofs
-from mcpbridge.replicas.peer_questions import PATH, PeerQuestions, addresses_of
+from mcpbridge.replicas.peer_questions import HANDOVER_PATH, PATH, PeerQuestions, addresses_of
 from mcpbridge.replicas.session_id import Replica, SessionIds
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Principal
@@ -103,26 +104,30 @@ class ThisReplica:
         passed = [pair.header for pair in settings.auth.header_env]
         still = access.still if access.asks else None
         client = PeerClient()
-        homes = self._homes(bridge, client)
+        peers = PeerQuestions(client, self._proofs)
+        host = BridgeSessions(bridge, self._ids, settings.child_pool)
+        homes = self._homes(host, peers)
+        meters.watch("moved_sessions", lambda: homes.leaving.moved)
+        leaving = (peers.offer, bridge.drain, meters, time.monotonic)
+        hand_over = HandOver(homes, host, *leaving)
         relay = Relay(self._ids, self._proofs, client, bridge.drain, meters, passed, still, homes)
         window_s = settings.answers.json_window_s
-        legacy = ForwardingLegacy(bridge, keepalive, settings.answers, relay)
+        legacy = ForwardingLegacy(bridge, keepalive, settings.answers, relay, homes)
         modern = ForwardingModern(bridge, keepalive, window_s, relay, self.state_codec, self.own)
         sse = None
         if settings.eras.serves_legacy:
             parts = (bridge, keepalive, settings.proxy, limits, below, access)
             sse = ForwardingSse(*parts, self.new_stream_key, relay)
         streamable = StreamableHttp(legacy, modern, settings.eras, limits, access, bridge.budget)
-        parts_of_it = (streamable, sse, relay, self._proofs, homes)
+        parts_of_it = (streamable, sse, relay, self._proofs, homes, hand_over, meters)
         return ServingReplica(self._config, bridge, limits, *parts_of_it)
 
-    def _homes(self, bridge: Bridge, client: PeerClient) -> Homes:
+    def _homes(self, host: BridgeSessions, questions: PeerQuestions) -> Homes:
         peers = self._config.settings.replicas.peers
         assert peers is not None
-        host = BridgeSessions(bridge, self._ids, self._config.settings.child_pool)
         resolve = functools.partial(addresses_of, peers.name, peers.port)
-        ask = PeerQuestions(client, self._proofs).ask
-        return Homes(self.own, host, ask, resolve, time.monotonic, time.time)
+        ways = (questions.ask, questions.tell, resolve)
+        return Homes(self.own, host, *ways, time.monotonic, time.time)
 
 
 class ServingReplica:
@@ -138,8 +143,12 @@ class ServingReplica:
         relay: Relay,
         proofs: PeerProofs,
         homes: Homes,
+        hand_over: HandOver,
+        meters: Meters,
     ) -> None:
         self._homes = homes
+        self._hand_over = hand_over
+        self._meters = meters
         self.streamable = streamable
         """Serves clients of Streamable HTTP."""
         self.sse = sse
@@ -158,7 +167,7 @@ class ServingReplica:
         settings, access, limits = self._config.settings, self._access, self._limits
         window_s = settings.answers.json_window_s
         streamable = StreamableHttp(
-            PeerLegacy(self._bridge, self._keepalive, settings.answers),
+            PeerLegacy(self._bridge, self._keepalive, settings.answers, self._homes),
             ModernTransport(self._bridge, self._keepalive, window_s),
             settings.eras,
             limits,
@@ -170,7 +179,9 @@ class ServingReplica:
         paths = dict.fromkeys(settings.listen.mcp_paths, verbs)
         if self.sse is not None:
             paths[self.sse.messages_path] = {"POST": self.sse.take}
-        paths[PATH] = {"POST": HomeQuestions(self._homes).post}
+        questions = HomeQuestions(self._homes, self._meters)
+        paths[PATH] = {"POST": questions.post}
+        paths[HANDOVER_PATH] = {"POST": questions.take}
         routes = [McpRoute(path, verbs, access) for path, verbs in paths.items()]
         # Host and Origin were checked where the client came to.
         rules = HostRules(loopback=False, allowed_hosts=("*",))
@@ -185,6 +196,11 @@ class ServingReplica:
             tasks.start_soon(self._keepalive.run)
             tasks.start_soon(self._relay.run)
             tasks.start_soon(self._homes.run)
+            tasks.start_soon(self._hand_over.run)
+
+    def leave(self, lame_duck_s: float) -> None:
+        """Begin the end: hand the sessions over from the middle of the lame duck on."""
+        self._hand_over.begin(lame_duck_s)
 
     def end_idle_streams(self) -> None:
         """End forwarded streams on which clients only listen."""

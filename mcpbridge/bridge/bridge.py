@@ -333,7 +333,7 @@ class Bridge:
         """
         tenant = self._tenant_for_another(principal)
         session = Session(session_id, client_profile, tenant.context, owner=principal, revived=True)
-        session.client.resume(record or SessionRecord(initialized=True))
+        session.resume(record or SessionRecord(initialized=True))
         self._add(session, tenant)
         try:
             await tenant.session_starter.revive(session)

@@ -43,6 +43,7 @@ class Drain:
         self.state = DrainState.SERVING
         self._held = 0
         self._lasting = 0
+        self._postponed = 0
         self._idle: anyio.Event | None = None
         """Made when a task waits for it: making it costs more than counting a call."""
         self._cutoff = anyio.Event()
@@ -84,6 +85,16 @@ class Drain:
         if self._held == 0 and self._idle is not None:
             self._idle.set()
 
+    def postpone(self) -> None:
+        """Let the cutoff wait for something other than calls, until `resume` or the deadline."""
+        self._postponed += 1
+
+    def resume(self) -> None:
+        """Take back one `postpone`."""
+        self._postponed -= 1
+        if not self._postponed and self._idle is not None:
+            self._idle.set()
+
     async def run(self, steps: DrainSteps, times: ShutdownTimes, *, lame_duck_s: float) -> bool:
         """Go through the phases of the end until nothing is left to do.
 
@@ -113,7 +124,8 @@ class Drain:
             self.advance(DrainEvent.LAME_DUCK_OVER)
             steps.end_idle_streams()
         if self.state is DrainState.DRAINING:
-            self.advance(DrainEvent.DEADLINE if self._held else DrainEvent.IDLE)
+            left = self._held or self._postponed
+            self.advance(DrainEvent.DEADLINE if left else DrainEvent.IDLE)
         cut_at, calls_left = anyio.current_time(), self._held > 0
         await steps.cut_off(times.step_s(cut_at - began_at))
         self.advance(DrainEvent.STOPPED)
@@ -136,8 +148,8 @@ class Drain:
             self._cutoff.set()
 
     async def until_idle(self) -> None:
-        """Wait until no call is in flight and no subscription is open."""
-        while self._held:
+        """Wait until no call is in flight, no subscription is open, and nothing postpones."""
+        while self._held or self._postponed:
             # A new event for each wait: the last one was set when no call was in flight, and one
             # may have begun since.
             if self._idle is None or self._idle.is_set():

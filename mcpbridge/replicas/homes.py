@@ -10,13 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from mcpbridge.replicas.leaving import LeavingSessions
+from mcpbridge.replicas.peer_messages import (
+    EndedSessions,
+    HomeAnswer,
+    HomeQuestion,
+    OfferedSession,
+)
 from mcpbridge.replicas.session_id import Replica, SessionId, replica_named
-from mcpbridge.rules.access.principals import Principal
+from mcpbridge.replicas.tombstones import MOST_TOMBSTONES, Tombstones, digest_of
+from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import Fault, Unavailable, replica_unreachable
 from mcpbridge.rules.homes.adoption import (
     HomeStep,
@@ -26,42 +34,29 @@ from mcpbridge.rules.homes.adoption import (
     adopters,
     is_revivable,
     next_step,
+    takers,
     yields,
 )
 from mcpbridge.rules.homes.owner import OwnerSign, judge_owner
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S, KnownPeer, PeerView
+from mcpbridge.rules.homes.record import SessionRecord, is_sound
 from mcpbridge.rules.homes.rendezvous import rendezvous_order
 
 log = logging.getLogger("mcpbridge.replicas")
 
 _MOST_KNOWN = 4096
 """Sessions whose present home is remembered."""
+TAKEN_WITHIN_S = 1.5
+"""Seconds in which a session that is handed over opens here, or is refused: its requests wait."""
+_TOLD_AT_ONCE = 4096
 _TRIES = 2
 """Rounds of asking, in case that an adopter has given way while it was asked."""
 
 
-class HomeQuestion(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one replica asks another about a session."""
-
-    session: str
-    asker: str
-    """The address of the peer port of the one that asks."""
-    adopts: bool = False
-    """Whether the one that asks is about to adopt the session."""
-    adopt: bool = False
-    """Whether the one that is asked should adopt it, if it may."""
-
-
-class HomeAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What it answers."""
-
-    answer: PeerAnswer
-    home: str | None = None
-    """The replica that has the session, if one has."""
-
-
 Ask = Callable[[str, HomeQuestion, Principal], Awaitable[HomeAnswer | None]]
 """Asks the peer at an address in the name of a client; returns None if it does not answer."""
+Tell = Callable[[str, EndedSessions, Principal], Awaitable[object]]
+"""Tells the peer at an address which sessions have ended."""
 
 
 class SessionHost(Protocol):
@@ -79,12 +74,24 @@ class SessionHost(Protocol):
     def may_adopt(self) -> bool:
         """Return whether this replica takes further sessions."""
 
-    async def revive(self, session_id: str, params: bytes, principal: Principal) -> None:
-        """Open a session again.
+    def may_take(self, principal: Principal) -> bool:
+        """Return whether it takes another session of this client, and ends none for it."""
+
+    async def revive(
+        self,
+        session_id: str,
+        params: bytes,
+        principal: Principal,
+        record: SessionRecord | None = None,
+    ) -> None:
+        """Open a session again, with what is known of it.
 
         Raises:
             Unavailable: It cannot be opened here now.
         """
+
+    def end(self, session_id: str, principal: Principal) -> None:
+        """End a session, if it is here."""
 
 
 class Homes:
@@ -95,6 +102,7 @@ class Homes:
         own: Replica,
         host: SessionHost,
         ask: Ask,
+        tell: Tell,
         resolve: Callable[[], Awaitable[Iterable[str] | None]],
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
@@ -105,6 +113,7 @@ class Homes:
             own: This replica.
             host: Has its sessions.
             ask: Asks a peer.
+            tell: Tells a peer.
             resolve: Returns the addresses of all replicas' peer ports; None: they are not known.
             clock: Returns monotonic seconds.
             wall_clock: Returns seconds since the epoch.
@@ -113,6 +122,7 @@ class Homes:
         self.address = address_of(own)
         self._host = host
         self._ask = ask
+        self._tell = tell
         self._resolve = resolve
         self._clock = clock
         self._wall_clock = wall_clock
@@ -124,16 +134,27 @@ class Homes:
         """Sessions that are adopted here while another adopter that comes first has asked."""
         self._decided: set[str] = set()
         """Sessions that are adopted here for certain: an adopter that asks now gives way."""
+        self.leaving = LeavingSessions()
+        """The sessions that leave this replica at its end."""
+        self._tombstones = Tombstones(clock)
+        self._untold: list[bytes] = []
+        """Deleted sessions of which the peers do not know yet."""
+        self._telling: asyncio.Task[None] | None = None
+        self._ending_copies: set[asyncio.Task[None]] = set()
 
     def known(self, session_id: str, named: Replica) -> Replica:
         """Return the home of a session: the one that was found last, else the one in its id."""
-        return self._known.get(session_id, named)
+        return self._known.get(session_id) or self.leaving.moved_to(session_id) or named
 
     async def run(self) -> None:
         """Resolve the name of all replicas from time to time, until cancelled."""
+        await self.look()
+        # They ask it about sessions from now on, whenever they resolve the name the next time: it
+        # may be given sessions before.
+        await self._all(HomeQuestion("", self.address), ANONYMOUS)
         while True:
-            await self.look()
             await asyncio.sleep(SETTLED_AFTER_S)
+            await self.look()
 
     async def look(self) -> None:
         """Resolve the name of all replicas."""
@@ -174,7 +195,7 @@ class Homes:
         fault: Fault | None = None
         for _ in range(_TRIES):
             await self.look()
-            found = await self._at_a_peer(session_id, principal)
+            found = await self._at_a_peer(session_id, principal, lost)
             home = found or await self._adopted(session_id, principal, lost)
             if isinstance(home, Replica):
                 self._remember(session_id, home)
@@ -188,9 +209,14 @@ class Homes:
         self._view.met(question.asker, self._clock())
         if self._host.has(session_id, principal) and session_id not in self._adoptions:
             return HomeAnswer(PeerAnswer.HAS, str(self.own))
+        moved_to = self.leaving.moved_to(session_id)
+        if moved_to is not None and str(moved_to) != question.lost:
+            return HomeAnswer(PeerAnswer.HAS, str(moved_to))
+        if self._tombstones.has(session_id):
+            return HomeAnswer(PeerAnswer.GONE)
         if question.adopt:
             try:
-                return await self._adopt(session_id, principal)
+                return await self._adopt(session_id, principal, question.lost)
             except Unavailable:
                 return HomeAnswer(PeerAnswer.HAS_NOT)
         if session_id not in self._adoptions:
@@ -212,24 +238,35 @@ class Homes:
         read = self._host.opened_id(session_id, principal)
         if read is None or read.params is None or read.one_stream:
             raise LookupError(session_id)
+        if self._tombstones.has(session_id):
+            raise LookupError(session_id)
         if not is_revivable(read.issued_s, self._wall_clock()):
             raise LookupError(session_id)
         return read.params
 
-    async def _at_a_peer(self, session_id: str, principal: Principal) -> Replica | None:
-        """Return the home of a session, if a replica has it; wait for one that adopts it."""
+    async def _at_a_peer(
+        self, session_id: str, principal: Principal, lost: Replica
+    ) -> Replica | None:
+        """Return the home of a session, if a replica has it; wait for one that adopts it.
+
+        Raises:
+            LookupError: Its client has deleted it.
+        """
         if self._host.has(session_id, principal) or session_id in self._adoptions:
-            answer = await self._adopt(session_id, principal)
+            answer = await self._adopt(session_id, principal, str(lost))
             return _home_in(answer)
-        answers = await self._all(session_id, principal, adopts=False)
+        question = HomeQuestion(session_id, self.address, lost=str(lost))
+        answers = await self._all(question, principal)
         for _, each in answers:
             home = _home_in(each)
             if home is not None:
                 return home
+        if self._learn_deleted(session_id, answers):
+            raise LookupError(session_id)
         for address, each in answers:
             if each is not None and each.answer is PeerAnswer.ADOPTING:
-                question = HomeQuestion(session_id, self.address, adopt=True)
-                found = _home_in(await self._ask(address, question, principal))
+                told = msgspec.structs.replace(question, adopt=True)
+                found = _home_in(await self._ask(address, told, principal))
                 if found is not None:
                     return found
         return None
@@ -242,18 +279,19 @@ class Homes:
         for address in adopters(session_id, peers, address_of(lost)):
             if address == self.address:
                 try:
-                    answer: HomeAnswer | None = await self._adopt(session_id, principal)
+                    answer: HomeAnswer | None
+                    answer = await self._adopt(session_id, principal, str(lost))
                 except Unavailable as error:
                     return error.fault
             else:
-                question = HomeQuestion(session_id, self.address, adopt=True)
+                question = HomeQuestion(session_id, self.address, adopt=True, lost=str(lost))
                 answer = await self._ask(address, question, principal)
             found = _home_in(answer)
             if found is not None:
                 return found
         return replica_unreachable()
 
-    async def _adopt(self, session_id: str, principal: Principal) -> HomeAnswer:
+    async def _adopt(self, session_id: str, principal: Principal, lost: str) -> HomeAnswer:
         """Adopt a session, or wait for the adoption that goes on.
 
         Raises:
@@ -266,7 +304,13 @@ class Homes:
             return HomeAnswer(PeerAnswer.HAS, str(self.own))
         if not self._may_adopt():
             return HomeAnswer(PeerAnswer.HAS_NOT)
-        adoption = asyncio.ensure_future(self._revived(session_id, principal))
+        return await self._begun(session_id, self._revived(session_id, principal, lost))
+
+    async def _begun(
+        self, session_id: str, adopting: Coroutine[object, object, HomeAnswer]
+    ) -> HomeAnswer:
+        """Adopt a session in a task, which goes on if the replica that has asked leaves."""
+        adoption = asyncio.ensure_future(adopting)
         self._adoptions[session_id] = adoption
         adoption.add_done_callback(lambda done: self._adoption_over(session_id, done))
         return await asyncio.shield(adoption)
@@ -279,14 +323,18 @@ class Homes:
             # Marks it as seen: all that waited for it may have left.
             done.exception()
 
-    async def _revived(self, session_id: str, principal: Principal) -> HomeAnswer:
+    async def _revived(self, session_id: str, principal: Principal, lost: str) -> HomeAnswer:
         try:
             params = self._check(session_id, principal)
         except LookupError:
             return HomeAnswer(PeerAnswer.HAS_NOT)
         # It is marked by now: a peer that asks from here on learns that it is being adopted.
         await self.look()
-        for address, answer in await self._all(session_id, principal, adopts=True):
+        question = HomeQuestion(session_id, self.address, adopts=True, lost=lost)
+        answers = await self._all(question, principal)
+        if self._learn_deleted(session_id, answers):
+            return HomeAnswer(PeerAnswer.GONE)
+        for address, answer in answers:
             if answer is not None and yields(session_id, self.address, address, answer.answer):
                 self._gives_way.add(session_id)
                 if answer.answer is PeerAnswer.HAS:
@@ -300,14 +348,114 @@ class Homes:
         return HomeAnswer(PeerAnswer.HAS, str(self.own))
 
     async def _all(
-        self, session_id: str, principal: Principal, *, adopts: bool
+        self, question: HomeQuestion, principal: Principal
     ) -> list[tuple[str, HomeAnswer | None]]:
         """Ask all peers; return the answer of each with its address, in rendezvous order."""
         known = (each.address for each in self._view.peers(self._clock()))
-        order = rendezvous_order(session_id, (each for each in known if each != self.address))
-        question = HomeQuestion(session_id, self.address, adopts=adopts)
+        others = (each for each in known if each != self.address)
+        order = rendezvous_order(question.session, others)
         answers = await asyncio.gather(*(self._ask(each, question, principal) for each in order))
         return list(zip(order, answers, strict=True))
+
+    async def take(self, offered: OfferedSession, principal: Principal) -> HomeAnswer:
+        """Take a session from a replica that ends; return whether it is here."""
+        session_id = offered.session
+        self._view.met(offered.asker, self._clock())
+        if self._host.has(session_id, principal) and session_id not in self._adoptions:
+            return HomeAnswer(PeerAnswer.HAS, str(self.own))
+        if self._tombstones.has(session_id):
+            return HomeAnswer(PeerAnswer.GONE)
+        read = self._host.opened_id(session_id, principal)
+        if read is None or read.one_stream or not is_sound(offered.record):
+            return HomeAnswer(PeerAnswer.HAS_NOT)
+        if session_id in self._adoptions or not self._host.may_take(principal):
+            return HomeAnswer(PeerAnswer.HAS_NOT)
+        # The one that has it gives it: adopters that ask have lost their way to it, and give way.
+        self._decided.add(session_id)
+        return await self._begun(session_id, self._taken(offered, principal))
+
+    async def _taken(self, offered: OfferedSession, principal: Principal) -> HomeAnswer:
+        session_id = offered.session
+        try:
+            async with asyncio.timeout(TAKEN_WITHIN_S):
+                await self._host.revive(session_id, offered.params, principal, offered.record)
+        except (Unavailable, TimeoutError):
+            return HomeAnswer(PeerAnswer.HAS_NOT)
+        self._known.pop(session_id, None)
+        log.info("session.taken_over", extra={"before": offered.asker})
+        return HomeAnswer(PeerAnswer.HAS, str(self.own))
+
+    def takers(self, session_id: str) -> list[str]:
+        """Return the addresses of the peers that may take a session, in order of preference."""
+        return takers(session_id, self.peers, self.address)
+
+    async def asked(self, address: str, session_id: str, principal: Principal) -> HomeAnswer | None:
+        """Ask one peer whether it has a session; return None if it does not answer."""
+        return await self._ask(address, HomeQuestion(session_id, self.address), principal)
+
+    def moved(self, session_id: str, home: Replica) -> None:
+        """Take note that the last home of a session has handed it over."""
+        self._remember(session_id, home)
+
+    def home_in(self, answer: HomeAnswer) -> Replica | None:
+        """Return the replica that has a session by the answer of a peer; None if none has."""
+        return _home_in(answer)
+
+    def deleted(self, session_id: str) -> None:
+        """Take note that a client has deleted its session here, and tell all peers."""
+        digest = digest_of(session_id)
+        self._tombstones.add((digest,))
+        self._untold.append(digest)
+        del self._untold[:-MOST_TOMBSTONES]
+        if self._telling is None:
+            self._telling = asyncio.ensure_future(self._tell_untold())
+
+    def told(self, ended: EndedSessions, principal: Principal) -> HomeAnswer:
+        """Take note of what a peer says of sessions that have ended."""
+        self._view.met(ended.asker, self._clock())
+        self._tombstones.add(ended.digests)
+        if ended.session:
+            self._host.end(ended.session, principal)
+        return HomeAnswer(PeerAnswer.HAS_NOT)
+
+    async def tell_deleted(self) -> None:
+        """Tell all peers of every deleted session: they may have begun since it was deleted."""
+        await self._tell_peers(self._tombstones.digests)
+
+    def end_copy(self, session_id: str, home: Replica, principal: Principal) -> None:
+        """Have a replica end a session that it has taken, since it has ended here."""
+        ended = EndedSessions(self.address, (), session_id)
+
+        async def tell() -> None:
+            await self._tell(address_of(home), ended, principal)
+
+        task = asyncio.ensure_future(tell())
+        self._ending_copies.add(task)
+        task.add_done_callback(self._ending_copies.discard)
+
+    async def _tell_untold(self) -> None:
+        try:
+            # More may be deleted while the peers are told.
+            while self._untold:
+                digests, self._untold = tuple(self._untold), []
+                await self._tell_peers(digests)
+        finally:
+            self._telling = None
+
+    async def _tell_peers(self, digests: Sequence[bytes]) -> None:
+        others = [each.address for each in self.peers if each.address != self.address]
+        for start in range(0, len(digests), _TOLD_AT_ONCE):
+            ended = EndedSessions(self.address, tuple(digests[start : start + _TOLD_AT_ONCE]))
+            await asyncio.gather(*(self._tell(each, ended, ANONYMOUS) for each in others))
+
+    def _learn_deleted(
+        self, session_id: str, answers: Iterable[tuple[str, HomeAnswer | None]]
+    ) -> bool:
+        """Return whether a peer knows that a session was deleted; remember it then."""
+        deleted = any(each is not None and each.answer is PeerAnswer.GONE for _, each in answers)
+        if deleted:
+            self._tombstones.add((digest_of(session_id),))
+        return deleted
 
     def _may_adopt(self) -> bool:
         runs_s = self._clock() - self._began_at
@@ -317,6 +465,7 @@ class Homes:
         if len(self._known) >= _MOST_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[session_id] = home
+        self.leaving.follow(session_id, home)
 
     @property
     def peers(self) -> list[KnownPeer]:

@@ -13,20 +13,24 @@ import socket
 
 import msgspec
 
-from mcpbridge.replicas.homes import HomeAnswer, HomeQuestion
 from mcpbridge.replicas.peer_client import PeerClient, PeerConnection, PeerFailure
+from mcpbridge.replicas.peer_messages import EndedSessions, HomeAnswer, HomeQuestion
 from mcpbridge.replicas.peer_proof import HEADER, PeerProofs
 from mcpbridge.replicas.session_id import Replica, replica_named
 from mcpbridge.rules.access.principals import Principal
 
 PATH = "/mcpbridge/homes"
-"""On the peer port alone."""
+"""Of questions; on the peer port alone."""
+HANDOVER_PATH = "/mcpbridge/handover"
+"""Of sessions that are handed over, and of those that have ended; on the peer port alone."""
 ANSWER_S = 1.0
 """Seconds in which a peer says whether it has a session."""
 ADOPTION_S = 70.0
 """Seconds in which a peer adopts one: its child has to start."""
 _MAX_ANSWER_BYTES = 4096
 _NO_BOOT = 0
+OFFER_S = 2.5
+"""Seconds in which a peer takes a session or refuses it: more than `homes.TAKEN_WITHIN_S`."""
 _decoder = msgspec.json.Decoder(HomeAnswer)
 
 
@@ -44,25 +48,41 @@ class PeerQuestions:
         self, address: str, question: HomeQuestion, principal: Principal
     ) -> HomeAnswer | None:
         """Ask the peer at an address; return None if it does not answer, or not in time."""
+        within_s = ADOPTION_S if question.adopt else ANSWER_S
+        return await self._asked(address, PATH, msgspec.json.encode(question), principal, within_s)
+
+    async def offer(self, address: str, body: bytes, principal: Principal) -> HomeAnswer | None:
+        """Offer a session to the peer at an address; return None if it does not answer in time."""
+        return await self._asked(address, HANDOVER_PATH, body, principal, OFFER_S)
+
+    async def tell(
+        self, address: str, ended: EndedSessions, principal: Principal
+    ) -> HomeAnswer | None:
+        """Tell the peer at an address of ended sessions; return None if it does not answer."""
+        body = msgspec.json.encode(ended)
+        return await self._asked(address, HANDOVER_PATH, body, principal, ANSWER_S)
+
+    async def _asked(
+        self, address: str, path: str, body: bytes, principal: Principal, within_s: float
+    ) -> HomeAnswer | None:
         try:
-            async with asyncio.timeout(ADOPTION_S if question.adopt else ANSWER_S):
-                return await self._answer(address, question, principal)
+            async with asyncio.timeout(within_s):
+                return await self._answer(address, path.encode(), body, principal)
         except (PeerFailure, TimeoutError):
             return None
 
     async def _answer(
-        self, address: str, question: HomeQuestion, principal: Principal
+        self, address: str, path: bytes, body: bytes, principal: Principal
     ) -> HomeAnswer | None:
-        body = msgspec.json.encode(question)
         # The second time with the boot that the first refusal has named.
         for _ in range(2):
             target = replica_named(f"{address}/{self._boots.get(address, _NO_BOOT):08x}")
             if target is None:
                 return None
-            connection = await self._client.connection(target, PATH.encode())
+            connection = await self._client.connection(target, path)
             try:
                 proof = self._proofs.header_for(target, principal)
-                await connection.ask(_request(proof, body), PATH.encode())
+                await connection.ask(_request(path, proof, body), path)
                 data = await _whole(connection)
             finally:
                 self._client.release(connection, target)
@@ -89,10 +109,10 @@ async def addresses_of(name: str, port: int) -> list[str] | None:
     return [str(Replica(host, port, _NO_BOOT)).partition("/")[0] for host in sorted(hosts)]
 
 
-def _request(proof: bytes, body: bytes) -> bytes:
+def _request(path: bytes, proof: bytes, body: bytes) -> bytes:
     head = b"POST %b HTTP/1.1\r\nhost: mcpbridge\r\ncontent-type: application/json\r\n"
     lines = b"%b: %b\r\ncontent-length: %d\r\n\r\n" % (HEADER, proof, len(body))
-    return head % PATH.encode() + lines + body
+    return head % path + lines + body
 
 
 async def _whole(connection: PeerConnection) -> bytes:

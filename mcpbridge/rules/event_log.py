@@ -103,12 +103,15 @@ class EventLog:
 
     __slots__ = ("_charge", "_entries", "_firm", "_last", "_shed", "_size", "_window", "closed")
 
-    def __init__(self, window: Window, charge: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, window: Window, charge: Callable[[int], None] | None = None, last: int = START
+    ) -> None:
         """Begin an empty log.
 
         Args:
             window: How much of it is kept.
             charge: Told how many bytes are kept more, or fewer; None: they are not counted.
+            last: The number of the entry before the first one that is appended here.
         """
         self._window = window
         self._charge = charge
@@ -119,7 +122,7 @@ class EventLog:
         """Bytes of the payloads that may not be shed. They leave the window to the others: a large
         answer would else take the progress before it, for which its reader had no turn yet.
         """
-        self._last = START
+        self._last = last
         self._shed = 0
         self.closed = False
         """Whether the stream has ended, so that nothing more is appended."""
@@ -181,6 +184,16 @@ class EventLog:
         if strict and len(found) != self._last - cursor:
             raise CursorLost(cursor + 1, found[0].number if found else self._last + 1)
         return found
+
+    @property
+    def tail(self) -> Sequence[LogEntry]:
+        """The newest entries, as many as are kept without a gap; oldest first."""
+        found: list[LogEntry] = []
+        for entry in reversed(self._entries):
+            if entry.number != self._last - len(found):
+                break
+            found.append(entry)
+        return found[::-1]
 
     def close(self) -> None:
         """End the stream; nothing more is appended."""

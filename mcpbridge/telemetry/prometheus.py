@@ -50,6 +50,11 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         "Requests for a session whose replica was lost and that has another home, by the reason.",
         ("because",),
     ),
+    "handovers": (
+        "Sessions that were offered to other replicas at the end of this one, by what became of"
+        " them, and those that others have handed over to it: `taken`.",
+        ("outcome",),
+    ),
     "gave_way": ("What ended early so that another client has its share.", ("what",)),
     "memory_cuts": ("Ended because they held most of `--max-memory`.", ("account",)),
     "memory_shed_bytes": ("Bytes kept for resumption that were let go near `--max-memory`.", ()),
@@ -73,6 +78,10 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "memory_kept_max_bytes": ("Bytes that `--max-memory` allows.", ""),
     "fill": (
         "The largest part in use of sessions, server processes and kept memory; 1 is full.",
+        "",
+    ),
+    "moved_sessions": (
+        "Sessions that were handed over, and whose requests are led to their new replica.",
         "",
     ),
     "ready": ("1 if `/readyz` answers 200.", ""),

@@ -117,6 +117,27 @@ ALL_STEPS = [
 ]
 
 
+@bounded
+async def test_the_cutoff_waits_for_what_postpones_it() -> None:
+    """Also if the last call ends before; at the deadline it comes all the same."""
+    drain = Drain()
+    steps = Steps(drain)
+    drain.postpone()
+    drain.call_started()
+    task = asyncio.create_task(drain.run(steps.all(), times_within(60), lame_duck_s=0))
+    await turns()
+    drain.call_finished()
+    await turns()
+    assert (drain.state, drain.in_flight) == (DrainState.DRAINING, 0)
+    drain.resume()
+    assert await task is False
+    assert steps.taken == ALL_STEPS
+    drain, steps = Drain(), Steps(Drain())
+    drain.postpone()
+    times = ShutdownTimes(cutoff_s=0.01, children_s=4.01, longest_step_s=5.0)
+    assert await drain.run(steps.all(), times, lame_duck_s=0) is False
+
+
 @proves("fault 96")
 @bounded
 async def test_every_step_is_taken_once_and_in_order() -> None:

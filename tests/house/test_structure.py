@@ -56,13 +56,14 @@ TREE = {
     "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check pages peers"
     " refusals request request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
-    "mcpbridge.http.peers": "admission forwarding questions relay",
+    "mcpbridge.http.peers": "admission forwarding questions relay sessions",
     "mcpbridge.http.server": "connection fast_path framing giving_way limits listeners server tls"
     " write_buffer",
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child",
-    "mcpbridge.replicas": "homes peer_client peer_proof peer_questions session_id",
+    "mcpbridge.replicas": "handover homes leaving peer_client peer_messages peer_proof"
+    " peer_questions session_id tombstones",
     "mcpbridge.reverse": "child client_calls client_state login one_request program remote_client"
     " session stdio translation",
     "mcpbridge.reverse.child": "remote_channel remote_child",

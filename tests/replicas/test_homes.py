@@ -8,12 +8,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from mcpbridge.replicas.homes import HomeAnswer, HomeQuestion, Homes, address_of
+from mcpbridge.replicas.homes import Homes, address_of
+from mcpbridge.replicas.peer_messages import EndedSessions, HomeAnswer, HomeQuestion
 from mcpbridge.replicas.session_id import Replica, SessionId
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import Unavailable, draining
 from mcpbridge.rules.homes.adoption import REVIVABLE_S, PeerAnswer, adopters
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S, KnownPeer
+from mcpbridge.rules.homes.record import SessionRecord
 from mcpbridge.rules.homes.rendezvous import rendezvous_order
 
 NOW_S = 1_900_000_000.0
@@ -27,7 +29,9 @@ class Host:
         self.world = world
         self.sessions: set[str] = set()
         self.ending = False
+        self.full = False
         self.fails = False
+        self.records: dict[str, SessionRecord | None] = {}
         self.owns = False
 
     def has(self, session_id: str, principal: Principal) -> bool:
@@ -46,7 +50,21 @@ class Host:
         """Not at the end."""
         return not self.ending
 
-    async def revive(self, session_id: str, params: bytes, principal: Principal) -> None:
+    def may_take(self, principal: Principal) -> bool:
+        """Not at the end, and not if it is full."""
+        return not self.ending and not self.full
+
+    def end(self, session_id: str, principal: Principal) -> None:
+        """It is not here any more."""
+        self.sessions.discard(session_id)
+
+    async def revive(
+        self,
+        session_id: str,
+        params: bytes,
+        principal: Principal,
+        record: SessionRecord | None = None,
+    ) -> None:
         """It takes a few turns of the loop."""
         assert params == b"{}"
         for _ in range(3):
@@ -55,6 +73,7 @@ class Host:
             raise Unavailable(draining())
         assert session_id not in self.sessions
         self.sessions.add(session_id)
+        self.records[session_id] = record
 
 
 class World:
@@ -74,7 +93,7 @@ class World:
         """Start another one."""
         address, host = address_of(replica), Host(self)
         clock, wall_clock = (lambda: self.now), (lambda: NOW_S)
-        homes = Homes(replica, host, self.ask, self.resolve, clock, wall_clock)
+        homes = Homes(replica, host, self.ask, self.tell, self.resolve, clock, wall_clock)
         self.replicas[address], self.hosts[address] = homes, host
         return homes
 
@@ -90,6 +109,12 @@ class World:
         await asyncio.sleep(0)
         peer = self.replicas.get(address)
         return await peer.answer(question, principal) if peer is not None else None
+
+    async def tell(self, address: str, ended: EndedSessions, principal: Principal) -> None:
+        """Tell one, which takes a turn of the loop."""
+        await asyncio.sleep(0)
+        if address in self.replicas:
+            self.replicas[address].told(ended, principal)
 
     async def resolve(self) -> Iterable[str] | None:
         """What the name server says."""

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mcpbridge.replicas import peer_questions
-from mcpbridge.replicas.homes import HomeAnswer, HomeQuestion
 from mcpbridge.replicas.peer_client import PeerClient
+from mcpbridge.replicas.peer_messages import HomeAnswer, HomeQuestion
 from mcpbridge.replicas.peer_proof import PeerProofs
 from mcpbridge.replicas.peer_questions import PeerQuestions, addresses_of
 from mcpbridge.replicas.session_id import Replica

@@ -7,7 +7,7 @@ clients from asking again without end.
 
 The streams of a session whose replica was lost are gone with it. Its next home does not know their
 tag, but their event ids name their calls: so the client is told that the call was lost, and does
-not wait until its own time limit.
+not wait until its own time limit. A replica that ends hands finished streams over with the session.
 
 Source: MCP 2025-11-25, Transports, Resumability and Redelivery.
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -25,6 +25,7 @@ from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.event_log import STANDALONE, START, EventId, Window, read_event_id
 from mcpbridge.rules.faults import replica_lost
+from mcpbridge.rules.homes.record import StreamRecord
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, encode
@@ -81,6 +82,13 @@ class _Finished(msgspec.Struct, frozen=True):
     size: int
 
 
+class _Handed(msgspec.Struct, frozen=True):
+    """The finished streams of an earlier home of the session, by their tag and number."""
+
+    at: float
+    streams: dict[tuple[str, int], Stream]
+
+
 class ResumeResult(enum.Enum):
     """Why no stream is resumed."""
 
@@ -114,7 +122,7 @@ class ReplayStore:
             standalone: Takes messages that belong to no request; None: one is made here.
             charge: See `EventLog`.
             names_calls: Whether the ids of a call's events name the call.
-            revived: Whether another replica had the session before, which was lost.
+            revived: Whether another replica had the session before.
         """
         self.open = 0
         """Number of connections that carry one of its streams now."""
@@ -123,7 +131,8 @@ class ReplayStore:
         self._clock = clock
         self._charge = charge
         self._names_calls = names_calls
-        self._revived = revived
+        self._handed = _Handed(clock(), {}) if revived else None
+        """None if no other replica had the session before."""
         self._tag = secrets.token_hex(4) if resumable else None
         self._last = STANDALONE
         self._kept: dict[int, Stream] = {}
@@ -171,7 +180,7 @@ class ReplayStore:
         if event is None or self._tag is None:
             return ResumeResult.FRESH
         if event.tag != self._tag:
-            return self._lost(event) if self._revived else ResumeResult.FOREIGN
+            return ResumeResult.FOREIGN if self._handed is None else self._earlier(event)
         self._prune()
         standalone = event.stream == STANDALONE
         stream = self.standalone if standalone else self._kept.get(event.stream)
@@ -204,7 +213,39 @@ class ReplayStore:
         # A stream with a reader has ended but its client has not taken all of it.
         for number in [each for each in self._finished if not self._kept[each].attached]:
             freed += self._drop(number).log.held
+        if self._handed is not None:
+            freed += sum(stream.log.held for stream in self._handed.streams.values())
+            self._handed.streams.clear()
         return freed
+
+    def records(self, most_bytes: int) -> tuple[StreamRecord, ...]:
+        """Return the finished streams that another replica must know, within a number of bytes.
+
+        Those that were not delivered come before the others, whose last bytes may be lost.
+        """
+        self._prune()
+        finished = [self._kept[number] for number in reversed(self._finished)]
+        if self._handed is not None:
+            finished += self._handed.streams.values()
+        found: list[StreamRecord] = []
+        for stream in sorted(finished, key=lambda each: each.delivered == each.log.last):
+            record = stream.record if stream.log.held <= most_bytes else None
+            if record is not None:
+                most_bytes -= stream.log.held
+                found.append(record)
+        return tuple(found)
+
+    def resume(self, records: Iterable[StreamRecord]) -> None:
+        """Keep the finished streams of the session's last home."""
+        assert self._handed is not None
+        for record in records:
+            first_id = EventId(record.tag, record.stream, START, record.call)
+            parts = (self._window, self._meters)
+            stream = Stream(*parts, first_id=first_id, charge=self._charge, after=record.after)
+            for payload in record.payloads:
+                stream.append(payload, sheddable=False)
+            stream.close()
+            self._handed.streams[record.tag, record.stream] = stream
 
     def cut(self) -> None:
         """End every stream with what is on it; see `Stream.cut`."""
@@ -216,10 +257,24 @@ class ReplayStore:
         for stream in (self.standalone, *self._kept.values()):
             stream.close()
 
-    def _lost(self, event: EventId) -> Stream | ResumeResult:
-        """Return what a client gets that resumes a stream of the replica that was lost."""
+    def _earlier(self, event: EventId) -> Stream | ResumeResult:
+        """Return what a client gets that resumes a stream of an earlier home of the session."""
+        self._prune()
         if event.stream == STANDALONE:
             return ResumeResult.FRESH
+        assert self._handed is not None
+        stream = self._handed.streams.get((event.tag, event.stream))
+        if stream is None:
+            return self._lost(event)
+        try:
+            stream.seek(event.number)
+        except CursorLost:
+            self._meters.count("cursor_lost")
+            return ResumeResult.OVER
+        return stream if event.number < stream.log.last else ResumeResult.OVER
+
+    def _lost(self, event: EventId) -> Stream | ResumeResult:
+        """Return the failure of a call whose stream is gone; `OVER` if its id is not known."""
         if event.call is None:
             return ResumeResult.OVER
         self._meters.count("lost_call")
@@ -233,6 +288,8 @@ class ReplayStore:
     def _prune(self) -> None:
         # Each streamed call runs this: its cost grows with the streams in flight, not those kept.
         now, bounds = self._clock(), self._retention
+        if self._handed is not None and now - self._handed.at > bounds.age_s:
+            self._handed.streams.clear()
         for number in [each for each in self._begun if self._kept[each].log.closed]:
             self._begun.remove(number)
             finished = _Finished(now, self._kept[number].log.size)

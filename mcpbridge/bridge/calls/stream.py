@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from mcpbridge.rules.event_log import START, EventId, EventLog, LogEntry, Window
+from mcpbridge.rules.homes.record import StreamRecord
 from mcpbridge.telemetry.metrics import Meters
 
 
@@ -37,6 +38,7 @@ class Stream:
         answers_due: int | None = None,
         first_id: EventId | None = None,
         charge: Callable[[int], None] | None = None,
+        after: int = START,
     ) -> None:
         """Begin a stream.
 
@@ -47,12 +49,14 @@ class Stream:
             first_id: The id of its position before the first event; its events then have ids and
                 stay in the window after delivery. None: events go once they are delivered.
             charge: See `EventLog`.
+            after: The number of the event before its first one, if it goes on with one of another
+                replica.
         """
-        self.log = EventLog(window, charge)
+        self.log = EventLog(window, charge, after)
         self._meters = meters
         self._answers_due = answers_due
         self._first_id = first_id
-        self._delivered = START
+        self._delivered = after
         self._readers: list[Reader] = []
         self._pending_keys: set[str] | None = None
         """None until the first key: most streams have no key, and an open one should be small."""
@@ -76,6 +80,15 @@ class Stream:
     def id_prefix(self) -> bytes | None:
         """The part of its events' ids before their number; None if they have no ids."""
         return self._first_id.prefix if self._first_id is not None else None
+
+    @property
+    def record(self) -> StreamRecord | None:
+        """What another replica must know to resume it; None if nothing can be resumed."""
+        first, tail = self._first_id, self.log.tail
+        if first is None or not tail:
+            return None
+        payloads = tuple(entry.payload for entry in tail)
+        return StreamRecord(first.tag, first.stream, tail[0].number - 1, payloads, first.call)
 
     def append(self, payload: bytes, *, sheddable: bool, key: str | None = None) -> int:
         """Add a message for the reader that is attached, or for the next one.

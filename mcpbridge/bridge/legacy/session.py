@@ -18,6 +18,8 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports, Session Management.
 
 from __future__ import annotations
 
+import msgspec
+
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.replay import ReplayStore
@@ -33,6 +35,7 @@ from mcpbridge.bridge.legacy.session_listener import SessionListener
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Fault, session_closed
+from mcpbridge.rules.homes.record import SessionRecord
 from mcpbridge.rules.mcp.initialize import ClientProfile
 from mcpbridge.rules.mcp.methods import CANCELLED, INITIALIZED
 from mcpbridge.rules.mcp.revisions import Revision
@@ -41,6 +44,9 @@ from mcpbridge.wire.messages import Notification, Reply, Request
 
 _STATE_BYTES = 1 << 14
 """Counted for a session's objects, in addition to what it keeps of its client's."""
+
+_ANSWERS_BYTES = 1 << 20
+"""Most bytes of finished streams that go to another replica with a session."""
 
 
 class Session:
@@ -82,7 +88,7 @@ class Session:
             context: What sessions of the tenant share.
             owner: The principal that may use it; for others it does not exist.
             one_stream: The stream for all messages, in the transport of 2024-11-05; else None.
-            revived: Whether another replica had it before, which was lost.
+            revived: Whether another replica had it before.
         """
         self._context = context
         self.id, self.owner = session_id, owner
@@ -212,6 +218,18 @@ class Session:
         if before is not None and (self.listened or self.client.subscriptions):
             self.send_queue.seek()
         return before
+
+    @property
+    def record(self) -> SessionRecord:
+        """What another replica must know to go on with it."""
+        answers = self.streams.records(_ANSWERS_BYTES)
+        return msgspec.structs.replace(self.client.record, used=self.used, answers=answers)
+
+    def resume(self, record: SessionRecord) -> None:
+        """Begin with what another replica knew of it."""
+        self.used = record.used
+        self.client.resume(record)
+        self.streams.resume(record.answers)
 
     def touch(self, now: float) -> None:
         """Count the session as used at `now`."""

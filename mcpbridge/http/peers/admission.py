@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.http.auth.access import AccessControl
-from mcpbridge.http.keepalive import KeepAlive
-from mcpbridge.http.peers.relay import CHALLENGE, ENDING
+from mcpbridge.http.peers.relay import CHALLENGE, ENDING, MOVED
+from mcpbridge.http.peers.sessions import ReplicaLegacy
 from mcpbridge.http.request import RequestHead
-from mcpbridge.http.transports.legacy import AnswerSettings, LegacyTransport
 from mcpbridge.replicas.peer_proof import HEADER, PeerProofs, Unproven
 from mcpbridge.rules.access.header_env import Pair, values_of
 from mcpbridge.rules.access.principals import Principal, Secrets
@@ -27,16 +25,18 @@ _MESSAGES = {
 }
 
 
-class PeerLegacy(LegacyTransport):
+class PeerLegacy(ReplicaLegacy):
     """The legacy revisions over Streamable HTTP, for sessions of this replica alone."""
-
-    def __init__(self, bridge: Bridge, keepalive: KeepAlive, settings: AnswerSettings) -> None:
-        super().__init__(bridge, keepalive, settings)
-        self._here = bridge
 
     def _named_session(self, head: RequestHead) -> Session | Refusal | None:
         found = super()._named_session(head)
-        if isinstance(found, Refusal) and self._here.drain.cut_off:
+        if not isinstance(found, Refusal):
+            return found
+        home = self._homes.leaving.moved_to(head.names.session_id or "")
+        if home is not None:
+            error = error_object(INVALID_REQUEST, "another replica has this session now")
+            return Refusal(403, error, challenge=f'{CHALLENGE} error="{MOVED}", home="{home}"')
+        if self._here.drain.cut_off:
             # It may be one that the cutoff has closed: another replica can adopt it now.
             error = error_object(INVALID_REQUEST, "this replica ends")
             return Refusal(403, error, challenge=f'{CHALLENGE} error="{ENDING}"')

@@ -18,14 +18,15 @@ from mcpbridge.http.body import BodyLimits, judge_head
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.peers.relay import Forwarded, Relay, forwarded
+from mcpbridge.http.peers.sessions import ReplicaLegacy
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
-from mcpbridge.http.responses import HttpResponse, refusal_of, refusing
-from mcpbridge.http.transports.legacy import AnswerSettings, LegacyTransport
+from mcpbridge.http.responses import HttpResponse, refusing
+from mcpbridge.http.transports.legacy import AnswerSettings
 from mcpbridge.http.transports.modern import ModernTransport
 from mcpbridge.http.transports.sse import ProxySettings, SseTransport
+from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.session_id import Replica, replica_named
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.rules.mcp.input_required import request_state
 from mcpbridge.rules.mcp.methods import INITIALIZE
@@ -34,14 +35,18 @@ from mcpbridge.wire.messages import Message, Request
 _REQUEST_STATE = b"requestState"
 
 
-class ForwardingLegacy(LegacyTransport):
+class ForwardingLegacy(ReplicaLegacy):
     """The legacy revisions over Streamable HTTP, for the sessions of all replicas."""
 
     def __init__(
-        self, bridge: Bridge, keepalive: KeepAlive, settings: AnswerSettings, relay: Relay
+        self,
+        bridge: Bridge,
+        keepalive: KeepAlive,
+        settings: AnswerSettings,
+        relay: Relay,
+        homes: Homes,
     ) -> None:
-        super().__init__(bridge, keepalive, settings)
-        self._here = bridge
+        super().__init__(bridge, keepalive, settings, homes)
         self._relay = relay
 
     def handle(
@@ -79,20 +84,8 @@ class ForwardingLegacy(LegacyTransport):
     ) -> None:
         http_request.remember_head()
         if await self._relay.serve(home, forwarded(content), http_request):
-            await self._serve_here(content, http_request)
-
-    async def _serve_here(
-        self, content: Message | list[Message], http_request: HttpRequest
-    ) -> None:
-        """Serve a message or batch for a session that this replica has adopted."""
-        handled: StartedCall | HttpResponse | Refusal
-        try:
-            handled = super().handle(http_request.head, content)
-        except Unavailable as error:
-            handled = refusal_of(error, None)
-        if isinstance(handled, Refusal):
-            handled = refusing(handled)
-        await handled.finish(http_request)
+            # This replica has adopted the session.
+            await self._finish_handled(super().handle, content, http_request)
 
     def _home_of(self, head: RequestHead) -> Replica | Refusal | None:
         """Return where the session is that a request names; None if the base is to serve it."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TypeVar
+
 import msgspec
 
 from mcpbridge.bridge.bridge import Bridge
@@ -9,38 +12,72 @@ from mcpbridge.bridge.children.child_pool import ChildPoolSettings
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import HttpRequest
 from mcpbridge.http.responses import HttpResponse, refusing
-from mcpbridge.replicas.homes import HomeQuestion, Homes
+from mcpbridge.replicas.homes import Homes
+from mcpbridge.replicas.peer_messages import (
+    MAX_HANDOVER_BYTES,
+    MAX_QUESTION_BYTES,
+    EndedSessions,
+    HandOverMessage,
+    HomeQuestion,
+)
 from mcpbridge.replicas.session_id import SessionId, SessionIds
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, session_closed
+from mcpbridge.rules.homes.adoption import PeerAnswer
+from mcpbridge.rules.homes.record import SessionRecord
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.rules.mcp.initialize import read_introduction
 from mcpbridge.rules.supervision.isolation import needs_own_child
+from mcpbridge.rules.supervision.lifecycle import SessionState
+from mcpbridge.telemetry.metrics import Meters
 
-_MAX_QUESTION_BYTES = 4096
+_Said = TypeVar("_Said")
+
 _decoder = msgspec.json.Decoder(HomeQuestion)
+_hand_over_decoder: msgspec.json.Decoder[HandOverMessage] = msgspec.json.Decoder(HandOverMessage)
 
 
 class HomeQuestions:
-    """The route of questions."""
+    """The routes of questions about sessions, and of sessions that are handed over."""
 
-    def __init__(self, homes: Homes) -> None:
+    def __init__(self, homes: Homes, meters: Meters) -> None:
         self._homes = homes
+        self._meters = meters
 
     async def post(self, http_request: HttpRequest) -> None:
         """Answer one question."""
-        body = await read_body(http_request, _MAX_QUESTION_BYTES)
-        if isinstance(body, Refusal):
-            await refusing(body).finish(http_request)
+        question = await _read(http_request, _decoder, MAX_QUESTION_BYTES)
+        if question is not None:
+            answer = await self._homes.answer(question, http_request.head.principal)
+            await HttpResponse(200, msgspec.json.encode(answer)).finish(http_request)
+
+    async def take(self, http_request: HttpRequest) -> None:
+        """Take a session that another replica hands over, or note which ones have ended."""
+        message = await _read(http_request, _hand_over_decoder, MAX_HANDOVER_BYTES)
+        if message is None:
             return
-        try:
-            question = _decoder.decode(body)
-        except msgspec.MsgspecError:
-            refusal = refuse(400, INVALID_REQUEST, "not a question about a session")
-            await refusing(refusal).finish(http_request)
-            return
-        answer = await self._homes.answer(question, http_request.head.principal)
+        principal = http_request.head.principal
+        if isinstance(message, EndedSessions):
+            answer = self._homes.told(message, principal)
+        else:
+            answer = await self._homes.take(message, principal)
+            taken = answer.answer is PeerAnswer.HAS
+            self._meters.tally("handovers", "taken" if taken else "not_taken")
         await HttpResponse(200, msgspec.json.encode(answer)).finish(http_request)
+
+
+async def _read(
+    http_request: HttpRequest, decoder: msgspec.json.Decoder[_Said], limit: int
+) -> _Said | None:
+    """Return what a replica has sent; None if it was refused."""
+    body = await read_body(http_request, limit)
+    if not isinstance(body, Refusal):
+        try:
+            return decoder.decode(body)
+        except msgspec.MsgspecError:
+            body = refuse(400, INVALID_REQUEST, "not a message about a session")
+    await refusing(body).finish(http_request)
+    return None
 
 
 class BridgeSessions:
@@ -72,9 +109,50 @@ class BridgeSessions:
         """See `SessionHost`."""
         return not self._bridge.drain.ending
 
-    async def revive(self, session_id: str, params: bytes, principal: Principal) -> None:
+    def may_take(self, principal: Principal) -> bool:
+        """See `SessionHost`."""
+        sessions = self._bridge.sessions
+        return self.may_adopt() and not sessions.full and not sessions.fills(principal)
+
+    async def revive(
+        self,
+        session_id: str,
+        params: bytes,
+        principal: Principal,
+        record: SessionRecord | None = None,
+    ) -> None:
         """See `SessionHost`."""
         profile = read_introduction(params)
         if profile is None:
             raise Unavailable(session_closed())
-        await self._bridge.revive(session_id, profile, principal)
+        await self._bridge.revive(session_id, profile, principal, record)
+
+    def end(self, session_id: str, principal: Principal) -> None:
+        """See `SessionHost`."""
+        session = self._bridge.session(session_id, principal)
+        if session is not None:
+            self._bridge.close(session)
+
+    def leavers(self) -> Iterator[tuple[str, Principal, bool]]:
+        """See `LeavingHost`."""
+        for session in self._bridge.sessions:
+            # A session of HTTP+SSE is one connection. Values of headers for the environment of
+            # children are taken from live requests alone, so such a session is adopted with one.
+            stays = session.one_streamed or session.owner.env.pairs
+            if not stays and session.state is SessionState.OPEN:
+                yield session.id, session.owner, not session.in_flight
+
+    def content(self, session_id: str, principal: Principal) -> tuple[bytes, SessionRecord] | None:
+        """See `LeavingHost`."""
+        session = self._bridge.session(session_id, principal)
+        return None if session is None else (session.client_profile.params, session.record)
+
+    def moved(self, session_id: str, principal: Principal) -> bool:
+        """See `LeavingHost`."""
+        session = self._bridge.session(session_id, principal)
+        if session is None:
+            return False
+        # Its client is told when to open the stream again, which ends its connection here.
+        session.streams.standalone.dismiss()
+        self._bridge.close(session, why="moved")
+        return True

@@ -21,7 +21,13 @@ from mcpbridge.http.responses import HttpResponse, refusal_of, refusing
 from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_client import Headers, Lost, PeerClient, PeerConnection, Unreachable
 from mcpbridge.replicas.peer_proof import HEADER, PeerProofs, Unproven
-from mcpbridge.replicas.session_id import Replica, SessionId, SessionIds, Unreadable
+from mcpbridge.replicas.session_id import (
+    Replica,
+    SessionId,
+    SessionIds,
+    Unreadable,
+    replica_named,
+)
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import (
     Fault,
@@ -64,11 +70,13 @@ _LOG_EVERY_S = 10.0
 ENDING = "ending"
 """What a peer port says, in place of a problem with the proof, once its replica has ended all of
 its sessions: they go on at another one, and the request was not read."""
+MOVED = "moved"
+"""The same if another replica has the session now, which it names."""
 _REPEATED = "repeated"
 """The outcome of a request without an answer that is sent again."""
 _DEAD = (Unproven.OTHER_BOOT, ENDING)
 """Answers that say that the session is not there any more, and that the request was not read."""
-_MOST_HOMES = 3
+_MOST_HOMES = 5
 """Homes of a session that are tried for one request; each may be lost while it is asked."""
 
 
@@ -123,7 +131,7 @@ class _Attempt(enum.Enum):
 class _Exchange:
     """One request that is forwarded."""
 
-    __slots__ = ("connection", "fault", "left", "listens", "over", "principal")
+    __slots__ = ("connection", "fault", "left", "listens", "moved_to", "over", "principal")
 
     def __init__(self, connection: PeerConnection, principal: Principal, *, listens: bool) -> None:
         self.connection = connection
@@ -136,11 +144,17 @@ class _Exchange:
         """Whether its response ends now, as streams do from which a client reconnects."""
         self.fault: Fault | None = None
         """Why it was ended here; None if it was not."""
+        self.moved_to: Replica | None = None
+        """The replica that has the session, if it is not the one that was asked."""
 
     def client_left(self) -> None:
         """End it: the client has left."""
         self.left = True
         self.connection.abort()
+
+    def moved(self) -> None:
+        """Note which replica has the session, as the one that was asked says."""
+        self.moved_to = _home_in(self.connection)
 
     def end(self) -> None:
         """End its response; its client connects again."""
@@ -210,7 +224,7 @@ class Relay:
         """Forward a request and send its client the response, or what became of it."""
         once = msgspec.structs.replace(sent, repeatable=False)
         attempt = await self._attempt(home, once, http_request)
-        if attempt is _Attempt.DEAD:
+        if attempt is _Attempt.DEAD or isinstance(attempt, Replica):
             await _gone(sent).finish(http_request)
         elif attempt is _Attempt.UNREACHABLE:
             await _unavailable(replica_unreachable(), sent).finish(http_request)
@@ -233,26 +247,49 @@ class Relay:
             if attempt is _Attempt.LOST:
                 # The next connection tells whether it has ended.
                 continue
-            principal = http_request.head.principal
-            unknown = attempt is _Attempt.UNREACHABLE
-            if unknown and not self._homes.may_replace(session_id, principal, home):
-                break
-            try:
-                home = await self._homes.next_home(session_id, principal, home)
-            except LookupError:
-                await _gone(sent).finish(http_request)
+            found: Replica | HttpResponse
+            if isinstance(attempt, Replica):
+                self._homes.moved(session_id, attempt)
+                found = attempt
+            else:
+                unknown = attempt is _Attempt.UNREACHABLE
+                asked = (self._homes, session_id, http_request.head.principal, home, sent)
+                found = await self._next_home(*asked, unknown=unknown)
+            if isinstance(found, HttpResponse):
+                await found.finish(http_request)
                 return False
-            except Unavailable as error:
-                await _unavailable(error.fault, sent).finish(http_request)
-                return False
-            self._meters.tally("adoptions", "owner_unknown" if unknown else "owner_dead")
-            if home == self._ids.own:
+            if found == self._ids.own:
                 return True
+            home = found
         await _unavailable(replica_unreachable(), sent).finish(http_request)
         return False
 
-    async def _attempt(self, home: Replica, sent: Forwarded, http_request: HttpRequest) -> _Attempt:
-        """Forward a request to one replica; return what came of it."""
+    async def _next_home(
+        self,
+        homes: Homes,
+        session_id: str,
+        principal: Principal,
+        lost: Replica,
+        sent: Forwarded,
+        *,
+        unknown: bool,
+    ) -> Replica | HttpResponse:
+        """Return the next home of a session that has lost its own, or the answer if it has none."""
+        if unknown and not homes.may_replace(session_id, principal, lost):
+            return _unavailable(replica_unreachable(), sent)
+        try:
+            home = await homes.next_home(session_id, principal, lost)
+        except LookupError:
+            return _gone(sent)
+        except Unavailable as error:
+            return _unavailable(error.fault, sent)
+        self._meters.tally("adoptions", "owner_unknown" if unknown else "owner_dead")
+        return home
+
+    async def _attempt(
+        self, home: Replica, sent: Forwarded, http_request: HttpRequest
+    ) -> _Attempt | Replica:
+        """Forward a request to one replica; return what came of it, or where its session is."""
         began_at = asyncio.get_running_loop().time()
         head = http_request.head
         try:
@@ -276,6 +313,8 @@ class Relay:
             self._open.discard(exchange)
             self._client.release(connection, home)
             self._meters.tally("forwards", outcome)
+        if exchange.moved_to is not None:
+            return exchange.moved_to
         if outcome == _REPEATED:
             return _Attempt.LOST
         return _Attempt.DEAD if outcome in _DEAD else _Attempt.OVER
@@ -317,8 +356,11 @@ class Relay:
             seconds = asyncio.get_running_loop().time() - began_at
             self._meters.observe("forward_seconds", seconds)
             problem = _refused_proof(connection)
+            if problem == MOVED:
+                exchange.moved()
             if problem is not None:
-                await self._unproven(problem, sent, http_request)
+                if exchange.moved_to is None:
+                    await self._unproven(problem, sent, http_request)
                 return problem
             lines = [pair for pair in connection.headers if pair[0] not in _OF_THE_CONNECTION]
             start = {"type": "http.response.start", "status": connection.status, "headers": lines}
@@ -421,8 +463,14 @@ def _values(headers: Headers) -> list[bytes]:
     return [v for name, v in headers if name == b"www-authenticate" and v.startswith(start)]
 
 
-def _problem_in(challenge: bytes) -> str:
-    return challenge.decode("latin-1").partition('error="')[2].partition('"')[0]
+def _problem_in(challenge: bytes, name: str = "error") -> str:
+    return challenge.decode("latin-1").partition(f'{name}="')[2].partition('"')[0]
+
+
+def _home_in(connection: PeerConnection) -> Replica | None:
+    """Return the replica that a peer port names as the home of a session that has moved."""
+    homes = [replica_named(_problem_in(each, "home")) for each in _values(connection.headers)]
+    return next(iter(homes), None)
 
 
 def _is_stream(connection: PeerConnection) -> bool:

@@ -142,13 +142,17 @@ class LegacyTransport:
             await self._stream(http_request, session, stream)
 
     async def delete(self, http_request: HttpRequest) -> None:
-        """End a session for its client."""
+        """End the session that a request names."""
         session = self._required_session(http_request.head)
         if isinstance(session, Refusal):
             await self._refuse(http_request, session)
             return
-        self._bridge.close(session)
+        self._end(session)
         await send_empty(http_request.send, 200)
+
+    def _end(self, session: Session) -> None:
+        """End a session for its client."""
+        self._bridge.close(session)
 
     def _named_session(self, head: RequestHead) -> Session | Refusal | None:
         session_id = head.names.session_id

@@ -150,6 +150,23 @@ def adopters(session_id: str, peers: Iterable[KnownPeer], dead: str | None) -> l
     return rendezvous_order(session_id, (each for each in settled if each != dead))
 
 
+def takers(session_id: str, peers: Iterable[KnownPeer], own: str) -> list[str]:
+    """Return the addresses that a replica that ends offers a session to, in this order.
+
+    Settled ones come first: all others ask them if they look for the session. One that has begun a
+    moment ago is better than none, and has made itself known to all that it knows.
+
+    Args:
+        session_id: The id that the client sends.
+        peers: The replicas in view, this one included.
+        own: The address of this one.
+    """
+    present = [each for each in peers if each.absent_s is None and each.address != own]
+    settled = rendezvous_order(session_id, (each.address for each in present if each.settled))
+    new = rendezvous_order(session_id, (each.address for each in present if not each.settled))
+    return [*settled, *new]
+
+
 class PeerAnswer(enum.Enum):
     """What a peer says when it is asked about a session."""
 
@@ -158,6 +175,8 @@ class PeerAnswer(enum.Enum):
     ADOPTING = "adopting"
     """It is about to be, and has asked others or will."""
     HAS_NOT = "has_not"
+    GONE = "gone"
+    """It has not, and knows that its client has deleted it."""
     SILENT = "silent"
     """It did not answer in time."""
 

@@ -7,6 +7,18 @@ import msgspec
 from mcpbridge.rules.mcp.methods import LOG_LEVELS
 
 
+class StreamRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A finished stream of a session, which its client may resume at the next home."""
+
+    tag: str
+    """As in the ids of its events, and so are the next ones."""
+    stream: int
+    after: int
+    """The number of the event before the first one of these."""
+    payloads: tuple[bytes, ...]
+    call: bytes | None = None
+
+
 class SessionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a client has asked of its session since `initialize`.
 
@@ -19,6 +31,11 @@ class SessionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The log level that it asked for."""
     subscriptions: tuple[str, ...] = ()
     """The resources that it is subscribed to, by URI."""
+    used: bool = False
+    """Whether the client has sent a request after `initialize`."""
+    answers: tuple[StreamRecord, ...] = ()
+    """Streams of answered calls. They travel when the session is handed over, and else stay in
+    memory."""
 
 
 _decoder = msgspec.json.Decoder(SessionRecord)
@@ -35,4 +52,10 @@ def read_record(data: bytes) -> SessionRecord | None:
         record = _decoder.decode(data)
     except msgspec.MsgspecError:
         return None
-    return record if record.level is None or record.level in LOG_LEVELS else None
+    return record if is_sound(record) else None
+
+
+def is_sound(record: SessionRecord) -> bool:
+    """Return whether a record can be one of a session, which its types alone do not say."""
+    known = record.level is None or record.level in LOG_LEVELS
+    return known and all(each.stream > 0 and each.after >= 0 for each in record.answers)

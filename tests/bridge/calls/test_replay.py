@@ -109,6 +109,60 @@ def test_other_streams_of_a_lost_replica_begin_afresh_or_are_over() -> None:
     assert after.find("nonsense") is ResumeResult.FRESH
 
 
+def revived() -> ReplayStore:
+    """The store of a session that another replica had."""
+    return ReplayStore(Window(), Meters(), Clock(), resumable=True, names_calls=True, revived=True)
+
+
+async def test_finished_streams_go_on_at_the_next_home_and_the_one_after() -> None:
+    """Behind the event that the client has; what was shed before is not missed."""
+    window = Window(entries=2)
+    clock, charged = Clock(), [0]
+
+    def charge(change: int) -> None:
+        charged[0] += change
+
+    before = ReplayStore(window, Meters(), Clock(), resumable=True, names_calls=True)
+    stream = before.begin(1, b"7")
+    for number in range(3):
+        stream.append(b"p%d" % number, sheddable=True)
+    stream.answer(b"answer")
+    before.begin(1, b"8").append(b"in flight", sheddable=True)
+    parts = (Window(), Meters(), clock)
+    after = ReplayStore(*parts, resumable=True, charge=charge, revived=True)
+    after.resume(before.records(1000))
+    last = revived()
+    last.resume(after.records(1000))
+    for store in (after, last):
+        found = store.find(id_of(stream, 3))
+        assert isinstance(found, Stream)
+        assert await rest_of(found) == [b"answer"]
+        assert found.id_prefix == stream.id_prefix
+        assert store.find(id_of(stream, 4)) is ResumeResult.OVER
+        assert store.find(id_of(stream, 1)) is ResumeResult.OVER, "shed before"
+    assert before.records(1) == ()
+    assert charged[0] > 0
+    freed = after.shed()
+    assert (freed > 0, charged[0]) == (True, 0)
+    after.resume(before.records(1000))
+    clock.now = 301.0
+    lost = after.find(id_of(stream, 3))
+    assert isinstance(lost, Stream)
+    assert b"replica_lost" in (await rest_of(lost))[0]
+
+
+def test_undelivered_answers_travel_first() -> None:
+    """The others may be missed only by a client whose connection broke in that moment."""
+    store = store_of()
+    delivered, undelivered = finished(store, b"a" * 100), finished(store, b"b" * 100)
+    third = finished(store, b"c" * 100)
+    for stream in (delivered, third):
+        stream.seek(1)
+    held = undelivered.log.held
+    assert [each.payloads for each in store.records(held)] == [(b"b" * 100,)]
+    assert [each.payloads[0][:1] for each in store.records(2 * held)] == [b"b", b"c"]
+
+
 def test_event_ids_name_calls_for_replicas_only() -> None:
     """Without them an id is as short as can be, and another session's is refused."""
     store = store_of()
