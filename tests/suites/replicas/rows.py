@@ -20,7 +20,7 @@ class Size:
     restarts: int
 
 
-SHORT = Size(full=False, seconds=10, calls=1200, fuzzed=2000, streams=400, restarts=3)
+SHORT = Size(full=False, seconds=10, calls=1200, fuzzed=2000, streams=400, restarts=1)
 
 
 def full(seconds: float) -> Size:
