@@ -18,6 +18,8 @@ from tests.support.questioner_bridge import ASKED, note, result_of
 from tests.support.raw_http import recorded, streaming
 from tests.support.replicas import NAME, PEER_PORT, Replicas, replicas
 
+LONG = 300_000
+
 pytestmark = [pytest.mark.slow, NEEDS_NAMESPACES]
 
 
@@ -100,7 +102,8 @@ async def test_a_session_goes_once_its_call_is_answered(tmp_path: Path) -> None:
 
 
 async def test_an_answer_that_was_not_delivered_goes_with_its_session(tmp_path: Path) -> None:
-    """Its client had lost the connection, and comes back for it at the next home."""
+    """Its client had lost the connection, and comes back for it elsewhere; it may be long."""
+    name = "h" * LONG
     folder = tmp_path / "record"
     folder.mkdir()
     command = child("questioner", str(folder))
@@ -108,14 +111,14 @@ async def test_an_answer_that_was_not_delivered_goes_with_its_session(tmp_path: 
     async with replicas(2, *words, command=command, hosts=tmp_path / "hosts") as running:
         ending, other = running.clients
         headers = await open_session(ending, "2025-11-25", ASKED)
-        hold = rpc("late", "x/hold", {"name": "h", "lines": [note("message", level="info")]})
+        hold = rpc("late", "x/hold", {"name": name, "lines": [note("message", level="info")]})
         async with ending.stream("POST", "/mcp", json=hold, headers=headers) as response:
             last = ""
             async for line in response.aiter_lines():
                 last = line[4:] if line.startswith("id: ") else last
                 if line.startswith("data: {"):
                     break
-        async with streaming(ending, headers, rpc("free", "x/release", {"name": "h"})) as release:
+        async with streaming(ending, headers, rpc("free", "x/release", {"name": name})) as release:
             assert await release.next() == result_of("free", {"released": 1})
         running.running[0].signal(signal.SIGTERM)
         await until_taken(running, 1)
@@ -124,7 +127,7 @@ async def test_an_answer_that_was_not_delivered_goes_with_its_session(tmp_path: 
         async with other.stream("GET", "/mcp", headers=again) as response:
             assert response.status_code == 200
             text = (await response.aread()).decode()
-        assert messages(text) == [result_of("late", {"held": "h"})]
+        assert messages(text) == [result_of("late", {"held": name})]
         # It has all of that stream now.
         ids = [line[4:] for line in text.splitlines() if line.startswith("id: ")]
         again["last-event-id"] = ids[-1]

@@ -13,7 +13,9 @@ import pytest
 import pytest_asyncio
 
 from mcpbridge.replicas import session_id
+from mcpbridge.replicas.peer_messages import MAX_HANDOVER_BYTES
 from mcpbridge.replicas.peer_proof import SKEW_S
+from mcpbridge.replicas.peer_questions import HANDOVER_PATH
 from mcpbridge.replicas.session_id import MAX_AGE_S, Replica
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, key_of
 from tests.support.bridge_process import ACCEPT, open_session, rpc, started
@@ -138,6 +140,32 @@ async def test_a_proof_serves_the_client_that_it_names_alone(two: Replicas) -> N
     url = f"http://{home.host}:{home.port}/mcp"
     headers = {**session, "mcpbridge-peer": proof.decode()}
     assert (await client.post(url, json=rpc(1, "ping"), headers=headers)).status_code == 404
+
+
+async def test_the_peer_port_takes_no_session_that_none_has_handed_over(two: Replicas) -> None:
+    """Without a proof, under an id that opens for no client, as other bytes, and at any length."""
+    client = two.clients[0]
+    home = two.home(await open_session(client))
+    url = f"http://{home.host}:{home.port}{HANDOVER_PATH}"
+    proof = proofs(Replica(two.addresses[0], PEER_PORT, 5)).header_for(home, ANONYMOUS).decode()
+    offered = {"type": "session", "session": "m" * 60, "asker": "127.0.0.9:8001", "params": ""}
+    answer = await client.post(url, json=offered)
+    assert answer.status_code == 403
+    proven = {"mcpbridge-peer": proof}
+    answer = await client.post(url, json=offered, headers=proven)
+    assert (answer.status_code, answer.json()) == (200, {"answer": "has_not"})
+    for body in (
+        b"",
+        b"{}",
+        b"[]",
+        b'{"type":"later"}',
+        b'{"type":"session","session":1}',
+        b"\xff",
+    ):
+        answer = await client.post(url, content=body, headers=proven)
+        assert answer.status_code == 400, body
+    answer = await client.post(url, content=b" " * (MAX_HANDOVER_BYTES + 1), headers=proven)
+    assert answer.status_code == 413
 
 
 async def test_the_peer_port_forwards_nothing(two: Replicas) -> None:

@@ -152,6 +152,17 @@ async def test_a_session_with_a_call_goes_when_it_has_none() -> None:
         assert made.world.homes == made.order("m1")[:1]
 
 
+async def test_the_first_part_of_the_lame_duck_passes_before_sessions_go() -> None:
+    """Load balancers take notice in it; the cutoff waits from the signal on."""
+    async with ending() as made:
+        made.has("m1")
+        began = asyncio.get_running_loop().time()
+        made.hand_over.begin(0.4)
+        await made.until_idle()
+        assert made.world.homes == made.order("m1")[:1]
+        assert asyncio.get_running_loop().time() - began >= 0.2
+
+
 async def test_peers_that_end_are_full_or_silent_are_passed_over() -> None:
     """The first that takes it has it."""
     async with ending(5) as made:
