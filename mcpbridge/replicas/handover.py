@@ -3,13 +3,15 @@
 From the middle of the lame duck on each session without a call in flight is offered to the other
 replicas, in an order that differs from session to session; the others follow as soon as they have
 none. What arrives for a session is held until the answer has come, since between two copies it
-could miss the other. The end waits for sessions that no replica has refused yet.
+could miss the other. The end waits for sessions that were not refused several times, and until the
+others know where those are that have moved: they ask this replica for none of them any more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
@@ -35,6 +37,8 @@ _LOOK_EVERY_S = 0.05
 """Between two looks for sessions whose call has ended."""
 _PART_OF_TIME = 4
 """With very many sessions a look is followed by a pause that is longer by this factor."""
+_TRIES = 3
+"""The end waits for a session until the others have refused it so often: one may be busy."""
 _AGAIN_S = 1.0
 """After this time a session is offered again, and a silent replica asked."""
 _SESSIONS_PER_TURN = 100
@@ -93,6 +97,11 @@ class HandOver:
         """Sessions that are offered now."""
         self._refused: dict[str, float] = {}
         """When each session was refused by all last."""
+        self._refusals: Counter[str] = Counter()
+        """How often each was, if there was another replica."""
+        self._untold: dict[str, Replica] = {}
+        """Sessions that have moved, of which the others were not told yet."""
+        self._telling = False
         self._silent: dict[str, float] = {}
         """When each peer did not answer last."""
         self._told = False
@@ -127,7 +136,10 @@ class HandOver:
         began_at = self._clock()
         self._news.clear()
         left = await self._offer_quiet(tasks)
-        self._postpone(left or bool(self._offered) or not self._told)
+        if self._untold and not self._telling:
+            self._telling = True
+            tasks.start_soon(self._tell_moved)
+        self._postpone(left or bool(self._offered) or self._telling or not self._told)
         pause_s = max(_LOOK_EVERY_S, _PART_OF_TIME * (self._clock() - began_at))
         with anyio.move_on_after(pause_s):
             await self._news.wait()
@@ -137,12 +149,20 @@ class HandOver:
         self._told = True
         self._news.set()
 
+    async def _tell_moved(self) -> None:
+        homes, self._untold = self._untold, {}
+        try:
+            await self._homes.tell_moved(homes)
+        finally:
+            self._telling = False
+            self._news.set()
+
     async def _offer_quiet(self, tasks: TaskGroup) -> bool:
         """Offer sessions; return whether one is left that the others have not refused."""
         left, now = False, self._clock()
         for number, (session_id, principal, quiet) in enumerate(self._host.leavers(), 1):
             refused_at = self._refused.get(session_id)
-            left = left or refused_at is None
+            left = left or refused_at is None or 0 < self._refusals[session_id] < _TRIES
             due = refused_at is None or now - refused_at >= _AGAIN_S
             if len(self._offered) >= _AT_ONCE:
                 return True
@@ -170,6 +190,7 @@ class HandOver:
         leaving = self._homes.leaving
         if home is None:
             self._refused[session_id] = self._clock()
+            self._refusals[session_id] += bool(self._homes.takers(session_id))
             leaving.refused(session_id)
             return
         self._refused.pop(session_id, None)
@@ -177,6 +198,7 @@ class HandOver:
         leaving.accepted(session_id, home)
         if self._host.moved(session_id, principal) or self._drain.cut_off:
             self._moved += 1
+            self._untold[session_id] = home
             return
         # It has ended while it was offered, as by `--session-idle-timeout`.
         leaving.ended(session_id)

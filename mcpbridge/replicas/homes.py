@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from mcpbridge.replicas.peer_messages import (
     EndedSessions,
     HomeAnswer,
     HomeQuestion,
+    MovedSessions,
     OfferedSession,
 )
 from mcpbridge.replicas.session_id import Replica, SessionId, replica_named
@@ -49,14 +50,15 @@ _MOST_KNOWN = 4096
 TAKEN_WITHIN_S = 1.5
 """Seconds in which a session that is handed over opens here, or is refused: its requests wait."""
 _TOLD_AT_ONCE = 4096
+_MOVED_AT_ONCE = 512
 _TRIES = 2
 """Rounds of asking, in case that an adopter has given way while it was asked."""
 
 
 Ask = Callable[[str, HomeQuestion, Principal], Awaitable[HomeAnswer | None]]
 """Asks the peer at an address in the name of a client; returns None if it does not answer."""
-Tell = Callable[[str, EndedSessions, Principal], Awaitable[object]]
-"""Tells the peer at an address which sessions have ended."""
+Tell = Callable[[str, EndedSessions | MovedSessions, Principal], Awaitable[object]]
+"""Tells the peer at an address which sessions have ended or moved."""
 
 
 class SessionHost(Protocol):
@@ -410,13 +412,31 @@ class Homes:
         if self._telling is None:
             self._telling = asyncio.ensure_future(self._tell_untold())
 
-    def told(self, ended: EndedSessions, principal: Principal) -> HomeAnswer:
-        """Take note of what a peer says of sessions that have ended."""
-        self._view.met(ended.asker, self._clock())
-        self._tombstones.add(ended.digests)
-        if ended.session:
-            self._host.end(ended.session, principal)
+    def told(self, said: EndedSessions | MovedSessions, principal: Principal) -> HomeAnswer:
+        """Take note of what a peer says of sessions that have ended or moved."""
+        self._view.met(said.asker, self._clock())
+        if isinstance(said, MovedSessions):
+            for session_id, text in said.homes.items():
+                home = replica_named(text)
+                if home is not None and home != self.own:
+                    self._remember(session_id, home)
+            return HomeAnswer(PeerAnswer.HAS_NOT)
+        self._tombstones.add(said.digests)
+        if said.session:
+            self._host.end(said.session, principal)
         return HomeAnswer(PeerAnswer.HAS_NOT)
+
+    async def tell_moved(self, homes: Mapping[str, Replica]) -> None:
+        """Tell all peers where sessions are that have left this replica.
+
+        A request that is on its way to a process that ends may be lost with it.
+        """
+        moved = list(homes.items())
+        others = [each.address for each in self.peers if each.address != self.address]
+        for start in range(0, len(moved), _MOVED_AT_ONCE):
+            some = {key: str(home) for key, home in moved[start : start + _MOVED_AT_ONCE]}
+            said = MovedSessions(self.address, some)
+            await asyncio.gather(*(self._tell(each, said, ANONYMOUS) for each in others))
 
     async def tell_deleted(self) -> None:
         """Tell all peers of every deleted session: they may have begun since it was deleted."""

@@ -60,4 +60,12 @@ class EndedSessions(msgspec.Struct, frozen=True, omit_defaults=True, tag="ended"
     """The id of one that is to end at the replica that is told; empty: none is."""
 
 
-HandOverMessage = OfferedSession | EndedSessions
+class MovedSessions(msgspec.Struct, frozen=True, omit_defaults=True, tag="moved"):
+    """Sessions that a replica that ends has handed over, so that none asks it for them."""
+
+    asker: str
+    homes: dict[str, str]
+    """The home of each session."""
+
+
+HandOverMessage = OfferedSession | EndedSessions | MovedSessions

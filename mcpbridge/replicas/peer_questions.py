@@ -14,7 +14,12 @@ import socket
 import msgspec
 
 from mcpbridge.replicas.peer_client import PeerClient, PeerConnection, PeerFailure
-from mcpbridge.replicas.peer_messages import EndedSessions, HomeAnswer, HomeQuestion
+from mcpbridge.replicas.peer_messages import (
+    EndedSessions,
+    HomeAnswer,
+    HomeQuestion,
+    MovedSessions,
+)
 from mcpbridge.replicas.peer_proof import HEADER, PeerProofs
 from mcpbridge.replicas.session_id import Replica, replica_named
 from mcpbridge.rules.access.principals import Principal
@@ -56,10 +61,10 @@ class PeerQuestions:
         return await self._asked(address, HANDOVER_PATH, body, principal, OFFER_S)
 
     async def tell(
-        self, address: str, ended: EndedSessions, principal: Principal
+        self, address: str, said: EndedSessions | MovedSessions, principal: Principal
     ) -> HomeAnswer | None:
-        """Tell the peer at an address of ended sessions; return None if it does not answer."""
-        body = msgspec.json.encode(ended)
+        """Tell the peer at an address what became of sessions; None if it does not answer."""
+        body = msgspec.json.encode(said)
         return await self._asked(address, HANDOVER_PATH, body, principal, ANSWER_S)
 
     async def _asked(

@@ -135,6 +135,9 @@ async def test_a_session_goes_to_the_first_peer_with_what_is_known_of_it() -> No
         assert made.homes.known("m1", LOST) == home
         assert made.homes.leaving.moved == 1
         assert made.outcomes() == {"moved": 1}
+        # All know it before this replica ends.
+        (_, second) = made.order("m1")
+        assert made.world.replicas[second].known("m1", LOST) == home
         asked = await made.homes.answer(HomeQuestion("m1", "10.0.0.50:8001"), ANONYMOUS)
         assert asked == HomeAnswer(PeerAnswer.HAS, str(home))
 
@@ -187,7 +190,7 @@ async def test_a_session_that_all_refuse_stays_and_is_served() -> None:
         await made.until_idle()
         assert made.homes.leaving.arrival("m1") is Arrival.SERVE
         assert made.world.homes == [made.address]
-        assert made.outcomes() == {"refused": 1}
+        assert made.outcomes()["refused"] >= 3, "it was offered again before the end"
         made.world.hosts[other].full = False
         await eventually(lambda: made.world.homes == [other], "it is taken")
 
@@ -238,7 +241,7 @@ async def test_a_session_that_is_too_large_goes_without_its_answers_or_stays() -
             made.hand_over.begin(0.0)
             await made.until_idle()
             assert made.world.hosts[other].records.get("m1") == taken
-            assert made.outcomes() == {"moved" if taken else "too_large": 1}
+            assert set(made.outcomes()) == {"moved" if taken else "too_large"}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,12 @@ from collections.abc import Iterable
 import pytest
 
 from mcpbridge.replicas.homes import Homes, address_of
-from mcpbridge.replicas.peer_messages import EndedSessions, HomeAnswer, HomeQuestion
+from mcpbridge.replicas.peer_messages import (
+    EndedSessions,
+    HomeAnswer,
+    HomeQuestion,
+    MovedSessions,
+)
 from mcpbridge.replicas.session_id import Replica, SessionId
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import Unavailable, draining
@@ -110,11 +115,13 @@ class World:
         peer = self.replicas.get(address)
         return await peer.answer(question, principal) if peer is not None else None
 
-    async def tell(self, address: str, ended: EndedSessions, principal: Principal) -> None:
+    async def tell(
+        self, address: str, said: EndedSessions | MovedSessions, principal: Principal
+    ) -> None:
         """Tell one, which takes a turn of the loop."""
         await asyncio.sleep(0)
         if address in self.replicas:
-            self.replicas[address].told(ended, principal)
+            self.replicas[address].told(said, principal)
 
     async def resolve(self) -> Iterable[str] | None:
         """What the name server says."""

@@ -16,9 +16,9 @@ from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_messages import (
     MAX_HANDOVER_BYTES,
     MAX_QUESTION_BYTES,
-    EndedSessions,
     HandOverMessage,
     HomeQuestion,
+    OfferedSession,
 )
 from mcpbridge.replicas.session_id import SessionId, SessionIds
 from mcpbridge.rules.access.principals import Principal
@@ -52,17 +52,17 @@ class HomeQuestions:
             await HttpResponse(200, msgspec.json.encode(answer)).finish(http_request)
 
     async def take(self, http_request: HttpRequest) -> None:
-        """Take a session that another replica hands over, or note which ones have ended."""
+        """Take a session that another replica hands over, or note what became of others."""
         message = await _read(http_request, _hand_over_decoder, MAX_HANDOVER_BYTES)
         if message is None:
             return
         principal = http_request.head.principal
-        if isinstance(message, EndedSessions):
-            answer = self._homes.told(message, principal)
-        else:
+        if isinstance(message, OfferedSession):
             answer = await self._homes.take(message, principal)
             taken = answer.answer is PeerAnswer.HAS
             self._meters.tally("handovers", "taken" if taken else "not_taken")
+        else:
+            answer = self._homes.told(message, principal)
         await HttpResponse(200, msgspec.json.encode(answer)).finish(http_request)
 
 
