@@ -47,6 +47,8 @@ class Setting(msgspec.Struct, frozen=True):
     """Other environment variables that set it if the first one is absent."""
     parse: Callable[[str], object] | None = None
     """Turns the text into the value if the unit alone does not; raises ValueError."""
+    secret: bool = False
+    """Its text is not shown in errors: it may hold a password."""
 
 
 def setting(

@@ -151,7 +151,7 @@ def build(
     callers = access_of(config)
     access = callers.control
     parts = (config, process_tree, meters, tracer, access, below)
-    served = serving(*parts, additions=additions, this=_this_replica(config))
+    served = serving(*parts, additions=additions, this=_this_replica(config, meters))
     bridge, streamable = served.bridge, served.streamable
     render = rendering(functools.partial(_exporter, meters))
     rules = host_rules(config, config.bind)
@@ -206,12 +206,12 @@ class Served(msgspec.Struct, frozen=True):
     """Serves other replicas too; None if there are none."""
 
 
-def _this_replica(config: Config) -> ThisReplica | None:
+def _this_replica(config: Config, meters: Meters) -> ThisReplica | None:
     if config.peer_bind is None:
         return None
     from mcpbridge.app.replicas import ThisReplica  # with --peers alone
 
-    return ThisReplica(config)
+    return ThisReplica(config, meters)
 
 
 def serving(
@@ -320,6 +320,7 @@ def _bridge(
         budget,
         crashes,
         this.new_session_id if this is not None else None,
+        this.session_changed if this is not None else None,
     )
     return bridge, child_pool
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import secrets
 import time
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -32,12 +33,16 @@ from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_client import PeerClient
 from mcpbridge.replicas.peer_proof import PeerProofs
 from mcpbridge.replicas.peer_questions import HANDOVER_PATH, PATH, PeerQuestions, addresses_of
-from mcpbridge.replicas.session_id import Replica, SessionIds
+from mcpbridge.replicas.session_id import Replica, SessionId, SessionIds
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.access.state_keys import FOR_ID, FOR_PEER, FOR_STATE
 from mcpbridge.rules.mcp.admission import Opening
 from mcpbridge.telemetry.metrics import Meters
+
+if TYPE_CHECKING:
+    from mcpbridge.replicas.claims.claims import Claims
+    from mcpbridge.replicas.claims.shared_store import SharedStore
 
 
 class PeerEndpoint(msgspec.Struct, frozen=True):
@@ -62,8 +67,13 @@ class PeerPosts(PostHandling):
 class ThisReplica:
     """This process as one of several that serve together."""
 
-    def __init__(self, config: Config) -> None:
-        """Choose its identity; nothing is opened or started."""
+    def __init__(self, config: Config, meters: Meters) -> None:
+        """Choose its identity; nothing is opened or started.
+
+        Args:
+            config: The configuration.
+            meters: Count what a store fails at.
+        """
         assert config.keyring is not None
         assert config.peer_bind is not None
         self._config = config
@@ -72,10 +82,24 @@ class ThisReplica:
         self._ids = SessionIds(self.own, config.keyring.keys_for(FOR_ID), time.time)
         self._proofs = PeerProofs(self.own, config.keyring.keys_for(FOR_PEER), time.time)
         self.state_codec = RequestStateCodec(config.keyring.keys_for(FOR_STATE), str(self.own))
+        self._store: SharedStore | None = None
+        if config.settings.replicas.store is not None:
+            from mcpbridge.replicas.claims.shared_store import SharedStore  # with --store alone
+
+            failed = functools.partial(meters.tally, "store_errors", ())
+            idle_s = config.settings.sessions.idle_timeout_s
+            self._store = SharedStore(config.settings.replicas.store, self.own, idle_s, failed)
+        self.session_changed = self._store.changes.changed if self._store is not None else None
+        """Called with a session that its next home must know more of; None: there is no store."""
 
     def new_session_id(self, opening: Opening, principal: Principal) -> str:
         """Return the id of a session that opens here."""
-        return self._ids.new(principal.key, opening.client_profile.params)
+        text = self._ids.new(principal.key, opening.client_profile.params)
+        if self._store is not None:
+            read = self._ids.open(text, principal.key)
+            carries = isinstance(read, SessionId) and read.params is not None
+            self._store.opened(text, carries_params=carries)
+        return text
 
     def new_stream_key(self, principal: Principal) -> str:
         """Return the key of a stream of HTTP+SSE that opens here."""
@@ -106,7 +130,8 @@ class ThisReplica:
         client = PeerClient()
         peers = PeerQuestions(client, self._proofs)
         host = BridgeSessions(bridge, self._ids, settings.child_pool)
-        homes = self._homes(host, peers)
+        claims = self._claims(host, meters)
+        homes = self._homes(host, peers, claims)
         meters.watch("moved_sessions", lambda: homes.leaving.moved)
         leaving = (peers.offer, bridge.drain, meters, time.monotonic)
         hand_over = HandOver(homes, host, *leaving)
@@ -119,15 +144,25 @@ class ThisReplica:
             parts = (bridge, keepalive, settings.proxy, limits, below, access)
             sse = ForwardingSse(*parts, self.new_stream_key, relay)
         streamable = StreamableHttp(legacy, modern, settings.eras, limits, access, bridge.budget)
-        parts_of_it = (streamable, sse, relay, self._proofs, homes, hand_over, meters)
+        parts_of_it = (streamable, sse, relay, self._proofs, homes, hand_over, meters, claims)
         return ServingReplica(self._config, bridge, limits, *parts_of_it)
 
-    def _homes(self, host: BridgeSessions, questions: PeerQuestions) -> Homes:
-        peers = self._config.settings.replicas.peers
-        assert peers is not None
-        resolve = functools.partial(addresses_of, peers.name, peers.port)
+    def _claims(self, host: BridgeSessions, meters: Meters) -> Claims | None:
+        if self._store is None:
+            return None
+        claims = self._store.claims(host)
+        meters.watch("store_up", lambda: float(claims.up))
+        return claims
+
+    def _homes(
+        self, host: BridgeSessions, questions: PeerQuestions, claims: Claims | None
+    ) -> Homes:
+        settings = self._config.settings.replicas
+        assert settings.peers is not None
+        resolve = functools.partial(addresses_of, settings.peers.name, settings.peers.port)
         ways = (questions.ask, questions.tell, resolve)
-        return Homes(self.own, host, *ways, time.monotonic, time.time)
+        choices = (settings.on_owner_lost, claims)
+        return Homes(self.own, host, *ways, time.monotonic, time.time, *choices)
 
 
 class ServingReplica:
@@ -145,8 +180,10 @@ class ServingReplica:
         homes: Homes,
         hand_over: HandOver,
         meters: Meters,
+        claims: Claims | None,
     ) -> None:
         self._homes = homes
+        self._claims = claims
         self._hand_over = hand_over
         self._meters = meters
         self.streamable = streamable
@@ -197,6 +234,11 @@ class ServingReplica:
             tasks.start_soon(self._relay.run)
             tasks.start_soon(self._homes.run)
             tasks.start_soon(self._hand_over.run)
+            if self._claims is not None:
+                from mcpbridge.replicas.claims.shared_store import keep_claims  # with --store alone
+
+                readiness = self._bridge.readiness
+                tasks.start_soon(keep_claims, self._claims, self._homes.reach, readiness)
 
     def leave(self, lame_duck_s: float) -> None:
         """Begin the end: hand the sessions over from the middle of the lame duck on."""

@@ -107,6 +107,7 @@ class Bridge:
         budget: Budget | None = None,
         crashes: CrashCharges | None = None,
         new_id: Callable[[Opening, Principal], str] | None = None,
+        session_changed: Callable[[str], None] | None = None,
     ) -> None:
         """Make a bridge; nothing is started before `running`.
 
@@ -124,12 +125,15 @@ class Bridge:
             budget: Counts the bytes that are kept; None: any number may be.
             crashes: Says which clients are paused; None: none is.
             new_id: Makes the ids of sessions; None: they are random.
+            session_changed: Called with the id of a session that another replica must know more
+                of; None: there is none.
         """
         self.readiness = readiness
         self.drain = Drain()
         self.budget = budget if budget is not None else Budget()
         self._crashes = crashes if crashes is not None else CrashCharges()
         self._new_id = new_id or _random_id
+        self._session_changed = session_changed
         self._seen: dict[bytes, float] = {}
         """When each client last sent a request without a session."""
         self.sessions = SessionTable(settings.sessions)
@@ -216,6 +220,7 @@ class Bridge:
             tools=self._tool_filter,
             # Ids that are not random are those of replicas.
             names_calls=self._new_id is not _random_id,
+            session_changed=self._session_changed,
         )
 
     def _tenant(self, eras: EraSupervisors, child_source: ChildSource) -> Tenant:

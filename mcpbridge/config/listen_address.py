@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import socket
@@ -122,9 +123,13 @@ def peer_bind_of(config: Config, origins: Mapping[str, str], env: Mapping[str, s
         env: The environment; `POD_IP` is the address of this replica.
 
     Raises:
-        ConfigError: There is no key, no address, the port is taken, or several servers are served.
+        ConfigError: There is no key, no address, the port is taken, several servers are served, or
+            there is a store that cannot be used.
     """
-    peers, origin = config.settings.replicas.peers, origins.get("peers", "")
+    replicas = config.settings.replicas
+    peers, origin = replicas.peers, origins.get("peers", "")
+    if replicas.store is not None:
+        _check_store(origins.get("store", ""), peers=peers is not None)
     if peers is None:
         return None
     if config.settings.servers.config is not None:
@@ -138,6 +143,16 @@ def peer_bind_of(config: Config, origins: Mapping[str, str], env: Mapping[str, s
         problem = f"{peers.port} is the port of clients or of probes"
         raise ConfigError("--peers", origin, problem, "give another, as NAME:PORT")
     return Bind(_own_address(env), peers.port, "--peers")
+
+
+def _check_store(origin: str, *, peers: bool) -> None:
+    """Refuse a store that no replica would use, or that cannot be asked."""
+    if not peers:
+        problem = "only replicas that serve together have a store"
+        raise ConfigError("--store", origin, problem, "give --peers as well")
+    if importlib.util.find_spec("redis") is None:
+        problem, remedy = "redis-py is not installed", "pip install 'mcpbridge[redis]'"
+        raise ConfigError("--store", origin, problem, remedy)
 
 
 def _own_address(env: Mapping[str, str]) -> str:

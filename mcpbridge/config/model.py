@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import msgspec
 
@@ -34,12 +34,16 @@ from mcpbridge.http.transports.sse import ProxySettings
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.access.static_tokens import Tokens
 from mcpbridge.rules.access.tool_policy import ToolPolicy
+from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
 from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.settings import Setting, Unit, setting, setting_of
 from mcpbridge.telemetry.logs import LogSettings
 from mcpbridge.telemetry.tracer import TraceSettings
 from mcpbridge.wire.socket_address import Address
+
+if TYPE_CHECKING:
+    from mcpbridge.stores.url import StoreUrl
 
 _MCP_PATH = "/mcp"
 PEER_PORT = 8001
@@ -194,6 +198,17 @@ def peer_service(text: str) -> PeerService:
     return PeerService(match["name"], port)
 
 
+def store_url(text: str) -> StoreUrl:
+    """Parse the URL of a store.
+
+    Raises:
+        ValueError: It names none; the text is a whole sentence, without the password.
+    """
+    from mcpbridge.stores.url import parse_store_url  # with --store alone
+
+    return parse_store_url(text.strip())
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class ReplicaSettings:
     """Settings of several processes that serve together."""
@@ -208,6 +223,28 @@ class ReplicaSettings:
         group="Replicas",
         metavar="NAME[:PORT]",
         parse=peer_service,
+    )
+    store: StoreUrl | None = setting(
+        None,
+        "--store",
+        "With `--peers`: a Redis 7 or Valkey server, redis://HOST[:PORT][/DATABASE], that decides"
+        " which replica takes over a session and keeps what changed in it; rediss:// for TLS. Put a"
+        " password into `MCPBRIDGE_STORE`, which other users cannot read. While it is away sessions"
+        " are served where they are. Needs the extra `mcpbridge[redis]`.",
+        group="Replicas",
+        metavar="URL",
+        parse=store_url,
+        secret=True,
+    )
+    on_owner_lost: OnOwnerLost = setting(
+        OnOwnerLost.RESTART,
+        "--on-owner-lost",
+        "What becomes of a session that has a process alone, without `--store`, once its replica"
+        " could not be reached for 30 s but may live; restart: it begins in another replica, and"
+        " the old one ends its copy when it can be told; end: its client begins a new one.",
+        group="Replicas",
+        choices=tuple(each.value for each in OnOwnerLost),
+        parse=OnOwnerLost,
     )
 
 

@@ -90,7 +90,7 @@ def value_of(facts: Setting, text: str, origin: str) -> Any:
     """
 
     def wrong(problem: str) -> ConfigError:
-        return ConfigError(facts.flag, origin, f"{text!r} {problem}")
+        return ConfigError(facts.flag, origin, problem if facts.secret else f"{text!r} {problem}")
 
     if facts.choices and text not in facts.choices:
         raise wrong(f"is not one of {', '.join(facts.choices)}")

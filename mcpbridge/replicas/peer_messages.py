@@ -29,6 +29,10 @@ class HomeQuestion(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether the one that is asked should adopt it, if it may."""
     lost: str = ""
     """The replica that was found to have lost it: one to which it has moved is not named then."""
+    may_live: bool = False
+    """Whether that replica may live, and has to be told to end its copy."""
+    home: str = ""
+    """The home of the session now, so that the one that is asked ends its copy."""
 
 
 class HomeAnswer(msgspec.Struct, frozen=True, omit_defaults=True):

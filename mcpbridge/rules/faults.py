@@ -333,6 +333,26 @@ def replica_unreachable() -> Fault:
     )
 
 
+def store_away() -> Fault:
+    """Return the fault for a session that cannot be taken over without the replicas' store."""
+    return Fault(
+        "store_away",
+        "the store of the replicas (--store) does not answer, and this session needs it",
+        retryable=True,
+        retry_after_s=2,
+    )
+
+
+def isolated() -> Fault:
+    """Return the fault for a session that may be served elsewhere, which cannot be known."""
+    return Fault(
+        "isolated",
+        "this replica reaches neither the store (--store) nor another replica (--peers)",
+        retryable=True,
+        retry_after_s=2,
+    )
+
+
 def session_of_newer_release() -> Fault:
     """Return the fault for a session id in a form that only a newer release reads."""
     return Fault(

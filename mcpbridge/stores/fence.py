@@ -44,6 +44,11 @@ class Fence:
         now_too = self._valid_until is not None and self._clock() >= self._valid_until
         return self._lapses + now_too
 
+    @property
+    def checked(self) -> list[str]:
+        """The sessions of which it has taken note."""
+        return list(self._checked)
+
     def beaten(self, sent_at: float) -> None:
         """Take note of a heartbeat that the store has taken.
 

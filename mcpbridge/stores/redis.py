@@ -67,14 +67,22 @@ return claimed
 class RedisStore:
     """A store on one server; owned by the bridge."""
 
-    def __init__(self, url: StoreUrl, clock: Callable[[], float], limit_s: float = LIMIT_S) -> None:
+    def __init__(
+        self,
+        url: StoreUrl,
+        clock: Callable[[], float],
+        limit_s: float = LIMIT_S,
+        failed: Callable[[], None] | None = None,
+    ) -> None:
         """Make a store; it connects with its first question.
 
         Args:
             url: Where the server is.
             clock: Returns monotonic seconds.
             limit_s: Seconds for each question.
+            failed: Called when a question has failed; None: nothing is.
         """
+        self._tell_failed = failed
         self._clock = clock
         self._limit_s = limit_s
         self._breaker = CircuitBreaker()
@@ -206,6 +214,8 @@ class RedisStore:
 
     def _failed(self) -> None:
         self.errors += 1
+        if self._tell_failed is not None:
+            self._tell_failed()
         self._breaker.failed(self._clock())
 
 

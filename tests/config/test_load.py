@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ def sample(facts: Setting) -> str:
     """A good text for a setting that is not its default."""
     special = {
         "--stdio": "node index.js",
+        "--store": "redis://127.0.0.1/3",
         "--env": "A=1",
         "--listen": "127.0.0.1:9000",
         "--connect": "unix:@name",
@@ -106,6 +108,7 @@ def test_each_setting_is_a_flag_and_a_variable(option: Option, files: dict[str, 
     needed = {"--admin-host": "--admin-port"}
     needed |= dict.fromkeys(("--tls-key", "--tls-client-ca"), "--tls-cert")
     needed["--require-auth"] = "--auth-token-file"
+    needed["--store"] = "--peers"
     with_it = needed.get(facts.flag)
     company = {with_it: [files.get(with_it, "7")]} if with_it is not None else {}
     if facts.flag.startswith("--oauth-"):
@@ -113,7 +116,8 @@ def test_each_setting_is_a_flag_and_a_variable(option: Option, files: dict[str, 
         company = {flag: [sample(ALL[flag].setting)] for flag in both}
 
     # Replicas need a key, which has no flag.
-    key = {STATE_KEY: "k" * 32, "POD_IP": "127.0.0.1"} if facts.flag == "--peers" else {}
+    replicas = facts.flag in ("--peers", "--store")
+    key = {STATE_KEY: "k" * 32, "POD_IP": "127.0.0.1"} if replicas else {}
 
     by_flag = value(load({facts.flag: [text], **company}, command, key), facts.flag)
     by_variable = value(load(company, command, {own: text, **key}), facts.flag)
@@ -462,3 +466,24 @@ def test_the_grace_is_that_of_the_platform(
     """`docker stop` kills after 10 s, a kubelet after 30 s, unless the operator says otherwise."""
     monkeypatch.setattr(os, "getpid", lambda: pid)
     assert read(env, **flags).settings.shutdown.grace_s == grace_s
+
+
+def test_a_store_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install; without a store it is not needed."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "redis" else found(name)
+    )
+    env = {STATE_KEY: "k" * 32, "POD_IP": "127.0.0.1"}
+    load({"--peers": ["replicas"]}, COMMAND, env)
+    with pytest.raises(ConfigError, match=r"^--store.*pip install 'mcpbridge\[redis\]'"):
+        load({"--peers": ["replicas"], "--store": ["redis://a"]}, COMMAND, env)
+
+
+def test_an_error_shows_nothing_of_a_secret_text() -> None:
+    """The password of a store's URL that is wrong elsewhere."""
+    with pytest.raises(ConfigError) as raised:
+        load({"--store": ["redis://user:a-password@host:0"]}, COMMAND, {})
+    assert str(raised.value).startswith("--store")
+    assert "invalid port 0" in str(raised.value)
+    assert "a-password" not in str(raised.value)

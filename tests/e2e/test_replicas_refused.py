@@ -232,4 +232,15 @@ async def test_unusable_settings_are_refused(tmp_path: Path) -> None:
         refused(peers, {**with_key, "POD_IP": "pod"}, "^POD_IP: 'pod' is not an IP address"),
         refused(peers, {**with_key, "POD_IP": "0.0.0.0"}, "^POD_IP.*not the address of a host"),
         refused((*peers, *servers), with_key, "--peers.*several servers"),
+        refused(("--store", "redis://a"), with_key, "^--store.*; give --peers as well"),
+        refused(
+            (*peers, "--store", "a:1"), with_key, r"^--store.*: expected redis://HOST\[:PORT\]"
+        ),
+        refused(
+            peers, {**with_key, "MCPBRIDGE_STORE": f"http://u:{KEY}@a"}, "STORE.*: expected red"
+        ),
+        refused(
+            (*peers, "--store", f"redis://u:{KEY}@a:0"), with_key, r"--store.*invalid port 0 \(exp"
+        ),
+        refused((*peers, "--on-owner-lost", "stay"), with_key, "--on-owner-lost.*restart, end"),
     )

@@ -49,8 +49,14 @@ def _starts(text: str) -> bool:
         ("mcpbridge.app.lifecycle, mcpbridge.cli.serve", {"mcpbridge.reverse", "mcpbridge.client"}),
         (
             "mcpbridge.app.lifecycle, mcpbridge.cli.serve",
-            {"mcpbridge.replicas", "mcpbridge.http.peers", "mcpbridge.app.replicas"},
+            {
+                "mcpbridge.replicas",
+                "mcpbridge.http.peers",
+                "mcpbridge.app.replicas",
+                "mcpbridge.stores",
+            },
         ),
+        ("mcpbridge.app.replicas", {"mcpbridge.stores", "mcpbridge.replicas.claims", "redis"}),
         ("mcpbridge.app.servers_lifecycle", {"mcpbridge.reverse", "mcpbridge.client", "httpx"}),
         ("mcpbridge.reverse.program", {"mcpbridge.bridge", "mcpbridge.http", "starlette"}),
     ],

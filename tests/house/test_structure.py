@@ -56,14 +56,15 @@ TREE = {
     "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check pages peers"
     " refusals request request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
-    "mcpbridge.http.peers": "admission forwarding questions relay sessions",
+    "mcpbridge.http.peers": "admission fence forwarding questions relay sessions",
     "mcpbridge.http.server": "connection fast_path framing giving_way limits listeners server tls"
     " write_buffer",
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child",
-    "mcpbridge.replicas": "handover homes leaving peer_client peer_messages peer_proof"
-    " peer_questions session_id tombstones",
+    "mcpbridge.replicas": "claims handover homes leaving peer_client peer_messages peer_proof"
+    " peer_questions session_id tombstones yield_orders",
+    "mcpbridge.replicas.claims": "changes claims shared_store",
     "mcpbridge.reverse": "child client_calls client_state login one_request program remote_client"
     " session stdio translation",
     "mcpbridge.reverse.child": "remote_channel remote_child",
@@ -75,7 +76,8 @@ TREE = {
     " supervision trace_context uri_set",
     "mcpbridge.rules.access": "client_address header_env hosts jwt principals rate_limit shares"
     " state_keys static_tokens tool_policy",
-    "mcpbridge.rules.homes": "adoption lost_calls owner peer_view record rendezvous states",
+    "mcpbridge.rules.homes": "adoption lost_calls on_owner_lost owner peer_view record rendezvous"
+    " states",
     "mcpbridge.rules.mcp": "admission correlator era_probe initialize input_required methods"
     " modern_checks request_meta revisions server_requests to_legacy to_modern",
     "mcpbridge.rules.supervision": "crashes fd_budget isolation lifecycle liveness memory_budget"

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from mcpbridge.replicas.claims.claims import Claims
 from mcpbridge.replicas.homes import Homes, address_of
 from mcpbridge.replicas.peer_messages import (
     EndedSessions,
@@ -18,7 +19,8 @@ from mcpbridge.replicas.peer_messages import (
 from mcpbridge.replicas.session_id import Replica, SessionId
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import Unavailable, draining
-from mcpbridge.rules.homes.adoption import REVIVABLE_S, PeerAnswer, adopters
+from mcpbridge.rules.homes.adoption import HELD_BACK_S, REVIVABLE_S, PeerAnswer, adopters
+from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S, KnownPeer
 from mcpbridge.rules.homes.record import SessionRecord
 from mcpbridge.rules.homes.rendezvous import rendezvous_order
@@ -36,7 +38,7 @@ class Host:
         self.ending = False
         self.full = False
         self.fails = False
-        self.records: dict[str, SessionRecord | None] = {}
+        self.records: dict[str, SessionRecord] = {}
         self.owns = False
 
     def has(self, session_id: str, principal: Principal) -> bool:
@@ -63,6 +65,30 @@ class Host:
         """It is not here any more."""
         self.sessions.discard(session_id)
 
+    def is_here(self, session_id: str) -> bool:
+        """Whether it is here."""
+        return session_id in self.sessions
+
+    def has_own_child(self, session_id: str) -> bool:
+        """What the test says."""
+        return self.owns and session_id in self.sessions
+
+    def own_child_sessions(self) -> list[str]:
+        """What the test says."""
+        return sorted(self.sessions) if self.owns else []
+
+    def record(self, session_id: str) -> SessionRecord | None:
+        """What a client has asked for."""
+        return self.records.get(session_id) if session_id in self.sessions else None
+
+    def params(self, session_id: str) -> bytes | None:
+        """The same of all clients."""
+        return b"{}" if session_id in self.sessions else None
+
+    def end_copy(self, session_id: str) -> None:
+        """It is not here any more."""
+        self.sessions.remove(session_id)
+
     async def revive(
         self,
         session_id: str,
@@ -78,7 +104,7 @@ class Host:
             raise Unavailable(draining())
         assert session_id not in self.sessions
         self.sessions.add(session_id)
-        self.records[session_id] = record
+        self.records[session_id] = record or SessionRecord(initialized=True)
 
 
 class World:
@@ -91,16 +117,24 @@ class World:
         self.replicas: dict[str, Homes] = {}
         self.hosts: dict[str, Host] = {}
         self.unresolved = False
+        self.cut: set[str] = set()
+        """Those that cannot be reached, and reach no other."""
         for number in range(count):
             self.start(Replica(f"10.0.0.{number}", 8001, number))
 
-    def start(self, replica: Replica) -> Homes:
+    def start(self, replica: Replica, choice: OnOwnerLost = OnOwnerLost.RESTART) -> Homes:
         """Start another one."""
         address, host = address_of(replica), Host(self)
         clock, wall_clock = (lambda: self.now), (lambda: NOW_S)
-        homes = Homes(replica, host, self.ask, self.tell, self.resolve, clock, wall_clock)
+        claims = self.claims_of(replica, host)
+        ways = (self.ask, self.tell, self.resolve)
+        homes = Homes(replica, host, *ways, clock, wall_clock, choice, claims)
         self.replicas[address], self.hosts[address] = homes, host
         return homes
+
+    def claims_of(self, replica: Replica, host: Host) -> Claims | None:
+        """Without a store there are none."""
+        return None
 
     def kill(self, address: str) -> None:
         """It does not answer any more."""
@@ -112,6 +146,8 @@ class World:
         """Ask one, which takes a turn of the loop."""
         self.asked.append((address, question))
         await asyncio.sleep(0)
+        if question.asker != address and self.cut & {question.asker, address}:
+            return None
         peer = self.replicas.get(address)
         return await peer.answer(question, principal) if peer is not None else None
 
@@ -257,20 +293,34 @@ async def test_a_home_that_may_live_is_replaced_for_shared_children_only() -> No
     """Two homes of the others are two servers; until its address is gone from DNS they wait."""
     world = World(3)
     await world.settle()
-    own, host = world.replicas["10.0.0.0:8001"], world.hosts["10.0.0.0:8001"]
+    own = world.replicas["10.0.0.0:8001"]
     home = world.replicas["10.0.0.1:8001"].own
-    assert own.may_replace("m1", ANONYMOUS, home)
-    host.owns = True
-    assert not own.may_replace("m1", ANONYMOUS, home)
+    world.cut.add(address_of(home))
+
+    async def found() -> Replica:
+        return await own.next_home("m1", ANONYMOUS, home, unknown=True)
+
+    for host in world.hosts.values():
+        host.owns = True
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await found()
     world.kill(address_of(home))
-    assert not own.may_replace("m1", ANONYMOUS, home)
     world.now += SETTLED_AFTER_S / 2
     await own.look()
-    assert not own.may_replace("m1", ANONYMOUS, home), "gone for 15 s"
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await found()
+    assert world.homes == [], "gone for 15 s"
     world.now += SETTLED_AFTER_S / 2
-    assert own.may_replace("m1", ANONYMOUS, home)
-    world.ids.clear()
-    assert not own.may_replace("m1", ANONYMOUS, home)
+    second = await found()
+    assert world.homes == [address_of(second)]
+    world = World(3)
+    await world.settle()
+    own = world.replicas["10.0.0.0:8001"]
+    home = world.replicas["10.0.0.1:8001"].own
+    world.cut.add(address_of(home))
+    second = await found()
+    assert world.homes == [address_of(second)], "at once on the shared process"
 
 
 async def test_a_replica_alone_adopts_what_its_last_start_had() -> None:
@@ -296,3 +346,76 @@ async def test_a_client_that_leaves_ends_no_adoption() -> None:
     assert await second == own.own
     with pytest.raises(asyncio.CancelledError):
         await first
+
+
+async def taken_over_after_30_s(world: World, choice: OnOwnerLost) -> tuple[Homes, Homes]:
+    """A home that is cut off, and another replica that is asked for its session for 30 s."""
+    for number in range(3):
+        world.start(Replica(f"10.0.0.{number}", 8001, number), choice)
+    for host in world.hosts.values():
+        host.owns = True
+    await world.settle()
+    old, asked = world.replicas["10.0.0.1:8001"], world.replicas["10.0.0.0:8001"]
+    world.hosts[old.address].sessions.add("m1")
+    world.cut.add(old.address)
+    for _ in range(6):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await asked.next_home("m1", ANONYMOUS, old.own, unknown=True)
+        world.now += HELD_BACK_S / 6
+    return old, asked
+
+
+async def test_a_home_that_stays_out_of_reach_is_replaced_and_ends_its_copy_when_told() -> None:
+    """After 30 s; it is told until it has answered, and knows then where the session is."""
+    world = World(0)
+    old, asked = await taken_over_after_30_s(world, OnOwnerLost.RESTART)
+    home = await asked.next_home("m1", ANONYMOUS, old.own, unknown=True)
+    adopter = world.replicas[address_of(home)]
+    assert sorted(world.homes) == sorted([old.address, adopter.address])
+    await adopter.tell_to_yield()
+    assert len(world.homes) == 2, "it cannot be told"
+    assert old.elsewhere("m1") is None
+    world.cut.clear()
+    await adopter.tell_to_yield()
+    assert world.homes == [adopter.address]
+    assert old.elsewhere("m1") == home
+    assert old.known("m1", old.own) == home
+    asked_before = len(world.asked)
+    await adopter.tell_to_yield()
+    assert len(world.asked) == asked_before, "once is enough"
+
+
+async def test_the_time_out_of_reach_begins_again_once_a_home_has_answered() -> None:
+    """And if no client has asked for so long that it may have been there in between."""
+    for answered in (True, False):
+        world = World(0)
+        old, asked = await taken_over_after_30_s(world, OnOwnerLost.RESTART)
+        assert asked.has_doubts
+        if answered:
+            asked.answered(old.own)
+        else:
+            world.now += HELD_BACK_S
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await asked.next_home("m1", ANONYMOUS, old.own, unknown=True)
+        assert world.homes == [old.address]
+
+
+async def test_the_operator_may_choose_that_such_sessions_end() -> None:
+    """Their clients begin others."""
+    world = World(0)
+    old, asked = await taken_over_after_30_s(world, OnOwnerLost.END)
+    with pytest.raises(LookupError):
+        await asked.next_home("m1", ANONYMOUS, old.own, unknown=True)
+    assert world.homes == [old.address]
+
+
+async def test_a_wrong_order_to_yield_ends_nothing() -> None:
+    """One that names no replica, or this one; and one for a session that is not here."""
+    world = World(2)
+    own = world.replicas["10.0.0.0:8001"]
+    world.hosts[own.address].sessions.add("m1")
+    for session_id, home in (("m1", "nowhere"), ("m1", str(own.own)), ("m2", str(LOST))):
+        order = HomeQuestion(session_id, "10.0.0.1:8001", home=home)
+        assert await own.answer(order, ANONYMOUS) == HomeAnswer(PeerAnswer.HAS_NOT)
+    assert world.homes == [own.address]
+    assert own.elsewhere("m2") is None

@@ -18,7 +18,6 @@ from mcpbridge.rules.homes.adoption import (
     REVIVABLE_S,
     SKEW_S,
     HomeStep,
-    OnOwnerLost,
     PeerAnswer,
     StoreView,
     adopters,
@@ -28,6 +27,7 @@ from mcpbridge.rules.homes.adoption import (
     yields,
 )
 from mcpbridge.rules.homes.lost_calls import REPEATABLE, AfterLoss, Delivery, after_loss
+from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.homes.owner import OWNER, OwnerSign, OwnerVerdict, judge_owner
 from mcpbridge.rules.homes.peer_view import (
     FORGOTTEN_AFTER_S,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 HELD = b""
 """An answer that does not come."""
@@ -22,6 +22,8 @@ class FakeRedis:
         """For the questions to come; the last one serves for all others."""
         self.asked: list[list[bytes]] = []
         """The questions, without those with which connections begin."""
+        self.reply: Callable[[list[bytes]], bytes] | None = None
+        """Answers questions by what they are, in place of `answers`, if it is set."""
         self.was_asked = asyncio.Event()
         self.setting_up: list[list[bytes]] = []
         self.connections: list[asyncio.StreamWriter] = []
@@ -40,11 +42,16 @@ class FakeRedis:
                     continue
                 self.asked.append(question)
                 self.was_asked.set()
-                answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                answer = self._answer(question)
                 if answer == CUT:
                     break
                 writer.write(answer)
         writer.close()
+
+    def _answer(self, question: list[bytes]) -> bytes:
+        if self.reply is not None:
+            return self.reply(question)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     async def end(self) -> None:
         """End all connections, and wait until that is done."""
@@ -54,11 +61,11 @@ class FakeRedis:
 
 
 @contextlib.asynccontextmanager
-async def fake_redis(*answers: bytes) -> AsyncIterator[FakeRedis]:
-    """Serve on loopback until the block ends."""
+async def fake_redis(*answers: bytes, port: int = 0) -> AsyncIterator[FakeRedis]:
+    """Serve on loopback until the block ends, at a free port or a certain one."""
     fake = FakeRedis()
     fake.answers += answers or (b"+OK\r\n",)
-    server = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(fake.serve, "127.0.0.1", port)
     fake.port = server.sockets[0].getsockname()[1]
     try:
         yield fake

@@ -70,6 +70,9 @@ class CallContext:
     """Says which clients are paused because their calls have ended the server."""
     names_calls: bool = False
     """Whether event ids name their call: other replicas may be asked for its answer."""
+    session_changed: Callable[[str], None] | None = None
+    """Called with the id of a session whose level or subscriptions changed, or that initialized;
+    None if no other replica must know."""
     tools: ToolFilter | None = None
     """Applies the policy on tools; None if clients may use all tools."""
 

@@ -7,6 +7,8 @@ is answered. So a log level or subscription counts from the moment the client as
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mcpbridge.bridge.children.shared_state import log_level_of, text_member
 from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.homes.record import SessionRecord
@@ -27,6 +29,7 @@ class ClientState:
 
     __slots__ = (
         "_asked",
+        "_changed",
         "initialized",
         "last_used",
         "level",
@@ -43,6 +46,7 @@ class ClientState:
         *,
         one_streamed: bool = False,
         account: Account | None = None,
+        changed: Callable[[], None] | None = None,
     ) -> None:
         """Make the state of a client that has not sent `initialized`.
 
@@ -51,7 +55,9 @@ class ClientState:
             now: The event loop's time, in seconds.
             one_streamed: Whether one stream carries all messages: the transport of 2024-11-05.
             account: Charged for the subscriptions; None: they are not counted.
+            changed: Called when `record` may have changed; None: nothing is.
         """
+        self._changed = changed
         self.profile = profile
         self.one_streamed = one_streamed
         self.revision = expected(profile.requested if profile is not None else None)
@@ -113,6 +119,7 @@ class ClientState:
     def has_initialized(self) -> None:
         """Record that the client has sent `notifications/initialized`."""
         self.initialized = True
+        self._tell_changed()
 
     def resume(self, record: SessionRecord) -> None:
         """Begin with what the client has asked for at another replica."""
@@ -129,6 +136,7 @@ class ClientState:
     def set_level(self, level: str | None) -> None:
         """Record the log level that the client asked for; None: the server's own choice."""
         self.level = level
+        self._tell_changed()
 
     def intend(self, request: Request) -> None:
         """Apply a request of `SHARED_VERBS` before its answer has come."""
@@ -138,6 +146,7 @@ class ClientState:
             self.subscriptions.discard(text_member(request.params, "uri") or "")
         elif request.method == SUBSCRIBE:
             self._asked += (request,)
+        self._tell_changed()
 
     def settle(self, request: Request, *, granted: bool) -> None:
         """Apply the answer to a request of `SHARED_VERBS`, even one that `intend` has not seen."""
@@ -149,3 +158,8 @@ class ClientState:
                 self.subscriptions.add(uri)
         elif request.method == SET_LEVEL and not granted:
             self.level = None
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        if self._changed is not None:
+            self._changed()

@@ -18,6 +18,8 @@ Source: MCP 2025-03-26 to 2025-11-25, Transports, Session Management.
 
 from __future__ import annotations
 
+import functools
+
 import msgspec
 
 from mcpbridge.bridge.calls.context import CallContext
@@ -100,11 +102,13 @@ class Session:
         self.used = False
         """Whether the client has sent a request after `initialize`."""
         self.opened_at = context.clock()
+        changed = context.session_changed if one_stream is None else None
         self.client = ClientState(
             client_profile,
             self.opened_at,
             one_streamed=one_stream is not None,
             account=self.account,
+            changed=functools.partial(changed, session_id) if changed is not None else None,
         )
         self.streams = _streams(context, one_stream, self.account, revived=revived)
         self.server_requests = _server_requests(context, client_profile, self.streams.standalone)

@@ -1,4 +1,5 @@
 """Requests between replicas: forwarding those for another one, and the port for those of others.
 
-Reading order: `relay`, `forwarding`, `admission`, `questions`. Imported with replicas alone.
+Reading order: `relay`, `fence`, `forwarding`, `admission`, `questions`. Imported with replicas
+alone.
 """

@@ -8,8 +8,8 @@ import msgspec
 
 from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.http.auth.access import AccessControl
+from mcpbridge.http.peers.fence import FencedLegacy
 from mcpbridge.http.peers.relay import CHALLENGE, ENDING, MOVED
-from mcpbridge.http.peers.sessions import ReplicaLegacy
 from mcpbridge.http.request import RequestHead
 from mcpbridge.replicas.peer_proof import HEADER, PeerProofs, Unproven
 from mcpbridge.rules.access.header_env import Pair, values_of
@@ -25,14 +25,14 @@ _MESSAGES = {
 }
 
 
-class PeerLegacy(ReplicaLegacy):
+class PeerLegacy(FencedLegacy):
     """The legacy revisions over Streamable HTTP, for sessions of this replica alone."""
 
     def _named_session(self, head: RequestHead) -> Session | Refusal | None:
         found = super()._named_session(head)
         if not isinstance(found, Refusal):
             return found
-        home = self._homes.leaving.moved_to(head.names.session_id or "")
+        home = self._homes.elsewhere(head.names.session_id or "")
         if home is not None:
             error = error_object(INVALID_REQUEST, "another replica has this session now")
             return Refusal(403, error, challenge=f'{CHALLENGE} error="{MOVED}", home="{home}"')

@@ -17,8 +17,8 @@ from mcpbridge.http.auth.access import AccessControl
 from mcpbridge.http.body import BodyLimits, judge_head
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
+from mcpbridge.http.peers.fence import FencedLegacy
 from mcpbridge.http.peers.relay import Forwarded, Relay, forwarded
-from mcpbridge.http.peers.sessions import ReplicaLegacy
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import HttpResponse, refusing
 from mcpbridge.http.transports.legacy import AnswerSettings
@@ -35,7 +35,7 @@ from mcpbridge.wire.messages import Message, Request
 _REQUEST_STATE = b"requestState"
 
 
-class ForwardingLegacy(ReplicaLegacy):
+class ForwardingLegacy(FencedLegacy):
     """The legacy revisions over Streamable HTTP, for the sessions of all replicas."""
 
     def __init__(
@@ -49,26 +49,26 @@ class ForwardingLegacy(ReplicaLegacy):
         super().__init__(bridge, keepalive, settings, homes)
         self._relay = relay
 
-    def handle(
+    def handle_checked(
         self, head: RequestHead, content: Message | list[Message]
     ) -> StartedCall | HttpResponse | Refusal:
         """Take a message or batch, as the base does, or begin to forward it."""
         if isinstance(content, Request) and content.method == INITIALIZE:
-            return super().handle(head, content)
+            return super().handle_checked(head, content)
         home = self._home_of(head)
         if isinstance(home, Replica):
             return StartedCall(functools.partial(self._post, home, content))
-        return super().handle(head, content) if home is None else home
+        return super().handle_checked(head, content) if home is None else home
 
-    async def get(self, http_request: HttpRequest) -> None:
+    async def get_checked(self, http_request: HttpRequest) -> None:
         """Open or resume a stream, here or at the replica that has the session."""
         if not await self._forwards(http_request):
-            await super().get(http_request)
+            await super().get_checked(http_request)
 
-    async def delete(self, http_request: HttpRequest) -> None:
+    async def delete_checked(self, http_request: HttpRequest) -> None:
         """End a session, here or at the replica that has it."""
         if not await self._forwards(http_request):
-            await super().delete(http_request)
+            await super().delete_checked(http_request)
 
     async def _forwards(self, http_request: HttpRequest) -> bool:
         """Return whether a request without a body was forwarded or refused; else it is served."""
@@ -85,7 +85,7 @@ class ForwardingLegacy(ReplicaLegacy):
         http_request.remember_head()
         if await self._relay.serve(home, forwarded(content), http_request):
             # This replica has adopted the session.
-            await self._finish_handled(super().handle, content, http_request)
+            await self._finish_handled(super().handle_checked, content, http_request)
 
     def _home_of(self, head: RequestHead) -> Replica | Refusal | None:
         """Return where the session is that a request names; None if the base is to serve it."""

@@ -9,6 +9,7 @@ import msgspec
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.children.child_pool import ChildPoolSettings
+from mcpbridge.bridge.legacy.session import Session
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.request import HttpRequest
 from mcpbridge.http.responses import HttpResponse, refusing
@@ -22,7 +23,7 @@ from mcpbridge.replicas.peer_messages import (
 )
 from mcpbridge.replicas.session_id import SessionId, SessionIds
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, session_closed
+from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, replica_lost, session_closed
 from mcpbridge.rules.homes.adoption import PeerAnswer
 from mcpbridge.rules.homes.record import SessionRecord
 from mcpbridge.rules.mcp.admission import Refusal, refuse
@@ -81,7 +82,7 @@ async def _read(
 
 
 class BridgeSessions:
-    """The sessions of a bridge, as `Homes` sees them."""
+    """The sessions of a bridge, as `Homes` and `Claims` see them."""
 
     def __init__(self, bridge: Bridge, ids: SessionIds, pool: ChildPoolSettings) -> None:
         self._pool = pool
@@ -156,3 +157,40 @@ class BridgeSessions:
         session.streams.standalone.dismiss()
         self._bridge.close(session, why="moved")
         return True
+
+    def is_here(self, session_id: str) -> bool:
+        """See `SessionHost`."""
+        return self._bridge.sessions.get(session_id) is not None
+
+    def has_own_child(self, session_id: str) -> bool:
+        """See `ClaimableSessions`."""
+        session = self._bridge.sessions.get(session_id)
+        return session is not None and self._needs_own_child(session)
+
+    def own_child_sessions(self) -> list[str]:
+        """See `ClaimableSessions`."""
+        return [each.id for each in self._bridge.sessions if self._needs_own_child(each)]
+
+    def record(self, session_id: str) -> SessionRecord | None:
+        """See `ChangedSessions`."""
+        session = self._bridge.sessions.get(session_id)
+        return session.client.record if session is not None else None
+
+    def params(self, session_id: str) -> bytes | None:
+        """See `ChangedSessions`."""
+        session = self._bridge.sessions.get(session_id)
+        return session.client_profile.params if session is not None else None
+
+    def end_copy(self, session_id: str) -> None:
+        """See `SessionHost`."""
+        session = self._bridge.sessions.get(session_id)
+        if session is not None:
+            self._bridge.meters.tally("yields", ())
+            self._bridge.close(session, replica_lost(), why="yielded")
+
+    def _needs_own_child(self, session: Session) -> bool:
+        if session.one_streamed:
+            # Its stream ends with this replica, so it is never elsewhere.
+            return False
+        roots = bool(self._pool.roots)
+        return needs_own_child(self._pool.isolation, session.client_profile, answers_roots=roots)

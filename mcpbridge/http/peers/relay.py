@@ -243,6 +243,8 @@ class Relay:
         for _ in range(_MOST_HOMES):
             attempt = await self._attempt(home, sent, http_request)
             if attempt is _Attempt.OVER:
+                if self._homes.has_doubts:
+                    self._homes.answered(home)
                 return False
             if attempt is _Attempt.LOST:
                 # The next connection tells whether it has ended.
@@ -275,10 +277,8 @@ class Relay:
         unknown: bool,
     ) -> Replica | HttpResponse:
         """Return the next home of a session that has lost its own, or the answer if it has none."""
-        if unknown and not homes.may_replace(session_id, principal, lost):
-            return _unavailable(replica_unreachable(), sent)
         try:
-            home = await homes.next_home(session_id, principal, lost)
+            home = await homes.next_home(session_id, principal, lost, unknown=unknown)
         except LookupError:
             return _gone(sent)
         except Unavailable as error:

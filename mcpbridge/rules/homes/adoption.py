@@ -36,6 +36,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 
+from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.homes.owner import OwnerVerdict
 from mcpbridge.rules.homes.peer_view import KnownPeer
 from mcpbridge.rules.homes.rendezvous import precedes, rendezvous_order
@@ -48,15 +49,6 @@ SKEW_S = 90.0
 """Most seconds that the clocks of two replicas may differ."""
 MOST_ASKED = 32
 """Most replicas among which a new home is found by asking; more need a store."""
-
-
-class OnOwnerLost(enum.Enum):
-    """The operator's choice for a session with an own child whose owner stays unknown."""
-
-    RESTART = "restart"
-    """It begins elsewhere, and its old owner is told to yield until it has."""
-    END = "end"
-    """It ends: its client gets 404 and begins a new one."""
 
 
 class StoreView(enum.Enum):

@@ -37,6 +37,11 @@ class SessionRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Streams of answered calls. They travel when the session is handed over, and else stay in
     memory."""
 
+    @property
+    def changes(self) -> bool:
+        """Whether it says more than that the client has initialized, which is assumed anyway."""
+        return not self.initialized or self.level is not None or bool(self.subscriptions)
+
 
 _decoder = msgspec.json.Decoder(SessionRecord)
 
