@@ -93,9 +93,10 @@ streams: .venv/stamp ## memory and p99 with many open streams; STREAMS=5000 is t
 drain: .venv/stamp ## replicas end under load behind a balancer; RUNS=100 is the size, SEED repeats
 	$(BIN)/python -m tests.suites.drain
 
-replicas: .venv/stamp .venv-mcp1/stamp $(NODE_PEERS) ## any of three replicas serves any session; DURATION=20m is the size; needs HAProxy, Node, root
-	@for each in haproxy unshare; do command -v $$each >/dev/null || { echo "make replicas: needs" \
-		"$$each; apt-get install haproxy util-linux, or whatever brings it here" >&2; exit 1; }; done
+replicas: .venv/stamp .venv-mcp1/stamp $(NODE_PEERS) ## any of three replicas serves any session; DURATION=20m is the size; needs HAProxy, Redis, Node, root
+	@for each in haproxy unshare redis-server; do command -v $$each >/dev/null || { echo "make replicas: needs" \
+		"$$each; RUNLEVEL=1 apt-get install haproxy util-linux redis-server, or whatever brings it here" >&2; exit 1; }; done
+	$(BIN)/python -m pytest tests/replicas/redis -q
 	$(BIN)/python -m tests.suites.replicas.run
 
 fuzz: .venv/stamp ## any bytes are read right or refused; SECONDS_EACH=60 for each of six targets

@@ -2,9 +2,10 @@
 
 Each call carries a text that no other call has. `echo` answers it, `steps` says it in three
 progress notifications first, `ask` puts it to the client as a question and answers what the client
-said, and `announce` says that the list of tools has changed. `wait_s` among the arguments is the
-time that the work takes. The text goes into the ledger before the work begins, so that what was
-executed is known even of a process that did not live to answer. A cancelled call is not answered.
+said, `who` answers it with the id of this process, and `announce` says that the list of tools has
+changed. `wait_s` among the arguments is the time that the work takes. The text goes into the ledger
+before the work begins, so that what was executed is known even of a process that did not live to
+answer. A cancelled call is not answered.
 Standard library only.
 """
 
@@ -96,7 +97,7 @@ class Server:
                 "serverInfo": {"name": "replicas", "version": str(os.getpid())},
             }
         if method == "tools/list":
-            names = ("echo", "steps", "ask", "announce")
+            names = ("echo", "steps", "ask", "announce", "who")
             return {"tools": [{"name": name, "inputSchema": ARGUMENTS} for name in names]}
         return {}
 
@@ -129,6 +130,8 @@ class Server:
             self._asked[question_id] = call_id, text
             asked = {"message": text, "requestedSchema": ANSWER}
             say({"id": question_id, "method": "elicitation/create", "params": asked})
+        elif name == "who":
+            self._answer(call_id, f"{text} {os.getpid()}")
         else:
             self._answer(call_id, text)
 

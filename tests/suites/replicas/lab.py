@@ -201,6 +201,7 @@ class Lab:
         """HAProxy's, without a path."""
         self._idle = deque(idle)
         self.hosts = folder / "hosts"
+        self._names: dict[str, str] = {}
         self._ledger = folder / "ledger"
         self._folder = folder
 
@@ -236,9 +237,15 @@ class Lab:
         self._idle.append(replica)
         self.write_hosts()
 
+    def name(self, name: str, ip: str) -> None:
+        """Let another name resolve to an address, for the replicas too."""
+        self._names[name] = ip
+        self.write_hosts()
+
     def write_hosts(self) -> None:
         """Let `NAME` resolve to the replicas there are."""
         lines = ["127.0.0.1 localhost", *(f"{each.ip} {NAME}" for each in self.replicas)]
+        lines += [f"{ip} {name}" for name, ip in self._names.items()]
         # In its place: the replicas have this very file mounted.
         self.hosts.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
@@ -306,6 +313,7 @@ async def lab(
     peers: bool = True,
     words: Sequence[str] = (),
     key_file: Path | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Lab]:
     """Start replicas behind HAProxy; all end with the block.
 
@@ -314,6 +322,7 @@ async def lab(
         peers: Whether they know each other.
         words: More flags of each.
         key_file: Holds the keys, which else are in the environment.
+        names: Further names that resolve, with their addresses.
     """
     ports = _free_ports()
     with tempfile.TemporaryDirectory(prefix="replicas-") as name:
@@ -325,6 +334,8 @@ async def lab(
         every = [Replica(ip, ports.mcp, (*known, *words, "--", *command), env) for ip in IPS]
         made = Lab(folder, every[:count], every[count:], ports)
         made.write_hosts()
+        for each, ip in (names or {}).items():
+            made.name(each, ip)
         try:
             await asyncio.gather(*(made.start(replica) for replica in made.replicas))
             async with _haproxy(folder, ports.front, every):

@@ -30,8 +30,8 @@ GATEWAY_ID = 128
 """Characters that gateways accept in a session id."""
 
 
-def _common(load: Load, lab_: Lab) -> list[Figure]:
-    """What holds whatever happens: no crossed answer, no call executed twice."""
+def common(load: Load, lab_: Lab) -> list[Figure]:
+    """Return what holds whatever happens: no crossed answer, no call executed twice."""
     executed = lab_.executed()
     if load.errors:
         detail("first errors", load.errors[:5])
@@ -58,13 +58,13 @@ async def calm_calls(
         figures = [
             equal("errors", len(load.errors), 0),
             equal("right answers", load.right, each * sessions),
-            *_common(load, made),
+            *common(load, made),
             at_least("questions", load.questions, 2 * asked * (each // 4)),
         ]
     return [*figures, at_most("longest id", max(load.id_lengths, default=0), GATEWAY_ID)]
 
 
-def _busy(made: Lab, marker: str) -> AbstractAsyncContextManager[Clients]:
+def busy(made: Lab, marker: str) -> AbstractAsyncContextManager[Clients]:
     """Clients that call until they are told to stop, with a call in flight most of the time."""
     return made.clients(marker, plain=PLAIN, asked=ASKED, rest_s=REST_S, wait_s=WAIT_S)
 
@@ -77,13 +77,13 @@ async def row_1(size: Size) -> list[Figure]:
 async def row_2(size: Size) -> list[Figure]:
     """Rolling restarts under load: every session and every call survives them."""
     statuses: Counter[int] = Counter()
-    async with lab(words=ROLLING) as made, _busy(made, "rolling") as clients:
+    async with lab(words=ROLLING) as made, busy(made, "rolling") as clients:
         await clients.ready()
         for _ in range(size.restarts):
             for replica in tuple(made.replicas):
                 statuses[await made.roll(replica)] += 1
         load = await clients.stop()
-        figures = _common(load, made)
+        figures = common(load, made)
     return [
         equal("errors", len(load.errors), 0),
         equal("sessions lost", load.sessions - load.kept, 0),
@@ -106,7 +106,7 @@ async def row_4(size: Size) -> list[Figure]:
 async def _killed(size: Size, *, same_address: bool) -> list[Figure]:
     chance = random.Random(SEED)
     kills: list[float] = []
-    async with lab() as made, _busy(made, "killed") as clients:
+    async with lab() as made, busy(made, "killed") as clients:
         await clients.ready()
         await made.settled()
         until = monotonic() + size.seconds
@@ -117,7 +117,7 @@ async def _killed(size: Size, *, same_address: bool) -> list[Figure]:
             await (made.start(replica) if same_address else made.replace(replica))
             await asyncio.sleep(max(0.0, kills[-1] + KILL_EVERY_S - monotonic()))
         load = await clients.stop()
-        figures = _common(load, made)
+        figures = common(load, made)
     # A call that was not in flight when a replica was killed has nothing to fear.
     others = [
         error
@@ -150,17 +150,17 @@ async def row_15(size: Size) -> list[Figure]:
         keys = Path(folder) / "keys"
         keys.write_text(KEY, "utf-8")
         async with lab(key_file=keys) as made:
-            async with _busy(made, "before") as before:
+            async with busy(made, "before") as before:
                 await before.ready()
                 for text in (f"{KEY} {new}", f"{new} {KEY}"):
                     await _write_keys(made, keys, text)
-                async with _busy(made, "after") as after:
+                async with busy(made, "after") as after:
                     await after.ready()
                     first = await before.stop()
                     await _write_keys(made, keys, new)
                     await asyncio.sleep(min(size.seconds, 5))  # calls with the new key alone
                     second = await after.stop()
-            figures = [*_common(first, made), *_common(second, made)]
+            figures = [*common(first, made), *common(second, made)]
     return [
         equal("errors", len(first.errors) + len(second.errors), 0),
         equal("sessions lost", sum(load.sessions - load.kept for load in (first, second)), 0),

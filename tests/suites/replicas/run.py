@@ -20,13 +20,14 @@ from time import monotonic
 import httpx
 import uvloop
 
-from tests.suites.replicas import costs, hostile, load, spread
+from tests.suites.replicas import costs, hostile, load, spread, stored
 from tests.suites.replicas.rows import SHORT, Row, Size, equal, full, show
 
 ROWS = (
     Row("0", "control: replicas that do not know each other are noticed", load.control),
     Row("1", "calls without faults", load.row_1),
     Row("2", "rolling restarts under load", load.row_2),
+    Row("7", "the store stops, ends, begins empty, fails over", stored.row_7),
     Row("8", "one client's requests at three replicas", spread.row_8),
     Row("9", "the owner is killed in a streamed call", spread.row_9),
     Row("11", "HTTP+SSE at three replicas", spread.row_11),
@@ -36,6 +37,7 @@ ROWS = (
     Row("15", "keys are rotated under load", load.row_15),
     Row("3, 10", "a replica is killed every 5 s", load.row_3, only_full=True),
     Row("4", "the same, started again at its address", load.row_4, only_full=True),
+    Row("5", "sessions with a process each, asked at all replicas", stored.row_5, only_full=True),
     Row("18", "latency of the hop", costs.row_18, only_full=True),
     Row("19", "streams that only wait", costs.row_19, only_full=True),
 )
