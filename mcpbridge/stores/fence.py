@@ -66,8 +66,9 @@ class Fence:
 
     def begun(self, session_id: str) -> None:
         """Take note of a session that was opened, or claimed, here and now."""
-        if self.lapses:
-            self._checked[session_id] = self.lapses
+        # A lapse that goes on does not count: another replica may claim the session in it.
+        if self._lapses:
+            self._checked[session_id] = self._lapses
 
     async def holds(self, session_id: str) -> bool:
         """Check a session; return whether it may be served here.
@@ -77,8 +78,8 @@ class Fence:
         Raises:
             StoreAway: That cannot be known now.
         """
-        # A lapse during the check needs another one.
-        lapses = self.lapses
+        # A lapse during the check, or one that goes on, needs another one.
+        lapses = self._lapses
         if await self._store.claim(session_id, self._home, self._keep_s) != self._home:
             return False
         self._checked[session_id] = lapses

@@ -180,6 +180,8 @@ async def test_after_a_lapse_a_session_that_is_not_claimed_is_served() -> None:
     world.now += BEAT_FOR_S
     assert first.must_check("m1")
     assert await first.check("m1", ANONYMOUS) is None
+    assert first.must_check("m1"), "its heartbeat is not there yet"
+    await world.beat()
     assert not first.must_check("m1")
     assert world.homes == [first.address]
     assert await second.next_home("m1", ANONYMOUS, LOST) == first.own

@@ -36,10 +36,14 @@ async def test_a_session_is_checked_once_after_each_lapse() -> None:
     clock.now += BEAT_FOR_S
     assert fence.must_check("m1"), "it has ended in the store, whether or not that is known here"
     assert await fence.holds("m1")
-    assert not fence.must_check("m1")
-    assert fence.must_check("m2")
+    fence.begun("m3")
+    assert fence.must_check("m1"), "the lapse goes on"
+    assert fence.must_check("m3")
     fence.beaten(clock.now)
     assert fence.lapses == 1
+    for session_id in ("m1", "m2", "m3"):
+        assert fence.must_check(session_id)
+    assert await fence.holds("m1")
     assert not fence.must_check("m1")
     assert await fence.holds("m2")
     clock.now += 2 * BEAT_FOR_S
@@ -104,5 +108,6 @@ async def test_while_the_store_is_away_nothing_is_checked() -> None:
         await fence.holds("m1")
     assert fence.must_check("m1")
     store.cut = False
+    fence.beaten(clock.now)
     assert await fence.holds("m1")
     assert not fence.must_check("m1")
