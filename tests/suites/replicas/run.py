@@ -20,7 +20,7 @@ from time import monotonic
 import httpx
 import uvloop
 
-from tests.suites.replicas import costs, hostile, load, spread, stored
+from tests.suites.replicas import costs, cuts, hostile, load, spread, stored
 from tests.suites.replicas.rows import SHORT, Row, Size, equal, full, show
 
 ROWS = (
@@ -38,6 +38,7 @@ ROWS = (
     Row("3, 10", "a replica is killed every 5 s", load.row_3, only_full=True),
     Row("4", "the same, started again at its address", load.row_4, only_full=True),
     Row("5", "sessions with a process each, asked at all replicas", stored.row_5, only_full=True),
+    Row("6", "the network is cut, the cable pulled, and both healed", cuts.row_6, only_full=True),
     Row("18", "latency of the hop", costs.row_18, only_full=True),
     Row("19", "streams that only wait", costs.row_19, only_full=True),
 )
