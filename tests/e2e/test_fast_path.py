@@ -1,4 +1,4 @@
-"""Calls one after the other on one connection, each sent in one piece: the fast path and its ends.
+"""Calls one after the other on one connection, each alone: the fast path and its ends.
 
 Nothing outside tells which way a call took, and that is what most of these tests are about:
 whatever comes under a head that the bridge knows is served as under one that it sees for the first
@@ -116,6 +116,66 @@ async def test_calls_do_take_it(words: tuple[str, ...], tmp_path: Path) -> None:
         await running.logged("serve.state")
         opening, first_and_second = 2, 2
         assert len(running.events("test.ordinary")) == opening + 2 * first_and_second
+
+
+async def read_by_now(port: int) -> None:
+    """Another connection's answer: what was sent before it has been read."""
+    async with wire(port) as other:
+        await other.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await other.response()).status == 200
+
+
+@pytest.mark.slow
+async def test_calls_whose_bodies_come_after_their_heads_take_it_too() -> None:
+    """As httpx sends them, and so the official client library: a head, then its body."""
+    async with bridge(under=WAYS, env=OURS) as running, caller(running) as here:
+        for number in range(8):
+            arguments = {"text": str(number)}
+            message = rpc(number, "tools/call", {"name": "echo", "arguments": arguments})
+            head, _, body = request(message, here.headers).partition(b"\r\n\r\n")
+            for segment in (head + b"\r\n\r\n", body[:20], body[20:]):
+                await here.connection.send(segment)
+                await read_by_now(running.port)
+            heard = await here.connection.response()
+            assert result(heard)["content"][0]["text"] == str(number)
+            assert answered_by(heard) == number
+        running.signal(signal.SIGUSR1)
+        # What was written before that has been read by then.
+        await running.logged("serve.state")
+        opening, first_and_second = 2, 2
+        posts = [each for each in running.events("test.ordinary") if each["method"] == "POST"]
+        assert len(posts) == opening + first_and_second
+
+
+@pytest.mark.slow
+async def test_a_call_cut_at_any_byte_gets_its_own_answer() -> None:
+    """Under a known head, and behind a call that was cut elsewhere."""
+    async with bridge() as running, caller(running) as here:
+        await here.settle()
+        size = len(request(rpc(1000, "ping"), here.headers))
+        for cut in range(1, size):
+            data = request(rpc(1000 + cut, "ping"), here.headers)
+            await here.connection.send(data[:cut])
+            await read_by_now(running.port)
+            await here.connection.send(data[cut:])
+            heard = await here.connection.response()
+            assert (answered_by(heard), heard.status) == (1000 + cut, 200)
+
+
+@proves("fault 52")
+@pytest.mark.slow
+async def test_a_body_that_does_not_come_is_awaited_no_longer_than_any() -> None:
+    """A known head alone, and one with half its body: 408, which names the limit."""
+    async with bridge("--body-timeout", "400ms") as running:
+        for half in (0, 9):
+            async with caller(running) as here:
+                await here.settle()
+                head, _, body = request(rpc(9, "ping"), here.headers).partition(b"\r\n\r\n")
+                await here.connection.send(head + b"\r\n\r\n" + body[:half])
+                heard = await here.connection.response()
+                assert heard.status == 408
+                assert "--body-timeout 0.4 s" in heard.error["message"]
+                assert await here.connection.rest() == b""
 
 
 @pytest.mark.slow

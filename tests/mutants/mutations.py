@@ -42,6 +42,42 @@ _FRAMING = [
         ('if version not in ("1.0", "1.1"):', 'if version == "0.9":'),
     ),
     *_in(
+        "http/server/fast_path.py",
+        "http/server/test_fast_path.py",
+        ("return (body, missing) if missing >= 0 else None", "return body, max(missing, 0)"),
+        ("return (body, missing) if missing >= 0", "return (body, missing) if missing == 0"),
+        ("if missing < 0:\n            return None\n        return (data", "return (data"),
+        ("if self._missing < 0:", "if False:"),
+        ("        self._missing -= size\n", "        self._fresh = None\n"),
+    ),
+    *_in(
+        "http/server/connection.py",
+        "http/server/test_fast_path.py",
+        ("data, between = self._held + data, True", "between = True"),
+        ("data, between = self._held + data, True", "data, between = self._held + data, False"),
+        ('        self._held = b""\n        if self._charged:', "        if self._charged:"),
+        (
+            "        if not self._keep(len(data)):\n            self._unhold()",
+            "        if False:\n            pass",
+        ),
+        ("wait_s = min(_HOLD_S, self._limits.body_s)", "wait_s = 100.0"),
+        ("True, self.loop.time() - self._held_since)", "True)"),
+        ("        self._unhold()\n        super().shutdown()", "        super().shutdown()"),
+        (
+            "            self._unhold()\n            if self._refused",
+            "            if self._refused",
+        ),
+        (
+            "len(body) + missing > self._fast_path.max_bytes",
+            "len(body) > self._fast_path.max_bytes",
+        ),
+        (
+            "            self._await(_Awaited.NOTHING)\n        return",
+            "            pass\n        return",
+        ),
+        ("self.cycle.response_started and not self._held", "self.cycle.response_started"),
+    ),
+    *_in(
         "wire/lines.py",
         "wire/test_lines.py",
         ("if len(raw) > self._max:", "if len(raw) >= self._max:"),

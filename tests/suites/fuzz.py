@@ -304,13 +304,13 @@ async def framing(running: RunningBridge, chance: random.Random, until: float) -
         nonlocal count
         while monotonic() < until:
             sent = pipelining.requests(chance)
-            segments = pipelining.cut(b"".join(each.data for each in sent), chance)
+            groups = pipelining.segments(sent, chance)
             count += 1
             try:
                 async with asyncio.timeout(ANSWER_WITHIN_S):
-                    received = await pipelining.answers(running.port, segments)
+                    received = await pipelining.answers(running.port, groups)
             except (TimeoutError, OSError, EOFError, ValueError) as error:
-                raise AssertionError(f"{error!r}: {segments!r}") from None
+                raise AssertionError(f"{error!r}: {groups!r}") from None
             pipelining.check(sent, received)
 
     async with asyncio.TaskGroup() as clients:

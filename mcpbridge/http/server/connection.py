@@ -56,6 +56,10 @@ _FRAMED = 8
 MAX_PIPELINED = 100
 """Most requests that may begin in one read, and that may wait behind one that is served."""
 
+_HOLD_S = 0.2
+"""Longest time that a known head waits for its body. Then the request takes the ordinary path, so
+that one that trickles in is checked, counted and, if need be, refused while it arrives."""
+
 _LINGER_S = 1.0
 """Seconds that a refused client may go on sending, so that it can read the refusal."""
 
@@ -113,6 +117,8 @@ class HttpConnection(HttpToolsProtocol):
         "_fast_path",
         "_followed",
         "_heads",
+        "_held",
+        "_held_since",
         "_limits",
         "_offer",
         "_over",
@@ -155,10 +161,8 @@ class HttpConnection(HttpToolsProtocol):
         self._due = 0
         """Responses until the connection ends, as the request after them was refused; 0: no end."""
         self._stall: SendWatch | None = None
-        self._arrived = 0
-        """Bytes so far of a request that does not come in one read."""
-        self._charged = 0
-        """Bytes of it that `--max-memory` counts."""
+        self._arrived = self._charged = 0
+        """Bytes so far of a request that does not come in one read: all, and those charged."""
         self._unsent, self._unread = Account(connections.budget.connections), 0
         """Bytes of a long response that wait to be sent, and those that its client has not read."""
         self._chunk = 0
@@ -173,6 +177,8 @@ class HttpConnection(HttpToolsProtocol):
         """The head of that call's request."""
         self._call_bytes = 0
         """The size of that request's body, in bytes."""
+        self._held, self._held_since = b"", 0.0
+        """What has come of a request under a known head, and the loop's time when that began."""
         self._window: asyncio.TimerHandle | None = None
         self._quiet_since = 0.0
         """The event loop's time when the last answer was sent."""
@@ -246,16 +252,31 @@ class HttpConnection(HttpToolsProtocol):
         """Take bytes of one or more requests; most come in one read and need no timer."""
         if self._refused:
             return
+        if self._held:
+            # Read together with what came before, as if both had come in one segment.
+            data, between = self._held + data, True
+            self._let_go_of_body()
+        else:
+            between = self._call is None and self._is_between()
         # More bytes have come before the answer. Only uvicorn's parser can put requests in a row.
-        between = self._call is None and self._is_between()
         if self._call is not None:
             self._leave_fast_path()
         elif between and self._begin(data):
             return
+        self._read(data, between)
+
+    def _read(self, data: bytes, between: bool, spent_s: float = 0.0) -> None:
+        """Have the parser read data.
+
+        Args:
+            data: As they came, in one segment or in several.
+            between: They begin a request, and all before it are answered.
+            spent_s: Seconds of the time limit that have passed since they came.
+        """
         before = self.scope if between else None
         self._chunk = len(data)
         if self._heads is not None:
-            self._heads.forget()
+            self._heads.follow(len(data))
         # Set before parsing: the parser's callbacks change them for this read.
         self._followed, self._begun = False, 0
         self._parse(data)
@@ -267,9 +288,28 @@ class HttpConnection(HttpToolsProtocol):
             elif not self._keep(len(data)):
                 self._refuse_memory()
             elif self._timer is None:
-                self._set_timer()
-        elif self._heads is not None and before is not None and before is not self.scope:
+                self._set_timer(spent_s)
+        if self._heads is not None and before is not None and before is not self.scope:
             self._heads.see(data)
+
+    def _hold(self, data: bytes) -> None:
+        """Keep the first bytes of a request under a known head until the rest comes."""
+        self._held, self._awaited = data, _Awaited.BODY
+        if self._timer is None:
+            self._held_since = self.loop.time()
+            wait_s = min(_HOLD_S, self._limits.body_s)
+            self._timer = self.loop.call_later(wait_s, self._unhold)
+        if not self._keep(len(data)):
+            self._unhold()
+
+    @_guarded
+    def _unhold(self) -> None:
+        """Move a request that is not whole, if there is one, off the fast path."""
+        if self._held:
+            held = self._held
+            self._let_go_of_body()
+            # The parser begins the request, which ends this timer.
+            self._read(held, True, self.loop.time() - self._held_since)
 
     @property
     def held(self) -> int:
@@ -281,8 +321,12 @@ class HttpConnection(HttpToolsProtocol):
         if self._unread + self._unsent.held > self._charged:
             self._count_unread(0)
             self.transport.abort()
-        else:
-            self._refuse_memory()
+            return
+        if self._held:
+            self._unhold()
+            if self._refused:
+                return  # there was no room for the same bytes on the ordinary path
+        self._refuse_memory()
 
     def _keep(self, size: int) -> bool:
         """Count what came of a request that is not whole; return whether more of it may come."""
@@ -291,6 +335,7 @@ class HttpConnection(HttpToolsProtocol):
         return not self._connections.budget.full
 
     def _let_go_of_body(self) -> None:
+        self._held = b""
         if self._charged:
             size, self._charged = self._charged, 0
             self._charge(-size)
@@ -317,6 +362,7 @@ class HttpConnection(HttpToolsProtocol):
         """Close the connection after the request that is served now: the server ends."""
         if self._call is not None:
             self._leave_fast_path()
+        self._unhold()
         super().shutdown()
 
     @_guarded
@@ -447,14 +493,25 @@ class HttpConnection(HttpToolsProtocol):
         return self.cycle
 
     def _begin(self, data: bytes) -> bool:
-        """Handle a request on the fast path, if possible; return whether it was handled."""
+        """Handle a request on the fast path, or wait for its body; return whether it does so."""
         found = self._heads.find(data) if self._heads is not None else None
         if self._fast_path is None or found is None:
             return False
         if self.flow.write_paused or self.transport.is_closing():
             return False
-        known, body = found
-        handled = self._fast_path.handle(known, body)
+        known, body, missing = found
+        if len(body) + missing > self._fast_path.max_bytes:
+            return False
+        if missing:
+            self._hold(data)
+            return True
+        if self._timer is not None:
+            self._await(_Awaited.NOTHING)
+        return self._handle(self._fast_path, known, body)
+
+    def _handle(self, fast_path: FastPath, known: KnownHead, body: bytes) -> bool:
+        """Handle a whole request on the fast path, if possible; return whether it was handled."""
+        handled = fast_path.handle(known, body)
         if handled is None:
             return False
         if not isinstance(handled, StartedCall):
@@ -466,7 +523,7 @@ class HttpConnection(HttpToolsProtocol):
         elif handled.exchange is not None and known.head.accepts.json:
             self._call, self._call_head, self._call_bytes = handled, known, len(body)
             if self._window is None:
-                self._window = self.loop.call_later(self._fast_path.window_s, self._window_over)
+                self._window = self.loop.call_later(fast_path.window_s, self._window_over)
             handled.exchange.listen(self._heard)
             return True
         self._start_request(known, handled.finish, len(body))
@@ -624,7 +681,9 @@ class HttpConnection(HttpToolsProtocol):
             fresh = self._timer is None or self._timer.when() - self.loop.time() > limit_s - FRESH_S
             return Standing.FRESH_HEAD if fresh else Standing.HEAD
         if self._awaited is _Awaited.BODY and not self.pipeline:
-            return Standing.BUSY if self.cycle.response_started else Standing.BODY
+            # While a request is held, the parser's newest one is that before it.
+            told = self.cycle.response_started and not self._held
+            return Standing.BUSY if told else Standing.BODY
         if self._disconnect is not None and self._disconnect.idle:
             return Standing.LISTENS
         return Standing.BUSY
@@ -727,12 +786,12 @@ class HttpConnection(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def _set_timer(self) -> None:
+    def _set_timer(self, spent_s: float = 0.0) -> None:
         head = self._awaited is _Awaited.HEAD
         limit_s = self._limits.header_s if head else self._limits.body_s
         if self._over:
             limit_s = min(limit_s, BAND_HEADER_S)
-        self._timer = self.loop.call_later(limit_s, self._cut, limit_s)
+        self._timer = self.loop.call_later(max(0.0, limit_s - spent_s), self._cut, limit_s)
 
     @_guarded
     def _cut(self, limit_s: float) -> None:

@@ -5,6 +5,9 @@ parser and the rules would decide the same for the same bytes, so they run once 
 A call whose only event is its answer needs no task, no event queue and no timer: the code that
 receives the answer from the child writes it to the connection.
 
+Some clients (httpx, and so the official Python SDK) send the head and the body of a request apart.
+A connection holds what comes under a known head for a moment, until the rest can be read with it.
+
 It decides nothing about the request: `StreamableHttp.handle` does, on both paths. If a call has
 more than one answer (a stream, a wait longer than `--json-window`, a second request before the
 answer, the end of the process), it goes on as an ASGI request, with the call that has begun. So
@@ -57,8 +60,11 @@ class KnownHead(msgspec.Struct, frozen=True):
     scope: dict[str, Any]
     """The members of the ASGI scope that are the same for all of its requests."""
 
-    def body_of(self, data: bytes) -> bytes | None:
-        """Return the body, if the data are this head and one whole body; else None."""
+    def body_of(self, data: bytes) -> tuple[bytes, int] | None:
+        """Return what the data hold of the body, and how many bytes of it are still to come.
+
+        None if they do not begin with this head, whole, or go on behind the body.
+        """
         # Slices are compared: `startswith` takes three times as many instructions.
         start = len(self.before)
         if data[:start] != self.before:
@@ -68,8 +74,12 @@ class KnownHead(msgspec.Struct, frozen=True):
         behind = end + len(self.after)
         if not mark or data[end:behind] != self.after:
             return None
+        if not digits.isdigit():
+            return None
+        # What is behind the body is another request, which the parser must see.
         body = data[behind:]
-        return body if digits.isdigit() and int(digits) == len(body) else None
+        missing = int(digits) - len(body)
+        return (body, missing) if missing >= 0 else None
 
 
 class PostHandler(Protocol):
@@ -101,16 +111,18 @@ class FastPath:
         """
         self.meter = meter or HttpMeter()
         self._handler = handler
-        # A longer body is read in a thread, which the fast path cannot wait for.
-        self._max_bytes = min(limits.max_bytes, LONG_BYTES - 1)
+        self.max_bytes = min(limits.max_bytes, LONG_BYTES - 1)
+        """Size of the largest body: a longer one is read in a thread, which cannot be awaited."""
         self._rules = rules
         self.window_s = window_s
         self._headers: Sequence[tuple[bytes, bytes]] = ()
         self._heads: dict[tuple[int, bool], bytes] = {}
         """Heads of responses with these headers."""
 
-    def cut(self, data: bytes) -> CutHead | None:
-        """Return the head in the data of one request; None if it is not worth remembering.
+    def cut(self, data: bytes) -> tuple[CutHead, int] | None:
+        """Return the head in the data of one request, and the bytes of it that are still to come.
+
+        None if the head is not worth remembering.
 
         Args:
             data: What was read at once, beginning with the request's first byte.
@@ -119,9 +131,12 @@ class FastPath:
             return None
         length = data.find(b"\r\n\r\n", 0, MAX_HEAD_BYTES) + 4
         found = _LENGTH.search(data, 0, length)
-        if found is None or length + int(found[1]) != len(data):
+        if found is None:
             return None
-        return data[: found.start(1)], data[found.end(1) : length]
+        missing = length + int(found[1]) - len(data)
+        if missing < 0:
+            return None
+        return (data[: found.start(1)], data[found.end(1) : length]), missing
 
     def known(self, cut: CutHead, scope: MutableMapping[str, Any]) -> KnownHead | None:
         """Return what to remember of a request that was served; None if its head must not be used.
@@ -142,9 +157,12 @@ class FastPath:
         return KnownHead(*cut, head, {name: scope[name] for name in _KEPT})
 
     def handle(self, known: KnownHead, body: bytes) -> StartedCall | HttpResponse | None:
-        """Handle a POST; None: it was not touched and must go the ordinary path."""
-        if len(body) > self._max_bytes:
-            return None
+        """Handle a POST; None: it was not touched and must go the ordinary path.
+
+        Args:
+            known: Its head.
+            body: Its body, of at most `max_bytes`.
+        """
         return self._handler.handle(known.head, body)
 
     def head_of(self, status: int, headers: Sequence[tuple[bytes, bytes]], has_body: bool) -> bytes:
@@ -177,7 +195,7 @@ class FastPath:
 class Heads:
     """The heads that are remembered for one connection."""
 
-    __slots__ = ("_fast_path", "_fresh", "_known", "_strange")
+    __slots__ = ("_fast_path", "_fresh", "_known", "_missing", "_strange")
 
     def __init__(self, fast_path: FastPath) -> None:
         self._fast_path = fast_path
@@ -185,29 +203,36 @@ class Heads:
         """Known heads, the newest first."""
         self._fresh: CutHead | None = None
         """The head of the request that is being answered, if it is unknown; else None."""
+        self._missing = 0
+        """Bytes of that request that are still to come; negative if more have come."""
         self._strange = 0
         """Number of unknown heads since the last known one."""
 
-    def find(self, data: bytes) -> tuple[KnownHead, bytes] | None:
-        """Return the head that these data begin with, if it is known, and the body behind it."""
+    def find(self, data: bytes) -> tuple[KnownHead, bytes, int] | None:
+        """Return the head that these data begin with, if it is known, and what `body_of` does."""
         for known in self._known:
-            body = known.body_of(data)
-            if body is not None:
+            found = known.body_of(data)
+            if found is not None:
                 self._strange = 0
-                return known, body
+                return known, *found
         return None
 
     def see(self, data: bytes) -> None:
-        """Note the head of a request that came alone and whole and goes the ordinary path."""
+        """Note the head of a request that came alone and goes the ordinary path."""
         # A request with a known head goes the ordinary path if its body is not a call.
         for known in self._known:
             if known.body_of(data) is not None:
                 return
-        self._fresh = self._fast_path.cut(data)
+        self._fresh, self._missing = self._fast_path.cut(data) or (None, 0)
 
-    def forget(self) -> None:
-        """Forget the noted head: more data have come before the answer."""
-        self._fresh = None
+    def follow(self, size: int) -> None:
+        """Note that more bytes have come; forget the noted head if they go on behind its request.
+
+        They begin another request then, which may be the one that is answered next.
+        """
+        self._missing -= size
+        if self._missing < 0:
+            self._fresh = None
 
     def learn(self, scope: MutableMapping[str, Any]) -> None:
         """Remember the noted head, whose request is answered, if the fast path can use it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.errors import WireError
@@ -21,7 +23,8 @@ from mcpbridge.http.body import BodyLimits
 from mcpbridge.http.request import STARTED, HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import HttpResponse, send_json
 from mcpbridge.http.server.connection import HttpConnection
-from mcpbridge.http.server.fast_path import FastPath, KnownHead
+from mcpbridge.http.server.fast_path import FastPath, Heads, KnownHead
+from mcpbridge.http.server.giving_way import Standing
 from mcpbridge.http.server.limits import ArrivalLimits, ConnectionLimits, Connections
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.shares import Account
@@ -51,10 +54,12 @@ class Socket(asyncio.Transport):
         super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
         self.read = b""
         self.closed = False
+        self.written = asyncio.Event()
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         """To the client."""
         self.read += bytes(data)
+        self.written.set()
 
     def close(self) -> None:
         """By the server."""
@@ -129,6 +134,7 @@ class FakeHandler:
         self.left: list[bytes] = []
         """Ids whose clients left."""
         self.admits = True
+        self.answers_at_once = False
         self.heads: list[RequestHead] = []
 
     def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse | None:
@@ -160,6 +166,8 @@ class FakeHandler:
         """A call of one client."""
         now = asyncio.get_running_loop().time()
         self.open[request.id] = Exchange(request, FakeScope(), now, streams=True, stream=None)
+        if self.answers_at_once:
+            asyncio.get_running_loop().call_soon(self.answer, int(request.id))
         return self.open[request.id]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -173,6 +181,8 @@ class FakeHandler:
         body = b""
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                return
             body += message["body"]
             if not message["more_body"]:
                 break
@@ -188,18 +198,30 @@ class FakeHandler:
     def answer(self, number: int, result: bytes = b"{}") -> None:
         """The child answers."""
         request_id = b"%d" % number
-        self.open[request_id].answered(Result(request_id, result))
+        if self.open[request_id].reply is None:
+            self.open[request_id].answered(Result(request_id, result))
 
 
 class Connection:
     """One connection to a handler."""
 
-    def __init__(self, handler: FakeHandler, window_s: float, keep_alive_s: float) -> None:
+    def __init__(
+        self,
+        handler: FakeHandler,
+        window_s: float,
+        keep_alive_s: float,
+        body_s: float = 100.0,
+        max_memory: int | None = None,
+    ) -> None:
         self.handler = handler
+        self.requests = 0
+        """Number of ASGI requests so far."""
+        self.asked = asyncio.Event()
+        """Set by each ASGI request."""
         self.socket = Socket()
         self.ending = False
         config = uvicorn.Config(
-            cast(Any, handler),
+            cast(Any, self._serve),
             interface="asgi3",
             log_config=None,
             access_log=False,
@@ -212,18 +234,24 @@ class Connection:
             config=config,
             server_state=ServerState(),
             app_state={},
-            limits=ArrivalLimits(),
+            limits=ArrivalLimits(body_s=body_s),
             connections=Connections(
                 ConnectionLimits(),
                 cast(Any, None),
                 most=8,
                 max_request_bytes=1 << 20,
                 rules=RULES,
+                budget=Budget(max_memory),
             ),
             ending=lambda: self.ending,
             fast_path=fast_path,
         )
         self.protocol.connection_made(self.socket)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.requests += 1
+        self.asked.set()
+        await self.handler(scope, receive, send)
 
     async def send(self, *pieces: bytes) -> None:
         """Bytes of the client, each piece a read of its own."""
@@ -244,15 +272,26 @@ class Connection:
         assert self.handler.ordinary == [b"1", b"2"]
         assert not self.handler.fast_path
         self.socket.read = b""
+        self.socket.written.clear()
         self.handler.ordinary.clear()
+        self.asked.clear()
+
+    async def heard_of(self) -> None:
+        """Wait until the server has sent something."""
+        async with asyncio.timeout(10):
+            await self.socket.written.wait()
 
 
 @asynccontextmanager
 async def connected(
-    *, window_s: float = 100.0, keep_alive_s: float = 100.0
+    *,
+    window_s: float = 100.0,
+    keep_alive_s: float = 100.0,
+    body_s: float = 100.0,
+    max_memory: int | None = None,
 ) -> AsyncIterator[Connection]:
     """A connection to a handler of its own, closed at the end."""
-    connection = Connection(FakeHandler(), window_s, keep_alive_s)
+    connection = Connection(FakeHandler(), window_s, keep_alive_s, body_s, max_memory)
     yield connection
     for exchange in connection.handler.open.values():
         exchange.fail(child_exited(None, "no"))
@@ -332,18 +371,211 @@ async def test_a_head_that_is_not_plain_is_not_remembered(data: bytes) -> None:
         assert not connection.handler.fast_path
 
 
-@pytest.mark.parametrize("cut", [1, 40, -10, -1])
-async def test_a_request_in_pieces_goes_the_ordinary_way(cut: int) -> None:
-    """The fast path is for what comes whole; the next whole one takes it again."""
+async def test_a_request_cut_in_two_is_answered_wherever_the_cut_is() -> None:
+    """On the fast path if the cut is behind the head, by the parser if it is in the head."""
     async with connected() as connection:
         await connection.learn()
-        await connection.send(call(3)[:cut], call(3)[cut:])
+        data = call(3)
+        head = data.index(b"\r\n\r\n") + 4
+        for cut in range(1, len(data)):
+            handler, before = connection.handler, connection.socket.read
+            await connection.send(data[:cut])
+            assert connection.socket.read == before
+            await connection.send(data[cut:])
+            taken, passed = (b"3" in way for way in (handler.fast_path, handler.ordinary))
+            assert (taken, passed) == (cut >= head, cut < head), cut
+            handler.answer(3)
+            await turns()
+            handler.fast_path.clear()
+            handler.ordinary.clear()
+        assert connection.socket.answers() == [encode(Result(b"3", b"{}"))] * (len(data) - 1)
+
+
+@given(data=st.data())
+async def test_requests_cut_anywhere_are_answered_in_their_order(data: st.DataObject) -> None:
+    """One after the other or at once; each read ends somewhere in a head, a body, or between."""
+    calls = [call(number, size=number) for number in range(3, 6)]
+    whole = b"".join(calls)
+    ends = [0, len(calls[0]), len(calls[0] + calls[1]), len(whole)]
+    heads = [end + call(3).index(b"\r\n\r\n") + 4 for end in ends[:-1]]
+    places = st.sampled_from([*ends, *heads]) | st.integers(0, len(whole))
+    edges = sorted({0, len(whole), *data.draw(st.lists(places, max_size=8))})
+    async with connected() as connection:
+        await connection.learn()
+        connection.handler.answers_at_once = data.draw(st.booleans())
+        for start, end in itertools.pairwise(edges):
+            await connection.send(whole[start:end])
+        for number in range(3, 6):
+            connection.handler.answer(number)
+            await turns()
+        wanted = [encode(Result(b"%d" % number, b"{}")) for number in range(3, 6)]
+        assert connection.socket.answers() == wanted
+        assert connection.protocol.is_idle
+        assert connection.protocol.held == 0
+
+
+async def test_a_head_whose_body_comes_later_is_remembered() -> None:
+    """A client that writes head and body apart does so with every request."""
+    async with connected() as connection:
+        for number in range(1, 6):
+            data = call(number)
+            cut = data.index(b"\r\n\r\n") + 4
+            await connection.send(data[:cut], data[cut : cut + 9], data[cut + 9 :])
+            connection.handler.answer(number)
+            await turns()
+        assert connection.handler.ordinary == [b"1", b"2"]
+        assert connection.handler.fast_path == [b"3", b"4", b"5"]
+        assert len(connection.socket.answers()) == 5
+
+
+@pytest.mark.parametrize("cut", [None, -20, -1])
+async def test_a_head_with_more_than_its_body_behind_it_is_not_remembered(cut: int | None) -> None:
+    """The newest request is not the one whose head came first, and may be another user's."""
+    async with connected() as connection:
+        await connection.learn()
+        first, second = call(3, "X: y"), call(4, "X: z")
+        await connection.send(
+            *([first + second] if cut is None else [first[:cut], first[cut:] + second])
+        )
+        for number in (3, 4):
+            connection.handler.answer(number)
+            await turns()
+        await connection.served(5, call(5, "X: y"))
+        assert connection.handler.ordinary == [b"3", b"4", b"5"]
+
+
+async def test_only_a_head_whose_request_came_alone_is_noted() -> None:
+    """Whatever the newest scope is: it may be that of the bytes behind the request."""
+    first, behind = call(3, "X: y"), call(4, "X: z")
+    async with connected() as connection:
+        await connection.served(3, first)
+        scope: Any = connection.protocol.scope
+    for reads, remembered in (
+        ([first], True),
+        ([first[:-5], first[-5:]], True),
+        ([first[:-5], first[-5:-1]], True),
+        ([first + behind], False),
+        ([first, behind[:1]], False),
+        ([first[:-5], first[-5:] + behind[:1]], False),
+    ):
+        heads = Heads(FastPath(FakeHandler(), LIMITS, RULES, 100.0))
+        heads.see(reads[0])
+        for more in reads[1:]:
+            heads.follow(len(more))
+        heads.learn(scope)
+        assert (heads.find(first) is not None) is remembered, reads
+
+
+@pytest.mark.parametrize("behind", [b"\0 is no HTTP\r\n\r\n", call(4)[:9]])
+async def test_what_comes_behind_a_body_that_was_awaited_is_for_the_parser(behind: bytes) -> None:
+    """The request gets its answer, and only then does it count that more came."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3)[:-5], call(3)[-5:] + behind)
+        assert connection.handler.ordinary == [b"3"]
         connection.handler.answer(3)
         await turns()
-        await connection.served(4, call(4))
+        assert len(connection.socket.answers()) == 1
+        assert connection.socket.closed is behind.startswith(b"\0")
+
+
+@pytest.mark.parametrize("size", [LIMITS.max_bytes, LIMITS.max_bytes // 2])
+async def test_a_body_that_will_be_over_the_limit_is_not_waited_for(size: int) -> None:
+    """Its request is told of the limit at its head."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3, size=size)[: -(size // 4)])
+        assert connection.requests == 3 - (size < LIMITS.max_bytes)
+
+
+@proves("fault 52")
+async def test_a_body_that_does_not_come_ends_with_408_at_its_limit() -> None:
+    """The limit runs from the head, whether it was read by the parser at once or not."""
+    async with connected(body_s=0.01) as connection:
+        await connection.learn()
+        await connection.send(call(3)[:-5])
+        await connection.heard_of()
+        assert connection.socket.read.startswith(b"HTTP/1.1 408 ")
+        assert b"--body-timeout 0.01 s" in connection.socket.read
+
+
+async def test_a_body_that_is_late_comes_to_the_parser_within_the_same_limit() -> None:
+    """What the parser begins is checked and counted; its time limit is no longer for that."""
+    async with connected(body_s=1000.0) as connection:
+        await connection.learn()
+        began = asyncio.get_running_loop().time()
+        await connection.send(call(3)[:-5])
+        assert connection.requests == 2
+        async with asyncio.timeout(10):
+            await connection.asked.wait()
+        protocol: Any = connection.protocol
+        assert protocol._timer.when() - began < 1000.0 + (protocol.loop.time() - began) / 2
+        await connection.send(call(3)[-5:])
+        connection.handler.answer(3)
+        await turns()
         assert connection.handler.ordinary == [b"3"]
-        assert connection.handler.fast_path == [b"4"]
-        assert len(connection.socket.answers()) == 2
+        assert len(connection.socket.answers()) == 1
+
+
+async def test_a_connection_whose_request_is_half_there_is_not_idle() -> None:
+    """It counts as one that sends a body, and what it sent is counted."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3)[:-5])
+        connection.protocol.timeout_keep_alive = 0
+        assert not connection.protocol.is_idle
+        standings = [connection.protocol.standing]
+        assert connection.protocol.held == len(call(3)) - 5
+        connection.protocol.timeout_keep_alive_handler()
+        assert not connection.socket.closed
+        await connection.send(call(3)[-5:])
+        assert connection.protocol.held == 0
+        assert [*standings, connection.protocol.standing] == [Standing.BODY, Standing.BUSY]
+        connection.handler.answer(3)
+        await turns()
+        assert connection.handler.fast_path == [b"3"]
+        assert len(connection.socket.answers()) == 1
+
+
+async def test_a_request_that_is_half_there_when_the_server_ends_is_answered() -> None:
+    """As one that the parser has begun: with the last answer of its connection."""
+    async with connected() as connection:
+        await connection.learn()
+        await connection.send(call(3)[:-5])
+        connection.protocol.shutdown()
+        assert not connection.socket.closed
+        await connection.send(call(3)[-5:])
+        connection.handler.answer(3)
+        await turns()
+        assert b"connection: close\r\n" in connection.socket.read
+        assert len(connection.socket.answers()) == 1
+        assert connection.socket.closed
+
+
+@pytest.mark.parametrize("full", [True, False])
+async def test_a_request_that_is_half_there_is_refused_if_memory_is_short(full: bool) -> None:
+    """Because of others' bytes or its own; it is the application's to count."""
+    async with connected(max_memory=30_000 if full else None) as connection:
+        await connection.learn()
+        await connection.send(call(3, size=40_000)[:-5])
+        if not full:
+            connection.protocol.cut()
+            await turns()
+        assert connection.socket.read.startswith(b"HTTP/1.1 503 ")
+        assert connection.socket.read.count(b"HTTP/1.1 ") == 1
+        assert connection.protocol.held == 0
+        assert connection.requests == 3
+
+
+async def test_a_client_that_leaves_before_its_body_leaves_nothing_behind() -> None:
+    """Neither bytes that count nor a timer."""
+    connection = Connection(FakeHandler(), 100.0, 100.0)
+    await connection.learn()
+    await connection.send(call(3)[:-5])
+    connection.protocol.connection_lost(None)
+    protocol: Any = connection.protocol
+    assert (protocol.held, protocol._timer) == (0, None)
+    assert not connection.handler.fast_path
 
 
 @pytest.mark.parametrize(
@@ -573,16 +805,18 @@ async def test_a_connection_that_is_used_is_not_closed_as_idle() -> None:
     data=st.binary(max_size=40),
     digits=st.integers(0, 400),
 )
-def test_only_the_same_head_with_its_whole_body_is_known(
+def test_only_the_same_head_with_no_more_than_its_body_is_known(
     before: bytes, after: bytes, body: bytes, data: bytes, digits: int
 ) -> None:
     """Whatever else is read is not taken for it."""
     known = KnownHead(before, after, cast(RequestHead, None), {})
-    whole = before + b"%d" % len(body) + after + body
-    assert known.body_of(whole) == body
-    assert known.body_of(whole + b"x") is None
+    head = before + b"%d" % len(body) + after
+    for size in range(len(body) + 1):
+        assert known.body_of(head + body[:size]) == (body[:size], len(body) - size)
+    assert known.body_of(head + body + b"x") is None
+    assert known.body_of(head[:-1]) is None
     assert known.body_of(before + after + body) is None
-    if digits != len(body):
+    if digits < len(body):
         assert known.body_of(before + b"%d" % digits + after + body) is None
     if not data.startswith(before):
         assert known.body_of(data) is None
