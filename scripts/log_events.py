@@ -40,6 +40,8 @@ MEANINGS: Mapping[str, str] = {
     "child.restore_failed": "A new process did not take over what the last one had been told.",
     "child.spawn_failed": "A server process could not be started.",
     "child.stalled": "A server process does not answer, or does not read, and is killed.",
+    "child.start_held": "`mcpbridge dev`: the server could not be started; the next start waits for"
+    " a change of a watched file, or a client.",
     "child.started": "A server process was started.",
     "child.starting": "A start goes on; `for` is what is waited for, logged every 5 s.",
     "child.stderr": "A line that the server wrote to its stderr.",

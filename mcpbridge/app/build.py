@@ -114,6 +114,8 @@ class Additions(msgspec.Struct, frozen=True):
     """Applied to the channel of each process; None: they are not decorated."""
     interceptor_of: Callable[[Channel], Interceptor] | None = None
     """Makes a further, last interceptor for the channel of each process; None: there is none."""
+    waits_for_change: bool = False
+    """Whether a server whose start failed is started again only if a client or a reload asks."""
 
 
 def _no_routes(bridge: Bridge) -> Sequence[BaseRoute]:
@@ -308,7 +310,7 @@ def _bridge(
     )
     bridge = Bridge(
         child_pool,
-        _eras(config, child_pool, readiness),
+        _eras(config, child_pool, readiness, additions),
         _bridge_settings(settings, pool_settings),
         readiness,
         meters,
@@ -325,12 +327,15 @@ def _bridge(
     return bridge, child_pool
 
 
-def _eras(config: Config, child_pool: ChildPool, readiness: Readiness) -> EraSupervisors:
+def _eras(
+    config: Config, child_pool: ChildPool, readiness: Readiness, additions: Additions
+) -> EraSupervisors:
     settings = config.settings
+    waits = additions.waits_for_change
     return EraSupervisors(
         child_pool,
         readiness,
-        settings.restart,
+        dataclasses.replace(settings.restart, waits_for_change=waits),
         settings.eras.child,
         settings.child_pool.start_timeout_s,
         finish_s=settings.calls.timeout_s,

@@ -66,6 +66,8 @@ class Decoration:
         spec: ChildSpec | None,
         given: Iterable[str] = (),
         secrets: Iterable[str] = (),
+        *,
+        waits_for_change: bool,
     ) -> Additions:
         """Return what `mcpbridge dev` adds to the bridge of a server.
 
@@ -74,6 +76,7 @@ class Decoration:
             spec: Its command; None: it is reached by HTTP.
             given: The names of the variables that were set for it, whose values are secret.
             secrets: Further secret values.
+            waits_for_change: See `Additions`.
         """
         decorate = self._decorate(name, spec, given, secrets)
         interceptor_of = None
@@ -81,7 +84,7 @@ class Decoration:
             from mcpbridge.dev.callers import callers_of
 
             interceptor_of = callers_of
-        return Additions((ListsAnnounced(),), decorate, interceptor_of)
+        return Additions((ListsAnnounced(),), decorate, interceptor_of, waits_for_change)
 
     def _decorate(
         self, name: str, spec: ChildSpec | None, given: Iterable[str], secrets: Iterable[str]

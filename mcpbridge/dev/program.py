@@ -72,7 +72,7 @@ def run(
     label = name_of(spec.argv)
     with decorating(record, faults, spec.argv, page, label, tails=tails) as decoration:
         given = variables_given(config.settings.command)
-        additions = decoration.additions(label, spec, given)
+        additions = decoration.additions(label, spec, given, waits_for_change=True)
         return serve(config, Developing(config, watcher, additions, page))
 
 

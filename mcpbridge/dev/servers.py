@@ -131,7 +131,10 @@ class DevelopedServers:
     def additions(self, entry: ServerEntry) -> Additions:
         """Return what it adds to the bridge of a server: see `FleetCompanion`."""
         spec = entry.source if isinstance(entry.source, ChildSpec) else None
-        return self._decoration.additions(entry.name, spec, secrets=entry.secrets)
+        # One that is not watched, and has no client yet, is started again by the clock alone.
+        waits = spec is not None and self._folder is not None and _watches(entry, spec)
+        named = (entry.name, spec, (), entry.secrets)
+        return self._decoration.additions(*named, waits_for_change=waits)
 
     def routes(self, servers: Servers) -> Sequence[BaseRoute]:
         """Return the routes of the page: see `FleetCompanion`."""
@@ -190,6 +193,13 @@ def _shown(servers: Servers) -> Sequence[ShownServer]:
         bridge = member.bridge if member is not None else None
         found.append(ShownServer(name, address_of(name), status, bridge, name))
     return found
+
+
+def _watches(entry: ServerEntry, spec: ChildSpec) -> bool:
+    """Return whether files of a server are watched, if its patterns name any."""
+    folder = Path(spec.cwd or ".").resolve()
+    found = entry.watch or watched_by_default(spec.argv, folder, any_language=False)
+    return bool(found)
 
 
 class DevelopedServer:

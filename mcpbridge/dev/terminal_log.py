@@ -51,6 +51,7 @@ class TerminalFormatter(TextFormatter, logging.Filter):
             **(several if commands is not None else {}),
             "call.finished": self._call,
             "child.exited": self._exit,
+            "child.start_held": self._held,
             "child.starting": self._waiting,
             "child.stderr": self._stderr,
             "child.stderr_about_probe": self._about_probe,
@@ -103,6 +104,11 @@ class TerminalFormatter(TextFormatter, logging.Filter):
     def _exit(self, fields: Fields) -> str:
         # Its last words stand above already, line by line.
         return self._paint(_RED, f"the server ended by itself: {fields.get('how')}")
+
+    def _held(self, fields: Fields) -> str:
+        again = "starts again when a watched file is saved or a client asks"
+        text = printable(str(fields.get("problem")))
+        return f"{self._paint(_RED, 'not served')}: {text}; {again}"
 
     def _waiting(self, fields: Fields) -> str:
         argv = (self._commands or {}).get(str(fields.get("server_name")), self._argv)

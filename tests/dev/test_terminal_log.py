@@ -59,6 +59,12 @@ def test_the_words_of_the_server_are_marked() -> None:
     assert shown("child.stderr", {"pid": 1, "line": "up \x07"}) == "stderr │ up \\x07"
 
 
+def test_a_server_that_cannot_start_is_said_with_what_starts_it_again() -> None:
+    """Once: the next start is asked for."""
+    says = "not served: it ended; starts again when a watched file is saved or a client asks"
+    assert shown("child.start_held", {"problem": "it ended"}) == says
+
+
 @pytest.mark.parametrize(
     ("argv", "hint"),
     [

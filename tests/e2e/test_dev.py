@@ -22,6 +22,7 @@ from tests.support.bridge_process import (
     CHILDREN,
     DEMO,
     eventually,
+    initialize,
     ran,
     rpc,
     started,
@@ -181,10 +182,9 @@ async def test_twenty_saves_start_the_server_at_most_twice(tmp_path: Path) -> No
 async def test_a_server_that_cannot_start_at_first_is_served_after_its_repair(
     tmp_path: Path,
 ) -> None:
-    """At once, however long the next attempt would be waited for; new folders are watched too."""
+    """It is started once for each save, and not in between; new folders are watched too."""
     async with developing(tmp_path, "import missing.parts\n", ready=False) as on:
-        mistake = "No module named 'missing'"
-        await on.bridge.logged("child.stderr", lambda found: mistake in found["line"], 2)
+        await on.bridge.logged("child.start_held")
         folder = on.server.with_name("missing")
         folder.mkdir()
         save(folder / "parts.py", "")
@@ -193,6 +193,29 @@ async def test_a_server_that_cannot_start_at_first_is_served_after_its_repair(
         await on.bridge.logged("child.ready")
         session = await on.open()
         assert await on.tools(session) == ["one"]
+        assert len(on.bridge.events("child.started")) == 3
+        mistake = "No module named 'missing'"
+        lines = [each["line"] for each in on.bridge.events("child.stderr")]
+        assert sum(mistake in line for line in lines) == 1
+
+
+async def test_a_client_asks_for_another_start_of_a_server_that_could_not_start(
+    tmp_path: Path,
+) -> None:
+    """Its request has the outcome of that start: the cause, or the answer."""
+    given = tmp_path / "given"
+    text = f"import pathlib\npathlib.Path({str(given)!r}).read_text()\n" + source()
+    async with developing(tmp_path, text, ready=False) as on:
+        await on.bridge.logged("child.start_held")
+        refused = await on.client.post("/mcp", json=initialize(1), headers=ACCEPT)
+        assert refused.status_code == 503
+        assert "exit code 1" in refused.json()["error"]["message"]
+        await on.bridge.logged("child.start_held", count=2)
+        assert len(on.bridge.events("child.started")) == 2
+        # What it lacked is no file that is watched.
+        given.write_text("", "utf-8")
+        assert await on.tools(await on.open()) == ["one"]
+        assert len(on.bridge.events("child.started")) == 3
 
 
 async def test_changed_capabilities_are_said(tmp_path: Path) -> None:

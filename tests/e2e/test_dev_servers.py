@@ -148,7 +148,7 @@ async def test_a_changed_entry_that_cannot_start_is_named_and_repaired_by_a_save
         await on.logged("server.reloaded", "one")
         servers = {"one": of_script("third.py"), "two": of_script("two.py")}
         write_servers(on.file, servers)
-        await on.logged("child.restarting", "one")
+        await on.logged("child.start_held", "one")
         failing = (await on.statuses())["one"]
         assert failing["state"] == "ready"
         assert "the server before the last change still serves" in failing["reason"]

@@ -238,10 +238,12 @@ class EraSupervisors:
         Raises:
             Unavailable: There is none, and the first process cannot be started at present.
         """
+        asked = False
         while self.verdict is None:
             state = self.primary.state
-            if isinstance(state, Failed):
+            if isinstance(state, Failed) and (asked or not self.primary.held):
                 raise Unavailable(state.fault)
+            asked = True
             self.primary.wake()
             await self._verdict_or_move()
         return self.verdict

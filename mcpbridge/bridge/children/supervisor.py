@@ -74,6 +74,10 @@ class Failed(msgspec.Struct, frozen=True):
     fault: Fault
 
 
+class Held(Failed, frozen=True):
+    """A state: the last start failed, and the next one waits for a call of `lease` or a reload."""
+
+
 class Resting(msgspec.Struct, frozen=True):
     """A state: no child runs, since no client needs one; the next call of `lease` starts one."""
 
@@ -127,7 +131,7 @@ class Supervisor:
         self._rest_due = False
         """Whether the child that serves was ended because no client needs it."""
         self._wanted = anyio.Event()
-        """Set when a client needs a child; made when the supervisor begins to rest."""
+        """Set when a client needs a child; made when the supervisor begins to wait for one."""
         self.state: State = Starting()
         self._prepare: Prepare = _nothing
         self._settle: Settle = _nothing_more
@@ -153,17 +157,25 @@ class Supervisor:
         Raises:
             Unavailable: It cannot be started at present.
         """
+        asked = False
         while True:
             match self.state:
                 case Ready(lease) if not lease.mux.shut:
                     return lease
-                case Failed(fault):
+                case Failed(fault) if asked or not self.held:
                     raise Unavailable(fault)
+            # A caller asks for one start: if that fails too, it gets the fault.
+            asked = True
             self.wake()
             await self._changed.wait()
 
+    @property
+    def held(self) -> bool:
+        """Whether the last start failed and the next one waits for `wake` or a reload."""
+        return isinstance(self.state, Held)
+
     def wake(self) -> None:
-        """Start a child, if none runs because no client needed one."""
+        """Start a child, if none runs because no client needed one or the last start failed."""
         self._wanted.set()
 
     def rest(self) -> None:
@@ -280,17 +292,19 @@ class Supervisor:
                 self._readiness.block("given_up", _ends_of(record))
                 self.gave_up.set()
                 return
-            delay_s = random.uniform(0, verdict.max_delay_s)  # nosec B311 # spreads load
-            with anyio.move_on_after(delay_s):
-                await self._again.wait()
+            # One that is away is tried for as long as it is; its pool has logged that it is.
+            away = life.failed is not None and life.failed.reason == UNREACHABLE
+            if verdict.waits and life.failed is not None and not away:
+                await self._until_asked(life.failed)
+            else:
+                delay_s = random.uniform(0, verdict.max_delay_s)  # nosec B311 # spreads load
+                with anyio.move_on_after(delay_s):
+                    await self._again.wait()
             # The process may have begun to end during the delay.
             if self._retired.is_set():
                 break
-            # One that is away is tried for as long as it is; its pool has logged that it is.
-            if life.failed is not None and life.failed.reason == UNREACHABLE:
-                log.debug("child.restarting", extra={"failures": record.failures})
-            else:
-                log.info("child.restarting", extra={"failures": record.failures})
+            level = logging.DEBUG if away else logging.INFO
+            log.log(level, "child.restarting", extra={"failures": record.failures})
             self._child_pool.starts_again()
             self._become(Starting())
         self._become(Failed(draining()))
@@ -304,6 +318,14 @@ class Supervisor:
         self._reloaded(None)
         await _first_of(self._wanted, self._retired)
         self._become(Starting())
+
+    async def _until_asked(self, fault: Fault) -> None:
+        """Wait until a client or a reload asks for a start, or no child will be started."""
+        self._wanted = anyio.Event()
+        self._become(Held(fault))
+        if not self._again.is_set():
+            log.warning("child.start_held", extra={"problem": fault.message})
+        await _first_of(self._wanted, self._again, self._retired)
 
     async def _is_final(self, life: _Life, cannot_start: CannotStart) -> bool:
         """Return whether no start has succeeded so far and none would."""

@@ -18,7 +18,8 @@ from mcpbridge.telemetry.logs import SERVER, fields_of
 
 _SHOWN = frozenset((
     "call.finished", "child.probed", "child.ready", "child.restarting", "child.spawn_failed",
-    "child.stalled", "child.starting", "child.stderr_suppressed", "recording.failed",
+    "child.stalled", "child.start_held", "child.starting", "child.stderr_suppressed",
+    "recording.failed",
     "recording.frames_lost", "serve.gave_up", "server.capabilities_changed", "server.gave_up",
     "server.idle_stopped", "server.reload_failed", "server.reloaded", "server.replace_failed",
     "server.replaced", "server.unusable", "servers.reload_failed", "servers.reloaded",

@@ -62,6 +62,8 @@ class RestartPolicy:
     """Seconds within which ends count towards giving up."""
     start_notice_s: float = 5.0
     """Seconds between two log records of a start that is not finished."""
+    waits_for_change: bool = False
+    """Whether, after a failed start, the next one waits for a client or a reload to ask for it."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -82,6 +84,8 @@ class RestartDecision(msgspec.Struct, frozen=True):
     give_up: bool
     max_delay_s: float
     """Seconds; wait a random time up to this (full jitter) before the next start."""
+    waits: bool = False
+    """Whether to wait, instead, until a client or a reload asks for the next start."""
 
 
 def after_exit(
@@ -116,4 +120,6 @@ def after_exit(
     give_up = exits or (policy.give_up_after > 0 and enough)
     # The exponent is bounded before the power is taken, since a child may fail for days.
     delay = min(policy.max_delay_s, policy.first_delay_s * 2.0 ** min(failures - 1, 16))
-    return RestartDecision(Record(failures, ends, failed_starts), give_up, delay)
+    # A number of starts that the operator gave is reached without anyone who asks.
+    waits = policy.waits_for_change and not was_ready and not policy.give_up_after
+    return RestartDecision(Record(failures, ends, failed_starts), give_up, delay, waits)

@@ -524,6 +524,36 @@ async def test_a_reload_wakes_the_back_off() -> None:
         assert await reload is None
 
 
+async def test_a_failed_start_waits_for_a_caller_or_a_reload_if_the_policy_says_so() -> None:
+    """Each caller asks for one start, and gets its outcome; none comes by the clock."""
+    policy = RestartPolicy(
+        give_up_after=0, first_delay_s=0.0, max_delay_s=0.0, waits_for_change=True
+    )
+    async with supervised(policy) as on:
+        (await on.child_pool.newest()).end(Exit(code=1))
+        await turns()
+        assert on.supervisor.held
+        assert not on.readiness.ready
+        waiting = asyncio.create_task(on.supervisor.lease())
+        (await on.child_pool.newest()).end(Exit(code=1))
+        with pytest.raises(Unavailable) as failed:
+            await waiting
+        assert failed.value.fault.exit == Exit(code=1)
+        await turns()
+        assert on.supervisor.held
+        assert len(on.child_pool.children) == 2
+        reload = asyncio.create_task(on.supervisor.reload())
+        child = await on.child_pool.newest()
+        await child.shake_hands()
+        assert await reload is None
+        # One that was ready is started again at once, as elsewhere.
+        child.end(Exit(code=1))
+        (await on.child_pool.newest()).end(Exit(code=1))
+        await turns()
+        assert len(on.child_pool.children) == 4
+        on.supervisor.retire()
+
+
 async def test_a_reload_ends_a_start_that_has_begun() -> None:
     """It may have read what has been changed since, or never end."""
     async with supervised(NEVER) as on:

@@ -88,3 +88,17 @@ def test_zero_never_gives_up() -> None:
 def test_one_gives_up_at_once() -> None:
     """With `--give-up-after 1` the first end is the last, however long the run."""
     assert after_exit(RestartPolicy(give_up_after=1), Record(), 1e6, 1e6).give_up
+
+
+@pytest.mark.parametrize(
+    ("give_up_after", "was_ready", "waits"),
+    [(0, False, True), (0, True, False), (5, False, False)],
+)
+def test_a_failed_start_may_wait_for_a_change(
+    give_up_after: int, was_ready: bool, waits: bool
+) -> None:
+    """Not if the operator gave a number of starts, which would never be reached."""
+    policy = RestartPolicy(give_up_after=give_up_after, waits_for_change=True)
+    found = after_exit(policy, Record(), 0.0, 0.0, was_ready=was_ready)
+    assert found.waits is waits
+    assert not found.give_up
