@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
 import ipaddress
+import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 Listeners = Sequence[socket.socket]
 _ALL = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))
 _PROOF_BYTES = 8 << 10
+_PORT_FLAGS = ("--port", "--admin-port", "--peers NAME:PORT")
+"""What chooses the port of each of the addresses."""
 
 
 class Sockets(msgspec.Struct, frozen=True):
@@ -49,10 +53,12 @@ class Sockets(msgspec.Struct, frozen=True):
 def all_opened(config: Config, held: ExitStack) -> Sockets | str:
     """Return the bound sockets of a process, or why one of them cannot be had; see `opened`."""
     found: list[Listeners] = []
-    for bind in (config.bind, config.admin_bind, config.peer_bind):
+    binds = (config.bind, config.admin_bind, config.peer_bind)
+    for flag, bind in zip(_PORT_FLAGS, binds, strict=True):
         sockets = opened(bind, held, config.settings.connections.send_s) if bind else ()
         if isinstance(sockets, str):
-            return sockets
+            taken = sockets.endswith(os.strerror(errno.EADDRINUSE))
+            return f"{sockets}; give another port with {flag}" if taken else sockets
         found.append(sockets)
     return Sockets(*found)
 

@@ -252,7 +252,7 @@ def _watched(spec: ChildSpec, watch: Sequence[str], folder: Path) -> Sequence[Wa
         return watched_as_asked(watch, spec.argv, folder)
     found = watched_by_default(spec.argv, folder)
     if found is None:
-        problem = f"no files of {shown(spec.argv)} are known"
+        problem = f"it is not known which files in {folder} are those of {shown(spec.argv)}"
         remedy = "name them: --watch 'src/**/*.py', or give --no-watch"
         raise ConfigError("--watch", "", problem, remedy)
     return [found]

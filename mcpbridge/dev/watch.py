@@ -75,7 +75,8 @@ def watched_by_default(
         any_language: Whether every file counts if the language is not known.
 
     Returns:
-        None if there is nothing certain: it runs from a package, or from the home folder itself.
+        None if there is nothing certain: it runs from a package, or is started without a script in
+        the home folder itself.
     """
     suffixes = suffixes_of(argv)
     script = script_in(argv, folder)
@@ -85,10 +86,11 @@ def watched_by_default(
         # It runs what was fetched from a registry: no file here is its program.
         return None
     chosen = script.parent if script is not None else folder
-    if chosen in (Path.home(), Path(chosen.anchor)):
-        return None
     if script is not None and script.suffix not in suffixes:
         suffixes = (*suffixes, script.suffix)
+    if chosen in (Path.home(), Path(chosen.anchor)):
+        # Below it are all files of a person or of the machine.
+        return _beside(chosen, suffixes) if script is not None else None
     return _all_of(chosen, suffixes, chosen, script)
 
 
@@ -269,6 +271,14 @@ def _all_of(top: Path, suffixes: Sequence[str], folder: Path, script: Path | Non
     shown = ", ".join(f"*{suffix}" for suffix in suffixes) or "every file"
     place = "." if top == folder and script is None else str(top)
     return Watched(top, f".*(?:{ends})" if suffixes else ".*", means=f"{shown} in {place}")
+
+
+def _beside(folder: Path, suffixes: Sequence[str]) -> Watched:
+    """Return the files of a language in a folder, but not below it."""
+    ends = "|".join(map(re.escape, suffixes))
+    shown = ", ".join(f"*{suffix}" for suffix in suffixes) or "every file"
+    means = f"{shown} in {folder}, but not in folders below"
+    return Watched(folder, f"[^/]*(?:{ends})", deep=False, means=means)
 
 
 def script_in(argv: Sequence[str], folder: Path) -> Path | None:

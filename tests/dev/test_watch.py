@@ -86,6 +86,21 @@ def test_the_home_folder_is_not_watched(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert watched_by_default(["python", "-m", "server"], Path("/")) is None
 
 
+def test_of_a_script_in_the_home_folder_the_files_beside_it_are_watched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A first server is often written there; what is below is not the server's."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    touched(tmp_path / "server.py", tmp_path / "below" / "other.py")
+    found = watched_by_default(PYTHON, tmp_path)
+    assert found is not None
+    assert (found.folder, found.deep) == (tmp_path, False)
+    assert found.means == f"*.py in {tmp_path}, but not in folders below"
+    assert found.matches(tmp_path / "helper.py")
+    assert not found.matches(tmp_path / "below" / "other.py")
+    assert not found.matches(tmp_path / "notes.txt")
+
+
 @pytest.mark.parametrize(
     ("asked", "counts", "passes"),
     [

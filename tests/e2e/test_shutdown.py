@@ -408,7 +408,8 @@ async def test_a_taken_port_is_told_before_a_child_starts(tmp_path: Path) -> Non
         async with started(*words) as second:
             assert await second.ended(10) == 1
             (record,) = await second.logged("serve.failed")
-    assert f"cannot listen on 127.0.0.1:{first.port}: Address already in use" in record["problem"]
+    taken = f"cannot listen on 127.0.0.1:{first.port}: Address already in use"
+    assert record["problem"] == f"{taken}; give another port with --port"
     assert second.log == [record]
     assert not touched.exists()
 
