@@ -124,7 +124,7 @@ docs-site: $(SITE) ## build the site of docs/ into build/site; a broken link or 
 package-test: .venv/stamp $(PACKAGERS) ## wheel and sdist into dist/, checked and installed every way
 	rm -rf dist
 	.venv-package/bin/python -m build --no-isolation
-	$(BIN)/python -m pytest tests/package $(PYTEST_ARGS)
+	$(BIN)/python -m pytest tests/package -rP $(PYTEST_ARGS)
 
 # What may go wrong, what mcpbridge does about it, and which tests prove it.
 faults: .venv/stamp ## what may go wrong, what happens then, and the tests that prove it
