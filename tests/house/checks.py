@@ -61,6 +61,8 @@ AVOIDED = re.compile(
     r"\b(?:besides|meanwhile|anew|as far as|so (?:many|much|long)|(?:tells?|told) of"
     r"|(?:hears?|heard) of|sees to|(?:is|are) to be|for ever|of (?:its|their|his) own"
     r"|(?:no|some|every|any)body|who(?:m|ever)|in vain|shall|none where"
+    r"|(?:is|are|was|be) found out|in the same words|passed over|for its own sake|of use"
+    r"|(?:is|are) answered an?"
     r"|(?<!there )(?:is|are) (?:none|no(?! longer| more))(?= [a-z\"'`(]|[;:.,]))\b",
     re.IGNORECASE,
 )

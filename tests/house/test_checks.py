@@ -62,6 +62,8 @@ BAD: list[tuple[Callable[[str], list[str]], str, str]] = [
     (checks.avoided_phrases, 'def f():\n    """A.\n\n    B, so\n    many."""\n', "4: so many"),
     (checks.avoided_phrases, "raise E(f'{value} is no port')\n", "1: is no"),
     (checks.avoided_phrases, "'is none; write one'\n", "1: is none"),
+    (checks.avoided_phrases, "# The era is found out.\n", "1: is found out"),
+    (checks.avoided_phrases_of_a_page, "Clients are answered an\nerror.\n", "1: are answered an"),
     (checks.avoided_phrases_of_a_page, "# A\n\nIt has a life of its\nown.\n", "3: of its own"),
     (checks.machine_paths, f"# hello\nopen('{HOME}x')\n", f"2: open('{HOME}x')"),
 ]

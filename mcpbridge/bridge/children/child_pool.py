@@ -536,7 +536,7 @@ class ChildPool:
         return future.result() if future.done() and not future.cancelled() else None
 
     def _serve_waiters(self) -> None:
-        # The others' `wanted` may depend on what the client that was passed over does now: ask them
+        # The others' `wanted` may depend on what the client that was skipped does now: ask them
         # when it has run, however many children send something until then.
         while not self._passes_over and (waiter := self._next_waiter()) is not None:
             if not waiter.wanted():

@@ -2,7 +2,7 @@
 
 One process per era, since the first message on a pipe pins it, and one process until the other era
 has a client. The first process is asked whether it speaks 2026-07-28, and serves the era that it
-answers in; see `handshake.FirstHandshake`. What is found out stands while the bridge lives.
+answers in; see `handshake.FirstHandshake`. The verdict stands while the bridge lives.
 
 | the first process | serves | a client of the other era |
 |---|---|---|
@@ -182,7 +182,7 @@ class EraSupervisors:
             finish_s=self._finish_s,
             legacy_first=self._legacy_first,
             modern_first=self.primary is self.modern,
-            # It is the same program: what it speaks need not be found out again.
+            # It is the same program: the verdict is known.
             verdict=self.verdict,
             proven=True,
             roots=self._roots,
@@ -327,7 +327,7 @@ class EraSupervisors:
             await anyio.sleep_forever()
 
     async def _run_first(self) -> None:
-        """Run the process that everything rests on; of which era it is may be found out here."""
+        """Run the process that everything rests on; this may find out of which era it is."""
         try:
             await self._run_legacy(self._readiness, self._cannot_start, rests=self.lazy)
         except SpeaksModernError as found:

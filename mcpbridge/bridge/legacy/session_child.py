@@ -194,7 +194,7 @@ class OwnStarts:
     """Children of single sessions that have not answered `initialize`; one for each tenant.
 
     A client that loses patience leaves its child behind. The child goes to the next client that
-    introduces itself in the same words, since a child cannot be given another client; one that
+    sends `initialize` with the same params, since a child cannot be given another client; one that
     has been told nothing goes to any.
     """
 

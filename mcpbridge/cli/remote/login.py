@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-_HELP = """Log in to a remote server at URL with your browser, once; then `connect` has its token.
+_HELP = """Log in to a remote server at URL with your browser, once; `connect` then uses its token.
 
-The server's authorization server is found out, mcpbridge registers there if it may, and the browser
-opens its page. The login is kept in a file that you alone can read; `mcpbridge connect URL`, `list`
-and `call` find it there, and refresh it. Needs an extra: pip install 'mcpbridge[login]'.
+mcpbridge asks the server for its authorization server, registers there if that is allowed, and
+opens its page in the browser. The login is kept in a file that you alone can read; `connect`,
+`list` and `call` find it there, and refresh it. Needs an extra: pip install 'mcpbridge[login]'.
 
 \b
   mcpbridge login https://mcp.example.org/mcp
@@ -50,7 +50,9 @@ def program(command: Sequence[str]) -> click.Command:
 
 def _params() -> list[click.Parameter]:
     file_help = "Keep the login in this file, for `connect --login-file`.  [default: by the URL]"
-    metadata_help = "Be known by this URL of a client's metadata, if the server takes one."
+    metadata_help = (
+        "URL of a client's metadata, used as its id if the authorization server accepts that."
+    )
     port = click.IntRange(0, _MOST_PORT)
     port_help = "Port of this machine that the browser returns to; 0 is a free one."
     return [

@@ -11,14 +11,14 @@ import click
 _HELP = """Serve MCP on stdin and stdout, with the answers of a recording.
 
 A request is answered like the recorded one with the same method and params, apart from _meta: in
-the recorded order, the last answer again and again. A request that is not in the recording gets an
-error that names it; no server is asked.
+the recorded order, and the last answer for each further one. A request that is not in the recording
+gets an error that names it; no server is asked.
 
 \b
   mcpbridge --port 8000 -- mcpbridge replay tape.jsonl
 """
 _INTERRUPTED = 130
-SERVER_HELP = "The server, if the recording has several, as of `mcpbridge dev --config`."
+SERVER_HELP = "The server's name, if the recording has several."
 
 
 def program(command: Sequence[str]) -> click.Command:

@@ -24,7 +24,7 @@ cannot be reached or refuses the token.
 """
 PAGE_TOKEN = "MCPBRIDGE_TOKEN"  # nosec B105 # the name of a variable
 _DEFAULT = "http://127.0.0.1:8000/ui"
-_FILTER = "Print only what every word is true of."
+_FILTER = "Print only lines that match every word."
 _INTERRUPTED = 130
 _CANNOT_READ = 3
 

@@ -78,7 +78,7 @@ def _resource(found: dict[str, Any], url: httpx.URL, scope: str | None) -> Resou
     origin = (named.scheme, named.host, named.port) == (url.scheme, url.host, url.port)
     path = named.path.rstrip("/")
     if not origin or not (url.path == named.path or f"{url.path}/".startswith(f"{path}/")):
-        # A token for another server would be of use to it alone, or to a thief.
+        # A token for another server would serve that server alone, or a thief.
         raise LoginFailed(f"the metadata are those of {named}, not of {url}")
     servers = found.get("authorization_servers")
     if not isinstance(servers, list) or not servers:

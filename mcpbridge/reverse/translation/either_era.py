@@ -1,8 +1,8 @@
 """A way to a remote server of either era, for a client of either era.
 
-Messages pass unchanged if server and client are of one era. What the server speaks is found out
-when it matters: if it refuses a client's `initialize`, and before the first request of a client of
-2026-07-28. What was found out stands while the program runs.
+Messages pass unchanged if server and client are of one era. The server is asked what
+it speaks when it matters: if it refuses a client's `initialize`, and before the first request of a
+client of 2026-07-28. The answer stands while the program runs.
 
 | client | server | its messages |
 |---|---|---|
