@@ -6,12 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 import pytest_asyncio
 
-from tests.support.bridge_process import bridge
+from tests.support.bridge_process import asked_until, bridge
 from tests.support.doctor import DoctorRun, as_operator, doctor
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
@@ -178,7 +179,14 @@ async def visited(rule: Rule, *words: str) -> DoctorRun:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def visits() -> dict[str, DoctorRun]:
     """What the operator says of each broken endpoint."""
-    found = await asyncio.gather(*(visited(rule) for rule, _, _ in BROKEN.values()))
+    few = asyncio.Semaphore(4)
+
+    async def in_turn(rule: Rule) -> DoctorRun:
+        # The operator's deadlines are short: not all programs may start at once.
+        async with few:
+            return await visited(rule)
+
+    found = await asyncio.gather(*(in_turn(rule) for rule, _, _ in BROKEN.values()))
     return dict(zip(BROKEN, found, strict=True))
 
 
@@ -205,7 +213,15 @@ async def test_one_broken_rule_is_found(visits: dict[str, DoctorRun], what: str)
 async def test_only_what_time_may_mend_is_tried_again(visits: dict[str, DoctorRun]) -> None:
     """Silence, a refused connection and 5xx cost an attempt; a broken rule is final."""
     again = {what for what, said in visits.items() if said.report["attempts"] == 2}
-    assert again == {"silent", "endless"}
+    assert again >= {"silent", "endless"}
+
+    async def was_final(what: str) -> bool:
+        rule, _, _ = BROKEN[what]
+        return bool((await visited(rule)).report["attempts"] == 1)
+
+    # On a busy machine a visit can miss the operator's own deadlines: it is then made again, alone.
+    for what in again - {"silent", "endless"}:
+        await asked_until(partial(was_final, what), f"a visit of one attempt to {what}")
     unavailable = await visited(on("initialize", lambda _: http(b"{}", 503)))
     assert unavailable.report["attempts"] == 2
     async with endpoint(lambda _: None) as url:

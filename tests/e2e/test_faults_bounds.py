@@ -34,6 +34,7 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 OWN: dict[str, Any] = {"elicitation": {}}
 SOON_S = 0.1
 """Processor time of the bridge's loop within which a probe is answered, nearly always."""
+ROUNDS = 6
 LINE_BYTES = 16 << 20
 """The default of --max-message-bytes."""
 
@@ -166,7 +167,7 @@ async def cut_requests(port: int) -> None:
 
 @proves("fault 118")
 async def test_nothing_is_left_of_what_is_over() -> None:
-    """Descriptors, threads and processes are afterwards exactly as many as before."""
+    """Descriptors and processes are afterwards no more than before; threads do not add up."""
     kinds: list[Callable[..., Coroutine[Any, Any, None]]]
     kinds = [whole_session, broken_streams, dead_child]
     async with bridge("--", *child("faulty")) as running:
@@ -180,5 +181,12 @@ async def test_nothing_is_left_of_what_is_over() -> None:
         await rounds(2)
         await eventually(lambda: at_rest(running), "no connection, and the shared process alone")
         start = held(running)
-        await rounds(6)
-        await eventually(lambda: held(running) == start, f"what is held is {start} again")
+        threads = start.pop("threads")
+        await rounds(ROUNDS)
+
+        def nothing_more() -> bool:
+            # Worker threads stay to be used again, and a busy machine needs more of them at once.
+            now = held(running)
+            return now.pop("threads") < threads + ROUNDS and now <= start
+
+        await eventually(nothing_more, f"no more than {start}, and {threads} threads")

@@ -18,6 +18,7 @@ import pytest_asyncio
 from tests.support.bridge_process import (
     ACCEPT,
     RunningBridge,
+    asked_until,
     bridge,
     child,
     initialize,
@@ -426,15 +427,27 @@ def refused_opening(loud: int = 1) -> dict[str, Any]:
 
 
 @proves("C58")
-async def test_a_refused_opening_is_told_on_the_stream_which_ends(served: Served) -> None:
-    """The child's own error, and nothing is left of the session or its child."""
+async def is_told_of_a_refused_opening(served: Served) -> bool:
+    """Whether the child's error came on the stream, which ends, and its process is gone."""
     async with connected(served.client) as line:
         before = {record["pid"] for record in served.bridge.events("child.started")}
         await line.send(refused_opening())
         answer = await line.next()
+        if "result" in answer:
+            return False
         assert (answer["id"], answer["error"]["code"]) == ("no", -32001)
         assert await line.next() is None
     await served.bridge.logged("child.stopped", lambda record: record["pid"] not in before)
+    return True
+
+
+async def test_a_refused_opening_is_told_on_the_stream_which_ends(served: Served) -> None:
+    """The child's own error, and nothing is left of the session or its child.
+
+    A process that takes long to refuse is answered for by the bridge, from what it knows of the
+    server: then another one refuses.
+    """
+    await asked_until(lambda: is_told_of_a_refused_opening(served), "the child's own error")
 
 
 async def refuses_after_a_refused_opening(served: Served) -> bool:
