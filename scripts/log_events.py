@@ -100,6 +100,7 @@ MEANINGS: Mapping[str, str] = {
     "peer.refused_proof": "Another replica refused this one's proof: other keys, or another clock.",
     "peer.unreachable": "A request could not be forwarded: `home` has its session.",
     "proxy.upstream_broken": "`mcpbridge sidecar`: the server's answer broke off.",
+    "process_tree.limited": "Windows: there are neither process groups nor signals.",
     "reaper.lost": "The reaper could not be started, or is gone.",
     "recording.failed": "The recording cannot be written: `problem`. It is tried again.",
     "recording.frames_lost": "This number of frames is missing in the recording.",

@@ -28,7 +28,7 @@ from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
 from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv
 from mcpbridge.channels.channel import Channel
-from mcpbridge.channels.pipes import PipeChannel
+from mcpbridge.channels.pipes import pipe_channel
 from mcpbridge.config.model import Config, Settings
 from mcpbridge.config.remote_server import RemoteServer
 from mcpbridge.http.app import (
@@ -409,7 +409,7 @@ def _children(
     limits = config.settings.pipes
     match config.source:
         case ChildSpec() as spec:
-            ends: MakeEnds = functools.partial(PipeChannel, limits=limits, account=account)
+            ends: MakeEnds = functools.partial(pipe_channel, limits=limits, account=account)
             if decorate is not None:
                 ends = decorate(ends, spec.hidden)
             return functools.partial(SubprocessChild, spec, ends, process_tree)
@@ -429,7 +429,7 @@ def _make_child_with_env(
     if not config.settings.auth.header_env or isinstance(config.source, RemoteServer):
         return None
     spec, limits = config.child, config.settings.pipes
-    plain: MakeEnds = functools.partial(PipeChannel, limits=limits, account=account)
+    plain: MakeEnds = functools.partial(pipe_channel, limits=limits, account=account)
 
     def make(hidden: Secrets) -> SubprocessChild[ChildChannel]:
         secrets = Secrets((*spec.hidden.pairs, *hidden.pairs))

@@ -9,7 +9,6 @@ import functools
 import gc
 import logging
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol
@@ -49,7 +48,7 @@ from mcpbridge.runtime.exit_status import (
     status_of_failure,
     warn_of_root,
 )
-from mcpbridge.runtime.loop_watchdog import LoopWatchdog
+from mcpbridge.runtime.loop_watchdog import LoopWatchdog, has_uvloop
 from mcpbridge.runtime.signals import heard_signals
 from mcpbridge.telemetry.logs import logging_to_stderr
 from mcpbridge.telemetry.metrics import Meters
@@ -140,9 +139,8 @@ def run_loop(run: Callable[[], Awaitable[int]], last_state: Callable[[], object]
         run: The program.
         last_state: Returns the state of the program when it crashed, for the log.
     """
-    on_uvloop = sys.platform != "win32"
     try:
-        return anyio.run(run, backend_options={"use_uvloop": on_uvloop})
+        return anyio.run(run, backend_options={"use_uvloop": has_uvloop()})
     except Exception:
         log.exception("serve.crashed", extra={"state": last_state()})
         return EXIT_INTERNAL

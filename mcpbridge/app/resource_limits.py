@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
 from collections.abc import Callable
 
 import anyio
@@ -71,10 +70,10 @@ def fitted(config: Config) -> Config | str:
 
 def _stack_problem() -> str | None:
     """Raise the limit on the stack if it is too low; return the problem if that fails, or None."""
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # the stack of a program for Windows stands in its file
         return None
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
     if soft == resource.RLIM_INFINITY or soft >= _LEAST_STACK_BYTES:
         return None

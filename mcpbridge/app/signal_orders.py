@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import anyio
@@ -89,8 +88,10 @@ def _has_terminal() -> bool:
 
     Process 1 may have a terminal, but a user who detaches from a container does not want to end it.
     """
-    if os.getpid() == 1 or sys.platform == "win32":
+    if os.getpid() == 1:
         return False
+    if not hasattr(os, "O_NOCTTY"):  # Windows, whose programs have a console or none
+        return os.isatty(0)
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:

@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 
 from mcpbridge.channels.channel import Consumer, InvalidLine, Received
 from mcpbridge.channels.off_loop import LONG_BYTES, pause, read_off_loop
+from mcpbridge.channels.threaded_files import FileCalls, ThreadedFiles, Watch, threads_for
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
 from mcpbridge.settings import Unit, setting
@@ -100,8 +101,9 @@ class PipeChannel:
         stdout_fd: int,
         stdin_fd: int,
         limits: PipeLimits,
-        close_stdin: Callable[[int], None] = os.close,
+        close_stdin: Callable[[int], None] | None = None,
         account: Account | None = None,
+        threads: ThreadedFiles | None = None,
     ) -> None:
         """Make a channel.
 
@@ -109,14 +111,17 @@ class PipeChannel:
             stdout_fd: Descriptor to read from.
             stdin_fd: Descriptor to write to.
             limits: Bounds on what is read.
-            close_stdin: Ends the output, and closes that descriptor.
+            close_stdin: Ends the output, and closes that descriptor; None: it is just closed.
             account: Charged for what waits in either direction; None: that is not counted.
+            threads: Read and write both descriptors; None: the event loop watches them.
         """
         self._loop = asyncio.get_running_loop()
         self._stdout_fd = stdout_fd
         self._stdin_fd = stdin_fd
         self._limits = limits
-        self._close_stdin = close_stdin
+        self._os: FileCalls = os if threads is None else threads
+        self._watch: Watch = self._loop if threads is None else threads
+        self._close_stdin = close_stdin or self._os.close
         self._account = Account(account)
         self._splitter = LineSplitter(limits.max_message_bytes)
         self._chunks: deque[bytes] = deque()
@@ -149,8 +154,8 @@ class PipeChannel:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Read and write until the block ends."""
-        os.set_blocking(self._stdout_fd, False)
-        os.set_blocking(self._stdin_fd, False)
+        self._os.set_blocking(self._stdout_fd, False)
+        self._os.set_blocking(self._stdin_fd, False)
         self._read_on()
         self._watch_input()
         try:
@@ -158,7 +163,7 @@ class PipeChannel:
         finally:
             self.end()
             self.close_input()
-            os.close(self._stdout_fd)
+            self._os.close(self._stdout_fd)
             self._account.charge(-self._account.held)
 
     @property
@@ -268,6 +273,9 @@ class PipeChannel:
         """
         if not self._input_open:
             return self._left_unread
+        if self._os is not os:
+            # A thread may hold some of it.
+            return None
         in_pipe = _bytes_in(self._stdin_fd)
         return None if in_pipe is None else self._pending + in_pipe
 
@@ -291,7 +299,7 @@ class PipeChannel:
             self._input_open = False
             # Sends what the pipe still takes; the rest is lost.
             self._flush()
-            self._loop.remove_writer(self._stdin_fd)
+            self._watch.remove_writer(self._stdin_fd)
             self._unwatch_input()
             self._close_stdin(self._stdin_fd)
             self._outgoing.clear()
@@ -306,7 +314,7 @@ class PipeChannel:
         """Stop reading: the child is gone, even if another process holds its stdout open."""
         if not self.ended.is_set():
             self.ended.set()
-            self._loop.remove_reader(self._stdout_fd)
+            self._watch.remove_reader(self._stdout_fd)
             self._wake_reader()
 
     def _watch_input(self) -> None:
@@ -316,12 +324,12 @@ class PipeChannel:
         # output counts.
         if stat.S_ISFIFO(os.fstat(self._stdin_fd).st_mode):
             self._watches_input = True
-            self._loop.add_reader(self._stdin_fd, self._input_lost)
+            self._watch.add_reader(self._stdin_fd, self._input_lost)
 
     def _unwatch_input(self) -> None:
         if self._watches_input:
             self._watches_input = False
-            self._loop.remove_reader(self._stdin_fd)
+            self._watch.remove_reader(self._stdin_fd)
         if self._last_answers is not None:
             self._last_answers.cancel()
             self._last_answers = None
@@ -334,7 +342,7 @@ class PipeChannel:
     def _read_on(self) -> None:
         if not self._reading:
             self._reading = True
-            self._loop.add_reader(self._stdout_fd, self._readable)
+            self._watch.add_reader(self._stdout_fd, self._readable)
 
     def _readable(self) -> None:
         """Read once, and hand on what came; a callback of the loop."""
@@ -380,13 +388,13 @@ class PipeChannel:
                 self._reading = False
                 # Back-pressure: the pipe fills up and the child waits, instead of the bridge's
                 # memory.
-                self._loop.remove_reader(self._stdout_fd)
+                self._watch.remove_reader(self._stdout_fd)
             self._wake_reader()
 
     def _read(self) -> Sequence[Line]:
         """Read once; return the lines that came, unless they are too many to split at once."""
         try:
-            chunk = os.read(self._stdout_fd, _READ_BYTES)
+            chunk = self._os.read(self._stdout_fd, _READ_BYTES)
         except BlockingIOError:
             return ()
         except OSError:
@@ -463,9 +471,9 @@ class PipeChannel:
         if len(self._outgoing) > 1 and self._pending <= _JOINED_BYTES:
             self._outgoing = [b"".join(self._outgoing)]
         if len(self._outgoing) == 1:
-            written = os.write(self._stdin_fd, self._outgoing[0])
+            written = self._os.write(self._stdin_fd, self._outgoing[0])
         else:
-            written = os.writev(self._stdin_fd, self._outgoing[:_MAX_PIECES])
+            written = self._os.writev(self._stdin_fd, self._outgoing[:_MAX_PIECES])
         if written == self._pending:
             self._outgoing.clear()
             return written
@@ -483,9 +491,9 @@ class PipeChannel:
 
     def _wait_for_room(self, blocked: bool) -> None:
         if blocked and not self._blocked and self._input_open:
-            self._loop.add_writer(self._stdin_fd, self._flush)
+            self._watch.add_writer(self._stdin_fd, self._flush)
         elif self._blocked and not blocked:
-            self._loop.remove_writer(self._stdin_fd)
+            self._watch.remove_writer(self._stdin_fd)
         self._blocked = blocked
 
     def _break(self) -> None:
@@ -508,6 +516,21 @@ class PipeChannel:
                 # Its task may have been cancelled.
                 if not waiter.done():
                     waiter.set_result(None)
+
+
+def pipe_channel(
+    stdout_fd: int, stdin_fd: int, limits: PipeLimits, account: Account | None = None
+) -> PipeChannel:
+    """Return a channel over two pipe ends, in the way in which this system can watch pipes.
+
+    Args:
+        stdout_fd: Descriptor to read from.
+        stdin_fd: Descriptor to write to.
+        limits: Bounds on what is read.
+        account: See `PipeChannel`.
+    """
+    threads = threads_for(stdout_fd, stdin_fd)
+    return PipeChannel(stdout_fd, stdin_fd, limits, account=account, threads=threads)
 
 
 def _grow(pipe_fd: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -93,6 +94,8 @@ def listening(address: Address, mode: int) -> Iterator[socket.socket]:
     Raises:
         OSError: Another process listens there, or the system refuses.
     """
+    if isinstance(address, UnixAddress) and not hasattr(socket, "AF_UNIX"):
+        raise OSError(errno.EAFNOSUPPORT, "this system has no unix sockets")
     path = address.path if isinstance(address, UnixAddress) and not address.is_abstract else None
     if path is not None:
         _remove_stale(path)
@@ -113,7 +116,7 @@ def listening(address: Address, mode: int) -> Iterator[socket.socket]:
 def tune(connected: socket.socket) -> None:
     """Set the options that a connection of either side needs."""
     connected.setblocking(False)
-    if connected.family == socket.AF_UNIX:
+    if connected.family == getattr(socket, "AF_UNIX", None):  # Windows has none
         return
     # A message is written whole; waiting for more data would only delay it.
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
@@ -218,6 +219,9 @@ def _only_connect(
     settings: CommandSettings, origins: Mapping[str, str], command: Sequence[str], address: Address
 ) -> Address:
     origin = origins.get("connect", "")
+    if not hasattr(os, "fork"):
+        problem = "is not supported on Windows, which cannot read a socket like a pipe"
+        raise ConfigError("--connect", origin, problem, "start the server here, after --")
     if command:
         problem = f"a command stands after -- as well: {shown(command)}"
         raise ConfigError("--connect", origin, problem, "give only one")

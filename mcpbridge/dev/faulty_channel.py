@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mcpbridge.channels.channel import Consumer, InvalidLine, Received
 from mcpbridge.channels.decorated import DecoratedChannel
 from mcpbridge.errors import WireError
-from mcpbridge.process.spawn import signal_group
+from mcpbridge.process.spawn import KILL, signal_group
 from mcpbridge.process.subprocess_child import ChildChannel, MakeEnds
 from mcpbridge.rules.faults import injected
 from mcpbridge.rules.injected_faults import Effect, FaultPlan, FaultRule
@@ -146,7 +145,7 @@ class FaultyChannel(DecoratedChannel):
     def _kill(self) -> None:
         if self._process.pid is not None and not self.ended.is_set():
             # The whole group: a wrapper such as npx would leave the server running.
-            signal_group(self._process.pid, signal.SIGKILL)
+            signal_group(self._process.pid, KILL)
 
     async def receive(self) -> Sequence[Received]:
         """Wait for messages, without those that are held back: see `Channel.receive`."""

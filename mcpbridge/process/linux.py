@@ -22,6 +22,7 @@ _OOM_ADDED = 500
 _OOM_HIGHEST = 1000
 
 
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)  # Windows has no such flag
 _THREADS = 2
 _limiter: RunVar[CapacityLimiter] = RunVar("mcpbridge.process.linux")
 T = TypeVar("T")
@@ -144,7 +145,7 @@ def prefer_for_oom(pid: int) -> bool:
         return False
     wanted = min(int(own) + _OOM_ADDED, _OOM_HIGHEST)
     try:
-        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY | _CLOEXEC)
     except OSError:
         return False
     try:
@@ -158,10 +159,10 @@ def prefer_for_oom(pid: int) -> bool:
 
 def forbid_cores() -> None:
     """Disable core dumps for this process and those it starts, on any Unix."""
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:  # Windows makes none
         return
-    import resource
-
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
@@ -189,7 +190,7 @@ def _everybody() -> Iterator[Stat]:
 
 def _read(path: str) -> bytes | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | _CLOEXEC)
     except OSError:
         return None
     try:

@@ -50,6 +50,7 @@ from mcpbridge.process.linux import (
 )
 from mcpbridge.process.memory import OomWatch
 from mcpbridge.process.reaper import Reaper
+from mcpbridge.process.spawn import HAS_GROUPS, KILL
 
 log = logging.getLogger("mcpbridge.process")
 
@@ -58,6 +59,10 @@ _LAST_LOOKS_S = 0.02
 _KILL_WAIT_S = 1.0
 """Seconds to wait for killed processes; only one blocked in the kernel takes longer."""
 
+_LIMITED = (
+    "this system has no process groups and no signals: a server that does not end with its stdin is"
+    " terminated, and what left it cannot be found"
+)
 _NONE = b""
 
 MARK = "_MCPBRIDGE_CHILD"
@@ -109,6 +114,8 @@ class ProcessTree:
         if not self._first:
             inherit_orphans()
         forbid_cores()
+        if not HAS_GROUPS:
+            log.info("process_tree.limited", extra={"problem": _LIMITED})
 
     def new_mark(self) -> str:
         """Return the mark of the next child, which no other process has ever had."""
@@ -166,7 +173,7 @@ class ProcessTree:
             while await self._any_left(escaped):
                 # In each round: a process may start others until it is dead.
                 escaped |= await off_loop(_below, list(escaped))
-                await send(escaped, signal.SIGKILL)
+                await send(escaped, KILL)
                 await anyio.sleep(_LAST_LOOKS_S)
 
     async def run(self) -> None:
@@ -177,7 +184,7 @@ class ProcessTree:
             await self._look()
             marks = {None, *self._children.values()}
             late = [process for process, mark in self._orphans.items() if mark not in marks]
-            await send(late, signal.SIGKILL)
+            await send(late, KILL)
 
     async def _look(self) -> None:
         """Reap zombies, and update the table of orphans."""

@@ -103,7 +103,8 @@ def kept(env: Mapping[str, str] | None) -> Iterator[Reaper]:
 
 def _started(env: Mapping[str, str], token: str) -> subprocess.Popen[bytes] | None:
     frozen = getattr(sys, "frozen", False) or not sys.executable or not _PROGRAM.is_file()
-    if sys.platform == "win32" or os.getpid() == 1 or frozen:
+    # Without fork, on Windows, a job object ends the children.
+    if not hasattr(os, "fork") or os.getpid() == 1 or frozen:
         return None
     with suppress(OSError):
         process = subprocess.Popen(  # nosec B603 # our own program, by our own interpreter

@@ -5,6 +5,9 @@ open in the child, so that the bridge never sees when the child closes its stdou
 them every other inheritable descriptor. `Popen` closes all but three. A pidfd reports the end of
 the process, on other systems than Linux a thread that waits; the end of its pipes would not do,
 since a grandchild may hold them.
+
+Windows has neither process groups nor signals: there a process is in a job object with all that it
+starts, and both signals end the job at once.
 """
 
 from __future__ import annotations
@@ -15,12 +18,20 @@ import signal
 import subprocess
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.linux import group_lives, off_loop
-from mcpbridge.process.spec import ChildSpec
+from mcpbridge.process.spec import ChildSpec, startable
+from mcpbridge.process.windows.job import job_of
 
+HAS_GROUPS = hasattr(os, "killpg")
+"""Whether the system has process groups and signals; otherwise a process can only be ended."""
+KILL = signal.Signals(getattr(signal, "SIGKILL", signal.SIGTERM))
+"""The signal that no process can ignore."""
+_NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)
+"""On Windows a server has another console, which is not shown, so that Ctrl-C in ours is not for
+it."""
 _LIMITS = {
     errno.EAGAIN: "processes (ulimit -u, TasksMax=, pids.max)",
     errno.EMFILE: "open files (ulimit -n, LimitNOFILE=)",
@@ -34,6 +45,19 @@ class Process:
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self.pid = popen.pid
         self._popen = popen
+        self._job = job_of(popen.pid) if not HAS_GROUPS else None
+        # A limiter for each: the one that all share would let 40 processes use up its threads.
+        self._waiter = CapacityLimiter(1)
+
+    def signal_group(self, number: signal.Signals) -> bool:
+        """Send a signal to its group: see `signal_group`. Without groups end all, return False."""
+        if HAS_GROUPS:
+            return signal_group(self.pid, number)
+        if self._job is not None:
+            self._job.end()
+        if self._popen.poll() is None:
+            self._popen.terminate()
+        return False
 
     async def wait(self) -> int:
         """Wait for its end; any number of tasks may wait.
@@ -51,7 +75,8 @@ class Process:
             fd = os.pidfd_open(self.pid)
         except (AttributeError, OSError):
             # Not Linux, a kernel before 5.3, or a sandbox that forbids the call.
-            await to_thread.run_sync(self._popen.wait, abandon_on_cancel=True)
+            wait = self._popen.wait
+            await to_thread.run_sync(wait, abandon_on_cancel=True, limiter=self._waiter)
             return
         try:
             await anyio.wait_readable(fd)
@@ -77,13 +102,14 @@ def spawn(spec: ChildSpec, stdin: int, stdout: int, stderr: int) -> Process:
     command, user = spec.argv[0], spec.user
     try:
         popen = subprocess.Popen(  # nosec B603 # the operator's argv, without a shell
-            spec.argv,
+            startable(spec),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             env=spec.env,
             cwd=spec.cwd,
-            start_new_session=True,
+            start_new_session=HAS_GROUPS,
+            creationflags=_NO_WINDOW,
             # Set between fork and exec by the library's own C code.
             user=user.uid if user is not None else None,
             group=user.gid if user is not None else None,
@@ -103,9 +129,12 @@ _LOOK_EVERY_S = 0.05
 
 
 def signal_group(leader_pid: int, number: signal.Signals) -> bool:
-    """Send a signal to a process group; return False if it has no members."""
+    """Send a signal to a process group; return False if it has no members.
+
+    Without groups it ends the process alone.
+    """
     try:
-        os.killpg(leader_pid, number)
+        (os.killpg if HAS_GROUPS else os.kill)(leader_pid, number)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -124,6 +153,8 @@ async def group_ends(leader_pid: int) -> None:
 
 
 async def _lives(leader_pid: int) -> bool:
+    if not HAS_GROUPS:
+        return False
     try:
         os.killpg(leader_pid, 0)
     except (ProcessLookupError, PermissionError):

@@ -16,8 +16,10 @@ from collections.abc import Mapping, Sequence
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.run_as import ChildUser
+from mcpbridge.process.windows.command import check_words
 from mcpbridge.rules.access.principals import NOTHING, Secrets
 
+_ON_WINDOWS = os.name == "nt"
 _OWN_PREFIX = "MCPBRIDGE_"
 _STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
 _SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
@@ -32,7 +34,9 @@ _DROPPED = (
     "LISTEN_FDNAMES",
 )
 _NEEDED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR",
-           "SYSTEMROOT", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "APPDATA")  # fmt: skip
+           "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "COMSPEC", "PATHEXT", "TEMP", "TMP",
+           "USERNAME", "USERPROFILE", "HOMEDRIVE", "HOMEPATH", "APPDATA", "LOCALAPPDATA",
+           "PROGRAMDATA", "PROGRAMFILES", "PROCESSOR_ARCHITECTURE")  # fmt: skip
 """Variables that most programs need and that hold no secret."""
 
 
@@ -94,19 +98,40 @@ def check_command(spec: ChildSpec) -> None:
 
     Raises:
         CommandNotFound: No such file, or not on the child's PATH.
-        CommandNotExecutable: The file must not be executed.
+        CommandNotExecutable: The file must not be executed, or would get other arguments.
     """
     command = spec.argv[0]
     path = spec.env.get("PATH", os.defpath)
-    file = shutil.which(_in_folder(command, spec.cwd), path=path)
+    file = found_file(spec)
     if file is not None:
-        if _is_bare_text(file):
+        if _ON_WINDOWS:
+            check_words(file, spec.argv[1:])
+        elif _is_bare_text(file):
             raise CommandNotExecutable(command, "it is a text without a #! line")
         return
     if _is_there(_in_folder(command, spec.cwd), path):
         raise CommandNotExecutable(command, "the file exists but is not executable")
-    where = "no such file" if os.sep in command else "not found on PATH"
+    where = "no such file" if _has_folder(command) else "not found on PATH"
     raise CommandNotFound(command, where)
+
+
+def found_file(spec: ChildSpec) -> str | None:
+    """Return the file of the command, found in the child's PATH and folder; None if none is."""
+    path = spec.env.get("PATH", os.defpath)
+    return shutil.which(_in_folder(spec.argv[0], spec.cwd), path=path)
+
+
+def startable(spec: ChildSpec, *, on_windows: bool = _ON_WINDOWS) -> Sequence[str]:
+    """Return the argv to give to the system, which on Windows must name a file.
+
+    Raises:
+        CommandNotExecutable: The program would get other arguments.
+    """
+    file = found_file(spec) if on_windows else None
+    if file is None:
+        return spec.argv
+    check_words(file, spec.argv[1:])
+    return (file, *spec.argv[1:])
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -142,11 +167,16 @@ def _masked(word: str) -> str:
 
 
 def _in_folder(command: str, cwd: str | None) -> str:
-    return os.path.join(cwd, command) if cwd is not None and os.sep in command else command
+    return os.path.join(cwd, command) if cwd is not None and _has_folder(command) else command
+
+
+def _has_folder(command: str) -> bool:
+    """Return whether a command is a path, which is not searched for."""
+    return os.sep in command or (os.altsep is not None and os.altsep in command)
 
 
 def _is_there(command: str, path: str) -> bool:
-    if os.sep in command:
+    if _has_folder(command):
         return os.path.exists(command)
     return any(os.path.isfile(os.path.join(folder, command)) for folder in path.split(os.pathsep))
 

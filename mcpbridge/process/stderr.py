@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mcpbridge.channels.threaded_files import FileCalls, ThreadedFiles, Watch
 from mcpbridge.rules.access.principals import NOTHING, Secrets
 from mcpbridge.wire.lines import Line, LineSplitter, OverlongLine
 
@@ -42,18 +43,23 @@ until it is empty would block the event loop.
 class StderrDrain:
     """A reader of one child's stderr from `open` to its end; keeps the last lines."""
 
-    def __init__(self, fd: int, pid: int, hidden: Secrets = NOTHING) -> None:
+    def __init__(
+        self, fd: int, pid: int, hidden: Secrets = NOTHING, threads: ThreadedFiles | None = None
+    ) -> None:
         """Make a drain.
 
         Args:
             fd: Descriptor to read from.
             pid: The child's pid.
             hidden: Values that the log must not show, though the child writes them.
+            threads: Read the descriptor; None: the event loop watches it.
         """
         self._fd = fd
         self._hidden = hidden
         self._pid = pid
         self._loop = asyncio.get_running_loop()
+        self._os: FileCalls = os if threads is None else threads
+        self._watch: Watch = self._loop if threads is None else threads
         self._splitter = LineSplitter(_LINE_BYTES, indented=True)
         self._lines: deque[tuple[int, Line]] = deque()
         """Read but not yet logged, each with its level; nothing is read while there are any."""
@@ -67,7 +73,8 @@ class StderrDrain:
         """What the bridge asks in order to find out what the server speaks; empty: nothing."""
         self._about_probe = 0
         """How many lines the child wrote about it."""
-        self._ended = False
+        self.ended = asyncio.Event()
+        """Set when there is no more to read."""
         self._finished = False
 
     @property
@@ -78,13 +85,13 @@ class StderrDrain:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Drain until the block ends, then what is readable at that moment."""
-        os.set_blocking(self._fd, False)
-        self._loop.add_reader(self._fd, self._readable)
+        self._os.set_blocking(self._fd, False)
+        self._watch.add_reader(self._fd, self._readable)
         try:
             yield
         finally:
             self.finish()
-            os.close(self._fd)
+            self._os.close(self._fd)
 
     @contextmanager
     def probed(self, method: str) -> Iterator[None]:
@@ -96,7 +103,7 @@ class StderrDrain:
             # The child wrote its lines before it answered, but this pipe may be read after the
             # other one: read what is there while the lines still count as being about the probe.
             for _ in range(_LAST_READS):
-                if self._finished or self._ended or not self._read():
+                if self._finished or self.ended.is_set() or not self._read():
                     break
             self._level, self._probe = logging.INFO, b""
             if self._about_probe:
@@ -113,7 +120,7 @@ class StderrDrain:
         for _ in range(_LAST_READS):
             if not self._read():
                 break
-        self._loop.remove_reader(self._fd)
+        self._watch.remove_reader(self._fd)
         self._take(self._splitter.end())
         self._log_some(_LAST_LINES)
         self._suppress()
@@ -128,7 +135,7 @@ class StderrDrain:
         if self._lines:
             # Back-pressure for a turn: at most `_TURN_LINES` lines are logged at once, so that
             # calls go on.
-            self._loop.remove_reader(self._fd)
+            self._watch.remove_reader(self._fd)
             self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
@@ -138,18 +145,18 @@ class StderrDrain:
         self._log_some()
         if self._lines:
             self._loop.call_soon(self._go_on)
-        elif not self._ended:
-            self._loop.add_reader(self._fd, self._readable)
+        elif not self.ended.is_set():
+            self._watch.add_reader(self._fd, self._readable)
 
     def _read(self) -> bool:
         """Read once; return whether there was anything."""
         try:
-            chunk = os.read(self._fd, _READ_BYTES)
+            chunk = self._os.read(self._fd, _READ_BYTES)
         except OSError:
             return False
         if not chunk:
-            self._ended = True
-            self._loop.remove_reader(self._fd)
+            self.ended.set()
+            self._watch.remove_reader(self._fd)
             return False
         if self._probe and self._probe in chunk:
             self._level = logging.DEBUG

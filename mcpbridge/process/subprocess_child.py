@@ -22,9 +22,10 @@ import anyio
 from anyio.abc import TaskStatus
 
 from mcpbridge.channels.channel import Channel
+from mcpbridge.channels.threaded_files import threads_for
 from mcpbridge.errors import SpawnError
 from mcpbridge.process.process_tree import MARK, EscapedProcess, ProcessTree, send
-from mcpbridge.process.spawn import Process, explained, group_ends, signal_group, spawn
+from mcpbridge.process.spawn import KILL, Process, explained, group_ends, spawn
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.stderr import StderrDrain
 from mcpbridge.rules.access.principals import Secrets
@@ -32,7 +33,9 @@ from mcpbridge.rules.faults import Exit
 
 log = logging.getLogger("mcpbridge.process")
 
-_LAST_BYTES_S = 0.05
+_LOOP_READS = hasattr(os, "fork")
+"""Whether the loop reads the pipes, and not threads, which may be late on a busy machine."""
+_LAST_BYTES_S = 0.05 if _LOOP_READS else 1.0
 """Seconds to read a dead child's stdout, since a grandchild may hold it open without end. All that
 the child wrote is in the pipe by then, and its callers must know within 100 ms."""
 
@@ -110,6 +113,7 @@ class SubprocessChild(Generic[E]):
         """Set when the process and its group have ended; `report` is set before."""
         self.report: ExitReport | None = None
         self.channel: E
+        self._process: Process
         self._stderr: StderrDrain
         self.pid = 0
 
@@ -151,7 +155,7 @@ class SubprocessChild(Generic[E]):
         if not self.gone.is_set() and self.pid:
             # What has left the group is killed by `run`, which does not wait between its steps now.
             self._killed = True
-            signal_group(self.pid, signal.SIGKILL)
+            self._process.signal_group(KILL)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Start the process and wait until it and its group have ended.
@@ -162,7 +166,7 @@ class SubprocessChild(Generic[E]):
             SpawnError: The process could not be started.
         """
         started_at = anyio.current_time()
-        with self._process() as process:
+        with self._started() as process:
             task_status.started()
             log.info("child.started", extra={"pid": self.pid})
             async with anyio.create_task_group() as watch:
@@ -179,17 +183,18 @@ class SubprocessChild(Generic[E]):
                 watch.cancel_scope.cancel()
 
     @contextmanager
-    def _process(self) -> Iterator[Process]:
+    def _started(self) -> Iterator[Process]:
         with ExitStack() as ends:
             process, (stdin_write, stdout_read, stderr_read) = self._spawned()
-            self.pid = process.pid
+            self._process, self.pid = process, process.pid
             if self._process_tree is not None:
                 # At once: from here on the reaper ends it if the bridge is killed.
                 self._process_tree.took_in(self.pid, self._mark)
             self.channel = self._make_ends(stdout_read, stdin_write)
             self._stdout_ended = self.channel.ended
             ends.enter_context(self.channel.open())
-            self._stderr = StderrDrain(stderr_read, process.pid, self._spec.hidden)
+            threads = threads_for(stderr_read)
+            self._stderr = StderrDrain(stderr_read, process.pid, self._spec.hidden, threads)
             ends.enter_context(self._stderr.open())
             yield process
 
@@ -241,7 +246,7 @@ class SubprocessChild(Generic[E]):
             self._escaped = await self._process_tree.escaped_from(self.pid)
         # MCP, Lifecycle, Shutdown: first the end of stdin, then SIGTERM, then SIGKILL.
         self.channel.close_input()
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGTERM, KILL):
             # Waits for the process and not for `gone`: under cancellation no other task watches it.
             with anyio.move_on_after(self._grace_s) as self._stop_step:
                 self._has_gone(await process.wait())
@@ -253,6 +258,8 @@ class SubprocessChild(Generic[E]):
         await self._end_what_is_left(began)
         with anyio.move_on_after(_LAST_BYTES_S):
             await self.channel.ended.wait()
+            if not _LOOP_READS:
+                await self._stderr.ended.wait()
 
     async def _end_what_is_left(self, began: float) -> None:
         """End what the process left behind, within the time that the two steps did not use."""
@@ -267,15 +274,15 @@ class SubprocessChild(Generic[E]):
                 if tree is not None:
                     await tree.until_gone(self._escaped)
         # Always: the time may have been used up, or the group have members that ignore SIGTERM.
-        signal_group(self.pid, signal.SIGKILL)
+        self._process.signal_group(KILL)
         if tree is not None:
             await tree.kill(self._escaped)
             tree.let_go(self.pid)
 
     async def _signal(self, number: signal.Signals) -> bool:
         """Signal the group and the escaped processes; return whether the group has members."""
-        self._killed = self._killed or number is signal.SIGKILL
-        has_members = signal_group(self.pid, number)
+        self._killed = self._killed or number is KILL
+        has_members = self._process.signal_group(number)
         await send(self._escaped, number)
         return has_members
 
@@ -283,11 +290,7 @@ class SubprocessChild(Generic[E]):
         if self.gone.is_set():
             return
         self.how = Exit.of(returncode)
-        if (
-            self.how.signal == signal.SIGKILL
-            and not self._killed
-            and self._process_tree is not None
-        ):
+        if self.how.signal == KILL and not self._killed and self._process_tree is not None:
             out_of_memory = self._process_tree.memory_ran_out()
             self.how = Exit(signal=self.how.signal, out_of_memory=out_of_memory)
         self.gone.set()

@@ -17,7 +17,7 @@ import msgspec
 
 from mcpbridge import __version__
 from mcpbridge.channels.channel import InvalidLine
-from mcpbridge.channels.pipes import PipeChannel, PipeLimits
+from mcpbridge.channels.pipes import PipeLimits, pipe_channel
 from mcpbridge.errors import BridgeError, ChannelClosed, SpawnError
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
@@ -184,7 +184,7 @@ class _StartedServer:
         self, spec: ChildSpec, process_tree: ProcessTree, within_s: float, respond: Respond
     ) -> None:
         self._respond = respond
-        ends = functools.partial(PipeChannel, limits=PipeLimits())
+        ends = functools.partial(pipe_channel, limits=PipeLimits())
         self._child = SubprocessChild(spec, ends, process_tree)
         self._within_s = within_s
         self._awaited = b""

@@ -48,7 +48,7 @@ from mcpbridge.wire.messages import (
 log = logging.getLogger("mcpbridge.reverse")
 
 _GROUP = "Remote"
-_ENDING = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP")
+_ENDING = ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGBREAK")
 _ID = rb'("(?:[^"\\]|\\.)*"|-?[0-9]+)'
 _HEAD_ID = re.compile(
     rb'\s*\{\s*(?:"(?:jsonrpc|method)"\s*:\s*"[^"\\]*"\s*,\s*)*"id"\s*:\s*' + _ID + rb"\s*[,}]"

@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 
 from mcpbridge.runtime.exit_status import EXIT_INTERNAL
 
@@ -97,3 +98,8 @@ class LoopWatchdog:
         )
         writer.start()
         writer.join(self._period_s)
+
+
+def has_uvloop() -> bool:
+    """Return whether the faster event loop is installed; neither Windows nor PyPy has one."""
+    return find_spec("uvloop") is not None

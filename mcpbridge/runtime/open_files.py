@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 _ENOUGH_FILES = 1 << 16
 """Not the hard limit: server processes inherit the limit, and some close every descriptor up to it
 when they start."""
@@ -13,10 +11,10 @@ _WITHOUT_LIMIT = 4096
 
 def raise_open_files() -> int:
     """Raise the limit on open files up to 65536, if the system allows it, and return the limit."""
-    if sys.platform == "win32":
+    try:
+        import resource
+    except ImportError:
         return _WITHOUT_LIMIT
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _ENOUGH_FILES

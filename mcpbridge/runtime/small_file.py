@@ -6,6 +6,9 @@ import os
 import stat
 
 MAX_FILE_BYTES = 1 << 20
+_FLAGS = os.O_RDONLY
+for _name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"):  # Windows has the last one alone
+    _FLAGS |= getattr(os, _name, 0)
 
 
 def read_small_file(file: str) -> str:
@@ -17,7 +20,7 @@ def read_small_file(file: str) -> str:
     """
     try:
         # Non-blocking: to open a pipe without a writer would block the event loop.
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(file, _FLAGS)
         with open(descriptor, "rb") as opened:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise ValueError("it is not a regular file")

@@ -20,8 +20,8 @@ from contextlib import suppress
 
 HEARD = tuple(
     getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2")
-    if hasattr(signal, name)  # Windows has the first two
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGBREAK")
+    if hasattr(signal, name)  # Windows has the first two and the last one
 )
 """Every signal that the program handles; without a handler each would end it."""
 _COLLECT_AFTER = 20_000

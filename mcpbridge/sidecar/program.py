@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import Any
@@ -34,6 +33,7 @@ from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
 from mcpbridge.rules.supervision.fd_budget import OWN
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START
+from mcpbridge.runtime.loop_watchdog import has_uvloop
 from mcpbridge.runtime.open_files import raise_open_files
 from mcpbridge.runtime.signals import EndOrders, heard_signals
 from mcpbridge.sidecar.metrics import Dashboard
@@ -99,7 +99,7 @@ def run(settings: SidecarSettings, logs: LogSettings) -> int:
             problem = getattr(error, "strerror", None) or str(error)
             log.error("sidecar.failed", extra={"problem": problem})
             return EXIT_START
-        return anyio.run(sidecar.run, backend_options={"use_uvloop": sys.platform != "win32"})
+        return anyio.run(sidecar.run, backend_options={"use_uvloop": has_uvloop()})
 
 
 class Sidecar:

@@ -33,6 +33,8 @@ from mcpbridge.wire.messages import Message, decode, encode
 
 log = logging.getLogger("mcpbridge.tape")
 
+_MORE_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+"""The second one is for Windows, which would write two bytes for each line end."""
 FORMAT = 1
 TRANSPORT = "stdio"
 HEADER = "recording"
@@ -181,7 +183,7 @@ class Recorder:
     def _new_file(self) -> int:
         """Begin a file, after the one that is there was renamed; return its descriptor."""
         _move_away(self._path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | _MORE_FLAGS
         fd = os.open(self._path, flags, 0o600)
         facts = {
             "format": FORMAT,
@@ -270,7 +272,7 @@ def replace_answers(path: Path, answers: Mapping[int, Message]) -> None:
     """
     beside = path.with_name(f"{path.name}~")
     try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _MORE_FLAGS | getattr(os, "O_NOFOLLOW", 0)
         with path.open("rb") as file, os.fdopen(os.open(beside, flags, 0o600), "wb") as written:
             for number, line in _lines(file, path):
                 message = answers.get(number - 1)

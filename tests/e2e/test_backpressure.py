@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.bridge_process import rpc
+from tests.support.bridge_process import rpc, run_without_posix
 from tests.support.proofs import proves
 from tests.support.questioner_bridge import (
     Headers,
@@ -38,6 +38,13 @@ MORE_BYTES = 24 << 20
 """What the bridge may grow by: some windows of 1 MiB, their copies on the way, the allocator."""
 SOON_S = 10.0
 """Far more than a call takes on a busy machine, far less than any time limit of the bridge."""
+
+
+@pytest.fixture(scope="module", autouse=True, params=[False, True], ids=["posix", "without_posix"])
+def pipes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The bridges of this module read pipes by the event loop, and by threads as on Windows."""
+    with run_without_posix(request.param):
+        yield
 
 
 @contextmanager

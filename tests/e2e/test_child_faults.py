@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -18,7 +18,15 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.support.bridge_process import RunningBridge, bridge, child, messages, open_session, rpc
+from tests.support.bridge_process import (
+    RunningBridge,
+    bridge,
+    child,
+    messages,
+    open_session,
+    rpc,
+    run_without_posix,
+)
 from tests.support.modern_client import headers_of, meta
 from tests.support.proofs import functions_in, named, proves
 from tests.support.raw_http import Events, streaming
@@ -33,6 +41,13 @@ ENDED = {"reason": "child_exited", "executed": "maybe", "retryable": False}
 OTHERS = 3
 CALLS = 15
 """What each of the others calls at least, while a fault is done."""
+
+
+@pytest.fixture(scope="module", autouse=True, params=[False, True], ids=["posix", "without_posix"])
+def pipes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The bridges of this module read pipes by the event loop, and by threads as on Windows."""
+    with run_without_posix(request.param):
+        yield
 
 
 class Fault(NamedTuple):

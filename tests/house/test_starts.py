@@ -13,6 +13,7 @@ TESTS = Path(__file__).parents[1]
 STARTS = re.compile(r'"-m",\s*"mcpbridge"|-m mcpbridge(?![.\w])')
 ALLOWED = {
     "support/bridge_process.py": "the harness itself",
+    "support/smoke.py": "it runs on Windows too, by the standard library alone",
     "support/doctor.py": "mcpbridge doctor serves nobody",
     "e2e/test_cli.py": "words that end it at once; their whole output is compared",
     "e2e/test_doctor.py": "mcpbridge doctor serves nobody",

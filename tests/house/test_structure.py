@@ -36,7 +36,7 @@ TREE = {
     " sessionless",
     "mcpbridge.bridge.modern": "emulation parked_call parking passthrough request_state service"
     " subscriptions tool_catalog",
-    "mcpbridge.channels": "channel decorated memory off_loop pipes sockets",
+    "mcpbridge.channels": "channel decorated memory off_loop pipes sockets threaded_files",
     "mcpbridge.cli": "config_for copy_self dev doctor health main programs remote serve"
     " setting_options shim sidecar tape",
     "mcpbridge.cli.remote": "call connect list login one_request",
@@ -61,7 +61,8 @@ TREE = {
     " write_buffer",
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
-    " spec stderr subprocess_child",
+    " spec stderr subprocess_child windows",
+    "mcpbridge.process.windows": "command job",
     "mcpbridge.replicas": "claims handover homes leaving peer_client peer_messages peer_proof"
     " peer_questions session_id tombstones yield_orders",
     "mcpbridge.replicas.claims": "changes claims shared_store",

@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from mcpbridge.runtime.signals import ONE_ORDER_S
 
@@ -22,6 +23,8 @@ END_S = 30.0
 DEMO = (sys.executable, "-m", "mcpbridge.demo")
 CHILDREN = Path(__file__).parent.parent / "children"
 ACCEPT = {"accept": "application/json, text/event-stream"}
+WITHOUT_POSIX = "BRIDGE_TEST_WITHOUT_POSIX"
+"""The variable that has the bridge run in an interpreter that lacks what Windows lacks."""
 _MARK = "BRIDGE_TEST_RUN"
 _SETTLED = {"MCPBRIDGE_CHILD_ERA": "legacy"}
 """No probe, so that every process of a run is one that serves; tests of eras say otherwise."""
@@ -154,6 +157,22 @@ async def asked_until(
         await asyncio.sleep(0.02)  # each answer is a look at the outside world
 
 
+@contextmanager
+def run_without_posix(lacking: bool) -> Iterator[None]:
+    """Have bridges run in an interpreter that lacks what Windows lacks, if so asked."""
+    with pytest.MonkeyPatch.context() as patch:
+        if lacking:
+            patch.setenv(WITHOUT_POSIX, "1")
+        yield
+
+
+def interpreter() -> tuple[str, ...]:
+    """What runs `mcpbridge`: Python, or one that lacks what Windows lacks."""
+    if os.environ.get(WITHOUT_POSIX):
+        return (sys.executable, str(Path(__file__).with_name("without_posix.py")))
+    return (sys.executable, "-m", "mcpbridge")
+
+
 @asynccontextmanager
 async def started(
     *words: str,
@@ -177,9 +196,7 @@ async def started(
     given: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, **options}
     process = await asyncio.create_subprocess_exec(
         *under,
-        sys.executable,
-        "-m",
-        "mcpbridge",
+        *interpreter(),
         *words,
         *(() if _COMPLETE & set(words) else ("--", *DEMO)),
         stderr=asyncio.subprocess.PIPE,
@@ -234,7 +251,7 @@ async def ran(
 ) -> tuple[int, str]:
     """`python -m mcpbridge WORDS`, for words that end by themselves: status, and all it says."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "mcpbridge", *words),
+        *(*interpreter(), *words),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -2,7 +2,8 @@
 
 mcpbridge adopts the orphans of its descendants and ends those that no server owns, and a browser
 that is started becomes an orphan soon. So the process that starts it leaves before mcpbridge adopts
-any: it is started at once, its parent ends, and it waits for the address on a pipe.
+any: it is started at once, its parent ends, and it waits for the address on a pipe. On Windows,
+where no orphan is adopted, it does not leave.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from mcpbridge.errors import ConfigError
 
 _PROGRAM = """
 import os, signal, sys, webbrowser
-if os.fork():
-    os._exit(0)
-os.setsid()
-signal.pthread_sigmask(signal.SIG_SETMASK, ())  # mcpbridge holds them until it can hear them
+if hasattr(os, "fork"):
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # mcpbridge holds them until it can hear them
 url = sys.stdin.readline().strip()
 if url:
     webbrowser.open(url)
@@ -57,15 +59,27 @@ def opener() -> Iterator[Opener]:
 
 def _start(reading: int) -> None:
     try:
-        subprocess.run(  # nosec B603 # our own program, by our own interpreter
+        starting = subprocess.Popen(  # nosec B603 # our own program, by our own interpreter
             [sys.executable, "-c", _PROGRAM],
             stdin=reading,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=_START_S,
-            check=True,
         )
+        if hasattr(os, "fork"):
+            _wait(starting)
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError("--open", "", f"no browser can be started: {error}") from error
     finally:
         os.close(reading)
+
+
+def _wait(starting: subprocess.Popen[bytes]) -> None:
+    """Wait until the process that waits for the address has left its parent."""
+    try:
+        status = starting.wait(_START_S)
+    except subprocess.TimeoutExpired:
+        starting.kill()
+        starting.wait()
+        raise
+    if status:
+        raise subprocess.CalledProcessError(status, starting.args)

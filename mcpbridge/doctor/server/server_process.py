@@ -16,7 +16,7 @@ import anyio
 import msgspec
 
 from mcpbridge.channels.channel import InvalidLine, Received
-from mcpbridge.channels.pipes import PipeChannel, PipeLimits
+from mcpbridge.channels.pipes import PipeLimits, pipe_channel
 from mcpbridge.doctor.server.report import Ending, Listing, Noise, StopStep
 from mcpbridge.errors import ChannelClosed, SpawnError
 from mcpbridge.process.process_tree import ProcessTree
@@ -48,7 +48,7 @@ class ServerProcess:
     """A process from its start to its end; works within `running`."""
 
     def __init__(self, spec: ChildSpec, limits: PipeLimits, process_tree: ProcessTree) -> None:
-        ends = functools.partial(PipeChannel, limits=limits)
+        ends = functools.partial(pipe_channel, limits=limits)
         self._child = SubprocessChild(spec, ends, process_tree)
         self._next_id = 0
         self._replies: dict[bytes, Reply] = {}

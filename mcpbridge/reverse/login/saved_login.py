@@ -67,7 +67,8 @@ def read_login(file: Path) -> SavedLogin:
         ValueError: Other users may read it, or it has no login.
     """
     with file.open("rb") as opened:
-        if os.fstat(opened.fileno()).st_mode & _OTHERS:
+        # Windows has no such bits: there the file is as private as the user's folder.
+        if hasattr(os, "geteuid") and os.fstat(opened.fileno()).st_mode & _OTHERS:
             raise ValueError(f"{file} may be read by other users: chmod 600 it")
         text = opened.read(_MOST_BYTES)
     try:
@@ -81,7 +82,8 @@ def write_login(file: Path, login: SavedLogin) -> None:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     beside = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        binary = getattr(os, "O_BINARY", 0)
+        opened = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | binary, 0o600)
         with os.fdopen(opened, "wb") as writing:
             writing.write(msgspec.json.format(msgspec.json.encode(login)) + b"\n")
             writing.flush()
