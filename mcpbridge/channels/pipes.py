@@ -120,7 +120,6 @@ class PipeChannel:
         self._stdin_fd = stdin_fd
         self._limits = limits
         self._os: FileCalls = os if threads is None else threads
-        self._watch: Watch = self._loop if threads is None else threads
         self._close_stdin = close_stdin or self._os.close
         self._account = Account(account)
         self._splitter = LineSplitter(limits.max_message_bytes)
@@ -132,7 +131,8 @@ class PipeChannel:
         self._turn_began = 0.0
         self._held = 0
         self._reading = False
-        self._stdout_grown = self._stdin_grown = False
+        self._grown: set[int] = set()
+        """Those of both pipes that were enlarged."""
         self.ended = asyncio.Event()
         """Set when no more will be read."""
         self._reader: asyncio.Future[None] | None = None
@@ -165,6 +165,11 @@ class PipeChannel:
             self.close_input()
             self._os.close(self._stdout_fd)
             self._account.charge(-self._account.held)
+
+    @property
+    def _watch(self) -> Watch:
+        # Not an attribute: with 30 of them, CPython 3.11 keeps them in a slower way.
+        return self._os if isinstance(self._os, ThreadedFiles) else self._loop
 
     @property
     def held(self) -> int:
@@ -404,8 +409,8 @@ class PipeChannel:
             self.end()
             return ()
         # A read that fills the pipe's usual size: the child waits for the bridge at each 64 KiB.
-        if len(chunk) >= _PIPE_BYTES and not self._stdout_grown:
-            self._stdout_grown = True
+        if len(chunk) >= _PIPE_BYTES and self._stdout_fd not in self._grown:
+            self._grown.add(self._stdout_fd)
             _grow(self._stdout_fd)
         self._held += len(chunk)
         if self._held > _CHARGED_BYTES:
@@ -465,8 +470,8 @@ class PipeChannel:
 
     def _write(self) -> int:
         """Write once, as much as possible; return how many bytes the pipe took."""
-        if self._pending > _PIPE_BYTES and not self._stdin_grown:
-            self._stdin_grown = True
+        if self._pending > _PIPE_BYTES and self._stdin_fd not in self._grown:
+            self._grown.add(self._stdin_fd)
             _grow(self._stdin_fd)
         if len(self._outgoing) > 1 and self._pending <= _JOINED_BYTES:
             self._outgoing = [b"".join(self._outgoing)]
