@@ -46,7 +46,7 @@ run: .venv/stamp ## serve the bundled example on PORT (8000)
 	exec $(BIN)/python -m mcpbridge --port $(PORT) -- $(BIN)/python -m mcpbridge.demo
 
 test: .venv/stamp ## every test that needs nothing else; PYTEST_ARGS='-k name' is passed on
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not sdk' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not sdk' $(PYTEST_ARGS)
 
 check: .venv/stamp ## format, lint, types, floors, what a reviewer for security would ask
 	$(BIN)/ruff format --check .
@@ -56,7 +56,7 @@ check: .venv/stamp ## format, lint, types, floors, what a reviewer for security 
 	$(BIN)/bandit -q -c pyproject.toml -r mcpbridge
 
 interop: .venv/stamp $(PEERS) $(FRAMEWORKS) $(NODE_PEERS) ## the SDKs of both languages, six agent frameworks; needs Node >= 20
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m sdk tests/e2e $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m sdk tests/e2e $(PYTEST_ARGS)
 	$(BIN)/python -m pytest tests/interop $(PYTEST_ARGS)
 
 browser: .venv/stamp $(NODE_PEERS) ## pages in a real browser; needs Node >= 20 and Chromium

@@ -36,13 +36,15 @@ class Server:
 
     def __init__(self, revision: Revision = NEWEST_LEGACY) -> None:
         self.catalog = ToolCatalog()
+        self._running: list[asyncio.Task[None]] = []
         self.lease, self.far = self.another(revision)
 
     def another(self, revision: Revision = NEWEST_LEGACY) -> tuple[Lease, MemoryChannel]:
         """A child after its handshake."""
         lease, far = lease_on_memory(shared=True)
         lease.introduced_as(ServerProfile(b"{}", revision))
-        self.running = asyncio.create_task(lease.mux.run())
+        # The loop refers to its tasks weakly: one that nothing else holds may be collected.
+        self._running.append(asyncio.create_task(lease.mux.run()))
         return lease, far
 
     def ask(self, now: float = 0.0) -> asyncio.Task[Annotations]:
