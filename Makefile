@@ -14,6 +14,8 @@ ifndef PYTHON
 PYTHON := $(shell for each in python3 python3.13 python3.12 python3.11 python3.14; do \
 	"$$each" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && echo "$$each" && exit; done; echo python3)
 endif
+# Each bridge that a test starts would compile the whole package.
+unexport PYTHONDONTWRITEBYTECODE
 PORT ?= 8000
 # Test modules at once: the tests wait for processes more than they compute.
 JOBS ?= 3

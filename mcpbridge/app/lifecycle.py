@@ -38,6 +38,7 @@ from mcpbridge.rules.supervision.shutdown_times import (
     ShutdownTimes,
     times_within,
 )
+from mcpbridge.runtime.callback_faults import raise_callback_faults
 from mcpbridge.runtime.exit_status import (
     EXIT_FORCED,
     EXIT_INTERNAL,
@@ -180,6 +181,7 @@ class _Life:
         self._app.process_tree.open()
         with heard_signals() as signals, LoopWatchdog().watching():
             async with anyio.create_task_group() as watch:
+                watch.start_soon(raise_callback_faults)
                 watch.start_soon(self._orders.hear, signals)
                 # Outside of the bridge's block: children that end last still leave orphans to be
                 # reaped.

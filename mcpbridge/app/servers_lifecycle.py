@@ -44,6 +44,7 @@ from mcpbridge.fleet.reload import FileWatch
 from mcpbridge.http.server.listeners import url_of
 from mcpbridge.process.process_tree import ProcessTree
 from mcpbridge.process.reaper import kept
+from mcpbridge.runtime.callback_faults import raise_callback_faults
 from mcpbridge.runtime.exit_status import (
     EXIT_CONFIG,
     EXIT_FORCED,
@@ -175,6 +176,7 @@ class _Life:
         self._fleet.process_tree.open()
         with heard_signals() as signals, LoopWatchdog().watching():
             async with anyio.create_task_group() as watch:
+                watch.start_soon(raise_callback_faults)
                 watch.start_soon(self._orders.hear, signals)
                 watch.start_soon(self._fleet.process_tree.run)
                 watch.start_soon(self._fleet.access.authenticator.run)

@@ -201,6 +201,25 @@ async def test_a_fault_of_our_own_ends_the_program_with_a_record_of_its_state() 
         await eventually(lambda: run.processes() == set(), "no process is left")
 
 
+@proves("fault 119")
+async def test_a_callback_that_fails_ends_the_program_as_a_task_does() -> None:
+    """Nothing waits for a callback: its pipe would stay as it is, and with it each call."""
+    async with started("--port", "0", under=BROKEN, env=OURS, faulty=True) as run:
+        (record,) = await run.logged("serve.started")
+        run.url = str(record["url"]).rpartition("/")[0]
+        await run.logged("child.ready")
+        async with run.client() as client:
+            headers = await bridge_process.open_session(client)
+            echo = {"name": "echo", "arguments": {"text": "break the callback"}}
+            call = rpc(1, "tools/call", echo)
+            asked = asyncio.create_task(client.post("/mcp", json=call, headers=headers))
+            assert await run.ended() == 70
+            await asyncio.gather(asked, return_exceptions=True)
+        (crashed,) = await run.logged("serve.crashed")
+        assert "a bug of a callback" in crashed["exception"]
+        await eventually(lambda: run.processes() == set(), "no process is left")
+
+
 @proves("fault 117")
 async def test_a_loop_that_stands_still_is_told_with_its_stack() -> None:
     """By a thread, since no task can; and again when it goes on."""

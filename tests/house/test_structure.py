@@ -83,7 +83,8 @@ TREE = {
     " modern_checks request_meta revisions server_requests to_legacy to_modern",
     "mcpbridge.rules.supervision": "crashes fd_budget isolation lifecycle liveness memory_budget"
     " restart shutdown_times start_hints",
-    "mcpbridge.runtime": "exit_status loop_watchdog open_files signals small_file startup",
+    "mcpbridge.runtime": "callback_faults exit_status loop_watchdog open_files signals small_file"
+    " startup",
     "mcpbridge.shim": "program splice",
     "mcpbridge.sidecar": "inspect metrics program proxy upstream",
     "mcpbridge.stores": "breaker fence heartbeat memory redis store url",
