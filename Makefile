@@ -18,7 +18,7 @@ endif
 unexport PYTHONDONTWRITEBYTECODE
 PORT ?= 8000
 # Test modules at once: the tests wait for processes more than they compute.
-JOBS ?= 3
+JOBS ?= 4
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 GATE_ARGS ?=

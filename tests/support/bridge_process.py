@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ ACCEPT = {"accept": "application/json, text/event-stream"}
 WITHOUT_POSIX = "BRIDGE_TEST_WITHOUT_POSIX"
 """The variable that has the bridge run in an interpreter that lacks what Windows lacks."""
 _MARK = "BRIDGE_TEST_RUN"
+_TRUSTING = ssl.create_default_context()
 _SETTLED = {"MCPBRIDGE_CHILD_ERA": "legacy"}
 """No probe, so that every process of a run is one that serves; tests of eras say otherwise."""
 
@@ -80,7 +82,9 @@ class RunningBridge:
 
     def client(self, **options: Any) -> httpx.AsyncClient:
         """An HTTP client of this bridge."""
-        return httpx.AsyncClient(base_url=self.url, timeout=END_S, **options)
+        # One context for all: each client would read the certificates of all authorities.
+        given = {"verify": _TRUSTING, **options}
+        return httpx.AsyncClient(base_url=self.url, timeout=END_S, **given)
 
     def signal(self, number: int) -> None:
         """Send a signal to the bridge's own process."""

@@ -74,12 +74,12 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(port: int, source: str = "127.0.0.1") -> AsyncIterator[Wire]:
+async def wire(
+    port: int, source: str = "127.0.0.1", host: str = "127.0.0.1"
+) -> AsyncIterator[Wire]:
     """Connect from an address of this machine."""
     local = None if source == "127.0.0.1" else (source, 0)
-    reader, writer = await asyncio.open_connection(
-        "127.0.0.1", port, limit=1 << 24, local_addr=local
-    )
+    reader, writer = await asyncio.open_connection(host, port, limit=1 << 24, local_addr=local)
     try:
         yield Wire(reader, writer)
     finally:
@@ -95,9 +95,9 @@ def post(body: bytes, *headers: str, path: str = "/mcp") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def exchanged(port: int, data: bytes) -> RawResponse:
+async def exchanged(port: int, data: bytes, host: str = "127.0.0.1") -> RawResponse:
     """Send on a connection of its own; the response."""
-    async with wire(port) as connection:
+    async with wire(port, host=host) as connection:
         await connection.send(data)
         return await connection.response()
 
