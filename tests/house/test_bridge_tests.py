@@ -10,7 +10,6 @@ WITHOUT = frozenset(
     [
         "bridge",
         "tenant",
-        "children/server_eras",
         "legacy/modern_child",
         "modern/emulation",
         "modern/passthrough",

@@ -27,7 +27,6 @@ from mcpbridge import __version__
 from mcpbridge.bridge.children.handshake import FirstHandshake, SpeaksModernError, discover
 from mcpbridge.bridge.children.lease import ChildSource, Lease
 from mcpbridge.bridge.children.supervisor import (
-    CannotStart,
     Failed,
     FirstChild,
     Prepare,
@@ -329,15 +328,11 @@ class EraSupervisors:
     async def _run_first(self) -> None:
         """Run the process that everything rests on; this may find out of which era it is."""
         try:
-            await self._run_legacy(self._readiness, self._cannot_start, rests=self.lazy)
+            hooks = self._legacy_hooks
+            await self.legacy.run(self._readiness, *hooks, self._cannot_start, rests=self.lazy)
+            self._note_giving_up()
         except SpeaksModernError as found:
             await self._first_is_modern(found)
-
-    async def _run_legacy(
-        self, readiness: Readiness, cannot_start: CannotStart | None, *, rests: bool = False
-    ) -> None:
-        await self.legacy.run(readiness, *self._legacy_hooks, cannot_start, rests=rests)
-        self._note_giving_up()
 
     async def _run_modern(self, first: FirstChild | None, *, rests: bool = False) -> None:
         hook = self._prepare_modern
@@ -400,7 +395,11 @@ class EraSupervisors:
 
     async def _keep_legacy(self, scope: anyio.CancelScope, readiness: Readiness) -> None:
         with scope:
-            await self._run_legacy(readiness, None)
+            await self.legacy.run(readiness, *self._legacy_hooks)
+            # One that never came up only shows that the server is not legacy: the modern process
+            # becomes the primary one, and the bridge goes on.
+            if self.legacy.profile is not None:
+                self._note_giving_up()
 
     async def _is_legacy(self) -> bool:
         """Return whether the legacy process came up, once it could be reached."""
