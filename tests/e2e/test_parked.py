@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.bridge_process import eventually, messages
+from tests.support.bridge_process import asked_until, eventually, messages
 from tests.support.modern_client import (
     ALL,
     FORM,
@@ -473,7 +473,16 @@ async def test_a_client_that_leaves_while_its_child_starts(
         await asyncio.to_thread(readiness.write_bytes, b"")
         await eventually(lambda: len(served.heard("initialize")) == 2, "its child has started")
         params = asking([form()], mark="stays")
-        first = await parked(served, params)
+
+        async def has_left() -> bool:
+            answer = await served.reply("tools/call", params, FORM)
+            answers.append(answer)
+            return "result" in answer
+
+        answers: list[Any] = []
+        await asked_until(has_left, "the place of the client that left is free")
+        first = answers[-1]["result"]
+        assert first["resultType"] == "input_required"
         await served.result("tools/call", retry_of(params, first, i1=YES), FORM)
         assert "left" not in json.dumps(served.heard("tools/call"))
         assert len(served.processes()) == 2

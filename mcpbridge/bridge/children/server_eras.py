@@ -18,7 +18,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Awaitable, Callable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -406,7 +405,7 @@ class EraSupervisors:
         while not await self.legacy.settled():
             match self.legacy.state:
                 case Failed(fault) if fault.reason == UNREACHABLE:
-                    await self.legacy.moved()
+                    await self.legacy.change.wait()
                 case _:
                     return False
         return True
@@ -420,14 +419,16 @@ class EraSupervisors:
 
     async def _verdict_or_move(self) -> None:
         """Wait until the verdict is another, or the state of the first process is."""
+        # Both events of this moment: by the turn in which the tasks begin, one may be over.
+        changes = self._changed, self.primary.change
         async with anyio.create_task_group() as either:
 
-            async def leave_after(news: Callable[[], Awaitable[None]]) -> None:
-                await news()
+            async def leave_after(change: anyio.Event) -> None:
+                await change.wait()
                 either.cancel_scope.cancel()
 
-            either.start_soon(leave_after, self._changed.wait)
-            either.start_soon(leave_after, self.primary.moved)
+            for change in changes:
+                either.start_soon(leave_after, change)
 
     async def _cannot_start(self) -> bool:
         """Return whether no start would succeed, after the first process ended by itself.

@@ -197,9 +197,10 @@ class Supervisor:
             await self._changed.wait()
         return isinstance(self.state, Ready)
 
-    async def moved(self) -> None:
-        """Wait until the state changes."""
-        await self._changed.wait()
+    @property
+    def change(self) -> anyio.Event:
+        """Set when the state changes next; for each change there is another event."""
+        return self._changed
 
     def replace(self, lease: Lease) -> None:
         """Start another child and let it take over, if this is the child that serves."""

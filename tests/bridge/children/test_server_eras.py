@@ -95,6 +95,18 @@ async def test_the_first_process_of_a_modern_server_goes_on_to_serve() -> None:
         assert (made.eras.primary, made.readiness.ready) == (made.eras.modern, True)
 
 
+@bounded
+async def test_a_process_that_comes_up_as_a_wait_for_it_begins_is_not_missed() -> None:
+    """One wait begins in each turn of the loop until it is there."""
+    async with eras_of(LEGACY, era=ChildEra.LEGACY) as made:
+        waits: list[asyncio.Task[object]] = []
+        while made.eras.primary.usable is None:
+            waits.append(asyncio.ensure_future(made.eras.first_lease()))
+            waits.append(asyncio.ensure_future(made.eras.known()))
+            await asyncio.sleep(0)  # one turn of the loop
+        await asyncio.gather(*waits)
+
+
 @pytest.mark.parametrize("speaks", [True, False])
 @bounded
 async def test_the_first_legacy_clients_start_one_legacy_process(speaks: bool) -> None:
