@@ -258,7 +258,7 @@ async def test_the_files_of_clients_are_found_and_printed(tmp_path: Path, name: 
         def lines(sign: str) -> list[str]:
             return [line for line in running.noise if sign in line]
 
-        await eventually(lambda: bool(lines("] ready:")), "it serves")
+        await eventually(lambda: len(lines("  client ")) == 2, "it serves, and says where")
         assert any(f"serving first, last one of {name}; states: http" in x for x in running.noise)
         addresses = sorted(line.split()[-1] for line in lines("  address "))
         assert [each.partition("/servers/")[2] for each in addresses] == [
