@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +16,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from mcpbridge.http.server import connection as connection_module
 from mcpbridge.http.server.connection import HttpConnection
+from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.server.limits import (
     ArrivalLimits,
     ConnectionLimits,
@@ -22,6 +26,7 @@ from mcpbridge.http.server.limits import (
     SendWatch,
 )
 from mcpbridge.rules.access.hosts import HostRules
+from tests.http.server.test_fast_path import Connection, call, connected
 
 WITHIN_S = 20.0
 GET = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -162,3 +167,70 @@ async def test_a_failure_ends_the_connection_and_frees_its_slot(
     (record,) = [r for r in caplog.records if r.message == "http.callback_failed"]
     assert vars(record)["callback"] == callback
     assert "RuntimeError: injected" in caplog.text
+
+
+async def _half_a_request(connection: Connection) -> None:
+    await connection.send(call(3)[:-1])
+
+
+async def _long_call(connection: Connection) -> None:
+    await connection.send(call(3))
+
+
+async def _answer(connection: Connection) -> None:
+    await connection.send(call(3))
+    connection.handler.answer(3)
+
+
+OF_THE_FAST_PATH: list[tuple[str, type, str, dict[str, float], Callable[[Connection], Any]]] = [
+    ("unhold", HttpConnection, "_read", {"body_s": 0.01}, _half_a_request),
+    ("window_over", HttpConnection, "_leave_fast_path", {"window_s": 0.01}, _long_call),
+    ("heard", FastPath, "answer_of", {}, _answer),
+]
+
+
+@pytest.mark.parametrize(("callback", "owner", "name", "limits", "cause"), OF_THE_FAST_PATH)
+async def test_a_failure_on_the_fast_path_ends_the_connection(
+    callback: str,
+    owner: type,
+    name: str,
+    limits: dict[str, float],
+    cause: Callable[[Connection], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A call under a known head has callbacks of its own."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("injected")
+
+    async with connected(**limits) as connection:
+        await connection.learn()
+        with monkeypatch.context() as broken, caplog.at_level(logging.ERROR, "mcpbridge.http"):
+            broken.setattr(owner, name, fails)
+            await cause(connection)
+            async with asyncio.timeout(WITHIN_S):
+                await connection.socket.ended.wait()
+        assert connection.protocol not in connection.protocol.connections
+    (record,) = [r for r in caplog.records if r.message == "http.callback_failed"]
+    assert vars(record)["callback"] == callback
+
+
+def test_each_callback_of_a_connection_is_made_to_fail() -> None:
+    """Those that are guarded, among them each that the module gives to the loop or to a call."""
+    guarded = {name for name, each in vars(HttpConnection).items() if hasattr(each, "__wrapped__")}
+    failed = {callback for callback, *_ in (*CALLBACKS, *OF_THE_FAST_PATH)}
+    assert {name.strip("_") for name in guarded} == failed
+    given = {
+        word.attr
+        for node in ast.walk(ast.parse(inspect.getsource(connection_module)))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if node.func.attr in ("call_soon", "call_later", "call_at", "listen")
+        for word in node.args
+        if isinstance(word, ast.Attribute)
+        and isinstance(word.value, ast.Name)
+        and word.value.id == "self"
+        and callable(getattr(HttpConnection, word.attr, None))
+    }
+    assert given <= guarded
+    assert len(given) > 3

@@ -54,6 +54,7 @@ class Socket(asyncio.Transport):
         super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
         self.read = b""
         self.closed = False
+        self.ended = asyncio.Event()
         self.written = asyncio.Event()
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
@@ -64,6 +65,11 @@ class Socket(asyncio.Transport):
     def close(self) -> None:
         """By the server."""
         self.closed = True
+        self.ended.set()
+
+    def abort(self) -> None:
+        """At once, by the server."""
+        self.close()
 
     def is_closing(self) -> bool:
         """The server has closed it."""
