@@ -69,6 +69,8 @@ async def test_an_upgrade_that_is_not_taken_is_ignored() -> None:
                     said = await heard(running, *segments)
                     assert statuses(said) == [200, 200, 200], (offer, chunked, segments, said)
                     assert re.findall(rb'"id":(\d)', said) == [b"1", b"2"]
+    # Nothing is missing here: uvicorn would advise to install a library for WebSocket.
+    assert "websocket" not in f"{running.log} {running.noise}".lower()
 
 
 @pytest.mark.slow

@@ -233,6 +233,18 @@ async def test_two_signals_at_once_are_one() -> None:
     assert [record["count"] for record in run.events("serve.signal")] == [1, 1]
 
 
+@proves("fault 97")
+async def test_gnu_timeout_ends_it_once() -> None:
+    """The program itself, which passes a signal on to its command and to the whole group."""
+    async with bridge(under=("timeout", "600")) as run, run.client() as client:
+        session = await bridge_process.open_session(client)
+        async with held(client, session, countdown(1, 1)) as call:
+            run.signal(signal.SIGTERM)
+            assert "result" in (await call.messages())[-1]
+        assert await run.ended(10) == 0
+    assert {record["count"] for record in run.events("serve.signal")} == {1}
+
+
 @proves("fault 11", "fault 96", "C49")
 async def test_a_server_has_a_share_of_the_grace_to_end_by_itself() -> None:
     """One that takes 3 s to end after its input is not killed if the calls left the time."""
@@ -342,6 +354,23 @@ async def test_process_1_ends_like_any_other() -> None:
     assert [record["how"] for record in run.events("child.stopped")] == ["exit code 0"]
 
 
+@proves("fault 109", "fault 110")
+@NEEDS_NAMESPACES
+async def test_process_1_loses_no_signal_at_its_start() -> None:
+    """The kernel drops one that process 1 neither holds back nor handles."""
+    async with started("--port", "0", under=OWN_PID_SPACE) as run:
+
+        def heeding() -> list[int]:
+            # What makes the namespace holds signals back too, before it becomes the program.
+            found = _children(run.process.pid)
+            return [pid for pid in found if _runs_python(pid) and _heeds_sigterm(pid)]
+
+        await eventually(lambda: bool(heeding()), "SIGTERM is held or heard")
+        os.kill(heeding()[0], signal.SIGTERM)
+        assert await run.ended() == 0
+        bridge_process.assert_clean(run)
+
+
 @proves("fault 97", "fault 110")
 @NEEDS_NAMESPACES
 async def test_process_1_hears_a_second_signal(tmp_path: Path) -> None:
@@ -439,6 +468,13 @@ def _heeds_sigterm(pid: int) -> bool:
         return False
     sets = re.findall(r"^Sig(?:Blk|Cgt):\s*([0-9a-f]+)$", status, re.MULTILINE)
     return any(int(each, 16) & 1 << (signal.SIGTERM - 1) for each in sets)
+
+
+def _runs_python(pid: int) -> bool:
+    """Whether a process runs this interpreter."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/exe").resolve() == Path(sys.executable).resolve()
+    return False
 
 
 def _children(pid: int) -> list[int]:
