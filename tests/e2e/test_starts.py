@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import httpx
 import pytest
 
 from mcpbridge.rules.supervision.isolation import AUTO_SPARE_AFTER_S
-from tests.support.bridge_process import eventually, initialize, messages, rpc
+from tests.support.bridge_process import (
+    bridge,
+    child,
+    eventually,
+    initialize,
+    messages,
+    open_session,
+    rpc,
+)
 from tests.support.failing_child import ROOTS, FailingServer, failing_server, new_fifo, open_fifo
 from tests.support.proofs import proves
 
@@ -151,3 +160,46 @@ async def test_there_is_no_spare_before_a_client_that_gets_its_own_process(
         await starting.pid(await starting.open(capabilities=ROOTS))
         await eventually(lambda: started(starting) == 2, "one for the client, and a spare")
         os.close(passed)
+
+
+LOG_ON_A_TERMINAL = """
+import os, pty, sys
+
+ours, terminal = pty.openpty()
+copier = os.fork()
+if copier == 0:
+    if os.fork():
+        os._exit(0)  # else it would be a process that the program has left behind
+    os.close(terminal)
+    while True:
+        try:
+            os.write(2, os.read(ours, 1 << 16))
+        except OSError:
+            os._exit(0)  # no process has the terminal open any more
+os.waitpid(copier, 0)
+os.close(ours)
+os.dup2(terminal, 2)
+os.close(terminal)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a program whose stderr is a terminal, and copies what appears there to its own stderr."""
+
+
+@pytest.mark.parametrize(
+    ("under", "count"),
+    [((), 4), ((sys.executable, "-c", LOG_ON_A_TERMINAL), 3)],
+    ids=["elsewhere", "terminal"],
+)
+async def test_there_is_no_spare_on_a_terminal(under: tuple[str, ...], count: int) -> None:
+    """One user tries a server there; elsewhere a server that starts slowly has a spare process."""
+    slow = child("unhealthy", "slow", str(AUTO_SPARE_AFTER_S + 0.2))
+    async with bridge("--log-format", "json", "--", *slow, under=under) as running:
+        async with running.client() as client:
+            for number in range(2):
+                session = await open_session(client, capabilities=ROOTS)
+                # Its own process serves the call, whoever answered `initialize`.
+                listed = await client.post("/mcp", json=rpc(1, "tools/list"), headers=session)
+                assert listed.status_code == 200, number
+        await running.logged("child.started", count=count)
+        assert await running.terminate() == 0
+        assert len(running.events("child.started")) == count
