@@ -57,6 +57,10 @@ BODIES: dict[str, Callable[[], bytes]] = {
     ),
     "nested near the limit": lambda: _CALL + b',"arguments":' + _hovering(BODY_BYTES) + b"}}",
     "empty arrays": lambda: _CALL + b',"arguments":[' + b"[]," * (BODY_BYTES // 3) + b"[]]}}",
+    "empty strings in arrays": lambda: (
+        _CALL + b',"arguments":["",' + b'[""],' * (BODY_BYTES // 5) + b'""]}}'
+    ),
+    "brackets in a string": lambda: _CALL + b',"arguments":"' + b"[{" * (BODY_BYTES // 2) + b'"}}',
 }
 """By name: what makes the body of a request."""
 
