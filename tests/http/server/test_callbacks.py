@@ -182,7 +182,7 @@ async def _answer(connection: Connection) -> None:
     connection.handler.answer(3)
 
 
-OF_THE_FAST_PATH: list[tuple[str, type, str, dict[str, float], Callable[[Connection], Any]]] = [
+OF_THE_FAST_PATH: list[tuple[str, type, str, dict[str, Any], Callable[[Connection], Any]]] = [
     ("unhold", HttpConnection, "_read", {"body_s": 0.01}, _half_a_request),
     ("window_over", HttpConnection, "_leave_fast_path", {"window_s": 0.01}, _long_call),
     ("heard", FastPath, "answer_of", {}, _answer),
@@ -194,7 +194,7 @@ async def test_a_failure_on_the_fast_path_ends_the_connection(
     callback: str,
     owner: type,
     name: str,
-    limits: dict[str, float],
+    limits: dict[str, Any],
     cause: Callable[[Connection], Any],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
