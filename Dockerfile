@@ -1,9 +1,10 @@
 # The bridge in an image. `docker build -t mcpbridge .` makes the last target; --target names one:
 #
-#   slim  Python and the bridge: for a server in Python, or to build on
-#   uv    slim with uv and uvx
-#   node  Node.js and the bridge, without Python: for a server in Node.js, npx
-#   tree  the bridge alone, with an interpreter of its own: to copy into any image with glibc
+#   slim     Python and the bridge: for a server in Python, or to build on
+#   uv       slim with uv and uvx
+#   node     Node.js and the bridge, without Python: for a server in Node.js, npx
+#   uv-node  uv with Node.js and npx: for a file of servers, some in Python and some in Node.js
+#   tree     the bridge alone, with an interpreter of its own: to copy into any image with glibc
 #
 # To serve a server of your own, build on one and say how to start it: CMD ["--", "python", "server.py"]
 
@@ -131,5 +132,18 @@ USER 65532:65532
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
 ENTRYPOINT ["/opt/mcpbridge/bin/mcpbridge"]
+
+FROM uv AS uv-node
+COPY --from=node /usr/local/bin/node /usr/local/bin/node
+COPY --from=node /usr/local/lib/node_modules/npm /usr/local/lib/node_modules/npm
+# hadolint ignore=DL3002
+USER 0:0
+RUN ln -s ../lib/node_modules/npm/bin/npm-cli.js /usr/local/bin/npm \
+    && ln -s ../lib/node_modules/npm/bin/npx-cli.js /usr/local/bin/npx \
+    && node --version \
+    && npx --version
+ENV npm_config_cache=/tmp/npm \
+    npm_config_update_notifier=false
+USER 65532:65532
 
 FROM slim

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.figures import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = ("slim", "node", "uv", "tree")
+TARGETS = ("slim", "node", "uv", "uv-node", "tree")
 MB = 1_000_000
 SLIM_BEYOND_MB = 35
 BASE = re.compile(r"^ARG PYTHON_IMAGE=(\S+)$", re.MULTILINE)

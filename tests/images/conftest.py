@@ -12,7 +12,7 @@ from tests.images import bases
 from tests.images.engine import Engine, NoEngine, running_engine
 
 ROOT = Path(__file__).parents[2]
-TARGETS = ("slim", "uv", "tree", "node")
+TARGETS = ("slim", "uv", "tree", "node", "uv-node")
 BUILD_S = 900.0
 SERVERS = Path(__file__).parent / "serving"
 

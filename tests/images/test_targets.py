@@ -112,7 +112,7 @@ def test_what_installs_when_called_needs_only_a_tmpfs(
     )
     npx = ("npx", "--yes", "--offline", f"--package=/packages/{tarball.name}", "test-server")
     uvx = ("uvx", "--offline", "--from", f"/packages/{wheel.name}", "served")
-    for image, command in (("node", npx), ("uv", uvx)):
+    for image, command in (("node", npx), ("uv", uvx), ("uv-node", npx), ("uv-node", uvx)):
         with container(engine, images[image], "--", *command, options=options) as run:
             run.ready()
             assert echoed(run, image) == image

@@ -90,5 +90,5 @@ def test_copy_self_says_why_it_cannot(engine: Engine, images: dict[str, str]) ->
 @pytest.mark.slow
 def test_images_name_their_user_by_number(engine: Engine, images: dict[str, str]) -> None:
     """Only a number tells a cluster that it is not root."""
-    for target in ("slim", "uv", "node", "tree"):
+    for target in ("slim", "uv", "node", "uv-node", "tree"):
         assert engine("inspect", "--format={{.Config.User}}", images[target]) == "65532:65532"
