@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, cast
 
 import anyio
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
+from mcpbridge.bridge.calls.exchange import Exchange
+from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.child_pool import ChildPool, ChildPoolSettings
+from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.memory import MemoryChannel, memory_pair
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.errors import SpawnError
 from mcpbridge.process.child import Child
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.access.principals import NOTHING
-from mcpbridge.rules.faults import Exit
+from mcpbridge.rules.faults import Exit, child_exited
+from mcpbridge.rules.mcp.initialize import ServerProfile, read_discovery, read_profile
 from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, Result
@@ -93,8 +98,16 @@ class FakeProcess:
             self.answer(message, self._server.answers.get(message.method, UNKNOWN))
 
     def answer(self, request: Request, answer: Any) -> None:
-        """Answer a request: a dictionary with a `code` is an error, any other one a result."""
-        if answer == EXITS:
+        """Answer a request.
+
+        Args:
+            request: The request.
+            answer: `EXITS`, `SILENT`, an error (it has a `code`), a result, or what is called with
+                the process and the request.
+        """
+        if callable(answer):
+            answer(self, request)
+        elif answer == EXITS:
             self.end(Exit(code=1))
         elif answer != SILENT:
             kind = Failure if "code" in answer else Result
@@ -180,6 +193,59 @@ async def running_pool(server: FakeServer, max_children: int = 8) -> AsyncIterat
         await pool.stop_all(0)
 
 
-def ordered(process: FakeProcess, *methods: str) -> Sequence[str]:
-    """The methods of these that a process has got, in order."""
-    return [each for each in process.methods if each in methods]
+async def leased(
+    tasks: TaskGroup,
+    server: FakeServer,
+    profile: ServerProfile | None = None,
+    *,
+    shared: bool = True,
+) -> tuple[Lease, FakeProcess]:
+    """A lease on a process that no pool has started; introduced if there is a profile."""
+    process = FakeProcess(server)
+    await tasks.start(process.run)
+    mux = Mux(process.channel, Meters(), shared=shared, max_message_bytes=1 << 20)
+    lease = Lease(cast(Child, process), mux)
+    if profile is not None:
+        lease.introduced_as(profile)
+
+    async def attend() -> None:
+        await mux.run()
+        mux.fail_all(child_exited(process.how, "maybe"))
+
+    tasks.start_soon(attend)
+    return lease, process
+
+
+def profile_of(answers: dict[str, Any]) -> ServerProfile:
+    """The profile of a server that answers so: `LEGACY` or `MODERN`."""
+    if "initialize" in answers:
+        found = read_profile(json.dumps(answers["initialize"]).encode())
+    else:
+        found = read_discovery(json.dumps(answers["server/discover"]).encode())
+    assert found is not None
+    return found
+
+
+def params_of(message: Message) -> Any:
+    """The params of a request or notification."""
+    assert isinstance(message, Request | Notification)
+    return json.loads(message.params or b"{}")
+
+
+def content_of(exchange: Exchange) -> Any:
+    """The result or error that a client gets."""
+    assert exchange.reply is not None
+    reply = exchange.reply
+    return json.loads(reply.result if isinstance(reply, Result) else reply.error)
+
+
+def told_on(stream: Stream | None) -> list[Any]:
+    """The messages on a stream."""
+    assert stream is not None
+    return [json.loads(entry.payload) for entry in stream.log.after(0)]
+
+
+def reason_of(exchange: Exchange) -> str:
+    """The reason of the fault that a client gets in the child's place."""
+    assert exchange.fault is not None
+    return exchange.fault.reason

@@ -139,7 +139,7 @@ class ModernChildAdapter:
 
     def lost_listen(self, listen: _Listen) -> None:
         """Open a listen on the next child, as the child of this one is gone."""
-        if listen is self._listen and not self._closed:
+        if listen is self._listen:
             self._listen = None
             self._spawn(self._listen_anew, frozenset(), True)
 

@@ -131,7 +131,7 @@ async def test_the_first_legacy_clients_start_one_legacy_process(speaks: bool) -
 
 @bounded
 async def test_if_legacy_comes_first_the_modern_process_ends_before_the_legacy_one_starts() -> None:
-    """One place for both; a modern client gets a process beside it, which is no matter of it."""
+    """One place for both; a modern client gets another process beside it."""
     async with eras_of(BOTH, legacy_first=True) as made:
         made.server.obeys = False
         await until(lambda: made.server.processes and made.server.processes[0].asked)
