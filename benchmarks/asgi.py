@@ -35,6 +35,6 @@ def serve(application: Application) -> None:
 
 
 def head(size: int) -> Event:
-    """The event that begins a 200 with so many bytes of JSON."""
+    """The event that begins a 200 with that many bytes of JSON."""
     headers = [(b"content-type", b"application/json"), (b"content-length", str(size).encode())]
     return {"type": "http.response.start", "status": 200, "headers": headers}

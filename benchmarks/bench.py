@@ -35,7 +35,7 @@ class Bench:
 
     @contextmanager
     def limit(self, name: str, size: int) -> Iterator[target.Target]:
-        """A server that answers a constant, of a text of so many bytes."""
+        """A server that answers a constant, of a text of that many bytes."""
         argv = target.program_command(name)
         with target.running(name, argv, load.answer_to_first(size)) as running:
             yield running

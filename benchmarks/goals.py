@@ -4,7 +4,7 @@
 
 One JSON line a figure on standard output, the table on standard error. What is compared is compared
 in one run, in turns; times are processor time, figures are medians of the rounds. Every answer is
-checked. The peers are a program of their own (`peers`), for they have to be installed.
+checked. The peers are a separate program (`peers`), for they have to be installed.
 
 Exit status: 0, goals met or not; 1 if any answer was wrong or missing, or a target gave way under
 its load; 2 if there was nothing to measure (no target, no /proc, no compiler for what is asked in

@@ -27,7 +27,7 @@ _ENVELOPE = (
 
 
 def _members(size: int) -> bytes:
-    """Members of an object, each with another name, of about so many bytes; a comma before each."""
+    """Members of an object of about that many bytes, each with another name and after a comma."""
     return b"".join(b', "%d":1' % number for number in range(size // 12))
 
 
@@ -117,7 +117,7 @@ OUTPUTS: dict[str, Callable[[bytes], bytes]] = {
     "a result that is not ASCII": lambda call: _result(
         ('"' + "\u2019\u00e9" * (LINE_BYTES // 5) + '"').encode()
     )(call),
-    "a result that is no JSON": lambda call: _result(b"[" + b"NaN," * (LINE_BYTES // 4) + b"1]")(
+    "a result that is not JSON": lambda call: _result(b"[" + b"NaN," * (LINE_BYTES // 4) + b"1]")(
         call
     ),
     "a result of brackets in a string": lambda call: _result(

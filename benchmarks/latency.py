@@ -24,7 +24,7 @@ MOST_CHILDREN = ("--isolation", "session", "--max-children", "64")
 LIGHT_CALLS_PER_S = 200.0
 BESIDE_LARGE = 3
 LONGER = 4
-"""A load whose 99th percentile is asked for lasts so many rounds' time."""
+"""A load whose 99th percentile is asked for lasts that many rounds' time."""
 
 
 def levels(bench: Bench) -> Iterator[Figure]:

@@ -117,7 +117,7 @@ def _imported_heavy() -> list[str]:
 
 
 def sessions(bench: Bench) -> Iterator[Figure]:
-    """initialize, initialized, DELETE: with a child of its own each, and on the shared one."""
+    """initialize, initialized, DELETE: with its own child each, and on the shared one."""
     row = "session, create and delete"
     for name, count, goal, wall, words in (
         ("shared child", SHARED, MS_SHARED, obstacles.SESSION, ("--isolation", "shared")),
@@ -135,7 +135,7 @@ def sessions(bench: Bench) -> Iterator[Figure]:
 
 
 def _come_and_go(server: target.Target, pids: Sequence[int], count: int) -> float:
-    """Milliseconds of its processor time for each of so many sessions, some at the same time.
+    """Milliseconds of its processor time for each of that many sessions, some at the same time.
 
     One client alone would measure what it costs to be woken for each request.
     """

@@ -1,6 +1,6 @@
 """A load to put on a target, the generator that does it, and what came of it.
 
-The generator is a process of its own (`load.c` where there is a compiler, else `load_fallback`),
+The generator is a separate process (`load.c` where there is a compiler, else `load_fallback`),
 told what to send as preformatted HTTP requests in which only the digits of the call's id change.
 So the form of the calls is decided here once, and both generators send the same bytes.
 """
@@ -61,11 +61,11 @@ class Load:
     warm_s: float = 0.0
     """Load before what is measured, in seconds."""
     max_calls: int = 0
-    """End after so many calls, if that is sooner; 0 for no such end."""
+    """End after that many calls, if that is sooner; 0 for no such end."""
     patience_s: float = 10.0
-    """After so long without any answer those awaited are lost."""
+    """After that long without any answer those awaited are lost."""
     same_id: bool = False
-    """Send one id and payload for ever: the target answers a constant (`answer_to_first`)."""
+    """Send one id and payload each time: the target answers a constant (`answer_to_first`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Tally:
 
     @property
     def wrong(self) -> int:
-        """Calls without their right answer, and answers that nobody asked for."""
+        """Calls without their right answer, and answers that were not asked for."""
         return self.status + self.shape + self.id + self.text + self.notes + self.lost
 
     @property
@@ -244,7 +244,7 @@ def _say(process: subprocess.Popen[bytes], words: bytes) -> None:
 
 
 def _next_line(process: subprocess.Popen[bytes]) -> bytes:
-    # Needs no bound of its own: a generator ends by itself, after its seconds and its patience.
+    # Needs no other bound: a generator ends by itself, after its seconds and its patience.
     return _open(process.stdout).readline()
 
 

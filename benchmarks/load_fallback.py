@@ -50,7 +50,7 @@ class Plan:
 
     @classmethod
     def parse(cls, argv: list[str]) -> Plan:
-        """The plan of a command line; ValueError or TypeError if it is none."""
+        """The plan of a command line; ValueError or TypeError if it is invalid."""
         kinds: tuple[Callable[[str], object], ...] = (
             str, int, int, float, float, int, float, int, int, int, int, int, float, int, int,
         )  # fmt: skip
@@ -202,7 +202,7 @@ def whole_answer(received: bytearray, *, ended: bool) -> Answer | None:
     """The answer that `received` is, or None while it is not all there.
 
     Raises:
-        NotHttp: It is none, or more than one, or the connection `ended` before it did.
+        NotHttp: It is invalid, or more than one, or the connection `ended` before it did.
     """
     head, blank, _ = received.partition(b"\r\n\r\n")
     if not blank:
@@ -266,7 +266,7 @@ class Generator:
             self.poller.register(fd, select.EPOLLIN)
 
     def run(self, seconds: float, max_calls: int) -> Phase:
-        """Load for so long or so many calls (0: any number) and wait for the last answer."""
+        """Load for that long or that many calls (0: any number) and wait for the last answer."""
         phase = Phase(time.monotonic() + seconds, max_calls, next_due=time.monotonic())
         self.idle.clear()
         for connection in self.connections:

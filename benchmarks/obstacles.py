@@ -13,7 +13,7 @@ PAYLOAD = (
 )
 STREAM = (
     "a JSON answer is written by the code that hears it from the server. A stream is an ASGI"
-    " request with a task of its own and two or more events, whose head uvicorn checks line by"
+    " request with a separate task and two or more events, whose head uvicorn checks line by"
     " line, and with a log that makes it resumable: 431 k instructions against 197 k of a JSON"
     " answer (make bench-gate, CPython 3.11). To stream without ASGI would be a second"
     " implementation of streams."

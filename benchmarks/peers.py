@@ -43,7 +43,7 @@ FOLDER = ROOT / "benchmarks" / "peers"
 LEAST_ROUNDS = 3
 FIELDS = "us median", "us least", "times ours", "calls/s", "MiB"
 AT_MOST = {"mcp-proxy (Python)": 10, "supergateway": 8, "mcp-proxy (TypeScript)": 8}
-"""The bridge's part of their processor time per call is at most 1 by so much."""
+"""The bridge's part of their processor time per call is at most 1 by that much."""
 OF_THE_FASTEST = 4
 START_WITHIN_S, LOOK_EVERY_S = 60.0, 0.05
 BRIDGE, LIMIT = "mcpbridge", "bare_asgi"
@@ -76,7 +76,7 @@ LOADS = (Shape(16, SMALL), Shape(64, SMALL), Shape(16, LARGE), Shape(4, SMALL, N
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A bridge of somebody else: how it is started on a port, and what it is."""
+    """A bridge of another project: how it is started on a port, and what it is."""
 
     name: str
     version: str
@@ -126,7 +126,7 @@ def _pinned(name: str) -> str:
 
 @contextmanager
 def running(peer: Peer, port: int, mark: str) -> Iterator[target.Target]:
-    """A peer, from when it takes connections on; its output is read by nobody.
+    """A peer, from when it takes connections on; its output is not read.
 
     Raises:
         TargetFailed: It takes none in time.

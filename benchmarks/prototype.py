@@ -1,7 +1,7 @@
 """What pipes and HTTP cost without a bridge: each body goes to the child, each line is an answer.
 
 Run as a program with the child's command. It reads no message: it trusts the child to answer every
-line, in order, and its one client to send one line a body under ids of its own. So it has no
+line, in order, and its one client to send one line a body under its own ids. So it has no
 sessions, limits, supervision, streams, notifications, and a wrong answer where any of that is
 needed; what a bridge costs beyond it is what those cost.
 """

@@ -68,7 +68,7 @@ def one_round(server: Target, work: load.Load, generator: Path | None) -> Round:
 
 
 def take_turns(contenders: Sequence[Contender], count: int, generator: Path | None) -> None:
-    """Give each contender so many rounds; each round begins with the next of them."""
+    """Give each contender that many rounds; each round begins with the next of them."""
     for number in range(count):
         first = number % len(contenders)
         for contender in [*contenders[first:], *contenders[:first]]:

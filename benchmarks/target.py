@@ -1,4 +1,4 @@
-"""A server under load, as a process of its own: started, found, greeted and stopped."""
+"""A server under load, as a separate process: started, found, greeted and stopped."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Target:
     port: int
     path: str
     mark: str
-    """Stands in the command lines of the stdio servers it starts and of no process of its own."""
+    """Stands in the command lines of the stdio servers it starts and of no other process."""
     words: Callable[[], bytes]
     """The last it has written to standard error."""
 
@@ -195,7 +195,7 @@ class Client:
         """Send one request; the session id its answer names, if any.
 
         Raises:
-            TargetFailed: There is no answer, or one that is no success.
+            TargetFailed: There is no answer, or one that is not a success.
         """
         self.say(method, headers, message)
         return self.hear()
@@ -217,7 +217,7 @@ class Client:
         """The session id that the answer to what was said names, if any.
 
         Raises:
-            TargetFailed: There is no answer, or one that is no success.
+            TargetFailed: There is no answer, or one that is not a success.
         """
         try:
             answer = self._connection.getresponse()

@@ -117,7 +117,7 @@ async def _slowest_probe(bridge: target.Target, body: bytes) -> tuple[float, flo
     """Send one body; when it was sent, when it was answered, and the slowest probe; seconds."""
     async with _client(bridge) as client:
         session = await _session(client)
-        # What is loaded with the first request of a kind is no part of a message's cost.
+        # What is loaded with the first request of a kind is not part of a message's cost.
         await client.ask(_post(_call("plain"), session))
         await _probe(bridge, time.monotonic())
         began = time.monotonic()

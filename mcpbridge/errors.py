@@ -13,7 +13,7 @@
     ├── SpawnError              the operating system would not start the command
     │   ├── CommandNotFound
     │   ├── CommandNotExecutable
-    │   └── Unreachable         no server accepts connections at the address
+    │   └── ServerUnreachable   no server accepts connections at the address
     ├── BadToken                a client's token is invalid
     ├── KeysUnavailable         the keys to check tokens with cannot be fetched
     ├── CursorLost              a reader asks for entries that were trimmed
@@ -122,7 +122,7 @@ class CommandNotExecutable(SpawnError):
     """A command whose file exists but must not or cannot be executed."""
 
 
-class Unreachable(SpawnError):
+class ServerUnreachable(SpawnError):
     """An address of a server process at which nothing listens."""
 
     setting = "--connect"

@@ -60,7 +60,7 @@ def missing(root: Path, command: Callable[..., str]) -> Iterator[str]:
     version = program_version(root)
     changes = (root / "CHANGELOG.md").read_text()
     if not VERSION.fullmatch(version):
-        yield f"the version {version!r} is none of PEP 440 with three numbers"
+        yield f"the version {version!r} is not one of PEP 440 with three numbers"
     if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changes, re.MULTILINE):
         yield f"CHANGELOG.md has no dated heading: make release-date VERSION={version}"
     if re.match(r"\s*### ", changes.partition(UNRELEASED)[2]):

@@ -1,4 +1,4 @@
-"""What holds for every test: nobody may leave an error behind that no one handled."""
+"""What holds for every test: no test may leave an unhandled error behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 UNHANDLED = ("asyncio", "uvicorn.error")
-"""Who tells of tasks and callbacks that failed, and of applications that raised: as errors."""
+"""The loggers that report failed tasks and callbacks, and applications that raised, as errors."""
 
 
 class _Complaints(logging.Handler):
@@ -44,7 +44,7 @@ class _Complaints(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_unhandled() -> Iterator[None]:
-    """A task whose exception nobody took, a callback or an application that failed: each fails.
+    """An exception of a task that was not retrieved, a failed callback or application: each fails.
 
     Of the program as a process `tests.support.bridge_process` asserts the same.
     """

@@ -34,6 +34,7 @@ from mcpbridge.http.request import (
     route_path,
 )
 from mcpbridge.http.responses import HttpResponse, refusing
+from mcpbridge.http.server.fast_path import PostHandler
 from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.telemetry.logs import SERVER
@@ -66,13 +67,6 @@ class PathRoute(Protocol):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-
-
-class PostHandler(Protocol):
-    """A handler of POSTs; see `http.app.PostHandling`."""
-
-    def handle(self, head: RequestHead, body: bytes) -> StartedCall | HttpResponse | None:
-        """Handle a POST whose head has passed the rules; None: it must go the ordinary path."""
 
 
 class ServerPaths:

@@ -147,7 +147,7 @@ class Bridge:
         self._health_checker = health_checker
         self._tool_filter = tool_filter
         self._make_child_with_env = make_child_with_env
-        self._question_numbers = itertools.count(1)
+        self._server_request_numbers = itertools.count(1)
         gave_way = functools.partial(meters.tally, "gave_way", "parked_call")
         self._parking = Parking(settings.parking.max_parked, gave_way)
         self._one_streams: dict[Stream, _OneStream] = {}
@@ -201,7 +201,7 @@ class Bridge:
             self.meters,
             self._call_log,
             self.drain,
-            lambda: ServerRequestTable(self._question_numbers),
+            lambda: ServerRequestTable(self._server_request_numbers),
             spawn,
             clock,
             tuple,

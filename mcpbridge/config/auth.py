@@ -13,7 +13,7 @@ from mcpbridge.http.auth.oauth import OAuthSettings
 from mcpbridge.http.auth.static_tokens import read_tokens
 from mcpbridge.rules.access.jwt import fetchable
 from mcpbridge.rules.access.state_keys import state_keys
-from mcpbridge.rules.access.static_tokens import Tokens, named
+from mcpbridge.rules.access.static_tokens import TokenTable, named
 from mcpbridge.runtime.small_file import read_small_file
 
 AUTH_TOKEN = "MCPBRIDGE_AUTH_TOKEN"  # nosec B105 # the name of a variable
@@ -48,7 +48,7 @@ def keys_of(env: Mapping[str, str]) -> tuple[Keyring | None, KeyFile | None]:
 
 def tokens_of(
     settings: AuthSettings, origins: Mapping[str, str], env: Mapping[str, str]
-) -> tuple[Tokens | None, Tokens | None]:
+) -> tuple[TokenTable | None, TokenTable | None]:
     """Return the tokens of the file and the token of the environment; None for what is not set.
 
     An empty variable or file is an error: a secret that was not mounted must not turn
@@ -70,7 +70,7 @@ def tokens_of(
         if not text.strip():
             raise ConfigError(AUTH_TOKEN, "", "it is empty", "give a token, or unset it")
         try:
-            of_variable = Tokens(dict([named("", text.strip())]))
+            of_variable = TokenTable(dict([named("", text.strip())]))
         except ValueError as error:
             raise ConfigError(AUTH_TOKEN, "", str(error)) from None
     return of_file, of_variable

@@ -32,7 +32,7 @@ from mcpbridge.http.server.tls import TlsSettings
 from mcpbridge.http.transports.legacy import AnswerSettings
 from mcpbridge.http.transports.sse import ProxySettings
 from mcpbridge.process.spec import ChildSpec
-from mcpbridge.rules.access.static_tokens import Tokens
+from mcpbridge.rules.access.static_tokens import TokenTable
 from mcpbridge.rules.access.tool_policy import ToolPolicy
 from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
@@ -306,9 +306,9 @@ class Config(msgspec.Struct, frozen=True):
     """The keys for what clients keep; None for random ones."""
     key_file: KeyFile | None
     """The file that they are read from again, if there is one."""
-    file_tokens: Tokens | None = None
+    file_tokens: TokenTable | None = None
     """The content of `--auth-token-file` at the start."""
-    env_tokens: Tokens | None = None
+    env_tokens: TokenTable | None = None
     """The token of the environment."""
     lazy: bool = False
     """Whether to start no process of the server before a client needs one."""

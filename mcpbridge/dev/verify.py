@@ -14,8 +14,12 @@ from mcpbridge.rules.mcp.methods import PING
 from mcpbridge.tape.comparison import Ignored, counted, differences
 from mcpbridge.tape.frame import Frame
 from mcpbridge.tape.redaction import Redactor
-from mcpbridge.tape.verification import Asked, Outcome, value_of
-from mcpbridge.tape.verification import Conversation as Recorded
+from mcpbridge.tape.verification import (
+    CheckedRequest,
+    RecordedConversation,
+    RecordedRequest,
+    value_of,
+)
 from mcpbridge.wire.messages import Failure, Reply, Request, Result
 
 Connect = Callable[[Respond], AbstractAsyncContextManager[Conversation]]
@@ -40,7 +44,7 @@ class Verification:
         self.replaced: list[tuple[Frame, Reply]] = []
         """The recorded frames of answers that differ, with the answers of now."""
 
-    async def run(self, sessions: Sequence[Recorded]) -> AsyncIterator[Outcome]:
+    async def run(self, sessions: Sequence[RecordedConversation]) -> AsyncIterator[CheckedRequest]:
         """Ask everything; yield what comes of each request.
 
         Raises:
@@ -51,17 +55,17 @@ class Verification:
         for recorded in sessions:
             async with self._connect(_responding(recorded)) as conversation:
                 for step in recorded.steps:
-                    if not isinstance(step, Asked):
+                    if not isinstance(step, RecordedRequest):
                         await conversation.send(step)
                         continue
                     number += 1
                     yield await self._outcome(recorded.server, step, conversation, number)
 
     async def _outcome(
-        self, server: str, asked: Asked, conversation: Conversation, number: int
-    ) -> Outcome:
+        self, server: str, asked: RecordedRequest, conversation: Conversation, number: int
+    ) -> CheckedRequest:
         if asked.skipped:
-            return Outcome(server, asked.name, skipped=asked.skipped)
+            return CheckedRequest(server, asked.name, skipped=asked.skipped)
         request = msgspec.structs.replace(asked.request, id=b"%d" % number)
         began = time.monotonic()
         try:
@@ -70,7 +74,9 @@ class Verification:
             if not self._answers:
                 raise
             seconds = time.monotonic() - began
-            return Outcome(server, asked.name, problem=f"no answer: {error}", seconds=seconds)
+            return CheckedRequest(
+                server, asked.name, problem=f"no answer: {error}", seconds=seconds
+            )
         self._answers += 1
         seconds = time.monotonic() - began
         reply = self._redacted(reply)
@@ -79,7 +85,7 @@ class Verification:
         if wrong:
             now = msgspec.structs.replace(reply, id=asked.answer.id)
             self.replaced.append((asked.frame, now))
-        return Outcome(server, asked.name, wrong, seconds=seconds)
+        return CheckedRequest(server, asked.name, wrong, seconds=seconds)
 
     def _redacted(self, reply: Reply) -> Reply:
         if self._redactor is None:
@@ -89,7 +95,7 @@ class Verification:
         return found
 
 
-def _responding(recorded: Recorded) -> Respond:
+def _responding(recorded: RecordedConversation) -> Respond:
     """Return what answers the server's requests as the recorded client did."""
 
     def respond(request: Request) -> Reply:

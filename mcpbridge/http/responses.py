@@ -211,13 +211,13 @@ async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> N
 class EventStream:
     """A response that is a stream of messages, until its source or the client ends it."""
 
-    __slots__ = ("_gone", "_greeting", "_headers", "_polled", "_prefix", "_reader")
+    __slots__ = ("_gone", "_headers", "_polled", "_preamble", "_prefix", "_reader")
 
     def __init__(
         self,
         reader: Reader,
         headers: Headers = (),
-        greeting: bytes = b"",
+        preamble: bytes = b"",
         *,
         polled: bool = False,
     ) -> None:
@@ -226,7 +226,7 @@ class EventStream:
         Args:
             reader: Delivers the stream.
             headers: Headers in addition to those of an event stream.
-            greeting: Events that are sent before those of the stream.
+            preamble: Events that are sent before those of the stream.
             polled: Whether the client's revision lets the server end the connection before the
                 stream does and say when to reconnect: a first event without data, and `retry:`.
         """
@@ -235,8 +235,8 @@ class EventStream:
         self._polled = polled
         self._prefix = reader.stream.id_prefix
         if polled and self._prefix is not None:
-            greeting += _primer(self._prefix, reader.stream.delivered)
-        self._greeting = greeting
+            preamble += _primer(self._prefix, reader.stream.delivered)
+        self._preamble = preamble
         self._headers = [*_STREAM_HEADERS, *headers]
 
     async def serve(self, http_request: HttpRequest) -> None:
@@ -249,26 +249,26 @@ class EventStream:
 
     async def send_all(self, send: Send) -> None:
         """Send the stream to its end; the caller handles a client that disconnects."""
-        reader, greeting = self._reader, self._greeting
+        reader, preamble = self._reader, self._preamble
         await send({"type": "http.response.start", "status": 200, "headers": self._headers})
         # Together with the first events if they are there: each event of ASGI has its price.
-        if greeting and not reader.waiting:
-            await send({"type": "http.response.body", "body": greeting, "more_body": True})
-            greeting = b""
+        if preamble and not reader.waiting:
+            await send({"type": "http.response.body", "body": preamble, "more_body": True})
+            preamble = b""
         more = True
         while more and (entries := await reader.read()) is not None:
             if self._gone:
                 return
             parts = _events(self._prefix, entries) if entries else [COMMENT]
-            if greeting:
-                parts, greeting = [greeting, *parts], b""
+            if preamble:
+                parts, preamble = [preamble, *parts], b""
             more = not reader.over
             # If the client reads nothing, the connection is cut, which makes this return.
             await _send_body(send, parts, more=more)
         if more and not self._gone:
-            await send({"type": "http.response.body", "body": greeting + self._parting()})
+            await send({"type": "http.response.body", "body": preamble + self._reconnect_hint()})
 
-    def _parting(self) -> bytes:
+    def _reconnect_hint(self) -> bytes:
         """Return the last bytes for a client whose connection ends before the stream."""
         if not self._polled or not self._reader.leaving:
             return b""

@@ -18,7 +18,7 @@ import time
 
 _SIGTERM, _SIGKILL = 15, 9
 """Numbers that POSIX (`kill`) fixes for every system."""
-_RUNG_S = 0.5
+_STEP_S = 0.5
 _LOOK_EVERY_S = 0.05
 _ENVIRONMENT_BYTES = 1 << 21
 _SWEEPS = 20
@@ -47,7 +47,7 @@ def _end(groups: dict[int, bytes], mark: bytes) -> None:
     for number in (0, _SIGTERM):
         if number:
             _signal(groups, mark, number)
-        until = time.monotonic() + _RUNG_S
+        until = time.monotonic() + _STEP_S
         while _signal(groups, mark, 0):
             if time.monotonic() > until:
                 break

@@ -18,7 +18,7 @@ from anyio.abc import TaskStatus
 
 from mcpbridge.channels.pipes import PipeChannel, PipeLimits
 from mcpbridge.channels.sockets import dial, socket_channel
-from mcpbridge.errors import Unreachable
+from mcpbridge.errors import ServerUnreachable
 from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.access.principals import NOTHING
 from mcpbridge.rules.access.shares import Account
@@ -104,7 +104,7 @@ class SocketChild:
         known only from its first answer.
 
         Raises:
-            Unreachable: The address does not accept connections, or not in time.
+            ServerUnreachable: The address does not accept connections, or not in time.
         """
         self.channel = socket_channel(await self._connected(), self._limits, self._account)
         self._stream_ended = self.channel.ended
@@ -128,12 +128,12 @@ class SocketChild:
                 return await dial(self._address)
         except TimeoutError:
             problem = f"no answer within {self._within_s:g} s (--start-timeout)"
-            raise Unreachable(str(self._address), problem) from None
+            raise ServerUnreachable(str(self._address), problem) from None
         except (OSError, UnicodeError) as error:
             code = getattr(error, "errno", None)
             # Errors of name resolution have other numbers, below zero.
             problem = os.strerror(code).lower() if code is not None and code > 0 else str(error)
-            raise Unreachable(str(self._address), problem) from error
+            raise ServerUnreachable(str(self._address), problem) from error
 
     async def _watch_end(self) -> None:
         await self.channel.ended.wait()

@@ -51,7 +51,7 @@ _READ_BYTES = 1 << 16
 _EXACT_FLOAT = 2.0**53
 
 
-class Exchange(msgspec.Struct):
+class RecordedExchange(msgspec.Struct):
     """A recorded request, what came before its answer, and the answer."""
 
     request: Request
@@ -67,10 +67,10 @@ class _Script(msgspec.Struct):
 
     method: str
     params: Any
-    exchanges: list[Exchange]
+    exchanges: list[RecordedExchange]
     played: int = 0
 
-    def next(self) -> Exchange:
+    def next(self) -> RecordedExchange:
         """Return the next exchange; the last one again if all were played."""
         exchange = self.exchanges[min(self.played, len(self.exchanges) - 1)]
         self.played += 1
@@ -81,19 +81,19 @@ class _Playing(msgspec.Struct):
     """An exchange that is being replayed for a client's request."""
 
     request: Request
-    exchange: Exchange
+    exchange: RecordedExchange
     at: int = 0
 
 
-def exchanges_of(frames: Iterable[Frame]) -> list[Exchange]:
+def exchanges_of(frames: Iterable[Frame]) -> list[RecordedExchange]:
     """Return the recorded requests of clients, in order, each with what belongs to it."""
-    found: list[Exchange] = []
-    pending: dict[tuple[str, bytes], Exchange] = {}
+    found: list[RecordedExchange] = []
+    pending: dict[tuple[str, bytes], RecordedExchange] = {}
     for frame in frames:
         session = frame.session_id
         match frame.direction, frame.message:
             case Direction.TO_SERVER, Request() as request:
-                exchange = Exchange(request, [], [], session)
+                exchange = RecordedExchange(request, [], [], session)
                 found.append(exchange)
                 pending[session, canonical_id(request.id)] = exchange
             case Direction.FROM_SERVER, Result() | Failure() as reply if reply.id is not None:
@@ -107,7 +107,9 @@ def exchanges_of(frames: Iterable[Frame]) -> list[Exchange]:
     return found
 
 
-def _owner(step: Notification | Request, open_ones: Sequence[Exchange]) -> Exchange | None:
+def _owner(
+    step: Notification | Request, open_ones: Sequence[RecordedExchange]
+) -> RecordedExchange | None:
     """Return the request that a message of the server belongs to; the latest one if unsaid."""
     token = value_at(step.params, "progressToken")
     if step.method == "notifications/progress" and token is not None:
@@ -150,7 +152,9 @@ class Replay:
         for exchange in exchanges:
             self._add(exchange, groups.get(exchange.session))
 
-    def _add(self, exchange: Exchange, group: dict[tuple[str, str], _Script] | None) -> None:
+    def _add(
+        self, exchange: RecordedExchange, group: dict[tuple[str, str], _Script] | None
+    ) -> None:
         self.requests += 1
         params, key = self._key(exchange.request)
         if group is not None:

@@ -33,7 +33,7 @@ _MOST_SHOWN = 20
 """Differences of one answer that are shown."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RecordedRequest(msgspec.Struct, frozen=True):
     """A recorded request, with its answer."""
 
     request: Request
@@ -52,11 +52,11 @@ class Asked(msgspec.Struct, frozen=True):
         return f"{self.request.method} {found}".rstrip()
 
 
-class Conversation(msgspec.Struct):
+class RecordedConversation(msgspec.Struct):
     """One recorded session: what its client said, in order, and how it answered the server."""
 
     server: str
-    steps: list[Asked | Notification]
+    steps: list[RecordedRequest | Notification]
     answers: list[tuple[Request, Reply]]
 
     def answer_to(self, question: Request) -> Reply | None:
@@ -73,7 +73,7 @@ class Conversation(msgspec.Struct):
         return msgspec.structs.replace(found[1], id=question.id)
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class CheckedRequest(msgspec.Struct, frozen=True):
     """What came of one request."""
 
     server: str
@@ -98,13 +98,13 @@ class Outcome(msgspec.Struct, frozen=True):
         return [*found, f"and {more} more"] if more > 0 else found
 
 
-def conversations(frames: Sequence[Frame]) -> list[Conversation]:
+def conversations(frames: Sequence[Frame]) -> list[RecordedConversation]:
     """Return what can be asked again, session by session."""
     found: dict[str, _Reader] = {}
     for frame in frames:
         found.setdefault(frame.session_id, _Reader(frame.server_label)).read(frame)
     made = [each.conversation() for each in found.values()]
-    return [each for each in made if any(isinstance(step, Asked) for step in each.steps)]
+    return [each for each in made if any(isinstance(step, RecordedRequest) for step in each.steps)]
 
 
 class _Reader:
@@ -131,7 +131,7 @@ class _Reader:
                 if asked is not None:
                     self._answers.append((asked, reply))
 
-    def conversation(self) -> Conversation:
+    def conversation(self) -> RecordedConversation:
         """Return the whole of it."""
         legacy = any(
             isinstance(each, Request)
@@ -141,21 +141,21 @@ class _Reader:
         )
         # The probe for the other era, which a server of this one need not understand.
         never = (*_NEVER_ASKED, DISCOVER) if legacy else _NEVER_ASKED
-        steps: list[Asked | Notification] = []
+        steps: list[RecordedRequest | Notification] = []
         for each in self._steps:
             if isinstance(each, Notification):
                 steps += [each] if each.method != CANCELLED else []
             elif each.method not in never:
                 steps += self._asked(each)
-        return Conversation(self._server, steps, self._answers)
+        return RecordedConversation(self._server, steps, self._answers)
 
-    def _asked(self, request: Request) -> list[Asked]:
+    def _asked(self, request: Request) -> list[RecordedRequest]:
         answered = self._replies.get(canonical_id(request.id))
         if answered is None:
             return []  # cancelled, or the recording ends before it
         hidden = request.params is not None and MASK.encode() in request.params
         why = "a secret was removed from its params" if hidden else ""
-        return [Asked(request, answered[1], answered[0], why)]
+        return [RecordedRequest(request, answered[1], answered[0], why)]
 
 
 def value_of(reply: Reply) -> dict[str, object]:
@@ -165,7 +165,7 @@ def value_of(reply: Reply) -> dict[str, object]:
     return {"error": read_value(reply.error)}
 
 
-def line_of(outcome: Outcome) -> str:
+def line_of(outcome: CheckedRequest) -> str:
     """Return what came of a request as text, below it a line for each difference."""
     if outcome.skipped:
         return f"skip  {printable(outcome.name)}: {outcome.skipped}"
@@ -174,7 +174,7 @@ def line_of(outcome: Outcome) -> str:
     return "\n".join([f"DIFF  {printable(outcome.name)}", *(f"      {x}" for x in outcome.lines)])
 
 
-def summary(outcomes: Sequence[Outcome]) -> str:
+def summary(outcomes: Sequence[CheckedRequest]) -> str:
     """Return the numbers as one line."""
     wrong = sum(each.differs for each in outcomes)
     skipped = sum(bool(each.skipped) for each in outcomes)
@@ -182,7 +182,7 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     return f"{len(outcomes)} requests: {wrong} with another answer{more}"
 
 
-def junit(outcomes: Iterable[Outcome], name: str) -> str:
+def junit(outcomes: Iterable[CheckedRequest], name: str) -> str:
     """Return the outcomes as a JUnit report, a test case for each request."""
     cases = list(outcomes)
     counts = {
@@ -204,7 +204,7 @@ def junit(outcomes: Iterable[Outcome], name: str) -> str:
     return ET.tostring(report, encoding="unicode")
 
 
-def _add_case(builder: ET.TreeBuilder, number: int, outcome: Outcome) -> None:
+def _add_case(builder: ET.TreeBuilder, number: int, outcome: CheckedRequest) -> None:
     facts = {
         "classname": _xml(outcome.server or "server"),
         # Numbered: most readers take two of a name for one.

@@ -237,7 +237,7 @@ def _elements(data: bytes, most: int) -> list[Raw]:
     return decode_checked(_array_decoder, data, "an array")
 
 
-def unmistakable(found: Mapping[str, Span], name: str) -> Span | None:
+def unambiguous(found: Mapping[str, Span], name: str) -> Span | None:
     """Return the span of a member that no reader can mistake, or None if it is absent.
 
     Some readers ignore case (Go's `encoding/json`), so that `ID` overrides `id` for them.

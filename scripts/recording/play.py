@@ -36,7 +36,7 @@ _KEY_S, _READ_S = 0.03, 1.2
 
 
 class Background:
-    """A program in a terminal of its own, whose output is copied to this one."""
+    """A program in its own terminal, whose output is copied to this one."""
 
     def __init__(self, command: str, folder: Path) -> None:
         """Start it in the folder."""

@@ -6,10 +6,10 @@ A play is text, a step a line; `>>` goes towards the child, `<<` comes from it:
     child >> {"id":1,"method":"x"}      this must arrive at the child, next
     child << {"id":1,"result":{}}       the child says this
     A << {"id":7,"result":{}}           A must hear this, next
-    child ~~ noise                      the child says something spoiled; `bad_json 1` answers 1
+    child ~~ noise                      the child writes an invalid line; `bad_json 1` answers 1
     A << fault bad_child_message        A's call must fail with this reason, next
 
-`"jsonrpc"` is left out. At the end nobody may have heard, and the child may not have got, anything
+`"jsonrpc"` is left out. At the end no client may have heard and the child not have got anything
 that is not in the play.
 """
 
@@ -37,7 +37,7 @@ Given = ParamSpec("Given")
 
 
 def bounded(test: Callable[Given, Awaitable[None]]) -> Callable[Given, Awaitable[None]]:
-    """Let a test fail that would wait for ever."""
+    """Let a test fail that would wait without end."""
 
     @functools.wraps(test)
     async def run(*args: Given.args, **options: Given.kwargs) -> None:
@@ -48,7 +48,7 @@ def bounded(test: Callable[Given, Awaitable[None]]) -> Callable[Given, Awaitable
 
 
 async def turns(count: int = TURNS) -> None:
-    """Let every task that can go on go on, as far as it gets."""
+    """Let every task run until it has to wait."""
     for _ in range(count):
         await asyncio.sleep(0)  # one turn of the loop
 
@@ -131,17 +131,17 @@ class Stage:
             self.mux.attach(self.client(name))
 
     def leave(self, name: str) -> None:
-        """Let somebody give the lease back."""
+        """Let a client give its lease back."""
         self.mux.detach(self.client(name))
 
     def call(self, name: str, text: str) -> int:
-        """Let somebody send a request; its number on the pipe."""
+        """Let a client send a request; its number on the pipe."""
         request = message(text)
         assert isinstance(request, Request)
         return self.mux.request(request, self.client(name))
 
     async def play(self, script: str) -> None:
-        """Play it, and see that nothing happened besides."""
+        """Play it, and check that nothing else happened."""
         running = asyncio.create_task(self.mux.run())
         listening = asyncio.create_task(self._listen())
         try:
@@ -166,8 +166,8 @@ class Stage:
                 self.child.send(message(what))
             case "child", "~~":
                 reason, _, answers = what.partition(" ")
-                spoiled = InvalidLine(reason, 2000, b"sample", int(answers) if answers else None)
-                self.near.put(spoiled)
+                invalid = InvalidLine(reason, 2000, b"sample", int(answers) if answers else None)
+                self.near.put(invalid)
             case name, ">>":
                 self.call(name, what)
             case name, _:
@@ -182,5 +182,5 @@ class Stage:
                 self._arrived.append(written(item))
 
     def client(self, name: str) -> FakeClient:
-        """Whoever has this name; comes in when first named."""
+        """The client of this name; comes in when first named."""
         return self.clients.setdefault(name, FakeClient())

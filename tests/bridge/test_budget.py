@@ -106,7 +106,7 @@ async def test_a_full_budget_that_is_emptied_at_once_is_not_full_any_more() -> N
 
 @bounded
 async def test_each_alarm_is_one() -> None:
-    """Whoever has looked waits for the next change that presses."""
+    """A caller that has looked waits for the next change that presses."""
     budget = Budget(1000)
     budget.charge(800)
     await budget.pressed()
@@ -147,7 +147,7 @@ async def test_a_connection_is_found_while_it_has_bytes() -> None:
 
 @bounded
 async def test_bytes_are_found_by_kind() -> None:
-    """Connections and children have accounts of their own; what passes counts in all."""
+    """Connections and children have their own accounts; what passes counts in all."""
     budget = Budget(1000)
     budget.connections.charge(10)
     budget.children.charge(5)

@@ -59,7 +59,7 @@ async def test_it_is_idle_when_the_last_call_is_over() -> None:
     drain.call_finished()
     drain.call_started()
     await turns()
-    assert not task.done(), "another call has begun meanwhile"
+    assert not task.done(), "another call has begun"
     drain.call_finished()
     await task
 

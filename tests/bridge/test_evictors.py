@@ -65,7 +65,7 @@ async def test_a_client_that_listens_keeps_its_child_for_longer() -> None:
 
 @pytest.mark.parametrize("busy", ["call", "question", "shares"])
 async def test_a_session_that_needs_its_child_keeps_it(busy: str) -> None:
-    """A call is in flight, the client is being asked, or it has no child of its own."""
+    """A call is in flight, the client is being asked, or it shares its child."""
     assert evicted([FakeHolder(1, busy=busy)]) == []
 
 

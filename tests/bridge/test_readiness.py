@@ -30,7 +30,7 @@ def test_ready_when_nothing_is_missing_and_started_for_good() -> None:
 
 @proves("O11")
 def test_requests_are_taken_unless_the_end_has_begun() -> None:
-    """A child that starts is no reason to refuse; giving up and draining are."""
+    """A child that starts is not a reason to refuse; giving up and draining are."""
     for what, serving in (("child", True), ("room", True), ("draining", False)):
         readiness = Readiness()
         readiness.block(what, "because")

@@ -20,7 +20,7 @@ from tests.bridge.playbook import FakeClient, bounded, turns
 
 
 class FakeSession:
-    """A session with a child of its own."""
+    """A session with its own child."""
 
     def __init__(self, lease: Lease) -> None:
         self.lease: Lease | None = lease

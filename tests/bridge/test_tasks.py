@@ -1,4 +1,4 @@
-"""A task that fails for one owner closes that owner and nobody else."""
+"""A task that fails for one owner closes that owner and no other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Owner:
 
 
 async def broken(*_: object) -> None:
-    """Fail, whoever it works for."""
+    """Fail, for any owner."""
     raise ValueError("a bug")
 
 

@@ -35,16 +35,16 @@ async def test_a_waiting_reader_is_woken() -> None:
         assert await receiving == [A]
 
 
-async def test_a_spoiled_line_can_be_put_in() -> None:
-    """A test may let an end receive what is no message."""
-    spoiled = InvalidLine("noise", 2, b"hi", None)
+async def test_an_invalid_line_can_be_put_in() -> None:
+    """A test may let an end receive what is not a message."""
+    invalid = InvalidLine("noise", 2, b"hi", None)
     one, _ = memory_pair()
-    one.put(spoiled)
-    assert await one.receive() == [spoiled]
+    one.put(invalid)
+    assert await one.receive() == [invalid]
 
 
 async def test_closing_either_end_ends_both() -> None:
-    """What was sent is still received; then the end, for ever; and sending is refused."""
+    """What was sent is still received; then the end, each time; and sending is refused."""
     one, other = memory_pair()
     one.send(A)
     waiting = asyncio.create_task(one.receive())
@@ -61,7 +61,7 @@ async def test_closing_either_end_ends_both() -> None:
 
 
 async def test_memory_is_never_congested() -> None:
-    """Whoever waits for room does not wait."""
+    """A sender that waits for room does not wait."""
     channel: Channel = memory_pair()[0]
     assert not channel.congested
     async with asyncio.timeout(5):

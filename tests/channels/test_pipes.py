@@ -80,7 +80,7 @@ async def turns(count: int = 5) -> None:
 
 
 async def read_all(fd: int, size: int) -> bytes:
-    """So many bytes of a pipe, read as they come."""
+    """That many bytes of a pipe, read as they come."""
     found = bytearray()
     async with asyncio.timeout(WITHIN_S):
         while len(found) < size:
@@ -170,7 +170,7 @@ async def test_a_pipe_grows_with_the_first_message_it_cannot_hold() -> None:
         assert made < capacity(peer.stdin) <= 1 << 20
         assert capacity(peer.stdout) == made
 
-        peer.says(b" " * made)  # nobody reads before the loop comes round
+        peer.says(b" " * made)  # no task reads before the next turn of the loop
         await turns()
         peer.says(line)
         assert len(await peer.channel.receive()) == 1
@@ -275,7 +275,7 @@ SAID: list[tuple[bytes, list[Received]]] = [
 @proves("faults 17-25", "fault 29", "fault 42", "C47", "C48")
 @pytest.mark.parametrize(("raw", "wanted"), SAID)
 async def test_what_a_line_is_taken_for(raw: bytes, wanted: list[Received]) -> None:
-    """Every line is a message, several, none or a spoiled one, and never spoils the next.
+    """Every line is a message, several, none or an invalid one, which does not affect the next.
 
     Given whole, byte by byte, and as the unfinished last line before the end.
     """
@@ -296,7 +296,7 @@ async def test_what_a_line_is_taken_for(raw: bytes, wanted: list[Received]) -> N
 
 
 async def test_the_end_stays_the_end() -> None:
-    """After the end `receive` is empty each time, and waiting readers hear of it at once."""
+    """After the end `receive` is empty each time, and waiting readers are told at once."""
     with wired() as peer:
         waiting = asyncio.create_task(peer.channel.receive())
         await turns()
@@ -311,7 +311,7 @@ async def test_the_end_stays_the_end() -> None:
 
 
 async def test_reading_can_be_ended_from_this_side() -> None:
-    """`end` gives up on a stdout that somebody else holds open; what was read is still given."""
+    """`end` gives up on a stdout that another process holds open; what was read is still given."""
     with wired() as peer:
         peer.says(PING + b"\n" + b'{"half')
         async with asyncio.timeout(WITHIN_S):
@@ -322,16 +322,16 @@ async def test_reading_can_be_ended_from_this_side() -> None:
 
 @proves("fault 31")
 async def test_a_line_without_end_ends_the_channel() -> None:
-    """Four times over the limit it is no line any more; the answer it began has failed."""
+    """Four times over the limit it is not a line any more; the answer it began has failed."""
     with wired(TINY) as peer:
         peer.says(b'{"jsonrpc":"2.0","id":5,"result":"' + b"x" * 4000)
         await turns(20)
         assert not peer.channel.ended.is_set()
         peer.says(b"x" * 6000)
-        (spoiled,) = await received(peer.channel)
-        assert isinstance(spoiled, InvalidLine)
-        assert (spoiled.reason, spoiled.answers) == ("message_too_large", 5)
-        assert spoiled.size > 4 * TINY.max_message_bytes
+        (invalid,) = await received(peer.channel)
+        assert isinstance(invalid, InvalidLine)
+        assert (invalid.reason, invalid.answers) == ("message_too_large", 5)
+        assert invalid.size > 4 * TINY.max_message_bytes
 
 
 @proves("fault 30")
@@ -340,9 +340,9 @@ async def test_a_line_over_the_limit_is_skipped() -> None:
     with wired(TINY) as peer:
         peer.says(b'{"jsonrpc":"2.0","id":5,"result":"' + b"x" * 3000 + b'"}\n' + PING + b"\n")
         peer.ends()
-        spoiled, ping = await received(peer.channel)
-        assert isinstance(spoiled, InvalidLine)
-        assert (spoiled.reason, spoiled.size, spoiled.answers) == ("message_too_large", 3036, 5)
+        invalid, ping = await received(peer.channel)
+        assert isinstance(invalid, InvalidLine)
+        assert (invalid.reason, invalid.size, invalid.answers) == ("message_too_large", 3036, 5)
         assert ping == Notification("ping")
 
 
@@ -367,7 +367,7 @@ async def test_closing_the_input_is_seen_by_the_child() -> None:
 
 @proves("fault 37")
 async def test_closing_a_blocked_input_frees_those_who_wait() -> None:
-    """Senders that wait for a child that never reads do not wait for ever."""
+    """Senders that wait for a child that never reads do not wait forever."""
     with wired() as peer:
         peer.channel.send(Notification("n", b'["' + b"x" * 3_000_000 + b'"]'))
         waiting = asyncio.create_task(peer.channel.writable())
@@ -492,11 +492,11 @@ async def _received(peer: Peer, count: int) -> list[Received]:
 
 
 async def test_a_batch_is_counted_before_it_is_read() -> None:
-    """One message too many in a line, and the line is no message."""
+    """One message too many in a line, and the line is not a message."""
     with wired() as peer:
         peer.says(b"[" + b",".join([PING] * 1000) + b"]\n")
         assert await _received(peer, 1000) == [Notification("ping")] * 1000
         peer.says(b"[" + b",".join([PING] * 1001) + b"]\n")
-        (spoiled,) = await peer.channel.receive()
-    assert isinstance(spoiled, InvalidLine)
-    assert spoiled.reason == "bad_message"
+        (invalid,) = await peer.channel.receive()
+    assert isinstance(invalid, InvalidLine)
+    assert invalid.reason == "bad_message"

@@ -24,7 +24,7 @@ KINDS = ("unix", "abstract", "tcp", "tcp6")
 
 
 def address(kind: str, folder: Path) -> Address:
-    """An address that nobody else has."""
+    """An address that is used by no other test."""
     made: dict[str, Address] = {
         "unix": UnixAddress(str(folder / "s")),
         "abstract": UnixAddress(f"@{folder}"),
@@ -54,7 +54,7 @@ async def connected(asked: Address) -> AsyncIterator[tuple[PipeChannel, socket.s
 
 
 async def heard(peer: socket.socket, size: int) -> bytes:
-    """So many bytes, or fewer at the end of the stream."""
+    """That many bytes, or fewer at the end of the stream."""
     found = bytearray()
     async with asyncio.timeout(WITHIN_S):
         while len(found) < size:
@@ -122,7 +122,7 @@ async def test_nobody_there_is_a_refusal(kind: str, tmp_path: Path) -> None:
 
 
 async def test_the_file_of_a_socket_has_the_mode_that_was_asked_for(tmp_path: Path) -> None:
-    """And is gone when nobody listens any more."""
+    """And is gone when no process listens any more."""
     path = tmp_path / "s"
     with listening(UnixAddress(str(path)), 0o606):
         assert stat.S_IMODE(path.stat().st_mode) == 0o606
@@ -160,7 +160,7 @@ async def test_a_file_that_nobody_listens_on_is_replaced(tmp_path: Path) -> None
 
 
 async def test_a_living_listener_is_not_replaced(tmp_path: Path) -> None:
-    """Nor is a file that is no socket; both stay as they are."""
+    """Nor is a file that is not a socket; both stay as they are."""
     path, text = tmp_path / "s", tmp_path / "text"
     text.write_text("x")
     with listening(UnixAddress(str(path)), 0o600) as listener:
@@ -179,7 +179,7 @@ async def test_a_living_listener_is_not_replaced(tmp_path: Path) -> None:
 
 
 async def test_a_successors_file_is_left_alone(tmp_path: Path) -> None:
-    """Whoever ends removes its own file and nobody else's."""
+    """Each process removes its own file at its end and no other."""
     path = tmp_path / "s"
     with listening(UnixAddress(str(path)), 0o600):
         path.unlink()

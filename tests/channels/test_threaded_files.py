@@ -29,7 +29,7 @@ class Peer:
         self._open = {stdin, stdout}
 
     async def hears(self, size: int) -> bytes:
-        """The next so many bytes of stdin; fewer at its end."""
+        """The next bytes of stdin; fewer at its end."""
         return await asyncio.to_thread(_read, self.stdin, size)
 
     async def says(self, raw: bytes) -> None:
@@ -74,7 +74,7 @@ async def wired(limits: PipeLimits | None = None) -> AsyncIterator[Peer]:
 
 
 async def some(channel: PipeChannel, count: int) -> list[Received]:
-    """So many messages."""
+    """That many messages."""
     found: list[Received] = []
     while len(found) < count:
         found += await channel.receive()
@@ -84,7 +84,7 @@ async def some(channel: PipeChannel, count: int) -> list[Received]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for the threads of the other side, of which no event tells."""
     async with asyncio.timeout(WITHIN_S):
-        while not condition():  # noqa: ASYNC110 - no event tells of it
+        while not condition():  # noqa: ASYNC110 - there is no event for it
             await asyncio.sleep(0.005)  # looks again
 
 
@@ -162,7 +162,7 @@ async def test_the_end_of_stdout_is_the_end() -> None:
 
 
 async def test_a_lost_stdin_is_seen_by_the_first_write_that_fails() -> None:
-    """Nobody waits for answers of a child that can be asked no more."""
+    """No caller waits for answers of a child that can be asked no more."""
     async with wired() as peer:
         peer.ends(peer.stdin)
         peer.channel.send(Notification("a"))

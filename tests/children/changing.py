@@ -10,7 +10,7 @@ What they change stands in `TOOLS` and `KIND`. Each call says which process it c
 
 | kind | is |
 |---|---|
-| `plain` | a program of its own that announces changes of its tools |
+| `plain` | its own program that announces changes of its tools |
 | `framework` | what a framework makes: a banner, three kinds of lists, and no changes of any |
 | `modern` | of 2026-07-28 |
 """

@@ -14,11 +14,11 @@ obeyed. One thread and no clocks.
 | `brittle` | the same, but it exits on anything before `initialize` |
 | `plain` | the same, and its capabilities are null |
 | `modern` | speaks 2026-07-28 only |
-| `future` | answers everything with -32022 and a version that nobody knows |
+| `future` | answers everything with -32022 and an unknown version |
 | `dual` | either, by the first message; the other era is an error from then on |
 
 A word changes its manners: `old` negotiates 2024-11-05 and offers tools alone; `shy` offers
-nothing; `gated FIFO` serves once somebody has opened the fifo for writing; `changing` says that its
+nothing; `gated FIFO` serves once the fifo is opened for writing; `changing` says that its
 tools have changed in one write with the answer to each list.
 
 `arguments` of `tools/call` and `prompts/get`, or the JSON after `do:` in the uri of

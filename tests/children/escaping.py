@@ -1,9 +1,9 @@
 """A server that leaves two processes behind outside of its group, as a daemon is made.
 
-Usage: `escaping.py FOLDER obeys|ignores`. One hangs below the server, in a session of its own; the
-other has lost its parent besides. Their ids are in the file FOLDER/PID-of-the-server before it
+Usage: `escaping.py FOLDER obeys|ignores`. One hangs below the server, in its own session; the
+other has lost its parent as well. Their ids are in the file FOLDER/PID-of-the-server before it
 serves. They obey or ignore SIGTERM. `x/crash` ends the server by a signal; `x/left` starts
-processes that end and that nobody waits for; `x/limits` tells what the server was given.
+processes that end and that no parent waits for; `x/limits` tells what the server was given.
 """
 
 import os
@@ -52,7 +52,7 @@ def crash(_: Any, __: Any) -> None:
 
 
 def left(request_id: Any, _: Any) -> None:
-    """Leave dead orphans to whoever inherits them."""
+    """Leave dead orphans to the process that inherits them."""
     subprocess.call(["sh", "-c", "for i in 1 2 3; do (: &); done"])
     answer(request_id, {})
 

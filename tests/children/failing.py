@@ -1,15 +1,15 @@
 """An MCP server that grows, hangs or stops reading when it is told to, and records its stdin.
 
 Usage: `failing.py FOLDER [MANNER...]`. Every line it reads is added to `FOLDER/PID` before it is
-obeyed. One thread: while it waits it reads nothing. Manner `gated FIFO`: it serves once somebody
+obeyed. One thread: while it waits it reads nothing. Manner `gated FIFO`: it serves once a process
 has opened the fifo for writing.
 
 | method | params | result |
 |---|---|---|
 | `x/pid` | | `{"pid": N}` |
-| `x/wait` | `{"fifo": PATH}` | `{"pid": N}`, once somebody has opened the fifo for writing |
+| `x/wait` | `{"fifo": PATH}` | `{"pid": N}`, once a process has opened the fifo for writing |
 | `x/progress` | `{"until": PATH}` | `{"pid": N}`, once the path exists; progress every 20 ms |
-| `x/grow` | `{"bytes": N}` | `{}`, and so much more memory is held |
+| `x/grow` | `{"bytes": N}` | `{}`, and that much more memory is held |
 | `x/forget` | | none, ever |
 | `x/freeze` | | `{}`, and from then on it does nothing and reads nothing |
 | `x/leave` | | none: it ends, and a process that it started keeps its stdout open |
@@ -30,7 +30,7 @@ HELD: list[bytes] = []
 
 
 def wait_for(fifo: str) -> None:
-    """Do nothing until somebody opens it for writing."""
+    """Do nothing until a process opens it for writing."""
     with open(fifo, "rb"):
         pass
 

@@ -2,7 +2,7 @@
 
 `tools/call` with `{"name": "fault", "arguments": {"fault": NAME}}` does the fault of that name in
 the table below in the place of an answer; with `"idle": true` the call is answered well and the
-fault is done at once afterwards, when nobody waits for anything. The tools `hold` and `release`
+fault is done at once afterwards, when no client waits for anything. The tools `hold` and `release`
 keep a call in flight, and answer it; `x/echo` behaves.
 """
 
@@ -197,12 +197,12 @@ def kill(_: int) -> None:
 
 
 def abort(_: int) -> None:
-    """An end by a fault of its own."""
+    """An end by its own fault."""
     os.abort()
 
 
 def close_stdout(_: int) -> None:
-    """Alive, and nothing more will be heard of it."""
+    """Alive, and silent from now on."""
     os.close(1)
 
 
@@ -219,9 +219,9 @@ def endless(_: int) -> None:
         write(b"x" * (1 << 20))
 
 
-DEEDS: dict[str, Callable[[int], None]] = {
-    deed.__name__: deed
-    for deed in (
+ACTIONS: dict[str, Callable[[int], None]] = {
+    action.__name__: action
+    for action in (
         *(drip, stderr, long_line, storm, close_stderr),
         *(leave, kill, abort, close_stdout, close_stdin, endless),
     )
@@ -256,9 +256,9 @@ class Tools:
 
 def fault(name: str, request_id: int) -> None:
     """Do it."""
-    deed = DEEDS.get(name)
-    if deed is not None:
-        deed(request_id)
+    action = ACTIONS.get(name)
+    if action is not None:
+        action(request_id)
     else:
         write(FAULTS[name](request_id))
 

@@ -5,10 +5,10 @@ The arguments of the tool `greedy` say what a call does before its answer.
 | argument | then |
 |---|---|
 | `say` | progress is reported first, so that the answer needs an event stream |
-| `ask`, `size` | so many questions of this size are asked of the client |
-| `flood` | asks for ever and reads nothing any more |
+| `ask`, `size` | that many questions of this size are asked of the client |
+| `flood` | asks without end and reads nothing any more |
 | `hold` | no answer comes |
-| `answer` | the answer has so many bytes |
+| `answer` | the answer has that many bytes |
 
 `x/update` with `uri`, `times` and `size` announces updates of a resource.
 """

@@ -1,4 +1,4 @@
-"""A server with a process of its own below it, in its group, that outlives it.
+"""A server with its own process below it, in its group, that outlives it.
 
 Usage: `group_member.py FILE obeys|ignores`. Writes the other's process id to FILE before it serves;
 the other one holds stdout and stderr open and obeys or ignores SIGTERM.
@@ -12,7 +12,7 @@ from _mcp import serve  # type: ignore[import-not-found]
 
 
 def main(file: str, manner: str) -> None:
-    """Leave somebody behind, then serve until stdin ends."""
+    """Leave a process behind, then serve until stdin ends."""
     # Set before the fork, so that no signal can come before it.
     before = signal.signal(
         signal.SIGTERM, signal.SIG_IGN if manner == "ignores" else signal.SIG_DFL

@@ -46,7 +46,7 @@ def look(request_id: Any, _: Any) -> None:
 
 
 def banner(request_id: Any, _: Any) -> None:
-    """Words for people, a progress bar, blank lines and JSON that is no message."""
+    """Words for people, a progress bar, blank lines and JSON that is not a message."""
     write(
         b"Server ready!\n\n \t\n\r\n\rLoading [=====> ]\r\n0\n[]\n{}\nnull\n[1,{}]\n\x1b[31mred\n"
     )
@@ -119,7 +119,7 @@ def twice(request_id: Any, _: Any) -> None:
 
 
 def unknown(request_id: Any, _: Any) -> None:
-    """Answers to nobody, in every spelling of an id, before its own."""
+    """Answers to no request, in every spelling of an id, before its own."""
     for other in (b"0", b"-1", b"999999999", b'"none"', b"1.5", b"null", b"9" * 30, b"[1]"):
         write(b'{"jsonrpc":"2.0","id":%b,"result":{"stray":true}}\n' % other)
     answer(request_id, {"good": True})
@@ -142,7 +142,7 @@ def last_id(request_id: Any, _: Any) -> None:
 
 
 def huge_log(request_id: Any, _: Any) -> None:
-    """20 MB of log that nobody asked for."""
+    """20 MB of log that no client asked for."""
     say("notifications/message", {"level": "info", "data": "x" * MANY})
     answer(request_id, {"good": True})
 

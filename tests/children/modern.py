@@ -14,7 +14,7 @@ One thread and no clocks: it remembers nothing of a call but what it writes into
 | `again` | wants to be called again `count` times, and asks nothing |
 | `list` | returns an array, as its output schema says |
 | `record` | returns an object, as its output schema says |
-| `big` | a text of so many `bytes` |
+| `big` | a text of that many `bytes` |
 | `hold` | ends once a `release` comes, or never |
 | `release` | ends every `hold` |
 | `change` | tells the listens of `lists` and `uris` that changed |

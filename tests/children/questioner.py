@@ -6,7 +6,7 @@ it is obeyed. It speaks no revision newer than DATE. One thread and no clocks.
 | method | params | result |
 |---|---|---|
 | `x/ask` | `{"lines": [S, ...], "answers": N}` | `{"answers": [...]}`, after these lines on \
-stdout, once its client has sent so many answers |
+stdout, once its client has sent that many answers |
 | `x/say` | `{"lines": [S, ...], "times": N}` | `{}`, after these lines on stdout, `#` counted up |
 | `x/hold` | `{"name": S}` | `{"held": S}`, once released; `lines` are said at once |
 | `x/step` | `{"name": S, "times": N}` | `{}`, after progress of the calls held by that name |

@@ -2,7 +2,7 @@
 
 Usage: `recorder.py FOLDER [--gate FIFO]`. Every line it reads is added to `FOLDER/PID` before it is
 obeyed, so that after an answer the record holds all that came before. With a gate it serves only
-once somebody has opened the fifo for writing. One thread and no clocks: a call that is held is
+once a process has opened the fifo for writing. One thread and no clocks: a call that is held is
 answered when another one releases it.
 
 | method | params | result |
@@ -10,7 +10,7 @@ answered when another one releases it.
 | `x/echo` | anything | the params, byte for byte |
 | `x/pid` | | `{"pid": N}` |
 | `x/big` | `{"bytes": N}` | a text of that length |
-| `x/hold` | `{"name": S, "progress": N, "bytes": N}` | `{"held": S}` with so many x after it, \
+| `x/hold` | `{"name": S, "progress": N, "bytes": N}` | `{"held": S}` with that many x after it, \
 once released; progress comes at once |
 | `x/release` | `{"name": S}` | how many calls were answered by it |
 | `x/say` | `{"lines": [S, ...]}` | `{}`, after these very lines on stdout |

@@ -1,7 +1,7 @@
 """An MCP server that works on one call at a time, and takes a while for each.
 
 Usage: `serial.py SECONDS`. `x/work` has its params as its result; the tool `fetch` has a text of
-so many bytes.
+that many bytes.
 """
 
 import sys

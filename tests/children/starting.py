@@ -9,7 +9,7 @@
 | `refuse` | answers `initialize` with an error, and everything else |
 | `chatty` | a banner first; notifications and a question straight after its `initialize` answer |
 | `lock FILE` | serves if no other process does; else it ends with 5 |
-| `late FIFO` | serves once somebody has opened the fifo for writing |
+| `late FIFO` | serves once a process has opened the fifo for writing |
 """
 
 import fcntl

@@ -1,7 +1,7 @@
 """Tells on stdout what asks it to end: `x/eof`, then `x/term`; obeys the last of these only.
 
 Usage: `stopping.py eof|term|kill`. At the end of its stdin it writes, before it obeys or not, far
-more than a pipe holds: a bridge that does not read on would find it alive for ever.
+more than a pipe holds: a bridge that does not read on would find it alive each time.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""An MCP server with tools that are not for everybody, and a record of all that it reads.
+"""An MCP server with tools that are not for all clients, and a record of all that it reads.
 
 Usage: `toolbox.py handshake|modern FOLDER`. Every line it reads is added to `FOLDER/PID` before it
 is obeyed. It lists its tools on three pages, in a spelling that no JSON library would write, and

@@ -12,7 +12,7 @@
 | `done` | ends at once, with 0 and without a word |
 | `hoarding` | keeps its answers in a buffer until its input ends |
 | `behind` | answers each message only when the next one comes |
-| `slow SECONDS` | takes so long to start |
+| `slow SECONDS` | takes that long to start |
 | `deaf` | ignores the end of its input |
 | `late` | takes 3 s to end after its input |
 | `stalled` | answers `initialize`, and never `tools/list` |
@@ -146,7 +146,7 @@ def missing() -> None:
 
 
 def http() -> None:
-    """Serve somebody else, for ever."""
+    """Serve another client without end."""
     write(b"INFO:     Uvicorn running on http://127.0.0.1:9999 (Press CTRL+C to quit)\n", fd=2)
     while os.read(0, 65536):
         pass

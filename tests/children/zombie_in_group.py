@@ -1,8 +1,8 @@
-"""A server whose process group cannot be emptied: a zombie stays in it that nobody waits for.
+"""A server whose process group cannot be emptied: a zombie stays in it that no parent waits for.
 
-Usage: `zombie_in_group.py`. It starts a process in a group of its own, and that one a second, which
+Usage: `zombie_in_group.py`. It starts a process in its own group, and that one a second, which
 goes back to the server's group. Killing the server's group kills the second; its parent never asks.
-Serves once both are in place; the parent is left to whoever runs this.
+Serves once both are in place; the parent is left to the process that runs this.
 """
 
 import os

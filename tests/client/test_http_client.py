@@ -11,7 +11,7 @@ from mcpbridge.client.http_client import LineTooLong, at, bounded_events, events
 
 
 def response(body: bytes) -> httpx.Response:
-    """A response whose head says what it is in a spelling of its own."""
+    """A response whose head says what it is in its own spelling."""
     stream = httpx.ByteStream(body)
     return httpx.Response(200, headers={"content-type": "Text/Event-Stream;x=y"}, stream=stream)
 

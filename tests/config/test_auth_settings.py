@@ -50,7 +50,7 @@ def test_what_cannot_keep_strangers_out_is_an_error(
 
 
 def test_headers_need_a_process_to_go_to() -> None:
-    """Behind a connection the environment is somebody else's."""
+    """Behind a connection the environment is another's."""
     flags = {"--connect": ["unix:@name"], "--header-env": ["X-Key=KEY"]}
     with pytest.raises(ConfigError, match="has no effect with --connect"):
         load(flags, (), {})

@@ -433,7 +433,7 @@ def test_an_address_is_given_once(other: str) -> None:
 def test_in_a_cluster_the_end_waits_for_the_balancers(
     env: dict[str, str], flags: dict[str, str | list[str]], lame_duck_s: float
 ) -> None:
-    """Elsewhere nobody is told of the end, so nobody has to be waited for."""
+    """Elsewhere no load balancer has to be waited for."""
     assert read(env, **flags).lame_duck_s == lame_duck_s
 
 

@@ -18,7 +18,7 @@ COMMAND = ("python", "server.py")
 
 
 def read(**flags: Sequence[str]) -> OAuthSettings:
-    """Load with flags besides issuer and audience; an empty list takes one of these away."""
+    """Load with flags in addition to issuer and audience; an empty list takes one of these away."""
     given = {**GIVEN, **{f"--oauth-{name}": texts for name, texts in flags.items()}}
     return load({flag: texts for flag, texts in given.items() if texts}, COMMAND, {}).settings.oauth
 

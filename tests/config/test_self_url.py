@@ -89,6 +89,6 @@ def test_a_socket_is_a_path_and_its_permissions(text: str, found: object) -> Non
     "text", ["unix:", "unix:@", "unix:a,mode=", "unix:a,mode=rw", "unix:a,mode=0999", "unix:a\0b"]
 )
 def test_what_is_no_socket_is_refused(text: str) -> None:
-    """Wrong permissions are no part of a name."""
+    """Wrong permissions are not part of a name."""
     with pytest.raises(ValueError, match=r"unix:PATH|mode="):
         split_socket(text)

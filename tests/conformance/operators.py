@@ -15,7 +15,7 @@ OPERATOR: dict[str, str] = {
     "O6": "Integer ids stay integers, and serverInfo has a name.",
     "O7": "Notifications are 202; what is not ready is 503 with JSON, never 400, 404 or 405.",
     "O8": "The event stream of 2024-11-05 names its endpoint, relative, within 1 s.",
-    "O9": "Sessions that nobody deletes are reaped, unused ones first.",
+    "O9": "Sessions that are not deleted are reaped, unused ones first.",
     "O10": "The server's environment says stdio; the path for HTTP is the bridge's own.",
     "O11": "Health is 200 while it can serve, 503 while it drains or has given up.",
     "O12": "Names of services, addresses of pods and localhost are admitted on a wide bind.",

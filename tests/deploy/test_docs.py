@@ -43,7 +43,7 @@ OF_OTHERS = {
     # kubectl's, and doctor's own.
     "kubernetes.md": {"--previous", "--as", "--set", "--from-literal"},
 }
-"""Options of other programs that the guides name; none in vain."""
+"""Options of other programs that the guides name; all are used."""
 DOCKERFILES = [
     pytest.param(name, text, id=f"{name}-{number}")
     for name in DOCS

@@ -42,7 +42,7 @@ SETTINGS = Settings()
 
 
 def rendered(folder: Path) -> list[Path]:
-    """Each shape as one file of its own, of the kinds that Kubernetes itself knows."""
+    """Each shape as a separate file, of the kinds that Kubernetes itself knows."""
     files = []
     for shape in (*SHAPES, "replicas"):
         texts = [json.dumps(document) for document in kustomized(DEPLOY / shape)]
@@ -131,7 +131,7 @@ def _mounted(container: Document, volume: str) -> str:
 
 
 def test_checkov_finds_nothing(tmp_path: Path) -> None:
-    """But for what has its reason in `NOT_OURS`, and none of those in vain."""
+    """But for what has its reason in `NOT_OURS`, and each of those is used."""
     files = [*rendered(tmp_path), *DOCKERFILES]
     done = run(
         "checkov",
@@ -153,13 +153,13 @@ def test_checkov_finds_nothing(tmp_path: Path) -> None:
 
 
 def test_hadolint_finds_nothing_in_dockerfiles() -> None:
-    """Ours; those of the documentation have a test of their own."""
+    """Ours; those of the documentation have their own test."""
     done = run("hadolint", "--no-color", *map(str, DOCKERFILES))
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_every_file_belongs_to_a_kustomization_or_is_looked_at_by_name() -> None:
-    """Nothing in `deploy/` is checked by nobody."""
+    """Everything in `deploy/` is checked."""
     by_plan = {
         (path.parent / name).resolve()
         for path in DEPLOY.rglob("kustomization.yaml")

@@ -52,7 +52,7 @@ def test_every_section_has_lines_and_options() -> None:
 
 
 def test_every_option_of_their_lines_has_a_row() -> None:
-    """Whoever finds a line alike finds what becomes of each option of it."""
+    """A reader who finds a line alike finds what becomes of each option of it."""
     for title, section in SECTIONS:
         before = re.findall(
             r"^\| `((?:npx|supergateway|mcp-proxy|fastmcp)[^`]*)` \|", section, re.M

@@ -76,7 +76,7 @@ def test_the_manifests_of_other_operators_fit_their_schemas() -> None:
     ],
 )
 def test_what_older_guides_print_is_refused(change: dict[str, Any], said: str) -> None:
-    """The schema is no sieve."""
+    """The schema does not drop anything."""
     wrong = server("sidecar")
     for path, value in change.items():
         *folders, last = path.split(".")

@@ -28,7 +28,7 @@ PAGES = ["../README.md", *sorted(path.name for path in (ROOT / "docs").glob("*.m
 """By their paths from docs/."""
 FLAGS = {option.setting.flag: option.setting for option in options()}
 OF_PUBLISHED_SERVERS = ("--ignore", "DL3006", "--ignore", "DL3013", "--ignore", "DL3016")
-"""A reader wants the newest release of somebody's server, on an image built a moment before."""
+"""A reader wants the newest release of a server, on an image built a moment before."""
 TOKEN = "swordfish-swordfish-swordfish-swordfish"
 
 

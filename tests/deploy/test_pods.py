@@ -53,7 +53,7 @@ async def pod(
     Args:
         shape: A folder of `deploy/`.
         folder: Where the socket is.
-        more: Variables of the bridge besides those of the manifest.
+        more: Variables of the bridge in addition to those of the manifest.
     """
     *helpers, last = [
         each for each in containers(deployment(shape)) if each["name"] != "bring-mcpbridge"

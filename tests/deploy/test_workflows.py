@@ -15,7 +15,7 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def test_actionlint_finds_nothing() -> None:
-    """Expressions, contexts, permissions, and the shell lines as far as it reads them."""
+    """Expressions, contexts, permissions, and the shell lines that it reads."""
     done = run("actionlint", "-no-color", *map(str, WORKFLOWS))
     assert (done.returncode, done.stdout) == (0, "")
     assert len(WORKFLOWS) == 2
@@ -30,7 +30,7 @@ def test_every_job_of_ci_has_a_machine() -> None:
 
 
 def test_an_action_is_pinned_by_digest_or_says_why_not() -> None:
-    """A tag can be moved by whoever owns the action; a digest cannot."""
+    """A tag can be moved by the owner of the action; a digest cannot."""
     for path in WORKFLOWS:
         lines = path.read_text("utf-8").splitlines()
         for number, line in enumerate(lines):

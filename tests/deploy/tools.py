@@ -1,6 +1,6 @@
 """The tools that look at manifests and Dockerfiles, and the files that they look at.
 
-The tools have an environment of their own. A tool that is not there fails the test that needs it.
+The tools have their own environment. A tool that is not there fails the test that needs it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def run(tool: str, *words: str, text: str | None = None) -> subprocess.Completed
     """Run a tool to its end, whatever its exit status."""
     program = _BIN / tool
     assert program.exists(), f"no {tool}: make .venv-deploy/stamp installs it"
-    # Its own environment: what this one's PYTHONPATH holds is none of its business.
+    # Its own environment: it must not see what this one's PYTHONPATH holds.
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
         [program, *words],

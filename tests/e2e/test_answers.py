@@ -65,7 +65,7 @@ class Served(NamedTuple):
         return int(result["released"])
 
     async def holds(self, name: str, count: int = 1) -> list[int]:
-        """Wait until the child holds so many calls of this name; their ids on its pipe."""
+        """Wait until the child holds that many calls of this name; their ids on its pipe."""
         pattern = rb'"id":([0-9]+),"method":"x/hold","params":\{"name": ?"%b"' % name.encode()
 
         def numbers() -> list[bytes]:
@@ -99,7 +99,7 @@ async def hasty(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serve
 
 
 def hold(request_id: Any, name: str, token: Any = None, progress: int = 0) -> dict[str, Any]:
-    """A call that the child holds, after so much progress under a token."""
+    """A call that the child holds, after that much progress under a token."""
     params: dict[str, Any] = {"name": name, "progress": progress}
     if token is not None:
         params["_meta"] = {"progressToken": token}
@@ -364,7 +364,7 @@ async def test_outside_of_sessions_equal_ids_do_not_meet(hasty: Served) -> None:
 
 @proves("fault 38", "fault 39")
 async def test_an_answer_given_twice_or_to_nobody_reaches_nobody(patient: Served) -> None:
-    """The first counts, the others are dropped, and nobody is harmed."""
+    """The first counts, the others are dropped, and no client is harmed."""
     session = await open_session(patient.client)
     invented = '{"jsonrpc":"2.0","id":%s,"result":{"crossed":true}}'
     lines = [invented % number for number in ("1", "0", "-1", "99999", '"1"', '"x"', "null", "1.0")]
@@ -406,7 +406,7 @@ async def test_a_shared_child_is_told_that_it_can_ask_nobody(patient: Served) ->
 async def test_a_question_of_the_child_is_answered_by_the_client_it_was_put_to(
     patient: Served,
 ) -> None:
-    """On the only call's stream, once; nobody else's answer reaches the child."""
+    """On the only call's stream, once; no other client's answer reaches the child."""
     asking, other = [await open_session(patient.client, capabilities=ASKED) for _ in range(2)]
     pid = (await patient.asked(asking, 1, "x/pid"))["pid"]
     question = '{"jsonrpc":"2.0","id":0,"method":"elicitation/create","params":{"message":"?"}}'
@@ -456,7 +456,7 @@ async def test_an_opening_of_a_session_may_end_before_its_child_does_anything(
 
 @proves("C03", "C06")
 async def test_many_streams_and_calls_at_once_get_their_own(hasty: Served) -> None:
-    """Held calls of many sessions are released in an order of their own."""
+    """Held calls of many sessions are released in their own order."""
     sessions = [await open_session(hasty.client) for _ in range(6)]
 
     async def one(number: int, session: dict[str, str]) -> list[Any]:

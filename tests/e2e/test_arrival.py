@@ -1,4 +1,4 @@
-"""Clients that send their request too slowly are cut, and nobody else notices."""
+"""Clients that send their request too slowly are cut, and no other client notices."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Program(NamedTuple):
         return {"mcp_session_id": answer.headers["mcp-session-id"]}
 
     async def until_in_flight(self, mount: str, count: int) -> None:
-        """Wait until so many calls of a bridge are in flight."""
+        """Wait until that many calls of a bridge are in flight."""
 
         async def are() -> bool:
             metrics = (await self.client.get(f"{mount}/metrics")).text

@@ -149,7 +149,7 @@ async def test_a_token_on_the_same_connection_is_judged_each_time(tmp_path: Path
 
 
 async def test_a_withdrawn_token_ends_streams_and_is_refused(tmp_path: Path) -> None:
-    """The file is read anew; who is still in it notices nothing."""
+    """The file is read again; a client that is still in it notices nothing."""
     file = token_file(tmp_path)
     async with (
         bridge("--auth-token-file", str(file), "--", *COMMAND) as running,
@@ -236,7 +236,7 @@ async def test_an_empty_secret_does_not_start(tmp_path: Path) -> None:
 
 
 async def says_open(running: RunningBridge) -> bool:
-    """Whether it warned that everybody may call."""
+    """Whether it warned that all clients may call."""
     await running.logged("child.ready")
     return bool(running.events("serve.open"))
 

@@ -1,7 +1,7 @@
-"""A client that stops reading: it costs nobody else anything, and the bridge a bounded window.
+"""A client that stops reading: it costs no other client anything, and the bridge a bounded window.
 
 The readers are bare sockets with small buffers that read a response's head and then nothing; the
-child says 20 to 30 MB meanwhile, many times what the kernel and one stream may hold.
+child writes 20 to 30 MB in that time, many times what the kernel and one stream may hold.
 """
 
 from __future__ import annotations

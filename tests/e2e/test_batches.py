@@ -54,7 +54,7 @@ async def refusal(served: Served, headers: Headers, body: Any) -> Any:
 @proves("fault 70", "C61")
 @pytest.mark.parametrize("kind", ["own", "shared"])
 async def test_every_request_of_a_batch_is_answered(served: Served, kind: str) -> None:
-    """Each answer is an event of its own, among notifications too."""
+    """Each answer is its own event, among notifications too."""
     session = await (served.own(BATCHING) if kind == "own" else served.open(BATCHING))
     ids = [0, "", "1", 1, 2**53, "\u2028"]
     batch = [TOLD, *map(echo, ids), rpc("sub", "resources/subscribe", {"uri": "u"}), TOLD]
@@ -93,7 +93,7 @@ async def test_notifications_alone_are_taken_in_order(served: Served) -> None:
 
 @proves("C61", "C16")
 async def test_answers_in_a_batch_reach_the_child(served: Served) -> None:
-    """202; each under the child's id, and one that nobody asked for does not."""
+    """202; each under the child's id, and one that was not asked for does not."""
     session = await served.own(BATCHING)
     params = {"lines": [question("a"), question("b")], "answers": 2}
     async with reading(served.client, session, rpc(1, "x/ask", params)) as blocks:

@@ -35,7 +35,9 @@ MARK = "c4n4ry"
 QUICK = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
 
 
-async def misfortunes(client: httpx.AsyncClient, session: dict[str, str]) -> list[httpx.Response]:
+async def failing_requests(
+    client: httpx.AsyncClient, session: dict[str, str]
+) -> list[httpx.Response]:
     """What comes of many requests that fail, each in its own way."""
     listing = rpc(1, "tools/list", {"_meta": meta()})
     bodies = [b"", b"{", b"[]", b'{"jsonrpc":"2.0"}', b"\xff", b"[" * 100, b'{"a":1,"a":2}']
@@ -101,7 +103,7 @@ async def test_secrets_are_found_nowhere(tmp_path: Path) -> None:
                     session = await open_session(client)
                     answer = told(await client.post("/mcp", json=environ(), headers=session))
                     pids[answer["pid"]] = bool(headers)
-                    seen += await misfortunes(client, session)
+                    seen += await failing_requests(client, session)
                     seen.append(await client.get("/metrics"))
             async with running.client() as nobody:
                 seen.append(await nobody.post("/mcp", json=initialize(), headers=ACCEPT))

@@ -147,7 +147,7 @@ async def test_a_question_comes_back_answered(
 async def test_a_change_of_the_tools_is_heard(
     kind: tuple[str, RunningBridge], revision: str
 ) -> None:
-    """By a session and by a subscription alike, whoever made the change."""
+    """By a session and by a subscription alike, after a change by any client."""
     _, between = kind
     async with client(between, revision) as mcp_session, mcp_session.listening() as told:
         await _changed(mcp_session)

@@ -1,6 +1,6 @@
 """Each fault of a child while it is idle, with calls in flight, and while other sessions call.
 
-The call that asks for a fault gets one answer or one error; whoever else calls gets their own
+The call that asks for a fault gets one answer or one error; each other client gets its own
 answers, all of them; and the next call is served, by the same process where it goes on.
 """
 
@@ -106,7 +106,7 @@ ENDING = [
 
 
 class Session:
-    """One session of one client; its ids begin at 1, like everybody's."""
+    """One session of one client; its ids begin at 1, like those of all."""
 
     def __init__(self, client: httpx.AsyncClient, headers: dict[str, str]) -> None:
         self.client = client
@@ -167,7 +167,7 @@ class Session:
         return int(json.loads(answer.removeprefix(b'"result":'))["pid"])
 
 
-class Company(NamedTuple):
+class ClientGroup(NamedTuple):
     """A bridge, the session that asks for faults, and the others."""
 
     bridge: RunningBridge
@@ -175,25 +175,25 @@ class Company(NamedTuple):
     others: list[Session]
 
     async def all_served(self, word: str) -> None:
-        """Everybody's next call is served."""
+        """The next call of each client is served."""
         sessions = [self.victim, *self.others]
         await asyncio.gather(*(each.echoes(f"{word} {n}") for n, each in enumerate(sessions)))
 
 
 @asynccontextmanager
-async def company(*words: str) -> AsyncIterator[Company]:
+async def client_group(*words: str) -> AsyncIterator[ClientGroup]:
     """Some sessions of a bridge over the program `faulty`."""
     limits = httpx.Limits(max_connections=None)
     words = ("--max-message-bytes", "4MiB", *words, "--", *child("faulty"))
     async with bridge(*words) as running, running.client(limits=limits) as client:
         opened = [Session(client, await open_session(client)) for _ in range(1 + OTHERS)]
-        yield Company(running, opened[0], opened[1:])
+        yield ClientGroup(running, opened[0], opened[1:])
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def shared() -> AsyncIterator[Company]:
+async def shared() -> AsyncIterator[ClientGroup]:
     """All share one process, which outlives every fault of the module."""
-    async with company("--isolation", "shared") as some:
+    async with client_group("--isolation", "shared") as some:
         await some.bridge.logged("child.stdout_noise")
         yield some
         assert some.bridge.events("child.exited") == []
@@ -201,25 +201,25 @@ async def shared() -> AsyncIterator[Company]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def apart() -> AsyncIterator[Company]:
-    """Each session has a process of its own."""
-    async with company("--isolation", "session") as some:
+async def isolated() -> AsyncIterator[ClientGroup]:
+    """Each session has its own process."""
+    async with client_group("--isolation", "session") as some:
         yield some
 
 
-async def idle(company: Company, fault: Fault) -> None:
-    """The fault is done after the call was answered, and nobody waits for anything."""
-    await company.victim.fault(fault, idle=True)
+async def idle(client_group: ClientGroup, fault: Fault) -> None:
+    """The fault is done after the call was answered, and no client waits for anything."""
+    await client_group.victim.fault(fault, idle=True)
     if fault in ENDING:
-        await company.victim.may_be_too_soon()
-    await company.all_served("after")
+        await client_group.victim.may_be_too_soon()
+    await client_group.all_served("after")
 
 
-async def in_flight(company: Company, fault: Fault) -> None:
-    """Calls with equal ids and tokens are held meanwhile: each gets its own answer afterwards."""
+async def in_flight(client_group: ClientGroup, fault: Fault) -> None:
+    """Calls with equal ids and tokens are held during it: each gets its own answer afterwards."""
     async with AsyncExitStack() as stack:
         held: list[Events] = []
-        for number, each in enumerate([company.victim, *company.others]):
+        for number, each in enumerate([client_group.victim, *client_group.others]):
             arguments = {"held": number}
             params = {"name": "hold", "arguments": arguments, "_meta": {"progressToken": "t"}}
             headers = {**each.headers, "accept": "text/event-stream"}
@@ -227,8 +227,8 @@ async def in_flight(company: Company, fault: Fault) -> None:
             events = await stack.enter_async_context(call)
             assert (await events.next())["params"] == {"progressToken": "t", "progress": 1}
             held.append(events)
-        await company.victim.fault(fault)
-        for each in [company.victim, *company.others]:
+        await client_group.victim.fault(fault)
+        for each in [client_group.victim, *client_group.others]:
             # Whose process has ended since its answer gets an error here.
             await each.answer("tools/call", {"name": "release"})
         for number, events in enumerate(held):
@@ -239,12 +239,12 @@ async def in_flight(company: Company, fault: Fault) -> None:
             else:
                 assert answer == {"jsonrpc": "2.0", "id": "held", "result": {"held": number}}
             assert said == [], "nothing that names no call is on a call's stream"
-    await company.all_served("after")
+    await client_group.all_served("after")
 
 
-async def under_load(company: Company, fault: Fault) -> None:
+async def under_load(client_group: ClientGroup, fault: Fault) -> None:
     """The others call without a pause; none of their calls fails."""
-    asked = asyncio.create_task(company.victim.fault(fault))
+    asked = asyncio.create_task(client_group.victim.fault(fault))
 
     async def calling(session: Session) -> None:
         for number in itertools.count():
@@ -252,10 +252,10 @@ async def under_load(company: Company, fault: Fault) -> None:
             if asked.done() and number >= CALLS:
                 return
 
-    await asyncio.gather(asked, *(calling(each) for each in company.others))
+    await asyncio.gather(asked, *(calling(each) for each in client_group.others))
     if fault in ENDING and isinstance(fault.wanted, bytes):
-        await company.victim.may_be_too_soon()  # its process gave an answer before it ended
-    await company.all_served("after")
+        await client_group.victim.may_be_too_soon()  # its process gave an answer before it ended
+    await client_group.all_served("after")
 
 
 CIRCUMSTANCES = [idle, in_flight, under_load]
@@ -266,7 +266,7 @@ CIRCUMSTANCES = [idle, in_flight, under_load]
 @pytest.mark.parametrize("circumstance", CIRCUMSTANCES, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("fault", LASTING, ids=lambda each: each.name)
 async def test_a_fault_of_a_child_is_its_callers_alone(
-    shared: Company, fault: Fault, circumstance: Any
+    shared: ClientGroup, fault: Fault, circumstance: Any
 ) -> None:
     """One answer or error for the call, its own answer for all others, and the process goes on."""
     pid = await shared.victim.pid()
@@ -279,21 +279,21 @@ async def test_a_fault_of_a_child_is_its_callers_alone(
 @pytest.mark.parametrize("circumstance", CIRCUMSTANCES, ids=lambda each: each.__name__)
 @pytest.mark.parametrize("fault", ENDING, ids=lambda each: each.name)
 async def test_a_child_that_ends_is_replaced_and_no_other_session_notices(
-    apart: Company, fault: Fault, circumstance: Any
+    isolated: ClientGroup, fault: Fault, circumstance: Any
 ) -> None:
     """Its calls get one error each; the session's next call has a new process."""
-    pids = [await each.pid() for each in (apart.victim, *apart.others)]
-    await circumstance(apart, fault)
-    assert await apart.victim.pid() not in pids
-    assert [await each.pid() for each in apart.others] == pids[1:]
+    pids = [await each.pid() for each in (isolated.victim, *isolated.others)]
+    await circumstance(isolated, fault)
+    assert await isolated.victim.pid() not in pids
+    assert [await each.pid() for each in isolated.others] == pids[1:]
 
 
 @proves("fault 34")
 @in_module
-async def test_a_child_may_close_its_stderr(apart: Company) -> None:
+async def test_a_child_may_close_its_stderr(isolated: ClientGroup) -> None:
     """It lives on and is served as before, idle or not."""
     for circumstance in CIRCUMSTANCES:
-        await circumstance(apart, Fault("close_stderr", (34,)))
+        await circumstance(isolated, Fault("close_stderr", (34,)))
 
 
 @proves(
@@ -301,7 +301,7 @@ async def test_a_child_may_close_its_stderr(apart: Company) -> None:
 )
 @in_module
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-async def test_a_client_without_a_session_gets_the_same(shared: Company, accept: str) -> None:
+async def test_a_client_without_a_session_gets_the_same(shared: ClientGroup, accept: str) -> None:
     """One of 2026-07-28, whose results are made whole: what is in them stays as it was."""
     for fault in LASTING:
         params = {"name": "fault", "arguments": {"fault": fault.name}, "_meta": meta()}

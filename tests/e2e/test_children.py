@@ -1,7 +1,7 @@
-"""The running bridge over children that misbehave: whoever is not concerned goes on.
+"""The running bridge over children that misbehave: clients that are not concerned go on.
 
 What one child does wrong becomes one error for the call it was about, at once, and nothing for
-anybody else; what ends is started again, and no client loses its session by it.
+another client; what ends is started again, and no client loses its session by it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tests.support.proofs import proves
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 ROOTS: dict[str, Any] = {"roots": {}}
-"""A client that offers this gets a child of its own."""
+"""A client that offers this gets its own child."""
 TEXT = "\N{LINE SEPARATOR} \x85 \N{GRINNING FACE}"
 
 
@@ -95,7 +95,7 @@ async def callers(running: RunningBridge, *capabilities: Any) -> AsyncIterator[l
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def troubled() -> AsyncIterator[RunningBridge]:
-    """A bridge whose one child serves everybody and writes what no server should."""
+    """A bridge whose one child serves all clients and writes what no server should."""
     async with bridge("--isolation", "shared", "--", *child("invalid_output")) as running:
         yield running
         assert running.events("child.exited") == []
@@ -171,7 +171,7 @@ async def test_trouble_on_the_pipe_stays_with_its_call(
 
 
 async def test_what_reaches_nobody_is_counted_and_logged() -> None:
-    """Noise is a warning with a sample; answers to nobody and noise are in the last record."""
+    """Noise is a warning with a sample; answers to no request and noise are in the last record."""
     async with bridge("--", *child("invalid_output")) as running:
         async with callers(running, None) as (caller,):
             for trouble in ("twice", "unknown", "banner", "nan"):
@@ -181,7 +181,7 @@ async def test_what_reaches_nobody_is_counted_and_logged() -> None:
         assert len(noise["sample"]) <= 200
         assert await running.terminate() == 0
         counts = running.events("serve.ended")[0]["counts"]
-        # Two doubles and eight inventions, of which three are no ids.
+        # Two doubles and eight inventions, of which three are not ids.
         assert counts["unknown_answer"] >= 2 + 5
         assert counts["stdout_noise"] >= 3
         assert counts["stdout_bad_json"] >= 1
@@ -255,7 +255,7 @@ async def test_an_answer_without_a_line_end_counts(mortal: RunningBridge) -> Non
 
 @proves("fault 36")
 async def test_a_child_that_closes_its_stdin_is_replaced(mortal: RunningBridge) -> None:
-    """What was answered counts; a call that cannot be written fails, or is served anew."""
+    """What was answered counts; a call that cannot be written fails, or is served again."""
     async with callers(mortal, None) as (caller,):
         pid = await caller.result("x/pid")
         assert await caller.result("x/shut") == GOOD
@@ -290,7 +290,7 @@ async def test_a_child_that_never_reads_holds_up_nobody_else(mortal: RunningBrid
 
 
 async def holding(record: Path, count: int) -> None:
-    """Wait until so many calls are with a child that records what it reads."""
+    """Wait until that many calls are with a child that records what it reads."""
     await eventually(lambda: record.read_bytes().count(b'"x/hold"') == count, "calls are held")
 
 
@@ -365,7 +365,7 @@ async def refused(client: httpx.AsyncClient, message: Any) -> Any:
 async def test_a_child_that_dies_at_its_start_is_told_at_once(
     words: tuple[str, ...], how: Any, shown: str, last_words: list[str]
 ) -> None:
-    """Whoever asks gets 503 with its end, shared or not; the log has its last words."""
+    """Each caller gets 503 with its end, shared or not; the log has its last words."""
     command = ("--give-up-after", "0", "--", *child("starting", *words))
     async with bridge(*command, ready=False) as running, running.client() as client:
         asked = [initialize(4), initialize("x", capabilities=ROOTS), rpc(0, "tools/list")]
@@ -402,7 +402,7 @@ async def test_a_child_that_never_answers_is_given_up_in_time() -> None:
 
 
 async def test_a_child_that_refuses_its_handshake() -> None:
-    """To a shared child it is 503; a session of its own gets the child's own error, and no id."""
+    """To a shared child it is 503; its own session gets the child's own error, and no id."""
     command = ("--give-up-after", "0", "--", *child("starting", "refuse"))
     async with bridge(*command, ready=False) as running, running.client() as client:
         facts = await refused(client, initialize(1))
@@ -416,7 +416,7 @@ async def test_a_child_that_refuses_its_handshake() -> None:
 
 @proves("fault 4", "fault 48", "C99")
 async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> None:
-    """A slow start is no error: requests wait, readiness says no, liveness yes."""
+    """A slow start is not an error: requests wait, readiness says no, liveness yes."""
     readiness = tmp_path / "gate"
     os.mkfifo(readiness)
     command = ("--isolation", "shared", "--", *child("starting", "late", str(readiness)))
@@ -440,7 +440,7 @@ async def test_who_comes_while_the_child_starts_waits_for_it(tmp_path: Path) -> 
 
 @proves("fault 18", "C10")
 async def test_a_child_may_talk_before_and_after_its_handshake() -> None:
-    """A banner is no answer; what it says straight after its answer comes once."""
+    """A banner is not an answer; what it says straight after its answer comes once."""
     async with (
         bridge("--", *child("starting", "chatty")) as running,
         running.client() as client,

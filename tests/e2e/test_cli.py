@@ -53,7 +53,7 @@ async def said(*words: str, env: dict[str, str] | None = None) -> tuple[int, str
 
 
 async def test_help_shows_every_option_under_its_heading() -> None:
-    """With its value, its default and the variables that set it besides its own."""
+    """With its value, its default and the variables that set it in addition to its own."""
     status, out, err = await said("--help")
     assert (status, err) == (0, "")
     text = re.sub(r"\s+", " ", out)
@@ -176,7 +176,7 @@ async def test_a_wrong_variable_names_itself() -> None:
     ],
 )
 async def test_a_start_error_is_written_as_the_log_is(words: tuple[str, ...], problem: str) -> None:
-    """As a record where nobody reads on a terminal, as text for people who ask for it."""
+    """As a record if stderr is not a terminal, as text if it is asked for."""
     for given in (words, ("--log-format", "json", *words), ("--log-format=json", *words)):
         status, _, err = await said(*given)
         (line,) = err.splitlines()
@@ -334,7 +334,7 @@ async def test_the_environment_of_the_server(tmp_path: Path) -> None:
 
 
 async def test_health_asks_the_bridge_beside_it(tmp_path: Path) -> None:
-    """0 when it can serve; 1 when nobody answers, when it ends, when it is no URL."""
+    """0 when it can serve; 1 when nothing answers, when it ends, when it is not a URL."""
     async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
         port = str(run.port)
         asked = [

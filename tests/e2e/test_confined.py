@@ -29,8 +29,8 @@ async def told(running: RunningBridge) -> dict[str, str]:
 
 @pytest.mark.slow
 async def test_a_server_is_another_user_or_the_bridge_does_not_start() -> None:
-    """Root drops what it has, nothing that is executed brings it back; nobody else may try."""
-    # What it starts is no MCP server, and ends by itself at its first start.
+    """Root drops what it has, nothing that is executed brings it back; no other user may try."""
+    # What it starts is not an MCP server, and ends by itself at its first start.
     given = ("--child-user", "65532:65531", "--child-env-allow", "SHO*", "--give-up-after", "0")
     words = (*given, "--", *TELLS)
     env = {"SHOWN": "1", "HIDDEN_KEY": "s", "HOME": "/root", "USER": "root"}

@@ -184,7 +184,7 @@ async def test_a_client_that_reads_nothing_is_cut(tmp_path: Path) -> None:
             await asyncio.to_thread(slow.sendall, large)
             begun, taken = asyncio.get_running_loop().time(), 0
             while asyncio.get_running_loop().time() < begun + 2:
-                # A little, and then a call of somebody else takes its time.
+                # A little, and then a call of another client takes its time.
                 taken += len(await asyncio.to_thread(slow.recv, 1 << 17))
                 await served.turns()
             assert taken > 0
@@ -192,7 +192,7 @@ async def test_a_client_that_reads_nothing_is_cut(tmp_path: Path) -> None:
 
 
 class deaf(socket.socket):  # noqa: N801 - read as a verb: with deaf(bridge)
-    """A connection with a small buffer that nobody reads from."""
+    """A connection with a small buffer that is not read."""
 
     def __init__(self, running: RunningBridge) -> None:
         super().__init__()

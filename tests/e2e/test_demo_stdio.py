@@ -1,4 +1,4 @@
-"""The bundled example server as a process of its own, spoken to in literal bytes."""
+"""The bundled example server as a separate process, spoken to in literal bytes."""
 
 import ast
 import json
@@ -510,7 +510,7 @@ def test_counts_down_with_progress_under_the_token_given(stateless: Peer, token:
 
 
 def test_counts_down_without_progress_unless_asked(stateless: Peer) -> None:
-    """No token, or one that is none, no notification."""
+    """No token, or an invalid one, no notification."""
     assert text_of(stateless.call("countdown", seconds=0)) == "liftoff"
     stateless.start_call("r", "countdown", token=True, seconds=0)
     assert text_of(stateless.call_result()) == "liftoff"
@@ -632,7 +632,7 @@ def test_says_that_there_was_no_answer(peer: Peer, action: str) -> None:
 
 
 def test_a_client_that_fails_to_ask_is_a_tool_error(peer: Peer) -> None:
-    """An error instead of an answer reaches whoever called the tool."""
+    """An error instead of an answer reaches the caller of the tool."""
     peer.send(id=asked(peer), error={"code": -32603, "message": "no screen"})
     result = peer.call_result()
     assert result["isError"] is True
@@ -701,7 +701,7 @@ def test_ends_when_nobody_reads_its_answers() -> None:
 
 
 def test_finishes_a_line_it_has_begun() -> None:
-    """A message larger than the pipe is written to its end, though stdin ends meanwhile."""
+    """A message larger than the pipe is written to its end, though stdin ends before."""
     text = b"z" * 1_000_000
     with subprocess.Popen(
         ARGV, bufsize=0, cwd=ROOT, stdin=PIPE, stdout=PIPE, stderr=PIPE

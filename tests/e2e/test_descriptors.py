@@ -56,7 +56,7 @@ async def test_with_few_open_files_less_is_served_and_said() -> None:
         call = post(json.dumps(CALL).encode(), line)
         opening = post(json.dumps(initialize(0, capabilities=ASKED)).encode())
         async with AsyncExitStack() as flood, wire(running.port) as one, wire(running.port) as two:
-            # Requests that are on their way are no idle connections.
+            # Requests that are on their way are not idle connections.
             await one.send(call[:40])
             await two.send(opening[:40])
             for _ in range(80):
@@ -95,7 +95,7 @@ async def test_the_limit_on_open_files_is_raised_where_it_may_be() -> None:
 
 @proves("fault 112")
 async def test_a_small_stack_is_raised_or_refused() -> None:
-    """As far as the hard limit allows."""
+    """Up to the hard limit."""
     async with bridge(under=limited("--stack=131072:8388608")) as running:
         assert (await exchanged(running.port, PROBE)).status == 200
     async with started("--port", "0", under=limited("--stack=262144")) as running:

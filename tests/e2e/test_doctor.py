@@ -184,7 +184,7 @@ async def test_a_server_that_keeps_its_answers_back(reports: Reports) -> None:
 
 
 async def test_a_slow_server_and_one_that_never_answers(reports: Reports) -> None:
-    """Slow is no fault; silence is, and the signs of a server of another kind are seen."""
+    """Slow is not a fault; silence is, and the signs of a server of another kind are seen."""
     slow, web = reports["slow"], reports["http"]
     assert (slow["served"], slow["buffering"], slow["problem"]) == (True, "none", None)
     assert slow["handshake_s"] >= 4
@@ -338,7 +338,7 @@ async def test_a_doctor_that_is_killed_leaves_nothing_behind() -> None:
 
 
 async def test_who_waits_at_a_terminal_sees_what_is_done() -> None:
-    """Progress stands on stderr, and only where somebody looks at it."""
+    """Progress stands on stderr, and only if it is a terminal."""
     said: DoctorRun = await doctor("--", *child("unhealthy", "well"))
     assert said.err == ""
     ours, terminal = os.openpty()

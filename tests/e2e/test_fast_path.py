@@ -67,7 +67,7 @@ class Caller:
         return await self.ask("tools/call", {"name": name, "arguments": arguments})
 
     async def settle(self) -> None:
-        """So many calls that the bridge knows the head."""
+        """Enough calls for the bridge to know the head."""
         for number in range(3):
             heard = await self.tool("echo", text=str(number))
             assert result(heard)["content"][0]["text"] == str(number)

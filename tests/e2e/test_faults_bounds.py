@@ -92,7 +92,7 @@ async def probed(running: RunningBridge) -> AsyncIterator[list[float]]:
 
 @proves("fault 30", "fault 32", "fault 33")
 async def test_a_misbehaving_child_delays_no_probe_and_costs_no_memory() -> None:
-    """Lines of 60 MB, floods on both pipes, a held call: probes are answered at once meanwhile."""
+    """Lines of 60 MB, floods on both pipes, a held call: probes are answered at once."""
     words = ("--isolation", "shared", "--", *child("faulty"))
     async with bridge(*words) as running, running.client() as client:
         headers = await open_session(client)
@@ -119,7 +119,7 @@ async def test_a_misbehaving_child_delays_no_probe_and_costs_no_memory() -> None
 
 
 def at_rest(running: RunningBridge) -> bool:
-    """Nobody is connected and only the shared process is there."""
+    """No client is connected and only the shared process is there."""
     local, listening, waited_for = f":{running.port:04X}", "0A", "06"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     states = {row[3] for row in rows if row[1].endswith(local)}
@@ -149,7 +149,7 @@ async def broken_streams(client: httpx.AsyncClient, capabilities: Any) -> None:
 
 
 async def dead_child(client: httpx.AsyncClient, _: Any) -> None:
-    """A process of its own that ends in a call, and its successor."""
+    """A session's own process ends during a call; the next one serves."""
     headers = await open_session(client, capabilities=OWN)
     params = {"name": "fault", "arguments": {"fault": "leave"}}
     answer = await client.post("/mcp", json=rpc(1, "tools/call", params), headers=headers)

@@ -1,4 +1,4 @@
-"""A wall clock that jumps: whoever set it, nothing that is measured in time changes by it."""
+"""A wall clock that jumps: nothing that is measured in time changes by it."""
 
 from __future__ import annotations
 

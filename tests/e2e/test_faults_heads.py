@@ -1,4 +1,4 @@
-"""Heads and ids that somebody made up to be read in two ways; each goes out as raw bytes."""
+"""Heads and ids that an attacker made up to be read in two ways; each goes out as raw bytes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Served(NamedTuple):
     folder: Path
 
     async def sent(self, data: bytes) -> RawResponse:
-        """Raw bytes on a connection of their own."""
+        """Raw bytes on their own connection."""
         return await exchanged(self.bridge.port, data)
 
 
@@ -171,7 +171,7 @@ async def test_a_length_that_can_be_read_in_two_ways_is_refused(served: Served, 
     lines, extension = TWO_WAYS[form]
     body = b"%x%b\r\n%b\r\n0\r\n\r\n" % (len(LIST), extension, LIST)
     async with wire(served.bridge.port) as connection:
-        # What would be the next request, to somebody who reads the first one otherwise.
+        # What would be the next request, to a reader that reads the first one otherwise.
         whole = f"{HEAD}{lines}\r\n".encode() + body + post(LIST, "Accept: */*")
         await connection.send(whole)
         assert (await connection.response()).status == 400

@@ -1,4 +1,4 @@
-"""Whose a session is: ids that nobody can guess, and what happens to those who try."""
+"""Whose a session is: ids that no client can guess, and what happens to those who try."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SESSION = "mcp-session-id"
 
 
 def guesses(session_id: str) -> list[str]:
-    """What somebody would try who has seen other ids, or a part of this one."""
+    """What an attacker would try who has seen other ids, or a part of this one."""
     last = "0" if session_id[-1] != "0" else "1"
     following = f"{(int(session_id, 16) + 1) % 16**64:064x}"
     return [
@@ -63,7 +63,7 @@ async def test_a_session_is_not_to_be_guessed() -> None:
         served = await told(client, "POST", {**ACCEPT, SESSION: ids[0]})
         assert "result" in served.json()
         log = "\n".join(str(record) for record in running.log)
-        assert not [each for each in ids if each in log], "nobody learns them from the log"
+        assert not [each for each in ids if each in log], "they are not in the log"
 
 
 @proves("fault 81")
@@ -85,7 +85,7 @@ async def test_an_id_is_not_taken_from_anywhere_but_its_header() -> None:
             heard = await exchanged(running.port, request)
             assert (heard.status, heard.error["code"]) == (400, -32600)
         chosen = await client.post("/mcp", json=initialize(1), headers={SESSION: "a" * 64})
-        # Fixing an id beforehand is no way either: the bridge alone makes them.
+        # Fixing an id beforehand is not a way either: the bridge alone makes them.
         assert chosen.status_code == 200
         assert chosen.headers[SESSION] != "a" * 64
 

@@ -167,7 +167,7 @@ VISITS: tuple[Visit, ...] = (
 async def test_nothing_is_left_to_the_garbage_collector(
     visit: Visit, kind: str, tmp_path: Path
 ) -> None:
-    """Each visit on a connection of its own; the first ones fill what is kept for good."""
+    """Each visit on its own connection; the first ones fill what is kept for good."""
     env = {**TELLING, "MCPBRIDGE_CHILD_ERA": kind}
     async with serving(kind, tmp_path, env=env) as some:
         await _visit(some, visit)

@@ -1,4 +1,4 @@
-"""Headers of a client in the environment of its own children."""
+"""Headers of a client in the environment of the children that it has for itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY, OTHER = "sk-canary-1", "sk-canary-2"
 
 
 async def test_each_set_of_values_has_children_of_its_own() -> None:
-    """In both eras; who sends another value is somebody else, and without one there is nothing."""
+    """In both eras; another value makes another client, and without one there is nothing."""
     async with (
         bridge(*FLAGS, "--", *COMMAND, ready=False) as running,
         running.client(headers={"x-api-key": KEY}) as one,
@@ -148,7 +148,7 @@ async def test_without_authentication_each_address_has_a_share() -> None:
 
 @proves("fault 19")
 async def test_a_child_that_one_value_ends_is_nobody_elses() -> None:
-    """It fails again and again for whoever brought it, and the program goes on."""
+    """It fails again and again for the client that brought it, and the program goes on."""
     script = (
         "import os, runpy, sys\n"
         "if os.environ.get('API_KEY') == 'bad': sys.exit(3)\n"

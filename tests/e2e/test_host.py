@@ -1,4 +1,4 @@
-"""What the machine does to the bridge: logs nobody reads, addresses, users, sockets handed over.
+"""What the machine does to the bridge: unread logs, addresses, users, sockets handed over.
 
 The catalogue of faults, rows 105 to 107, 111, 113 and 115.
 """
@@ -88,7 +88,7 @@ async def test_by_default_both_loopbacks_are_served(words: tuple[str, ...]) -> N
     "redirect", ["0<&- 1>&- 2>&-", "2>/dev/full", "2>&1 | true"], ids=["closed", "full", "unread"]
 )
 async def test_without_a_log_the_program_works_as_with_one(redirect: str) -> None:
-    """Descriptors closed, the disk full, nobody at the other end."""
+    """Descriptors closed, the disk full, no process at the other end."""
     port = free_port()
     words = f"-m mcpbridge --port {port} --log-level debug -- {' '.join(DEMO)}"
     script = f"exec {sys.executable} {words} {redirect}"

@@ -241,7 +241,7 @@ async def test_several_questions_are_answered_in_any_order(newest: McpSession) -
 
 
 async def test_a_page_to_visit_gets_an_id(newest: McpSession) -> None:
-    """2025-11-25 wants one, nobody can guess it, and no two are alike."""
+    """2025-11-25 wants one, no client can guess it, and no two are alike."""
     ids = []
     for _ in range(2):
         asked, _ = await called(newest, CALL, asks(q=PAGE), [{"action": "accept"}])
@@ -271,7 +271,7 @@ async def test_ten_rounds_and_no_more(newest: McpSession) -> None:
 
 @proves("C82")
 async def test_a_child_that_only_wants_time_is_asked_again(newest: McpSession) -> None:
-    """State and no question: nobody is bothered, no responses are made up."""
+    """State and no question: no client is asked, no responses are made up."""
     (last,) = await called(newest, CALL, tool("again", count=2))
     assert text_in(last["result"]) == {"passed": 2, "responses": None}
 
@@ -309,7 +309,7 @@ async def test_a_call_that_is_cancelled_withdraws_its_questions(
     assert [each["params"]["requestId"] for each in withdrawn] == asked
     assert last["id"] == "gone"
     assert "could not answer" not in last["error"]["message"]
-    # An answer that comes too late is nobody's.
+    # An answer that comes too late belongs to no call.
     await newest.send({"jsonrpc": "2.0", "id": asked[0], "result": YES})
     await answered(newest, "ping")
     assert (len(served.heard(CALL)), len(served.heard("notifications/cancelled"))) == (
@@ -366,7 +366,7 @@ async def test_what_a_revision_does_not_know_is_not_asked(
 async def test_a_log_level_is_kept_and_sent_with_each_request(
     served: Served, mcp_session: McpSession
 ) -> None:
-    """Checked here; the child never hears of `logging/setLevel`."""
+    """Checked here; the child never gets `logging/setLevel`."""
     levels = ["debug", "warning", "alert"]
     silent = text_in(await answered(mcp_session, CALL, tool("log", levels=levels)))
     assert silent is None
@@ -539,7 +539,7 @@ async def test_errors_about_the_envelope_are_not_the_clients(newest: McpSession)
 
 @pytest.mark.parametrize("kind", ["task", "x/unheard"])
 async def test_a_result_of_another_kind_is_an_error(newest: McpSession, kind: str) -> None:
-    """Nobody asked for it."""
+    """It was not asked for."""
     (last,) = await called(newest, CALL, tool("odd", kind=kind))
     assert last["error"]["code"] == ENDED
 
@@ -576,7 +576,7 @@ async def test_two_sessions_share_the_child_and_nothing_else(served: Served) -> 
 
 @proves("C82", "C83")
 async def test_the_child_dies_and_the_session_goes_on(tmp_path: Path) -> None:
-    """A call in flight fails, a question is still answered, the listen is opened anew.
+    """A call in flight fails, a question is still answered, the listen is opened again.
 
     What a question rests on is in `requestState`: the next process takes the answer.
     """

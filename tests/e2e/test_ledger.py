@@ -46,7 +46,7 @@ class Ledger:
         return {name: int(float(value)) for name, value in found}
 
     async def holds(self, account: str, least: int) -> None:
-        """So much is kept on an account, or will be soon."""
+        """That much is kept on an account, or will be soon."""
 
         async def kept() -> bool:
             return (await self.held())[account] >= least

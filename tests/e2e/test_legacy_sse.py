@@ -115,7 +115,7 @@ async def connected(
 async def test_the_endpoint_comes_first_at_once_and_alone_before_any_child_is_there(
     tmp_path: Path,
 ) -> None:
-    """In a flush of its own; what is posted waits for the child."""
+    """In its own flush; what is posted waits for the child."""
     record, readiness = tmp_path / "record", tmp_path / "gate"
     record.mkdir()
     os.mkfifo(readiness)
@@ -306,7 +306,7 @@ async def test_the_era_without_a_handshake_is_declined_on_the_stream(served: Ser
 
 
 async def test_calls_without_a_session_end_with_their_stream(served: Served) -> None:
-    """The server is told that nobody waits, when the client leaves and when its session ends."""
+    """The server is told that no client waits, when the client leaves and when its session ends."""
     async with connected(served.client) as line:
         await line.send(rpc(1, "x/hold", {"name": "left"}))
         await served.until_heard('"name":"left"')
@@ -356,7 +356,7 @@ async def test_at_the_end_a_call_without_a_session_gets_its_answer(tmp_path: Pat
 
 @pytest.mark.slow
 async def test_over_the_rate_the_stream_says_so(tmp_path: Path) -> None:
-    """A client that got 429 instead would wait for the answer for ever."""
+    """A client that got 429 instead would wait for the answer without end."""
     async with serving(tmp_path, "--rate-limit", "3/h") as some, connected(some.client) as line:
         answers = [await line.call(number, "x/echo") for number in range(10)]
         assert answers[0] == result_of(0, {})
@@ -477,7 +477,7 @@ async def test_a_session_that_ended_while_its_client_does_not_read_takes_nothing
     for _ in range(10):
         if await refuses_after_a_refused_opening(served):
             break
-        # The process took so long to refuse that the bridge had answered in its place, from what it
+        # The process was so slow to refuse that the bridge had answered in its place, from what it
         # knows of the server: the session goes on.
     else:
         pytest.fail("no session ended")
@@ -503,7 +503,7 @@ async def test_limits_are_told_before_or_on_the_stream(tmp_path: Path) -> None:
         assert failed["id"] == "full"
         assert "--max-children" in failed["error"]["message"]
         assert await line.next() is None
-        # The other stream is none the worse: it still takes messages.
+        # The other stream goes on: it still takes messages.
         await other.send(initialize("too", capabilities=ASKED))
         assert "--max-children" in (await other.next())["error"]["message"]
 
@@ -582,7 +582,7 @@ async def test_below_a_path_of_the_operators_choice_and_nowhere_else(
 async def test_the_end_of_the_process_ends_streams_after_their_last_answers(
     tmp_path: Path,
 ) -> None:
-    """Idle ones at once, busy ones after the answer; no new ones meanwhile; exit 0."""
+    """Idle ones at once, busy ones after the answer; no new ones until then; exit 0."""
     async with serving(tmp_path) as some, connected(some.client) as idle:
         await idle.open()
         async with connected(some.client) as silent, connected(some.client) as busy:

@@ -259,7 +259,7 @@ async def test_a_session_has_so_many_streams_and_no_more(tmp_path: Path) -> None
 
 @proves("fault 28", "fault 75")
 async def test_messages_are_nested_so_deep_and_no_deeper(tmp_path: Path) -> None:
-    """Those of clients and of the server; brackets in a text are none."""
+    """Those of clients and of the server; brackets in a text are not."""
     async with serving(tmp_path, "--max-json-depth", "32") as served:
         session = await served.open()
 

@@ -108,7 +108,7 @@ async def test_progress_and_log_are_not_for_listens(either: Stateless) -> None:
 
 @proves("C39")
 async def test_the_end_of_one_listen_is_the_end_of_no_other(either: Stateless) -> None:
-    """Each has its own copies; the child hears of the end of what nobody wants."""
+    """Each has its own copies; the child is told what no client wants any more."""
     wanted = {"resourceSubscriptions": ["x:y"]}
     updated: Any = [["resources/updated", {"uri": "x:y"}]]
     async with either.stream(listen(either, wanted, "stays")) as stays:
@@ -127,7 +127,7 @@ async def test_the_end_of_one_listen_is_the_end_of_no_other(either: Stateless) -
 
 
 def ended(served: Stateless) -> int:
-    """How often the child has heard that somebody does not want `x:y` any more."""
+    """How often the child was told that a client does not want `x:y` any more."""
     if not is_native(served):
         return sum(m["params"]["uri"] == "x:y" for m in served.heard("resources/unsubscribe"))
     listens = [m["id"] for m in served.heard("subscriptions/listen") if "x:y" in str(m)]
@@ -152,14 +152,14 @@ def ended(served: Stateless) -> int:
     ids=str,
 )
 async def test_what_cannot_be_honoured_is_left_out(handshake: Stateless, wanted: Any) -> None:
-    """What no server offers, or nobody understands, is not in the acknowledgement."""
+    """What no server offers, or what is unknown, is not in the acknowledgement."""
     async with handshake.stream(listen(handshake, wanted, 1)) as events:
         assert await acknowledged(events, 1) == {}
 
 
 @proves("C37")
 async def test_parts_of_a_resource_and_repeated_wishes(handshake: Stateless) -> None:
-    """Who wants a resource hears of its parts; wanting it twice is wanting it."""
+    """A client that wants a resource hears about its parts; wanting it twice is wanting it."""
     wanted = {"resourceSubscriptions": ["f:/a", "f:/a", "bad:x"], "promptsListChanged": True}
     async with handshake.stream(listen(handshake, wanted, 1)) as events:
         assert await acknowledged(events, 1) == {"resourceSubscriptions": ["f:/a"]}
@@ -199,7 +199,7 @@ async def test_listens_outlive_a_child_or_end_well(
                 assert_result(await events.next(), "l")
                 assert await events.next() is None
             else:
-                # What may have changed meanwhile is said to have changed.
+                # What may have changed since then is said to have changed.
                 assert told(await events.next()) == (
                     "notifications/tools/list_changed",
                     None,
@@ -250,7 +250,7 @@ async def test_calls_do_not_count_as_listens(tmp_path_factory: pytest.TempPathFa
 async def test_a_listen_names_a_bounded_number_of_resources(
     tmp_path_factory: pytest.TempPathFactory, kind: str
 ) -> None:
-    """One too many is refused, and so is a name that is too long; the child hears of neither."""
+    """One too many is refused, and so is a name that is too long; the child gets neither."""
     folder = tmp_path_factory.mktemp(kind)
     async with serving(kind, folder, "--child-era", kind, "--max-subscriptions", "2") as served:
         for uris, problem in (

@@ -34,7 +34,7 @@ async def logged_in(
 ) -> tuple[int, str]:
     """Log in as a user does, by the printed address; the exit status and all that was said.
 
-    `before` is the query of a request that is no answer to this login, and comes first.
+    `before` is the query of a request that is not an answer to this login, and comes first.
     """
     pipe = asyncio.subprocess.PIPE
     words = ("login", "--no-browser", *flags, remote.url)

@@ -23,7 +23,7 @@ FLAGS = ("--max-memory", "4MiB", "--json-window", "60s")
 
 
 def part_of_body(size: int) -> bytes:
-    """A POST of which so many bytes of the body come, and no more."""
+    """A POST of which that many bytes of the body come, and no more."""
     head = (
         "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Accept: application/json, text/event-stream\r\nContent-Length: {2 * MIB}\r\n\r\n"

@@ -48,7 +48,7 @@ async def scraped(client: httpx.AsyncClient, accept: str = "") -> Samples:
 
 
 def value(samples: Samples, name: str, **labels: str) -> float | None:
-    """One sample of the bridge's own; None where there is none."""
+    """One sample of a metric of the bridge; None if there is none."""
     return samples.get((f"mcpbridge_{name}", frozenset(labels.items())))
 
 
@@ -176,7 +176,7 @@ async def test_a_child_that_dies_and_a_limit_are_counted(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("limited", ["sessions", "processes", "memory"])
 async def test_how_full_a_bridge_is_follows_from_the_limit_it_is_nearest_to(limited: str) -> None:
-    """Sessions, processes besides the shared one, or kept memory, whichever is used most."""
+    """Sessions, processes without the shared one, or kept memory, whichever is used most."""
     words = {
         "sessions": ("--max-sessions", "4"),
         "processes": ("--max-children", "5", "--spares", "1"),
@@ -184,7 +184,7 @@ async def test_how_full_a_bridge_is_follows_from_the_limit_it_is_nearest_to(limi
     }[limited]
     async with bridge(*words) as running, running.client() as client:
         before = value(await scraped(client), "fill") or 0.0
-        # Each session has a process of its own, and none of the three fills more than a quarter.
+        # Each session has its own process, and none of the three fills more than a quarter.
         await open_session(client, capabilities={"elicitation": {}})
         now = await scraped(client)
         fill = value(now, "fill") or 0.0

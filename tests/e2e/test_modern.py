@@ -71,7 +71,7 @@ async def refused(
 
 @proves("C19", "C41")
 async def test_a_request_needs_nothing_before_it(either: Stateless) -> None:
-    """One POST, one answer, no session; garbage in the headers of other eras is no matter."""
+    """One POST, one answer, no session; garbage in the headers of other eras does not matter."""
     message = either.request("tools/list", id="first")
     response = await either.send(message)
     assert response.status_code == 200
@@ -186,7 +186,7 @@ async def test_the_envelope_must_be_there(either: Stateless, params: Any) -> Non
 
 @proves("C24")
 async def test_a_client_need_not_say_who_it_is(either: Stateless) -> None:
-    """`clientInfo` is optional, and a strange one is no matter."""
+    """`clientInfo` is optional, and a strange one does not matter."""
     message = either.request("tools/list")
     del message["params"]["_meta"][RESERVED + "clientInfo"]
     assert (await either.send(message)).status_code == 200
@@ -259,7 +259,7 @@ async def test_a_name_that_is_missing_in_the_body_is_invalid(
 
 @proves("C27")
 async def test_names_may_be_encoded(either: Stateless) -> None:
-    """Any text may travel in base64; where a method has no name the header is no matter."""
+    """Any text may travel in base64; where a method has no name the header does not matter."""
     for encoded in ("=?base64?ZG8=?=", "do"):
         message = either.request("tools/call", {"name": "do", "arguments": {}})
         assert (await either.send(message, mcp_name=encoded)).status_code == 200
@@ -287,7 +287,7 @@ async def test_names_may_be_encoded(either: Stateless) -> None:
 async def test_what_this_revision_does_not_have_is_not_found(
     either: Stateless, method: str
 ) -> None:
-    """Methods of the handshake, and those that nobody knows, are 404 with -32601."""
+    """Methods of the handshake, and unknown ones, are 404 with -32601."""
     before = len(either.heard(method))
     params = {"uri": "a:b", "level": "info", "taskId": "t"}
     await refused(either, either.request(method, params), 404, -32601, mcp_name="t")
@@ -506,7 +506,7 @@ ARGUMENTS = {"region": "eu", "at": {"zone": 42}, "dry": True}
 async def test_arguments_are_repeated_in_headers(
     either: Stateless, name: str, arguments: Any, changed: Any, good: bool
 ) -> None:
-    """As the tool's schema wants it, and truly; what nobody annotated is no matter."""
+    """As the tool's schema wants it, and truly; what is not annotated does not matter."""
     message = either.request("tools/call", {"name": name, "arguments": arguments})
     response = await either.send(message, **{**GOOD, **changed})
     if good:
@@ -593,7 +593,7 @@ async def test_the_log_is_for_those_who_asked_for_it(old: Stateless, capabilitie
 async def test_closing_the_connection_cancels(
     either: Stateless, capabilities: Any, streams: bool
 ) -> None:
-    """The child reads a cancellation of its own id, be it that a stream or JSON is due."""
+    """The child reads its own cancellation id, be it that a stream or JSON is due."""
     name = f"{streams}{capabilities}"
     wishes: dict[str, Any] = {"hold": name, **({"say": [progress(1)]} if streams else {})}
     message = either.request(
@@ -659,7 +659,7 @@ async def test_no_stream_ever_carries_a_request(
 @proves("C36")
 @pytest.mark.slow
 async def test_a_list_never_asks_for_input(old: Stateless) -> None:
-    """A child that asks while it lists is told that nobody can be asked."""
+    """A child that asks while it lists is told that no client can be asked."""
     cursor = "do:" + json.dumps({"ask": [[form()]]})
     result = await old.result("tools/list", {"cursor": cursor}, ALL)
     assert result["resultType"] == "complete"
@@ -673,7 +673,7 @@ async def test_a_list_never_asks_for_input(old: Stateless) -> None:
 async def test_capabilities_that_no_library_reads_break_nothing(
     old: Stateless, capabilities: str
 ) -> None:
-    """A lone surrogate or a number beyond any machine's in them is no error of ours."""
+    """A lone surrogate or a number beyond any machine's in them is not an error of ours."""
     body = json.dumps(old.request("tools/call", {"name": "do", "arguments": {}}, {"@": 1}, id=3))
     head = {**headers_of(json.loads(body)), "content-type": "application/json"}
     content = body.replace('{"@": 1}', capabilities)
@@ -697,7 +697,7 @@ async def test_members_that_differ_in_case_are_refused(
 @proves("C60")
 @pytest.mark.parametrize("date", ["2099-01-01", "2026-07-27"])
 async def test_a_header_of_no_revision_is_refused(either: Stateless, date: str) -> None:
-    """A body that claims nothing, under a revision that is none, is refused."""
+    """A body that claims nothing, under a revision that is not one, is refused."""
     message = either.request("tools/list", id="n")
     del message["params"]["_meta"]
     response = await either.send(message, mcp_protocol_version=date)

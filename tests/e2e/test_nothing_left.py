@@ -122,7 +122,7 @@ async def test_orphans_are_waited_for_and_children_keep_their_status(
             assert answer.json()["error"]["data"]["mcpbridge"]["exit"] == {"code": code}
             await run.logged("child.ready", count=2 + (code == 9))
         own = run.pid if not under else children(run.pid)[0]
-        await eventually(lambda: not zombies(own), "nobody is left unwaited for")
+        await eventually(lambda: not zombies(own), "each is waited for")
         os.kill(own, signal.SIGTERM)
         assert await run.ended(10) == 0
 
@@ -139,7 +139,7 @@ async def killed(run: RunningBridge) -> None:
 
 
 async def third_signal(run: RunningBridge) -> None:
-    """The signal after which it waits for nobody."""
+    """The signal after which it waits for no client."""
     run.signal(signal.SIGTERM)
     for count in (2, 3):
         await run.logged("serve.signal", count=count - 1)
@@ -211,7 +211,7 @@ async def test_a_lost_keeper_is_told_of_and_costs_nothing_else() -> None:
 
 @proves("fault 8", "fault 103")
 async def test_a_child_dies_first_and_leaves_no_core(tmp_path: Path) -> None:
-    """The kernel knows whom to kill first; no secret gets into a file."""
+    """The kernel knows which process to kill first; no secret gets into a file."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     own = int(Path("/proc/self/oom_score_adj").read_text())
 
@@ -237,7 +237,7 @@ async def test_a_child_that_memory_ran_out_for_is_told_apart(tmp_path: Path) -> 
         folder.mkdir()
     counts = [table / "memory.events", table / "memory" / "memory.oom_control"]
     write(counts, 3)
-    # In a mount space of its own, so that the counts are ours to change.
+    # In its own mount space, so that the counts are ours to change.
     script = f'mount --bind {table} /sys/fs/cgroup && exec "$@"'
     under = (*OWN_MOUNTS, "sh", "-c", script, "sh")
     words = ("--", *child("exiting", str(tmp_path / "left")))
@@ -264,7 +264,7 @@ def write(counts: list[Path], kills: int) -> None:
 @proves("fault 16")
 async def test_a_system_without_room_for_a_process_refuses_only_that(tmp_path: Path) -> None:
     """A session that needs one is told so; what runs goes on."""
-    # Another user, for whom alone the limit counts, who may read whatever the tests' own may.
+    # Another user, for which alone the limit counts, and who may read whatever the tests' own may.
     script = (
         "exec setpriv --reuid 64321 --clear-groups --inh-caps +dac_override --ambient-caps"
         ' +dac_override "$@"'

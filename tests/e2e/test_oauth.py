@@ -104,7 +104,7 @@ async def test_every_broken_token_is_refused_and_every_good_one_taken(host: KeyH
 
 
 async def test_every_path_of_mcp_asks_and_every_other_tells_where_to_go(host: KeyHost) -> None:
-    """Both transports, both eras and all methods ask; metadata and probes are for everybody."""
+    """Both transports, both eras and all methods ask; metadata and probes are for all."""
     async with guarded(host, "--oauth-scope", "mcp:use") as running, running.client() as client:
         modern = {**ACCEPT, "mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list"}
         for method, path, headers in (

@@ -44,7 +44,7 @@ ANYBODY = (
     "mount --make-rprivate / && mount -o remount,ro,bind / && cd / &&"
     ' exec unshare --user --map-user=12345 --map-group=12345 "$@"', "sh",
 )  # fmt: skip
-"""Runs a program as a user that nobody knows, without capabilities, where all is read-only."""
+"""Runs a program as a user without a name, without capabilities, where all is read-only."""
 
 
 @proves("O3", "O5", "O6", "O17")
@@ -94,7 +94,7 @@ async def test_the_port_is_bound_before_the_server_is_up(tmp_path: Path) -> None
 
 @proves("O16")
 async def test_a_connect_starts_no_server() -> None:
-    """Not even where each session has a process of its own."""
+    """Not even where each session has its own process."""
     async with bridge("--isolation", "session") as running, running.client() as client:
         before = len(running.events("child.started"))
         for _ in range(10):
@@ -171,7 +171,7 @@ async def test_the_older_transport_serves_the_operator() -> None:
         said = await as_operator(running.url, "--protocol", "sse")
         assert (said.status, said.failed()) == (0, []), said.out
         assert {"sse", "sse_endpoint", "initialize", "tools/list"} <= set(said.marks())
-        assert "session_id" not in said.out, "whoever reads a report is not the session's client"
+        assert "session_id" not in said.out, "a reader of the report is not the session's client"
         async with client.stream("GET", "/sse", headers=STREAM) as sse:
             assert sse.headers["content-type"] == "text/event-stream"
             first = await anext(sse.aiter_text())

@@ -1,4 +1,4 @@
-"""Every route, from every kind of page: who is served, who may read, and whom a browser is told.
+"""Every route, from every kind of page: who is served, who may read, and what a browser is told.
 
 The table is the rule written down once more, in other words than the program's; each of its rows is
 asked of a running bridge over every route and method.
@@ -100,7 +100,7 @@ def cors(headers: httpx.Headers) -> dict[str, str]:
 
 
 class Asker:
-    """One connection, anew after a stream; with httpx the matrix would take a minute."""
+    """One connection, again after a stream; with httpx the matrix would take a minute."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection(
@@ -170,7 +170,7 @@ async def test_every_route_serves_and_tells_each_page_what_it_may(served: Runnin
 
 @proves("fault 91")
 async def test_a_preflight_is_answered_for_listed_origins_alone(served: RunningBridge) -> None:
-    """By each route with its own methods; from anybody else it is any other OPTIONS."""
+    """By each route with its own methods; from any other page it is an ordinary OPTIONS."""
     wanted = (
         "authorization, content-type, mcp-param-region, mcp-param-a.b, cookie, x-evil, mcp-param"
     )
@@ -249,7 +249,7 @@ async def test_answers_of_every_kind_can_be_read_where_the_page_may(served: Runn
 
 
 async def test_what_another_site_would_embed_is_refused(served: RunningBridge) -> None:
-    """A browser leaves Origin out where nothing is to be read, but says where it comes from."""
+    """A browser leaves Origin out where nothing will be read, but says where it comes from."""
     wanted = [
         ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "image"}, 403),
         ({"sec-fetch-site": "cross-site", "sec-fetch-dest": "iframe"}, 403),
@@ -271,7 +271,7 @@ async def test_what_another_site_would_embed_is_refused(served: RunningBridge) -
 
 @proves("fault 91")
 async def test_without_listed_origins_nobody_is_told_anything() -> None:
-    """CORS is off; and `*` lets everybody read, but for whom Host keeps out."""
+    """CORS is off; and `*` lets all pages read, but for those that Host keeps out."""
     preflight = {"access-control-request-method": "POST", "origin": "http://localhost:5173"}
     async with bridge() as run, run.client() as client:
         for path in ROUTES:

@@ -155,7 +155,7 @@ async def test_what_only_older_revisions_know_is_not_asked(served: Stateless) ->
 async def test_questions_asked_together_travel_together_and_what_misses_is_asked_again(
     served: Stateless,
 ) -> None:
-    """Answers may come one by one; strange keys and values are no answers."""
+    """Answers may come one by one; strange keys and values are not answers."""
     params = asking([form("a"), form("b")])
     first = await parked(served, params)
     assert {k: v["params"]["message"] for k, v in first["inputRequests"].items()} == {
@@ -214,7 +214,7 @@ async def test_a_state_is_good_for_its_own_request_only(served: Stateless) -> No
         error = await served.error(method, retry_of(body, first, i1=YES), FORM)
         assert error["code"] == -32602
     assert len(served.heard()) == heard
-    # The order of members is no change, and the call is still there.
+    # The order of members is not a change, and the call is still there.
     turned = {name: params[name] for name in reversed(params)}
     last = await served.result("tools/call", retry_of(turned, first, i1=YES), FORM)
     assert text_of(last)["answers"] == [YES]
@@ -342,7 +342,7 @@ async def test_an_answer_that_comes_before_the_retry_waits_for_it(served: Statel
 
 @proves("C43", "C32")
 async def test_pages_to_visit_are_input_that_is_required(served: Stateless) -> None:
-    """-32042 of 2025-11-25 asks for each page, and the retry is the call anew."""
+    """-32042 of 2025-11-25 asks for each page, and the retry is the call again."""
     params = {"name": "do", "arguments": {"error": PAGES, "mark": "pages"}}
     calls = len(served.heard("tools/call"))
     first = await parked(served, params, ALL)
@@ -375,7 +375,7 @@ async def test_pages_for_a_client_that_can_visit_none(served: Stateless, capabil
 @proves("C43", "C33")
 @pytest.mark.slow
 async def test_pages_on_a_child_that_all_share(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Where nobody has a child of its own, the retry goes to the shared one as well."""
+    """If no client has its own child, the retry goes to the shared one as well."""
     folder = tmp_path_factory.mktemp("shared")
     async with serving("legacy", folder, *ERA, "--isolation", "shared") as served:
         params = {"name": "do", "arguments": {"error": PAGES}}
@@ -421,7 +421,7 @@ async def test_parked_calls_are_few(tmp_path_factory: pytest.TempPathFactory) ->
         assert (await served.do())["resultType"] == "complete"
         for first in firsts:
             await served.result("tools/call", retry_of(params, first, i1=YES), FORM)
-        # Both places are taken by children that nobody uses: one makes room for another client's.
+        # Both places have children that no client uses: one makes room for another client's.
         other = await parked(served, params, ALL)
         await served.result("tools/call", retry_of(params, other, i1=YES), ALL)
         assert len(served.bridge.processes()) <= 3
@@ -457,7 +457,7 @@ async def test_calls_are_few_where_children_are(tmp_path_factory: pytest.TempPat
 async def test_a_client_that_leaves_while_its_child_starts(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The child never hears of the call, and waits for the next one."""
+    """The child never gets the call, and waits for the next one."""
     folder, readiness = tmp_path_factory.mktemp("gated"), tmp_path_factory.mktemp("gate") / "fifo"
     os.mkfifo(readiness)
     opening = asyncio.create_task(asyncio.to_thread(readiness.write_bytes, b""))

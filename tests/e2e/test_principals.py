@@ -44,7 +44,7 @@ async def pid_of(client: httpx.AsyncClient, session: dict[str, str] | None) -> i
 @proves("C102")
 @pytest.mark.parametrize("isolation", ["auto", "shared", "session"])
 async def test_no_child_serves_two_principals(tmp_path: Path, isolation: str) -> None:
-    """Whatever the era, with a session or without, whoever came before."""
+    """Whatever the era, with a session or without, after any other client."""
     file = token_file(tmp_path, f"alice: {ALICE}", f"bob: {BOB}", f"carol: {CAROL}")
     words = ("--auth-token-file", str(file), "--isolation", isolation)
     async with bridge(*words, "--", *COMMAND) as running:

@@ -58,7 +58,7 @@ async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[S
 
 
 def asking(request_id: Any, *lines: str, answers: int = 1) -> dict[str, Any]:
-    """A call in which the child asks and waits for so many answers."""
+    """A call in which the child asks and waits for that many answers."""
     return rpc(request_id, "x/ask", {"lines": lines, "answers": answers})
 
 
@@ -138,7 +138,7 @@ async def test_questions_of_one_call_are_told_apart(served: Served) -> None:
 
 @proves("fault 95", "C16")
 async def test_nobody_else_answers_for_a_client(served: Served) -> None:
-    """Another session, no session, an id nobody asked under, a second answer."""
+    """Another session, no session, an unknown id, a second answer."""
     mine, theirs, shared = await served.own(), await served.own(), await served.open()
     async with (
         streaming(served.client, mine, asking(1, question(0))) as calling,
@@ -184,7 +184,7 @@ async def test_with_no_call_in_flight_the_listener_is_asked(served: Served) -> N
 async def test_with_several_calls_the_listener_is_asked_else_the_latest_call(
     served: Served,
 ) -> None:
-    """The table: two calls in flight, with and without somebody who listens."""
+    """The table: two calls in flight, with and without a client that listens."""
     session = await served.own()
     async with held(served, session, 1, "older") as older:
         async with streaming(served.client, session) as listening:
@@ -253,7 +253,7 @@ async def test_a_question_of_an_unknown_kind_passes(served: Served) -> None:
 
 @proves("C73")
 async def test_ping_of_the_child_is_answered_without_its_client(served: Served) -> None:
-    """With nobody there to hear it, also with id 0."""
+    """With no client there to hear it, also with id 0."""
     session = await served.own()
     deaf = {**session, "accept": "application/json"}
     assert await declined(served, deaf, question(0, "ping")) == result_of(0, {})
@@ -308,7 +308,7 @@ async def test_the_question_of_a_cancelled_call_is_asked_no_more(served: Served)
 async def test_a_question_that_was_lost_on_its_way_is_asked_again_on_resume(
     served: Served,
 ) -> None:
-    """With the same id, and only to who resumes: nobody sees two dialogs unasked."""
+    """With the same id, and only to a client that resumes: no client sees two dialogs unasked."""
     session = await served.own("2025-11-25")
     async with reading(served.client, session, asking(1, question(0))) as broken:
         primer, first = await broken.some(2)
@@ -388,7 +388,7 @@ async def test_a_client_without_streams_is_not_waited_for(impatient: Served) -> 
 
 @proves("fault 43", "C74")
 async def test_a_question_waits_for_a_stream_that_comes_in_time(served: Served) -> None:
-    """Queued while nobody listens, asked as soon as somebody does."""
+    """Queued while no client listens, asked as soon as one does."""
     session = await served.own()
     deaf = {**session, "accept": "application/json"}
     call = asyncio.create_task(served.post(deaf, asking(1, question("queued-q"))))
@@ -409,7 +409,7 @@ async def test_once_delivered_a_question_has_time(impatient: Served) -> None:
     async with streaming(impatient.client, session) as listening:
         await impatient.say(session, question("slow"))
         asked = await listening.next()
-        # Another question, which nobody hears, runs into the limit meanwhile.
+        # Another question, which no client hears, runs into the limit.
         other = await impatient.own()
         deaf = {**other, "accept": "application/json"}
         answer = await impatient.post(deaf, asking(1, question("deaf")))

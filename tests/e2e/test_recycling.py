@@ -1,4 +1,4 @@
-"""Server processes are replaced after so many requests, so long, or so much memory: nobody notices.
+"""Server processes are replaced by their requests, age or memory, and no client notices.
 
 No call is lost, sessions and listens stay, and it counts as no failure.
 """
@@ -201,7 +201,7 @@ async def test_a_listen_goes_on_with_the_next_handshake_process(tmp_path: Path) 
 
 @proves("fault 47")
 async def test_a_listen_ends_well_with_a_process_of_its_own_era(tmp_path: Path) -> None:
-    """Its client hears of changed lists and opens another; the calls beside it are all answered."""
+    """Its client is told that lists changed and opens another; the calls beside it are answered."""
     words = ("--child-era", "modern", "--child-max-requests", "20", *LOOKS)
     async with modern_client.serving("modern", tmp_path, *words) as served:
         async with served.stream(listen(served, TOOLS, 7)) as events:

@@ -52,7 +52,7 @@ class Served(NamedTuple):
     """The shared child's."""
 
     async def sent(self, data: bytes) -> RawResponse:
-        """Raw bytes on a connection of their own."""
+        """Raw bytes on their own connection."""
         return await exchanged(self.bridge.port, data)
 
     async def record(self) -> bytes:
@@ -82,7 +82,7 @@ async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Serv
 
 
 def call(request_id: bytes, params: bytes = b"{}", method: str = "x/echo") -> bytes:
-    """A request with its id and params as they are to be spelled."""
+    """A request with its id and params as the test spells them."""
     return b'{"jsonrpc":"2.0","id":%b,"method":"%b","params":%b}' % (
         request_id,
         method.encode(),
@@ -299,7 +299,7 @@ async def test_a_second_handshake_never_reaches_the_child(served: Served) -> Non
         answer = await served.client.post("/mcp", json=told, headers=served.session)
         assert (answer.status_code, answer.content) == (202, b"")
     record = await served.record()
-    # Its own handshake was the bridge's; what a client tells of itself is not for a shared child.
+    # Its own handshake was the bridge's; what a client says about itself is not for a shared child.
     assert record.count(b'"initialize"') == record.count(b'"notifications/initialized"') == 1
     assert b"roots/list_changed" not in record
 
@@ -583,7 +583,7 @@ async def test_unknown_methods_notifications_and_members_pass(served: Served) ->
 
 @proves("fault 46", "C16")
 async def test_ids_on_the_pipe_are_never_a_clients_own(served: Served) -> None:
-    """Whoever sends which id, the child sees every number once."""
+    """With any ids of the clients, the child sees every number once."""
     calls = [served.sent(post(call(b"1", b"{}"))) for _ in range(20)]
     calls += [served.sent(post(call(b'"1"'), served.session_line))]
     assert {heard.status for heard in await asyncio.gather(*calls)} == {200}

@@ -113,7 +113,7 @@ async def test_a_client_sees_of_a_server_what_it_sees_without_the_bridge(
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 async def test_four_clients_with_colliding_ids_get_their_own_answers(isolation: str) -> None:
-    """160 of 160: every call carries a text of its own, and the SDKs all count from the start."""
+    """160 of 160: every call carries its own text, and the SDKs all count from the start."""
     server = mcp1_server()
     known = python_clients()
     four = [known["mcp1"], known["mcp2-legacy"], known["mcp1"], known["mcp2-legacy"]]
@@ -189,7 +189,7 @@ async def _drop(url: str, complete: bool) -> None:
 
 async def _vanish(url: str, client: Client) -> None:
     """Let an SDK client open three sessions and die in them, their streams open."""
-    # They declare what they could answer: under `auto` that gives each a child of its own.
+    # They declare what they could answer: under `auto` that gives each its own child.
     args = ("--sessions", "3", "--declare")
     async with running(client, "connect-and-vanish", *args, target=(url,)) as run:
         await run.report()
@@ -209,7 +209,7 @@ async def _forty_vanish(url: str) -> None:
 async def test_forty_clients_that_vanish_leave_the_children_that_were_there(
     isolation: str,
 ) -> None:
-    """Sessions nobody used are reaped with their children; the shared child outlives them."""
+    """Unused sessions are reaped with their children; the shared child outlives them."""
     flags = ("--isolation", isolation, "--max-children", "64", "--unused-session-timeout", "1")
     async with bridged(demo_server(), *flags, *NO_SPARES) as between:
         before = descendants(between.pid)
@@ -221,7 +221,7 @@ async def test_forty_clients_that_vanish_leave_the_children_that_were_there(
         )
         if isolation == "auto":
             assert descendants(between.pid) == before
-        # Who comes later is served as if nobody had been there.
+        # A later client is served as if it were the first.
         answer = await reported(
             python_clients()["mcp1"], "echoes", "--calls", "1", target=(endpoint(between),)
         )
@@ -260,7 +260,7 @@ async def test_questions_of_a_server_reach_the_client_whose_call_it_is(
 async def test_a_log_message_reaches_the_session_of_its_child(
     client: Client, server: Server
 ) -> None:
-    """With a child of its own, what a server logs can only be for its session.
+    """With its own child, what a server logs can only be for its session.
 
     A client of 2026-07-28 gets log messages only where it asks for a level, and this one does not.
     """

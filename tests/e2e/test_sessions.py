@@ -39,7 +39,7 @@ from tests.support.raw_http import recorded, streaming
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 ASKED: dict[str, Any] = {"elicitation": {}}
-"""The abilities of a client that gets a child of its own."""
+"""The abilities of a client that gets its own child."""
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 CHANGED = '{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{"n":%s}}'
 
@@ -115,7 +115,7 @@ async def test_initialize_opens_a_session_at_a_revision_both_speak(
 
 @proves("fault 95", "C02", "C16")
 async def test_notifications_and_answers_are_taken_with_an_empty_202(served: Served) -> None:
-    """Also those that nobody waits for."""
+    """Also those that no client waits for."""
     session = await served.open(**ASKED)
     pid = await served.pid(session)
     before = (served.folder / str(pid)).read_bytes()
@@ -251,7 +251,7 @@ async def test_a_line_of_the_child_with_any_character_is_one_event(served: Serve
 async def test_every_session_of_a_shared_child_hears_that_a_list_changed_once(
     served: Served,
 ) -> None:
-    """What cannot be told whose it is reaches nobody."""
+    """A message that could be for several clients reaches none."""
     first, second = await served.open(), await served.open()
     secret = '{"jsonrpc":"2.0","method":"notifications/x-private","params":{"data":"secret"}}'
     async with (

@@ -34,7 +34,7 @@ def log(level: str, data: Any = None) -> str:
 
 
 def updated(uri: str) -> str:
-    """The line that tells of a changed resource."""
+    """The line that says that a resource has changed."""
     return note("resources/updated", uri=uri)
 
 
@@ -62,7 +62,7 @@ async def logs_of(served: Served, session: Headers, *lines: str) -> list[str]:
 
 @proves("C79")
 async def test_the_most_verbose_level_wins_and_each_session_gets_its_own(served: Served) -> None:
-    """The child is asked for what anybody wants; nobody gets more than it asked for."""
+    """The child is asked for what any client wants; none gets more than it asked for."""
     loud, quiet, unset = [await served.open() for _ in range(3)]
     everything = [log(level) for level in ("debug", "info", "error")]
     assert await served.ask(quiet, "logging/setLevel", level="error") == {}
@@ -98,7 +98,7 @@ async def test_a_level_on_its_way_counts_already(served: Served) -> None:
 
 @proves("fault 45", "C10")
 async def test_a_log_message_reaches_the_caller_while_there_is_only_one(served: Served) -> None:
-    """With two calls in flight, or none, it could be anybody's."""
+    """With two calls in flight, or none, it could be any client's."""
     one, other = await served.open(), await served.open()
     async with AsyncExitStack() as stack:
         listeners = [
@@ -152,7 +152,7 @@ async def test_subscriptions_are_counted_for_each_resource(served: Served) -> No
 
 
 async def test_with_its_last_subscriber_a_subscription_ends(served: Served) -> None:
-    """A session that ends gives back what nobody else wants, and only that."""
+    """A session that ends gives back what no other client wants, and only that."""
     leaving, staying = await served.open(), await served.open()
     for uri in ("u:both", "u:one"):
         assert await served.ask(leaving, SUBSCRIBE, uri=uri) == {}
@@ -183,7 +183,7 @@ async def test_a_subscription_survives_one_that_is_being_given_back(served: Serv
     call = asyncio.create_task(served.post(coming, message))
     await served.until_heard('"hold":"asking"')
     assert await served.ask(leaving, UNSUBSCRIBE, uri="u:early") == {}
-    assert asked_for(served, "u:early") == ["subscribe"], "somebody is about to have it"
+    assert asked_for(served, "u:early") == ["subscribe"], "a client is about to have it"
     assert await served.ask(leaving, "x/release", name="asking") == {"released": 1}
     await call
     for session in (leaving, coming):
@@ -215,7 +215,7 @@ PASSING = [
 
 @proves("C77", "C79", "C10")
 async def test_what_the_child_of_one_session_says_reaches_that_session(served: Served) -> None:
-    """All of it, unknown ones too, and nobody else."""
+    """All of it, unknown ones too, and nothing else."""
     own, other, shared = await served.own(), await served.own(), await served.open()
     async with AsyncExitStack() as stack:
         heard: list[Events] = [

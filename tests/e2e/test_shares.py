@@ -180,15 +180,15 @@ async def test_behind_a_trusted_proxy_clients_are_told_apart_by_the_address_it_n
         bridge("--max-sessions", "4", "--trusted-proxy", "127.0.0.1") as running,
         client_at(running, "127.0.0.1", x_forwarded_for="192.0.2.1") as modest,
         client_at(running, "127.0.0.1", x_forwarded_for="192.0.2.1, 192.0.2.2") as greedy,
-        client_at(running, GREEDY, x_forwarded_for="192.0.2.1") as liar,
+        client_at(running, GREEDY, x_forwarded_for="192.0.2.1") as forger,
     ):
         kept = await open_session(modest)
         held = [await open_session(greedy) for _ in range(8)]
         assert await is_open(modest, kept)
         assert [await is_open(greedy, each) for each in held] == [False] * 5 + [True] * 3
-        false = [await open_session(liar) for _ in range(8)]
-        assert await is_open(modest, kept), "the liar holds as many as it can, by its own address"
-        assert not await is_open(liar, false[0])
+        false = [await open_session(forger) for _ in range(8)]
+        assert await is_open(modest, kept), "the forger holds as many as it can, by its own address"
+        assert not await is_open(forger, false[0])
 
 
 async def test_streams_of_http_sse_without_a_session_keep_no_other_client_out() -> None:
@@ -301,7 +301,7 @@ async def test_running_calls_of_one_client_leave_places_for_another() -> None:
 
 
 async def in_flight(running: RunningBridge, count: int) -> bool:
-    """Whether exactly so many calls are in flight."""
+    """Whether exactly that many calls are in flight."""
     async with running.client() as client:
         return f"mcpbridge_calls_in_flight {count}.0" in (await client.get("/metrics")).text
 

@@ -83,7 +83,7 @@ async def test_who_says_nothing_starts_nothing(tmp_path: Path) -> None:
 @proves("fault 54")
 @pytest.mark.parametrize("kind", ["unix", "tcp"])
 async def test_who_does_not_read_is_waited_for(kind: str, tmp_path: Path) -> None:
-    """A stalled reader stops its process and nobody else; all comes in the end."""
+    """A stalled reader stops its own process alone; all comes in the end."""
     listen = f"unix:{tmp_path}/s" if kind == "unix" else "tcp:127.0.0.1:0"
     sent = random.Random(7).randbytes(24 << 20)
     async with shim(listen, command=CAT) as running:
@@ -132,7 +132,7 @@ async def test_there_is_a_bound_on_processes(tmp_path: Path) -> None:
 
 
 async def test_the_end_waits_for_connections(tmp_path: Path) -> None:
-    """After the first signal nobody new is let in, and who is there is served until it leaves."""
+    """After the first signal no client is let in, and the others are served until they leave."""
     path = tmp_path / "s"
     async with shim(f"unix:{path}", command=CAT) as running:
         with closing(connect(f"unix:{path}")) as one, closing(connect(f"unix:{path}")) as silent:
@@ -149,14 +149,16 @@ async def test_the_end_waits_for_connections(tmp_path: Path) -> None:
 async def test_the_end_does_not_wait_for_ever(tmp_path: Path) -> None:
     """Neither beyond its grace, nor after a second signal, whatever the process does."""
     listen = f"unix:{tmp_path}/s"
-    clinging = program("import signal\nsignal.signal(15, 1)\nprint(1, flush=True)\nsignal.pause()")
+    ignoring_sigterm = program(
+        "import signal\nsignal.signal(15, 1)\nprint(1, flush=True)\nsignal.pause()"
+    )
     async with shim(listen, "--grace", "6s", command=CAT) as running:
         with closing(connect(listen)) as one:
             one.send(b"1")
             assert await read(one, 1) == b"1"
             assert await running.terminate() == 0
             assert await read(one, 1) == b""
-    async with shim(listen, command=clinging) as running:
+    async with shim(listen, command=ignoring_sigterm) as running:
         with closing(connect(listen)) as one:
             one.send(b"1")
             assert await read(one, 2) == b"1\n"
@@ -191,7 +193,7 @@ async def test_a_killed_shim_leaves_nothing_in_the_way(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_work_is_said_before_anything_is_opened(tmp_path: Path) -> None:
-    """A command that is not there, no address, and one that is none."""
+    """A command that is not there, no address, and an invalid one."""
     path = tmp_path / "s"
     for words, status, problem in (
         (("--listen", f"unix:{path}", "--", "no-such-command"), 127, "not found on PATH"),

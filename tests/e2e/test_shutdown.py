@@ -91,7 +91,7 @@ def hold(request_id: Any, name: str = "it") -> dict[str, Any]:
 
 
 def reason(message: dict[str, Any]) -> Any:
-    """Why the bridge answered with an error of its own."""
+    """Why the bridge answered with its own error."""
     return message["error"]["data"]["mcpbridge"]["reason"]
 
 
@@ -104,7 +104,7 @@ async def phase(run: RunningBridge, name: str) -> dict[str, Any]:
 @proves("fault 96")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_calls_in_flight_are_answered_and_the_status_is_0(number: signal.Signals) -> None:
-    """On the shared child, on one of its own, and outside of any session."""
+    """On the shared child, on a separate one, and outside of any session."""
     async with bridge() as run, run.client() as client:
         shared = await bridge_process.open_session(client)
         own = await bridge_process.open_session(client, capabilities=ELICITS)
@@ -123,7 +123,7 @@ async def test_calls_in_flight_are_answered_and_the_status_is_0(number: signal.S
 
 @proves("fault 96")
 async def test_without_calls_the_end_is_at_once() -> None:
-    """Children end at the end of their stdin; nobody waits for a deadline."""
+    """Children end at the end of their stdin; no deadline is waited for."""
     async with bridge() as run, run.client() as client:
         await bridge_process.open_session(client)
         await bridge_process.open_session(client, capabilities=ELICITS)
@@ -271,7 +271,7 @@ async def test_a_child_that_will_not_end_is_killed_in_time() -> None:
 
 @proves("fault 96")
 async def test_a_signal_while_the_child_starts_ends_it() -> None:
-    """Nobody has called, so nobody is waited for."""
+    """No client has called, so none is waited for."""
     async with bridge("--", *SILENT, ready=False) as run:
         await run.logged("child.started")
         run.signal(signal.SIGTERM)
@@ -391,7 +391,7 @@ async def test_process_1_hears_a_second_signal(tmp_path: Path) -> None:
 @proves("fault 96", "fault 109")
 @NEEDS_NAMESPACES
 async def test_process_1_ends_before_docker_kills_it() -> None:
-    """`docker stop` waits 10 s; a longer call gets its error, and the status is no kill's."""
+    """`docker stop` waits 10 s; a longer call gets its error, and the status is not a kill's."""
     async with bridge(under=OWN_PID_SPACE) as run, run.client() as client:
         first = _children(run.process.pid)[0]
         session = await bridge_process.open_session(client)
@@ -420,7 +420,7 @@ async def test_the_keys_of_a_terminal_reach_the_bridge_alone() -> None:
             async with held(client, session, countdown(1, 0.5)) as call:
                 os.write(keyboard, b"\x03")
                 assert "result" in (await call.messages())[-1]
-            # Somebody waits at the keyboard: no lame duck.
+            # A user waits at the keyboard: no lame duck.
             assert await run.ended(5) == 0
         assert [record["signal"] for record in run.events("serve.signal")] == ["SIGINT"]
     finally:
@@ -484,12 +484,12 @@ def _children(pid: int) -> list[int]:
 
 @proves("fault 11", "fault 12", "fault 54", "fault 96")
 async def test_everything_at_once_ends_in_time(tmp_path: Path) -> None:
-    """100 streams, readers that stall, half a request, a server that obeys nobody: in its grace.
+    """100 streams, readers that stall, half a request, a server that obeys no signal: in its grace.
 
     Status 3, since a call got its error; nothing is left.
     """
     words = ("--grace", "6", "--json-window", "0", "--", *child("ignoring_sigterm"))
-    # As many as are open at once, and half a head and half a body besides.
+    # As many as are open at once, and half a head and half a body as well.
     limits = httpx.Limits(max_connections=None)
     async with bridge(*words) as run, run.client(limits=limits) as client, AsyncExitStack() as held:
         streams = []

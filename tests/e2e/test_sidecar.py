@@ -168,7 +168,7 @@ async def test_events_of_an_answer_pass_one_by_one() -> None:
 
 
 async def test_a_target_that_is_down_is_told_as_503_and_unready(tmp_path: Path) -> None:
-    """Over TLS as well; a flag of another day is told of, and breaks nothing."""
+    """Over TLS as well; a flag of another day is logged, and breaks nothing."""
     certificate, key = _certificate(tmp_path)
     # Bound and not listening: connections are refused, and no other program can take the port.
     nobody = socket.socket()

@@ -35,7 +35,7 @@ OURS = {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 @proves("faults 99-101", "fault 108")
 async def test_signals_that_are_no_order_to_end_end_nothing(tmp_path: Path) -> None:
-    """Idle, with a call in flight, and stopped and continued meanwhile."""
+    """Idle, with a call in flight, and stopped and continued before."""
     async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
         session = await bridge_process.open_session(client)
         for number in STAYS:
@@ -104,13 +104,13 @@ def heeds(pid: int, number: signal.Signals) -> bool:
     # The interpreter catches SIGINT for itself before anything of ours runs.
     kinds = "Blk" if number == signal.SIGINT else "Blk|Ign|Cgt"
     sets = re.findall(rf"^Sig(?:{kinds}):\s*([0-9a-f]+)$", status, re.MULTILINE)
-    # What nobody handles and is ignored by default needs no care.
+    # What has no handler and is ignored by default needs no care.
     return number == signal.SIGWINCH or any(int(each, 16) & 1 << (number - 1) for each in sets)
 
 
 @proves("fault 97", "fault 98")
 async def test_quit_ends_like_term_and_a_second_one_at_once(tmp_path: Path) -> None:
-    """Some images stop their main process with it; a core is nobody's wish."""
+    """Some images stop their main process with it; a core dump is not wanted."""
     async with bridge("--", *child("recorder", str(tmp_path))) as run, run.client() as client:
         session = await bridge_process.open_session(client)
         async with client.stream(
@@ -143,7 +143,7 @@ async def test_a_third_signal_waits_for_nothing() -> None:
 
 @proves("fault 99")
 async def test_the_end_of_the_terminal_is_the_end_of_the_bridge() -> None:
-    """Its window was closed: nobody waits for a lame duck."""
+    """Its window was closed: there is no lame duck."""
     keyboard, terminal = pty.openpty()
     try:
         async with bridge(
@@ -235,9 +235,9 @@ async def test_a_loop_that_stands_still_is_told_with_its_stack() -> None:
 
 @proves("fault 99")
 def test_a_signal_amid_another_comes_once() -> None:
-    """It came while the handler of the other ran, and is no second order to end."""
+    """It came while the handler of the other ran, and is not a second order to end."""
 
-    def amid(*_: object) -> None:
+    def on_signal(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGUSR2)
 
@@ -255,7 +255,7 @@ def test_a_signal_amid_another_comes_once() -> None:
                     break
         return found
 
-    before = signal.signal(signal.SIGWINCH, amid)
+    before = signal.signal(signal.SIGWINCH, on_signal)
     try:
         found = uvloop.run(heard())
     finally:

@@ -57,7 +57,7 @@ async def test_a_storm_of_starts_is_taken_in_turns(tmp_path: Path) -> None:
             asyncio.create_task(starting.client.post("/mcp", json=rpc(1, "x/pid"), headers=each))
             for each in sessions
         ]
-        # The first answers: nobody has opened the fifo for those that were started.
+        # The first answers: the fifo is not opened for those that were started.
         await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
         passed = open_fifo(fifo)
         found = [messages(answer.text)[-1] for answer in await asyncio.gather(*calls)]

@@ -1,7 +1,7 @@
-"""Event streams: what begins one, ids, resuming, old age, and what waits while nobody listens.
+"""Event streams: what begins one, ids, resuming, old age, and what waits while no client listens.
 
-Every bridge here answers at once with a stream (`--json-window 0`) and every session has a child of
-its own unless the test says otherwise, so that what the child says belongs to that session.
+Every bridge here answers at once with a stream (`--json-window 0`) and every session has its own
+child unless the test says otherwise, so that what the child says belongs to that session.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ async def test_a_silent_stream_has_a_comment_as_often_as_the_operator_says() -> 
 
 @proves("C72")
 async def test_how_a_client_finds_out_which_transport_is_spoken(served: Served) -> None:
-    """A valid opening is taken in every dress; a bare GET is 400 and no other transport."""
-    dresses: tuple[dict[str, str], ...] = (
+    """A valid opening is taken in every variant; a bare GET is 400 and no other transport."""
+    variants: tuple[dict[str, str], ...] = (
         {},
         {"accept": "*/*"},
         {"accept": "text/event-stream"},
@@ -136,10 +136,10 @@ async def test_how_a_client_finds_out_which_transport_is_spoken(served: Served) 
         {"content-type": "application/json; charset=utf-8"},
         {"mcp-protocol-version": "2024-11-05", "last-event-id": "x", "x-own": "1"},
     )
-    for number, dress in enumerate(dresses):
+    for number, variant in enumerate(variants):
         opening = initialize(number, REVISIONS[number % len(REVISIONS)])
-        answer = await served.client.post("/mcp", json=opening, headers=dress)
-        assert answer.status_code == 200, dress
+        answer = await served.client.post("/mcp", json=opening, headers=variant)
+        assert answer.status_code == 200, variant
         await served.delete({"mcp-session-id": answer.headers["mcp-session-id"]})
     for path in ("/mcp", "/"):
         answer = await served.client.get(path, headers=STREAM)
@@ -286,7 +286,7 @@ async def test_a_stream_that_never_was_is_not_to_be_resumed(served: Served) -> N
 @proves("fault 55", "C68", "C11")
 @pytest.mark.slow
 async def test_an_answer_that_was_lost_on_its_way_is_there_to_be_fetched(served: Served) -> None:
-    """200 with the rest and the end; to one who has it all 405, for ever."""
+    """200 with the rest and the end; to a client that has it all 405, each time."""
     session = await served.own(NEWEST)
     async with reading(served.client, session, hold(1, "l")) as broken:
         (primer,) = await broken.some(1)
@@ -386,7 +386,7 @@ async def test_an_old_connection_is_ended_and_its_client_comes_back(aging: Serve
 @proves("fault 41", "C76")
 @pytest.mark.slow
 async def test_a_cancelled_call_ends_its_stream_with_an_error(served: Served) -> None:
-    """Also where the child says nothing more; its late answer reaches nobody."""
+    """Also where the child says nothing more; its late answer reaches no client."""
     session = await served.own(NEWEST)
     async with reading(served.client, session, hold(1, "c")) as events:
         assert is_primer(await events.next())

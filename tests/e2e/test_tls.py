@@ -1,4 +1,4 @@
-"""HTTPS as clients see it: who is let in, what is renewed, and what is no TLS at all."""
+"""HTTPS as clients see it: who is let in, what is renewed, and what is not TLS at all."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ async def test_a_new_certificate_serves_new_connections(tmp_path: Path) -> None:
 
 
 async def test_clients_must_show_a_certificate_where_they_are_asked(tmp_path: Path) -> None:
-    """Of an authority of now: one that is taken away lets nobody in, by no old ticket either."""
+    """Of an authority of now: one that is taken away lets no client in, by no old ticket either."""
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
     ours, theirs = authority.pair("ours"), other.pair("theirs")
     asked = tmp_path / "clients.pem"
@@ -260,7 +260,7 @@ async def test_clients_must_show_a_certificate_where_they_are_asked(tmp_path: Pa
 
 
 async def test_health_believes_loopback_and_else_whom_it_is_told_to(tmp_path: Path) -> None:
-    """Without --ca nobody on loopback has to prove anything; with it everybody has."""
+    """Without --ca no client on loopback has to prove anything; with it each has."""
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
     pair = authority.pair("bridge")
     async with bridge(*with_tls(pair)) as run:

@@ -34,7 +34,7 @@ def _env(collector: Collector) -> dict[str, str]:
 
 
 async def _only(collector: Collector, name: str, kind: str, count: int = 1) -> SentSpan:
-    """The last of so many spans of a name and kind, as soon as they are there."""
+    """The last of that many spans of a name and kind, as soon as they are there."""
     await eventually(lambda: len(collector.named(name, kind)) >= count, f"{kind} {name}")
     found = collector.named(name, kind)
     assert len(found) == count, collector.spans
@@ -172,7 +172,7 @@ def _modern(message: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_without_tracing_a_header_reaches_the_server_all_the_same(tmp_path: Path) -> None:
-    """Copied into `_meta` where nothing is there; on every way in; what is no trace is not."""
+    """Copied into `_meta` if it has none, on every way in; what is not a trace is left out."""
     started = bridge("--", *child("recorder", str(tmp_path)))
     async with started as running, running.client() as client:
         session = await open_session(client)

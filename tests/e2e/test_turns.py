@@ -29,12 +29,12 @@ REFUSED = {
 
 
 async def _asked(running: RunningBridge, body: bytes) -> tuple[Any, float]:
-    """The answer to a body, and the processor time of the slowest probe meanwhile, in seconds."""
+    """The answer to a body, and the processor time of the slowest probe during it, in seconds."""
     async with running.client() as client:
         headers = {**await open_session(client, "2025-03-26"), **ACCEPT}
         headers["content-type"] = "application/json"
         plain = rpc(0, "tools/call", {"name": "plain"})
-        # What is loaded with the first request of a kind is no part of what a message costs.
+        # What is loaded with the first request of a kind is not part of what a message costs.
         assert (await client.post("/mcp", json=plain, headers=headers)).status_code == 200
         assert (await client.get("/livez")).status_code == 200
         async with probed(running) as took:

@@ -67,7 +67,7 @@ async def test_a_unix_socket_serves_like_a_port_and_is_gone_with_its_bridge(
             answer = await client.post("/mcp", json=rpc("s", "tools/call", params), headers=session)
             assert answer.headers["content-type"].startswith("text/event-stream")
             assert messages(answer.text)[-1]["id"] == "s"
-            # A proxy may leave any name in Host, but for what the page of somebody else can have.
+            # A proxy may leave any name in Host, but not one that another page can have.
             for host, status in (
                 ("localhost", 200),
                 ("mcp", 200),
@@ -95,7 +95,7 @@ async def test_a_unix_socket_serves_like_a_port_and_is_gone_with_its_bridge(
 
 
 async def test_a_killed_bridge_leaves_a_file_that_the_next_one_takes(tmp_path: Path) -> None:
-    """Nobody but its owner may connect where nothing is said of permissions; TLS goes there too."""
+    """Only its owner may connect if no permissions are given; TLS goes there too."""
     path = tmp_path / "mcp.sock"
     async with started("--listen", f"unix:{path}") as run:
         await run.logged("child.ready")
@@ -125,7 +125,7 @@ async def test_a_socket_without_a_file(tmp_path: Path) -> None:
 
 
 async def test_what_is_no_socket_is_refused(tmp_path: Path) -> None:
-    """A file of somebody is not removed, and a wrong address is told before anything starts."""
+    """A file of another program is not removed, and a wrong address is reported at the start."""
     (file := tmp_path / "file").write_text("precious")
     status, text = await ran("--listen", f"unix:{file}", "--", *bridge_process.DEMO)
     assert (status, f"cannot listen on unix:{file}" in text) == (1, True)

@@ -1,4 +1,4 @@
-"""Server processes that run and serve nobody: found, killed, replaced; whoever waits is told.
+"""Server processes that run and answer no client: found, killed, replaced; callers are told.
 
 What is merely busy is left alone.
 """
@@ -44,7 +44,7 @@ async def stalled(server: FailingServer, pid: int, by: str) -> dict[str, Any]:
 async def test_a_stopped_process_is_killed_and_replaced(tmp_path: Path) -> None:
     """Shared or not, idle or with calls in flight, which get one error each.
 
-    The sessions go on, and nobody else is concerned.
+    The sessions go on, and no other client is concerned.
     """
     async with failing_server(tmp_path, *PINGS) as server:
         sessions = [await server.open(), await server.open(ROOTS)]
@@ -90,7 +90,7 @@ async def test_a_busy_process_is_left_alone(tmp_path: Path) -> None:
         working = asyncio.create_task(server.ask(session, "x/wait", fifo=fifo))
         await server.until_heard(pid, "x/wait")
         pings = sum(line.get("method") == "ping" for line in server.heard(quick))
-        # So many questions to a quiet process take longer than the busy one would have.
+        # That many questions to a quiet process take longer than the busy one would have.
         await server.until_heard(quick, "ping", pings + 5)
         passed = open_fifo(fifo)
         assert await working == {"pid": pid}

@@ -84,7 +84,7 @@ def page() -> str:
 
 
 def _line(row: Row, tests: Sequence[str]) -> str:
-    # Names of modules: those of tests would make a table that nobody can read.
+    # Names of modules: those of tests would make the table too long to read.
     modules = dict.fromkeys(test.partition("::")[0] for test in tests)
     by = ", ".join(f"`{_short(module)}`" for module in modules) or row.reason
     return f"| {row.number} | {row.fault} | {row.done} | {by} |\n"

@@ -31,7 +31,7 @@ def test_every_fault_is_made_to_happen_or_carried_with_a_reason() -> None:
 
 
 def test_a_catalogue_that_is_not_settled_is_told() -> None:
-    """A row with nothing, with both, with a test of a part only; a number that is none."""
+    """A row with nothing, with both, with a test of a part only; a number that is not one."""
     rows = [Row(1, "a", "b"), Row(2, "a", "b", "why"), Row(3, "a", "b"), Row(4, "a", "b", "why")]
     anywhere = {2: ["wire/x"], 3: ["wire/x"], 9: ["e2e/y"]}
     wrong = unsettled([*rows, Row(5, "a", "b")], {5: ["e2e/y"], 9: ["e2e/y"]}, anywhere)

@@ -55,7 +55,7 @@ TAKES_SIGNAL = frozenset(
 READS_ENVIRONMENT = frozenset({"environ", "environb", "getenv", "getenvb"})
 
 TIME_OF_DAY = frozenset({"now", "utcnow", "today"})
-"""Methods of datetime and date; what they make of a given time is no matter of this rule."""
+"""Methods of datetime and date; what they make of a given time does not matter here."""
 
 AVOIDED = re.compile(
     r"\b(?:besides|meanwhile|anew|as far as|so (?:many|much|long)|(?:tells?|told) of"
@@ -131,7 +131,7 @@ def process_starts(text: str) -> list[str]:
 
 
 def signal_handling(text: str) -> list[str]:
-    """Places that take a signal; sending one is no matter of this rule."""
+    """Places that take a signal; sending one does not matter here."""
     return _uses(text, TAKES_SIGNAL, {"signal.signal"})
 
 
@@ -232,6 +232,18 @@ def avoided_phrases(text: str) -> list[str]:
     for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found += _phrases(node.value, node.lineno)
+    for line, comment in _comments(text):
+        found += _phrases(comment, line)
+    return [f"{line}: {phrase}" for line, phrase in sorted(found)]
+
+
+def avoided_phrases_of_prose(text: str) -> list[str]:
+    """Phrases of `AVOIDED` in the docstrings and comments of Python source, not in its data."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(parsed(text)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(prose))):
+                found += _phrases(prose, node.lineno)
     for line, comment in _comments(text):
         found += _phrases(comment, line)
     return [f"{line}: {phrase}" for line, phrase in sorted(found)]

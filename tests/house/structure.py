@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from tests.support.syntax import parsed
@@ -80,3 +81,12 @@ def _imported(text: str, names: set[str]) -> Iterator[str]:
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 yield whole if whole in names else node.module
+
+
+def repeated_classes(sources: Mapping[str, str]) -> set[str]:
+    """Return the public names that classes of several modules have."""
+    found: Counter[str] = Counter()
+    for text in sources.values():
+        classes = (each for each in ast.walk(parsed(text)) if isinstance(each, ast.ClassDef))
+        found.update({each.name for each in classes if not each.name.startswith("_")})
+    return {name for name, count in found.items() if count > 1}

@@ -216,7 +216,7 @@ def test_generator_gives_up_on_silence(language: str, folder: Path) -> None:
     """An answer that never comes is lost after the patience, and the load ends."""
     program = compile_c("load", folder) if language == "c" else None
     silent = socketserver.TCPServer(("127.0.0.1", 0), socketserver.BaseRequestHandler)
-    with silent:  # listens, and so takes connections, but nobody serves them
+    with silent:  # listens, and so takes connections, but serves none
         port = int(silent.server_address[1])
         work = load.Load("127.0.0.1", port, "/", 2, 10, seconds=30, patience_s=0.05)
         with load.warm_generator(work, program) as measured:
@@ -251,7 +251,7 @@ def test_calls_that_were_due_during_a_stall_have_its_latency(language: str, fold
 
     class Server(socketserver.TCPServer):
         def handle_error(self, request: object, client_address: object) -> None:
-            """The client's end is no error."""
+            """The client's end is not an error."""
 
     with Server(("127.0.0.1", 0), _Stalling) as server:
         thread = threading.Thread(target=server.handle_request)
@@ -351,7 +351,7 @@ def test_stdio_servers_are_not_a_servers_own_processes() -> None:
     ("counted", "complaints"), [(1000, 0), (1029, 0), (901, 0), (1031, 1), (899, 1)]
 )
 def test_gate_admits_a_tenth_less_and_three_hundredths_more(counted: int, complaints: int) -> None:
-    """Much cheaper is no pass either: the record would let it become dear again."""
+    """Much cheaper does not pass either: the record would let it become dear again."""
     assert len(gate.judge({"legacy": counted}, {"legacy": 1000})) == complaints
 
 
@@ -370,7 +370,7 @@ def test_gate_counts_again_what_is_beyond_and_takes_the_least(
 
 
 def test_gate_fails_without_a_record_and_says_how_to_make_one() -> None:
-    """An interpreter nobody has recorded must not pass for one that has changed nothing."""
+    """An interpreter without a record must not pass for one that has changed nothing."""
     for recorded in (None, {"modern": 1000}):
         (complaint,) = gate.judge({"legacy": 1000}, recorded)
         assert "no record" in complaint

@@ -63,6 +63,8 @@ BAD: list[tuple[Callable[[str], list[str]], str, str]] = [
     (checks.avoided_phrases, "raise E(f'{value} is no port')\n", "1: is no"),
     (checks.avoided_phrases, "'is none; write one'\n", "1: is none"),
     (checks.avoided_phrases, "# The era is found out.\n", "1: is found out"),
+    (checks.avoided_phrases_of_prose, "x = 1  # Nobody waits.\n", "1: Nobody"),
+    (checks.avoided_phrases_of_prose, 'def f():\n    """So long."""\n', "2: So long"),
     (checks.avoided_phrases_of_a_page, "Clients are answered an\nerror.\n", "1: are answered an"),
     (checks.avoided_phrases_of_a_page, "# A\n\nIt has a life of its\nown.\n", "3: of its own"),
     (checks.machine_paths, f"# hello\nopen('{HOME}x')\n", f"2: open('{HOME}x')"),
@@ -89,6 +91,7 @@ GOOD: list[tuple[Callable[[str], list[str]], str]] = [
         "self.a = self.b[0] = cls.c = 1\nself.d, e = 1, 2\n",
     ),
     (checks.avoided_phrases, "nobody = 'there is no child'  # `is no port` is no longer\n"),
+    (checks.avoided_phrases_of_prose, "x = 'nobody'  # `nobody` is a user\n"),
     (checks.avoided_phrases_of_a_page, "`is no port` and somebodys; it is none-the-less so\n"),
     (checks.machine_paths, f"https://example.org{HOME}\n$HOME{HOME}\na{HOME}\n"),
 ]
@@ -118,5 +121,5 @@ def test_a_check_passes_what_keeps_its_rule(check: Callable[[str], list[str]], s
     ],
 )
 def test_a_lock_must_meet_the_requirements(lock: str, found: list[str]) -> None:
-    """A lock that was not made anew after a bound moved is seen, whatever the name's spelling."""
+    """A lock that was not made again after a bound moved is seen, whatever the name's spelling."""
     assert checks.unmet(["a_b>=1,<2"], lock) == found

@@ -74,7 +74,7 @@ def test_every_finding_that_is_passed_over_has_its_reason() -> None:
 
 
 def test_the_audit_is_strict_and_no_part_of_what_must_pass() -> None:
-    """Its answer changes by the day; it is no success where the service did not answer."""
+    """Its answer changes by the day; it has not passed if the service did not answer."""
     recipe = subprocess.run(
         ["make", "--dry-run", "audit"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout

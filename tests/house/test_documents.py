@@ -45,7 +45,7 @@ OF_OTHERS = {
     "docs/speed.md": {"--seconds"},
     "docs/troubleshooting.md": {"--rm", "--transport"},  # docker, a server
 }
-"""Options of other programs that pages name; none in vain. Lines of docker are left out."""
+"""Options of other programs that pages name; all are used. Lines of docker are left out."""
 SEEN_ELSEWHERE = ("docs/containers.md", "docs/kubernetes.md", "docs/migration.md")
 """Pages whose options `tests/deploy` looks at."""
 GENERATED = {

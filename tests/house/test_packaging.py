@@ -16,7 +16,7 @@ from tests.house import checks
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "constraints.txt").read_text("utf-8")
 NOT_OURS = {"node_modules", "build", "dist", "__pycache__"}
-"""Folders, besides hidden ones, that no commit holds."""
+"""Folders that no commit holds, without hidden ones."""
 
 
 def _pyproject() -> dict[str, Any]:
@@ -33,7 +33,7 @@ def _repository_files() -> list[Path]:
     """Files of the repository, new ones too; all but what tools made where there is no git."""
     if shutil.which("git") and (ROOT / ".git").exists():
         listing = subprocess.run(
-            # A clone that belongs to somebody else is read all the same.
+            # A clone that belongs to another user is read all the same.
             ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],
             cwd=ROOT,
             check=True,

@@ -12,7 +12,7 @@ TEXT = (Path(__file__).parents[2] / "SECURITY.md").read_text("utf-8")
 
 
 def test_every_flag_in_it_is_one() -> None:
-    """Nobody is told to harden with a flag that does not exist."""
+    """No page tells to harden with a flag that does not exist."""
     known = {option.setting.flag for option in options()}
     named = set(re.findall(r"--[a-z*][a-z*-]+", TEXT))
     assert len(named) > 20

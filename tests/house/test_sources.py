@@ -26,9 +26,9 @@ BROAD_EXCEPTS = {
 }
 """Where everything may be caught, each with its reason."""
 
-# A browser is no process of a server: it is not counted, and outlives mcpbridge.
+# A browser is not a process of a server: it is not counted, and outlives mcpbridge.
 PROCESS_STARTS = ("mcpbridge/process/", "mcpbridge/dev/page/opener.py")
-# The demo is a program of its own, which only happens to be installed with the bridge.
+# The demo is a separate program, which only happens to be installed with the bridge.
 SIGNAL_HANDLING = (
     "mcpbridge/runtime/signals.py",
     "mcpbridge/demo.py",
@@ -90,7 +90,7 @@ def test_every_module_keeps_the_rule(check: Callable[[str], list[str]]) -> None:
 
 
 def test_everything_is_caught_in_few_places() -> None:
-    """`except Exception` stands where one failure must not become everybody's."""
+    """`except Exception` stands where one failure must not become that of all."""
     assert _findings(checks.broad_excepts, tuple(BROAD_EXCEPTS)) == []
     assert all(checks.broad_excepts(SOURCES[path]) for path in BROAD_EXCEPTS)
 
@@ -102,7 +102,7 @@ def test_nothing_is_assigned_into_another_object() -> None:
 
 
 def test_only_process_starts_processes() -> None:
-    """Whoever looks for how a child is started has one folder to read."""
+    """A reader who looks for how a child is started has one folder to read."""
     assert _findings(checks.process_starts, PROCESS_STARTS) == []
 
 

@@ -1,4 +1,4 @@
-"""Whoever starts the program does so through the harness that asserts how it must end."""
+"""Tests start the program through the harness that asserts how it must end."""
 
 from __future__ import annotations
 

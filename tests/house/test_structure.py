@@ -9,14 +9,15 @@ import pytest
 from tests.house import structure
 
 ROOT = Path(__file__).parents[2]
-GRAPH = structure.import_graph(
-    {
-        path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
-        for path in sorted((ROOT / "mcpbridge").rglob("*.py"))
-    }
-)
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
+    for path in sorted((ROOT / "mcpbridge").rglob("*.py"))
+}
+GRAPH = structure.import_graph(SOURCES)
 PACKAGES = structure.packages(GRAPH)
 
+NAMED_TWICE = {"CallLimits", "Claims", "ClientState"}
+"""Of `reverse/` or `replicas/`, and of the bridge or a token."""
 MOST_MODULES = 12
 MOST_FLOORS = 6
 
@@ -97,7 +98,7 @@ TREE = {
 
 
 def test_the_tree_is_as_it_is_written_down() -> None:
-    """Whoever adds a module says so here, beside its neighbours."""
+    """A module that is added is named here, beside its neighbours."""
     built = {name: " ".join(_last(each) for each in sorted(PACKAGES[name])) for name in PACKAGES}
     assert built == {name: " ".join(sorted(members.split())) for name, members in TREE.items()}
 
@@ -118,6 +119,11 @@ def test_no_module_imports_itself_in_a_circle() -> None:
     assert structure.circle(GRAPH) == []
 
 
+def test_a_class_name_stands_once_in_the_package() -> None:
+    """A reader who looks for a name finds one class."""
+    assert structure.repeated_classes(SOURCES) == NAMED_TWICE
+
+
 def test_a_circle_and_floors_are_seen() -> None:
     """None of the tests above passes because nothing is found."""
     sources = {
@@ -131,6 +137,8 @@ def test_a_circle_and_floors_are_seen() -> None:
     assert structure.circle(graph)
     assert structure.circle(structure.among(structure.packages(graph)["p"], graph))
     assert structure.floors({"a": {"b"}, "b": {"c"}, "d": {"c"}}) == 3
+    twice = {"p/a.py": "class A: ...\nclass B: ...\n", "p/b.py": "class A: ...\nclass _B: ...\n"}
+    assert structure.repeated_classes(twice) == {"A"}
 
 
 def _last(name: str) -> str:

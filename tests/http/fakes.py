@@ -25,7 +25,7 @@ class Wire:
     def __init__(self, *pieces: Message) -> None:
         self.sent: list[Message] = []
         self.received = 0
-        """So many pieces were taken."""
+        """That many pieces were taken."""
         self.reads = True
         """The client takes what is sent to it."""
         self.disconnect = Disconnect()
@@ -48,7 +48,7 @@ class Wire:
         self._news.set()
 
     async def until_chunks(self, count: int) -> None:
-        """Wait until the body has come in so many pieces."""
+        """Wait until the body has come in that many pieces."""
         while len(self.chunks) < count:
             self._news.clear()
             await self._news.wait()

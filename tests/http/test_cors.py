@@ -18,7 +18,7 @@ ALL = HostRules(loopback=True, allowed_origins=("*",))
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """An application with headers of its own."""
+    """An application with its own headers."""
     await send_json(send, 404, b"{}", [(b"x-own", b"1")])
 
 
@@ -41,7 +41,7 @@ def told(wire: Wire) -> dict[str, str]:
 @pytest.mark.parametrize("origin", [LISTED, "null"])
 @bounded
 async def test_a_listed_origin_reads_the_answer_as_it_is(origin: str) -> None:
-    """Whatever the status, with all headers of the application; itself and nobody else is named."""
+    """Whatever the status, with all headers of the application; it names itself alone."""
     wire = await asked(RULES, "POST", ("origin", origin))
     assert (wire.status, wire.headers["x-own"], wire.chunks) == (404, "1", [b"{}"])
     assert told(wire) == {
@@ -74,7 +74,7 @@ async def test_who_has_no_origin_passes_untouched() -> None:
 @proves("fault 91")
 @bounded
 async def test_for_all_means_all_and_without_credentials() -> None:
-    """The same answer for everybody needs no Vary; never with credentials."""
+    """The same answer for all needs no Vary; never with credentials."""
     wire = await asked(ALL, "POST", ("origin", "https://any.example"))
     assert told(wire)["access-control-allow-origin"] == "*"
     assert "vary" not in told(wire)

@@ -137,7 +137,7 @@ def test_a_path_is_shown_if_it_is_unknown_and_a_session_by_its_beginning(book: B
 
 
 def test_a_large_body_names_the_limit_that_admits_it(book: Book) -> None:
-    """As far as its size is known."""
+    """If its size is known."""
     large = refuse(413, INVALID_REQUEST, "the body exceeds --max-request-bytes 1024")
     record = book.note(large, head((b"content-length", b"4096")))
     assert (record["reason"], record["try"]) == ("body_size", "--max-request-bytes 4096")

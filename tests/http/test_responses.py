@@ -50,7 +50,7 @@ def stream_of(first_id: EventId | None = None) -> Stream:
 async def served(
     stream: Stream, wire: Wire, *, polled: bool = False
 ) -> AsyncIterator[tuple[Reader, asyncio.Task[None]]]:
-    """A response that sends a stream, in a task of its own as a server runs it."""
+    """A response that sends a stream, in its own task as a server runs it."""
     with stream.attach() as reader:
         response = EventStream(reader, [(b"x-more", b"1")], polled=polled)
         task = asyncio.create_task(response.serve(http_request(wire)))

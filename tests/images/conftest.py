@@ -44,7 +44,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Names of what was built: each target, and the tree in an image with and without anything."""
     for target in TARGETS:
-        # The host's network: a build reaches what whoever runs the tests reaches.
+        # The host's network: a build reaches what the user who runs the tests reaches.
         words = ("--network=host", f"--target={target}", f"--tag=mcpbridge:{target}")
         engine("build", *words, ROOT, within_s=BUILD_S)
     engine("build", "--network=host", "--tag=mcpbridge:default", ROOT, within_s=BUILD_S)

@@ -132,7 +132,7 @@ class Container:
 
 @dataclass(frozen=True)
 class Process:
-    """What the kernel tells of a process."""
+    """What the kernel says about a process."""
 
     pid: int
     facts: dict[str, str]
@@ -149,7 +149,7 @@ class Process:
 
     @property
     def is_zombie(self) -> bool:
-        """Dead, and nobody has asked how."""
+        """Dead, and not waited for."""
         return self.facts["State"].startswith("Z")
 
     @property

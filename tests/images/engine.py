@@ -74,7 +74,7 @@ def running_engine(folder: Path) -> Iterator[Engine]:
     Our own keeps everything in `folder` and ends with the block, and whatever it runs with it.
 
     Raises:
-        NoEngine: Neither is to be had.
+        NoEngine: There is neither.
     """
     if shutil.which("docker") is None:
         raise NoEngine("no docker; install it (Debian, Ubuntu: apt-get install docker.io)")
@@ -167,7 +167,7 @@ def _wait_for(engine: Engine, daemon: subprocess.Popen[bytes], log: Path) -> Non
         if daemon.poll() is not None or time.monotonic() > deadline:
             said = log.read_text("utf-8", errors="replace").splitlines()[-5:]
             raise NoEngine("\n".join(["dockerd does not start:", *said]))
-        time.sleep(0.2)  # it tells nobody that it is there
+        time.sleep(0.2)  # it gives no sign that it is there
 
 
 def _remove_containers(engine: Engine) -> None:

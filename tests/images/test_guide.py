@@ -73,7 +73,7 @@ def test_what_the_guide_builds_serves_as_the_guide_runs_it(
     """With every limit of the `docker run` line; healthy, answers, ends with 0 when stopped."""
     docker, run, *options, image = line_with("--stop-timeout")
     assert (docker, run, image) == ("docker", "run", "my-server:1")
-    # The container has a name and an end of its own here, and a free port.
+    # The container has a name and its own end here, and a free port.
     place = options.index("--name")
     del options[place : place + 2]
     options.remove("--rm")

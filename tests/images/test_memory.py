@@ -47,7 +47,7 @@ def test_large_bodies_of_many_sessions_fit(
 ) -> None:
     """50 sessions, each with an open stream; 200 calls of 1 MB each way, 4 of them in flight.
 
-    The server is in a container of its own, so the 64 MiB are the bridge's alone.
+    The server is in its own container, so the 64 MiB are the bridge's alone.
     """
     with volume(engine) as shared:
         mounted = f"--volume={shared}:/run/mcp"
@@ -166,7 +166,7 @@ def _session(client: httpx.Client, capabilities: dict[str, Any] | None = None) -
     own = {"mcp-session-id": session_id}
     ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
     assert client.post("/mcp", json=ready, headers=ACCEPT | own).status_code == 202
-    # A connection of its own, so that the pool's few are free for the calls.
+    # Its own connection, so that the pool's few are free for the calls.
     with (
         httpx.Client(base_url=str(client.base_url), timeout=READY_S) as other,
         other.stream("GET", "/mcp", headers={"accept": "text/event-stream"} | own) as stream,

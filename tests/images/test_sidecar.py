@@ -43,7 +43,7 @@ def test_the_bridge_is_a_container_of_its_own(
         )
         with container(engine, images["copied"], *listening, options=options) as server:
             eventually(lambda: server.exec(PROGRAM, "health", address)[0] == 0, "shim", server.logs)
-            assert len(server.processes()) == 1  # nobody has said anything
+            assert len(server.processes()) == 1  # no client has sent anything
             joined = (*CONFINED, *OFTEN, mounted, f"--network=container:{server.name}")
             words = (f"--connect={address}", "--user=4711:4711")
             with container(engine, images[bridge], words[0], options=(*joined, words[1])) as run:

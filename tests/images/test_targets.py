@@ -104,7 +104,7 @@ def test_orphans_are_reaped(engine: Engine, images: dict[str, str]) -> None:
 def test_what_installs_when_called_needs_only_a_tmpfs(
     engine: Engine, images: dict[str, str], tmp_path: Path
 ) -> None:
-    """npx and uvx keep all they write below /tmp, whoever they run as."""
+    """npx and uvx keep all they write below /tmp, as any user."""
     wheel, tarball = _wheel(tmp_path), _tarball(tmp_path)
     options = (
         *("--read-only", "--tmpfs=/tmp:exec", "--user=4711:4711", "--publish=127.0.0.1::8000"),

@@ -50,7 +50,7 @@ def test_an_init_container_brings_the_tree(
 ) -> None:
     """`copy-self` into a volume; an image that has nothing of ours runs it from there.
 
-    Done again while it runs, as when the init container is started anew, it disturbs nobody.
+    Done again while it runs, as when the init container is started again, it disturbs no process.
     """
     shared = tmp_path / "shared"
     shared.mkdir()

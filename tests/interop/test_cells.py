@@ -52,7 +52,7 @@ async def test_the_typescript_client_is_served_whatever_the_server_speaks(
     command = ("--", interpreter(version), str(PEERS / program), *words)
     async with bridge(*command, env={"MCPBRIDGE_CHILD_ERA": "auto"}) as between:
         await between.logged("child.eras_found")
-        # Emulated, calls that may ask have processes of their own, and the change made by one of
+        # Emulated, calls that may ask have their own processes, and the change made by one of
         # them is not the subscriber's, who hears the shared one.
         heard = kind != "legacy" or mode == "legacy"
         seen = await seen_by(mode, f"{between.url}/mcp", *(("changes",) if heard else ()))

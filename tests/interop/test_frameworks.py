@@ -1,7 +1,7 @@
 """Agent frameworks list the tools of a server behind the bridge and call one, by both transports.
 
 No model is asked: each framework's own MCP client is driven by a program of a few lines, in an
-environment of its own, since their dependencies exclude each other.
+separate environment, since their dependencies exclude each other.
 """
 
 from __future__ import annotations

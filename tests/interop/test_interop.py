@@ -202,7 +202,7 @@ async def test_questions_of_a_typescript_server_reach_the_client(client_name: st
 
 @pytest.mark.parametrize("isolation", ["auto", "shared", "session"])
 async def test_a_typescript_client_gets_all_its_echoes(isolation: str) -> None:
-    """40 calls in flight at once to a Node server, each with a text of its own."""
+    """40 calls in flight at once to a Node server, each with its own text."""
     server = typescript_server()
     async with bridge("--isolation", isolation, "--", *server.argv) as between:
         url = f"{between.url}/mcp"

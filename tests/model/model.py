@@ -125,7 +125,7 @@ class Model:
         return not session.busy and now - session.last_used >= self._allowed_s(session) - SLACK_S
 
     def must_expire(self, session: ModelSession, now: float) -> bool:
-        """Whether it has been left alone for so long that it must have been ended."""
+        """Whether it has been left alone until it must have been ended."""
         return not session.busy and now - session.last_used >= self._allowed_s(session) + SLACK_S
 
     def may_make_room(self) -> list[ModelSession]:

@@ -102,7 +102,7 @@ class Clients(RuleBasedStateMachine):
     @precondition(lambda self: self._asked())
     @rule(which=CHANCE)
     def answer(self, which: int) -> None:
-        """A child answers a call, one that nobody waits for any more perhaps."""
+        """A child answers a call, perhaps one that no client waits for any more."""
         child, nonce = pick(self._asked(), which)
         request = child.calls.pop(nonce)
         text = {"content": [{"type": "text", "text": nonce}]}
@@ -119,7 +119,7 @@ class Clients(RuleBasedStateMachine):
     @precondition(lambda self: self._asked())
     @rule(which=CHANCE)
     def report(self, which: int) -> None:
-        """A child tells of progress."""
+        """A child reports progress."""
         child, nonce = pick(self._asked(), which)
         request = child.calls[nonce]
         if b"progressToken" in (request.params or b""):
@@ -174,7 +174,7 @@ class Clients(RuleBasedStateMachine):
             session.listeners.append(http)
         else:
             assert http.wire.status == 503
-            session.last_used = before  # what is refused is no use of the session
+            session.last_used = before  # what is refused is not a use of the session
 
     @precondition(lambda self: self.model.open_sessions)
     @rule(which=CHANCE)

@@ -1,8 +1,8 @@
-"""A whole bridge without processes, sockets or a clock of its own, for the model to play with.
+"""A whole bridge without processes, sockets or its own clock, for the model to play with.
 
 Everything between the HTTP faces and the children's channels is the real thing. Requests are ASGI
 calls, children are programs in memory that answer when they are told to, and time stands still
-until somebody lets it pass.
+until the test lets it pass.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class FakeChild:
 
     def __init__(self) -> None:
         self.channel, self._far = memory_pair()
-        # It is no process: what the system says of one with its number would come from a thread,
+        # It is not a process: what the system says of one with its number would come from a thread,
         # at a time and of a content that no play repeats.
         self.pid: int | None = None
         self.gone, self.exited = anyio.Event(), anyio.Event()
@@ -164,7 +164,7 @@ class Http:
 
     @property
     def text(self) -> str:
-        """The body as far as the client has seen it."""
+        """The body that the client has seen so far."""
         return b"".join(sent["body"] for sent in self.wire.sent[1 : self._seen_until]).decode()
 
     @property
@@ -211,7 +211,7 @@ class World:
     def request(
         self, method: str, headers: Iterable[tuple[str, str]] = (), message: Any = None
     ) -> Http:
-        """Send a request and let everything go as far as it gets."""
+        """Send a request and let every task run until it waits."""
         head = [(b"host", b"localhost"), (b"content-type", b"application/json")]
         head += [(b"accept", b"application/json, text/event-stream")]
         head += [(name.encode(), value.encode()) for name, value in headers]
@@ -223,7 +223,7 @@ class World:
         return http
 
     def settle(self) -> None:
-        """Let everything go as far as it gets at this moment."""
+        """Let every task run until it waits."""
         self._do(turns(40))
 
     def pass_time(self, seconds: float) -> None:
@@ -299,7 +299,7 @@ class World:
             ],
             HostRules(loopback=True, allowed_hosts=(), allowed_origins=()),
         )
-        # In a task of its own: a task group must be left by the task that entered it.
+        # In its own task: a task group must be left by the task that entered it.
         begun, self._end = asyncio.Event(), asyncio.Event()
         self._living = asyncio.create_task(self._live(begun))
         self._stack.push_async_callback(self._finish)

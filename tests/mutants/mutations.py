@@ -1,6 +1,6 @@
-"""Mistakes that somebody could make, each in one place, and the tests that must fail for it.
+"""Mistakes that a contributor could make, each in one place, and the tests that must fail for it.
 
-An anchor stands exactly once in its file; whoever moves or rewrites that code moves the mutation
+An anchor stands exactly once in its file; a change of that code moves the mutation
 with it. The mistakes are those that would matter: a message read in two ways, an answer to the
 wrong client, a child that is not replaced, a limit that does not hold, a caller let in.
 """
@@ -217,7 +217,7 @@ _SUPERVISION = [
         "rules/supervision/liveness.py",
         "rules/supervision/test_liveness.py",
         (
-            "(Health.MISSED_TWO, Sign.SILENT): Health.WEDGED",
+            "(Health.MISSED_TWO, Sign.SILENT): Health.UNRESPONSIVE",
             "(Health.MISSED_TWO, Sign.SILENT): Health.MISSED_TWO",
         ),
         ("if sample.stopped:\n", "if False:\n"),

@@ -1,6 +1,6 @@
 """`make mutants`: make each mistake in a copy of the program, and see the tests beside it fail.
 
-    MUTANTS=20 SEED=7 make mutants      only so many of them, chosen by the seed
+    MUTANTS=20 SEED=7 make mutants      only that many of them, chosen by the seed
 
 A mistake that the tests pass with is printed and the status is 1; so is one whose anchor does not
 stand exactly once in its file, and one that cannot even be imported, since any test would see that.

@@ -62,9 +62,9 @@ async def ended(child: PipedChild) -> ExitReport:
 
 
 async def gone(pid: int) -> None:
-    """Wait until a process that is not ours has ended; nothing tells of that."""
+    """Wait until a process that is not ours has ended; there is no event for it."""
     with anyio.fail_after(WITHIN_S):
-        while _lives(pid):  # noqa: ASYNC110 - no event tells of a foreign process
+        while _lives(pid):  # noqa: ASYNC110 - no event of a foreign process
             await anyio.sleep(0.01)  # looks again
 
 
@@ -73,5 +73,5 @@ def _lives(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return False
-    # The name before the state may hold anything; nobody may have waited for the dead yet.
+    # The name before the state may hold anything; the dead may not have been waited for yet.
     return stat.rpartition(")")[2].split()[0] not in "ZX"

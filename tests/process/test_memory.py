@@ -15,7 +15,7 @@ GROWN = 'import os; os.fork(); held = b"x" * (1 << 24); os.write(1, b"up\\n"); o
 
 @pytest.mark.slow
 def test_all_of_a_group_is_counted() -> None:
-    """Two processes of 16 MiB each; nobody of another group, and nobody who has ended."""
+    """Two processes of 16 MiB each; none of another group, and none that has ended."""
     process = subprocess.Popen(
         [sys.executable, "-c", GROWN],
         stdin=subprocess.PIPE,

@@ -45,7 +45,7 @@ async def test_the_loop_reads_no_table_of_processes(
         await tasks.start(child.run)
         with anyio.fail_after(WITHIN_S):
             while not (told := tmp_path / str(child.pid)).exists():  # noqa: ASYNC110 - no event
-                await anyio.sleep(0.01)  # the server tells of its strays by a file
+                await anyio.sleep(0.01)  # the server names its strays in a file
         strays = [int(pid) for pid in told.read_text().split()]
         child.stop(0.5)
         assert (await ended(child)).how == Exit(code=0)

@@ -1,4 +1,4 @@
-"""Whom a server is to be, as an operator writes it."""
+"""The user of a server, as an operator writes it."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def test_a_number_need_not_be_known_and_is_never_in_roots_group() -> None:
     ],
 )
 def test_who_cannot_be_is_refused(text: str, problem: str) -> None:
-    """Root, and whom the system does not know."""
+    """Root, and users that the system does not know."""
     with pytest.raises(ValueError, match=problem):
         child_user(text)

@@ -26,7 +26,7 @@ OBEYS = "import signal; print(flush=True); signal.pause()"
 
 
 def member(text: str, group: int = 0) -> Member:
-    """A running process in a group, or leading one of its own."""
+    """A running process in a group, or the leader of another one."""
     argv = (sys.executable, "-S", "-c", text)
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, process_group=group)
     assert process.stdout is not None
@@ -53,7 +53,7 @@ def waited(process: Member) -> int:
 
 
 async def test_a_signal_reaches_every_member(pair: tuple[Member, Member]) -> None:
-    """And tells whether there was anybody."""
+    """And says whether there was one."""
     leader, follower = pair
     assert signal_group(leader.pid, signal.SIGKILL)
     assert [waited(leader), waited(follower)] == [-signal.SIGKILL] * 2
@@ -62,7 +62,7 @@ async def test_a_signal_reaches_every_member(pair: tuple[Member, Member]) -> Non
 
 @proves("fault 13")
 async def test_a_group_lasts_as_long_as_one_of_it_lives(pair: tuple[Member, Member]) -> None:
-    """Whoever obeys does not end it for the other."""
+    """A process that obeys does not end it for the other."""
     leader, follower = pair
     assert signal_group(leader.pid, signal.SIGTERM)
     assert waited(leader) == -signal.SIGTERM
@@ -76,7 +76,7 @@ async def test_a_group_lasts_as_long_as_one_of_it_lives(pair: tuple[Member, Memb
 
 
 async def test_an_empty_group_has_ended(pair: tuple[Member, Member]) -> None:
-    """Nobody left costs no time."""
+    """An empty group costs no time."""
     leader, follower = pair
     assert signal_group(leader.pid, signal.SIGKILL)
     waited(leader)

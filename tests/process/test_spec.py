@@ -83,7 +83,7 @@ def file(folder: Path, name: str, content: bytes, mode: int = 0o755) -> str:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Path:
+def folder_on_path(tmp_path: Path) -> Path:
     """A folder of files that can be started and files that cannot."""
     file(tmp_path, "script", b"#!/bin/sh\nexit 0\n")
     file(tmp_path, "text", b"echo hello\n")
@@ -94,13 +94,15 @@ def shelf(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def check(shelf: Path, command: str, cwd: str | None = None) -> None:
-    """Check a command whose PATH is the shelf."""
-    check_command(ChildSpec((command, "argument"), {"PATH": f"/nowhere:{shelf}"}, cwd))
+def check(folder_on_path: Path, command: str, cwd: str | None = None) -> None:
+    """Check a command whose PATH is the folder_on_path."""
+    check_command(ChildSpec((command, "argument"), {"PATH": f"/nowhere:{folder_on_path}"}, cwd))
 
 
 @proves("fault 1")
-@pytest.mark.parametrize("form", ["{name}", "{shelf}/{name}", "./{name}", "../{folder}/{name}"])
+@pytest.mark.parametrize(
+    "form", ["{name}", "{folder_on_path}/{name}", "./{name}", "../{folder}/{name}"]
+)
 @pytest.mark.parametrize(
     ("name", "kind", "word"),
     [
@@ -114,50 +116,52 @@ def check(shelf: Path, command: str, cwd: str | None = None) -> None:
     ],
 )
 def test_a_command_is_looked_for_as_a_shell_would(
-    shelf: Path, form: str, name: str, kind: type[SpawnError] | None, word: str
+    folder_on_path: Path, form: str, name: str, kind: type[SpawnError] | None, word: str
 ) -> None:
     """On the child's PATH for a name, in the child's folder for a path."""
-    command = form.format(name=name, shelf=shelf, folder=shelf.name)
+    command = form.format(name=name, folder_on_path=folder_on_path, folder=folder_on_path.name)
     if kind is None:
-        check(shelf, command, str(shelf))
+        check(folder_on_path, command, str(folder_on_path))
         return
     if name == "folder" and "/" not in command:
         kind, word = CommandNotFound, "not found on PATH"  # a shell does not look at folders there
     with pytest.raises(kind) as caught:
-        check(shelf, command, str(shelf))
+        check(folder_on_path, command, str(folder_on_path))
     assert str(caught.value).startswith(f"cannot start {command!r}: ")
     assert word in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_relative_command_is_in_the_childs_folder(
-    shelf: Path, monkeypatch: pytest.MonkeyPatch
+    folder_on_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a folder of its own the child's is the bridge's, and with one only that counts."""
-    monkeypatch.chdir(shelf)
-    check(shelf, "./script")
-    check(shelf, "./script", ".")
+    """Without its own folder the child's is the bridge's, and with one only that counts."""
+    monkeypatch.chdir(folder_on_path)
+    check(folder_on_path, "./script")
+    check(folder_on_path, "./script", ".")
     with pytest.raises(CommandNotFound, match="no such file"):
-        check(shelf, "./script", "folder")
-    check(shelf, "../script", "folder")
+        check(folder_on_path, "./script", "folder")
+    check(folder_on_path, "../script", "folder")
 
 
-def test_only_the_childs_path_counts(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_childs_path_counts(folder_on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bridge may be told to give its child another PATH than its own."""
-    monkeypatch.setenv("PATH", str(shelf))
+    monkeypatch.setenv("PATH", str(folder_on_path))
     with pytest.raises(CommandNotFound, match="not found on PATH"):
         check_command(ChildSpec(("script",), {"PATH": "/nowhere"}))
     # Where there is none at all the system's own is used.
     check_command(ChildSpec(("sh",), {}))
 
 
-def test_programs_may_be_started(shelf: Path) -> None:
-    """A binary is no text, nor is a file that cannot be read but executed."""
+def test_programs_may_be_started(folder_on_path: Path) -> None:
+    """A binary is not a text, nor is a file that cannot be read but executed."""
     check_command(ChildSpec((sys.executable,), {}))
-    check(shelf, file(shelf, "binary", b"\x00\x01\x02"))
-    hidden = file(shelf, "hidden", b"#!/bin/sh\n", mode=stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    check(folder_on_path, file(folder_on_path, "binary", b"\x00\x01\x02"))
+    hidden = file(
+        folder_on_path, "hidden", b"#!/bin/sh\n", mode=stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+    )
     assert os.access(hidden, os.X_OK)
-    check(shelf, hidden)
+    check(folder_on_path, hidden)
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ async def test_a_closed_stderr_is_nothing_special(log: pytest.LogCaptureFixture)
 @proves("fault 33")
 @pytest.mark.slow
 async def test_a_flood_is_drained_and_logged_in_measure(log: pytest.LogCaptureFixture) -> None:
-    """A writer is never held up; the log gets so much a second and the number of the rest."""
+    """A writer is never held up; the log gets that much a second and the number of the rest."""
     line = b"e" * 999 + b"\n"
     total = 10_000
 
@@ -218,7 +218,7 @@ async def test_the_end_of_a_drain_does_not_wait_for_a_process_that_goes_on_writi
 
 
 async def test_many_short_lines_are_logged_some_at_a_time(log: pytest.LogCaptureFixture) -> None:
-    """So many lines a second are logged, a hundred in a turn; the others are counted."""
+    """That many lines a second are logged, a hundred in a turn; the others are counted."""
     with draining() as (drain, write):
         os.write(write, b"a\n" * 6_000)
         await checkpoint()

@@ -91,7 +91,7 @@ async def test_a_child_starts_with_the_usual_signals() -> None:
     shell = dataclasses.replace(command, argv=("/bin/sh", "-c", "grep SigIgn /proc/self/status"))
     async with living(shell) as child:
         (line,) = await child.channel.receive()
-        ignored = int(getattr(line, "sample").split()[1], 16)  # noqa: B009 - a spoiled line
+        ignored = int(getattr(line, "sample").split()[1], 16)  # noqa: B009 - an invalid line
         assert not ignored >> (signal.SIGPIPE - 1) & 1
 
 
@@ -105,7 +105,7 @@ async def test_a_child_shows_its_process_and_where_it_is_in_its_life() -> None:
         assert repr(child) == f"<SubprocessChild pid={child.pid} exited: {child.how} escaped=0>"
 
 
-LADDER = [
+STEPS = [
     ("eof", ["x/eof"], Exit(code=0)),
     ("term", ["x/eof", "x/term"], Exit(code=7)),
     ("kill", ["x/eof", "x/term"], Exit(signal=signal.SIGKILL)),
@@ -115,7 +115,7 @@ LADDER = [
 @proves("fault 11", "fault 12", "C49")
 @pytest.mark.slow
 async def test_the_ladder_goes_as_far_as_it_must() -> None:
-    """First end of file, then SIGTERM, then SIGKILL; stdout is read on meanwhile."""
+    """First end of file, then SIGTERM, then SIGKILL; stdout is read all the time."""
 
     async def stopped(obeys: str, wanted: list[str], how: Exit) -> None:
         async with living(spec("stopping", obeys)) as child:
@@ -129,8 +129,8 @@ async def test_the_ladder_goes_as_far_as_it_must() -> None:
             assert (report.how, report.asked) == (how, True)
 
     async with anyio.create_task_group() as tasks:
-        for rung in LADDER:
-            tasks.start_soon(stopped, *rung)
+        for step in STEPS:
+            tasks.start_soon(stopped, *step)
 
 
 @proves("fault 96")
@@ -142,7 +142,7 @@ async def test_a_shorter_grace_counts_on_the_rung_where_the_child_is() -> None:
         assert await heard(child) == "x/eof"
         child.stop(900)
         child.stop(0)
-        with anyio.fail_after(4):  # less than one rung of the usual ladder
+        with anyio.fail_after(4):  # less than one step of the usual ladder
             assert (await ended(child)).how == Exit(signal=signal.SIGKILL)
 
 
@@ -151,7 +151,7 @@ async def test_what_a_child_says_while_it_ends_is_read_to_the_last_byte() -> Non
     async with living(spec("stopping", "eof")) as child:
         await asked(child, "x/echo")
         child.stop(WITHIN_S)
-        # Nobody takes anything before the child is gone.
+        # Nothing is read before the child is gone.
         assert (await ended(child)).how == Exit(code=0)
         message = await next_message(child)
         assert isinstance(message, Notification)
@@ -172,7 +172,7 @@ async def test_what_a_child_says_while_it_ends_is_read_to_the_last_byte() -> Non
 async def test_the_report_tells_how_a_child_ended(
     method: str, params: dict[str, int], how: Exit, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Exit code or signal, the last words, and that nobody had asked it to."""
+    """Exit code or signal, the last words, and that the bridge had not asked it to."""
     async with living(spec("exiting")) as child:
         child.channel.send(Request(b"1", method, json.dumps(params).encode()))
         with anyio.fail_after(WITHIN_S):
@@ -198,7 +198,7 @@ async def test_an_answer_without_a_line_end_is_the_childs_last() -> None:
 @proves("fault 35")
 @pytest.mark.slow
 async def test_a_child_that_closes_its_stdout_is_stopped() -> None:
-    """It can answer nobody: its stdin is closed, and it ends."""
+    """It can answer no request: its stdin is closed, and it ends."""
     async with living(spec("exiting")) as child:
         child.channel.send(Request(b"1", "x/mute"))
         with anyio.fail_after(WITHIN_S):

@@ -87,7 +87,7 @@ async def test_a_body_is_never_the_next_request(port: int, offer: str) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head)
         await writer.drain()
-        # The body must reach the bridge in a segment of its own: an answer to another client is
+        # The body must reach the bridge in its own segment: an answer to another client is
         # the event that the head has had time to arrive.
         await client.post(url, json=rpc("between", "ping"), headers=ACCEPT)
         writer.write(PLANTED)

@@ -59,7 +59,7 @@ STOP_S = 10.0
 # session: of 32 scenarios each leaves a child behind. In the runs with the default options idle
 # ones give way.
 ROOM = ("--max-children", "64")
-# A call that may ask has a process of its own, and server-stateless gives it half a second in all:
+# A call that may ask has its own process, and server-stateless gives it half a second in all:
 # less than a Python takes to start.
 READY = ("--spares", "3")
 # Every answer is a stream, and a call's connection ends within the 3 s that test_reconnection
@@ -93,7 +93,7 @@ AS_BY_DEFAULT = {"MCPBRIDGE_CHILD_ERA": "auto"}
 """For the tests' bridge, which else is told the era of its server."""
 MODERN = Suite("0.2 2026-07-28", "conformance-0.2", ("--spec-version", "2026-07-28"), 40)
 
-_MEANT_FOR_IT = "the server has no words of its own for this error before 2026-07-28"
+_MEANT_FOR_IT = "the server has no other words for this error before 2026-07-28"
 IMPOSSIBLE = {
     ("input-required-result-basic-elicitation", "sep-2322-elicitation-incomplete"): (
         "wants the key `user_name`: a question of the legacy revisions has no key"
@@ -102,7 +102,7 @@ IMPOSSIBLE = {
         "is not come to without that key"
     ),
     ("input-required-result-ignore-extra-params", "sep-2322-ignore-unexpected-params"): (
-        "answers what was never asked: the server asks only once it runs, by a message of its own"
+        "answers what was never asked: the server asks only once it runs, by a separate message"
     ),
     ("server-stateless", "sep-2575-server-rejects-undeclared-capability"): _MEANT_FOR_IT,
     ("server-stateless", "sep-2575-missing-capability-http-400"): _MEANT_FOR_IT,

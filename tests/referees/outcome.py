@@ -103,7 +103,7 @@ class Verdict:
     ours: Sequence[Check]
     """As the bridge is by default."""
     streamed: Sequence[Check] | None = None
-    """As it is where every answer is a stream; None where nothing was left undecided."""
+    """As it is where every answer is a stream; None if nothing was left undecided."""
 
     @property
     def losses(self) -> list[Loss]:

@@ -32,7 +32,7 @@ def _checks(*words: str) -> list[Check]:
     ],
 )
 def test_a_folder_tells_its_scenario(folder: str, scenario: str | None) -> None:
-    """A date within the name is no time stamp, and only the server's results are read."""
+    """A date within the name is not a time stamp, and only the server's results are read."""
     assert scenario_of(folder) == scenario
 
 
@@ -48,7 +48,7 @@ def test_checks_are_read_with_or_without_a_message() -> None:
 
 
 def test_equal_and_better_results_lose_nothing() -> None:
-    """What the reference fails may pass here, and what does not apply counts for nobody."""
+    """What the reference fails may pass here, and what does not apply does not count."""
     reference = _checks("a:SUCCESS", "b:WARNING", "c:FAILURE", "d:INFO")
     assert lost(reference, reference) == []
     assert lost(reference, _checks("a:SUCCESS", "b:SUCCESS", "c:INFO")) == []
@@ -98,7 +98,7 @@ def test_streams_decide_what_plain_answers_leave_open() -> None:
 
 
 def test_without_a_second_run_what_is_undecided_is_lost() -> None:
-    """Nobody has seen it pass."""
+    """It has not passed."""
     verdict = Verdict(_checks("b:SUCCESS"), _checks("b:INFO"))
     assert verdict.losses == [Loss("b", "SUCCESS", "INFO", "")]
 

@@ -136,7 +136,7 @@ def test_the_oldest_chatter_goes_first_and_answers_stay() -> None:
 
 
 def test_answers_are_kept_beyond_the_window() -> None:
-    """Entries that somebody waits for are never shed, however many and large they are."""
+    """Entries that a client waits for are never shed, however many and large they are."""
     log = EventLog(Window(entries=2, max_bytes=10))
     for _ in range(50):
         log.append(b"x" * 20, sheddable=False)
@@ -220,7 +220,7 @@ def test_a_reader_that_keeps_up_looks_at_new_entries_only() -> None:
 
 
 def test_a_discarded_entry_reaches_nobody() -> None:
-    """What is not true any more is taken out alone; a reader before it is told of the gap."""
+    """What is outdated is taken out alone; a reader before it is told that there is a gap."""
     log = EventLog(Window())
     for payload in (b"a", b"bb", b"ccc"):
         log.append(payload, sheddable=False)

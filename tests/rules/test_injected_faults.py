@@ -85,18 +85,18 @@ def test_a_rule_is_for_some_requests(text: str, method: str, name: str | None, h
     assert (plan.next(method, name) is not None) == hit
 
 
-def fates(text: str, count: int) -> list[bool]:
-    """Which of so many calls a rule hits."""
+def decisions(text: str, count: int) -> list[bool]:
+    """Which of that many calls a rule hits."""
     plan = FaultPlan([fault_rule(text)], "mine")
     return [plan.next(CALL, "x") is not None for _ in range(count)]
 
 
 def test_a_seed_decides_which_requests_are_hit() -> None:
     """The same in each run, about as many as the rate says, others under another seed."""
-    found = fates("error rate=0.5 seed=7", 1000)
-    assert found == fates("error rate=0.5 seed=7", 1000)
+    found = decisions("error rate=0.5 seed=7", 1000)
+    assert found == decisions("error rate=0.5 seed=7", 1000)
     assert 400 < sum(found) < 600
-    assert found != fates("error rate=0.5 seed=8", 1000)
+    assert found != decisions("error rate=0.5 seed=8", 1000)
     assert found[:8] == [True, True, False, True, True, True, False, False]
 
 
@@ -111,7 +111,7 @@ def test_a_greater_rate_hits_all_that_a_smaller_one_does(seed: int, number: int)
 def test_the_first_rule_that_hits_applies_and_every_rule_counts() -> None:
     """One rule does not shift the luck of another."""
     second = "error rate=0.5 seed=7"
-    alone = fates(second, 50)
+    alone = decisions(second, 50)
     plan = FaultPlan([fault_rule("tool=y drop"), fault_rule(second)], "mine")
     both = [plan.next(CALL, "y" if number % 2 else "x") for number in range(50)]
     assert [str(each) == "tool=y drop" for each in both] == [bool(n % 2) for n in range(50)]

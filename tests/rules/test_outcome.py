@@ -54,7 +54,7 @@ def test_only_the_result_itself_can_say_that_the_tool_failed(result: bytes, fail
 
 
 def test_a_limit_is_known_by_its_flag() -> None:
-    """And only where a limit is what the fault tells of."""
+    """And only where a limit is what the fault reports."""
     assert limit_of(capacity("--max-sessions", 3)) == "--max-sessions"
     assert limit_of(capacity("messages of one session", 3)) == "other"
     assert limit_of(cancelled()) is None

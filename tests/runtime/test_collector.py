@@ -25,7 +25,7 @@ print(max(scanned))
 
 
 def test_a_collection_scans_few_objects_while_many_are_made() -> None:
-    """As with 27,000 sessions; each takes 0.4 us, and no call is served meanwhile."""
+    """As with 27,000 sessions; each takes 0.4 us, and no call is served in that time."""
     words = [sys.executable, "-c", PROGRAM]
     ended = subprocess.run(words, capture_output=True, timeout=60, check=True)
     assert 0 < int(ended.stdout) <= 35_000

@@ -47,7 +47,7 @@ def wired() -> Iterator[Wired]:
 
 
 async def fill(peer: socket.socket) -> int:
-    """Send until nothing is taken any more; so many bytes were."""
+    """Send until nothing is taken any more; that many bytes were."""
     sent = 0
     for _ in range(200):
         with suppress(BlockingIOError):
@@ -57,7 +57,7 @@ async def fill(peer: socket.socket) -> int:
 
 
 async def until(event: asyncio.Event) -> None:
-    """Wait for it, but not for ever."""
+    """Wait for it, with a bound."""
     async with asyncio.timeout(WITHIN_S):
         await event.wait()
 
@@ -93,7 +93,7 @@ async def test_who_does_not_read_stops_who_writes() -> None:
 
 @proves("fault 37")
 async def test_a_peer_that_left_is_noticed_behind_what_it_has_said() -> None:
-    """A child that does not read would otherwise be kept for nobody, for ever."""
+    """A child that does not read would otherwise be kept without end, for no client."""
     with wired() as w:
         await fill(w.peer)
         w.peer.shutdown(socket.SHUT_WR)
@@ -117,7 +117,7 @@ async def test_the_end_of_one_way_is_not_the_end_of_the_other() -> None:
 
 @proves("fault 36")
 async def test_a_child_that_closed_its_stdin_is_told_of() -> None:
-    """As good as gone, once somebody has tried."""
+    """As good as gone, once a write has failed."""
     with wired() as w:
         os.close(w.stdin)
         w.peer.send(b"x")

@@ -24,7 +24,7 @@ ERROR = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32602,"message":"no"}}'
     ],
 )
 def test_requests_and_notifications_are_seen(body: bytes, methods: list[str]) -> None:
-    """A batch of them too; answers and nonsense are none."""
+    """A batch of them too; answers and nonsense are not counted."""
     assert [found.method for found in asked(body)] == methods
 
 
@@ -73,7 +73,7 @@ TYPES = ["endpoint", "message", "other", "message"]
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000, MAX_LINE + 1, len(STREAM)])
 def test_events_are_counted_wherever_the_pieces_are_cut(size: int) -> None:
-    """Comments and what has no data are no events; a long line is an event all the same."""
+    """Comments and what has no data are not events; a long line is an event all the same."""
     scan = EventScan()
     types: list[str] = []
     codes: list[int] = []

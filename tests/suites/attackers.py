@@ -1,7 +1,7 @@
 """Clients that make a bridge keep as much as it will: `python -m tests.suites.attackers URL NAME`.
 
 Each attack goes on until standard input ends. What a bridge refuses is tried again, and a
-connection that it cuts is opened again. A process of its own, so that the clock of the suite that
+connection that it cuts is opened again. A separate process, so that the clock of the suite that
 measures the bridge is not held by it.
 """
 
@@ -51,7 +51,7 @@ def request(method: str, **params: Any) -> bytes:
 
 
 async def again(work: Callable[[], Awaitable[object]]) -> None:
-    """Do the work for ever, whatever becomes of it."""
+    """Do the work again and again, with or without success."""
     while True:
         with suppress(*FAILURES):
             await work()
@@ -59,7 +59,7 @@ async def again(work: Callable[[], Awaitable[object]]) -> None:
 
 
 async def all_at_once(count: int, work: Callable[[], Awaitable[object]]) -> None:
-    """Do the work so many times at once, for ever."""
+    """Do the work that many times at once, again and again."""
     async with asyncio.TaskGroup() as tasks:
         for _ in range(count):
             tasks.create_task(again(work))
@@ -174,7 +174,7 @@ async def subscriptions(url: str) -> None:
 
 
 async def stopped_child(url: str) -> None:
-    """4 sessions with stopped processes of their own, which get calls and notifications."""
+    """4 sessions whose own processes are stopped, which get calls and notifications."""
 
     async def one() -> None:
         connection = Connection(url)
@@ -254,7 +254,7 @@ async def large_hellos(url: str) -> None:
 
 
 async def deaf_asker(url: str) -> None:
-    """4 sessions with processes of their own, which ask without end and read nothing."""
+    """4 sessions with their own processes, which ask without end and read nothing."""
 
     async def one() -> None:
         connection = Connection(url)

@@ -2,7 +2,7 @@
 
 It knows nothing of HTTP but `GET /readyz`, which it asks every replica every tenth of a second; a
 new connection goes to one that answered 200 last, in turns, and stays there. A connection that
-nobody is ready for waits. Connections that are open are never cut.
+no replica is ready for waits. Connections that are open are never cut.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Balancer:
         self._news = asyncio.Condition()
 
     async def check(self) -> None:
-        """Ask every replica for ever."""
+        """Ask every replica again and again."""
         while True:
             ports = sorted(self.ports)
             good = await asyncio.gather(*map(_is_ready, ports))
@@ -86,7 +86,7 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 @asynccontextmanager
 async def balancing() -> AsyncIterator[Balancer]:
-    """A balancer on a port of its own, until the block ends."""
+    """A balancer on its own port, until the block ends."""
     balancer = Balancer()
     server = await asyncio.start_server(balancer.serve, "127.0.0.1", 0)
     balancer.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -29,7 +29,7 @@ from typing import Any
 import uvloop
 
 from tests.suites.figures import Figures, percentile
-from tests.suites.history import Answer, Call, Deed, How, Judgement
+from tests.suites.history import Answer, Call, How, Injection, Judgement
 from tests.suites.wire import Connection, echo_call, open_session, read_head
 from tests.support.bridge_process import RunningBridge, bridge, messages
 
@@ -37,11 +37,11 @@ SESSIONS = 50
 IDS = ("0", '"0"', "1", '"1"')
 """As JSON; each session has one call in flight under each."""
 ROUND_CALLS = 20_000
-DEED_EVERY_S = 0.2
+INJECT_EVERY_S = 0.2
 SHARED_PART = 0.15
 """How often the shared child is chosen: it serves half of all sessions, and is slow to return."""
 STOPPED_S = (0.05, 1.6)
-"""A child stands still for so long; over the second of --json-window its answers are streams."""
+"""A child stands still for that long; over the second of --json-window its answers are streams."""
 DEADLINE_S = 90.0
 """For one call: the longest back-off twice, and the time of a start."""
 ERROR_WITHIN_S: dict[How, float] = {"kill": 0.1, "close": 0.15}
@@ -59,8 +59,8 @@ class Round:
 
     def __init__(self, running: RunningBridge, calls: int, chance: random.Random) -> None:
         self.calls: list[Call] = []
-        self.deeds: list[Deed] = []
-        self.strays: list[Any] = []
+        self.injections: list[Injection] = []
+        self.misplaced: list[Any] = []
         """Answers that came on a stream where none belongs."""
         self._bridge = running
         self._chance = chance
@@ -83,13 +83,13 @@ class Round:
             disturbing = [around.create_task(self._disturb()), around.create_task(self._beat())]
             disturbing += [around.create_task(self._listen(headers)) for _, headers in opened]
             async with asyncio.TaskGroup() as callers:
-                for home, headers in opened:
+                for owner, headers in opened:
                     for request_id in IDS:
-                        callers.create_task(self._call_on(home, headers, request_id))
+                        callers.create_task(self._call_on(owner, headers, request_id))
             for task in disturbing:
                 task.cancel()
 
-    async def _call_on(self, home: str, headers: Mapping[str, str], request_id: str) -> None:
+    async def _call_on(self, owner: str, headers: Mapping[str, str], request_id: str) -> None:
         connection = Connection(self._bridge.url)
         for _ in self._left:
             nonce = f"n{next(self._nonces)}"
@@ -104,7 +104,7 @@ class Round:
                 hung = True
             except (OSError, EOFError, ValueError):
                 connection.close()  # no answer: the history says lost
-            self.calls.append(Call(home, request_id, nonce, sent_at, monotonic(), answers, hung))
+            self.calls.append(Call(owner, request_id, nonce, sent_at, monotonic(), answers, hung))
         connection.close()
 
     async def _listen(self, headers: Mapping[str, str]) -> None:
@@ -120,11 +120,11 @@ class Round:
             assert not heard, "a standalone stream ended while its session was open"
         finally:
             connection.close()
-            # Each event is one chunk; the sizes between them are no lines of data.
+            # Each event is one chunk; the sizes between them are not lines of data.
             text = heard.decode()
             data = [line for line in text.splitlines() if line.startswith("data:")]
             if data:
-                self.strays += [m for m in messages("\n".join(data)) if "method" not in m]
+                self.misplaced += [m for m in messages("\n".join(data)) if "method" not in m]
 
     async def _beat(self) -> None:
         while True:
@@ -135,7 +135,7 @@ class Round:
     async def _disturb(self) -> None:
         async with asyncio.TaskGroup() as standing:
             while True:
-                await asyncio.sleep(DEED_EVERY_S)
+                await asyncio.sleep(INJECT_EVERY_S)
                 pid = self._victim()
                 if pid is None:
                     continue
@@ -162,7 +162,7 @@ class Round:
         if not self._is_child(pid):
             return
         with suppress(ProcessLookupError):
-            self.deeds.append(Deed(monotonic(), pid, DEEDS.get(number, "stop")))
+            self.injections.append(Injection(monotonic(), pid, INJECTIONS.get(number, "stop")))
             os.kill(pid, number)
 
     def _victim(self) -> int | None:
@@ -185,7 +185,7 @@ class Round:
 
 
 ENDS = ("child.stopped", "child.exited")
-DEEDS: dict[int, How] = {signal.SIGKILL: "kill", signal.SIGUSR1: "close"}
+INJECTIONS: dict[int, How] = {signal.SIGKILL: "kill", signal.SIGUSR1: "close"}
 
 
 def answer_of(message: Any) -> Answer:
@@ -211,7 +211,7 @@ async def play(calls: int, chance: random.Random, folder: Path) -> tuple[Round, 
     """One round and its judgement.
 
     Raises:
-        AssertionError: The bridge did not end as it should, or logged an error nobody handled.
+        AssertionError: The bridge did not end as it should, or logged an unhandled error.
     """
     call_log = folder / "ledger"
     call_log.write_bytes(b"")
@@ -221,7 +221,7 @@ async def play(calls: int, chance: random.Random, folder: Path) -> tuple[Round, 
         played = Round(running, calls, chance)
         await played.run()
     executed = Counter(call_log.read_text().split())
-    return played, Judgement(played.calls, played.deeds, executed)
+    return played, Judgement(played.calls, played.injections, executed)
 
 
 async def main() -> int:
@@ -241,16 +241,16 @@ async def main() -> int:
             played, judgement = await play(size, chance, Path(folder))
             made.update(outcome(call) for call in played.calls)
             late_s += played.late_s
-            made["deeds"] += len(played.deeds)
-            made["deaths"] += sum(deed.deadly for deed in played.deeds)
+            made["injections"] += len(played.injections)
+            made["deaths"] += sum(injection.fatal for injection in played.injections)
             found.update(judgement.counts)
-            found["double"] += len(played.strays)
+            found["double"] += len(played.misplaced)
             for how, found_s in judgement.error_delays_s.items():
                 delays[how] += found_s
             for finding in judgement.findings[:SHOWN]:
                 figures.show(finding.kind, finding.text)
     figures.show("seconds", round(monotonic() - began, 1))
-    for name in ("ok", "errors", "deeds", "deaths"):
+    for name in ("ok", "errors", "injections", "deaths"):
         figures.show(name, made[name])
     figures.equal("calls", made["ok"] + made["errors"] + made["none"], calls)
     for kind in ("lost", "crossed", "double", "hung", "invented", "denied", "unexplained"):

@@ -65,7 +65,7 @@ def main() -> None:
             while rest:
                 rest = rest[os.write(1, rest) :]
         except OSError:
-            continue  # stdout is closed, or nobody reads it: executed and never answered
+            continue  # stdout is closed, or not read: executed and never answered
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ class Replica:
         status = await self._running.terminate()
         took_s, left = monotonic() - began, len(self._running.processes())
         self._balancer.ports.discard(self._running.port)
-        # Asserts besides that its log tells of no error that nobody handled.
+        # Asserts as well that its log has no unhandled error.
         await self._stack.aclose()
         return status, took_s, left
 

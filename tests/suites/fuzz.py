@@ -67,7 +67,7 @@ Target = Callable[[bytes], None]
 
 
 def mutations(corpus: Sequence[bytes], chance: random.Random) -> Iterator[bytes]:
-    """The corpus, then inputs made of it, for ever."""
+    """The corpus, then inputs made of it, without end."""
     yield from corpus
     while True:
         found = bytearray(chance.choice(corpus))
@@ -160,7 +160,7 @@ def _refuse(name: str) -> None:
 
 
 def _is_plain(data: bytes) -> bool:
-    """A request or a notification that nobody could take for anything else."""
+    """A request or a notification that can be taken for nothing else."""
     if not data.isascii() or b"\\" in data or b"\n" in data or b"\r" in data:
         return False
     try:
@@ -278,7 +278,7 @@ async def http(running: RunningBridge, inputs: Iterator[bytes], until: float) ->
 
 
 async def _answer(port: int, data: bytes) -> bytes:
-    """The first bytes of the answer, or none where the connection was closed."""
+    """The first bytes of the answer; none if the connection was closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(data)
@@ -343,7 +343,7 @@ async def run_program(
 def run(
     figures: Figures, name: str, target: Target, inputs: Iterator[bytes], seconds: float
 ) -> None:
-    """One target for so many seconds, or until it fails."""
+    """One target for that many seconds, or until it fails."""
     until, count, failures = monotonic() + seconds, 0, 0
     for data in inputs:
         count += 1

@@ -2,7 +2,7 @@
 
 The history has four parts: each call with all answers that came to it, each thing done to a child,
 the nonces that children wrote down before they answered, and what came where no answer belongs.
-Every call carries a nonce of its own and an id that many others carry at the same moment, so an
+Every call carries its own nonce and an id that many others carry at the same moment, so an
 answer that went astray shows. From it follows, for each call:
 
 | finding | the history shows |
@@ -10,15 +10,15 @@ answer that went astray shows. From it follows, for each call:
 | `lost` | the connection ended, or the response did, without an answer |
 | `hung` | no answer within the client's deadline |
 | `double` | two answers to one call, or one call executed twice, or an answer on another stream |
-| `crossed` | an answer with another id or nonce, or a child that answered two homes |
+| `crossed` | an answer with another id or nonce, or a child that answered two owners |
 | `invented` | a result of a call that no child has executed |
 | `denied` | an error says that the call was not executed, and it was |
 | `unexplained` | an error that belongs to no call in flight at a death and to no failed start |
 
-A home is whatever has children of its own: one session, or all that share. Which child served which
-home is learnt from the answers. A child that died before it answered anything served an unknown
-home; its death is taken for any, and it is a start that failed: while the bridge waits to start the
-next one (`START_AGAIN_S`), calls are told so at once, never executed.
+An owner is what a child belongs to: one session, or all that share it. Which child served which
+owner is learnt from the answers. A child that died before it answered anything served an unknown
+owner; its death is taken for any, and it is a start that failed: while the bridge waits to start
+the next one (`START_AGAIN_S`), calls are told so at once, never executed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Answer:
 class Call:
     """One request and all that came to it; times in seconds on one clock."""
 
-    home: str
+    owner: str
     request_id: str
     nonce: str
     sent_at: float
@@ -71,7 +71,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class Injection:
     """Something done to a child."""
 
     at: float
@@ -79,12 +79,12 @@ class Deed:
     how: How
 
     @property
-    def deadly(self) -> bool:
+    def fatal(self) -> bool:
         """A child that is stopped and continued lives."""
         return self.how != "stop"
 
 
-NO_DEED = Deed(float("-inf"), 0, "kill")
+NO_INJECTION = Injection(float("-inf"), 0, "kill")
 """Before all others."""
 
 
@@ -99,31 +99,31 @@ class Judgement:
     """The findings of one history."""
 
     def __init__(
-        self, calls: Sequence[Call], deeds: Iterable[Deed], executed: Mapping[str, int]
+        self, calls: Sequence[Call], injections: Iterable[Injection], executed: Mapping[str, int]
     ) -> None:
         """Judge a history.
 
         Args:
             calls: All that were made.
-            deeds: All that was done to children.
+            injections: All that was done to children.
             executed: How many times children wrote down each nonce.
         """
         self._executed = executed
-        self._homes: dict[int, set[str]] = defaultdict(set)
+        self._owners: dict[int, set[str]] = defaultdict(set)
         for call in calls:
             for answer in call.answers:
                 if answer.nonce is not None:
-                    self._homes[answer.pid].add(call.home)
-        self._deaths: dict[str | None, list[Deed]] = defaultdict(list)
-        """By home, in order; under None those of children that answered nobody."""
-        for deed in sorted(deeds, key=lambda deed: deed.at):
-            if deed.deadly:
-                homes: Iterable[str | None] = self._homes.get(deed.pid) or (None,)
-                for home in homes:
-                    self._deaths[home].append(deed)
-        self.findings: list[Finding] = list(self._crossed_homes())
+                    self._owners[answer.pid].add(call.owner)
+        self._deaths: dict[str | None, list[Injection]] = defaultdict(list)
+        """By owner, in order; under None those of children that answered no call."""
+        for injection in sorted(injections, key=lambda injection: injection.at):
+            if injection.fatal:
+                owners: Iterable[str | None] = self._owners.get(injection.pid) or (None,)
+                for owner in owners:
+                    self._deaths[owner].append(injection)
+        self.findings: list[Finding] = list(self._crossed_owners())
         self.error_delays_s: dict[How, list[float]] = defaultdict(list)
-        """From the death of a child to each error that it explains, in seconds, by the deed."""
+        """From the death of a child to each error that it explains, in seconds, by its kind."""
         for call in calls:
             self.findings += self._of(call)
 
@@ -132,10 +132,10 @@ class Judgement:
         """How many findings of each kind."""
         return Counter(finding.kind for finding in self.findings)
 
-    def _crossed_homes(self) -> Iterable[Finding]:
-        for pid, homes in self._homes.items():
-            if len(homes) > 1:
-                yield Finding("crossed", f"child {pid} answered {sorted(homes)}")
+    def _crossed_owners(self) -> Iterable[Finding]:
+        for pid, owners in self._owners.items():
+            if len(owners) > 1:
+                yield Finding("crossed", f"child {pid} answered {sorted(owners)}")
 
     def _of(self, call: Call) -> Iterable[Finding]:
         if call.hung:
@@ -158,7 +158,7 @@ class Judgement:
         if answer.executed == "no" and self._executed.get(call.nonce):
             yield Finding("denied", str(call))
         failed_start = self._last_death(None, call.ended_at)
-        death = max(self._last_death(call.home, call.ended_at), failed_start, key=lambda d: d.at)
+        death = max(self._last_death(call.owner, call.ended_at), failed_start, key=lambda d: d.at)
         if answer.reason != REASON:
             yield Finding("unexplained", str(call))
         elif death.at >= call.sent_at - SETTLE_S:
@@ -167,7 +167,7 @@ class Judgement:
         elif answer.executed != "no" or failed_start.at < call.sent_at - START_AGAIN_S:
             yield Finding("unexplained", str(call))
 
-    def _last_death(self, home: str | None, until: float) -> Deed:
-        deaths = self._deaths.get(home, [])
-        place = bisect_right(deaths, until, key=lambda deed: deed.at)
-        return deaths[place - 1] if place else NO_DEED
+    def _last_death(self, owner: str | None, until: float) -> Injection:
+        deaths = self._deaths.get(owner, [])
+        place = bisect_right(deaths, until, key=lambda injection: injection.at)
+        return deaths[place - 1] if place else NO_INJECTION

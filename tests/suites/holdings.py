@@ -36,7 +36,7 @@ class Watched:
         return read_memory(self._pid).rss_kib
 
     async def holdings(self) -> dict[str, int]:
-        """Descriptors, children, zombies and what the process tells of itself, at this moment."""
+        """Descriptors, children, zombies and what the process says about itself, at this moment."""
         process = self._bridge.process
         assert process.stdin is not None
         assert process.stdout is not None

@@ -2,7 +2,7 @@
 
 | | |
 |---|---|
-| inputs | those of `tests.suites.attackers`, each on a bridge of its own, HOSTILE_S (20) seconds |
+| inputs | those of `tests.suites.attackers`, each on its own bridge, HOSTILE_S (20) seconds |
 | memory | resident bytes of the bridge: at most those before, `--max-memory` and `RESERVE_MIB` |
 | light client | one call and one probe at a time: probes get 200, and calls their answer or an \
 error that names a limit; its session is not ended |
@@ -32,7 +32,7 @@ LIMIT_MIB = 64
 RESERVE_MIB = 128
 AS_IN_IMAGES = {"MALLOC_ARENA_MAX": "1"}
 """Else glibc keeps a heap for each thread that reads bodies, up to 50 MiB more."""
-"""Of one bridge, besides what it keeps: copies that are made while bytes pass, a message that is
+"""Of one bridge, above what it keeps: copies that are made while bytes pass, a message that is
 read, the heap's gaps."""
 FLAGS = ("--max-children", "12", "--spares", "0", "--grace", "6s")
 LOOK_S = 0.02

@@ -2,7 +2,7 @@
 
 Each opens a session and then its standalone stream, on one connection. One word a line on standard
 input, one line of JSON on standard output for it: `open` opens them all, `?` tells what they have
-heard so far, `close` closes their connections. A process of its own, so that reading for thousands
+heard so far, `close` closes their connections. A separate process, so that reading for thousands
 costs the suite's own clock nothing; bare protocols, so that it costs the machine little.
 """
 
@@ -45,7 +45,7 @@ class Listener(asyncio.Protocol):
         self._send("POST", ACCEPT, json.dumps(initialize(0, REVISION)).encode())
 
     def data_received(self, data: bytes) -> None:
-        """Go on as far as what has come allows."""
+        """Read what has come so far."""
         if self.listening.done():
             self._heard["comments"] += data.count(COMMENT)
             self._heard["events"] += data.count(b"event: message")
@@ -68,7 +68,7 @@ class Listener(asyncio.Protocol):
             self._send("GET", {"accept": "text/event-stream", **headers})
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count it; whoever waits for the stream waits in vain."""
+        """Count it; a caller that waits for the stream waits without end."""
         if not self.listening.done():
             self.listening.set_exception(ConnectionResetError("closed before it listened"))
         else:

@@ -7,13 +7,13 @@
 | sessions | SESSIONS (20000) | initialize, initialized, a call, DELETE |
 | own | SESSIONS / 100 | the same by a client that offers sampling: a child for each session |
 
-Each phase begins with a warm-up of its own, the longest one where connections break: the heap
+Each phase begins with its own warm-up, the longest one where connections break: the heap
 finds its size after some 10 000 sessions, or 50 000 calls with disconnects. A phase's memory is the
 median slope over samples, in KiB for 100 000 calls, or for 20 000 sessions; in a short run, whose
 samples are few pages apart, it is shown and not judged. After each phase descriptors, tasks,
 threads, children and zombies must be exactly what they were before it.
 
-The hostile part comes last, on bridges of its own: `tests.suites.hostile`.
+The hostile part comes last, on its own bridges: `tests.suites.hostile`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OWN_WORKERS = 4
 SAMPLES = 20
 GROWTH_KIB = 256.0
 NOISE_KIB = 64.0
-"""A heap that does not grow still takes and gives so much; a shorter run is told more of it."""
+"""A heap that does not grow still takes and gives that much; a shorter run is told more of it."""
 JUDGED_CALLS, JUDGED_SESSIONS = 100_000, 20_000
 JUDGED_FROM = 4
 """A phase is judged by no less than this part of what its growth is told for."""
@@ -65,13 +65,13 @@ class Phase(NamedTuple):
     warm_up: float
     """As a part of the size."""
     per: int
-    """The growth is told for so many."""
+    """The growth is told for that many."""
     workers: int
     work: Work
 
 
 async def spread(url: str, phase: Phase, size: int) -> None:
-    """Do the work so many times, by all workers at once, each on a connection of its own."""
+    """Do the work that many times, by all workers at once, each on its own connection."""
     numbers = iter(range(size))
 
     async def one_worker() -> None:
@@ -158,7 +158,7 @@ async def sessions_for_calls(url: str) -> AsyncIterator[Work]:
     """Calls in sessions that stay open until the block ends."""
     connection = Connection(url)
     opened = [await open_session(connection) for _ in range(WORKERS)]
-    # Idle, it would be closed by the bridge at a moment of its own, and be counted until then.
+    # Idle, it would be closed by the bridge at its own moment, and be counted until then.
     connection.close()
     turns = itertools.cycle(opened)
 

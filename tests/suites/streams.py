@@ -1,7 +1,7 @@
-"""`make streams`: thousands of open streams cost little memory and slow nobody down.
+"""`make streams`: thousands of open streams cost little memory and slow no call down.
 
 STREAMS (5000) clients open a session and its standalone stream each and then only listen, as most
-deployed clients do most of the time. Before, meanwhile and after, calls are made at one fixed rate,
+deployed clients do most of the time. Before, during and after, calls are made at one fixed rate,
 so that the three stretches can be compared. What a stream costs is the growth of resident memory,
 session and connection included, divided by their number. The stretch with the streams is longer
 than the time between two signs of life, so that it holds the work of one whole round of them.
@@ -41,13 +41,13 @@ AGAIN = 1.03
 FEW = 2000
 SPARE_DESCRIPTORS = 200
 UNUSED_S = 2
-"""Sessions go so long after their streams: their clients never send a call."""
+"""Sessions go that long after their streams: their clients never send a call."""
 ROOT = Path(__file__).parents[2]
 CHILD = ROOT / "benchmarks" / "echo_child.py"
 
 
 class Listeners:
-    """The clients, a process of their own."""
+    """The clients, a separate process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -65,7 +65,7 @@ class Listeners:
 
 @asynccontextmanager
 async def listeners(url: str, count: int) -> AsyncIterator[Listeners]:
-    """So many clients of a bridge, not connected yet."""
+    """That many clients of a bridge, not connected yet."""
     words = ("-m", "tests.suites.listeners", url, str(count))
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(

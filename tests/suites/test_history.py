@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from tests.suites.figures import percentile, slope
-from tests.suites.history import START_AGAIN_S, Answer, Call, Deed, Judgement
+from tests.suites.history import START_AGAIN_S, Answer, Call, Injection, Judgement
 
 SHARED, OWN = "shared", "own1"
 SHARED_PID, OWN_PID, NAMELESS_PID = 7, 8, 9
@@ -24,30 +24,30 @@ def exited(executed: str = "maybe", reason: str = "child_exited") -> Answer:
 
 
 def call(
-    *answers: Answer, home: str = SHARED, nonce: str = "a", sent_at: float = 10.0, **more: bool
+    *answers: Answer, owner: str = SHARED, nonce: str = "a", sent_at: float = 10.0, **more: bool
 ) -> Call:
     """A call with the id 0 that takes a tenth of a second."""
-    return Call(home, "0", nonce, sent_at, sent_at + 0.1, answers, **more)
+    return Call(owner, "0", nonce, sent_at, sent_at + 0.1, answers, **more)
 
 
 def known(*others: Call) -> list[Call]:
-    """Calls, after two that tell which child serves whom."""
+    """Calls, after two that tell which child serves which owner."""
     first = call(good("s"), nonce="s", sent_at=0)
-    second = call(good("o", pid=OWN_PID), home=OWN, nonce="o", sent_at=0)
+    second = call(good("o", pid=OWN_PID), owner=OWN, nonce="o", sent_at=0)
     return [first, second, *others]
 
 
 def judged(
-    calls: Sequence[Call], *deeds: Deed, executed: Sequence[str] = ("a", "s", "o")
+    calls: Sequence[Call], *injections: Injection, executed: Sequence[str] = ("a", "s", "o")
 ) -> list[str]:
     """The kinds of what is found."""
     counts = {nonce: executed.count(nonce) for nonce in executed}
-    return sorted(Judgement(calls, deeds, counts).counts.elements())
+    return sorted(Judgement(calls, injections, counts).counts.elements())
 
 
-def killed(at: float, pid: int = SHARED_PID) -> Deed:
+def killed(at: float, pid: int = SHARED_PID) -> Injection:
     """A death."""
-    return Deed(at, pid, "kill")
+    return Injection(at, pid, "kill")
 
 
 def test_a_call_with_its_own_answer_is_well() -> None:
@@ -79,10 +79,10 @@ def test_an_error_after_a_start_that_failed_is_well() -> None:
         pytest.param(call(good(), exited()), "double", id="a result and an error"),
         pytest.param(call(good("b")), "crossed", id="another call's result"),
         pytest.param(call(good(request_id='"0"')), "crossed", id="an id of another type"),
-        pytest.param(call(good(pid=OWN_PID)), "crossed", id="a child of another home"),
+        pytest.param(call(good(pid=OWN_PID)), "crossed", id="a child of another owner"),
         pytest.param(call(hung=True), "hung", id="no answer in time"),
         pytest.param(call(exited(reason="timeout")), "unexplained", id="another reason"),
-        pytest.param(call(exited(), home=OWN), "unexplained", id="another home's death"),
+        pytest.param(call(exited(), owner=OWN), "unexplained", id="another owner's death"),
         pytest.param(call(exited(), sent_at=12), "unexplained", id="after the death"),
         pytest.param(call(exited(), sent_at=9.8), "unexplained", id="before the death"),
         pytest.param(call(exited("no")), "denied", id="executed, and the error says it was not"),
@@ -105,12 +105,12 @@ def test_a_result_that_no_child_made_is_rejected() -> None:
 
 def test_a_child_that_lived_on_explains_no_error() -> None:
     """Stopped and continued, it could still answer."""
-    stopped = Deed(10.05, SHARED_PID, "stop")
+    stopped = Injection(10.05, SHARED_PID, "stop")
     assert judged(known(call(exited())), stopped) == ["unexplained"]
 
 
 def test_a_failed_start_explains_only_what_was_not_executed_and_not_for_ever() -> None:
-    """An error `maybe` needs a death of its own; one long after the back-off needs another."""
+    """An error `maybe` needs its own death; one long after the back-off needs another."""
     late = call(exited("no"), sent_at=10 + START_AGAIN_S + 2)
     maybe = call(exited("maybe"), sent_at=30)
     for broken in (late, maybe):
@@ -119,7 +119,7 @@ def test_a_failed_start_explains_only_what_was_not_executed_and_not_for_ever() -
 
 
 def test_the_slope_is_that_of_most_pairs() -> None:
-    """One wild sample does not move it; one place is no slope."""
+    """One wild sample does not move it; one place is not a slope."""
     assert slope([(0, 5), (1, 7), (2, 900), (3, 11), (4, 13)]) == pytest.approx(2, abs=0.7)
     assert slope([(0, 5), (2, 4), (4, 3)]) == -0.5
     with pytest.raises(ValueError, match="two different places"):

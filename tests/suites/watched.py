@@ -5,7 +5,7 @@
 For each line on standard input, one line of JSON on standard output: the asyncio tasks that are
 not done, the threads and the sessions. Tasks of the start are not among them, since the bridge
 takes what its start made away from the collector; they would only add the same number each time. It
-is asked from a thread of its own, which leaves the program as it is. PYTHON is the word that a
+is asked from its own thread, which leaves the program as it is. PYTHON is the word that a
 harness would have started, and this interpreter.
 """
 

@@ -1,7 +1,7 @@
 """A machine with Python and nothing else, as in a container, and a person who types on it.
 
-Its root is made of Debian's packages by mmdebstrap, and its programs run in namespaces of their
-own, as a user without rights. If that cannot be had, it is a folder and a PATH that holds `python3`
+Its root is made of Debian's packages by mmdebstrap, and its programs run in their own
+namespaces, as a user without rights. Else it is a folder and a PATH that holds `python3`
 alone.
 """
 
@@ -120,7 +120,7 @@ class Typed:
 
 
 def bare_machine(folder: Path) -> BareMachine:
-    """Make one in this folder; in CI it has to be one with a root of its own."""
+    """Make one in this folder; in CI it has to be one with its own root."""
     here = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     env = {**here, "LANG": "C.UTF-8", "PORT": "0"}
     if os.geteuid() == 0 and shutil.which("mmdebstrap") and shutil.which("unshare"):

@@ -70,7 +70,7 @@ class RunningBridge:
     async def logged(
         self, name: str, wanted: Callable[[dict[str, Any]], bool] = lambda _: True, count: int = 1
     ) -> list[dict[str, Any]]:
-        """Wait until so many records of this name (and kind) have been written."""
+        """Wait until that many records of this name (and kind) have been written."""
 
         def found() -> list[dict[str, Any]]:
             return [record for record in self.events(name) if wanted(record)]
@@ -92,7 +92,7 @@ class RunningBridge:
 
     async def next_order(self, number: int) -> None:
         """Send a signal that counts as a further order to end, after one that is in the log."""
-        await asyncio.sleep(ONE_ORDER_S)  # no event tells that a signal is no repetition any more
+        await asyncio.sleep(ONE_ORDER_S)  # no event for the end of a repetition
         self.signal(number)
 
     async def ended(self, within_s: float = END_S) -> int:
@@ -191,9 +191,9 @@ async def started(
 
     Args:
         words: The command line.
-        env: Variables besides those of the test run.
+        env: Variables in addition to those of the test run.
         under: A program that runs the bridge, with its own arguments.
-        faulty: The test puts a bug into the program, and sees to what becomes of it.
+        faulty: The test puts a bug into the program, and checks the consequence.
         options: More for `asyncio.create_subprocess_exec`.
     """
     mark = uuid.uuid4().hex
@@ -236,7 +236,7 @@ async def bridge(
     `program` names another program that serves: `dev`.
 
     Ends it with SIGTERM if the test has not, and asserts what every end must show: exit status 0
-    (where nobody asked for another), no process left, no unhandled error in the log.
+    (if no other was asked for), no process left, no unhandled error in the log.
     """
     async with started(*program, "--port", "0", *words, env=env, **options) as running:
         (record,) = await running.logged("serve.started")
@@ -273,15 +273,15 @@ async def ran(
 
 
 def assert_clean(running: RunningBridge) -> None:
-    """As `assert_handled`, and it wrote nothing besides its records."""
+    """As `assert_handled`, and it wrote nothing but its records."""
     assert running.noise == []
     assert_handled(running)
 
 
 def assert_handled(running: RunningBridge) -> None:
-    """No record of the run may tell of an error that nobody handled: a 500 is one.
+    """No record of the run may report an unhandled error: a 500 is one.
 
-    It holds for a run that ends badly too; what it says of wrong words is no record.
+    It holds for a run that ends badly too; what it says of wrong words is not a record.
     """
     bad = [record for record in running.log if "exception" in record]
     assert bad == []

@@ -98,19 +98,19 @@ def _by_shared_secret(issuer: Issuer) -> Broken:
 
 
 def _by_other_keys(issuer: Issuer) -> Broken:
-    stranger, rsa = ECKey.generate_key("P-256"), RSAKey.generate_key(2048)
+    unknown_key, rsa = ECKey.generate_key("P-256"), RSAKey.generate_key(2048)
     oct_key = OctKey.generate_key(256)
     own = issuer.signer("ES256")
 
     def with_key(algorithm: str, sign: Callable[[str], bytes], **header: Any) -> str:
         return forged(issuer.header(algorithm, **header), _payload(issuer), sign)
 
-    foreign = lambda text: signed_by(stranger, "ES256", text)  # noqa: E731 - a table of signers
+    foreign = lambda text: signed_by(unknown_key, "ES256", text)  # noqa: E731 - a table of signers
     p384 = issuer.signer("ES384")
     return {
-        "a stranger's EC key": (with_key("ES256", foreign), _SIGNATURE),
-        "a stranger's EC key, unnamed": (with_key("ES256", foreign, kid=None), _SIGNATURE),
-        "a stranger's RSA key": (
+        "a unknown_key's EC key": (with_key("ES256", foreign), _SIGNATURE),
+        "a unknown_key's EC key, unnamed": (with_key("ES256", foreign, kid=None), _SIGNATURE),
+        "a unknown_key's RSA key": (
             with_key("RS256", lambda text: signed_by(rsa, "RS256", text)),
             _SIGNATURE,
         ),
@@ -137,7 +137,7 @@ def _by_other_keys(issuer: Issuer) -> Broken:
         "an empty kid": (with_key("ES256", own, kid=""), "kid"),
         "a very long kid": (with_key("ES256", own, kid="k" * 600), "kid"),
         "a key in the header": (
-            with_key("ES256", foreign, jwk=stranger.as_dict(private=False)),
+            with_key("ES256", foreign, jwk=unknown_key.as_dict(private=False)),
             _HEADER,
         ),
         "a shared key in the header": (
@@ -175,7 +175,7 @@ def _with_header(issuer: Issuer) -> Broken:
         "a nested token": (with_header(cty="JWT"), _HEADER),
         "alg twice": (forged(twice, _payload(issuer), issuer.signer()), _HEADER),
         "a header that is a list": (forged(b"[]", _payload(issuer), issuer.signer()), _HEADER),
-        "a header that is no JSON": (forged(b"{", _payload(issuer), issuer.signer()), _HEADER),
+        "a header that is not JSON": (forged(b"{", _payload(issuer), issuer.signer()), _HEADER),
         "a header in UTF-16": (
             forged(good.encode("utf-16"), _payload(issuer), issuer.signer()),
             _HEADER,
@@ -262,7 +262,7 @@ def _with_payload(issuer: Issuer) -> Broken:
         ),
         "claims that are a list": (with_payload(b"[" + good + b"]"), claims),
         "claims that are a text": (with_payload(b'"alice"'), claims),
-        "claims that are no JSON": (with_payload(b"alice"), claims),
+        "claims that are not JSON": (with_payload(b"alice"), claims),
         "claims with a mark before": (with_payload(b"\xef\xbb\xbf" + good), claims),
         "claims with something after": (with_payload(good + b"{}"), claims),
         "claims in broken UTF-8": (with_payload(good.replace(b"alice", b"\xff\xfe")), claims),
@@ -300,6 +300,6 @@ def _mangled(issuer: Issuer) -> Broken:
         "a blank within": (f"{header}.{payload}.{signature[:9]} {signature[9:]}", "signature"),
         "a huge token": (issuer.token(groups=["g" * 100] * 150), "characters"),
         "a huge unsigned text": ("A" * 40_000, "characters"),
-        "a text that is no token": ("hunter2", _FORM),
+        "a text that is not a token": ("hunter2", _FORM),
         "a hash": (hashlib.sha256(b"").hexdigest(), _FORM),
     }

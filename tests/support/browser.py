@@ -75,7 +75,7 @@ class Tab:
 
 @asynccontextmanager
 async def tab(profile: Path) -> AsyncIterator[Tab]:
-    """One page of a browser of its own, which ends with the block."""
+    """A page of a separate browser, which ends with the block."""
     process = await asyncio.create_subprocess_exec(
         *(node(), str(HERE / "drive.mjs"), chromium(), str(profile)),
         stdin=PIPE,

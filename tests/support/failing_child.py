@@ -26,7 +26,7 @@ LOOKS = ("--ping-timeout", "200ms")
 """Children are looked at ten times a second."""
 _IDS = itertools.count(1)
 ROOTS: dict[str, Any] = {"roots": {}}
-"""A client that offers this gets a child of its own."""
+"""A client that offers this gets its own child."""
 
 
 class FailingServer(NamedTuple):
@@ -72,7 +72,7 @@ class FailingServer(NamedTuple):
         return [json.loads(line) for line in lines]
 
     async def until_heard(self, pid: int, method: str, count: int = 1) -> None:
-        """Wait until a process has read so many messages of a method."""
+        """Wait until a process has read that many messages of a method."""
 
         def read() -> bool:
             lines = (self.folder / str(pid)).read_bytes().split(b"\n")[:-1]
@@ -87,14 +87,14 @@ class FailingServer(NamedTuple):
 
 
 def new_fifo(folder: Path, name: str) -> str:
-    """A fifo that nobody has opened."""
+    """A fifo that no process has opened."""
     path = str(folder / name)
     os.mkfifo(path)
     return path
 
 
 def open_fifo(path: str) -> int:
-    """Let everybody pass who waits for it, or will; returns the descriptor to close at the end."""
+    """Let each process pass that waits for it; returns the descriptor to close at the end."""
     return os.open(path, os.O_RDWR)
 
 

@@ -75,7 +75,7 @@ class FakeRemote:
         return [each for each in self.got if each.rpc == rpc]
 
     async def received(self, wanted: Callable[[Got], bool], count: int = 1) -> list[Got]:
-        """Wait until so many requests of a kind have arrived."""
+        """Wait until that many requests of a kind have arrived."""
         async with self._news, asyncio.timeout(20):
             await self._news.wait_for(lambda: len(list(filter(wanted, self.got))) >= count)
         return list(filter(wanted, self.got))

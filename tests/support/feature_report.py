@@ -18,13 +18,13 @@ def judge(report: Mapping[str, Any], declared: bool) -> None:
 
     Args:
         report: What the client printed.
-        declared: It offers elicitation, sampling and roots, so that each session had a child of
-            its own; otherwise both shared one.
+        declared: It offers elicitation, sampling and roots, so that each session had its
+            own child; otherwise both shared one.
     """
     assert list(report) == ["left", "right"]
     for marker, seen in report.items():
         expected = _seen_by_all(marker) | (_asked(marker) if declared else _declined())
-        # Of two calls in flight on a shared child nobody can say which one a log message is for.
+        # Of two calls in flight on a shared child it is unknown which one a log message is for.
         logs = seen["logs"]
         assert logs == [f"{marker} info"] or (logs == [] and not declared)
         assert {label: _gist(seen.get(label)) for label in expected} == expected

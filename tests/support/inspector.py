@@ -25,7 +25,7 @@ class Seen:
 
     status: int
     result: Any
-    """What it printed; None where that is nothing."""
+    """What it printed; None if that is nothing."""
     error: str
     """The last line on its stderr where it failed; the others are the server's own."""
 

@@ -175,7 +175,7 @@ class Stateless:
         }
 
     async def until_heard(self, method: str, count: int = 1) -> list[dict[str, Any]]:
-        """Wait until the children have read so many messages of a method."""
+        """Wait until the children have read that many messages of a method."""
         await eventually(lambda: len(self.heard(method)) >= count, f"{count} x {method}")
         return self.heard(method)
 

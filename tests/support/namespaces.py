@@ -1,4 +1,4 @@
-"""Programs in namespaces of their own, and whether this machine permits them.
+"""Programs in their own namespaces, and whether this machine permits them.
 
 A container with default rights does not. CI runs every test: there they fail instead of being left
 out.

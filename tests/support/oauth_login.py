@@ -18,12 +18,12 @@ ASKED = [
     {"scope": "mcp:use", "code_challenge_method": "S256"},
     {"scope": "mcp:use mcp:call", "code_challenge_method": "S256"},
 ]
-"""What every client asks for: first what all calls need, then what tools need besides."""
+"""What every client asks for: first what all calls need, then what tools need in addition."""
 
 
 @asynccontextmanager
 async def authorization_server() -> AsyncIterator[str]:
-    """A server made with Authlib, in an environment of its own; its issuer."""
+    """A server made with Authlib, in its own environment; its issuer."""
     python = ROOT / ".venv-oauth" / "bin" / "python"
     assert python.exists(), ".venv-oauth is missing: `make interop` makes it"
     process = await asyncio.create_subprocess_exec(

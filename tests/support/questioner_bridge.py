@@ -23,7 +23,7 @@ from tests.support.raw_http import recorded
 
 Headers = dict[str, str]
 ASKED: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}
-"""The abilities of a client that gets a child of its own."""
+"""The abilities of a client that gets its own child."""
 
 
 def note(method: str, **params: Any) -> str:
@@ -53,7 +53,7 @@ class Served(NamedTuple):
         return await open_session(self.client, revision, capabilities)
 
     async def own(self, revision: str = "2025-06-18") -> Headers:
-        """The headers of a session with a child of its own."""
+        """The headers of a session with its own child."""
         return await open_session(self.client, revision, ASKED)
 
     async def post(self, headers: Headers, body: Any) -> httpx.Response:
@@ -142,7 +142,7 @@ class Blocks:
         self._lines = response.aiter_lines()
 
     async def next(self) -> Block | None:
-        """The next event; None at the end of the stream. Comments are no events."""
+        """The next event; None at the end of the stream. Comments are not events."""
         fields: dict[str, str] = {}
         async for line in self._lines:
             if not line and fields:
@@ -154,7 +154,7 @@ class Blocks:
         return None
 
     async def some(self, count: int) -> list[Block]:
-        """So many events."""
+        """That many events."""
         found = [await self.next() for _ in range(count)]
         assert None not in found, found
         return [block for block in found if block is not None]

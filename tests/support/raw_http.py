@@ -96,7 +96,7 @@ def post(body: bytes, *headers: str, path: str = "/mcp") -> bytes:
 
 
 async def exchanged(port: int, data: bytes, host: str = "127.0.0.1") -> RawResponse:
-    """Send on a connection of its own; the response."""
+    """Send on its own connection; the response."""
     async with wire(port, host=host) as connection:
         await connection.send(data)
         return await connection.response()

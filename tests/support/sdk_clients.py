@@ -1,6 +1,6 @@
-"""The SDK clients as tests see them: programs that run, tell of events and report what they saw.
+"""The SDK clients as tests see them: programs that run, report events and tell what they saw.
 
-The programs are in `peers/`, run by the interpreters of their own environments, since two SDK
+The programs are in `peers/`, run by the interpreters of separate environments, since two SDK
 versions do not fit into one and none of them fits beside the bridge's dependencies by promise.
 A client prints what it saw; every judgement is in `peers_servers` or in the tests.
 """
@@ -77,7 +77,7 @@ class ClientRun:
         self._heard = anyio.Event()
 
     async def event(self, name: str, within_s: float = REPORT_WITHIN_S) -> None:
-        """Return once the client has told of an event; fail when it ends or is late."""
+        """Return once the client has reported an event; fail when it ends or is late."""
         with anyio.move_on_after(within_s):
             while not any(told["event"] == name for told in self._events) and not self._silent:
                 await self._heard.wait()
@@ -145,7 +145,7 @@ async def running(
                 process.kill()
             with anyio.CancelScope(shield=True):
                 await process.wait()
-            # A grandchild may hold the pipe open; what it says is nobody's concern now.
+            # A grandchild may hold the pipe open; what it says does not matter now.
             group.cancel_scope.cancel()
 
 

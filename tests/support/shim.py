@@ -72,7 +72,7 @@ def port(listen: str) -> int:
 
 
 def free_tcp() -> str:
-    """The address of a port that nobody listens on."""
+    """The address of a port without a listener."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return f"tcp:127.0.0.1:{found.getsockname()[1]}"
@@ -95,7 +95,7 @@ def connect(address: str) -> socket.socket:
 
 
 async def read(connection: socket.socket, size: int) -> bytes:
-    """So many bytes, or fewer at the end of the stream."""
+    """That many bytes, or fewer at the end of the stream."""
     found = bytearray()
     async with asyncio.timeout(WITHIN_S):
         while len(found) < size:
@@ -123,7 +123,7 @@ def program(text: str) -> tuple[str, ...]:
 
 
 def address(kind: str, folder: Path) -> str:
-    """An address that nobody else has."""
+    """An address that is used by no other test."""
     return f"unix:{folder}/s" if kind == "unix" else free_tcp()
 
 
@@ -135,7 +135,7 @@ def questioner(folder: Path) -> tuple[str, ...]:
 
 
 def connected(to: str, *words: str, **more: Any) -> AbstractAsyncContextManager[RunningBridge]:
-    """A bridge with no command of its own."""
+    """A bridge without a command."""
     return bridge("--connect", to, *words, **more)
 
 

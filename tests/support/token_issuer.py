@@ -1,4 +1,4 @@
-"""An authorization server as far as a resource server sees one: keys, and tokens signed by them.
+"""An authorization server with what a resource server uses: keys, and tokens signed by them.
 
 Its HTTP side publishes metadata and keys from a thread, counts what is asked of it, and can be
 told to misbehave. The tokens it is not supposed to make are in `broken_tokens`.
@@ -84,7 +84,7 @@ class Issuer:
         return {"keys": public}
 
     def claims(self, **other: Any) -> dict[str, Any]:
-        """The claims of a good token, with some changed; those that are None are left out."""
+        """The claims of a good token, with some changed; None leaves one out."""
         now = time.time()
         claims: dict[str, Any] = {
             "iss": self.url,
@@ -123,7 +123,7 @@ class KeyHost:
         self.asked: Counter[str] = Counter()
         """How often each path was asked for."""
         self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
-        """Status, headers and body of paths that are to be answered in another way."""
+        """Status, headers and body of paths that have another answer."""
         self.heads: list[dict[str, str]] = []
 
     @property

@@ -151,7 +151,7 @@ def test_another_file_is_named_as_such(tmp_path: Path, text: str, problem: str) 
 
 
 def test_a_bad_line_before_the_last_is_an_error(tmp_path: Path) -> None:
-    """It is no torn one."""
+    """It is not a torn one."""
     path = tmp_path / "tape.jsonl"
     recorded(path, frame(1, text="first"))
     path.write_bytes(path.read_bytes() + b"{}\n" + line_of(frame(2, text="x")))

@@ -108,7 +108,7 @@ def test_short_values_are_removed_as_whole_strings_only() -> None:
 
 
 def test_numbers_that_are_known_are_removed() -> None:
-    """Whole numbers, not their digits in others; tokens of progress are none."""
+    """Whole numbers, not their digits in others; tokens of progress are not counted."""
     value = {"pin": 482913, "other": 1482913, "list": [482913], "progressToken": 482913}
     assert shown(value, "482913") == {**value, "pin": MASK, "list": [MASK]}
 

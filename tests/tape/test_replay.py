@@ -256,7 +256,7 @@ def served(replay: Replay, data: bytes) -> list[Any]:
 
 
 def test_it_serves_lines() -> None:
-    """Batches and an unfinished last line included; what is no message gets an error."""
+    """Batches and an unfinished last line included; what is not a message gets an error."""
     replay = Replay(frames((C2S, call(1)), (S2C, answer(1, "a"))))
     line = encode(call(2))
     said = served(replay, b"nonsense\n[%b,%b]\n%b" % (encode(call(8)), encode(call(9)), line))

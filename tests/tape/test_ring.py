@@ -95,7 +95,7 @@ async def test_a_reader_goes_on_where_another_one_left() -> None:
 
 
 def test_frames_come_with_what_removes_their_secrets() -> None:
-    """Each with that of its own child."""
+    """Each with that of the child that it has."""
     ring, one = Ring(), Redactor(["sesame"])
     ring.put(frame(1), one)
     ring.put(frame(2))

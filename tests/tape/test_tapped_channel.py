@@ -84,7 +84,7 @@ async def conversation(channel: ChildChannel, *, forwarded: bool = False) -> lis
 async def test_a_tape_has_all_that_passed(
     caplog: pytest.LogCaptureFixture, forwarded: bool
 ) -> None:
-    """Messages of both sides, lines that are none, stderr, start and end; once each, in order."""
+    """Messages of both sides, invalid lines, stderr, start and end; once each, in order."""
     caplog.set_level("INFO")
     kept = Kept()
     async with child(Tape("demo", [kept])) as channel:

@@ -7,9 +7,9 @@ import xml.etree.ElementTree as ET
 from mcpbridge.tape.comparison import Difference
 from mcpbridge.tape.frame import Direction, Frame
 from mcpbridge.tape.verification import (
-    Asked,
-    Conversation,
-    Outcome,
+    CheckedRequest,
+    RecordedConversation,
+    RecordedRequest,
     conversations,
     junit,
     line_of,
@@ -29,10 +29,10 @@ def frames(*pairs: tuple[Direction, Message], session: str = "s", server: str = 
     ]
 
 
-def names(conversation: Conversation) -> list[str]:
+def names(conversation: RecordedConversation) -> list[str]:
     """What is said again."""
     steps = conversation.steps
-    return [each.name if isinstance(each, Asked) else each.method for each in steps]
+    return [each.name if isinstance(each, RecordedRequest) else each.method for each in steps]
 
 
 def test_a_session_is_asked_again_in_its_order() -> None:
@@ -72,7 +72,7 @@ def test_sessions_are_told_apart() -> None:
     mixed = [one[0], two[0], two[1], one[1], *frames((ASKED, INITIALIZED), session="three")]
     found = conversations(mixed)
     assert [(each.server, len(each.steps)) for each in found] == [("a", 1), ("b", 1)]
-    answers = [each.answer for c in found for each in c.steps if isinstance(each, Asked)]
+    answers = [each.answer for c in found for each in c.steps if isinstance(each, RecordedRequest)]
     assert answers == [result, Failure(b"1", b"{}")]
 
 
@@ -81,7 +81,7 @@ def test_a_request_with_a_removed_secret_is_skipped() -> None:
     request = Request(b"1", "tools/call", b'{"name":"t","arguments":{"token":"***"}}')
     (found,) = conversations(frames((ASKED, request), (SAID, Result(b"1", b"{}"))))
     (step,) = found.steps
-    assert isinstance(step, Asked)
+    assert isinstance(step, RecordedRequest)
     assert step.skipped == "a secret was removed from its params"
 
 
@@ -105,10 +105,10 @@ def test_questions_of_the_server_have_the_answers_of_the_client() -> None:
 
 
 OUTCOMES = [
-    Outcome("a", "tools/list", seconds=0.25),
-    Outcome("a", "tools/call x\x1b", [Difference(("result", 0), "\x00<", 1)] * 25),
-    Outcome("b", "tools/call y", problem="no answer: gone"),
-    Outcome("b", "tools/call z", skipped="why"),
+    CheckedRequest("a", "tools/list", seconds=0.25),
+    CheckedRequest("a", "tools/call x\x1b", [Difference(("result", 0), "\x00<", 1)] * 25),
+    CheckedRequest("b", "tools/call y", problem="no answer: gone"),
+    CheckedRequest("b", "tools/call z", skipped="why"),
 ]
 
 

@@ -44,7 +44,7 @@ from tests.support.proofs import proves
     ],
 )
 def test_a_value_stands_for_a_text_or_for_none(raw: str, text: str | None) -> None:
-    """Plain ASCII is itself, base64 of UTF-8 in its one spelling is decoded; the rest is none."""
+    """Plain ASCII is itself, base64 of UTF-8 in its one spelling is decoded; all else is not."""
     assert decoded_value(raw) == text
 
 

@@ -27,7 +27,7 @@ from mcpbridge.wire.json_object import (
     replaced,
     spans,
     spliced,
-    unmistakable,
+    unambiguous,
     without,
 )
 from tests.wire.strategies import objects, values
@@ -72,7 +72,7 @@ def test_element_spans_agree_with_the_elements(raws: list[bytes], between: bytes
 
 
 def test_an_element_with_a_lone_surrogate_has_its_place() -> None:
-    """It is legal JSON; what is no array has no elements."""
+    """It is legal JSON; what is not an array has no elements."""
     data = b'["\\ud800" , [ {} ] ]'
     assert [data[start:end] for start, end in element_spans(data)] == [b'"\\ud800"', b"[ {} ]"]
     with pytest.raises(NotMessage):
@@ -141,7 +141,7 @@ def test_any_member_repeated_is_refused(data: bytes, draw: st.DataObject) -> Non
 
 @pytest.mark.parametrize("data", [b"[]", b"1", b'"{}"', b"null"])
 def test_what_is_no_object_has_no_members(data: bytes) -> None:
-    """JSON of another kind is told from text that is no JSON."""
+    """JSON of another kind is told from text that is not JSON."""
     with pytest.raises(NotMessage, match="not an object"):
         spans(data)
 
@@ -196,7 +196,7 @@ def test_any_json_value_passes_the_check(data: bytes) -> None:
     ],
 )
 def test_a_path_leads_to_a_raw_value(path: tuple[str, ...], expected: bytes | None) -> None:
-    """A path ends in the raw value, or in None where something on the way is no object."""
+    """A path ends in the raw value, or in None if something on the way is not an object."""
     assert member(b'{"a":{"b":{"c":1.0}},"list":[1]}', *path) == expected
 
 
@@ -232,20 +232,20 @@ def test_what_is_no_array_has_no_elements(data: bytes, error: type[WireError]) -
 def test_a_name_in_other_capitals_is_refused(data: bytes) -> None:
     """A member that a reader without regard to case takes for the wanted one is refused."""
     with pytest.raises(DuplicateMember, match="could be read as 'id'"):
-        unmistakable(spans(data), "id")
+        unambiguous(spans(data), "id")
 
 
 def test_letters_that_fold_to_ascii_count_as_capitals() -> None:
     """The long s and the Kelvin sign stand for s and k to readers that fold case."""
     for name in ("progre\u017f\u017fToken", "progressTo\u212aen", "PROGRESSTOKEN"):
         with pytest.raises(DuplicateMember):
-            unmistakable({name: (0, 1)}, "progressToken")
+            unambiguous({name: (0, 1)}, "progressToken")
 
 
-def test_an_unmistakable_member_is_found() -> None:
+def test_an_unambiguous_member_is_found() -> None:
     """The wanted member is found among others, and its absence told."""
-    assert unmistakable({"a": (0, 1), "id": (2, 3)}, "id") == (2, 3)
-    assert unmistakable({"a": (0, 1)}, "id") is None
+    assert unambiguous({"a": (0, 1), "id": (2, 3)}, "id") == (2, 3)
+    assert unambiguous({"a": (0, 1)}, "id") is None
 
 
 def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
@@ -344,7 +344,7 @@ def test_depth_hidden_from_the_count_ends_in_an_error(depth: int) -> None:
     ],
 )
 def test_invalid_utf_8_is_refused(data: bytes, at: int) -> None:
-    """Bytes that are no UTF-8 are refused, with the place of the first."""
+    """Bytes that are not UTF-8 are refused, with the place of the first."""
     with pytest.raises(NotJson, match=f"not UTF-8 at byte {at}"):
         check_text(data)
 
@@ -378,7 +378,7 @@ def test_a_long_key_costs_its_own_size() -> None:
 
 
 def many(count: int, colon: bytes) -> bytes:
-    """An object of so many members, each with an object below."""
+    """An object of that many members, each with an object below."""
     return b"{" + b",".join(b'"k%d"%b{"a":[]}' % (i, colon) for i in range(count)) + b"}"
 
 

@@ -75,16 +75,16 @@ def strictly_json(data: bytes) -> bool:
 @example(b'{"jsonrpc":"2.0","method":"ab"}', 28, 0, b"\n")
 def test_nothing_but_json_is_decoded(data: bytes, at: int, cut: int, patch: bytes) -> None:
     """What decodes is JSON to a strict parser, before and after, and means the same."""
-    spoiled = data[:at] + patch + data[at + cut :]
+    changed = data[:at] + patch + data[at + cut :]
     try:
-        message = decode(spoiled)
+        message = decode(changed)
     except NotJson:
-        assert not strictly_json(spoiled)
+        assert not strictly_json(changed)
     except WireError:
         pass
     else:
-        assert strictly_json(spoiled)
-        before, after = json.loads(spoiled), json.loads(encode(message))
+        assert strictly_json(changed)
+        before, after = json.loads(changed), json.loads(encode(message))
         if before.get("params", ...) is None:
             del before["params"]
         if "error" in after:
@@ -295,7 +295,7 @@ def test_a_batch_holds_messages_in_order() -> None:
 def test_one_bad_message_spoils_its_batch(
     data: bytes, error: type[WireError], echoed: bytes | None
 ) -> None:
-    """A batch is refused as a whole for the first of its messages that is none."""
+    """A batch is refused as a whole for its first invalid message."""
     with pytest.raises(error) as caught:
         decode_batch(data)
     assert caught.value.request_id == echoed

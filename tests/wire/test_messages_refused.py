@@ -1,4 +1,4 @@
-"""What is no message: refused with its reason, and with its id where it could be read."""
+"""What is not a message: refused with its reason, and with its id where it could be read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mcpbridge.wire.messages import (
 )
 @pytest.mark.parametrize("blank", [b"", b" "])
 def test_what_is_no_id_is_refused_and_not_echoed(raw: bytes, blank: bytes) -> None:
-    """Null, fractions, booleans, containers and more than a KiB are no ids."""
+    """Null, fractions, booleans, containers and more than a KiB are not ids."""
     assert not is_request_id(raw)
     head = b'{"jsonrpc":"2.0","id":' + blank + raw
     for tail in (b',"method":"a"}', b',"result":1}'):
@@ -71,7 +71,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("data", "why", "echoed"), REFUSED)
 def test_a_refusal_says_why_and_carries_the_id(data: bytes, why: str, echoed: bytes | None) -> None:
-    """JSON that is no message is refused with its reason, and with its id where it has one."""
+    """JSON that is not a message is refused with its reason, and with its id where it has one."""
     for text in (data, data.replace(b",", b" , "), b" " + data):
         with pytest.raises(NotMessage, match="not a JSON-RPC message") as caught:
             decode(text)

@@ -1,4 +1,4 @@
-"""The id of a spoiled answer: told where it is certain, and never otherwise."""
+"""The id of an invalid answer: told where it is certain, and never otherwise."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ UNCERTAIN = [
     # Two ids, of which a reader may take either.
     b'{"id":7,"x":NaN,"id":8,"result":1}',
     b'{"x":NaN,"id":7,"\\u0069d":7}',
-    # What is no number of ours.
+    # What is not a number of ours.
     b'{"id":null,"result":NaN}',
     b'{"id":true,"result":NaN}',
     b'{"id":7.0,"result":NaN}',
@@ -86,7 +86,7 @@ def test_an_uncertain_id_is_not_guessed(line: bytes) -> None:
 
 
 def test_a_lenient_look_is_taken_at_lines_of_a_megabyte_only() -> None:
-    """A spoiled line is not parsed as a whole when that would stop the others for long."""
+    """An invalid line is not parsed as a whole when that would stop the others for long."""
     line = b'{"result":[NaN,"%b"],"id":7}'
     assert answer_id(line % (b"x" * 1000)) == 7
     assert answer_id(line % (b"x" * (1 << 20))) is None

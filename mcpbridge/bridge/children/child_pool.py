@@ -26,7 +26,7 @@ from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.children.mux import Mux
 from mcpbridge.channels.channel import Channel
 from mcpbridge.channels.pipes import PipeLimits
-from mcpbridge.errors import SpawnError, Unreachable
+from mcpbridge.errors import ServerUnreachable, SpawnError
 from mcpbridge.process.child import Child, MakeChild
 from mcpbridge.rules.access.principals import share_name
 from mcpbridge.rules.access.shares import ranked
@@ -703,13 +703,13 @@ class ChildPool:
         try:
             await self._tasks.start(_live, child)
         except SpawnError as error:
-            if isinstance(error, Unreachable) and error.known:
+            if isinstance(error, ServerUnreachable) and error.known:
                 log.debug("child.spawn_failed", extra={"problem": str(error)})
             else:
                 log.error("child.spawn_failed", extra={"problem": str(error)})
             self._meters.tally("child_start_failures", ())
             fault = spawn_failed()
-            if isinstance(error, Unreachable):
+            if isinstance(error, ServerUnreachable):
                 fault = unreachable(error.setting)
             raise Unavailable(fault, str(error)) from error
         mux = Mux(

@@ -76,7 +76,7 @@ log = logging.getLogger("mcpbridge.bridge")
 
 _SILENCE_S = 2.0
 """Seconds of silence after which the probed process is sent a `ping`."""
-_MUTE_S = 3.0
+_READ_SILENCE_S = 3.0
 """Seconds after which a server that has read the probe and is silent gets `initialize`."""
 _HARMED_S = 10.0
 """Seconds after that until another process is started in its place."""
@@ -236,7 +236,7 @@ class _Question:
         """Wait for the answer, or until it is clear that none will come."""
         async with anyio.create_task_group() as waiting:
             waiting.start_soon(self._ping_after_silence, waiting.cancel_scope)
-            waiting.start_soon(self._read_and_mute, waiting.cancel_scope)
+            waiting.start_soon(self._silence_after_reading, waiting.cancel_scope)
             await self._over.wait()
             waiting.cancel_scope.cancel()
 
@@ -249,13 +249,13 @@ class _Question:
             return
         scope.cancel()
 
-    async def _read_and_mute(self, scope: anyio.CancelScope) -> None:
+    async def _silence_after_reading(self, scope: anyio.CancelScope) -> None:
         # A server that still loads its modules has read nothing yet. `initialize` behind the probe
         # would make it unclear which era a server of both is in.
         while self._lease.mux.channel.unread:  # noqa: ASYNC110 - there is no event for it
             await anyio.sleep(_LOOK_S)
         # It has read the probe. Now silence means something, since it is not busy with its start.
-        await anyio.sleep(_MUTE_S)
+        await anyio.sleep(_READ_SILENCE_S)
         scope.cancel()
 
 

@@ -377,7 +377,7 @@ class Mux:
     def _hear(self, item: Received) -> None:
         # Most are answers; to find that a struct is not of a class takes five times as long.
         if not isinstance(item, Result) and isinstance(item, InvalidLine):
-            self._spoiled(item)
+            self._take_invalid_line(item)
             return
         try:
             heard = self._correlator.inbound(item)
@@ -408,7 +408,7 @@ class Mux:
         if audience is Audience.UNKNOWN:
             self._meters.count("unattributable_notification")
         elif audience is Audience.ONLY_CALLER:
-            self._remarked(notification)
+            self._take_log_message(notification)
         else:
             for listener in list(self._listeners):
                 listener.on_notification(notification)
@@ -425,7 +425,7 @@ class Mux:
         for listener in list(self._listeners):
             listener.on_server_request_cancelled(withdrawal)
 
-    def _remarked(self, notification: Notification) -> None:
+    def _take_log_message(self, notification: Notification) -> None:
         callers = [sink for sink in self._correlator.owners() if not sink.lasting]
         if len(callers) == 1:
             callers[0].receive(Logged(notification))
@@ -444,23 +444,23 @@ class Mux:
         else:
             next(iter(self._listeners)).on_server_request(request)
 
-    def _spoiled(self, spoiled: InvalidLine) -> None:
-        self._meters.count(f"stdout_{spoiled.reason}")
+    def _take_invalid_line(self, line: InvalidLine) -> None:
+        self._meters.count(f"stdout_{line.reason}")
         now = asyncio.get_running_loop().time()
         if now - self._noise_logged_at >= _NOISE_LOG_EVERY_S:
             self._noise_logged_at = now
-            sample = self._secrets.redact(spoiled.sample.decode("utf-8", "backslashreplace"))
-            extra = {"reason": spoiled.reason, "bytes": spoiled.size, "sample": sample}
+            sample = self._secrets.redact(line.sample.decode("utf-8", "backslashreplace"))
+            extra = {"reason": line.reason, "bytes": line.size, "sample": sample}
             log.warning("child.stdout_noise", extra=extra)
-        if spoiled.answers is None:
+        if line.answers is None:
             return
-        if spoiled.reason == "message_too_large":
-            fault = message_too_large(spoiled.size, self._max_message_bytes)
-        elif spoiled.reason == "too_deep":
+        if line.reason == "message_too_large":
+            fault = message_too_large(line.size, self._max_message_bytes)
+        elif line.reason == "too_deep":
             fault = child_message_too_deep(self._max_json_depth)
         else:
             fault = bad_child_message()
-        self._failed(spoiled.answers, fault)
+        self._failed(line.answers, fault)
 
     def _failed(self, number: int | None, fault: Fault) -> None:
         """Fail a call whose answer cannot be passed on."""

@@ -23,7 +23,7 @@ from mcpbridge.process.subprocess_child import ExitReport
 from mcpbridge.rules.faults import UNREACHABLE, Exit, Fault, Unavailable, child_exited, draining
 from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.methods import INITIALIZE
-from mcpbridge.rules.supervision.restart import Record, RestartPolicy, after_exit
+from mcpbridge.rules.supervision.restart import RestartPolicy, RestartRecord, after_exit
 
 log = logging.getLogger("mcpbridge.bridge")
 
@@ -264,7 +264,7 @@ class Supervisor:
     async def _keep_running(
         self, cannot_start: CannotStart | None, first: FirstChild | None, *, rests: bool
     ) -> None:
-        record = Record()
+        record = RestartRecord()
         while True:
             if rests:
                 await self._until_wanted()
@@ -418,14 +418,14 @@ class Supervisor:
         began = anyio.current_time()
         lease = None
         if not self._retired.is_set() and not before.mux.lost:
-            async with anyio.create_task_group() as meanwhile:
+            async with anyio.create_task_group() as tasks:
                 # The old child may end before the next one is ready: from then on none serves.
-                meanwhile.start_soon(self._lack_after, before)
+                tasks.start_soon(self._lack_after, before)
                 lease = await self._successor()
                 if lease is not None:
                     # In the turn of the loop in which it is ready: no later call finds the old one.
                     self._serve(lease, anyio.current_time() - began)
-                meanwhile.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
         if lease is None:
             with anyio.move_on_after(self._policy.max_delay_s):
                 await _first_of(before.child.exited, self._again)
@@ -509,7 +509,7 @@ class _StartNotice:
         log.info("child.starting", extra=extra)
 
 
-def _ends_of(record: Record) -> str:
+def _ends_of(record: RestartRecord) -> str:
     if record.failed_starts:
         return f"{record.failed_starts} failed starts in a row"
     return f"{len(record.ends)} ends within a minute"

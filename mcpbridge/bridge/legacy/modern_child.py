@@ -118,7 +118,7 @@ class ModernChildAdapter:
     def tell(self, notification: Notification) -> None:
         """Open the listen after `initialized`; drop other notifications, unknown to the child."""
         if notification.method == INITIALIZED:
-            self._spawn(self._listen_anew, frozenset())
+            self._spawn(self._listen_again, frozenset())
 
     def close(self) -> None:
         """End the listen: see `Adapter`."""
@@ -141,7 +141,7 @@ class ModernChildAdapter:
         """Open a listen on the next child, as the child of this one is gone."""
         if listen is self._listen:
             self._listen = None
-            self._spawn(self._listen_anew, frozenset(), True)
+            self._spawn(self._listen_again, frozenset(), True)
 
     def renew(self, listen: _Listen) -> None:
         """Open another listen after a pause, as the child has ended this one."""
@@ -185,15 +185,15 @@ class ModernChildAdapter:
             exchange.answered(Failure(request.id, refusal))
         elif request.method == UNSUBSCRIBE:
             self._client.subscriptions.discard(uri)
-            await self._listen_anew(frozenset())
+            await self._listen_again(frozenset())
             exchange.answered(Result(request.id, b"{}"))
-        elif uri in await self._listen_anew(frozenset((uri,))):
+        elif uri in await self._listen_again(frozenset((uri,))):
             exchange.answered(Result(request.id, b"{}"))
         else:
             refusal = error_object(INVALID_PARAMS, "the MCP server does not let this be subscribed")
             exchange.answered(Failure(request.id, refusal))
 
-    async def _listen_anew(self, more: frozenset[str], changed: bool = False) -> frozenset[str]:
+    async def _listen_again(self, more: frozenset[str], changed: bool = False) -> frozenset[str]:
         """Open a listen for all that is wanted, then end the one before, so that no event is lost.
 
         Returns:

@@ -54,7 +54,9 @@ PACE_S = 0.25
 class CallQuestions(Protocol):
     """A sender of the questions of single calls to the client."""
 
-    def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
+    def ask_for_call(
+        self, request: Request, asker: ServerRequestSender, exchange: Exchange
+    ) -> None:
         """Send a question of this call to the client, or decline it."""
 
     def call_over(self, exchange: Exchange) -> None:
@@ -210,7 +212,9 @@ class RoundTrip:
                 self._give_up(f"the client's revision does not know {method[:64]}")
                 return
             shown = question_down(method, params, secrets.token_urlsafe(16))
-            self._server_requests.inquire(Request(quoted(key), method, shown), self, self._exchange)
+            self._server_requests.ask_for_call(
+                Request(quoted(key), method, shown), self, self._exchange
+            )
 
     async def _after_pause(self) -> None:
         await anyio.sleep(PACE_S)

@@ -123,7 +123,9 @@ class ServerRequests:
         if place is Destination.QUEUE:
             self._spawn(self._expire, number)
 
-    def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
+    def ask_for_call(
+        self, request: Request, asker: ServerRequestSender, exchange: Exchange
+    ) -> None:
         """Send a question of this call to the client, or decline it; see `CallQuestions`."""
         self.ask(request, asker, [exchange] if exchange.streams else [])
 

@@ -189,7 +189,9 @@ class Unasked:
     def __init__(self, meters: Meters) -> None:
         self._meters = meters
 
-    def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
+    def ask_for_call(
+        self, request: Request, asker: ServerRequestSender, exchange: Exchange
+    ) -> None:
         """Decline a question: see `CallQuestions`."""
         self._meters.count("declined_question")
         asker.send(Failure(request.id, client_cannot_answer().error()))

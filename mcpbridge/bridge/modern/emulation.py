@@ -463,8 +463,8 @@ class EmulatedCalls:
             return Failure(reply.id, error_up(reply.error), reply.extra)
         if not envelope.url_elicitation:
             return Failure(reply.id, missing_capability({"elicitation": {"url": {}}}))
-        sealed = self._encoded_state(request, "", 0, len(pages))
-        return Result(request.id, input_required(pages, sealed))
+        encoded = self._encoded_state(request, "", 0, len(pages))
+        return Result(request.id, input_required(pages, encoded))
 
     async def _set_level(self, lease: Lease, envelope: RequestMeta) -> None:
         level = more_verbose(lease.log_level, envelope.log_level)

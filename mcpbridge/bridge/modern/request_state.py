@@ -73,8 +73,8 @@ class RequestStateCodec:
             content = msgspec.structs.replace(content, home=self._home)
         nonce = secrets.token_bytes(12)
         cipher = AESGCM(self._keys()[0])
-        sealed = cipher.encrypt(nonce, msgspec.json.encode(content), self._owner)
-        return base64.urlsafe_b64encode(nonce + sealed).decode()
+        encrypted = cipher.encrypt(nonce, msgspec.json.encode(content), self._owner)
+        return base64.urlsafe_b64encode(nonce + encrypted).decode()
 
     def decode(self, text: str, now: float) -> RequestState | None:
         """Return the state; None if it is invalid, of another owner, or expired at `now`."""

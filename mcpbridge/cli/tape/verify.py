@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mcpbridge.dev.verify import Verification
     from mcpbridge.tape.comparison import Ignored
     from mcpbridge.tape.recording import Recording
-    from mcpbridge.tape.verification import Outcome
+    from mcpbridge.tape.verification import CheckedRequest
 
 _HELP = """Ask a server what a recording asks, and compare its answers with the recorded ones.
 
@@ -134,12 +134,12 @@ def _verification(
     return Verification(connect, ignored, redactor)
 
 
-def _status(outcomes: Sequence[Outcome]) -> int:
+def _status(outcomes: Sequence[CheckedRequest]) -> int:
     return one_request.FAILED if any(each.differs for each in outcomes) else 0
 
 
 def _settled(
-    checked: Verification, recording: Recording, file: Path, outcomes: Sequence[Outcome]
+    checked: Verification, recording: Recording, file: Path, outcomes: Sequence[CheckedRequest]
 ) -> int:
     """Take the new answers into the recording; return the exit status."""
     from mcpbridge.tape.recording import replace_answers

@@ -33,7 +33,7 @@ class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
     """All checks of one run against an endpoint."""
 
     url: str
-    guise: str | None
+    operator: str | None
     """The operator whose checks were made, if any."""
     good: bool
     attempts: int
@@ -45,8 +45,8 @@ class EndpointReport(msgspec.Struct, frozen=True, kw_only=True):
 
     def in_words(self) -> str:
         """Return the report as text of several lines."""
-        whom = f", asked as {self.guise}" if self.guise else ""
-        lines = [f"{self.url}{whom}", ""]
+        role = f", asked as {self.operator}" if self.operator else ""
+        lines = [f"{self.url}{role}", ""]
         for check in self.checks:
             mark = check.mark.value
             lines.append(

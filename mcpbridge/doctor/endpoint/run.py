@@ -15,13 +15,13 @@ _USUAL_PATH = "/mcp"
 
 
 def examine(
-    url: str, guise: str | None, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
+    url: str, operator: str | None, protocol: str, retry_wait_s: float, tell: Callable[[str], None]
 ) -> EndpointReport:
     """Check a running endpoint; start nothing and call no tool.
 
     Args:
         url: The endpoint; without a path `/mcp` is used.
-        guise: `mcp-operator`, `lifecycle-operator`, or None for any client.
+        operator: `mcp-operator`, `lifecycle-operator`, or None for any client.
         protocol: For `mcp-operator`: `auto`, `streamable-http` or `sse`.
         retry_wait_s: Seconds that `mcp-operator` waits before its next attempt.
         tell: Receives messages about the progress.
@@ -38,7 +38,7 @@ def examine(
 
     async def visit() -> tuple[Findings, int]:
         tell(f"asking {place!s}")
-        match guise:
+        match operator:
             case "mcp-operator":
                 return await mcp_operator.try_until_good(place, protocol, retry_wait_s, tell)
             case "lifecycle-operator":
@@ -49,7 +49,7 @@ def examine(
     findings, attempts = anyio.run(visit)
     return EndpointReport(
         url=str(place),
-        guise=guise,
+        operator=operator,
         good=findings.good,
         attempts=attempts,
         checks=tuple(findings.checks),

@@ -48,7 +48,7 @@ LISTS = {
 _LIST_S = 30.0
 _PROBE_S = 5.0
 """Seconds that `server/discover` may take longer than the handshake took."""
-_MUTE_PROBE_S = 5.0
+_SILENT_PROBE_S = 5.0
 """Seconds that it may take if the handshake was not answered."""
 _QUESTIONS_S = 1.0
 """Seconds to wait for server requests after a handshake."""
@@ -231,7 +231,7 @@ class Examination:
                 run.refused(server.refused)
                 return run
             asked = server.begin(INITIALIZE, client_profile)
-            reply = await self._answer_or_opinion(run, asked, client_profile)
+            reply = await self._answer_or_withheld(run, asked, client_profile)
             profile = read_profile(reply.result) if isinstance(reply, Result) else None
             await run.judge(reply, profile)
             if profile is not None:
@@ -244,20 +244,20 @@ class Examination:
                 run.buffers(Buffering.NONE if late is None else Buffering.UNTIL_END)
         return run
 
-    async def _answer_or_opinion(
+    async def _answer_or_withheld(
         self, run: Run, asked: bytes, client_profile: bytes
     ) -> Reply | None:
         """Wait for the answer; return None once it is certain that the server withholds it."""
         reply = None
         async with anyio.create_task_group() as either:
 
-            async def opine() -> None:
-                found = await second_opinion(run.server, self._new_process(), client_profile)
+            async def try_second() -> None:
+                found = await try_second_process(run.server, self._new_process(), client_profile)
                 if found is not Buffering.NONE:
                     run.buffers(found)
                     either.cancel_scope.cancel()
 
-            either.start_soon(opine)
+            either.start_soon(try_second)
             reply = await run.server.answer(asked, self._within_s)
             either.cancel_scope.cancel()
         run.answered(reply)
@@ -265,7 +265,7 @@ class Examination:
 
     async def _find_modern(self, run: Run, legacy: Run) -> None:
         server, took_s = run.server, legacy.seconds
-        patience_s = _MUTE_PROBE_S if took_s is None else took_s * 2 + _PROBE_S
+        patience_s = _SILENT_PROBE_S if took_s is None else took_s * 2 + _PROBE_S
         envelope = own_envelope(SUPPORTED[0], __version__)
         async with server.running():
             if server.refused is not None:
@@ -310,7 +310,7 @@ _MARGIN_S = 2.0
 _MORE = 20
 
 
-async def second_opinion(
+async def try_second_process(
     first: ServerProcess, second: ServerProcess, client_profile: bytes
 ) -> Buffering:
     """Return how another process that gets more input behaves, while the first one is silent.

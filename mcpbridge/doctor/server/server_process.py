@@ -214,7 +214,7 @@ class ServerProcess:
             case Notification(method):
                 self.notifications[method] += 1
             case InvalidLine():
-                self._take_spoiled(item)
+                self._take_invalid_line(item)
             case Result(id) | Failure(id):
                 # Some servers write every id as a string; the bridge accepts them too.
                 plain = (id or b"null").strip(b'"')
@@ -223,18 +223,18 @@ class ServerProcess:
                 elif len(self.foreign_ids) < _SAMPLES:
                     self.foreign_ids.append((id or b"null")[:_SHOWN_ID].decode("utf-8", "replace"))
 
-    def _take_spoiled(self, spoiled: InvalidLine) -> None:
-        if spoiled.answers is not None:
-            error = error_object(0, f"an answer of {spoiled.size} bytes: {spoiled.reason}")
-            request_id = b"%d" % spoiled.answers
+    def _take_invalid_line(self, line: InvalidLine) -> None:
+        if line.answers is not None:
+            error = error_object(0, f"an answer of {line.size} bytes: {line.reason}")
+            request_id = b"%d" % line.answers
             self._replies.setdefault(request_id, Failure(request_id, error))
-        if spoiled.reason == "message_too_large":
-            self.overlong_bytes = max(self.overlong_bytes, spoiled.size)
+        if line.reason == "message_too_large":
+            self.overlong_bytes = max(self.overlong_bytes, line.size)
             return
         self._noise_lines += 1
-        self._noise_bytes += spoiled.size
+        self._noise_bytes += line.size
         if len(self._sample) < _SAMPLES:
-            self._sample.append(spoiled.sample.decode("utf-8", "backslashreplace"))
+            self._sample.append(line.sample.decode("utf-8", "backslashreplace"))
 
 
 def error_text(reply: Failure) -> str:

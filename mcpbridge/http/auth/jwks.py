@@ -53,10 +53,10 @@ _MAX_TRIED = 8
 """Most keys that a token without a `kid` is tried with."""
 
 Read = Callable[[], Awaitable[bytes]]
-"""Returns the text of a key set; raises Unreadable."""
+"""Returns the text of a key set; raises UnreadableDocument."""
 
 
-class Unreadable(Exception):
+class UnreadableDocument(Exception):
     """A document could not be fetched or is invalid; `problem` says why."""
 
     def __init__(self, url: str, problem: str) -> None:
@@ -87,7 +87,9 @@ class RemoteKeys:
         self._due = anyio.Event()
         """Set if keys are in use that are due for a regular fetch."""
         self._flight: anyio.Event | None = None
-        self._failure: Unreadable | None = Unreadable("", "nothing has been fetched yet")
+        self._failure: UnreadableDocument | None = UnreadableDocument(
+            "", "nothing has been fetched yet"
+        )
         self._outcomes = 0
         """Number of fetches that have ended, well or not."""
 
@@ -199,7 +201,7 @@ class RemoteKeys:
     async def _take(self, now: float) -> None:
         try:
             document = await self._read()
-        except Unreadable as failure:
+        except UnreadableDocument as failure:
             self._outcomes += 1
             self._failure = failure
             self._due_at = now + _AFTER_FAILURE_S
@@ -230,7 +232,7 @@ class KeyServer:
         """Fetch the text of the key set, which has at least one usable key.
 
         Raises:
-            Unreadable: It cannot be fetched or is invalid.
+            UnreadableDocument: It cannot be fetched or is invalid.
         """
         url = self._configured or self._discovered or self._issuer
         try:
@@ -240,8 +242,8 @@ class KeyServer:
                     return await self._read(client)
         except TimeoutError:
             self._discovered = None
-            raise Unreadable(url, f"no answer within {self._within_s:g} s") from None
-        except Unreadable:
+            raise UnreadableDocument(url, f"no answer within {self._within_s:g} s") from None
+        except UnreadableDocument:
             self._discovered = None
             raise
 
@@ -253,18 +255,18 @@ class KeyServer:
         try:
             keys = public_keys(document)
         except ValueError as error:
-            raise Unreadable(url, str(error)) from None
+            raise UnreadableDocument(url, str(error)) from None
         if not keys:
-            raise Unreadable(url, "no key in it can check a signature")
+            raise UnreadableDocument(url, "no key in it can check a signature")
         return document
 
     async def _discover(self, client: httpx.AsyncClient) -> str:
         """Return the address of the keys that the issuer's metadata name."""
-        failure = Unreadable(self._issuer, "it has no metadata")
+        failure = UnreadableDocument(self._issuer, "it has no metadata")
         for url in descriptions_of(self._issuer):
             try:
                 return _described(await _fetched(client, url), url, self._issuer)
-            except Unreadable as error:
+            except UnreadableDocument as error:
                 failure = error
         raise failure
 
@@ -290,14 +292,14 @@ def _described(document: bytes, url: str, issuer: str) -> str:
     try:
         found = msgspec.json.decode(document)
     except (ValueError, RecursionError):
-        raise Unreadable(url, "it is not JSON") from None
+        raise UnreadableDocument(url, "it is not JSON") from None
     if not isinstance(found, dict) or found.get("issuer") != issuer:
         # Else a writer of this document could speak for another issuer (RFC 8414, 3.3).
-        raise Unreadable(url, "its issuer is not exactly --oauth-issuer")
+        raise UnreadableDocument(url, "its issuer is not exactly --oauth-issuer")
     try:
         return fetchable(str(found.get("jwks_uri", "")))
     except ValueError as error:
-        raise Unreadable(url, f"its jwks_uri {error}") from None
+        raise UnreadableDocument(url, f"its jwks_uri {error}") from None
 
 
 async def _fetched(client: httpx.AsyncClient, url: str) -> bytes:
@@ -309,11 +311,13 @@ async def _fetched(client: httpx.AsyncClient, url: str) -> bytes:
                     return await _body(response, url)
                 target = urljoin(url, response.headers.get("location", ""))
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Unreadable(url, str(error) or type(error).__name__) from error
+            raise UnreadableDocument(url, str(error) or type(error).__name__) from error
         if _origin(target) != _origin(url):
-            raise Unreadable(url, "it redirects to another origin; configure --oauth-jwks-url")
+            raise UnreadableDocument(
+                url, "it redirects to another origin; configure --oauth-jwks-url"
+            )
         url = target
-    raise Unreadable(url, f"it redirects more than {_MAX_REDIRECTS} times")
+    raise UnreadableDocument(url, f"it redirects more than {_MAX_REDIRECTS} times")
 
 
 # Identity, since a compressed body could unpack to any size.
@@ -322,14 +326,14 @@ _ACCEPT = {"accept": "application/json, application/jwk-set+json", "accept-encod
 
 async def _body(response: httpx.Response, url: str) -> bytes:
     if response.status_code != 200:
-        raise Unreadable(url, f"it answers {response.status_code}")
+        raise UnreadableDocument(url, f"it answers {response.status_code}")
     if response.headers.get("content-encoding", "identity") != "identity":
-        raise Unreadable(url, "it encodes its answer, although asked not to")
+        raise UnreadableDocument(url, "it encodes its answer, although asked not to")
     pieces = bytearray()
     async for piece in response.aiter_raw():
         pieces += piece
         if len(pieces) > MAX_DOCUMENT_BYTES:
-            raise Unreadable(url, f"it answers with more than {MAX_DOCUMENT_BYTES} bytes")
+            raise UnreadableDocument(url, f"it answers with more than {MAX_DOCUMENT_BYTES} bytes")
     return bytes(pieces)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from mcpbridge.http.auth.authenticator import Challenge, bearer_token, challenged
 from mcpbridge.http.request import RequestHead
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.access.static_tokens import Tokens, together, tokens_in
+from mcpbridge.rules.access.static_tokens import TokenTable, together, tokens_in
 from mcpbridge.runtime.small_file import read_small_file, state_of
 
 log = logging.getLogger("mcpbridge.http")
@@ -33,8 +33,8 @@ class StaticTokens:
     def __init__(
         self,
         file: str | None,
-        of_file: Tokens | None,
-        of_variable: Tokens | None,
+        of_file: TokenTable | None,
+        of_variable: TokenTable | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make an authenticator.
@@ -51,7 +51,7 @@ class StaticTokens:
         self._looked_at = clock()
         # Not the file's state at this moment: it may have changed since `of_file` was read.
         self._seen: object = None
-        self._tokens: Tokens
+        self._tokens: TokenTable
         self._live: frozenset[bytes]
         self._take(of_file)
 
@@ -101,12 +101,12 @@ class StaticTokens:
         if self._file is not None and self._clock() - self._looked_at >= LOOK_EVERY_S:
             self.reload()
 
-    def _take(self, of_file: Tokens | None) -> None:
+    def _take(self, of_file: TokenTable | None) -> None:
         self._tokens = together(each for each in (of_file, self._of_variable) if each is not None)
         self._live = frozenset(each.credential for each in self._tokens.by_digest.values())
 
 
-def read_tokens(file: str) -> Tokens:
+def read_tokens(file: str) -> TokenTable:
     """Read the tokens of a file.
 
     Raises:

@@ -336,8 +336,8 @@ class LegacyTransport:
             listens = stream is session.streams.standalone
             # Proxies hold the head back until the first byte of the body, and a client that
             # listens waits for the head before it goes on.
-            greeting = COMMENT if listens and not polled else b""
-            response = EventStream(reader, headers, greeting, polled=polled)
+            preamble = COMMENT if listens and not polled else b""
+            response = EventStream(reader, headers, preamble, polled=polled)
             aging = self._age(reader) if polled and not listens else None
             session.streams.connected(1)
             if listens:

@@ -145,9 +145,9 @@ class SseTransport:
                 # Imported at first use, since it loads a framework that most bridges do not need.
                 from sse_starlette.event import ServerSentEvent
 
-                greeting = ServerSentEvent(endpoint, event="endpoint", sep="\n").encode()
+                preamble = ServerSentEvent(endpoint, event="endpoint", sep="\n").encode()
                 with self._keepalive.watching(reader, http_request.head.principal):
-                    response = EventStream(reader, greeting=greeting)
+                    response = EventStream(reader, preamble=preamble)
                     await response.serve(http_request)
         except Unavailable as error:
             await self._refuse(http_request, refusal_of(error, None))

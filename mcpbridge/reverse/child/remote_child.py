@@ -22,7 +22,7 @@ from mcpbridge.channels.channel import Channel
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.client.http_client import http_url
 from mcpbridge.config.remote_server import RemoteServer
-from mcpbridge.errors import Unreachable
+from mcpbridge.errors import ServerUnreachable
 from mcpbridge.process.child import MakeChild
 from mcpbridge.process.subprocess_child import ChildChannel, ExitReport, MakeEnds
 from mcpbridge.reverse.child.remote_channel import RemoteChannel
@@ -48,7 +48,7 @@ _ASK_S = 5.0
 _ASK_EVERY_S = 1.0
 
 
-class RemoteUnreachable(Unreachable):
+class RemoteUnreachable(ServerUnreachable):
     """A server elsewhere that cannot be reached."""
 
     setting = "url"

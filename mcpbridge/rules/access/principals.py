@@ -22,7 +22,7 @@ class Secrets(msgspec.Struct, frozen=True):
     pairs: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:
-        return "Hidden(***)"
+        return "Secrets(***)"
 
     def redact(self, text: str) -> str:
         """Return a text for the log with each of the values replaced by `***`."""

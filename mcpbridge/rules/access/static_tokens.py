@@ -24,13 +24,13 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,63}\Z")
 
 
-class Tokens(msgspec.Struct, frozen=True):
+class TokenTable(msgspec.Struct, frozen=True):
     """The valid tokens, by their hashes."""
 
     by_digest: Mapping[bytes, Principal]
 
     def __repr__(self) -> str:
-        return f"Tokens({len(self.by_digest)})"
+        return f"TokenTable({len(self.by_digest)})"
 
     def find(self, token: str) -> Principal | None:
         """Return the token's principal, or None; takes the same time in every case."""
@@ -67,7 +67,7 @@ def named(name: str, token: str) -> tuple[bytes, Principal]:
     return digest, Principal(key, who, credential=key_of("credential", digest))
 
 
-def tokens_in(text: str) -> Tokens:
+def tokens_in(text: str) -> TokenTable:
     """Parse a file of tokens, one per line, alone or as `name: token`; `#` begins a comment.
 
     Raises:
@@ -91,9 +91,9 @@ def tokens_in(text: str) -> Tokens:
         found[digest] = principal
     if not found:
         raise ValueError("it contains no token")
-    return Tokens(found)
+    return TokenTable(found)
 
 
-def together(tables: Iterable[Tokens]) -> Tokens:
+def together(tables: Iterable[TokenTable]) -> TokenTable:
     """Merge several tables of tokens."""
-    return Tokens({digest: p for table in tables for digest, p in table.by_digest.items()})
+    return TokenTable({digest: p for table in tables for digest, p in table.by_digest.items()})

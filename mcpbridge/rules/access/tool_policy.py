@@ -19,7 +19,7 @@ import unicodedata
 
 from mcpbridge.errors import ToolDenied, WireError
 from mcpbridge.settings import setting
-from mcpbridge.wire.json_object import element_spans, member, replaced, spans, unmistakable
+from mcpbridge.wire.json_object import element_spans, member, replaced, spans, unambiguous
 from mcpbridge.wire.messages import text_of
 
 TOOLS_CALL = "tools/call"
@@ -97,7 +97,7 @@ class ToolPolicy:
             WireError: The name of the tool cannot be read beyond doubt.
         """
         found = spans(params or b"{}")
-        span = unmistakable(found, "name")
+        span = unambiguous(found, "name")
         name = text_of(params[slice(*span)]) if params is not None and span is not None else None
         if name is None:
             raise WireError("params.name (a string) is missing")
@@ -114,7 +114,7 @@ class ToolPolicy:
             WireError: The result is malformed, so that a client could find tools in it that we do
                 not.
         """
-        span = unmistakable(spans(result), "tools")
+        span = unambiguous(spans(result), "tools")
         if span is None:
             return result
         tools = result[slice(*span)]

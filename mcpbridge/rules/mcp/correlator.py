@@ -33,7 +33,7 @@ from mcpbridge.wire.json_object import (
     object_at,
     spans,
     spliced,
-    unmistakable,
+    unambiguous,
 )
 from mcpbridge.wire.messages import (
     Failure,
@@ -274,19 +274,19 @@ def cancel_for(number: int, reason: str) -> Notification:
 def _request_id_span(params: bytes | None) -> Span | None:
     if params is None or not params.startswith(b"{"):
         return None
-    return unmistakable(spans(params), "requestId")
+    return unambiguous(spans(params), "requestId")
 
 
 def _with_token(params: bytes, number: bytes) -> tuple[bytes, bytes | None]:
     if not params.startswith(b"{"):
         return params, None
-    meta_span = unmistakable(spans(params), "_meta")
+    meta_span = unambiguous(spans(params), "_meta")
     if meta_span is None:
         return params, None
     meta = object_at(params, meta_span)
     if not meta.startswith(b"{"):
         return params, None
-    token_span = unmistakable(spans(meta), "progressToken")
+    token_span = unambiguous(spans(meta), "progressToken")
     if token_span is None:
         return params, None
     offset = meta_span[0]

@@ -15,18 +15,18 @@ busy: if the system reports it, its silence counts, with or without calls.
 
 | health | event | next |
 |---|---|---|
-| SOUND | HEARD | SOUND |
-| SOUND | EXCUSED | SOUND |
-| SOUND | SILENT | ASKED |
-| ASKED | HEARD | SOUND |
-| ASKED | EXCUSED | SOUND |
+| HEALTHY | HEARD | HEALTHY |
+| HEALTHY | EXCUSED | HEALTHY |
+| HEALTHY | SILENT | ASKED |
+| ASKED | HEARD | HEALTHY |
+| ASKED | EXCUSED | HEALTHY |
 | ASKED | SILENT | MISSED_ONE |
-| MISSED_ONE | HEARD | SOUND |
-| MISSED_ONE | EXCUSED | SOUND |
+| MISSED_ONE | HEARD | HEALTHY |
+| MISSED_ONE | EXCUSED | HEALTHY |
 | MISSED_ONE | SILENT | MISSED_TWO |
-| MISSED_TWO | HEARD | SOUND |
-| MISSED_TWO | EXCUSED | SOUND |
-| MISSED_TWO | SILENT | WEDGED |
+| MISSED_TWO | HEARD | HEALTHY |
+| MISSED_TWO | EXCUSED | HEALTHY |
+| MISSED_TWO | SILENT | UNRESPONSIVE |
 """
 
 from __future__ import annotations
@@ -129,11 +129,11 @@ class RecyclePolicy:
 class Health(enum.Enum):
     """The number of unanswered pings of a child, as a state."""
 
-    SOUND = "sound"
+    HEALTHY = "healthy"
     ASKED = "asked"
     MISSED_ONE = "missed_one"
     MISSED_TWO = "missed_two"
-    WEDGED = "wedged"
+    UNRESPONSIVE = "unresponsive"
 
 
 class Sign(enum.Enum):
@@ -148,18 +148,18 @@ class Sign(enum.Enum):
 
 
 HEALTH: dict[tuple[Health, Sign], Health] = {
-    (Health.SOUND, Sign.HEARD): Health.SOUND,
-    (Health.SOUND, Sign.EXCUSED): Health.SOUND,
-    (Health.SOUND, Sign.SILENT): Health.ASKED,
-    (Health.ASKED, Sign.HEARD): Health.SOUND,
-    (Health.ASKED, Sign.EXCUSED): Health.SOUND,
+    (Health.HEALTHY, Sign.HEARD): Health.HEALTHY,
+    (Health.HEALTHY, Sign.EXCUSED): Health.HEALTHY,
+    (Health.HEALTHY, Sign.SILENT): Health.ASKED,
+    (Health.ASKED, Sign.HEARD): Health.HEALTHY,
+    (Health.ASKED, Sign.EXCUSED): Health.HEALTHY,
     (Health.ASKED, Sign.SILENT): Health.MISSED_ONE,
-    (Health.MISSED_ONE, Sign.HEARD): Health.SOUND,
-    (Health.MISSED_ONE, Sign.EXCUSED): Health.SOUND,
+    (Health.MISSED_ONE, Sign.HEARD): Health.HEALTHY,
+    (Health.MISSED_ONE, Sign.EXCUSED): Health.HEALTHY,
     (Health.MISSED_ONE, Sign.SILENT): Health.MISSED_TWO,
-    (Health.MISSED_TWO, Sign.HEARD): Health.SOUND,
-    (Health.MISSED_TWO, Sign.EXCUSED): Health.SOUND,
-    (Health.MISSED_TWO, Sign.SILENT): Health.WEDGED,
+    (Health.MISSED_TWO, Sign.HEARD): Health.HEALTHY,
+    (Health.MISSED_TWO, Sign.EXCUSED): Health.HEALTHY,
+    (Health.MISSED_TWO, Sign.SILENT): Health.UNRESPONSIVE,
 }
 
 
@@ -218,10 +218,10 @@ class Sample(msgspec.Struct, frozen=True):
 class ChildHealth(msgspec.Struct, frozen=True):
     """The record of a child between two looks."""
 
-    born_at: float
+    started_at: float
     jitter: float
     """A random number from -1 to 1 for its age limit."""
-    health: Health = Health.SOUND
+    health: Health = Health.HEALTHY
     since: float = 0.0
     """When it entered this health, or last wrote something."""
     heard: int = 0
@@ -261,7 +261,7 @@ def look(
         health, since = _step(health, _sign(health, sample)), now
     takes = sample.taken != child_health.taken or not sample.congested
     found = ChildHealth(
-        child_health.born_at,
+        child_health.started_at,
         child_health.jitter,
         health,
         since,
@@ -269,30 +269,30 @@ def look(
         sample.taken,
         now if takes else child_health.taken_at,
     )
-    asks = not heard and since != child_health.since and health is not Health.SOUND
+    asks = not heard and since != child_health.since and health is not Health.HEALTHY
     return found, _finding(policy, found, sample, now, asks=asks)
 
 
 def _patience_s(policy: RecyclePolicy, health: Health) -> float:
-    return policy.ping_interval_s if health is Health.SOUND else policy.ping_timeout_s
+    return policy.ping_interval_s if health is Health.HEALTHY else policy.ping_timeout_s
 
 
 def _sign(health: Health, sample: Sample) -> Sign:
     if sample.stopped:
         return Sign.SILENT
-    unknown = health is not Health.SOUND and not sample.answers_pings
+    unknown = health is not Health.HEALTHY and not sample.answers_pings
     return Sign.EXCUSED if sample.calls or unknown else Sign.SILENT
 
 
 def _step(health: Health, sign: Sign) -> Health:
     # A wedged child is killed, even if it writes again.
-    return health if health is Health.WEDGED else HEALTH[health, sign]
+    return health if health is Health.UNRESPONSIVE else HEALTH[health, sign]
 
 
 def _finding(
     policy: RecyclePolicy, child_health: ChildHealth, sample: Sample, now: float, *, asks: bool
 ) -> Finding:
-    if child_health.health is Health.WEDGED:
+    if child_health.health is Health.UNRESPONSIVE:
         return Finding.NO_PING
     if policy.stall_timeout_s and now - child_health.taken_at >= policy.stall_timeout_s:
         return Finding.UNREAD
@@ -307,7 +307,7 @@ def _recycle_finding(
 ) -> Finding:
     if policy.max_requests and sample.requests >= policy.max_requests:
         return Finding.REQUESTS
-    if policy.max_age_s and now - child_health.born_at >= policy.max_age_s * (
+    if policy.max_age_s and now - child_health.started_at >= policy.max_age_s * (
         1 + JITTER * child_health.jitter
     ):
         return Finding.AGE

@@ -66,7 +66,7 @@ class RestartPolicy:
     """Whether, after a failed start, the next one waits for a client or a reload to ask for it."""
 
 
-class Record(msgspec.Struct, frozen=True):
+class RestartRecord(msgspec.Struct, frozen=True):
     """The record of earlier ends."""
 
     failures: int = 0
@@ -80,7 +80,7 @@ class Record(msgspec.Struct, frozen=True):
 class RestartDecision(msgspec.Struct, frozen=True):
     """The action after an end."""
 
-    record: Record
+    record: RestartRecord
     give_up: bool
     max_delay_s: float
     """Seconds; wait a random time up to this (full jitter) before the next start."""
@@ -90,7 +90,7 @@ class RestartDecision(msgspec.Struct, frozen=True):
 
 def after_exit(
     policy: RestartPolicy,
-    record: Record,
+    record: RestartRecord,
     up_s: float,
     now: float,
     *,
@@ -122,4 +122,4 @@ def after_exit(
     delay = min(policy.max_delay_s, policy.first_delay_s * 2.0 ** min(failures - 1, 16))
     # A number of starts that the operator gave is reached without anyone who asks.
     waits = policy.waits_for_change and not was_ready and not policy.give_up_after
-    return RestartDecision(Record(failures, ends, failed_starts), give_up, delay, waits)
+    return RestartDecision(RestartRecord(failures, ends, failed_starts), give_up, delay, waits)

@@ -64,7 +64,7 @@ def test_tools_are_told_apart_once_the_server_has_named_them() -> None:
 
 
 def test_a_limit_that_refused_is_counted_by_its_setting() -> None:
-    """Also without an exchange; a fault that no limit caused is none."""
+    """Also without an exchange; a fault that no limit caused is not counted."""
     meters = Meters()
     log = CallLog(meters)
     refusal = capacity("--max-calls", 3)

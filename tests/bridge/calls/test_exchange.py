@@ -27,7 +27,7 @@ LONG_S = 1000.0
 
 
 class FakeScope:
-    """A session, as far as its exchanges know it."""
+    """A fake of a session, with what its exchanges use."""
 
     outside = False
     client_name = "tester"
@@ -98,7 +98,7 @@ async def test_the_first_end_is_the_only_one(order: tuple[str, ...]) -> None:
 
 @bounded
 async def test_an_answer_with_nothing_before_it_needs_no_stream() -> None:
-    """It is JSON; if somebody wants a stream all the same it holds the answer alone."""
+    """It is JSON; if the caller wants a stream all the same it holds the answer alone."""
     exchange = exchange_of(FakeScope())
     await asyncio.gather(exchange.first(LONG_S), turned(lambda: ENDS["answer"](exchange)))
     assert exchange.stream is None

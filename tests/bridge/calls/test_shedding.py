@@ -47,7 +47,7 @@ def test_the_newest_waiting_call_of_the_heaviest_client_gives_way() -> None:
 
 
 def test_no_call_that_a_child_has_is_ended() -> None:
-    """Whoever asks; the next client in weight gives way, if it is heavier than the newcomer."""
+    """The next client in weight gives way, if it is heavier than the newcomer."""
     calls = [Call(b"a", queued=False) for _ in range(5)] + [Call(b"b") for _ in range(3)]
     made = shedder(calls, [0.0])
     assert made.shed(b"c")

@@ -76,7 +76,7 @@ async def test_the_newest_reader_reads_and_the_older_takes_over() -> None:
 
 @bounded
 async def test_an_older_reader_that_leaves_changes_nothing_for_the_newer() -> None:
-    """Whoever leaves, what is said next reaches the newest that is there."""
+    """If a reader leaves, what is said next reaches the newest that is there."""
     stream, _ = stream_of()
     older, newer = stream.attach(), stream.attach()
     older.__enter__()
@@ -151,7 +151,7 @@ async def test_a_stream_that_waits_for_answers_ends_with_the_last_of_them() -> N
 @proves("C75")
 @bounded
 async def test_what_says_the_same_again_is_said_once_until_it_is_taken() -> None:
-    """A list that changed twice while nobody looked has changed."""
+    """A list that changed twice while no client read has changed."""
     stream, meters = stream_of()
     for payload, key in ((b"tools", "t"), (b"other", None), (b"tools", "t"), (b"prompts", "p")):
         stream.append(payload, sheddable=True, key=key)
@@ -178,7 +178,7 @@ async def test_what_nobody_reads_is_bounded_and_what_is_shed_is_counted() -> Non
 
 @bounded
 async def test_without_ids_what_was_delivered_is_forgotten() -> None:
-    """Nobody can ask for it again."""
+    """No client can ask for it again."""
     stream, _ = stream_of()
     assert (stream.id_prefix, stream.number) == (None, None)
     stream.append(b"1", sheddable=True)

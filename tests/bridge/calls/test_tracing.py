@@ -80,7 +80,7 @@ def test_a_target_is_named_only_by_methods_that_have_one(
 
 
 def test_requests_of_the_bridge_itself_are_not_traced() -> None:
-    """A ping to the child is no call of a client."""
+    """A ping to the child is not a call of a client."""
     tracing, tracer = traced()
     request, caller = Request(b"1", "ping"), Caller()
     assert tracing.outbound(request, caller, 1, own=True) == (request, caller)

@@ -87,7 +87,7 @@ async def test_the_queue_is_bounded_in_number_and_size() -> None:
 
 @bounded
 async def test_who_has_waited_long_enough_is_told_in_order() -> None:
-    """And whoever came later waits on."""
+    """A call that came later waits on."""
     child = LimitedChild(max_calls_per_child=1, queue_timeout_s=0.05)
     child.call(1, 2, 3)
     while len(child.refused) < 2:

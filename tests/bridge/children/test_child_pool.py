@@ -430,7 +430,7 @@ async def test_a_child_that_is_not_idle_is_ended_only_for_a_client_that_stays_li
 
 @bounded
 async def test_a_child_that_is_passed_on_counts_for_the_client_that_uses_it() -> None:
-    """Whoever had it started: that client is not the heavier one any more."""
+    """Though another client had it started, which is not the heavier one any more."""
     async with world(3) as made:
         first, second = [await made.pool.own(caller=b"a") for _ in range(2)]
         ranks: list[int | None] = []

@@ -40,7 +40,7 @@ async def test_answers_find_their_askers_in_any_order() -> None:
 @proves("fault 46", "C14")
 @bounded
 async def test_progress_goes_to_its_caller_under_the_callers_own_token() -> None:
-    """Equal tokens do not meet; progress for nobody is dropped."""
+    """Equal tokens do not meet; progress that belongs to no call is dropped."""
     stage = Stage(shared=True)
     await stage.play("""
         A >> {"id":0,"method":"x","params":{"_meta":{"progressToken":7}}}
@@ -103,7 +103,7 @@ async def test_a_cancelled_call_hears_nothing_more() -> None:
 @pytest.mark.parametrize("shared", [True, False])
 @bounded
 async def test_a_ping_of_the_child_is_answered_on_the_spot(shared: bool) -> None:
-    """Nobody is asked, and the id comes back as it was."""
+    """No client is asked, and the id comes back as it was."""
     stage = Stage(shared=shared)
     stage.enter("A")
     await stage.play("""
@@ -149,7 +149,7 @@ async def test_a_child_of_ones_own_asks_its_tenant() -> None:
 @proves("fault 45", "C10")
 @bounded
 async def test_what_names_no_call_reaches_every_tenant_or_nobody() -> None:
-    """On a shared child only what may concern all; whoever left hears nothing."""
+    """On a shared child only what may concern all; a client that has left hears nothing."""
     stage = Stage(shared=True)
     stage.enter("A", "B", "C")
     stage.leave("C")
@@ -166,7 +166,7 @@ async def test_what_names_no_call_reaches_every_tenant_or_nobody() -> None:
 @proves("fault 45")
 @bounded
 async def test_a_log_message_of_a_shared_child_goes_to_the_only_caller() -> None:
-    """Where there are two it could be either's, and nobody gets it."""
+    """Where there are two it could be either's, and neither gets it."""
     stage = Stage(shared=True)
     stage.enter("A", "B")
     await stage.play("""
@@ -201,7 +201,7 @@ async def test_a_child_of_ones_own_tells_its_tenant_everything() -> None:
 
 @proves("fault 17", "fault 19", "fault 30", "C48")
 @bounded
-async def test_a_spoiled_answer_fails_its_caller_at_once(
+async def test_an_invalid_answer_fails_its_caller_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Other noise is dropped, counted and logged once a second."""
@@ -324,7 +324,7 @@ async def test_a_child_takes_calls_until_another_takes_over_and_answers_until_it
 
 @pytest.mark.parametrize("answer", ['child << {"id":1,"result":{}}', "child ~~ bad_json 1"])
 @bounded
-async def test_an_answer_good_or_spoiled_gives_its_place_to_the_next(answer: str) -> None:
+async def test_an_answer_valid_or_not_gives_its_place_to_the_next(answer: str) -> None:
     """The child works on one call at a time; the second waits for the answer to the first."""
     stage = Stage(shared=True, loads=LoadLimits(max_calls_per_child=1))
     heard = '{"id":"a","result":{}}' if "<<" in answer else "fault bad_child_message"

@@ -40,7 +40,7 @@ async def test_a_retired_child_finishes_its_calls_and_no_subscription() -> None:
 
 @bounded
 async def test_a_cancelled_call_keeps_no_child_from_ending() -> None:
-    """Nobody waits for it any more."""
+    """No client waits for it any more."""
     on = Stage(shared=True)
     number = on.call("A", '{"id":7,"method":"x"}')
     quiet = asyncio.create_task(on.mux.wait_idle())
@@ -53,7 +53,7 @@ async def test_a_cancelled_call_keeps_no_child_from_ending() -> None:
 @proves("fault 10", "fault 41")
 @bounded
 async def test_a_child_that_is_given_up_fails_each_call_once() -> None:
-    """What it still says reaches nobody, and nothing more is sent to it."""
+    """What it still says reaches no client, and nothing more is sent to it."""
     on = Stage(shared=False)
     on.enter("A")
     on.call("A", '{"id":7,"method":"x"}')

@@ -80,7 +80,7 @@ class FakePool:
     def __init__(self) -> None:
         self.children: list[FakeChild] = []
         self.failures = 0
-        """So many starts will fail first."""
+        """That many starts will fail first."""
         self.retired: list[tuple[Lease, float | None]] = []
         self._attending: list[asyncio.Task[None]] = []
         self._started = anyio.Event()
@@ -103,10 +103,10 @@ class FakePool:
         return False
 
     def became_ready(self, start_s: float) -> None:
-        """Nobody counts here."""
+        """It is not counted here."""
 
     def starts_again(self) -> None:
-        """Nobody counts here."""
+        """It is not counted here."""
 
     def retire(
         self, lease: Lease, within_s: float | None, settle: Callable[[], Awaitable[None]]
@@ -161,7 +161,7 @@ async def supervised(
 
 @proves("fault 4", "fault 18")
 async def test_a_child_is_ready_after_its_handshake_and_not_before() -> None:
-    """Whoever asked for it meanwhile gets it then."""
+    """A caller that has waited for it gets it then."""
     async with supervised() as on:
         child = await on.child_pool.newest()
         early = asyncio.create_task(on.supervisor.lease())
@@ -181,7 +181,7 @@ async def test_a_child_is_ready_after_its_handshake_and_not_before() -> None:
 
 @proves("fault 6")
 async def test_a_child_that_ends_is_replaced() -> None:
-    """Not ready meanwhile, and who asks waits for the next one."""
+    """Not ready until then, and a caller waits for the next one."""
     async with supervised() as on:
         child = await on.child_pool.newest()
         await child.shake_hands()
@@ -262,7 +262,7 @@ async def test_a_child_that_ends_in_its_handshake_is_told_with_its_end() -> None
 
 @proves("fault 2")
 async def test_after_too_many_ends_it_gives_up_and_says_so_to_all() -> None:
-    """Whoever waits or comes later is told at once, with the last exit."""
+    """A caller that waits or comes later is told at once, with the last exit."""
     async with supervised() as on:
         for _ in range(3):
             child = await on.child_pool.newest()
@@ -366,7 +366,7 @@ async def test_the_end_of_the_last_child_is_no_failure() -> None:
 
 @proves("fault 47")
 async def test_another_child_takes_over_from_a_worn_one() -> None:
-    """The next one is ready first; only then is the old one let go, and nobody waits."""
+    """The next one is ready first; only then is the old one let go, and no caller waits."""
     async with supervised(RestartPolicy(give_up_after=1)) as on:
         first = await on.child_pool.newest()
         await first.shake_hands()
@@ -425,7 +425,7 @@ async def test_a_replaced_child_goes_on_where_no_other_can_be_started(refuses: b
 
 @proves("fault 6")
 async def test_a_replaced_child_may_end_before_the_next_one_is_ready() -> None:
-    """Not ready meanwhile; the next one serves, and nothing counts as a failure."""
+    """Not ready until then; the next one serves, and nothing counts as a failure."""
     async with supervised(RestartPolicy(give_up_after=1)) as on:
         first = await on.child_pool.newest()
         await first.shake_hands()
@@ -468,7 +468,7 @@ NEVER = RestartPolicy(give_up_after=0, first_delay_s=1e6, max_delay_s=1e6)
 
 
 async def test_a_reload_lets_the_old_child_serve_until_the_new_one_is_ready() -> None:
-    """Whoever asked hears of it then."""
+    """Each caller that asked is told then."""
     async with supervised(NEVER) as on:
         await (await on.child_pool.newest()).shake_hands()
         before = await on.supervisor.lease()

@@ -95,7 +95,9 @@ class Adapted:
             self._lease, _ = await leased(self._tasks, self.server, profile)
         return self._lease
 
-    def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
+    def ask_for_call(
+        self, request: Request, asker: ServerRequestSender, exchange: Exchange
+    ) -> None:
         """See `CallQuestions`."""
         raise AssertionError("no call asks here")
 

@@ -65,7 +65,9 @@ class Trip:
             raise Unavailable(child_exited(None, "no"))
         return self.next
 
-    def inquire(self, request: Request, asker: ServerRequestSender, exchange: Exchange) -> None:
+    def ask_for_call(
+        self, request: Request, asker: ServerRequestSender, exchange: Exchange
+    ) -> None:
         """See `CallQuestions`."""
         assert asker is self.round
         self.asked.append((request, exchange))

@@ -103,7 +103,7 @@ async def test_a_child_before_its_handshake_gets_no_message_at_once() -> None:
 
 @bounded
 async def test_a_closed_link_gives_its_child_back_and_finds_none() -> None:
-    """Whoever waits for one is told, before the session opens as well as after."""
+    """A caller that waits for one is told, before the session opens as well as after."""
     link, opening = ChildLink(Holder()), ChildLink(Holder())
     lease = introduced()
     link.open(SharedChild(acquiring(introduced())), lease)

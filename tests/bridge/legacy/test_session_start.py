@@ -46,7 +46,7 @@ class SlowPool:
 
 
 class LegacyEras:
-    """A server of the legacy revisions, as everybody knows already."""
+    """A server of the legacy revisions, which is known already."""
 
     verdict = ServerEras(legacy=True, modern=False)
 

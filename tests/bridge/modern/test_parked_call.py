@@ -229,7 +229,7 @@ async def test_giving_up_declines_the_questions_and_cancels_the_call() -> None:
 
 @bounded
 async def test_nothing_of_the_child_is_taken_after_the_end() -> None:
-    """The next call on this child has listeners of its own."""
+    """The next call on this child has its own listeners."""
     setup = CallSetup()
     setup.call.begin(setup.attempt())
     await setup.says('{"id":1,"result":{}}', ROOTS % 1)
@@ -240,9 +240,9 @@ async def test_nothing_of_the_child_is_taken_after_the_end() -> None:
 @bounded
 async def test_each_call_has_a_key_that_cannot_be_guessed() -> None:
     """It names the call in the state that the client brings back."""
-    scenes = [CallSetup() for _ in range(3)]
-    found = {setup.call.key for setup in scenes}
+    setups = [CallSetup() for _ in range(3)]
+    found = {setup.call.key for setup in setups}
     assert len(found) == 3
     assert {len(key) for key in found} == {32}
-    for setup in scenes:
+    for setup in setups:
         await setup.close()

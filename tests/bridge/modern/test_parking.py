@@ -94,7 +94,7 @@ def test_calls_that_begin_at_once_count_each_other() -> None:
 
 
 def test_a_call_that_is_over_frees_its_place_once() -> None:
-    """Whoever comes then has it."""
+    """The next call has it."""
     lot = Lot()
     first = lot.park(b"a")
     lot.park(b"a")

@@ -27,7 +27,7 @@ def keys_of(*keys: bytes) -> Callable[[], Sequence[bytes]]:
 
 @proves("C34", "C88")
 def test_what_was_sealed_comes_back_until_it_expires() -> None:
-    """A call waits so long and no longer."""
+    """A call waits that long and no longer."""
     codec = RequestStateCodec(None)
     text = codec.encode(content("e"))
     assert codec.decode(text, 99.9) == content("e")

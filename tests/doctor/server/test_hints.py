@@ -80,14 +80,14 @@ def test_the_error_that_a_server_names_is_the_cause() -> None:
         "]",
     )
     assert causes(*zod) == ["it refuses its settings: workspace: Required"]
-    # What is known has a remedy of its own.
+    # What is known has its own remedy.
     assert (
         "misses a variable" in causes("Traceback (most recent call last):", "KeyError: 'A_KEY'")[0]
     )
 
 
 def test_words_that_mean_nothing_leave_how_it_ended() -> None:
-    """A missing module is no missing network; an unknown error has no cause made up."""
+    """A missing module is not a missing network; an unknown error gets no invented cause."""
     assert causes("all is well") == [
         "it ended with exit code 1 and said nothing that is known here"
     ]

@@ -1,4 +1,4 @@
-"""The flags that fit a server follow from what was found out about it."""
+"""The flags that fit a server follow from what the doctor has found."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ async def who(authenticator: Authenticator, token: str) -> str:
     ],
 )
 def test_a_token_is_read_from_one_header(headers: list[bytes], token: str | None) -> None:
-    """Two headers are two clients to two readers, so that is none."""
+    """Two headers are two clients to two readers, so that is not one."""
     assert bearer_token(head(*((b"authorization", value) for value in headers))) == token
 
 
@@ -193,7 +193,7 @@ class Picky:
         """Nothing changes."""
 
     async def authenticate(self, head: RequestHead) -> Principal | Refusal:
-        """Whoever says so."""
+        """Whichever says so."""
         if bearer_token(head) == "picky":
             return Principal(key_of("picky"), "picky", credential=b"p")
         return challenged(401, "not picky", "Picky")
@@ -229,7 +229,7 @@ async def test_the_first_that_knows_a_client_answers_for_it() -> None:
 
 
 async def test_nobody_is_asked_without_an_authenticator() -> None:
-    """Everybody is the same, for ever."""
+    """All clients are the same, at all times."""
     nobody = NoAuth()
     found = await nobody.authenticate(head())
     assert isinstance(found, Principal)
@@ -240,7 +240,7 @@ async def test_nobody_is_asked_without_an_authenticator() -> None:
 
 
 async def test_access_control_says_whose_request_it_is() -> None:
-    """What is found out is known of the head; before that it belongs to no principal."""
+    """What the authenticator finds stays with the head; before that it belongs to no principal."""
     access = AccessControl(StaticTokens(None, None, tokens_in(f"alice: {ONE}"), Clock()))
     good, bad = bearing(ONE), bearing(TWO)
     with pytest.raises(AttributeError):

@@ -20,7 +20,7 @@ from mcpbridge.http.auth.jwks import (
     REFRESH_S,
     KeyServer,
     RemoteKeys,
-    Unreadable,
+    UnreadableDocument,
     descriptions_of,
 )
 from mcpbridge.rules.access.jwt import ALGORITHMS, ParsedToken, parsed_token
@@ -45,7 +45,7 @@ class Publisher:
         if self.readiness is not None:
             await self.readiness.wait()
         if self.fails:
-            raise Unreadable("https://issuer.example/keys", "no route to host")
+            raise UnreadableDocument("https://issuer.example/keys", "no route to host")
         return json.dumps(self.issuer.key_set()).encode()
 
     def token(self, **header: Any) -> ParsedToken:
@@ -111,7 +111,7 @@ async def test_a_new_key_behind_an_old_name_or_none_is_fetched_too() -> None:
 
 
 async def test_invented_names_of_keys_cost_few_fetches() -> None:
-    """A thousand of them within a minute; a new key of somebody else is found all the same."""
+    """A thousand of them within a minute; a new key of another issuer is found all the same."""
     at = Publisher()
     assert await at.signed()
     for number in range(1000):
@@ -177,12 +177,12 @@ async def test_a_withdrawn_key_is_noticed_though_no_new_request_comes() -> None:
         assert at.fetches == 2
         at.now += REFRESH_S
         await anyio.wait_all_tasks_blocked()
-        assert at.fetches == 2  # whose answer nobody asks for
+        assert at.fetches == 2  # whose answer is not awaited
         group.cancel_scope.cancel()
 
 
 async def test_no_key_is_held_longer_than_it_may_be_relied_on() -> None:
-    """A busy connection is no way around the day that keys serve without their server."""
+    """A busy connection is not a way around the day that keys serve without their server."""
     at = Publisher()
     thumbprint = await at.keys.signer(at.token(), "")
     assert thumbprint is not None
@@ -212,7 +212,7 @@ async def test_all_who_wait_share_one_fetch() -> None:
 
 
 async def test_who_waits_is_served_when_the_one_who_fetches_is_gone() -> None:
-    """A client that leaves in the middle of a fetch costs nobody else an answer."""
+    """A client that leaves in the middle of a fetch costs no other client its answer."""
     at = Publisher()
     at.readiness = anyio.Event()
     found: list[bool] = []
@@ -237,7 +237,7 @@ async def test_who_waits_is_served_when_the_one_who_fetches_is_gone() -> None:
 async def test_keys_that_were_had_serve_a_day_without_their_server(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Then nobody can say, and the client is not told to log in anew."""
+    """Then it is unknown, and the client is not told to log in again."""
     at = Publisher()
     assert await at.signed()
     began, at.fails = at.now, True
@@ -363,7 +363,7 @@ async def test_a_description_of_another_or_to_elsewhere_is_not_believed(
     text = json.dumps(described) if described else "<html>"
     text = text.replace("ISSUER", host.url).replace("KEYS", host.jwks_url)
     host.answers["/.well-known/oauth-authorization-server"] = (200, {}, text.encode())
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableDocument):
         await KeyServer(host.url, None).read()
     assert host.asked["/keys"] == 0
 
@@ -378,7 +378,7 @@ async def test_redirects_stay_within_an_origin(host: KeyHost) -> None:
         host.answers["/round"] = (302, {"location": "/round"}, b"")
         assert await KeyServer("https://x.example", f"{host.url}/moved").read()
         for path, said in (("away", "origin"), ("file", "origin"), ("round", "times")):
-            with pytest.raises(Unreadable) as caught:
+            with pytest.raises(UnreadableDocument) as caught:
                 await KeyServer("https://x.example", f"{host.url}/{path}").read()
             assert said in caught.value.problem
         assert not other.asked
@@ -402,7 +402,7 @@ async def test_an_answer_that_is_no_set_of_keys_is_refused(
 ) -> None:
     """The keys that were had before are kept; see `RemoteKeys`."""
     host.answers["/keys"] = answer
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(UnreadableDocument) as caught:
         await KeyServer("https://x.example", host.jwks_url).read()
     assert said in caught.value.problem
 
@@ -439,14 +439,14 @@ async def test_a_server_that_does_not_answer_is_not_waited_for() -> None:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             keys = KeyServer("https://x.example", f"http://127.0.0.1:{port}/keys", within_s=0.1)
-            with pytest.raises(Unreadable):
+            with pytest.raises(UnreadableDocument):
                 await keys.read()
             await asyncio.wait_for(gone.wait(), 10)
 
 
 @proves("fault 116")
 async def test_nobody_at_an_address_is_an_answer_too() -> None:
-    """A refused connection, and a name that is none."""
+    """A refused connection, and a name that is not known."""
     for url in ("http://127.0.0.1:1/keys", "http://no-such-name-here/keys"):
-        with pytest.raises(Unreadable):
+        with pytest.raises(UnreadableDocument):
             await KeyServer("https://x.example", url).read()

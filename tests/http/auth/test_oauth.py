@@ -245,9 +245,9 @@ async def test_a_token_that_comes_again_is_not_checked_again() -> None:
     clock[0] += 100 + LEEWAY_S
     assert isinstance(await judged(access, token), Refusal)
     # What is refused is not remembered as good, nor does it take another's place.
-    poor = ISSUER.token(scope="x", exp=int(clock[0]) + 100)
-    assert isinstance(await judged(access, poor), Refusal)
-    assert isinstance(await judged(access, poor), Refusal)
+    without_scope = ISSUER.token(scope="x", exp=int(clock[0]) + 100)
+    assert isinstance(await judged(access, without_scope), Refusal)
+    assert isinstance(await judged(access, without_scope), Refusal)
 
 
 async def test_no_more_tokens_are_remembered_than_fit() -> None:
@@ -345,7 +345,7 @@ def test_a_scope_belongs_to_a_method_of_mcp() -> None:
 
 
 async def test_a_hundred_tokens_at_once_are_judged_each_by_itself() -> None:
-    """Whoever's keys are being fetched meanwhile."""
+    """Also while another issuer's keys are fetched."""
     access = oauth()
     tokens = [ISSUER.token(sub=f"user-{number}") for number in range(100)]
     found = await asyncio.gather(*(admitted(access, token) for token in tokens))

@@ -260,7 +260,7 @@ class Connection:
         await self.handler(scope, receive, send)
 
     async def send(self, *pieces: bytes) -> None:
-        """Bytes of the client, each piece a read of its own."""
+        """Bytes of the client, each piece its own read."""
         for piece in pieces:
             self.protocol.data_received(piece)
             await turns()
@@ -296,7 +296,7 @@ async def connected(
     body_s: float = 100.0,
     max_memory: int | None = None,
 ) -> AsyncIterator[Connection]:
-    """A connection to a handler of its own, closed at the end."""
+    """A connection to its own handler, closed at the end."""
     connection = Connection(FakeHandler(), window_s, keep_alive_s, body_s, max_memory)
     yield connection
     for exchange in connection.handler.open.values():
@@ -487,7 +487,7 @@ async def test_what_comes_behind_a_body_that_was_awaited_is_for_the_parser(behin
 
 @pytest.mark.parametrize("size", [LIMITS.max_bytes, LIMITS.max_bytes // 2])
 async def test_a_body_that_will_be_over_the_limit_is_not_waited_for(size: int) -> None:
-    """Its request is told of the limit at its head."""
+    """Its request is answered with the limit at its head."""
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3, size=size)[: -(size // 4)])
@@ -611,7 +611,7 @@ async def test_what_is_answered_at_once_takes_the_fast_path(
 
 @pytest.mark.parametrize("method", [b"headers!!!", b"stream!!!!"])
 async def test_an_answer_that_is_more_than_a_body_is_sent_by_asgi(method: bytes) -> None:
-    """With headers of its own, or of an unknown form: handled once, and the next call is fast."""
+    """With its own headers, or of an unknown form: handled once, and the next call is fast."""
     async with connected() as connection:
         await connection.learn()
         await connection.send(call(3).replace(b"tools/call", method))
@@ -651,7 +651,7 @@ async def test_a_request_that_is_served_is_not_idle() -> None:
 
 
 async def test_a_page_that_may_read_answers_is_served_by_asgi() -> None:
-    """Its answers have headers of their own."""
+    """Its answers have their own headers."""
     async with connected() as connection:
         for number in range(1, 4):
             await connection.served(number, call(number, "Origin: https://page.example"))
@@ -745,7 +745,7 @@ async def test_a_call_that_takes_longer_than_the_window_goes_on_as_a_request() -
         await connection.learn()
         await connection.send(call(3))
         async with asyncio.timeout(10):
-            while not connection.handler.adopted:  # noqa: ASYNC110 - the protocol tells nobody
+            while not connection.handler.adopted:  # noqa: ASYNC110 - the protocol has no event
                 await asyncio.sleep(0.005)  # looks again
         connection.handler.answer(3)
         await turns()
@@ -800,7 +800,7 @@ async def test_a_connection_that_is_used_is_not_closed_as_idle() -> None:
         connection.protocol.timeout_keep_alive_handler()
         assert not connection.socket.closed
         async with asyncio.timeout(10):
-            while not connection.socket.closed:  # noqa: ASYNC110 - the protocol tells nobody
+            while not connection.socket.closed:  # noqa: ASYNC110 - the protocol has no event
                 await asyncio.sleep(0.005)  # looks again
 
 

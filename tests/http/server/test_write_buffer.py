@@ -18,7 +18,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n\r\n"
 
 
 async def read_all(client: socket.socket, size: int) -> bytes:
-    """So many bytes, read as they come."""
+    """That many bytes, read as they come."""
     found = bytearray()
     async with asyncio.timeout(WITHIN_S):
         while len(found) < size:
@@ -59,7 +59,7 @@ async def _whole_and_in_order(size: int) -> None:
 
 @LOOPS
 def test_nothing_is_written_to_a_transport_that_closes(loops: Loops) -> None:
-    """What is left when the connection is aborted goes nowhere, and nobody is told."""
+    """What is left when the connection is aborted goes nowhere, and no caller is told."""
     with asyncio.Runner(loop_factory=loops) as runner:
         runner.run(_aborted())
 

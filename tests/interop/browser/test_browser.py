@@ -23,7 +23,7 @@ from tests.support.proofs import proves
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 NAMES = ("app.example", "evil.example")
-"""Names that lead to this machine, as those do that somebody else's name server answers for."""
+"""Names that lead to this machine, as those do that a foreign name server answers for."""
 MARKER = "from-a-page"
 UNREAD = ("json", "text", "get", "delete")
 """What a page tries in order to read the answer."""
@@ -42,7 +42,7 @@ class _Empty(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Nobody reads it."""
+        """It is not read."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ class Visit:
 
 
 async def browsed(folder: Path, *visits: Visit) -> list[Any]:
-    """Make the visits, one after the other, in a browser of its own; what each page knows then."""
+    """Make the visits, one after the other, in its own browser; what each page knows then."""
     resolve = ",".join(f"MAP {name} 127.0.0.1" for name in NAMES)
     plan = {"resolve": resolve, "visits": [vars(visit) for visit in visits]}
     process = await asyncio.create_subprocess_exec(
@@ -164,7 +164,7 @@ async def attacked(
 async def test_no_other_page_gets_anything_in_or_out(
     pages: int, tmp_path: Path, listed: bool
 ) -> None:
-    """By script, form, image, frame, event source, beacon or socket; by name or as nobody.
+    """By script, form, image, frame, event source, beacon or socket; by name or without an origin.
 
     A name that leads to the bridge itself makes the page one of the bridge's own to the browser:
     there Host alone tells.
@@ -193,7 +193,7 @@ async def test_no_other_page_gets_anything_in_or_out(
         assert {each[name][0] for name in UNREAD} == {421}, each
         assert {each[name] for name in EMBEDDED} == {"error"}, each
 
-        # A page of this machine may read nothing, and what it sends without asking is no JSON.
+        # A page of this machine may read nothing, and what it sends without asking is not JSON.
         visit = Visit(f"http://localhost:{pages}/", "attack", given)
         (each,), during = await attacked(run, tmp_path / "unlisted", visit)
         assert {each[name] for name in UNREAD} == {"TypeError"}, each

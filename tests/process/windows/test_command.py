@@ -15,7 +15,7 @@ SPOILED = ["a&b", "a|b", "<in", ">out", "pkg@^1.2", "%PATH%", 'say "x"', "two\nl
 
 @pytest.mark.parametrize("word", SPOILED)
 def test_an_argument_that_cmd_exe_would_change_is_refused(word: str) -> None:
-    """The error names the argument and the character; a program that is no batch file gets it."""
+    """The error names the argument and the character; another program gets it."""
     with pytest.raises(CommandNotExecutable) as refused:
         check_words(r"C:\node\npx.CMD", ["-y", word])
     assert repr(word) in str(refused.value)

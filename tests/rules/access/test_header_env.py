@@ -118,7 +118,7 @@ def test_a_bad_value_is_refused_and_not_shown(
 
 
 def test_other_values_are_another_caller_for_all_but_quotas() -> None:
-    """Who makes up values gets children of its own, and no more to ask with."""
+    """A client that makes up values gets its own children, and no more to ask with."""
     alice, peer = Principal(b"a", "a"), "192.0.2.1"
     one, two = (with_values(alice, {"API_KEY": value}, peer) for value in ("sk-1", "sk-2"))
     assert len({one.key, two.key, alice.key}) == 3

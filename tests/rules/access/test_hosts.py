@@ -137,7 +137,7 @@ def test_names_of_a_pod_are_served_by_its_search_list(host: str, served: bool) -
 
 
 def test_a_search_list_outside_of_a_cluster_serves_nothing_more() -> None:
-    """A machine's own domain may hold names that anybody can have."""
+    """A machine's own domain may hold names that any client can have."""
     for resolv_conf in ("", "search", "nameserver 1.1.1.1", "domain corp.example\n"):
         rules = HostRules(loopback=False, search=search_list(resolv_conf))
         assert not host_allowed("www.corp.example", rules)
@@ -157,7 +157,7 @@ def test_a_host_is_served_by_binding_and_list(
 
 @pytest.mark.parametrize("host", MALFORMED)
 def test_a_malformed_host_is_never_served(host: str) -> None:
-    """What is no host and port is refused whatever is allowed; no parser's guess decides."""
+    """What is not a host and port is refused whatever is allowed; no parser's guess decides."""
     assert host_name(host) is None
     assert not any(host_allowed(host, rules) for rules in (LOOPBACK, WIDE, LISTED_WIDE, ANY))
 

@@ -38,7 +38,7 @@ def judged(**claims: Any) -> Claims:
 
 
 def token(header: Any, payload: bytes = b"{}", signature: bytes = b"sig") -> str:
-    """A token that nobody has signed."""
+    """A token without a signature."""
     return ".".join(encoded(part) for part in (json.dumps(header).encode(), payload, signature))
 
 
@@ -66,7 +66,7 @@ def test_an_algorithm_that_is_not_listed_is_refused() -> None:
 
 
 def test_no_algorithm_uses_a_shared_secret() -> None:
-    """Nobody can allow what would make a public key a password."""
+    """No setting allows what would make a public key a password."""
     assert not [name for name in ALGORITHMS if name.startswith("HS") or name.lower() == "none"]
 
 

@@ -33,7 +33,7 @@ def test_a_rate_is_a_number_for_a_time_and_perhaps_a_burst(
     "text", ["", "20", "0/s", "20/d", "-1/s", "20/s:0", "20/s:", "1_0/s", "٣/s"]
 )
 def test_what_is_no_rate_is_refused(text: str) -> None:
-    """A rate that would never let anything through is none either."""
+    """A rate that would never let anything through is not one either."""
     with pytest.raises(ValueError, match="is not a rate"):
         rate_limit(text)
 

@@ -56,7 +56,7 @@ def test_the_heaviest_give_way_and_no_more_of_them_than_needed(
     if ended:
         assert freed - sizes[ended[-1]] < excess
     if excess > 0 and max(sizes.values(), default=0) >= LEAST_CUT_BYTES:
-        assert ended, "somebody can give way"
+        assert ended, "a client can give way"
 
 
 def test_many_small_holders_of_one_kind_give_way_before_a_larger_one_of_another() -> None:

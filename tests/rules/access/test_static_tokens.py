@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.access.static_tokens import MAX_CHARACTERS, Tokens, named, together, tokens_in
+from mcpbridge.rules.access.static_tokens import (
+    MAX_CHARACTERS,
+    TokenTable,
+    named,
+    together,
+    tokens_in,
+)
 
 ONE, TWO, THREE = "one-token-0123456789", "two-token-0123456789", "three/token+abc~def=="
 
@@ -72,8 +78,8 @@ def test_the_same_line_twice_is_one() -> None:
 
 def test_tables_together_know_what_each_knows() -> None:
     """And none of them shows a token when it is printed."""
-    both = together([tokens_in(ONE), Tokens(dict([named("", TWO)]))])
+    both = together([tokens_in(ONE), TokenTable(dict([named("", TWO)]))])
     assert both.find(ONE) is not None
     assert both.find(TWO) is not None
-    assert repr(both) == "Tokens(2)"
+    assert repr(both) == "TokenTable(2)"
     assert ONE not in repr(both.find(ONE))

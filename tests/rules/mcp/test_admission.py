@@ -60,7 +60,7 @@ def told(refusal: object) -> tuple[int, int, bytes | None]:
 def test_the_head_of_a_post_is_judged_first(
     accept: str | None, content_type: str | None, encoding: str | None, status: int | None
 ) -> None:
-    """A body that is packed, no JSON, or whose answer nobody takes is refused unread."""
+    """A packed body, one that is not JSON or has an unwanted answer is refused unread."""
     refusal = check_post_head(acceptable(accept), content_type, encoding)
     if status is None:
         assert refusal is None
@@ -114,7 +114,7 @@ def test_bad_names_are_refused(names: Names, text: str) -> None:
     ],
 )
 def test_a_body_that_is_no_message_is_told_by_its_error(error: WireError, code: int) -> None:
-    """What is no JSON is a parse error, all else an invalid request, with the id it has."""
+    """What is not JSON is a parse error, all else an invalid request, with the id it has."""
     assert told(refused_text(error)) == (400, code, error.request_id)
 
 
@@ -130,7 +130,7 @@ def test_a_refusal_echoes_the_id_once_known() -> None:
 
 
 def test_a_session_that_is_gone_and_one_that_is_missing_differ() -> None:
-    """Clients begin anew on 404 only, so a missing header is 400."""
+    """Clients begin again on 404 only, so a missing header is 400."""
     assert told(session_gone())[:2] == (404, -32001)
     assert told(session_required()) == (400, -32600, None)
     assert told(session_required(b'"7"')) == (400, -32600, b'"7"')
@@ -220,7 +220,7 @@ def test_batches_are_served_in_one_revision(session: Revision | None) -> None:
 
 
 def requests(count: int) -> list[Message]:
-    """As many requests with ids of their own."""
+    """As many requests with their own ids."""
     return [Request(b"%d" % i, "ping") for i in range(count)]
 
 

@@ -123,7 +123,7 @@ class PipeMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), as_text=st.booleans())
     def progress(self, data: st.DataObject, as_text: bool) -> None:
-        """The child tells of progress under a number it was given, as a token or only as an id."""
+        """The child reports progress under a number it was given, as a token or only as an id."""
         if not self.pipe:
             return
         nonce = data.draw(st.integers(0, len(self.pipe) - 1))
@@ -259,8 +259,8 @@ def test_no_parser_finds_a_foreign_token(lenient: bool) -> None:
     """Whichever of several members a parser of the child prefers, it finds the number or none."""
     names = (b'"_meta"', b'"_META"', b'"_m\\u0065ta"', b'"other"')
     tokens = (b'"progressToken"', b'"PROGRESSTOKEN"', b'"progress\\u0054oken"', b'"x"')
-    for meta, other, token, twin in itertools.product(names, names, tokens, tokens):
-        params = b"{%b:{%b:5,%b:6},%b:{%b:7}}" % (meta, token, twin, other, token)
+    for meta, other, token, repeated in itertools.product(names, names, tokens, tokens):
+        params = b"{%b:{%b:5,%b:6},%b:{%b:7}}" % (meta, token, repeated, other, token)
         try:
             sent = sent_params(params)
         except DuplicateMember:
@@ -320,7 +320,7 @@ def test_progress_that_is_none_concerns_nobody(
 
 
 def test_progress_without_a_token_is_dropped() -> None:
-    """Progress that names no token reaches nobody, though a call waits."""
+    """Progress that names no token reaches no client, though a call waits."""
     correlator: Correlator[str] = Correlator()
     correlator.outbound(Request(b"7", "m", b'{"_meta":{"progressToken":"t"}}'), "A")
     assert correlator.inbound(Notification(PROGRESS, b"{}")) is Dropped.UNKNOWN_PROGRESS
@@ -387,7 +387,7 @@ def test_forgetting_twice_is_as_forgetting_once() -> None:
 
 
 def test_what_belongs_to_a_subscription_bears_its_clients_own_id() -> None:
-    """Two clients number theirs alike; each gets what bears the number of its own."""
+    """Two clients number theirs alike; each gets what bears its own number."""
     table: Correlator[str] = Correlator()
     for owner in ("a", "b"):
         table.outbound(Request(b'"mine"', "subscriptions/listen", b"{}"), owner)

@@ -64,7 +64,7 @@ def failure(code: Any, data: Any = None) -> Failure:
     ],
 )
 def test_only_what_this_revision_says_is_evidence_of_it(reply: Reply, modern: bool) -> None:
-    """A result or an error of its own that names a known revision; no single code tells."""
+    """A result or its own error that names a known revision; no single code tells."""
     assert speaks_modern(reply) is modern
 
 
@@ -76,7 +76,7 @@ def test_the_probe_is_a_request_like_any_other() -> None:
 
 
 def test_a_discovery_is_a_profile() -> None:
-    """An error is none, nor a result without a known revision."""
+    """An error does not count, nor a result without a known revision."""
     good = result({"supportedVersions": [DATE], "capabilities": {"tools": {}}})
     found = discovery_of(good)
     assert found is not None

@@ -52,7 +52,7 @@ def test_a_handshake_rests_on_any_served_revision(date: str) -> None:
     ],
 )
 def test_no_handshake_rests_on_anything_else(result: bytes) -> None:
-    """A result without a known legacy revision, or with two, is no profile."""
+    """A result without a known legacy revision, or with two, is not a profile."""
     assert read_profile(result) is None
 
 
@@ -109,7 +109,7 @@ def test_a_child_without_a_proper_name_is_unnamed(server_info: bytes, name: str)
 def test_an_introduction_tells_what_a_client_can_be_asked(
     capabilities: bytes, abilities: set[str]
 ) -> None:
-    """Of the capabilities only those that a child may ask for count, and null is none."""
+    """Of the capabilities only those that a child may ask for count, and null does not count."""
     params = b'{"protocolVersion":"2099-01-01","capabilities":' + capabilities + b"}"
     client_profile = read_introduction(params)
     assert client_profile is not None

@@ -87,7 +87,7 @@ def test_a_question_becomes_an_entry(params: Any, entry: Any) -> None:
 
 @proves("C32")
 def test_what_asks_for_input_is_a_result() -> None:
-    """Of its own type, with the questions by key and the state."""
+    """With its result type, the questions by key and the state."""
     found = json.loads(input_required({"i1": b'{"method":"m"}'}, "s\u2028"))
     assert found == {
         "resultType": "input_required",
@@ -107,7 +107,7 @@ def test_what_asks_for_input_is_a_result() -> None:
     ],
 )
 def test_answers_are_objects(params: bytes | None, responses: Any) -> None:
-    """Anything else is no answer."""
+    """Anything else is not an answer."""
     assert input_responses(params) == responses
 
 
@@ -125,7 +125,7 @@ def test_answers_are_objects(params: bytes | None, responses: Any) -> None:
     ],
 )
 def test_a_state_is_a_text(params: bytes | None, state: str | None) -> None:
-    """What is there and is none opens nothing."""
+    """An invalid one opens nothing."""
     assert request_state(params) == state
 
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_read_counts_as_it_is_spelled(value: bytes) -> None:
     ],
 )
 def test_pages_become_entries(error: bytes, count: int | None) -> None:
-    """One for each, by url, without ids; what cannot be read is none."""
+    """One for each, by url, without ids; what cannot be read is left out."""
     pages = pages_to_visit(error)
     assert (None if pages is None else len(pages)) == count
     for page in (pages or {}).values():
@@ -188,5 +188,5 @@ def test_pages_become_entries(error: bytes, count: int | None) -> None:
     ],
 )
 def test_every_page_must_be_agreed_to(responses: Any, count: int, accepted: bool) -> None:
-    """A missing answer is no agreement."""
+    """A missing answer is not an agreement."""
     assert all_accepted(responses, count) is accepted

@@ -1,4 +1,4 @@
-"""Methods that the bridge treats in a way of its own."""
+"""Methods that the bridge treats in its own way."""
 
 from __future__ import annotations
 
@@ -132,5 +132,5 @@ def test_a_level_admits_itself_and_what_is_graver() -> None:
 def test_an_update_concerns_the_resource_and_what_it_is_part_of(
     subscribed: str, updated: str, expected: bool
 ) -> None:
-    """A subscriber hears of its resource and of those below it, not of its neighbours."""
+    """A subscriber gets updates of its resource and of those below it, but not of others."""
     assert concerns(subscribed, updated) is expected

@@ -46,7 +46,7 @@ CANCELLED = "notifications/cancelled"
 def test_a_question_goes_where_it_will_be_heard(
     offered: bool, calls: int, listening: bool, place: Destination
 ) -> None:
-    """A question goes to the only call, else to whoever listens, else to the latest call."""
+    """A question goes to the only call, else to a client that listens, else to the latest call."""
     assert destination_of(offered, calls, listening) is place
 
 
@@ -77,7 +77,7 @@ def test_a_question_is_answered_once_under_the_childs_id(first: int) -> None:
     "raw", [None, b"2", b'"q"', b"-1", b'"x"', b"1.0", b'"\\ud800"', b"9" * 30]
 )
 def test_an_answer_to_no_question_goes_nowhere(raw: bytes | None) -> None:
-    """An answer under an id that nobody was asked under, the child's own included, is none."""
+    """An answer under an unknown id, the child's own included, is dropped."""
     questions = ServerRequestTable(itertools.count(1))
     questions.ask(Request(b'"q"', "roots/list"))
     assert questions.answered(Failure(raw, b"{}")) is None
@@ -173,7 +173,7 @@ def test_the_bridge_cancels_in_its_own_name() -> None:
 
 
 def test_roots_are_named_by_the_last_part_of_their_path() -> None:
-    """Clients and servers show the name; the slash at the end of a folder is no part of it."""
+    """Clients and servers show the name; the slash at the end of a folder is not part of it."""
     assert json.loads(roots_result(["file:///srv/data/", "file:///x"])) == {
         "roots": [
             {"uri": "file:///srv/data/", "name": "data"},

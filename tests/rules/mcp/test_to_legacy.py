@@ -297,7 +297,7 @@ def test_lists_without_output_schemas_pass(result: bytes) -> None:
     ],
 )
 def test_structured_content_is_what_its_schema_says(value: Any, wrap: bool, shown: Any) -> None:
-    """Wrapped where the schema is, and where it is no object."""
+    """Wrapped where the schema is, and where it is not an object."""
     result = {"content": [{"type": "text", "text": "x"}], "structuredContent": value}
     adapted = json.loads(adapted_content(dumped(result), wrap=wrap))
     assert adapted == {**result, "structuredContent": shown}

@@ -49,7 +49,7 @@ def test_discovery_is_made_of_the_handshake() -> None:
 @proves("C20")
 @pytest.mark.parametrize("said", [{}, {"capabilities": None}, {"capabilities": [1]}])
 def test_a_handshake_that_says_little_is_enough(said: Any) -> None:
-    """No capabilities are none."""
+    """Without capabilities it has none."""
     found = json.loads(discovered(profile(**said), ()))
     assert found["capabilities"] == {}
     assert found["supportedVersions"] == ["2026-07-28"]

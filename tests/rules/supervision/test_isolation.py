@@ -24,7 +24,7 @@ from mcpbridge.rules.supervision.isolation import (
 def test_a_client_that_can_be_asked_gets_its_own_child(
     isolation: Isolation, silent: bool, asked: bool
 ) -> None:
-    """By default only clients that a child may ask get one of their own; the operator decides."""
+    """By default only clients that a child may ask get a separate one; the operator decides."""
     assert needs_own_child(isolation, ClientProfile(b"{}", "", frozenset())) is silent
     for ability in ("roots", "sampling", "elicitation"):
         client_profile = ClientProfile(b"{}", "", frozenset((ability,)))
@@ -57,7 +57,7 @@ def test_a_spare_child_is_kept_where_starting_is_slow(
 
 
 def test_spares_that_are_no_number_are_an_error() -> None:
-    """Another word than `auto` is no number of spares."""
+    """Another word than `auto` is not a number of spares."""
     with pytest.raises(ValueError, match="many"):
         spares_wanted("many", None)
 

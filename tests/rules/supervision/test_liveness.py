@@ -48,7 +48,7 @@ def test_the_table_is_the_one_in_the_text() -> None:
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     wanted = {(one.name, sign.name, then.name) for (one, sign), then in HEALTH.items()}
     assert {tuple(row) for row in rows[1:]} == wanted
-    every = {(one, sign) for one in Health for sign in Sign if one is not Health.WEDGED}
+    every = {(one, sign) for one in Health for sign in Sign if one is not Health.UNRESPONSIVE}
     assert set(HEALTH) == every
 
 
@@ -64,13 +64,13 @@ def test_a_silent_child_is_asked_three_times_and_then_given_up() -> None:
 
 @pytest.mark.parametrize("missed", [0, 1, 2])
 def test_whatever_is_heard_is_a_sign_of_life(missed: int) -> None:
-    """Also after two questions; then the interval begins anew."""
+    """Also after two questions; then the interval begins again."""
     life = Life()
     for question in range(missed + 1):
         assert life.at(30.0 + 10 * question) is Finding.ASK
     heard_at = 35.0 + 10 * missed
     assert life.at(heard_at, heard=1) is Finding.NOTHING
-    assert life.child_health.health is Health.SOUND
+    assert life.child_health.health is Health.HEALTHY
     assert life.at(heard_at + 29.9, heard=1) is Finding.NOTHING
     assert life.at(heard_at + 30.0, heard=1) is Finding.ASK
 
@@ -84,13 +84,13 @@ def test_a_child_that_never_answered_a_question_is_not_judged_by_it() -> None:
 
 
 def test_a_child_with_calls_in_flight_may_be_silent() -> None:
-    """It may do one thing at a time: the calls have limits of their own."""
+    """It may do one thing at a time: the calls have their own limits."""
     life = Life()
     assert {life.at(float(now), calls=1) for now in range(0, 601, 10)} == {Finding.NOTHING}
     assert life.at(629.0) is Finding.NOTHING
     assert life.at(630.0) is Finding.ASK
     assert life.at(640.0, calls=1) is Finding.NOTHING
-    assert life.child_health.health is Health.SOUND
+    assert life.child_health.health is Health.HEALTHY
 
 
 @proves("fault 10")
@@ -105,7 +105,7 @@ def test_a_stopped_child_is_given_up_with_calls_in_flight_too() -> None:
 
 
 def test_a_child_without_handshake_is_not_asked() -> None:
-    """Its start has a limit of its own; a spare has had none."""
+    """Its start has its own limit; a spare has had none."""
     life = Life()
     assert {life.at(float(now), introduced=False) for now in range(0, 601, 10)} == {Finding.NOTHING}
 
@@ -142,7 +142,7 @@ def test_a_child_that_does_not_read_is_given_up() -> None:
 
 
 def test_little_that_waits_is_no_stall() -> None:
-    """A child that is busy for minutes reads nothing meanwhile."""
+    """A child that is busy for minutes reads nothing in that time."""
     life = Life()
     assert {life.at(float(now), calls=1) for now in range(0, 601, 10)} == {Finding.NOTHING}
 
@@ -158,7 +158,7 @@ def test_little_that_waits_is_no_stall() -> None:
 def test_a_child_is_due_for_recycling_at_its_limit(
     policy: RecyclePolicy, before: Any, after: Any, finding: Finding
 ) -> None:
-    """With calls in flight as well: whoever replaces it knows what to do with them."""
+    """With calls in flight as well: the supervisor that replaces it fails them."""
     life = Life(policy)
     assert life.at(1.0, **before) is Finding.NOTHING
     assert life.at(2.0, calls=1, **after) is finding

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from mcpbridge.rules.supervision.restart import Record, RestartDecision, RestartPolicy, after_exit
+from mcpbridge.rules.supervision.restart import (
+    RestartDecision,
+    RestartPolicy,
+    RestartRecord,
+    after_exit,
+)
 
 POLICY = RestartPolicy(give_up_after=0)
 
 
 def verdicts(policy: RestartPolicy, runs: list[tuple[float, float]]) -> list[RestartDecision]:
     """The verdicts on ends in a row, each given as seconds up and the time of the end."""
-    record, found = Record(), []
+    record, found = RestartRecord(), []
     for up_s, now in runs:
         found.append(after_exit(policy, record, up_s, now))
         record = found[-1].record
@@ -26,15 +31,15 @@ def test_the_delay_doubles_up_to_its_limit() -> None:
 
 def test_a_child_may_fail_for_years() -> None:
     """However often it failed, the delay is the limit and the record stays small."""
-    verdict = after_exit(POLICY, Record(failures=10**9, ends=(0.0,)), 0.0, 1e9)
+    verdict = after_exit(POLICY, RestartRecord(failures=10**9, ends=(0.0,)), 0.0, 1e9)
     assert verdict.max_delay_s == POLICY.max_delay_s
-    assert verdict.record == Record(10**9 + 1, (1e9,))
+    assert verdict.record == RestartRecord(10**9 + 1, (1e9,))
 
 
 @pytest.mark.parametrize(("up_s", "failures", "delay"), [(29.9, 4, 4.0), (30.0, 1, 0.5)])
 def test_a_stable_run_resets_the_back_off(up_s: float, failures: int, delay: float) -> None:
     """After half a minute up an end counts as the first again."""
-    verdict = after_exit(POLICY, Record(failures=3), up_s, 1000.0)
+    verdict = after_exit(POLICY, RestartRecord(failures=3), up_s, 1000.0)
     assert verdict.record.failures == failures
     assert verdict.max_delay_s == delay
 
@@ -55,7 +60,7 @@ def test_ends_further_apart_are_not_given_up() -> None:
 
 def test_failed_starts_in_a_row_are_given_up_however_long_they_take() -> None:
     """A start that takes 65 s until it fails counts like one that takes none."""
-    record, found = Record(), []
+    record, found = RestartRecord(), []
     for number in range(5):
         verdict = after_exit(RestartPolicy(), record, 0.0, 65.0 * number, was_ready=False)
         record = verdict.record
@@ -65,7 +70,7 @@ def test_failed_starts_in_a_row_are_given_up_however_long_they_take() -> None:
 
 def test_a_start_that_succeeds_begins_the_count_of_failed_ones_again() -> None:
     """Four failures, a run, four failures: none of them is the fifth."""
-    record = Record()
+    record = RestartRecord()
     for number in range(9):
         ready = number == 4
         verdict = after_exit(RestartPolicy(), record, 1.0, 65.0 * number, was_ready=ready)
@@ -76,8 +81,8 @@ def test_a_start_that_succeeds_begins_the_count_of_failed_ones_again() -> None:
 def test_an_end_that_every_start_would_have_is_the_last() -> None:
     """Unless the operator said that it never gives up."""
     now = (0.0, 0.0)
-    assert after_exit(RestartPolicy(), Record(), *now, was_ready=False, final=True).give_up
-    assert not after_exit(POLICY, Record(), *now, was_ready=False, final=True).give_up
+    assert after_exit(RestartPolicy(), RestartRecord(), *now, was_ready=False, final=True).give_up
+    assert not after_exit(POLICY, RestartRecord(), *now, was_ready=False, final=True).give_up
 
 
 def test_zero_never_gives_up() -> None:
@@ -87,7 +92,7 @@ def test_zero_never_gives_up() -> None:
 
 def test_one_gives_up_at_once() -> None:
     """With `--give-up-after 1` the first end is the last, however long the run."""
-    assert after_exit(RestartPolicy(give_up_after=1), Record(), 1e6, 1e6).give_up
+    assert after_exit(RestartPolicy(give_up_after=1), RestartRecord(), 1e6, 1e6).give_up
 
 
 @pytest.mark.parametrize(
@@ -99,6 +104,6 @@ def test_a_failed_start_may_wait_for_a_change(
 ) -> None:
     """Not if the operator gave a number of starts, which would never be reached."""
     policy = RestartPolicy(give_up_after=give_up_after, waits_for_change=True)
-    found = after_exit(policy, Record(), 0.0, 0.0, was_ready=was_ready)
+    found = after_exit(policy, RestartRecord(), 0.0, 0.0, was_ready=was_ready)
     assert found.waits is waits
     assert not found.give_up

@@ -1,7 +1,7 @@
 """An OAuth authorization server made with Authlib: `authorization_server.py`, on a free port.
 
 Metadata, dynamic client registration, authorization code with PKCE, refresh, JWT access tokens
-with the audience that a client asks for. Whoever comes to /authorize has logged in as `alice` and
+with the audience that a client asks for. Each user at /authorize has logged in as `alice` and
 agrees. Its first line on stdout is its issuer; `POST /keys/rotate` makes a new key sign, the old
 one stays published until `POST /keys/withdraw`. `GET /asked` counts the requests by path.
 """

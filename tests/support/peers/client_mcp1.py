@@ -94,7 +94,7 @@ class PeerSession:
         return await _told(self._session.unsubscribe_resource(AnyUrl(uri)))
 
     async def abandon(self, name, arguments):
-        """Call a tool and cancel the call once it has told of progress."""
+        """Call a tool and cancel the call once it has reported progress."""
         begun = anyio.Event()
 
         async def on_progress(*_step):

@@ -16,7 +16,7 @@ METADATA = {
 
 
 class Browser:
-    """Goes where it is sent to and agrees; nobody listens where it is sent back to."""
+    """Goes where it is sent to and agrees; the address that it is sent back to has no listener."""
 
     def __init__(self) -> None:
         self.visited: list[dict[str, str]] = []

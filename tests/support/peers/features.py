@@ -1,6 +1,6 @@
 """Everything a legacy client may do, in two sessions at once: the scenario `features`.
 
-Both sessions make the same visit at the same moment, each under a marker of its own that goes
+Both sessions make the same visit at the same moment, each under its own marker that goes
 into all it sends; what one of them hears with the other's marker in it was sent to the wrong one.
 """
 
@@ -85,13 +85,13 @@ async def _log(peer: Subscriber, marker: str, declared: bool, seen: JsonObject) 
     for level in ("error", "info"):
         seen[f"level {level}"] = await attempt(peer.set_level(level))
         seen[f"log {level}"] = await attempt(peer.call("log", {"message": f"{marker} {level}"}))
-    # On a shared child with two calls in flight it is nobody's, and not worth the wait.
+    # On a shared child with two calls in flight it belongs to no call, and is not worth the wait.
     if declared:
         await peer.logs.holding(f"{marker} info")
 
 
 async def _subscribe(peer: Subscriber, marker: str, seen: JsonObject) -> None:
-    """Hear of one item, then of another only: had the first been told again, it came before."""
+    """Get one item, then another only: had the first been told again, it came before."""
     first, second = (f"{marker}-{which}" for which in ("first", "second"))
     seen["subscribe"] = await attempt(peer.subscribe(f"peer://item/{first}"))
     seen["change"] = await attempt(peer.call("change", {"name": first, "text": "new"}))

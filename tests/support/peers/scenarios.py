@@ -24,7 +24,7 @@ import anyio.to_thread
 JsonObject = dict[str, Any]
 OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 
-# A log message is no answer and may come after it, or never; this bounds the wait for it.
+# A log message is not an answer and may come after it, or never; this bounds the wait for it.
 ARRIVAL_BOUND_S = 10
 
 

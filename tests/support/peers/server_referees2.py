@@ -72,7 +72,7 @@ def _embedded(uri: str, text: str, mime_type: str = "text/plain") -> Json:
     return {"type": "resource", "resource": held}
 
 
-# What is asked of a client, as an input request or as a request of its own ------------------------
+# What is asked of a client, as an input request or as a separate request --------------------------
 
 
 def _form(message: str, properties: Json, required: list[str] | None = None) -> Json:
