@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
-COLUMNS, ROWS = 112, 34
+COLUMNS, ROWS = 112, 36
 _SEARCH = (
     ".venv-mcp1/bin",
     ".venv/bin",
