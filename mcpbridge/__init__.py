@@ -7,3 +7,5 @@ Read it from the bottom: `wire` (bytes and messages), `rules` (every decision, p
 """
 
 __version__ = "0.1.0"
+DISTRIBUTION = "mcpbridge"
+"""The name by which pip installs it: `name` in pyproject.toml."""

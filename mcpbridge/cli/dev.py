@@ -43,8 +43,8 @@ What you paste next is printed with the address: the entry for a client's config
 that shows what passes, and the command of the MCP Inspector. On a terminal each call has a line in
 the log.
 
-Watching needs an extra: pip install 'mcpbridge[dev-proxy]'. All options of mcpbridge are accepted
-too; `mcpbridge --help` shows them, and the most useful ones are below.
+Watching needs the extra `dev-proxy`. All options of mcpbridge are accepted too;
+`mcpbridge --help` shows them, and the most useful ones are below.
 """
 _SHOWN = frozenset((
     "--port", "--host", "--cwd", "--env", "--env-file", "--isolation", "--start-timeout",

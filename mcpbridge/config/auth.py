@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+from mcpbridge import DISTRIBUTION
 from mcpbridge.bridge.keyring import KeyFile, Keyring
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.auth.authenticator import AuthSettings
@@ -142,7 +143,7 @@ def check_oauth(settings: OAuthSettings, origins: Mapping[str, str]) -> None:
         raise ConfigError("--oauth-audience", origins.get("audiences", ""), problem, remedy)
     if importlib.util.find_spec("joserfc") is None:
         problem = "the library that checks signatures is not installed"
-        remedy = "pip install 'mcpbridge[oauth]'"
+        remedy = f"pip install '{DISTRIBUTION}[oauth]'"
         raise ConfigError("--oauth-issuer", origins.get("issuer", ""), problem, remedy)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from mcpbridge import DISTRIBUTION
 from mcpbridge.config.command import COMMAND_LINE
 from mcpbridge.config.model import AdminSettings, Config, ListenSettings
 from mcpbridge.config.self_url import split_address, split_socket
@@ -151,7 +152,7 @@ def _check_store(origin: str, *, peers: bool) -> None:
         problem = "only replicas that serve together have a store"
         raise ConfigError("--store", origin, problem, "give --peers as well")
     if importlib.util.find_spec("redis") is None:
-        problem, remedy = "redis-py is not installed", "pip install 'mcpbridge[redis]'"
+        problem, remedy = "redis-py is not installed", f"pip install '{DISTRIBUTION}[redis]'"
         raise ConfigError("--store", origin, problem, remedy)
 
 

@@ -230,7 +230,7 @@ class ReplicaSettings:
         "With `--peers`: a Redis 7 or Valkey server, redis://HOST[:PORT][/DATABASE], that decides"
         " which replica takes over a session and keeps what changed in it; rediss:// for TLS. Put a"
         " password into `MCPBRIDGE_STORE`, which other users cannot read. While it is away sessions"
-        " are served where they are. Needs the extra `mcpbridge[redis]`.",
+        " are served where they are. Needs the extra `redis`.",
         group="Replicas",
         metavar="URL",
         parse=store_url,

@@ -11,11 +11,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 
+from mcpbridge import DISTRIBUTION
 from mcpbridge.config.model import Otel
 from mcpbridge.errors import ConfigError
 from mcpbridge.telemetry.tracer import TraceSettings
 
-MISSING_EXTRA = "OpenTelemetry is not installed; pip install 'mcpbridge[otel]'"
+MISSING_EXTRA = f"OpenTelemetry is not installed; pip install '{DISTRIBUTION}[otel]'"
 
 _ENDPOINTS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",

@@ -18,6 +18,7 @@ import anyio
 import msgspec
 from anyio import to_thread
 
+from mcpbridge import DISTRIBUTION
 from mcpbridge.errors import ConfigError
 from mcpbridge.rules.supervision.start_hints import program_name
 
@@ -125,7 +126,7 @@ def require_watchfiles() -> Any:
     try:
         import watchfiles  # an extra that may not be installed
     except ImportError:
-        remedy = "pip install 'mcpbridge[dev-proxy]', or give --no-watch"
+        remedy = f"pip install '{DISTRIBUTION}[dev-proxy]', or give --no-watch"
         raise ConfigError("--watch", "", "needs the package watchfiles", remedy) from None
     return watchfiles
 

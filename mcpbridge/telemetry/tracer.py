@@ -29,7 +29,7 @@ class TraceSettings:
         False,
         "--otel",
         "Send traces and durations by OpenTelemetry, configured by the variables OTEL_*; setting"
-        " OTEL_EXPORTER_OTLP_ENDPOINT is enough. Needs the extra `mcpbridge[otel]`.",
+        " OTEL_EXPORTER_OTLP_ENDPOINT is enough. Needs the extra `otel`.",
         group="Logs",
         unit=Unit.SWITCH,
     )

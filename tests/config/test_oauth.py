@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from mcpbridge import DISTRIBUTION
 from mcpbridge.config.load import load
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.auth.oauth import OAuthSettings
@@ -91,7 +92,7 @@ except ConfigError as error:
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
-    assert "pip install 'mcpbridge[oauth]'" in run.stdout
+    assert f"pip install '{DISTRIBUTION}[oauth]'" in run.stdout
 
 
 @pytest.mark.slow

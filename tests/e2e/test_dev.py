@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mcpbridge import DISTRIBUTION
 from tests.e2e.test_listen import ACK, TOOLS, listen, told
 from tests.e2e.test_recycling import CHANGED, message
 from tests.support.bridge_process import (
@@ -266,7 +267,7 @@ async def test_without_the_extra_the_error_names_it(tmp_path: Path) -> None:
     (tmp_path / "watchfiles.py").write_text("raise ImportError\n", "utf-8")
     env = {"PYTHONPATH": str(tmp_path)}
     status, told = await ran("dev", "--port", "0", "--", sys.executable, __file__, env=env)
-    assert (status, "pip install 'mcpbridge[dev-proxy]'" in told) == (2, True)
+    assert (status, f"pip install '{DISTRIBUTION}[dev-proxy]'" in told) == (2, True)
 
 
 @pytest.mark.parametrize(

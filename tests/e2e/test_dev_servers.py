@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from mcpbridge import DISTRIBUTION
 from mcpbridge.config.servers_file import FILE_NAMES
 from mcpbridge.tape.recording import read_recording
 from tests.support.bridge_process import (
@@ -200,7 +201,7 @@ async def test_without_watching_no_extra_is_needed(tmp_path: Path) -> None:
     env = {"PYTHONPATH": str(tmp_path)}
     words = ("--config", str(tmp_path / "mcp.json"))
     status, told = await ran("dev", "--port", "0", *words, env=env)
-    assert (status, "pip install 'mcpbridge[dev-proxy]'" in told) == (2, True)
+    assert (status, f"pip install '{DISTRIBUTION}[dev-proxy]'" in told) == (2, True)
     async with bridge(*words, "--no-watch", program=["dev"], env=env) as running:
         (record,) = await running.logged("dev.started")
         assert record["watching"] == "nothing"

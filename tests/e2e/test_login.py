@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from mcpbridge import DISTRIBUTION
 from tests.support.bridge_process import eventually, ran, started
 from tests.support.fake_remote import FakeRemote, fake_remote
 from tests.support.fake_servers import TOOL, modern_server
@@ -182,7 +183,7 @@ async def test_the_error_for_a_missing_extra_names_it(tmp_path: Path) -> None:
     (tmp_path / "authlib.py").write_text("raise ImportError('hidden')\n")
     env = {**home(tmp_path), "PYTHONPATH": str(tmp_path)}
     status, said = await ran("login", "https://mcp.example.org/mcp", env=env)
-    assert (status, "pip install 'mcpbridge[login]'" in said) == (2, True), said
+    assert (status, f"pip install '{DISTRIBUTION}[login]'" in said) == (2, True), said
 
 
 async def test_connect_imports_neither_login_nor_authlib() -> None:

@@ -83,6 +83,16 @@ def test_no_file_names_the_machine_it_was_written_on() -> None:
     assert findings == []
 
 
+def test_the_distribution_has_one_name() -> None:
+    """That of `pyproject.toml`, which errors repeat by `DISTRIBUTION`; no text writes it out."""
+    assert _pyproject()["project"]["name"] == mcpbridge.DISTRIBUTION
+    naming = re.compile(rf"(?:{re.escape(mcpbridge.DISTRIBUTION)}\[|install mcpbridge)")
+    texts = [ROOT / "README.md", *(ROOT / "mcpbridge").rglob("*.py")]
+    found = [path.relative_to(ROOT) for path in texts if naming.search(path.read_text("utf-8"))]
+    assert len(texts) > 200
+    assert found == []
+
+
 def test_the_changelog_has_a_place_for_what_comes() -> None:
     """Unreleased stands first, and a version is a number of three parts."""
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)

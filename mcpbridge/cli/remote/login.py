@@ -12,7 +12,7 @@ _HELP = """Log in to a remote server at URL with your browser, once; `connect` t
 
 mcpbridge asks the server for its authorization server, registers there if that is allowed, and
 opens its page in the browser. The login is kept in a file that you alone can read; `connect`,
-`list` and `call` find it there, and refresh it. Needs an extra: pip install 'mcpbridge[login]'.
+`list` and `call` find it there, and refresh it. Needs the extra `login`.
 
 \b
   mcpbridge login https://mcp.example.org/mcp

@@ -84,7 +84,7 @@ class OAuthSettings:
         None,
         "--oauth-issuer",
         "Accept access tokens of this authorization server; exactly its `iss`. Needs the extra"
-        " `mcpbridge[oauth]`.",
+        " `oauth`.",
         group=_GROUP,
         metavar="URL",
     )

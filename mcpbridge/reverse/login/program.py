@@ -17,7 +17,7 @@ import anyio
 import httpx
 from anyio import to_thread
 
-from mcpbridge import __version__
+from mcpbridge import DISTRIBUTION, __version__
 from mcpbridge.config.remote_server import login_file
 from mcpbridge.errors import ConfigError
 from mcpbridge.reverse.login.callback import Callback
@@ -51,7 +51,7 @@ def require_authlib() -> None:
     try:
         import authlib  # noqa: F401 - only whether it is there
     except ImportError:
-        remedy = "pip install 'mcpbridge[login]'"
+        remedy = f"pip install '{DISTRIBUTION}[login]'"
         raise ConfigError("login", "", "authlib is not installed", remedy) from None
 
 
