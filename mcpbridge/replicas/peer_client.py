@@ -18,6 +18,7 @@ import httptools
 
 from mcpbridge.channels.sockets import detect_loss
 from mcpbridge.replicas.session_id import Replica
+from mcpbridge.wire.headers import EVENT_STREAM
 
 CONNECT_S = 1.0
 _ATTEMPTS = 2
@@ -32,6 +33,7 @@ BUFFER_BYTES = 64 << 10
 _KEEPALIVE_S, _INTERVAL_S, _PROBES = 4, 2, 3
 _UNACKNOWLEDGED_S = 8.0
 """A replica whose cable is pulled is given up after this time; by default it takes 15 minutes."""
+_STREAM = EVENT_STREAM.encode()
 _LOOKED_AT = 8
 """Kept connections among which one with the same use is sought."""
 
@@ -74,6 +76,7 @@ class PeerConnection(asyncio.Protocol):
         "has_head",
         "headers",
         "idle_since",
+        "is_stream",
         "status",
         "use",
     )
@@ -90,17 +93,20 @@ class PeerConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes] | None = None
+        """Parts of the body that wait for the reader; None costs an idle stream nothing."""
         self._buffered = 0
         self._paused = False
         self._lost = False
         self._closing = False
         self._asked = False
         self.status = 0
-        self.headers: Headers = []
+        self.headers: Headers | None = None
         self.has_head = False
         self.complete = False
         """Whether the whole response has been read."""
+        self.is_stream = False
+        """Whether the response is an event stream."""
         self.idle_since = 0.0
         self.use = b""
         """What it was used for last."""
@@ -129,31 +135,35 @@ class PeerConnection(asyncio.Protocol):
         else:
             self._wake()
 
-    def on_message_begin(self) -> None:
-        """Take the first byte of a response from the parser.
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header from the parser."""
+        if self.headers is None:
+            self.headers = []
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Take the end of the head from the parser.
 
         Raises:
             Lost: It was not asked for. The parser stops: its body must not join that of the last.
         """
         if not self._asked:
             raise Lost("a response came without a request")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header from the parser."""
-        self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        """Take the end of the head from the parser."""
         status = self._parser.get_status_code()
         if status < 200:
-            self.headers = []
+            self.headers = None
             return
         self.status, self.has_head = status, True
         self._closing = not self._parser.should_keep_alive()
+        kinds = [value for name, value in self.headers or () if name == b"content-type"]
+        self.is_stream = any(kind.startswith(_STREAM) for kind in kinds)
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body from the parser."""
-        self._chunks.append(body)
+        if self._chunks is None:
+            self._chunks = [body]
+        else:
+            self._chunks.append(body)
         self._buffered += len(body)
         if self._buffered > BUFFER_BYTES and not self._paused and self._transport is not None:
             self._paused = True
@@ -165,41 +175,52 @@ class PeerConnection(asyncio.Protocol):
         self.complete = self.has_head
         self._asked = not self.complete
 
-    async def ask(self, request: bytes, use: bytes = b"") -> None:
-        """Send a request and wait for the head of its response; `use` says what it is for.
-
-        Raises:
-            Lost: The connection ended first.
-        """
+    def begin(self, request: bytes, use: bytes = b"") -> None:
+        """Send a request; `use` says what it is for. `has_head` tells that its response began."""
         assert self._transport is not None
-        self.status, self.headers, self.has_head, self.complete = 0, [], False, False
+        self.status, self.headers, self.has_head, self.complete = 0, None, False, False
         self._asked, self.use = True, use
         self._transport.write(request)
-        while not self.has_head:
-            await self._news()
 
-    async def read(self) -> bytes:
-        """Return more of the body; empty at its end, which `complete` tells too.
+    def news(self) -> asyncio.Future[None]:
+        """Return a future that is done when there is more of the response, or its end.
+
+        No coroutine, of which an idle stream would keep the frame.
 
         Raises:
-            Lost: The connection ended before the body did.
+            Lost: The connection has ended.
         """
-        while not self._chunks:
-            if self.complete:
-                return b""
-            await self._news()
+        if self._lost:
+            raise Lost("the connection to the replica ended")
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def take_headers(self) -> Headers:
+        """Return the headers of the response, which are not kept here any more."""
+        headers, self.headers = self.headers, None
+        return headers or []
+
+    def take(self) -> bytes:
+        """Return what there is of the body; empty if there is nothing new."""
         chunks = self._chunks
+        if chunks is None:
+            return b""
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks, self._buffered = [], 0
+        self._chunks, self._buffered = None, 0
         if self._paused and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
         return body
 
     @property
+    def begun(self) -> bool:
+        """Whether the head of the response has come, and with it some of its body, or its end."""
+        return self.has_head and (self._chunks is not None or self.complete)
+
+    @property
     def at_end(self) -> bool:
         """Whether all of the response has been read from here."""
-        return self.complete and not self._chunks
+        return self.complete and self._chunks is None
 
     @property
     def reusable(self) -> bool:
@@ -223,15 +244,6 @@ class PeerConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._wake()
-
-    async def _news(self) -> None:
-        if self._lost:
-            raise Lost("the connection to the replica ended")
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

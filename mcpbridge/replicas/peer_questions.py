@@ -87,7 +87,7 @@ class PeerQuestions:
             connection = await self._client.connection(target, path)
             try:
                 proof = self._proofs.header_for(target, principal)
-                await connection.ask(_request(path, proof, body), path)
+                connection.begin(_request(path, proof, body), path)
                 data = await _whole(connection)
             finally:
                 self._client.release(connection, target)
@@ -121,12 +121,15 @@ def _request(path: bytes, proof: bytes, body: bytes) -> bytes:
 
 
 async def _whole(connection: PeerConnection) -> bytes:
-    parts = []
+    body = b""
     while not connection.at_end:
-        parts.append(await connection.read())
-        if sum(map(len, parts)) > _MAX_ANSWER_BYTES:
+        piece = connection.take()
+        body += piece
+        if len(body) > _MAX_ANSWER_BYTES:
             return b""
-    return b"".join(parts)
+        if not piece and not connection.complete:
+            await connection.news()
+    return body
 
 
 def _read(data: bytes) -> HomeAnswer | None:
@@ -138,7 +141,7 @@ def _read(data: bytes) -> HomeAnswer | None:
 
 def _boot_in(connection: PeerConnection) -> int | None:
     """Return the boot that a refused proof should have been made for; None if it is not named."""
-    for name, value in connection.headers:
+    for name, value in connection.headers or ():
         if connection.status == 403 and name == b"www-authenticate":
             _, found, rest = value.partition(b'boot="')
             text = rest.partition(b'"')[0]

@@ -9,7 +9,14 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from mcpbridge.replicas.peer_client import BUFFER_BYTES, IDLE_S, Lost, PeerClient, Unreachable
+from mcpbridge.replicas.peer_client import (
+    BUFFER_BYTES,
+    IDLE_S,
+    Lost,
+    PeerClient,
+    PeerConnection,
+    Unreachable,
+)
 from mcpbridge.replicas.session_id import Replica
 
 ASK = b"POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n"
@@ -59,12 +66,26 @@ def saying(*parts: bytes, then_close: bool = False) -> Serve:
     return serve
 
 
+async def ask(connection: PeerConnection, use: bytes = b"") -> None:
+    """Send a request and wait for the head of its response."""
+    connection.begin(ASK, use)
+    while not connection.has_head:
+        await connection.news()
+
+
+async def read(connection: PeerConnection) -> bytes:
+    """More of the body; empty at its end."""
+    while not (piece := connection.take()) and not connection.complete:
+        await connection.news()
+    return piece
+
+
 async def whole(client: PeerClient, target: Replica, use: bytes = b"") -> tuple[int, bytes]:
     """Ask once; status and body."""
     connection = await client.connection(target, use)
-    await connection.ask(ASK)
+    await ask(connection)
     body = b""
-    while piece := await connection.read():
+    while piece := await read(connection):
         body += piece
     client.release(connection, target)
     return connection.status, body
@@ -81,8 +102,8 @@ async def test_a_connection_is_kept_for_the_next_request() -> None:
         assert await client.connection(target, b"") is not first, "it had no response yet"
         assert await whole(client, target) == (201, b"ok")
         kept = await client.connection(target, b"")
-        await kept.ask(ASK)
-        assert [name for name, _ in kept.headers] == [b"transfer-encoding"]
+        await ask(kept)
+        assert [name for name, _ in kept.take_headers()] == [b"transfer-encoding"]
         client.close()
 
 
@@ -92,8 +113,8 @@ async def test_the_connection_of_the_same_use_is_preferred() -> None:
         client = PeerClient()
         a, b = await client.connection(target, b"a"), await client.connection(target, b"b")
         for each, use in ((a, b"a"), (b, b"b")):
-            await each.ask(ASK, use)
-            assert await each.read() == b"ok"
+            await ask(each, use)
+            assert await read(each) == b"ok"
             client.release(each, target)
         assert await client.connection(target, b"a") is a
         assert await client.connection(target, b"c") is b
@@ -106,8 +127,8 @@ async def test_a_connection_kept_for_long_is_not_used_again() -> None:
         client = PeerClient()
         assert await whole(client, target) == (200, b"ok")
         kept = await client.connection(target, b"")
-        await kept.ask(ASK)
-        await kept.read()
+        await ask(kept)
+        await read(kept)
         client.release(kept, target)
         kept.idle_since -= IDLE_S
         assert await client.connection(target, b"") is not kept
@@ -136,10 +157,10 @@ async def test_a_response_that_was_not_asked_for_is_no_answer() -> None:
     async with serving(saying(OK, OK)) as target:
         client = PeerClient()
         connection = await client.connection(target, b"")
-        await connection.ask(ASK)
-        assert await connection.read() == b"ok"
+        await ask(connection)
+        assert await read(connection) == b"ok"
         with pytest.raises(Lost):
-            await connection.ask(ASK)
+            await ask(connection)
 
 
 async def test_nothing_was_sent_if_no_connection_could_be_made() -> None:
@@ -183,10 +204,10 @@ async def test_a_reader_that_waits_makes_the_other_replica_wait() -> None:
     async with serving(serve) as target:
         client = PeerClient()
         connection = await client.connection(target, b"")
-        await connection.ask(ASK)
-        got = len(await connection.read())
+        await ask(connection)
+        got = len(await read(connection))
         assert not sent.is_set()
-        while piece := await connection.read():
+        while piece := await read(connection):
             assert len(piece) <= 8 * BUFFER_BYTES
             got += len(piece)
         assert (got, sent.is_set()) == (size, True)
@@ -207,8 +228,8 @@ async def test_the_end_of_a_client_reaches_the_other_replica() -> None:
 
     async with serving(serve) as target:
         connection = await PeerClient().connection(target, b"")
-        await connection.ask(ASK)
+        await ask(connection)
         connection.abort()
         await left.wait()
         with pytest.raises(Lost):
-            await connection.read()
+            await read(connection)

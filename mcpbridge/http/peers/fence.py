@@ -6,6 +6,8 @@ While there is no reason to check, a request costs one comparison more than with
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.legacy.session import Session
@@ -38,7 +40,8 @@ class FencedLegacy(ReplicaLegacy):
         opens = isinstance(content, Request) and content.method == INITIALIZE
         if session_id is None or opens:
             return self.handle_checked(head, content)
-        return StartedCall(functools.partial(self._check_and_serve, session_id, content))
+        serve = functools.partial(self._finish_handled, self.handle_checked, content)
+        return StartedCall(functools.partial(self._check_then, session_id, serve))
 
     def handle_checked(
         self, head: RequestHead, content: Message | list[Message]
@@ -46,19 +49,20 @@ class FencedLegacy(ReplicaLegacy):
         """Take a message or batch of a session that was checked, or need not be."""
         return super().handle(head, content)
 
-    async def get(self, http_request: HttpRequest) -> None:
-        """Open or resume a stream, as the base does; check its session first if that is due."""
-        if await self._is_checked(http_request):
-            await self.get_checked(http_request)
+    def get(self, http_request: HttpRequest) -> Coroutine[Any, Any, None]:
+        """Open or resume a stream, as the base does; check its session first if that is due.
 
-    async def get_checked(self, http_request: HttpRequest) -> None:
+        No coroutine, of which an idle stream would keep the frame; so are the next ones.
+        """
+        return self._checked(http_request, self.get_checked)
+
+    def get_checked(self, http_request: HttpRequest) -> Coroutine[Any, Any, None]:
         """Open or resume a stream of a session that was checked, or need not be."""
-        await super().get(http_request)
+        return super().get(http_request)
 
-    async def delete(self, http_request: HttpRequest) -> None:
+    def delete(self, http_request: HttpRequest) -> Coroutine[Any, Any, None]:
         """End a session, as the base does, so that no replica revives it."""
-        if await self._is_checked(http_request):
-            await self.delete_checked(http_request)
+        return self._checked(http_request, self.delete_checked)
 
     async def delete_checked(self, http_request: HttpRequest) -> None:
         """End a session that was checked, or need not be."""
@@ -75,24 +79,28 @@ class FencedLegacy(ReplicaLegacy):
             return None
         return session_id if self._here.session(session_id, head.principal) is not None else None
 
-    async def _is_checked(self, http_request: HttpRequest) -> bool:
-        """Return whether a request may be served; False: it has its answer."""
+    def _checked(
+        self,
+        http_request: HttpRequest,
+        then: Callable[[HttpRequest], Coroutine[Any, Any, None]],
+    ) -> Coroutine[Any, Any, None]:
+        """Return what serves a request without a body, after a check of its session if due."""
         session_id = self._to_check(http_request.head)
         if session_id is None:
-            return True
-        fault = await self._homes.check(session_id, http_request.head.principal)
-        if fault is not None:
-            await _unavailable(fault).finish(http_request)
-        return fault is None
+            return then(http_request)
+        return self._check_then(session_id, then, http_request)
 
-    async def _check_and_serve(
-        self, session_id: str, content: Message | list[Message], http_request: HttpRequest
+    async def _check_then(
+        self,
+        session_id: str,
+        then: Callable[[HttpRequest], Coroutine[Any, Any, None]],
+        http_request: HttpRequest,
     ) -> None:
         fault = await self._homes.check(session_id, http_request.head.principal)
         if fault is not None:
             await _unavailable(fault).finish(http_request)
-            return
-        await self._finish_handled(self.handle_checked, content, http_request)
+        else:
+            await then(http_request)
 
 
 def _unavailable(fault: Fault) -> HttpResponse:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 from urllib.parse import parse_qs
 
 from mcpbridge.bridge.bridge import Bridge
@@ -60,32 +61,31 @@ class ForwardingLegacy(FencedLegacy):
             return StartedCall(functools.partial(self._post, home, content))
         return super().handle_checked(head, content) if home is None else home
 
-    async def get_checked(self, http_request: HttpRequest) -> None:
+    def get_checked(self, http_request: HttpRequest) -> Coroutine[Any, Any, None]:
         """Open or resume a stream, here or at the replica that has the session."""
-        if not await self._forwards(http_request):
-            await super().get_checked(http_request)
+        return self._forwarded(http_request, super().get_checked)
 
-    async def delete_checked(self, http_request: HttpRequest) -> None:
+    def delete_checked(self, http_request: HttpRequest) -> Coroutine[Any, Any, None]:
         """End a session, here or at the replica that has it."""
-        if not await self._forwards(http_request):
-            await super().delete_checked(http_request)
+        return self._forwarded(http_request, super().delete_checked)
 
-    async def _forwards(self, http_request: HttpRequest) -> bool:
-        """Return whether a request without a body was forwarded or refused; else it is served."""
+    def _forwarded(
+        self,
+        http_request: HttpRequest,
+        here: Callable[[HttpRequest], Coroutine[Any, Any, None]],
+    ) -> Coroutine[Any, Any, None]:
+        """Return what serves a request without a body: here, at another replica, or a refusal."""
         home = self._home_of(http_request.head)
         if isinstance(home, Replica):
-            return not await self._relay.serve(home, Forwarded(), http_request)
-        if home is not None:
-            await refusing(home).finish(http_request)
-        return home is not None
+            return self._relay.serve(home, Forwarded(), http_request, here)
+        return here(http_request) if home is None else refusing(home).finish(http_request)
 
     async def _post(
         self, home: Replica, content: Message | list[Message], http_request: HttpRequest
     ) -> None:
         http_request.remember_head()
-        if await self._relay.serve(home, forwarded(content), http_request):
-            # This replica has adopted the session.
-            await self._finish_handled(super().handle_checked, content, http_request)
+        here = functools.partial(self._finish_handled, super().handle_checked, content)
+        await self._relay.serve(home, forwarded(content), http_request, here)
 
     def _home_of(self, head: RequestHead) -> Replica | Refusal | None:
         """Return where the session is that a request names; None if the base is to serve it."""

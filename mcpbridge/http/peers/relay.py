@@ -11,7 +11,8 @@ import asyncio
 import enum
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import msgspec
 
@@ -40,7 +41,6 @@ from mcpbridge.rules.faults import (
 from mcpbridge.rules.homes.lost_calls import AfterLoss, Delivery, after_loss
 from mcpbridge.rules.mcp.admission import Refusal, session_gone
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.headers import EVENT_STREAM
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, encode
 
 log = logging.getLogger("mcpbridge.http")
@@ -72,6 +72,7 @@ ENDING = "ending"
 its sessions: they go on at another one, and the request was not read."""
 MOVED = "moved"
 """The same if another replica has the session now, which it names."""
+_ANSWERED, _LEFT = "answered", "left"
 _REPEATED = "repeated"
 """The outcome of a request without an answer that is sent again."""
 _DEAD = (Unproven.OTHER_BOOT, ENDING)
@@ -126,15 +127,20 @@ class _Attempt(enum.Enum):
     """Nothing was sent, and the replica may live."""
     LOST = "lost"
     """There is no answer, and it may be sent again; whether the replica lives is not known."""
+    HERE = "here"
+    """This replica has adopted its session, and serves it."""
 
 
 class _Exchange:
     """One request that is forwarded."""
 
-    __slots__ = ("connection", "fault", "left", "listens", "moved_to", "over", "principal")
+    __slots__ = ("connection", "fault", "home", "left", "listens", "moved_to", "over", "principal")
 
-    def __init__(self, connection: PeerConnection, principal: Principal, *, listens: bool) -> None:
+    def __init__(
+        self, connection: PeerConnection, home: Replica, principal: Principal, *, listens: bool
+    ) -> None:
         self.connection = connection
+        self.home = home
         self.principal = principal
         self.listens = listens
         """Whether its response is a stream on which the client only listens."""
@@ -220,65 +226,120 @@ class Relay:
             return refusal_of(Unavailable(session_of_newer_release()), None)
         return session_gone()
 
-    async def forward(self, home: Replica, sent: Forwarded, http_request: HttpRequest) -> None:
+    def forward(
+        self, home: Replica, sent: Forwarded, http_request: HttpRequest
+    ) -> Coroutine[Any, Any, None]:
         """Forward a request and send its client the response, or what became of it."""
         once = msgspec.structs.replace(sent, repeatable=False)
-        attempt = await self._attempt(home, once, http_request)
-        if attempt is _Attempt.DEAD or isinstance(attempt, Replica):
-            await _gone(sent).finish(http_request)
-        elif attempt is _Attempt.UNREACHABLE:
-            await _unavailable(replica_unreachable(), sent).finish(http_request)
+        return self._forward(home, once, http_request, None)
 
-    async def serve(self, home: Replica, sent: Forwarded, http_request: HttpRequest) -> bool:
+    def serve(
+        self,
+        home: Replica,
+        sent: Forwarded,
+        http_request: HttpRequest,
+        here: Callable[[HttpRequest], Coroutine[Any, Any, None]],
+    ) -> Coroutine[Any, Any, None]:
         """Forward a request for a session, which another replica adopts if its own is lost.
 
-        Returns:
-            Whether the session is here by now, and the caller serves the request. Else the client
-            has the response, or what became of it.
+        Args:
+            home: The replica that has the session.
+            sent: What is sent on.
+            http_request: The client's request.
+            here: Serves it if the session is here by then, since this replica has adopted it.
         """
-        session_id = http_request.head.names.session_id
-        if self._homes is None or session_id is None:
-            await self.forward(home, sent, http_request)
-            return False
+        if self._homes is None:
+            return self.forward(home, sent, http_request)
+        return self._forward(home, sent, http_request, here)
+
+    async def _forward(
+        self,
+        home: Replica,
+        sent: Forwarded,
+        http_request: HttpRequest,
+        here: Callable[[HttpRequest], Coroutine[Any, Any, None]] | None,
+    ) -> None:
+        begun = await self._begun(home, sent, http_request, adopts=here is not None)
+        if begun is _Attempt.HERE and here is not None:
+            await here(http_request)
+        if not isinstance(begun, _Exchange):
+            return
+        connection, send, last = begun.connection, http_request.send, None
+        outcome, more = _LEFT, True
+        try:
+            # No coroutines beside this one: an idle stream would keep the frame of each.
+            while more:
+                piece = connection.take()
+                if piece or connection.complete:
+                    if last is None:
+                        await send(_start(connection))
+                    last = piece or last or b""
+                    more = not connection.at_end
+                    await send({"type": "http.response.body", "body": piece, "more_body": more})
+                else:
+                    await connection.news()
+            outcome = _ANSWERED
+        except Lost:
+            outcome = await self._lost(begun, sent, http_request, last)
+        finally:
+            self._over(begun, sent, http_request, outcome)
+
+    async def _begun(
+        self, home: Replica, sent: Forwarded, http_request: HttpRequest, *, adopts: bool
+    ) -> _Exchange | _Attempt:
+        """Return the exchange of a request whose response begins; else what came of it.
+
+        Args:
+            home: The replica that has the session.
+            sent: What is sent on.
+            http_request: The client's request.
+            adopts: Whether its session may have another home, or get one.
+        """
         for _ in range(_MOST_HOMES):
             attempt = await self._attempt(home, sent, http_request)
-            if attempt is _Attempt.OVER:
-                if self._homes.has_doubts:
+            if isinstance(attempt, _Exchange) or attempt is _Attempt.OVER:
+                if self._homes is not None and self._homes.has_doubts:
                     self._homes.answered(home)
-                return False
+                return attempt
             if attempt is _Attempt.LOST:
                 # The next connection tells whether it has ended.
                 continue
-            found: Replica | HttpResponse
-            if isinstance(attempt, Replica):
-                self._homes.moved(session_id, attempt)
-                found = attempt
-            else:
-                unknown = attempt is _Attempt.UNREACHABLE
-                asked = (self._homes, session_id, http_request.head.principal, home, sent)
-                found = await self._next_home(*asked, unknown=unknown)
+            next_home = self._next_home if adopts else self._no_home
+            found = await next_home(attempt, home, sent, http_request)
             if isinstance(found, HttpResponse):
                 await found.finish(http_request)
-                return False
+                return _Attempt.OVER
             if found == self._ids.own:
-                return True
+                return _Attempt.HERE
             home = found
         await _unavailable(replica_unreachable(), sent).finish(http_request)
-        return False
+        return _Attempt.OVER
+
+    async def _no_home(
+        self, attempt: _Attempt | Replica, _lost: Replica, sent: Forwarded, _: HttpRequest
+    ) -> Replica | HttpResponse:
+        """Return the answer to a request that only the replica that was lost could serve."""
+        unknown = attempt is _Attempt.UNREACHABLE
+        return _unavailable(replica_unreachable(), sent) if unknown else _gone(sent)
 
     async def _next_home(
         self,
-        homes: Homes,
-        session_id: str,
-        principal: Principal,
+        attempt: _Attempt | Replica,
         lost: Replica,
         sent: Forwarded,
-        *,
-        unknown: bool,
+        http_request: HttpRequest,
     ) -> Replica | HttpResponse:
         """Return the next home of a session that has lost its own, or the answer if it has none."""
+        homes, head = self._homes, http_request.head
+        session_id = head.names.session_id
+        assert homes is not None
+        assert session_id is not None
+        if isinstance(attempt, Replica):
+            homes.moved(session_id, attempt)
+            return attempt
+        unknown = attempt is _Attempt.UNREACHABLE
         try:
-            home = await homes.next_home(session_id, principal, lost, unknown=unknown)
+            home = await homes.next_home(session_id, head.principal, lost, unknown=unknown)
         except LookupError:
             return _gone(sent)
         except Unavailable as error:
@@ -288,36 +349,70 @@ class Relay:
 
     async def _attempt(
         self, home: Replica, sent: Forwarded, http_request: HttpRequest
-    ) -> _Attempt | Replica:
-        """Forward a request to one replica; return what came of it, or where its session is."""
-        began_at = asyncio.get_running_loop().time()
+    ) -> _Exchange | _Attempt | Replica:
+        """Forward a request to one replica and wait until its response begins.
+
+        Returns:
+            The exchange, of which the client has nothing yet; what came of it if the client is not
+            to get the response; or where its session is.
+        """
         head = http_request.head
+        use = head.values.get(b"mcp-session-id", b"")
+        began_at = asyncio.get_running_loop().time()
         try:
-            use = head.values.get(b"mcp-session-id", b"")
             connection = await self._client.connection(home, use)
         except Unreachable as error:
             return self._not_sent(home, error)
-        exchange = _Exchange(connection, head.principal, listens=head.method == "GET")
+        listens = head.method == "GET"
+        exchange = _Exchange(connection, home, head.principal, listens=listens)
         self._open.add(exchange)
         if sent.requests:
             self._drain.call_started()
-        outcome = "left"
+        outcome = _LEFT
         try:
             http_request.disconnect.watch(exchange.client_left)
-            request = self._request(home, head, http_request, sent.body)
-            outcome = await self._exchange(exchange, request, sent, use, http_request, began_at)
+            connection.begin(self._request(home, head, http_request, sent.body), use)
+            while not connection.begun:
+                await connection.news()
+            outcome = await self._judged(exchange, sent, http_request, began_at)
+        except Lost:
+            outcome = await self._lost(exchange, sent, http_request, None)
         finally:
-            http_request.disconnect.ignore()
-            if sent.requests:
-                self._drain.call_finished()
-            self._open.discard(exchange)
-            self._client.release(connection, home)
-            self._meters.tally("forwards", outcome)
+            if outcome != _ANSWERED:
+                self._over(exchange, sent, http_request, outcome)
+        if outcome == _ANSWERED:
+            return exchange
         if exchange.moved_to is not None:
             return exchange.moved_to
         if outcome == _REPEATED:
             return _Attempt.LOST
         return _Attempt.DEAD if outcome in _DEAD else _Attempt.OVER
+
+    async def _judged(
+        self, exchange: _Exchange, sent: Forwarded, http_request: HttpRequest, began_at: float
+    ) -> str:
+        """Return the outcome of a request whose response begins, for the metrics."""
+        seconds = asyncio.get_running_loop().time() - began_at
+        self._meters.observe("forward_seconds", seconds)
+        problem = _refused_proof(exchange.connection)
+        if problem is None:
+            return _ANSWERED
+        if problem == MOVED:
+            exchange.moved()
+        if exchange.moved_to is None:
+            await self._unproven(problem, sent, http_request)
+        return problem
+
+    def _over(
+        self, exchange: _Exchange, sent: Forwarded, http_request: HttpRequest, outcome: str
+    ) -> None:
+        """Take note that a request is forwarded no more."""
+        http_request.disconnect.ignore()
+        if sent.requests:
+            self._drain.call_finished()
+        self._open.discard(exchange)
+        self._client.release(exchange.connection, exchange.home)
+        self._meters.tally("forwards", outcome)
 
     async def run(self) -> None:
         """End responses whose client's credentials have ended, until cancelled."""
@@ -340,43 +435,6 @@ class Relay:
             exchange.cut(shutdown())
         self._client.close()
 
-    async def _exchange(
-        self,
-        exchange: _Exchange,
-        request: bytes,
-        sent: Forwarded,
-        use: bytes,
-        http_request: HttpRequest,
-        began_at: float,
-    ) -> str:
-        """Send a request and hand the response on; return the outcome, for the metrics."""
-        connection, begun, last = exchange.connection, False, b""
-        try:
-            await connection.ask(request, use)
-            seconds = asyncio.get_running_loop().time() - began_at
-            self._meters.observe("forward_seconds", seconds)
-            problem = _refused_proof(connection)
-            if problem == MOVED:
-                exchange.moved()
-            if problem is not None:
-                if exchange.moved_to is None:
-                    await self._unproven(problem, sent, http_request)
-                return problem
-            lines = [pair for pair in connection.headers if pair[0] not in _OF_THE_CONNECTION]
-            start = {"type": "http.response.start", "status": connection.status, "headers": lines}
-            send, more = http_request.send, True
-            while more:
-                piece = await connection.read()
-                more = not connection.at_end
-                if not begun:
-                    begun = True
-                    await send(start)
-                last = piece or last
-                await send({"type": "http.response.body", "body": piece, "more_body": more})
-        except Lost:
-            return await self._lost(exchange, sent, http_request, last if begun else None)
-        return "answered"
-
     async def _lost(
         self,
         exchange: _Exchange,
@@ -393,7 +451,7 @@ class Relay:
             last: The end of what it has of the response; None if nothing was sent to it.
         """
         if exchange.left:
-            return "left"
+            return _LEFT
         if last is None and sent.repeatable and not (exchange.fault or exchange.over):
             return _REPEATED
         fault = exchange.fault or replica_lost()
@@ -401,7 +459,7 @@ class Relay:
             await (_ending(exchange) or _answer(fault, sent)).finish(http_request)
         elif exchange.listens or exchange.over:
             await http_request.send({"type": "http.response.body", "body": b""})
-        elif last.endswith(_EVENT_END) and sent.requests and _is_stream(exchange.connection):
+        elif last.endswith(_EVENT_END) and sent.requests and exchange.connection.is_stream:
             failures = [_event(encode(Failure(each, fault.error()))) for each in sent.requests]
             await http_request.send({"type": "http.response.body", "body": b"".join(failures)})
         else:
@@ -451,11 +509,17 @@ class Relay:
         return due
 
 
+def _start(connection: PeerConnection) -> dict[str, Any]:
+    """Return the ASGI message for the head of a response."""
+    lines = [pair for pair in connection.take_headers() if pair[0] not in _OF_THE_CONNECTION]
+    return {"type": "http.response.start", "status": connection.status, "headers": lines}
+
+
 def _refused_proof(connection: PeerConnection) -> str | None:
     """Return why a peer port refused the proof; None if it did not."""
     if connection.status != 403:
         return None
-    return next((_problem_in(each) for each in _values(connection.headers)), None)
+    return next((_problem_in(each) for each in _values(connection.headers or [])), None)
 
 
 def _values(headers: Headers) -> list[bytes]:
@@ -469,13 +533,8 @@ def _problem_in(challenge: bytes, name: str = "error") -> str:
 
 def _home_in(connection: PeerConnection) -> Replica | None:
     """Return the replica that a peer port names as the home of a session that has moved."""
-    homes = [replica_named(_problem_in(each, "home")) for each in _values(connection.headers)]
+    homes = [replica_named(_problem_in(each, "home")) for each in _values(connection.headers or [])]
     return next(iter(homes), None)
-
-
-def _is_stream(connection: PeerConnection) -> bool:
-    kinds = [value for name, value in connection.headers if name == b"content-type"]
-    return any(kind.startswith(EVENT_STREAM.encode()) for kind in kinds)
 
 
 def _event(payload: bytes) -> bytes:

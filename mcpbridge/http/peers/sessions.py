@@ -6,7 +6,8 @@ is handled as if it had come at that moment: here, or where the session is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.legacy.session import Session
@@ -52,19 +53,28 @@ class ReplicaLegacy(LegacyTransport):
 
         return StartedCall(held)
 
-    async def get(self, http_request: HttpRequest) -> None:
-        """Open or resume a stream, as the base does, once it is known where the session is."""
-        if not self._leaves(http_request.head):
-            await super().get(http_request)
-        elif await self._answered(http_request):
-            await self.get(http_request)
+    def get(self, http_request: HttpRequest) -> Coroutine[Any, Any, None]:
+        """Open or resume a stream, as the base does, once it is known where the session is.
 
-    async def delete(self, http_request: HttpRequest) -> None:
+        No coroutine, of which an idle stream would keep the frame.
+        """
+        if self._leaves(http_request.head):
+            return self._held(http_request, self.get)
+        return super().get(http_request)
+
+    def delete(self, http_request: HttpRequest) -> Coroutine[Any, Any, None]:
         """End a session, as the base does, once it is known where it is."""
-        if not self._leaves(http_request.head):
-            await super().delete(http_request)
-        elif await self._answered(http_request):
-            await self.delete(http_request)
+        if self._leaves(http_request.head):
+            return self._held(http_request, self.delete)
+        return super().delete(http_request)
+
+    async def _held(
+        self,
+        http_request: HttpRequest,
+        then: Callable[[HttpRequest], Coroutine[Any, Any, None]],
+    ) -> None:
+        if await self._answered(http_request):
+            await then(http_request)
 
     def _end(self, session: Session) -> None:
         super()._end(session)
