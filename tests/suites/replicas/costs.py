@@ -1,21 +1,36 @@
-"""The rows that measure what a hop costs: latency, and the memory of streams that only wait."""
+"""The rows that measure what a hop costs: instructions, latency, and memory of idle streams."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import re
+import shutil
+import signal
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from time import monotonic
-from typing import cast
+from typing import NamedTuple, cast
 
 from benchmarks.measure import read_memory
 from tests.suites.figures import percentile
 from tests.suites.replicas.lab import Lab, lab
-from tests.suites.replicas.rows import Figure, Size, at_most, equal
+from tests.suites.replicas.rows import Figure, Size, at_least, at_most, equal
 from tests.suites.streams import SPARE_DESCRIPTORS, allow_descriptors
 from tests.suites.wire import Connection, echo_call, open_session
 from tests.support.bridge_process import eventually
 
+MOST_INSTRUCTIONS = {"replica between": 300_000, "replica with the session": 330_000}
+"""Of one call. Those of a call that is not forwarded are the affair of `make bench-gate`."""
+FIRST, MORE = 200, 800
+"""Calls of every life, and those that are counted."""
+IDLE_S = 10.0
+WITHIN_S = 120.0
+"""Longest start and end of a replica that is counted: it is fifty times slower."""
+COUNTED = ("valgrind", "--tool=cachegrind", "--cache-sim=no")
+SAME_HASHES = ("env", "PYTHONHASHSEED=0")
+"""How often a dictionary has to look twice hangs on the seed."""
 ADDED_MS, P99_MS = 0.6, 3.0
 WARM, PAIRS = 200, 2000
 CALLERS = 8
@@ -25,6 +40,64 @@ AT_ONCE = 50
 WARM_STREAMS = 20
 NEVER_S = "3600"
 """A session that makes no call stays."""
+
+
+class Life(NamedTuple):
+    """What the two replicas counted from their start to their end."""
+
+    counts: Mapping[str, int]
+    seconds: float
+    """How long they were asked, or idle."""
+
+
+async def row_17(_size: Size) -> list[Figure]:
+    """Instructions of a forwarded call at both of its replicas, without those of timers."""
+    assert shutil.which("valgrind"), "valgrind is missing; apt-get install valgrind"
+    with tempfile.TemporaryDirectory(prefix="replicas-counts-") as name:
+        folder = Path(name)
+        base = await _life(folder / "base", FIRST, 0.0)
+        idle = await _life(folder / "idle", FIRST, IDLE_S)
+        more = await _life(folder / "more", FIRST + MORE, 0.0)
+    figures = []
+    for role, bound in MOST_INSTRUCTIONS.items():
+        a_second = (idle.counts[role] - base.counts[role]) / (idle.seconds - base.seconds)
+        timers = a_second * (more.seconds - base.seconds)
+        each = (more.counts[role] - base.counts[role] - timers) / MORE
+        figures.append(at_most(f"instructions at the {role}", round(each), bound))
+        figures.append(at_least(f"the same at the {role}", round(each), bound // 3))
+    return figures
+
+
+async def _life(out: Path, calls: int, idle_s: float) -> Life:
+    """Count two replicas, with so many calls that one forwards to the other, then so long idle."""
+    async with lab(count=0) as made:
+        roles = dict(zip(MOST_INSTRUCTIONS, (made.add(), made.add()), strict=True))
+        between, having = roles.values()
+        file = f"--cachegrind-out-file={out}.%p"
+        under = (*made.under, *SAME_HASHES, *COUNTED, file)
+        await asyncio.gather(
+            *(each.start(under=under, within_s=WITHIN_S) for each in (between, having))
+        )
+        connection = Connection(having.url)
+        headers = await open_session(connection)
+        connection.close()
+        connection, began = Connection(between.url), monotonic()
+        for number in range(calls):
+            await _timed(connection, headers, number)
+        await asyncio.sleep(idle_s)  # the timers of an idle replica are what is counted
+        seconds = monotonic() - began
+        connection.close()
+        pids = {role: replica.running.pid for role, replica in roles.items()}
+        for replica in (between, having):
+            replica.running.signal(signal.SIGTERM)
+            assert await replica.running.ended(WITHIN_S) == 0
+    return Life({role: _counted(Path(f"{out}.{pid}")) for role, pid in pids.items()}, seconds)
+
+
+def _counted(file: Path) -> int:
+    found = re.search(r"^(?:summary|totals): (\d+)", file.read_text("utf-8"), re.MULTILINE)
+    assert found is not None, f"no total in {file}"
+    return int(found[1])
 
 
 async def row_18(_size: Size) -> list[Figure]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S
-from tests.support.bridge_process import RunningBridge, eventually, started
+from tests.support.bridge_process import START_S, RunningBridge, eventually, started
 from tests.support.sdk_servers import PEERS, ROOT, interpreter
 
 IPS = tuple(f"127.0.0.{number}" for number in range(1, 10))
@@ -78,19 +78,28 @@ class Replica:
         self._env = {**env, "POD_IP": ip}
         self._stack = AsyncExitStack()
 
-    async def start(self, *, under: Sequence[str] = (), words: Sequence[str] = ()) -> None:
+    async def start(
+        self, *, under: Sequence[str] = (), words: Sequence[str] = (), within_s: float = START_S
+    ) -> None:
         """Start a bridge there and wait until it serves.
 
         Args:
             under: A program that runs the bridge.
             words: More of the command line.
+            within_s: The longest time that it may take.
         """
         where = ("--host", self.ip, "--port", str(self.port), "--allowed-host", self.ip)
         self._stack = AsyncExitStack()
         self.running = await self._stack.enter_async_context(
             started(*where, *words, *self._words, env=self._env, under=under)
         )
-        await self.running.logged("child.ready")
+        running = self.running
+
+        def serves_or_ended() -> bool:
+            return bool(running.events("child.ready")) or running.process.returncode is not None
+
+        await eventually(serves_or_ended, "the replica serves", within_s)
+        assert running.events("child.ready"), f"{running.log} {running.noise}"
 
     async def kill(self) -> None:
         """Kill the bridge; nothing of it is left."""
@@ -227,10 +236,14 @@ class Lab:
         self._leave(replica)
         return status
 
-    async def _join(self) -> None:
+    def add(self) -> Replica:
+        """Name one more replica, which the caller starts."""
         self.replicas.append(self._idle.popleft())
         self.write_hosts()
-        await self.start(self.replicas[-1])
+        return self.replicas[-1]
+
+    async def _join(self) -> None:
+        await self.start(self.add())
 
     def _leave(self, replica: Replica) -> None:
         self.replicas.remove(replica)
