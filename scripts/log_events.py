@@ -90,6 +90,7 @@ MEANINGS: Mapping[str, str] = {
     "log.dropped": "Records were lost because stderr was not read.",
     "log.level_changed": "SIGUSR2 switched debug logging on or off.",
     "handover.ended": "This replica ends: `moved` sessions are at others, which refused `left`.",
+    "handover.held": "`--hold-sessions`: this replica ends, and keeps `sessions` for now.",
     "http.callback_failed": "A bug was met in serving a connection, which was ended.",
     "loop.resumed": "The event loop runs again.",
     "loop.stalled": "The event loop stood still; `stack` says at which line.",

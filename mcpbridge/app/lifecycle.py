@@ -289,7 +289,7 @@ class _Life:
             self._listening.stop,
         )
         if self._app.replica is not None:
-            self._app.replica.leave(lame_duck_s)
+            self._app.replica.leave(lame_duck_s, holds=not self._orders.from_terminal)
         calls_left = await bridge.drain.run(steps, times, lame_duck_s=lame_duck_s)
         if calls_left and self._status == EXIT_OK:
             self._status = EXIT_FORCED

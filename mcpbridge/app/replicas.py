@@ -240,9 +240,15 @@ class ServingReplica:
                 readiness = self._bridge.readiness
                 tasks.start_soon(keep_claims, self._claims, self._homes.reach, readiness)
 
-    def leave(self, lame_duck_s: float) -> None:
-        """Begin the end: hand the sessions over from the middle of the lame duck on."""
-        self._hand_over.begin(lame_duck_s)
+    def leave(self, lame_duck_s: float, *, holds: bool) -> None:
+        """Begin the end: hand the sessions over from the middle of the lame duck on.
+
+        Args:
+            lame_duck_s: The seconds of the lame duck.
+            holds: Whether there is time for `--hold-sessions`.
+        """
+        hold_s = self._config.settings.replicas.hold_sessions_s if holds else 0.0
+        self._hand_over.begin(lame_duck_s, hold_s)
 
     def end_idle_streams(self) -> None:
         """End forwarded streams on which clients only listen."""

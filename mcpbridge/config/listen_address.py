@@ -14,8 +14,11 @@ from mcpbridge import DISTRIBUTION
 from mcpbridge.config.command import COMMAND_LINE
 from mcpbridge.config.model import AdminSettings, Config, ListenSettings
 from mcpbridge.config.self_url import split_address, split_socket
+from mcpbridge.config.values import shown
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.server.listeners import Bind
+from mcpbridge.rules.supervision.shutdown_times import times_within
+from mcpbridge.settings import Unit
 
 _FIRST_HANDED_OVER = 3
 _LOCALHOST = "localhost"
@@ -124,13 +127,15 @@ def peer_bind_of(config: Config, origins: Mapping[str, str], env: Mapping[str, s
         env: The environment; `POD_IP` is the address of this replica.
 
     Raises:
-        ConfigError: There is no key, no address, the port is taken, several servers are served, or
-            there is a store that cannot be used.
+        ConfigError: There is no key, no address, the port is taken, several servers are served,
+            there is a store that cannot be used, or no time in which sessions could be held.
     """
     replicas = config.settings.replicas
     peers, origin = replicas.peers, origins.get("peers", "")
     if replicas.store is not None:
         _check_store(origins.get("store", ""), peers=peers is not None)
+    if replicas.hold_sessions_s:
+        _check_hold(config, origins.get("hold_sessions_s", ""))
     if peers is None:
         return None
     if config.settings.servers.config is not None:
@@ -154,6 +159,21 @@ def _check_store(origin: str, *, peers: bool) -> None:
     if importlib.util.find_spec("redis") is None:
         problem, remedy = "redis-py is not installed", f"pip install '{DISTRIBUTION}[redis]'"
         raise ConfigError("--store", origin, problem, remedy)
+
+
+def _check_hold(config: Config, origin: str) -> None:
+    """Refuse a time for which no replica would hold sessions, or no pod lives."""
+    flag = "--hold-sessions"
+    replicas, grace_s = config.settings.replicas, config.settings.shutdown.grace_s
+    if replicas.peers is None:
+        problem = "only replicas that serve together hold sessions at their end"
+        raise ConfigError(flag, origin, problem, "give --peers as well")
+    cutoff_s = times_within(grace_s).cutoff_s
+    if replicas.hold_sessions_s >= cutoff_s:
+        held, grace = (shown(s, Unit.SECONDS) for s in (replicas.hold_sessions_s, grace_s))
+        problem = f"{held} leaves no time to hand sessions over within --grace {grace}"
+        remedy = f"give less than {shown(cutoff_s, Unit.SECONDS)}, or lengthen --grace"
+        raise ConfigError(flag, origin, problem, remedy)
 
 
 def _own_address(env: Mapping[str, str]) -> str:

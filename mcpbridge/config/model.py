@@ -246,6 +246,16 @@ class ReplicaSettings:
         choices=tuple(each.value for each in OnOwnerLost),
         parse=OnOwnerLost,
     )
+    hold_sessions_s: float = setting(
+        0.0,
+        "--hold-sessions",
+        "With `--peers`: a replica that is told to end keeps sessions that have a process alone for"
+        " this long, reached through the others, and hands them over after it. It ends sooner if"
+        " they do. Needs a --grace that is longer. 0: they are handed over at once.",
+        group="Replicas",
+        unit=Unit.SECONDS,
+        minimum=0.0,
+    )
 
 
 class Settings(msgspec.Struct, frozen=True):

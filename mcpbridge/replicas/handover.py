@@ -5,14 +5,19 @@ replicas, in an order that differs from session to session; the others follow as
 none. What arrives for a session is held until the answer has come, since between two copies it
 could miss the other. The end waits for sessions that were not refused several times, and until the
 others know where those are that have moved: they ask this replica for none of them any more.
+
+With `--hold-sessions` those that have a process alone stay for a time, since what the process knows
+would be lost. The others forward to this replica, and the end waits. A session whose process has
+ended has no reason to stay.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Protocol
 
 import anyio
@@ -61,6 +66,9 @@ class LeavingHost(Protocol):
     def moved(self, session_id: str, principal: Principal) -> bool:
         """End a session that another replica has; return whether it was still here."""
 
+    def with_own_child(self) -> Collection[str]:
+        """Return the sessions that have a child for themselves which serves them."""
+
 
 class HandOver:
     """The hand-over of one replica at its end."""
@@ -92,6 +100,7 @@ class HandOver:
         self._clock = clock
         self._begun = anyio.Event()
         self._after_s = 0.0
+        self._held_until = -math.inf
         self._postpones = False
         self._offered: set[str] = set()
         """Sessions that are offered now."""
@@ -109,9 +118,20 @@ class HandOver:
         self._moved = 0
         self._news = asyncio.Event()
 
-    def begin(self, lame_duck_s: float) -> None:
-        """Begin after the first part of the lame duck; the cutoff waits from now on."""
+    def begin(self, lame_duck_s: float, hold_s: float = 0.0) -> None:
+        """Begin after the first part of the lame duck; the cutoff waits from now on.
+
+        Args:
+            lame_duck_s: The seconds of the lame duck.
+            hold_s: The seconds for which sessions with an own child stay.
+        """
         self._after_s = lame_duck_s * HAND_OVER_AT
+        if hold_s:
+            self._held_until = self._clock() + hold_s
+        # In this turn: streams of these sessions may be opened again as soon as they have ended.
+        held = self._hold()
+        if held:
+            log.info("handover.held", extra={"sessions": held, "hold_s": hold_s})
         self._postpone(True)
         self._begun.set()
 
@@ -135,14 +155,24 @@ class HandOver:
         """Offer the sessions without a call, and wait until it is time for another look."""
         began_at = self._clock()
         self._news.clear()
+        held = self._hold()
         left = await self._offer_quiet(tasks)
         if self._untold and not self._telling:
             self._telling = True
             tasks.start_soon(self._tell_moved)
-        self._postpone(left or bool(self._offered) or self._telling or not self._told)
+        waits = bool(held or self._offered)
+        self._postpone(left or waits or self._telling or not self._told)
         pause_s = max(_LOOK_EVERY_S, _PART_OF_TIME * (self._clock() - began_at))
         with anyio.move_on_after(pause_s):
             await self._news.wait()
+
+    def _hold(self) -> int:
+        """Decide which sessions stay here for now; return how many."""
+        held: Collection[str] = ()
+        if self._clock() < self._held_until:
+            held = self._host.with_own_child()
+        self._homes.leaving.hold(held)
+        return len(held)
 
     async def _tell_deleted(self) -> None:
         await self._homes.tell_deleted()
@@ -166,7 +196,8 @@ class HandOver:
             due = refused_at is None or now - refused_at >= _AGAIN_S
             if len(self._offered) >= _AT_ONCE:
                 return True
-            if quiet and due and session_id not in self._offered:
+            held = self._homes.leaving.holds(session_id)
+            if quiet and due and not held and session_id not in self._offered:
                 # In the turn in which no call is in flight: what arrives from now on is held.
                 self._offered.add(session_id)
                 self._homes.leaving.begin(session_id)

@@ -7,6 +7,7 @@ unless it is named here, and GONE once the bridge does not have it any more.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 
 from mcpbridge.replicas.session_id import Replica
 from mcpbridge.rules.faults import Unavailable, draining
@@ -23,6 +24,7 @@ class LeavingSessions:
         self._answered: dict[str, asyncio.Event] = {}
         """Set when a session is not LEAVING any more."""
         self._homes: dict[str, Replica] = {}
+        self._held: Collection[str] = ()
 
     def arrival(self, session_id: str) -> Arrival:
         """Return what becomes of a request for a session."""
@@ -36,6 +38,14 @@ class LeavingSessions:
     def moved(self) -> int:
         """Number of sessions that other replicas have taken."""
         return len(self._homes)
+
+    def hold(self, session_ids: Collection[str]) -> None:
+        """Keep these sessions, and no others, although this replica ends."""
+        self._held = session_ids
+
+    def holds(self, session_id: str) -> bool:
+        """Return whether a session is kept although this replica ends."""
+        return session_id in self._held
 
     def begin(self, session_id: str) -> None:
         """Hold what arrives for a session: it is offered to another replica."""

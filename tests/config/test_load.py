@@ -108,7 +108,7 @@ def test_each_setting_is_a_flag_and_a_variable(option: Option, files: dict[str, 
     needed = {"--admin-host": "--admin-port"}
     needed |= dict.fromkeys(("--tls-key", "--tls-client-ca"), "--tls-cert")
     needed["--require-auth"] = "--auth-token-file"
-    needed["--store"] = "--peers"
+    needed |= dict.fromkeys(("--hold-sessions", "--store"), "--peers")
     with_it = needed.get(facts.flag)
     company = {with_it: [files.get(with_it, "7")]} if with_it is not None else {}
     if facts.flag.startswith("--oauth-"):
@@ -116,7 +116,7 @@ def test_each_setting_is_a_flag_and_a_variable(option: Option, files: dict[str, 
         company = {flag: [sample(ALL[flag].setting)] for flag in both}
 
     # Replicas need a key, which has no flag.
-    replicas = facts.flag in ("--peers", "--store")
+    replicas = facts.flag in ("--hold-sessions", "--peers", "--store")
     key = {STATE_KEY: "k" * 32, "POD_IP": "127.0.0.1"} if replicas else {}
 
     by_flag = value(load({facts.flag: [text], **company}, command, key), facts.flag)

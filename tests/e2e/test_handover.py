@@ -101,6 +101,36 @@ async def test_a_session_goes_once_its_call_is_answered(tmp_path: Path) -> None:
         assert recorded(folder).count(b'"x/hold"') == 1
 
 
+async def test_a_held_session_keeps_its_process_until_it_ends(tmp_path: Path) -> None:
+    """Others forward to it, streams too; the replica ends with its last session of that kind."""
+    folder = tmp_path / "record"
+    folder.mkdir()
+    command = child("questioner", str(folder))
+    words = ("--hold-sessions", "5m", "--grace", "10m")
+    async with replicas(2, *words, command=command, hosts=tmp_path / "hosts") as running:
+        ending, other = running.clients
+        own = await open_session(ending, "2025-11-25", ASKED)
+        shared = await open_session(ending, "2025-11-25")
+        await other.post("/mcp", json=rpc(1, "x/echo", {"n": "own-before"}), headers=own)
+        running.running[0].signal(signal.SIGTERM)
+        (held,) = await running.running[0].logged("handover.held")
+        assert held["sessions"] == 1
+        # The session on the shared process goes, the other one does not.
+        await until_taken(running, 1)
+        answer = await other.post("/mcp", json=rpc(2, "x/echo", {"n": "own-held"}), headers=own)
+        assert answer.json() == result_of(2, {"n": "own-held"})
+        (told,) = read_by(folder, "own-before")
+        assert b"own-held" in told, "the same process has read both"
+        refused = await ending.get("/mcp", headers=own)
+        assert refused.status_code == 503, "clients are to listen elsewhere"
+        async with other.stream("GET", "/mcp", headers=own) as stream:
+            assert stream.status_code == 200
+            await other.delete("/mcp", headers=own)
+            assert await running.running[0].ended() == 0
+        answer = await other.post("/mcp", json=rpc(3, "x/echo", {"n": "after"}), headers=shared)
+        assert answer.json() == result_of(3, {"n": "after"})
+
+
 async def test_an_answer_that_was_not_delivered_goes_with_its_session(tmp_path: Path) -> None:
     """Its client had lost the connection, and comes back for it elsewhere; it may be long."""
     name = "h" * LONG

@@ -247,4 +247,10 @@ async def test_unusable_settings_are_refused(tmp_path: Path) -> None:
             (*peers, "--store", f"redis://u:{KEY}@a:0"), with_key, r"--store.*invalid port 0 \(exp"
         ),
         refused((*peers, "--on-owner-lost", "stay"), with_key, "--on-owner-lost.*restart, end"),
+        refused(("--hold-sessions", "5s"), with_key, "^--hold-sessions.*; give --peers as well"),
+        refused(
+            (*peers, "--hold-sessions", "10m", "--grace", "60s"),
+            with_key,
+            "^--hold-sessions.*10m leaves no time.*within --grace .*; give less than 45s, or",
+        ),
     )

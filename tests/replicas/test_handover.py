@@ -46,6 +46,7 @@ class Leaving:
         self.own = own
         self.quiet: dict[str, bool] = {}
         self.record = RECORD
+        self.own_child: set[str] = set()
 
     def leavers(self) -> Iterator[tuple[str, Principal, bool]]:
         """Those that the test has put there."""
@@ -55,6 +56,10 @@ class Leaving:
     def content(self, session_id: str, principal: Principal) -> tuple[bytes, SessionRecord] | None:
         """What is known of it."""
         return (b"{}", self.record) if session_id in self.quiet else None
+
+    def with_own_child(self) -> set[str]:
+        """Those of which the test says so."""
+        return self.own_child & self.quiet.keys()
 
     def moved(self, session_id: str, principal: Principal) -> bool:
         """It is not here any more."""
@@ -153,6 +158,42 @@ async def test_a_session_with_a_call_goes_when_it_has_none() -> None:
         made.has("m1")
         await idle
         assert made.world.homes == made.order("m1")[:1]
+
+
+async def test_a_session_with_a_process_alone_is_held_for_a_time() -> None:
+    """The others go at once; the end waits for it, and it goes when the time is over."""
+    async with ending() as made:
+        made.world.ids["m2"] = made.world.ids["m1"]
+        made.has("m1")
+        made.has("m2")
+        made.host.own_child = {"m1"}
+        made.hand_over.begin(0.0, hold_s=0.4)
+        assert made.homes.leaving.holds("m1")
+        held_until = asyncio.get_running_loop().time() + 0.4
+        await eventually(lambda: "m2" not in made.host.quiet, "the other one goes")
+        assert ("m1" in made.host.quiet) or asyncio.get_running_loop().time() >= held_until
+        await made.until_idle()
+        assert asyncio.get_running_loop().time() >= held_until
+        assert sorted(offered.session for _, offered in made.offers) == ["m1", "m2"]
+        assert not made.homes.leaving.holds("m1")
+
+
+@pytest.mark.parametrize("ends", ["the session", "its process"])
+async def test_a_session_is_held_no_longer_than_there_is_a_reason(ends: str) -> None:
+    """A session that ends is not waited for; one whose process has ended goes to another replica."""
+    async with ending() as made:
+        made.has("m1")
+        made.host.own_child = {"m1"}
+        made.hand_over.begin(0.0, hold_s=3600.0)
+        idle = asyncio.ensure_future(made.until_idle())
+        await asyncio.wait([idle], timeout=0.2)
+        assert (made.offers, idle.done()) == ([], False)
+        if ends == "the session":
+            del made.host.quiet["m1"]
+        else:
+            made.host.own_child.clear()
+        await idle
+        assert len(made.offers) == (0 if ends == "the session" else 1)
 
 
 async def test_the_first_part_of_the_lame_duck_passes_before_sessions_go() -> None:

@@ -28,6 +28,10 @@ _MESSAGES = {
 class PeerLegacy(FencedLegacy):
     """The legacy revisions over Streamable HTTP, for sessions of this replica alone."""
 
+    def _may_listen(self, session: Session) -> bool:
+        # On the clients' port streams end, so that clients connect to replicas that stay.
+        return super()._may_listen(session) or self._homes.leaving.holds(session.id)
+
     def _named_session(self, head: RequestHead) -> Session | Refusal | None:
         found = super()._named_session(head)
         if not isinstance(found, Refusal):

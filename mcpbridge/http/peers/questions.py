@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TypeVar
 
 import msgspec
@@ -157,6 +157,12 @@ class BridgeSessions:
         session.streams.standalone.dismiss()
         self._bridge.close(session, why="moved")
         return True
+
+    def with_own_child(self) -> Collection[str]:
+        """See `LeavingHost`."""
+        # The stream of a session of HTTP+SSE ends with this replica, however long it waits.
+        sessions = self._bridge.sessions
+        return {each.id for each in sessions if each.holds_own_child and not each.one_streamed}
 
     def is_here(self, session_id: str) -> bool:
         """See `SessionHost`."""

@@ -178,10 +178,14 @@ class LegacyTransport:
             # 405 is the only status after which every deployed client stops asking.
             return refuse(405, INVALID_REQUEST, "nothing is left on that stream", allow=METHODS)
         stream = session.streams.standalone if isinstance(found, ResumeResult) else found
-        if stream is session.streams.standalone and not self._bridge.drain.accepts_sessions:
+        if stream is session.streams.standalone and not self._may_listen(session):
             return refusal_of(Unavailable(draining()), None)
         fault = self._bridge.over_streams(session)
         return stream if fault is None else refusal_of(Unavailable(fault), None)
+
+    def _may_listen(self, _session: Session) -> bool:
+        """Return whether the standalone stream of a session may be opened now."""
+        return self._bridge.drain.accepts_sessions
 
     def _open(self, head: RequestHead, opening: Opening) -> StartedCall:
         streams = head.accepts.streams
