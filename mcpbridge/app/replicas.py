@@ -33,6 +33,7 @@ from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_client import PeerClient
 from mcpbridge.replicas.peer_proof import PeerProofs
 from mcpbridge.replicas.peer_questions import HANDOVER_PATH, PATH, PeerQuestions, addresses_of
+from mcpbridge.replicas.placement import Placement
 from mcpbridge.replicas.session_id import Replica, SessionId, SessionIds
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.access.principals import Principal
@@ -128,23 +129,25 @@ class ThisReplica:
         passed = [pair.header for pair in settings.auth.header_env]
         still = access.still if access.asks else None
         client = PeerClient()
-        peers = PeerQuestions(client, self._proofs)
+        peers = PeerQuestions(client, self._proofs, meters)
         host = BridgeSessions(bridge, self._ids, settings.child_pool)
         claims = self._claims(host, meters)
         homes = self._homes(host, peers, claims)
         meters.watch("moved_sessions", lambda: homes.leaving.moved)
+        meters.watch("peers", lambda: len(homes.peers) - 1)
         leaving = (peers.offer, bridge.drain, meters, time.monotonic)
         hand_over = HandOver(homes, host, *leaving)
         relay = Relay(self._ids, self._proofs, client, bridge.drain, meters, passed, still, homes)
         window_s = settings.answers.json_window_s
-        legacy = ForwardingLegacy(bridge, keepalive, settings.answers, relay, homes)
+        placement = Placement(homes, peers.ask, time.monotonic)
+        legacy = ForwardingLegacy(bridge, keepalive, settings.answers, relay, homes, placement)
         modern = ForwardingModern(bridge, keepalive, window_s, relay, self.state_codec, self.own)
         sse = None
         if settings.eras.serves_legacy:
             parts = (bridge, keepalive, settings.proxy, limits, below, access)
             sse = ForwardingSse(*parts, self.new_stream_key, relay)
         streamable = StreamableHttp(legacy, modern, settings.eras, limits, access, bridge.budget)
-        parts_of_it = (streamable, sse, relay, self._proofs, homes, hand_over, meters, claims)
+        parts_of_it = (streamable, sse, relay, self._proofs, homes, hand_over, claims)
         return ServingReplica(self._config, bridge, limits, *parts_of_it)
 
     def _claims(self, host: BridgeSessions, meters: Meters) -> Claims | None:
@@ -179,13 +182,11 @@ class ServingReplica:
         proofs: PeerProofs,
         homes: Homes,
         hand_over: HandOver,
-        meters: Meters,
         claims: Claims | None,
     ) -> None:
         self._homes = homes
         self._claims = claims
         self._hand_over = hand_over
-        self._meters = meters
         self.streamable = streamable
         """Serves clients of Streamable HTTP."""
         self.sse = sse
@@ -216,7 +217,7 @@ class ServingReplica:
         paths = dict.fromkeys(settings.listen.mcp_paths, verbs)
         if self.sse is not None:
             paths[self.sse.messages_path] = {"POST": self.sse.take}
-        questions = HomeQuestions(self._homes, self._meters)
+        questions = HomeQuestions(self._homes, self._bridge)
         paths[PATH] = {"POST": questions.post}
         paths[HANDOVER_PATH] = {"POST": questions.take}
         routes = [McpRoute(path, verbs, access) for path, verbs in paths.items()]

@@ -4,5 +4,5 @@ A session id names the process that has the session, sealed with the operator's 
 forwards what a client sends to it. Nothing of this package is imported without `--peers`.
 
 Reading order: `session_id`, `peer_proof`, `peer_client`, `homes`, `yield_orders`, `peer_questions`,
-`leaving`, `handover`; with a store the package `claims`.
+`leaving`, `handover`, `placement`; with a store the package `claims`.
 """

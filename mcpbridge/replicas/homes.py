@@ -285,6 +285,8 @@ class Homes:
         """Answer a peer."""
         session_id = question.session
         self._view.met(question.asker, self._clock())
+        if not session_id:
+            return HomeAnswer(PeerAnswer.HAS_NOT, str(self.own))
         if question.home:
             return self._yielded(session_id, question.home, principal)
         if self._host.has(session_id, principal) and session_id not in self._adoptions:

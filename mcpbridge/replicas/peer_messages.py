@@ -40,7 +40,9 @@ class HomeAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     answer: PeerAnswer
     home: str | None = None
-    """The replica that has the session, if one has."""
+    """The replica that has the session, if one has; the one that answers if none was named."""
+    fill: float = 1.0
+    """How full the one that answers is; 1: it takes no session that others have no room for."""
 
 
 class OfferedSession(msgspec.Struct, frozen=True, omit_defaults=True, tag="session"):

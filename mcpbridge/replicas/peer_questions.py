@@ -23,6 +23,7 @@ from mcpbridge.replicas.peer_messages import (
 from mcpbridge.replicas.peer_proof import HEADER, PeerProofs
 from mcpbridge.replicas.session_id import Replica, replica_named
 from mcpbridge.rules.access.principals import Principal
+from mcpbridge.telemetry.metrics import Meters
 
 PATH = "/mcpbridge/homes"
 """Of questions; on the peer port alone."""
@@ -42,10 +43,11 @@ _decoder = msgspec.json.Decoder(HomeAnswer)
 class PeerQuestions:
     """The questions of one replica to all others."""
 
-    def __init__(self, client: PeerClient, proofs: PeerProofs) -> None:
-        """Make it; `client` connects, `proofs` prove this replica."""
+    def __init__(self, client: PeerClient, proofs: PeerProofs, meters: Meters) -> None:
+        """Make it; `client` connects, `proofs` prove this replica, `meters` count answers."""
         self._client = client
         self._proofs = proofs
+        self._meters = meters
         self._boots: dict[str, int] = {}
         """The boot of each address that was asked."""
 
@@ -54,7 +56,10 @@ class PeerQuestions:
     ) -> HomeAnswer | None:
         """Ask the peer at an address; return None if it does not answer, or not in time."""
         within_s = ADOPTION_S if question.adopt else ANSWER_S
-        return await self._asked(address, PATH, msgspec.json.encode(question), principal, within_s)
+        body = msgspec.json.encode(question)
+        found = await self._asked(address, PATH, body, principal, within_s)
+        self._meters.tally("asks", found.answer.value if found is not None else "none")
+        return found
 
     async def offer(self, address: str, body: bytes, principal: Principal) -> HomeAnswer | None:
         """Offer a session to the peer at an address; return None if it does not answer in time."""

@@ -55,6 +55,14 @@ TALLIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         " them, and those that others have handed over to it: `taken`.",
         ("outcome",),
     ),
+    "asks": (
+        "Questions to other replicas about sessions, by the answer; `none`: it did not come.",
+        ("answer",),
+    ),
+    "placements": (
+        "Sessions that were to open at a full or ending replica, by where they do.",
+        ("where",),
+    ),
     "yields": ("Sessions that ended here because another replica had taken them over.", ()),
     "store_errors": ("Questions to the store of replicas (`--store`) that failed.", ()),
     "gave_way": ("What ended early so that another client has its share.", ("what",)),
@@ -86,6 +94,7 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
         "Sessions that were handed over, and whose requests are led to their new replica.",
         "",
     ),
+    "peers": ("Other replicas that are known.", ""),
     "store_up": ("1 if the store of replicas (`--store`) took the last heartbeat.", ""),
     "ready": ("1 if `/readyz` answers 200.", ""),
     "missing": ("1 for each thing that is missing for readiness.", "what"),

@@ -185,6 +185,8 @@ class FakePeer:
         self.offered = asyncio.Event()
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.calls: list[Any] = []
+        self.told: dict[str, object] = {"answer": "has_not"}
+        """What it answers to questions about sessions."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -206,19 +208,21 @@ class FakePeer:
             self.offered.set()
             return await asyncio.shield(self.answer)
         if head.startswith(b"POST /mcpbridge/homes "):
-            return {"answer": "has_not"}
+            return self.told
         self.calls.append(said)
         return result_of(said["id"], "elsewhere")
 
 
 @asynccontextmanager
-async def offering(folder: Path) -> AsyncIterator[tuple[Replicas, FakePeer, Callable[[], bytes]]]:
+async def offering(
+    folder: Path, *words: str
+) -> AsyncIterator[tuple[Replicas, FakePeer, Callable[[], bytes]]]:
     """A replica that will end, its only peer, and what its server has read."""
     record = folder / "record"
     record.mkdir()
     hosts = folder / "hosts"
     command = child("questioner", str(record))
-    async with replicas(1, command=command, hosts=hosts) as running:
+    async with replicas(1, *words, command=command, hosts=hosts) as running:
         peer = FakePeer(running.addresses[0])
         server = await asyncio.start_server(peer.serve, running.addresses[0], PEER_PORT)
         try:

@@ -180,7 +180,7 @@ async def test_a_session_with_a_process_alone_is_held_for_a_time() -> None:
 
 @pytest.mark.parametrize("ends", ["the session", "its process"])
 async def test_a_session_is_held_no_longer_than_there_is_a_reason(ends: str) -> None:
-    """A session that ends is not waited for; one whose process has ended goes to another replica."""
+    """One that ends is not waited for; one whose process has ended goes to another replica."""
     async with ending() as made:
         made.has("m1")
         made.host.own_child = {"m1"}

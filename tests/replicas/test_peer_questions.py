@@ -16,6 +16,7 @@ from mcpbridge.replicas.peer_questions import PeerQuestions, addresses_of
 from mcpbridge.replicas.session_id import Replica
 from mcpbridge.rules.access.principals import ANONYMOUS
 from mcpbridge.rules.homes.adoption import PeerAnswer
+from mcpbridge.telemetry.metrics import Meters
 
 QUESTION = HomeQuestion("m1", "10.0.0.1:8001")
 HOME = "10.0.0.2:8001/0000000b"
@@ -39,6 +40,11 @@ class Peer:
         self.answers = list(answers)
         self.heads: list[bytes] = []
         self.serving: list[asyncio.Task[None] | None] = []
+        self.meters = Meters()
+
+    def counted(self) -> dict[str, int]:
+        """The answers that the one that asks has counted."""
+        return {str(label): count for label, count in self.meters.tallies["asks"].items()}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
@@ -63,7 +69,7 @@ async def asking(*answers: bytes) -> AsyncIterator[tuple[PeerQuestions, str, Pee
     port = server.sockets[0].getsockname()[1]
     try:
         proofs = PeerProofs(own, lambda: keys, lambda: 1_900_000_000.0)
-        yield PeerQuestions(client, proofs), f"127.0.0.1:{port}", peer
+        yield PeerQuestions(client, proofs, peer.meters), f"127.0.0.1:{port}", peer
     finally:
         client.close()
         server.close()
@@ -78,6 +84,7 @@ async def test_the_boot_of_an_address_is_learned_once() -> None:
         for _ in range(3):
             found = await questions.ask(address, QUESTION, ANONYMOUS)
             assert found == HomeAnswer(PeerAnswer.HAS, HOME)
+        assert peer.counted() == {"has": 3}
         boots = [head.partition(b"mcpbridge-peer: 1.00000007.")[2][:8] for head in peer.heads]
         assert boots == [b"00000000", b"0000000b", b"0000000b", b"0000000b", b"0000000c"]
         assert all(head.startswith(b"POST /mcpbridge/homes HTTP/1.1\r\n") for head in peer.heads)
@@ -109,6 +116,7 @@ async def test_what_is_no_answer_counts_as_none(
     async with asking(answer) as (questions, address, peer):
         assert await questions.ask(address, QUESTION, ANONYMOUS) is None
         assert 1 <= len(peer.heads) <= 2
+        assert peer.counted() == {"none": 1}
 
 
 async def test_an_address_without_a_peer_is_silent() -> None:

@@ -19,6 +19,7 @@ from mcpbridge.http.body import BodyLimits, judge_head
 from mcpbridge.http.keepalive import KeepAlive
 from mcpbridge.http.origin_check import read_body
 from mcpbridge.http.peers.fence import FencedLegacy
+from mcpbridge.http.peers.questions import taken_part
 from mcpbridge.http.peers.relay import Forwarded, Relay, forwarded
 from mcpbridge.http.request import HttpRequest, RequestHead, StartedCall
 from mcpbridge.http.responses import HttpResponse, refusing
@@ -26,6 +27,7 @@ from mcpbridge.http.transports.legacy import AnswerSettings
 from mcpbridge.http.transports.modern import ModernTransport
 from mcpbridge.http.transports.sse import ProxySettings, SseTransport
 from mcpbridge.replicas.homes import Homes
+from mcpbridge.replicas.placement import FULL, Placement
 from mcpbridge.replicas.session_id import Replica, replica_named
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.mcp.admission import Refusal
@@ -46,15 +48,19 @@ class ForwardingLegacy(FencedLegacy):
         settings: AnswerSettings,
         relay: Relay,
         homes: Homes,
+        placement: Placement,
     ) -> None:
         super().__init__(bridge, keepalive, settings, homes)
         self._relay = relay
+        self._placement = placement
 
     def handle_checked(
         self, head: RequestHead, content: Message | list[Message]
     ) -> StartedCall | HttpResponse | Refusal:
         """Take a message or batch, as the base does, or begin to forward it."""
         if isinstance(content, Request) and content.method == INITIALIZE:
+            if taken_part(self._here) >= FULL:
+                return StartedCall(functools.partial(self._place, content))
             return super().handle_checked(head, content)
         home = self._home_of(head)
         if isinstance(home, Replica):
@@ -86,6 +92,16 @@ class ForwardingLegacy(FencedLegacy):
         http_request.remember_head()
         here = functools.partial(self._finish_handled, super().handle_checked, content)
         await self._relay.serve(home, forwarded(content), http_request, here)
+
+    async def _place(self, request: Request, http_request: HttpRequest) -> None:
+        """Open a session at a replica that has room; here if none is known to have any."""
+        here = functools.partial(self._finish_handled, super().handle_checked, request)
+        home = await self._placement.emptier()
+        self._here.meters.tally("placements", "elsewhere" if home is not None else "here")
+        if home is None:
+            await here(http_request)
+        else:
+            await self._relay.place(home, forwarded(request), http_request, here)
 
     def _home_of(self, head: RequestHead) -> Replica | Refusal | None:
         """Return where the session is that a request names; None if the base is to serve it."""

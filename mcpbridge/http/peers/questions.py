@@ -18,9 +18,11 @@ from mcpbridge.replicas.peer_messages import (
     MAX_HANDOVER_BYTES,
     MAX_QUESTION_BYTES,
     HandOverMessage,
+    HomeAnswer,
     HomeQuestion,
     OfferedSession,
 )
+from mcpbridge.replicas.placement import FULL
 from mcpbridge.replicas.session_id import SessionId, SessionIds
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import INVALID_REQUEST, Unavailable, replica_lost, session_closed
@@ -30,7 +32,6 @@ from mcpbridge.rules.mcp.admission import Refusal, refuse
 from mcpbridge.rules.mcp.initialize import read_introduction
 from mcpbridge.rules.supervision.isolation import needs_own_child
 from mcpbridge.rules.supervision.lifecycle import SessionState
-from mcpbridge.telemetry.metrics import Meters
 
 _Said = TypeVar("_Said")
 
@@ -41,16 +42,16 @@ _hand_over_decoder: msgspec.json.Decoder[HandOverMessage] = msgspec.json.Decoder
 class HomeQuestions:
     """The routes of questions about sessions, and of sessions that are handed over."""
 
-    def __init__(self, homes: Homes, meters: Meters) -> None:
+    def __init__(self, homes: Homes, bridge: Bridge) -> None:
         self._homes = homes
-        self._meters = meters
+        self._bridge = bridge
 
     async def post(self, http_request: HttpRequest) -> None:
         """Answer one question."""
         question = await _read(http_request, _decoder, MAX_QUESTION_BYTES)
         if question is not None:
             answer = await self._homes.answer(question, http_request.head.principal)
-            await HttpResponse(200, msgspec.json.encode(answer)).finish(http_request)
+            await self._send(answer, http_request)
 
     async def take(self, http_request: HttpRequest) -> None:
         """Take a session that another replica hands over, or note what became of others."""
@@ -61,10 +62,22 @@ class HomeQuestions:
         if isinstance(message, OfferedSession):
             answer = await self._homes.take(message, principal)
             taken = answer.answer is PeerAnswer.HAS
-            self._meters.tally("handovers", "taken" if taken else "not_taken")
+            self._bridge.meters.tally("handovers", "taken" if taken else "not_taken")
         else:
             answer = self._homes.told(message, principal)
-        await HttpResponse(200, msgspec.json.encode(answer)).finish(http_request)
+        await self._send(answer, http_request)
+
+    async def _send(self, answer: HomeAnswer, http_request: HttpRequest) -> None:
+        """Send an answer, with how full this replica is."""
+        told = msgspec.structs.replace(answer, fill=taken_part(self._bridge))
+        await HttpResponse(200, msgspec.json.encode(told)).finish(http_request)
+
+
+def taken_part(bridge: Bridge) -> float:
+    """Return how full a replica is for further sessions, at most 1; it is full once it ends."""
+    # A part of the memory is left when no session is admitted any more.
+    full = bridge.drain.ending or bridge.budget.full
+    return FULL if full else min(bridge.fill, FULL)
 
 
 async def _read(

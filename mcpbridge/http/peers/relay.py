@@ -11,7 +11,7 @@ import asyncio
 import enum
 import logging
 import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -173,6 +173,12 @@ class _Exchange:
         self.connection.abort()
 
 
+_Otherwise = Callable[
+    [_Attempt | Replica, Replica, Forwarded, HttpRequest], Awaitable[Replica | HttpResponse]
+]
+"""Returns where a request goes that a replica did not serve, or its answer."""
+
+
 class Relay:
     """The forwarding of one replica."""
 
@@ -231,7 +237,18 @@ class Relay:
     ) -> Coroutine[Any, Any, None]:
         """Forward a request and send its client the response, or what became of it."""
         once = msgspec.structs.replace(sent, repeatable=False)
-        return self._forward(home, once, http_request, None)
+        return self._forward(home, once, http_request, self._no_home, None)
+
+    def place(
+        self,
+        home: Replica,
+        sent: Forwarded,
+        http_request: HttpRequest,
+        here: Callable[[HttpRequest], Coroutine[Any, Any, None]],
+    ) -> Coroutine[Any, Any, None]:
+        """Forward an `initialize` to a replica that has room; `here` serves it if that is gone."""
+        once = msgspec.structs.replace(sent, repeatable=False)
+        return self._forward(home, once, http_request, self._this_replica, here)
 
     def serve(
         self,
@@ -250,16 +267,17 @@ class Relay:
         """
         if self._homes is None:
             return self.forward(home, sent, http_request)
-        return self._forward(home, sent, http_request, here)
+        return self._forward(home, sent, http_request, self._next_home, here)
 
     async def _forward(
         self,
         home: Replica,
         sent: Forwarded,
         http_request: HttpRequest,
+        otherwise: _Otherwise,
         here: Callable[[HttpRequest], Coroutine[Any, Any, None]] | None,
     ) -> None:
-        begun = await self._begun(home, sent, http_request, adopts=here is not None)
+        begun = await self._begun(home, sent, http_request, otherwise)
         if begun is _Attempt.HERE and here is not None:
             await here(http_request)
         if not isinstance(begun, _Exchange):
@@ -285,7 +303,7 @@ class Relay:
             self._over(begun, sent, http_request, outcome)
 
     async def _begun(
-        self, home: Replica, sent: Forwarded, http_request: HttpRequest, *, adopts: bool
+        self, home: Replica, sent: Forwarded, http_request: HttpRequest, otherwise: _Otherwise
     ) -> _Exchange | _Attempt:
         """Return the exchange of a request whose response begins; else what came of it.
 
@@ -293,7 +311,7 @@ class Relay:
             home: The replica that has the session.
             sent: What is sent on.
             http_request: The client's request.
-            adopts: Whether its session may have another home, or get one.
+            otherwise: Returns what follows if the replica does not serve it.
         """
         for _ in range(_MOST_HOMES):
             attempt = await self._attempt(home, sent, http_request)
@@ -304,8 +322,7 @@ class Relay:
             if attempt is _Attempt.LOST:
                 # The next connection tells whether it has ended.
                 continue
-            next_home = self._next_home if adopts else self._no_home
-            found = await next_home(attempt, home, sent, http_request)
+            found = await otherwise(attempt, home, sent, http_request)
             if isinstance(found, HttpResponse):
                 await found.finish(http_request)
                 return _Attempt.OVER
@@ -321,6 +338,12 @@ class Relay:
         """Return the answer to a request that only the replica that was lost could serve."""
         unknown = attempt is _Attempt.UNREACHABLE
         return _unavailable(replica_unreachable(), sent) if unknown else _gone(sent)
+
+    async def _this_replica(
+        self, _attempt: _Attempt | Replica, _lost: Replica, _sent: Forwarded, _: HttpRequest
+    ) -> Replica | HttpResponse:
+        """Return this replica, which serves what the other one was not there for."""
+        return self._ids.own
 
     async def _next_home(
         self,
