@@ -39,7 +39,9 @@ OF_OTHERS = {
     },  # mcp-remote, mcp-proxy
     "docs/dev.md": {"--server-url", "--transport"},  # the Inspector
     "docs/embedding.md": {"--timeout-graceful-shutdown"},
-    "README.md": {"--from", "--transport", "--seconds", "--stateful"},  # uvx, claude, others
+    "README.md": {
+        *("--from", "--from-literal", "--seconds", "--stateful", "--transport"),
+    },  # uvx, kubectl, claude, others
     "docs/quick-start.md": {"--from"},
     "docs/releasing.md": {"--from", "--quick"},  # uvx, scripts.release
     "docs/speed.md": {"--seconds"},
