@@ -226,15 +226,13 @@ class Lab:
 
     async def replace(self, replica: Replica) -> None:
         """Start a replica at another address in the place of one that is dead."""
-        await self._join()
+        await self.join()
         self._leave(replica)
 
     async def roll(self, replica: Replica) -> int:
         """Do as a Deployment does: start a replica, then end another; the exit status."""
-        await self._join()
-        status = await replica.end()
-        self._leave(replica)
-        return status
+        await self.join()
+        return await self.part(replica)
 
     def add(self) -> Replica:
         """Name one more replica, which the caller starts."""
@@ -242,8 +240,15 @@ class Lab:
         self.write_hosts()
         return self.replicas[-1]
 
-    async def _join(self) -> None:
+    async def join(self) -> None:
+        """Start one more replica."""
         await self.start(self.add())
+
+    async def part(self, replica: Replica) -> int:
+        """End a replica that no other takes the place of; the exit status."""
+        status = await replica.end()
+        self._leave(replica)
+        return status
 
     def _leave(self, replica: Replica) -> None:
         self.replicas.remove(replica)

@@ -10,11 +10,15 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
+from mcpbridge.replicas.session_id import Replica as Home
+from mcpbridge.replicas.session_id import SessionId, SessionIds
+from mcpbridge.rules.access.state_keys import FOR_ID, state_keys
 from tests.suites.replicas.lab import KEY, Clients, Lab, Load, lab
 from tests.suites.replicas.rows import Figure, Size, at_least, at_most, detail, equal
+from tests.suites.wire import Connection, echo_call, open_session
 
 PLAIN, ASKED = 3, 3
 """Sessions of each language that cannot be asked, and that can be."""
@@ -24,6 +28,10 @@ ROLLING = ("--lame-duck", "2", "--grace", "20")
 SEED = 11
 KILL_EVERY_S = 5.0
 HUNG_S = 10.0
+LARGE, SMALL = 6, 2
+"""Replicas at most and at least, in the row that begins with three."""
+MOST_SESSIONS = 8
+"""Of each replica in that row: two have room for the sessions of all clients."""
 NOTICED_S = 0.5
 """After a kill the balancer may still send requests there: it checks every tenth of a second."""
 GATEWAY_ID = 128
@@ -177,6 +185,62 @@ async def _write_keys(made: Lab, file: Path, text: str) -> None:
         seen = len(replica.running.events("keys.file_read"))
         replica.running.signal(signal.SIGHUP)
         await replica.running.logged("keys.file_read", count=seen + 1)
+
+
+async def row_16(size: Size) -> list[Figure]:
+    """Replicas are added and taken away under load; a full one stays ready."""
+    statuses: Counter[int] = Counter()
+    words = (*ROLLING, "--max-sessions", str(MOST_SESSIONS))
+    rounds = max(1, size.restarts // 10)
+    async with lab(words=words) as made, busy(made, "scaled") as clients:
+        await clients.ready()
+        for _ in range(rounds):
+            while len(made.replicas) < LARGE:
+                await made.join()
+            await made.settled()
+            while len(made.replicas) > SMALL:
+                statuses[await made.part(made.replicas[0])] += 1
+        load = await clients.stop()
+        figures = common(load, made)
+    return [
+        equal("errors", len(load.errors), 0),
+        equal("sessions lost", load.sessions - load.kept, 0),
+        equal("exit statuses", dict(statuses), {0: rounds * (LARGE - SMALL)}),
+        *figures,
+        at_least("right answers", load.right, rounds * LARGE),
+        *await _full_replica(),
+    ]
+
+
+async def _full_replica() -> list[Figure]:
+    """Open at one replica as many sessions as all have room for."""
+    async with lab(words=("--max-sessions", str(MOST_SESSIONS))) as made:
+        await made.settled()
+        wanted = MOST_SESSIONS * len(made.replicas)
+        full = made.replicas[0]
+        connection = Connection(full.url)
+        opened = [await open_session(connection) for _ in range(wanted)]
+        ready = await connection.request("GET", {}, path="/readyz")
+        kept = 0
+        for number, headers in enumerate(opened):
+            answer = await connection.request("POST", headers, echo_call(str(number), "still"))
+            kept += answer.status == 200
+        connection.close()
+    here = sum(_home_of(headers) == full.ip for headers in opened)
+    return [
+        equal("sessions at the full replica", here, MOST_SESSIONS),
+        equal("sessions that all have", kept, wanted),
+        equal("/readyz of the full replica", ready.status, 200),
+    ]
+
+
+def _home_of(headers: Mapping[str, str]) -> str:
+    """Return the address of the replica that a session id names."""
+    keys = state_keys(KEY).derived(FOR_ID)
+    ids = SessionIds(Home("127.0.0.1", 1, 1), lambda: keys, time)
+    found = ids.open(headers["mcp-session-id"], b"")
+    assert isinstance(found, SessionId)
+    return found.owner.host
 
 
 async def control(_size: Size) -> list[Figure]:

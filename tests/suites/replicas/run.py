@@ -39,6 +39,7 @@ ROWS = (
     Row("4", "the same, started again at its address", load.row_4, only_full=True),
     Row("5", "sessions with a process each, asked at all replicas", stored.row_5, only_full=True),
     Row("6", "the network is cut, the cable pulled, and both healed", cuts.row_6, only_full=True),
+    Row("16", "replicas are added and taken away, and one is full", load.row_16, only_full=True),
     Row("17", "instructions of a forwarded call", costs.row_17, only_full=True),
     Row("18", "latency of the hop", costs.row_18, only_full=True),
     Row("19", "streams that only wait", costs.row_19, only_full=True),
