@@ -1,12 +1,12 @@
-# Needs only make and a Python >= 3.11 with venv; `make interop` needs Node >= 20 besides,
+# Needs only make and a Python >= 3.11 with venv; `make interop` needs Node >= 20 as well,
 # `make conformance` npm.
-# Each target makes the environments it uses. Environments are made anew when what they are
-# made of changes; PYTHON chooses the interpreter (PYTHON=python3.13 make test).
+# Each target makes the environments it uses. Environments are made again when what they
+# are made of changes; PYTHON chooses the interpreter (PYTHON=python3.13 make test).
 
 SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check interop browser proxies conformance chaos soak streams drain replicas fuzz mutants deploy-test image-test package-test docs docs-site recording faults lock audit release-check release-date bench bench-peers bench-gate bench-moves clean
+.PHONY: help run test check interop browser proxies conformance chaos soak streams drain replicas fuzz mutants deploy-test image-test package-test sbom docs docs-site recording faults lock audit release-check release-date bench bench-peers bench-gate bench-moves clean
 
 IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 # The first that is new enough; python3 where none is, so that the message can name its version.
@@ -36,6 +36,7 @@ REFEREES := tests/referees/node_modules/.stamp
 BENCH_PEERS := .venv-peer-mcp-proxy/stamp .venv-peer-fastmcp/stamp benchmarks/peers/node_modules/.stamp
 SCANNERS := .venv-deploy/stamp
 SITE := .venv-site/stamp
+SYFT := .venv-sbom/stamp
 RECORDER := .venv-recording/stamp scripts/recording/node_modules/.stamp
 PACKAGERS := .venv-package/stamp
 
@@ -64,20 +65,20 @@ interop: .venv/stamp $(PEERS) $(FRAMEWORKS) $(NODE_PEERS) ## the SDKs of both la
 browser: .venv/stamp $(NODE_PEERS) ## pages in a real browser; needs Node >= 20 and Chromium
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null \
 		|| command -v google-chrome >/dev/null || { echo 'make browser: needs Chromium;' \
-		'apt-get install chromium, or whatever brings it here' >&2; exit 1; }
+		'apt-get install chromium, or install it in another way' >&2; exit 1; }
 	$(BIN)/python -m pytest tests/interop/browser $(PYTEST_ARGS)
 
 proxies: .venv/stamp ## behind nginx, HAProxy and Caddy; needs them, curl and a JDK
 	@for each in nginx haproxy caddy curl java javac; do command -v $$each >/dev/null \
 		|| { echo "make proxies: needs $$each; apt-get install nginx-light haproxy caddy curl" \
-		"openjdk-17-jdk-headless, or whatever brings it here" >&2; exit 1; }; done
+		"openjdk-17-jdk-headless, or install it in another way" >&2; exit 1; }; done
 	$(BIN)/python -m pytest tests/proxies $(PYTEST_ARGS)
 
 conformance: .venv/stamp $(PEERS) $(REFEREES) ## the official suites; BRIDGE_ARGS is passed on
 	$(BIN)/python -m tests.referees.conformance $(BRIDGE_ARGS)
 
 # Where there is neither an engine nor the means to start one it says so and fails.
-image-test: .venv/stamp ## every image, on a Docker engine that answers or is started for it
+image-test: .venv/stamp $(SYFT) ## every image, its contents and size, on a Docker engine
 	$(BIN)/python -m pytest tests/images -o faulthandler_timeout=600 --durations=10 $(PYTEST_ARGS)
 
 deploy-test: .venv/stamp $(SCANNERS) ## manifests, Dockerfiles and the guides: what they name is there
@@ -97,7 +98,7 @@ drain: .venv/stamp ## replicas end under load behind a balancer; RUNS=100 is the
 
 replicas: .venv/stamp .venv-mcp1/stamp $(NODE_PEERS) ## any of three replicas serves any session; DURATION=20m is the size; needs HAProxy, Redis, Node, root
 	@for each in haproxy unshare redis-server; do command -v $$each >/dev/null || { echo "make replicas: needs" \
-		"$$each; RUNLEVEL=1 apt-get install haproxy util-linux redis-server, or whatever brings it here" >&2; exit 1; }; done
+		"$$each; RUNLEVEL=1 apt-get install haproxy util-linux redis-server, or install it in another way" >&2; exit 1; }; done
 	$(BIN)/python -m pytest tests/replicas/redis -q
 	$(BIN)/python -m tests.suites.replicas.run
 
@@ -123,10 +124,13 @@ docs-site: $(SITE) ## build the site of docs/ into build/site; a broken link or 
 	NO_MKDOCS_2_WARNING=1 .venv-site/bin/python -m mkdocs build --strict
 
 # What is tested is what would be uploaded: the files in dist/.
-package-test: .venv/stamp $(PACKAGERS) ## wheel and sdist into dist/, checked and installed every way
+package-test: .venv/stamp $(PACKAGERS) $(SYFT) ## wheel and sdist into dist/, checked and installed every way
 	rm -rf dist
 	.venv-package/bin/python -m build --no-isolation
 	$(BIN)/python -m pytest tests/package -rP $(PYTEST_ARGS)
+
+sbom: .venv/stamp $(SYFT) ## what an installation of the wheel in dist/ holds, as SPDX, into build/sbom
+	$(BIN)/python -m scripts.sbom build/sbom
 
 # What may go wrong, what mcpbridge does about it, and which tests prove it.
 faults: .venv/stamp ## what may go wrong, what happens then, and the tests that prove it
@@ -146,7 +150,7 @@ bench-moves: .venv/stamp ## Python calls and moves between modules for one call,
 
 # One resolution for all platforms and for every Python from the oldest supported on. The
 # resolver lives in a directory of its own: no environment of the project holds it.
-lock: ## resolve anew and write constraints.txt
+lock: ## resolve again and write constraints.txt
 	@set -e; made=$$(mktemp -d); trap 'rm -rf "$$made"' EXIT; \
 	$(PYTHON) -m venv "$$made/venv"; \
 	"$$made/venv/bin/python" $(PIP_INSTALL) 'uv>=0.9,<1'; \
@@ -169,7 +173,7 @@ release-date: .venv/stamp ## write VERSION and today's date into the package and
 	$(BIN)/python -m scripts.release date $(VERSION)
 
 clean: ## remove environments, caches and built files
-	rm -rf .venv .venv-framework-* .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-site .venv-package .venv-audit .venv-recording build dist
+	rm -rf .venv .venv-framework-* .venv-mcp1 .venv-mcp2 .venv-oauth .venv-deploy .venv-site .venv-sbom .venv-package .venv-audit .venv-recording build dist
 	rm -rf tests/interop/node_modules tests/referees/node_modules benchmarks/peers/node_modules scripts/recording/node_modules
 	rm -rf .venv-peer-mcp-proxy .venv-peer-fastmcp
 	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
@@ -246,6 +250,12 @@ $(SITE): scripts/site/requirements.txt
 	$(call make_venv,.venv-site)
 	@echo 'make: .venv-site: what $< names'
 	@.venv-site/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+$(SYFT): scripts/sbom/requirements.txt
+	$(call make_venv,.venv-sbom)
+	@echo 'make: .venv-sbom: what $< names'
+	@.venv-sbom/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 $(PACKAGERS): tests/package/requirements.txt

@@ -1,8 +1,9 @@
-"""Prepares a release: `python -m scripts.release date 0.1.0` and `python -m scripts.release check`.
+"""Prepares a release: `python -m scripts.release date 0.1.0`, `check` and `notes`.
 
-`date VERSION` writes the version into `mcpbridge/__init__.py` and puts it with today's date over
-what CHANGELOG.md holds under "Unreleased". `check` says what is missing for a release of the
-version that the program names, then runs `make audit` and `.ci/run`. `check --quick` runs neither.
+`date VERSION` writes the version into `mcpbridge/__init__.py` and the chart, and puts it with
+today's date over what CHANGELOG.md holds under "Unreleased". `check` says what is missing for a
+release of the version that the program names, then runs `make audit` and `.ci/run`; `check --quick`
+runs neither. `notes` prints what CHANGELOG.md says of that version, for the page of the release.
 
 Exit status: 0; 1 if something is missing or a command failed; 2 if the usage is wrong.
 """
@@ -26,6 +27,7 @@ REFUSED_NAMES = frozenset({"mcpbridge"})
 LONG_CHECKS = (("make", "audit"), (".ci/run",))
 
 _VERSION_LINE = re.compile(r'^__version__ = "(.*)"$', re.MULTILINE)
+_CHART_LINE = re.compile(r"^(version|appVersion): .*$", re.MULTILINE)
 _NAME_LINE = re.compile(r'^name = "(.*)"$', re.MULTILINE)
 
 
@@ -50,6 +52,22 @@ def date_changelog(text: str, version: str, day: datetime.date) -> str:
     if not re.match(r"\s*### ", after):
         raise ValueError("CHANGELOG.md names no change under Unreleased")
     return f"{before}{UNRELEASED}\n## [{version}] - {day.isoformat()}\n{after}"
+
+
+def dated_chart(text: str, version: str) -> str:
+    """Return Chart.yaml with this version, whose pre-releases Helm wants as 1.2.3-rc1."""
+    semantic = re.sub("(a|b|rc)", r"-\1", version)
+    return _CHART_LINE.sub(rf"\1: {semantic}", text)
+
+
+def notes(text: str, version: str) -> str:
+    """Return the part of the changelog under a version's heading; ValueError if there is none."""
+    found = re.search(
+        rf"^## \[{re.escape(version)}\] - [^\n]*\n(.*?)(?=^## |\Z)", text, re.M | re.S
+    )
+    if found is None or not found[1].strip():
+        raise ValueError(f"CHANGELOG.md names no change under {version}")
+    return f"{found[1].strip()}\n"
 
 
 def missing(root: Path, command: Callable[..., str]) -> Iterator[str]:
@@ -90,6 +108,7 @@ def _say(sentence: str) -> None:
 
 def _date(version: str) -> int:
     changelog, package = ROOT / "CHANGELOG.md", ROOT / "mcpbridge/__init__.py"
+    chart = ROOT / "deploy/chart/Chart.yaml"
     today = datetime.datetime.now(tz=datetime.UTC).date()
     try:
         dated = date_changelog(changelog.read_text(), version, today)
@@ -97,8 +116,19 @@ def _date(version: str) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     changelog.write_text(dated)
+    chart.write_text(dated_chart(chart.read_text(), version))
     package.write_text(_VERSION_LINE.sub(f'__version__ = "{version}"', package.read_text()))
     _say(f"{version}, {today}: read CHANGELOG.md once more, then commit")
+    return 0
+
+
+def _notes() -> int:
+    try:
+        found = notes((ROOT / "CHANGELOG.md").read_text(), program_version(ROOT))
+    except ValueError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(found)
     return 0
 
 
@@ -134,8 +164,15 @@ def main(argv: list[str] | None = None) -> int:
     check.add_argument("--quick", action="store_true", help="say what is missing, run nothing")
     date = commands.add_parser("date", help="write a version and today's date")
     date.add_argument("version", type=_version)
+    commands.add_parser("notes", help="print what CHANGELOG.md says of this version")
     given = parser.parse_args(argv)
-    return _check(given.quick) if given.command == "check" else _date(given.version)
+    match given.command:
+        case "check":
+            return _check(given.quick)
+        case "date":
+            return _date(given.version)
+        case _:
+            return _notes()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.support.sbom import locked
+
 ROOT = Path(__file__).parents[2]
 FLOORS = {
     "cryptography": ("46.0.7", "CVE-2026-26007, CVE-2026-39892: keys and buffers unchecked"),
@@ -40,9 +42,7 @@ def _asked() -> dict[str, list[Requirement]]:
 
 
 def _locked() -> dict[str, Version]:
-    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(pin.name): Version(next(iter(pin.specifier)).version) for pin in pins}
+    return {name: Version(release) for name, release in locked().items()}
 
 
 @pytest.mark.parametrize("name", FLOORS)

@@ -202,6 +202,15 @@ def test_every_make_target_that_is_named_exists() -> None:
     assert targets - set(named["CONTRIBUTING.md"]) <= {"help", "clean"}
 
 
+def test_the_minutes_of_a_suite_are_those_of_ci() -> None:
+    """After which `.ci/run` ends it."""
+    gate = (ROOT / ".ci" / "run").read_text("utf-8")
+    bounds = re.findall(r"(?:run_tests|--kill-after=30) (\d+) (?:make )?([a-z-]+)(?!.*-m )", gate)
+    rows = re.findall(r"^\| `make ([a-z-]+)` \| (\d+) \|", CONTRIBUTING, re.MULTILINE)
+    assert len(bounds) > 15
+    assert dict(rows) == {target: str(int(seconds) // 60) for seconds, target in bounds}
+
+
 def test_every_probe_is_named() -> None:
     """The paths of `http.app`."""
     probes = (ROOT / "mcpbridge" / "http" / "app.py").read_text("utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.release import date_changelog, main, missing
+from scripts.release import date_changelog, dated_chart, main, missing, notes
 
 DAY = datetime.date(2026, 3, 1)
 OPEN = "# Changelog\n\n## [Unreleased]\n\n### Added\n\n- One thing.\n"
@@ -29,6 +29,21 @@ def test_what_is_unreleased_gets_version_and_day() -> None:
 def test_a_changelog_that_cannot_be_dated_says_why(text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says.replace("[", r"\[")):
         date_changelog(text, "1.2.3", DAY)
+
+
+@pytest.mark.parametrize(("version", "chart"), [("1.2.3", "1.2.3"), ("1.2.3rc1", "1.2.3-rc1")])
+def test_the_chart_gets_the_version_of_the_program(version: str, chart: str) -> None:
+    before = "apiVersion: v2\nversion: 0.1.0\nappVersion: 0.1.0\nkubeVersion: '>=1.29'\n"
+    after = dated_chart(before, version)
+    assert after == before.replace("0.1.0", chart)
+
+
+def test_the_notes_of_a_release_are_its_part_of_the_changelog() -> None:
+    older = "\n## [1.2.2] - 2026-01-01\n\n### Fixed\n\n- Another thing.\n"
+    assert notes(DATED + older, "1.2.3") == "### Added\n\n- One thing.\n"
+    assert notes(DATED + older, "1.2.2") == "### Fixed\n\n- Another thing.\n"
+    with pytest.raises(ValueError, match=r"no change under 1\.2\.4"):
+        notes(DATED + older, "1.2.4")
 
 
 def project(

@@ -1,0 +1,1 @@
+"""Lists what an installation holds (a software bill of materials), in SPDX."""

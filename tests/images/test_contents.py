@@ -1,0 +1,57 @@
+"""What the images hold: the releases that a scanner finds in them, and their sizes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mcpbridge import __version__
+from scripts.sbom.syft import spdx
+from tests.images import bases
+from tests.images.conftest import ROOT, TARGETS
+from tests.images.engine import Engine
+from tests.support.sbom import installed_with, listed, locked
+
+MB = 1_000_000
+EXTRAS = ("oauth", "otel")
+"""What the Dockerfile installs besides the package."""
+
+GUIDE = (ROOT / "docs" / "containers.md").read_text("utf-8")
+_SAID = re.compile(r"^\| `mcpbridge:([\w-]+)` \|.*\| (\d+) \|$", re.MULTILINE)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_scanner_finds_each_locked_release(
+    engine: Engine, images: dict[str, str], target: str, tmp_path: Path
+) -> None:
+    """With its version, in the frozen tree as in an environment; and mcpbridge itself."""
+    archive = tmp_path / "image.tar"
+    engine("save", "--output", archive, images[target])
+    found = listed(spdx(f"docker-archive:{archive}", "mcpbridge", target))
+    pins = {**locked(), "mcpbridge": __version__}
+    wanted = {name: pins[name] for name in installed_with(EXTRAS)}
+    assert len(wanted) > 20
+    assert {name: found.get(name) for name in wanted} == wanted
+
+
+def test_the_sizes_are_printed(
+    engine: Engine, images: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beyond the base, which is not ours; none is a tenth over what docs/containers.md says."""
+    base = {target: _size(engine, bases.PYTHON) for target in TARGETS}
+    base |= {"node": _size(engine, bases.NODE), "tree": 0.0}
+    beyond = {target: _size(engine, images[target]) - base[target] for target in TARGETS}
+    with capsys.disabled():
+        told = ", ".join(f"{name} {size:.1f} MB" for name, size in beyond.items())
+        print(f"\nbeyond the base image, not compressed: {told}")
+    said = {name: float(size) for name, size in _SAID.findall(GUIDE)}
+    assert len(said) >= 4
+    assert {name for name, size in said.items() if beyond[name] > 1.1 * size} == set()
+
+
+def _size(engine: Engine, image: str) -> float:
+    return int(engine("image", "inspect", "--format={{.Size}}", image)) / MB
