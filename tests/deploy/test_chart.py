@@ -12,6 +12,7 @@ import pytest
 from mcpbridge import __version__
 from mcpbridge.config.load import load
 from mcpbridge.config.model import options
+from scripts.release import dated_chart
 from tests.deploy.tools import (
     DEPLOY,
     SHAPES,
@@ -29,8 +30,17 @@ pytestmark = pytest.mark.slow
 CHART = DEPLOY / "chart"
 KUBERNETES = "1.36"
 ALL_VALUES = {
-    "server": {"image": "example.org/weather:7", "command": ["node", "/srv/index.js"]},
-    "bridge": {"settings": {"isolation": "shared", "max-children": 3}, "path": "/tools"},
+    "server": {
+        "image": "example.org/weather:7",
+        "command": ["node", "/srv/index.js"],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    },
+    "bridge": {
+        "settings": {"isolation": "shared", "max-children": 3},
+        "env": [{"name": "MCPBRIDGE_MAX_SESSIONS", "value": "50"}],
+        "volumeMounts": [{"name": "tls", "mountPath": "/run/tls", "readOnly": True}],
+        "path": "/tools",
+    },
     "auth": {
         "tokenSecret": {"name": "tokens"},
         "oauth": {
@@ -42,7 +52,20 @@ ALL_VALUES = {
     "autoscaling": {"enabled": True},
     "peers": {"enabled": True, "stateKeySecret": {"name": "state"}, "port": 8002},
     "monitoring": {"serviceMonitor": {"enabled": True}},
+    "ingress": {
+        "enabled": True,
+        "className": "nginx",
+        "annotations": {"a": "b"},
+        "host": "weather.example.org",
+        "tlsSecret": "weather-tls",
+    },
     "writableFolders": ["/tmp"],
+    "volumes": [
+        {"name": "data", "emptyDir": {}},
+        {"name": "tls", "secret": {"secretName": "tls"}},
+    ],
+    "serviceAccountName": "weather",
+    "podLabels": {"c": "d"},
     "terminationGracePeriodSeconds": 60,
     "podAnnotations": {"a": "b"},
     "nodeSelector": {"a": "b"},
@@ -75,7 +98,7 @@ def test_what_is_rendered_fits_the_schema_of_kubernetes(
     """Every object but the ServiceMonitor, which is not of Kubernetes itself."""
     found = documents_in(_text(shape, tmp_path, everything=everything))
     kinds = {each["kind"] for each in found}
-    optional = {"HorizontalPodAutoscaler", "ServiceMonitor"} if everything else set()
+    optional = {"HorizontalPodAutoscaler", "Ingress", "ServiceMonitor"} if everything else set()
     assert kinds == {"Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"} | optional
     peers = {"weather-peers"} if everything else set()
     assert {each["metadata"]["name"] for each in found} == {"weather"} | peers
@@ -125,9 +148,43 @@ def test_the_program_takes_every_setting_of_a_pod(shape: str, tmp_path: Path) ->
     assert settings.shutdown.grace_s == 60
     assert settings.oauth.issuer == "https://issuer.example.org"
     assert settings.auth.require
+    assert settings.sessions.max_sessions == 50
+    assert settings.guard.allowed_hosts == ("weather.example.org",)
     names = {option.setting.flag for option in options()}
     words = [*served.get("args", [])]
     assert {word for word in words if word.startswith("--") and word != "--"} <= names
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_volume_is_where_its_mount_says(shape: str, tmp_path: Path) -> None:
+    """Files of mcpbridge in the container that serves, those of the server in its own."""
+    (found,) = of_kind("Deployment", documents_in(_text(shape, tmp_path, everything=True)))
+    pod = found["spec"]["template"]["spec"]
+    mounts = {
+        each["name"]: {mount["name"] for mount in each.get("volumeMounts", ())}
+        for each in containers(found)
+    }
+    serving = "mcpbridge" if shape == "sidecar" else "server"
+    assert [name for name, has in mounts.items() if "tls" in has] == [serving]
+    assert [name for name, has in mounts.items() if "data" in has] == ["server"]
+    assert {name for has in mounts.values() for name in has} <= {
+        each["name"] for each in pod["volumes"]
+    }
+    assert pod["serviceAccountName"] == "weather"
+    assert found["spec"]["template"]["metadata"]["labels"]["c"] == "d"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_ingress_leads_to_the_mcp_port(shape: str, tmp_path: Path) -> None:
+    """By the name of the Service and of its port, with the certificate of the host."""
+    found = documents_in(_text(shape, tmp_path, everything=True))
+    (ingress,) = of_kind("Ingress", found)
+    (rule,) = ingress["spec"]["rules"]
+    backend = rule["http"]["paths"][0]["backend"]["service"]
+    (service,) = (each for each in of_kind("Service", found) if "clusterIP" not in each["spec"])
+    assert backend["name"] == service["metadata"]["name"]
+    assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
+    assert ingress["spec"]["tls"] == [{"hosts": [rule["host"]], "secretName": "weather-tls"}]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -187,6 +244,8 @@ def test_peers_are_what_the_manifests_of_replicas_have(shape: str, tmp_path: Pat
         ({"server": {"image": "a"}, "shape": "other"}, "/shape"),
         ({"server": {"image": "a"}, "replica": 2}, "replica"),
         ({"server": {"image": "a"}, "peers": {"enabled": True}}, "peers.stateKeySecret.name"),
+        ({"server": {"image": "a"}, "ingress": {"enabled": True}}, "ingress.host is needed"),
+        ({"server": {"image": "a"}, "volumes": [{}]}, "/volumes/0"),
         ({"server": {"image": "a"}, "terminationGracePeriodSeconds": 1}, "minimum"),
     ],
 )
@@ -203,5 +262,7 @@ def test_the_chart_passes_lint_and_names_this_version() -> None:
     """`helm lint`; version and appVersion are the program's."""
     done = run("helm", "lint", str(CHART), "--set", "server.image=a:1", "--strict")
     assert done.returncode == 0, done.stdout + done.stderr
-    (chart,) = documents_in((CHART / "Chart.yaml").read_text("utf-8"))
-    assert chart["version"] == chart["appVersion"] == __version__
+    text = (CHART / "Chart.yaml").read_text("utf-8")
+    assert text == dated_chart(text, __version__)
+    (chart,) = documents_in(text)
+    assert chart["version"] == chart["appVersion"]

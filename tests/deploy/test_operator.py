@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 import signal
+from pathlib import Path
 from typing import Any
 
 import click
@@ -140,13 +142,23 @@ def test_the_sidecars_image_takes_the_operators_flags() -> None:
         assert context.args == []
 
 
-def test_the_service_monitor_finds_the_service() -> None:
-    """By its label and the name of its port; Prometheus' namespace is the one that is let in."""
+@pytest.mark.parametrize("folder", ["wrap", "copy-in", "sidecar", "replicas"])
+def test_the_service_monitor_finds_the_service(folder: str, tmp_path: Path) -> None:
+    """Also that of a renamed server, by its label and the name of its port, and no other Service.
+
+    Prometheus' namespace is the one that is let in.
+    """
+    renamed = tmp_path / "deploy"
+    shutil.copytree(DEPLOY, renamed)
+    settings = renamed / ("wrap" if folder == "replicas" else folder) / "settings.yaml"
+    settings.write_text(settings.read_text("utf-8").replace("my-server", "weather"), "utf-8")
     (found,) = of_kind("ServiceMonitor", kustomized(DEPLOY / "monitoring"))
     monitor = msgspec.convert(found, ServiceMonitor)
-    common = kustomized(DEPLOY / "wrap")
-    (service,), (policy,) = of_kind("Service", common), of_kind("NetworkPolicy", common)
-    assert monitor.spec.selector.match_labels == service["metadata"]["labels"]
+    wanted = monitor.spec.selector.match_labels.items()
+    common = kustomized(renamed / folder)
+    services, (policy,) = of_kind("Service", common), of_kind("NetworkPolicy", common)
+    (service,) = (each for each in services if wanted <= each["metadata"]["labels"].items())
+    assert service["metadata"]["name"] == "weather"
     (endpoint,) = monitor.spec.endpoints
     assert endpoint.port in {port["name"] for port in service["spec"]["ports"]}
     (metrics,) = [rule for rule in policy["spec"]["ingress"] if {"port": "admin"} in rule["ports"]]

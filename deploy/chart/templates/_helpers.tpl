@@ -35,6 +35,7 @@ readOnlyRootFilesystem: true
 {{- if .oauth.audience -}}{{- $_ := set $settings "oauth-audience" .oauth.audience -}}{{- end -}}
 {{- if .required -}}{{- $_ := set $settings "require-auth" true -}}{{- end -}}
 {{- end -}}
+{{- if .Values.ingress.enabled -}}{{- $_ := set $settings "allowed-host" .Values.ingress.host -}}{{- end -}}
 {{- if .Values.peers.enabled -}}{{- $_ := set $settings "peers" (printf "%s:%v" (include "mcpbridge.peers" .) .Values.peers.port) -}}{{- end -}}
 {{- merge (deepCopy .Values.bridge.settings) $settings | toJson -}}
 {{- end -}}
@@ -64,6 +65,9 @@ env:
     valueFrom:
       fieldRef:
         fieldPath: status.podIP
+  {{- end }}
+  {{- with .Values.bridge.env }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
   {{- if ne .Values.shape "sidecar" }}
   {{- with .Values.server.env }}
@@ -100,11 +104,17 @@ securityContext:
   mountPath: /run/secrets/mcpbridge-state
   readOnly: true
 {{- end }}
+{{- with .Values.bridge.volumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{- define "mcpbridge.writableMounts" -}}
 {{- range $index, $folder := .Values.writableFolders }}
 - name: writable-{{ $index }}
   mountPath: {{ $folder }}
+{{- end }}
+{{- with .Values.server.volumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
