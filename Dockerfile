@@ -4,7 +4,7 @@
 #   uv       slim with uv and uvx
 #   node     Node.js and the bridge, without Python: for a server in Node.js, npx
 #   uv-node  uv with Node.js and npx: for a file of servers, some in Python and some in Node.js
-#   tree     the bridge alone, with an interpreter of its own: to copy into any image with glibc
+#   tree     the bridge alone, with its own interpreter: to copy into any image with glibc
 #
 # To serve a server of your own, build on one and say how to start it: CMD ["--", "python", "server.py"]
 
@@ -23,7 +23,7 @@ RUN python -m venv /build \
     && /build/bin/pip install --constraint constraints.txt hatchling
 COPY pyproject.toml README.md LICENSE ./
 COPY mcpbridge ./mcpbridge
-# The environment holds no pip of its own; pip compiles the modules, since at run time nobody can.
+# The environment holds no pip; pip compiles the modules here, since no process may write at run time.
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && python -m venv --without-pip /opt/mcpbridge \
     && /build/bin/pip --python /opt/mcpbridge/bin/python install --constraint constraints.txt \
@@ -48,7 +48,7 @@ RUN ln -s /opt/mcpbridge/bin/mcpbridge /usr/local/bin/mcpbridge
 # A number, so that a cluster can see that it is not root; no file of the image belongs to it.
 USER 65532:65532
 EXPOSE 8000
-# Ready and not merely alive: who waits for a container to be healthy wants to be answered.
+# Ready and not merely alive: a client that waits for a healthy container wants answers.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 CMD ["/opt/mcpbridge/bin/mcpbridge", "health", "/readyz"]
 ENTRYPOINT ["/opt/mcpbridge/bin/mcpbridge"]
 
@@ -79,7 +79,7 @@ RUN python -m venv /build \
 COPY --from=builder /dist /dist
 RUN /build/bin/pip install --constraint /src/constraints.txt "$(echo /dist/*.whl)[otel,oauth]"
 COPY packaging/mcpbridge.spec packaging/environment.py /src/
-# The program finds its own libz, which not every image has. Nobody debugs C here.
+# The program finds its own libz, which not every image has. Debug symbols are left out.
 # hadolint ignore=DL3003,SC2016
 RUN /build/bin/pyinstaller --log-level WARN --distpath /image/opt --workpath /build/work /src/mcpbridge.spec \
     && cd /image/opt/mcpbridge \

@@ -146,8 +146,8 @@ ROWS = (
         84,
         "One client floods the bridge with requests.",
         "At `--max-calls-per-child` calls wait for their turn, at `--queue-length`,"
-        " `--queue-bytes` and `--max-calls` they get an error that names the flag. There is no"
-        " limit on a rate.",
+        " `--queue-bytes` and `--max-calls` they get an error that names the flag."
+        " `--rate-limit` bounds the messages of one client.",
     ),
     Row(
         85,

@@ -26,7 +26,7 @@ ROWS = (
         99,
         "SIGHUP.",
         "With a terminal, whose end it tells, it is an order to end like SIGTERM; without one it is"
-        " logged and ignored.",
+        " logged, files that settings name are read again, and nothing ends.",
     ),
     Row(100, "A write to a connection that is gone raises SIGPIPE.", "It is ignored."),
     Row(

@@ -16,11 +16,11 @@ LEVELS = (
         "`make soak`, `test_ledger`, `test_memory`, `test_faults_bounds`, `test_backpressure`",
     ),
     (
-        "No process outlives mcpbridge, not even where it was killed itself (on Linux).",
+        "No process outlives mcpbridge, even if mcpbridge is killed by SIGKILL (on Linux).",
         "`test_nothing_left`, `test_shutdown`, and the end of every other test",
     ),
     (
-        "SIGTERM ends it with status 0 within `--grace`.",
+        "SIGTERM ends it within `--grace`, with status 0 if every call was answered.",
         "`test_shutdown`, and the end of every other test",
     ),
     (
