@@ -33,6 +33,7 @@ PROSE = {
     for folder in ("benchmarks", "scripts", "tests")
     for path in sorted((ROOT / folder).rglob("*.py"))
     if not path.relative_to(ROOT).as_posix().startswith(NOT_YET)
+    and "node_modules" not in path.parts
 }
 
 

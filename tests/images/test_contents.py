@@ -16,7 +16,7 @@ from tests.support.sbom import installed_with, listed, locked
 
 MB = 1_000_000
 EXTRAS = ("oauth", "otel")
-"""What the Dockerfile installs besides the package."""
+"""What the Dockerfile installs with the package."""
 
 GUIDE = (ROOT / "docs" / "containers.md").read_text("utf-8")
 _SAID = re.compile(r"^\| `mcpbridge:([\w-]+)` \|.*\| (\d+) \|$", re.MULTILINE)

@@ -199,7 +199,7 @@ async def test_a_failure_on_the_fast_path_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A call under a known head has callbacks of its own."""
+    """A call under a known head has further callbacks."""
 
     def fails(*_: object) -> None:
         raise RuntimeError("injected")
