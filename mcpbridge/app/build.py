@@ -26,7 +26,7 @@ from mcpbridge.bridge.children.listeners import Interceptor
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.readiness import Readiness
-from mcpbridge.bridge.tenant import BridgeSettings, MakeChildWithEnv
+from mcpbridge.bridge.tenant import BridgeSettings, ChildMakers, MakeChildWithEnv
 from mcpbridge.channels.channel import Channel
 from mcpbridge.channels.pipes import pipe_channel
 from mcpbridge.config.model import Config, Settings
@@ -116,6 +116,8 @@ class Additions(msgspec.Struct, frozen=True):
     """Makes a further, last interceptor for the channel of each process; None: there is none."""
     waits_for_change: bool = False
     """Whether a server whose start failed is started again only if a client or a reload asks."""
+    made_by: Callable[[ChildMakers], ChildMakers] | None = None
+    """Returns what makes the children, by way of what the bridge was given; None: the same."""
 
 
 def _no_routes(bridge: Bridge) -> Sequence[BaseRoute]:
@@ -297,8 +299,11 @@ def _bridge(
     tool_filter = ToolFilter(settings.tools, meters) if settings.tools.says_something else None
     health_checker = HealthChecker(settings.recycling)
     pool_settings = _pool_settings(settings.child_pool)
+    makers = child_makers(config, tree, budget.children, additions.decorate, readiness)
+    if additions.made_by is not None:
+        makers = additions.made_by(makers)
     child_pool = ChildPool(
-        _children(config, tree, budget.children, additions.decorate, readiness),
+        makers.plain,
         pool_settings,
         settings.pipes,
         meters,
@@ -318,7 +323,7 @@ def _bridge(
         _state_codec(config, this),
         health_checker,
         tool_filter,
-        _make_child_with_env(config, tree, budget.children, additions.decorate),
+        makers.with_env,
         budget,
         crashes,
         this.new_session_id if this is not None else None,
@@ -397,6 +402,28 @@ def _sizer(config: Config, child_pool: ChildPool) -> PoolSizer | None:
     if settings.max_children is not None:
         return None
     return PoolSizer(child_pool, settings.most_children)
+
+
+def child_makers(
+    config: Config,
+    process_tree: ProcessTree,
+    account: Account,
+    decorate: Decorate | None,
+    readiness: Readiness,
+) -> ChildMakers:
+    """Return what makes the children of a server.
+
+    Args:
+        config: Its configuration.
+        process_tree: Gets the processes.
+        account: Charged for what waits to be sent to them.
+        decorate: Decorates their channels; None: they are not decorated.
+        readiness: Blocked while a server that is reached by HTTP is away.
+    """
+    return ChildMakers(
+        _children(config, process_tree, account, decorate, readiness),
+        _make_child_with_env(config, process_tree, account, decorate),
+    )
 
 
 def _children(

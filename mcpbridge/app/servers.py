@@ -22,6 +22,7 @@ from mcpbridge.app.build import (
     access_of,
     admin_app,
     budget_of,
+    child_makers,
     host_rules,
     serving,
     tracer_of,
@@ -41,10 +42,12 @@ from mcpbridge.app.server_routes import (
 )
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.budget import Budget
+from mcpbridge.bridge.tenant import ChildMakers
 from mcpbridge.config.model import Config, Settings
 from mcpbridge.config.remote_server import RemoteServer
 from mcpbridge.config.servers_file import FailedEntry, ServerEntry
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
+from mcpbridge.fleet.adoption import ChildSwitch, ServedEntry
 from mcpbridge.fleet.directory import Directory, Unusable
 from mcpbridge.fleet.member import DrainTimes, Member, Task
 from mcpbridge.fleet.start_on_demand import IdleStop
@@ -217,6 +220,7 @@ class _Members:
     ) -> None:
         self._companion = companion
         self._config = config
+        self._because = f"its entry in {Path(config.settings.servers.config or '').name}"
         self._process_tree = process_tree
         self._tracer = tracer
         self._callers = callers
@@ -233,10 +237,11 @@ class _Members:
 
     def make(self, entry: ServerEntry) -> Member[ServerPaths]:
         """Return the member of an entry that can be served."""
-        config, meters = self._config_of(entry), Meters(KNOWN_REQUESTS)
+        config, meters = self.config_of(entry), Meters(KNOWN_REQUESTS)
         access, below = self._callers.control, below_of(entry.name)
         budget = self._budget if _shares_memory(config, self._config) else None
-        additions = self._companion.additions(entry) if self._companion is not None else Additions()
+        switch = ChildSwitch()
+        additions = msgspec.structs.replace(self.additions(entry), made_by=switch.through)
         parts = (config, self._process_tree, meters, self._tracer, access, below, budget)
         served = serving(*parts, additions)
         bridge, answers = served.bridge, config.settings.answers
@@ -249,18 +254,29 @@ class _Members:
             Probes(bridge.readiness),
             window_s,
         )
+        adopter = _EntryParts(self, self._process_tree, bridge)
+        in_force = ServedEntry(entry, adopter, bridge, switch, self._because)
         ready = functools.partial(announce_ready, bridge, meters, self._url(address))
-        tasks: list[Task] = [*self._tasks_of(entry, config, served), ready]
-        remark: Callable[[], str] = str
-        if self._companion is not None:
-            beside = self._companion.beside(entry, bridge, self._url(address))
-            tasks.append(beside.run)
-            remark = beside.remark
-        why = functools.partial(last_failure, config, bridge)
-        member = Member(entry.name, bridge, paths, tasks, why, remark)
+        tasks: list[Task] = [*self._tasks_of(entry, config, served, in_force), ready, in_force.run]
+
+        def why() -> str:
+            return last_failure(in_force.entry.source, bridge)
+
+        held = (tasks, why, in_force.remark, in_force.adopting)
+        member = Member(entry.name, bridge, paths, *held)
         self._meters = {each: found for each, found in self._meters.items() if not each.leaving}
         self._meters[member] = meters
         return member
+
+    def additions(self, entry: ServerEntry) -> Additions:
+        """Return what the companion adds to the bridge of a server."""
+        return self._companion.additions(entry) if self._companion is not None else Additions()
+
+    def beside(self, entry: ServerEntry, bridge: Bridge) -> ServerCompanion | None:
+        """Return what the companion runs beside a server."""
+        if self._companion is None:
+            return None
+        return self._companion.beside(entry, bridge, self._url(address_of(entry.name)))
 
     def meters(self) -> Iterator[tuple[str, Meters]]:
         """Yield the meters of the servers that take calls."""
@@ -269,10 +285,16 @@ class _Members:
             if member in self._meters:
                 yield member.name, self._meters[member]
 
-    def _tasks_of(self, entry: ServerEntry, config: Config, served: Served) -> list[Task]:
+    def _tasks_of(
+        self,
+        entry: ServerEntry,
+        config: Config,
+        served: Served,
+        in_force: ServedEntry[ServerEntry],
+    ) -> list[Task]:
         tasks: list[Task] = [
             served.keepalive.run,
-            functools.partial(_hear_giving_up, config, served),
+            functools.partial(_hear_giving_up, in_force, served),
         ]
         if config.settings.child_pool.max_children is None:
             most = config.settings.child_pool.most_children
@@ -284,7 +306,8 @@ class _Members:
     def _count(self) -> int:
         return len(self._directory) if self._directory is not None else 1
 
-    def _config_of(self, entry: ServerEntry) -> Config:
+    def config_of(self, entry: ServerEntry) -> Config:
+        """Return the configuration of a server."""
         pool = entry.settings.child_pool
         most = max(_FEWEST, pool.most_children // max(1, self._count()))
         roots = tuple(each if "://" in each else Path(each).as_uri() for each in entry.roots)
@@ -305,6 +328,33 @@ class _Members:
             keyring=keyring,
             lazy=entry.lazy,
         )
+
+
+class _EntryParts:
+    """What is made from the entries of one server: see `EntryParts`."""
+
+    def __init__(self, members: _Members, process_tree: ProcessTree, bridge: Bridge) -> None:
+        self._members = members
+        self._process_tree = process_tree
+        self._bridge = bridge
+
+    def keeps_sessions(self, before: ServerEntry, after: ServerEntry) -> bool:
+        """Return whether sessions can stay: see `ServerEntry.keeps_sessions`."""
+        return before.keeps_sessions(after)
+
+    def makers(self, before: ServerEntry, after: ServerEntry) -> ChildMakers | None:
+        """Return what makes children of the changed entry; None if they would be the same."""
+        # The makers also decorate the channels, and what records must know the secrets.
+        if (before.source, before.secrets) == (after.source, after.secrets):
+            return None
+        config, bridge = self._members.config_of(after), self._bridge
+        decorate = self._members.additions(after).decorate
+        held = (bridge.budget.children, decorate, bridge.readiness)
+        return child_makers(config, self._process_tree, *held)
+
+    def beside(self, entry: ServerEntry) -> ServerCompanion | None:
+        """Return what the companion runs beside the server."""
+        return self._members.beside(entry, self._bridge)
 
 
 def _of_remote(settings: Settings, server: RemoteServer) -> Settings:
@@ -382,18 +432,23 @@ def _rendering(meters: Meters, members: _Members) -> Render:
     return render
 
 
-async def _hear_giving_up(config: Config, served: Served) -> None:
+async def _hear_giving_up(in_force: ServedEntry[ServerEntry], served: Served) -> None:
     """Log why a server has been given up; the process and its other servers go on."""
     await served.bridge.eras.gave_up.wait()
-    log.error("server.gave_up", extra=_cause(config, served.bridge))
+    log.error("server.gave_up", extra=_cause(in_force.entry.source, served.bridge))
 
 
-def last_failure(config: Config, bridge: Bridge) -> str:
-    """Return the cause of a server's last failure as one line; empty if it has none."""
+def last_failure(source: object, bridge: Bridge) -> str:
+    """Return the cause of a server's last failure as one line; empty if it has none.
+
+    Args:
+        source: What is started or reached.
+        bridge: The server's bridge.
+    """
     eras = bridge.eras
     if eras.last_report is None and eras.start_failure is None:
         return ""
-    cause = _cause(config, bridge)
+    cause = _cause(source, bridge)
     words = cause.get("last_words") or ()
     hints = cause.get("hints") or ()
     how = f" ({cause['how']})" if "how" in cause else ""
@@ -404,6 +459,6 @@ def last_failure(config: Config, bridge: Bridge) -> str:
     return f"{cause['problem']}{how}{last}{remedy}"
 
 
-def _cause(config: Config, bridge: Bridge) -> dict[str, object]:
+def _cause(source: object, bridge: Bridge) -> dict[str, object]:
     eras = bridge.eras
-    return cause_of_failure(config.source, eras.last_report, eras.start_failure)
+    return cause_of_failure(source, eras.last_report, eras.start_failure)

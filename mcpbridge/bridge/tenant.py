@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator
 
 import anyio
+import msgspec
 
 from mcpbridge.bridge.budget import Holder
 from mcpbridge.bridge.calls.context import CallContext
@@ -40,7 +41,7 @@ from mcpbridge.bridge.modern.passthrough import Passthrough
 from mcpbridge.bridge.modern.request_state import RequestStateCodec
 from mcpbridge.bridge.modern.service import ModernService
 from mcpbridge.bridge.tasks import Spawn
-from mcpbridge.process.child import Child
+from mcpbridge.process.child import Child, MakeChild
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets
 from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import Fault, Unavailable, draining, session_closed
@@ -256,6 +257,14 @@ class Tenant:
 
 MakeChildWithEnv = Callable[[Secrets], Child]
 """Returns a child, not yet started, with these variables added to its environment."""
+
+
+class ChildMakers(msgspec.Struct, frozen=True):
+    """What makes the children of one server."""
+
+    plain: MakeChild
+    with_env: MakeChildWithEnv | None
+    """Makes the children of clients with own variables; None if no client has any."""
 
 
 class TenantRegistry:

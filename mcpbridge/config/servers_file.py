@@ -66,6 +66,22 @@ class ServerEntry(msgspec.Struct, frozen=True):
     secrets: tuple[str, ...] = ()
     """Values of its environment, headers and inputs, which logs and errors must not show."""
 
+    def keeps_sessions(self, after: ServerEntry) -> bool:
+        """Return whether sessions can stay when `after` takes its place.
+
+        They can if nothing but what is started, or reached, is another: a session has its limits
+        and rules from the settings with which its server was made.
+        """
+        before, source = self.source, after.source
+        if isinstance(before, RemoteServer):
+            same_way = isinstance(source, RemoteServer) and source.sse == before.sse
+        else:
+            same_way = isinstance(source, ChildSpec)
+        others = (self.settings, self.roots, self.lazy, self.idle_stop_s)
+        return same_way and others == (
+            after.settings, after.roots, after.lazy, after.idle_stop_s
+        )  # fmt: skip
+
 
 class FailedEntry(msgspec.Struct, frozen=True):
     """One server of the file that cannot be served, with the reason."""

@@ -114,7 +114,10 @@ class Developing:
         from mcpbridge.dev.page.servers import ShownServer
         from mcpbridge.fleet.member import Member
 
-        name, why = name_of(self._spec.argv), functools.partial(last_failure, self._config, bridge)
+        name, why = (
+            name_of(self._spec.argv),
+            functools.partial(last_failure, self._config.source, bridge),
+        )
         # Never run: it reads the state of a bridge that serves already.
         member = Member(name, bridge, None, (), why, functools.partial(remark_of, bridge))
         path = self._config.settings.listen.path

@@ -4,13 +4,16 @@
 |---|---|
 | as before | is left alone, unless it has failed: then it is started again |
 | new | is started |
-| changed | another one starts beside it and takes its place once it is ready |
+| changed in what is started | its processes are replaced, as by a reload; its sessions stay |
+| the same, and that fails | goes on, while another server tries the entry until it is repaired |
+| changed otherwise | another one starts beside it and takes its place once it is ready |
 | changed, and the other one fails | goes on |
 | changed, and cannot be served | goes on |
 | gone | its calls finish, then its sessions and processes end |
 
 A server that takes the place of another one does not know its sessions: their clients are answered
-that the session is unknown and begin again, as MCP has it.
+that the session is unknown and begin again, as MCP has it. So one that has become ready is only
+served if the server before it cannot adopt the entry even then: it may speak another era.
 """
 
 from __future__ import annotations
@@ -70,6 +73,8 @@ class _Slot(Generic[E, P]):
         """A server that takes the place of the member once it is ready."""
         self._problem = ""
         """Why the entry as it is now is not served; empty if it is."""
+        self._change = anyio.CancelScope()
+        """What puts the entry into force."""
 
     @property
     def member(self) -> Member[P] | None:
@@ -100,6 +105,7 @@ class _Slot(Generic[E, P]):
             return False
         changed = entry != self._entry
         self._entry = entry
+        self.keep()
         if self._next is not None:
             self._next.leave(NOW)
             self._next = None
@@ -107,29 +113,53 @@ class _Slot(Generic[E, P]):
             self._problem = entry.reason
             return changed
         self._problem = ""
-        started = self._start(entry)
         if failed:
-            before, self._member = self._member, started
+            before, self._member = self._member, self._start(entry)
             if before is not None:
                 before.leave(NOW)
         else:
-            self._next = started
-            self._spawn(self._take_over, started)
+            self._change = anyio.CancelScope()
+            self._spawn(self._put_into_force, entry, self._change)
         return True
+
+    def keep(self) -> None:
+        """Leave the server that takes calls in its place, whatever was to take it."""
+        self._change.cancel()
 
     def end(self) -> None:
         """End its servers."""
+        self.keep()
         for member, times in ((self._next, NOW), (self._member, self._times)):
             if member is not None:
                 member.leave(times)
 
-    async def _take_over(self, candidate: Member[P]) -> None:
+    async def _put_into_force(self, entry: E, change: anyio.CancelScope) -> None:
         SERVER.set(self._name)
-        ready = await candidate.settled()
-        if self._next is not candidate:
-            return  # The entry was changed once more, or is gone.
-        before, self._next = self._member, None
-        if ready or before is None or not before.serves:
+        with change:
+            # A scope ends the task at its next wait only.
+            if change.cancel_called or await self._adopted(entry) or change.cancel_called:
+                return
+            candidate = self._next = self._start(entry)
+            ready = await candidate.settled()
+            adopted = ready and await self._adopted(entry)
+            if not change.cancel_called:
+                self._next = None
+                self._decide(candidate, ready=ready, adopted=adopted)
+
+    async def _adopted(self, entry: E) -> bool:
+        """Return whether the server that takes calls serves this entry now."""
+        member = self._member
+        if member is None or not member.serves or member.leaving:
+            return False
+        adopt = member.adopting(entry)
+        return adopt is not None and await adopt()
+
+    def _decide(self, candidate: Member[P], *, ready: bool, adopted: bool) -> None:
+        """Serve a candidate that has started or failed, unless the server before is better."""
+        before = self._member
+        if adopted:
+            candidate.leave(NOW)
+        elif ready or before is None or not before.serves:
             self._member = candidate
             if before is not None:
                 before.leave(self._times)
@@ -252,6 +282,9 @@ class Directory(Generic[E, P]):
     def refuse_traffic(self) -> None:
         """Have probes say that the process ends; everything is still served."""
         self._ending = True
+        for slot in self._slots.values():
+            # A server that started from now on would not be drained.
+            slot.keep()
 
     async def drain(self, times: DrainTimes) -> bool:
         """End all servers; return whether calls were left at the cutoff.

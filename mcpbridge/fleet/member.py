@@ -21,6 +21,13 @@ log = logging.getLogger("mcpbridge.fleet")
 
 P = TypeVar("P")
 Task = Callable[[], Coroutine[Any, Any, None]]
+Adopt = Callable[[], Coroutine[Any, Any, bool]]
+"""Puts a changed entry into force, and returns whether it is served now."""
+
+
+def _adopts_none(entry: object) -> Adopt | None:
+    """Return None: another server has to take the place of this one."""
+    return None
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -57,6 +64,7 @@ class Member(Generic[P]):
         tasks: Sequence[Task],
         why_failed: Callable[[], str],
         remark: Callable[[], str] = str,
+        adopting: Callable[[Any], Adopt | None] = _adopts_none,
     ) -> None:
         """Make a member; `run` starts its processes.
 
@@ -67,7 +75,10 @@ class Member(Generic[P]):
             tasks: What runs beside the bridge, until that ends.
             why_failed: Returns the cause of its last failure, as one line.
             remark: Returns what is wrong though it serves, as one line; empty if nothing is.
+            adopting: Returns what puts a changed entry into force while sessions stay; None if
+                another server has to take its place.
         """
+        self.adopting = adopting
         self.name = name
         self.bridge = bridge
         self.paths = paths

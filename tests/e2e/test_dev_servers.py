@@ -122,11 +122,13 @@ async def test_a_mistake_is_named_and_the_server_before_serves(tmp_path: Path) -
 async def test_an_entry_that_is_replaced_or_gone_is_watched_no_more(tmp_path: Path) -> None:
     """What takes its place is watched; a save of the old file reloads nothing."""
     async with serving(tmp_path) as on:
+        session = await on.one.open()
         save(tmp_path / "third.py", source())
         await on.logged("server.reloaded", "one")
         await on.logged("server.reloaded", "two")
         write_servers(on.file, {"one": of_script("third.py")})
-        await on.logged("server.replaced", "one")
+        record = await on.logged("server.reloaded", "one", 2)
+        assert record["because"] == "its entry in .mcp.json"
         await on.logged("dev.started", "one", 2)
         await eventually(lambda: len(on.bridge.processes()) == 1, "the others have ended")
         count = len(on.bridge.events("server.reloaded"))
@@ -136,7 +138,7 @@ async def test_an_entry_that_is_replaced_or_gone_is_watched_no_more(tmp_path: Pa
         assert {each["server_name"] for each in on.bridge.events("server.reloaded")[count:]} == {
             "one"
         }
-        assert await on.one.tools(await on.one.open()) == ["third"]
+        assert await on.one.tools(session) == ["third"]
 
 
 async def test_a_changed_entry_that_cannot_start_is_named_and_repaired_by_a_save(
@@ -156,9 +158,44 @@ async def test_a_changed_entry_that_cannot_start_is_named_and_repaired_by_a_save
         assert "SyntaxError: invalid syntax" in failing["reason"]
         assert await on.one.tools(session) == ["one"]
         save(tmp_path / "third.py", source(["third"]))
-        await on.logged("server.replaced", "one")
+        await on.logged("server.reloaded", "one", 2)
+        await on.logged("dev.started", "one", 3)
         assert (await on.statuses())["one"]["reason"] == ""
-        assert await on.one.tools(await on.one.open()) == ["third"]
+        assert await on.one.tools(session) == ["third"]
+        assert not on.bridge.events("server.replaced")
+
+
+async def test_an_entry_that_is_undone_is_not_reported_any_more(tmp_path: Path) -> None:
+    """The server that served all the time has nothing wrong with it."""
+    async with serving(tmp_path) as on:
+        session = await on.one.open()
+        save(tmp_path / "third.py", BROKEN)
+        await on.logged("server.reloaded", "one")
+        before = on.file.read_text("utf-8")
+        write_servers(on.file, {"one": of_script("third.py"), "two": of_script("two.py")})
+        await on.logged("child.start_held", "one")
+        assert (await on.statuses())["one"]["reason"]
+        save(on.file, before)
+        await on.logged("server.reloaded", "one", 2)
+        assert (await on.statuses())["one"]["reason"] == ""
+        assert await on.one.tools(session) == ["one"]
+
+
+async def test_a_secret_of_a_changed_entry_is_not_recorded(tmp_path: Path) -> None:
+    """The tape learns what the entry has from now on, in the session that was open before."""
+    tape = tmp_path / "tape.jsonl"
+    async with serving(tmp_path, "--record", str(tape)) as on:
+        session = await on.one.open()
+        env = {"PYTHONPATH": str(CHILDREN), "API_KEY": "of-the-changed-entry"}
+        servers = {
+            "one": {**of_script("one.py"), "env": env},
+            "two": of_script("two.py"),
+        }
+        write_servers(on.file, servers)
+        await on.logged("server.reloaded", "one")
+        await on.one.ask(session, "tools/call", name="one", arguments={"x": env["API_KEY"]})
+    assert b"tools/call" in tape.read_bytes()
+    assert b"of-the-changed-entry" not in tape.read_bytes()
 
 
 async def test_patterns_of_an_entry_are_relative_to_the_file(tmp_path: Path) -> None:

@@ -126,7 +126,6 @@ async def test_the_default_server_has_the_short_address(tmp_path: Path) -> None:
         marked = {"one": entry(DYING), "two": entry(DEMO, **own(default=True))}
         write_servers(path, marked)
         await running.logged("servers.reloaded")
-        await running.logged("server.replaced")
         assert "echo" in await tools(client, "/mcp")
         assert "echo" in await tools_by_sse(client, "/sse")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from tests.support.bridge_process import (
     open_session,
     rpc,
 )
-from tests.support.servers_file import entry, save, statuses, write_servers
+from tests.support.servers_file import entry, own, save, statuses, write_servers
 
 pytestmark = pytest.mark.asyncio
 
@@ -36,6 +37,19 @@ ENVIRON = child("environ")
 async def reloaded(running: RunningBridge, count: int) -> dict[str, Any]:
     """What became of the servers at the reload of this number."""
     return (await running.logged("servers.reloaded", count=count))[count - 1]
+
+
+async def reloaded_in_place(running: RunningBridge, name: str) -> dict[str, Any]:
+    """The record of the first reload of one server."""
+    return (await running.logged("server.reloaded", lambda each: each["server_name"] == name))[0]
+
+
+async def environ(client: httpx.AsyncClient, headers: dict[str, str], *names: str) -> Any:
+    """What the server of `environ` says of its process in a session."""
+    call = rpc(9, "tools/call", {"name": "environ", "arguments": {"names": names}})
+    response = await client.post("/servers/a/mcp", json=call, headers=headers)
+    assert response.status_code == 200, response.text
+    return json.loads(messages(response.text)[-1]["result"]["content"][0]["text"])
 
 
 async def test_only_what_has_changed_is_touched(tmp_path: Path) -> None:
@@ -56,7 +70,7 @@ async def test_only_what_has_changed_is_touched(tmp_path: Path) -> None:
         servers["c"] = entry(ENVIRON)
         write_servers(path, servers)
         assert (await reloaded(running, 3))["changed"] == ["c"]
-        await running.logged("server.replaced")
+        await reloaded_in_place(running, "c")
         after = await statuses(client)
         assert list(after) == ["a", "c", "d"]
         assert after["a"]["pid"] == before["a"]["pid"]
@@ -82,7 +96,7 @@ async def open_session_at(client: Any, name: str) -> dict[str, str]:
 
 
 async def test_calls_in_flight_are_answered_by_the_server_before(tmp_path: Path) -> None:
-    """A server that is changed or removed finishes its calls; its session is unknown then."""
+    """A changed server has its sessions still; those of a removed one are unknown."""
     path = write_servers(tmp_path / "mcp.json", {"a": entry(DEMO), "b": entry(DEMO)})
     async with bridge("--config", str(path)) as running, running.client() as client:
         await running.logged("child.ready", count=2)
@@ -99,14 +113,80 @@ async def test_calls_in_flight_are_answered_by_the_server_before(tmp_path: Path)
             return all(f'mcpbridge_calls_in_flight{{server="{name}"}} 1.0' in text for name in "ab")
 
         await asked_until(in_flight, "both calls are in flight")
-        write_servers(path, {"a": entry(ENVIRON)})
-        await running.logged("server.replaced")
+        before = (await statuses(client))["a"]["pid"]
+        write_servers(path, {"a": entry(ENVIRON, env={"NUMBER": "1"})})
+        record = await reloaded_in_place(running, "a")
+        assert record["because"] == "its entry in mcp.json"
+        said = await environ(client, sessions["a"], "NUMBER")
+        assert (said["NUMBER"], said["pid"]) == ("1", record["pid"])
+        assert said["pid"] != before
         for response in await asyncio.gather(*asking):
             assert response.status_code == 200
             assert "liftoff" in response.text.lower()
-        for name, headers in sessions.items():
-            response = await client.post(f"/servers/{name}/mcp", json=ECHO, headers=headers)
-            assert response.status_code == 404
+        response = await client.post("/servers/b/mcp", json=ECHO, headers=sessions["b"])
+        assert response.status_code == 404
+        assert not running.events("server.replaced")
+
+
+async def test_a_change_of_settings_takes_another_server(tmp_path: Path) -> None:
+    """A session has the limits and rules that it was opened with: it ends."""
+    path = write_servers(tmp_path / "mcp.json", {"a": entry(DEMO)})
+    async with bridge("--config", str(path)) as running, running.client() as client:
+        session = await open_session_at(client, "a")
+        write_servers(path, {"a": entry(DEMO, **own(deny_tool=["echo"]))})
+        await running.logged("server.replaced")
+        response = await client.post("/servers/a/mcp", json=ECHO, headers=session)
+        assert response.status_code == 404
+        response = await client.post("/servers/a/mcp", json=ECHO, headers=ACCEPT)
+        assert "error" in messages(response.text)[0]
+        assert not running.events("server.reloaded")
+
+
+async def test_a_server_of_another_era_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    """What the sessions cannot be continued with is served all the same, to new ones."""
+    path = write_servers(tmp_path / "mcp.json", {"a": entry(DEMO)})
+    async with (
+        bridge("--config", str(path), "--child-era", "auto") as running,
+        running.client() as client,
+    ):
+        session = await open_session_at(client, "a")
+        write_servers(path, {"a": entry(child("modern", str(tmp_path)))})
+        await running.logged("server.replaced")
+        response = await client.post("/servers/a/mcp", json=ECHO, headers=session)
+        assert response.status_code == 404
+        found = (await statuses(client))["a"]
+        assert (found["state"], found["reason"]) == ("ready", "")
+
+
+async def test_a_change_that_failed_is_not_started_from_again(tmp_path: Path) -> None:
+    """A server that ends later is started from the entry that has served."""
+    path = write_servers(tmp_path / "mcp.json", {"a": entry(ENVIRON, env={"NUMBER": "1"})})
+    dying = entry((sys.executable, "-c", "import sys; sys.exit(3)"), env={"NUMBER": "2"})
+    async with bridge("--config", str(path)) as running, running.client() as client:
+        session = await open_session_at(client, "a")
+        pid = (await environ(client, session))["pid"]
+        write_servers(path, {"a": dying})
+        await running.logged("server.replace_failed")
+        os.kill(pid, signal.SIGKILL)
+        ready = await running.logged("child.ready", count=2)
+        said = await environ(client, session, "NUMBER")
+        assert (said["NUMBER"], said["pid"]) == ("1", ready[1]["pid"])
+
+
+async def test_the_last_of_two_changes_counts(tmp_path: Path) -> None:
+    """Also if the one before it is still starting."""
+    path = write_servers(tmp_path / "mcp.json", {"a": entry(ENVIRON, env={"NUMBER": "1"})})
+    started = tmp_path / "started"
+    hanging = f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(600)"
+    async with bridge("--config", str(path)) as running, running.client() as client:
+        session = await open_session_at(client, "a")
+        write_servers(path, {"a": entry((sys.executable, "-c", hanging))})
+        await eventually(started.exists, "the server of the first change starts")
+        assert (await environ(client, session, "NUMBER"))["NUMBER"] == "1"
+        write_servers(path, {"a": entry(ENVIRON, env={"NUMBER": "3"})})
+        await reloaded_in_place(running, "a")
+        assert (await environ(client, session, "NUMBER"))["NUMBER"] == "3"
+        await eventually(lambda: len(running.processes()) == 1, "the others have ended")
 
 
 async def test_a_file_that_cannot_be_parsed_changes_nothing(tmp_path: Path) -> None:
@@ -146,7 +226,7 @@ async def test_a_changed_server_that_cannot_start_leaves_the_one_before(tmp_path
             response = await client.post("/servers/a/mcp", json=ECHO, headers=ACCEPT)
             assert messages(response.text)[0]["result"]["content"][0]["text"] == "x"
         write_servers(path, {"a": entry(DEMO)})
-        await running.logged("server.replaced")
+        await reloaded_in_place(running, "a")
         found = (await statuses(client))["a"]
         assert (found["state"], found["reason"]) == ("ready", "")
 

@@ -53,7 +53,7 @@ TREE = {
     " sse_client",
     "mcpbridge.doctor.server": "diagnose examination hints recommended_flags render report"
     " server_process",
-    "mcpbridge.fleet": "directory member reload start_on_demand",
+    "mcpbridge.fleet": "adoption directory member reload start_on_demand",
     "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check pages peers"
     " refusals request request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
