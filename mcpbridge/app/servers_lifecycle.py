@@ -182,8 +182,9 @@ class _Life:
                 watch.start_soon(self._fleet.access.authenticator.run)
                 watch.start_soon(collect_garbage, self._session_count)
                 async with self._fleet.directory.running():
+                    self._watch.others(file.env_files)
                     self._fleet.directory.follow(entries, file.default)
-                    watch.start_soon(self._follow_file)
+                    watch.start_soon(self._follow_files)
                     try:
                         await self._listening.serve(self._serve)
                     except BaseException:
@@ -225,7 +226,8 @@ class _Life:
         if self._companion is not None:
             self._companion.started(self._listening.url)
 
-    async def _follow_file(self) -> None:
+    async def _follow_files(self) -> None:
+        """Follow the file and each `envFile` that it names."""
         async for _ in self._watch.changes():
             try:
                 # Parsing takes 8 ms for each KiB.
@@ -234,6 +236,7 @@ class _Life:
             except ConfigError as error:
                 log.error("servers.reload_failed", extra={"problem": str(error)})
                 continue
+            self._watch.others(file.env_files)
             if not self._fleet.directory.ending:
                 changes = self._fleet.directory.follow(entries, file.default)
                 log.info("servers.reloaded", extra=msgspec.structs.asdict(changes))

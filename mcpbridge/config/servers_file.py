@@ -25,6 +25,7 @@ from mcpbridge.config.remote_server import (
 )
 from mcpbridge.config.values import seconds, value_of
 from mcpbridge.errors import ConfigError
+from mcpbridge.fleet.reload import Stamp, stamp_of
 from mcpbridge.process.spec import ChildSpec, child_environment, is_secret
 from mcpbridge.rules.access.principals import Secrets
 from mcpbridge.rules.expansion import ExpansionError, References, expand, input_variable
@@ -103,6 +104,8 @@ class ServersFile(msgspec.Struct, frozen=True):
     folder: Path
     """The value of `${workspaceFolder}`."""
     servers: Mapping[str, ServerEntry | FailedEntry]
+    env_files: Mapping[Path, Stamp] = {}
+    """What each `envFile` was when it was read, those that cannot be read included."""
 
     @property
     def default(self) -> str | None:
@@ -155,13 +158,14 @@ def read_servers_file(
             "--config", str(path), "no object mcpServers or servers", 'write {"mcpServers": {…}}'
         )
     found: dict[str, ServerEntry | FailedEntry] = {}
+    env_files: dict[Path, Stamp] = {}
     for name, raw in (pair for table in tables for pair in table.items()):
         if name in found:
             found[name] = FailedEntry(name, "name", "two servers have this name", "rename one")
         elif not (isinstance(raw, dict) and raw.get("disabled") is True):
-            found[name] = _entry(name, raw, _Reader(base, env, references, folder))
+            found[name] = _entry(name, raw, _Reader(base, env, references, folder, env_files))
     _check_default(found)
-    return ServersFile(path, folder, found)
+    return ServersFile(path, folder, found, env_files)
 
 
 def _parsed(path: Path) -> dict[str, Any]:
@@ -275,7 +279,12 @@ class _Reader:
     """A reader of the entries of one file."""
 
     def __init__(
-        self, base: Settings, env: Mapping[str, str], references: References, folder: Path
+        self,
+        base: Settings,
+        env: Mapping[str, str],
+        references: References,
+        folder: Path,
+        env_files: dict[Path, Stamp],
     ) -> None:
         self._base = base
         self._env = env
@@ -284,6 +293,8 @@ class _Reader:
         self._inputs: list[str] = []
         """The values of the inputs that the entry refers to."""
         self._folder = folder
+        self._env_files = env_files
+        """Gets what each `envFile` is when it is read."""
 
     def _input(self, key: str) -> str | None:
         value = self._input_value(key)
@@ -373,8 +384,11 @@ class _Reader:
         path = self._path("envFile", raw["envFile"])
         try:
             with path.open(encoding="utf-8-sig") as lines:
+                # Before the first reading: what is written from now on is a change.
+                self._env_files.setdefault(path, stamp_of(lines.fileno()))
                 read = dotenv.dotenv_values(stream=lines, interpolate=False)
         except OSError as error:
+            self._env_files.setdefault(path, stamp_of(path))
             raise _WrongField(
                 "envFile", f"{str(path)!r} cannot be read: {error.strerror}"
             ) from None

@@ -1,9 +1,9 @@
-"""Notices that a file has changed, however it is saved: in place, by rename, or behind a link."""
+"""Notices that files have changed, however they are saved: in place, by rename, by a link."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import anyio
@@ -15,40 +15,56 @@ Stamp = tuple[int, int, int] | None
 
 
 class FileWatch:
-    """A watch over one file by its path, which may stand for one file after another."""
+    """A watch over files by their paths, each of which may stand for one file after another."""
 
     def __init__(self, path: Path) -> None:
-        """Note the state of the file as it is now."""
+        """Note the state of the first file as it is now; `others` names further ones."""
         self._path = path
-        self._seen = _stamp_of(path)
+        self._seen: dict[Path, Stamp] = {path: stamp_of(path)}
         self._due = anyio.Event()
 
     def ask(self) -> None:
         """Report a change, though there may be none."""
         self._due.set()
 
-    async def changes(self) -> AsyncIterator[None]:
-        """Yield when the file has changed, once it has been the same for two looks.
+    def others(self, stamps: Mapping[Path, Stamp]) -> None:
+        """Watch these files beside the first one, and no others.
 
-        An editor may write in steps, or remove the file and put another one in its place.
+        Args:
+            stamps: What each of them was when it was read, so that no change since is missed.
         """
-        before = self._seen
+        self._seen = {**stamps, self._path: self._seen[self._path]}
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yield when a file has changed, once all have been the same for two looks.
+
+        An editor may write in steps, or remove the file and put another one in its place. A file
+        that is gone has not changed until it is back.
+        """
+        before = dict(self._seen)
         while True:
             with anyio.move_on_after(LOOK_EVERY_S):
                 await self._due.wait()
-            found = _stamp_of(self._path)
+            found = {path: stamp_of(path) for path in self._seen}
+            there = {path: stamp for path, stamp in found.items() if stamp is not None}
             if self._due.is_set():
                 self._due = anyio.Event()
-            elif found is None or found == self._seen or found != before:
+            elif found != before or not there.items() - self._seen.items():
                 before = found
                 continue
-            self._seen = before = found
+            self._seen |= there
+            before = found
             yield
 
 
-def _stamp_of(path: Path) -> Stamp:
+def stamp_of(file: Path | int) -> Stamp:
+    """Return what tells one state of a file from another; None if it is not there.
+
+    Args:
+        file: Its path, or a descriptor of the open file.
+    """
     try:
-        found = os.stat(path)
+        found = os.stat(file)
     except OSError:
         return None
     return found.st_ino, found.st_size, found.st_mtime_ns

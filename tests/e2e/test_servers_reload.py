@@ -189,6 +189,32 @@ async def test_the_last_of_two_changes_counts(tmp_path: Path) -> None:
         await eventually(lambda: len(running.processes()) == 1, "the others have ended")
 
 
+async def test_an_env_file_is_followed_like_the_file_itself(tmp_path: Path) -> None:
+    """Its server starts from what it says now, in the same session; the other is left alone."""
+    (tmp_path / "a.env").write_text("NUMBER=1\n", "utf-8")
+    servers = {
+        "a": entry(ENVIRON, envFile="a.env"),
+        "b": entry(DEMO),
+        "c": entry(DEMO, envFile="missing.env"),
+    }
+    path = write_servers(tmp_path / "mcp.json", servers)
+    async with bridge("--config", str(path)) as running, running.client() as client:
+        await running.logged("child.ready", count=2)
+        session = await open_session_at(client, "a")
+        assert (await environ(client, session, "NUMBER"))["NUMBER"] == "1"
+        save(tmp_path / "a.env", "NUMBER=2\n")
+        record = await reloaded(running, 1)
+        assert (record["changed"], record["unchanged"]) == (["a"], ["b", "c"])
+        await reloaded_in_place(running, "a")
+        assert (await environ(client, session, "NUMBER"))["NUMBER"] == "2"
+        # One that was not there fails its server until it is.
+        assert "envFile" in (await statuses(client))["c"]["reason"]
+        save(tmp_path / "missing.env", "NUMBER=3\n")
+        assert (await reloaded(running, 2))["changed"] == ["c"]
+        ready = await running.logged("child.ready", lambda each: each["server_name"] == "c")
+        assert len(ready) == 1
+
+
 async def test_a_file_that_cannot_be_parsed_changes_nothing(tmp_path: Path) -> None:
     """The error names the line; the repair is served."""
     path = write_servers(tmp_path / "mcp.json", {"a": entry(DEMO)})

@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import pytest
 
-from mcpbridge.fleet.reload import FileWatch
+from mcpbridge.fleet.reload import LOOK_EVERY_S, FileWatch, stamp_of
 from tests.bridge.playbook import bounded
 
 
@@ -71,3 +72,42 @@ async def test_it_reports_when_asked(tmp_path: Path) -> None:
     for _ in range(2):
         watch.ask()
         await anext(changes)
+
+
+@bounded
+async def test_other_files_are_watched_from_the_moment_they_were_read(tmp_path: Path) -> None:
+    """A change between the reading and the watch counts; a file that was not there may come."""
+    path, read, missing = (tmp_path / name for name in ("mcp.json", "read.env", "missing.env"))
+    for each in (path, read):
+        each.write_text("same")
+    watch = FileWatch(path)
+    stamp = stamp_of(read)
+    read.write_text("changed")
+    watch.others({read: stamp, missing: None})
+    changes = watch.changes()
+    await anext(changes)
+    missing.write_text("here")
+    await anext(changes)
+    # One that is gone holds up no other.
+    read.unlink()
+    path.write_text("changed")
+    await anext(changes)
+
+
+@bounded
+async def test_a_file_that_is_named_no_more_is_not_watched(tmp_path: Path) -> None:
+    """What no entry refers to concerns no server."""
+    path, other = tmp_path / "mcp.json", tmp_path / "other.env"
+    for each in (path, other):
+        each.write_text("same")
+    watch = FileWatch(path)
+    watch.others({other: None})
+    changes = watch.changes()
+    await anext(changes)
+    watch.others({})
+    other.write_text("changed once more")
+    watch.ask()
+    await anext(changes)
+    with anyio.move_on_after(3 * LOOK_EVERY_S) as limit:  # nothing tells that nothing comes
+        await anext(changes)
+    assert limit.cancelled_caught
