@@ -65,6 +65,8 @@ MEANINGS: Mapping[str, str] = {
     "connect.line_refused": "`mcpbridge connect`: a line of the client is not a message.",
     "connect.login_not_renewed": "A remote server: the saved login could not be renewed.",
     "connect.login_renewed": "A remote server: the saved login was renewed after a 401.",
+    "connect.login_unusable": "`url`: a login is kept for the server, and cannot be used.",
+    "connect.login_used": "`url`: requests carry the login that is kept in `file`.",
     "connect.malformed": "A remote server: an event of the server is not a message.",
     "connect.not_closed": "A remote server: the session could not be ended at the server.",
     "connect.not_repeated": "A remote server: a new session refused a setting of the last.",

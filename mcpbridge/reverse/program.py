@@ -24,7 +24,7 @@ from mcpbridge.errors import ConfigError, WireError
 from mcpbridge.reverse.client_calls import CallLimits, ClientCalls, RemoteServerClient
 from mcpbridge.reverse.remote_client import RemoteClient
 from mcpbridge.reverse.session import faults
-from mcpbridge.reverse.session.remote_http import Remote, RemoteHttp, is_exposed, same_origin
+from mcpbridge.reverse.session.remote_http import Remote, RemoteHttp, is_exposed
 from mcpbridge.reverse.session.tokens import FileTokens, Tokens, read_token
 from mcpbridge.reverse.stdio import Stdio
 from mcpbridge.reverse.translation.either_era import EitherEra
@@ -182,13 +182,10 @@ def _saved_login(place: httpx.URL, given: str | None) -> Tokens | None:
     file = Path(given) if given is not None else login_file(str(place))
     if given is None and not file.exists():
         return None
-    from mcpbridge.reverse.login.saved_login import LoginTokens, read_login
+    from mcpbridge.reverse.login.saved_login import tokens_of_login
 
     try:
-        login = read_login(file)
-        if not same_origin(httpx.URL(login.url), place):
-            raise ValueError(f"{file} is a login at {login.url}")
-        return LoginTokens(file, login)
+        return tokens_of_login(file, place)
     except OSError as error:
         problem = f"cannot read {file}: {error.strerror}"
         raise ConfigError("--login-file", "", problem) from None

@@ -6,63 +6,19 @@ import asyncio
 import json
 import stat
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
 import pytest
 
 from mcpbridge import DISTRIBUTION
-from tests.support.bridge_process import eventually, ran, started
-from tests.support.fake_remote import FakeRemote, fake_remote
+from tests.support.bridge_process import ran
+from tests.support.fake_remote import fake_remote
 from tests.support.fake_servers import TOOL, modern_server
-from tests.support.login_server import LoginServer, redirect_of
+from tests.support.login_server import LoginServer, home, kept, logged_in
 from tests.support.modern_client import meta
 from tests.support.stdio_client import stdio_client
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio]
-
-WITHIN_S = 20.0
-
-
-def home(folder: Path) -> dict[str, str]:
-    """An environment in which logins are kept below a folder."""
-    return {"XDG_CONFIG_HOME": str(folder), "HOME": str(folder)}
-
-
-async def logged_in(
-    remote: FakeRemote, env: Mapping[str, str], *flags: str, before: str = ""
-) -> tuple[int, str]:
-    """Log in as a user does, by the printed address; the exit status and all that was said.
-
-    `before` is the query of a request that is not an answer to this login, and comes first.
-    """
-    pipe = asyncio.subprocess.PIPE
-    words = ("login", "--no-browser", *flags, remote.url)
-    async with started(*words, env=env, stdout=pipe) as running:
-        ending = asyncio.create_task(running.ended(WITHIN_S))
-
-        def page() -> str:
-            return next((line for line in running.noise if line.startswith("http")), "")
-
-        await eventually(
-            lambda: ending.done() or bool(page()), "the page is named, or the end", WITHIN_S
-        )
-        if not ending.done():
-            async with httpx.AsyncClient(follow_redirects=True) as browser:
-                if before:
-                    wrong = await browser.get(f"{redirect_of(page())}?{before}")
-                    assert wrong.status_code == 400
-                await browser.get(page())
-        status = await ending
-    # Only now is all read that it said.
-    return status, "\n".join(running.noise)
-
-
-def kept(folder: Path) -> Path:
-    """The only login below a folder."""
-    (file,) = (folder / "mcpbridge" / "logins").glob("*.json")
-    return file
 
 
 async def test_a_login_is_kept_and_renewed_by_connect(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from tests.support.fake_remote import (
     result,
 )
 from tests.support.fake_servers import TOOL, OlderServer, modern_server
+from tests.support.login_server import LoginServer, home, kept, logged_in
 from tests.support.modern_client import meta
 from tests.support.servers_file import entry, statuses, write_servers
 
@@ -247,7 +248,83 @@ async def test_wrong_credentials_are_named(tmp_path: Path) -> None:
             await asked_until(told, "the status is told")
             found = (await statuses(client))["far"]
             assert "give valid credentials in headers" in found["reason"]
+            assert "mcpbridge login" not in found["reason"]
             assert "s3cret" not in f"{found} {running.log}"
+
+
+async def test_a_login_made_while_the_server_is_served_is_used_and_renewed(tmp_path: Path) -> None:
+    """`/servers` says that one is needed; sessions go on when it is refreshed."""
+    server, env = LoginServer(LegacyServer()), home(tmp_path)
+    async with fake_remote(server) as remote:
+        path = write_servers(tmp_path / "mcp.json", {"far": far(remote)})
+        running_bridge = bridge("--config", str(path), env=env, ready=False)
+        async with running_bridge as running, running.client() as client:
+
+            async def told() -> bool:
+                return "run mcpbridge login" in (await statuses(client))["far"]["reason"]
+
+            await asked_until(told, "a login is asked for")
+            status, said = await logged_in(remote, env)
+            assert status == 0, said
+            await in_state(client, "ready")
+            session = await session_of(client)
+            assert (await asked(client, session, "tools/list"))["result"]["tools"] == [TOOL]
+            server.valid = "another"
+            assert (await asked(client, session, "tools/list"))["result"]["tools"] == [TOOL]
+            grants = [form["grant_type"] for form in server.forms]
+            assert grants == ["authorization_code", "refresh_token"]
+            assert json.loads(kept(tmp_path).read_text())["access_token"] == server.valid
+            assert server.valid not in str(running.log)
+
+
+async def test_a_login_that_others_may_read_is_not_used(tmp_path: Path) -> None:
+    """Nor sent; the remedy works without a restart. One that is whole goes with each request."""
+    server, env = LoginServer(LegacyServer()), home(tmp_path)
+    async with fake_remote(server) as remote:
+        assert (await logged_in(remote, env))[0] == 0
+        kept(tmp_path).chmod(0o644)
+        remote.got.clear()
+        path = write_servers(tmp_path / "mcp.json", {"far": far(remote)})
+        running_bridge = bridge("--config", str(path), env=env, ready=False)
+        async with running_bridge as running, running.client() as client:
+            (record, *_) = await running.logged("connect.login_unusable")
+            assert "chmod 600" in record["problem"]
+            assert not [got for got in remote.got if "authorization" in got.headers]
+            kept(tmp_path).chmod(0o600)
+            await in_state(client, "ready")
+            (used,) = running.events("connect.login_used")
+            assert used["file"] == str(kept(tmp_path))
+        remote.got.clear()
+        async with bridge("--config", str(path), env=env) as running:
+            await running.logged("connect.login_used")
+            assert remote.got
+            assert all("authorization" in got.headers for got in remote.got)
+
+
+def posts(remote: FakeRemote) -> list[Got]:
+    """The messages that the server was sent, refused ones included."""
+    return [got for got in remote.got if (got.method, got.path) == ("POST", "/mcp")]
+
+
+async def test_a_login_that_has_ended_is_not_tried_each_time(tmp_path: Path) -> None:
+    """Nor is its authorization server asked; a further login is used at once."""
+    server, env = LoginServer(LegacyServer()), home(tmp_path)
+    async with fake_remote(server) as remote:
+        assert (await logged_in(remote, env))[0] == 0
+        server.valid, server.refresh = "ended", ""
+        path = write_servers(tmp_path / "mcp.json", {"far": far(remote)})
+        running_bridge = bridge("--config", str(path), env=env, ready=False)
+        async with running_bridge as running, running.client() as client:
+            await running.logged("connect.login_not_renewed")
+            asked_before = len(posts(remote))
+
+            async def again() -> bool:
+                return len(posts(remote)) >= asked_before + 2
+
+            await asked_until(again, "the server is tried again")
+            assert [form["grant_type"] for form in server.forms[1:]] == ["refresh_token"]
+            assert (await logged_in(remote, env))[0] == 0
+            await in_state(client, "ready")
 
 
 async def test_a_server_of_the_older_transport_is_served(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ TREE = {
     "mcpbridge.reverse": "child client_calls client_state login one_request program remote_client"
     " session stdio translation",
     "mcpbridge.reverse.child": "remote_channel remote_child",
-    "mcpbridge.reverse.login": "callback discovery oauth_http program saved_login",
+    "mcpbridge.reverse.login": "callback discovery kept_login oauth_http program saved_login",
     "mcpbridge.reverse.session": "faults remote_http request_headers sse_session streamable_session"
     " tokens",
     "mcpbridge.reverse.translation": "bridged_client either_era",

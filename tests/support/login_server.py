@@ -6,11 +6,17 @@ import asyncio
 import base64
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-from tests.support.fake_remote import Got, respond
+import httpx
+
+from tests.support.bridge_process import eventually, started
+from tests.support.fake_remote import FakeRemote, Got, respond
+
+WITHIN_S = 20.0
 
 
 class LoginServer:
@@ -113,3 +119,43 @@ def _json(writer: asyncio.StreamWriter, value: dict[str, Any], status: str = "20
 def redirect_of(address: str) -> str:
     """The place to which the page at an address sends the browser."""
     return parse_qs(urlsplit(address).query)["redirect_uri"][0]
+
+
+def home(folder: Path) -> dict[str, str]:
+    """An environment in which logins are kept below a folder."""
+    return {"XDG_CONFIG_HOME": str(folder), "HOME": str(folder)}
+
+
+async def logged_in(
+    remote: FakeRemote, env: Mapping[str, str], *flags: str, before: str = ""
+) -> tuple[int, str]:
+    """Log in as a user does, by the printed address; the exit status and all that was said.
+
+    `before` is the query of a request that is not an answer to this login, and comes first.
+    """
+    pipe = asyncio.subprocess.PIPE
+    words = ("login", "--no-browser", *flags, remote.url)
+    async with started(*words, env=env, stdout=pipe) as running:
+        ending = asyncio.create_task(running.ended(WITHIN_S))
+
+        def page() -> str:
+            return next((line for line in running.noise if line.startswith("http")), "")
+
+        await eventually(
+            lambda: ending.done() or bool(page()), "the page is named, or the end", WITHIN_S
+        )
+        if not ending.done():
+            async with httpx.AsyncClient(follow_redirects=True) as browser:
+                if before:
+                    wrong = await browser.get(f"{redirect_of(page())}?{before}")
+                    assert wrong.status_code == 400
+                await browser.get(page())
+        status = await ending
+    # Only now is all read that it said.
+    return status, "\n".join(running.noise)
+
+
+def kept(folder: Path) -> Path:
+    """The only login below a folder."""
+    (file,) = (folder / "mcpbridge" / "logins").glob("*.json")
+    return file

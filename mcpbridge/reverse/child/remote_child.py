@@ -21,11 +21,12 @@ from mcpbridge.bridge.readiness import REMOTE, Readiness
 from mcpbridge.channels.channel import Channel
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.client.http_client import http_url
-from mcpbridge.config.remote_server import RemoteServer
+from mcpbridge.config.remote_server import RemoteServer, login_file
 from mcpbridge.errors import ServerUnreachable
 from mcpbridge.process.child import MakeChild
 from mcpbridge.process.subprocess_child import ChildChannel, ExitReport, MakeEnds
 from mcpbridge.reverse.child.remote_channel import RemoteChannel
+from mcpbridge.reverse.login.kept_login import KeptLogin
 from mcpbridge.reverse.session.remote_http import (
     Remote,
     RemoteHttp,
@@ -46,6 +47,9 @@ _CONNECT_S = 0.9
 _ASK_S = 5.0
 """Seconds for an answer that only shows that the server is there."""
 _ASK_EVERY_S = 1.0
+_REFUSED = "give valid credentials in headers"
+_LOG_IN = "run mcpbridge login with its URL"
+"""What to do if the server answers 401."""
 
 
 class RemoteUnreachable(ServerUnreachable):
@@ -155,17 +159,18 @@ def remote_children(
         decorate: Decorates the channels; None: they are not decorated.
         readiness: Blocked while the server is away.
     """
-    secrets = Secrets(server.headers)
+    secrets, place = Secrets(server.headers), http_url(server.url)
     remote = Remote(
-        http_url(server.url),
+        place,
         dict(server.headers),
         None,
         _CONNECT_S,
         limits.max_message_bytes,
         server.sse,
         "--max-message-bytes",
-        "give valid credentials in headers",
+        _REFUSED if _has_credentials(server) else f"{_LOG_IN}, or {_REFUSED}",
     )
+    tokens = None if _has_credentials(server) else KeptLogin(login_file(str(place)), place)
     if is_exposed(remote):
         log.warning("connect.in_clear_text", extra={"url": remote.name})
     # It logs addresses with their query and the headers of responses, which may be secrets.
@@ -175,8 +180,12 @@ def remote_children(
     if decorate is not None:
         decorated = functools.partial(_decorated, decorate, secrets)
     return functools.partial(
-        RemoteChild, RemotePlace(remote, secrets, readiness), account, decorated
+        RemoteChild, RemotePlace(remote, secrets, readiness, tokens), account, decorated
     )
+
+
+def _has_credentials(server: RemoteServer) -> bool:
+    return any(name == "authorization" for name, _ in server.headers)
 
 
 def _decorated(

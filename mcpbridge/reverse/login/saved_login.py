@@ -19,6 +19,7 @@ import msgspec
 from anyio import to_thread
 
 from mcpbridge.reverse.login.oauth_http import LoginFailed, ask_json, oauth_client
+from mcpbridge.reverse.session.remote_http import same_origin
 
 log = logging.getLogger("mcpbridge.reverse")
 
@@ -75,6 +76,27 @@ def read_login(file: Path) -> SavedLogin:
         return msgspec.json.decode(text, type=SavedLogin)
     except msgspec.MsgspecError:
         raise ValueError(f"{file} has no login: run mcpbridge login again") from None
+
+
+def tokens_of_login(file: Path, place: httpx.URL) -> LoginTokens:
+    """Return the tokens of the login in a file.
+
+    Args:
+        file: The file.
+        place: The address of the server that they are for.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: Other users may read it, it has no login, or one at another origin.
+    """
+    login = read_login(file)
+    try:
+        ours = same_origin(httpx.URL(login.url), place)
+    except httpx.InvalidURL:
+        ours = False
+    if not ours:
+        raise ValueError(f"{file} is a login at {login.url}")
+    return LoginTokens(file, login)
 
 
 def write_login(file: Path, login: SavedLogin) -> None:
