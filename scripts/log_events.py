@@ -135,6 +135,8 @@ MEANINGS: Mapping[str, str] = {
     "server.reloaded": "The server's processes were replaced, for the change in `because`.",
     "session.adopted": "The replica that had a session was lost; the session goes on here.",
     "session.evicted": "A session without a call made room for a new one (`--max-sessions`).",
+    "session.opened": "A session serves its `client`, in the `revision` that it got for the one"
+    " that it `requested`. With `--log-calls` the level is info.",
     "session.taken_over": "The replica that had a session (`before`) ends; it goes on here.",
     "session.profile_differs": "A session's own process answered `initialize` otherwise than its"
     " client had been told from what another process said; `members` names what differs.",

@@ -15,7 +15,7 @@ _NAME_WIDTH = 32
 _HIDDEN = frozenset((
     "child_pool.sized", "child.started", "child.probed", "child.eras_found", "child.ready",
     "child.stopped", "child.replace_failed", "drain.phase_changed", "serve.started",
-    "serve.signal", "serve.ended",
+    "serve.signal", "serve.ended", "session.opened",
 ))  # fmt: skip
 """Events that say nothing new to the person at the terminal; seen with `--log-level debug`."""
 _FETCHING = {"npx": 2, "uvx": 1, "bunx": 1, "pipx": 1, "docker": 1, "podman": 1}

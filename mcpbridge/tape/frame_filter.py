@@ -1,7 +1,7 @@
 """Chooses frames: `tool:add status:error`, and words that their line contains.
 
-A frame is shown if every word of the filter is true of it. An answer has the tool and the method of
-the request that it answers.
+A frame is shown if every word of the filter is true of it. An answer has the tool, the method and
+the client of the request that it answers.
 """
 
 from __future__ import annotations
@@ -114,6 +114,18 @@ def _session(word: str, pattern: str) -> Test:
     return lambda shown: fnmatch.fnmatchcase(shown.frame.session_id, pattern)
 
 
+def _client(word: str, pattern: str) -> Test:
+    # A name is followed by the version and the beginning of a session's id: `vscode 1.120#a1b2`.
+    patterns = (pattern, f"{pattern} *", f"{pattern}#*")
+
+    def test(shown: Shown) -> bool:
+        names = [each.facts.get("client") for each in (shown.frame, shown.asked) if each]
+        found = [name for name in names if isinstance(name, str)]
+        return any(fnmatch.fnmatchcase(name, each) for name in found for each in patterns)
+
+    return test
+
+
 def _status(word: str, value: str) -> Test:
     if value not in _STATUSES:
         raise ValueError(f"{word!r} is unknown (expected status:ok or status:error)")
@@ -143,6 +155,7 @@ _TESTS: Mapping[str, Callable[[str, str], Test]] = MappingProxyType(
         "method": _method,
         "server": _server,
         "session": _session,
+        "client": _client,
         "status": _status,
         "direction": _direction,
         "slower": _slower,

@@ -180,6 +180,29 @@ async def test_without_the_page_there_is_none() -> None:
     assert told.stdout == "[]\n"
 
 
+async def test_a_client_that_connects_is_named_with_its_revision() -> None:
+    """Its `initialize` reaches no server, which was introduced to the bridge before."""
+
+    def opened(event: Event) -> bool:
+        return str(event.data.get("text", "")).startswith("session.opened ")
+
+    async with (
+        bridge("--no-watch", "--", *DEMO, **DEV) as running,
+        running.client() as client,
+        frames(running) as reader,
+    ):
+        for revision, gets in (("2025-06-18", "2025-06-18"), ("2099-01-01", "2025-11-25")):
+            body = initialize(0, revision)
+            response = await client.post("/mcp", json=body, headers=ACCEPT)
+            found = (await reader.until(opened))[-1].data
+            assert (found["direction"], found["server_label"]) == ("meta", "mcpbridge")
+            assert found["mcpbridge"] == {
+                "client": f"test 1#{response.headers['mcp-session-id'][:4]}",
+                "requested": revision,
+                "revision": gets,
+            }
+
+
 def asked(event: Event) -> dict[str, Any]:
     """What a frame says of its request."""
     found: dict[str, Any] = event.data.get("mcpbridge", {})

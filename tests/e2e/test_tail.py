@@ -122,6 +122,24 @@ async def test_a_filter_chooses_and_json_is_a_recording() -> None:
             assert {each["direction"] for each in found} == {"s2c"}
 
 
+async def test_a_client_is_chosen_by_its_name() -> None:
+    """What it asks, the answers, and that it has connected."""
+    async with (
+        bridge("--no-watch", "--", *DEMO, program=["dev"]) as running,
+        running.client() as client,
+    ):
+        first, second = await open_session(client), await open_session(client)
+        pattern = f"client:test*#{second['mcp-session-id'][:4]}"
+        async with tailing(page_address(running), "--filter", pattern) as tail:
+            await called(client, first, "echo", "one")
+            await called(client, second, "echo", "two")
+            lines = await tail.until("<- answer tools/call echo")
+            assert "session.opened" in lines[0]
+            assert "requested=2025-06-18 revision=2025-06-18" in lines[0]
+            assert [line for line in lines if "one" in line] == []
+            assert "two" in lines[-1]
+
+
 async def test_dev_prints_the_same(tmp_path: Path) -> None:
     """Of each server of a file, on stdout, with or without the page."""
     path = write_servers(tmp_path / "mcp.json", {"one": entry(), "two": entry()})

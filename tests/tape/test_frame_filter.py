@@ -27,12 +27,17 @@ SAID: list[tuple[int, str, Direction, Message | str]] = [
 ]
 
 
+CLIENTS = {1: "vscode 1.120#a1b2", 2: "other#c3d4", 0: "vscode 1.120#a1b2"}
+"""The client of some frames, by their milliseconds."""
+
+
 def shown(text: str) -> list[int]:
     """The milliseconds of the frames that a filter shows."""
     pairs, wanted, found = Pairs(), FrameFilter(text), []
     for ms, label, direction, said in SAID:
         message, line = (None, said) if isinstance(said, str) else (said, None)
-        frame = Frame("s", label, 1, ms * MS, direction, message, line)
+        facts = {"client": CLIENTS[ms]} if ms in CLIENTS else {}
+        frame = Frame("s", label, 1, ms * MS, direction, message, line, facts=facts)
         if wanted.shows(Shown(frame, pairs.request_of(frame))):
             found.append(ms)
     return found
@@ -57,13 +62,18 @@ def shown(text: str) -> list[int]:
         ("slower:200.5", []),
         ("session:s*", [ms for ms, *_ in SAID]),
         ("session:t*", []),
+        ("client:vscode", [0, 1, 201]),
+        ("client:vscode*a1b2 status:ok", [201]),
+        ("client:*", [0, 1, 2, 201, 202]),
+        ("client:other", [2, 202]),
+        ("client:vs", []),
         ("WORDS:", [205]),
         ("x://add", [3]),
         ("tool:add tool:find", []),
     ],
 )
 def test_every_word_has_to_be_true(text: str, found: list[int]) -> None:
-    """An answer has its request's tool and method; other words are looked for in the line."""
+    """An answer has its request's tool, method and client; other words are parts of a line."""
     assert shown(text) == found
 
 

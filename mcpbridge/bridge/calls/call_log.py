@@ -7,6 +7,7 @@ additions; the log record is made only if its level is enabled.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.tracing import Tracing, end
@@ -90,6 +91,18 @@ class CallLog:
     def session_began(self, *, one_streamed: bool) -> None:
         """Count a new session; `one_streamed`: it uses the transport of 2024-11-05."""
         self._meters.tally("sessions", "http+sse" if one_streamed else "streamable-http")
+
+    def session_opened(self, client: Callable[[], str], requested: str, revision: str) -> None:
+        """Log which client a session serves, if its calls are logged.
+
+        Args:
+            client: Returns the client's name.
+            requested: The revision that it asked for.
+            revision: The revision that it got.
+        """
+        if log.isEnabledFor(self._level):
+            facts = {"client": client(), "requested": requested, "revision": revision}
+            log.log(self._level, "session.opened", extra=facts)
 
     def session_ended(self, why: str, seconds: float) -> None:
         """Record a session that has ended after `seconds`."""

@@ -207,6 +207,9 @@ class Session:
             lease: The child that serves it now; None: the one that its listener has taken already.
         """
         self.client.negotiated(revision)
+        self._context.call_log.session_opened(
+            lambda: self.in_flight.client_name, self.client_profile.requested, revision.date
+        )
         self.link.open(child, lease)
 
     def renew(self) -> Lease | None:

@@ -14,8 +14,8 @@ MCPBRIDGE_TOKEN is used.
 \b
   mcpbridge tail 'http://127.0.0.1:8000/ui#token=…'
   mcpbridge tail 'http://127.0.0.1:8000/ui#token=…' --filter 'tool:add status:error'
-      Other words: method:resources/* server:mine session:5f0c* direction:stderr slower:200,
-      and any text that a line contains. Every word has to be true.
+      Other words: method:resources/* server:mine client:vscode session:5f0c* direction:stderr
+      slower:200, and any text that a line contains. Every word has to be true.
   MCPBRIDGE_TOKEN=… mcpbridge tail --json | jq .raw
       Lines of the form that recordings have: docs/recording.md.
 

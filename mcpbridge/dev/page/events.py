@@ -23,7 +23,8 @@ _SHOWN = frozenset((
     "recording.frames_lost", "serve.gave_up", "server.capabilities_changed", "server.gave_up",
     "server.idle_stopped", "server.reload_failed", "server.reloaded", "server.replace_failed",
     "server.replaced", "server.unusable", "servers.reload_failed", "servers.reloaded",
-    "session.evicted", "session.expired", "session.reload_failed", "watch.failed",
+    "session.evicted", "session.expired", "session.opened", "session.reload_failed",
+    "watch.failed",
 ))  # fmt: skip
 """Records that become frames; starts, ends and stderr of a child come with its channel."""
 _CALL = "call.finished"

@@ -85,6 +85,8 @@ async def test_a_call_has_its_client_both_ids_its_time_and_its_answer(tmp_path: 
         assert (server, client_name, status) == ("mcpbridge", who, "ok")
         assert shown == "tools/call countdown(seconds:0.1)  (5 before the answer)"
         assert re.fullmatch(r"\d+\.\d", ms)
+        _, server, client_name, _, _, status = await page.row("initialize")
+        assert (server, client_name, status) == ("mcpbridge", who, "2025-06-18")
         row = await page.row("tools/call nope")
         assert row[5] == "error -32602: Unknown tool: nope"
         await page.click(ROW, "countdown")
