@@ -37,11 +37,13 @@ from mcpbridge.config.listen_address import admin_bind_of, bind_of, handed_over,
 from mcpbridge.config.model import (
     Config,
     Option,
+    Settings,
     ShutdownSettings,
     options,
     settings_from,
 )
 from mcpbridge.config.otel import otel_of
+from mcpbridge.config.remote_server import RemoteServer
 from mcpbridge.config.self_url import is_service_link
 from mcpbridge.config.values import shown, value_of
 from mcpbridge.errors import ConfigError
@@ -260,3 +262,36 @@ def spec_for(given: Mapping[str, Sequence[str]], command: Sequence[str]) -> Chil
     """
     origins = dict.fromkeys(given, COMMAND_LINE)
     return spec_of(settings_of(CommandSettings, given), origins, command, os.environ)
+
+
+def source_of(name: str, file: str | None) -> ChildSpec | RemoteServer:
+    """Return what is started, or reached, for a server of a file.
+
+    Args:
+        name: The name of its entry.
+        file: The path of the file; None: the one in this folder.
+
+    Raises:
+        ConfigError: There is no such file or entry, or it cannot be served.
+    """
+    # For several servers alone.
+    from mcpbridge.config.servers_file import (
+        FILE_NAMES,
+        FailedEntry,
+        find_servers_file,
+        read_servers_file,
+    )
+
+    path = Path(file) if file is not None else find_servers_file(Path())
+    if path is None:
+        problem = f"{name!r} is not a URL, and this folder has none of {', '.join(FILE_NAMES)}"
+        remedy = "give http://HOST:PORT/mcp, --config FILE, or a command after --"
+        raise ConfigError("NAME", "", problem, remedy)
+    found = read_servers_file(path, Settings(), dict(os.environ)).servers
+    entry = found.get(name)
+    if entry is None:
+        problem = f"unknown server {name!r} (servers: {', '.join(found)})"
+        raise ConfigError("NAME", str(path), problem, "give one of them, or http://HOST:PORT/mcp")
+    if isinstance(entry, FailedEntry):
+        raise ConfigError(entry.field, str(path), f"{name}: {entry.problem}", entry.remedy)
+    return entry.source

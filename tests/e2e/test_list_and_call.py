@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.bridge_process import DEMO, child, ran, started
 from tests.support.fake_remote import Got, fake_remote, respond, result
+from tests.support.servers_file import entry, write_servers
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +66,44 @@ async def test_the_exit_status_says_what_failed(
     """1: the tool or the server; 2: the words; 3: the way to the server."""
     found, printed = await ran(*words)
     assert (found, said in printed) == (status, True), printed
+
+
+async def test_a_server_of_the_file_is_named(tmp_path: Path) -> None:
+    """The file of this folder, or another one; started or elsewhere, with what its entry says."""
+
+    async def answer(got: Got, writer: asyncio.StreamWriter) -> None:
+        if got.headers.get("x-key") != "$literal":
+            respond(writer, "403 Forbidden")
+        elif got.rpc == "tools/list":
+            result(writer, got, {"tools": [{"name": "far_away"}]})
+        elif got.rpc == "initialize":
+            value = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}
+            result(writer, got, {**value, "serverInfo": {"name": "x", "version": "1"}})
+        else:
+            respond(writer, "202 Accepted" if got.body else "405 Method Not Allowed")
+
+    async with fake_remote(answer) as remote:
+        servers = {
+            "near": entry(child("environ"), env={"PLACE": "near"}),
+            "far": {"url": remote.url, "headers": {"X-Key": "$literal"}},
+            "wrong": entry(DEMO, env={"TOKEN": "${NO_SUCH_VARIABLE}"}),
+        }
+        write_servers(tmp_path / ".mcp.json", servers)
+        status, printed = await ran("call", "near", "environ", 'names=["PLACE"]', cwd=tmp_path)
+        assert (status, json.loads(printed)["PLACE"]) == (0, "near")
+        assert await ran("list", "far", cwd=tmp_path) == (0, "far_away\n")
+        file = write_servers(tmp_path / "other.json", {"demo": entry(DEMO)})
+        assert await ran("call", "demo", "add", "a=1", "b=2", "--config", str(file)) == (0, "3\n")
+        for words, said in (
+            (("list", "other"), "unknown server 'other' (servers: near, far, wrong)"),
+            (("list", "wrong"), "the variable NO_SUCH_VARIABLE is not set"),
+            (("list", "far", "--header", "A: b"), "--header and --token-file are for a URL"),
+        ):
+            status, printed = await ran(*words, cwd=tmp_path)
+            assert (status, said in printed) == (2, True), printed
+    (tmp_path / "empty").mkdir()
+    status, printed = await ran("list", "far", cwd=tmp_path / "empty")
+    assert (status, "this folder has none of .mcp.json" in printed) == (2, True), printed
 
 
 async def test_a_server_that_does_not_answer_is_given_up() -> None:

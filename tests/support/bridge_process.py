@@ -251,7 +251,10 @@ async def bridge(
 
 
 async def ran(
-    *words: str, env: Mapping[str, str] | None = None, within_s: float = START_S
+    *words: str,
+    env: Mapping[str, str] | None = None,
+    within_s: float = START_S,
+    cwd: Path | None = None,
 ) -> tuple[int, str]:
     """`python -m mcpbridge WORDS`, for words that end by themselves: status, and all it says."""
     process = await asyncio.create_subprocess_exec(
@@ -260,6 +263,7 @@ async def ran(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, **(env or {})},
+        cwd=cwd,
     )
     try:
         async with asyncio.timeout(within_s):

@@ -1,4 +1,4 @@
-"""`mcpbridge call URL TOOL key=value …` and `mcpbridge call TOOL key=value … -- COMMAND`."""
+"""`mcpbridge call URL TOOL key=value …`, with a name or a command in place of the URL too."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 _HELP = """Call a tool of a server and print its result.
 
-A value is a text if the tool's schema says so, else JSON if it can be read as JSON. The server is a
-URL, the first word, or a command after `--`.
+A value is a text if the tool's schema says so, else JSON if it can be read as JSON. The server is
+the first word, a URL or the name of an entry in the file of servers of this folder, or it is a
+command after `--`.
 
 \b
   mcpbridge call http://localhost:8000/mcp add a=1 b=2
+  mcpbridge call weather add a=1 b=2
   mcpbridge call add a=1 b=2 -- python server.py
   mcpbridge call --json http://localhost:8000/mcp find 'where={"size": 3}'
 
@@ -31,7 +33,7 @@ def program(command: Sequence[str]) -> click.Command:
     """Return the command that calls a tool; `command` is the server's, all after `--`."""
 
     def call(words: tuple[str, ...], as_json: bool, **given: Any) -> int:
-        url = None if command else words[0]
+        server = None if command else words[0]
         rest = words if command else words[1:]
         if not rest:
             raise click.UsageError("give the name of a tool")
@@ -40,12 +42,12 @@ def program(command: Sequence[str]) -> click.Command:
         async def work(client: OneClient) -> int:
             return await _called(client, tool, texts, as_json)
 
-        return one_request.run(url, command, given, work)
+        return one_request.run(server, command, given, work)
 
     words = click.Argument(
-        ["words"], nargs=-1, required=True, metavar="[URL] TOOL [KEY=VALUE]... [-- COMMAND]"
+        ["words"], nargs=-1, required=True, metavar="[URL|NAME] TOOL [KEY=VALUE]... [-- COMMAND]"
     )
-    params = [words, *one_request.options()]
+    params = [words, *one_request.options(), one_request.file_option()]
     return click.Command("call", callback=call, params=params, help=_HELP)
 
 

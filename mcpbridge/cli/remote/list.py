@@ -1,4 +1,4 @@
-"""`mcpbridge list URL` and `mcpbridge list -- COMMAND`."""
+"""`mcpbridge list URL`, `mcpbridge list NAME` and `mcpbridge list -- COMMAND`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ _HELP = """Print the tools of a server, each on a line with its arguments.
 
 \b
   mcpbridge list http://localhost:8000/mcp
+  mcpbridge list weather
+      The server of this name in .mcp.json, .vscode/mcp.json or mcp.json of this folder.
   mcpbridge list -- python server.py
   mcpbridge list --json http://localhost:8000/mcp
 
@@ -27,7 +29,7 @@ be reached.
 def program(command: Sequence[str]) -> click.Command:
     """Return the command that lists tools; `command` is the server's, all after `--`."""
 
-    def list_tools(url: str | None, as_json: bool, **given: Any) -> int:
+    def list_tools(server: str | None, as_json: bool, **given: Any) -> int:
         async def work(client: OneClient) -> int:
             from mcpbridge.reverse.one_request import as_json as indented
             from mcpbridge.reverse.one_request import line_of
@@ -40,8 +42,8 @@ def program(command: Sequence[str]) -> click.Command:
                     click.echo(line_of(tool))
             return 0
 
-        return one_request.run(url, command, given, work)
+        return one_request.run(server, command, given, work)
 
-    url = click.Argument(["url"], required=False, metavar="-- COMMAND | URL")
-    params = [url, *one_request.options()]
+    server = click.Argument(["server"], required=False, metavar="-- COMMAND | URL | NAME")
+    params = [server, *one_request.options(), one_request.file_option()]
     return click.Command("list", callback=list_tools, params=params, help=_HELP)

@@ -14,6 +14,7 @@ FAILED = 1
 CANNOT_REACH = 3
 _TIMEOUT_HELP = "Time for the server to answer each request.  [default: 1m]"
 _HEADER_HELP = "A header of every request; `${NAME}` in it is the variable of that name."
+_CONFIG_HELP = "The file of servers that NAME is in; if not given, the one in this folder."
 Work = Callable[["OneClient"], Awaitable[int]]
 
 
@@ -27,18 +28,26 @@ def options() -> list[click.Parameter]:
     ]
 
 
-def run(url: str | None, command: Sequence[str], given: Mapping[str, Any], work: Work) -> int:
+def file_option() -> click.Option:
+    """Return the option that names the file of servers."""
+    return click.Option(["--config"], metavar="FILE", envvar="MCPBRIDGE_CONFIG", help=_CONFIG_HELP)
+
+
+def run(server: str | None, command: Sequence[str], given: Mapping[str, Any], work: Work) -> int:
     """Do the work with a client of the server; return the exit status.
 
     Args:
-        url: The address of the server; None if it is a command.
+        server: The address of the server or the name of its entry; None if it is a command.
         command: The server's command, all after `--`.
-        given: The values of `options`.
+        given: The values of `options` and of `file_option`.
         work: Returns the exit status.
     """
     from mcpbridge.reverse.one_request import at_url, of_command
 
-    with_client = opener(url, command, given, at_url, of_command)
+    if server is not None and "/" not in server and not command:
+        with_client = _entry_opener(server, given, at_url, of_command)
+    else:
+        with_client = opener(server, command, given, at_url, of_command)
 
     async def worked() -> int:
         async with with_client() as client:
@@ -101,16 +110,45 @@ def opener(
     import functools
 
     from mcpbridge.config.load import spec_for
-    from mcpbridge.config.values import seconds
     from mcpbridge.reverse.program import ConnectSettings, remote_of
 
     if (url is None) == (not command):
         raise click.UsageError("give a URL, or a command after --")
-    try:
-        within_s = seconds(given["timeout"])
-    except ValueError as error:
-        raise click.BadParameter(f"{given['timeout']!r} {error}", param_hint="--timeout") from None
+    within_s = _within_s(given)
     if url is None:
         return functools.partial(of_command, spec_for({}, command), within_s)
     settings = ConnectSettings(headers=given["headers"], token_file=given["token_file"])
     return functools.partial(at_url, *remote_of(url, settings), within_s)
+
+
+def _entry_opener(
+    name: str, given: Mapping[str, Any], at_url: Callable[..., Any], of_command: Callable[..., Any]
+) -> Any:
+    """Return the function that opens the server of an entry: see `opener`."""
+    import dataclasses
+    import functools
+
+    from mcpbridge.config.load import source_of
+    from mcpbridge.config.remote_server import RemoteServer
+    from mcpbridge.reverse.program import ConnectSettings, remote_of
+
+    if given["headers"] or given["token_file"]:
+        raise click.UsageError("--header and --token-file are for a URL: an entry has headers")
+    within_s, source = _within_s(given), source_of(name, given["config"])
+    if not isinstance(source, RemoteServer):
+        return functools.partial(of_command, source, within_s)
+    remote, tokens = remote_of(source.url, ConnectSettings())
+    headers = dict(source.headers)
+    remote = dataclasses.replace(remote, headers=headers, sse=source.sse)
+    return functools.partial(
+        at_url, remote, None if "authorization" in headers else tokens, within_s
+    )
+
+
+def _within_s(given: Mapping[str, Any]) -> float:
+    from mcpbridge.config.values import seconds
+
+    try:
+        return seconds(given["timeout"])
+    except ValueError as error:
+        raise click.BadParameter(f"{given['timeout']!r} {error}", param_hint="--timeout") from None
