@@ -55,6 +55,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "progress": streams.progress,
     "idle": streams.idle,
     "start": lives.start,
+    "servers": lives.servers,
     "sessions": lives.sessions,
     "eras": calls.eras,
     "latency": latency.levels,

@@ -1,14 +1,17 @@
-"""What it costs to be there: the start, idle memory, sessions that come and go."""
+"""What it costs to be there: start, idle memory, ten servers, sessions that come and go."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from benchmarks import measure, obstacles, target
 from benchmarks.bench import Bench
@@ -18,6 +21,7 @@ from benchmarks.figures import Figure
 STARTS = 7
 MS_TO_ANSWER, MS_BEYOND_SERVER, CPU_S_TO_ANSWER = 300, 60, 0.17
 IDLE_MIB = 34
+SERVERS, SERVERS_MIB = 10, 42
 SETTLE_S = 1.0
 """After it what the start and the probe of the child had to do is done."""
 HEAVY = (
@@ -67,6 +71,39 @@ def start(bench: Bench) -> Iterator[Figure]:
     heavy = _imported_heavy()
     yield Figure(row, "heavy imports", "1", [len(heavy)], 0, note=" ".join(heavy))
     yield Figure("memory", "idle RSS", "MiB", held, IDLE_MIB, obstacle=obstacles.IDLE)
+
+
+def servers(bench: Bench) -> Iterator[Figure]:
+    """Ten servers of one file in one process, beside their own processes."""
+    entry = {"command": sys.executable, "args": [*DEMO]}
+    held = []
+    with tempfile.TemporaryDirectory(prefix="mcpbridge-bench-") as folder:
+        file = Path(folder, "mcp.json")
+        file.write_text(json.dumps({"mcpServers": {f"s{n}": entry for n in range(SERVERS)}}))
+        argv = [sys.executable, "-m", "mcpbridge", "--port", "0", "--config", str(file)]
+        for _ in range(bench.rounds):
+            with target.running("bridge", argv, mark=DEMO[-1]) as bridge:
+                _until_all_ready(bridge)
+                time.sleep(SETTLE_S)  # what the start had to do is done after it
+                held.append(measure.read_memory(bridge.pid).rss_kib / 1024)
+    name, wall = f"idle RSS with {SERVERS} servers", obstacles.SERVERS
+    yield Figure("memory", name, "MiB", held, SERVERS_MIB, obstacle=wall)
+
+
+def _until_all_ready(bridge: target.Target) -> None:
+    """Wait until every server is ready; raise TargetFailed if one does not get so in time."""
+    deadline = time.monotonic() + target.START_WITHIN_S
+    states: list[str] = []
+    while time.monotonic() < deadline:
+        connection = http.client.HTTPConnection(bridge.host, bridge.port, timeout=SETTLE_S)
+        connection.request("GET", bridge.path)
+        told = json.loads(connection.getresponse().read())
+        connection.close()
+        states = [each["state"] for each in told["servers"]]
+        if states == ["ready"] * SERVERS:
+            return
+        time.sleep(0.1)  # nothing tells a client that a server is ready
+    raise target.TargetFailed(f"the servers are {states}")
 
 
 def _cpu_s(bridge: target.Target) -> float:
