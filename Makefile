@@ -113,6 +113,7 @@ docs: .venv/stamp ## write the generated pages of docs/ and the picture of the R
 	$(BIN)/python -m scripts.exit_statuses docs/exit-statuses.md
 	$(BIN)/python -m scripts.metrics docs/metrics.md
 	$(BIN)/python -m scripts.log_events docs/log-events.md
+	$(BIN)/python -m scripts.servers_schema docs/servers-file.schema.json
 	$(BIN)/python -m scripts.picture docs/images/uses.svg
 	$(BIN)/python -m tests.faults.catalogue docs/faults.md
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from mcpbridge.config.model import Settings, options
+from mcpbridge.config.model import Option, Settings, options
 from mcpbridge.config.remote_server import (
     InvalidHeader,
     RemoteServer,
@@ -118,6 +118,15 @@ class ServersFile(msgspec.Struct, frozen=True):
             if isinstance(entry, ServerEntry) and entry.default
         )
         return next(marked, None)
+
+
+def entry_options() -> Mapping[str, Option]:
+    """Return the options of the command line that an entry may have, by their keys."""
+    return {
+        option.setting.flag.removeprefix("--"): option
+        for option in options()
+        if option.section not in _PROCESS_WIDE
+    }
 
 
 def find_servers_file(folder: Path) -> Path | None:

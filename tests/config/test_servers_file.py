@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from mcpbridge.config.servers_file import (
 )
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.spec import ChildSpec
+from scripts.servers_schema import schema
 
 VSCODE = """
 {
@@ -264,3 +266,16 @@ def test_nothing_of_it_is_imported_without_a_file() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_the_schema_has_the_keys_that_are_read(tmp_path: Path) -> None:
+    """Each of them is known, whatever value it needs; those of the process are not among them."""
+    keys = schema()["$defs"]["mcpbridge"]["properties"]
+    assert {"default", "deny-tool", "idle-stop", "isolation", "request-timeout"} <= set(keys)
+    assert not {"port", "config", "auth-token-file", "log-level"} & set(keys)
+    for key in keys:
+        entry = {"command": "x", "mcpbridge": {key: "x"}}
+        found = read(written(tmp_path, served(a=json.dumps(entry)))).servers["a"]
+        problem = found.problem if isinstance(found, FailedEntry) else ""
+        assert "unknown" not in problem, key
+        assert "whole process" not in problem, key

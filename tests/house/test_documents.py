@@ -19,7 +19,7 @@ from mcpbridge.config.model import options
 from mcpbridge.config.settings_table import settings_tables, with_settings
 from mcpbridge.rules.expansion import input_variable
 from mcpbridge.runtime import exit_status
-from scripts import exit_statuses, log_events, metrics
+from scripts import exit_statuses, log_events, metrics, servers_schema
 from scripts.picture import picture
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +106,14 @@ def test_a_document_without_marks_is_refused() -> None:
 def test_a_generated_page_is_that_of_the_program(name: str) -> None:
     """`make docs` mends it."""
     assert PAGES[name] == GENERATED[name]()
+
+
+def test_the_schema_is_that_of_the_loader() -> None:
+    """`make docs` mends it; the page on the file names it."""
+    path = "docs/servers-file.schema.json"
+    assert (ROOT / path).read_text("utf-8") == servers_schema.page()
+    raw = repository().replace("github.com", "raw.githubusercontent.com")
+    assert f"{raw}/main/{path}" in PAGES["docs/servers-file.md"]
 
 
 def test_every_log_event_has_a_meaning_and_is_logged() -> None:
