@@ -159,6 +159,8 @@ class Bridge:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Serve until the block ends."""
+        # From the child that is missed least: no client waits for one that was left behind, an idle
+        # tenant has no call, an idle session may have state in its child.
         evictors = [self._evict_left_behind, self._evict_tenant, self._evict_longest_idle]
         last = [self._parking.evict]
         pool = self._child_pool.running(evictors, self._serves_others, last)
@@ -265,6 +267,7 @@ class Bridge:
         now = self._context.clock()
         found.touch(now)
         self._seen[principal.share_key] = now
+        # Half of them at once, so that the sort is paid once in thousands of requests.
         if len(self._seen) > _MOST_SEEN:
             newest = sorted(self._seen.items(), key=lambda each: each[1])[_MOST_SEEN // 2 :]
             self._seen = dict(newest)
@@ -282,6 +285,8 @@ class Bridge:
 
     def session(self, session_id: str, principal: Principal) -> Session | None:
         """Return the session with this id; None if there is none or it is another principal's."""
+        # Another client's session is answered like one that never existed: an id must not be
+        # confirmed to a client that guesses.
         session = self.sessions.get(session_id)
         return session if session is not None and session.owner.key == principal.key else None
 
@@ -342,6 +347,7 @@ class Bridge:
         self._add(session, tenant)
         try:
             await tenant.session_starter.revive(session)
+        # A cancellation too: its client may leave while the child starts.
         except BaseException:
             self.close(session, why="failed")
             raise
@@ -355,6 +361,7 @@ class Bridge:
         if not self.drain.accepts_sessions:
             raise Unavailable(draining())
         self._check_memory()
+        # Before a session is evicted: a client over its own limit would end another's for nothing.
         if self.sessions.fills(principal):
             raise self._no_room_for_one()
         if self.sessions.full and not self._evict(self.sessions.evictable(principal)):
@@ -474,6 +481,7 @@ class Bridge:
         """End a session, and the child it has for itself; `why` is a label of the metrics."""
         if session.state is not SessionState.CLOSED:
             self._call_log.session_ended(why, self._context.clock() - session.opened_at)
+        # First, so that no request finds the session while its calls fail.
         self.sessions.remove(session)
         if session.one_streamed:
             self.hang_up(session.streams.standalone, session.owner)
@@ -483,6 +491,7 @@ class Bridge:
         lease = session.close(fault)
         if lease is not None and not lease.mux.shared:
             kept = tenant is not None and tenant.session_starter.leaves_behind(lease)
+            # A child that is left behind starts for the next client, and at the end none will come.
             if not kept or self.drain.ending:
                 self._child_pool.release(lease)
 
@@ -512,6 +521,7 @@ class Bridge:
 
         Calls in flight keep their streams. A child that ends from now on is not started again.
         """
+        # A call's stream goes on: its answer must still reach the client.
         needed = {call.stream for tenant in self._tenants for call in tenant.in_flight}
         listening = {s.streams.standalone for s in self.sessions} | self._one_streams.keys()
         for tenant in self._tenants:
@@ -552,6 +562,7 @@ class Bridge:
         Args:
             step_s: Seconds for each step of stopping a child.
         """
+        # Calls fail with the shutdown before their children end, or they would report a dead child.
         self._close_all()
         await self._child_pool.stop_all(step_s)
 
@@ -642,6 +653,7 @@ class Bridge:
     def _leave_failed(self, now: float) -> None:
         """Remove tenants whose child keeps failing, by the variables that their client brought."""
         for tenant in self._tenants.sweep(now):
+            # While the tenant is still in the table, in which `close` looks it up.
             for session in list(tenant.sessions):
                 self.close(session, child_exited(None, "no"), why="failed")
             self._tenants.leave(tenant)
@@ -657,6 +669,7 @@ class Bridge:
         settings = self._settings.child_pool
         if settings.isolation is Isolation.SHARED:
             return
+        # A server whose clients share one child needs no spare; and its start time must be known.
         if settings.spares == "auto":
             await self._child_pool.own_wanted.wait()
             await self.eras.first_lease()

@@ -185,6 +185,7 @@ class Tenant:
             tasks.start_soon(self.session_starter.prepare_sessionless, self._sessionless)
             hooks = (self._give_to_next_child, self._settle_with_next_child)
             tasks.start_soon(self.eras.run, *hooks, self._announce_to_listens)
+            # The supervisors never return: the tenant's end cancels them.
             await self._left.wait()
             tasks.cancel_scope.cancel()
 
@@ -232,6 +233,7 @@ class Tenant:
                 yield session.listener
 
     def _holders(self) -> list[Subscriber]:
+        # Those without a child get the next one when they need it.
         return [subscriber for subscriber in self._subscribers() if subscriber.lease is not None]
 
     async def _give_to_next_child(self, lease: Lease) -> None:
@@ -249,6 +251,8 @@ class Tenant:
 
     async def _settle_with_next_child(self, before: Lease, lease: Lease) -> None:
         """Move subscribers of a replaced child, after its last call, to the one that serves."""
+        # Some have the next child already: they took it with a call that began after the
+        # replacement.
         for subscriber in self._holders():
             if subscriber.lease is before:
                 subscriber.take(lease)
@@ -394,6 +398,7 @@ class TenantRegistry:
             if any(order(lease) is not None for lease in tenant_pool.leases)
         ]
         idle_s, longest = max(idle, key=lambda each: each[0], default=(0.0, None))
+        # A request that has just found its tenant counts as use only when its call begins.
         if longest is None or idle_s < SETTLED_S:
             return ()
         log.info("tenant.evicted_idle", extra={"idle_s": round(idle_s, 1)})

@@ -224,6 +224,7 @@ class Guard:
         except Exception as error:
             # The server library closes the connection if the response has begun already.
             await _failed(head, error).send(send)
+        # After the answer: a slow log must not hold it up.
         if self._refusals is not None and (refused := http_request.refusal) is not None:
             self._refusals.note(refused, head)
 
@@ -252,6 +253,7 @@ class McpRoute(BaseRoute):
         http_request = HttpRequest.of(scope, receive, send)
         head = http_request.head
         refusal = await self._access.enter(head)
+        # A POST is counted with its messages, which are not read yet; a GET carries none.
         if refusal is None and head.method == "GET":
             refusal = self._access.charges(head.principal)
         if refusal is not None:

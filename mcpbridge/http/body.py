@@ -102,10 +102,12 @@ def _carrying_one(head: RequestHead, message: Message) -> Message:
 def _read(body: bytes, max_depth: int) -> Message | list[Message] | Refusal:
     try:
         found: Message | list[Message]
+        # One comparison decides for nearly every body; a batch may begin with blanks.
         batch = body[:1] != b"{" and is_batch(body)
         found = decode_batch(body, max_depth) if batch else decode(body, max_depth)
     except WireError as error:
         return refused_text(error)
+    # Still in the thread: a rule that opens the payload later, on the loop, finds it walked.
     if len(body) >= LONG_BYTES:
         pause()
         walked(found if isinstance(found, list) else [found])

@@ -83,6 +83,7 @@ class Cors:
         if scope["method"] == "OPTIONS":
             head = RequestHead.in_scope(scope)
             is_preflight = b"access-control-request-method" in head.values
+            # A preflight ends here, so Host and Origin are checked here and not in `Guard`.
             if is_preflight and check_source(head, self._rules) is None:
                 return self._answer(head, route_path(scope), lines, send)
         return self._app(scope, receive, carrying(send, lines))

@@ -62,6 +62,7 @@ class Disconnect:
     def happen(self) -> None:
         """Record that the client has disconnected, and call the listener."""
         self._over = True
+        # Taken first, so that it is called once however often the end is reported.
         listener, self._listener = self._listener, None
         if listener is not None:
             listener()

@@ -84,6 +84,7 @@ class KeepAlive:
                     reader.nudge()
                 # Spread over the part's time: thousands of writes in one turn would hold up calls.
                 await anyio.sleep(self.every_s / PARTS / len(starts))
+            # Each part of a round, not each round: a stream must end soon after its token.
             if self._still is not None:
                 self._end_streams(self._still)
 

@@ -101,6 +101,8 @@ class Refusals:
             head: The head of the request; None if none could be read.
             client: The client's address, if there is no head.
         """
+        # Counted and passed on always; only the log is limited, by kind, so that a flood of one
+        # kind hides no other.
         reason = self.count(refusal)
         if self._refused is not None:
             self._refused(refusal, head, client)
@@ -149,6 +151,7 @@ def _sent(reason: str, head: RequestHead | None) -> dict[str, str]:
     if name is None:
         return {}
     if reason == Reason.SESSION:
+        # The whole id would let a reader of the log use the session.
         value = value[:_SESSION_SHOWN] if value is not None else None
     return {name.decode().replace("-", "_"): "" if value is None else shown(value)}
 

@@ -81,6 +81,7 @@ class RequestHead:
         """Read the head of the request with this ASGI scope."""
         raw: Sequence[tuple[bytes, bytes]] = scope["headers"]
         values = dict(raw)
+        # Only a head with a repeated header pays for the join.
         if len(values) < len(raw):
             _join(raw, values)
         # Some clients send these headers with an empty value.

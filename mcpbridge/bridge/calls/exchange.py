@@ -321,6 +321,7 @@ class Exchange:
             # A client could take an untranslated answer for something else.
             self.fault = bad_child_message(f"the MCP server's answer cannot be read: {error}")
             reply = Failure(self.request.id, self.fault.error())
+        # Set before any callback below: each of them may end the exchange once more, to no effect.
         self.reply = reply
         if self.stream is not None:
             self.stream.answer(encode(reply))

@@ -189,6 +189,8 @@ class ReplayStore:
         try:
             stream.seek(event.number)
         except CursorLost:
+            # A gap on the standalone stream costs notifications, but a call's stream cannot be
+            # resumed without its missing messages.
             self._meters.count("cursor_lost")
             return ResumeResult.FRESH if standalone else ResumeResult.OVER
         if not stream.log.closed or event.number < stream.log.last:

@@ -181,6 +181,7 @@ class CallLimiter:
         limits = self._limits
         if not limits.queue_length:
             return capacity("--max-calls-per-child", self.most)
+        # Length and size apart: a client may be the heaviest by one and not by the other.
         while len(self._waiting) >= limits.queue_length:
             fault = queue_full("--queue-length", limits.queue_length, self.most)
             counts = {caller: len(numbers) for caller, numbers in self._turns.items()}
@@ -206,6 +207,7 @@ class CallLimiter:
         heaviest = ranked(held, newcomer)[0]
         if heaviest == newcomer:
             return False
+        # The newest, which has waited least.
         number = next(reversed(self._turns[heaviest]))
         self._leave(number)
         self._refuse(number, fault)

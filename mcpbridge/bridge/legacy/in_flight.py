@@ -114,6 +114,8 @@ class InFlight:
         key = canonical_id(request.id)
         stream = stream or self._one_stream
         if key in self._by_id:
+            # The first request goes on under this id: the refusal must not touch its entry or be
+            # counted as its end.
             scope = DetachedScope(self)
             refused = Exchange(request, scope, 0, streams=streams, stream=stream)
             refused.answered(Failure(request.id, duplicate_id()))
@@ -149,6 +151,7 @@ class InFlight:
             # A client must not cancel `initialize`: the child would serve no session.
             self._context.meters.count("cancel_of_unknown")
             return
+        # Questions first: a child that waits for an answer may not look at the cancellation before.
         self._server_requests.call_over(exchange)
         mux, number = exchange.mux, exchange.number
         # The child has not got it, so there is nothing to wait for.

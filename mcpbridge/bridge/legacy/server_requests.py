@@ -102,6 +102,7 @@ class ServerRequests:
         ability = ASKED_ABILITY.get(request.method)
         offered = ability is None or ability in self._abilities
         place = destination_of(offered, len(calls), self._standalone.attached)
+        # Not for a question that is declined anyway: it would cost another one its answer.
         if place is not Destination.DECLINED and len(self._open) >= MAX_OPEN:
             self._make_room()
         if place is Destination.DECLINED or len(self._open) >= MAX_OPEN:
@@ -115,11 +116,14 @@ class ServerRequests:
         )
         number, question = self._questions.ask(request)
         stream = latest.streamed() if latest is not None else self._standalone
+        # Never dropped for lack of room: the child waits for the answer, and may serve nothing
+        # else.
         entry = stream.append(encode(question), sheddable=False)
         if latest is not None:
             latest.noticed()
         only = latest if place is Destination.ONLY_CALL else None
         self._open[number] = _Open(asker, only, stream, entry)
+        # No client listens now. A child must not wait without end for one that never does.
         if place is Destination.QUEUE:
             self._spawn(self._expire, number)
 
@@ -155,6 +159,7 @@ class ServerRequests:
         """Take back the questions of a call that ends early; cancel them on its stream."""
         if not self._open:
             return
+        # A list, since giving up changes the table.
         numbers = [n for n, question in self._open.items() if question.exchange is exchange]
         for number in numbers:
             exchange.tell(self._give_up(number, client_cannot_answer()), sheddable=True)
@@ -182,6 +187,7 @@ class ServerRequests:
         # It may have been answered, taken back or delivered in the last moment.
         if waiting is not None and waiting.stream.delivered < waiting.entry:
             self._meters.count("undelivered_question")
+            # Else a client that connects later would be asked a question that has failed.
             waiting.stream.log.discard(waiting.entry)
             self._give_up(number, question_undelivered(self._delivery_s))
 

@@ -162,6 +162,7 @@ class OwnStart:
 
     def claim(self, params: bytes) -> bool:
         """Let a session wait for it; return whether `initialize` has not been sent yet."""
+        # Cleared before the call, so that the session of the client that left ends once.
         give_way, self._give_way = self._give_way, None
         if give_way is not None:
             give_way()
@@ -230,6 +231,7 @@ class OwnStarts:
             PoolExhausted: All places are taken.
             Unavailable: It could not be started, or the session has ended.
         """
+        # Nothing waits between the look and `claim`, so no other session can take the same child.
         start = self._left_behind(params)
         if start is None:
             start = OwnStart(await self._child_pool.own(wanted=wanted, caller=caller), None)
@@ -255,6 +257,7 @@ class OwnStarts:
         if is_over():
             # It was left behind when the session ended, and may be another's by now.
             raise Unavailable(session_closed())
+        # From here on the session ends the child, not this table.
         self._starts.pop(start.lease, None)
         return reply
 
@@ -301,6 +304,7 @@ class OwnStarts:
             start.ended(await initialize(start.lease, start.params, self._start_timeout_s))
         except Unavailable as error:
             start.ended(error)
+            # A session that waits drops it in `finish`, after it has read the fault.
             if not start.claimed:
                 self._drop(start)
 

@@ -123,6 +123,8 @@ class SessionListener:
         uri = None
         if notification.method == RESOURCE_UPDATED:
             uri = text_member(notification.params, "uri")
+            # An own child knows its client's subscriptions itself, and may send updates of related
+            # resources.
             if self.shares and not self._client.subscribes(uri):
                 return
         payload = encode(notification)
@@ -164,6 +166,8 @@ class SessionListener:
         lease = self.lease
         if lease is None or _keeps_nothing(lease):
             return
+        # A child that rests was ended because no client needs it: its end does not concern the
+        # session.
         self._server_requests.child_lost(lease.mux)
         if not lease.rested:
             self._child_lost(self._session_id)

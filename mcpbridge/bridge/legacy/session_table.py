@@ -171,6 +171,8 @@ class SessionTable:
         most = self._settings.max_per_principal
         if most is None:
             return False
+        # Counted and not kept: `--header-env` gives one account several principals, and the limit
+        # is rarely set.
         return sum(session.owner.quota_key == principal.quota_key for session in self) >= most
 
     @property

@@ -79,6 +79,7 @@ class SessionlessCalls:
         exchange = Exchange(
             request, self, now, streams=streams, stream=stream, span=span, caller=caller
         )
+        # Counted before it can fail: `ended` counts every call as finished.
         self.in_flight.add(exchange)
         context.drain.call_started()
         if fault is not None:
@@ -105,6 +106,7 @@ class SessionlessCalls:
 
     def close(self, fault: Fault) -> None:
         """End every call; the tenant ends the child."""
+        # In this order, as in `Session.close`: no call may find a child while the others fail.
         self.link.close()
         for exchange in list(self.in_flight):
             exchange.abandon(fault)

@@ -266,6 +266,7 @@ class EmulatedCalls:
             return
         self._ended[parked_call.key] = fault
         if len(self._ended) > _MOST_ENDED:
+            # The oldest: its client has had the longest time to retry.
             del self._ended[next(iter(self._ended))]
 
     def cancel(self, exchange: Exchange) -> None:

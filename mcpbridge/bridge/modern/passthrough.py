@@ -53,9 +53,11 @@ class Passthrough:
         exchange = scope.exchange(request, streams=streams, translations=translations)
         fault = None if exchange.lasting else self._context.over_load(caller)
         self._context.drain.call_started(lasting=exchange.lasting)
+        # Before it can fail: its end counts it as finished.
         self.in_flight.add(exchange)
         if fault is not None:
             exchange.fail(fault)
+        # In this turn, without a task, if the child reads; else the call waits like any other.
         elif not lease.mux.shut and not lease.mux.channel.congested:
             exchange.submit(lease.mux)
         else:
@@ -78,6 +80,7 @@ class Passthrough:
     def sweep(self, now: float, overdue: Overdue) -> None:
         """End calls that have taken too long, but no listens."""
         for exchange in list(self.in_flight):
+            # A listen has no answer that could be late.
             fault = None if exchange.lasting else overdue(exchange, now)
             if fault is not None:
                 log.warning("call.overdue", extra={"method": exchange.request.method})
@@ -119,6 +122,7 @@ class Passthrough:
 
 def _gracefully(reply: Reply) -> Reply:
     """Turn a fault of the bridge into the listen's result, so that its client opens another."""
+    # Errors of the bridge carry `data.mcpbridge`; an error of the child is its own answer.
     if isinstance(reply, Result) or reply.id is None or b'"mcpbridge"' not in reply.error:
         return reply
     tag = packed({SUBSCRIPTION_ID: reply.id})

@@ -371,6 +371,7 @@ class ModernService:
         mux = (listen.lease or first).mux
         if listen.asked_for and not mux.shut:
             others = self._context.subscribers
+            # A task of the bridge: the client has left, and its own task ends now.
             self._context.spawn(unsubscribe, mux, sorted(listen.asked_for), others)
 
 

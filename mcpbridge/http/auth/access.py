@@ -82,6 +82,8 @@ class AccessControl:
 
     async def enter(self, head: RequestHead) -> Refusal | None:
         """Authenticate a request; put its principal into its head, or return the refusal."""
+        # Variables are read for clients that are known only: values are a part of the principal's
+        # key.
         found = await self._authenticator.authenticate(head)
         if self._header_env is not None and isinstance(found, Principal):
             found = self._header_env.with_variables(found, head)
@@ -97,6 +99,7 @@ class AccessControl:
     def admits(self, principal: Principal, content: Message | list[Message]) -> Refusal | None:
         """Return the refusal of messages that are not allowed or over the rate; None: they pass."""
         messages = content if isinstance(content, list) else [content]
+        # Scopes before the rate: a refused message must not cost the client one of its messages.
         for message in messages if self.asks else ():
             if isinstance(message, Request):
                 refusal = self._authenticator.allows(principal, message.method)

@@ -174,6 +174,8 @@ class FirstOf:
         found: Principal | Challenge = ANONYMOUS
         for each in self._authenticators:
             found = await each.authenticate(head)
+            # A later authenticator could know the same credential as another client: the first
+            # decides.
             if isinstance(found, Principal):
                 break
         return found

@@ -101,6 +101,7 @@ class RemoteKeys:
         """
         if thumbprint not in self._known:
             return False
+        # The keys serve on while they are fetched again: callers of this method cannot wait.
         if not self.fresh:
             self._due.set()
         return self._now() < self._stale_at
@@ -129,6 +130,8 @@ class RemoteKeys:
             KeysUnavailable: Its signature may be valid, but the newest keys cannot be fetched now.
         """
         due = not self.fresh
+        # One fetch for a request: after a regular one the keys are the newest, and no other is
+        # made.
         fetched = await self._fetch("") if due else False
         found = self._signed_by_known(token)
         if found is None and not due:
@@ -185,6 +188,7 @@ class RemoteKeys:
             await self._flight.wait()
             if self._outcomes != outcomes:
                 return True
+        # After the wait above: the fetch that has ended counts toward the limit.
         if self._until_next_try_s(peer) > 0:
             return False
         now = self._now()
@@ -211,6 +215,7 @@ class RemoteKeys:
             )
             return
         self._outcomes += 1
+        # Nothing waits from here on: no request sees new keys under old times.
         self._keys = public_keys(document)
         known = frozenset(key.thumbprint for key in self._keys)
         if known != self._known or self._failure is not None:
@@ -240,6 +245,7 @@ class KeyServer:
                 # httpx takes proxies and certificates from the environment: the server may be far.
                 async with httpx.AsyncClient(timeout=self._within_s) as client:
                     return await self._read(client)
+        # The issuer may have moved its keys: the next fetch asks its metadata again.
         except TimeoutError:
             self._discovered = None
             raise UnreadableDocument(url, f"no answer within {self._within_s:g} s") from None

@@ -205,8 +205,10 @@ class OAuth:
         if token is None:
             message = "a bearer token is needed in the Authorization header"
             return challenged(401, message, self._challenge(self._rules.always))
+        # By hash, so that no valid token lies in memory after its request.
         shown = hashlib.sha256(token.encode("latin-1")).digest()
         known = self._judged.get(shown)
+        # Keys that are not fresh may have been withdrawn: then the signature is checked again.
         if known is not None and self._keys.fresh and self.still(known):
             return known
         try:
@@ -250,6 +252,7 @@ class OAuth:
         return self._principal(granted(found.payload, self._demands, self._now()), signer)
 
     def _remember(self, shown: bytes, principal: Principal) -> None:
+        # Popped first, so that a token that is judged again counts as the newest.
         self._judged.pop(shown, None)
         if len(self._judged) >= MAX_JUDGED:
             del self._judged[next(iter(self._judged))]

@@ -90,11 +90,14 @@ class StaticTokens:
             tokens = read_tokens(self._file)
         except ValueError as error:
             log.error("auth.file_read_failed", extra={"file": self._file, "problem": str(error)})
+        # A file that cannot be read keeps the tokens: a half-written one must not lock all clients
+        # out.
         else:
             before = self._live
             self._take(tokens)
             if before != self._live:
                 log.info("auth.file_read", extra={"tokens": len(tokens.by_digest)})
+        # The state from before the reading: a change during it shows at the next look.
         self._seen = seen
 
     def _look(self) -> None:

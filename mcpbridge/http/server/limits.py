@@ -200,6 +200,8 @@ class SendWatch:
 
     def _look(self) -> None:
         left = self._untaken()
+        # Not less than at the last look: the client has read nothing, even if the bridge has
+        # written.
         if 0 < self._left <= left:
             self._timer = None
             log.info("connection.stalled", extra={"seconds": self._limit_s, "bytes": left})
@@ -225,6 +227,7 @@ def queued_bytes(fd: int) -> int:
         import fcntl
         import termios
 
+        # Not every system has it: then only the bridge's own buffer counts.
         return int.from_bytes(fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
     except (ImportError, AttributeError, OSError):
         return 0

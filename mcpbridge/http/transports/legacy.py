@@ -178,6 +178,8 @@ class LegacyTransport:
             # 405 is the only status after which every deployed client stops asking.
             return refuse(405, INVALID_REQUEST, "nothing is left on that stream", allow=METHODS)
         stream = session.streams.standalone if isinstance(found, ResumeResult) else found
+        # A stream with an answer on it may still be resumed: only what would listen without end is
+        # refused.
         if stream is session.streams.standalone and not self._may_listen(session):
             return refusal_of(Unavailable(draining()), None)
         fault = self._bridge.over_streams(session)
@@ -276,6 +278,7 @@ class LegacyTransport:
     ) -> StartedCall | HttpResponse:
         requests = [message for message in messages if isinstance(message, Request)]
         streams = head.accepts.streams
+        # One stream for all answers of a batch, which ends with the last of them.
         stream = session.streams.begin(len(requests)) if streams and requests else None
         exchanges: list[Exchange] = []
         for message in messages:

@@ -79,6 +79,7 @@ class ModernTransport:
             accepted = HttpResponse(202)
             return check_message(message) or accepted
         modern = self._bridge.tenant_of(head.principal).modern
+        # Only `--modern native` has to wait: the first process has not said yet what it speaks.
         served = modern.served
         if served is None:
             return self._later(message, functools.partial(self._handle_when_known, modern))
@@ -151,6 +152,7 @@ class ModernTransport:
         http_request: HttpRequest,
     ) -> None:
         await exchange.first(_WATCH_AFTER_S)
+        # Most calls end here: for them no scope is made and no connection is watched.
         if exchange.reply is not None and exchange.stream is None:
             await self._respond(http_request, exchange)
             return
@@ -164,6 +166,8 @@ class ModernTransport:
                         exchange.only_answer()
                 await self._respond(http_request, exchange)
         finally:
+            # 2026-07-28 has no other cancellation: a client that closes its connection cancels the
+            # call.
             http_request.disconnect.ignore()
             if exchange.reply is None:
                 cancel()
@@ -219,6 +223,7 @@ class ModernTransport:
                     watching = self._keepalive.watching
                     with stream.attach() as reader, watching(reader, http_request.head.principal):
                         response = EventStream(reader)
+                        # It only listens: it may end for the connection of a new client.
                         http_request.disconnect.may_end(lambda: True)
                         await response.serve(http_request)
         except Unavailable as error:

@@ -137,6 +137,8 @@ class SseTransport:
                 self._bridge.one_stream(http_request.head.principal) as stream,
                 stream.attach() as reader,
             ):
+                # In the table before its endpoint is sent: the client may post as soon as it has
+                # read it.
                 connection = _Connection(stream, http_request.head.principal)
                 self._connections[key] = connection
                 idle = functools.partial(_only_listens, self._bridge, connection)
@@ -156,6 +158,7 @@ class SseTransport:
             ended = self._connections.pop(key, None)
             if ended is not None and ended.session is not None:
                 self._bridge.close(ended.session, why="disconnected")
+            # Calls without a session: no other stream could bring their answers.
             elif ended is not None:
                 self._bridge.hang_up(ended.stream, ended.principal)
 
@@ -177,6 +180,7 @@ class SseTransport:
             # It waits for the thread that reads bodies, and is charged to its call after that.
             with self._bridge.budget.holding(len(body)):
                 content = await judge_long_body(http_request.head, body, depth)
+        # After the body: the stream may have ended while it was read.
         connection = self._named(http_request)
         if isinstance(content, Refusal) or isinstance(connection, Refusal):
             refusal = content if isinstance(content, Refusal) else connection
@@ -316,6 +320,7 @@ async def _serve_when_known(tenant: Tenant, connection: _Connection, message: Me
     except Unavailable as error:
         _tell(connection, message, refusal_of(error, None))
         return
+    # The client may have left while the eras were not known.
     if connection.open_still:
         _serve(calls, connection, message)
 
