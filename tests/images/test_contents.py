@@ -15,7 +15,7 @@ from tests.images.engine import Engine
 from tests.support.sbom import installed_with, listed, locked
 
 MB = 1_000_000
-EXTRAS = ("oauth", "otel")
+EXTRAS = ("oauth", "otel", "redis")
 """What the Dockerfile installs with the package."""
 
 GUIDE = (ROOT / "docs" / "containers.md").read_text("utf-8")
