@@ -239,7 +239,7 @@ class ServingReplica:
                 from mcpbridge.replicas.claims.shared_store import keep_claims  # with --store alone
 
                 readiness = self._bridge.readiness
-                tasks.start_soon(keep_claims, self._claims, self._homes.reach, readiness)
+                tasks.start_soon(keep_claims, self._claims, self._homes.peers.reach, readiness)
 
     def leave(self, lame_duck_s: float, *, holds: bool) -> None:
         """Begin the end: hand the sessions over from the middle of the lame duck on.

@@ -28,6 +28,7 @@ from anyio.lowlevel import checkpoint
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_messages import MAX_HANDOVER_BYTES, HomeAnswer, OfferedSession
+from mcpbridge.replicas.peers import home_in
 from mcpbridge.replicas.session_id import Replica
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.homes.record import SessionRecord
@@ -141,7 +142,7 @@ class HandOver:
         try:
             await anyio.sleep(self._after_s)
             with anyio.move_on_after(_RESOLVED_WITHIN_S):
-                await self._homes.look()
+                await self._homes.peers.look()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._tell_deleted)
                 while not self._drain.cut_off:
@@ -221,7 +222,7 @@ class HandOver:
         leaving = self._homes.leaving
         if home is None:
             self._refused[session_id] = self._clock()
-            self._refusals[session_id] += bool(self._homes.takers(session_id))
+            self._refusals[session_id] += bool(self._homes.peers.takers(session_id))
             leaving.refused(session_id)
             return
         self._refused.pop(session_id, None)
@@ -242,18 +243,18 @@ class HandOver:
         if body is None:
             return "too_large" if content is not None else "refused", None
         outcome = "refused"
-        for address in self._homes.takers(session_id):
+        for address in self._homes.peers.takers(session_id):
             if self._clock() - self._silent.get(address, -_AGAIN_S) < _AGAIN_S:
                 continue
             answer = await self._offer(address, body, principal)
             if answer is None:
                 # It may have taken the session, and the answer was lost.
-                answer = await self._homes.asked(address, session_id, principal)
+                answer = await self._homes.peers.asked(address, session_id, principal)
             if answer is None:
                 self._silent[address] = self._clock()
                 outcome = "silent"
                 continue
-            home = self._homes.home_in(answer)
+            home = home_in(answer)
             if home is not None and home != self._homes.own:
                 return "moved", home
         return outcome, None

@@ -25,10 +25,11 @@ from mcpbridge.replicas.peer_messages import (
     MovedSessions,
     OfferedSession,
 )
+from mcpbridge.replicas.peers import Ask, Peers, Tell, address_of, home_in
 from mcpbridge.replicas.session_id import Replica, SessionId, replica_named
 from mcpbridge.replicas.tombstones import MOST_TOMBSTONES, Tombstones, digest_of
 from mcpbridge.replicas.yield_orders import YieldOrders
-from mcpbridge.rules.access.principals import ANONYMOUS, Principal
+from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import Fault, Unavailable, isolated, replica_unreachable, store_away
 from mcpbridge.rules.homes.adoption import (
     HELD_BACK_S,
@@ -38,14 +39,12 @@ from mcpbridge.rules.homes.adoption import (
     adopters,
     is_revivable,
     next_step,
-    takers,
     yields,
 )
 from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.homes.owner import OwnerSign, OwnerVerdict, judge_owner
-from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S, KnownPeer, PeerView
+from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S
 from mcpbridge.rules.homes.record import SessionRecord, is_sound
-from mcpbridge.rules.homes.rendezvous import rendezvous_order
 
 if TYPE_CHECKING:
     from mcpbridge.replicas.claims.claims import Claims
@@ -60,12 +59,6 @@ _TOLD_AT_ONCE = 4096
 _MOVED_AT_ONCE = 512
 _TRIES = 2
 """Rounds of asking, in case that an adopter has given way while it was asked."""
-
-
-Ask = Callable[[str, HomeQuestion, Principal], Awaitable[HomeAnswer | None]]
-"""Asks the peer at an address in the name of a client; returns None if it does not answer."""
-Tell = Callable[[str, EndedSessions | MovedSessions, Principal], Awaitable[object]]
-"""Tells the peer at an address which sessions have ended or moved."""
 
 
 class SessionHost(Protocol):
@@ -139,14 +132,11 @@ class Homes:
         """
         self.own = own
         self.address = address_of(own)
+        self.peers = Peers(own, ask, tell, resolve, clock)
+        """The replicas in view."""
         self._host = host
-        self._ask = ask
-        self._tell = tell
-        self._resolve = resolve
         self._clock = clock
         self._wall_clock = wall_clock
-        self._began_at = clock()
-        self._view = PeerView(self.address, self._began_at)
         self._on_owner_lost = on_owner_lost
         self._claims = claims
         self._orders = YieldOrders(self._tell_to_yield, self._has_taken_over)
@@ -186,23 +176,14 @@ class Homes:
 
     async def run(self) -> None:
         """Resolve the name of all replicas from time to time, until cancelled."""
-        await self.look()
         # They ask it about sessions from now on, whenever they resolve the name the next time: it
         # may be given sessions before.
-        await self._all(HomeQuestion("", self.address), ANONYMOUS)
+        await self.peers.reach()
         orders = asyncio.ensure_future(self._orders.run())
         try:
-            while True:
-                await asyncio.sleep(SETTLED_AFTER_S)
-                await self.look()
+            await self.peers.keep_looking()
         finally:
             orders.cancel()
-
-    async def look(self) -> None:
-        """Resolve the name of all replicas."""
-        found = await self._resolve()
-        if found is not None:
-            self._view.resolved(found, self._clock())
 
     async def next_home(
         self, session_id: str, principal: Principal, lost: Replica, *, unknown: bool = False
@@ -223,7 +204,7 @@ class Homes:
         params = await self._check(session_id, principal)
         claimed = await self._claims.home(session_id) if self._claims is not None else None
         if claimed is not None and claimed not in (lost, self.own):
-            if await self._serves(session_id, principal, claimed):
+            if await self.peers.serves(session_id, principal, claimed):
                 self._remember(session_id, claimed)
                 return claimed
             lost, unknown = claimed, False
@@ -232,7 +213,7 @@ class Homes:
             raise LookupError(session_id)
         fault: Fault = replica_unreachable()
         for _ in range(_TRIES if step is not HomeStep.WAIT else 0):
-            await self.look()
+            await self.peers.look()
             found = await self._at_a_peer(session_id, principal, lost)
             home = found or await self._adopted(session_id, principal, lost, step, unknown=unknown)
             if isinstance(home, Replica):
@@ -241,21 +222,11 @@ class Homes:
             fault = home
         raise Unavailable(fault)
 
-    async def _serves(self, session_id: str, principal: Principal, claimed: Replica) -> bool:
-        """Return whether a session is at the home that has claimed it, or may be.
-
-        A claim comes before the session, so that home is told to adopt it, which it does already.
-        """
-        question = HomeQuestion(session_id, self.address, adopt=True, lost=str(claimed))
-        answer = await self._ask(address_of(claimed), question, principal)
-        # Without an answer the request itself shows whether it has ended.
-        return answer is None or _home_in(answer) == claimed
-
     async def _step(self, params: bytes, lost: Replica, *, unknown: bool) -> HomeStep:
         """Return what follows for a session whose home is lost, or may be."""
         now = self._clock()
         sign = OwnerSign.UNREACHABLE if unknown else OwnerSign.REFUSED
-        absent_s = self._view.absent_s(address_of(lost), now)
+        absent_s = self.peers.absent_s(address_of(lost))
         verdict = judge_owner(sign, absent_s, SETTLED_AFTER_S)
         unknown_s = self._out_of_reach_s(lost, verdict, now)
         store = StoreView.NONE
@@ -284,7 +255,7 @@ class Homes:
     async def answer(self, question: HomeQuestion, principal: Principal) -> HomeAnswer:
         """Answer a peer."""
         session_id = question.session
-        self._view.met(question.asker, self._clock())
+        self.peers.met(question.asker)
         if not session_id:
             return HomeAnswer(PeerAnswer.HAS_NOT, str(self.own))
         if question.home:
@@ -338,12 +309,12 @@ class Homes:
     async def _tell_to_yield(self, address: str, session_id: str, principal: Principal) -> bool:
         """Tell the last home of a session to end its copy: see `YieldOrders`."""
         question = HomeQuestion(session_id, self.address, home=str(self.own))
-        answer = await self._ask(address, question, principal)
+        answer = await self.peers.ask(address, question, principal)
         return answer is not None and answer.answer is PeerAnswer.HAS_NOT
 
     def _has_taken_over(self, session_id: str, address: str) -> bool:
         """Return whether a session is here and the home at an address may live: `YieldOrders`."""
-        absent_s = self._view.absent_s(address, self._clock())
+        absent_s = self.peers.absent_s(address)
         verdict = judge_owner(OwnerSign.UNREACHABLE, absent_s, SETTLED_AFTER_S)
         return self._host.is_here(session_id) and verdict is OwnerVerdict.UNKNOWN
 
@@ -381,14 +352,14 @@ class Homes:
     ) -> Fault | None:
         """Check a session without the store, as `check` does."""
         question = HomeQuestion(session_id, self.address)
-        told = [each for _, each in await self._all(question, principal)]
+        told = [each for _, each in await self.peers.ask_all(question, principal)]
         answers = [each for each in told if each is not None]
         if told and not answers:
             return isolated()
         for each in answers:
             if each.answer is PeerAnswer.ADOPTING:
                 return replica_unreachable()
-            home = _home_in(each)
+            home = home_in(each)
             if home is not None:
                 self._give_up_copy(session_id, home)
                 return None
@@ -404,12 +375,6 @@ class Homes:
         """Take note in the store that a client deletes its session: no replica revives it."""
         if self._claims is not None:
             await self._claims.bury(session_id)
-
-    async def reach(self) -> tuple[int, int]:
-        """Ask all peers for a sign; return how many there are and how many have answered."""
-        await self.look()
-        answers = await self._all(HomeQuestion("", self.address), ANONYMOUS)
-        return len(answers), sum(answer is not None for _, answer in answers)
 
     async def _check(self, session_id: str, principal: Principal) -> bytes:
         """Return the params of a session that may be revived.
@@ -442,11 +407,11 @@ class Homes:
         """
         if self._host.has(session_id, principal) or session_id in self._adoptions:
             answer = await self._adopt(session_id, principal, str(lost))
-            return _home_in(answer)
+            return home_in(answer)
         question = HomeQuestion(session_id, self.address, lost=str(lost))
-        answers = await self._all(question, principal)
+        answers = await self.peers.ask_all(question, principal)
         for _, each in answers:
-            home = _home_in(each)
+            home = home_in(each)
             if home is not None:
                 return home
         if self._learn_deleted(session_id, answers):
@@ -454,7 +419,7 @@ class Homes:
         for address, each in answers:
             if each is not None and each.answer is PeerAnswer.ADOPTING:
                 told = msgspec.structs.replace(question, adopt=True)
-                found = _home_in(await self._ask(address, told, principal))
+                found = home_in(await self.peers.ask(address, told, principal))
                 if found is not None:
                     return found
         return None
@@ -473,8 +438,7 @@ class Homes:
         question = HomeQuestion(
             session_id, self.address, adopt=True, lost=str(lost), may_live=may_live
         )
-        peers = self._view.peers(self._clock())
-        order = adopters(session_id, peers, address_of(lost))
+        order = adopters(session_id, self.peers, address_of(lost))
         if step is HomeStep.CLAIM:
             # The first claim wins, so the nearest replica does as well as any.
             order = [self.address, *(each for each in order if each != self.address)]
@@ -486,8 +450,8 @@ class Homes:
                 except Unavailable as error:
                     return error.fault
             else:
-                answer = await self._ask(address, question, principal)
-            found = _home_in(answer)
+                answer = await self.peers.ask(address, question, principal)
+            found = home_in(answer)
             if found is not None:
                 return found
         return replica_unreachable()
@@ -547,15 +511,15 @@ class Homes:
         try:
             params = await self._check(session_id, principal)
             # It is marked by now: a peer that asks from here on learns that it is being adopted.
-            await self.look()
+            await self.peers.look()
             claimed = await self._claim(session_id, params, lost)
         except LookupError:
             return HomeAnswer(PeerAnswer.HAS_NOT)
         if claimed is not None and claimed != self.own:
-            serves = await self._serves(session_id, principal, claimed)
+            serves = await self.peers.serves(session_id, principal, claimed)
             return HomeAnswer(PeerAnswer.HAS if serves else PeerAnswer.HAS_NOT, str(claimed))
         question = HomeQuestion(session_id, self.address, adopts=True, lost=lost)
-        answers = await self._all(question, principal)
+        answers = await self.peers.ask_all(question, principal)
         if self._learn_deleted(session_id, answers):
             await self._give_up_claim(session_id)
             return HomeAnswer(PeerAnswer.GONE)
@@ -608,20 +572,10 @@ class Homes:
         if self._claims is not None:
             await self._claims.give_up(session_id)
 
-    async def _all(
-        self, question: HomeQuestion, principal: Principal
-    ) -> list[tuple[str, HomeAnswer | None]]:
-        """Ask all peers; return the answer of each with its address, in rendezvous order."""
-        known = (each.address for each in self._view.peers(self._clock()))
-        others = (each for each in known if each != self.address)
-        order = rendezvous_order(question.session, others)
-        answers = await asyncio.gather(*(self._ask(each, question, principal) for each in order))
-        return list(zip(order, answers, strict=True))
-
     async def take(self, offered: OfferedSession, principal: Principal) -> HomeAnswer:
         """Take a session from a replica that ends; return whether it is here."""
         session_id = offered.session
-        self._view.met(offered.asker, self._clock())
+        self.peers.met(offered.asker)
         if self._host.has(session_id, principal) and session_id not in self._adoptions:
             return HomeAnswer(PeerAnswer.HAS, str(self.own))
         if self._tombstones.has(session_id):
@@ -664,21 +618,9 @@ class Homes:
         left_out = read is not None and read.params is None
         claims.adopted(offered.session, record=offered.record.changes, params=left_out)
 
-    def takers(self, session_id: str) -> list[str]:
-        """Return the addresses of the peers that may take a session, in order of preference."""
-        return takers(session_id, self.peers, self.address)
-
-    async def asked(self, address: str, session_id: str, principal: Principal) -> HomeAnswer | None:
-        """Ask one peer whether it has a session; return None if it does not answer."""
-        return await self._ask(address, HomeQuestion(session_id, self.address), principal)
-
     def moved(self, session_id: str, home: Replica) -> None:
         """Take note that the last home of a session has handed it over."""
         self._remember(session_id, home)
-
-    def home_in(self, answer: HomeAnswer) -> Replica | None:
-        """Return the replica that has a session by the answer of a peer; None if none has."""
-        return _home_in(answer)
 
     def deleted(self, session_id: str) -> None:
         """Take note that a client has deleted its session here, and tell all peers."""
@@ -691,7 +633,7 @@ class Homes:
 
     def told(self, said: EndedSessions | MovedSessions, principal: Principal) -> HomeAnswer:
         """Take note of what a peer says of sessions that have ended or moved."""
-        self._view.met(said.asker, self._clock())
+        self.peers.met(said.asker)
         if isinstance(said, MovedSessions):
             for session_id, text in said.homes.items():
                 home = replica_named(text)
@@ -709,11 +651,12 @@ class Homes:
         A request that is on its way to a process that ends may be lost with it.
         """
         moved = list(homes.items())
-        others = [each.address for each in self.peers if each.address != self.address]
-        for start in range(0, len(moved), _MOVED_AT_ONCE):
-            some = {key: str(home) for key, home in moved[start : start + _MOVED_AT_ONCE]}
-            said = MovedSessions(self.address, some)
-            await asyncio.gather(*(self._tell(each, said, ANONYMOUS) for each in others))
+        parts = (
+            moved[each : each + _MOVED_AT_ONCE] for each in range(0, len(moved), _MOVED_AT_ONCE)
+        )
+        await self.peers.tell_all(
+            MovedSessions(self.address, {key: str(home) for key, home in part}) for part in parts
+        )
 
     async def tell_deleted(self) -> None:
         """Tell all peers of every deleted session: they may have begun since it was deleted."""
@@ -724,7 +667,7 @@ class Homes:
         ended = EndedSessions(self.address, (), session_id)
 
         async def tell() -> None:
-            await self._tell(address_of(home), ended, principal)
+            await self.peers.tell(address_of(home), ended, principal)
 
         task = asyncio.ensure_future(tell())
         self._ending_copies.add(task)
@@ -740,10 +683,9 @@ class Homes:
             self._telling = None
 
     async def _tell_peers(self, digests: Sequence[bytes]) -> None:
-        others = [each.address for each in self.peers if each.address != self.address]
-        for start in range(0, len(digests), _TOLD_AT_ONCE):
-            ended = EndedSessions(self.address, tuple(digests[start : start + _TOLD_AT_ONCE]))
-            await asyncio.gather(*(self._tell(each, ended, ANONYMOUS) for each in others))
+        starts = range(0, len(digests), _TOLD_AT_ONCE)
+        parts = (tuple(digests[each : each + _TOLD_AT_ONCE]) for each in starts)
+        await self.peers.tell_all(EndedSessions(self.address, part) for part in parts)
 
     def _learn_deleted(
         self, session_id: str, answers: Iterable[tuple[str, HomeAnswer | None]]
@@ -759,26 +701,10 @@ class Homes:
             return False
         # A claim is safe at once; without one all must know each other.
         decides = claims and self._claims is not None and self._claims.up
-        return decides or self._clock() - self._began_at >= SETTLED_AFTER_S
+        return decides or self.peers.settled
 
     def _remember(self, session_id: str, home: Replica) -> None:
         if len(self._known) >= _MOST_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[session_id] = home
         self.leaving.follow(session_id, home)
-
-    @property
-    def peers(self) -> list[KnownPeer]:
-        """The replicas in view, this one included."""
-        return self._view.peers(self._clock())
-
-
-def address_of(replica: Replica) -> str:
-    """Return the address of a replica's peer port, spelled alike by all."""
-    return str(replica).partition("/")[0]
-
-
-def _home_in(answer: HomeAnswer | None) -> Replica | None:
-    if answer is None or answer.answer is not PeerAnswer.HAS or answer.home is None:
-        return None
-    return replica_named(answer.home)

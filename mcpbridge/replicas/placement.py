@@ -11,8 +11,9 @@ import math
 import random
 from collections.abc import Callable
 
-from mcpbridge.replicas.homes import Ask, Homes
+from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_messages import HomeQuestion
+from mcpbridge.replicas.peers import Ask
 from mcpbridge.replicas.session_id import Replica, replica_named
 from mcpbridge.rules.access.principals import ANONYMOUS
 

@@ -65,7 +65,7 @@ TREE = {
     " spec stderr subprocess_child windows",
     "mcpbridge.process.windows": "command job",
     "mcpbridge.replicas": "claims handover homes leaving peer_client peer_messages peer_proof"
-    " peer_questions placement session_id tombstones yield_orders",
+    " peer_questions peers placement session_id tombstones yield_orders",
     "mcpbridge.replicas.claims": "changes claims shared_store",
     "mcpbridge.reverse": "child client_calls client_state login one_request program remote_client"
     " session stdio translation",

@@ -9,8 +9,9 @@ import pytest
 
 from mcpbridge.replicas.claims.changes import SessionChanges
 from mcpbridge.replicas.claims.claims import Claims
-from mcpbridge.replicas.homes import Homes, address_of
+from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_messages import HomeAnswer, OfferedSession
+from mcpbridge.replicas.peers import address_of
 from mcpbridge.replicas.session_id import Replica, SessionId
 from mcpbridge.rules.access.principals import ANONYMOUS
 from mcpbridge.rules.faults import Unavailable
@@ -202,9 +203,9 @@ async def test_a_store_that_is_away_leaves_sessions_where_they_are() -> None:
     assert first.must_check("m1")
     assert await first.check("m1", ANONYMOUS) is None
     assert not first.must_check("m1"), "for a while"
-    assert await first.reach() == (2, 2)
+    assert await first.peers.reach() == (2, 2)
     world.cut.add(first.address)
-    assert await first.reach() == (2, 0)
+    assert await first.peers.reach() == (2, 0)
     world.now += BEAT_FOR_S
     assert first.must_check("m1")
     fault = await first.check("m1", ANONYMOUS)
@@ -412,10 +413,10 @@ async def test_a_replica_is_isolated_while_it_reaches_neither_store_nor_peer() -
     for away, cut in ((False, False), (True, False), (True, True), (False, True), (True, True)):
         world.store.away = away
         world.cut = {first.address} if cut else set()
-        said.append(await world.claims[first.address].beat(first.reach))
+        said.append(await world.claims[first.address].beat(first.peers.reach))
     assert said == [False, False, True, False, True]
     alone = StoredWorld(1)
     alone.store.away = True
     (own,) = alone.replicas.values()
     alone.now += SETTLED_AFTER_S
-    assert not await alone.claims[own.address].beat(own.reach), "there is no other"
+    assert not await alone.claims[own.address].beat(own.peers.reach), "there is no other"

@@ -11,7 +11,7 @@ import pytest
 
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.replicas.handover import HandOver
-from mcpbridge.replicas.homes import Homes, address_of
+from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.leaving import LeavingSessions
 from mcpbridge.replicas.peer_messages import (
     MAX_HANDOVER_BYTES,
@@ -20,6 +20,7 @@ from mcpbridge.replicas.peer_messages import (
     HomeQuestion,
     OfferedSession,
 )
+from mcpbridge.replicas.peers import address_of
 from mcpbridge.replicas.session_id import Replica
 from mcpbridge.replicas.tombstones import MOST_TOMBSTONES, Tombstones, digest_of
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal

@@ -9,13 +9,14 @@ from collections.abc import Iterable
 import pytest
 
 from mcpbridge.replicas.claims.claims import Claims
-from mcpbridge.replicas.homes import Homes, address_of
+from mcpbridge.replicas.homes import Homes
 from mcpbridge.replicas.peer_messages import (
     EndedSessions,
     HomeAnswer,
     HomeQuestion,
     MovedSessions,
 )
+from mcpbridge.replicas.peers import address_of
 from mcpbridge.replicas.session_id import Replica, SessionId
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.faults import Unavailable, draining
@@ -167,7 +168,7 @@ class World:
         """Let all have seen all others for long enough."""
         for _ in range(2):
             for each in self.replicas.values():
-                await each.look()
+                await each.peers.look()
             self.now += SETTLED_AFTER_S
 
     @property
@@ -307,7 +308,7 @@ async def test_a_home_that_may_live_is_replaced_for_shared_children_only() -> No
             await found()
     world.kill(address_of(home))
     world.now += SETTLED_AFTER_S / 2
-    await own.look()
+    await own.peers.look()
     with pytest.raises(Unavailable, match="cannot be reached"):
         await found()
     assert world.homes == [], "gone for 15 s"
