@@ -3,6 +3,7 @@
 A session id names the process that has the session, sealed with the operator's key; another one
 forwards what a client sends to it. Nothing of this package is imported without `--peers`.
 
-Reading order: `session_id`, `peer_proof`, `peer_client`, `peers`, `homes`, `yield_orders`,
-`peer_questions`, `leaving`, `handover`, `placement`; with a store the package `claims`.
+Reading order: `session_id`, `peer_proof`, `peer_client`, `peers`, `peer_questions`, `leaving`,
+`tombstones`, the package `adoption`, `yield_orders`, `notices`, `homes`, `handover`, `placement`;
+with a store the package `claims`.
 """

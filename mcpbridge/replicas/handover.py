@@ -176,14 +176,14 @@ class HandOver:
         return len(held)
 
     async def _tell_deleted(self) -> None:
-        await self._homes.tell_deleted()
+        await self._homes.notices.tell_deleted()
         self._told = True
         self._news.set()
 
     async def _tell_moved(self) -> None:
         homes, self._untold = self._untold, {}
         try:
-            await self._homes.tell_moved(homes)
+            await self._homes.notices.tell_moved(homes)
         finally:
             self._telling = False
             self._news.set()
@@ -234,7 +234,7 @@ class HandOver:
             return
         # It has ended while it was offered, as by `--session-idle-timeout`.
         leaving.ended(session_id)
-        self._homes.end_copy(session_id, home, principal)
+        self._homes.notices.end_copy(session_id, home, principal)
 
     async def _taker(self, session_id: str, principal: Principal) -> tuple[str, Replica | None]:
         """Return what became of a session, and the replica that has taken it."""

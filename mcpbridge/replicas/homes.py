@@ -12,27 +12,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from mcpbridge.replicas.adoption.host import SessionHost
+from mcpbridge.replicas.adoption.known_homes import KnownHomes
+from mcpbridge.replicas.adoption.out_of_reach import HomesOutOfReach
 from mcpbridge.replicas.leaving import LeavingSessions
+from mcpbridge.replicas.notices import Notices
 from mcpbridge.replicas.peer_messages import (
-    EndedSessions,
     HomeAnswer,
     HomeQuestion,
-    MovedSessions,
     OfferedSession,
 )
 from mcpbridge.replicas.peers import Ask, Peers, Tell, address_of, home_in
-from mcpbridge.replicas.session_id import Replica, SessionId, replica_named
-from mcpbridge.replicas.tombstones import MOST_TOMBSTONES, Tombstones, digest_of
+from mcpbridge.replicas.session_id import Replica, replica_named
+from mcpbridge.replicas.tombstones import Tombstones
 from mcpbridge.replicas.yield_orders import YieldOrders
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import Fault, Unavailable, isolated, replica_unreachable, store_away
 from mcpbridge.rules.homes.adoption import (
-    HELD_BACK_S,
     HomeStep,
     PeerAnswer,
     StoreView,
@@ -44,62 +45,17 @@ from mcpbridge.rules.homes.adoption import (
 from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.homes.owner import OwnerSign, OwnerVerdict, judge_owner
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S
-from mcpbridge.rules.homes.record import SessionRecord, is_sound
+from mcpbridge.rules.homes.record import is_sound
 
 if TYPE_CHECKING:
     from mcpbridge.replicas.claims.claims import Claims
 
 log = logging.getLogger("mcpbridge.replicas")
 
-_MOST_KNOWN = 4096
-"""Sessions whose present home is remembered."""
 TAKEN_WITHIN_S = 1.5
 """Seconds in which a session that is handed over opens here, or is refused: its requests wait."""
-_TOLD_AT_ONCE = 4096
-_MOVED_AT_ONCE = 512
 _TRIES = 2
 """Rounds of asking, in case that an adopter has given way while it was asked."""
-
-
-class SessionHost(Protocol):
-    """What holds the sessions of this replica."""
-
-    def has(self, session_id: str, principal: Principal) -> bool:
-        """Return whether a session of this client is here."""
-
-    def is_here(self, session_id: str) -> bool:
-        """Return whether a session of any client is here."""
-
-    def opened_id(self, session_id: str, principal: Principal) -> SessionId | None:
-        """Return what an id says; None if it says nothing to this client."""
-
-    def needs_own_child(self, params: bytes) -> bool:
-        """Return whether a client that says this in `initialize` gets a child for itself."""
-
-    def may_adopt(self) -> bool:
-        """Return whether this replica takes further sessions."""
-
-    def may_take(self, principal: Principal) -> bool:
-        """Return whether it takes another session of this client, and ends none for it."""
-
-    async def revive(
-        self,
-        session_id: str,
-        params: bytes,
-        principal: Principal,
-        record: SessionRecord | None = None,
-    ) -> None:
-        """Open a session again, with what is known of it.
-
-        Raises:
-            Unavailable: It cannot be opened here now.
-        """
-
-    def end(self, session_id: str, principal: Principal) -> None:
-        """End a session, if it is here."""
-
-    def end_copy(self, session_id: str) -> None:
-        """End this replica's copy of a session that has another home."""
 
 
 class Homes:
@@ -135,14 +91,10 @@ class Homes:
         self.peers = Peers(own, ask, tell, resolve, clock)
         """The replicas in view."""
         self._host = host
-        self._clock = clock
         self._wall_clock = wall_clock
         self._on_owner_lost = on_owner_lost
         self._claims = claims
         self._orders = YieldOrders(self._tell_to_yield, self._has_taken_over)
-        self._unknown: dict[Replica, tuple[float, float]] = {}
-        """When each home that may live was first and last found out of reach."""
-        self._known: dict[str, Replica] = {}
         self._adoptions: dict[str, asyncio.Future[HomeAnswer]] = {}
         self._gives_way: set[str] = set()
         """Sessions that are adopted here while another adopter that comes first has asked."""
@@ -150,15 +102,16 @@ class Homes:
         """Sessions that are adopted here for certain: an adopter that asks now gives way."""
         self.leaving = LeavingSessions()
         """The sessions that leave this replica at its end."""
+        self.known_homes = KnownHomes(own, self.leaving)
+        """Where sessions are by now."""
+        self._out_of_reach = HomesOutOfReach(clock)
         self._tombstones = Tombstones(clock)
-        self._untold: list[bytes] = []
-        """Deleted sessions of which the peers do not know yet."""
-        self._telling: asyncio.Task[None] | None = None
-        self._ending_copies: set[asyncio.Task[None]] = set()
+        self.notices = Notices(self.peers, host, self.known_homes, self._tombstones)
+        """What peers are told about sessions, and what they tell."""
 
     def known(self, session_id: str, named: Replica) -> Replica:
-        """Return the home of a session: the one that was found last, else the one in its id."""
-        return self._known.get(session_id) or self.leaving.moved_to(session_id) or named
+        """Return the home of a session: see `KnownHomes.home`."""
+        return self.known_homes.home(session_id, named)
 
     @property
     def has_store(self) -> bool:
@@ -168,11 +121,11 @@ class Homes:
     @property
     def has_doubts(self) -> bool:
         """Whether a home was out of reach lately: see `answered`."""
-        return bool(self._unknown)
+        return bool(self._out_of_reach)
 
     def answered(self, home: Replica) -> None:
         """Take note of a home that answers: it is not out of reach."""
-        self._unknown.pop(home, None)
+        self._out_of_reach.answered(home)
 
     async def run(self) -> None:
         """Resolve the name of all replicas from time to time, until cancelled."""
@@ -200,12 +153,12 @@ class Homes:
             Unavailable: None can be found or made at present.
             LookupError: It cannot be revived: its client has to begin another session.
         """
-        self._known.pop(session_id, None)
+        self.known_homes.forget(session_id)
         params = await self._check(session_id, principal)
         claimed = await self._claims.home(session_id) if self._claims is not None else None
         if claimed is not None and claimed not in (lost, self.own):
             if await self.peers.serves(session_id, principal, claimed):
-                self._remember(session_id, claimed)
+                self.known_homes.remember(session_id, claimed)
                 return claimed
             lost, unknown = claimed, False
         step = await self._step(params, lost, unknown=unknown)
@@ -217,18 +170,17 @@ class Homes:
             found = await self._at_a_peer(session_id, principal, lost)
             home = found or await self._adopted(session_id, principal, lost, step, unknown=unknown)
             if isinstance(home, Replica):
-                self._remember(session_id, home)
+                self.known_homes.remember(session_id, home)
                 return home
             fault = home
         raise Unavailable(fault)
 
     async def _step(self, params: bytes, lost: Replica, *, unknown: bool) -> HomeStep:
         """Return what follows for a session whose home is lost, or may be."""
-        now = self._clock()
         sign = OwnerSign.UNREACHABLE if unknown else OwnerSign.REFUSED
         absent_s = self.peers.absent_s(address_of(lost))
         verdict = judge_owner(sign, absent_s, SETTLED_AFTER_S)
-        unknown_s = self._out_of_reach_s(lost, verdict, now)
+        unknown_s = self._out_of_reach.seconds(lost, verdict)
         store = StoreView.NONE
         if self._claims is not None:
             store = await self._claims.view(str(lost))
@@ -237,20 +189,6 @@ class Homes:
         return next_step(
             verdict, store, own_child=own_child, unknown_s=unknown_s, on_owner_lost=choice
         )
-
-    def _out_of_reach_s(self, home: Replica, verdict: OwnerVerdict, now: float) -> float:
-        """Return for how many seconds a home has been out of reach, and may live."""
-        if verdict is not OwnerVerdict.UNKNOWN:
-            self._unknown.pop(home, None)
-            return 0.0
-        since, last = self._unknown.get(home, (now, now))
-        if now - last > HELD_BACK_S:
-            # No client has asked in between, so it may have been within reach.
-            since = now
-        if len(self._unknown) >= _MOST_KNOWN:
-            del self._unknown[next(iter(self._unknown))]
-        self._unknown[home] = since, now
-        return now - since
 
     async def answer(self, question: HomeQuestion, principal: Principal) -> HomeAnswer:
         """Answer a peer."""
@@ -302,7 +240,7 @@ class Homes:
 
     def _give_up_copy(self, session_id: str, home: Replica | None) -> None:
         if home is not None:
-            self._remember(session_id, home)
+            self.known_homes.remember(session_id, home)
         log.info("session.yielded")
         self._host.end_copy(session_id)
 
@@ -366,11 +304,6 @@ class Homes:
         claims.vouch(session_id)
         return None
 
-    def elsewhere(self, session_id: str) -> Replica | None:
-        """Return the home of a session that this replica had; None if it knows no other."""
-        home = self.leaving.moved_to(session_id) or self._known.get(session_id)
-        return home if home != self.own else None
-
     async def bury(self, session_id: str) -> None:
         """Take note in the store that a client deletes its session: no replica revives it."""
         if self._claims is not None:
@@ -414,7 +347,7 @@ class Homes:
             home = home_in(each)
             if home is not None:
                 return home
-        if self._learn_deleted(session_id, answers):
+        if self._tombstones.learn(session_id, answers):
             raise LookupError(session_id)
         for address, each in answers:
             if each is not None and each.answer is PeerAnswer.ADOPTING:
@@ -520,7 +453,7 @@ class Homes:
             return HomeAnswer(PeerAnswer.HAS if serves else PeerAnswer.HAS_NOT, str(claimed))
         question = HomeQuestion(session_id, self.address, adopts=True, lost=lost)
         answers = await self.peers.ask_all(question, principal)
-        if self._learn_deleted(session_id, answers):
+        if self._tombstones.learn(session_id, answers):
             await self._give_up_claim(session_id)
             return HomeAnswer(PeerAnswer.GONE)
         for address, answer in answers:
@@ -601,7 +534,7 @@ class Homes:
             return HomeAnswer(PeerAnswer.HAS_NOT)
         if self._claims is not None:
             await self._claim_taken(self._claims, offered, before, principal)
-        self._known.pop(session_id, None)
+        self.known_homes.forget(session_id)
         log.info("session.taken_over", extra={"before": offered.asker})
         return HomeAnswer(PeerAnswer.HAS, str(self.own))
 
@@ -620,81 +553,7 @@ class Homes:
 
     def moved(self, session_id: str, home: Replica) -> None:
         """Take note that the last home of a session has handed it over."""
-        self._remember(session_id, home)
-
-    def deleted(self, session_id: str) -> None:
-        """Take note that a client has deleted its session here, and tell all peers."""
-        digest = digest_of(session_id)
-        self._tombstones.add((digest,))
-        self._untold.append(digest)
-        del self._untold[:-MOST_TOMBSTONES]
-        if self._telling is None:
-            self._telling = asyncio.ensure_future(self._tell_untold())
-
-    def told(self, said: EndedSessions | MovedSessions, principal: Principal) -> HomeAnswer:
-        """Take note of what a peer says of sessions that have ended or moved."""
-        self.peers.met(said.asker)
-        if isinstance(said, MovedSessions):
-            for session_id, text in said.homes.items():
-                home = replica_named(text)
-                if home is not None and home != self.own:
-                    self._remember(session_id, home)
-            return HomeAnswer(PeerAnswer.HAS_NOT)
-        self._tombstones.add(said.digests)
-        if said.session:
-            self._host.end(said.session, principal)
-        return HomeAnswer(PeerAnswer.HAS_NOT)
-
-    async def tell_moved(self, homes: Mapping[str, Replica]) -> None:
-        """Tell all peers where sessions are that have left this replica.
-
-        A request that is on its way to a process that ends may be lost with it.
-        """
-        moved = list(homes.items())
-        parts = (
-            moved[each : each + _MOVED_AT_ONCE] for each in range(0, len(moved), _MOVED_AT_ONCE)
-        )
-        await self.peers.tell_all(
-            MovedSessions(self.address, {key: str(home) for key, home in part}) for part in parts
-        )
-
-    async def tell_deleted(self) -> None:
-        """Tell all peers of every deleted session: they may have begun since it was deleted."""
-        await self._tell_peers(self._tombstones.digests)
-
-    def end_copy(self, session_id: str, home: Replica, principal: Principal) -> None:
-        """Have a replica end a session that it has taken, since it has ended here."""
-        ended = EndedSessions(self.address, (), session_id)
-
-        async def tell() -> None:
-            await self.peers.tell(address_of(home), ended, principal)
-
-        task = asyncio.ensure_future(tell())
-        self._ending_copies.add(task)
-        task.add_done_callback(self._ending_copies.discard)
-
-    async def _tell_untold(self) -> None:
-        try:
-            # More may be deleted while the peers are told.
-            while self._untold:
-                digests, self._untold = tuple(self._untold), []
-                await self._tell_peers(digests)
-        finally:
-            self._telling = None
-
-    async def _tell_peers(self, digests: Sequence[bytes]) -> None:
-        starts = range(0, len(digests), _TOLD_AT_ONCE)
-        parts = (tuple(digests[each : each + _TOLD_AT_ONCE]) for each in starts)
-        await self.peers.tell_all(EndedSessions(self.address, part) for part in parts)
-
-    def _learn_deleted(
-        self, session_id: str, answers: Iterable[tuple[str, HomeAnswer | None]]
-    ) -> bool:
-        """Return whether a peer knows that a session was deleted; remember it then."""
-        deleted = any(each is not None and each.answer is PeerAnswer.GONE for _, each in answers)
-        if deleted:
-            self._tombstones.add((digest_of(session_id),))
-        return deleted
+        self.known_homes.remember(session_id, home)
 
     def _may_adopt(self, *, claims: bool) -> bool:
         if not self._host.may_adopt():
@@ -702,9 +561,3 @@ class Homes:
         # A claim is safe at once; without one all must know each other.
         decides = claims and self._claims is not None and self._claims.up
         return decides or self.peers.settled
-
-    def _remember(self, session_id: str, home: Replica) -> None:
-        if len(self._known) >= _MOST_KNOWN:
-            del self._known[next(iter(self._known))]
-        self._known[session_id] = home
-        self.leaving.follow(session_id, home)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 
-from mcpbridge.rules.homes.adoption import REVIVABLE_S
+from mcpbridge.replicas.peer_messages import HomeAnswer
+from mcpbridge.rules.homes.adoption import REVIVABLE_S, PeerAnswer
 
 MOST_TOMBSTONES = 16_384
 """Deleted sessions that are remembered; the oldest go first."""
@@ -43,6 +44,13 @@ class Tombstones:
         """Return whether a session was deleted by its client."""
         at = self._learned_at.get(digest_of(session_id)) if self._learned_at else None
         return at is not None and self._clock() - at <= REVIVABLE_S
+
+    def learn(self, session_id: str, answers: Iterable[tuple[str, HomeAnswer | None]]) -> bool:
+        """Return whether a peer knows that a session was deleted; remember it then."""
+        deleted = any(each is not None and each.answer is PeerAnswer.GONE for _, each in answers)
+        if deleted:
+            self.add((digest_of(session_id),))
+        return deleted
 
     @property
     def digests(self) -> tuple[bytes, ...]:

@@ -64,8 +64,9 @@ TREE = {
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child windows",
     "mcpbridge.process.windows": "command job",
-    "mcpbridge.replicas": "claims handover homes leaving peer_client peer_messages peer_proof"
-    " peer_questions peers placement session_id tombstones yield_orders",
+    "mcpbridge.replicas": "adoption claims handover homes leaving notices peer_client peer_messages"
+    " peer_proof peer_questions peers placement session_id tombstones yield_orders",
+    "mcpbridge.replicas.adoption": "host known_homes out_of_reach",
     "mcpbridge.replicas.claims": "changes claims shared_store",
     "mcpbridge.reverse": "child client_calls client_state login one_request program remote_client"
     " session stdio translation",

@@ -152,7 +152,7 @@ async def test_a_home_out_of_reach_is_replaced_once_its_heartbeat_is_gone() -> N
     assert first.must_check("m1")
     assert await first.check("m1", ANONYMOUS) is None
     assert world.homes == [address_of(home)]
-    assert first.elsewhere("m1") == home
+    assert first.known_homes.elsewhere("m1") == home
     assert first.known("m1", first.own) == home
 
 

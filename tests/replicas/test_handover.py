@@ -328,8 +328,8 @@ async def test_no_replica_revives_a_session_that_was_deleted_at_one_of_them() ->
     world = World(3)
     await world.settle()
     first, second, third = world.replicas.values()
-    first.deleted("m1")
-    first.deleted("m2")
+    first.notices.deleted("m1")
+    first.notices.deleted("m2")
     question = HomeQuestion("m1", third.address)
 
     async def told() -> bool:
@@ -348,7 +348,7 @@ async def test_no_replica_revives_a_session_that_was_deleted_at_one_of_them() ->
 async def test_a_replica_that_ends_tells_the_others_what_was_deleted() -> None:
     """They may have begun since."""
     async with ending(2) as made:
-        made.homes.deleted("m1")
+        made.homes.notices.deleted("m1")
         late = made.world.start(Replica("10.0.0.77", 8001, 77))
         made.hand_over.begin(0.0)
         await made.until_idle()
@@ -409,6 +409,6 @@ async def test_ended_sessions_are_read_from_bytes_and_end_where_they_are() -> No
     world.hosts[own.address].sessions.add("m1")
     ended = EndedSessions("10.0.0.50:8001", (digest_of("m2"),), "m1")
     again = msgspec.json.decode(msgspec.json.encode(ended), type=EndedSessions)
-    assert own.told(again, ANONYMOUS) == HomeAnswer(PeerAnswer.HAS_NOT)
+    assert own.notices.told(again, ANONYMOUS) == HomeAnswer(PeerAnswer.HAS_NOT)
     assert world.homes == []
     assert (await own.answer(HomeQuestion("m2", own.address), ANONYMOUS)).answer is PeerAnswer.GONE

@@ -158,7 +158,7 @@ class World:
         """Tell one, which takes a turn of the loop."""
         await asyncio.sleep(0)
         if address in self.replicas:
-            self.replicas[address].told(said, principal)
+            self.replicas[address].notices.told(said, principal)
 
     async def resolve(self) -> Iterable[str] | None:
         """What the name server says."""
@@ -375,11 +375,11 @@ async def test_a_home_that_stays_out_of_reach_is_replaced_and_ends_its_copy_when
     assert sorted(world.homes) == sorted([old.address, adopter.address])
     await adopter.tell_to_yield()
     assert len(world.homes) == 2, "it cannot be told"
-    assert old.elsewhere("m1") is None
+    assert old.known_homes.elsewhere("m1") is None
     world.cut.clear()
     await adopter.tell_to_yield()
     assert world.homes == [adopter.address]
-    assert old.elsewhere("m1") == home
+    assert old.known_homes.elsewhere("m1") == home
     assert old.known("m1", old.own) == home
     asked_before = len(world.asked)
     await adopter.tell_to_yield()
@@ -419,4 +419,4 @@ async def test_a_wrong_order_to_yield_ends_nothing() -> None:
         order = HomeQuestion(session_id, "10.0.0.1:8001", home=home)
         assert await own.answer(order, ANONYMOUS) == HomeAnswer(PeerAnswer.HAS_NOT)
     assert world.homes == [own.address]
-    assert own.elsewhere("m2") is None
+    assert own.known_homes.elsewhere("m2") is None

@@ -36,7 +36,7 @@ class PeerLegacy(FencedLegacy):
         found = super()._named_session(head)
         if not isinstance(found, Refusal):
             return found
-        home = self._homes.elsewhere(head.names.session_id or "")
+        home = self._homes.known_homes.elsewhere(head.names.session_id or "")
         if home is not None:
             error = error_object(INVALID_REQUEST, "another replica has this session now")
             return Refusal(403, error, challenge=f'{CHALLENGE} error="{MOVED}", home="{home}"')

@@ -64,7 +64,7 @@ class HomeQuestions:
             taken = answer.answer is PeerAnswer.HAS
             self._bridge.meters.tally("handovers", "taken" if taken else "not_taken")
         else:
-            answer = self._homes.told(message, principal)
+            answer = self._homes.notices.told(message, principal)
         await self._send(answer, http_request)
 
     async def _send(self, answer: HomeAnswer, http_request: HttpRequest) -> None:

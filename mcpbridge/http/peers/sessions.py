@@ -78,7 +78,7 @@ class ReplicaLegacy(LegacyTransport):
 
     def _end(self, session: Session) -> None:
         super()._end(session)
-        self._homes.deleted(session.id)
+        self._homes.notices.deleted(session.id)
 
     def _leaves(self, head: RequestHead) -> bool:
         """Return whether the session that a request names is offered to another replica."""
