@@ -4,6 +4,6 @@ A session id names the process that has the session, sealed with the operator's 
 forwards what a client sends to it. Nothing of this package is imported without `--peers`.
 
 Reading order: `session_id`, `peer_proof`, `peer_client`, `peers`, `peer_questions`, `leaving`,
-`tombstones`, the package `adoption`, `yield_orders`, `notices`, `homes`, `handover`, `placement`;
-with a store the package `claims`.
+`tombstones`, the package `adoption`, `notices`, `homes`, `handover`, `placement`; with a store the
+package `claims`.
 """

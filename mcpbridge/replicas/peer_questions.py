@@ -36,7 +36,7 @@ ADOPTION_S = 70.0
 _MAX_ANSWER_BYTES = 4096
 _NO_BOOT = 0
 OFFER_S = 2.5
-"""Seconds in which a peer takes a session or refuses it: more than `homes.TAKEN_WITHIN_S`."""
+"""Seconds in which a peer takes a session or refuses it: more than `taker.TAKEN_WITHIN_S`."""
 _decoder = msgspec.json.Decoder(HomeAnswer)
 
 

@@ -65,8 +65,9 @@ TREE = {
     " spec stderr subprocess_child windows",
     "mcpbridge.process.windows": "command job",
     "mcpbridge.replicas": "adoption claims handover homes leaving notices peer_client peer_messages"
-    " peer_proof peer_questions peers placement session_id tombstones yield_orders",
-    "mcpbridge.replicas.adoption": "host known_homes out_of_reach",
+    " peer_proof peer_questions peers placement session_id tombstones",
+    "mcpbridge.replicas.adoption": "adopter adoptions checks copies host known_homes out_of_reach"
+    " revivable taker yield_orders",
     "mcpbridge.replicas.claims": "changes claims shared_store",
     "mcpbridge.reverse": "child client_calls client_state login one_request program remote_client"
     " session stdio translation",

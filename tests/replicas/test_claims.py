@@ -149,8 +149,8 @@ async def test_a_home_out_of_reach_is_replaced_once_its_heartbeat_is_gone() -> N
     home = await second.next_home("m1", ANONYMOUS, first.own, unknown=True)
     assert world.homes_of(second, third) == [world.replicas[address_of(home)]]
     # The old home comes back: it must not serve, and ends its copy once it has looked.
-    assert first.must_check("m1")
-    assert await first.check("m1", ANONYMOUS) is None
+    assert first.checks.must_check("m1")
+    assert await first.checks.check("m1", ANONYMOUS) is None
     assert world.homes == [address_of(home)]
     assert first.known_homes.elsewhere("m1") == home
     assert first.known("m1", first.own) == home
@@ -177,18 +177,18 @@ async def test_after_a_lapse_a_session_that_is_not_claimed_is_served() -> None:
     await world.beat()
     first, second, _ = three(world)
     world.hosts[first.address].sessions.add("m1")
-    assert not first.must_check("m1")
+    assert not first.checks.must_check("m1")
     world.now += BEAT_FOR_S
-    assert first.must_check("m1")
-    assert await first.check("m1", ANONYMOUS) is None
-    assert first.must_check("m1"), "its heartbeat is not there yet"
+    assert first.checks.must_check("m1")
+    assert await first.checks.check("m1", ANONYMOUS) is None
+    assert first.checks.must_check("m1"), "its heartbeat is not there yet"
     await world.beat()
-    assert not first.must_check("m1")
+    assert not first.checks.must_check("m1")
     assert world.homes == [first.address]
     assert await second.next_home("m1", ANONYMOUS, LOST) == first.own
     world.hosts[first.address].owns = False
     world.now += 10 * BEAT_FOR_S
-    assert not first.must_check("m1"), "two homes on the shared process do no harm"
+    assert not first.checks.must_check("m1"), "two homes on the shared process do no harm"
 
 
 async def test_a_store_that_is_away_leaves_sessions_where_they_are() -> None:
@@ -200,22 +200,22 @@ async def test_a_store_that_is_away_leaves_sessions_where_they_are() -> None:
     world.hosts[first.address].sessions.add("m1")
     world.store.away = True
     world.now += BEAT_FOR_S
-    assert first.must_check("m1")
-    assert await first.check("m1", ANONYMOUS) is None
-    assert not first.must_check("m1"), "for a while"
+    assert first.checks.must_check("m1")
+    assert await first.checks.check("m1", ANONYMOUS) is None
+    assert not first.checks.must_check("m1"), "for a while"
     assert await first.peers.reach() == (2, 2)
     world.cut.add(first.address)
     assert await first.peers.reach() == (2, 0)
     world.now += BEAT_FOR_S
-    assert first.must_check("m1")
-    fault = await first.check("m1", ANONYMOUS)
+    assert first.checks.must_check("m1")
+    fault = await first.checks.check("m1", ANONYMOUS)
     assert fault is not None
     assert fault.reason == "isolated"
     assert world.homes == [first.address]
     # Another one has it, and says so once it can be reached.
     world.hosts[second.address].sessions.add("m1")
     world.cut.clear()
-    assert await first.check("m1", ANONYMOUS) is None
+    assert await first.checks.check("m1", ANONYMOUS) is None
     assert world.homes == [second.address]
     assert first.known("m1", first.own) == second.own
 
@@ -258,18 +258,18 @@ async def test_a_session_that_is_handed_over_takes_its_claim_along() -> None:
     first, second, third = three(world)
     await first.next_home("m1", ANONYMOUS, LOST)
     offered = OfferedSession("m1", first.address, b"{}", CHANGED)
-    answer = await second.take(offered, ANONYMOUS)
+    answer = await second.taker.take(offered, ANONYMOUS)
     assert answer == HomeAnswer(PeerAnswer.HAS, str(second.own))
     world.hosts[first.address].end_copy("m1")
     world.kill(first.address)
     assert await world.store.home("m1") == str(second.own)
     world.now += BEAT_FOR_S
     await world.beat(second, third)
-    assert second.must_check("m1") is False, "it was checked with the heartbeat"
+    assert second.checks.must_check("m1") is False, "it was checked with the heartbeat"
     assert world.homes == [second.address]
     assert await third.next_home("m1", ANONYMOUS, first.own) == second.own
-    await third.bury("m1")
-    answer = await third.take(offered, ANONYMOUS)
+    await third.checks.bury("m1")
+    answer = await third.taker.take(offered, ANONYMOUS)
     assert answer == HomeAnswer(PeerAnswer.GONE)
 
 
@@ -280,7 +280,7 @@ async def test_a_deleted_session_is_not_revived() -> None:
         await world.beat()
         first, second, _ = three(world)
         world.store.away = away
-        await first.bury("m1")
+        await first.checks.bury("m1")
         with pytest.raises(LookupError):
             await first.next_home("m1", ANONYMOUS, LOST)
         world.store.away = False

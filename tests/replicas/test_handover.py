@@ -95,7 +95,7 @@ class Ending:
         self.offers.append((address, offered))
         if address in self.silent:
             return None
-        answer = await self.world.replicas[address].take(offered, principal)
+        answer = await self.world.replicas[address].taker.take(offered, principal)
         return None if self.lost_answers else answer
 
     def order(self, session_id: str) -> list[str]:
@@ -253,7 +253,7 @@ async def test_a_session_that_ends_while_it_is_offered_ends_at_its_taker_too() -
     async with ending(2) as made:
         (other,) = made.order("m1")
         made.has("m1")
-        take = made.world.replicas[other].take
+        take = made.world.replicas[other].taker.take
 
         async def ended_then_taken(address: str, body: bytes, principal: Principal) -> HomeAnswer:
             made.host.moved("m1", ANONYMOUS)
@@ -299,7 +299,7 @@ async def test_a_session_that_is_too_large_goes_without_its_answers_or_stays() -
 async def test_what_no_replica_can_have_offered_is_refused(offered: OfferedSession) -> None:
     """An id that opens for no client, a level and a stream that do not exist."""
     world = World(1)
-    answer = await world.replicas["10.0.0.0:8001"].take(offered, ANONYMOUS)
+    answer = await world.replicas["10.0.0.0:8001"].taker.take(offered, ANONYMOUS)
     assert answer == HomeAnswer(PeerAnswer.HAS_NOT)
     assert world.hosts["10.0.0.0:8001"].sessions == set()
 
@@ -341,7 +341,7 @@ async def test_no_replica_revives_a_session_that_was_deleted_at_one_of_them() ->
         with pytest.raises(LookupError):
             await each.next_home("m1", ANONYMOUS, LOST)
     offered = OfferedSession("m1", first.address, b"{}")
-    assert await late.take(offered, ANONYMOUS) == HomeAnswer(PeerAnswer.GONE)
+    assert await late.taker.take(offered, ANONYMOUS) == HomeAnswer(PeerAnswer.GONE)
     assert world.homes == []
 
 

@@ -373,16 +373,16 @@ async def test_a_home_that_stays_out_of_reach_is_replaced_and_ends_its_copy_when
     home = await asked.next_home("m1", ANONYMOUS, old.own, unknown=True)
     adopter = world.replicas[address_of(home)]
     assert sorted(world.homes) == sorted([old.address, adopter.address])
-    await adopter.tell_to_yield()
+    await adopter.copies.tell_to_yield()
     assert len(world.homes) == 2, "it cannot be told"
     assert old.known_homes.elsewhere("m1") is None
     world.cut.clear()
-    await adopter.tell_to_yield()
+    await adopter.copies.tell_to_yield()
     assert world.homes == [adopter.address]
     assert old.known_homes.elsewhere("m1") == home
     assert old.known("m1", old.own) == home
     asked_before = len(world.asked)
-    await adopter.tell_to_yield()
+    await adopter.copies.tell_to_yield()
     assert len(world.asked) == asked_before, "once is enough"
 
 

@@ -30,7 +30,7 @@ class FencedLegacy(ReplicaLegacy):
         self, bridge: Bridge, keepalive: KeepAlive, settings: AnswerSettings, homes: Homes
     ) -> None:
         super().__init__(bridge, keepalive, settings, homes)
-        self._has_store = homes.has_store
+        self._has_store = homes.checks.has_store
 
     def handle(
         self, head: RequestHead, content: Message | list[Message]
@@ -69,13 +69,13 @@ class FencedLegacy(ReplicaLegacy):
         session = self._required_session(http_request.head)
         if isinstance(session, Session):
             # First: the client may take its answer for the end, whatever becomes of this replica.
-            await self._homes.bury(session.id)
+            await self._homes.checks.bury(session.id)
         await super().delete(http_request)
 
     def _to_check(self, head: RequestHead) -> str | None:
         """Return the session that a request names if it must be checked first."""
         session_id = head.names.session_id if self._has_store else None
-        if session_id is None or not self._homes.must_check(session_id):
+        if session_id is None or not self._homes.checks.must_check(session_id):
             return None
         return session_id if self._here.session(session_id, head.principal) is not None else None
 
@@ -96,7 +96,7 @@ class FencedLegacy(ReplicaLegacy):
         then: Callable[[HttpRequest], Coroutine[Any, Any, None]],
         http_request: HttpRequest,
     ) -> None:
-        fault = await self._homes.check(session_id, http_request.head.principal)
+        fault = await self._homes.checks.check(session_id, http_request.head.principal)
         if fault is not None:
             await _unavailable(fault).finish(http_request)
         else:

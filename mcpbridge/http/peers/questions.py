@@ -60,7 +60,7 @@ class HomeQuestions:
             return
         principal = http_request.head.principal
         if isinstance(message, OfferedSession):
-            answer = await self._homes.take(message, principal)
+            answer = await self._homes.taker.take(message, principal)
             taken = answer.answer is PeerAnswer.HAS
             self._bridge.meters.tally("handovers", "taken" if taken else "not_taken")
         else:

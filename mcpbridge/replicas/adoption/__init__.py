@@ -1,4 +1,5 @@
 """What becomes of a session whose home is lost, or which has two: what each replica knows and does.
 
-Reading order: `host`, `known_homes`, `out_of_reach`.
+Reading order: `host`, `known_homes`, `out_of_reach`, `revivable`, `adoptions`, `yield_orders`,
+`copies`, `adopter`, `taker`, `checks`.
 """
