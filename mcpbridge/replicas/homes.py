@@ -32,13 +32,7 @@ from mcpbridge.replicas.session_id import Replica
 from mcpbridge.replicas.tombstones import Tombstones
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.faults import Fault, Unavailable, replica_unreachable
-from mcpbridge.rules.homes.adoption import (
-    HomeStep,
-    PeerAnswer,
-    StoreView,
-    adopters,
-    next_step,
-)
+from mcpbridge.rules.homes.adoption import HomeStep, PeerAnswer, StoreView, adopters, next_step
 from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.homes.owner import OwnerSign, judge_owner
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S

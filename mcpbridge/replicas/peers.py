@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
-from mcpbridge.replicas.peer_messages import (
-    EndedSessions,
-    HomeAnswer,
-    HomeQuestion,
-    MovedSessions,
-)
+from mcpbridge.replicas.peer_messages import EndedSessions, HomeAnswer, HomeQuestion, MovedSessions
 from mcpbridge.replicas.session_id import Replica, replica_named
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
 from mcpbridge.rules.homes.adoption import PeerAnswer, takers

@@ -3,89 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
-from mcpbridge.replicas.claims.changes import SessionChanges
-from mcpbridge.replicas.claims.claims import Claims
-from mcpbridge.replicas.homes import Homes
-from mcpbridge.replicas.peer_messages import HomeAnswer, OfferedSession
 from mcpbridge.replicas.peers import address_of
 from mcpbridge.replicas.session_id import Replica, SessionId
 from mcpbridge.rules.access.principals import ANONYMOUS
 from mcpbridge.rules.faults import Unavailable
-from mcpbridge.rules.homes.adoption import PeerAnswer
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S
 from mcpbridge.rules.homes.record import SessionRecord
-from mcpbridge.stores.fence import Fence
-from mcpbridge.stores.memory import MemoryStore
-from mcpbridge.stores.store import BEAT_FOR_S, StoreAway
-from tests.replicas.test_homes import LOST, NOW_S, Host, World
-
-KEEP_S = 1800.0
-CHANGED = SessionRecord(initialized=True, level="error", subscriptions=("a://b",))
-
-
-class SwitchedStore(MemoryStore):
-    """A store that is away at times."""
-
-    away = False
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        super().__init__(clock)
-        self.was_claimed = asyncio.Event()
-
-    def _get(self, key: str) -> bytes | None:
-        self._check()
-        return super()._get(key)
-
-    def _set(self, key: str, value: bytes, keep_s: float) -> None:
-        self._check()
-        super()._set(key, value, keep_s)
-        if key.startswith("home:"):
-            self.was_claimed.set()
-
-    def _check(self) -> None:
-        if self.away:
-            raise StoreAway("no answer")
-
-
-class StoredWorld(World):
-    """Replicas with a store."""
-
-    def __init__(self, count: int = 3, *, owns: bool = True) -> None:
-        self.store = SwitchedStore(lambda: self.now)
-        self.fences: dict[str, Fence] = {}
-        self.changes: dict[str, SessionChanges] = {}
-        self.claims: dict[str, Claims] = {}
-        super().__init__(count)
-        for host in self.hosts.values():
-            host.owns = owns
-
-    def claims_of(self, replica: Replica, host: Host) -> Claims:
-        """Of the one store."""
-        address, home, clock = address_of(replica), str(replica), (lambda: self.now)
-        self.fences[address] = Fence(self.store, home, KEEP_S, clock)
-        self.changes[address] = SessionChanges(self.store, KEEP_S)
-        parts = (self.fences[address], self.changes[address], host, clock)
-        self.claims[address] = Claims(self.store, home, KEEP_S, *parts)
-        return self.claims[address]
-
-    async def beat(self, *homes: Homes) -> None:
-        """Let replicas write their heartbeats, and do what is due then."""
-        for each in homes or self.replicas.values():
-            await self.claims[each.address].beat()
-
-    def homes_of(self, *replicas: Homes) -> list[Homes]:
-        """Those of some replicas that have the session."""
-        return [each for each in replicas if "m1" in self.hosts[each.address].sessions]
-
-
-def three(world: StoredWorld) -> tuple[Homes, Homes, Homes]:
-    """The replicas of a world."""
-    first, second, third = world.replicas.values()
-    return first, second, third
+from mcpbridge.stores.store import BEAT_FOR_S
+from tests.support.replica_world import CHANGED, KEEP_S, LOST, NOW_S, StoredWorld, three
 
 
 async def test_the_first_claim_wins_and_no_replica_has_to_be_settled() -> None:
@@ -171,55 +99,6 @@ async def test_a_copy_that_no_client_asks_for_ends_with_the_next_heartbeat() -> 
     assert world.homes == [second.address]
 
 
-async def test_after_a_lapse_a_session_that_is_not_claimed_is_served() -> None:
-    """It is checked once; it is claimed by that, so that no other replica takes it."""
-    world = StoredWorld()
-    await world.beat()
-    first, second, _ = three(world)
-    world.hosts[first.address].sessions.add("m1")
-    assert not first.checks.must_check("m1")
-    world.now += BEAT_FOR_S
-    assert first.checks.must_check("m1")
-    assert await first.checks.check("m1", ANONYMOUS) is None
-    assert first.checks.must_check("m1"), "its heartbeat is not there yet"
-    await world.beat()
-    assert not first.checks.must_check("m1")
-    assert world.homes == [first.address]
-    assert await second.next_home("m1", ANONYMOUS, LOST) == first.own
-    world.hosts[first.address].owns = False
-    world.now += 10 * BEAT_FOR_S
-    assert not first.checks.must_check("m1"), "two homes on the shared process do no harm"
-
-
-async def test_a_store_that_is_away_leaves_sessions_where_they_are() -> None:
-    """Peers say whether another one has it; one that reaches no peer either is isolated."""
-    world = StoredWorld()
-    await world.settle()
-    await world.beat()
-    first, second, _ = three(world)
-    world.hosts[first.address].sessions.add("m1")
-    world.store.away = True
-    world.now += BEAT_FOR_S
-    assert first.checks.must_check("m1")
-    assert await first.checks.check("m1", ANONYMOUS) is None
-    assert not first.checks.must_check("m1"), "for a while"
-    assert await first.peers.reach() == (2, 2)
-    world.cut.add(first.address)
-    assert await first.peers.reach() == (2, 0)
-    world.now += BEAT_FOR_S
-    assert first.checks.must_check("m1")
-    fault = await first.checks.check("m1", ANONYMOUS)
-    assert fault is not None
-    assert fault.reason == "isolated"
-    assert world.homes == [first.address]
-    # Another one has it, and says so once it can be reached.
-    world.hosts[second.address].sessions.add("m1")
-    world.cut.clear()
-    assert await first.checks.check("m1", ANONYMOUS) is None
-    assert world.homes == [second.address]
-    assert first.known("m1", first.own) == second.own
-
-
 async def test_without_its_store_only_shared_sessions_find_another_home() -> None:
     """By asking all peers, as replicas without a store do; the others wait."""
     world = StoredWorld()
@@ -250,29 +129,6 @@ async def test_a_store_that_forgot_all_makes_no_second_home() -> None:
     assert world.homes == [first.address]
 
 
-async def test_a_session_that_is_handed_over_takes_its_claim_along() -> None:
-    """The fence would take that of the last home for one against the new one."""
-    world = StoredWorld()
-    await world.settle()
-    await world.beat()
-    first, second, third = three(world)
-    await first.next_home("m1", ANONYMOUS, LOST)
-    offered = OfferedSession("m1", first.address, b"{}", CHANGED)
-    answer = await second.taker.take(offered, ANONYMOUS)
-    assert answer == HomeAnswer(PeerAnswer.HAS, str(second.own))
-    world.hosts[first.address].end_copy("m1")
-    world.kill(first.address)
-    assert await world.store.home("m1") == str(second.own)
-    world.now += BEAT_FOR_S
-    await world.beat(second, third)
-    assert second.checks.must_check("m1") is False, "it was checked with the heartbeat"
-    assert world.homes == [second.address]
-    assert await third.next_home("m1", ANONYMOUS, first.own) == second.own
-    await third.checks.bury("m1")
-    answer = await third.taker.take(offered, ANONYMOUS)
-    assert answer == HomeAnswer(PeerAnswer.GONE)
-
-
 async def test_a_deleted_session_is_not_revived() -> None:
     """By any replica, whichever home was lost; while the store is away the word waits for it."""
     for away in (False, True):
@@ -288,18 +144,6 @@ async def test_a_deleted_session_is_not_revived() -> None:
         with pytest.raises(LookupError):
             await second.next_home("m1", ANONYMOUS, LOST)
         assert world.homes == []
-
-
-async def test_a_claim_on_what_cannot_be_opened_is_given_up() -> None:
-    """Another replica may do better."""
-    world = StoredWorld()
-    await world.beat()
-    first, second, _ = three(world)
-    world.hosts[first.address].fails = True
-    with pytest.raises(Unavailable):
-        await first.next_home("m1", ANONYMOUS, LOST)
-    assert await world.store.home("m1") is None
-    assert await second.next_home("m1", ANONYMOUS, LOST) == second.own
 
 
 async def test_a_home_that_has_claimed_is_waited_for_until_it_serves() -> None:

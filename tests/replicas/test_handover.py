@@ -12,29 +12,24 @@ import pytest
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.replicas.handover import HandOver
 from mcpbridge.replicas.homes import Homes
-from mcpbridge.replicas.leaving import LeavingSessions
 from mcpbridge.replicas.peer_messages import (
     MAX_HANDOVER_BYTES,
-    EndedSessions,
     HomeAnswer,
     HomeQuestion,
     OfferedSession,
 )
 from mcpbridge.replicas.peers import address_of
 from mcpbridge.replicas.session_id import Replica
-from mcpbridge.replicas.tombstones import MOST_TOMBSTONES, Tombstones, digest_of
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal
-from mcpbridge.rules.faults import Unavailable
-from mcpbridge.rules.homes import states
-from mcpbridge.rules.homes.adoption import REVIVABLE_S, PeerAnswer, takers
+from mcpbridge.rules.homes.adoption import PeerAnswer, takers
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S, KnownPeer
 from mcpbridge.rules.homes.record import SessionRecord, StreamRecord
 from mcpbridge.rules.homes.rendezvous import rendezvous_order
 from mcpbridge.rules.homes.states import Arrival
 from mcpbridge.rules.supervision.lifecycle import DrainEvent
 from mcpbridge.telemetry.metrics import Meters
-from tests.replicas.test_homes import LOST, World
-from tests.support.bridge_process import asked_until, eventually
+from tests.support.bridge_process import eventually
+from tests.support.replica_world import LOST, World
 
 RECORD = SessionRecord(initialized=True, level="warning", subscriptions=("file:///a",), used=True)
 
@@ -286,24 +281,6 @@ async def test_a_session_that_is_too_large_goes_without_its_answers_or_stays() -
             assert set(made.outcomes()) == {"moved" if taken else "too_large"}
 
 
-@pytest.mark.parametrize(
-    "offered",
-    [
-        OfferedSession("m2", "10.0.0.50:8001", b"{}"),
-        OfferedSession("m1", "10.0.0.50:8001", b"{}", SessionRecord(level="loud")),
-        OfferedSession(
-            "m1", "10.0.0.50:8001", b"{}", SessionRecord(answers=(StreamRecord("a", 0, 0, ()),))
-        ),
-    ],
-)
-async def test_what_no_replica_can_have_offered_is_refused(offered: OfferedSession) -> None:
-    """An id that opens for no client, a level and a stream that do not exist."""
-    world = World(1)
-    answer = await world.replicas["10.0.0.0:8001"].taker.take(offered, ANONYMOUS)
-    assert answer == HomeAnswer(PeerAnswer.HAS_NOT)
-    assert world.hosts["10.0.0.0:8001"].sessions == set()
-
-
 async def test_a_home_that_was_handed_a_session_and_is_lost_is_replaced() -> None:
     """The one that ends does not name it any more to those who know that it is lost."""
     async with ending(4) as made:
@@ -323,28 +300,6 @@ async def test_a_home_that_was_handed_a_session_and_is_lost_is_replaced() -> Non
         assert made.homes.leaving.moved_to("m1") == found
 
 
-async def test_no_replica_revives_a_session_that_was_deleted_at_one_of_them() -> None:
-    """Not one that was told, not one that has begun since, and none that is told to adopt it."""
-    world = World(3)
-    await world.settle()
-    first, second, third = world.replicas.values()
-    first.notices.deleted("m1")
-    first.notices.deleted("m2")
-    question = HomeQuestion("m1", third.address)
-
-    async def told() -> bool:
-        return (await second.answer(question, ANONYMOUS)).answer is PeerAnswer.GONE
-
-    await asked_until(told, "the others are told")
-    late = world.start(Replica("10.0.0.77", 8001, 77))
-    for each in (first, second, third, late):
-        with pytest.raises(LookupError):
-            await each.next_home("m1", ANONYMOUS, LOST)
-    offered = OfferedSession("m1", first.address, b"{}")
-    assert await late.taker.take(offered, ANONYMOUS) == HomeAnswer(PeerAnswer.GONE)
-    assert world.homes == []
-
-
 async def test_a_replica_that_ends_tells_the_others_what_was_deleted() -> None:
     """They may have begun since."""
     async with ending(2) as made:
@@ -357,39 +312,6 @@ async def test_a_replica_that_ends_tells_the_others_what_was_deleted() -> None:
         assert await late.answer(question, ANONYMOUS) == HomeAnswer(PeerAnswer.GONE)
 
 
-def test_tombstones_are_bounded_and_end_with_what_they_are_for() -> None:
-    """The oldest go first; after a day the id itself is too old."""
-    now = [0.0]
-    tombstones = Tombstones(lambda: now[0])
-    tombstones.add(digest_of(f"s{number}") for number in range(MOST_TOMBSTONES + 1))
-    assert not tombstones.has("s0")
-    assert tombstones.has("s1")
-    assert len(tombstones.digests) == MOST_TOMBSTONES
-    tombstones.add((b"short", b"x" * 99))
-    assert tombstones.has("s1")
-    now[0] = REVIVABLE_S + 1
-    assert not tombstones.has("s1")
-
-
-async def test_an_arrival_is_held_for_a_time_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then its client is asked to come again."""
-    leaving = LeavingSessions()
-    await leaving.until_answered("m1")
-    leaving.begin("m1")
-    assert leaving.arrival("m1") is Arrival.HOLD
-    waits = asyncio.ensure_future(leaving.until_answered("m1"))
-    await asyncio.sleep(0)
-    leaving.refused("m1")
-    await waits
-    monkeypatch.setattr("mcpbridge.replicas.leaving.HELD_S", 0.01)
-    leaving.begin("m1")
-    with pytest.raises(Unavailable, match="shutting down"):
-        await leaving.until_answered("m1")
-    leaving.accepted("m1", LOST)
-    assert (leaving.arrival("m1"), leaving.moved_to("m1")) == (Arrival.FORWARD, LOST)
-    assert states.HELD_S == 2.0
-
-
 def test_settled_peers_are_offered_a_session_before_new_ones() -> None:
     """One that no answer names any more is offered none, and neither is the replica itself."""
     own = KnownPeer("own:1", 99.0)
@@ -400,15 +322,3 @@ def test_settled_peers_are_offered_a_session_before_new_ones() -> None:
     first, last = found[:4], found[4:]
     assert first == rendezvous_order("m1", (each.address for each in settled))
     assert last == rendezvous_order("m1", (each.address for each in new))
-
-
-async def test_ended_sessions_are_read_from_bytes_and_end_where_they_are() -> None:
-    """As a peer sends them."""
-    world = World(1)
-    (own,) = world.replicas.values()
-    world.hosts[own.address].sessions.add("m1")
-    ended = EndedSessions("10.0.0.50:8001", (digest_of("m2"),), "m1")
-    again = msgspec.json.decode(msgspec.json.encode(ended), type=EndedSessions)
-    assert own.notices.told(again, ANONYMOUS) == HomeAnswer(PeerAnswer.HAS_NOT)
-    assert world.homes == []
-    assert (await own.answer(HomeQuestion("m2", own.address), ANONYMOUS)).answer is PeerAnswer.GONE

@@ -3,178 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Iterable
 
 import pytest
 
-from mcpbridge.replicas.claims.claims import Claims
 from mcpbridge.replicas.homes import Homes
-from mcpbridge.replicas.peer_messages import (
-    EndedSessions,
-    HomeAnswer,
-    HomeQuestion,
-    MovedSessions,
-)
+from mcpbridge.replicas.peer_messages import HomeAnswer, HomeQuestion
 from mcpbridge.replicas.peers import address_of
 from mcpbridge.replicas.session_id import Replica, SessionId
-from mcpbridge.rules.access.principals import ANONYMOUS, Principal
-from mcpbridge.rules.faults import Unavailable, draining
-from mcpbridge.rules.homes.adoption import HELD_BACK_S, REVIVABLE_S, PeerAnswer, adopters
+from mcpbridge.rules.access.principals import ANONYMOUS
+from mcpbridge.rules.faults import Unavailable
+from mcpbridge.rules.homes.adoption import HELD_BACK_S, PeerAnswer, adopters
 from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S, KnownPeer
-from mcpbridge.rules.homes.record import SessionRecord
 from mcpbridge.rules.homes.rendezvous import rendezvous_order
-
-NOW_S = 1_900_000_000.0
-LOST = Replica("10.0.0.99", 8001, 99)
-
-
-class Host:
-    """The sessions of one replica, and what becomes of those that it is to revive."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.sessions: set[str] = set()
-        self.ending = False
-        self.full = False
-        self.fails = False
-        self.records: dict[str, SessionRecord] = {}
-        self.owns = False
-
-    def has(self, session_id: str, principal: Principal) -> bool:
-        """Whether it is here."""
-        return session_id in self.sessions
-
-    def opened_id(self, session_id: str, principal: Principal) -> SessionId | None:
-        """What the id says."""
-        return self.world.ids.get(session_id)
-
-    def needs_own_child(self, params: bytes) -> bool:
-        """What the test says."""
-        return self.owns
-
-    def may_adopt(self) -> bool:
-        """Not at the end."""
-        return not self.ending
-
-    def may_take(self, principal: Principal) -> bool:
-        """Not at the end, and not if it is full."""
-        return not self.ending and not self.full
-
-    def end(self, session_id: str, principal: Principal) -> None:
-        """It is not here any more."""
-        self.sessions.discard(session_id)
-
-    def is_here(self, session_id: str) -> bool:
-        """Whether it is here."""
-        return session_id in self.sessions
-
-    def has_own_child(self, session_id: str) -> bool:
-        """What the test says."""
-        return self.owns and session_id in self.sessions
-
-    def own_child_sessions(self) -> list[str]:
-        """What the test says."""
-        return sorted(self.sessions) if self.owns else []
-
-    def record(self, session_id: str) -> SessionRecord | None:
-        """What a client has asked for."""
-        return self.records.get(session_id) if session_id in self.sessions else None
-
-    def params(self, session_id: str) -> bytes | None:
-        """The same of all clients."""
-        return b"{}" if session_id in self.sessions else None
-
-    def end_copy(self, session_id: str) -> None:
-        """It is not here any more."""
-        self.sessions.remove(session_id)
-
-    async def revive(
-        self,
-        session_id: str,
-        params: bytes,
-        principal: Principal,
-        record: SessionRecord | None = None,
-    ) -> None:
-        """It takes a few turns of the loop."""
-        assert params == b"{}"
-        for _ in range(3):
-            await asyncio.sleep(0)
-        if self.fails:
-            raise Unavailable(draining())
-        assert session_id not in self.sessions
-        self.sessions.add(session_id)
-        self.records[session_id] = record or SessionRecord(initialized=True)
-
-
-class World:
-    """Replicas that ask each other, at a time that the test sets."""
-
-    def __init__(self, count: int = 4) -> None:
-        self.now = 0.0
-        self.ids = {"m1": SessionId(LOST, int(NOW_S), params=b"{}")}
-        self.asked: list[tuple[str, HomeQuestion]] = []
-        self.replicas: dict[str, Homes] = {}
-        self.hosts: dict[str, Host] = {}
-        self.unresolved = False
-        self.cut: set[str] = set()
-        """Those that cannot be reached, and reach no other."""
-        for number in range(count):
-            self.start(Replica(f"10.0.0.{number}", 8001, number))
-
-    def start(self, replica: Replica, choice: OnOwnerLost = OnOwnerLost.RESTART) -> Homes:
-        """Start another one."""
-        address, host = address_of(replica), Host(self)
-        clock, wall_clock = (lambda: self.now), (lambda: NOW_S)
-        claims = self.claims_of(replica, host)
-        ways = (self.ask, self.tell, self.resolve)
-        homes = Homes(replica, host, *ways, clock, wall_clock, choice, claims)
-        self.replicas[address], self.hosts[address] = homes, host
-        return homes
-
-    def claims_of(self, replica: Replica, host: Host) -> Claims | None:
-        """Without a store there are none."""
-        return None
-
-    def kill(self, address: str) -> None:
-        """It does not answer any more."""
-        del self.replicas[address], self.hosts[address]
-
-    async def ask(
-        self, address: str, question: HomeQuestion, principal: Principal
-    ) -> HomeAnswer | None:
-        """Ask one, which takes a turn of the loop."""
-        self.asked.append((address, question))
-        await asyncio.sleep(0)
-        if question.asker != address and self.cut & {question.asker, address}:
-            return None
-        peer = self.replicas.get(address)
-        return await peer.answer(question, principal) if peer is not None else None
-
-    async def tell(
-        self, address: str, said: EndedSessions | MovedSessions, principal: Principal
-    ) -> None:
-        """Tell one, which takes a turn of the loop."""
-        await asyncio.sleep(0)
-        if address in self.replicas:
-            self.replicas[address].notices.told(said, principal)
-
-    async def resolve(self) -> Iterable[str] | None:
-        """What the name server says."""
-        return None if self.unresolved else list(self.replicas)
-
-    async def settle(self) -> None:
-        """Let all have seen all others for long enough."""
-        for _ in range(2):
-            for each in self.replicas.values():
-                await each.peers.look()
-            self.now += SETTLED_AFTER_S
-
-    @property
-    def homes(self) -> list[str]:
-        """Where the session is."""
-        return [address for address, host in self.hosts.items() if "m1" in host.sessions]
+from tests.support.replica_world import LOST, NOT_REVIVABLE, World
 
 
 async def test_the_first_settled_replica_adopts_whoever_is_asked() -> None:
@@ -192,24 +34,6 @@ async def test_the_first_settled_replica_adopts_whoever_is_asked() -> None:
     assert address_of(await late.next_home("m1", ANONYMOUS, LOST)) == first
     assert address_of(late.known("m1", LOST)) == first
     assert late.known("m2", LOST) == LOST
-
-
-async def told_after(world: World, address: str, turns: int) -> None:
-    """Tell a replica to adopt, some turns of the loop from now."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    await world.ask(address, HomeQuestion("m1", "10.0.0.50:8001", adopt=True), ANONYMOUS)
-
-
-@pytest.mark.parametrize("turns", range(8))
-async def test_adopters_at_once_give_way_to_one_of_them(turns: int) -> None:
-    """Each was told to adopt, by a replica with another view."""
-    for first in (0, turns):
-        world = World()
-        await world.settle()
-        waits = itertools.cycle((first, turns - first))
-        await asyncio.gather(*(told_after(world, each, next(waits)) for each in world.replicas))
-        assert len(world.homes) == 1
 
 
 async def test_none_adopts_before_it_is_settled() -> None:
@@ -263,17 +87,7 @@ async def test_the_name_may_be_unknown_for_a_while() -> None:
     assert len({address for address, _ in world.asked}) >= 2
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        None,
-        SessionId(LOST, int(NOW_S)),
-        SessionId(LOST, int(NOW_S), one_stream=True, params=b"{}"),
-        SessionId(LOST, int(NOW_S - REVIVABLE_S - 1), params=b"{}"),
-        SessionId(LOST, int(NOW_S + 100), params=b"{}"),
-    ],
-    ids=repr,
-)
+@pytest.mark.parametrize("read", NOT_REVIVABLE, ids=repr)
 async def test_what_cannot_be_revived_is_over(read: SessionId | None) -> None:
     """No peer is asked: its client begins another session."""
     world = World(2)
@@ -332,21 +146,6 @@ async def test_a_replica_alone_adopts_what_its_last_start_had() -> None:
     before = Replica("10.0.0.0", 8001, 1234)
     assert await own.next_home("m1", ANONYMOUS, before) == own.own
     assert world.homes == ["10.0.0.0:8001"]
-
-
-async def test_a_client_that_leaves_ends_no_adoption() -> None:
-    """Others wait for it too."""
-    world = World(1)
-    own = world.replicas["10.0.0.0:8001"]
-    world.now += SETTLED_AFTER_S
-    first = asyncio.create_task(own.next_home("m1", ANONYMOUS, LOST))
-    second = asyncio.create_task(own.next_home("m1", ANONYMOUS, LOST))
-    for _ in range(4):
-        await asyncio.sleep(0)
-    first.cancel()
-    assert await second == own.own
-    with pytest.raises(asyncio.CancelledError):
-        await first
 
 
 async def taken_over_after_30_s(world: World, choice: OnOwnerLost) -> tuple[Homes, Homes]:
@@ -408,15 +207,3 @@ async def test_the_operator_may_choose_that_such_sessions_end() -> None:
     with pytest.raises(LookupError):
         await asked.next_home("m1", ANONYMOUS, old.own, unknown=True)
     assert world.homes == [old.address]
-
-
-async def test_a_wrong_order_to_yield_ends_nothing() -> None:
-    """One that names no replica, or this one; and one for a session that is not here."""
-    world = World(2)
-    own = world.replicas["10.0.0.0:8001"]
-    world.hosts[own.address].sessions.add("m1")
-    for session_id, home in (("m1", "nowhere"), ("m1", str(own.own)), ("m2", str(LOST))):
-        order = HomeQuestion(session_id, "10.0.0.1:8001", home=home)
-        assert await own.answer(order, ANONYMOUS) == HomeAnswer(PeerAnswer.HAS_NOT)
-    assert world.homes == [own.address]
-    assert own.known_homes.elsewhere("m2") is None

@@ -14,7 +14,7 @@ from mcpbridge.replicas.placement import AGAIN_S, FULL, MOST_ASKED, Placement
 from mcpbridge.replicas.session_id import Replica
 from mcpbridge.rules.access.principals import Principal
 from mcpbridge.rules.homes.adoption import PeerAnswer
-from tests.replicas.test_homes import World
+from tests.support.replica_world import World
 
 
 class Peers:

@@ -7,7 +7,7 @@ of them gives way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 
 from mcpbridge.replicas.peer_messages import HomeAnswer, HomeQuestion
 from mcpbridge.replicas.peers import address_of
@@ -44,7 +44,7 @@ class Adoptions:
                 self._gives_way.add(session_id)
         return HomeAnswer(PeerAnswer.ADOPTING)
 
-    def outcome(self, session_id: str) -> Awaitable[HomeAnswer] | None:
+    def outcome(self, session_id: str) -> asyncio.Future[HomeAnswer] | None:
         """Return what the adoption of a session comes to; None if none goes on.
 
         The adoption goes on if the one that waits for it leaves.
