@@ -143,6 +143,20 @@ async def test_a_session_goes_to_the_first_peer_with_what_is_known_of_it() -> No
         assert asked == HomeAnswer(PeerAnswer.HAS, str(home))
 
 
+async def test_a_session_that_was_adopted_here_is_led_to_its_taker() -> None:
+    """This replica has found itself as its home before."""
+    async with ending(2) as made:
+        (other,) = made.order("m1")
+        made.world.hosts[other].ending = True
+        assert await made.homes.next_home("m1", ANONYMOUS, LOST) == made.homes.own
+        made.world.hosts[other].ending = False
+        made.has("m1")
+        made.hand_over.begin(0.0)
+        await made.until_idle()
+        assert made.world.homes == [other]
+        assert made.homes.known("m1", LOST) == made.world.replicas[other].own
+
+
 async def test_a_session_with_a_call_goes_when_it_has_none() -> None:
     """The cutoff waits for it."""
     async with ending() as made:

@@ -25,7 +25,9 @@ class KnownHomes:
 
     def home(self, session_id: str, named: Replica) -> Replica:
         """Return the home of a session: the one that was found last, else the one in its id."""
-        return self._known.get(session_id) or self._leaving.moved_to(session_id) or named
+        # First: this replica may have found itself, and has handed the session over since.
+        moved_to = self._leaving.moved_to(session_id)
+        return moved_to or self._known.get(session_id) or named
 
     def elsewhere(self, session_id: str) -> Replica | None:
         """Return the home of a session that this replica had; None if it knows no other."""

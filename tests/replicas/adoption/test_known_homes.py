@@ -28,6 +28,9 @@ def test_what_was_found_last_goes_before_the_hand_over_and_the_id() -> None:
     known.remember("m2", OWN)
     assert (known.home("m2", NAMED), known.elsewhere("m2")) == (OWN, None)
     assert leaving.moved_to("m2") is None, "it has not left this replica"
+    leaving.begin("m2")
+    leaving.accepted("m2", TAKER)
+    assert (known.home("m2", NAMED), known.elsewhere("m2")) == (TAKER, TAKER)
 
 
 def test_the_oldest_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
