@@ -352,6 +352,8 @@ async def test_a_listen_is_acknowledged_first_with_what_the_child_grants() -> No
             assert made.service.busy
             assert [each.kind for each in made.service.holders] == ["subscription"]
         await until(lambda: made.process.asked_for(UNSUBSCRIBE))
+        await turns()
+        assert "listeners=0" in repr(made.leases["legacy"].mux)
         (taken_back,) = made.process.asked_for(UNSUBSCRIBE)
         assert params_of(taken_back) == {"uri": "a:1"}
         assert (made.service.busy, list(made.service.listens)) == (False, [])
