@@ -163,7 +163,10 @@ def _found_spans(data: bytes) -> dict[str, Span]:
         data = _without_lone_surrogates(data)
         values = decode_checked(_decoder_of(data), data, "an object")
     found = _plain_spans(values, len(data))
-    return _walked_spans(data, values) if found is None else found
+    if found is None:
+        return _walked_spans(data, values)
+    # Names that were counted are of a class that msgspec does not encode.
+    return found if short else {str(name): span for name, span in found.items()}
 
 
 def _plain_spans(values: Mapping[str, Raw], length: int) -> dict[str, Span] | None:

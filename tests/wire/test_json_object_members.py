@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage
-from mcpbridge.wire.json_object import opened, packed, with_members, without
+from mcpbridge.wire.json_object import MAX_MEMBERS, opened, packed, with_members, without
 
 SPELLED = b'{ "a" : 1.0, "b":{"x": [1 ,2]},"\\u0063":"\\ud800" }'
 
@@ -66,3 +66,11 @@ def test_what_is_left_is_the_object_without_them(
     data = json.dumps(members, indent=indent, separators=marks).encode()
     left = json.loads(without(data, names))
     assert list(left.items()) == [(k, v) for k, v in members.items() if k not in names]
+
+
+def test_an_object_with_many_colons_is_packed_again() -> None:
+    """Its members are counted as they are read; their names are ordinary ones all the same."""
+    value = b"[" + b",".join([b'{"a":1}'] * (MAX_MEMBERS + 1)) + b"]"
+    members = opened(b'{"b":%b}' % value)
+    assert packed(members) == b'{"b":%b}' % value
+    assert {type(name) for name in members} == {str}
