@@ -20,7 +20,8 @@ from benchmarks.figures import Figure
 LEVELS = (0.5, 0.9)
 CONNECTIONS = (1, 16, 256, 4096)
 CHILDREN = (1, 8, 64)
-MOST_CHILDREN = ("--isolation", "session", "--max-children", "64")
+MOST_CHILDREN = ("--isolation", "session", "--max-children", "80")
+"""More than run at once: those of the sessions before may still be ending."""
 LIGHT_CALLS_PER_S = 200.0
 BESIDE_LARGE = 3
 LONGER = 4
