@@ -79,9 +79,7 @@ class ServerEntry(msgspec.Struct, frozen=True):
         else:
             same_way = isinstance(source, ChildSpec)
         others = (self.settings, self.roots, self.lazy, self.idle_stop_s)
-        return same_way and others == (
-            after.settings, after.roots, after.lazy, after.idle_stop_s
-        )  # fmt: skip
+        return same_way and others == (after.settings, after.roots, after.lazy, after.idle_stop_s)
 
 
 class FailedEntry(msgspec.Struct, frozen=True):
