@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -25,10 +25,11 @@ _SWITCH_S = 0.0005
 a read. With CPython's 5 ms a request, which takes the loop about ten turns, waits 50 ms in all."""
 
 T = TypeVar("T")
+Text = TypeVar("Text", bound=Sized)
 _limiter: RunVar[CapacityLimiter] = RunVar("mcpbridge.channels.off_loop")
 
 
-async def read_off_loop(read: Callable[[bytes], T], text: bytes) -> T:
+async def read_off_loop(read: Callable[[Text], T], text: Text) -> T:
     """Return `read(text)`, called in a worker thread if the text is long; raise what it raises.
 
     Texts that one task reads in succession keep their order.
@@ -42,7 +43,7 @@ async def read_off_loop(read: Callable[[bytes], T], text: bytes) -> T:
     return await to_thread.run_sync(_read_aside, read, text, limiter=limiter)
 
 
-def _read_aside(read: Callable[[bytes], T], text: bytes) -> T:
+def _read_aside(read: Callable[[Text], T], text: Text) -> T:
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_S)
     try:

@@ -24,7 +24,7 @@ from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
 from mcpbridge.settings import Unit, setting
 from mcpbridge.wire.json_object import MAX_DEPTH
-from mcpbridge.wire.lines import Line, LineSplitter, encode_line
+from mcpbridge.wire.lines import Line, LongLine, LongLineSplitter, encode_line
 from mcpbridge.wire.messages import Message, decode, decode_batch, is_batch, pieces, walked
 from mcpbridge.wire.reply_id import answer_id
 
@@ -122,10 +122,10 @@ class PipeChannel:
         self._os: FileCalls = os if threads is None else threads
         self._close_stdin = close_stdin or self._os.close
         self._account = Account(account)
-        self._splitter = LineSplitter(limits.max_message_bytes)
+        self._splitter = LongLineSplitter(limits.max_message_bytes, LONG_BYTES)
         self._chunks: deque[bytes] = deque()
         """Read but not yet split into lines, because they contain many."""
-        self._lines: deque[Line] = deque()
+        self._lines: deque[Line | LongLine] = deque()
         self._received: deque[Received] = deque()
         """Decoded but not yet taken by the reader."""
         self._turn_began = 0.0
@@ -191,9 +191,7 @@ class PipeChannel:
         if self._received or self._lines or self._chunks:
             # Messages are there at once, so without this the reader would never give the loop a
             # turn.
-            if time.monotonic() - self._turn_began > _TURN_S:
-                await asyncio.sleep(0)
-                self._turn_began = time.monotonic()
+            await self._pause_if_due()
         else:
             await self._arrival()
         while True:
@@ -221,13 +219,24 @@ class PipeChannel:
             await self._reader
         self._turn_began = time.monotonic()
 
+    async def _pause_if_due(self) -> None:
+        """Give the loop its turn if this one has lasted long."""
+        if time.monotonic() - self._turn_began > _TURN_S:
+            await asyncio.sleep(0)
+            self._turn_began = time.monotonic()
+
     async def _understand(self) -> None:
         """Decode lines until there are enough messages or no lines are left."""
         while len(self._received) < _MOST_RECEIVED:
-            if not self._lines and not self._split():
-                break
+            if not self._lines:
+                if not self._split():
+                    break
+                if not self._lines:
+                    # Blank lines only, and there may be any number of them.
+                    await self._pause_if_due()
+                    continue
             line = self._lines.popleft()
-            if isinstance(line, bytes) and len(line) >= LONG_BYTES:
+            if isinstance(line, bytes | LongLine) and len(line) >= LONG_BYTES:
                 self._received += await read_off_loop(self._understood, line)
             else:
                 self._received += self._understood(line)
@@ -236,13 +245,14 @@ class PipeChannel:
         self._release()
 
     def _split(self) -> bool:
-        """Split some of what was read; return whether there are lines now."""
-        while self._chunks and not self._lines:
+        """Split some of what was read; return False if all of it has been split."""
+        if self._chunks:
             chunk = self._chunks.popleft()
             if len(chunk) > _DENSE_BYTES:
                 self._chunks.appendleft(chunk[_DENSE_BYTES:])
             self._lines += self._splitter.feed(chunk[:_DENSE_BYTES])
-        if not self._lines and self.ended.is_set():
+            return True
+        if self.ended.is_set():
             self._lines += self._splitter.end()
         return bool(self._lines)
 
@@ -361,11 +371,17 @@ class PipeChannel:
             self._release()
             self._hand_on(take, reader, lines)
 
-    def _is_much(self, lines: Sequence[Line]) -> bool:
+    def _is_much(self, lines: Sequence[Line | LongLine]) -> bool:
         """Return whether these lines and what is held may take longer than a turn should."""
-        return self._held >= LONG_BYTES or len(lines) > _MOST_RECEIVED or bool(self._chunks)
+        if self._held >= LONG_BYTES or len(lines) > _MOST_RECEIVED or self._chunks:
+            return True
+        # Only the first one may have come in several reads. What is held does not tell its length:
+        # it was set to 0 if an earlier line was taken while this one came.
+        return len(lines[0]) >= LONG_BYTES
 
-    def _hand_on(self, take: Consumer, reader: asyncio.Future[None], lines: Sequence[Line]) -> None:
+    def _hand_on(
+        self, take: Consumer, reader: asyncio.Future[None], lines: Sequence[Line | LongLine]
+    ) -> None:
         """Hand on messages in this turn, unless there are many in a batch."""
         received = self._understood(lines[0])
         for number, line in enumerate(lines[1:], 1):
@@ -385,7 +401,7 @@ class PipeChannel:
                 reader.set_exception(error)
             raise
 
-    def _keep(self, lines: Sequence[Line]) -> None:
+    def _keep(self, lines: Sequence[Line | LongLine]) -> None:
         """Keep lines for `receive`; stop reading if they are more than enough."""
         self._lines += lines
         if self._lines or self._chunks:
@@ -396,7 +412,7 @@ class PipeChannel:
                 self._watch.remove_reader(self._stdout_fd)
             self._wake_reader()
 
-    def _read(self) -> Sequence[Line]:
+    def _read(self) -> Sequence[Line | LongLine]:
         """Read once; return the lines that came, unless they are too many to split at once."""
         try:
             chunk = self._os.read(self._stdout_fd, _READ_BYTES)
@@ -427,7 +443,11 @@ class PipeChannel:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
-    def _understood(self, line: Line) -> Sequence[Received]:
+    def _understood(self, line: Line | LongLine) -> Sequence[Received]:
+        if isinstance(line, LongLine):
+            line = line.joined()
+            if not line:
+                return []
         if not isinstance(line, bytes):
             answers = answer_id(line)
             return [InvalidLine("message_too_large", line.size, line.head[:_SAMPLE_BYTES], answers)]

@@ -30,6 +30,30 @@ class Gathered:
             self._pieces.append(bytearray(piece))
         self.size += len(piece)
 
+    def first(self, size: int) -> bytes:
+        """Return the first bytes, at most `size`, without joining the rest."""
+        found = bytearray()
+        for piece in self._pieces:
+            found += piece[: size - len(found)]
+            if len(found) == size:
+                break
+        return bytes(found)
+
+    def keep_last(self, size: int) -> int:
+        """Drop all but the last `size` bytes, without joining them; return how many were dropped.
+
+        There must be at least as many.
+        """
+        kept: list[bytes | bytearray] = []
+        left = size
+        while left:
+            piece = self._pieces.pop()[-left:]
+            kept.append(piece)
+            left -= len(piece)
+        dropped = self.size - size
+        self._pieces, self.size = kept[::-1], size
+        return dropped
+
     def take(self) -> bytes:
         """Return all bytes and empty the buffer."""
         whole = b"".join(self._pieces)

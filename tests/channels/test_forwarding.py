@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
+import sys
+import termios
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,7 +17,7 @@ import pytest
 
 from mcpbridge.channels.channel import InvalidLine, Received
 from mcpbridge.channels.memory import memory_pair
-from mcpbridge.wire.messages import Notification, Result, encode
+from mcpbridge.wire.messages import Message, Notification, Result, decode, encode
 from tests.channels.test_pipes import PING, WITHIN_S, Peer, turns, wired
 
 PONG = Notification("ping")
@@ -163,3 +167,39 @@ async def test_a_channel_in_memory_forwards_too() -> None:
     async with asyncio.timeout(WITHIN_S):
         await task
     assert consumer.received == [PONG, PONG]
+
+
+async def test_two_long_lines_in_a_row_are_both_read_off_the_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also if all of the second but its end has come when the first is handed on."""
+    threads: list[threading.Thread] = []
+    second_came = threading.Event()
+
+    def noting(line: bytes, depth: int) -> Message:
+        threads.append(threading.current_thread())
+        assert second_came.wait(WITHIN_S)
+        return decode(line, depth)
+
+    monkeypatch.setattr("mcpbridge.channels.pipes.decode", noting)
+    long = Result(b"1", b'{"text":"' + b"x" * (1 << 19) + b'"}')
+    line = encode(long)
+    with forwarding() as (peer, consumer, task):
+        await turns()
+        await write_all(peer, line + b"\n" + line)
+        async with asyncio.timeout(WITHIN_S):
+            while waiting_in(peer.stdout):
+                await turns(1)
+            second_came.set()
+            while not consumer.received:
+                await turns(1)
+        peer.says(b"\n")
+        await ended(peer, task)
+    assert consumer.received == [long, long]
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+
+
+def waiting_in(pipe_fd: int) -> int:
+    """How many bytes of a pipe have not been read."""
+    return int.from_bytes(fcntl.ioctl(pipe_fd, termios.FIONREAD, bytes(4)), sys.byteorder)

@@ -450,24 +450,43 @@ async def test_many_short_lines_come_some_at_a_time() -> None:
     with wired() as peer:
         fcntl.fcntl(peer.stdout, fcntl.F_SETPIPE_SZ, 1 << 18)
         peer.says(b"a\n" * count + PING + b"\n")
-        rounds = 0
-
-        async def go_round() -> None:
-            nonlocal rounds
-            while True:
-                rounds += 1
-                await asyncio.sleep(0)  # one turn of the loop
-
-        going = asyncio.create_task(go_round())
         received: list[Received] = []
-        while len(received) <= count:
-            some = await peer.channel.receive()
-            assert len(some) <= 64
-            received += some
-        going.cancel()
+        with counted_rounds() as rounds:
+            while len(received) <= count:
+                some = await peer.channel.receive()
+                assert len(some) <= 64
+                received += some
     assert all(isinstance(each, InvalidLine) for each in received[:-1])
     assert received[-1] == Notification("ping")
-    assert rounds > 2
+    assert len(rounds) > 2
+
+
+async def test_blank_lines_give_the_loop_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They bring no message, so nothing but the time ends a turn with them."""
+    monkeypatch.setattr("mcpbridge.channels.pipes._TURN_S", 0.0)
+    with wired() as peer:
+        fcntl.fcntl(peer.stdout, fcntl.F_SETPIPE_SZ, 1 << 18)
+        peer.says(b"\n" * 200_000 + PING + b"\n")
+        with counted_rounds() as rounds:
+            assert await peer.channel.receive() == [Notification("ping")]
+    assert len(rounds) > 50
+
+
+@contextmanager
+def counted_rounds() -> Iterator[list[None]]:
+    """Count how often the loop goes round, until the block ends: an item for each round."""
+    rounds: list[None] = []
+
+    async def go_round() -> None:
+        while True:
+            rounds.append(None)
+            await asyncio.sleep(0)  # one turn of the loop
+
+    going = asyncio.create_task(go_round())
+    try:
+        yield rounds
+    finally:
+        going.cancel()
 
 
 async def test_a_long_message_is_read_off_the_loop_and_keeps_its_place() -> None:

@@ -81,11 +81,16 @@ _FRAMING = [
         "wire/lines.py",
         "wire/test_lines.py",
         ("if len(raw) > self._max:", "if len(raw) >= self._max:"),
-        ("line = raw.removeprefix(BOM)", "line = raw"),
+        ("return raw.removeprefix(BOM).strip(", "return raw.strip("),
         ("last = chunk.rfind", "last = chunk.find"),
         ("self._hold(chunk[last + 1 :])", "self._hold(chunk[last:])"),
-        ("self._skipped += cut", "self._skipped = cut"),
+        ("self._skipped += self._held", "self._skipped = self._held"),
         ('return message + b"\\n"', "return message"),
+    ),
+    *_in(
+        "channels/pipes.py",
+        "channels/test_forwarding.py",
+        ("return len(lines[0]) >= LONG_BYTES", "return False"),
     ),
     *_in(
         "wire/reply_id.py",

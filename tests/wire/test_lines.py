@@ -16,6 +16,8 @@ from mcpbridge.wire.lines import (
     KEPT_BYTES,
     Line,
     LineSplitter,
+    LongLine,
+    LongLineSplitter,
     OverlongLine,
     encode_line,
 )
@@ -118,6 +120,31 @@ def test_skipping_tells_how_much_was_thrown_away() -> None:
         OverlongLine(KEPT_BYTES + 100, b"x" * KEPT_BYTES, b"x" * KEPT_BYTES)
     ]
     assert splitter.skipping == 0
+
+
+@pytest.mark.parametrize("step", [1, 100, 5000])
+def test_a_long_line_in_pieces_is_left_to_its_reader(step: int) -> None:
+    """Its reader joins it, without what belongs to no line; its neighbours are lines as ever."""
+    body = BOM + b" " + b"x" * 20_000 + b" \r"
+    data = b"before\n" + body + b"\n" + b" " * 20_000 + b"\nafter\n"
+    splitter = LongLineSplitter(1 << 20, 10_000)
+    chunks = (data[i : i + step] for i in range(0, len(data), step))
+    before, line, blank, after = (each for chunk in chunks for each in splitter.feed(chunk))
+    assert (before, after) == (b"before", b"after")
+    assert isinstance(line, LongLine)
+    assert isinstance(blank, LongLine)
+    assert (len(line), len(blank)) == (len(body), 20_000)
+    assert line.joined() == b"x" * 20_000
+    assert blank.joined() == b""
+    assert splitter.skipping == 0
+
+
+def test_a_line_over_the_limit_is_skipped_though_longer_lines_are_left_to_their_reader() -> None:
+    """The limit comes before the size from which on a line is long."""
+    splitter = LongLineSplitter(15_000, 10_000)
+    assert splitter.feed(b"x" * 14_000) == []
+    told = OverlongLine(16_000, b"x" * KEPT_BYTES, b"x" * KEPT_BYTES)
+    assert splitter.feed(b"x" * 2000 + b"\n") == [told]
 
 
 def test_an_overlong_line_takes_constant_memory() -> None:
