@@ -22,9 +22,10 @@ from mcpbridge.rules.event_log import LogEntry
 from mcpbridge.rules.faults import Unavailable
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.wire.headers import EVENT_STREAM, JSON
-from mcpbridge.wire.messages import Failure, Reply, encode, pieces
+from mcpbridge.wire.messages import Failure, Reply, Text, encode, parts_of, pieces
 
 Headers = Sequence[tuple[bytes, bytes]]
+Parts = Sequence[bytes | memoryview]
 
 SESSION_HEADER = b"mcp-session-id"
 CLOSE: tuple[bytes, bytes] = (b"connection", b"close")
@@ -128,7 +129,7 @@ async def send_replies(
         unsent.charge(-length)
 
 
-async def _send_body(send: Send, parts: Sequence[bytes], *, more: bool) -> None:
+async def _send_body(send: Send, parts: Parts, *, more: bool) -> None:
     """Send the next part of a body, slice by slice if it is long.
 
     Args:
@@ -148,9 +149,9 @@ async def _send_body(send: Send, parts: Sequence[bytes], *, more: bool) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-def _slices(parts: Sequence[bytes]) -> Iterator[bytes]:
+def _slices(parts: Parts) -> Iterator[bytes]:
     """Split a text into slices; short parts are joined."""
-    short: list[bytes] = []
+    short: list[bytes | memoryview] = []
     for part in parts:
         if len(part) < SLICE_BYTES:
             short.append(part)
@@ -159,7 +160,7 @@ def _slices(parts: Sequence[bytes]) -> Iterator[bytes]:
             yield b"".join(short)
             short = []
         for start in range(0, len(part), SLICE_BYTES):
-            yield part[start : start + SLICE_BYTES]
+            yield bytes(part[start : start + SLICE_BYTES])
     if short:
         yield b"".join(short)
 
@@ -199,13 +200,13 @@ async def send_late_json(send: Send, reader: Reader, headers: Headers = ()) -> N
     """
     start = {"type": "http.response.start", "status": 200, "headers": [_JSON_TYPE, *headers]}
     await send(start)
-    body = b""
+    body: Text = b""
     while (entries := await reader.read()) is not None:
         if entries:
             body = entries[-1].payload
         else:
             await send({"type": "http.response.body", "body": b" ", "more_body": True})
-    await _send_body(send, [body], more=False)
+    await _send_body(send, parts_of(body), more=False)
 
 
 class EventStream:
@@ -289,12 +290,12 @@ def _primer(prefix: bytes, delivered: int) -> bytes:
     return b"id: %b%d\ndata: \nretry: %d\n\n" % (prefix, delivered, _RETRY_MS)
 
 
-def _events(prefix: bytes | None, entries: Sequence[LogEntry]) -> list[bytes]:
+def _events(prefix: bytes | None, entries: Sequence[LogEntry]) -> Parts:
     """Return the text of events in parts, so that a long payload is not copied here."""
     # Not ServerSentEvent, which searches payloads for line ends: encoded JSON has none.
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for entry in entries:
         if prefix is not None:
             parts.append(b"id: %b%d\n" % (prefix, entry.number))
-        parts += (b"event: message\ndata: ", entry.payload, b"\n\n")
+        parts += (b"event: message\ndata: ", *parts_of(entry.payload), b"\n\n")
     return parts

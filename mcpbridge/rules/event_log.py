@@ -19,7 +19,7 @@ import msgspec
 
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.access.shares import MESSAGE_BYTES
-from mcpbridge.wire.messages import is_request_id
+from mcpbridge.wire.messages import Text, is_request_id
 
 STANDALONE = 0
 """Number of a session's stream for messages outside of any request; others count from 1."""
@@ -39,7 +39,7 @@ class LogEntry(msgspec.Struct, frozen=True):
 
     number: int
     """From 1, without gaps in the order of appending."""
-    payload: bytes
+    payload: Text
     sheddable: bool
 
 
@@ -147,7 +147,7 @@ class EventLog:
         """Entries dropped because the window was full."""
         return self._shed
 
-    def append(self, payload: bytes, *, sheddable: bool) -> None:
+    def append(self, payload: Text, *, sheddable: bool) -> None:
         """Append a message; may shed old ones."""
         assert not self.closed, "append to a closed log"
         self._last += 1

@@ -17,7 +17,7 @@ import re
 
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import Fault
-from mcpbridge.wire.json_object import member
+from mcpbridge.wire.json_object import LONG_BYTES, Payload, member
 from mcpbridge.wire.messages import Failure, Reply, Result
 
 OK = "ok"
@@ -53,8 +53,11 @@ def outcome_of(method: str, reply: Reply, fault: Fault | None) -> str:
 def is_tool_error(result: bytes) -> bool:
     """Return whether a result of `tools/call` says that the tool failed.
 
-    Costs one search; the result is decoded only if the name occurs.
+    Costs one search; the result is decoded only if the name occurs. A long result whose members are
+    known is not searched.
     """
+    if len(result) >= LONG_BYTES and type(result) is Payload and result.known is not None:
+        return member(result, "isError") == b"true"
     if _FIRST not in result:
         return False  # one byte is sought natively, where the whole name takes each byte in turn
     at = result.find(_SIGN)

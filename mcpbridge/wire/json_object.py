@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -42,6 +42,7 @@ _text_decoder = msgspec.json.Decoder(Raw)
 # Possessive quantifiers: backtracking over a key of 4 MB would need 600 MB.
 _KEY = re.compile(rb'[ \t\r\n]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")[ \t\r\n]*+:[ \t\r\n]*+', re.DOTALL)
 _AFTER_VALUE = re.compile(rb"[ \t\r\n]*([,}])")
+_LEAD = re.compile(rb"[ \t\r\n]*+,?+")
 _BETWEEN = re.compile(rb"[ \t\r\n]*+[\[,]?[ \t\r\n]*+")
 _HEX2 = rb"[0-9a-fA-F]{2}"
 _SURROGATES = re.compile(
@@ -90,6 +91,11 @@ class Payload(bytes):
             raise
         return self._found
 
+    @property
+    def known(self) -> Mapping[str, Span] | None:
+        """The members, if they have been found; None if they have not, or cannot be."""
+        return self._found
+
     def part(self, span: Span) -> Payload:
         """Return the bytes at a span, the same object each time."""
         if self._parts is None:
@@ -125,8 +131,10 @@ class Payload(bytes):
     def spliced(self, span: Span, value: bytes) -> Payload:
         """Return it with the bytes of one member's value, or within it, replaced."""
         start, end = span
-        changed = Payload(b"".join((self[:start], value, self[end:])))
-        if len(self) < LONG_BYTES or self._found is None:
+        if len(self) < LONG_BYTES:
+            return Payload(b"".join((self[:start], value, self[end:])))
+        changed = Payload(_joined(self, [(span, value)]))
+        if self._found is None:
             return changed
         longer = len(value) - (end - start)
         moved: dict[str, Span] = {}
@@ -192,10 +200,11 @@ def _walked_spans(data: bytes, values: Mapping[str, Raw]) -> dict[str, Span]:
     while (key_match := _KEY.match(data, position)) is not None:
         key = _string_decoder.decode(key_match[1])
         start = key_match.end()
-        value = bytes(values[key])
+        value = memoryview(values[key])
         end = start + len(value)
         after = _AFTER_VALUE.match(data, end)
-        if key in found or after is None or data[start:end] != value:
+        # Not by `==`, which compares views byte by byte and not in one native call.
+        if key in found or after is None or not data.startswith(value, start):
             raise DuplicateMember(f"member {key[:64]!r} stands twice in one object")
         found[key] = (start, end)
         position = after.end()
@@ -288,8 +297,11 @@ def may_hold_meta(data: bytes, sign: bytes) -> bool:
     """Return whether a text may contain `_meta` with `sign` in it, perhaps written with escapes.
 
     One byte is searched first: that search uses native vector instructions, while a search for
-    two or more bytes visits each byte of a long text.
+    two or more bytes visits each byte of a long text. A long text whose members are known is not
+    searched at all.
     """
+    if len(data) >= LONG_BYTES and type(data) is Payload and data.known is not None:
+        return any(name.casefold() == "_meta" for name in data.known)
     return (_LOW_LINE in data and data.find(sign) >= 0) or (
         BACKSLASH in data and data.find(b"\\u") >= 0
     )
@@ -329,13 +341,22 @@ def spliced(data: bytes, span: Span, value: bytes) -> bytes:
 
 
 def replaced(data: bytes, changes: Iterable[tuple[Span, bytes]]) -> bytes:
-    """Return `data` with the bytes at each span replaced; spans must not overlap."""
-    pieces: list[bytes] = []
+    """Return `data` with the bytes at each span replaced; spans must not overlap.
+
+    For a text that is not opened any more: of a long one nothing is copied but the result.
+    """
+    return _joined(data, sorted(changes))
+
+
+def _joined(data: bytes, changes: Sequence[tuple[Span, bytes]]) -> bytes:
+    # Slices of a long text would be another copy, and a short view costs more than a copy.
+    source = data if len(data) < LONG_BYTES else memoryview(data)
+    pieces: list[bytes | memoryview] = []
     position = 0
-    for (start, end), value in sorted(changes):
-        pieces += (data[position:start], value)
+    for (start, end), value in changes:
+        pieces += (source[position:start], value)
         position = end
-    pieces.append(data[position:])
+    pieces.append(source[position:])
     return b"".join(pieces)
 
 
@@ -504,15 +525,35 @@ def _without_lone_surrogates(data: bytes) -> bytes:
 _BLANKS = b" \t\r\n"
 
 
+def viewed(data: bytes) -> dict[str, bytes | memoryview]:
+    """Return what `opened` returns, with views of long values, for an object that is packed again.
+
+    The views are valid as long as `data`.
+    """
+    view = memoryview(data)
+    return {
+        name: data[start:end] if end - start < LONG_BYTES else view[start:end]
+        for name, (start, end) in spans(data).items()
+    }
+
+
 def opened(data: bytes) -> dict[str, bytes]:
     """Return the members of an object with their raw values; raise what `spans` raises."""
     return {name: part(data, span) for name, span in spans(data).items()}
 
 
-def packed(members: Mapping[str, bytes]) -> bytes:
+def packed(members: Mapping[str, bytes | memoryview]) -> bytes:
     """Return an object of these members, in their order."""
-    pieces: list[bytes] = []
     found: dict[str, Span] = {}
+    text = b"".join(packed_pieces(members, found))
+    return Payload(text).knowing(found) if len(text) >= LONG_BYTES else text
+
+
+def packed_pieces(
+    members: Mapping[str, bytes | memoryview], found: dict[str, Span]
+) -> list[bytes | memoryview]:
+    """Return the pieces of an object of these members; note in `found` where their values are."""
+    pieces: list[bytes | memoryview] = []
     position = 0
     for name, value in members.items():
         head = b"%b%b:" % (b"," if pieces else b"{", msgspec.json.encode(name))
@@ -520,8 +561,7 @@ def packed(members: Mapping[str, bytes]) -> bytes:
         position += len(head) + len(value)
         found[name] = (position - len(value), position)
     pieces.append(b"}" if pieces else b"{}")
-    text = b"".join(pieces)
-    return Payload(text).knowing(found) if len(text) >= LONG_BYTES else text
+    return pieces
 
 
 def with_members(data: bytes, added: Mapping[str, bytes]) -> bytes:
@@ -531,18 +571,24 @@ def with_members(data: bytes, added: Mapping[str, bytes]) -> bytes:
 
 def without(data: bytes, names: Container[str]) -> bytes:
     """Return the object without the named members; the same bytes if it has none of them."""
-    kept: list[bytes] = []
+    kept: list[bytes | memoryview] = []
     members = spans(data)
+    source = data if len(data) < LONG_BYTES else memoryview(data)
     before = data.index(b"{") + 1
     for name, (_, end) in members.items():
         if name not in names:
             # With the comma before it, its key and its value.
-            kept.append(data[before:end])
+            kept.append(source[before:end])
         before = end
     if len(kept) == len(members):
         return data
-    text = b"".join(kept).lstrip(_BLANKS)
-    text = b"{%b}" % text.removeprefix(b",")
+    if len(data) < LONG_BYTES:
+        return b"{%b}" % b"".join(kept).lstrip(_BLANKS).removeprefix(b",")
+    if kept:
+        lead = _LEAD.match(kept[0])
+        assert lead is not None  # each part of the pattern may be absent
+        kept[0] = kept[0][lead.end() :]
+    text = b"".join((b"{", *kept, b"}"))
     if len(text) < LONG_BYTES:
         return text
     left = [(name, span) for name, span in members.items() if name not in names]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -31,6 +31,7 @@ from mcpbridge.wire.json_object import (
     check_text,
     elements,
     object_at,
+    packed_pieces,
     spans,
 )
 
@@ -153,7 +154,7 @@ def walked(messages: Iterable[Message]) -> None:
         match message:
             case Result(result=Payload() as payload) | Request(params=Payload() as payload):
                 _walk(payload)
-            case Notification(params=Payload() as payload):
+            case Notification(params=Payload() as payload) | Failure(error=Payload() as payload):
                 _walk(payload)
 
 
@@ -168,6 +169,52 @@ def _walk(payload: Payload) -> None:
 def encode(message: Message) -> bytes:
     """Encode a message as one JSON text without a line end; payloads are copied unchanged."""
     return b"".join(pieces(message))
+
+
+class LongText:
+    """The text of a long message in parts, which are sent one after the other.
+
+    Joining 16 MB takes 7 ms of processor time, for each stream that gets the message.
+    """
+
+    __slots__ = ("_size", "parts")
+
+    def __init__(self, parts: Sequence[bytes | memoryview]) -> None:
+        self.parts = parts
+        self._size = sum(map(len, parts))
+
+    def __len__(self) -> int:
+        return self._size
+
+
+Text = bytes | LongText
+"""The text of a message on its way to a client."""
+
+
+def encode_for_stream(message: Message) -> Text:
+    """Return the text of `encode`; that of a long message in parts."""
+    parts = pieces(message)
+    return b"".join(parts) if len(parts[1]) < LONG_BYTES else LongText(parts)
+
+
+def encode_members(method: str, members: Mapping[str, bytes]) -> Text:
+    """Return the text of a notification whose params have these members; see `encode_for_stream`.
+
+    No part of a long one is copied.
+    """
+    parts = [pieces(Notification(method, b""))[0], *packed_pieces(members, {}), b"}"]
+    size = sum(map(len, parts))
+    return b"".join(parts) if size < LONG_BYTES else LongText(parts)
+
+
+def parts_of(text: Text) -> Sequence[bytes | memoryview]:
+    """Return a text in the parts that it consists of."""
+    return text.parts if isinstance(text, LongText) else (text,)
+
+
+def whole(text: Text) -> bytes:
+    """Return a text as one."""
+    return b"".join(text.parts) if isinstance(text, LongText) else text
 
 
 def pieces(message: Message) -> tuple[bytes, bytes, bytes]:

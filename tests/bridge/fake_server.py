@@ -26,7 +26,7 @@ from mcpbridge.rules.faults import Exit, child_exited
 from mcpbridge.rules.mcp.initialize import ServerProfile, read_discovery, read_profile
 from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Failure, Message, Notification, Request, Result
+from mcpbridge.wire.messages import Failure, Message, Notification, Request, Result, whole
 
 AT_ONCE = RestartPolicy(give_up_after=3, first_delay_s=0.0, max_delay_s=0.0)
 """Start again without a delay; give up after the third failed start."""
@@ -242,7 +242,7 @@ def content_of(exchange: Exchange) -> Any:
 def told_on(stream: Stream | None) -> list[Any]:
     """The messages on a stream."""
     assert stream is not None
-    return [json.loads(entry.payload) for entry in stream.log.after(0)]
+    return [json.loads(whole(entry.payload)) for entry in stream.log.after(0)]
 
 
 def reason_of(exchange: Exchange) -> str:

@@ -119,7 +119,7 @@ _CORRELATION = [
         ("        del self._calls[number]\n", ""),
         ("Result(call.client_id, result, reply.extra)", "Result(reply.id, result, reply.extra)"),
         ("Failure(call.client_id, reply.error", "Failure(reply.id, reply.error"),
-        ("own = spliced(params, span, call.token)", "own = params"),
+        ("own = replaced(params, [(span, call.token)])", "own = params"),
         (
             "if call is None or call.token is None or span is None:",
             "if call is None or span is None:",
@@ -129,7 +129,7 @@ _CORRELATION = [
         ("return spliced(params, absolute, number), meta", "return params, meta"),
         ("if params is not None and may_hold_meta(params, b'\"_'):", "if False:"),
         (
-            "own = spliced(params, span, call.client_id)\n        return Tagged",
+            "own = replaced(params, [(span, call.client_id)])\n        return Tagged",
             "own = params\n        return Tagged",
         ),
         ("and len(digits) <= 15 else None", "else None"),

@@ -6,6 +6,7 @@ import pytest
 
 from mcpbridge.rules.faults import Fault, cancelled, capacity, child_exited, timed_out
 from mcpbridge.rules.outcome import error_type, is_tool_error, limit_of, outcome_of
+from mcpbridge.wire.json_object import LONG_BYTES, Payload
 from mcpbridge.wire.messages import Failure, Reply, Result
 
 GOOD = Result(b"1", b'{"content":[]}')
@@ -58,3 +59,17 @@ def test_a_limit_is_known_by_its_flag() -> None:
     assert limit_of(capacity("--max-sessions", 3)) == "--max-sessions"
     assert limit_of(capacity("messages of one session", 3)) == "other"
     assert limit_of(cancelled()) is None
+
+
+@pytest.mark.parametrize(
+    ("members", "failed"),
+    [(b'"isError":true', True), (b'"isError":false', False), (b'"a":{"isError":true}', False)],
+)
+def test_a_long_result_whose_members_are_known_is_not_searched(
+    members: bytes, failed: bool
+) -> None:
+    """It says the same of the tool."""
+    result = Payload(b'{"content":"%b",%b}' % (b"x" * LONG_BYTES, members))
+    assert is_tool_error(result) is failed
+    result.spans()
+    assert is_tool_error(result) is failed

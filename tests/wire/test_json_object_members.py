@@ -9,7 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage
-from mcpbridge.wire.json_object import MAX_MEMBERS, opened, packed, with_members, without
+from mcpbridge.wire.json_object import (
+    LONG_BYTES,
+    MAX_MEMBERS,
+    Payload,
+    may_hold_meta,
+    opened,
+    packed,
+    replaced,
+    spans,
+    spliced,
+    viewed,
+    with_members,
+    without,
+)
 
 SPELLED = b'{ "a" : 1.0, "b":{"x": [1 ,2]},"\\u0063":"\\ud800" }'
 
@@ -74,3 +87,41 @@ def test_an_object_with_many_colons_is_packed_again() -> None:
     members = opened(b'{"b":%b}' % value)
     assert packed(members) == b'{"b":%b}' % value
     assert {type(name) for name in members} == {str}
+
+
+FILLER = b"x" * LONG_BYTES
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":"FILL","_meta":{"b":1},"c":[1]}',
+        b'{ "_META" : 1 , "a" : "FILL" , "c" : 3 }',
+        b'{"c":1 ,"\\u0061":"FILL","d":{"_meta":2}}',
+        b'{"d":"_meta","a":"FILL"}',
+    ],
+)
+def test_a_long_object_is_changed_as_a_short_one_is(text: bytes, known: bool) -> None:
+    """It is not copied as often, and not searched if its members are known."""
+    short, long = Payload(text), Payload(text.replace(b"FILL", FILLER))
+
+    def shortened(data: bytes) -> bytes:
+        assert len(data) >= LONG_BYTES
+        return data.replace(FILLER, b"FILL")
+
+    if known:
+        long.spans()
+    for names in ([], ["c"], ["_meta", "c"], ["_META"], ["d"], ["c", "d"]):
+        changed = without(long, names)
+        assert shortened(changed) == without(short, names)
+        assert spans(changed) == spans(bytes(changed))
+    for name in spans(short).keys() - {"a"}:
+        (own, wanted) = (spans(data)[name] for data in (long, short))
+        assert shortened(replaced(long, [(own, b"77")])) == replaced(short, [(wanted, b"77")])
+        changed = spliced(long, own, b"77")
+        assert shortened(changed) == spliced(short, wanted, b"77")
+        assert spans(changed) == spans(bytes(changed))
+    assert shortened(packed(viewed(long))) == packed(opened(short))
+    if known:
+        assert may_hold_meta(long, b"_meta") is (b'"_meta":{"b' in text or b"_META" in text)

@@ -10,11 +10,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
-from mcpbridge.wire.json_object import MAX_DEPTH
+from mcpbridge.wire.json_object import LONG_BYTES, MAX_DEPTH, packed
 from mcpbridge.wire.lines import LineSplitter, encode_line
 from mcpbridge.wire.messages import (
     MAX_ID_BYTES,
     Failure,
+    LongText,
     Message,
     Notification,
     Request,
@@ -24,10 +25,15 @@ from mcpbridge.wire.messages import (
     decode,
     decode_batch,
     encode,
+    encode_for_stream,
+    encode_members,
     is_batch,
     is_request_id,
+    parts_of,
+    pieces,
     quoted,
     text_of,
+    whole,
 )
 from tests.wire.strategies import SPELLINGS, ids, messages, object_text, one_line, values
 
@@ -377,3 +383,34 @@ def test_an_answer_with_params_keeps_them(answer: bytes) -> None:
     """They mean nothing there, and are not ours to drop."""
     data = b'{"jsonrpc":"2.0","id":"a",%b,"params":{}}' % answer
     assert json.loads(encode(decode(data))) == json.loads(data)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Result(b"1", b'{"a":1}'),
+        Notification("x"),
+        Result(b"1", b'{"a":"%b"}' % (b"x" * LONG_BYTES), b',"b":1'),
+        Notification("x", b'{"a":"%b"}' % (b"x" * LONG_BYTES)),
+        Request(b"1", "x", b"[%b]" % (b" " * LONG_BYTES)),
+        Failure(None, b'{"data":"%b"}' % (b"x" * LONG_BYTES)),
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_the_text_for_a_stream_is_that_of_the_message(message: Message) -> None:
+    """In parts if it is long, of which the payload is the message's own."""
+    text = encode_for_stream(message)
+    assert whole(text) == encode(message)
+    assert len(text) == len(encode(message))
+    long = len(text) > LONG_BYTES
+    assert isinstance(text, LongText) is long
+    assert any(part is pieces(message)[1] for part in parts_of(text)) is long
+
+
+@pytest.mark.parametrize("size", [1, LONG_BYTES])
+def test_a_notification_is_written_with_the_members_of_its_params(size: int) -> None:
+    """What is written is what was given, whatever the size."""
+    members = {"a": b'"%b"' % (b"x" * size), "\u00e9": b"2"}
+    text = encode_members("x", members)
+    assert whole(text) == encode(Notification("x", packed(members)))
+    assert isinstance(text, LongText) is (size > 1)

@@ -15,6 +15,8 @@ from typing import Protocol
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.listeners import Asker, CallEvent, CallFailed, CallSink, Logged
 from mcpbridge.bridge.children.mux import Mux
+from mcpbridge.bridge.tasks import Spawn
+from mcpbridge.channels.off_loop import LONG_BYTES, read_off_loop
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.access.shares import LARGE_BYTES, Account
 from mcpbridge.rules.faults import (
@@ -33,7 +35,15 @@ from mcpbridge.rules.mcp.methods import LISTEN
 from mcpbridge.rules.mcp.request_meta import client_info
 from mcpbridge.rules.supervision.lifecycle import ExchangeState
 from mcpbridge.telemetry.tracer import Span
-from mcpbridge.wire.messages import Failure, Notification, Reply, Request, encode
+from mcpbridge.wire.messages import (
+    Failure,
+    Notification,
+    Reply,
+    Request,
+    Result,
+    Text,
+    encode_for_stream,
+)
 
 _TURNED_AWAY = ("capacity", "memory", "paused")
 """Reasons of faults for which a request without a session gets their HTTP status."""
@@ -77,6 +87,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "_aside",
         "_listener",
         "_scope",
         "_translations",
@@ -107,6 +118,7 @@ class Exchange:
         span: Span | None = None,
         translations: Sequence[Callable[[Reply], Reply]] = (),
         caller: bytes = b"",
+        aside: Spawn | None = None,
     ) -> None:
         """Begin an exchange.
 
@@ -119,6 +131,7 @@ class Exchange:
             span: Traces the call towards its client; `CallLog` ends it.
             translations: Applied in this order to the child's answer before the client gets it.
             caller: The client, by its `Principal.share_key`.
+            aside: Starts the task in which a long answer is translated; None: it is done at once.
         """
         self.request = request
         self.caller = caller
@@ -139,6 +152,7 @@ class Exchange:
         """The request's id on the child's pipe; None until it is sent."""
         self.span = span
         self._translations = translations
+        self._aside = aside
         self._scope = scope
         self._listener: Callable[[], None] | None = None
         self.kept = 0
@@ -187,9 +201,9 @@ class Exchange:
                 self.progressed(notification)
             case Logged(notification):
                 if self._scope.admits(notification):
-                    self.tell(encode(notification), sheddable=True)
+                    self.tell(encode_for_stream(notification), sheddable=True)
             case Tagged(notification=notification):
-                self.tell(encode(notification), sheddable=True)
+                self.tell(encode_for_stream(notification), sheddable=True)
             case CallFailed(fault):
                 self.fail(fault)
 
@@ -197,11 +211,11 @@ class Exchange:
         """Deliver progress; after the answer it is that of the task that the request began."""
         self.heard_at = asyncio.get_running_loop().time()
         if self.reply is None:
-            self.tell(encode(notification), sheddable=True)
+            self.tell(encode_for_stream(notification), sheddable=True)
         else:
             self._scope.on_notification(notification)
 
-    def tell(self, payload: bytes, *, sheddable: bool) -> None:
+    def tell(self, payload: Text, *, sheddable: bool) -> None:
         """Put a message on the stream, if the client reads one and the answer has not come."""
         if self.reply is None and self.streams:
             self.streamed().append(payload, sheddable=sheddable)
@@ -226,7 +240,7 @@ class Exchange:
         if self.stream is None:
             self.stream = self._scope.begin_stream(self.request.id)
             if self.reply is not None:
-                self.stream.answer(encode(self.reply))
+                self.stream.answer(encode_for_stream(self.reply))
         return self.stream
 
     def keep(self, size: int) -> None:
@@ -311,25 +325,59 @@ class Exchange:
             self.fail(fault)
 
     def answered(self, reply: Reply) -> None:
-        """Give the exchange its final answer, translated for the client."""
+        """Give the exchange its final answer, translated for the client.
+
+        Until a long one has been translated, which takes some turns of the loop, the exchange has
+        no answer and may get another one.
+        """
         if self.reply is not None:
             return
+        if self._aside is not None:
+            payload = reply.result if isinstance(reply, Result) else reply.error
+            if len(payload) >= LONG_BYTES:
+                self._aside(self._translate_aside, reply, payload)
+                return
         try:
             for translate in self._translations:
                 reply = translate(reply)
         except WireError as error:
             # A client could take an untranslated answer for something else.
-            self.fault = bad_child_message(f"the MCP server's answer cannot be read: {error}")
+            self.fault = _unreadable(error)
             reply = Failure(self.request.id, self.fault.error())
         # Set before any callback below: each of them may end the exchange once more, to no effect.
         self.reply = reply
         if self.stream is not None:
-            self.stream.answer(encode(reply))
+            self.stream.answer(encode_for_stream(reply))
         self._wake()
         self._scope.ended(self)
         if self.kept:
             self._scope.account.charge(-self.kept)
             self.kept = 0
+
+    async def _translate_aside(self, reply: Reply, payload: bytes) -> None:
+        """Translate a long answer in a worker thread, then give it to the exchange."""
+        translations = self._translations
+
+        def translated(_: bytes) -> Reply:
+            found = reply
+            for translate in translations:
+                found = translate(found)
+            return found
+
+        fault: Fault | None = bad_child_message("the MCP server's answer cannot be translated")
+        try:
+            reply = await read_off_loop(translated, payload)
+            fault = None
+        except WireError as error:
+            fault = _unreadable(error)
+        finally:
+            # Also if this is cancelled or a translation has a bug: else its client would wait until
+            # the call times out. Both do nothing if another answer came in between.
+            self._aside, self._translations = None, ()
+            if fault is None:
+                self.answered(reply)
+            else:
+                self.fail(fault)
 
     def fail(self, fault: Fault) -> None:
         """Answer with a fault in the child's place."""
@@ -375,6 +423,10 @@ class Exchange:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener()
+
+
+def _unreadable(error: WireError) -> Fault:
+    return bad_child_message(f"the MCP server's answer cannot be read: {error}")
 
 
 def _arrived(awaited: asyncio.Future[None]) -> None:

@@ -28,7 +28,7 @@ from mcpbridge.rules.faults import replica_lost
 from mcpbridge.rules.homes.record import StreamRecord
 from mcpbridge.settings import Unit, setting
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Failure, encode
+from mcpbridge.wire.messages import Failure, Text, encode
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class ReplayStore:
             self._drop(event.stream)
         return ResumeResult.OVER
 
-    def tell(self, payload: bytes, *, key: str | None = None) -> None:
+    def tell(self, payload: Text, *, key: str | None = None) -> None:
         """Put a message on the standalone stream, unless it has ended; see `Stream.append`."""
         if not self.standalone.log.closed:
             self.standalone.append(payload, sheddable=True, key=key)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from mcpbridge.rules.event_log import START, EventId, EventLog, LogEntry, Window
 from mcpbridge.rules.homes.record import StreamRecord
 from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.wire.messages import Text, whole
 
 
 class Stream:
@@ -87,10 +88,10 @@ class Stream:
         first, tail = self._first_id, self.log.tail
         if first is None or not tail:
             return None
-        payloads = tuple(entry.payload for entry in tail)
+        payloads = tuple(whole(entry.payload) for entry in tail)
         return StreamRecord(first.tag, first.stream, tail[0].number - 1, payloads, first.call)
 
-    def append(self, payload: bytes, *, sheddable: bool, key: str | None = None) -> int:
+    def append(self, payload: Text, *, sheddable: bool, key: str | None = None) -> int:
         """Add a message for the reader that is attached, or for the next one.
 
         Args:
@@ -118,7 +119,7 @@ class Stream:
             self._readers[-1].wake()
         return self.log.last
 
-    def answer(self, payload: bytes) -> None:
+    def answer(self, payload: Text) -> None:
         """Add an answer; the last one that is due ends the stream."""
         self.append(payload, sheddable=False)
         if self._answers_due is not None:

@@ -30,11 +30,15 @@ from mcpbridge.rules.mcp.methods import (
     UNSUBSCRIBE,
     more_verbose,
 )
-from mcpbridge.rules.uri_set import UriSet
+from mcpbridge.rules.uri_set import MAX_URI_BYTES, UriSet
 from mcpbridge.wire.json_object import member, replaced, spans
 from mcpbridge.wire.messages import Failure, Notification, Request, Result, quoted, text_of
 
 _ANSWER_S = 10.0
+_WRITTEN_BYTES = 6 * MAX_URI_BYTES + 2
+"""Most bytes that JSON takes for the longest resource to subscribe to: `\\u0041` for a byte."""
+_LONGEST_ESCAPE = 12
+"""Bytes of a character in JSON, as two escapes."""
 
 
 class Subscriber(Protocol):
@@ -104,6 +108,35 @@ def text_member(params: bytes | None, name: str) -> str | None:
         return text_of(member(params, name)) if params is not None else None
     except WireError:
         return None
+
+
+def updated_uri(params: bytes | None) -> str | None:
+    """Return the resource that a notification says was updated; None if it names none.
+
+    Of one that is too long to be subscribed to it is the beginning, which says whether it is within
+    a resource that a client has subscribed to. Each client of the child asks.
+    """
+    try:
+        span = spans(params).get("uri") if params is not None and params[:1] == b"{" else None
+    except WireError:
+        return None
+    if params is None or span is None:
+        return None
+    start, end = span
+    if end - start <= _WRITTEN_BYTES:
+        return text_of(params[start:end])
+    return _beginning(params[start : start + _WRITTEN_BYTES + _LONGEST_ESCAPE])
+
+
+def _beginning(raw: bytes) -> str | None:
+    """Return the text of a JSON string that has been cut off somewhere in its last bytes."""
+    for end in range(len(raw), len(raw) - _LONGEST_ESCAPE, -1):
+        # Not within an escape, a pair of them, or a character.
+        with suppress(UnicodeDecodeError):
+            text = text_of(raw[:end] + b'"')
+            if text is not None:
+                return text
+    return None
 
 
 def log_level_of(notification: Notification) -> str | None:

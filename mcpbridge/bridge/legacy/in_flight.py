@@ -27,7 +27,14 @@ from mcpbridge.rules.mcp.admission import duplicate_id
 from mcpbridge.rules.mcp.correlator import cancelled_id, renamed_cancel
 from mcpbridge.rules.mcp.initialize import client_named, introduced_as
 from mcpbridge.rules.mcp.methods import INITIALIZE, SHARED_VERBS
-from mcpbridge.wire.messages import Failure, Notification, Request, Result, canonical_id, encode
+from mcpbridge.wire.messages import (
+    Failure,
+    Notification,
+    Request,
+    Result,
+    canonical_id,
+    encode_for_stream,
+)
 
 _SHOWN_OF_ID = 4
 """Characters of a session's id that tell one client of a name from another."""
@@ -193,7 +200,7 @@ class InFlight:
 
     def on_notification(self, notification: Notification) -> None:
         """Put progress of a task, which its call began, on the standalone stream: see `Scope`."""
-        self._streams.tell(encode(notification))
+        self._streams.tell(encode_for_stream(notification))
 
     def admits(self, notification: Notification) -> bool:
         """Return whether the client wants a log message: see `Scope`."""

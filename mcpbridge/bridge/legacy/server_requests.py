@@ -29,7 +29,14 @@ from mcpbridge.rules.mcp.correlator import Withdrawn, cancel_for
 from mcpbridge.rules.mcp.methods import ASKED_ABILITY
 from mcpbridge.rules.mcp.server_requests import Destination, ServerRequestTable, destination_of
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Failure, Message, Reply, Request, encode
+from mcpbridge.wire.messages import (
+    Failure,
+    Message,
+    Reply,
+    Request,
+    encode,
+    encode_for_stream,
+)
 
 MAX_OPEN = 64
 """Most questions of one child that may be open at once."""
@@ -118,7 +125,7 @@ class ServerRequests:
         stream = latest.streamed() if latest is not None else self._standalone
         # Never dropped for lack of room: the child waits for the answer, and may serve nothing
         # else.
-        entry = stream.append(encode(question), sheddable=False)
+        entry = stream.append(encode_for_stream(question), sheddable=False)
         if latest is not None:
             latest.noticed()
         only = latest if place is Destination.ONLY_CALL else None

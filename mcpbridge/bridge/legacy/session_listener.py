@@ -16,7 +16,7 @@ from mcpbridge.bridge.calls.replay import ReplayStore
 from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.listeners import ChildListener
 from mcpbridge.bridge.children.mux import Mux
-from mcpbridge.bridge.children.shared_state import text_member
+from mcpbridge.bridge.children.shared_state import updated_uri
 from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.in_flight import InFlight
 from mcpbridge.bridge.legacy.server_requests import ServerRequests
@@ -29,7 +29,7 @@ from mcpbridge.rules.mcp.methods import (
 )
 from mcpbridge.rules.mcp.revisions import Era
 from mcpbridge.rules.uri_set import UriSet
-from mcpbridge.wire.messages import Notification, Request, encode
+from mcpbridge.wire.messages import Notification, Request, encode_for_stream
 
 
 class SessionListener:
@@ -122,12 +122,12 @@ class SessionListener:
         """Put a notification on a stream, if it concerns the client: see `ChildListener`."""
         uri = None
         if notification.method == RESOURCE_UPDATED:
-            uri = text_member(notification.params, "uri")
+            uri = updated_uri(notification.params)
             # An own child knows its client's subscriptions itself, and may send updates of related
             # resources.
             if self.shares and not self._client.subscribes(uri):
                 return
-        payload = encode(notification)
+        payload = encode_for_stream(notification)
         log_message = notification.method == LOG_MESSAGE
         aside = self._only_call() if log_message and self._client.takes_logs else None
         if aside is not None and not self._streams.standalone.attached:

@@ -134,6 +134,7 @@ class CallScope:
             span=span,
             translations=translations,
             caller=self._caller,
+            aside=context.spawn if translations else None,
         )
 
     def begin_stream(self, call_id: bytes) -> Stream:

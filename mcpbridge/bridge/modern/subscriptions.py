@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
-from mcpbridge.bridge.children.shared_state import text_member
+from mcpbridge.bridge.children.shared_state import updated_uri
 from mcpbridge.errors import NotMessage, TooMany, WireError
 from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.mcp.correlator import Withdrawn
@@ -26,7 +26,15 @@ from mcpbridge.rules.mcp.methods import (
 )
 from mcpbridge.rules.uri_set import UriSet, uri_bytes, uri_problem
 from mcpbridge.wire.json_object import elements, member, opened, packed
-from mcpbridge.wire.messages import Notification, Request, Result, encode, quoted, text_of
+from mcpbridge.wire.messages import (
+    Notification,
+    Request,
+    Result,
+    encode,
+    encode_members,
+    quoted,
+    text_of,
+)
 
 _LIST_FLAGS = {
     "toolsListChanged": LIST_CHANGED["tools"],
@@ -104,7 +112,7 @@ class Subscription:
         """Put a notification on the stream, if the client asked for it: see `ChildListener`."""
         uri = None
         if notification.method == RESOURCE_UPDATED:
-            uri = text_member(notification.params, "uri")
+            uri = updated_uri(notification.params)
             if uri is None or not self.subscriptions.concerned(uri):
                 return
         elif notification.method not in self.wanted_lists.values():
@@ -154,8 +162,8 @@ class Subscription:
             **(opened(meta) if meta.startswith(b"{") else {}),
             SUBSCRIPTION_ID: self._id,
         }
-        message = Notification(method, packed({**params, "_meta": packed(tagged)}))
-        self.stream.append(encode(message), sheddable=key is not None, key=key)
+        text = encode_members(method, {**params, "_meta": packed(tagged)})
+        self.stream.append(text, sheddable=method != ACKNOWLEDGED, key=key)
 
 
 def wanted_lists(request: Request) -> Collection[str]:

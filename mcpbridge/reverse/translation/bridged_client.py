@@ -49,8 +49,10 @@ from mcpbridge.wire.messages import (
     Reply,
     Request,
     Result,
+    Text,
     canonical_id,
     decode,
+    whole,
 )
 
 log = logging.getLogger("mcpbridge.reverse")
@@ -174,7 +176,7 @@ class BridgedClient:
             try:
                 while (entries := await reader.read()) is not None:
                     for entry in entries:
-                        await self._take(await read_off_loop(decode, entry.payload))
+                        await self._take(await read_off_loop(_read, entry.payload))
             finally:
                 self._session = None
                 self._bridge.close(session, why="disconnected")
@@ -220,11 +222,15 @@ class BridgedClient:
         """Return the answer on a request's stream; pass on what comes before it."""
         while (entries := await reader.read()) is not None:
             for entry in entries:
-                message = await read_off_loop(decode, entry.payload)
+                message = await read_off_loop(_read, entry.payload)
                 if isinstance(message, Reply):
                     return message
                 await self._deliver(message)
         raise Unavailable(session_closed())
+
+
+def _read(text: Text) -> Message:
+    return decode(whole(text))
 
 
 def _routing(request: Request, annotations: Annotations) -> RoutingHeaders:

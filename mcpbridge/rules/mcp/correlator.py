@@ -28,9 +28,11 @@ import msgspec
 
 from mcpbridge.rules.mcp.methods import CANCELLED, PROGRESS, SUBSCRIPTION_ID
 from mcpbridge.wire.json_object import (
+    Payload,
     Span,
     may_hold_meta,
     object_at,
+    replaced,
     spans,
     spliced,
     unambiguous,
@@ -192,7 +194,7 @@ class Correlator(Generic[Owner]):
                     return self._progress(message)
                 if method == CANCELLED:
                     return _withdrawal(message)
-                if message.params is not None and _TAG in message.params:
+                if message.params is not None and _may_be_tagged(message.params):
                     return self._tagged(message, message.params)
                 return Told(message)
             case _:
@@ -206,7 +208,7 @@ class Correlator(Generic[Owner]):
         answer: Reply
         if isinstance(reply, Result):
             result = reply.result
-            tagged = _LOW_LINE in result and result.find(_TAG) >= 0
+            tagged = _LOW_LINE in result and _may_be_tagged(result)
             if tagged and (span := _span_at(result, "_meta", SUBSCRIPTION_ID)):
                 result = spliced(result, span, call.client_id)
             answer = Result(call.client_id, result, reply.extra)
@@ -226,7 +228,7 @@ class Correlator(Generic[Owner]):
         call = self._calls.get(number or 0) or self._tasks.get(number or 0)
         if call is None or call.token is None or span is None:
             return Dropped.UNKNOWN_PROGRESS
-        own = spliced(params, span, call.token)
+        own = replaced(params, [(span, call.token)])
         return Progressed(call.owner, Notification(PROGRESS, own, notification.extra))
 
     def _tagged(self, notification: Notification, params: bytes) -> Tagged[Owner] | Told | Dropped:
@@ -236,7 +238,7 @@ class Correlator(Generic[Owner]):
         call = self._calls.get(number_of(params[slice(*span)]) or 0)
         if call is None:
             return Dropped.UNKNOWN_SUBSCRIPTION
-        own = spliced(params, span, call.client_id)
+        own = replaced(params, [(span, call.client_id)])
         return Tagged(call.owner, Notification(notification.method, own, notification.extra))
 
 
@@ -292,6 +294,13 @@ def _with_token(params: bytes, number: bytes) -> tuple[bytes, bytes | None]:
     offset = meta_span[0]
     absolute = (token_span[0] + offset, token_span[1] + offset)
     return spliced(params, absolute, number), meta[slice(*token_span)]
+
+
+def _may_be_tagged(data: bytes) -> bool:
+    """Return whether a text may name a subscription; a long text is not searched if it is known."""
+    if type(data) is Payload and data.known is not None:
+        return "_meta" in data.known
+    return data.find(_TAG) >= 0
 
 
 def _span_at(data: bytes, *path: str) -> Span | None:

@@ -67,6 +67,8 @@ class Audience(enum.Enum):
     UNKNOWN = "no client: the bridge cannot tell which one it is for"
 
 
+_KEY_CHARACTERS = 8192
+"""A longer name of a resource may be only its beginning, which several have in common."""
 _AUDIENCES = {
     LOG_MESSAGE: Audience.ONLY_CALLER,
     RESOURCE_UPDATED: Audience.SUBSCRIBERS,
@@ -99,7 +101,9 @@ def coalescing_key(method: str, uri: str | None) -> str | None:
     """
     if method in _AUDIENCES and _AUDIENCES[method] is Audience.EVERY_SESSION:
         return method
-    return f"{method} {uri}" if method == RESOURCE_UPDATED and uri is not None else None
+    if method != RESOURCE_UPDATED or uri is None or len(uri) > _KEY_CHARACTERS:
+        return None
+    return f"{method} {uri}"
 
 
 def more_verbose(one: str | None, other: str | None) -> str | None:

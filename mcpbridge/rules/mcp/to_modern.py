@@ -14,7 +14,16 @@ from mcpbridge.rules.faults import INTERNAL_ERROR, INVALID_PARAMS, error_object
 from mcpbridge.rules.mcp.initialize import SERVER_INFO, ServerProfile
 from mcpbridge.rules.mcp.modern_checks import SUPPORTED
 from mcpbridge.rules.mcp.request_meta import RELATED_TASK
-from mcpbridge.wire.json_object import elements, may_hold_meta, member, opened, packed, without
+from mcpbridge.wire.json_object import (
+    LONG_BYTES,
+    elements,
+    may_hold_meta,
+    member,
+    opened,
+    packed,
+    viewed,
+    without,
+)
 from mcpbridge.wire.messages import Reply, Result
 
 CACHEABLE = frozenset(
@@ -53,11 +62,11 @@ def completed(result: bytes, method: str, profile: ServerProfile) -> bytes:
 
     Existing members stay; those that only the tasks of 2025-11-25 know are removed.
     """
-    if _takes_only_stamps(result, method):
+    if len(result) < LONG_BYTES and _takes_only_stamps(result, method):
         stamp = _bare_stamp(profile)
         return b'%b,"resultType":"complete","_meta":%b}' % (result[:-1], stamp)
     try:
-        members = opened(result)
+        members = viewed(result)
     except WireError:
         return result
     members.setdefault("resultType", b'"complete"')
@@ -66,8 +75,9 @@ def completed(result: bytes, method: str, profile: ServerProfile) -> bytes:
         members.setdefault("ttlMs", b"0")
         members.setdefault("cacheScope", _PRIVATE)
     if method == "tools/list" and "tools" in members:
-        members["tools"] = _without_execution(members["tools"])
-    members["_meta"] = _stamped(members.get("_meta"), profile)
+        members["tools"] = _without_execution(bytes(members["tools"]))
+    meta = members.get("_meta")
+    members["_meta"] = _stamped(bytes(meta) if meta is not None else None, profile)
     return packed(members)
 
 

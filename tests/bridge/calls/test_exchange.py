@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.listeners import Logged
+from mcpbridge.channels.off_loop import LONG_BYTES
+from mcpbridge.errors import NotMessage
 from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.event_log import Window
-from mcpbridge.rules.faults import cancelled, child_exited, session_closed
+from mcpbridge.rules.faults import bad_child_message, cancelled, child_exited, session_closed
 from mcpbridge.rules.supervision.lifecycle import EXCHANGE, ExchangeEvent, ExchangeState
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Failure, Notification, Request, Result, encode
+from mcpbridge.wire.messages import (
+    Failure,
+    Notification,
+    Reply,
+    Request,
+    Result,
+    encode,
+    whole,
+)
 from tests.bridge.playbook import Stage, bounded, turns
 from tests.support.proofs import proves
 
@@ -66,7 +78,7 @@ async def read(exchange: Exchange) -> list[bytes]:
     found: list[bytes] = []
     with exchange.streamed().attach() as reader:
         while (entries := await reader.read()) is not None:
-            found += [entry.payload for entry in entries]
+            found += [whole(entry.payload) for entry in entries]
     return found
 
 
@@ -203,3 +215,92 @@ async def test_it_moves_as_its_table_says(state: ExchangeState, event: ExchangeE
     assert exchange.state is state
     happens[event]()
     assert exchange.state is EXCHANGE[state, event]
+
+
+LONG = Result(b'"a"', b'{"a":"%b"}' % (b"x" * LONG_BYTES))
+
+
+class Translation:
+    """A translation that waits until it may go on, and notes the threads in which it runs."""
+
+    def __init__(self, problem: Exception | None = None) -> None:
+        self.threads: list[threading.Thread] = []
+        self.may_end = threading.Event()
+        self._problem = problem
+
+    def __call__(self, reply: Reply) -> Reply:
+        """Translate."""
+        self.threads.append(threading.current_thread())
+        if threading.current_thread() is not threading.main_thread():
+            assert self.may_end.wait(LONG_S)
+        if self._problem is not None:
+            raise self._problem
+        return Result(reply.id, b'"translated"') if isinstance(reply, Result) else reply
+
+
+def translated_exchange(
+    scope: FakeScope, translation: Translation
+) -> tuple[Exchange, list[asyncio.Task[None]]]:
+    """An exchange that translates, and the tasks that it starts."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def spawn(work: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        tasks.append(asyncio.create_task(work(*args)))
+
+    exchange = Exchange(
+        Request(b'"a"', "x"),
+        scope,
+        time.monotonic(),
+        streams=True,
+        stream=None,
+        translations=(translation,),
+        aside=spawn,
+    )
+    return exchange, tasks
+
+
+async def test_a_long_answer_is_translated_off_the_loop() -> None:
+    """Until then there is no answer; a short one is translated at once."""
+    scope, translation = FakeScope(), Translation()
+    exchange, tasks = translated_exchange(scope, translation)
+    exchange.answered(LONG)
+    assert exchange.state is not ExchangeState.ANSWERED
+    translation.may_end.set()
+    await asyncio.gather(*tasks)
+    assert exchange.reply == Result(b'"a"', b'"translated"')
+    assert scope.finished == [exchange]
+    assert threading.main_thread() not in translation.threads
+    assert len(translation.threads) == 1
+    exchange, tasks = translated_exchange(scope, translation)
+    exchange.answered(Result(b'"a"', b"1"))
+    assert exchange.reply == Result(b'"a"', b'"translated"')
+    assert (tasks, translation.threads[1:]) == ([], [threading.main_thread()])
+
+
+async def test_what_ends_the_call_during_a_translation_is_its_answer() -> None:
+    """The translated answer comes too late: there is one answer."""
+    scope, translation = FakeScope(), Translation()
+    exchange, tasks = translated_exchange(scope, translation)
+    exchange.answered(LONG)
+    exchange.abandon(cancelled())
+    first = exchange.reply
+    assert isinstance(first, Failure)
+    translation.may_end.set()
+    await asyncio.gather(*tasks)
+    assert exchange.reply is first
+    assert scope.finished == [exchange]
+
+
+@pytest.mark.parametrize("problem", [NotMessage("no"), KeyError("a bug")])
+async def test_a_long_answer_that_cannot_be_translated_is_an_error(problem: Exception) -> None:
+    """Its client is told at once, also if the translation has a bug, which is reported."""
+    scope, translation = FakeScope(), Translation(problem)
+    exchange, tasks = translated_exchange(scope, translation)
+    exchange.answered(LONG)
+    translation.may_end.set()
+    (raised,) = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(exchange.reply, Failure)
+    assert exchange.fault is not None
+    assert exchange.fault.reason == bad_child_message().reason
+    assert scope.finished == [exchange]
+    assert raised is (problem if isinstance(problem, KeyError) else None)

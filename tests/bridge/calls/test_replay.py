@@ -10,6 +10,7 @@ from mcpbridge.bridge.calls.replay import ReplayStore, ResumeResult
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.rules.event_log import Window
 from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.wire.messages import whole
 from tests.bridge.playbook import bounded
 
 MANY = 100
@@ -51,7 +52,7 @@ async def rest_of(stream: Stream) -> list[bytes]:
     """What the next reader gets at first."""
     with stream.attach() as reader:
         entries = await reader.read()
-    return [] if entries is None else [entry.payload for entry in entries]
+    return [] if entries is None else [whole(entry.payload) for entry in entries]
 
 
 @bounded

@@ -11,6 +11,7 @@ from mcpbridge.bridge.calls.stream import Reader, Stream
 from mcpbridge.errors import CursorLost
 from mcpbridge.rules.event_log import EventId, LogEntry, Window
 from mcpbridge.telemetry.metrics import Meters
+from mcpbridge.wire.messages import whole
 from tests.bridge.playbook import bounded, turns
 from tests.support.proofs import proves
 
@@ -26,7 +27,7 @@ def stream_of(
 
 def payloads(entries: Sequence[LogEntry] | None) -> list[bytes] | None:
     """What was read, without the numbers."""
-    return None if entries is None else [entry.payload for entry in entries]
+    return None if entries is None else [whole(entry.payload) for entry in entries]
 
 
 async def waiting(reader: Reader) -> asyncio.Task[Sequence[LogEntry] | None]:

@@ -10,10 +10,16 @@ from typing import Any
 import pytest
 
 from mcpbridge.bridge.children.lease import Lease
-from mcpbridge.bridge.children.shared_state import catch_up, restore, shared_verb, unsubscribe
+from mcpbridge.bridge.children.shared_state import (
+    catch_up,
+    restore,
+    shared_verb,
+    unsubscribe,
+    updated_uri,
+)
 from mcpbridge.channels.memory import MemoryChannel
 from mcpbridge.rules.mcp.initialize import read_profile
-from mcpbridge.rules.uri_set import UriSet
+from mcpbridge.rules.uri_set import MAX_URI_BYTES, UriSet
 from mcpbridge.wire.messages import Failure, Notification, Request, Result
 from tests.bridge.legacy.parts import lease_on_memory
 from tests.bridge.playbook import bounded
@@ -194,3 +200,33 @@ async def test_what_another_client_has_asked_for_in_between_stays_subscribed() -
     await unsubscribe(server.lease.mux, ["a:1", "b:1", "c:1"], now)
     assert server.asked == ["unsubscribe a:1", "unsubscribe c:1"]
     await server.end()
+
+
+@pytest.mark.parametrize("written", ["a", "\\u0061", "é", "\\ud83d\\ude00", "😀", "\\n", '\\"'])
+@pytest.mark.parametrize("shift", range(12))
+def test_the_beginning_of_a_long_name_is_enough(written: str, shift: int) -> None:
+    """It is cut off between two characters, behind the longest name to subscribe to."""
+    name = f"a:{'b' * shift}/{written * (14 * MAX_URI_BYTES // len(written))}"
+    whole: str = json.loads(f'"{name}"')
+    found = updated_uri(b'{"x":1,"uri":"%b"}' % name.encode())
+    assert found is not None
+    assert whole.startswith(found)
+    assert len(found.encode()) > MAX_URI_BYTES
+    assert UriSet([f"a:{'b' * shift}"]).concerned(found)
+
+
+@pytest.mark.parametrize(
+    ("params", "uri"),
+    [
+        (None, None),
+        (b"[]", None),
+        (b"{}", None),
+        (b'{"uri":1}', None),
+        (b'{"uri":"a","uri":"b"}', None),
+        (b'{"uri":"a\\u0062"}', "ab"),
+        (b'{"uri":[%b1]}' % (b"1," * (3 * MAX_URI_BYTES)), None),
+    ],
+)
+def test_an_update_names_one_resource(params: bytes | None, uri: str | None) -> None:
+    """Or none, if it does not name one beyond doubt."""
+    assert updated_uri(params) == uri

@@ -16,7 +16,7 @@ from mcpbridge.rules.event_log import Window
 from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Message, Notification, Request, Result, encode
+from mcpbridge.wire.messages import Message, Notification, Request, Result, encode, whole
 from tests.bridge.calls.test_exchange import FakeScope, exchange_of
 from tests.bridge.playbook import bounded
 
@@ -65,7 +65,7 @@ class Session:
 def on(stream: Stream | None) -> list[Any]:
     """The messages on a stream."""
     assert stream is not None
-    return [json.loads(entry.payload) for entry in stream.log.after(0)]
+    return [json.loads(whole(entry.payload)) for entry in stream.log.after(0)]
 
 
 @bounded

@@ -14,7 +14,7 @@ from mcpbridge.bridge.legacy.session_child import OwnChild, SharedChild
 from mcpbridge.rules.faults import Unavailable, child_exited
 from mcpbridge.rules.mcp.revisions import NEWEST_LEGACY
 from mcpbridge.rules.supervision.lifecycle import SessionState
-from mcpbridge.wire.messages import Failure, Notification, Request
+from mcpbridge.wire.messages import Failure, Notification, Request, whole
 from tests.bridge.legacy.parts import ASKED, context_of, lease_on_memory
 from tests.bridge.playbook import bounded, turns
 
@@ -99,7 +99,9 @@ async def test_questions_go_with_the_child_that_asked_them() -> None:
         lease.mux.fail_all(child_exited(None, "maybe"))
         assert (len(session.server_requests), lost) == (0, ["s"])
         with session.streams.standalone.attach() as reader:
-            said = [json.loads(entry.payload)["method"] for entry in await reader.read() or ()]
+            said = [
+                json.loads(whole(entry.payload))["method"] for entry in await reader.read() or ()
+            ]
         assert said == ["roots/list", "notifications/cancelled"]
         session.close()
         tasks.cancel_scope.cancel()

@@ -24,7 +24,7 @@ from mcpbridge.rules.mcp.correlator import Withdrawn
 from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.mcp.revisions import MODERN, NEWEST_LEGACY, Revision
 from mcpbridge.rules.mcp.server_requests import ServerRequestTable
-from mcpbridge.wire.messages import Notification, Request, Result
+from mcpbridge.wire.messages import Notification, Request, Result, whole
 from tests.bridge.legacy.parts import ASKED, context_of, lease_on_memory
 from tests.bridge.playbook import arrived, bounded, turns
 
@@ -41,7 +41,7 @@ def updated(uri: str) -> Notification:
 def on(stream: Stream | None) -> list[str]:
     """The methods of the messages on a stream."""
     assert stream is not None
-    return [json.loads(entry.payload)["method"] for entry in stream.log.after(0)]
+    return [json.loads(whole(entry.payload))["method"] for entry in stream.log.after(0)]
 
 
 class Listening:
@@ -96,7 +96,7 @@ async def test_updates_of_a_shared_child_concern_those_who_subscribed(
     for uri in ("a:1", "b:1"):
         made.listener.on_notification(updated(uri))
     entries = made.streams.standalone.log.after(0)
-    assert [json.loads(each.payload)["params"]["uri"] for each in entries] == heard
+    assert [json.loads(whole(each.payload))["params"]["uri"] for each in entries] == heard
 
 
 @bounded

@@ -16,7 +16,7 @@ from mcpbridge.bridge.modern.parked_call import ParkedCall
 from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.faults import child_exited
 from mcpbridge.rules.mcp.request_meta import RequestMeta
-from mcpbridge.wire.messages import Message, Notification, Request, encode
+from mcpbridge.wire.messages import Message, Notification, Request, encode, whole
 from tests.bridge.calls.test_exchange import FakeScope
 from tests.bridge.legacy.parts import lease_on_memory
 from tests.bridge.playbook import bounded, message, turns
@@ -113,7 +113,7 @@ async def test_progress_has_the_token_of_the_attempt_that_is_open() -> None:
     setup.call._progressed(progress)
     assert second.stream is not None
     (entry,) = second.stream.log.after(0)
-    assert json.loads(entry.payload)["params"] == {"progressToken": "two", "progress": 5}
+    assert json.loads(whole(entry.payload))["params"] == {"progressToken": "two", "progress": 5}
     await setup.close()
 
 

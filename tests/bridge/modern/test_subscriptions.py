@@ -13,7 +13,7 @@ from mcpbridge.errors import WireError
 from mcpbridge.rules.access.shares import Account
 from mcpbridge.rules.event_log import Window
 from mcpbridge.telemetry.metrics import Meters
-from mcpbridge.wire.messages import Notification, Request
+from mcpbridge.wire.messages import Notification, Request, whole
 from tests.bridge.legacy.parts import lease_on_memory
 from tests.bridge.playbook import bounded
 
@@ -30,7 +30,7 @@ def listen(wanted: Any, most: int = 3) -> Subscription:
 
 def on(listening: Subscription) -> list[Any]:
     """The messages on its stream."""
-    return [json.loads(entry.payload) for entry in listening.stream.log.after(0)]
+    return [json.loads(whole(entry.payload)) for entry in listening.stream.log.after(0)]
 
 
 def updated(uri: str) -> Notification:

@@ -24,15 +24,18 @@ from mcpbridge.rules.mcp.correlator import (
     Withdrawn,
     number_of,
 )
-from mcpbridge.wire.json_object import member
+from mcpbridge.rules.mcp.methods import SUBSCRIPTION_ID
+from mcpbridge.wire.json_object import LONG_BYTES, Payload, member
 from mcpbridge.wire.messages import (
     Failure,
+    Message,
     Notification,
     Reply,
     Request,
     Result,
     decode,
     encode,
+    walked,
 )
 
 PROGRESS = "notifications/progress"
@@ -401,3 +404,30 @@ def test_what_belongs_to_a_subscription_bears_its_clients_own_id() -> None:
 def test_no_other_spelling_is_a_number_of_ours(raw: bytes) -> None:
     """Python refuses to read thousands of digits; none of ours has more than fifteen."""
     assert number_of(raw) is None
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_long_messages_are_mapped_as_short_ones_are(known: bool) -> None:
+    """Their tokens and tags are replaced, and only where they have a meaning."""
+    correlator: Correlator[str] = Correlator()
+    filler = b'"a":"%b"' % (b"x_" + SUBSCRIPTION_ID.encode() + b"x" * LONG_BYTES)
+    params = b'{"_meta":{"progressToken":"own"},%b}' % filler
+    number, _ = correlator.outbound(Request(b'"c"', "tools/call", params), "caller")
+    tag = b'"_meta":{"%b":%d}' % (SUBSCRIPTION_ID.encode(), number)
+    messages: list[Message] = [
+        Notification(PROGRESS, Payload(b'{"progressToken":%d,%b}' % (number, filler))),
+        Notification("x", Payload(b"{%b,%b}" % (tag, filler))),
+        Notification("x", Payload(b'{"a":{%b},%b}' % (tag, filler.replace(b"a", b"b", 1)))),
+        Result(b"%d" % number, Payload(b"{%b,%b}" % (tag, filler))),
+    ]
+    if known:
+        walked(messages)
+    progressed, tagged, told, answered = (correlator.inbound(message) for message in messages)
+    own = tag.replace(b":%d}" % number, b':"c"}')
+    assert progressed == Progressed(
+        "caller", Notification(PROGRESS, b'{"progressToken":"own",%b}' % filler)
+    )
+    assert tagged == Tagged("caller", Notification("x", b"{%b,%b}" % (own, filler)))
+    assert isinstance(told, Told)
+    assert told.notification is messages[2]
+    assert answered == Answered("caller", Result(b'"c"', b"{%b,%b}" % (own, filler)), number)

@@ -134,3 +134,9 @@ def test_an_update_concerns_the_resource_and_what_it_is_part_of(
 ) -> None:
     """A subscriber gets updates of its resource and of those below it, but not of others."""
     assert concerns(subscribed, updated) is expected
+
+
+def test_long_names_of_resources_are_not_taken_for_the_same() -> None:
+    """They may have been cut off, and what follows may differ."""
+    assert coalescing_key("notifications/resources/updated", "a" * 8192) is not None
+    assert coalescing_key("notifications/resources/updated", "a" * 8193) is None

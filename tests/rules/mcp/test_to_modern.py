@@ -17,6 +17,7 @@ from mcpbridge.rules.mcp.to_modern import (
     error_up,
     privately,
 )
+from mcpbridge.wire.json_object import LONG_BYTES, Payload, spans
 from mcpbridge.wire.messages import Failure, Result
 from tests.support.proofs import proves
 
@@ -158,3 +159,18 @@ def test_what_a_server_calls_public_is_made_private(result: bytes, after: bytes 
     assert privately(reply) == Result(b"1", result if after is None else after)
     failure = Failure(b"1", b'{"code":1,"message":"public"}')
     assert privately(failure) is failure
+
+
+@pytest.mark.parametrize(
+    "members",
+    [b'"content":[]', b'"_meta":{"a":1}', b'"resultType":"task","_meta":{}', b'"a":"\\u0062"'],
+)
+def test_a_long_result_is_completed_as_a_short_one_is(members: bytes) -> None:
+    """And what it consists of is known without another look."""
+    short = b'{"a":"%b",%b}' % (b"x", members.replace(b'"a":"', b'"b":"'))
+    long = short.replace(b'"x"', b'"%b"' % (b"x" * LONG_BYTES))
+    found = completed(long, "tools/call", SERVER)
+    assert isinstance(found, Payload)
+    assert found.known == spans(bytes(found))
+    wanted = json.loads(completed(short, "tools/call", SERVER))
+    assert json.loads(found) == {**wanted, "a": "x" * LONG_BYTES}
