@@ -1,8 +1,8 @@
 """Messages that are costly to read for their size; run as a program, a server that writes them.
 
 All are within the default limits on bytes. What a client sends is in `BODIES`, what the server
-writes instead of an answer in `OUTPUTS`: `tools/call` with one of these names writes it and then
-answers, unless it is the answer.
+writes instead of an answer in `OUTPUTS`: the request that `request` makes for one of these names
+writes it and then answers, unless it is the answer.
 
 Standard library only.
 """
@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 BODY_BYTES = 4_000_000
 """Less than the default of --max-request-bytes."""
@@ -42,6 +43,19 @@ def _deep(size: int) -> bytes:
     return b"[" + b",".join([b"[" * 505 + b"]" * 505] * (size // 1011)) + b"]"
 
 
+def _with_string(piece: bytes, end: bytes = b"") -> bytes:
+    return _CALL + b',"arguments":{"a":"%b%b"}}}' % (piece * (BODY_BYTES // len(piece)), end)
+
+
+def _with_elements(piece: bytes) -> bytes:
+    return _CALL + b',"arguments":[%b1]}}' % (piece * (BODY_BYTES // len(piece)))
+
+
+def _long_call(number: int) -> bytes:
+    head = b'{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"plain","arguments":"'
+    return head % number + b"a" * (BODY_BYTES // 100 - 200) + b'"}}'
+
+
 BODIES: dict[str, Callable[[], bytes]] = {
     "members of params": lambda: (
         _CALL + b',"_meta":{"progressToken":1}' + _members(BODY_BYTES) + b"}}"
@@ -61,8 +75,55 @@ BODIES: dict[str, Callable[[], bytes]] = {
         _CALL + b',"arguments":["",' + b'[""],' * (BODY_BYTES // 5) + b'""]}}'
     ),
     "brackets in a string": lambda: _CALL + b',"arguments":"' + b"[{" * (BODY_BYTES // 2) + b'"}}',
+    "a long string": lambda: _with_string(b"a"),
+    "a long string that is not ASCII": lambda: _with_string("\u2019\u00e9".encode()),
+    "a string of escapes": lambda: _with_string(b'\\"\\\\\\n\\u00e9'),
+    "a string of lone surrogates": lambda: _with_string(b"\\ud800"),
+    "a string of line separators": lambda: _with_string("\u2028".encode()),
+    "a string that is not UTF-8 at its end": lambda: _with_string(b"a", b"\xff"),
+    "line ends between elements": lambda: _with_elements(b"1,\r\n"),
+    "blanks between elements": lambda: _with_elements(b"1," + b" " * 1000),
+    "blanks before a member": lambda: _CALL + b" " * BODY_BYTES + b',"arguments":{}}}',
+    "not JSON at its end": lambda: _with_elements(b"[1,2],") + b"}",
+    "a name with an escape": lambda: (
+        _CALL + b',"\\u0061":"' + b"a" * BODY_BYTES + b'","_meta":{"progressToken":1}}}'
+    ),
+    "a long name": lambda: _CALL + b',"' + b"a" * BODY_BYTES + b'":1}}',
+    "a long id": lambda: b'{"jsonrpc":"2.0","id":"%b","method":"x/y"}' % (b"a" * BODY_BYTES),
+    "a long method": lambda: b'{"jsonrpc":"2.0","id":1,"method":"%b"}' % (b"a" * BODY_BYTES),
+    "a long name of a tool": lambda: (
+        b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"%b"}}'
+        % (b"a" * BODY_BYTES)
+    ),
+    "a long progress token": lambda: (
+        _CALL + b',"_meta":{"progressToken":"' + b"a" * BODY_BYTES + b'"}}}'
+    ),
+    "a member named twice": lambda: _CALL + b',"a":"%b","a":1}}' % (b"a" * BODY_BYTES),
+    "a batch of 100 long messages": lambda: (
+        b"[" + b",".join([_long_call(number) for number in range(100)]) + b"]"
+    ),
+    "a long notification": lambda: (
+        b'{"jsonrpc":"2.0","method":"x/y","params":{"a":"%b"}}' % (b"a" * BODY_BYTES)
+    ),
+    "a long answer": lambda: b'{"jsonrpc":"2.0","id":7,"result":{"a":"%b"}}' % (b"a" * BODY_BYTES),
+    "a long name of a client": lambda: (
+        b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-03-26",'
+        b'"capabilities":{},"clientInfo":{"version":"1","name":"%b"}}}' % (b"a" * BODY_BYTES)
+    ),
 }
 """By name: what makes the body of a request."""
+
+
+_LONG = b"a" * (LINE_BYTES - 1000)
+_PROGRESS = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%b'
+
+
+TOOLS = "a list of tools"
+"""The name of the output that is a page of `tools/list`."""
+_TOOL = (
+    b'{"name":"a","execution":{},"inputSchema":{"type":"object"},"description":"%b"}'
+    % _LONG[: LINE_BYTES // 4000 - 100]
+)
 
 
 def _result(payload: bytes) -> Callable[[bytes], bytes]:
@@ -83,15 +144,24 @@ def _spaced(call: bytes) -> bytes:
     )
 
 
-def _streamed(call: bytes) -> bytes:
-    """Progress, for which an event stream begins, and a long result."""
-    head = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":'
-    return head + call + b',"progress":1}}\n' + _result(_deep(LINE_BYTES))(call)
+def _streamed(make: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """Progress, for which an event stream begins, and then what `make` makes."""
+    return lambda call: _PROGRESS % call + b',"progress":1}}\n' + make(call)
 
 
 def _progress(call: bytes) -> bytes:
-    head = b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%b' % call
-    return head + _members(LINE_BYTES - 2_000_000) + b"}}\n"
+    return _PROGRESS % call + _members(LINE_BYTES - 2_000_000) + b"}}\n"
+
+
+def _text(piece: bytes, end: bytes = b"") -> Callable[[bytes], bytes]:
+    """A result that is one long string."""
+    return _result(b'"%b%b"' % (piece * ((LINE_BYTES - 1000) // len(piece)), end))
+
+
+def _behind(call: bytes) -> bytes:
+    """A result before its id."""
+    payload = _LONG + b'"}'
+    return b'{"jsonrpc":"2.0","result":{"a":"%b,"id":%b}\n' % (payload, call)
 
 
 OUTPUTS: dict[str, Callable[[bytes], bytes]] = {
@@ -106,7 +176,60 @@ OUTPUTS: dict[str, Callable[[bytes], bytes]] = {
     ),
     "a result nested 505 deep": lambda call: _result(_deep(LINE_BYTES))(call),
     "a result with blanks, nested 505 deep": _spaced,
-    "a result on an event stream, nested 505 deep": _streamed,
+    "a result on an event stream, nested 505 deep": lambda call: _streamed(
+        _result(_deep(LINE_BYTES))
+    )(call),
+    "a long string on an event stream": lambda call: _streamed(_text(b"a"))(call),
+    "a long string that is not ASCII, on an event stream": lambda call: _streamed(
+        _text("\u2019\u00e9".encode())
+    )(call),
+    "a result that is one string": lambda call: _text(b"a")(call),
+    "a result of escapes": lambda call: _text(b'\\"\\\\\\n\\u00e9')(call),
+    "a result of lone surrogates": lambda call: _text(b"\\ud800")(call),
+    "a result of line separators": lambda call: _text("\u2028".encode())(call),
+    "a result that is not UTF-8 at its end": lambda call: _text(b"a", b"\xff")(call),
+    "a result with line ends between elements": lambda call: _result(
+        b"[" + b"1,\r" * (LINE_BYTES // 3 - 1000) + b"1]"
+    )(call),
+    "a result that ends with CR LF": lambda call: _text(b"a")(call)[:-1] + b"\r\n",
+    "a result behind a byte-order mark": lambda call: b"\xef\xbb\xbf" + _text(b"a")(call),
+    "a result before its id": _behind,
+    "a result of short texts": lambda call: (
+        b'{"jsonrpc":"2.0","id":%b,"result":{"content":[%b]}}\n'
+        % (call, b",".join([b'{"type":"text","text":"a"}'] * (LINE_BYTES // 28)))
+    ),
+    "two long results": lambda call: (
+        _text(b"a")(b"99999")[: LINE_BYTES // 2] + b'"}}\n' + _text(b"a")(call)
+    ),
+    "a result with the tag of a subscription": lambda call: (
+        b'{"jsonrpc":"2.0","id":%b,"result":{"_meta":{"io.modelcontextprotocol/subscriptionId":%b},'
+        b'"a":"%b"}}\n' % (call, call, _LONG[:-200])
+    ),
+    TOOLS: lambda call: (
+        b'{"jsonrpc":"2.0","id":%b,"result":{"tools":[%b]}}\n' % (call, b",".join([_TOOL] * 4000))
+    ),
+    "an error with long data": lambda call: (
+        b'{"jsonrpc":"2.0","id":%b,"error":{"code":1,"message":"a","data":"%b"}}\n' % (call, _LONG)
+    ),
+    "a long progress notification": lambda call: (
+        _PROGRESS % call + b',"progress":1,"message":"%b"}}\n' % _LONG
+    ),
+    "a long log message": lambda call: (
+        b'{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"error","data":"%b"}}\n'
+        % _LONG
+    ),
+    "a long notification of a resource": lambda call: (
+        b'{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"%b"}}\n'
+        % _LONG
+    ),
+    "a long request of the server": lambda call: (
+        b'{"jsonrpc":"2.0","id":1,"method":"sampling/createMessage","params":{"a":"%b"}}\n' % _LONG
+    ),
+    "a long text": lambda call: _LONG + b"\n",
+    "a line over the limit": lambda call: _LONG * 3 + b"\n",
+    "blank lines": lambda call: b" \n" * (1 << 19),
+    "results of other calls": lambda call: b'{"jsonrpc":"2.0","id":99999,"result":{}}\n' * 40_000,
+    "progress notifications": lambda call: (_PROGRESS % call + b',"progress":1}}\n') * 40_000,
     "a result nested near the limit": lambda call: _result(_hovering(LINE_BYTES))(call),
     "a result of empty arrays": lambda call: _result(b"[" + b"[]," * (LINE_BYTES // 3) + b"[]]")(
         call
@@ -136,6 +259,24 @@ STDERR = "short lines on stderr"
 """The name of the call that is answered after `a` and a line end, often, on standard error."""
 
 
+def request(name: str, envelope: Mapping[str, object] = MappingProxyType({})) -> bytes:
+    """Return the request, with the id 1, for which the server writes an output.
+
+    Args:
+        name: The name of the output.
+        envelope: What `_meta` holds beside a progress token.
+    """
+    listing = name == TOOLS
+    params = {"cursor" if listing else "name": name, "_meta": {"progressToken": 1, **envelope}}
+    method = method_of(name)
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
+
+
+def method_of(name: str) -> str:
+    """Return the method of the request for an output."""
+    return "tools/list" if name == TOOLS else "tools/call"
+
+
 def _write(raw: bytes, fd: int = 1) -> None:
     left = memoryview(raw)
     while left:
@@ -144,7 +285,7 @@ def _write(raw: bytes, fd: int = 1) -> None:
 
 def _serve(message: dict[str, object], call: bytes) -> None:
     params = message.get("params")
-    name = params.get("name") if isinstance(params, dict) else None
+    name = params.get("name", params.get("cursor")) if isinstance(params, dict) else None
     if message["method"] == "initialize" and isinstance(params, dict):
         _answer(
             call,

@@ -2,10 +2,11 @@
 
     .venv/bin/python -m benchmarks.turns [--only WORD]
 
-Each message of `hostile` goes to a bridge at default limits, alone, while `/livez` is asked on a
-schedule: a probe is due every 20 ms, whether the one before has been answered or not. Two figures
-each: the longest turn of the loop in processor time of its thread, and the probe that took longest,
-by the clock, from the moment that it was due. Goals: 20 ms and 100 ms.
+Each message of `hostile` goes to a bridge at default limits, alone, those of the server to a client
+of each era, while `/livez` is asked on a schedule: a probe is due every 20 ms, whether the one
+before has been answered or not. Two figures each: the longest turn of the loop in processor time of
+its thread, and the probe that took longest, by the clock, from the moment that it was due. Goals:
+20 ms and 100 ms.
 
 One JSON line a figure on standard output, the table on standard error. Exit status: 0, goals met or
 not; 1 if the bridge gave no answer; 2 if it did not start.
@@ -27,6 +28,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import figures, hostile, target
+from benchmarks.calls import ENVELOPE, MODERN_HEAD
 from benchmarks.figures import Figure
 
 ROW = "longest turn"
@@ -92,11 +94,12 @@ def _post(body: bytes, session: dict[str, str]) -> bytes:
     return f"POST /mcp HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
-def _call(name: str) -> bytes:
-    params = {"name": name, "_meta": {"progressToken": 1}}
-    return json.dumps(
-        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-    ).encode()
+def modern_head(output: str) -> dict[str, str]:
+    """Return the headers with which a client of 2026-07-28 asks for an output."""
+    head = {**MODERN_HEAD, "Mcp-Method": hostile.method_of(output), "Mcp-Name": output}
+    if output == hostile.TOOLS:
+        del head["Mcp-Name"]
+    return head
 
 
 async def _session(client: _Client) -> dict[str, str]:
@@ -113,15 +116,21 @@ async def _probe(bridge: target.Target, due: float) -> float:
     return time.monotonic() - due
 
 
-async def _slowest_probe(bridge: target.Target, body: bytes) -> tuple[float, float, float]:
-    """Send one body; when it was sent, when it was answered, and the slowest probe; seconds."""
+async def _slowest_probe(
+    bridge: target.Target, body: bytes, modern: str = ""
+) -> tuple[float, float, float]:
+    """Send one body; when it was sent, when it was answered, and the slowest probe; seconds.
+
+    The client is one of 2026-07-28 if `modern` names the output that it asks for.
+    """
     async with _client(bridge) as client:
-        session = await _session(client)
+        head = modern_head(modern) if modern else await _session(client)
         # What is loaded with the first request of a kind is not part of a message's cost.
-        await client.ask(_post(_call("plain"), session))
+        plain = hostile.request("plain", ENVELOPE if modern else {})
+        await client.ask(_post(plain, modern_head("plain") if modern else head))
         await _probe(bridge, time.monotonic())
         began = time.monotonic()
-        asked = asyncio.create_task(client.ask(_post(body, session)))
+        asked = asyncio.create_task(client.ask(_post(body, head)))
         probes, due = [asyncio.create_task(_probe(bridge, began))], began
         while not asked.done():
             due += EVERY_S
@@ -138,13 +147,13 @@ def longest(path: Path, began: float, ended: float) -> float:
     return max((float(took) for at, took in turns if began <= float(at) <= ended), default=0.0)
 
 
-def _measured(name: str, body: bytes) -> Iterator[Figure]:
+def _measured(name: str, body: bytes, modern: str = "") -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="mcpbridge-bench-") as folder:
         path = Path(folder, "turns")
         words = ["--port", "0", "--isolation", "shared", "--", *_HOSTILE]
         argv = [sys.executable, "-m", "benchmarks.turn_meter", str(path), *words]
         with target.running("bridge", argv) as bridge:
-            began, ended, probe_s = asyncio.run(_slowest_probe(bridge, body))
+            began, ended, probe_s = asyncio.run(_slowest_probe(bridge, body, modern))
         turn_s = longest(path, began, ended)
     yield Figure(ROW, f"{name}: turn", "ms", [turn_s * 1e3], TURN_MS)
     yield Figure(ROW, f"{name}: slowest probe", "ms", [probe_s * 1e3], PROBE_MS)
@@ -154,10 +163,14 @@ def turns(only: str = "") -> Iterator[Figure]:
     """Measure all messages whose name holds a word; raises NoAnswer."""
     bodies = {f"body: {name}": make for name, make in hostile.BODIES.items()}
     for name in (*hostile.OUTPUTS, hostile.STDERR):
-        bodies[f"server: {name}"] = lambda name=name: _call(name)  # type: ignore[misc]
+        bodies[f"server: {name}"] = lambda name=name: hostile.request(name)  # type: ignore[misc]
     for name, make in bodies.items():
         if only in name:
             yield from _measured(name, make())
+    for output in hostile.OUTPUTS:
+        name = f"server, modern client: {output}"
+        if only in name:
+            yield from _measured(name, hostile.request(output, ENVELOPE), output)
 
 
 def main() -> int:

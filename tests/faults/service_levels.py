@@ -30,7 +30,7 @@ LEVELS = (
     ),
     (
         "Probes are answered within 100 ms while a server misbehaves.",
-        "`test_faults_bounds`",
+        "`test_faults_bounds`, `test_turns`",
     ),
 )
 """A sentence each, and the suites or test modules that would fail if it did not hold."""
