@@ -45,7 +45,6 @@ from mcpbridge.rules.mcp.methods import (
     UNSUBSCRIBE,
 )
 from mcpbridge.rules.mcp.to_legacy import (
-    adapted_tools,
     enveloped,
     plain_notification,
 )
@@ -127,11 +126,9 @@ class ModernChildAdapter:
             self._listen.cancel()
             self._listen = None
 
-    def tools_listed(self, result: bytes) -> bytes:
-        """Return the list of tools for the client; remember which output schemas were changed."""
-        adapted, wrapped = adapted_tools(result)
-        self._wrapped |= wrapped
-        return adapted
+    def tools_changed(self, names: frozenset[str]) -> None:
+        """Remember of which tools the client has seen a changed output schema."""
+        self._wrapped |= names
 
     def wraps(self, tool: str | None) -> bool:
         """Return whether the client has seen a changed output schema of this tool."""

@@ -22,12 +22,14 @@ from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.server_requests import ServerRequestSender
 from mcpbridge.bridge.tasks import Spawn
+from mcpbridge.channels.off_loop import LONG_BYTES, read_off_loop
 from mcpbridge.errors import WireError
 from mcpbridge.rules.faults import INTERNAL_ERROR, Unavailable, error_object
 from mcpbridge.rules.mcp.correlator import Answered, Tagged
 from mcpbridge.rules.mcp.modern_checks import MAY_ASK
 from mcpbridge.rules.mcp.to_legacy import (
     adapted_content,
+    adapted_tools,
     enveloped,
     error_down,
     plain_result,
@@ -66,8 +68,8 @@ class CallQuestions(Protocol):
 class Lists(Protocol):
     """A memory of the lists of tools that the client has seen."""
 
-    def tools_listed(self, result: bytes) -> bytes:
-        """Return the list of tools for the client."""
+    def tools_changed(self, names: frozenset[str]) -> None:
+        """Take note of the tools in a list whose output schema was changed for the client."""
 
     def wraps(self, tool: str | None) -> bool:
         """Return whether the client has seen a changed output schema of this tool."""
@@ -182,13 +184,33 @@ class RoundTrip:
         elif kind != "complete":
             self._give_up(f"the MCP server answered with a result of kind {kind[:32]!r}")
         else:
-            plain = plain_result(result)
-            if method == "tools/list":
-                plain = self._lists.tools_listed(plain)
-            elif method == "tools/call":
-                tool = text_member(self._exchange.request.params, "name")
-                plain = adapted_content(plain, wrap=self._lists.wraps(tool))
-            self._finish(Result(self._exchange.request.id, plain))
+            tool = text_member(self._exchange.request.params, "name")
+            wrap = method == "tools/call" and self._lists.wraps(tool)
+            if len(result) < LONG_BYTES:
+                self._complete(*_translated(result, method, wrap))
+            else:
+                self._spawn(self._translate_aside, result, wrap)
+
+    async def _translate_aside(self, result: bytes, wrap: bool) -> None:
+        """Translate a long result in a worker thread; until then the call has no answer."""
+        method = self._exchange.request.method
+        problem, found = "the MCP server's answer cannot be translated", None
+        try:
+            found = await read_off_loop(lambda text: _translated(text, method, wrap), result)
+        except WireError as error:
+            problem = str(error)
+        finally:
+            # Also if this is cancelled or the translation has a bug: else its client would wait
+            # until the call times out.
+            if found is None:
+                self._give_up(problem)
+            else:
+                self._complete(*found)
+
+    def _complete(self, result: bytes, changed: frozenset[str]) -> None:
+        if changed:
+            self._lists.tools_changed(changed)
+        self._finish(Result(self._exchange.request.id, result))
 
     def _ask(self, result: bytes) -> None:
         if self._exchange.request.method not in MAY_ASK:
@@ -243,3 +265,19 @@ class RoundTrip:
             self._server_requests.call_over(self._exchange)
             error = error_object(INTERNAL_ERROR, why)
             self._finish(Failure(self._exchange.request.id, error))
+
+
+def _translated(result: bytes, method: str, wrap: bool) -> tuple[bytes, frozenset[str]]:
+    """Return a result for the client, and the tools whose output schema was changed.
+
+    Args:
+        result: The child's result, which is complete.
+        method: The method of the call.
+        wrap: Whether the client has seen a changed output schema of the tool that is called.
+    """
+    plain = plain_result(result)
+    if method == "tools/list":
+        return adapted_tools(plain)
+    if method == "tools/call":
+        plain = adapted_content(plain, wrap=wrap)
+    return plain, frozenset()

@@ -15,8 +15,10 @@ from mcpbridge.bridge.legacy.client_state import ClientState
 from mcpbridge.bridge.legacy.round_trips import MAX_ROUNDS, RoundTrip
 from mcpbridge.bridge.legacy.server_requests import ServerRequestSender
 from mcpbridge.channels.memory import MemoryChannel
+from mcpbridge.channels.off_loop import LONG_BYTES
 from mcpbridge.rules.faults import Unavailable, cancelled, child_exited
 from mcpbridge.rules.mcp.correlator import Answered
+from mcpbridge.wire.json_object import MAX_ELEMENTS
 from mcpbridge.wire.messages import Failure, Reply, Request, Result, quoted
 from tests.bridge.calls.test_exchange import FakeScope
 from tests.bridge.legacy.parts import ASKED, lease_on_memory
@@ -48,6 +50,7 @@ class Trip:
         self.next: Lease | None = None
         self.asked: list[tuple[Request, Exchange]] = []
         self.over: list[Exchange] = []
+        self.changed: frozenset[str] = frozenset()
         self.later: list[tuple[Any, ...]] = []
         self.round = RoundTrip(
             self.lease.mux,
@@ -76,9 +79,9 @@ class Trip:
         """See `CallQuestions`."""
         self.over.append(exchange)
 
-    def tools_listed(self, result: bytes) -> bytes:
+    def tools_changed(self, names: frozenset[str]) -> None:
         """See `Lists`."""
-        return b'{"seen":%b}' % result
+        self.changed |= names
 
     def wraps(self, tool: str | None) -> bool:
         """See `Lists`."""
@@ -252,4 +255,52 @@ async def test_errors_and_lists_of_tools_are_put_in_the_words_of_the_client() ->
     failing.says(Failure(b"7", b'{"code":-5,"message":"m"}'))
     assert failing.exchange.reply == Failure(b"7", b'{"code":-5,"message":"m"}')
     listing.says(Result(b"7", b'{"tools":[]}'))
-    assert listing.exchange.reply == Result(b"7", b'{"seen":{"tools":[]}}')
+    assert listing.exchange.reply == Result(b"7", b'{"tools":[]}')
+
+
+@bounded
+async def test_a_long_result_is_translated_off_the_loop() -> None:
+    """Until then the call has no answer, and what ends it in between is its answer."""
+    filler = b"x" * LONG_BYTES
+    long = b'{"resultType":"complete","content":[],"a":"%b"}' % filler
+    trip = Trip()
+    trip.says(Result(b"1", long))
+    assert trip.scope.finished == []
+    await trip.goes_on()
+    assert trip.exchange.reply == Result(b"7", b'{"content":[],"a":"%b"}' % filler)
+    trip = Trip()
+    trip.says(Result(b"1", long))
+    trip.exchange.abandon(cancelled())
+    first = trip.exchange.reply
+    await trip.goes_on()
+    assert trip.exchange.reply is first
+    assert trip.scope.finished == [trip.exchange]
+
+
+@bounded
+async def test_a_long_list_of_tools_is_remembered_where_it_was_changed() -> None:
+    """As a short one is."""
+    for filler in (b"x", b"x" * LONG_BYTES):
+        trip = Trip("tools/list", b"{}")
+        tool = b'{"name":"n","outputSchema":{"type":"array"},"description":"%b"}' % filler
+        trip.says(Result(b"1", b'{"resultType":"complete","tools":[%b]}' % tool))
+        if trip.later:
+            await trip.goes_on()
+        assert isinstance(trip.exchange.reply, Result)
+        assert json.loads(trip.exchange.reply.result)["tools"][0]["name"] == "n"
+        assert trip.changed == {"n"}
+
+
+@bounded
+async def test_a_long_result_that_cannot_be_translated_is_an_error() -> None:
+    """The client is told why."""
+    trip = Trip()
+    content = b",".join([b"1"] * (MAX_ELEMENTS + 1))
+    trip.says(
+        Result(
+            b"1",
+            b'{"structuredContent":[],"content":[%b],"a":"%b"}' % (content, b"x" * LONG_BYTES),
+        )
+    )
+    await trip.goes_on()
+    assert "more than" in trip.problem
