@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import ipaddress
 import math
@@ -340,7 +339,7 @@ def _eras(
     return EraSupervisors(
         child_pool,
         readiness,
-        dataclasses.replace(settings.restart, waits_for_change=waits),
+        msgspec.structs.replace(settings.restart, waits_for_change=waits),
         settings.eras.child,
         settings.child_pool.start_timeout_s,
         finish_s=settings.calls.timeout_s,
@@ -386,7 +385,7 @@ def _bridge_settings(settings: Settings, pool_settings: ChildPoolSettings) -> Br
 def _pool_settings(settings: ChildPoolSettings) -> ChildPoolSettings:
     if settings.spares == "auto" and os.isatty(_STDERR):
         # On a terminal one person tries a server: another process would serve no client.
-        return dataclasses.replace(settings, spares="0")
+        return msgspec.structs.replace(settings, spares="0")
     return settings
 
 
@@ -460,7 +459,7 @@ def _make_child_with_env(
 
     def make(hidden: Secrets) -> SubprocessChild[ChildChannel]:
         secrets = Secrets((*spec.hidden.pairs, *hidden.pairs))
-        own = dataclasses.replace(spec, env={**spec.env, **dict(hidden.pairs)}, hidden=secrets)
+        own = msgspec.structs.replace(spec, env={**spec.env, **dict(hidden.pairs)}, hidden=secrets)
         ends = decorate(plain, secrets) if decorate is not None else plain
         return SubprocessChild(own, ends, process_tree)
 

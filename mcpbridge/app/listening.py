@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import functools
 import ipaddress
@@ -180,7 +179,7 @@ def _server(
     if of_peers:
         # The proof of the other replica stands beside what its client has sent.
         most = arrival.max_header_bytes + _PROOF_BYTES
-        arrival = dataclasses.replace(arrival, max_header_bytes=most)
+        arrival = msgspec.structs.replace(arrival, max_header_bytes=most)
     connections = Connections(
         settings.connections,
         endpoint,

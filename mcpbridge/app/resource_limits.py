@@ -7,7 +7,6 @@ into memory is known when the first of them runs, and changes as they grow.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 
@@ -56,14 +55,14 @@ def fitted(config: Config) -> Config | str:
         }
         log.warning("serve.limits_lowered", extra=extra)
     given = settings.child_pool.max_children is not None
-    child_pool = dataclasses.replace(
+    child_pool = msgspec.structs.replace(
         settings.child_pool,
         max_children=shared.children if given else None,
         most_children=shared.children,
     )
     # A client's connection to a replica may need one to another, which has then one more.
     most = shared.connections // 3 if config.peer_bind is not None else shared.connections
-    connections = dataclasses.replace(settings.connections, max_connections=most)
+    connections = msgspec.structs.replace(settings.connections, max_connections=most)
     fitting = msgspec.structs.replace(settings, child_pool=child_pool, connections=connections)
     return msgspec.structs.replace(config, settings=fitting)
 

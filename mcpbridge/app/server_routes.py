@@ -12,7 +12,6 @@ The names change while the program runs, so that one route finds the server of e
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import quote
@@ -99,18 +98,22 @@ class ServerPaths:
         return self._routes.get(tail)
 
 
-@dataclasses.dataclass(slots=True)
 class MemberHead(RequestHead):
     """The head of a request to one server, for its further requests under the same bytes."""
 
-    member: Member[ServerPaths] = dataclasses.field(kw_only=True)
-    original: RequestHead = dataclasses.field(kw_only=True)
+    __slots__ = ("member", "original")
 
-    @classmethod
-    def to(cls, member: Member[ServerPaths], head: RequestHead) -> MemberHead:
-        """Return the head of a request to this server."""
+    def __init__(self, member: Member[ServerPaths], head: RequestHead) -> None:
+        """Make it of the head as it came.
+
+        Args:
+            member: The server.
+            head: The head, whose checks before the routes have found the client's address.
+        """
         parts = (head.raw, head.values, head.names, head.accepts, head.client)
-        return cls(head.method, head.path, *parts, member=member, original=head)
+        super().__init__(head.method, head.path, *parts)
+        self.member = member
+        self.original = head
 
     @property
     def peer(self) -> str:
@@ -193,7 +196,7 @@ class ServerRoutes(BaseRoute, Generic[E]):
         if member is None or route is None:
             await self._refuse(name, tail, scope, receive, send)
             return
-        scope[PARSED_HEAD] = MemberHead.to(member, HttpRequest.of(scope, receive, send).head)
+        scope[PARSED_HEAD] = MemberHead(member, HttpRequest.of(scope, receive, send).head)
         token = SERVER.set(member.name)
         try:
             await route.handle(scope, receive, send)

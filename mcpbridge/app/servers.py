@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -313,7 +312,7 @@ class _Members:
         roots = tuple(each if "://" in each else Path(each).as_uri() for each in entry.roots)
         settings = msgspec.structs.replace(
             entry.settings,
-            child_pool=dataclasses.replace(pool, most_children=most, roots=roots),
+            child_pool=msgspec.structs.replace(pool, most_children=most, roots=roots),
         )
         if isinstance(entry.source, RemoteServer):
             settings = _of_remote(settings, entry.source)
@@ -362,10 +361,10 @@ def _of_remote(settings: Settings, server: RemoteServer) -> Settings:
 
     It costs no process, so that it is tried again and again, and soon: it may be back any moment.
     """
-    restart = dataclasses.replace(settings.restart, give_up_after=0, max_delay_s=_RETRY_S)
+    restart = msgspec.structs.replace(settings.restart, give_up_after=0, max_delay_s=_RETRY_S)
     # A server of 2024-11-05 knows no other revision that it could be asked for.
     era = ChildEra.LEGACY if server.sse else settings.eras.child
-    eras = dataclasses.replace(settings.eras, child=era)
+    eras = msgspec.structs.replace(settings.eras, child=era)
     return msgspec.structs.replace(settings, restart=restart, eras=eras)
 
 

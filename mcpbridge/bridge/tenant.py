@@ -11,7 +11,6 @@ children; its principal gets a new one with its next request.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Collection, Iterator
@@ -57,8 +56,7 @@ SETTLED_S = 1.0
 """Seconds without use before a tenant may be removed to make room: a call may be on its way."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class BridgeSettings:
+class BridgeSettings(msgspec.Struct, frozen=True):
     """The settings of a bridge and its parts."""
 
     child_pool: ChildPoolSettings
@@ -103,7 +101,9 @@ class Tenant:
         self.last_used = context.clock()
         self._left = anyio.Event()
         account = Account(context.account)
-        self._context = dataclasses.replace(context, subscribers=self._subscribers, account=account)
+        self._context = msgspec.structs.replace(
+            context, subscribers=self._subscribers, account=account
+        )
         self._sessionless = SessionlessCalls(self._context)
         self.warm_pool = WarmPool(child_source, settings.child_pool.start_timeout_s, context.spawn)
         emulated = EmulatedCalls(

@@ -8,7 +8,6 @@ one write.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import stat
 import sys
@@ -22,7 +21,7 @@ from mcpbridge.channels.off_loop import LONG_BYTES, pause, read_off_loop
 from mcpbridge.channels.threaded_files import FileCalls, ThreadedFiles, Watch, threads_for
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.wire.json_object import MAX_DEPTH
 from mcpbridge.wire.lines import Line, LongLine, LongLineSplitter, encode_line
 from mcpbridge.wire.messages import Message, decode, decode_batch, is_batch, pieces, walked
@@ -69,8 +68,7 @@ _ENDLESS = 4
 """A line this many times over the limit and without an end ends the channel."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PipeLimits:
+class PipeLimits(SettingsSection, frozen=True):
     """Bounds on what a child may write; the depth applies to clients too."""
 
     max_message_bytes: int = setting(

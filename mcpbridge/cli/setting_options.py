@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import click
 
 from mcpbridge.config.values import shown
-from mcpbridge.settings import Unit, setting_of
+from mcpbridge.settings import SettingsSection, Unit
 
 
-def setting_options(struct: type, excluded: Collection[str] = ()) -> list[click.Parameter]:
+def setting_options(
+    struct: type[SettingsSection], excluded: Collection[str] = ()
+) -> list[click.Parameter]:
     """Return an option for each setting of a struct.
 
     Args:
-        struct: A dataclass with fields made by `settings.setting`.
+        struct: A section of settings.
         excluded: Flags that the command does not have.
     """
     options: list[click.Parameter] = []
-    for field in dataclasses.fields(struct):
-        facts = setting_of(field)
-        if facts is None or facts.flag in excluded:
+    for field, facts in struct.SETTINGS.items():
+        if facts.flag in excluded:
             continue
-        default = shown(field.default, facts.unit)
+        default = shown(facts.default, facts.unit)
         option = click.Option(
-            [facts.flag, field.name],
+            [facts.flag, field],
             help=facts.help + (f" [default: {default}]" if default else ""),
             is_flag=facts.unit is Unit.SWITCH,
             multiple=facts.repeatable,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shlex
@@ -13,7 +12,7 @@ from pathlib import Path
 from mcpbridge.errors import ConfigError
 from mcpbridge.process.run_as import ChildUser, child_user
 from mcpbridge.process.spec import ChildSpec, child_environment, shown
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.wire.socket_address import Address, address_of
 
 COMMAND_LINE = "the command line"
@@ -25,8 +24,7 @@ _DRIVE = re.compile(r"(?:^|[\s'\"])[A-Za-z]:\\")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CommandSettings:
+class CommandSettings(SettingsSection, frozen=True):
     """The command to start, or the address to connect to."""
 
     stdio: str | None = setting(
@@ -92,8 +90,7 @@ class CommandSettings:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ServersSettings:
+class ServersSettings(SettingsSection, frozen=True):
     """The file that lists servers, in place of one command."""
 
     config: str | None = setting(

@@ -6,7 +6,6 @@ Everything is read and checked before a port is bound. Each setting is a flag an
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -51,7 +50,7 @@ from mcpbridge.http.server.tls import check_tls
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.rules.access.hosts import search_list
 from mcpbridge.rules.supervision.shutdown_times import KUBERNETES, default_grace_s, times_within
-from mcpbridge.settings import Setting, Unit, setting_of
+from mcpbridge.settings import Setting, SettingsSection, Unit
 
 PREFIX = "MCPBRIDGE_"
 _INPUT = PREFIX + "INPUT_"
@@ -221,14 +220,14 @@ def platform_grace_s(usual_s: float) -> float:
     return default_grace_s(usual_s, os.getpid(), in_cluster=KUBERNETES in os.environ)
 
 
-T = TypeVar("T")
+T = TypeVar("T", bound=SettingsSection)
 
 
 def settings_of(struct: type[T], given: Mapping[str, Sequence[str]], **defaults: Any) -> T:
     """Build one struct of settings from flags and from the variables that platforms set.
 
     Args:
-        struct: A dataclass with fields made by `settings.setting`.
+        struct: A section of settings.
         given: The texts given for each field, by its name.
         defaults: Values in place of the defaults of the struct.
 
@@ -236,17 +235,14 @@ def settings_of(struct: type[T], given: Mapping[str, Sequence[str]], **defaults:
         ConfigError: A value is invalid.
     """
     values: dict[str, Any] = dict(defaults)
-    for field in dataclasses.fields(struct):  # type: ignore[arg-type]
-        facts = setting_of(field)
-        if facts is None:
-            continue
-        texts, origin = given.get(field.name, ()), COMMAND_LINE
+    for field, facts in struct.SETTINGS.items():
+        texts, origin = given.get(field, ()), COMMAND_LINE
         for name in facts.also_env:
             if not texts and os.environ.get(name):
                 texts, origin = [os.environ[name]], name
         if texts:
             read = [value_of(facts, text, origin) for text in texts]
-            values[field.name] = tuple(read) if facts.repeatable else read[-1]
+            values[field] = tuple(read) if facts.repeatable else read[-1]
     return struct(**values)
 
 

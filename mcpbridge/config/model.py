@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -37,7 +36,7 @@ from mcpbridge.rules.access.tool_policy import ToolPolicy
 from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.supervision.liveness import RecyclePolicy
 from mcpbridge.rules.supervision.restart import RestartPolicy
-from mcpbridge.settings import Setting, Unit, setting, setting_of
+from mcpbridge.settings import Setting, SettingsSection, Unit, setting
 from mcpbridge.telemetry.logs import LogSettings
 from mcpbridge.telemetry.tracer import TraceSettings
 from mcpbridge.wire.socket_address import Address
@@ -70,8 +69,7 @@ def mcp_path(text: str) -> str:
     return path
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ListenSettings:
+class ListenSettings(SettingsSection, frozen=True):
     """The address to listen on."""
 
     listen: str | None = setting(
@@ -125,8 +123,7 @@ class ListenSettings:
         return "" if self.path == _MCP_PATH else self.path.rstrip("/")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class AdminSettings:
+class AdminSettings(SettingsSection, frozen=True):
     """Where probes and metrics are served.
 
     A NetworkPolicy cannot tell paths apart, so they may have a separate port. The probes stay
@@ -151,8 +148,7 @@ class AdminSettings:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ShutdownSettings:
+class ShutdownSettings(SettingsSection, frozen=True):
     """The timing of the shutdown."""
 
     grace_s: float = setting(
@@ -209,8 +205,7 @@ def store_url(text: str) -> StoreUrl:
     return parse_store_url(text.strip())
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ReplicaSettings:
+class ReplicaSettings(SettingsSection, frozen=True):
     """Settings of several processes that serve together."""
 
     peers: PeerService | None = setting(
@@ -352,7 +347,11 @@ class Option(msgspec.Struct, frozen=True):
     section: str
     name: str
     setting: Setting
-    default: Any
+
+    @property
+    def default(self) -> Any:
+        """The value if it is not given."""
+        return self.setting.default
 
 
 def options() -> Iterator[Option]:
@@ -360,10 +359,8 @@ def options() -> Iterator[Option]:
     defaults = Settings()
     for section in Settings.__struct_fields__:
         struct = getattr(defaults, section)
-        for field in dataclasses.fields(struct):
-            facts = setting_of(field)
-            if facts is not None:
-                yield Option(section, field.name, facts, getattr(struct, field.name))
+        for name, facts in struct.SETTINGS.items():
+            yield Option(section, name, facts)
 
 
 def settings_from(values: dict[tuple[str, str], Any]) -> Settings:

@@ -6,7 +6,6 @@ fails that entry only; an entry's settings of mcpbridge are under its key `mcpbr
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import sys
@@ -423,7 +422,7 @@ class _Reader:
                 option.setting, field, value
             )
         sections = {
-            section: dataclasses.replace(getattr(self._base, section), **values)
+            section: msgspec.structs.replace(getattr(self._base, section), **values)
             for section, values in changed.items()
         }
         return msgspec.structs.replace(self._base, **sections)

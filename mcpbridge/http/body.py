@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+
+import msgspec
 
 from mcpbridge.channels.off_loop import LONG_BYTES, pause, read_off_loop
 from mcpbridge.errors import WireError
@@ -25,8 +26,7 @@ TRACEPARENT = b"traceparent"
 """The header that names the trace of a client's request."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class BodyLimits:
+class BodyLimits(msgspec.Struct, frozen=True):
     """The limits on a body."""
 
     max_bytes: int

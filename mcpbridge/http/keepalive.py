@@ -11,7 +11,6 @@ Source: the WHATWG HTML standard, Server-sent events, 9.2.7: a comment line ever
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 
@@ -19,7 +18,7 @@ import anyio
 
 from mcpbridge.bridge.calls.stream import Reader
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 
 PARTS = 50
 """Number of parts in a round."""
@@ -27,8 +26,7 @@ AT_ONCE = 8
 """Streams of a part that are written to in one turn of the loop; the others follow soon."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class KeepAliveSettings:
+class KeepAliveSettings(SettingsSection, frozen=True):
     """Settings of how open streams are kept alive."""
 
     every_s: float = setting(

@@ -5,8 +5,6 @@ They start no child, and take no memory in proportion to what a client announces
 
 from __future__ import annotations
 
-import dataclasses
-
 from mcpbridge.http.request import HttpRequest, RequestHead
 from mcpbridge.rules.access.hosts import (
     HostRules,
@@ -20,12 +18,11 @@ from mcpbridge.rules.access.hosts import (
 )
 from mcpbridge.rules.faults import INVALID_REQUEST
 from mcpbridge.rules.mcp.admission import Reason, Refusal, refuse
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.wire.buffer import Gathered
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OriginSettings:
+class OriginSettings(SettingsSection, frozen=True):
     """Settings of which hosts and origins are served, and how large a body may be."""
 
     allowed_hosts: tuple[str, ...] = setting(

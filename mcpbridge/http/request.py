@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
@@ -48,7 +47,6 @@ _LISTS = (b"accept", b"content-encoding")
 """Headers read by the bridge whose values are lists."""
 
 
-@dataclasses.dataclass(slots=True)
 class RequestHead:
     """The head of a request, as the rules see it.
 
@@ -56,25 +54,57 @@ class RequestHead:
     bytes; its cached verdicts then apply to them too.
     """
 
-    method: str
-    path: str
-    raw: Sequence[tuple[bytes, bytes]]
-    """The headers as they came, names in lower case."""
-    values: dict[bytes, bytes]
-    """The values by name; of a repeated header the last, but lists joined."""
-    names: Names
-    """The session id and the revision that it names."""
-    accepts: Acceptable
-    """The forms of a response that the client accepts."""
-    client: tuple[str, int] | None
-    """The client's address and port; None for a unix socket."""
-    principal: Principal = dataclasses.field(init=False, repr=False, compare=False)
+    __slots__ = (
+        "_peer",
+        "_routing",
+        "_verdict",
+        "accepts",
+        "caller",
+        "client",
+        "method",
+        "names",
+        "path",
+        "principal",
+        "raw",
+        "values",
+    )
+    principal: Principal
     """The caller; not set before `http.auth.access` has admitted the request."""
-    caller: bytes = dataclasses.field(default=b"", init=False, repr=False, compare=False)
-    """Its `Principal.share_key`."""
-    _peer: str | None = dataclasses.field(default=None, init=False, compare=False)
-    _verdict: HeadVerdict | None = dataclasses.field(default=None, init=False)
-    _routing: RoutingHeaders | None = dataclasses.field(default=None, init=False)
+    caller: bytes
+    """Its `Principal.share_key`; empty before."""
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        raw: Sequence[tuple[bytes, bytes]],
+        values: dict[bytes, bytes],
+        names: Names,
+        accepts: Acceptable,
+        client: tuple[str, int] | None,
+    ) -> None:
+        """Make it.
+
+        Args:
+            method: The method.
+            path: The path, decoded.
+            raw: The headers as they came, names in lower case.
+            values: The values by name; of a repeated header the last, but lists joined.
+            names: The session id and the revision that it names.
+            accepts: The forms of a response that the client accepts.
+            client: The client's address and port; None for a unix socket.
+        """
+        self.method = method
+        self.path = path
+        self.raw = raw
+        self.values = values
+        self.names = names
+        self.accepts = accepts
+        self.client = client
+        self.caller = b""
+        self._peer: str | None = None
+        self._verdict: HeadVerdict | None = None
+        self._routing: RoutingHeaders | None = None
 
     @classmethod
     def in_scope(cls, scope: MutableMapping[str, Any]) -> RequestHead:
@@ -125,8 +155,7 @@ class RequestHead:
         return None if value is None else value.decode("latin-1").strip(" \t")  # as `_text` does
 
 
-@dataclasses.dataclass(slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct):
     """A request with its ASGI callables; lives as long as its response."""
 
     head: RequestHead

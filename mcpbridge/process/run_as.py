@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+
+import msgspec
 
 _MOST = 2**32 - 2
 """The highest user id; the one above means none."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChildUser:
+class ChildUser(msgspec.Struct, frozen=True):
     """The user of a child, looked up before anything is started."""
 
     uid: int

@@ -6,13 +6,14 @@ can reach it.
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import os
 import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+
+import msgspec
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.run_as import ChildUser
@@ -40,8 +41,7 @@ _NEEDED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR",
 """Variables that most programs need and that hold no secret."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChildSpec:
+class ChildSpec(msgspec.Struct, frozen=True):
     """Everything needed to start a child; equal for all children of a bridge."""
 
     argv: tuple[str, ...]

@@ -10,7 +10,6 @@ Source: MCP 2025-11-25, Lifecycle, Shutdown, stdio.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import os
 import signal
@@ -19,6 +18,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Generic, Protocol, TypeVar
 
 import anyio
+import msgspec
 from anyio.abc import TaskStatus
 
 from mcpbridge.channels.channel import Channel
@@ -40,8 +40,7 @@ _LAST_BYTES_S = 0.05 if _LOOP_READS else 1.0
 the child wrote is in the pipe by then, and its callers must know within 100 ms."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ExitReport:
+class ExitReport(msgspec.Struct, frozen=True):
     """The end of a child."""
 
     how: Exit
@@ -222,7 +221,7 @@ class SubprocessChild(Generic[E]):
         if self._process_tree is None:
             return self._spec
         self._mark = self._process_tree.new_mark()
-        return dataclasses.replace(self._spec, env={**self._spec.env, MARK: self._mark})
+        return msgspec.structs.replace(self._spec, env={**self._spec.env, MARK: self._mark})
 
     async def _watch_exit(self, process: Process) -> None:
         self._has_gone(await process.wait())

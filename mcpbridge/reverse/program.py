@@ -7,7 +7,6 @@ cancels gets none. At the end of stdin the calls in flight are finished.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
 from collections.abc import AsyncIterator
@@ -32,7 +31,7 @@ from mcpbridge.rules.faults import INVALID_REQUEST, PARSE_ERROR, error_object
 from mcpbridge.rules.mcp.era_probe import ChildEra
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK
 from mcpbridge.runtime.signals import EndOrders, heard_signals
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
 from mcpbridge.wire.lines import LineSplitter, OverlongLine
 from mcpbridge.wire.messages import (
@@ -57,8 +56,7 @@ _TAIL_ID = re.compile(rb',\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*' + _ID + r
 _METHOD = re.compile(rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?(?:"id"[^,]*,\s*)?"method"')
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ConnectSettings:
+class ConnectSettings(SettingsSection, frozen=True):
     """What requests to the remote server carry, and the limits."""
 
     headers: tuple[str, ...] = setting(

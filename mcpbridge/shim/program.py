@@ -7,7 +7,6 @@ connection costs a descriptor for as long as its peer keeps it open. Nothing is 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import os
@@ -30,7 +29,7 @@ from mcpbridge.process.subprocess_child import SubprocessChild
 from mcpbridge.rules.supervision.shutdown_times import times_within
 from mcpbridge.runtime.exit_status import EXIT_FORCED, EXIT_OK, EXIT_START, checked, warn_of_root
 from mcpbridge.runtime.signals import EndOrders, heard_signals
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.shim.splice import Splice
 from mcpbridge.telemetry.logs import LogSettings, logging_to_stderr
 from mcpbridge.wire.socket_address import Address, TcpAddress, address_of
@@ -69,8 +68,7 @@ def file_mode(text: str) -> str:
     return text
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ShimSettings:
+class ShimSettings(SettingsSection, frozen=True):
     """The address to listen on, the limits, and the time to end."""
 
     listen: Address | None = setting(

@@ -6,7 +6,6 @@ reads no environment variables and writes no file.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import signal
@@ -17,6 +16,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import anyio
+import msgspec
 import uvicorn
 from anyio.abc import TaskGroup
 from starlette.requests import Request
@@ -57,8 +57,7 @@ _ANY_SIZE = 1 << 50
 Address = tuple[str, int]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SidecarSettings:
+class SidecarSettings(msgspec.Struct, frozen=True):
     """The addresses, TLS and limits of the sidecar."""
 
     target: Address
@@ -73,8 +72,8 @@ class SidecarSettings:
     """Unknown flags, which are ignored."""
     max_connections: int | None = None
     """Client connections at once; None for as many as the limit on open files allows."""
-    connections: ConnectionLimits = dataclasses.field(default_factory=ConnectionLimits)
-    arrival: ArrivalLimits = dataclasses.field(default_factory=ArrivalLimits)
+    connections: ConnectionLimits = msgspec.field(default_factory=ConnectionLimits)
+    arrival: ArrivalLimits = msgspec.field(default_factory=ArrivalLimits)
 
 
 def run(settings: SidecarSettings, logs: LogSettings) -> int:

@@ -6,12 +6,12 @@ twice. A stream may last without limit, so only connecting has a time limit.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import anyio
 import httpx
+import msgspec
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -29,8 +29,7 @@ class UpstreamBroken(Exception):
     """A connection that ended before the response did."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class UpstreamAnswer:
+class UpstreamAnswer(msgspec.Struct, frozen=True):
     """A response whose body is still to come."""
 
     status: int

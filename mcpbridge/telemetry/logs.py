@@ -13,7 +13,6 @@ The thread writes to descriptor 2 and not to `sys.stderr`: a blocked writer woul
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import json
 import logging
@@ -26,7 +25,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Protocol
 
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.telemetry.tracer import CURRENT
 
 GROUP = "Logs"
@@ -43,8 +42,7 @@ _ROOM_EVERY_S = 0.05
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LogSettings:
+class LogSettings(SettingsSection, frozen=True):
     """The level and form of the log."""
 
     level: str = setting(

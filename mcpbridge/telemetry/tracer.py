@@ -8,12 +8,11 @@ Source: OpenTelemetry semantic conventions for MCP.
 from __future__ import annotations
 
 import contextvars
-import dataclasses
 from typing import Protocol
 
 import msgspec
 
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 
 CURRENT: contextvars.ContextVar[tuple[str, str] | None] = contextvars.ContextVar(
     "mcpbridge_trace", default=None
@@ -21,8 +20,7 @@ CURRENT: contextvars.ContextVar[tuple[str, str] | None] = contextvars.ContextVar
 """Trace id and span id of the call that this task serves, for its log records."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TraceSettings:
+class TraceSettings(SettingsSection, frozen=True):
     """Whether calls are traced."""
 
     otel: bool = setting(

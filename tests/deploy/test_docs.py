@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shlex
@@ -14,7 +13,6 @@ from mcpbridge.config.load import environment_names, load
 from mcpbridge.config.model import options
 from mcpbridge.config.values import shown
 from mcpbridge.rules.supervision.shutdown_times import times_within
-from mcpbridge.settings import setting_of
 from mcpbridge.shim.program import ShimSettings
 from tests.deploy.tools import (
     DEPLOY,
@@ -208,9 +206,7 @@ async def test_the_lines_of_the_guides_run_as_printed() -> None:
 
 def test_the_shims_options_are_its_own() -> None:
     """What the manifest of the sidecar gives to `mcpbridge shim`."""
-    known = {
-        facts.flag for field in dataclasses.fields(ShimSettings) if (facts := setting_of(field))
-    }
+    known = {facts.flag for facts in ShimSettings.SETTINGS.values()}
     (server,) = [
         container
         for container in deployment("sidecar")["spec"]["template"]["spec"]["initContainers"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
@@ -88,7 +88,9 @@ async def test_a_child_starts_with_the_usual_signals() -> None:
     Python itself ignores SIGPIPE; a child written in anything else must not find that.
     """
     command = spec("invalid_output")
-    shell = dataclasses.replace(command, argv=("/bin/sh", "-c", "grep SigIgn /proc/self/status"))
+    shell = msgspec.structs.replace(
+        command, argv=("/bin/sh", "-c", "grep SigIgn /proc/self/status")
+    )
     async with living(shell) as child:
         (line,) = await child.channel.receive()
         ignored = int(getattr(line, "sample").split()[1], 16)  # noqa: B009 - an invalid line

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
+
+import msgspec
 
 from mcpbridge.bridge.budget import Budget
 from mcpbridge.bridge.calls.call_log import CallLog
@@ -30,8 +31,7 @@ def _shares_all(caller: bytes) -> Fault | None:
     return None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CallContext:
+class CallContext(msgspec.Struct, frozen=True):
     """The parts that sessions and calls without a session share; one for each tenant."""
 
     window: Window
@@ -62,11 +62,11 @@ class CallContext:
     """Ends a waiting call of a client with more calls than this one: see `CallShedder`."""
     over_share: Callable[[bytes], Fault | None] = _shares_all
     """Returns the fault of a client that may not have one of the last places: see `CallShedder`."""
-    budget: Budget = dataclasses.field(default_factory=Budget)
+    budget: Budget = msgspec.field(default_factory=Budget)
     """Counts the bytes that are kept."""
-    account: Account = dataclasses.field(default_factory=Account)
+    account: Account = msgspec.field(default_factory=Account)
     """The tenant's account in it."""
-    crashes: CrashCharges = dataclasses.field(default_factory=CrashCharges)
+    crashes: CrashCharges = msgspec.field(default_factory=CrashCharges)
     """Says which clients are paused because their calls have ended the server."""
     names_calls: bool = False
     """Whether event ids name their call: other replicas may be asked for its answer."""

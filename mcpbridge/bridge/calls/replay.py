@@ -14,7 +14,6 @@ Source: MCP 2025-11-25, Transports, Resumability and Redelivery.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import secrets
 from collections.abc import Callable, Iterable
@@ -26,13 +25,12 @@ from mcpbridge.errors import CursorLost
 from mcpbridge.rules.event_log import STANDALONE, START, EventId, Window, read_event_id
 from mcpbridge.rules.faults import replica_lost
 from mcpbridge.rules.homes.record import StreamRecord
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Text, encode
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class StreamLimits:
+class StreamLimits(SettingsSection, frozen=True):
     """How many streams a session may have, and how much each keeps for a client that lags."""
 
     max_streams: int = setting(

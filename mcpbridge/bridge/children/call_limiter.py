@@ -14,7 +14,6 @@ A call that was cancelled keeps its place for a while: the child may go on worki
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -22,7 +21,7 @@ import msgspec
 
 from mcpbridge.rules.access.shares import ranked
 from mcpbridge.rules.faults import Fault, capacity, queue_full, queued_too_long
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.wire.messages import Request
 
 LINGER_S = 5.0
@@ -31,8 +30,7 @@ LINGER_S = 5.0
 GROUP = "Limits"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LoadLimits:
+class LoadLimits(SettingsSection, frozen=True):
     """How many calls may be in flight at once."""
 
     max_calls: int = setting(

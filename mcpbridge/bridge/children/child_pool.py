@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
@@ -42,7 +41,7 @@ from mcpbridge.rules.mcp.server_requests import roots_result
 from mcpbridge.rules.supervision.crashes import CrashCharges
 from mcpbridge.rules.supervision.isolation import Isolation, spares_text
 from mcpbridge.rules.supervision.memory_budget import MOST, UNMEASURED
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import CURRENT
 
@@ -58,8 +57,7 @@ _STARTS_AT_ONCE = 2 * (os.cpu_count() or 1)
 processor time, and many starts at once would make each of them exceed its time limit."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChildPoolSettings:
+class ChildPoolSettings(SettingsSection, frozen=True):
     """Settings of how children are given to sessions."""
 
     isolation: Isolation = setting(

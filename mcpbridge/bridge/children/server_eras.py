@@ -15,7 +15,6 @@ Legacy clients come first with `--prefer-legacy` and `--modern off`.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 
@@ -41,13 +40,12 @@ from mcpbridge.rules.mcp.era_probe import VERDICTS, ChildEra, ServerEras
 from mcpbridge.rules.mcp.initialize import bridge_introduction
 from mcpbridge.rules.mcp.methods import DISCOVER
 from mcpbridge.rules.supervision.restart import RestartPolicy
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 
 log = logging.getLogger("mcpbridge.bridge")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class EraSettings:
+class EraSettings(SettingsSection, frozen=True):
     """Settings of which eras are served to clients."""
 
     modern: str = setting(

@@ -10,7 +10,6 @@ loses its sessions to one that opens many.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import secrets
 from collections.abc import Iterable, Iterator
@@ -22,13 +21,12 @@ from mcpbridge.rules.access.shares import ranked
 from mcpbridge.rules.faults import Fault, timed_out
 from mcpbridge.rules.mcp.methods import PING
 from mcpbridge.rules.supervision.lifecycle import SessionState
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 
 GROUP = "Limits"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class SessionSettings:
+class SessionSettings(SettingsSection, frozen=True):
     """Settings of how many sessions there may be, and for how long."""
 
     max_sessions: int = setting(
@@ -97,8 +95,7 @@ class SessionSettings:
         return self.max_sessions if most is None else min(most, self.max_sessions)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class CallLimits:
+class CallLimits(SettingsSection, frozen=True):
     """Settings of how long a call may take."""
 
     timeout_s: float = setting(

@@ -10,7 +10,6 @@ Source: MCP 2026-07-28, Base Protocol; Multi Round-Trip Requests.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import time
@@ -52,7 +51,7 @@ from mcpbridge.rules.mcp.modern_checks import MAY_ASK, missing_capability
 from mcpbridge.rules.mcp.request_meta import RequestMeta, stripped
 from mcpbridge.rules.mcp.to_modern import URL_REQUIRED_BEFORE, code_of, completed, error_up
 from mcpbridge.rules.supervision.isolation import Isolation, asked_abilities
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.wire.json_object import member
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result, quoted, text_of
 
@@ -71,8 +70,7 @@ _MOST_ENDED = 1024
 """Most calls whose end for another client, or for want of memory, is remembered for their retry."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ParkSettings:
+class ParkSettings(SettingsSection, frozen=True):
     """Settings of calls that wait for their client's answers."""
 
     parked_timeout_s: float = setting(

@@ -59,11 +59,11 @@ def program(command: Sequence[str]) -> click.Command:
 
 
 def _run(url: str, given: dict[str, list[str]]) -> int:
-    import dataclasses
+    import msgspec
 
     from mcpbridge.config.load import settings_of
     from mcpbridge.reverse.program import ConnectSettings, run
     from mcpbridge.telemetry.logs import LogSettings
 
-    logs = dataclasses.replace(settings_of(LogSettings, given), form="text")
+    logs = msgspec.structs.replace(settings_of(LogSettings, given), form="text")
     return run(url, settings_of(ConnectSettings, given), logs)

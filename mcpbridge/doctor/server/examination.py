@@ -9,7 +9,6 @@ Source: `rules.mcp.era_probe`; MCP 2026-07-28, Transports, stdio, Backward Compa
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -141,8 +140,7 @@ class Run:
         self.ending = await self.server.end(grace_s)
 
 
-@dataclasses.dataclass(slots=True)
-class Runs:
+class Runs(msgspec.Struct):
     """All processes that were started for one examination."""
 
     legacy: Run

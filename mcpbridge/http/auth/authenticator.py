@@ -20,7 +20,6 @@ Source: RFC 9110, 11.6.1; RFC 6750, 3; MCP 2025-11-25, Authorization.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -32,13 +31,12 @@ from mcpbridge.rules.access.principals import ANONYMOUS, Principal, anonymous_at
 from mcpbridge.rules.access.rate_limit import RateLimit, rate_limit
 from mcpbridge.rules.faults import INVALID_REQUEST, error_object
 from mcpbridge.rules.mcp.admission import Refusal
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 
 GROUP = "Authentication"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class AuthSettings:
+class AuthSettings(SettingsSection, frozen=True):
     """Settings of how clients authenticate, and how many messages one may send."""
 
     token_file: str | None = setting(

@@ -10,7 +10,6 @@ Source: MCP 2025-06-18 to 2026-07-28, Authorization; RFC 6750; RFC 9728; RFC 870
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 import time
@@ -39,7 +38,7 @@ from mcpbridge.rules.access.principals import Principal, key_of
 from mcpbridge.rules.faults import INTERNAL_ERROR, error_object
 from mcpbridge.rules.mcp.admission import Refusal
 from mcpbridge.rules.mcp.methods import KNOWN_REQUESTS
-from mcpbridge.settings import setting
+from mcpbridge.settings import SettingsSection, setting
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 MAX_JUDGED = 1024
@@ -76,8 +75,7 @@ def method_scope(text: str) -> tuple[str, str]:
         raise ValueError(f"has a scope that {error}") from None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class OAuthSettings:
+class OAuthSettings(SettingsSection, frozen=True):
     """Settings of which tokens are accepted, and for which calls."""
 
     issuer: str | None = setting(

@@ -9,7 +9,6 @@ answered.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import sys
 
@@ -24,7 +23,7 @@ from mcpbridge.rules.access.client_address import TrustedProxies
 from mcpbridge.rules.access.hosts import HostRules
 from mcpbridge.rules.faults import Unavailable, capacity
 from mcpbridge.rules.mcp.admission import Refusal
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.telemetry.metrics import Meters
 
 log = logging.getLogger("mcpbridge.http")
@@ -37,8 +36,7 @@ _PROBES = ("/livez", "/readyz", "/startupz", "/health", "/healthz")
 _LOG_EVERY_S = 10.0
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ConnectionLimits:
+class ConnectionLimits(SettingsSection, frozen=True):
     """Settings of how many connections there may be, and how long one may be idle or stalled."""
 
     max_connections: int | None = setting(
@@ -243,8 +241,7 @@ def _closing(send: Send) -> Send:
     return closing
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ArrivalLimits:
+class ArrivalLimits(SettingsSection, frozen=True):
     """Settings of how long a request may take to arrive, and how large its head may be."""
 
     header_s: float = setting(

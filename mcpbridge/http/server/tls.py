@@ -9,7 +9,6 @@ Source: RFC 9325, 3.1.1 (TLS 1.2 and later), 3.4 (no resumption across a change 
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import ssl
@@ -18,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mcpbridge.errors import ConfigError
-from mcpbridge.settings import setting
+from mcpbridge.settings import SettingsSection, setting
 
 log = logging.getLogger("mcpbridge.http")
 
@@ -28,8 +27,7 @@ _CLOSE_S = 2.0
 """Seconds that a client has to confirm the end of TLS; most never do."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TlsSettings:
+class TlsSettings(SettingsSection, frozen=True):
     """Settings of the files for TLS on the MCP port; without a certificate it serves plain HTTP."""
 
     cert: str | None = setting(

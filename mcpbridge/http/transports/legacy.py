@@ -7,7 +7,6 @@ here are served the same way.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -47,7 +46,7 @@ from mcpbridge.rules.mcp.admission import (
 from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.mcp.request_meta import progress_token
 from mcpbridge.rules.supervision.lifecycle import SessionState
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 from mcpbridge.wire.messages import (
     Message,
     Notification,
@@ -59,8 +58,7 @@ METHODS = "GET, POST, DELETE"
 Conversation = Session | SessionlessCalls
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class AnswerSettings:
+class AnswerSettings(SettingsSection, frozen=True):
     """Settings of the form of answers."""
 
     json_window_s: float = setting(

@@ -11,11 +11,12 @@ resolve it against the stream's URL and refuse another origin.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 from collections.abc import Callable
 from urllib.parse import parse_qs, quote
+
+import msgspec
 
 from mcpbridge.bridge.bridge import Bridge
 from mcpbridge.bridge.calls.stream import Stream
@@ -47,7 +48,7 @@ from mcpbridge.rules.mcp.admission import (
 from mcpbridge.rules.mcp.methods import INITIALIZE
 from mcpbridge.rules.mcp.modern_checks import is_modern, not_served
 from mcpbridge.rules.mcp.request_meta import claimed_version
-from mcpbridge.settings import setting
+from mcpbridge.settings import SettingsSection, setting
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, encode
 
 SSE_PATH = "/sse"
@@ -56,8 +57,7 @@ MESSAGES_PATH = "/messages"
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*\Z")
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ProxySettings:
+class ProxySettings(SettingsSection, frozen=True):
     """Settings of a reverse proxy in front of the bridge."""
 
     root_path: str = setting(
@@ -81,8 +81,7 @@ class ProxySettings:
     )
 
 
-@dataclasses.dataclass(slots=True)
-class _Connection:
+class _Connection(msgspec.Struct):
     """An open event stream and, once its client has initialized, its session."""
 
     stream: Stream

@@ -6,7 +6,6 @@ Source: MCP 2025-11-25, Authorization; OAuth 2.1; RFC 7591 (registration), RFC 8
 
 from __future__ import annotations
 
-import dataclasses
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import httpx
+import msgspec
 from anyio import to_thread
 
 from mcpbridge import DISTRIBUTION, __version__
@@ -32,8 +32,7 @@ from mcpbridge.reverse.login.saved_login import SavedLogin, write_login
 EXIT_FAILED = 1
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LoginSettings:
+class LoginSettings(msgspec.Struct, frozen=True):
     """The choices of the user."""
 
     file: Path | None

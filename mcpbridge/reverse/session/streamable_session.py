@@ -5,7 +5,6 @@ Source: MCP 2025-03-26 to 2026-07-28, Transports, Streamable HTTP.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,6 +12,7 @@ from typing import Protocol
 
 import anyio
 import httpx
+import msgspec
 from anyio import TASK_STATUS_IGNORED
 from anyio.abc import TaskStatus
 
@@ -85,8 +85,7 @@ class RemoteSession(Protocol):
         """Whether a server that restarted refuses requests of the session it has lost."""
 
 
-@dataclasses.dataclass(slots=True)
-class _Cursor:
+class _Cursor(msgspec.Struct):
     """How far a stream has been read."""
 
     event_id: str = ""

@@ -13,12 +13,11 @@ Source: MCP 2025-11-25 and 2026-07-28, Tools, Error Handling: an unknown tool is
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
 import unicodedata
 
 from mcpbridge.errors import ToolDenied, WireError
-from mcpbridge.settings import setting
+from mcpbridge.settings import SettingsSection, setting
 from mcpbridge.wire.json_object import element_spans, member, replaced, spans, unambiguous
 from mcpbridge.wire.messages import text_of
 
@@ -40,8 +39,7 @@ def tool_glob(text: str) -> str:
     return text
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ToolPolicy:
+class ToolPolicy(SettingsSection, frozen=True):
     """The patterns; a tool passes if it matches one of `allowed`, if any, and none of `denied`."""
 
     allowed: tuple[str, ...] = setting(

@@ -31,13 +31,12 @@ busy: if the system reports it, its silence counts, with or without calls.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 
 import msgspec
 
 from mcpbridge.rules.supervision.restart import GROUP
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 
 JITTER = 0.1
 """Fraction by which age limits vary, so that children that start together do not end together."""
@@ -45,8 +44,7 @@ _LONGEST_LOOK_S = 5.0
 _SHORTEST_LOOK_S = 0.05
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RecyclePolicy:
+class RecyclePolicy(SettingsSection, frozen=True):
     """How long a server process serves, and when it counts as dead while it still runs."""
 
     max_requests: int = setting(

@@ -11,12 +11,11 @@ itself, the server cannot be started at all: the bridge ends at once.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 
 import msgspec
 
-from mcpbridge.settings import Unit, setting
+from mcpbridge.settings import SettingsSection, Unit, setting
 
 GROUP = "Supervision"
 
@@ -32,8 +31,7 @@ class OnChildExit(enum.Enum):
     """The bridge ends with the exit status of the shared process; other sessions as in `end`."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RestartPolicy:
+class RestartPolicy(SettingsSection, frozen=True):
     """The consequence of a child's end, and the figures of the back-off."""
 
     on_exit: OnChildExit = setting(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 
 from mcpbridge.bridge.budget import Budget
@@ -21,7 +21,7 @@ from tests.bridge.legacy.parts import context_of
 
 def context(in_flight: int = 0, **changed: Any) -> CallContext:
     """A context with these limits and that many calls in flight, at the time 0."""
-    made = dataclasses.replace(context_of(lambda *_: None), clock=lambda: 0.0, **changed)
+    made = msgspec.structs.replace(context_of(lambda *_: None), clock=lambda: 0.0, **changed)
     for _ in range(in_flight):
         made.drain.call_started()
     return made

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 from mcpbridge.bridge.children.child_pool import ChildPool
@@ -48,7 +48,7 @@ class Eras:
     ) -> None:
         self.server, self.pool = server, pool
         self.readiness = Readiness()
-        policy = dataclasses.replace(AT_ONCE, give_up_after=give_up_after)
+        policy = msgspec.structs.replace(AT_ONCE, give_up_after=give_up_after)
         self.eras = EraSupervisors(pool, self.readiness, policy, era, LONG_S, **options)
 
     def methods(self, number: int) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 from typing import Any, cast
 
 import anyio
+import msgspec
 import pytest
 
 from mcpbridge.bridge.calls.exchange import Exchange
@@ -80,7 +80,7 @@ class Client:
         self.link = FakeLink()
         self.pipe, self.far = SlowChannel(), MemoryChannel()
         self.pipe.join(self.far)
-        self.context = dataclasses.replace(
+        self.context = msgspec.structs.replace(
             context_of(tasks), subscribers=lambda: [*self.others, cast(Any, self)]
         )
         self.mux = Mux(self.pipe, self.context.meters, shared=shared, max_message_bytes=1 << 20)
@@ -224,7 +224,7 @@ async def test_the_bytes_of_waiting_messages_are_bounded() -> None:
     """Those of calls count; the first may be larger; what was sent, or dropped, counts no more."""
     async with anyio.create_task_group() as tasks:
         client = Client(tasks.start_soon, shared=False)
-        client.context = dataclasses.replace(client.context, queue_bytes=1000)
+        client.context = msgspec.structs.replace(client.context, queue_bytes=1000)
         client.queue = client.new_queue()
         client.call("a", b'"%b"' % (b"x" * 2000))
         client.tell("shed")

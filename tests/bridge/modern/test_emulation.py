@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
+import msgspec
 import pytest
 from anyio.abc import TaskGroup
 
@@ -427,7 +427,7 @@ async def test_over_the_limit_a_call_is_refused() -> None:
     """Before any child has it."""
     async with emulated() as made:
         made.context.drain.call_started()
-        limited = dataclasses.replace(made.context, max_calls=1, undivided_calls=1)
+        limited = msgspec.structs.replace(made.context, max_calls=1, undivided_calls=1)
         calls = EmulatedCalls(
             limited,
             cast(Supervisor, made),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anyio
+import msgspec
 import pytest
 from anyio.abc import TaskGroup
 
@@ -99,7 +99,7 @@ async def passed(limits: dict[str, Any] | None = None, **answers: Any) -> AsyncI
     found = {name.replace("_", "/"): answer for name, answer in answers.items()}
     server = FakeServer(MODERN, {CALL: GOOD, LISTEN: SILENT}, found)
     async with anyio.create_task_group() as tasks:
-        context = dataclasses.replace(context_of(tasks.start_soon), **(limits or {}))
+        context = msgspec.structs.replace(context_of(tasks.start_soon), **(limits or {}))
         made = Passed(context, tasks, server)
         made.lease, made.process = await made.start()
         yield made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import anyio
+import msgspec
 import pytest
 from anyio.abc import TaskGroup
 
@@ -106,10 +106,8 @@ class Served:
         self.processes: dict[str, FakeProcess] = {}
         self.emulated, self.native = Backend(), Backend()
         self.others: list[Subscriber] = []
-        context = dataclasses.replace(
-            context_of(tasks.start_soon),
-            subscribers=lambda: [*self.service.listens, *self.others],
-            **limits,
+        context = msgspec.structs.replace(
+            context_of(tasks.start_soon), subscribers=self._subscribers, **limits
         )
         self.context = context
         self.native.stream = Stream(context.window, context.meters)
@@ -121,6 +119,9 @@ class Served:
             2,
             settings,
         )
+
+    def _subscribers(self) -> list[Subscriber]:
+        return [*self.service.listens, *self.others]
 
     async def start(self) -> None:
         """Start a child of each era."""
