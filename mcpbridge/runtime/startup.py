@@ -8,7 +8,8 @@ A process may be started with its stdin, stdout or stderr closed. The next descr
 get the number, and output for a log or a terminal would be written into a client's connection.
 
 Imported modules stay as long as the process. With its default thresholds the garbage collector
-would scan them sixty times at start-up and find next to nothing.
+would scan them sixty times at start-up and find next to nothing, so it scans nothing until the
+program serves and sets others.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ HEARD = tuple(
     if hasattr(signal, name)  # Windows has the first two and the last one
 )
 """Every signal that the program handles; without a handler each would end it."""
-_COLLECT_AFTER = 20_000
-"""Objects made and not freed before the collector looks for cycles among them."""
+_COLLECT_AFTER = 100_000
+"""Objects made and not freed before the collector looks for cycles: more than a start makes."""
 
 
 def hold_signals() -> None:
@@ -51,7 +52,7 @@ def occupy_descriptors() -> None:
 
 
 def collect_seldom() -> None:
-    """Make the collector look for cycles less often, for the life of the process.
+    """Keep the collector from looking for cycles while the program starts.
 
     Start-up makes 60,000 objects and leaves 700 in cycles; calls make many and next to no cycles.
     """
