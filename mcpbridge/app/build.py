@@ -29,7 +29,6 @@ from mcpbridge.bridge.tenant import BridgeSettings, ChildMakers, MakeChildWithEn
 from mcpbridge.channels.channel import Channel
 from mcpbridge.channels.pipes import pipe_channel
 from mcpbridge.config.model import Config, Settings
-from mcpbridge.config.remote_server import RemoteServer
 from mcpbridge.http.app import (
     HttpApp,
     PostHandling,
@@ -54,7 +53,6 @@ from mcpbridge.http.transports.streamable_http import StreamableHttp
 from mcpbridge.process.child import MakeChild
 from mcpbridge.process.memory import memory_limit
 from mcpbridge.process.process_tree import ProcessTree
-from mcpbridge.process.socket_child import SocketChild
 from mcpbridge.process.spec import ChildSpec
 from mcpbridge.process.subprocess_child import ChildChannel, MakeEnds, SubprocessChild
 from mcpbridge.rules.access.client_address import TrustedProxies
@@ -68,6 +66,7 @@ from mcpbridge.rules.supervision.lifecycle import DrainState
 from mcpbridge.rules.supervision.memory_budget import memory_for_clients
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Tracer
+from mcpbridge.wire.socket_address import Address, TcpAddress, UnixAddress
 
 if TYPE_CHECKING:
     from mcpbridge.app.replicas import ServingReplica, ThisReplica
@@ -439,20 +438,23 @@ def _children(
             if decorate is not None:
                 ends = decorate(ends, spec.hidden)
             return functools.partial(SubprocessChild, spec, ends, process_tree)
-        case RemoteServer() as server:
+        case UnixAddress() | TcpAddress() as address:
+            from mcpbridge.process.socket_child import SocketChild  # with --connect alone
+
+            within_s = config.settings.child_pool.start_timeout_s
+            return functools.partial(SocketChild, address, limits, within_s, account)
+        case server:
             # An HTTP client, which other bridges do not need.
             from mcpbridge.reverse.child.remote_child import remote_children
 
             return remote_children(server, limits, account, decorate, readiness)
-        case address:
-            within_s = config.settings.child_pool.start_timeout_s
-            return functools.partial(SocketChild, address, limits, within_s, account)
 
 
 def _make_child_with_env(
     config: Config, process_tree: ProcessTree, account: Account, decorate: Decorate | None
 ) -> MakeChildWithEnv | None:
-    if not config.settings.auth.header_env or isinstance(config.source, RemoteServer):
+    served_here = isinstance(config.source, ChildSpec | Address)
+    if not config.settings.auth.header_env or not served_here:
         return None
     spec, limits = config.child, config.settings.pipes
     plain: MakeEnds = functools.partial(pipe_channel, limits=limits, account=account)

@@ -19,12 +19,14 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from mcpbridge.rules.access.shares import REFUSE_AT, SHED_AT, Account, Pressure, pressure
 
 
-class Holder(NamedTuple):
+class Holder(msgspec.Struct, frozen=True):
     """One that has bytes in the ledger and can be ended."""
 
     kind: str

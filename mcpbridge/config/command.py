@@ -19,9 +19,9 @@ COMMAND_LINE = "the command line"
 """The origin of a value given as a flag."""
 
 _OF_A_CHILD = ("child_env_allow", "child_user", "no_new_privileges")
-_DRIVE = re.compile(r"(?:^|[\s'\"])[A-Za-z]:\\")
+_DRIVE = r"(?:^|[\s'\"])[A-Za-z]:\\"
 """A path of Windows; POSIX shells give a backslash after a drive another meaning."""
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
 
 
 class CommandSettings(SettingsSection, frozen=True):
@@ -201,7 +201,7 @@ def words_of(text: str, key: str, origin: str) -> list[str]:
     """
     lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
-    if sys.platform == "win32" or _DRIVE.search(text):
+    if sys.platform == "win32" or re.search(_DRIVE, text):
         lexer.escape = ""
     try:
         return list(lexer)
@@ -256,7 +256,7 @@ def _added(settings: CommandSettings, origins: Mapping[str, str]) -> dict[str, s
 def _assignment(text: str, key: str, origin: str) -> tuple[str, str]:
     # The error does not repeat the text, since what was meant as a value may be a secret.
     name, equals, value = text.partition("=")
-    if not equals or _NAME.match(name) is None:
+    if not equals or re.match(_NAME, name) is None:
         raise ConfigError(key, origin, "is not of the form NAME=VALUE")
     if "\0" in value:
         raise ConfigError(key, origin, f"the value of {name} contains a NUL")

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -42,7 +42,6 @@ from mcpbridge.config.model import (
     settings_from,
 )
 from mcpbridge.config.otel import otel_of
-from mcpbridge.config.remote_server import RemoteServer
 from mcpbridge.config.self_url import is_service_link
 from mcpbridge.config.values import shown, value_of
 from mcpbridge.errors import ConfigError
@@ -52,12 +51,15 @@ from mcpbridge.rules.access.hosts import search_list
 from mcpbridge.rules.supervision.shutdown_times import KUBERNETES, default_grace_s, times_within
 from mcpbridge.settings import Setting, SettingsSection, Unit
 
+if TYPE_CHECKING:
+    from mcpbridge.config.remote_server import RemoteServer
+
 PREFIX = "MCPBRIDGE_"
 _INPUT = PREFIX + "INPUT_"
 """Begins the variables that give `${input:ID}` in a file of servers its value."""
 
 # Variables that Kubernetes sets for a Service whose name begins with `mcpbridge`.
-_SERVICE_NAME = re.compile(
+_SERVICE_NAME = (
     r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)\Z"
 )
 _RESOLVER = Path("/etc/resolv.conf")
@@ -143,7 +145,7 @@ def _check_variables(env: Mapping[str, str]) -> None:
             continue
         if name.startswith(_INPUT):
             continue
-        if _SERVICE_NAME.match(name.removeprefix(PREFIX)):
+        if re.match(_SERVICE_NAME, name.removeprefix(PREFIX)):
             continue
         import difflib  # for a mistake alone
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,7 +17,6 @@ from mcpbridge.bridge.legacy.session_table import CallLimits, SessionSettings
 from mcpbridge.bridge.modern.emulation import ParkSettings
 from mcpbridge.channels.pipes import PipeLimits
 from mcpbridge.config.command import CommandSettings, ServersSettings
-from mcpbridge.config.remote_server import RemoteServer
 from mcpbridge.config.self_url import DEFAULT_PORT
 from mcpbridge.errors import ConfigError
 from mcpbridge.http.auth.authenticator import AuthSettings
@@ -42,13 +41,12 @@ from mcpbridge.telemetry.tracer import TraceSettings
 from mcpbridge.wire.socket_address import Address
 
 if TYPE_CHECKING:
+    from mcpbridge.config.remote_server import RemoteServer
     from mcpbridge.stores.url import StoreUrl
 
 _MCP_PATH = "/mcp"
 PEER_PORT = 8001
-_PEERS = re.compile(
-    r"(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?)(?::(?P<port>[0-9]{1,5}))?\Z"
-)
+_PEERS = r"(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?)(?::(?P<port>[0-9]{1,5}))?\Z"
 _MAX_PORT = 65535
 _PROBES = ("/livez", "/readyz", "/startupz", "/health", "/healthz")
 
@@ -185,7 +183,7 @@ def peer_service(text: str) -> PeerService:
     Raises:
         ValueError: Another form; the text completes a sentence that begins with the value.
     """
-    match = _PEERS.match(text.strip())
+    match = re.match(_PEERS, text.strip())
     if match is None:
         raise ValueError("is not of the form NAME or NAME:PORT")
     port = int(match["port"] or PEER_PORT)
@@ -365,8 +363,12 @@ def options() -> Iterator[Option]:
 
 def settings_from(values: dict[tuple[str, str], Any]) -> Settings:
     """Return the settings with these values, by section and name, in place of defaults."""
-    sections: dict[str, Any] = {}
-    for name, kind in get_type_hints(Settings).items():
-        own = {field: value for (section, field), value in values.items() if section == name}
-        sections[name] = kind(**own)
-    return Settings(**sections)
+    sections: dict[str, dict[str, Any]] = {}
+    for (section, field), value in values.items():
+        sections.setdefault(section, {})[field] = value
+    defaults = Settings()
+    given = {
+        section: msgspec.structs.replace(getattr(defaults, section), **own)
+        for section, own in sections.items()
+    }
+    return msgspec.structs.replace(defaults, **given)

@@ -13,9 +13,9 @@ import msgspec
 from mcpbridge.errors import ConfigError
 from mcpbridge.rules.expansion import ExpansionError, References, expand
 
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*\Z")
-_OURS = re.compile(
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"
+_VALUE = r"[\t\x20-\x7e\x80-\xff]*\Z"
+_OURS = (
     r"(?:accept|accept-encoding|connection|content-length|content-type|host|last-event-id"
     r"|mcp-.*|transfer-encoding)\Z"
 )
@@ -61,9 +61,9 @@ class InvalidHeader(ValueError):
 def header_name(name: str) -> str:
     """Return the name of a header in small letters; raise InvalidHeader if it cannot be given."""
     name = name.strip().lower()
-    if _NAME.match(name) is None:
+    if re.match(_NAME, name) is None:
         raise InvalidHeader("not a header", "write 'Name: value'")
-    if _OURS.match(name):
+    if re.match(_OURS, name):
         raise InvalidHeader(f"mcpbridge sets {name} itself", "leave it out")
     return name
 
@@ -71,7 +71,7 @@ def header_name(name: str) -> str:
 def header_value(name: str, value: str) -> str:
     """Return a header's value without blanks around it; raise InvalidHeader if it is wrong."""
     value = value.strip()
-    if _VALUE.match(value) is None:
+    if re.match(_VALUE, value) is None:
         raise InvalidHeader(f"the value of {name} has characters no header may have")
     return value
 

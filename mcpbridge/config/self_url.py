@@ -14,11 +14,11 @@ DEFAULT_PORT = 8000
 
 _EVERYWHERE = "0.0.0.0"  # nosec B104 # compared with settings; nothing is bound here
 _WILDCARDS = {"": "127.0.0.1", _EVERYWHERE: "127.0.0.1", "::": "::1"}
-_ADDRESS = re.compile(r"(?:\[([^\[\]]*)\]|([^\[\]:]*)):([0-9]{1,5})\Z")
-_SOCKET = re.compile(r"unix:([^\0]+?)(?:,mode=([^,]*))?\Z")
-_MODE = re.compile(r"0?[0-7]{3}\Z")
+_ADDRESS = r"(?:\[([^\[\]]*)\]|([^\[\]:]*)):([0-9]{1,5})\Z"
+_SOCKET = r"unix:([^\0]+?)(?:,mode=([^,]*))?\Z"
+_MODE = r"0?[0-7]{3}\Z"
 _OWNER_ONLY = "0600"
-_SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://")
+_SERVICE_LINK = r"(?:tcp|udp|sctp)://"
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -27,7 +27,7 @@ def split_address(text: str) -> tuple[str, int]:
     Raises:
         ValueError: Another form; the text completes a sentence that begins with the value.
     """
-    match = _ADDRESS.match(text.strip())
+    match = re.match(_ADDRESS, text.strip())
     if match is None:
         raise ValueError("is not of the form HOST:PORT or [IPV6]:PORT")
     return (match[1] if match[1] is not None else match[2]) or _EVERYWHERE, int(match[3])
@@ -44,11 +44,11 @@ def split_socket(text: str) -> tuple[str, int] | None:
     """
     if not text.startswith("unix:"):
         return None
-    match = _SOCKET.match(text)
+    match = re.match(_SOCKET, text)
     if match is None or match[1] == "@":
         raise ValueError("names no socket; write unix:PATH or unix:PATH,mode=0660")
     mode = match[2] if match[2] is not None else _OWNER_ONLY
-    if _MODE.match(mode) is None:
+    if re.match(_MODE, mode) is None:
         raise ValueError("has invalid permissions after mode=; write octal digits such as 0660")
     return match[1], int(mode, 8)
 
@@ -61,7 +61,7 @@ def is_service_link(text: str) -> bool:
 
     Source: Kubernetes, Connecting Applications with Services, Environment Variables.
     """
-    return _SERVICE_LINK.match(text) is not None
+    return re.match(_SERVICE_LINK, text) is not None
 
 
 def own_url(env: Mapping[str, str] | None = None) -> str:

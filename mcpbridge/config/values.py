@@ -9,13 +9,13 @@ from typing import Any
 from mcpbridge.errors import ConfigError
 from mcpbridge.settings import Setting, Unit
 
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|)\Z")
+_DURATION = r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|)\Z"
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
-_SIZE = re.compile(r"([0-9]+)(B|KiB|MiB|GiB|KB|MB|GB|)\Z", re.IGNORECASE)
+_SIZE = r"(?i)([0-9]+)(B|KiB|MiB|GiB|KB|MB|GB|)\Z"
 _BYTES = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30,
           "kb": 10**3, "mb": 10**6, "gb": 10**9}  # fmt: skip
 # `int()` would also accept `1_000` and the digits of every script.
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}\Z")
+_INTEGER = r"[+-]?[0-9]{1,18}\Z"
 
 
 def seconds(text: str) -> float:
@@ -24,7 +24,7 @@ def seconds(text: str) -> float:
     Raises:
         ValueError: Not a duration; the text completes a sentence that begins with the value.
     """
-    match = _DURATION.match(text.strip())
+    match = re.match(_DURATION, text.strip())
     if match is None:
         raise ValueError("is not a duration; write 30s, 500ms, 5m or 1h")
     return float(match[1]) * _SECONDS[match[2]]
@@ -36,7 +36,7 @@ def size(text: str) -> int:
     Raises:
         ValueError: Not a size; the text is as for `seconds`.
     """
-    match = _SIZE.match(text.strip())
+    match = re.match(_SIZE, text.strip())
     if match is None:
         raise ValueError("is not a size; write 65536, 64KiB or 4MiB")
     return int(match[1]) * _BYTES[match[2].lower()]
@@ -48,7 +48,7 @@ def whole_number(text: str) -> int:
     Raises:
         ValueError: Not an integer; the text is as for `seconds`.
     """
-    if _INTEGER.match(text.strip()) is None:
+    if re.match(_INTEGER, text.strip()) is None:
         raise ValueError("is not a whole number")
     return int(text)
 

@@ -46,7 +46,7 @@ _REQUEST_HEADERS = (
     "Tracestate",
 )
 _RESPONSE_HEADERS = b"Mcp-Session-Id, Retry-After, WWW-Authenticate"
-_PARAMETER = re.compile(r"mcp-param-[0-9a-z!#$%&'*+.^_`|~-]{1,100}\Z")
+_PARAMETER = r"mcp-param-[0-9a-z!#$%&'*+.^_`|~-]{1,100}\Z"
 """Headers whose names the schema of a tool defines (`x-mcp-header`, 2026-07-28)."""
 _MAX_PARAMETERS = 64
 _VARY = (b"vary", b"Origin")
@@ -104,7 +104,7 @@ class Cors:
 
     def _allowed(self, asked: str) -> str:
         names = (name.strip().lower() for name in asked.split(","))
-        parameters = [name for name in names if _PARAMETER.match(name)]
+        parameters = [name for name in names if re.match(_PARAMETER, name)]
         return ", ".join([*self._headers, *parameters[:_MAX_PARAMETERS]])
 
 

@@ -54,7 +54,7 @@ _BY_STATUS: Mapping[int, str] = {
 }
 """The reason of a refusal that names none itself."""
 _SESSION_SHOWN = 8
-_PLAIN_PATH = re.compile(r"/[A-Za-z0-9._~/-]{1,99}")
+_PLAIN_PATH = r"/[A-Za-z0-9._~/-]{1,99}"
 
 
 class _Error(msgspec.Struct):
@@ -173,15 +173,15 @@ def _setting_for(reason: str, head: RequestHead | None) -> str | None:
             case Reason.BODY_SIZE:
                 length = head.get(b"content-length") or ""
                 return _flag("--max-request-bytes", length) if length.isdecimal() else None
-            case Reason.PATH if head.method == "POST" and _PLAIN_PATH.fullmatch(head.path):
+            case Reason.PATH if head.method == "POST" and re.fullmatch(_PLAIN_PATH, head.path):
                 return _flag("--path", head.path)
     except ValueError:
         pass  # no such flag can name it
     return None
 
 
-_WORD = re.compile(r"[A-Za-z0-9._~:/%\[\]-]{1,320}")
+_WORD = r"[A-Za-z0-9._~:/%\[\]-]{1,320}"
 
 
 def _flag(name: str, value: str) -> str | None:
-    return f"{name} {value}" if _WORD.fullmatch(value) else None
+    return f"{name} {value}" if re.fullmatch(_WORD, value) else None

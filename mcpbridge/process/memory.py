@@ -10,7 +10,8 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+
+import msgspec
 
 from mcpbridge.process.linux import stat_of
 
@@ -108,7 +109,7 @@ def _limit(file: Path) -> int | None:
 _KIB = 1024
 
 
-class Footprint(NamedTuple):
+class Footprint(msgspec.Struct, frozen=True):
     """The memory of one process group."""
 
     bytes: int

@@ -16,6 +16,7 @@ import errno
 import os
 import signal
 import subprocess
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -23,7 +24,9 @@ from anyio import CapacityLimiter, to_thread
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound, SpawnError
 from mcpbridge.process.linux import group_lives, off_loop
 from mcpbridge.process.spec import ChildSpec, startable
-from mcpbridge.process.windows.job import job_of
+
+if TYPE_CHECKING:
+    from mcpbridge.process.windows.job import Job
 
 HAS_GROUPS = hasattr(os, "killpg")
 """Whether the system has process groups and signals; otherwise a process can only be ended."""
@@ -45,7 +48,7 @@ class Process:
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self.pid = popen.pid
         self._popen = popen
-        self._job = job_of(popen.pid) if not HAS_GROUPS else None
+        self._job = _job_of(popen.pid) if not HAS_GROUPS else None
         # A limiter for each: the one that all share would let 40 processes use up its threads.
         self._waiter = CapacityLimiter(1)
 
@@ -82,6 +85,12 @@ class Process:
             await anyio.wait_readable(fd)
         finally:
             os.close(fd)
+
+
+def _job_of(pid: int) -> Job | None:
+    from mcpbridge.process.windows.job import job_of  # on Windows alone
+
+    return job_of(pid)
 
 
 def explained(error: OSError) -> str:

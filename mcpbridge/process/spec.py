@@ -17,15 +17,14 @@ import msgspec
 
 from mcpbridge.errors import CommandNotExecutable, CommandNotFound
 from mcpbridge.process.run_as import ChildUser
-from mcpbridge.process.windows.command import check_words
 from mcpbridge.rules.access.principals import NOTHING, Secrets
 
 _ON_WINDOWS = os.name == "nt"
 _OWN_PREFIX = "MCPBRIDGE_"
 _STDIO = {"MCP_TRANSPORT": "stdio", "FASTMCP_TRANSPORT": "stdio"}
-_SECRET = re.compile(r"key|token|secret|passw|credential|auth", re.IGNORECASE)
+_HIDDEN_NAME = r"(?i)key|token|secret|passw|credential|auth"
 _TELLING_LENGTH = 12
-_USER_INFO = re.compile(r"//[^/@\s]+@")
+_USER_INFO = r"//[^/@\s]+@"
 _DROPPED = (
     "MCP_HTTP_PATH",
     "MCP_SESSION_MANAGEMENT",
@@ -105,7 +104,7 @@ def check_command(spec: ChildSpec) -> None:
     file = found_file(spec)
     if file is not None:
         if _ON_WINDOWS:
-            check_words(file, spec.argv[1:])
+            _check_words(file, spec.argv[1:])
         elif _is_bare_text(file):
             raise CommandNotExecutable(command, "it is a text without a #! line")
         return
@@ -130,8 +129,14 @@ def startable(spec: ChildSpec, *, on_windows: bool = _ON_WINDOWS) -> Sequence[st
     file = found_file(spec) if on_windows else None
     if file is None:
         return spec.argv
-    check_words(file, spec.argv[1:])
+    _check_words(file, spec.argv[1:])
     return (file, *spec.argv[1:])
+
+
+def _check_words(file: str, words: Sequence[str]) -> None:
+    from mcpbridge.process.windows.command import check_words  # on Windows alone
+
+    check_words(file, words)
 
 
 def is_secret(name: str, value: str) -> bool:
@@ -140,7 +145,7 @@ def is_secret(name: str, value: str) -> bool:
     A short value with a harmless name, such as `info`, may be part of any line, and a path helps to
     read a traceback.
     """
-    if _SECRET.search(name) is not None:
+    if re.search(_HIDDEN_NAME, name) is not None:
         return bool(value)
     return len(value) >= _TELLING_LENGTH and not value.startswith(os.sep)
 
@@ -151,7 +156,7 @@ def shown(argv: Sequence[str]) -> str:
     hide = False
     for word in argv:
         name, equals, _ = word.partition("=")
-        secret = _SECRET.search(name) is not None
+        secret = re.search(_HIDDEN_NAME, name) is not None
         words.append("***" if hide else _masked(word))
         hide = not hide and secret and not equals and word.startswith("-")
     return shlex.join(words)
@@ -161,9 +166,9 @@ def _masked(word: str) -> str:
     """Mask in one word what looks like a secret: `api_key=…`, `Authorization: …`, `//me:…@`."""
     for mark in ("=", ": "):
         name, found, _ = word.partition(mark)
-        if found and _SECRET.search(name) is not None:
+        if found and re.search(_HIDDEN_NAME, name) is not None:
             return f"{name}{mark}***"
-    return _USER_INFO.sub("//***@", word)
+    return re.sub(_USER_INFO, "//***@", word)
 
 
 def _in_folder(command: str, cwd: str | None) -> str:

@@ -66,14 +66,12 @@ class EventId(msgspec.Struct, frozen=True):
 
 _MAX_CALL_BYTES = 48
 """Longest id of a call that is named: an event id is sent with each event. A UUID has 38."""
-_EVENT_ID = re.compile(
-    r"([0-9a-f]{1,16})-(\d{1,15})-(?:([A-Za-z0-9_.]{2,64})-)?(\d{1,15})\Z", re.ASCII
-)
+_EVENT_ID = r"(?a)([0-9a-f]{1,16})-(\d{1,15})-(?:([A-Za-z0-9_.]{2,64})-)?(\d{1,15})\Z"
 
 
 def read_event_id(text: str) -> EventId | None:
     """Parse a `Last-Event-ID` header; None if this program cannot have written it."""
-    match = _EVENT_ID.match(text)
+    match = re.match(_EVENT_ID, text)
     if match is None:
         return None
     call = _call_in(match[3]) if match[3] is not None else None

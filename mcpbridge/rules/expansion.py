@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-_REFERENCE = re.compile(r"\$\{([^}]*)(\}?)")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_REFERENCE = r"\$\{([^}]*)(\}?)"
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*\Z"
 _FORMS = "${NAME}, ${NAME:-default}, ${env:NAME}, ${input:ID}, ${workspaceFolder} or ${userHome}"
 
 
@@ -47,7 +47,7 @@ def expand(text: str, references: References) -> str:
     Raises:
         ExpansionError: A reference has no value, or its form is unknown.
     """
-    return _REFERENCE.sub(lambda found: _value(found, references), text)
+    return re.sub(_REFERENCE, lambda found: _value(found, references), text)
 
 
 def _value(found: re.Match[str], references: References) -> str:
@@ -63,7 +63,7 @@ def _value(found: re.Match[str], references: References) -> str:
     if colon and kind == "input":
         return _input(reference, rest, references)
     name, given, default = (rest if colon and kind == "env" else content).partition(":-")
-    if _NAME.match(name) is None:
+    if re.match(_NAME, name) is None:
         raise ExpansionError(reference, "unknown kind of reference", f"write {_FORMS}")
     value = references.environment.get(name)
     # As in a shell, `:-` replaces an empty value too.

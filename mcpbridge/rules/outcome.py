@@ -31,7 +31,7 @@ TOOLS_CALL = "tools/call"
 _SIGN = b'"isError"'
 _FIRST = ord("E")
 """A byte of the name that is rare; see `wire.json_object.BACKSLASH`."""
-_FLAG = re.compile(r"--[a-z-]+")
+_FLAG = r"--[a-z-]+"
 _BLANKS_AND_COLON = b" \t\r\n:"
 
 
@@ -89,5 +89,5 @@ def limit_of(fault: Fault) -> str | None:
     """Return the flag of the limit that a fault reports; None for another kind of fault."""
     if fault.reason != "capacity":
         return None
-    found = _FLAG.search(fault.message)
+    found = re.search(_FLAG, fault.message)
     return found[0] if found is not None else "other"

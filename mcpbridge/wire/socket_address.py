@@ -8,7 +8,7 @@ import msgspec
 
 SCHEMES = ("unix:", "tcp:")
 
-_HOST_PORT = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})\Z")
+_HOST_PORT = r"(?:\[([^\[\]]+)\]|([^\[\]:]+)):([0-9]{1,5})\Z"
 _MAX_PORT = 65535
 _WRITE = "write unix:PATH, unix:@NAME or tcp:HOST:PORT"
 
@@ -62,7 +62,7 @@ def address_of(text: str) -> Address:
                 raise ValueError(f"names no socket; {_WRITE}")
             return UnixAddress(rest)
         case "tcp:":
-            found = _HOST_PORT.match(rest)
+            found = re.match(_HOST_PORT, rest)
             if found is None or int(found[3]) > _MAX_PORT:
                 raise ValueError(f"names no host and port; {_WRITE}")
             return TcpAddress(found[1] or found[2], int(found[3]))

@@ -49,6 +49,16 @@ def _starts(text: str) -> bool:
     [
         ("mcpbridge.app.lifecycle, mcpbridge.cli.serve", {"mcpbridge.reverse", "mcpbridge.client"}),
         (
+            "mcpbridge.app.lifecycle, mcpbridge.cli.serve, mcpbridge.config.load",
+            {
+                "mcpbridge.config.remote_server",
+                "mcpbridge.config.servers_file",
+                "mcpbridge.process.socket_child",
+                "mcpbridge.process.windows",
+                "mcpbridge.rules.expansion",
+            },
+        ),
+        (
             "mcpbridge.app.lifecycle, mcpbridge.cli.serve",
             {
                 "mcpbridge.replicas",

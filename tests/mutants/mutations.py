@@ -291,7 +291,7 @@ _AUTH = [
     *_in(
         "rules/access/hosts.py",
         "rules/access/test_hosts.py",
-        ("return _OWN_HOST.fullmatch(name) is not None", "return True"),
+        ("return re.fullmatch(_OWN_HOST, name) is not None", "return True"),
         ('return site != "cross-site" or', "return True or"),
         ("name.endswith(pattern[1:])", "name.endswith(pattern[2:])"),
         ("return rules.loopback and wanted[0]", "return wanted[0]"),

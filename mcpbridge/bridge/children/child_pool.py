@@ -13,9 +13,10 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from mcpbridge.bridge.budget import Holder
@@ -141,7 +142,7 @@ _PLACE_WAIT_S = 5.0
 child serves it, which is better than a longer wait."""
 
 
-class _Waiter(NamedTuple):
+class _Waiter(msgspec.Struct, frozen=True):
     """A client that waits for a place."""
 
     place: asyncio.Future[_Place | None]

@@ -133,7 +133,7 @@ class Run:
                     self.problem = f"it does not answer {method} (waited {within_s:g} s)"
                 break
         taken = footprint(self.server.pid)
-        self.memory = Memory(*taken) if taken is not None else None
+        self.memory = Memory(taken.bytes, taken.processes) if taken is not None else None
 
     async def end(self, grace_s: float = STOP_GRACE_S) -> None:
         """Stop the process and record how it ended."""

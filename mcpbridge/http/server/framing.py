@@ -17,7 +17,7 @@ _SINGLE = (
 Authorization (401) and the routing headers (-32020) are refused with their own codes elsewhere.
 """
 
-_ABSOLUTE = re.compile(rb"https?://([^/?#]+)/", re.IGNORECASE)
+_ABSOLUTE = rb"(?i)https?://([^/?#]+)/"
 
 
 def ambiguity(
@@ -62,6 +62,6 @@ def _names_host(target: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Return whether the target is a path, or a URL with a path on the host of the Host header."""
     if target.startswith(b"/"):
         return True
-    found = _ABSOLUTE.match(target)
+    found = re.match(_ABSOLUTE, target)
     host = next((value for name, value in headers if name == b"host"), None)
     return found is not None and host is not None and found[1].lower() == host.lower()

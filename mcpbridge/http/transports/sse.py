@@ -54,7 +54,7 @@ from mcpbridge.wire.messages import Failure, Message, Notification, Request, enc
 SSE_PATH = "/sse"
 MESSAGES_PATH = "/messages"
 
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)*\Z")
+_PREFIX = r"(?:/[A-Za-z0-9._~-]+)*\Z"
 
 
 class ProxySettings(SettingsSection, frozen=True):
@@ -277,7 +277,7 @@ class SseTransport:
         """Return what stands before the paths of this application, as its client sees them."""
         prefix = (http_request.head.get(b"x-forwarded-prefix") or "").rstrip("/")
         # Another form, like `//host`, would send the client's messages to another server.
-        if not prefix or not _PREFIX.match(prefix):
+        if not prefix or not re.match(_PREFIX, prefix):
             prefix = self._root_path
         mounted = http_request.scope.get("root_path", "").rstrip("/")
         if not mounted or mounted == self._root_path:

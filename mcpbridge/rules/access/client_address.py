@@ -24,8 +24,8 @@ _MAX_CHARACTERS = 64
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # nosec B105 # a token of HTTP
-_PAIR = re.compile(rf'[ \t]*({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*")[ \t]*(;|,|\Z)')
-_PORT = re.compile(r":(?:[0-9]{1,5}|_[0-9A-Za-z._-]+)\Z")
+_PAIR = rf'[ \t]*({_TOKEN})=({_TOKEN}|"(?:[^"\\]|\\.)*")[ \t]*(;|,|\Z)'
+_PORT = r":(?:[0-9]{1,5}|_[0-9A-Za-z._-]+)\Z"
 
 
 def trusted_proxy(text: str) -> Network | None:
@@ -110,7 +110,7 @@ def _forwarded(text: str) -> list[str]:
     """Return the `for` of each element of `Forwarded`, the last first; empty if malformed."""
     found, position, element = list[str](), 0, ""
     while position < len(text):
-        pair = _PAIR.match(text, position)
+        pair = re.compile(_PAIR).match(text, position)
         if pair is None or len(found) > MAX_HOPS:
             return []
         name, value, end = pair.groups()
@@ -130,8 +130,8 @@ def _bare(entry: str) -> str:
         return ""
     if entry.startswith("["):
         address, _, port = entry[1:].partition("]")
-        return address if not port or _PORT.match(port) else ""
-    return _PORT.sub("", entry) if entry.count(":") == 1 else entry
+        return address if not port or re.match(_PORT, port) else ""
+    return re.sub(_PORT, "", entry) if entry.count(":") == 1 else entry
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

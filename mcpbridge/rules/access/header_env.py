@@ -16,9 +16,9 @@ import msgspec
 from mcpbridge.rules.access.principals import ANONYMOUS, Principal, Secrets, key_of, peer_key
 
 MAX_VALUE_BYTES = 1024
-_FIELD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
-_VALUE = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z")
+_FIELD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z"
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z"
+_VALUE = rb"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\Z"
 _TAKEN = frozenset((
     "accept", "accept-encoding", "authorization", "connection", "content-encoding",
     "content-length", "content-type", "cookie", "expect", "host", "keep-alive", "last-event-id",
@@ -63,7 +63,7 @@ def header_env(text: str) -> Pair:
     header, equals, variable = text.partition("=")
     optional = variable.endswith("?")
     variable = variable.removesuffix("?")
-    if not equals or _FIELD.match(header) is None or _VARIABLE.match(variable) is None:
+    if not equals or re.match(_FIELD, header) is None or re.match(_VARIABLE, variable) is None:
         raise ValueError("is not a pair; write X-Api-Key=API_KEY, or API_KEY? if optional")
     if header.lower() in _TAKEN or header.lower().startswith("mcp-param-"):
         raise ValueError("takes a header that has another meaning")
@@ -90,7 +90,7 @@ def values_of(
         if len(found) != 1:
             problem = "comes twice" if found else "is missing"
             return f"the header {pair.header} {problem} (--header-env)"
-        if len(found[0]) > MAX_VALUE_BYTES or _VALUE.match(found[0]) is None:
+        if len(found[0]) > MAX_VALUE_BYTES or re.match(_VALUE, found[0]) is None:
             limit = f"up to {MAX_VALUE_BYTES} visible ASCII characters"
             return f"the header {pair.header} must be {limit} (--header-env)"
         values[pair.variable] = found[0].decode("ascii")

@@ -31,9 +31,9 @@ MAX_SHOWN = 200
 _CLUSTER_SUFFIXES = (".svc", ".cluster.local")
 _PRIVATE_SUFFIX = ".internal"
 """Reserved for private use: no public name ends with it. ICANN, resolution 2024.07.29.06."""
-_OWN_HOST = re.compile(r"host\.[a-z0-9-]+\.internal")
+_OWN_HOST = r"host\.[a-z0-9-]+\.internal"
 """The name that a container has for its host: `host.docker.internal` and the like."""
-_SERVICES = re.compile(r"([a-z0-9-]+)\.(svc\..+)")
+_SERVICES = r"([a-z0-9-]+)\.(svc\..+)"
 """The first entry of a pod's search list: `default.svc.cluster.local`."""
 _HOST = re.compile(
     r"(?:\[([0-9A-Fa-f:.]+(?:%[0-9A-Za-z._~-]+)?)\]|([0-9A-Za-z._~!$&'()*+;=%-]+))(?::([0-9]{0,5}))?"
@@ -77,7 +77,7 @@ def _allowed(host: str, rules: HostRules) -> bool:
         return True
     if rules.loopback:
         # A container reaches a listener on the host's loopback by this name through its engine.
-        return _OWN_HOST.fullmatch(name) is not None
+        return re.fullmatch(_OWN_HOST, name) is not None
     return is_cluster_name(name) or _is_address(name) or _is_private(name, rules.search)
 
 
@@ -107,7 +107,7 @@ def _is_private(name: str, search: Sequence[str]) -> bool:
     """
     if name.endswith(_PRIVATE_SUFFIX):
         return True
-    for match in filter(None, map(_SERVICES.fullmatch, search)):
+    for match in filter(None, map(re.compile(_SERVICES).fullmatch, search)):
         namespace, services = match.groups()
         first, _, rest = name.partition(".")
         if name.endswith(f".{services}") or (first and rest == namespace):

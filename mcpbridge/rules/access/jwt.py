@@ -55,8 +55,8 @@ _TYPES = frozenset(("jwt", "at+jwt", "application/at+jwt"))
 """In lower case. Other types have other purposes: logout, DPoP proofs, security events."""
 _FORBIDDEN = ("crit", "b64", "zip", "enc", "epk", "cty", "jku", "jwk", "x5u", "x5c")
 """Members that change how the rest is read, or that bring a key or the address of one."""
-_SEGMENT = re.compile(r"[A-Za-z0-9_-]+\Z")
-_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,128}\Z")
+_SEGMENT = r"[A-Za-z0-9_-]+\Z"
+_SCOPE = r"[\x21\x23-\x5b\x5d-\x7e]{1,128}\Z"
 """RFC 6749, 3.3, with a bound on the length."""
 
 
@@ -180,7 +180,7 @@ def scope_name(text: str) -> str:
     Raises:
         ValueError: Not a scope; the text completes a sentence that begins with the value.
     """
-    if _SCOPE.match(text) is None:
+    if re.match(_SCOPE, text) is None:
         raise ValueError(
             "is not a scope; write visible ASCII without blanks and quotes, like mcp:read"
         )
@@ -238,7 +238,7 @@ def bearer_challenge(
 
 def _bytes(segment: str, what: str) -> bytes:
     """Decode a segment; refuse any spelling that an encoder would not produce."""
-    if _SEGMENT.match(segment) is None:
+    if re.match(_SEGMENT, segment) is None:
         raise BadToken(f"the token's {what} is not base64url text")
     try:
         data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))

@@ -14,7 +14,7 @@ import re
 
 import msgspec
 
-_RATE = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)/([smh])(?::([0-9]{1,9}))?\Z")
+_RATE = r"([0-9]{1,9}(?:\.[0-9]{1,6})?)/([smh])(?::([0-9]{1,9}))?\Z"
 _PERIOD_S = {"s": 1, "m": 60, "h": 3600}
 _MIN_BURST = 10
 """A client that connects sends five messages before its first call."""
@@ -42,7 +42,7 @@ def rate_limit(text: str) -> RateLimit:
     Raises:
         ValueError: Not a rate; the text completes a sentence that begins with the value.
     """
-    match = _RATE.match(text)
+    match = re.match(_RATE, text)
     if match is None:
         raise ValueError("is not a rate; write 20/s or 600/m:50")
     per_s = float(match[1]) / _PERIOD_S[match[2]]

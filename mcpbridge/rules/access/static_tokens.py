@@ -20,8 +20,8 @@ from mcpbridge.rules.access.principals import Principal, key_of
 MIN_CHARACTERS = 16
 """A shorter token can be guessed over the network."""
 MAX_CHARACTERS = 4096
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*\Z")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,63}\Z")
+_FORM = r"[A-Za-z0-9._~+/-]+=*\Z"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,63}\Z"
 
 
 class TokenTable(msgspec.Struct, frozen=True):
@@ -59,7 +59,7 @@ def named(name: str, token: str) -> tuple[bytes, Principal]:
         )
     if len(token) > MAX_CHARACTERS:
         raise ValueError(f"a token has {MAX_CHARACTERS} characters at most")
-    if _TOKEN.match(token) is None:
+    if re.match(_FORM, token) is None:
         raise ValueError("a token has letters, digits and any of . _ ~ + / - only, = at its end")
     digest = digest_of(token)
     key = key_of("name", name) if name else key_of("token", digest)
@@ -80,7 +80,7 @@ def tokens_in(text: str) -> TokenTable:
             continue
         name, colon, token = words.rpartition(":")
         name = name.strip()
-        if colon and _NAME.match(name) is None:
+        if colon and re.match(_NAME, name) is None:
             raise ValueError(f"line {number} is neither a token nor name: token")
         try:
             digest, principal = named(name, token.strip())

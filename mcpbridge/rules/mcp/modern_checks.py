@@ -220,8 +220,8 @@ Path = tuple[str, ...]
 Annotations = Mapping[str, Mapping[Path, str]]
 """By tool name: the path of each annotated property, and its header's lower-case name."""
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?\Z")
+_FIELD_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z"
+_NUMBER = r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,3})?\Z"
 _KINDS = ("string", "integer", "boolean")
 
 
@@ -271,7 +271,11 @@ def _annotated(schema: Any, path: Path) -> Iterator[tuple[Path, str]]:
             continue
         header = below.get("x-mcp-header")
         if header is not None:
-            good = isinstance(header, str) and _TOKEN.match(header) and below.get("type") in _KINDS
+            good = (
+                isinstance(header, str)
+                and re.match(_FIELD_NAME, header)
+                and below.get("type") in _KINDS
+            )
             yield (*path, name), str(header).lower() if good else ""
         yield from _annotated(below, (*path, name))
 
@@ -283,7 +287,7 @@ def _same(raw: bytes, sent: str | None) -> bool:
         return text_of(raw) == sent
     if raw in (b"true", b"false"):
         return raw.decode() == sent
-    if _NUMBER.match(argument := raw.decode()) is None or _NUMBER.match(sent) is None:
+    if re.match(_NUMBER, argument := raw.decode()) is None or re.match(_NUMBER, sent) is None:
         return False
     # 42 and 42.0 are the same number; a float cannot tell numbers of more than 15 digits apart.
     return decimal.Decimal(argument) == decimal.Decimal(sent)
