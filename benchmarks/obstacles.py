@@ -24,14 +24,14 @@ FAST_PATH = (
     " Only fewer calls would help, which means fewer and longer functions on the way of a call."
 )
 IDLE = (
-    "an interpreter that has imported anyio, click, msgspec, uvloop and uvicorn, and done nothing,"
-    " holds 30.1 MiB, with Starlette 32.4 MiB (CPython 3.11; 8.5 MiB without imports). Our own"
-    " modules add 5.6 MiB and serving 2.3; the goal leaves 1.6 MiB for both."
+    "an interpreter that has imported anyio, click, msgspec, uvloop and uvicorn without its"
+    " supervisors, and done nothing, holds 28.3 MiB, with Starlette 31.4 MiB (CPython 3.11; 8.5 MiB"
+    " without imports). Our own modules add 5.4 MiB and serving 2.3; the goal leaves 2.6 for both."
 )
 SERVERS = (
-    "with one server in the file it is 40.8 MiB, so that each further one takes a quarter of a MiB;"
-    " 38.5 MiB are there once the program and its libraries are imported (CPython 3.11). ctypes,"
-    " through which Linux is asked for orphaned processes, takes 0.4 more. malloc_trim and a"
+    "with one server in the file it is 39.6 MiB, so that each further one takes a quarter of a MiB;"
+    " 37.4 MiB are there once the program and its libraries are imported (CPython 3.11). ctypes,"
+    " through which Linux is asked for orphaned processes, takes 0.3 more. malloc_trim and a"
     " garbage collection after the start give back 0.2 MiB at most."
 )
 NOTE = (
@@ -42,8 +42,8 @@ NOTE = (
 START = (
     "two thirds of the instructions are the interpreter and the libraries (counted by callgrind to"
     " the end of a bridge that is stopped once it is ready, in this order of imports: the"
-    " interpreter 4 %, asyncio 21 %, click 5 %, anyio 12 %, msgspec 2 %, uvloop 1 %, uvicorn 14 %,"
-    " Starlette 8 %), a fifth the imports of 190 modules of our own (a third of it makes classes, a"
+    " interpreter 4 %, asyncio 21 %, click 5 %, anyio 12 %, msgspec 2 %, uvloop 1 %, uvicorn 12 %,"
+    " Starlette 9 %), a fifth the imports of 190 modules of our own (a third of it makes classes, a"
     " fifth reads bytecode), 2 % the command line; what an interpreter takes that only imports"
     " those libraries, without Starlette, stands in the table."
 )

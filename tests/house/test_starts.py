@@ -103,3 +103,25 @@ print([each for each in own if dataclasses.is_dataclass(each)])
 """
     told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert told.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "imported"),
+    [
+        ("serve.program([], {})", "mcpbridge.app.lifecycle, mcpbridge.app.servers_lifecycle"),
+        ("sidecar.program([])", "mcpbridge.sidecar.program"),
+    ],
+)
+def test_a_program_imports_no_supervisors_of_uvicorn(program: str, imported: str) -> None:
+    """They bring `multiprocessing` and `watchfiles`, and can still be imported afterwards."""
+    look = f"""
+import sys
+from mcpbridge.cli import serve, sidecar
+{program}
+import {imported}
+print({{"multiprocessing", "watchfiles", "uvicorn.supervisors"}} & set(sys.modules))
+from uvicorn.supervisors import Multiprocess
+print(Multiprocess.__module__)
+"""
+    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\nuvicorn.supervisors.multiprocess\n"
