@@ -7,6 +7,7 @@ Reading order:
 * `bench`: what the parts need: programs, servers, loads.
 * `peers`: the program of `make bench-peers`; other bridges under the same loads.
 * `gate`: the program of `make bench-gate`; instructions per call against `instructions.json`.
+* `patient`: the bridge that it counts, with longer time limits.
 * `throughput`: rounds of one load, chosen by options, on the bridge and on a limit.
 * `rounds`: loads on several targets in turns, and what each cost.
 * `figures`: JSON lines and tables.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socketserver
@@ -20,8 +21,10 @@ from typing import cast
 import pytest
 
 from benchmarks import gate, images, load, load_fallback, measure, moves
+from benchmarks.calls import SMALL
 from benchmarks.compiled import compile_c, compiler
 from benchmarks.figures import Figure, table
+from benchmarks.target import TargetFailed
 
 HERE = Path(__file__).resolve().parents[2] / "benchmarks"
 LANGUAGES = ["python", *(["c"] if compiler() else [])]
@@ -367,6 +370,34 @@ def test_gate_counts_again_what_is_beyond_and_takes_the_least(
     left[:] = counts
     assert gate.least({"a": 110, "b": 100}) == {"a": 110, "b": 100}
     assert len(left) == 3
+
+
+TEXT_OF_7 = load.payload(7, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        (_http(_message(7, TEXT_OF_7)), True),
+        (_http(_message(7, TEXT_OF_7), "202 Accepted"), False),
+        (_http(_message(7, "other")), False),
+        (_http(_message(8, TEXT_OF_7)), False),
+        (_http(ERROR % 7), False),
+        (_http(b""), False),
+        (b"", False),
+    ],
+)
+def test_gate_takes_only_the_right_answer_to_a_call_in_two_segments(
+    answer: bytes, right: bool
+) -> None:
+    """Anything else ends the count: it would be the count of something else."""
+    answers = io.BytesIO(answer)
+    if right:
+        gate.check_answer(answers, 7)
+        assert not answers.read()
+    else:
+        with pytest.raises(TargetFailed):
+            gate.check_answer(answers, 7)
 
 
 def test_gate_fails_without_a_record_and_says_how_to_make_one() -> None:
