@@ -17,6 +17,8 @@ from mcpbridge.rules.supervision.shutdown_times import ShutdownTimes
 log = logging.getLogger("mcpbridge.bridge")
 
 
+_ACCEPTING = (DrainState.SERVING, DrainState.LAME_DUCK)
+"""Read once: with CPython 3.11 the class of an enum looks its members up by a slow path."""
 _LAST_BYTES_S = 2.0
 """Seconds that clients have to take their last bytes, from the moment when these are written."""
 
@@ -41,7 +43,8 @@ class Drain:
 
     def __init__(self) -> None:
         self.state = DrainState.SERVING
-        self._held = 0
+        self.calls = 0
+        """Number of calls in flight; every call reads it, and a property would be a call more."""
         self._lasting = 0
         self._postponed = 0
         self._idle: anyio.Event | None = None
@@ -56,7 +59,7 @@ class Drain:
     @property
     def accepts_sessions(self) -> bool:
         """Whether new sessions and calls are still accepted."""
-        return self.state in (DrainState.SERVING, DrainState.LAME_DUCK)
+        return self.state in _ACCEPTING
 
     @property
     def cut_off(self) -> bool:
@@ -66,23 +69,22 @@ class Drain:
     @property
     def in_flight(self) -> int:
         """Number of calls in flight and open subscriptions."""
-        return self._held
-
-    @property
-    def calls(self) -> int:
-        """Number of calls in flight."""
-        return self._held - self._lasting
+        return self.calls + self._lasting
 
     def call_started(self, *, lasting: bool = False) -> None:
         """Count a call, or a subscription if `lasting`; the drain waits for both."""
-        self._held += 1
-        self._lasting += lasting
+        if lasting:
+            self._lasting += 1
+        else:
+            self.calls += 1
 
     def call_finished(self, *, lasting: bool = False) -> None:
         """Count a call or subscription as finished."""
-        self._held -= 1
-        self._lasting -= lasting
-        if self._held == 0 and self._idle is not None:
+        if lasting:
+            self._lasting -= 1
+        else:
+            self.calls -= 1
+        if self._idle is not None and not self.in_flight:
             self._idle.set()
 
     def postpone(self) -> None:
@@ -124,9 +126,9 @@ class Drain:
             self.advance(DrainEvent.LAME_DUCK_OVER)
             steps.end_idle_streams()
         if self.state is DrainState.DRAINING:
-            left = self._held or self._postponed
+            left = self.in_flight or self._postponed
             self.advance(DrainEvent.DEADLINE if left else DrainEvent.IDLE)
-        cut_at, calls_left = anyio.current_time(), self._held > 0
+        cut_at, calls_left = anyio.current_time(), self.in_flight > 0
         await steps.cut_off(times.step_s(cut_at - began_at))
         self.advance(DrainEvent.STOPPED)
         # The time that stopping children took since the cutoff counts toward the last bytes.
@@ -142,14 +144,14 @@ class Drain:
         """Go on to the phase that follows this event; log it if it is another."""
         before, self.state = self.state, step(DRAIN, self.state, event)
         if before is not self.state:
-            extra = {"phase": self.state.value, "because": event.value, "calls": self._held}
+            extra = {"phase": self.state.value, "because": event.value, "calls": self.in_flight}
             log.info("drain.phase_changed", extra=extra)
         if self.state is DrainState.CUTOFF:
             self._cutoff.set()
 
     async def until_idle(self) -> None:
         """Wait until no call is in flight, no subscription is open, and nothing postpones."""
-        while self._held or self._postponed:
+        while self.in_flight or self._postponed:
             # A new event for each wait: the last one was set when no call was in flight, and one
             # may have begun since.
             if self._idle is None or self._idle.is_set():

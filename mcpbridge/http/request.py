@@ -66,8 +66,11 @@ class RequestHead:
         "path",
         "principal",
         "raw",
+        "streams",
         "values",
     )
+    streams: bool
+    """Whether an event stream may answer a call: `Acceptable.streams`, read once for all calls."""
     principal: Principal
     """The caller; not set before `http.auth.access` has admitted the request."""
     caller: bytes
@@ -100,6 +103,7 @@ class RequestHead:
         self.values = values
         self.names = names
         self.accepts = accepts
+        self.streams = accepts.streams
         self.client = client
         self.caller = b""
         self._peer: str | None = None

@@ -219,18 +219,20 @@ def whole(text: Text) -> bytes:
 
 def pieces(message: Message) -> tuple[bytes, bytes, bytes]:
     """Return the text of `encode` as three parts: before the payload, the payload, after it."""
-    match message:
-        case Result(id, payload, extra):
-            head = b'{"jsonrpc":"2.0","id":%b,"result":' % id
-        case Request(id, method, params, extra):
-            head = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (id, quoted(method))
-            head, payload = _with_params(head, params)
-        case Notification(method, params, extra):
-            head, payload = _with_params(b'{"jsonrpc":"2.0","method":%b' % quoted(method), params)
-        case _:
-            payload, extra = message.error, message.extra
-            head = b'{"jsonrpc":"2.0","id":%b,"error":' % (message.id or b"null")
-    return head, payload, extra + b"}" if extra else b"}"
+    # No class patterns: CPython makes a set, a list and a tuple for each that fits.
+    if isinstance(message, Result):
+        payload = message.result
+        head = b'{"jsonrpc":"2.0","id":%b,"result":' % message.id
+    elif isinstance(message, Request):
+        head = b'{"jsonrpc":"2.0","id":%b,"method":%b' % (message.id, quoted(message.method))
+        head, payload = _with_params(head, message.params)
+    elif isinstance(message, Notification):
+        head = b'{"jsonrpc":"2.0","method":%b' % quoted(message.method)
+        head, payload = _with_params(head, message.params)
+    else:
+        payload = message.error
+        head = b'{"jsonrpc":"2.0","id":%b,"error":' % (message.id or b"null")
+    return head, payload, message.extra + b"}" if message.extra else b"}"
 
 
 def _with_params(head: bytes, params: bytes | None) -> tuple[bytes, bytes]:

@@ -72,7 +72,7 @@ _FRAMING = [
             "len(body) > self._fast_path.max_bytes",
         ),
         (
-            "            self._await(_Awaited.NOTHING)\n        return",
+            "            self._await(_NOTHING)\n        return",
             "            pass\n        return",
         ),
         ("self.cycle.response_started and not self._held", "self.cycle.response_started"),
@@ -138,8 +138,8 @@ _CORRELATION = [
         "bridge/children/mux.py",
         "bridge/children/test_mux.py bridge/children/test_mux_taken_over.py",
         (
-            "self.call_limiter.release(number)\n                sink.receive(heard)",
-            "sink.receive(heard)",
+            "self.call_limiter.release(heard.number)\n            heard.owner",
+            "heard.owner",
         ),
         (
             "self.call_limiter.release(number)\n            sink.receive(CallFailed(fault))",

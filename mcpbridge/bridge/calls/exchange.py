@@ -112,7 +112,6 @@ class Exchange:
         request: Request,
         scope: Scope,
         now: float,
-        *,
         streams: bool,
         stream: Stream | None,
         span: Span | None = None,
@@ -121,6 +120,8 @@ class Exchange:
         aside: Spawn | None = None,
     ) -> None:
         """Begin an exchange.
+
+        Calls pass all by position: with names CPython makes a dictionary for each exchange.
 
         Args:
             request: The client's request, under the client's own id.
@@ -194,9 +195,10 @@ class Exchange:
 
     def receive(self, event: CallEvent) -> None:
         """Take the next event of the request: see `CallSink`."""
+        if isinstance(event, Answered):  # the usual one needs no class pattern: see `pieces`
+            self.answered(event.reply)
+            return
         match event:
-            case Answered(reply=reply):
-                self.answered(reply)
             case Progressed(notification=notification):
                 self.progressed(notification)
             case Logged(notification):

@@ -387,10 +387,11 @@ class Mux:
                 fault = bad_child_message(f"the MCP server's answer cannot be read: {error}")
                 self._failed(number_of(item.id), fault)
             return
+        if isinstance(heard, Answered):  # the usual one needs no class pattern: see `pieces`
+            self.call_limiter.release(heard.number)
+            heard.owner.receive(heard)
+            return
         match heard:
-            case Answered(owner=sink, number=number):
-                self.call_limiter.release(number)
-                sink.receive(heard)
             case Progressed(owner=sink) | Tagged(owner=sink):
                 sink.receive(heard)
             case Asked(request):

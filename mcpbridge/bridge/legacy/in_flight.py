@@ -132,9 +132,7 @@ class InFlight:
         if context.call_log.tracing is not None:
             date = self._client.revision.date
             request, span = context.call_log.began(request, date, self._session_id)
-        exchange = Exchange(
-            request, self, now, streams=streams, stream=stream, span=span, caller=caller
-        )
+        exchange = Exchange(request, self, now, streams, stream, span, (), caller)
         self._client.touch(now)
         self._by_id[key] = exchange
         context.drain.call_started()

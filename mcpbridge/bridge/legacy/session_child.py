@@ -21,6 +21,8 @@ from mcpbridge.rules.faults import Unavailable, session_closed
 from mcpbridge.rules.supervision.lifecycle import SESSION, SessionEvent, SessionState, step
 from mcpbridge.wire.messages import Notification, Reply
 
+_OPEN = SessionState.OPEN
+"""Read once: with CPython 3.11 the class of an enum looks its members up by a slow path."""
 _LEFT_S = 60.0
 """How long a child that a client left behind waits for the next one."""
 
@@ -358,7 +360,7 @@ class ChildLink:
     def usable(self) -> Lease | None:
         """The child that messages can be sent to at once; None if they must wait for one."""
         lease = self._holder.lease
-        if self.state is not SessionState.OPEN or lease is None or lease.mux.shut:
+        if self.state is not _OPEN or lease is None or lease.mux.shut:
             return None
         # The session hears its own child before it has answered `initialize`.
         return lease if lease.profile is not None else None

@@ -76,9 +76,7 @@ class SessionlessCalls:
         fault = context.over_load(caller, self.streams.open if streams else 0)
         now = context.clock()
         request, span = context.call_log.began(request, self.revision.date, None)
-        exchange = Exchange(
-            request, self, now, streams=streams, stream=stream, span=span, caller=caller
-        )
+        exchange = Exchange(request, self, now, streams, stream, span, (), caller)
         # Counted before it can fail: `ended` counts every call as finished.
         self.in_flight.add(exchange)
         context.drain.call_started()

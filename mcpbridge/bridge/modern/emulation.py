@@ -95,6 +95,8 @@ class ParkSettings(SettingsSection, frozen=True):
 class CallScope:
     """A scope for the exchange of one call without a session; see `Scope`."""
 
+    __slots__ = ("_caller", "_context", "_envelope", "_in_flight")
+
     outside = True
     client_name = ""
     """Each request names its client: see `Scope`."""
@@ -123,17 +125,9 @@ class CallScope:
         context, span = self._context, None
         if context.call_log.tracing is not None:
             request, span = context.call_log.began(request, self._envelope.version, None)
-        return Exchange(
-            request,
-            self,
-            context.clock(),
-            streams=streams,
-            stream=None,
-            span=span,
-            translations=translations,
-            caller=self._caller,
-            aside=context.spawn if translations else None,
-        )
+        now = context.clock()
+        aside = context.spawn if translations else None
+        return Exchange(request, self, now, streams, None, span, translations, self._caller, aside)
 
     def begin_stream(self, call_id: bytes) -> Stream:
         """Return a new stream; its events have no ids, since 2026-07-28 resumes no streams."""
@@ -305,8 +299,10 @@ class EmulatedCalls:
         exchange.abandon(fault)
 
     def _may_ask(self, request: Request, envelope: RequestMeta) -> bool:
+        # Most clients have none: they are asked about first, as every call comes here.
         return (
-            request.method in MAY_ASK
+            bool(envelope.abilities)
+            and request.method in MAY_ASK
             and bool(asked_abilities(envelope.abilities, answers_roots=self._answers_roots))
             and self._isolation is not Isolation.SHARED
         )

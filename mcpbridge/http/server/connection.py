@@ -74,6 +74,10 @@ class _Awaited(enum.Enum):
     NOTHING = ""
 
 
+# Read once: with CPython 3.11 the class of an enum looks its members up by a slow path.
+_HEAD, _BODY, _NOTHING = _Awaited.HEAD, _Awaited.BODY, _Awaited.NOTHING
+
+
 def _guarded(
     callback: Callable[[HttpConnection, *Words], None],
 ) -> Callable[[HttpConnection, *Words], None]:
@@ -84,10 +88,18 @@ def _guarded(
     takes another dictionary for each call.
     """
 
+    call: Any = callback
+
     @functools.wraps(callback)
     def guarded(self: HttpConnection, /, *args: *Words) -> None:
         try:
-            callback(self, *args)
+            # Most have none or one. CPython makes a call with unpacked arguments from C.
+            if not args:
+                call(self)
+            elif len(args) == 1:
+                call(self, args[0])
+            else:
+                call(self, *args)
         except Exception:
             extra = {"callback": callback.__name__.strip("_")}
             log.exception("http.callback_failed", extra=extra)
@@ -167,7 +179,7 @@ class HttpConnection(HttpToolsProtocol):
         """Bytes of a long response that wait to be sent, and those that its client has not read."""
         self._chunk = 0
         """Bytes of the last read."""
-        self._awaited = _Awaited.HEAD
+        self._awaited = _HEAD
         self._timer: asyncio.TimerHandle | None = None
         self._fast_path = fast_path
         self._heads = Heads(fast_path) if fast_path is not None else None
@@ -217,7 +229,7 @@ class HttpConnection(HttpToolsProtocol):
     def _let_go(self) -> None:
         self._let_go_of_body()
         self._count_unread(0)
-        self._await(_Awaited.NOTHING)
+        self._await(_NOTHING)
         if self._stall is not None:
             self._stall.end()
         if self._window is not None:
@@ -280,7 +292,7 @@ class HttpConnection(HttpToolsProtocol):
         # Set before parsing: the parser's callbacks change them for this read.
         self._followed, self._begun = False, 0
         self._parse(data)
-        if self._awaited is not _Awaited.NOTHING:
+        if self._awaited is not _NOTHING:
             # Bytes of an earlier request in the same read do not count for this one.
             self._arrived += self._head_size() if self._followed else len(data)
             if self._arrived > self._most_bytes():
@@ -294,7 +306,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _hold(self, data: bytes) -> None:
         """Keep the first bytes of a request under a known head until the rest comes."""
-        self._held, self._awaited = data, _Awaited.BODY
+        self._held, self._awaited = data, _BODY
         if self._timer is None:
             self._held_since = self.loop.time()
             wait_s = min(_HOLD_S, self._limits.body_s)
@@ -407,7 +419,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Begin a request with its first byte."""
-        self._await(_Awaited.HEAD)
+        self._await(_HEAD)
         self._arrived = 0
         self._begun += 1
         if max(self._begun, len(self.pipeline)) > MAX_PIPELINED:
@@ -437,7 +449,7 @@ class HttpConnection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._offer = True
             return
-        self._await(_Awaited.BODY)
+        self._await(_BODY)
         scope: Any = self.scope  # `cast` is a call, here and below
         scope[DISCONNECT], scope[UNSENT] = self._disconnect, self._unsent
         super().on_headers_complete()
@@ -478,7 +490,7 @@ class HttpConnection(HttpToolsProtocol):
             return
         self._followed = True
         self._let_go_of_body()
-        self._await(_Awaited.NOTHING)
+        self._await(_NOTHING)
         super().on_message_complete()
 
     def _is_between(self) -> bool:
@@ -486,7 +498,7 @@ class HttpConnection(HttpToolsProtocol):
         # Without the second test a connection that got 408 before its first head would count.
         newest: RequestResponseCycle | None = self.cycle
         answered = newest is not None and newest.response_complete
-        return self._awaited is _Awaited.NOTHING and answered
+        return self._awaited is _NOTHING and answered
 
     def _newest(self) -> RequestResponseCycle | None:
         """Return the newest request; None before the first head is complete."""
@@ -506,7 +518,7 @@ class HttpConnection(HttpToolsProtocol):
             self._hold(data)
             return True
         if self._timer is not None:
-            self._await(_Awaited.NOTHING)
+            self._await(_NOTHING)
         return self._handle(self._fast_path, known, body)
 
     def _handle(self, fast_path: FastPath, known: KnownHead, body: bytes) -> bool:
@@ -676,11 +688,11 @@ class HttpConnection(HttpToolsProtocol):
             return Standing.IDLE
         newest = self._newest()
         served = newest is not None and not newest.response_complete
-        if self._call is None and self._awaited is _Awaited.HEAD and not served:
+        if self._call is None and self._awaited is _HEAD and not served:
             limit_s = self._limits.header_s
             fresh = self._timer is None or self._timer.when() - self.loop.time() > limit_s - FRESH_S
             return Standing.FRESH_HEAD if fresh else Standing.HEAD
-        if self._awaited is _Awaited.BODY and not self.pipeline:
+        if self._awaited is _BODY and not self.pipeline:
             # While a request is held, the parser's newest one is that before it.
             told = self.cycle.response_started and not self._held
             return Standing.BUSY if told else Standing.BODY
@@ -693,7 +705,7 @@ class HttpConnection(HttpToolsProtocol):
         if self.is_idle:
             self.transport.close()
             return
-        if self.headers and self._awaited is not _Awaited.NOTHING:
+        if self.headers and self._awaited is not _NOTHING:
             cast(WriteBuffer, self.transport).write_now(self._connections.refusal())
         # Not `close`, which would wait for the rest of the request in a place that is given away.
         self.abort()
@@ -712,14 +724,14 @@ class HttpConnection(HttpToolsProtocol):
     def _most_bytes(self) -> int:
         """Return how many bytes a request that is under way may have on the wire."""
         most = self._limits.max_header_bytes
-        if self._awaited is _Awaited.BODY:
+        if self._awaited is _BODY:
             most += _FRAMED * self._connections.max_request_bytes
         return most
 
     def _refuse_size(self) -> None:
         if self._refused or self.transport.is_closing():
             return
-        if self._awaited is _Awaited.BODY:
+        if self._awaited is _BODY:
             # The application refuses a large body itself: here the chunks' framing is too large.
             if not self.cycle.response_started:
                 limit = self._connections.max_request_bytes
@@ -739,19 +751,19 @@ class HttpConnection(HttpToolsProtocol):
         is not sent, and the connection ends after the answers that are due.
         """
         self._connections.note(refusal, None, self.client)
-        own = self._awaited is _Awaited.BODY
+        own = self._awaited is _BODY
         if own and self.pipeline:
             # The request whose body is refused is the last in the pipeline: it is not served.
             self.pipeline.popleft()
             self._due = len(self.pipeline) + 1
             self._refused = True
-            self._await(_Awaited.NOTHING)
+            self._await(_NOTHING)
             return
         newest = self._newest()
         if not own and newest is not None and not newest.response_complete:
             newest.keep_alive = False
             self._refused = True
-            self._await(_Awaited.NOTHING)
+            self._await(_NOTHING)
             return
         body = refusal_body(refusal)
         self.transport.write(
@@ -772,10 +784,10 @@ class HttpConnection(HttpToolsProtocol):
         If it closed with unread bytes, TCP would reset it and the client could lose the answer
         (RFC 9112, 9.6).
         """
-        if self._refused or self._awaited is _Awaited.NOTHING or self.headers is None:
+        if self._refused or self._awaited is _NOTHING or self.headers is None:
             return False
         self._refused = True
-        self._await(_Awaited.NOTHING)
+        self._await(_NOTHING)
         self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
         self.transport.write_eof()
         return True
@@ -787,7 +799,7 @@ class HttpConnection(HttpToolsProtocol):
             self._timer = None
 
     def _set_timer(self, spent_s: float = 0.0) -> None:
-        head = self._awaited is _Awaited.HEAD
+        head = self._awaited is _HEAD
         limit_s = self._limits.header_s if head else self._limits.body_s
         if self._over:
             limit_s = min(limit_s, BAND_HEADER_S)
@@ -798,7 +810,7 @@ class HttpConnection(HttpToolsProtocol):
         self._timer = None
         if self.transport.is_closing():
             return
-        in_body = self._awaited is _Awaited.BODY
+        in_body = self._awaited is _BODY
         begun = in_body or self.headers is not None
         if begun and not (in_body and self.cycle.response_started):
             problem = f"the request has not arrived within {self._awaited.value} {limit_s:g} s"

@@ -44,7 +44,8 @@ class WriteBuffer:
 
     def write_now(self, data: bytes) -> None:
         """Send at once, after what was written before."""
-        if not self._pieces and not self.is_closing():
+        # Every answer comes here: `is_closing` is spelled out.
+        if not (self._pieces or self._ended or self._transport.is_closing()):
             self._transport.write(data)
             return
         self._pieces.append(data)

@@ -109,7 +109,7 @@ class LegacyTransport:
         if session is not None and not isinstance(session, Session):
             return session
         admitted: Opening | Admitted | Refusal
-        revision = session.revision if session is not None else None
+        revision = session.client.revision if session is not None else None
         if isinstance(content, list):
             admitted = admit_batch(content, revision)
         else:
@@ -188,7 +188,7 @@ class LegacyTransport:
         return self._bridge.drain.accepts_sessions
 
     def _open(self, head: RequestHead, opening: Opening) -> StartedCall:
-        streams = head.accepts.streams
+        streams = head.streams
         session, exchange = self._bridge.open(opening, head.principal, streams=streams)
         return StartedCall(functools.partial(self._finish_opening, session, exchange))
 
@@ -228,18 +228,17 @@ class LegacyTransport:
     def _serve(
         self, head: RequestHead, session: Conversation, message: Message
     ) -> StartedCall | HttpResponse:
-        match message:
-            case Request():
-                streams = head.accepts.streams
-                exchange = session.call(message, streams=streams, caller=head.caller)
-                if not self._settings.json_window_s:
-                    exchange.always_stream()
-                finish = functools.partial(self._finish, session, exchange)
-                return StartedCall(finish, exchange)
-            case Notification():
-                session.tell(message)
-            case _:
-                session.answer(message)
+        if isinstance(message, Request):
+            streams = head.streams
+            exchange = session.call(message, streams=streams, caller=head.caller)
+            if not self._settings.json_window_s:
+                exchange.always_stream()
+            finish = functools.partial(self._finish, session, exchange)
+            return StartedCall(finish, exchange)
+        if isinstance(message, Notification):
+            session.tell(message)
+        else:
+            session.answer(message)
         return self._accepted()
 
     def _accepted(self) -> HttpResponse:
@@ -275,7 +274,7 @@ class LegacyTransport:
         self, head: RequestHead, session: Session, messages: Sequence[Message]
     ) -> StartedCall | HttpResponse:
         requests = [message for message in messages if isinstance(message, Request)]
-        streams = head.accepts.streams
+        streams = head.streams
         # One stream for all answers of a batch, which ends with the last of them.
         stream = session.streams.begin(len(requests)) if streams and requests else None
         exchanges: list[Exchange] = []

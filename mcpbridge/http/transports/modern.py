@@ -110,9 +110,7 @@ class ModernTransport:
         if request.method == DISCOVER:
             reply = encode(Result(request.id, modern.discover(route)))
             return HttpResponse(200, reply)
-        exchange = modern.call(
-            request, meta, route, streams=head.accepts.streams, caller=head.caller
-        )
+        exchange = modern.call(request, meta, route, streams=head.streams, caller=head.caller)
         cancel = functools.partial(route.backend.cancel, exchange)
         finish = functools.partial(self._finish, exchange, meta, cancel)
         return StartedCall(finish, exchange, cancel)

@@ -68,7 +68,8 @@ class Principal(msgspec.Struct, frozen=True):
     @property
     def share_key(self) -> bytes:
         """The key by which scarce things are divided: the client, or its address if unknown."""
-        return self.quota_key or self.peer_key
+        quota_key = self.key if self.account is None else self.account
+        return quota_key or self.peer_key
 
 
 ANONYMOUS = Principal(b"", "anonymous")

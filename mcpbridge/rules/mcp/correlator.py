@@ -184,9 +184,9 @@ class Correlator(Generic[Owner]):
             WireError: A malformed progress or cancellation, which concerns no call. Or an answer
                 whose tag cannot be read; its call waits on.
         """
+        if isinstance(message, Result):  # the usual one needs no class pattern: see `pieces`
+            return self._answer(message)
         match message:
-            case Result():  # the usual one first, though the last case would take it too
-                return self._answer(message)
             case Request():
                 return Asked(message)
             case Notification(method=method):

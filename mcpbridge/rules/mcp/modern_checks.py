@@ -74,6 +74,8 @@ _CAPABILITY = {
 """By the part of a method before the slash."""
 SUPPORTED = tuple(revision.date for revision in reversed(MODERN))
 """Served revisions with envelopes, newest first."""
+_MODERN_ERA = Era.MODERN
+"""Read once: with CPython 3.11 the class of an enum looks its members up by a slow path."""
 
 
 class RoutingHeaders(msgspec.Struct, frozen=True):
@@ -98,12 +100,12 @@ def is_modern(message: Message, claim: bytes | None, version: str | None) -> boo
     """
     if claim is not None:
         revision = known(text_of(claim))
-        return revision is None or revision.era is Era.MODERN
+        return revision is None or revision.era is _MODERN_ERA
     if isinstance(message, Request) and message.method == INITIALIZE:
         # Its params negotiate: what a header says about an earlier session does not count.
         return False
     revision = known(version)
-    return revision is not None and revision.era is Era.MODERN
+    return revision is not None and revision.era is _MODERN_ERA
 
 
 def check_request(request: Request, routing: RoutingHeaders) -> RequestMeta | Refusal:
@@ -129,7 +131,7 @@ def check_method(method: str, capabilities: Collection[str], child: Revision) ->
         capabilities: The names that the server advertises.
         child: The child's revision. The tasks of 2025-11-25 are not those of this revision.
     """
-    foreign = child.era is Era.LEGACY and method[:6] == "tasks/"
+    foreign = child.era is not _MODERN_ERA and method[:6] == "tasks/"
     if method in _REMOVED or foreign:
         return method_not_found(method)
     family, solidus, _ = method.partition("/")
@@ -193,7 +195,7 @@ def _compare(
     if routing.version != envelope.version:
         return mismatch("MCP-Protocol-Version header and body differ")
     revision = known(envelope.version)
-    if revision is None or revision.era is not Era.MODERN:
+    if revision is None or revision.era is not _MODERN_ERA:
         return unsupported(envelope.version)
     if routing.method is None:
         return mismatch("Mcp-Method header is missing")
