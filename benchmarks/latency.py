@@ -20,6 +20,8 @@ from benchmarks.figures import Figure
 LEVELS = (0.5, 0.9)
 CONNECTIONS = (1, 16, 256, 4096)
 CHILDREN = (1, 8, 64)
+MOST_CALLS = ("--max-calls", "8192", "--queue-length", "8192")
+"""Room for a call of each of 4,096 connections of one client, and for the share of the others."""
 MOST_CHILDREN = ("--isolation", "session", "--max-children", "80")
 """More than run at once: those of the sessions before may still be ending."""
 LIGHT_CALLS_PER_S = 200.0
@@ -30,7 +32,7 @@ LONGER = 4
 
 def levels(bench: Bench) -> Iterator[Figure]:
     """Latency of small calls at two levels of load, by connections and by children."""
-    with bench.bridge() as bridge, target.sessions(bridge) as (headers,):
+    with bench.bridge(*MOST_CALLS) as bridge, target.sessions(bridge) as (headers,):
         for connections in CONNECTIONS:
             work = bench.work(bridge, connections, headers=headers)
             yield from _at_levels(bench, f"latency, {connections} connections", work)
