@@ -2,7 +2,8 @@
 
 All are within the default limits on bytes. What a client sends is in `BODIES`, what the server
 writes instead of an answer in `OUTPUTS`: the request that `request` makes for one of these names
-writes it and then answers, unless it is the answer.
+writes it and then answers, unless it is the answer. It speaks the legacy revisions, or 2026-07-28
+if its argument is `modern`.
 
 Standard library only.
 """
@@ -255,6 +256,8 @@ OUTPUTS: dict[str, Callable[[bytes], bytes]] = {
     ),
 }
 """By name: what makes the bytes on standard output, given the call's id."""
+TRANSLATED = [name for name in OUTPUTS if "result" in name or name == TOOLS]
+"""The outputs that a client of the other era than the server's does not get as they are."""
 STDERR = "short lines on stderr"
 """The name of the call that is answered after `a` and a line end, often, on standard error."""
 
@@ -283,8 +286,27 @@ def _write(raw: bytes, fd: int = 1) -> None:
         left = left[os.write(fd, left) :]
 
 
-def _serve(message: dict[str, object], call: bytes) -> None:
+_DISCOVERED = {
+    "supportedVersions": ["2026-07-28"],
+    "capabilities": {"tools": {}},
+    "resultType": "complete",
+    "ttlMs": 0,
+    "cacheScope": "private",
+    "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "hostile", "version": "1"}},
+}
+
+_UNKNOWN_METHOD = b'{"code":-32601,"message":"Method not found"}'
+
+
+def _serve(message: dict[str, object], call: bytes, *, modern: bool) -> None:
     params = message.get("params")
+    if modern and message["method"] == "server/discover":
+        _answer(call, _DISCOVERED)
+        return
+    # A server of both eras would give a legacy client a process of the same era.
+    if modern and message["method"] == "initialize":
+        _write(b'{"jsonrpc":"2.0","id":%b,"error":%b}\n' % (call, _UNKNOWN_METHOD))
+        return
     name = params.get("name", params.get("cursor")) if isinstance(params, dict) else None
     if message["method"] == "initialize" and isinstance(params, dict):
         _answer(
@@ -312,10 +334,11 @@ def main() -> None:
     """Serve standard input to its end."""
     # The messages of the client are read as they come; only those with a tool are looked at.
     sys.setrecursionlimit(10_000)
+    modern = sys.argv[1:] == ["modern"]
     for line in sys.stdin.buffer:
         message = json.loads(line)
         if "id" in message and "method" in message:
-            _serve(message, json.dumps(message["id"]).encode())
+            _serve(message, json.dumps(message["id"]).encode(), modern=modern)
 
 
 if __name__ == "__main__":

@@ -94,8 +94,19 @@ async def test_no_body_of_a_client_holds_the_loop(names: Sequence[str]) -> None:
 @pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
 async def test_no_output_of_the_server_holds_the_loop(names: Sequence[str], modern: bool) -> None:
     """Lines, elements and members are counted, slices end a turn, long lines are read off it."""
+    await _hold_no_loop(names, SERVER, modern=modern)
+
+
+@pytest.mark.parametrize("names", in_groups(hostile.TRANSLATED))
+async def test_no_answer_of_a_modern_server_holds_the_loop(names: Sequence[str]) -> None:
+    """What is translated for a legacy client is translated off the loop."""
+    await _hold_no_loop(names, ("--child-era", "auto", *SERVER, "modern"), modern=False)
+
+
+async def _hold_no_loop(names: Sequence[str], server: Sequence[str], *, modern: bool) -> None:
+    """Ask for outputs as a client of either era, and look that none holds the loop."""
     slow: dict[str, float] = {}
-    async with bridge(*SERVER) as running:
+    async with bridge(*server) as running:
         for name in names:
             body = hostile.request(name, ENVELOPE if modern else {})
             answer, slowest_s = await _asked(running, body, name if modern else "")

@@ -233,6 +233,17 @@ def test_separators_leave_as_escapes_wherever_they_stand(separator: str) -> None
         assert encode(message) == template.replace("@", escape).encode()
 
 
+@pytest.mark.parametrize("separator", SEPARATORS)
+@pytest.mark.parametrize("before", range(4))
+def test_separators_of_a_long_text_leave_as_escapes(separator: str, before: int) -> None:
+    """Wherever the slices end in which a long text is searched."""
+    template = '{"jsonrpc":"2.0","id":1,"result":{"a":"%s"}}'
+    text = "a" * before + separator * (1 << 20) + "z"
+    message = decode((template % text).encode())
+    escaped = text.replace(separator, f"\\u{ord(separator):04x}")
+    assert encode(message) == (template % escaped).encode()
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n", b"\n\n \r"])
 def test_line_ends_between_tokens_become_blanks(end: bytes) -> None:
     """A message printed over many lines is one line when it leaves, and means the same."""

@@ -28,12 +28,10 @@ from mcpbridge.rules.faults import INTERNAL_ERROR, Unavailable, error_object
 from mcpbridge.rules.mcp.correlator import Answered, Tagged
 from mcpbridge.rules.mcp.modern_checks import MAY_ASK
 from mcpbridge.rules.mcp.to_legacy import (
-    adapted_content,
-    adapted_tools,
     enveloped,
     error_down,
-    plain_result,
     question_down,
+    result_down,
     result_type,
 )
 from mcpbridge.wire.json_object import member, opened, packed
@@ -187,7 +185,7 @@ class RoundTrip:
             tool = text_member(self._exchange.request.params, "name")
             wrap = method == "tools/call" and self._lists.wraps(tool)
             if len(result) < LONG_BYTES:
-                self._complete(*_translated(result, method, wrap))
+                self._complete(*result_down(result, method, wrap=wrap))
             else:
                 self._spawn(self._translate_aside, result, wrap)
 
@@ -196,7 +194,7 @@ class RoundTrip:
         method = self._exchange.request.method
         problem, found = "the MCP server's answer cannot be translated", None
         try:
-            found = await read_off_loop(lambda text: _translated(text, method, wrap), result)
+            found = await read_off_loop(lambda text: result_down(text, method, wrap=wrap), result)
         except WireError as error:
             problem = str(error)
         finally:
@@ -265,19 +263,3 @@ class RoundTrip:
             self._server_requests.call_over(self._exchange)
             error = error_object(INTERNAL_ERROR, why)
             self._finish(Failure(self._exchange.request.id, error))
-
-
-def _translated(result: bytes, method: str, wrap: bool) -> tuple[bytes, frozenset[str]]:
-    """Return a result for the client, and the tools whose output schema was changed.
-
-    Args:
-        result: The child's result, which is complete.
-        method: The method of the call.
-        wrap: Whether the client has seen a changed output schema of the tool that is called.
-    """
-    plain = plain_result(result)
-    if method == "tools/list":
-        return adapted_tools(plain)
-    if method == "tools/call":
-        plain = adapted_content(plain, wrap=wrap)
-    return plain, frozenset()

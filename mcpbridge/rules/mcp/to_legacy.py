@@ -98,8 +98,17 @@ def question_down(method: str, params: bytes | None, page_id: str) -> bytes | No
     return with_members(params, {"elicitationId": quoted(page_id)})
 
 
-def plain_result(result: bytes) -> bytes:
-    """Remove from a result the members that only 2026-07-28 knows."""
+def result_down(result: bytes, method: str, *, wrap: bool = False) -> tuple[bytes, frozenset[str]]:
+    """Convert a complete result; also return the tools whose output schema was changed.
+
+    The legacy revisions know only objects as output schemas and as structured content, and their
+    SDK clients check the one against the other: both must be wrapped, or neither.
+
+    Args:
+        result: The child's result.
+        method: The method of the call.
+        wrap: Whether the client has seen a changed output schema of the tool that is called.
+    """
     members = {name: value for name, value in opened(result).items() if name not in _ADDED}
     meta = members.get("_meta", b"")
     if meta.startswith(b"{"):
@@ -108,7 +117,12 @@ def plain_result(result: bytes) -> bytes:
             del members["_meta"]
         else:
             members["_meta"] = kept
-    return packed(members)
+    changed: frozenset[str] = frozenset()
+    if method == "tools/list":
+        changed = _adapt_tools(members)
+    elif method == "tools/call":
+        _adapt_content(members, wrap=wrap)
+    return packed(members), changed
 
 
 def plain_notification(notification: Notification) -> Notification:
@@ -136,15 +150,11 @@ def error_down(error: bytes) -> bytes:
     return error
 
 
-def adapted_tools(result: bytes) -> tuple[bytes, frozenset[str]]:
-    """Make every output schema in a `tools/list` result an object's; also return the changed tools.
-
-    The legacy revisions know only objects as structured content, and their SDK clients check
-    the one against the other: both must be wrapped, or neither.
-    """
-    raw = member(result, "tools")
+def _adapt_tools(members: dict[str, bytes]) -> frozenset[str]:
+    """Make every output schema an object's; return the tools whose schema was wrapped."""
+    raw = members.get("tools")
     if raw is None or b"outputSchema" not in raw:
-        return result, frozenset()
+        return frozenset()
     wrapped: set[str] = set()
     tools: list[bytes] = []
     for tool in elements(raw):
@@ -158,26 +168,22 @@ def adapted_tools(result: bytes) -> tuple[bytes, frozenset[str]]:
             }
             tool = with_members(tool, {"outputSchema": packed(around)})
         tools.append(tool)
-    return with_members(result, {"tools": b"[%b]" % b",".join(tools)}), frozenset(wrapped)
+    members["tools"] = b"[%b]" % b",".join(tools)
+    return frozenset(wrapped)
 
 
-def adapted_content(result: bytes, *, wrap: bool) -> bytes:
-    """Make the structured content of a `tools/call` result an object, to match its schema.
-
-    Args:
-        result: The child's result.
-        wrap: The tool's schema was wrapped.
-    """
-    value = member(result, "structuredContent")
+def _adapt_content(members: dict[str, bytes], *, wrap: bool) -> None:
+    """Make the structured content an object, to match its schema."""
+    value = members.get("structuredContent")
     if value is None or (value.startswith(b"{") and not wrap):
-        return result
-    content = member(result, "content") or b"[]"
+        return
+    content = members.get("content", b"[]")
     if b'"text"' not in content:
-        text = packed({"type": b'"text"', "text": quoted(value.decode("utf-8", "replace"))})
-        content = b"[%b]" % b",".join([*elements(content), text])
-    return with_members(
-        result, {"structuredContent": packed({"result": value}), "content": content}
-    )
+        # The value may be most of 16 MB: it is copied as few times as possible.
+        text = quoted(value.decode("utf-8", "replace"))
+        before = b"".join(b"%b," % element for element in elements(content))
+        members["content"] = b'[%b{"type":"text","text":%b}]' % (before, text)
+    members["structuredContent"] = b'{"result":%b}' % value
 
 
 def _type_in(schema: bytes) -> bytes | None:

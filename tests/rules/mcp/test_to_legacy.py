@@ -15,14 +15,12 @@ from mcpbridge.rules.mcp.initialize import (
 )
 from mcpbridge.rules.mcp.revisions import known
 from mcpbridge.rules.mcp.to_legacy import (
-    adapted_content,
-    adapted_tools,
     enveloped,
     error_down,
     introduced,
     plain_notification,
-    plain_result,
     question_down,
+    result_down,
     result_type,
 )
 from mcpbridge.wire.messages import Notification
@@ -37,6 +35,16 @@ ARRAY = {"type": "array"}
 def dumped(value: Any) -> bytes:
     """As JSON."""
     return json.dumps(value).encode()
+
+
+def listed(result: bytes) -> tuple[bytes, frozenset[str]]:
+    """The result of `tools/list` as a legacy client gets it, and the tools that were changed."""
+    return result_down(result, "tools/list")
+
+
+def called(result: bytes, *, wrap: bool) -> bytes:
+    """The result of `tools/call` as a legacy client gets it."""
+    return result_down(result, "tools/call", wrap=wrap)[0]
 
 
 def profile(**members: Any) -> ServerProfile:
@@ -197,7 +205,7 @@ def test_a_page_to_visit_gets_an_id(method: str, params: bytes | None, shown: by
 )
 def test_a_result_loses_what_only_2026_07_28_knows(result: Any, plain: Any) -> None:
     """And nothing else."""
-    assert json.loads(plain_result(dumped(result))) == plain
+    assert json.loads(result_down(dumped(result), "x/y")[0]) == plain
 
 
 @proves("C83")
@@ -253,7 +261,7 @@ def tools(*schemas: Any) -> bytes:
 @proves("C84")
 def test_only_objects_are_output_schemas() -> None:
     """Any other is wrapped, and the tool remembered."""
-    adapted, wrapped = adapted_tools(tools(None, OBJECT, ARRAY, {}, {"type": ["object", "null"]}))
+    adapted, wrapped = listed(tools(None, OBJECT, ARRAY, {}, {"type": ["object", "null"]}))
     assert wrapped == {"t2", "t3", "t4"}
     result = json.loads(adapted)
     assert result["nextCursor"] == "c"
@@ -271,7 +279,7 @@ def test_only_objects_are_output_schemas() -> None:
 @pytest.mark.parametrize("schema", [True, False])
 def test_a_schema_that_is_a_truth_value_is_wrapped(schema: bool) -> None:
     """JSON Schema knows two of them."""
-    adapted, wrapped = adapted_tools(tools(schema))
+    adapted, wrapped = listed(tools(schema))
     assert wrapped == {"t0"}
     shown = json.loads(adapted)["tools"][0]["outputSchema"]
     assert (shown["type"], shown["properties"]) == ("object", {"result": schema})
@@ -280,8 +288,9 @@ def test_a_schema_that_is_a_truth_value_is_wrapped(schema: bool) -> None:
 @proves("C84")
 @pytest.mark.parametrize("result", [b"{}", b'{"tools": [] }', tools(None, None)])
 def test_lists_without_output_schemas_pass(result: bytes) -> None:
-    """Byte for byte."""
-    assert adapted_tools(result) == (result, frozenset())
+    """With their members as they are."""
+    shown, wrapped = listed(result)
+    assert (json.loads(shown), wrapped) == (json.loads(result), frozenset())
 
 
 @proves("C84")
@@ -299,7 +308,7 @@ def test_lists_without_output_schemas_pass(result: bytes) -> None:
 def test_structured_content_is_what_its_schema_says(value: Any, wrap: bool, shown: Any) -> None:
     """Wrapped where the schema is, and where it is not an object."""
     result = {"content": [{"type": "text", "text": "x"}], "structuredContent": value}
-    adapted = json.loads(adapted_content(dumped(result), wrap=wrap))
+    adapted = json.loads(called(dumped(result), wrap=wrap))
     assert adapted == {**result, "structuredContent": shown}
 
 
@@ -308,7 +317,7 @@ def test_structured_content_is_what_its_schema_says(value: Any, wrap: bool, show
 def test_a_wrapped_value_is_in_a_text_too(content: Any) -> None:
     """For clients that know no structured content."""
     result = {"structuredContent": [1], **({} if content is None else {"content": content})}
-    adapted = json.loads(adapted_content(dumped(result), wrap=False))
+    adapted = json.loads(called(dumped(result), wrap=False))
     assert adapted["content"] == [*(content or []), {"type": "text", "text": "[1]"}]
 
 
@@ -316,5 +325,5 @@ def test_a_wrapped_value_is_in_a_text_too(content: Any) -> None:
 @pytest.mark.parametrize("wrap", [True, False])
 def test_without_structured_content_nothing_is_wrapped(wrap: bool) -> None:
     """An error of a tool has none."""
-    result = b'{"content": [] ,"isError":true}'
-    assert adapted_content(result, wrap=wrap) == result
+    result = {"content": [], "isError": True}
+    assert json.loads(called(dumped(result), wrap=wrap)) == result
