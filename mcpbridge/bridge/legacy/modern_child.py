@@ -21,7 +21,7 @@ from mcpbridge.bridge.children.lease import Lease
 from mcpbridge.bridge.children.listeners import CallEvent, CallFailed
 from mcpbridge.bridge.children.shared_state import text_member
 from mcpbridge.bridge.legacy.client_state import ClientState
-from mcpbridge.bridge.legacy.round_trips import CallQuestions, RoundTrip
+from mcpbridge.bridge.legacy.round_trips import CallServerRequests, RoundTrip
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.errors import ChannelClosed, WireError
 from mcpbridge.rules.faults import (
@@ -76,7 +76,7 @@ class ModernChildAdapter:
         self,
         client: ClientState,
         find_child: Callable[[], Awaitable[Lease]],
-        server_requests: CallQuestions,
+        server_requests: CallServerRequests,
         tell_client: Callable[[Notification], None],
         spawn: Spawn,
     ) -> None:
@@ -85,7 +85,7 @@ class ModernChildAdapter:
         Args:
             client: The client's log level and subscriptions.
             find_child: Waits for the child.
-            server_requests: Send questions to the client.
+            server_requests: Send server requests to the client.
             tell_client: Takes the child's notifications that belong to no request.
             spawn: Starts a task of the bridge, which outlives the request.
         """

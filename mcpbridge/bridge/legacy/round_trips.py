@@ -30,9 +30,9 @@ from mcpbridge.rules.mcp.modern_checks import MAY_ASK
 from mcpbridge.rules.mcp.to_legacy import (
     enveloped,
     error_down,
-    question_down,
     result_down,
     result_type,
+    server_request_down,
 )
 from mcpbridge.wire.json_object import member, opened, packed
 from mcpbridge.wire.messages import (
@@ -46,21 +46,21 @@ from mcpbridge.wire.messages import (
 )
 
 MAX_ROUNDS = 10
-"""Most rounds of questions in one call: as many as deployed SDK clients allow."""
+"""Most rounds of input requests in one call: as many as deployed SDK clients allow."""
 PACE_S = 0.25
-"""Seconds before the next round, if the child asked for a retry without questions."""
+"""Seconds before the next round, if the child asked for a retry without input requests."""
 
 
-class CallQuestions(Protocol):
-    """A sender of the questions of single calls to the client."""
+class CallServerRequests(Protocol):
+    """A sender of the server requests of single calls to the client."""
 
     def ask_for_call(
         self, request: Request, asker: ServerRequestSender, exchange: Exchange
     ) -> None:
-        """Send a question of this call to the client, or decline it."""
+        """Send a server request of this call to the client, or decline it."""
 
     def call_over(self, exchange: Exchange) -> None:
-        """Take back the open questions of this call."""
+        """Take back the open server requests of this call."""
 
 
 class Lists(Protocol):
@@ -76,7 +76,7 @@ class Lists(Protocol):
 class RoundTrip:
     """A call of the session on the child, in one or more rounds.
 
-    It receives the child's answers as a `CallSink`, and those of the client to questions as a
+    It receives the child's answers as a `CallSink`, and those of the client to server requests as a
     `ServerRequestSender`.
     """
 
@@ -88,7 +88,7 @@ class RoundTrip:
         exchange: Exchange,
         client: ClientState,
         find_child: Callable[[], Awaitable[Lease]],
-        server_requests: CallQuestions,
+        server_requests: CallServerRequests,
         lists: Lists,
         spawn: Spawn,
     ) -> None:
@@ -99,7 +99,7 @@ class RoundTrip:
             exchange: Gets the final answer.
             client: Its profile and log level are sent with each round.
             find_child: Waits for the child that gets the next round.
-            server_requests: Send questions to the client.
+            server_requests: Send server requests to the client.
             lists: The lists of tools that the client has seen.
             spawn: Starts a task of the bridge, which outlives the request.
         """
@@ -159,14 +159,14 @@ class RoundTrip:
             self._give_up(str(error))
 
     def send(self, message: Message) -> None:
-        """Take the client's answer to one question; its id is the question's key."""
+        """Take the client's answer to one input request; its id is the request's key."""
         if isinstance(message, Failure):
-            # A question that is taken back fails too: then the caller of `call_over` answers the
+            # A request that is taken back fails too: then the caller of `call_over` answers the
             # call in this same turn of the loop, before the task runs.
             self._spawn(self._unanswered)
         elif isinstance(message, Result):
             key = text_of(message.id) or ""
-            # Not wanted: the answer to a question of a round that is over.
+            # Not wanted: the answer to a request of a round that is over.
             if key in self._wanted:
                 self._wanted.discard(key)
                 self._exchange.keep(len(message.result))
@@ -221,17 +221,17 @@ class RoundTrip:
         self._state = member(result, "requestState")
         self._exchange.keep(len(self._state or b""))
         self._answers = {}
-        questions = opened(member(result, "inputRequests") or b"{}")
-        self._wanted = set(questions)
-        if not questions:
+        input_requests = opened(member(result, "inputRequests") or b"{}")
+        self._wanted = set(input_requests)
+        if not input_requests:
             self._spawn(self._after_pause)
-        for key, entry in questions.items():
+        for key, entry in input_requests.items():
             method = text_of(member(entry, "method")) or ""
             params = member(entry, "params")
             if not self._client.revision.knows(method, text_of(member(params or b"{}", "mode"))):
                 self._give_up(f"the client's revision does not know {method[:64]}")
                 return
-            shown = question_down(method, params, secrets.token_urlsafe(16))
+            shown = server_request_down(method, params, secrets.token_urlsafe(16))
             self._server_requests.ask_for_call(
                 Request(quoted(key), method, shown), self, self._exchange
             )

@@ -184,7 +184,7 @@ class SharedChildListener:
 
 
 class Unasked:
-    """A `CallQuestions` that declines each question of a call without a session."""
+    """A `CallServerRequests` that declines each server request of a call without a session."""
 
     def __init__(self, meters: Meters) -> None:
         self._meters = meters
@@ -192,9 +192,9 @@ class Unasked:
     def ask_for_call(
         self, request: Request, asker: ServerRequestSender, exchange: Exchange
     ) -> None:
-        """Decline a question: see `CallQuestions`."""
+        """Decline a server request: see `CallServerRequests`."""
         self._meters.count("declined_question")
         asker.send(Failure(request.id, client_cannot_answer().error()))
 
     def call_over(self, exchange: Exchange) -> None:
-        """Do nothing: no question was sent."""
+        """Do nothing: none was sent."""

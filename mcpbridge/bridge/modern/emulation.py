@@ -397,9 +397,9 @@ class EmulatedCalls:
         if parked_call is None or (parked_call.round != state.round and not parked_call.over):
             exchange.invalid("the call is not waiting for this answer any more")
             return
-        for key in [key for key in parked_call.questions if key in responses]:
+        for key in [key for key in parked_call.input_requests if key in responses]:
             parked_call.answer(key, responses[key])
-        if parked_call.questions:
+        if parked_call.input_requests:
             self._ask_client(parked_call, exchange)
             return
         parked_call.next_round(exchange, envelope)
@@ -427,7 +427,7 @@ class EmulatedCalls:
         self._ask_client(parked_call, attempt)
 
     def _ask_client(self, parked_call: ParkedCall, attempt: Exchange) -> None:
-        requests = {key: question.entry for key, question in parked_call.questions.items()}
+        requests = {key: each.entry for key, each in parked_call.input_requests.items()}
         state = self._encoded_state(attempt.request, parked_call.key, parked_call.round)
         attempt.answered(Result(attempt.request.id, input_required(requests, state)))
 

@@ -8,7 +8,7 @@ and is dropped; an answer of the child waits for the retry.
 | state | meaning |
 |---|---|
 | attempt | an exchange is open and gets the child's messages |
-| parked | the client has questions to answer, no exchange is open |
+| parked | the client has server requests to answer, no exchange is open |
 | over | the child has answered or is gone; kept for a while for a retry that is sent again |
 
 Source: MCP 2026-07-28, Multi Round-Trip Requests.
@@ -44,23 +44,23 @@ from mcpbridge.wire.json_object import replaced, spans
 from mcpbridge.wire.messages import Failure, Notification, Reply, Request, Result
 
 GATHER_S = 0.03
-"""Seconds in which a child's questions are gathered, so that one answer carries them together."""
+"""Seconds in which a child's requests are gathered, so that one answer carries them together."""
 
 MAX_OPEN = 64
-"""Most questions of one call that may be open at once; as many as of a session."""
+"""Most requests of one call that may be open at once; as many as of a session."""
 _STATE_BYTES = 1 << 12
 """Counted for a call's objects, in addition to its messages."""
 _DECLINED = b'{"action":"cancel"}'
 """The answer to an elicitation whose client is not waited for any more."""
 
 
-class ClientQuestion(msgspec.Struct, frozen=True):
+class InputRequest(msgspec.Struct, frozen=True):
     """A server request that the client has not answered."""
 
     request: Request
     """The request as the child sent it."""
     entry: bytes
-    """The question as the client gets it, in `inputRequests`."""
+    """What the client gets, in `inputRequests`."""
 
     @property
     def size(self) -> int:
@@ -69,7 +69,7 @@ class ClientQuestion(msgspec.Struct, frozen=True):
 
 
 class ParkedCall:
-    """A call, its child and the open questions; owned by the table of `EmulatedCalls`."""
+    """A call, its child and the open input requests; owned by the table of `EmulatedCalls`."""
 
     lasting = False
 
@@ -90,10 +90,10 @@ class ParkedCall:
             lease: The child, used for this call alone.
             request: The request as the child gets it.
             envelope: The client's `_meta` in the first attempt.
-            hand_over: Answers the open exchange with the open questions.
+            hand_over: Answers the open exchange with the open input requests.
             over: Called when the child is not needed any more.
             account: Charged for what the call keeps, until `let_go`.
-            budget: While it is full, the child's questions are declined.
+            budget: While it is full, the child's requests are declined.
             caller: The client: see `CallSink`.
         """
         self.key = secrets.token_hex(16)
@@ -102,8 +102,8 @@ class ParkedCall:
         self.envelope = envelope
         self.caller = caller
         self.round = 0
-        self.questions: dict[str, ClientQuestion] = {}
-        """Open questions by key, in the order in which the child asked."""
+        self.input_requests: dict[str, InputRequest] = {}
+        """Open ones by key, in the order in which the child asked."""
         self.reply: Reply | None = None
         self.fault: Fault | None = None
         self.parked_at: float | None = None
@@ -157,7 +157,7 @@ class ParkedCall:
         self._number = self.lease.mux.request(self.request, self)
 
     def next_round(self, attempt: Exchange, envelope: RequestMeta) -> None:
-        """Begin the next round: the client has answered all questions of this one."""
+        """Begin the next round: the client has answered all input requests of this one."""
         self.round += 1
         self.next_attempt(attempt, envelope)
 
@@ -179,20 +179,20 @@ class ParkedCall:
         return attempt
 
     def answer(self, key: str, value: bytes) -> None:
-        """Send the client's answer to one question to the child."""
-        question = self.questions.pop(key)
-        self._keep(-question.size)
-        self.lease.mux.send(Result(question.request.id, value))
+        """Send the client's answer to one input request to the child."""
+        answered = self.input_requests.pop(key)
+        self._keep(-answered.size)
+        self.lease.mux.send(Result(answered.request.id, value))
 
     def abandon(self, reason: str) -> None:
-        """Give the call up: decline its open questions and cancel it at the child."""
-        for question in self.questions.values():
-            if question.request.method == "elicitation/create":
-                self.lease.mux.send(Result(question.request.id, _DECLINED))
+        """Give the call up: decline its open input requests and cancel it at the child."""
+        for each in self.input_requests.values():
+            if each.request.method == "elicitation/create":
+                self.lease.mux.send(Result(each.request.id, _DECLINED))
             else:
-                self.lease.mux.send(Failure(question.request.id, cancelled().error()))
-        self._forget_questions()
-        # After the answers to its questions: the child may wait for one before it looks at anything
+                self.lease.mux.send(Failure(each.request.id, cancelled().error()))
+        self._forget_input_requests()
+        # After the answers to its requests: the child may wait for one before it looks at anything
         # else.
         if self._number is not None and not self.over:
             self.lease.mux.cancel(self._number, reason)
@@ -204,7 +204,7 @@ class ParkedCall:
             case Answered(reply=reply):
                 self.reply = reply
                 self._keep(len(reply.result if isinstance(reply, Result) else reply.error))
-                self._forget_questions()
+                self._forget_input_requests()
                 self._finish()
             case Progressed(notification=notification):
                 self._progressed(notification)
@@ -227,7 +227,7 @@ class ParkedCall:
     def fail(self, fault: Fault) -> None:
         """End the call with a fault: its child is gone, or the request could not be sent."""
         self.fault = fault
-        self._forget_questions()
+        self._forget_input_requests()
         self._finish()
 
     def on_notification(self, notification: Notification) -> None:
@@ -236,7 +236,7 @@ class ParkedCall:
             self.receive(Logged(notification))
 
     def on_server_request(self, request: Request) -> None:
-        """Add a question for the client, or decline it: see `ChildListener`."""
+        """Add an input request for the client, or decline it: see `ChildListener`."""
         try:
             refusal = refusal_to_ask(request, self.envelope)
             entry = input_request(request) if refusal is None else b""
@@ -245,28 +245,28 @@ class ParkedCall:
         if refusal is not None:
             self.lease.mux.send(Failure(request.id, refusal))
             return
-        if len(self.questions) >= MAX_OPEN or self._budget.full:
+        if len(self.input_requests) >= MAX_OPEN or self._budget.full:
             full = (
                 out_of_memory(self._budget.limit) if self._budget.full else client_cannot_answer()
             )
             self.lease.mux.send(Failure(request.id, full.error()))
             return
         self._asked += 1
-        question = ClientQuestion(request, entry)
-        self.questions[f"i{self._asked}"] = question
-        self._keep(question.size)
+        added = InputRequest(request, entry)
+        self.input_requests[f"i{self._asked}"] = added
+        self._keep(added.size)
         self._gathering.set()
 
-    def _forget_questions(self) -> None:
-        self._keep(-sum(question.size for question in self.questions.values()))
-        self.questions.clear()
+    def _forget_input_requests(self) -> None:
+        self._keep(-sum(each.size for each in self.input_requests.values()))
+        self.input_requests.clear()
 
     def on_server_request_cancelled(self, withdrawal: Withdrawn) -> None:
-        """Remove a question that the child takes back; an answer to it will be ignored."""
-        for key, question in list(self.questions.items()):
-            if question.request.id == withdrawal.child_id:
-                del self.questions[key]
-                self._keep(-question.size)
+        """Remove an input request that the child takes back; an answer to it will be ignored."""
+        for key, each in list(self.input_requests.items()):
+            if each.request.id == withdrawal.child_id:
+                del self.input_requests[key]
+                self._keep(-each.size)
 
     def on_child_exit(self) -> None:
         """Do nothing: the call has failed already, by `CallFailed`."""
@@ -276,9 +276,9 @@ class ParkedCall:
         while self._is_open(attempt):
             await self._gathering.wait()
             await anyio.sleep(GATHER_S)
-            # During the sleep the child may have answered or taken its questions back, or the
+            # During the sleep the child may have answered or taken its requests back, or the
             # client may have left.
-            if self._is_open(attempt) and self.questions:
+            if self._is_open(attempt) and self.input_requests:
                 self._hand_over(self, attempt)
                 return
             self._gathering = anyio.Event()

@@ -21,27 +21,29 @@ from mcpbridge.wire.messages import Request, quoted, text_of
 _UNKNOWN_ABOVE = ("elicitationId", "task")
 
 
-def refusal_to_ask(question: Request, envelope: RequestMeta) -> bytes | None:
+def refusal_to_ask(server_request: Request, envelope: RequestMeta) -> bytes | None:
     """Return the error if a child asks for what the client does not offer; None if it does."""
-    ability = ASKED_ABILITY.get(question.method)
+    ability = ASKED_ABILITY.get(server_request.method)
     if ability is None or ability not in envelope.abilities:
-        return error_object(METHOD_NOT_FOUND, f"the client does not offer {question.method[:64]}")
+        return error_object(
+            METHOD_NOT_FOUND, f"the client does not offer {server_request.method[:64]}"
+        )
     if ability == "elicitation":
-        mode = text_of(member(question.params or b"{}", "mode")) or "form"
+        mode = text_of(member(server_request.params or b"{}", "mode")) or "form"
         offered = {"url": envelope.url_elicitation, "form": envelope.form_elicitation}
         if not offered.get(mode):
             return error_object(INVALID_PARAMS, f"the client has no elicitation mode {mode[:16]!r}")
     return None
 
 
-def input_request(question: Request) -> bytes:
+def input_request(server_request: Request) -> bytes:
     """Encode a server request as an entry of `inputRequests`."""
-    params = without(question.params or b"{}", _UNKNOWN_ABOVE)
+    params = without(server_request.params or b"{}", _UNKNOWN_ABOVE)
     meta = member(params, "_meta")
     if meta is not None and meta.startswith(b"{"):
         kept = without(meta, ("progressToken",))
         params = with_members(params, {"_meta": kept})
-    return packed({"method": quoted(question.method), "params": params})
+    return packed({"method": quoted(server_request.method), "params": params})
 
 
 def input_required(requests: Mapping[str, bytes], state: str) -> bytes:

@@ -42,10 +42,10 @@ class Revision(msgspec.Struct, frozen=True):
     2024-11-05 have no event streams in their revision; one deployed operator takes the whole body
     for one JSON text."""
 
-    def knows(self, question: str, mode: str | None) -> bool:
+    def knows(self, method: str, mode: str | None) -> bool:
         """Return whether a server may send its client this request, in this elicitation mode."""
-        if question != "elicitation/create":
-            return question in ("sampling/createMessage", "roots/list")
+        if method != "elicitation/create":
+            return method in ("sampling/createMessage", "roots/list")
         return self.url_elicitation if mode == "url" else self.elicitation
 
 

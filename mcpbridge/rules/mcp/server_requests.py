@@ -74,6 +74,8 @@ def destination_of(offered: bool, calls: int, listening: bool) -> Destination:
 class ServerRequestTable:
     """The server requests of one session that are not answered yet."""
 
+    __slots__ = ("_child_ids", "_numbers")
+
     def __init__(self, numbers: Iterator[int]) -> None:
         self._numbers = numbers
         self._child_ids: dict[int, bytes] = {}

@@ -83,7 +83,7 @@ def result_type(result: bytes) -> str:
     return text_of(member(result, "resultType")) or "complete"
 
 
-def question_down(method: str, params: bytes | None, page_id: str) -> bytes | None:
+def server_request_down(method: str, params: bytes | None, page_id: str) -> bytes | None:
     """Convert the params of a server request to the legacy revisions.
 
     Args:

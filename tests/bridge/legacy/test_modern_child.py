@@ -98,11 +98,11 @@ class Adapted:
     def ask_for_call(
         self, request: Request, asker: ServerRequestSender, exchange: Exchange
     ) -> None:
-        """See `CallQuestions`."""
+        """See `CallServerRequests`."""
         raise AssertionError("no call asks here")
 
     def call_over(self, exchange: Exchange) -> None:
-        """See `CallQuestions`."""
+        """See `CallServerRequests`."""
 
     def begin(self, method: str, **params: Any) -> Exchange:
         """The client sends a request."""

@@ -71,12 +71,12 @@ class Trip:
     def ask_for_call(
         self, request: Request, asker: ServerRequestSender, exchange: Exchange
     ) -> None:
-        """See `CallQuestions`."""
+        """See `CallServerRequests`."""
         assert asker is self.round
         self.asked.append((request, exchange))
 
     def call_over(self, exchange: Exchange) -> None:
-        """See `CallQuestions`."""
+        """See `CallServerRequests`."""
         self.over.append(exchange)
 
     def tools_changed(self, names: frozenset[str]) -> None:

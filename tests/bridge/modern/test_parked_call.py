@@ -51,7 +51,7 @@ class CallSetup:
 
     def _hand_over(self, call: ParkedCall, attempt: Exchange) -> None:
         call.park(1.0)
-        self.handed.append((list(call.questions), attempt))
+        self.handed.append((list(call.input_requests), attempt))
 
     def _end(self, call: ParkedCall) -> None:
         self.over += 1
@@ -172,7 +172,7 @@ async def test_each_answer_goes_to_the_question_that_it_is_for() -> None:
         ("r2", {"roots": [2]}),
         ("r1", {"roots": [1]}),
     ]
-    assert setup.call.questions == {}
+    assert setup.call.input_requests == {}
     await setup.close()
 
 
@@ -204,7 +204,7 @@ async def test_a_question_that_the_client_does_not_offer_is_declined() -> None:
     setup.call.begin(setup.attempt())
     await setup.says('{"id":"s","method":"sampling/createMessage","params":{}}')
     _, declined = await setup.got()
-    assert (declined["id"], setup.call.questions) == ("s", {})
+    assert (declined["id"], setup.call.input_requests) == ("s", {})
     assert "error" in declined
     await setup.close()
 
@@ -233,7 +233,7 @@ async def test_nothing_of_the_child_is_taken_after_the_end() -> None:
     setup = CallSetup()
     setup.call.begin(setup.attempt())
     await setup.says('{"id":1,"result":{}}', ROOTS % 1)
-    assert setup.call.questions == {}
+    assert setup.call.input_requests == {}
     await setup.close()
 
 

@@ -39,11 +39,11 @@ async def test_a_further_question_is_declined_until_one_is_answered() -> None:
         ask(call, number)
     (declined,) = await far.receive()
     assert isinstance(declined, Failure)
-    assert (declined.id, len(call.questions)) == (b"%d" % MAX_OPEN, MAX_OPEN)
+    assert (declined.id, len(call.input_requests)) == (b"%d" % MAX_OPEN, MAX_OPEN)
     call.answer("i1", b"{}")
     ask(call, 100)
     assert [type(each) for each in await far.receive()] == [Result]
-    assert len(call.questions) == MAX_OPEN
+    assert len(call.input_requests) == MAX_OPEN
 
 
 async def test_a_question_is_declined_while_memory_is_short() -> None:

@@ -19,9 +19,9 @@ from mcpbridge.rules.mcp.to_legacy import (
     error_down,
     introduced,
     plain_notification,
-    question_down,
     result_down,
     result_type,
+    server_request_down,
 )
 from mcpbridge.wire.messages import Notification
 from tests.support.proofs import proves
@@ -184,7 +184,7 @@ PAGE = b'{"mode":"url","url":"https://x.example"}'
 )
 def test_a_page_to_visit_gets_an_id(method: str, params: bytes | None, shown: bytes | None) -> None:
     """2025-11-25 requires one; every other question passes as it is."""
-    found = question_down(method, params, "id")
+    found = server_request_down(method, params, "id")
     if shown is None:
         assert found == params
     else:
