@@ -22,7 +22,7 @@ from mcpbridge.settings import SettingsSection, Unit, setting
 
 PARTS = 50
 """Number of parts in a round."""
-AT_ONCE = 8
+AT_ONCE = 2
 """Streams of a part that are written to in one turn of the loop; the others follow soon."""
 
 
@@ -72,6 +72,7 @@ class KeepAlive:
 
     async def run(self) -> None:
         """Nudge readers until cancelled."""
+        due = anyio.current_time()
         while True:
             self._at = (self._at + 1) % PARTS
             # A copy: readers come and go during the pauses.
@@ -81,7 +82,10 @@ class KeepAlive:
                 for reader in readers[start : start + AT_ONCE]:
                     reader.nudge()
                 # Spread over the part's time: thousands of writes in one turn would hold up calls.
-                await anyio.sleep(self.every_s / PARTS / len(starts))
+                # By the clock: what each of thousands of pauses is too long would add up. But what
+                # was missed, as in a machine that slept, is not made up for.
+                due = max(due + self.every_s / PARTS / len(starts), anyio.current_time())
+                await anyio.sleep_until(due)
             # Each part of a round, not each round: a stream must end soon after its token.
             if self._still is not None:
                 self._end_streams(self._still)

@@ -29,7 +29,8 @@ class UriSet(MutableSet[str]):
             charge: Told how many bytes are kept more, or fewer; None: they are not counted.
         """
         self._charge = charge
-        self._uris: set[str] = set()
+        # Not a set, which takes 216 bytes when it is empty; a dictionary takes 64.
+        self._uris: dict[str, None] = {}
         self._stems: dict[str, int] = {}
         """How many members have this text before their trailing slashes."""
         for uri in uris:
@@ -47,7 +48,7 @@ class UriSet(MutableSet[str]):
     def add(self, uri: str) -> None:
         """Add a resource."""
         if uri not in self._uris:
-            self._uris.add(uri)
+            self._uris[uri] = None
             stem = uri.rstrip("/")
             self._stems[stem] = self._stems.get(stem, 0) + 1
             if self._charge is not None:
@@ -56,7 +57,7 @@ class UriSet(MutableSet[str]):
     def discard(self, uri: str) -> None:
         """Remove a resource if it is there."""
         if uri in self._uris:
-            self._uris.remove(uri)
+            del self._uris[uri]
             stem = uri.rstrip("/")
             self._stems[stem] -= 1
             if not self._stems[stem]:

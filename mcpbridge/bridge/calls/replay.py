@@ -98,6 +98,24 @@ class ResumeResult(enum.Enum):
 class ReplayStore:
     """A maker and keeper of the streams of one session."""
 
+    __slots__ = (
+        "_begun",
+        "_charge",
+        "_clock",
+        "_finished",
+        "_finished_bytes",
+        "_handed",
+        "_kept",
+        "_last",
+        "_meters",
+        "_names_calls",
+        "_retention",
+        "_tag",
+        "_window",
+        "open",
+        "standalone",
+    )
+
     def __init__(
         self,
         window: Window,
