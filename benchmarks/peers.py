@@ -7,6 +7,7 @@ in `peers/`, as their documentation starts them, with their defaults; supergatew
 without which it starts a process for each request. Beside them the limit, `bare_asgi`. The order
 rotates from round to round. A server's cost is that of all its processes, without the child's.
 Every answer is checked for its id and text; wrong ones are counted by what is wrong with them.
+Last, clients of the official SDK call a FastMCP server through each of them, and directly: `users`.
 
 One JSON line a figure on standard output, the table on standard error. Exit status: 0, goals met or
 not; 1 if an answer of the bridge was wrong; 2 if there was nothing to measure, or bad usage.
@@ -37,6 +38,7 @@ from benchmarks.calls import LARGE, SMALL
 from benchmarks.compiled import compiler, prepare
 from benchmarks.rounds import Contender, one_round
 from benchmarks.streams import NOTES
+from benchmarks.users import seen_by_users
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks" / "peers"
@@ -248,6 +250,22 @@ def table(lines: Sequence[dict[str, object]], versions: dict[str, str]) -> str:
     )
 
 
+def by_the_clock(bench: Bench, folder: Path) -> Iterator[figures.Figure]:
+    """How long calls of SDK clients take: to a FastMCP server directly, and through each bridge."""
+    python = str(ROOT / ".venv-peer-fastmcp" / "bin" / "python")
+    child = [python, str(FOLDER / "fastmcp_server.py")]
+    version = _pinned("fastmcp")
+    with ExitStack() as stack:
+        servers = [stack.enter_context(target.running(BRIDGE, target.bridge_command(child)))]
+        for number in range(len(peers(0, child, folder)) + 1):
+            port = _free_port()
+            itself = Peer("the server's own HTTP", version, [*child, str(port)])
+            peer = [itself, *peers(port, child, folder)][number]
+            servers.append(stack.enter_context(running(peer, port, target.NO_MARK)))
+        sdk = ROOT / ".venv-peer-mcp-proxy" / "bin" / "python"
+        yield from seen_by_users(servers, sdk, bench.rounds)
+
+
 def options(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line, read; ends the process with status 2 where it is wrong."""
     language = "c" if compiler() else "python"
@@ -293,6 +311,11 @@ def main(argv: list[str] | None = None) -> int:
                 prepare(given.child, given.generator, folder), given.seconds, given.rounds
             )
             right = [one_load(bench, folder, each) for each in LOADS]
+            told = []
+            for figure in by_the_clock(bench, folder):
+                told.append(figure)
+                print(figure.line(), flush=True)
+            print(f"\n{figures.table(told)}", file=sys.stderr)
     except subprocess.CalledProcessError as error:
         print(f"peers: {error}\n{error.stderr}", file=sys.stderr)
         return COULD_NOT_MEASURE
