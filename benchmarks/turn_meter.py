@@ -1,10 +1,10 @@
 """mcpbridge on an event loop that writes down its long turns.
 
-    python -m benchmarks.turn_meter FILE WORDS...
+    python -m benchmarks.turn_meter FILE PYTHON -m mcpbridge WORDS...
 
-runs `mcpbridge WORDS` and writes a line to FILE for each turn of the loop that took more than a
-millisecond of its thread's processor time: when it ended (`time.monotonic`), and its length in
-seconds. The loop is asyncio's, whose turns can be seen, and not uvloop.
+runs `mcpbridge WORDS` in this process and writes a line to FILE for each turn of the loop that took
+more than a millisecond of its thread's processor time: when it ended (`time.monotonic`), and its
+length in seconds. The loop is asyncio's, whose turns can be seen, and not uvloop.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _on_asyncio() -> None:
 if __name__ == "__main__":
     _metered(sys.argv[1])
     _on_asyncio()
-    sys.argv[1:] = sys.argv[2:]
+    sys.argv[1:] = sys.argv[sys.argv.index("mcpbridge") + 1 :]
     from mcpbridge.cli.main import main
 
     main()

@@ -39,6 +39,7 @@ NO_ANSWER, NOT_STARTED = 1, 2
 _REVISION = "2025-03-26"
 _PIECE_BYTES = 1 << 16
 _PROBE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+METER = (sys.executable, "-m", "benchmarks.turn_meter")
 _HOSTILE = (sys.executable, str(Path(hostile.__file__)))
 
 
@@ -160,7 +161,7 @@ def _measured(name: str, body: bytes, modern: str = "", server: Sequence[str] = 
     with tempfile.TemporaryDirectory(prefix="mcpbridge-bench-") as folder:
         path = Path(folder, "turns")
         words = ["--port", "0", "--isolation", "shared", "--", *_HOSTILE, *server]
-        argv = [sys.executable, "-m", "benchmarks.turn_meter", str(path), *words]
+        argv = [*METER, str(path), sys.executable, "-m", "mcpbridge", *words]
         with target.running("bridge", argv) as bridge:
             began, ended, probe_s = asyncio.run(_slowest_probe(bridge, body, modern))
         turn_s = longest(path, began, ended)
