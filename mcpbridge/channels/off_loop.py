@@ -16,8 +16,13 @@ from typing import TypeVar
 from anyio import CapacityLimiter, to_thread
 from anyio.lowlevel import RunVar
 
+from mcpbridge.wire.json_object import is_plain
+
 LONG_BYTES = 1 << 18
 """Shorter texts are read on the loop in at most 3 ms; changing threads takes time too."""
+PLAIN_BYTES = 1 << 20
+"""Plain texts up to this size as well: in a thread, which takes the interpreter from the loop again
+and again, the reads of a call of 1 MB cost twice the processor time."""
 
 _PAUSE_S = 0.003
 _SWITCH_S = 0.0005
@@ -30,11 +35,14 @@ _limiter: RunVar[CapacityLimiter] = RunVar("mcpbridge.channels.off_loop")
 
 
 async def read_off_loop(read: Callable[[Text], T], text: Text) -> T:
-    """Return `read(text)`, called in a worker thread if the text is long; raise what it raises.
+    """Return `read(text)`, called in a worker thread if that takes long; raise what it raises.
 
     Texts that one task reads in succession keep their order.
     """
-    if len(text) < LONG_BYTES:
+    size = len(text)
+    if size < LONG_BYTES:
+        return read(text)
+    if size <= PLAIN_BYTES and isinstance(text, bytes) and is_plain(text):
         return read(text)
     limiter = _limiter.get(None)
     if limiter is None:

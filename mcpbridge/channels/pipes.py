@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from mcpbridge.channels.channel import Consumer, InvalidLine, Received
-from mcpbridge.channels.off_loop import LONG_BYTES, pause, read_off_loop
+from mcpbridge.channels.off_loop import LONG_BYTES, PLAIN_BYTES, pause, read_off_loop
 from mcpbridge.channels.threaded_files import FileCalls, ThreadedFiles, Watch, threads_for
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
@@ -234,9 +234,11 @@ class PipeChannel:
                     await self._pause_if_due()
                     continue
             line = self._lines.popleft()
+            if isinstance(line, LongLine) and len(line) <= PLAIN_BYTES:
+                line = line.joined()
             if isinstance(line, bytes | LongLine) and len(line) >= LONG_BYTES:
                 self._received += await read_off_loop(self._understood, line)
-            else:
+            elif line:
                 self._received += self._understood(line)
             if not self._lines and not self._chunks and not self.ended.is_set():
                 break

@@ -182,7 +182,7 @@ async def test_two_long_lines_in_a_row_are_both_read_off_the_loop(
         return decode(line, depth)
 
     monkeypatch.setattr("mcpbridge.channels.pipes.decode", noting)
-    long = Result(b"1", b'{"text":"' + b"x" * (1 << 19) + b'"}')
+    long = Result(b"1", b'{"text":[' + b"[]," * (1 << 17) + b"0]}")
     line = encode(long)
     with forwarding() as (peer, consumer, task):
         await turns()
