@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from scripts import image_sums
+
 TOP = Path(__file__).resolve().parents[2]
 COLUMNS, ROWS = 112, 36
 _SEARCH = (
@@ -46,3 +48,5 @@ def record(picture: Path) -> None:
 
 if __name__ == "__main__":
     record(Path(sys.argv[1]))
+    if sys.argv[1] == image_sums.SESSION:
+        image_sums.write_sums(image_sums.SESSION)

@@ -19,7 +19,7 @@ from mcpbridge.config.model import options
 from mcpbridge.config.settings_table import settings_tables, with_settings
 from mcpbridge.rules.expansion import input_variable
 from mcpbridge.runtime import exit_status
-from scripts import exit_statuses, log_events, metrics, servers_schema
+from scripts import exit_statuses, image_sums, log_events, metrics, servers_schema
 from scripts.picture import picture
 
 ROOT = Path(__file__).parents[2]
@@ -154,6 +154,22 @@ def test_the_picture_is_that_of_its_script() -> None:
     assert (ROOT / path).read_text("utf-8") == picture()
     raw = repository().replace("github.com", "raw.githubusercontent.com")
     assert f"]({raw}/main/{path})" in README
+
+
+@pytest.mark.parametrize(
+    ("picture", "remedy"),
+    [
+        (image_sums.PAGE, f"PICTURE={image_sums.PAGE} make browser"),
+        (image_sums.SESSION, "make recording"),
+    ],
+)
+def test_no_source_of_a_picture_has_changed_since_it_was_made(picture: str, remedy: str) -> None:
+    """Only a browser or a terminal can make it again, so its sources are compared."""
+    made = image_sums.sums_file(picture).read_text("utf-8").splitlines()
+    now = image_sums.sums(picture).splitlines()
+    changed = [line.split()[1] for line in now if line not in made]
+    assert changed == [], f"{picture} is older than these: {remedy} makes it again"
+    assert len(made) == len(now)
 
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name not in SEEN_ELSEWHERE])

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from scripts import image_sums
 from tests.e2e.test_replay import REPLAY
 from tests.support.bridge_process import (
     DEMO,
@@ -350,7 +351,10 @@ async def test_twenty_thousand_calls_with_the_page_open(tmp_path: Path) -> None:
 
 
 async def test_the_page_has_a_picture(tmp_path: Path) -> None:
-    """That of the documentation: `PICTURE=docs/images/dev-page.png make browser` writes it."""
+    """That of the documentation: `PICTURE=docs/images/dev-page.png make browser` writes it.
+
+    With its checksums, so that a house test notices a page that changed afterwards.
+    """
     async with developing(tmp_path, source()) as on, tab(tmp_path / "browser") as page:
         await page.do("open", url=page_address(on.bridge))
         session = await open_session(on.client)
@@ -369,3 +373,5 @@ async def test_the_page_has_a_picture(tmp_path: Path) -> None:
     assert len(picture) < PICTURE_BYTES
     if "PICTURE" in os.environ:
         Path(os.environ["PICTURE"]).write_bytes(picture)
+        if os.environ["PICTURE"] == image_sums.PAGE:
+            image_sums.write_sums(image_sums.PAGE)
