@@ -23,6 +23,7 @@ page.on('dialog', (dialog) => {
   dialog.dismiss();
 });
 page.setDefaultTimeout(60_000);
+const inspector = await page.context().newCDPSession(page);
 
 const acts = {
   open: async ({ url }) => {
@@ -49,6 +50,17 @@ const acts = {
     await download.saveAs(path);
   },
   picture: ({ path }) => page.screenshot({ path }),
+  // Stops all scripts of the page where they are: it reads nothing until it may go on.
+  hold: async () => {
+    await inspector.send('Debugger.enable');
+    const held = new Promise((done) => inspector.once('Debugger.paused', done));
+    await inspector.send('Debugger.pause');
+    await held;
+  },
+  release: async () => {
+    await inspector.send('Debugger.resume');
+    await inspector.send('Debugger.disable');
+  },
   evaluate: ({ text }) => page.evaluate(text),
 };
 

@@ -30,16 +30,20 @@ from tests.support.developing import developing, said, save, source
 from tests.support.failing_child import ROOTS, new_fifo, open_fifo
 from tests.support.page import frames, page_address
 from tests.support.raw_http import WITHIN_S
+from tests.support.servers_file import entry, own, write_servers
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 DEV: Any = {"program": ["dev"]}
 ROW = "#rows .row"
+ANSWERED = f"{ROW}:has(.good)"
 CALLS = 20_000
 CONNECTIONS = 4
 MOST_GROWTH = 40 << 20
 """Bytes by which the process may grow with 20,000 calls and the page open."""
 MOST_FILTER_MS = 200.0
+LARGE_CALLS, LARGE_BYTES = 400, 100_000
+"""Calls whose frames are more than the ring and all buffers on the way to the page hold."""
 PICTURE_BYTES = 150_000
 
 
@@ -75,16 +79,18 @@ async def call(
 
 
 async def test_a_call_has_its_client_both_ids_its_time_and_its_answer(tmp_path: Path) -> None:
-    """What came before the answer is under the call."""
+    """Progress and log messages, which came before the answer, are under the call."""
     async with watching(tmp_path) as (_, client, page):
         session = await open_session(client)
+        level = rpc("level", "logging/setLevel", {"level": "debug"})
+        assert (await client.post("/mcp", json=level, headers=session)).status_code == 200
         who = f"test 1#{session['mcp-session-id'][:4]}"
         await call(client, session, "countdown", seconds=0.1)
         await call(client, session, "nope")
         await page.shows(ROW, "Unknown tool: nope")
         _, server, client_name, shown, ms, status = await page.row("tools/call countdown")
         assert (server, client_name, status) == ("mcpbridge", who, "ok")
-        assert shown == "tools/call countdown(seconds:0.1)  (5 before the answer)"
+        assert shown == "tools/call countdown(seconds:0.1)  (6 before the answer)"
         assert re.fullmatch(r"\d+\.\d", ms)
         _, server, client_name, _, _, status = await page.row("initialize")
         assert (server, client_name, status) == ("mcpbridge", who, "2025-06-18")
@@ -95,7 +101,17 @@ async def test_a_call_has_its_client_both_ids_its_time_and_its_answer(tmp_path: 
         (text,) = await page.do("texts", selector="#detail")
         assert re.search(r'ids\s+"my-countdown" → \d+', text)
         assert who in text
-        assert text.count("notifications/progress") == 5
+        _, _, before = text.partition("before the answer")
+        before, _, _ = before.partition("\nanswer\n")
+        passed = re.findall(r"^\+\d+ ms +(.*)$", before, re.MULTILINE)
+        log, *progress = map(json.loads, passed)
+        assert log["method"] == "notifications/message"
+        assert log["params"] == {"level": "debug", "logger": "demo", "data": "tools/call countdown"}
+        assert [each["method"] for each in progress] == ["notifications/progress"] * 5
+        assert [each["params"]["progress"] for each in progress] == [1, 2, 3, 4, 5]
+        rows = [each[3] for each in await page.rows()]
+        assert not [each for each in rows if "notifications/progress" in each]
+        assert not [each for each in rows if "notifications/message debug" in each]
         assert "token" not in await page.do("address")
 
 
@@ -294,6 +310,45 @@ async def test_a_client_that_ignores_the_reload_is_named(tmp_path: Path) -> None
         await page.shows(ROW, "not reloaded: server.py")
 
 
+async def test_servers_that_break_say_why_and_disturb_no_other(tmp_path: Path) -> None:
+    """In the list of servers and in rows; calls of the good one go on."""
+    dying = (sys.executable, "-c", "import sys; print('no bread', file=sys.stderr); sys.exit(3)")
+    servers = {
+        "good": entry(),
+        "dying": entry(dying, **own(give_up_after=2)),
+        "missing": {"command": "no-such-program"},
+    }
+    write_servers(tmp_path / ".mcp.json", servers)
+    async with (
+        bridge("--no-watch", ready=False, cwd=tmp_path, **DEV) as running,
+        tab(tmp_path / "browser") as page,
+        httpx.AsyncClient(base_url=f"{running.url}/servers/good", timeout=WITHIN_S) as client,
+    ):
+        await running.logged("dev.page_served")
+        await page.do("open", url=page_address(running))
+        await page.shows("#servers .server", "● good  reload")
+        await page.shows("#servers .server", "✖ dying failed: ")
+        await page.shows("#servers .server", "(exit code 3): no bread")
+        await page.shows("#servers .server", "✖ missing failed: ")
+        shown = await page.do("texts", selector="#servers .server")
+        assert [each.split()[:2] for each in shown] == [
+            ["●", "good"],
+            ["✖", "dying"],
+            ["✖", "missing"],
+        ]
+        assert "cannot start 'no-such-program'" in shown[2]
+        await page.shows(ROW, "server.gave_up")
+        assert (await page.row("stderr: no bread"))[1] == "dying"
+        session = await open_session(client)
+        for text in ("still", "here"):
+            await call(client, session, "echo", text=text)
+            await page.shows(ANSWERED, f'echo(text:"{text}")')
+            _, server, _, _, _, status = await page.row(f'tools/call echo(text:"{text}")')
+            assert (server, status) == ("good", "ok")
+        assert await page.do("texts", selector="#servers .server") == shown
+        assert complaints(await page.do("said")) == []
+
+
 async def flood(port: int, session: dict[str, str], count: int) -> None:
     """Make calls one after another on one connection, by literal bytes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -348,6 +403,43 @@ async def test_twenty_thousand_calls_with_the_page_open(tmp_path: Path) -> None:
             took.append(float(await page.do("attribute", selector="#filter", name="data-ms")))
         # The least: the machine may do something else.
         assert min(took) < MOST_FILTER_MS, took
+
+
+async def total(running: RunningBridge) -> int:
+    """The number of frames that have passed so far."""
+    last = 0
+    async with frames(running, "?follow=0") as reader:
+        while (event := await reader.next()) is not None:
+            last = int(str(event.id).rpartition("-")[2])
+    return last
+
+
+async def test_the_footer_counts_what_the_page_could_not_read(tmp_path: Path) -> None:
+    """Exactly: each frame is either in a row or counted."""
+    async with watching(tmp_path) as (running, client, page):
+        session = await open_session(client)
+        await call(client, session, "echo", text="the first")
+        await page.shows(ANSWERED, "the first")
+        await page.shows("footer", " 0 lines dropped")
+        before, rows_before = await total(running), len(await page.rows())
+        await page.do("hold")
+        for _ in range(LARGE_CALLS):
+            await call(client, session, "echo", text="x" * LARGE_BYTES)
+        await call(client, session, "echo", text="the last")
+        await page.do("release")
+        await page.shows(ANSWERED, "the last")
+        passed = await total(running) - before
+        (footer,) = await page.do("texts", selector="footer")
+        (lost,) = map(int, re.findall(r"· (\d+) lines dropped", footer))
+        rows = (await page.rows())[rows_before:]
+        # An answer whose request is lost has its own row; a request whose answer is lost stays.
+        read = sum(2 if status == "ok" else 1 for *_, status in rows)
+        assert {each[3].split("(")[0] for each in rows} <= {
+            "tools/call echo",
+            "← answer to no request",
+        }
+        assert lost > 0
+        assert lost + read == passed >= 2 * (LARGE_CALLS + 1)
 
 
 async def test_the_page_has_a_picture(tmp_path: Path) -> None:
