@@ -65,17 +65,32 @@ async def test_a_recording_is_shown_and_converted(tmp_path: Path) -> None:
         assert "not a recording" in text
 
 
+def schemas_in(text: str, tool: str) -> set[str]:
+    """What a recording says of the properties of a tool, in all lists of tools."""
+    results = [json.loads(line).get("raw", {}).get("result", {}) for line in text.splitlines()]
+    return {
+        json.dumps(each["inputSchema"]["properties"])
+        for result in results
+        for each in result.get("tools", [])
+        if each["name"] == tool
+    }
+
+
 async def test_what_is_recorded_by_dev_is_replayed(tmp_path: Path) -> None:
-    """Without the values that were given in variables, and with what stderr said of them."""
+    """Without secrets, on stderr too; a property of a schema is none, whatever its name."""
     path = tmp_path / "tape.jsonl"
     secret = "sesame-1-ö"
+    properties = {"token": {"type": "string", "minLength": 8}}
     script = (
         "import os, sys; print('key', os.environ['MY_KEY'], file=sys.stderr, flush=True);"
-        "import mcpbridge.demo; mcpbridge.demo.main()"
+        "import mcpbridge.demo as demo;"
+        f"demo.TOOLS['login'] = (lambda call: demo.content('in'), 'Log in.', {properties}, {{}});"
+        "demo.main()"
     )
     server = (sys.executable, "-c", script)
     words = ("--no-watch", "--record", str(path), "--env", f"MY_KEY={secret}")
     call = {"name": "echo", "arguments": {"text": f"it is {secret}", "password": "hunter22"}}
+    login = {"name": "login", "arguments": {"token": "open-barley"}}
     async with (
         bridge(*words, "--", *server, program=["dev"]) as running,
         running.client() as client,
@@ -84,10 +99,14 @@ async def test_what_is_recorded_by_dev_is_replayed(tmp_path: Path) -> None:
         response = await client.post("/mcp", json=rpc(1, "tools/call", call), headers=headers)
         (said,) = messages(response.text)
         assert said["result"]["content"][0]["text"] == f"it is {secret}"
+        for method, params in (("tools/list", {}), ("tools/call", login)):
+            response = await client.post("/mcp", json=rpc(method, method, params), headers=headers)
+            assert "result" in messages(response.text)[-1]
         await running.logged("child.stderr")
     text = path.read_text("utf-8")
-    assert "sesame" not in text
-    assert "hunter22" not in text
+    for hidden in ("sesame", "hunter22", "open-barley"):
+        assert hidden not in text
+    assert schemas_in(text, "login") == {json.dumps(properties)}
     assert '"direction":"stderr"' in text
     assert "child.started" in text
     async with bridge("--", *REPLAY, str(path)) as running, running.client() as client:
