@@ -172,6 +172,13 @@ def test_no_source_of_a_picture_has_changed_since_it_was_made(picture: str, reme
     assert len(made) == len(now)
 
 
+def test_every_picture_is_compared_with_its_sources() -> None:
+    """None is in `docs/images` that could grow old without a failing test."""
+    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/images").iterdir()}
+    sums = {image_sums.sums_file(each).relative_to(ROOT).as_posix() for each in image_sums.SOURCES}
+    assert files - sums == {"docs/images/uses.svg", *image_sums.SOURCES}
+
+
 @pytest.mark.parametrize("name", [name for name in PAGES if name not in SEEN_ELSEWHERE])
 def test_no_option_is_named_that_does_not_exist(name: str) -> None:
     """In prose and in commands of ours."""
