@@ -23,11 +23,14 @@ RUN python -m venv /build \
     && /build/bin/pip install --constraint constraints.txt hatchling
 COPY pyproject.toml README.md LICENSE ./
 COPY mcpbridge ./mcpbridge
-# The environment holds no pip; pip compiles the modules here, since no process may write at run time.
+# The environment holds no pip. Its modules are compiled here, since no process may write at run time,
+# and without the date of their source: a build that sets the dates of files would make the compiled
+# ones stale, and each start would compile all again.
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
     && python -m venv --without-pip /opt/mcpbridge \
-    && /build/bin/pip --python /opt/mcpbridge/bin/python install --constraint constraints.txt \
-        "$(echo /dist/*.whl)[otel,oauth,redis]"
+    && /build/bin/pip --python /opt/mcpbridge/bin/python install --no-compile \
+        --constraint constraints.txt "$(echo /dist/*.whl)[otel,oauth,redis]" \
+    && python -m compileall -q --invalidation-mode unchecked-hash /opt/mcpbridge/lib
 
 FROM ${PYTHON_IMAGE} AS slim
 ARG VERSION=

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,18 @@ from tests.images.engine import Engine
 from tests.support.sbom import installed_with, listed, locked
 
 MB = 1_000_000
+WITH_ENVIRONMENT = ("slim", "uv", "uv-node")
+"""The targets whose modules are files; in the others they are frozen."""
+_COMPILED = """
+import json, pathlib, sys
+modules = {path: path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc"
+           for path in pathlib.Path(sys.prefix, "lib").rglob("*.py")}
+heads = {str(path): file.read_bytes()[4:8].hex() if file.exists() else None
+         for path, file in modules.items()}
+print(json.dumps(heads))
+"""
+"""Prints the flags of each module's compiled file (PEP 552), None if there is no such file."""
+UNCHECKED_HASH = (0b01).to_bytes(4, "little").hex()
 EXTRAS = ("oauth", "otel", "redis")
 """What the Dockerfile installs with the package."""
 
@@ -36,6 +49,17 @@ def test_a_scanner_finds_each_locked_release(
     wanted = {name: pins[name] for name in installed_with(EXTRAS)}
     assert len(wanted) > 20
     assert {name: found.get(name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("target", WITH_ENVIRONMENT)
+def test_modules_are_compiled_for_any_date_of_their_source(
+    engine: Engine, images: dict[str, str], target: str
+) -> None:
+    """A build that gives files the date of the commit would make dated ones stale."""
+    python = ("--entrypoint=/opt/mcpbridge/bin/python", images[target], "-c", _COMPILED)
+    heads = json.loads(engine("run", "--rm", *python))
+    assert len(heads) > 1000
+    assert {path: head for path, head in heads.items() if head != UNCHECKED_HASH} == {}
 
 
 def test_the_sizes_are_printed(
