@@ -19,8 +19,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VERSION = re.compile(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?")
-"""A version as PEP 440 writes it, with three numbers as Semantic Versioning asks."""
+VERSION = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*)){2}")
+"""Three numbers. No pre-release: PEP 440 and Semantic Versioning, which Helm asks for, write it
+differently, and a release moves the images' short tags (`slim`) to itself.
+"""
 UNRELEASED = "## [Unreleased]\n"
 REFUSED_NAMES = frozenset({"mcpbridge"})
 """Names without `-`, `_` and `.` under which PyPI has another project."""
@@ -29,6 +31,10 @@ LONG_CHECKS = (("make", "audit"), (".ci/run",))
 _VERSION_LINE = re.compile(r'^__version__ = "(.*)"$', re.MULTILINE)
 _CHART_LINE = re.compile(r"^(version|appVersion): .*$", re.MULTILINE)
 _NAME_LINE = re.compile(r'^name = "(.*)"$', re.MULTILINE)
+_REPOSITORY_LINE = re.compile(r'^Repository = "https://(.*)"$', re.MULTILINE)
+_ORIGIN = re.compile(r"^origin\s+(?:\w+://)?(?:[\w.-]+@)?(\S+?)(?:\.git)? \(push\)$", re.MULTILINE)
+_BEFORE_THE_FIRST = re.compile(r"\s+The first version will be \S+; until [^.]*\.")
+"""What the head of CHANGELOG.md says until there is a version."""
 
 
 def program_version(root: Path) -> str:
@@ -42,7 +48,8 @@ def program_version(root: Path) -> str:
 def date_changelog(text: str, version: str, day: datetime.date) -> str:
     """Return the changelog with its unreleased part under the version and the day.
 
-    Raises ValueError if there is no unreleased part, if it is empty, or if the version is there.
+    Its head no longer says that a first version will come. Raises ValueError if there is no
+    unreleased part, if it is empty, or if the version is there.
     """
     before, heading, after = text.partition(UNRELEASED)
     if not heading:
@@ -51,13 +58,13 @@ def date_changelog(text: str, version: str, day: datetime.date) -> str:
         raise ValueError(f"CHANGELOG.md has a heading for {version} already")
     if not re.match(r"\s*### ", after):
         raise ValueError("CHANGELOG.md names no change under Unreleased")
+    before = _BEFORE_THE_FIRST.sub("", before)
     return f"{before}{UNRELEASED}\n## [{version}] - {day.isoformat()}\n{after}"
 
 
 def dated_chart(text: str, version: str) -> str:
-    """Return Chart.yaml with this version, whose pre-releases Helm wants as 1.2.3-rc1."""
-    semantic = re.sub("(a|b|rc)", r"-\1", version)
-    return _CHART_LINE.sub(rf"\1: {semantic}", text)
+    """Return Chart.yaml with this version of the chart and of the program."""
+    return _CHART_LINE.sub(rf"\1: {version}", text)
 
 
 def notes(text: str, version: str) -> str:
@@ -78,26 +85,49 @@ def missing(root: Path, command: Callable[..., str]) -> Iterator[str]:
     version = program_version(root)
     changes = (root / "CHANGELOG.md").read_text()
     if not VERSION.fullmatch(version):
-        yield f"the version {version!r} is not one of PEP 440 with three numbers"
+        yield f"the version {version!r} is not three numbers, as 1.2.3"
     if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changes, re.MULTILINE):
         yield f"CHANGELOG.md has no dated heading: make release-date VERSION={version}"
     if re.match(r"\s*### ", changes.partition(UNRELEASED)[2]):
         yield "CHANGELOG.md names changes under Unreleased"
-    name = _NAME_LINE.search((root / "pyproject.toml").read_text())
-    if name is None or re.sub(r"[-_.]", "", name[1]).lower() in REFUSED_NAMES:
-        yield "the distribution needs a name that PyPI accepts (docs/releasing.md, To decide, 1)"
-    if not re.search(r"^site_url:", (root / "mkdocs.yml").read_text(), re.MULTILINE):
-        yield "mkdocs.yml has no site_url (docs/releasing.md, To decide, 4)"
+    if _BEFORE_THE_FIRST.search(changes):
+        yield "the head of CHANGELOG.md says that the first version will come"
     if command("git", "status", "--porcelain"):
         yield "the working copy has changes that are not committed"
     if command("git", "tag", "--list", f"v{version}"):
         yield f"the tag v{version} exists already"
     if command("git", "rev-parse", "--abbrev-ref", "HEAD").strip() != "main":
         yield "the branch is not main"
+    yield from undecided(root, command)
 
 
-def _run(*arguments: str) -> str:
-    return subprocess.run(arguments, cwd=ROOT, check=True, text=True, stdout=subprocess.PIPE).stdout
+def undecided(root: Path, command: Callable[..., str]) -> Iterator[str]:
+    """Yield a sentence for each item of "To decide" in docs/releasing.md that is open.
+
+    `command` is that of `missing`.
+    """
+    project = (root / "pyproject.toml").read_text()
+    name, address = _NAME_LINE.search(project), _REPOSITORY_LINE.search(project)
+    if name is None or re.sub(r"[-_.]", "", name[1]).lower() in REFUSED_NAMES:
+        yield "the distribution needs a name that PyPI accepts (docs/releasing.md, To decide, 1)"
+    origin = _ORIGIN.search(command("git", "remote", "--verbose"))
+    # git@example.org:owner/name and https://example.org/owner/name are the same address.
+    found = origin[1].replace(":", "/") if origin else "not set"
+    if address is None or address[1] != found:
+        yield (
+            f"pyproject.toml says that the repository is {address and address[1]}, and git's origin"
+            f" is {found} (docs/releasing.md, To decide, 2)"
+        )
+    if not re.search(r"^site_url:", (root / "mkdocs.yml").read_text(), re.MULTILINE):
+        yield "mkdocs.yml has no site_url (docs/releasing.md, To decide, 4)"
+
+
+def _runner(root: Path) -> Callable[..., str]:
+    def run(*arguments: str) -> str:
+        done = subprocess.run(arguments, cwd=root, check=True, text=True, stdout=subprocess.PIPE)
+        return done.stdout
+
+    return run
 
 
 def _say(sentence: str) -> None:
@@ -106,9 +136,9 @@ def _say(sentence: str) -> None:
     sys.stdout.flush()
 
 
-def _date(version: str) -> int:
-    changelog, package = ROOT / "CHANGELOG.md", ROOT / "mcpbridge/__init__.py"
-    chart = ROOT / "deploy/chart/Chart.yaml"
+def _date(root: Path, version: str) -> int:
+    changelog, package = root / "CHANGELOG.md", root / "mcpbridge/__init__.py"
+    chart = root / "deploy/chart/Chart.yaml"
     today = datetime.datetime.now(tz=datetime.UTC).date()
     try:
         dated = date_changelog(changelog.read_text(), version, today)
@@ -122,9 +152,9 @@ def _date(version: str) -> int:
     return 0
 
 
-def _notes() -> int:
+def _notes(root: Path) -> int:
     try:
-        found = notes((ROOT / "CHANGELOG.md").read_text(), program_version(ROOT))
+        found = notes((root / "CHANGELOG.md").read_text(), program_version(root))
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -132,32 +162,31 @@ def _notes() -> int:
     return 0
 
 
-def _check(quick: bool) -> int:
-    lacking = list(missing(ROOT, _run))
+def _check(root: Path, quick: bool) -> int:
+    lacking = list(missing(root, _runner(root)))
     for sentence in lacking:
         _say(f"missing: {sentence}")
     failed = 0
     for arguments in () if quick else LONG_CHECKS:
         _say(f"running: {' '.join(arguments)}")
-        status = subprocess.run(arguments, cwd=ROOT, check=False).returncode
+        status = subprocess.run(arguments, cwd=root, check=False).returncode
         if status:
             failed += 1
             _say(f"failed: {' '.join(arguments)} (status {status})")
     if not lacking and not failed:
-        _say(f"{program_version(ROOT)} can be released: push the tag v{program_version(ROOT)}")
+        version = program_version(root)
+        _say(f"{version} can be released: push the tag v{version}")
     return int(bool(lacking or failed))
 
 
 def _version(text: str) -> str:
     if not VERSION.fullmatch(text):
-        raise argparse.ArgumentTypeError(
-            f"invalid version {text!r} (expected as 1.2.3 or 1.2.3rc1)"
-        )
+        raise argparse.ArgumentTypeError(f"invalid version {text!r} (expected as 1.2.3)")
     return text
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command that the arguments name and return the exit status."""
+def main(argv: list[str] | None = None, root: Path = ROOT) -> int:
+    """Run the command that the arguments name on a project and return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     commands = parser.add_subparsers(required=True, dest="command")
     check = commands.add_parser("check", help="say what a release lacks, then run all its checks")
@@ -168,11 +197,11 @@ def main(argv: list[str] | None = None) -> int:
     given = parser.parse_args(argv)
     match given.command:
         case "check":
-            return _check(given.quick)
+            return _check(root, given.quick)
         case "date":
-            return _date(given.version)
+            return _date(root, given.version)
         case _:
-            return _notes()
+            return _notes(root)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ import re
 import pytest
 
 from mcpbridge import __version__
-from tests.deploy.tools import ROOT, documents, run
+from tests.deploy.tools import ROOT, Document, documents, run
 
 pytestmark = pytest.mark.slow
 
+RELEASE = ROOT / ".github" / "workflows" / "release.yml"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
@@ -32,7 +33,7 @@ def test_every_job_of_ci_has_a_machine() -> None:
 def test_every_action_is_pinned_by_digest_and_names_its_release() -> None:
     """A tag can be moved by the owner of the action; a digest cannot. The scanner is an image."""
     lines = [line for path in WORKFLOWS for line in path.read_text("utf-8").splitlines()]
-    used = [line for line in lines if "uses:" in line]
+    used = [line for line in lines if "uses:" in line and "uses: ./" not in line]
     assert len(used) > 10
     pinned = re.compile(r"\s+(- )?uses: [\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
     assert [line for line in used if not pinned.fullmatch(line)] == []
@@ -42,9 +43,34 @@ def test_every_action_is_pinned_by_digest_and_names_its_release() -> None:
 
 def test_the_tag_of_a_release_is_compared_with_the_version() -> None:
     """By a line that finds the version where it stands."""
-    text = (ROOT / ".github" / "workflows" / "release.yml").read_text("utf-8")
+    text = RELEASE.read_text("utf-8")
     pattern = re.search(r"sed -n 's/\^(.*?)\$/", text)
     assert pattern is not None
     source = (ROOT / "mcpbridge" / "__init__.py").read_text("utf-8")
     line = pattern[1].replace(r"\(.*\)", "(.*)")
     assert re.findall(f"^{line}$", source, re.MULTILINE) == [__version__]
+
+
+def test_nothing_is_published_before_all_is_checked() -> None:
+    """Each job that may write waits for CI of the commit, for its notes and for the package."""
+    (workflow,) = documents(RELEASE)
+    jobs = workflow["jobs"]
+    publishing = {
+        name for name, job in jobs.items() if "write" in job.get("permissions", {}).values()
+    }
+    assert publishing == {"pypi", "images", "chart", "notes"}
+    assert {name for name in publishing if not {"ci", "build"} <= _before(name, jobs)} == set()
+    assert jobs["ci"] == {"uses": "./.github/workflows/ci.yml"}
+    (ci,) = documents(ROOT / ".github" / "workflows" / "ci.yml")
+    # YAML 1.1 reads the key `on` as true.
+    assert "workflow_call" in ci["true"]
+    shell = [step["run"] for step in jobs["build"]["steps"] if "run" in step]
+    assert "python3 -m scripts.release notes" in shell
+    assert workflow["permissions"] == {"contents": "read"}
+
+
+def _before(name: str, jobs: Document) -> set[str]:
+    """The jobs that must have passed before this one starts."""
+    needs = jobs[name].get("needs", [])
+    direct = {needs} if isinstance(needs, str) else set(needs)
+    return direct.union(*(_before(each, jobs) for each in direct))

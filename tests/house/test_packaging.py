@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import mcpbridge
+from scripts.release import VERSION
 from tests.house import checks
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def test_the_changelog_has_a_place_for_what_comes() -> None:
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
 
     assert headings[0] == "[Unreleased]"
-    assert re.fullmatch(r"\d+\.\d+\.\d+", mcpbridge.__version__)
+    assert VERSION.fullmatch(mcpbridge.__version__)
 
 
 def test_make_says_what_it_installs() -> None:
