@@ -1,9 +1,10 @@
 """Prepares a release: `python -m scripts.release date 0.1.0`, `check` and `notes`.
 
-`date VERSION` writes the version into `mcpbridge/__init__.py` and the chart, and puts it with
-today's date over what CHANGELOG.md holds under "Unreleased". `check` says what is missing for a
-release of the version that the program names, then runs `make audit` and `.ci/run`; `check --quick`
-runs neither. `notes` prints what CHANGELOG.md says of that version, for the page of the release.
+`date VERSION` writes the version into `mcpbridge/__init__.py`, into the chart and wherever
+`deploy/` names an image of ours, and puts it with today's date over what CHANGELOG.md holds under
+"Unreleased". `check` says what is missing for a release of the version that the program names,
+then runs `make audit` and `.ci/run`; `check --quick` runs neither. `notes` prints what CHANGELOG.md
+says of that version, for the page of the release.
 
 Exit status: 0; 1 if something is missing or a command failed; 2 if the usage is wrong.
 """
@@ -26,10 +27,19 @@ differently, and a release moves the images' short tags (`slim`) to itself.
 UNRELEASED = "## [Unreleased]\n"
 REFUSED_NAMES = frozenset({"mcpbridge"})
 """Names without `-`, `_` and `.` under which PyPI has another project."""
+WITH_IMAGES = (
+    "deploy/copy-in/deployment.yaml",
+    "deploy/operator/sidecar.Dockerfile",
+    "deploy/sidecar/deployment.yaml",
+)
+"""Files that name images of ours with their version."""
 LONG_CHECKS = (("make", "audit"), (".ci/run",))
 
 _VERSION_LINE = re.compile(r'^__version__ = "(.*)"$', re.MULTILINE)
 _CHART_LINE = re.compile(r"^(version|appVersion): .*$", re.MULTILINE)
+_IMAGE = re.compile(r"(\S+):\d+\.\d+\.\d+-(slim|uv|node|uv-node|tree)$", re.MULTILINE)
+_REGISTRY_LINE = re.compile(r"^  IMAGE: (\S+)/\$\{\{ github\.repository \}\}$", re.MULTILINE)
+_IMAGES_LINE = re.compile(r"^  repository: (\S+)$", re.MULTILINE)
 _NAME_LINE = re.compile(r'^name = "(.*)"$', re.MULTILINE)
 _REPOSITORY_LINE = re.compile(r'^Repository = "https://(.*)"$', re.MULTILINE)
 _ORIGIN = re.compile(r"^origin\s+(?:\w+://)?(?:[\w.-]+@)?(\S+?)(?:\.git)? \(push\)$", re.MULTILINE)
@@ -65,6 +75,11 @@ def date_changelog(text: str, version: str, day: datetime.date) -> str:
 def dated_chart(text: str, version: str) -> str:
     """Return Chart.yaml with this version of the chart and of the program."""
     return _CHART_LINE.sub(rf"\1: {version}", text)
+
+
+def dated_images(text: str, version: str) -> str:
+    """Return a manifest or a Dockerfile with this version of each of our images in it."""
+    return _IMAGE.sub(rf"\1:{version}-\2", text)
 
 
 def notes(text: str, version: str) -> str:
@@ -118,8 +133,24 @@ def undecided(root: Path, command: Callable[..., str]) -> Iterator[str]:
             f"pyproject.toml says that the repository is {address and address[1]}, and git's origin"
             f" is {found} (docs/releasing.md, To decide, 2)"
         )
+    pushed, taken = _image_repositories(root, address[1] if address else "")
+    # A registry takes lower case alone, and the workflow has the repository as it is written.
+    if taken != pushed or pushed != pushed.lower():
+        yield (
+            f"the chart takes images from {taken!r}, and a release pushes them to {pushed!r}"
+            " (docs/releasing.md, To decide, 3)"
+        )
     if not re.search(r"^site_url:", (root / "mkdocs.yml").read_text(), re.MULTILINE):
         yield "mkdocs.yml has no site_url (docs/releasing.md, To decide, 4)"
+
+
+def _image_repositories(root: Path, address: str) -> tuple[str, str]:
+    """Return where a release pushes images to, and where the chart takes them from."""
+    workflow = (root / ".github/workflows/release.yml").read_text()
+    registry = _REGISTRY_LINE.search(workflow)
+    taken = _IMAGES_LINE.search((root / "deploy/chart/values.yaml").read_text())
+    name = address.partition("/")[2]
+    return f"{registry[1]}/{name}" if registry else "", taken[1] if taken else ""
 
 
 def _runner(root: Path) -> Callable[..., str]:
@@ -147,6 +178,8 @@ def _date(root: Path, version: str) -> int:
         return 1
     changelog.write_text(dated)
     chart.write_text(dated_chart(chart.read_text(), version))
+    for path in (root / name for name in WITH_IMAGES):
+        path.write_text(dated_images(path.read_text(), version))
     package.write_text(_VERSION_LINE.sub(f'__version__ = "{version}"', package.read_text()))
     _say(f"{version}, {today}: read CHANGELOG.md once more, then commit")
     return 0

@@ -22,6 +22,7 @@ from tests.deploy.tools import (
     documents_in,
     kustomized,
     of_kind,
+    pushed_images,
     run,
 )
 
@@ -73,7 +74,7 @@ ALL_VALUES = {
     "imagePullSecrets": [{"name": "pull"}],
 }
 """A value for everything that can be set."""
-LEAST = {"server": {"image": "example.org/weather:7", "command": ["python", "server.py"]}}
+LEAST: Document = {"server": {"image": "example.org/weather:7", "command": ["python", "server.py"]}}
 
 
 def template(values: Document, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -123,6 +124,26 @@ def test_a_pod_of_the_chart_is_one_of_the_manifests(shape: str, tmp_path: Path) 
         own_pod, other_pod = (each["spec"]["template"]["spec"] for each in (ours, theirs))
         assert own_pod[key] == other_pod[key]
     assert ours["spec"]["strategy"] == theirs["spec"]["strategy"]
+
+
+@pytest.mark.parametrize("shape", ["copy-in", "sidecar"])
+def test_images_are_those_of_the_release_unless_the_values_say_otherwise(
+    shape: str, tmp_path: Path
+) -> None:
+    """Of one repository, in the version of the chart; or others, all by one value or one by one."""
+
+    def images(**bridge: str) -> set[str]:
+        done = template({**LEAST, "shape": shape, "bridge": bridge}, tmp_path)
+        assert done.returncode == 0, done.stderr
+        (found,) = of_kind("Deployment", documents_in(done.stdout))
+        return {each["image"] for each in containers(found)} - {LEAST["server"]["image"]}
+
+    targets = ["tree"] if shape == "copy-in" else ["tree", "slim"]
+    assert images() == {pushed_images()[target] for target in targets}
+    mirrored = {f"mirror.example.org:5000/bridge:9.8.7-{target}" for target in targets}
+    assert images(repository="mirror.example.org:5000/bridge", version="9.8.7") == mirrored
+    own = {"tree": "example.org/tree@sha256:0", "slim": "example.org/slim:1"}
+    assert images(image=own["slim"], treeImage=own["tree"]) == {own[each] for each in targets}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -246,6 +267,8 @@ def test_peers_are_what_the_manifests_of_replicas_have(shape: str, tmp_path: Pat
         ({"server": {"image": "a"}, "peers": {"enabled": True}}, "peers.stateKeySecret.name"),
         ({"server": {"image": "a"}, "ingress": {"enabled": True}}, "ingress.host is needed"),
         ({"server": {"image": "a"}, "volumes": [{}]}, "/volumes/0"),
+        ({"server": {"image": "a"}, "bridge": {"repository": ""}}, "/bridge/repository"),
+        ({"server": {"image": "a"}, "bridge": {"version": "1:2"}}, "/bridge/version"),
         ({"server": {"image": "a"}, "terminationGracePeriodSeconds": 1}, "minimum"),
     ],
 )

@@ -18,7 +18,15 @@ from mcpbridge.cli import sidecar
 from mcpbridge.config.load import load
 from mcpbridge.config.model import Settings
 from tests.deploy.crds import KmcpServer, McpServer, ServiceMonitor, ToolHiveServer
-from tests.deploy.tools import DEPLOY, Document, documents, kustomized, of_kind, stages
+from tests.deploy.tools import (
+    DEPLOY,
+    Document,
+    documents,
+    kustomized,
+    of_kind,
+    pushed_images,
+    stages,
+)
 from tests.support.proofs import proves
 
 SIDECAR_FLAGS = (
@@ -122,13 +130,14 @@ def test_the_ports_of_one_pod_are_three() -> None:
 def test_the_sidecars_image_takes_the_operators_flags() -> None:
     """Its entry point names the command, since the operator gives flags alone."""
     text = (DEPLOY / "operator" / "sidecar.Dockerfile").read_text("utf-8")
-    base = re.search(r"^FROM mcpbridge:(\w+)$", text, re.M)
+    base = re.search(r"^FROM (\S+)$", text, re.M)
     entry = re.search(r"^ENTRYPOINT (.*)$", text, re.M)
     check = re.search(r"^HEALTHCHECK .* CMD (.*)$", text, re.M)
     assert base is not None
     assert entry is not None
     assert check is not None
-    program = stages()[base[1]]["entrypoint"]
+    assert base[1] == pushed_images()["slim"]
+    program = stages()["slim"]["entrypoint"]
     assert json.loads(entry[1]) == [*program, "sidecar"]
     spec = msgspec.convert(server("sidecar"), McpServer).spec
     assert spec.metrics is not None

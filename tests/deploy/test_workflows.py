@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
 from mcpbridge import __version__
-from tests.deploy.tools import ROOT, Document, documents, run
+from tests.deploy.tools import RELEASE, ROOT, Document, documents, pushed_images, run, stages
 
 pytestmark = pytest.mark.slow
 
-RELEASE = ROOT / ".github" / "workflows" / "release.yml"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
@@ -67,6 +67,27 @@ def test_nothing_is_published_before_all_is_checked() -> None:
     shell = [step["run"] for step in jobs["build"]["steps"] if "run" in step]
     assert "python3 -m scripts.release notes" in shell
     assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_the_images_of_a_release_have_the_version_of_the_package_and_the_chart() -> None:
+    """Each target of the Dockerfile; its label has the version in the same form as its tag."""
+    (values,) = documents(ROOT / "deploy" / "chart" / "values.yaml")
+    assert pushed_images() == {
+        target: f"{values['bridge']['repository']}:{__version__}-{target}"
+        for target in ("slim", "uv", "node", "uv-node", "tree")
+    }
+    assert set(pushed_images()) <= set(stages())
+    (workflow,) = documents(RELEASE)
+    steps = workflow["jobs"]["images"]["steps"]
+    (build,) = (step["with"] for step in steps if "build-push-action" in step.get("uses", ""))
+    assert build["build-args"].split("\n")[:2] == [
+        "VERSION=${{ steps.commit.outputs.version }}",
+        "REVISION=${{ github.sha }}",
+    ]
+    (commit,) = (step["run"] for step in steps if step.get("id") == "commit")
+    script = f"GITHUB_REF_NAME=v{__version__} GITHUB_OUTPUT=/dev/stdout\n{commit}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert f"version={__version__}\n" in done.stdout
 
 
 def _before(name: str, jobs: Document) -> set[str]:

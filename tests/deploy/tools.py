@@ -11,14 +11,18 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from mcpbridge import __version__
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DOCS = ("containers.md", "kubernetes.md", "migration.md")
 SHAPES = ("wrap", "copy-in", "sidecar")
+RELEASE = ROOT / ".github" / "workflows" / "release.yml"
 _BIN = ROOT / ".venv-deploy" / "bin"
 _WITHIN_S = 120
 _TO_JSON = "import json, sys, yaml; print(json.dumps([*yaml.safe_load_all(sys.stdin)]))"
@@ -105,6 +109,24 @@ async def asked_by_curl(words: Sequence[str]) -> str:
         said, _ = await process.communicate()
     assert process.returncode == 0
     return said.decode()
+
+
+@functools.cache
+def pushed_images() -> dict[str, str]:
+    """The images that the workflow of a release pushes for this version, by target."""
+    (workflow,) = documents(RELEASE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    job = workflow["jobs"]["images"]
+    (build,) = (step for step in job["steps"] if "build-push-action" in step.get("uses", ""))
+    name = build["with"]["tags"].splitlines()[0]
+    for context, value in {
+        "env.IMAGE": workflow["env"]["IMAGE"],
+        "github.repository": project["urls"]["Repository"].partition("//")[2].partition("/")[2],
+        "steps.commit.outputs.version": __version__,
+    }.items():
+        name = name.replace(f"${{{{ {context} }}}}", value)
+    targets = job["strategy"]["matrix"]["target"]
+    return {target: name.replace("${{ matrix.target }}", target) for target in targets}
 
 
 @functools.cache

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.release import date_changelog, dated_chart, main, missing, notes
+import mcpbridge
+from scripts.release import WITH_IMAGES, date_changelog, dated_chart, main, missing, notes
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,6 +69,7 @@ def project(
     changes: str = DATED,
     name: str = "mcp-stdio-bridge",
     site: str = "site_url: https://example.org/\n",
+    images: str = "ghcr.io/our/bridge",
 ) -> Path:
     """A project that lacks nothing, but for what the arguments change."""
     (folder / "mcpbridge").mkdir()
@@ -77,6 +79,10 @@ def project(
         f'[project]\nname = "{name}"\n[project.urls]\nRepository = "https://example.org/our/bridge"\n'
     )
     (folder / "mkdocs.yml").write_text(site)
+    (folder / ".github/workflows").mkdir(parents=True)
+    shutil.copy(ROOT / ".github/workflows/release.yml", folder / ".github/workflows")
+    (folder / "deploy/chart").mkdir(parents=True)
+    (folder / "deploy/chart/values.yaml").write_text(f"bridge:\n  repository: {images}\n")
     return folder
 
 
@@ -115,6 +121,7 @@ def test_a_complete_project_lacks_nothing(origin: str, tmp_path: Path) -> None:
         ({"name": "MCP.bridge"}, {}, "a name that PyPI accepts"),
         ({}, {"origin": "https://example.org/my/bridge"}, "git's origin is example.org/my/bridge"),
         ({}, {"origin": ""}, "git's origin is not set"),
+        ({"images": "ghcr.io/my/bridge"}, {}, "a release pushes them to 'ghcr.io/our/bridge'"),
         ({"site": ""}, {}, "no site_url"),
         ({}, {"status": " M README.md\n"}, "not committed"),
         ({}, {"tags": "v1.2.3\n"}, "v1.2.3 exists"),
@@ -126,6 +133,16 @@ def test_each_thing_that_is_missing_is_named(
 ) -> None:
     (sentence,) = missing(project(tmp_path, **of_project), git(**of_git))  # type: ignore[arg-type]
     assert says in sentence
+
+
+def test_each_decision_that_is_open_is_named(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "releasing.md").read_text("utf-8")
+    section = page.partition("## To decide\n")[2].partition("\n## ")[0]
+    undecided = project(tmp_path, name="mcpbridge", site="", images="bridge")
+    lacking = "".join(missing(undecided, git(origin="")))  # type: ignore[arg-type]
+    numbers = re.findall(r"^(\d)\. \*\*", section, re.MULTILINE)
+    assert len(numbers) == 4
+    assert re.findall(r"docs/releasing\.md, To decide, (\d)", lacking) == numbers
 
 
 @pytest.mark.parametrize("version", ["v1", "1.2", "1.2.3rc1", "01.2.3"])
@@ -140,7 +157,7 @@ def test_a_version_that_is_none_is_refused(
 
 def test_date_writes_the_version_wherever_the_project_names_it(tmp_path: Path) -> None:
     names = ["CHANGELOG.md", "mcpbridge/__init__.py", "deploy/chart/Chart.yaml"]
-    for name in names:
+    for name in (*names, *WITH_IMAGES):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     assert main(["date", "9.8.7"], tmp_path) == 0
@@ -151,6 +168,10 @@ def test_date_writes_the_version_wherever_the_project_names_it(tmp_path: Path) -
     assert "until it is released" not in changes
     assert '\n__version__ = "9.8.7"\n' in package
     assert chart.count(": 9.8.7\n") == 2
+    for name in WITH_IMAGES:
+        manifest, before = (tmp_path / name).read_text("utf-8"), (ROOT / name).read_text("utf-8")
+        assert re.search(r" \S+:9\.8\.7-(slim|tree)$", manifest, re.M), name
+        assert manifest == before.replace(f":{mcpbridge.__version__}-", ":9.8.7-")
     assert main(["date", "9.8.7"], tmp_path) == 1
 
 

@@ -19,6 +19,15 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- printf "%s-peers" (include "mcpbridge.name" . | trunc 57 | trimSuffix "-") -}}
 {{- end -}}
 
+{{/* The images of mcpbridge that the workflow of a release pushes, or those that the values name. */}}
+{{- define "mcpbridge.image" -}}
+{{- .Values.bridge.image | default (printf "%s:%s-slim" .Values.bridge.repository (.Values.bridge.version | default .Chart.AppVersion)) -}}
+{{- end -}}
+
+{{- define "mcpbridge.treeImage" -}}
+{{- .Values.bridge.treeImage | default (printf "%s:%s-tree" .Values.bridge.repository (.Values.bridge.version | default .Chart.AppVersion)) -}}
+{{- end -}}
+
 {{- define "mcpbridge.confined" -}}
 allowPrivilegeEscalation: false
 capabilities:
