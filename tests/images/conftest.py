@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from mcpbridge import __version__
 from tests.images import bases
 from tests.images.engine import Engine, NoEngine, running_engine
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("slim", "uv", "tree", "node", "uv-node")
 BUILD_S = 900.0
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+LABELLED = (f"--build-arg=VERSION={__version__}", f"--build-arg=REVISION={REVISION}")
+"""As the workflow of a release builds them; test_workflows.py compares the names."""
 SERVERS = Path(__file__).parent / "serving"
 
 # How the tree gets into an image: the two lines that the guide gives.
@@ -46,8 +50,9 @@ def images(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     for target in TARGETS:
         # The host's network: a build reaches what the user who runs the tests reaches.
         words = ("--network=host", f"--target={target}", f"--tag=mcpbridge:{target}")
-        engine("build", *words, ROOT, within_s=BUILD_S)
-    engine("build", "--network=host", "--tag=mcpbridge:default", ROOT, within_s=BUILD_S)
+        engine("build", *words, *LABELLED, ROOT, within_s=BUILD_S)
+    default = ("--network=host", "--tag=mcpbridge:default")
+    engine("build", *default, *LABELLED, ROOT, within_s=BUILD_S)
     context = tmp_path_factory.mktemp("context")
     for name, base in (("copied", bases.NODE), ("bare-copied", bases.BARE)):
         (context / "Dockerfile").write_text(_COPIED.format(base=base), "utf-8")

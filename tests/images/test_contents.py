@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from mcpbridge import __version__
 from scripts.sbom.syft import spdx
 from tests.images import bases
-from tests.images.conftest import ROOT, TARGETS
+from tests.images.conftest import REVISION, ROOT, TARGETS
 from tests.images.engine import Engine
 from tests.support.sbom import installed_with, listed, locked
 
@@ -60,6 +61,19 @@ def test_modules_are_compiled_for_any_date_of_their_source(
     heads = json.loads(engine("run", "--rm", *python))
     assert len(heads) > 1000
     assert {path: head for path, head in heads.items() if head != UNCHECKED_HASH} == {}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_labels_say_where_an_image_is_from(
+    engine: Engine, images: dict[str, str], target: str
+) -> None:
+    """Repository, version and commit, also of a target that is built on another one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    labels = json.loads(engine("inspect", "--format={{json .Config.Labels}}", images[target]))
+    assert labels["org.opencontainers.image.source"] == project["urls"]["Repository"]
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.revision"] == REVISION
+    assert labels["org.opencontainers.image.licenses"] == project["license"]
 
 
 def test_the_sizes_are_printed(
