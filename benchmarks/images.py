@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("slim", "node", "uv", "uv-node", "tree")
 MB = 1_000_000
 SLIM_BEYOND_MB = 35
-BASE = re.compile(r"^ARG PYTHON_IMAGE=(\S+)$", re.MULTILINE)
+BASE = re.compile(r"^FROM (\S+) AS python$", re.MULTILINE)
 ANSWERS_WITHIN_S, BUILT_WITHIN_S = 10, 1800
 
 

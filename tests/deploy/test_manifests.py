@@ -35,7 +35,6 @@ NOT_OURS = {
     "CKV_K8S_21": "the namespace is that of who applies it",
     "CKV_K8S_43": "the digest of an image that its reader builds is not known here",
     "CKV_DOCKER_3": "the user of sidecar.Dockerfile is that of the image it is built on",
-    "CKV_DOCKER_7": "the last stages of Dockerfile have no tag: they are stages",
 }
 """Checks of checkov that are not obeyed, each for its reason."""
 DOCKERFILES = (ROOT / "Dockerfile", DEPLOY / "operator" / "sidecar.Dockerfile")

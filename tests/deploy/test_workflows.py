@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import subprocess
 
@@ -9,10 +10,23 @@ import pytest
 
 from mcpbridge import __version__
 from tests.deploy.tools import RELEASE, ROOT, Document, documents, pushed_images, run, stages
+from tests.support.repository import repository_files
 
 pytestmark = pytest.mark.slow
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+NAMING_RELEASES = {
+    "docker": ("*Dockerfile",),
+    "pip": ("requirements*.txt", "pyproject.toml"),
+    "npm": ("package-lock.json",),
+}
+"""Files in which Dependabot looks for releases, by ecosystem."""
+NOT_UPDATED = {
+    "docker": {"/deploy/operator"},  # our own image: `make release-date`
+    "pip": {"/tests/support/peers"},  # results are compared with theirs
+    "npm": {"/benchmarks/peers"},  # likewise
+}
 
 
 def test_actionlint_finds_nothing() -> None:
@@ -90,6 +104,43 @@ def test_the_images_of_a_release_have_the_version_of_the_package_and_the_chart()
     script = f"GITHUB_REF_NAME=v{__version__} GITHUB_OUTPUT=/dev/stdout\n{commit}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert f"version={__version__}\n" in done.stdout
+
+
+def test_dependabot_is_told_of_everything_that_names_releases() -> None:
+    """Each folder with a Dockerfile or a list of packages, but for what has a reason."""
+    (found,) = documents(ROOT / ".github" / "dependabot.yml")
+    told = {
+        each["package-ecosystem"]: set(each.get("directories", [each.get("directory")]))
+        for each in found["updates"]
+    }
+    there = {ecosystem: _folders_with(*names) for ecosystem, names in NAMING_RELEASES.items()}
+    assert {name: there[name] - told[name] - NOT_UPDATED[name] for name in there} == {
+        name: set() for name in there
+    }
+    assert {name: (told[name] | NOT_UPDATED[name]) - there[name] for name in there} == {
+        name: set() for name in there
+    }
+    assert set(told) == {"github-actions", *there}
+
+
+def test_dependabot_can_read_every_base_of_an_image() -> None:
+    """Which it cannot in a variable; a name without a tag is a stage."""
+    text = (ROOT / "Dockerfile").read_text("utf-8")
+    bases = re.findall(r"^FROM (\S+)", text, re.M)
+    assert len(bases) > 8
+    assert [base for base in bases if "$" in base] == []
+    assert {base for base in bases if ":" not in base} <= {*stages(), "scratch"}
+
+
+def _folders_with(*patterns: str) -> set[str]:
+    """The folders of the repository that have a file of such a name, as Dependabot writes them."""
+    names = (path.relative_to(ROOT) for path in repository_files())
+    folders = {
+        path.parent.as_posix()
+        for path in names
+        if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in patterns)
+    }
+    return {f"/{'' if folder == '.' else folder}" for folder in folders}
 
 
 def _before(name: str, jobs: Document) -> set[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,11 +10,10 @@ from typing import Any
 import mcpbridge
 from scripts.release import VERSION
 from tests.house import checks
+from tests.support.repository import repository_files
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "constraints.txt").read_text("utf-8")
-NOT_OURS = {"node_modules", "build", "dist", "__pycache__"}
-"""Folders that no commit holds, without hidden ones."""
 
 
 def _pyproject() -> dict[str, Any]:
@@ -28,26 +24,6 @@ def _requirements() -> list[str]:
     project = _pyproject()["project"]
     extras = project["optional-dependencies"].values()
     return [*project["dependencies"], *(each for extra in extras for each in extra)]
-
-
-def _repository_files() -> list[Path]:
-    """Files of the repository, new ones too; all but what tools made where there is no git."""
-    if shutil.which("git") and (ROOT / ".git").exists():
-        listing = subprocess.run(
-            # A clone that belongs to another user is read all the same.
-            ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],
-            cwd=ROOT,
-            check=True,
-            capture_output=True,
-            timeout=30,
-        )
-        listed = [ROOT / os.fsdecode(name) for name in listing.stdout.split(b"\0") if name]
-        return [path for path in listed if path.is_file()]
-    found = []
-    for folder, folders, names in os.walk(ROOT):
-        folders[:] = [name for name in folders if name not in NOT_OURS and name[0] != "."]
-        found += [Path(folder, name) for name in names]
-    return found
 
 
 def test_every_dependency_has_two_bounds() -> None:
@@ -73,7 +49,7 @@ def test_the_lock_was_made_after_the_bounds() -> None:
 
 def test_no_file_names_the_machine_it_was_written_on() -> None:
     """A path that exists on one machine only has no place in the repository."""
-    files = _repository_files()
+    files = repository_files()
     findings = [
         f"{path.relative_to(ROOT)}:{finding}"
         for path in files

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from tests.images.engine import Engine
 
-PYTHON = "python:3.12-slim"
-PYTHON_OF_TREE = "python:3.12-slim-bookworm"
-NODE = "node:22-slim"
+_RECIPE = (Path(__file__).parents[2] / "Dockerfile").read_text("utf-8")
+_NAMED = {stage: image for image, stage in re.findall(r"^FROM (\S+:\S+) AS (\S+)$", _RECIPE, re.M)}
+PYTHON, PYTHON_OF_TREE, NODE = (_NAMED[each] for each in ("python", "python-of-tree", "nodejs"))
 BARE = "mcpbridge-test-bare"
 """glibc and nothing else, as in distroless/base: no shell, no libz, no Python."""
 
