@@ -12,12 +12,15 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.support.repository import repository_files
 
 ROOT = Path(__file__).parents[2]
 BIN = ROOT / ".venv-package" / "bin"
@@ -88,6 +91,15 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     sources = (ROOT / "mcpbridge").rglob("*")
     files = {path.relative_to(ROOT).as_posix() for path in sources if path.is_file()}
     assert names == {name for name in files if "__pycache__" not in name}
+
+
+def test_the_sdist_holds_the_repository_and_nothing_else() -> None:
+    """So that its tests find what they read; the metadata is all that is added."""
+    with tarfile.open(built("*.tar.gz")) as sdist:
+        names = {path.name.partition("/")[2] for path in sdist if path.isfile()}
+    files = {path.relative_to(ROOT).as_posix() for path in repository_files()}
+    assert len(files) > 500
+    assert names == files | {"PKG-INFO"}
 
 
 def test_the_metadata_say_who_and_where() -> None:
