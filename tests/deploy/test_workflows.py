@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import subprocess
+import tomllib
 
 import pytest
 
@@ -16,6 +17,11 @@ pytestmark = pytest.mark.slow
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
+RUNNERS = {
+    "Operating System :: POSIX :: Linux": ("ubuntu-", "make test"),
+    "Operating System :: MacOS": ("macos-", "python tests/support/smoke.py"),
+}
+"""The system of a classifier as GitHub names it, and what has to pass there."""
 NAMING_RELEASES = {
     "docker": ("*Dockerfile",),
     "pip": ("requirements*.txt", "pyproject.toml"),
@@ -63,6 +69,23 @@ def test_the_tag_of_a_release_is_compared_with_the_version() -> None:
     source = (ROOT / "mcpbridge" / "__init__.py").read_text("utf-8")
     line = pattern[1].replace(r"\(.*\)", "(.*)")
     assert re.findall(f"^{line}$", source, re.MULTILINE) == [__version__]
+
+
+def test_every_system_of_the_classifiers_has_a_job() -> None:
+    """Which installs the package there and starts it, or runs the suite."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = {each for each in project["classifiers"] if each.startswith("Operating System")}
+    assert named == set(RUNNERS)
+    (workflow,) = documents(ROOT / ".github" / "workflows" / "ci.yml")
+    for classifier in named:
+        runner, command = RUNNERS[classifier]
+        running = [
+            step.get("run", "")
+            for job in workflow["jobs"].values()
+            if job["runs-on"].startswith(runner)
+            for step in job["steps"]
+        ]
+        assert command in running, classifier
 
 
 def test_nothing_is_published_before_all_is_checked() -> None:

@@ -2,8 +2,8 @@
 
     python tests/support/smoke.py [PROGRAM …]
 
-It needs nothing but the standard library; CI runs it on Windows, where a server in a batch file is
-tried too. PROGRAM is what runs mcpbridge, `python -m mcpbridge` by default.
+It needs nothing but the standard library; CI runs it on macOS, and on Windows, where a server in a
+batch file is tried too. PROGRAM is what runs mcpbridge, `python -m mcpbridge` by default.
 """
 
 from __future__ import annotations
