@@ -47,6 +47,10 @@ LABEL org.opencontainers.image.title="mcpbridge" \
 # One arena: long texts are read in a thread, whose own would keep some MiB.
 ENV PYTHONDONTWRITEBYTECODE=1 \
     MALLOC_ARENA_MAX=1
+# Python's own modules come without compiled files, and most of a start would be to compile them.
+RUN python -m compileall -f -q --invalidation-mode unchecked-hash \
+        -x '/(site-packages|ensurepip|idlelib|lib2to3|pydoc_data|tests?|tkinter|turtledemo)/' \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=builder /opt/mcpbridge /opt/mcpbridge
 # A link and not PATH: `python` stays the image's own, where a wrapped server has its packages.
 RUN ln -s /opt/mcpbridge/bin/mcpbridge /usr/local/bin/mcpbridge

@@ -28,6 +28,17 @@ heads = {str(path): file.read_bytes()[4:8].hex() if file.exists() else None
 print(json.dumps(heads))
 """
 """Prints the flags of each module's compiled file (PEP 552), None if there is no such file."""
+_LOADED = """
+import importlib.util, json, pathlib, sys
+import mcpbridge.app.lifecycle, mcpbridge.cli.serve
+found = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
+modules = {path: pathlib.Path(importlib.util.cache_from_source(path))
+           for path in found if path.endswith(".py")}
+heads = {path: file.read_bytes()[4:8].hex() if file.exists() else None
+         for path, file in modules.items()}
+print(json.dumps(heads))
+"""
+"""Prints the same of what a start imports, Python's own modules among it."""
 UNCHECKED_HASH = (0b01).to_bytes(4, "little").hex()
 EXTRAS = ("oauth", "otel", "redis")
 """What the Dockerfile installs with the package."""
@@ -60,6 +71,14 @@ def test_modules_are_compiled_for_any_date_of_their_source(
     python = ("--entrypoint=/opt/mcpbridge/bin/python", images[target], "-c", _COMPILED)
     heads = json.loads(engine("run", "--rm", *python))
     assert len(heads) > 1000
+    assert {path: head for path, head in heads.items() if head != UNCHECKED_HASH} == {}
+
+
+def test_what_a_start_loads_of_python_is_compiled(engine: Engine, images: dict[str, str]) -> None:
+    """Of the standard library the official image has the sources alone."""
+    python = ("--entrypoint=/opt/mcpbridge/bin/python", images["slim"], "-c", _LOADED)
+    heads = json.loads(engine("run", "--rm", *python))
+    assert len([path for path in heads if path.startswith("/usr/local/lib/")]) > 100
     assert {path: head for path, head in heads.items() if head != UNCHECKED_HASH} == {}
 
 
