@@ -64,7 +64,7 @@ def test_the_distribution_has_one_name() -> None:
     """That of `pyproject.toml`, which errors repeat by `DISTRIBUTION`; no text writes it out."""
     assert _pyproject()["project"]["name"] == mcpbridge.DISTRIBUTION
     naming = re.compile(rf"(?:{re.escape(mcpbridge.DISTRIBUTION)}\[|install mcpbridge)")
-    texts = [ROOT / "README.md", *(ROOT / "mcpbridge").rglob("*.py")]
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "mcpbridge").rglob("*.py")]
     found = [path.relative_to(ROOT) for path in texts if naming.search(path.read_text("utf-8"))]
     assert len(texts) > 200
     assert found == []
