@@ -50,7 +50,7 @@ MOST_COUNTS = 3
 """How much less and more than the record is admitted. A call that is much cheaper is recorded, lest
 it become as dear as before."""
 FIRST, MORE = 200, 800
-"""Calls of every run, and those that are counted: so many that one collection does not show."""
+"""Calls of every run, and calls that are counted: enough to hide a single garbage collection."""
 IDLE_S = 40.0
 """Seconds without a call: long, since the counts of two starts differ by up to a million."""
 WITHIN_S = 300.0
@@ -81,7 +81,7 @@ class Life(NamedTuple):
 
 
 def count(programs: Programs, folder: Path, calls: Mapping[str, int], idle_s: float = 0.0) -> Life:
-    """The whole life of a bridge, with so many calls of each kind and so long without any.
+    """The whole life of a bridge, with these calls of each kind, then `idle_s` seconds without any.
 
     Raises:
         TargetFailed: It did not start, or an answer was wrong.

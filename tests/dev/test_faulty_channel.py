@@ -54,7 +54,7 @@ class Conversation:
         self._news.set()
 
     async def until(self, count: int) -> list[Received]:
-        """Wait for so many messages; all that came."""
+        """Wait until `count` messages have come; return all that came."""
         with anyio.fail_after(30):
             while len(self.received) < count:
                 self._news = anyio.Event()

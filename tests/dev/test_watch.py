@@ -80,7 +80,7 @@ def test_of_a_program_of_no_known_language_every_file_may_count(tmp_path: Path) 
 
 
 def test_the_home_folder_is_not_watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nor the root: there are more folders than the system lets anybody watch."""
+    """Nor is the root: the system limits how many folders can be watched."""
     monkeypatch.setenv("HOME", str(tmp_path))
     assert watched_by_default(["python", "-m", "server"], tmp_path) is None
     assert watched_by_default(["python", "-m", "server"], Path("/")) is None

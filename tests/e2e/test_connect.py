@@ -111,7 +111,7 @@ async def test_a_process_for_each_connection_may_stand_in_for_the_shim(
 async def test_a_shim_may_come_later_than_its_bridge(
     kind: str, modern: bool, tmp_path: Path
 ) -> None:
-    """What the server speaks is found out when somebody can be asked."""
+    """The bridge asks what the server speaks once the shim is there."""
     to = address("unix", tmp_path)
     record = tmp_path / "record"
     record.mkdir()

@@ -62,7 +62,7 @@ async def test_a_server_that_dies_is_one_error(kind: str, tmp_path: Path) -> Non
 
 
 async def test_a_shim_that_dies_is_waited_for(tmp_path: Path) -> None:
-    """Not ready meanwhile, and who asks is told at once; then all is as before."""
+    """Until it is back the bridge is not ready and answers at once; then all is as before."""
     to = address("unix", tmp_path)
     command = questioner(tmp_path)
     async with started("shim", "--listen", to, "--", *command) as first:

@@ -188,7 +188,7 @@ async def test_a_rewritten_token_file_is_read_again_after_a_401(tmp_path: Path) 
 
 
 async def test_an_answer_of_the_client_goes_to_the_session_that_asked() -> None:
-    """After a restart the server uses its ids again; the old answer reaches nobody."""
+    """After a restart the server uses its ids again; the old answer reaches no session."""
     server = Streamable()
     asking = {"jsonrpc": "2.0", "id": 7, "method": "roots/list"}
     async with fake_remote(server) as remote, stdio_client(remote.url) as client:

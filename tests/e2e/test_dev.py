@@ -134,7 +134,7 @@ async def asked(on: Developing, session: dict[str, str], body: Any) -> Any:
 
 @pytest.mark.parametrize("kind", ["plain", "modern"])
 async def test_a_modern_client_sees_a_save(tmp_path: Path, kind: str) -> None:
-    """By translation or by a server of its own era; its listen hears of it."""
+    """By translation or by a server of the client's era; its listen gets the notification."""
     fifo = new_fifo(tmp_path, "fifo")
     era = ("--child-era", "modern" if kind == "modern" else "legacy")
     async with developing(tmp_path, source(kind=kind), *era) as on:
@@ -213,7 +213,7 @@ async def test_a_client_asks_for_another_start_of_a_server_that_could_not_start(
         assert "exit code 1" in refused.json()["error"]["message"]
         await on.bridge.logged("child.start_held", count=2)
         assert len(on.bridge.events("child.started")) == 2
-        # What it lacked is no file that is watched.
+        # The file that it lacked is not watched.
         given.write_text("", "utf-8")
         assert await on.tools(await on.open()) == ["one"]
         assert len(on.bridge.events("child.started")) == 3

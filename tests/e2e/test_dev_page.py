@@ -1,4 +1,4 @@
-"""The page of `mcpbridge dev`: what passes, to whoever has its token, and to no other site."""
+"""The page of `mcpbridge dev` shows what passes to a browser that has its token alone."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ async def test_it_is_refused_if_others_would_reach_it(words: tuple[str, ...], sa
 
 
 async def test_with_authentication_others_may_reach_it() -> None:
-    """The token of a client is none of the page."""
+    """A client's token does not open the page."""
     token = "a-client-of-many-0123456789abcdef"
     words = ("--no-watch", "--host", "0.0.0.0", "--", *DEMO)
     env = {"MCPBRIDGE_AUTH_TOKEN": token}
@@ -243,7 +243,7 @@ async def test_a_request_names_its_client_and_both_ids() -> None:
 
 
 async def test_what_never_reached_the_server_is_shown_with_its_cause() -> None:
-    """Refused requests, calls that failed without an answer, and lines that are no messages."""
+    """Refused requests, calls that failed without an answer, and lines that are not messages."""
     noisy = "import sys; print('plain noise', flush=True); import mcpbridge.demo as d; d.main()"
     server = (sys.executable, "-c", noisy)
     words = ("--no-watch", "--max-request-bytes", "1KiB", "--max-calls", "1", "--", *server)
@@ -328,7 +328,7 @@ async def test_the_servers_and_their_clients_are_named_and_one_is_reloaded() -> 
 
 
 async def test_a_browser_is_opened_on_the_page_and_outlives_mcpbridge(tmp_path: Path) -> None:
-    """It is no process of a server, which would end with mcpbridge."""
+    """It does not belong to a server, whose processes end with mcpbridge."""
     opened, lives = tmp_path / "opened", new_fifo(tmp_path, "lives")
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\n(echo "$1" > {opened}; cat {lives} > /dev/null) &\n', "utf-8")

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, NEEDS_NAMESPACES]
 
 
 async def until_taken(running: Replicas, count: int) -> None:
-    """Wait until the replicas that stay have taken so many sessions."""
+    """Wait until the replicas that stay have taken `count` sessions."""
 
     def taken() -> int:
         return sum(len(each.events("session.taken_over")) for each in running.running)
@@ -40,7 +40,7 @@ def read_by(folder: Path, text: str) -> list[bytes]:
 
 
 async def test_sessions_go_on_with_what_their_clients_had_asked_for(tmp_path: Path) -> None:
-    """Level, subscriptions and `initialized` go with them; the stream of one is to be reopened."""
+    """Level, subscriptions and `initialized` go with them; a client opens its stream again."""
     folder = tmp_path / "record"
     folder.mkdir()
     command = child("questioner", str(folder))

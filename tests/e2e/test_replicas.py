@@ -115,7 +115,7 @@ async def test_streams_and_questions_cross_replicas(asked: Asked) -> None:
 
 
 async def test_a_call_is_cancelled_through_another_replica(asked: Asked) -> None:
-    """The server hears of it under its own number."""
+    """The server gets the cancellation under the id that it knows."""
     first, second, having = asked.all.clients
     headers = await open_session(having, "2025-06-18", ASKED)
     held = asyncio.create_task(
@@ -134,7 +134,7 @@ async def test_a_call_is_cancelled_through_another_replica(asked: Asked) -> None
 
 
 async def test_a_stream_is_resumed_at_another_replica(asked: Asked) -> None:
-    """With what came meanwhile, each event once."""
+    """With the events that came in between, each once."""
     first, second, having = asked.all.clients
     headers = await open_session(having, "2025-11-25", ASKED)
     params = {"name": "resumed", "lines": [], "_meta": {"progressToken": "t"}}

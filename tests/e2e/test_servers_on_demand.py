@@ -44,7 +44,7 @@ async def state(client: httpx.AsyncClient) -> str:
 
 
 async def stopped(running: RunningBridge, client: httpx.AsyncClient, count: int = 1) -> None:
-    """Wait until the server has been stopped for want of calls so many times."""
+    """Wait until the server has been stopped for want of calls `count` times."""
     await running.logged("server.idle_stopped", count=count)
     await eventually(lambda: not running.processes(), "its processes end")
 

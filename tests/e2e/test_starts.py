@@ -197,7 +197,7 @@ async def test_there_is_no_spare_on_a_terminal(under: tuple[str, ...], count: in
         async with running.client() as client:
             for number in range(2):
                 session = await open_session(client, capabilities=ROOTS)
-                # Its own process serves the call, whoever answered `initialize`.
+                # Its own process serves the call, whichever process answered `initialize`.
                 listed = await client.post("/mcp", json=rpc(1, "tools/list"), headers=session)
                 assert listed.status_code == 200, number
         await running.logged("child.started", count=count)

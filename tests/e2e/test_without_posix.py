@@ -125,7 +125,7 @@ async def test_a_save_takes_effect(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("without_posix")
 async def test_what_windows_cannot_do_is_refused_by_name() -> None:
-    """Sockets are no pipes there, and it has none in the file system."""
+    """A socket cannot be a pipe there, and no socket has a path in the file system."""
     status, said = await ran("--connect", "tcp:127.0.0.1:9")
     assert (status, "is not supported on Windows" in said) == (2, True)
     status, said = await ran("--listen", "unix:/tmp/mcp.sock", "--", *child("invalid_output"))

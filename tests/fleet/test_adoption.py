@@ -72,7 +72,7 @@ class Running:
         return asyncio.create_task(adopt())
 
     async def asked(self, count: int) -> None:
-        """Wait until so many reloads were asked for."""
+        """Wait until `count` reloads were asked for."""
         while len(self.reloader.outcomes) < count:
             await checkpoint()
 

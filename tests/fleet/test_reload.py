@@ -53,7 +53,7 @@ async def test_a_save_is_noticed(tmp_path: Path, save: Callable[[Path], None]) -
 
 @bounded
 async def test_a_file_that_is_gone_is_no_change_until_it_is_back(tmp_path: Path) -> None:
-    """Some editors remove the file before they write it anew."""
+    """Some editors remove the file before they write it again."""
     path = tmp_path / "mcp.json"
     path.write_text("one")
     changes = FileWatch(path).changes()

@@ -15,25 +15,11 @@ TEXTS = {
         (*(ROOT / "mcpbridge").rglob("*.py"), *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
     )
 }
-
-NOT_YET = (
-    "benchmarks/gate.py",
-    "tests/dev/",
-    "tests/e2e/",
-    "tests/fleet/",
-    "tests/replicas/",
-    "tests/stores/",
-    "tests/suites/replicas/",
-    "tests/support/developing.py",
-    "tests/support/replicas.py",
-)
-"""Not rewritten yet."""
 PROSE = {
     path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
     for folder in ("benchmarks", "scripts", "tests")
     for path in sorted((ROOT / folder).rglob("*.py"))
-    if not path.relative_to(ROOT).as_posix().startswith(NOT_YET)
-    and "node_modules" not in path.parts
+    if "node_modules" not in path.parts
 }
 
 

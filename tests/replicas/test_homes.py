@@ -186,7 +186,7 @@ async def test_a_home_that_stays_out_of_reach_is_replaced_and_ends_its_copy_when
 
 
 async def test_the_time_out_of_reach_begins_again_once_a_home_has_answered() -> None:
-    """And if no client has asked for so long that it may have been there in between."""
+    """And if no client has asked for a time in which the home may have been back."""
     for answered in (True, False):
         world = World(0)
         old, asked = await taken_over_after_30_s(world, OnOwnerLost.RESTART)

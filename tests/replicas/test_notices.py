@@ -77,7 +77,7 @@ async def test_what_is_deleted_while_peers_are_told_is_told_too() -> None:
 
 
 async def test_homes_of_sessions_are_told_in_parts_and_remembered() -> None:
-    """Not those that are no names of replicas, and none that is the one that is told."""
+    """Without names that no replica has, and without the name of the replica that is told."""
     world = World(3)
     await world.settle()
     first, second, third = world.replicas.values()

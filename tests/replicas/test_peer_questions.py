@@ -110,7 +110,7 @@ async def test_the_boot_of_an_address_is_learned_once() -> None:
 async def test_what_is_no_answer_counts_as_none(
     answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A refused proof is made anew once and no more; what does not come is not waited for."""
+    """A refused proof is made a second time and not a third; waiting for an answer has a limit."""
     if answer.endswith(b"9\r\n\r\n"):
         monkeypatch.setattr(peer_questions, "ANSWER_S", 0.05)
     async with asking(answer) as (questions, address, peer):
@@ -120,7 +120,7 @@ async def test_what_is_no_answer_counts_as_none(
 
 
 async def test_an_address_without_a_peer_is_silent() -> None:
-    """Nothing listens there, or it is no address."""
+    """Nothing listens there, or it is not an address."""
     async with asking(b"") as (questions, address, _):
         pass
     assert await questions.ask(address, QUESTION, ANONYMOUS) is None

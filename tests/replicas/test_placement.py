@@ -49,7 +49,7 @@ class Peers:
 
 
 async def peers(count: int) -> Peers:
-    """So many peers, all of which are silent."""
+    """Return `count` peers, all of which are silent."""
     world = World(count + 1)
     await world.settle()
     return Peers(world)

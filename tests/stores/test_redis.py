@@ -242,7 +242,7 @@ async def test_user_and_database_are_those_of_the_url() -> None:
 
 
 async def test_many_at_once_wait_for_their_turn() -> None:
-    """More questions than connections are no error of the store."""
+    """More questions than connections do not count as an error of the store."""
     async with asking(bulk(ONE)) as (store, fake, _):
         async with asyncio.TaskGroup() as tasks:
             asked = [tasks.create_task(store.home(f"m{number}")) for number in range(100)]

@@ -1,4 +1,4 @@
-"""`mcpbridge dev` over a server in a folder of its own, and what tests do with it."""
+"""`mcpbridge dev` over a server in a separate folder, and what tests do with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several bridges that serve together, each at a loopback address of its own."""
+"""Several bridges that serve together, each at another loopback address."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.namespaces import OWN_MOUNTS
 KEY = "replicas-" * 4
 PEER_PORT = 8001
 NAME = "replicas"
-"""What resolves to all of them, in a mount space of their own."""
+"""What resolves to all of them, in a separate mount namespace."""
 _LOOPBACK = 127 << 24
 _EACH = 4
 """Addresses for each set of replicas."""
@@ -84,7 +84,7 @@ async def replicas(
     ready: bool = True,
     hosts: Path | None = None,
 ) -> AsyncIterator[Replicas]:
-    """So many replicas of a server, with their processes if `ready`.
+    """Run `count` replicas of a server, with their processes if `ready`.
 
     With a file for `hosts` they find each other by a name that only they can resolve.
     """
@@ -113,7 +113,7 @@ async def replicas(
 
 @asynccontextmanager
 async def listening_at(host: str, port: int = PEER_PORT) -> AsyncIterator[list[bytes]]:
-    """Where nobody may connect: what the first read of each connection brought."""
+    """Listen where no client may connect; yield what the first read of each connection brought."""
     seen: list[bytes] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

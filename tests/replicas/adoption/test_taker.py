@@ -57,7 +57,7 @@ async def test_a_session_that_is_handed_over_takes_its_claim_along() -> None:
 async def test_an_adopter_that_asks_while_a_session_is_taken_gives_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The home itself gives the session, so it is here, whoever comes first."""
+    """The home itself gives the session, so it is here, whichever of the two comes first."""
     world = World(2)
     address, asker = rendezvous_order("m1", world.replicas)[::-1]
     taker, host = world.replicas[address], world.hosts[address]

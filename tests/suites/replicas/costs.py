@@ -69,7 +69,7 @@ async def row_17(_size: Size) -> list[Figure]:
 
 
 async def _life(out: Path, calls: int, idle_s: float) -> Life:
-    """Count two replicas, with so many calls that one forwards to the other, then so long idle."""
+    """Count two replicas: `calls` that one forwards to the other, then `idle_s` idle seconds."""
     async with lab(count=0) as made:
         roles = dict(zip(MOST_INSTRUCTIONS, (made.add(), made.add()), strict=True))
         between, having = roles.values()
@@ -131,7 +131,7 @@ async def _timed(connection: Connection, headers: Mapping[str, str], number: int
 
 
 async def _rate(url: str, headers: Mapping[str, str]) -> float:
-    """Calls a second, with so many callers that never rest."""
+    """Return calls a second under full load: callers that never rest."""
     numbers, until = itertools.count(), monotonic() + FULL_LOAD_S
 
     async def caller() -> None:
@@ -211,7 +211,7 @@ async def row_19(size: Size) -> list[Figure]:
 
 
 async def _listen(made: Lab, count: int) -> list[_Listener]:
-    """Open so many sessions at the first replica, and their streams at the second."""
+    """Open `count` sessions at the first replica, and their streams at the second."""
     owner, relay = made.replicas[:2]
     places = asyncio.Semaphore(AT_ONCE)
     loop = asyncio.get_running_loop()

@@ -34,7 +34,7 @@ REPLICAS = ("a", "b", "c")
 IPS = {name: f"{NET}{number}" for number, name in enumerate(REPLICAS, 1)}
 PORT, PEER_PORT, STORE_PORT = 8000, 8001, 6379
 SETTLED_S = 21.0
-"""After so long each replica takes all others for settled."""
+"""After this time each replica takes all others for settled."""
 WITH_STORE_S = 2 * BEAT_FOR_S + 5
 WITHOUT_STORE_S = HELD_BACK_S + 12
 HEALED_S = 5.0
@@ -138,7 +138,7 @@ async def _round(client: Client, mark: str) -> list[Answer]:
 
 
 async def _told_after(client: Client, mark: str) -> float:
-    """Make a call at a through b that does not end; the seconds until the client is told of it."""
+    """Make a call at a through b that does not end; return the seconds until its client is told."""
     call = tool_call(mark, "steps", token=mark, text=mark, wait_s=LONG_S)
     async with client.streaming(_url("b"), call) as stream:
         await stream.next()
@@ -196,7 +196,7 @@ async def main() -> None:
         with tempfile.TemporaryDirectory(prefix="replicas-cuts-") as name:
             folder = Path(name)
             async with _redis(folder), _replicas(folder, store=store), http_client() as http:
-                await asyncio.sleep(SETTLED_S)  # no event tells of it
+                await asyncio.sleep(SETTLED_S)  # no event says so
                 each = [await _cut_for(kind, seconds, http) for kind in kinds]
         found["store" if store else "alone"] = each
     print(json.dumps(found), flush=True)

@@ -44,7 +44,7 @@ def read_id(text: str) -> SessionId:
 
 
 def wrong_ids(real: Sequence[str], count: int) -> Iterator[str]:
-    """Yield so many ids that no replica may accept."""
+    """Yield `count` ids, none of which a replica may accept."""
     own = read_id(real[0]).owner
     params = b'{"protocolVersion":"2025-11-25","capabilities":{}}'
     yield ids_of(own, key=OTHER_KEY).new(ANONYMOUS.key, params)

@@ -270,7 +270,7 @@ class Lab:
     async def settled(self) -> None:
         """Wait until every replica takes all others for settled, as a rollout would find them."""
         # Each resolves the name once within this time, and counts from then on.
-        await asyncio.sleep(2 * SETTLED_AFTER_S + 1)  # no event tells of it
+        await asyncio.sleep(2 * SETTLED_AFTER_S + 1)  # no event says so
 
     def executed(self) -> Counter[str]:
         """How often each text has been executed."""
@@ -287,7 +287,7 @@ class Lab:
         rest_s: float = 0.0,
         wait_s: float = 0.0,
     ) -> AsyncIterator[Clients]:
-        """Run clients of both languages, so many of each kind in each; killed at the block's end.
+        """Run clients of both languages, with these counts in each; kill them at the block's end.
 
         Args:
             marker: Begins every text that they send.

@@ -64,7 +64,7 @@ class Row:
     test: str
     run: Callable[[Size], Awaitable[Sequence[Figure]]]
     only_full: bool = False
-    """Needs an idle machine, or so many of something that what they share is nothing."""
+    """Needs an idle machine, or counts so high that fixed costs do not show."""
 
 
 def show(row: Row, figures: Sequence[Figure], seconds: float) -> bool:

@@ -51,7 +51,7 @@ def size_of(text: str) -> Size:
     """Return the sizes for a DURATION, which may be empty.
 
     Raises:
-        ValueError: It is no duration.
+        ValueError: It is not a duration.
     """
     if not text:
         return SHORT

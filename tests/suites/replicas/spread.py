@@ -61,7 +61,7 @@ async def row_8(_size: Size) -> list[Figure]:
 async def row_9(_size: Size) -> list[Figure]:
     """The owner is killed in a streamed call: its client is told, at the stream or when it resumes.
 
-    The session has a process of its own or shares one, and the stream was opened at the owner or
+    The session has a process for itself or shares one, and the stream was opened at the owner or
     at another replica.
     """
     kinds = [(able, at_owner) for able in ABILITIES for at_owner in (True, False)]

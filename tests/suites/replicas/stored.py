@@ -25,7 +25,7 @@ from tests.support.redis_server import PROGRAMS, RedisServer
 STORE = "store.test"
 FIRST_IP, SECOND_IP = "127.0.0.1", "127.0.0.2"
 LAPSED_S = BEAT_FOR_S + 2
-"""After so long without a store every replica's heartbeat has lapsed."""
+"""After this time without a store every replica's heartbeat has lapsed."""
 OWN_CHILD: dict[str, object] = {"elicitation": {}}
 SESSIONS = 6
 EVENT_EVERY_S = 5.0
@@ -182,6 +182,6 @@ async def _failed_over(made: Lab, server: RedisServer, folder: Path) -> RedisSer
 
 
 async def _noticed(made: Lab, event: str, count: int) -> None:
-    """Wait until each replica has said something about the store for so many times."""
+    """Wait until each replica has logged this event of the store `count` times."""
     for each in made.replicas:
         await each.running.logged(event, count=count)
