@@ -57,7 +57,7 @@ async def calm_calls(
 ) -> list[Figure]:
     """Make calls through the balancer and disturb nothing."""
     sessions = 2 * (PLAIN + asked)
-    each = max(1, calls // sessions)
+    each = -(-calls // sessions)
     async with (
         lab(count=count, peers=peers) as made,
         made.clients("calm", plain=PLAIN, asked=asked, calls=each) as clients,
