@@ -17,6 +17,7 @@ from mcpbridge.replicas.session_id import MAX_AGE_S, Replica, SessionId, Session
 from mcpbridge.rules.access.principals import ANONYMOUS
 from mcpbridge.rules.access.state_keys import FOR_ID, FOR_PEER, state_keys
 from tests.suites.replicas.lab import KEY, lab
+from tests.suites.replicas.lab import Replica as LabReplica
 from tests.suites.replicas.rows import Figure, Size, at_least, detail, equal
 from tests.suites.wire import Connection, Response, echo_call, open_session
 
@@ -43,6 +44,12 @@ def read_id(text: str) -> SessionId:
     return found
 
 
+def newer_id(own: Replica) -> str:
+    """Return an id of a replica whose release writes another format."""
+    with mock.patch.object(session_id, "VERSION", session_id.VERSION + 1):
+        return ids_of(own).new(ANONYMOUS.key, b"{}")
+
+
 def wrong_ids(real: Sequence[str], count: int) -> Iterator[str]:
     """Yield `count` ids, none of which a replica may accept."""
     own = read_id(real[0]).owner
@@ -50,9 +57,7 @@ def wrong_ids(real: Sequence[str], count: int) -> Iterator[str]:
     yield ids_of(own, key=OTHER_KEY).new(ANONYMOUS.key, params)
     yield ids_of(own).new(b"another principal", params)
     yield ids_of(own, age_s=MAX_AGE_S + 60).new(ANONYMOUS.key, params)
-    with mock.patch.object(session_id, "VERSION", session_id.VERSION + 1):
-        newer = ids_of(own).new(ANONYMOUS.key, params)
-    yield newer
+    yield newer_id(own)
     chance = random.Random(SEED)
     for _ in range(count - 4):
         text = _changed(chance.choice(real), chance)
@@ -116,18 +121,33 @@ async def row_13(size: Size) -> list[Figure]:
                         detail("answered otherwise", {"id": text, "response": response})
                 connection.close()
 
+            before = await _dials(asked)
             await asyncio.gather(*(send() for _ in range(AT_ONCE)))
-            found = len(dialled)
+            newer = await _call(Connection(asked.url), newer_id(read_id(real[0]).owner))
+            found, counted = len(dialled), await _dials(asked) - before
             # The same place is dialled for an id that was not changed: what counts can count.
             await _call(Connection(asked.url), real[0])
             dialled_for_real = len(dialled) - found
+            counted_for_real = await _dials(asked) - before - counted
     others = sum(count for status, count in statuses.items() if status not in UNKNOWN)
     return [
         at_least("ids", sum(statuses.values()), size.fuzzed * 0.9),
         equal("neither 404 nor 503", others, 0),
+        equal("status of a newer release's id", newer.status, 503),
         equal("dialled", found, 0),
+        equal("forwarded or asked about by its counters", counted, 0),
         at_least("dialled for a good one", dialled_for_real, 1),
+        at_least("the same by its counters", counted_for_real, 1),
     ]
+
+
+async def _dials(replica: LabReplica) -> float:
+    """Return how often a replica has forwarded a request or asked another one, or tried to."""
+    forwards = await replica.counted("mcpbridge_forwards_total")
+    asks = await replica.counted("mcpbridge_asks_total")
+    # Ids that it refuses are counted beside what it forwards.
+    tried = [count for outcome, count in forwards.items() if not outcome.startswith("refused_")]
+    return sum(tried) + sum(asks.values())
 
 
 async def _opened(url: str, able: Mapping[str, object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import socket
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S
+from tests.suites.wire import Connection
 from tests.support.bridge_process import START_S, RunningBridge, eventually, started
 from tests.support.sdk_servers import PEERS, ROOT, interpreter
 
@@ -100,6 +102,14 @@ class Replica:
 
         await eventually(serves_or_ended, "the replica serves", within_s)
         assert running.events("child.ready"), f"{running.log} {running.noise}"
+
+    async def counted(self, name: str) -> dict[str, float]:
+        """Return the values of one of its counters, by the value of the counter's label."""
+        connection = Connection(self.url)
+        response = await connection.request("GET", {}, path="/metrics")
+        connection.close()
+        found = re.findall(rf'^{name}{{\w+="(.*)"}} (\S+)$', response.body.decode(), re.MULTILINE)
+        return {label: float(value) for label, value in found}
 
     async def kill(self) -> None:
         """Kill the bridge; nothing of it is left."""
