@@ -26,7 +26,7 @@ from tests.suites.replicas.rows import SHORT, Row, Size, equal, full, show
 ROWS = (
     Row("0", "control: replicas that do not know each other are noticed", load.control),
     Row("1", "calls without faults", load.row_1),
-    Row("2", "rolling restarts under load", load.row_2),
+    Row("2", "rolling restarts under load", stored.row_2),
     Row("7", "the store stops, ends, begins empty, fails over", stored.row_7),
     Row("8", "one client's requests at three replicas", spread.row_8),
     Row("9", "the owner is killed in a streamed call", spread.row_9),

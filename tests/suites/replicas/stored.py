@@ -7,6 +7,7 @@ import itertools
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from redis.asyncio import Redis
 from mcpbridge.stores.store import BEAT_FOR_S
 from tests.suites.replicas.conversation import Client, http_client, tool_call
 from tests.suites.replicas.lab import Lab, lab
-from tests.suites.replicas.load import busy, common
+from tests.suites.replicas.load import ROLLING, busy, common, rolled
 from tests.suites.replicas.rows import Figure, Size, at_least, detail, equal
 from tests.support.bridge_process import messages
 from tests.support.redis_server import PROGRAMS, RedisServer
@@ -69,18 +70,33 @@ def doubles(rounds: Sequence[Sequence[Answer]]) -> int:
 
 
 @asynccontextmanager
-async def _with_store() -> AsyncIterator[tuple[Lab, RedisServer, Path]]:
-    """Three replicas with a store, which has a name."""
+async def _with_store(*words: str) -> AsyncIterator[tuple[Lab, RedisServer, Path]]:
+    """Three replicas with a store, which has a name, and with more flags."""
     with tempfile.TemporaryDirectory(prefix="replicas-store-") as name:
         folder = Path(name)
         server = RedisServer(PROGRAMS[0], folder)
         server.start()
         try:
-            words = ("--store", f"redis://{STORE}:{server.port}")
-            async with lab(words=words, names={STORE: FIRST_IP}) as made:
+            given = ("--store", f"redis://{STORE}:{server.port}", *words)
+            async with lab(words=given, names={STORE: FIRST_IP}) as made:
                 yield made, server, folder
         finally:
             server.kill()
+
+
+async def row_2(size: Size) -> list[Figure]:
+    """Rolling restarts under load, without a store and with one."""
+    async with lab(words=ROLLING) as made:
+        alone = await rolled(made, size.restarts)
+    async with _with_store(*ROLLING) as (made, _, _):
+        stored = await rolled(made, size.restarts)
+        claims = [await each.counted("mcpbridge_handovers_total") for each in made.replicas]
+    taken = sum(each.get("taken", 0) for each in claims)
+    return [
+        *alone,
+        *(replace(each, name=f"{each.name} with a store") for each in stored),
+        at_least("sessions handed over with a store", taken, 1),
+    ]
 
 
 async def row_5(size: Size) -> list[Figure]:
