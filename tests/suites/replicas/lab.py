@@ -229,9 +229,14 @@ class Lab:
         """Runs a program for which `NAME` resolves to what is in `hosts`."""
         return ("unshare", "--mount", "sh", "-c", MOUNT, str(self.hosts))
 
-    async def start(self, replica: Replica) -> None:
-        """Start a replica, and wait until the balancer may send it requests."""
-        await replica.start(under=self.under)
+    async def start(self, replica: Replica, *, under: Sequence[str] = ()) -> None:
+        """Start a replica, and wait until the balancer may send it requests.
+
+        Args:
+            replica: One that does not run.
+            under: A program that runs the bridge.
+        """
+        await replica.start(under=(*self.under, *under))
         await eventually(lambda: _listens(replica.ip, replica.port), "the replica listens")
 
     async def replace(self, replica: Replica) -> None:
@@ -250,9 +255,10 @@ class Lab:
         self.write_hosts()
         return self.replicas[-1]
 
-    async def join(self) -> None:
-        """Start one more replica."""
-        await self.start(self.add())
+    async def join(self, *, under: Sequence[str] = ()) -> Replica:
+        """Start one more replica, under a program that runs it if one is given."""
+        await self.start(replica := self.add(), under=under)
+        return replica
 
     async def part(self, replica: Replica) -> int:
         """End a replica that no other takes the place of; the exit status."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import signal
+import tarfile
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
@@ -16,9 +18,11 @@ from typing import Any
 from mcpbridge.replicas.session_id import Replica as Home
 from mcpbridge.replicas.session_id import SessionId, SessionIds
 from mcpbridge.rules.access.state_keys import FOR_ID, state_keys
-from tests.suites.replicas.lab import KEY, Clients, Lab, Load, lab
+from tests.suites.replicas.lab import KEY, Clients, Lab, Load, Replica, lab
 from tests.suites.replicas.rows import Figure, Size, at_least, at_most, detail, equal
 from tests.suites.wire import Connection, echo_call, open_session
+from tests.support.bridge_process import asked_until
+from tests.support.sdk_servers import ROOT
 
 PLAIN, ASKED = 3, 3
 """Sessions of each language that cannot be asked, and that can be."""
@@ -34,6 +38,18 @@ MOST_SESSIONS = 8
 """Of each replica in that row: two have room for the sessions of all clients."""
 NOTICED_S = 0.5
 """After a kill the balancer may still send requests there: it checks every tenth of a second."""
+SAID = tuple(
+    f"mcpbridge/{name}.py"
+    for name in (
+        "replicas/peer_messages",
+        "replicas/peer_proof",
+        "replicas/session_id",
+        "rules/homes/record",
+    )
+)
+"""The modules that define what replicas say to each other and write into ids."""
+FORWARDED = 50
+"""Calls that replicas of two releases forward to each other at least."""
 GATEWAY_ID = 128
 """Characters that gateways accept in a session id."""
 
@@ -152,7 +168,12 @@ def _is_unknown(error: Mapping[str, Any]) -> bool:
 
 
 async def row_15(size: Size) -> list[Figure]:
-    """Keys are rotated under load: added as the second, made the first, and the old one dropped."""
+    """Keys are rotated, and versions mixed, under load."""
+    return [*await _keys_rotated(size), *await _versions_mixed()]
+
+
+async def _keys_rotated(size: Size) -> list[Figure]:
+    """Add a key as the second, make it the first, and drop the old one."""
     new = "the-key-that-comes-after-the-first-one"
     with tempfile.TemporaryDirectory(prefix="replicas-keys-") as folder:
         keys = Path(folder) / "keys"
@@ -185,6 +206,66 @@ async def _write_keys(made: Lab, file: Path, text: str) -> None:
         seen = len(replica.running.events("keys.file_read"))
         replica.running.signal(signal.SIGHUP)
         await replica.running.logged("keys.file_read", count=seen + 1)
+
+
+async def _versions_mixed() -> list[Figure]:
+    """Replace this release by an earlier one and that by this one, with both at once between."""
+    with tempfile.TemporaryDirectory(prefix="replicas-earlier-") as name:
+        earlier = await _earlier(Path(name))
+        async with lab(count=1, words=ROLLING) as made:
+            (first,) = made.replicas
+            older = await made.join(under=earlier)
+            async with busy(made, "mixed") as clients:
+                await clients.ready()
+                # Each of the two can forward to the other one only.
+                await asyncio.gather(*map(_forwards, (first, older)))
+                statuses = [await made.part(first)]
+                newer = await made.join()
+                await _forwards(newer)
+                statuses.append(await made.part(older))
+                taken = await newer.counted("mcpbridge_handovers_total")
+                load = await clients.stop()
+            figures = common(load, made)
+    return [
+        equal("errors, versions mixed", len(load.errors), 0),
+        equal("sessions lost, versions mixed", load.sessions - load.kept, 0),
+        equal("exit statuses", statuses, [0, 0]),
+        *figures,
+        at_least("right answers", load.right, 3 * FORWARDED),
+        equal("sessions taken from the earlier release", taken.get("taken", 0), load.sessions),
+    ]
+
+
+async def _forwards(replica: Replica) -> None:
+    """Wait until a replica has forwarded calls, which it has from the balancer."""
+
+    async def has() -> bool:
+        counted = await replica.counted("mcpbridge_forwards_total")
+        return counted.get("answered", 0) >= FORWARDED
+
+    await asked_until(has, f"{replica.url} has forwarded {FORWARDED} requests")
+
+
+async def _earlier(folder: Path) -> tuple[str, ...]:
+    """Unpack the last commit whose replicas said something else to each other.
+
+    Returns:
+        The program that runs its bridge.
+    """
+    newest = (await _git("log", "-1", "--format=%H", "--", *SAID)).decode().strip()
+    packed = await _git("archive", "--format=tar", f"{newest}^", "mcpbridge")
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        tar.extractall(folder, filter="data")
+    return ("env", "-C", str(folder), f"PYTHONPATH={folder}")
+
+
+async def _git(*words: str) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        "git", *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, "a clone with its history is needed: git fetch --unshallow"
+    return out
 
 
 async def row_16(size: Size) -> list[Figure]:
