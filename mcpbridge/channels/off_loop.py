@@ -66,5 +66,10 @@ def pause() -> None:
     A request takes several turns of the loop. After each of them the loop gives the interpreter
     away, and would wait for a whole further pass; in this time it takes all of them.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if is_aside():
         time.sleep(_PAUSE_S)
+
+
+def is_aside() -> bool:
+    """Return whether this thread is one that reads long texts."""
+    return threading.current_thread() is not threading.main_thread()

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from mcpbridge.channels.channel import Consumer, InvalidLine, Received
-from mcpbridge.channels.off_loop import LONG_BYTES, PLAIN_BYTES, pause, read_off_loop
+from mcpbridge.channels.off_loop import LONG_BYTES, PLAIN_BYTES, is_aside, pause, read_off_loop
 from mcpbridge.channels.threaded_files import FileCalls, ThreadedFiles, Watch, threads_for
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
@@ -459,7 +459,8 @@ class PipeChannel:
             # The usual start is looked at here: a call costs more than that.
             batch = line[:1] != b"{" and is_batch(line)
             found = decode_batch(line, depth, _MAX_BATCH) if batch else [decode(line, depth)]
-            if len(line) >= LONG_BYTES:
+            # Not on the loop: few results are opened by a rule, which then walks them itself.
+            if len(line) >= LONG_BYTES and is_aside():
                 pause()
                 walked(found)
             return found
