@@ -77,7 +77,7 @@ def schemas_in(text: str, tool: str) -> set[str]:
 
 
 async def test_what_is_recorded_by_dev_is_replayed(tmp_path: Path) -> None:
-    """Without secrets, on stderr too; a property of a schema is none, whatever its name."""
+    """Without secrets, on stderr too; but no name makes a property of a schema a secret."""
     path = tmp_path / "tape.jsonl"
     secret = "sesame-1-ö"
     properties = {"token": {"type": "string", "minLength": 8}}
