@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +11,7 @@ import pytest
 
 from tests.support.bridge_process import bridge
 from tests.support.inspector import NODE_MODULES, node
-from tests.support.stdio_client import StdioClient, stdio_client
+from tests.support.stdio_client import StdioClient, stdio_client, stdio_client_of
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.asyncio]
 
@@ -26,36 +22,11 @@ MOST_ASKS = 30
 ERROR_WITHIN_S = 1.0
 
 
-class McpRemote:
-    """A process of mcp-remote."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.noise: list[str] = []
-
-    async def ended(self) -> int:
-        """Wait for its end; its exit status."""
-        return await self.process.wait()
-
-
-@asynccontextmanager
-async def mcp_remote(url: str, home: Path) -> AsyncIterator[StdioClient]:
+def mcp_remote(url: str, home: Path) -> AbstractAsyncContextManager[StdioClient]:
     """A client of `mcp-remote URL`; the process is killed at the end of the block."""
     assert PROXY.exists(), "mcp-remote is missing: `make interop` installs it"
-    process = await asyncio.create_subprocess_exec(
-        *(node(), str(PROXY), url, "--transport", "http-only"),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-        env={**os.environ, "HOME": str(home), "MCP_REMOTE_CONFIG_DIR": str(home)},
-        start_new_session=True,
-    )
-    try:
-        yield StdioClient(McpRemote(process))
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    env = {"HOME": str(home), "MCP_REMOTE_CONFIG_DIR": str(home)}
+    return stdio_client_of((node(), str(PROXY), url, "--transport", "http-only"), env)
 
 
 async def failed_after(client: StdioClient, method: str) -> float:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 from tests.support.bridge_process import initialize, rpc, started
 
 WITHIN_S = 20.0
 INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+
+
+def line_of(message: Any) -> bytes:
+    """A message as a line of stdin."""
+    return json.dumps(message).encode() + b"\n"
 
 
 class StdioServer(Protocol):
@@ -22,6 +30,18 @@ class StdioServer(Protocol):
 
     async def ended(self) -> int:
         """Wait for its end; its exit status."""
+
+
+class StdioProgram:
+    """A process that a test has started: see `StdioServer`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.noise: list[str] = []
+
+    async def ended(self) -> int:
+        """Wait for its end; its exit status."""
+        return await self.process.wait()
 
 
 class StdioClient:
@@ -37,8 +57,7 @@ class StdioClient:
     def write(self, message: Any) -> None:
         """Write a message, or bytes as they are."""
         assert self.process.stdin is not None
-        line = message if isinstance(message, bytes) else json.dumps(message).encode() + b"\n"
-        self.process.stdin.write(line)
+        self.process.stdin.write(message if isinstance(message, bytes) else line_of(message))
 
     async def next(self) -> dict[str, Any]:
         """Wait for one more message."""
@@ -103,3 +122,26 @@ async def stdio_client(
         yield client
         if client.process.returncode is None:
             assert await client.end() == 0, running.noise
+
+
+@asynccontextmanager
+async def stdio_client_of(
+    command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> AsyncIterator[StdioClient]:
+    """A client of any command; the process and its group are killed at the end of the block."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        start_new_session=True,
+    )
+    try:
+        yield StdioClient(StdioProgram(process))
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
