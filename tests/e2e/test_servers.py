@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ VSCODE = """{
   },
 }"""
 DYING = (sys.executable, "-c", "import sys; print('no bread', file=sys.stderr); sys.exit(3)")
+QUICK = (sys.executable, str(Path(__file__).parent.parent / "support" / "quick_restarts.py"))
+CRASHES = 100
 SLOW = rpc(7, "tools/call", {"name": "countdown", "arguments": {"seconds": 1}})
 
 
@@ -51,6 +54,11 @@ async def tools(client: httpx.AsyncClient, path: str) -> list[str]:
     assert response.status_code == 200, response.text
     (answer,) = messages(response.text)
     return [tool["name"] for tool in answer["result"]["tools"]]
+
+
+def of_server(name: str) -> Callable[[dict[str, Any]], bool]:
+    """Whether a record is of this server."""
+    return lambda record: bool(record["server_name"] == name)
 
 
 async def in_flight(client: httpx.AsyncClient, name: str) -> None:
@@ -164,27 +172,30 @@ async def test_failing_servers_disturb_no_other(tmp_path: Path) -> None:
             "good": entry(DEMO),
             "missing": {"command": "no-such-program"},
             "dying": entry(DYING),
-            "crashing": entry(child("ending", "3"), **own(give_up_after=2)),
+            "crashing": entry(child("crashing", "4"), **own(give_up_after=2)),
             "unset": entry(DEMO, env={"TOKEN": "${NO_SUCH_VARIABLE}"}),
             "wrong": entry(DEMO, **own(isolatoin="shared")),
             "far": {"url": "http://127.0.0.1:1/mcp"},
         },
     )
     async with bridge("--config", str(path)) as running, running.client() as client:
-        await running.logged("server.gave_up", lambda record: record["server_name"] == "dying")
+        for name in ("dying", "crashing"):
+            await running.logged("server.gave_up", of_server(name))
         unusable = {each["server_name"]: each for each in running.events("server.unusable")}
         assert sorted(unusable) == ["missing", "unset", "wrong"]
         assert unusable["wrong"]["field"] == "mcpbridge.isolatoin"
         assert unusable["wrong"]["remedy"] == "did you mean isolation?"
         assert unusable["unset"]["field"] == "env.TOKEN"
         found = await statuses(client)
-        assert found["missing"]["state"] == found["dying"]["state"] == "failed"
+        failed = ("missing", "dying", "crashing")
+        assert [found[name]["state"] for name in failed] == ["failed"] * 3
         assert "command: cannot start 'no-such-program'" in found["missing"]["reason"]
         assert "(exit code 3): no bread" in found["dying"]["reason"]
+        assert "(exit code 4): the well is dry" in found["crashing"]["reason"]
         assert found["far"]["state"] == "unreachable"
         assert "cannot connect to http://127.0.0.1:1/mcp" in found["far"]["reason"]
         assert "echo" in await tools(client, "/servers/good/mcp")
-        for name in ("missing", "dying"):
+        for name in failed:
             response = await client.post(
                 f"/servers/{name}/mcp", json=rpc(1, "tools/list"), headers=ACCEPT
             )
@@ -195,6 +206,80 @@ async def test_failing_servers_disturb_no_other(tmp_path: Path) -> None:
         for probe in ("/livez", "/readyz", "/health", "/startupz"):
             assert (await client.get(probe)).status_code == 200, probe
         assert running.process.returncode is None
+
+
+async def test_servers_that_crash_again_and_again_disturb_no_other(tmp_path: Path) -> None:
+    """A hundred crashes of one that had become ready, and of one that never does.
+
+    The good ones answer all the time, and `/servers` names the reason of each of the others.
+    """
+    reasons = {
+        "crashing": "(exit code 4): the well is dry",
+        "hopeless": "(exit code 3): no bread",
+        "missing": "command: cannot start 'no-such-program'",
+    }
+    good, never = {"demo": "echo", "environ": "environ"}, own(give_up_after=0)
+    path = write_servers(
+        tmp_path / "mcp.json",
+        {
+            "crashing": entry(child("crashing", "4"), **never),
+            "demo": entry(DEMO),
+            "hopeless": entry(DYING, **never),
+            "environ": entry(child("environ")),
+            "missing": {"command": "no-such-program"},
+        },
+    )
+    async with (
+        bridge("--config", str(path), under=QUICK, ready=False) as running,
+        running.client() as client,
+    ):
+        for name in good:
+            await running.logged("serve.ready", of_server(name))
+        before = await statuses(client)
+        async with asyncio.TaskGroup() as answering:
+            enough = asyncio.Event()
+            asked = [
+                answering.create_task(answers_until(enough, client, f"/servers/{name}/mcp", tool))
+                for name, tool in good.items()
+            ]
+            for count in range(10, CRASHES + 1, 10):
+                for name in ("crashing", "hopeless"):
+                    await running.logged("child.exited", of_server(name), count)
+                await all_named(client, reasons)
+            enough.set()
+        assert all(task.result() for task in asked)
+        after = await statuses(client)
+        assert [after[name] for name in good] == [before[name] for name in good]
+        assert (await client.get("/servers/missing/readyz")).status_code == 503
+        for probe in ("/livez", "/readyz", "/health", "/startupz"):
+            assert (await client.get(probe)).status_code == 200, probe
+        ready = running.events("child.ready")
+        assert {each["server_name"] for each in ready} == {*good, "crashing"}
+        assert running.events("server.gave_up") == []
+
+
+async def answers_until(
+    enough: asyncio.Event, client: httpx.AsyncClient, path: str, tool: str
+) -> int:
+    """Ask a server for its tools until it is enough; how often it was asked."""
+    count = 0
+    while not enough.is_set():
+        assert tool in await tools(client, path)
+        count += 1
+    return count
+
+
+async def all_named(client: httpx.AsyncClient, reasons: Mapping[str, str]) -> None:
+    """Ask until `/servers` says of each of these servers why it is not served.
+
+    One that crashes after its handshake counts as ready for a moment.
+    """
+
+    async def so() -> bool:
+        found = await statuses(client)
+        return all(reason in found[name]["reason"] for name, reason in reasons.items())
+
+    await asked_until(so, "each reason is named")
 
 
 async def test_metrics_name_the_server(tmp_path: Path) -> None:
