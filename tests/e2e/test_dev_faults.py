@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import httpx
 import pytest
 
 from mcpbridge.rules.injected_faults import FaultPlan, fault_rule
+from mcpbridge.tape.recording import read_recording
+from mcpbridge.wire.messages import Request
 from tests.support.bridge_process import DEMO, bridge, messages, open_session, ran, rpc
+from tests.support.developing import developing, source
 
 pytestmark = pytest.mark.slow
 
@@ -58,6 +62,37 @@ async def test_each_fault_is_met_and_marked(tmp_path: Path) -> None:
         assert messages(response.text)[-1]["result"]["tools"]
     text = path.read_text("utf-8")
     assert all(f'{each}"' in text for each in rules)
+
+
+async def test_a_delayed_answer_comes_after_that_of_a_later_call(tmp_path: Path) -> None:
+    """The rule is for tools whose names match; both calls have their own answers."""
+    rule, tape = "tool=slow* delay=2s", tmp_path / "tape.jsonl"
+    words = ("--fault", rule, "--no-watch", "--record", str(tape))
+    async with developing(tmp_path, source(["slow_one", "quick"]), *words) as on:
+        session = await on.open()
+        answered: list[str] = []
+
+        async def call(tool: str) -> Any:
+            said = await on.call(session, tool)
+            answered.append(tool)
+            return said
+
+        slow = asyncio.create_task(call("slow_one"))
+        # The server has it now: what is sent from here on is sent later.
+        (mark,) = await on.bridge.logged("fault.injected")
+        assert await call("quick") == await slow
+        assert answered == ["quick", "slow_one"]
+        assert on.bridge.events("fault.injected") == [mark]
+        assert (mark["rule"], mark["effect"], mark["tool"]) == (rule, "delay", "slow_one")
+    frames = read_recording(tape).frames
+    marks = [each.text for each in frames if (each.text or "").startswith("fault.injected")]
+    assert [mark.partition(" tool=")[2] for mark in marks if mark] == ["slow* delay=2s"]
+    asked = [
+        json.loads(each.message.params or b"{}")["name"]
+        for each in frames
+        if isinstance(each.message, Request) and each.message.method == "tools/call"
+    ]
+    assert asked == ["slow_one", "quick"]
 
 
 async def test_the_same_calls_fail_in_each_run() -> None:
