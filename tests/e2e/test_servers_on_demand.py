@@ -147,12 +147,13 @@ async def test_sigterm_ends_a_server_at_rest(tmp_path: Path) -> None:
         assert await running.terminate() == 0
 
 
-async def test_clients_that_declare_roots_share_a_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ["auto", "shared"])
+async def test_clients_that_declare_roots_share_a_process(tmp_path: Path, isolation: str) -> None:
     """The bridge itself answers the server's `roots/list`, with the folders of the entry."""
     record = tmp_path / "record"
     record.mkdir()
     command = child("questioner", str(record))
-    settings = own(roots=["${workspaceFolder}", "file:///srv/data"])
+    settings = own(roots=["${workspaceFolder}", "file:///srv/data"], isolation=isolation)
     path = write_servers(tmp_path / "mcp.json", {"one": entry(command, **settings)})
     async with bridge("--config", str(path)) as running, running.client() as client:
         sessions = [
