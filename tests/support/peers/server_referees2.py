@@ -2,8 +2,9 @@
 
 `server_referees2.py` speaks stdio, in the era that the first message chooses;
 `server_referees2.py --http` serves the same over the SDK's own Streamable HTTP on a free port of
-127.0.0.1, which is the first line it prints. Names, texts and schemas are those that the suite's
-scenarios describe. `--modern` refuses the handshake on stdio, as a server without it does.
+127.0.0.1, or that of `--port`; its URL is the first line it prints. Names, texts and schemas are
+those that the suite's scenarios describe. `--modern` refuses the handshake, as a server without it
+does.
 """
 
 from __future__ import annotations
@@ -597,12 +598,12 @@ async def serve_stdio() -> None:
         await server.run(received, sent, server.create_initialization_options(changes))
 
 
-def serve_http() -> None:
+def serve_http(port: int) -> None:
     import uvicorn
 
     # It logs every stream that a client leaves as an error, which the suites' clients always do.
     logging.getLogger("mcp").setLevel(logging.CRITICAL)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/mcp", flush=True)
     config = uvicorn.Config(
         server.streamable_http_app(), log_level="warning", timeout_graceful_shutdown=1
@@ -613,11 +614,12 @@ def serve_http() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--http", action="store_true")
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--modern", action="store_true")
     chosen = parser.parse_args()
     if chosen.modern:
         server.middleware.append(_only_modern)
     if chosen.http:
-        serve_http()
+        serve_http(chosen.port)
     else:
         anyio.run(serve_stdio)
