@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import compileall
 import itertools
+import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
 from typing import NamedTuple, cast
 
 from benchmarks.measure import read_memory
 from tests.suites.figures import percentile
-from tests.suites.replicas.lab import Lab, lab
+from tests.suites.replicas.lab import CHILD, KEY, Lab, Replica, lab
 from tests.suites.replicas.rows import Figure, Size, at_least, at_most, equal
 from tests.suites.streams import SPARE_DESCRIPTORS, allow_descriptors
 from tests.suites.wire import Connection, echo_call, open_session
 from tests.support.bridge_process import eventually
+from tests.support.redis_server import free_port
+from tests.support.sdk_servers import ROOT
 
 MOST_INSTRUCTIONS = {"replica between": 300_000, "replica with the session": 330_000}
 """Of one call. Those of a call that is not forwarded are the affair of `make bench-gate`."""
+DIRECT_MORE = 10.0
+"""Percent that a call takes more at a replica that has peers."""
+START_MORE = 1.0
+"""Percent within which two starts are alike."""
+STARTS = 9
+OF_REPLICAS = ("replicas", "stores", "http/peers", "app/replicas.py")
+"""What only `--peers` and `--store` use."""
 FIRST, MORE = 200, 800
 """Calls of every life, and those that are counted."""
 IDLE_S = 10.0
@@ -51,32 +64,48 @@ class Life(NamedTuple):
 
 
 async def row_17(_size: Size) -> list[Figure]:
-    """Instructions of a forwarded call at both of its replicas, without those of timers."""
+    """Instructions of a call, forwarded or not; what the replicas' code costs a bridge without."""
     assert shutil.which("valgrind"), "valgrind is missing; apt-get install valgrind"
     with tempfile.TemporaryDirectory(prefix="replicas-counts-") as name:
         folder = Path(name)
-        base = await _life(folder / "base", FIRST, 0.0)
-        idle = await _life(folder / "idle", FIRST, IDLE_S)
-        more = await _life(folder / "more", FIRST + MORE, 0.0)
+        forwarded = await _per_call(folder, tuple(MOST_INSTRUCTIONS))
+        alone = (await _per_call(folder, ("bridge without peers",), peers=False)).popitem()[1]
+        direct = (await _per_call(folder, ("replica with peers",))).popitem()[1]
+        starts = await _starts(folder)
     figures = []
     for role, bound in MOST_INSTRUCTIONS.items():
+        figures.append(at_most(f"instructions at the {role}", forwarded[role], bound))
+        figures.append(at_least(f"the same at the {role}", forwarded[role], bound // 3))
+    more = round(100 * (direct / alone - 1), 1)
+    figures.append(at_most(f"% more than {alone} of a call not forwarded", more, DIRECT_MORE))
+    return [*figures, *starts]
+
+
+async def _per_call(folder: Path, roles: Sequence[str], *, peers: bool = True) -> dict[str, int]:
+    """Return the instructions of a call at each of its replicas, without those of timers."""
+    base = await _life(folder / f"{roles[0]} base", roles, FIRST, 0.0, peers=peers)
+    idle = await _life(folder / f"{roles[0]} idle", roles, FIRST, IDLE_S, peers=peers)
+    more = await _life(folder / f"{roles[0]} more", roles, FIRST + MORE, 0.0, peers=peers)
+    found = {}
+    for role in roles:
         a_second = (idle.counts[role] - base.counts[role]) / (idle.seconds - base.seconds)
         timers = a_second * (more.seconds - base.seconds)
-        each = (more.counts[role] - base.counts[role] - timers) / MORE
-        figures.append(at_most(f"instructions at the {role}", round(each), bound))
-        figures.append(at_least(f"the same at the {role}", round(each), bound // 3))
-    return figures
+        found[role] = round((more.counts[role] - base.counts[role] - timers) / MORE)
+    return found
 
 
-async def _life(out: Path, calls: int, idle_s: float) -> Life:
-    """Count two replicas: `calls` that one forwards to the other, then `idle_s` idle seconds."""
-    async with lab(count=0) as made:
-        roles = dict(zip(MOST_INSTRUCTIONS, (made.add(), made.add()), strict=True))
-        between, having = roles.values()
+async def _life(out: Path, names: Sequence[str], calls: int, idle_s: float, *, peers: bool) -> Life:
+    """Count replicas in a life of `calls` calls and `idle_s` idle seconds.
+
+    The calls are made at the first of them, in a session of the last one.
+    """
+    async with lab(count=0, peers=peers) as made:
+        roles = {name: made.add() for name in names}
+        between, having = roles[names[0]], roles[names[-1]]
         file = f"--cachegrind-out-file={out}.%p"
         under = (*made.under, *SAME_HASHES, *COUNTED, file)
         await asyncio.gather(
-            *(each.start(under=under, within_s=WITHIN_S) for each in (between, having))
+            *(each.start(under=under, within_s=WITHIN_S) for each in roles.values())
         )
         connection = Connection(having.url)
         headers = await open_session(connection)
@@ -88,7 +117,7 @@ async def _life(out: Path, calls: int, idle_s: float) -> Life:
         seconds = monotonic() - began
         connection.close()
         pids = {role: replica.running.pid for role, replica in roles.items()}
-        for replica in (between, having):
+        for replica in roles.values():
             replica.running.signal(signal.SIGTERM)
             assert await replica.running.ended(WITHIN_S) == 0
     return Life({role: _counted(Path(f"{out}.{pid}")) for role, pid in pids.items()}, seconds)
@@ -98,6 +127,69 @@ def _counted(file: Path) -> int:
     found = re.search(r"^(?:summary|totals): (\d+)", file.read_text("utf-8"), re.MULTILINE)
     assert found is not None, f"no total in {file}"
     return int(found[1])
+
+
+async def _starts(folder: Path) -> list[Figure]:
+    """Start a bridge without peers from the whole tree, and from one without the replicas' code."""
+    whole, less = folder / "tree-0", folder / "tree-1"
+    for tree in (whole, less):
+        here = tree / "mcpbridge"
+        shutil.copytree(ROOT / "mcpbridge", here, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in OF_REPLICAS if tree == less else ():
+            (shutil.rmtree if (here / name).is_dir() else os.unlink)(here / name)
+        # Else the first start would compile the modules, and count that.
+        assert compileall.compile_dir(str(here), quiet=1), f"{here} does not compile"
+    counted = [await _start_counted(tree, ()) for tree in (whole, less)]
+    memory = [await _start_memory(tree) for tree in (whole, less)]
+    with_peers = await _start_counted(whole, ("--peers", f"localhost:{free_port()}"))
+    return [
+        _alike("instructions", *counted),
+        _alike("KiB", *memory),
+        # What is compared would show a start that uses that code.
+        at_least(
+            "% that --peers adds to them",
+            round(100 * (with_peers / counted[0] - 1), 1),
+            2 * START_MORE,
+        ),
+    ]
+
+
+def _alike(unit: str, whole: float, less: float) -> Figure:
+    percent = round(100 * abs(whole / less - 1), 2)
+    name = f"% between {whole} and {less} {unit} of a start without peers, with their code or not"
+    return at_most(name, percent, START_MORE)
+
+
+@asynccontextmanager
+async def _begun(tree: Path, words: Sequence[str], under: Sequence[str]) -> AsyncIterator[Replica]:
+    """A bridge of a tree that has just begun to serve."""
+    key = {"MCPBRIDGE_STATE_KEY": KEY} if words else {}
+    command = (sys.executable, "-I", "-S", str(CHILD), os.devnull)
+    one = Replica("127.0.0.1", free_port(), (*words, "--", *command), key)
+    where = ("env", "-C", str(tree), f"PYTHONPATH={tree}", *SAME_HASHES[1:])
+    try:
+        await one.start(under=(*where, *under), within_s=WITHIN_S)
+        yield one
+    finally:
+        await one.close()
+
+
+async def _start_counted(tree: Path, words: Sequence[str]) -> int:
+    """Return the instructions from the start of a bridge to its end, which follows at once."""
+    out = f"{tree}-{len(words)}"
+    async with _begun(tree, words, (*COUNTED, f"--cachegrind-out-file={out}.%p")) as one:
+        one.running.signal(signal.SIGTERM)
+        assert await one.running.ended(WITHIN_S) == 0
+        return _counted(Path(f"{out}.{one.running.pid}"))
+
+
+async def _start_memory(tree: Path) -> int:
+    """Return the median of the memory that a bridge has after its start, in KiB."""
+    found = []
+    for _ in range(STARTS):
+        async with _begun(tree, (), ()) as one:
+            found.append(read_memory(one.running.pid).rss_kib)
+    return sorted(found)[STARTS // 2]
 
 
 async def row_18(_size: Size) -> list[Figure]:
