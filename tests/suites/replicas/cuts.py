@@ -7,14 +7,15 @@ Run by itself it is the program in those namespaces: `python -m tests.suites.rep
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -36,13 +37,22 @@ PORT, PEER_PORT, STORE_PORT = 8000, 8001, 6379
 SETTLED_S = 21.0
 """After this time each replica takes all others for settled."""
 WITH_STORE_S = 2 * BEAT_FOR_S + 5
-WITHOUT_STORE_S = HELD_BACK_S + 12
+WITHOUT_STORE_S = HELD_BACK_S + 24
+LEAST_ROUNDS = 5
 HEALED_S = 5.0
 TOLD_S = 10.0
+UNSERVED_S = BEAT_FOR_S + 10
+UNSERVED_ALONE_S = HELD_BACK_S + 18
+"""Until another replica may serve the session, and then some rounds, which take 4 s each: while the
+network is still cut."""
 LONG_S = 600
 ASK_S = 3.0
 """What a replica has for an answer to the question who serves; a cut takes its time."""
-CUTS = ("a-b", "a-store", "a-all", "cable")
+WITH_STORE = ("a-b", "a-store", "a-all", "cable")
+ALONE = ("a-b", "a-all", "cable")
+"""What is cut, with a store and without one."""
+TOUCHED = {"a-b", "a-all", "cable"}
+"""Those that cut the way from b to a, which the call in flight takes."""
 
 
 async def run(*words: str, check: bool = True) -> None:
@@ -137,53 +147,81 @@ async def _round(client: Client, mark: str) -> list[Answer]:
     return list(await asyncio.gather(*map(one, REPLICAS)))
 
 
-async def _told_after(client: Client, mark: str) -> float:
-    """Make a call at a through b that does not end; return the seconds until its client is told."""
+class Round(NamedTuple):
+    """What all replicas answered at one time."""
+
+    at_s: float
+    """When the last of them had answered, in seconds from the cut."""
+    answers: list[Answer]
+
+    @property
+    def served(self) -> bool:
+        """Whether any of them served the session."""
+        return any(each.process for each in self.answers)
+
+
+async def _told_at(client: Client, mark: str, flying: asyncio.Event) -> float:
+    """Make a call at a through b that does not end; return when the client is told of its end."""
     call = tool_call(mark, "steps", token=mark, text=mark, wait_s=LONG_S)
     async with client.streaming(_url("b"), call) as stream:
-        await stream.next()
-        began = monotonic()
+        assert await stream.next() is not None, "the call has not begun"
+        flying.set()
         # A connection that ends is an answer, too.
         with suppress(httpx.TransportError):
             await stream.next()
-        return monotonic() - began
+        return monotonic()
 
 
 async def _cut_for(kind: str, seconds: float, http: httpx.AsyncClient) -> dict[str, Any]:
     """Cut, ask all replicas each second, heal, and ask until they agree."""
     client, _ = await Client.opened(http, _url("a"), _url("b"), OWN_CHILD)
     other, _ = await Client.opened(http, _url("a"), _url("b"), OWN_CHILD)
-    in_flight = asyncio.create_task(_told_after(other, f"{kind}-long"))
-    rounds = [await _round(client, f"{kind}-0")]
-    assert all(each.process for each in rounds[0]), rounds
+    flying = asyncio.Event()
+    in_flight = asyncio.create_task(_told_at(other, f"{kind}-long", flying))
+    async with asyncio.timeout(TOLD_S):
+        await flying.wait()
+    rounds = [Round(0.0, await _round(client, f"{kind}-0"))]
+    assert all(each.process for each in rounds[0].answers), rounds
     await _cut(kind)
     began = monotonic()
     while monotonic() - began < seconds:
-        rounds.append(await _round(client, f"{kind}-{len(rounds)}"))
+        answers = await _round(client, f"{kind}-{len(rounds)}")
+        rounds.append(Round(monotonic() - began, answers))
         await asyncio.sleep(1)  # the row's own rate
     await _cut(kind, heal=True)
     healed = monotonic()
-    after: list[list[Answer]] = []
-    while not after or {each.process for each in after[-1]} & {None} or _differs(after[-1]):
-        after.append(await _round(client, f"{kind}-h{len(after)}"))
+    after: list[Round] = []
+    while not after or not _agree(after[-1].answers):
+        answers = await _round(client, f"{kind}-h{len(after)}")
+        after.append(Round(monotonic() - began, answers))
         assert monotonic() - healed < 60, after[-3:]
     healed_s = monotonic() - healed
-    # Of a cut that does not touch the way from b to a nothing is told.
-    told_s = in_flight.result() if in_flight.done() else None
+    told_s = in_flight.result() - began if in_flight.done() else None
     in_flight.cancel()
+    early = [each.answers for each in rounds if each.at_s <= HELD_BACK_S]
     return {
         "kind": kind,
-        "doubles": doubles(rounds),
-        "served": sum(any(each.process for each in answers) for answers in rounds),
+        "doubles": doubles([each.answers for each in (*rounds, *after)]),
+        "early": len(early),
+        "early_doubles": doubles(early),
+        "unserved_s": _unserved_s((*rounds, *after)),
         "rounds": len(rounds),
         "healed_s": healed_s,
         "told_s": told_s,
-        "last": after[-1],
+        "last": after[-1].answers,
     }
 
 
-def _differs(answers: Sequence[Answer]) -> bool:
-    return len({each.process for each in answers}) != 1
+def _unserved_s(rounds: Sequence[Round]) -> float:
+    """Return the longest time between two rounds in which a replica served the session."""
+    served = [each.at_s for each in rounds if each.served]
+    return max((later - at for at, later in itertools.pairwise(served)), default=0.0)
+
+
+def _agree(answers: Sequence[Answer]) -> bool:
+    """Return whether one process served the session at all replicas."""
+    found = {each.process for each in answers}
+    return len(found) == 1 and None not in found
 
 
 async def main() -> None:
@@ -191,7 +229,7 @@ async def main() -> None:
     await _network()
     found: dict[str, list[Any]] = {}
     for store in (True, False):
-        kinds = CUTS if store else ("a-b", "cable")
+        kinds = WITH_STORE if store else ALONE
         seconds = WITH_STORE_S if store else WITHOUT_STORE_S
         with tempfile.TemporaryDirectory(prefix="replicas-cuts-") as name:
             folder = Path(name)
@@ -212,15 +250,26 @@ async def row_6(_size: Size) -> list[Figure]:
     assert process.returncode == 0, "the program in the namespaces has failed"
     found = json.loads(out)
     detail("cuts", found)
-    every = [*found["store"], *found["alone"]]
-    told = [each["told_s"] for each in every if each["told_s"] is not None]
+    stored, alone = found["store"], found["alone"]
+    every = [*stored, *alone]
+    touched = [each["told_s"] for each in every if each["kind"] in TOUCHED]
+    told = [seconds for seconds in touched if seconds is not None and seconds >= 0]
+    early = sum(each["early_doubles"] for each in alone)
     return [
-        equal("two processes with a store", sum(each["doubles"] for each in found["store"]), 0),
+        equal("two processes with a store", sum(each["doubles"] for each in stored), 0),
+        equal(f"two processes without a store, first {HELD_BACK_S:.0f} s", early, 0),
+        at_least("rounds of that time", min(each["early"] for each in alone), LEAST_ROUNDS),
         at_most("healed after s", max(each["healed_s"] for each in every), HEALED_S),
         at_most("call in flight told after s", max(told, default=0.0), TOLD_S),
-        at_least("calls in flight that were told", len(told), 3),
-        at_least("rounds", min(each["rounds"] for each in every), 5),
+        equal("calls in flight that were told", len(told), len(touched)),
+        at_most("s that no replica served, with a store", _longest(stored), UNSERVED_S),
+        at_most("the same without a store", _longest(alone), UNSERVED_ALONE_S),
+        at_least("rounds", min(each["rounds"] for each in every), LEAST_ROUNDS),
     ]
+
+
+def _longest(cuts: Sequence[Mapping[str, Any]]) -> float:
+    return max(round(float(each["unserved_s"]), 1) for each in cuts)
 
 
 if __name__ == "__main__":
