@@ -55,7 +55,7 @@ async def test_one_figure_that_misses_is_the_end_of_all(
     monkeypatch.delenv("ROWS", raising=False)
     monkeypatch.delenv("DURATION", raising=False)
     assert await run.main() == 1
-    first, second, third, last = capsys.readouterr().out.splitlines()
+    first, second, third, _seconds, last = capsys.readouterr().out.splitlines()
     assert "MISSED   test 1: errors 1 (reach: 0); crossed 0 (reach: 0)" in first
     assert "MISSED   test 2: broken off True (reach: False)" in second
     assert "reached  test 3: errors 0 (reach: 0)" in third
@@ -66,6 +66,29 @@ async def test_one_figure_that_misses_is_the_end_of_all(
     monkeypatch.setenv("ROWS", "3 99")
     assert await run.main() == 2
     assert "no row 99" in capsys.readouterr().out
+
+
+async def test_in_ci_the_short_form_has_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of chosen rows or of the full size has no bound, nor has it elsewhere."""
+    monkeypatch.setattr(run, "ROWS", (row("1", equal("errors", 0, 0)),))
+    monkeypatch.setattr(run, "SHORT_WITHIN_S", -1.0)
+    monkeypatch.delenv("ROWS", raising=False)
+    monkeypatch.delenv("DURATION", raising=False)
+    monkeypatch.delenv("CI", raising=False)
+    assert await run.main() == 0
+    monkeypatch.setenv("CI", "true")
+    capsys.readouterr()
+    assert await run.main() == 1
+    *_, took, last = capsys.readouterr().out.splitlines()
+    assert took.startswith("replicas: seconds in all 0 (reach: at most -1")
+    assert last == "replicas: MISSED the time of the short form"
+    monkeypatch.setenv("ROWS", "1")
+    assert await run.main() == 0
+    monkeypatch.delenv("ROWS")
+    monkeypatch.setenv("DURATION", "1s")
+    assert await run.main() == 0
 
 
 def test_a_duration_is_the_full_size() -> None:
