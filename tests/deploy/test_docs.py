@@ -204,6 +204,28 @@ async def test_the_lines_of_the_guides_run_as_printed() -> None:
                 assert "Every check passed" in verdict.out
 
 
+_READ_COMPOSE = """
+import sys
+from compose_spec import PyCompose
+try:
+    print(*PyCompose.from_yaml(sys.stdin.read()).service_names())
+except ValueError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_the_compose_file_is_one_by_the_specification() -> None:
+    """Keys and values are read as the Compose specification has them; a wrong one is refused."""
+    text = (DEPLOY / "compose.yaml").read_text("utf-8")
+    done = run("python", "-c", _READ_COMPOSE, text=text)
+    assert (done.returncode, done.stdout) == (0, "my-server\n"), done.stderr
+    for right, wrong in (("read_only:", "readonly:"), ("mem_limit: 256m", "mem_limit: lots")):
+        assert right in text
+        done = run("python", "-c", _READ_COMPOSE, text=text.replace(right, wrong))
+        assert done.returncode == 1
+        assert wrong.rpartition(" ")[2].rstrip(":") in done.stderr
+
+
 def test_the_shims_options_are_its_own() -> None:
     """What the manifest of the sidecar gives to `mcpbridge shim`."""
     known = {facts.flag for facts in ShimSettings.SETTINGS.values()}

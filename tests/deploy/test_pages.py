@@ -1,12 +1,10 @@
-"""README.md and the pages of docs/: every command of ours, every file and every URL in a block."""
+"""README.md and docs/: every file and URL in a block. test_commands.py has commands."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
-import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +12,7 @@ import httpx
 import json5
 import pytest
 
-from mcpbridge.cli.main import NAMED
 from mcpbridge.config.load import load
-from mcpbridge.config.model import options
-from mcpbridge.settings import Unit
 from tests.deploy.tools import DEPLOY, ROOT, asked_by_curl, block_lines, blocks, run, stages
 from tests.support.bridge_process import ACCEPT, bridge, initialize
 from tests.support.doctor import doctor
@@ -26,49 +21,9 @@ pytestmark = pytest.mark.slow
 
 PAGES = ["../README.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md"))]
 """By their paths from docs/."""
-FLAGS = {option.setting.flag: option.setting for option in options()}
 OF_PUBLISHED_SERVERS = ("--ignore", "DL3006", "--ignore", "DL3013", "--ignore", "DL3016")
 """A reader wants the newest release of a server, on an image built a moment before."""
 TOKEN = "swordfish-swordfish-swordfish-swordfish"
-
-
-def ours(kind: str) -> list[Any]:
-    """Every command of a kind in a block, as test parameters: `serve`, or `programs` beside it."""
-    found = []
-    for page in PAGES:
-        for line in block_lines(page):
-            if line.startswith("mcpbridge "):  # other lines may be what a program printed
-                words = shlex.split(line, comments=True)[1:]
-                if (words[0] in NAMED) is (kind == "programs"):
-                    found.append(pytest.param(words, id=f"{page}: {line}"))
-    return found
-
-
-@pytest.mark.parametrize("words", ours("serve"))
-def test_a_command_that_serves_is_taken(words: list[str]) -> None:
-    """Every option of it is one, with a value that the program accepts."""
-    cut = words.index("--") if "--" in words else len(words)
-    own, command = iter(words[:cut]), words[cut + 1 :]
-    given: dict[str, list[str]] = {}
-    for word in own:
-        value = "true" if FLAGS[word].unit is Unit.SWITCH else next(own)
-        given.setdefault(word, []).append(value)
-    config = load(given, command, {})
-    assert config.source is not None
-
-
-@pytest.mark.parametrize("words", ours("programs"))
-def test_a_command_of_another_program_is_taken(words: list[str]) -> None:
-    """`mcpbridge doctor`, `health`, `shim` and the others: their words are read, nothing runs."""
-    own, command = words[1:], ["--"]
-    if "--" in words:
-        own, command = words[1 : words.index("--")], words[words.index("--") + 1 :]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    try:  # a program holds signals until it can hear them
-        program = importlib.import_module(NAMED[words[0]]).program(command)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    assert program.make_context("", own) is not None
 
 
 async def test_every_curl_and_every_look_at_an_endpoint_runs_as_printed() -> None:
@@ -162,7 +117,7 @@ def test_every_folder_that_is_applied_is_there() -> None:
 def test_every_block_that_is_data_can_be_read(page: str) -> None:
     """JSON and YAML; a language that no test knows is not used."""
     text = (ROOT / "docs" / page).read_text("utf-8")
-    known = {"", "sh", "console", "dockerfile", "json", "jsonc", "python", "yaml"}
+    known = {"", "sh", "console", "dockerfile", "json", "jsonc", "python", "text", "yaml"}
     assert set(re.findall(r"^```(\w*)\n.*?^```$", text, re.M | re.S)) <= known
     for block in blocks(page, "python"):
         compile(block, page, "exec")

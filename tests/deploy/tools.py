@@ -93,11 +93,18 @@ def blocks(name: str, language: str = "") -> list[str]:
 
 
 def block_lines(name: str) -> list[str]:
-    """The commands of a document of `docs/`: lines of its blocks, and what follows a `$`."""
-    lines = [line for block in (*blocks(name), *blocks(name, "sh")) for line in block.splitlines()]
-    shown = [line for block in blocks(name, "console") for line in block.splitlines()]
-    commands = [line for line in lines if line and not line.startswith("$ ")]
-    return commands + [line[2:] for line in (*lines, *shown) if line.startswith("$ ")]
+    """The commands of a document of `docs/`: what follows a `$`, else each line of a block.
+
+    A block with a `$`, or of the language console, has other lines: they are what was printed.
+    """
+    lines = []
+    for language in ("", "sh", "console"):
+        for block in blocks(name, language):
+            found = [line for line in block.splitlines() if line]
+            if language == "console" or any(line.startswith("$ ") for line in found):
+                found = [line[2:] for line in found if line.startswith("$ ")]
+            lines += found
+    return lines
 
 
 async def asked_by_curl(words: Sequence[str]) -> str:
