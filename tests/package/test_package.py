@@ -10,6 +10,7 @@ import email
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ import tomllib
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -138,6 +140,37 @@ def test_pipx_runs_it(pattern: str, tmp_path: Path) -> None:
     assert_works(run("pipx", *words, cwd=tmp_path, PIPX_HOME=str(tmp_path / "pipx")))
 
 
+def installations() -> list[str]:
+    """What README.md and docs/ print to install a clone, with its extras; each line once."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    tool = r"(?:pipx|uv tool|pip) install (?:\.|'\.\[[\w,-]+\]')"
+    text = "\n".join(page.read_text("utf-8") for page in pages)
+    return sorted(set(re.findall(rf"(?:^|`|\$ )({tool})(?=$|`)", text, re.M)))
+
+
+def test_every_way_to_install_is_seen() -> None:
+    """With pipx, uv and pip, and each extra that the pages install."""
+    assert {"pipx install .", "uv tool install .", "pip install '.[oauth]'"} <= set(installations())
+
+
+@pytest.mark.parametrize("line", installations())
+def test_an_installation_is_as_a_page_prints_it(line: str, tmp_path: Path) -> None:
+    """Only `.`, the clone, is the wheel, and the folder for programs another one."""
+    wheel, programs = built("*.whl"), tmp_path / "bin"
+    if line.startswith("pip "):
+        run(sys.executable, "-m", "venv", tmp_path, cwd=tmp_path)
+        line = f". bin/activate && {line}"
+    typed = re.sub(r"(install '?)\.", lambda found: f"{found[1]}{wheel}", line)
+    folders = {
+        "PIPX_HOME": tmp_path / "pipx",
+        "PIPX_BIN_DIR": programs,
+        "UV_TOOL_DIR": tmp_path / "uv",
+        "UV_TOOL_BIN_DIR": programs,
+    }
+    run("sh", "-c", typed, cwd=tmp_path, **{name: str(path) for name, path in folders.items()})
+    assert run(programs / "mcpbridge", "--version", cwd=tmp_path).startswith("mcpbridge ")
+
+
 @pytest.mark.parametrize(
     "classifier",
     [each for each in PROJECT["classifiers"] if re.search(r":: 3\.\d+$", each)],
@@ -161,7 +194,10 @@ def platforms() -> Sequence[str]:
 
 
 async def test_the_first_minute_of_the_readme_is_as_printed(tmp_path: Path) -> None:
-    """The command serves, the call is answered as it stands there; only the port is another."""
+    """The command serves, logs the printed events with the printed fields, and answers the call.
+
+    Only the port, times and numbers of processes are others.
+    """
     serve, call = re.findall(r"^```console\n\$ (.*?)\n(.*?)^```$", README, re.M | re.S)
     words = shlex.split(serve[0].replace("--from .", f"--from {ROOT}"))
     process = await asyncio.create_subprocess_exec(
@@ -172,7 +208,8 @@ async def test_the_first_minute_of_the_readme_is_as_printed(tmp_path: Path) -> N
     )
     try:
         async with asyncio.timeout(WITHIN_S):
-            url = await _address(process)
+            logged = await _logged_until_ready(process)
+            (url,) = re.findall(r" serve\.started url=(\S+)", "\n".join(logged))
             line = call[0].replace("http://localhost:8000/mcp", url)
             said = run(*shlex.split(line), cwd=tmp_path)
     finally:
@@ -180,14 +217,55 @@ async def test_the_first_minute_of_the_readme_is_as_printed(tmp_path: Path) -> N
         await process.wait()
     assert said.strip() == call[1].strip()
     assert process.returncode == 0
+    printed = [_shape(line) for line in serve[1].splitlines()]
+    assert printed[-1].event == "serve.ready"
+    # The server writes at the same time as the bridge: the order of the lines is not fixed.
+    shown = [shape for shape in map(_shape, logged) if not _is_of_the_machine(shape)]
+    assert sorted(map(_on_ipv4, shown)) == sorted(map(_on_ipv4, printed))
+    assert (printed[0] in shown) is _has_ipv6()
 
 
-async def _address(process: asyncio.subprocess.Process) -> str:
-    """Where a bridge says that it listens, once it has said so."""
+class Shape(NamedTuple):
+    """What two log lines have in common that differ in times, ports and processes only."""
+
+    level: str
+    event: str
+    fields: tuple[str, ...]
+
+
+def _shape(line: str) -> Shape:
+    """Read a line of the log for people; a value with blanks is in quotes."""
+    time, level, event, *fields = shlex.split(line)
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", time), line
+    return Shape(level, event, tuple(field.partition("=")[0] for field in fields))
+
+
+def _is_of_the_machine(shape: Shape) -> bool:
+    """Tell a line that is not printed: for a user root, a slow machine, or a container's limit."""
+    return shape.level != "info" or shape.event == "child_pool.sized"
+
+
+def _on_ipv4(shape: Shape) -> Shape:
+    """Leave out the second address, which is logged if the machine has IPv6."""
+    return shape._replace(fields=tuple(field for field in shape.fields if field != "also"))
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+async def _logged_until_ready(process: asyncio.subprocess.Process) -> list[str]:
+    """Return the log of a bridge until it is ready, without what uvx writes before."""
     assert process.stderr is not None
+    lines: list[str] = []
     async for line in process.stderr:
-        if b" serve.started " in line:
-            found = re.search(rb" url=(\S+)", line)
-            assert found is not None
-            return found[1].decode()
-    raise AssertionError("it ended without listening")
+        text = line.decode().rstrip("\n")
+        if lines or " serve.started " in text:
+            lines.append(text)
+        if " serve.ready " in text:
+            return lines
+    raise AssertionError(f"it ended before it was ready: {lines}")
