@@ -27,6 +27,9 @@ COMMANDS = {
 SERVER = (ROOT / "mcpbridge" / "demo.py").read_text("utf-8")
 """The stranger's own server, which needs nothing but Python."""
 
+PROMISED_S = 60.0
+"""A minute. On two busy cores the answer came after 1.1 s: load alone does not reach the bound."""
+
 pytestmark = pytest.mark.slow
 
 
@@ -66,16 +69,22 @@ def _activated(line: str) -> str:
 
 
 def test_a_tool_of_the_own_server_answers(machine: BareMachine) -> None:
-    """Served, listed, called and examined by what README.md names; Ctrl-C ends it."""
+    """Served, listed, called and examined by what README.md names; Ctrl-C ends it.
+
+    README.md's "The first minute" is a promise on time, so time is asserted: the call is answered
+    within a minute of the server's command. The installation before it takes as long as the
+    network does.
+    """
     began = time.monotonic()
     with machine.running(_activated(_command("mcpbridge -- python server.py"))) as program:
         url = program.record("serve.ready")["url"]
-        for text, says in (
-            ("mcpbridge call URL echo text=hello", "hello\n"),
-            ("mcpbridge list URL", "echo text=… - Say it again.\n"),
-        ):
-            assert says in machine.run(_activated(_command(text).replace("URL", url)))
-        print(f"answered {time.monotonic() - began:.0f} s after the server's command was typed")
+        call = _activated(_command("mcpbridge call URL echo text=hello").replace("URL", url))
+        assert machine.run(call) == "hello\n"
+        answered_s = time.monotonic() - began
+        print(f"answered {answered_s:.1f} s after the server's command was typed")
+        assert answered_s < PROMISED_S
+        listed = machine.run(_activated(_command("mcpbridge list URL").replace("URL", url)))
+        assert "echo text=… - Say it again.\n" in listed
         place = url.removesuffix("/mcp").replace("127.0.0.1", "localhost")
         check = _command("mcpbridge doctor http://localhost:8000")
         said = machine.run(_activated(check.replace("http://localhost:8000", place)))
