@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import signal
+import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,14 @@ GENERATED = {
     "docs/metrics.md": metrics.page,
 }
 MOST_LINES = 200
+MODULES = {
+    "opentelemetry-exporter-otlp-proto-http": "opentelemetry.exporter",
+    "opentelemetry-sdk": "opentelemetry",
+    "python-dotenv": "dotenv",
+}
+"""What a package is imported as, if it is not its name."""
+NAMED_AT_MOST = 8
+"""Importers of a package that docs/dependencies.md names."""
 
 
 def repository() -> str:
@@ -69,20 +80,52 @@ def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) <= MOST_LINES
 
 
-def test_every_dependency_has_its_reason() -> None:
-    """In docs/dependencies.md, which names no other."""
+def test_every_dependency_has_its_reason_and_its_importers() -> None:
+    """In docs/dependencies.md, which names no other; and nothing else is imported."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = {
         name: each for name, each in project["optional-dependencies"].items() if name != "dev"
     }
     asked = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
-    page = PAGES["docs/dependencies.md"]
     rows = re.findall(
-        r"^\| (?:`(?:dev-proxy|login|oauth|otel|redis)` \| )?`([\w-]+)` \| [^`|]",
-        page,
+        r"^\| (?:`(?:dev-proxy|login|oauth|otel|redis)` \| )?`([\w-]+)` \| ([^|]+) \| [^|]+ \|$",
+        PAGES["docs/dependencies.md"],
         re.MULTILINE,
     )
-    assert sorted(rows) == sorted(Requirement(each).name for each in asked)
+    assert sorted(name for name, _ in rows) == sorted(Requirement(each).name for each in asked)
+    importers = _importers()
+    for name, said in rows:
+        modules = MODULES.get(name, name.replace("-", "_"))
+        own = importers.pop(modules, set())
+        assert said == (_most(own) if own else "nothing"), name
+    assert importers == {}
+
+
+def _most(packages: set[str]) -> str:
+    if len(packages) > NAMED_AT_MOST:
+        return "most packages"
+    return ", ".join(f"`{each}`" for each in sorted(packages))
+
+
+def _importers() -> dict[str, set[str]]:
+    """Modules that are not Python's own, with the packages of mcpbridge that import them."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "mcpbridge").rglob("*.py"):
+        package = path.relative_to(ROOT / "mcpbridge").parts[0].removesuffix(".py")
+        for module in _imported(ast.parse(path.read_text("utf-8"))):
+            top = module.partition(".")[0]
+            if top not in (*sys.stdlib_module_names, "mcpbridge"):
+                known = [name for name in MODULES.values() if module.startswith(f"{name}.")]
+                found.setdefault(known[0] if known else top, set()).add(package)
+    return found
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield f"{node.module}."
 
 
 def test_the_site_names_the_repository() -> None:
