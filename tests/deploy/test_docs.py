@@ -18,8 +18,10 @@ from tests.deploy.tools import (
     DEPLOY,
     DOCS,
     ROOT,
+    SHAPES,
     asked_by_curl,
     blocks,
+    containers,
     deployment,
     run,
     stages,
@@ -202,6 +204,19 @@ async def test_the_lines_of_the_guides_run_as_printed() -> None:
                 verdict = await doctor(*words[2:])
                 assert verdict.status == 0, verdict
                 assert "Every check passed" in verdict.out
+
+
+def test_the_readme_names_the_shapes_with_a_command_to_edit() -> None:
+    """Those whose Deployment has the command of the server, which is an example's there."""
+    own = [
+        shape
+        for shape in SHAPES
+        for container in containers(deployment(shape))
+        if container["name"] == "server" and "command" in container
+    ]
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    named = " and ".join(f"`{shape}`" for shape in own)
+    assert f"for {named} its command too, in `deployment.yaml`" in readme
 
 
 _READ_COMPOSE = """

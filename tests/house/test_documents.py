@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import signal
 import sys
@@ -43,8 +44,8 @@ OF_OTHERS = {
     "docs/dev.md": {"--server-url", "--transport"},  # the Inspector
     "docs/embedding.md": {"--timeout-graceful-shutdown"},
     "README.md": {
-        *("--from", "--from-literal", "--seconds", "--stateful", "--transport"),
-    },  # uvx, kubectl, claude, others
+        *("--from", "--from-literal", "--seconds", "--set", "--stateful", "--transport"),
+    },  # uvx, kubectl, helm, claude, others
     "docs/quick-start.md": {"--from"},
     "docs/releasing.md": {"--from", "--quick"},  # uvx, scripts.release
     "docs/speed.md": {"--seconds"},
@@ -126,6 +127,34 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield from (each.name for each in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield f"{node.module}."
+
+
+def test_the_speed_of_the_readme_is_that_of_its_page() -> None:
+    """The same table and day in both, of the releases that `make bench-peers` installs."""
+    page = PAGES["docs/speed.md"]
+    found = [_speed_table(text) for text in (README, page)]
+    assert found[0] == found[1]
+    assert len(found[0]) > 5
+    days = [re.findall(r"Measured\s+on\s+([\d-]+)", text)[:1] for text in (README, page)]
+    assert days[0] == days[1] != []
+    folder = ROOT / "benchmarks" / "peers"
+    peers = set(json.loads((folder / "package.json").read_text("utf-8"))["dependencies"].items())
+    for name in ("fastmcp", "mcp-proxy"):
+        (pin,) = re.findall(rf"^{name}==(.+)$", (folder / f"{name}.txt").read_text("utf-8"), re.M)
+        peers.add((name, pin))
+    named = {
+        (name.lower(), release)
+        for row in found[0]
+        for name, release in re.findall(r"([\w-]+) (\d+\.\d+\.\d+)", row)
+    }
+    assert named == peers
+    assert set(re.findall(r"([\w-]+) (\d+\.\d+\.\d+) \(\d+ of \d+ calls", page)) <= peers
+
+
+def _speed_table(text: str) -> list[str]:
+    """The rows of the table that has a row for mcpbridge, its head first."""
+    (table,) = re.findall(r"((?:^\|.*\n)+)", text[text.index("| median |") :], re.M)[:1]
+    return [*table.splitlines()]
 
 
 def test_the_site_names_the_repository() -> None:
