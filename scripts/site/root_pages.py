@@ -13,7 +13,13 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-NAMES = ("ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+NAMES = (
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+)
 _DOWN = re.compile(r"\]\(docs/")
 _ROOT = re.compile(rf"\]\((?:\.\./)?({'|'.join(map(re.escape, NAMES))})")
 _REST = re.compile(r"\]\(((?:\.\./)?(?:deploy|mcpbridge|scripts|tests|benchmarks)/[^)]*|LICENSE)\)")
