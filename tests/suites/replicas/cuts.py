@@ -161,7 +161,7 @@ class Round(NamedTuple):
 
 
 async def _told_at(client: Client, mark: str, flying: asyncio.Event) -> float:
-    """Make a call at a through b that does not end; return when the client is told of its end."""
+    """Make a call at a through b that does not end; return when the client learns of its end."""
     call = tool_call(mark, "steps", token=mark, text=mark, wait_s=LONG_S)
     async with client.streaming(_url("b"), call) as stream:
         assert await stream.next() is not None, "the call has not begun"
