@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from statistics import median
 
-from benchmarks import load, target
+from benchmarks import load, obstacles, target
 from benchmarks.bench import Bench
 from benchmarks.calls import AT_ONCE, FEW, HUGE
 from benchmarks.figures import Figure
@@ -79,7 +79,8 @@ def beside(bench: Bench) -> Iterator[Figure]:
         yield Figure(row, f"{name}, median", "ms", [each.p50_us / 1000 for each in told])
         yield Figure(row, f"{name}, 99 %", "ms", [each.p99_us / 1000 for each in told])
     ratios = [b.p99_us / a.p99_us for a, b in pairs]
-    yield Figure(row, "99 % beside / alone", "1", ratios, BESIDE_LARGE)
+    wall = obstacles.BESIDE
+    yield Figure(row, "99 % beside / alone", "1", ratios, BESIDE_LARGE, obstacle=wall)
 
 
 def _together(bench: Bench, light: load.Load, heavy: load.Load) -> load.Tally:

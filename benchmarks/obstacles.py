@@ -5,22 +5,35 @@ else is said. Parts of a profile are told as parts, for processors differ.
 """
 
 PAYLOAD = (
-    "sampled at 1 MB, where a call took 4.3 ms: checking the JSON of request and answer 15 %,"
-    " writev to child and client 15 %, copies (the body and the line made whole, params and result"
-    " cut out) 14 %, reads 11 %, page faults of objects of 1 MB 9 %, searches for line ends,"
-    " escapes and brackets 5 %, UTF-8 3 %. The prototype looks at nothing of a message; the checks"
-    " alone are 0.75 ms, a third of what it takes in all."
+    "a call of 1 MB takes 1.3 ms for checking and decoding its request and its answer (measured"
+    " alone, with time.perf_counter), more than what the prototype takes in all, which looks at"
+    " nothing of a message. The rest are copies (the body and the line made whole, params and"
+    " result cut out), reads, and writes to child and client. Only a decoder that checks UTF-8,"
+    " depth and members in one pass, and hands out views, would help."
+)
+BESIDE = (
+    "the four clients keep the loop and the server's pipe busy without a break: a light call waits"
+    " for the turns of two or three large ones, each of several milliseconds (the longest turn"
+    " stands below), and alone it takes a third of one millisecond. Turns of less than a"
+    " millisecond, or large messages in another process, would help."
+)
+PROBE = (
+    "native code that converts 16 MB of text, in passes of up to 60 ms each (measured with"
+    " time.monotonic around each pass, in the worker thread), holds the interpreter, so that the"
+    " loop waits for one or two passes though its own turns are short. An interpreter without its"
+    " lock, or a codec that works in slices, would help."
 )
 STREAM = (
     "a JSON answer is written by the code that hears it from the server. A stream is an ASGI"
     " request with a separate task and two or more events, whose head uvicorn checks line by"
-    " line, and with a log that makes it resumable: 431 k instructions against 197 k of a JSON"
+    " line, and with a log that makes it resumable: 415 k instructions against 179 k of a JSON"
     " answer (make bench-gate, CPython 3.11). To stream without ASGI would be a second"
     " implementation of streams."
 )
 FAST_PATH = (
-    "of 203 k instructions, counted by callgrind, 81 k are the interpreter's own loop and no other"
-    " function takes more than 5 k; they are spread over 122 calls of Python (make bench-moves)."
+    "when it took 203 k instructions, counted by callgrind, 81 k were the interpreter's own loop and"
+    " no other function took more than 5 k; they are spread over 123 calls of Python (make"
+    " bench-moves)."
     " Only fewer calls would help, which means fewer and longer functions on the way of a call."
 )
 IDLE = (
@@ -60,6 +73,6 @@ FORK = (
 ENVELOPE = (
     "a call of 2026-07-28 to a child of the legacy era is a translation: its params are opened"
     " to compare them with the head and read the envelope, cut, and the answer is stamped. That is"
-    " 168 calls of Python in place of 122 (make bench-moves) and 44 % more instructions"
-    " (counted by callgrind, CPython 3.11), spread over all of these steps."
+    " 281 k instructions in place of 179 k (make bench-gate, CPython 3.11), spread over all of these"
+    " steps."
 )

@@ -27,7 +27,7 @@ from pathlib import Path
 # Run as a file, the folder on the path is this one; the package is found from the one above.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import figures, hostile, target
+from benchmarks import figures, hostile, obstacles, target
 from benchmarks.calls import ENVELOPE, MODERN_HEAD
 from benchmarks.figures import Figure
 
@@ -166,7 +166,8 @@ def _measured(name: str, body: bytes, modern: str = "", server: Sequence[str] = 
             began, ended, probe_s = asyncio.run(_slowest_probe(bridge, body, modern))
         turn_s = longest(path, began, ended)
     yield Figure(ROW, f"{name}: turn", "ms", [turn_s * 1e3], TURN_MS)
-    yield Figure(ROW, f"{name}: slowest probe", "ms", [probe_s * 1e3], PROBE_MS)
+    probe = [probe_s * 1e3]
+    yield Figure(ROW, f"{name}: slowest probe", "ms", probe, PROBE_MS, obstacle=obstacles.PROBE)
 
 
 def turns(only: str = "") -> Figures:

@@ -99,7 +99,7 @@ async def row_1(size: Size) -> list[Figure]:
 
 
 async def rolled(made: Lab, restarts: int) -> list[Figure]:
-    """Restart all replicas in turn, `restarts` times: every session and every call survives that."""
+    """Restart all replicas in turn, `restarts` times: every session and call survives that."""
     statuses: Counter[int] = Counter()
     async with busy(made, "rolling") as clients:
         await clients.ready()
