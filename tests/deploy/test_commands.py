@@ -66,7 +66,9 @@ OF_OTHER_BRIDGES = "a line of another bridge; test_migration.py looks up its opt
 NOT_RUN = {
     "claude": "Claude Code comes with no package; test_pages.py sends what the line configures",
     "fastmcp": OF_OTHER_BRIDGES,
+    "git add": "a file of the reader's own repository; the line before it makes the file",
     "mcp-proxy": OF_OTHER_BRIDGES,
+    "mkdir -p": "a folder of the reader's own repository",
     "npx mcp-proxy": OF_OTHER_BRIDGES,
     "npx mcp-remote": OF_OTHER_BRIDGES,
     "npx -y supergateway": OF_OTHER_BRIDGES,
