@@ -5,7 +5,8 @@ progress notifications first, `ask` puts it to the client as a question and answ
 said, `who` answers it with the id of this process, and `announce` says that the list of tools has
 changed. `wait_s` among the arguments is the time that the work takes. The text goes into the ledger
 before the work begins, so that what was executed is known even of a process that did not live to
-answer. A cancelled call is not answered.
+answer; behind it stand the address of the replica and the seconds of the clock that all processes
+share. A cancelled call is not answered.
 Standard library only.
 """
 
@@ -21,6 +22,7 @@ from typing import Any
 Fields = dict[str, Any]
 READ_BYTES = 1 << 16
 STEPS = 3
+REPLICA = os.environ.get("POD_IP", "-")
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 ARGUMENTS = {
     "type": "object",
@@ -104,7 +106,7 @@ class Server:
     def _call(self, call_id: object, params: Fields) -> None:
         arguments = params["arguments"]
         text, wait_s = arguments["text"], arguments.get("wait_s", 0)
-        os.write(self._ledger, f"{text}\n".encode())
+        os.write(self._ledger, f"{text} {REPLICA} {time.monotonic()}\n".encode())
         self._running.add(call_id)
         token = (params.get("_meta") or {}).get("progressToken")
         step = self._work(params["name"], call_id, text, token)

@@ -36,6 +36,16 @@ _GIVEN: set[int] = set()
 MAX_LINE_BYTES = 1 << 26
 MOUNT = 'mount --bind "$0" /etc/hosts && exec "$@"'
 
+BALANCER_LOG = "haproxy.log"
+BODIES_LOGGED = """
+  log global
+  option http-buffer-request
+  http-request capture req.body len 400
+  log-format "%s %[capture.req.hdr(0)]"
+"""
+SENT = re.compile(r"^r([0-9.]+) (.*?)([a-z]+-[a-z]+-[0-9]+-[0-9]+)\b(.*)$", re.MULTILINE)
+"""A line of that log: the replica, and the body, with the text of the call that it belongs to."""
+
 HAPROXY = """
 global
   log stderr format raw daemon
@@ -50,6 +60,7 @@ defaults
 frontend clients
   bind 127.0.0.1:{port}
   default_backend replicas
+{logging}
 backend replicas
   balance roundrobin
   option httpchk
@@ -126,6 +137,16 @@ class Replica:
     async def close(self) -> None:
         """End the bridge in any way."""
         await self._stack.aclose()
+
+
+class Execution(NamedTuple):
+    """A call that a child has begun."""
+
+    text: str
+    ip: str
+    """Of the child's replica."""
+    at: float
+    """Monotonic seconds."""
 
 
 class Ports(NamedTuple):
@@ -290,7 +311,30 @@ class Lab:
 
     def executed(self) -> Counter[str]:
         """How often each text has been executed."""
-        return Counter(self._ledger.read_text("utf-8").split() if self._ledger.exists() else [])
+        return Counter(each.text for each in self.executions())
+
+    def executions(self) -> list[Execution]:
+        """What was executed, in that order."""
+        lines = self._ledger.read_text("utf-8").splitlines() if self._ledger.exists() else []
+        return [Execution(text, ip, float(at)) for text, ip, at in map(str.split, lines)]
+
+    def relays(self) -> dict[str, set[str]]:
+        """Return the replicas that the balancer sent a call and the answers in it to, by its text.
+
+        Of a lab with `bodies_logged`, and of texts as `clients` send them. A call with a question
+        whose answer is not in the log is left out: the answer may have been on its way to a replica
+        that was lost, of which the balancer writes nothing down.
+        """
+        found: dict[str, set[str]] = {}
+        asks, answered = set(), set()
+        log = (self._folder / BALANCER_LOG).read_text("utf-8", "replace")
+        for ip, before, text, after in SENT.findall(log):
+            found.setdefault(text, set()).add(ip)
+            if '"name":"ask"' in before + after:
+                asks.add(text)
+            elif after.startswith("/"):
+                answered.add(text)
+        return {text: ips for text, ips in found.items() if text not in asks - answered}
 
     @asynccontextmanager
     async def clients(
@@ -348,6 +392,7 @@ async def lab(
     words: Sequence[str] = (),
     key_file: Path | None = None,
     names: Mapping[str, str] | None = None,
+    bodies_logged: bool = False,
 ) -> AsyncIterator[Lab]:
     """Start replicas behind HAProxy; all end with the block.
 
@@ -357,6 +402,7 @@ async def lab(
         words: More flags of each.
         key_file: Holds the keys, which else are in the environment.
         names: Further names that resolve, with their addresses.
+        bodies_logged: Whether `Lab.relays` is asked for.
     """
     ports = _free_ports()
     with tempfile.TemporaryDirectory(prefix="replicas-") as name:
@@ -372,19 +418,22 @@ async def lab(
             made.name(each, ip)
         try:
             await asyncio.gather(*(made.start(replica) for replica in made.replicas))
-            async with _haproxy(folder, ports.front, every):
+            logging = BODIES_LOGGED if bodies_logged else ""
+            async with _haproxy(folder, ports.front, every, logging):
                 yield made
         finally:
             await asyncio.gather(*(replica.close() for replica in every))
 
 
 @asynccontextmanager
-async def _haproxy(folder: Path, port: int, replicas: Sequence[Replica]) -> AsyncIterator[None]:
+async def _haproxy(
+    folder: Path, port: int, replicas: Sequence[Replica], logging: str
+) -> AsyncIterator[None]:
     program = shutil.which("haproxy")
     assert program, "haproxy is missing; apt-get install haproxy"
     servers = "".join(f"  server r{r.ip} {r.ip}:{r.port}\n" for r in replicas)
-    config, log = folder / "haproxy.cfg", folder / "haproxy.log"
-    config.write_text(HAPROXY.format(port=port, servers=servers), "utf-8")
+    config, log = folder / "haproxy.cfg", folder / BALANCER_LOG
+    config.write_text(HAPROXY.format(port=port, servers=servers, logging=logging), "utf-8")
     with log.open("wb") as written:
         process = await asyncio.create_subprocess_exec(
             program, "-db", "-f", str(config), stdout=written, stderr=written

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from tests.suites.replicas import run
+from tests.suites.replicas.lab import Execution
+from tests.suites.replicas.load import Kill, excused
 from tests.suites.replicas.rows import SHORT, Figure, Row, Size, at_least, at_most, equal
 
 Run = Callable[[Size], Awaitable[Sequence[Figure]]]
@@ -89,6 +91,41 @@ async def test_in_ci_the_short_form_has_a_time(
     monkeypatch.delenv("ROWS")
     monkeypatch.setenv("DURATION", "1s")
     assert await run.main() == 0
+
+
+EXECUTIONS = [
+    Execution("killed-python-0-3", "127.0.0.1", 50.0),
+    Execution("killed-python-1-9", "127.0.0.3", 51.0),
+    Execution("killed-python-0-4", "127.0.0.2", 100.0),
+    Execution("killed-python-0-6", "127.0.0.3", 120.0),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "kills", "good"),
+    [
+        ("killed-python-0-4", [Kill(101.0, "127.0.0.2")], True),
+        ("killed-python-0-4", [Kill(101.0, "127.0.0.1")], True),
+        ("killed-python-0-4", [Kill(101.0, "127.0.0.3")], False),
+        ("killed-python-0-4", [Kill(98.0, "127.0.0.2")], False),
+        ("killed-python-0-4", [Kill(103.0, "127.0.0.2")], False),
+        ("killed-python-0-5", [Kill(101.0, "127.0.0.2")], True),
+        ("killed-python-0-5", [Kill(100.5, "127.0.0.2"), Kill(101.0, "127.0.0.3")], True),
+        ("killed-python-0-5", [Kill(99.0, "127.0.0.2"), Kill(101.0, "127.0.0.3")], False),
+        ("killed-python-0-7", [Kill(100.5, "127.0.0.4")], True),
+        ("killed-python-0-7", [Kill(99.0, "127.0.0.4")], False),
+        ("killed-python-0-4", [], False),
+        (None, [Kill(101.0, "127.0.0.3")], True),
+        (None, [], False),
+    ],
+)
+def test_an_error_is_excused_by_the_end_of_a_replica_that_had_its_call(
+    text: str | None, kills: list[Kill], good: bool
+) -> None:
+    """A replica that had nothing to do with the call, or ended at another time, excuses nothing."""
+    error = {"began": 100.0, "ended": 102.0, "text": text}
+    relays = {"killed-python-0-4": {"127.0.0.1"}, "killed-python-0-5": {"127.0.0.4"}}
+    assert excused(error, kills, EXECUTIONS, relays) is good
 
 
 def test_a_duration_is_the_full_size() -> None:
