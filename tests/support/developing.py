@@ -6,9 +6,10 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -23,6 +24,8 @@ from tests.support.bridge_process import (
 )
 
 SOURCE = (CHILDREN / "changing.py").read_text("utf-8")
+WITH_CHILDREN = MappingProxyType({"PYTHONPATH": str(CHILDREN)})
+"""The environment of a server that is one of `tests/children`."""
 Headers = dict[str, str]
 
 
@@ -81,15 +84,19 @@ def said(result: Any) -> Any:
 
 @asynccontextmanager
 async def developing(
-    folder: Path, text: str, *words: str, ready: bool = True
+    folder: Path,
+    text: str,
+    *words: str,
+    ready: bool = True,
+    python: str = sys.executable,
+    env: Mapping[str, str] = WITH_CHILDREN,
 ) -> AsyncIterator[Developing]:
-    """`mcpbridge dev` with these words over a server with this text."""
+    """`mcpbridge dev` with these words over a server with this text, for this Python."""
     folder = folder / "project"
     folder.mkdir()
     server = folder / "server.py"
     server.write_text(text, "utf-8")
-    command = (*words, "--", sys.executable, str(server))
-    env = {"PYTHONPATH": str(CHILDREN)}
+    command = (*words, "--", python, str(server))
     async with bridge(*command, program=["dev"], ready=ready, env=env) as running:
         await running.logged("dev.started")
         limits = httpx.Limits(max_connections=None)
