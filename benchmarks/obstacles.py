@@ -31,8 +31,8 @@ STREAM = (
     " implementation of streams."
 )
 FAST_PATH = (
-    "when it took 203 k instructions, counted by callgrind, 81 k were the interpreter's own loop and"
-    " no other function took more than 5 k; they are spread over 123 calls of Python (make"
+    "when it took 203 k instructions, counted by callgrind, 81 k were the interpreter's own loop,"
+    " and no other function took more than 5 k; they are spread over 123 calls of Python (make"
     " bench-moves)."
     " Only fewer calls would help, which means fewer and longer functions on the way of a call."
 )
@@ -73,6 +73,6 @@ FORK = (
 ENVELOPE = (
     "a call of 2026-07-28 to a child of the legacy era is a translation: its params are opened"
     " to compare them with the head and read the envelope, cut, and the answer is stamped. That is"
-    " 281 k instructions in place of 179 k (make bench-gate, CPython 3.11), spread over all of these"
-    " steps."
+    " 281 k instructions in place of 179 k (make bench-gate, CPython 3.11), spread over all of"
+    " these steps."
 )
