@@ -70,29 +70,6 @@ async def test_one_figure_that_misses_is_the_end_of_all(
     assert "no row 99" in capsys.readouterr().out
 
 
-async def test_in_ci_the_short_form_has_a_time(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """That of chosen rows or of the full size has no bound, nor has it elsewhere."""
-    monkeypatch.setattr(run, "ROWS", (row("1", equal("errors", 0, 0)),))
-    monkeypatch.setattr(run, "SHORT_WITHIN_S", -1.0)
-    monkeypatch.delenv("ROWS", raising=False)
-    monkeypatch.delenv("DURATION", raising=False)
-    monkeypatch.delenv("CI", raising=False)
-    assert await run.main() == 0
-    monkeypatch.setenv("CI", "true")
-    capsys.readouterr()
-    assert await run.main() == 1
-    *_, took, last = capsys.readouterr().out.splitlines()
-    assert took.startswith("replicas: seconds in all 0 (reach: at most -1")
-    assert last == "replicas: MISSED the time of the short form"
-    monkeypatch.setenv("ROWS", "1")
-    assert await run.main() == 0
-    monkeypatch.delenv("ROWS")
-    monkeypatch.setenv("DURATION", "1s")
-    assert await run.main() == 0
-
-
 EXECUTIONS = [
     Execution("killed-python-0-3", "127.0.0.1", 50.0),
     Execution("killed-python-1-9", "127.0.0.3", 51.0),
