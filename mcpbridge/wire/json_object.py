@@ -219,7 +219,7 @@ class _Key(str):
 
 def _decoder_of(data: bytes) -> msgspec.json.Decoder[Any]:
     """Return a decoder of objects; if there may be too many members, one that stops early."""
-    if len(data) <= _LONG_BYTES or data.count(b":") <= MAX_MEMBERS:
+    if len(data) <= _LONG_BYTES or _sought(data, b":") <= MAX_MEMBERS:
         return _object_decoder
     # Decoding the object first and counting then takes 0.4 s and 300 MB for 1,400,000 members.
     numbers = iter(range(MAX_MEMBERS))
