@@ -16,6 +16,7 @@ const seen = {
   calls: 0,
   right: 0,
   questions: 0,
+  late: 0,
   steps: 0,
   reopened: 0,
   kept: 0,
@@ -43,6 +44,7 @@ class OneSession {
     this.name = name;
     this.asked = asked;
     this.flying = new Set();
+    this.failed = new Set();
     this.number = 0;
     this.left = plan.calls;
     this.timesOpened = 0;
@@ -119,6 +121,7 @@ class OneSession {
       } else seen.crossed.push([text, tool, said]);
     } catch (error) {
       failed(began, text, error);
+      this.failed.add(text);
       return error.code !== 404;
     } finally {
       this.flying.delete(text);
@@ -129,7 +132,9 @@ class OneSession {
 
   elicited({ message }) {
     seen.questions += 1;
-    if (!this.flying.has(message)) seen.crossed.push([[...this.flying], 'question', message]);
+    // A call whose connection broke goes on at its server, which may still ask.
+    if (this.failed.has(message)) seen.late += 1;
+    else if (!this.flying.has(message)) seen.crossed.push([[...this.flying], 'question', message]);
     return { action: 'accept', content: { answer: `${message}/${this.name}` } };
   }
 }

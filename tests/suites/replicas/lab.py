@@ -164,6 +164,8 @@ class Load:
     calls: int = 0
     right: int = 0
     questions: int = 0
+    late: int = 0
+    """Questions of calls that had failed at the client, whose server went on with them."""
     steps: int = 0
     reopened: int = 0
     kept: int = 0

@@ -33,6 +33,8 @@ class Seen:
 
     def __init__(self):
         self.calls = self.right = self.questions = self.steps = self.reopened = self.kept = 0
+        self.late = 0
+        """Questions of calls that had failed at the client: their server goes on with them."""
         self.longest_s = 0.0
         self.errors = []
         self.crossed = []
@@ -56,6 +58,7 @@ class OneSession:
         self._opened = opened
         self._numbers = itertools.count()
         self._flying = set()
+        self._failed = set()
         self._over = False
         self._left = plan["calls"]
         self._times_opened = 0
@@ -75,6 +78,7 @@ class OneSession:
                     self._seen.reopened += 1
             except Exception as error:  # whatever the SDK raises: it has given the session up
                 text = next(iter(self._flying), None)
+                self._failed |= self._flying
                 self._flying.clear()
                 self._seen.failed(self._began, text, error)
                 self._seen.reopened += 1
@@ -128,6 +132,7 @@ class OneSession:
             answer = await session.call_tool(tool, given, within, progress_callback=progress)
         except McpError as error:
             self._seen.failed(began, text, error)
+            self._failed.add(text)
             known = "Session terminated" not in str(error)
         else:
             said = answer.content[0].text
@@ -143,7 +148,9 @@ class OneSession:
 
     async def _elicited(self, _context, params):
         self._seen.questions += 1
-        if params.message not in self._flying:
+        if params.message in self._failed:
+            self._seen.late += 1
+        elif params.message not in self._flying:
             self._seen.crossed.append([sorted(self._flying), "question", params.message])
         said = f"{params.message}/{self._name}"
         return types.ElicitResult(action="accept", content={"answer": said})
