@@ -217,7 +217,7 @@ async def test_it_moves_as_its_table_says(state: ExchangeState, event: ExchangeE
     assert exchange.state is EXCHANGE[state, event]
 
 
-LONG = Result(b'"a"', b'{"a":"%b"}' % (b"x" * LONG_BYTES))
+LONG = Result(b'"a"', b'{"a":[%b0]}' % (b"[]," * (LONG_BYTES // 3)))
 
 
 class Translation:
