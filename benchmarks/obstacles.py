@@ -40,12 +40,14 @@ IDLE = (
     "an interpreter that has imported anyio, click, msgspec, uvloop and uvicorn without its"
     " supervisors, and done nothing, holds 28.3 MiB, with Starlette 31.4 MiB (CPython 3.11; 8.5 MiB"
     " without imports). Our own modules add 5.4 MiB and serving 2.3; the goal leaves 2.6 for both."
+    " Only fewer libraries would help."
 )
 SERVERS = (
     "with one server in the file it is 39.6 MiB, so that each further one takes a quarter of a MiB;"
     " 37.4 MiB are there once the program and its libraries are imported (CPython 3.11). ctypes,"
     " through which Linux is asked for orphaned processes, takes 0.3 more. malloc_trim and a"
     " garbage collection after the start give back 0.2 MiB at most."
+    " Only fewer libraries would help."
 )
 NOTE = (
     "a third of it is to find the call by its token and to put the client's own in its place, a"
@@ -58,23 +60,25 @@ START = (
     " interpreter 4 %, asyncio 21 %, click 5 %, anyio 12 %, msgspec 2 %, uvloop 1 %, uvicorn 12 %,"
     " Starlette 9 %), a fifth the imports of 190 modules of our own (a third of it makes classes, a"
     " fifth reads bytecode), 2 % the command line; what an interpreter takes that only imports"
-    " those libraries, without Starlette, stands in the table."
+    " those libraries, without Starlette, stands in the table. Only fewer imports would help."
 )
 SESSION = (
     "three requests, which a bare ASGI application answers in the time that stands below, take the"
     " ordinary way through parser, task and ASGI; a fifth of the profile is to open and close the"
     " session itself, the rest what every request passes: head, Host and Origin, body, admission."
+    " To open and end sessions without ASGI would be a second way for two rare requests."
 )
 FORK = (
     "two fifths of the profile are the child's own life: fork and exec, the pipes, the watch for"
     " its end, and reading /proc for what it may have left behind; a fifth are the three requests,"
-    " the rest the tasks that start, introduce and end it."
+    " the rest the tasks that start, introduce and end it. Only a process that is there"
+    " already would help, which is what spares are for."
 )
 ENVELOPE = (
     "a call of 2026-07-28 to a child of the legacy era is a translation: its params are opened"
     " to compare them with the head and read the envelope, cut, and the answer is stamped. That is"
     " 281 k instructions in place of 179 k (make bench-gate, CPython 3.11), spread over all of"
-    " these steps."
+    " these steps. A server that speaks 2026-07-28 itself needs none of it."
 )
 IMAGE = (
     "mcpbridge with the extras otel, oauth and redis takes 63 MiB, as `pip install --target` and"
