@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import shutil
 import subprocess
@@ -175,6 +176,12 @@ def test_date_writes_the_version_wherever_the_project_names_it(tmp_path: Path) -
     assert main(["date", "9.8.7"], tmp_path) == 1
 
 
+NEEDS_GIT = pytest.mark.skipif(
+    "CI" not in os.environ and shutil.which("git") is None,
+    reason="no git; the tests need Python and make alone, and CI leaves none out",
+)
+
+
 def in_git(folder: Path) -> Path:
     """The project as the one commit of a branch main, with its address as origin."""
     for words in (
@@ -196,6 +203,7 @@ def checking(folder: Path, status: int) -> Path:
     return in_git(project(folder))
 
 
+@NEEDS_GIT
 def test_check_asks_git_and_runs_what_a_release_needs(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +219,7 @@ def test_check_asks_git_and_runs_what_a_release_needs(
     ]
 
 
+@NEEDS_GIT
 def test_check_fails_if_a_check_fails_or_something_is_missing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
