@@ -172,28 +172,33 @@ def _found_spans(data: bytes) -> dict[str, Span]:
         # Not an object, or with lone surrogates; what is wrong is found below.
         data = _without_lone_surrogates(data)
         values = decode_checked(_decoder_of(data), data, "an object")
-    found = _plain_spans(values, len(data))
-    if found is None:
+    found, end = compact_spans(values, short=len(data) < LONG_BYTES)
+    if end != len(data):
         return _walked_spans(data, values)
     # Names that were counted are of a class that msgspec does not encode.
     return found if short else {str(name): span for name, span in found.items()}
 
 
-def _plain_spans(values: Mapping[str, Raw], length: int) -> dict[str, Span] | None:
-    """Return the spans in an object in the usual compact form, or None if it needs a walk.
+def compact_spans(values: Mapping[str, Raw], *, short: bool) -> tuple[dict[str, Span], int]:
+    """Return the spans of an object's members, and its length, if it is in the compact form.
 
     The lengths of keys, values and punctuation add up to the length of the text only if no key is
     repeated, no key has escapes or characters beyond ASCII, and there is no whitespace between
-    tokens: each of these makes the text longer than the sum.
+    tokens: each of these makes the text longer than the sum. So the spans are right if the length
+    is.
+
+    Args:
+        values: The decoded members, in their order.
+        short: The text is shorter than `LONG_BYTES`.
     """
     found: dict[str, Span] = {}
-    end, joined, short = 0 if values else 1, b"".join, length < LONG_BYTES
+    end, joined = 0 if values else 1, b"".join
     for key, value in values.items():
         start = end + len(key) + 4
         # For a short value a copy takes half of the instructions of a view.
         end = start + (len(joined((value,))) if short else len(memoryview(value)))
         found[key] = (start, end)
-    return found if end + 1 == length else None
+    return found, end + 1
 
 
 def _walked_spans(data: bytes, values: Mapping[str, Raw]) -> dict[str, Span]:
@@ -219,7 +224,7 @@ class _Key(str):
 
 def _decoder_of(data: bytes) -> msgspec.json.Decoder[Any]:
     """Return a decoder of objects; if there may be too many members, one that stops early."""
-    if len(data) <= _LONG_BYTES or _sought(data, b":") <= MAX_MEMBERS:
+    if len(data) <= _LONG_BYTES or count_rare(data, b":") <= MAX_MEMBERS:
         return _object_decoder
     # Decoding the object first and counting then takes 0.4 s and 300 MB for 1,400,000 members.
     numbers = iter(range(MAX_MEMBERS))
@@ -419,10 +424,10 @@ def _openings(data: bytes) -> int:
     """Return the number of opening brackets, including those inside strings."""
     if len(data) < _LONG_BYTES:
         return data.count(b"[") + data.count(b"{")
-    return _sought(data, b"[") + _sought(data, b"{")
+    return count_rare(data, b"[") + count_rare(data, b"{")
 
 
-def _sought(data: bytes, byte: bytes) -> int:
+def count_rare(data: bytes, byte: bytes) -> int:
     """Count a byte that is usually rare in a long text.
 
     Counting visits each byte, 0.3 ms/MB; searching for the next occurrence is native to the

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, WireError
-from mcpbridge.wire.json_object import LONG_BYTES, MAX_DEPTH, packed
+from mcpbridge.errors import DuplicateMember, NotJson, NotMessage, TooDeep, TooMany, WireError
+from mcpbridge.wire.json_object import LONG_BYTES, MAX_DEPTH, Payload, packed, spans
 from mcpbridge.wire.lines import LineSplitter, encode_line
 from mcpbridge.wire.messages import (
     MAX_ID_BYTES,
@@ -140,6 +140,54 @@ def test_the_usual_form_is_taken_apart_in_one_pass() -> None:
         assert json.loads(encode(plain)) == json.loads(line)
         for other in (line + b" ", line.replace(b":", b": ", 1), line[:-1] + b',"x":1}'):
             assert _plain_message(other) is None
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 70_000, 1_000_000])
+@pytest.mark.parametrize("method", ["a", '\\"params\\":{'])
+def test_the_members_of_compact_params_are_known_without_another_walk(
+    size: int, method: str
+) -> None:
+    """Wherever the params stand, and whatever looks like them in a string."""
+    text = "x" * size
+    params = f'{{"name":"e","arguments":{{"params":{{"text":"{text}"}}}},"\\u0061":1}}'
+    plain = params.replace("\\u0061", "a")
+    for line in (
+        f'{{"jsonrpc":"2.0","id":"{method}","method":"a","params":{plain}}}',
+        f'{{"params":{plain},"method":"a","id":1,"jsonrpc":"2.0"}}',
+    ):
+        message = decode(line.encode())
+        assert isinstance(message, Request)
+        assert isinstance(message.params, Payload)
+        assert message.params == plain.encode()
+        assert message.params.known == spans(plain.encode())
+    escaped = decode(f'{{"jsonrpc":"2.0","id":1,"method":"a","params":{params}}}'.encode())
+    assert isinstance(escaped, Request)
+    assert isinstance(escaped.params, Payload)
+    assert escaped.params.known is None
+    assert spans(escaped.params) == spans(params.encode())
+
+
+@pytest.mark.parametrize("size", [10, 5_000, 70_000])
+def test_compact_params_with_a_member_named_twice_are_found_out(size: int) -> None:
+    """When a rule opens them: the envelope is a message all the same."""
+    message = decode(
+        b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"b":"%b","b":2}}' % (b"x" * size)
+    )
+    assert isinstance(message, Request)
+    assert message.params is not None
+    with pytest.raises(DuplicateMember):
+        spans(message.params)
+
+
+def test_long_params_of_many_members_are_refused_when_they_are_opened() -> None:
+    """And not decoded whole before."""
+    members = ",".join(f'"m{number}":{number}' for number in range(100_000))
+    message = decode(b'{"jsonrpc":"2.0","id":1,"method":"a","params":{%b}}' % members.encode())
+    assert isinstance(message, Request)
+    assert isinstance(message.params, Payload)
+    assert message.params.known is None
+    with pytest.raises(TooMany):
+        spans(message.params)
 
 
 @pytest.mark.parametrize(("data", "message"), MESSAGES)
