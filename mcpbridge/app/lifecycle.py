@@ -51,6 +51,7 @@ from mcpbridge.runtime.exit_status import (
 )
 from mcpbridge.runtime.loop_watchdog import LoopWatchdog, has_uvloop
 from mcpbridge.runtime.signals import heard_signals
+from mcpbridge.runtime.startup import keep_freed_memory
 from mcpbridge.telemetry.logs import logging_to_stderr
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.telemetry.tracer import Tracer
@@ -369,6 +370,7 @@ def settle_memory() -> None:
     """
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
+    keep_freed_memory()
 
 
 def settled(config: Config, listener: socket.socket) -> Config:
