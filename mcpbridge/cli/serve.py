@@ -55,9 +55,9 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
     occupy_descriptors()
     collect_seldom()
     # Imported afterwards: it takes time and makes many objects, and a signal may come.
-    from mcpbridge.http.server.uvicorn_import import import_uvicorn
+    from mcpbridge.http.server.library_import import import_libraries
 
-    import_uvicorn()
+    import_libraries()
     from mcpbridge.config.model import options
 
     @click.pass_context

@@ -16,7 +16,6 @@ import contextlib
 import datetime
 import json
 import logging
-import logging.handlers
 import os
 import queue
 import threading
@@ -127,12 +126,19 @@ class TextForm(Protocol):
         """Return a formatter."""
 
 
-class _DroppingHandler(logging.handlers.QueueHandler):
-    """A handler that puts records on the queue, or counts them if it is full."""
+class _DroppingHandler(logging.Handler):
+    """A handler that puts records on the queue, or counts them if it is full.
 
-    dropped = 0
+    That of `logging.handlers` would be imported with `pickle` and sockets, 0.6 MiB.
+    """
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+    def __init__(self, records: queue.Queue[logging.LogRecord | None]) -> None:
+        super().__init__()
+        self._records = records
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record for the writer."""
         # Here and not in the writer, whose thread does not have the context of this task.
         trace = CURRENT.get()
         if trace is not None and "trace_id" not in vars(record):
@@ -140,17 +146,14 @@ class _DroppingHandler(logging.handlers.QueueHandler):
         server_name = SERVER.get()
         if server_name is not None and "server_name" not in vars(record):
             record.server_name = server_name
-        return record
-
-    def enqueue(self, record: logging.LogRecord) -> None:
         # Never `put`: the event loop must not wait for the thread, nor the thread for the pipe.
         try:
-            if self.dropped:
-                self.queue.put_nowait(_dropped_notice(self.dropped))
-                self.dropped = 0
-            self.queue.put_nowait(record)
+            if self._dropped:
+                self._records.put_nowait(_dropped_notice(self._dropped))
+                self._dropped = 0
+            self._records.put_nowait(record)
         except queue.Full:
-            self.dropped += 1
+            self._dropped += 1
 
 
 class _Stderr:

@@ -1,18 +1,58 @@
-"""Imports uvicorn without its supervisors, which start further processes for its command line.
+"""Imports uvicorn and Starlette without the modules that a server here does not need.
 
-`import uvicorn` imports all of that command line, so `multiprocessing` and, if it is installed,
-`watchfiles`: 3 % of the instructions of a start, and 1.9 MiB. The programs here use the server
-alone. They import uvicorn by this module before anything else does; in another program, as with
-`asgi.bridge_app`, uvicorn stays whole.
+All that both import at once would take a tenth of the processor time of a start and 5 MiB. The
+programs import both by this module before anything else does; in another program, as with
+`asgi.bridge_app`, they stay whole.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import LazyLoader, spec_from_file_location
 from types import ModuleType
 from typing import Any
 
-_SUPERVISORS = "uvicorn.supervisors"
+_LATE = frozenset(
+    (
+        "html",  # Starlette's page for errors in debug mode; with a table of 2231 entities
+        "http.client",  # a table of status texts, for errors without a text; with parsers of mail
+        "http.cookies",  # no route sets a cookie, or reads one
+        "logging.config",  # uvicorn configures no logs here; with `pickle` and `socketserver`
+        "bz2",  # `shutil` looks only whether they are there
+        "lzma",
+    )
+)
+"""Modules that are loaded when something is asked of them."""
+LEFT_OUT = (
+    # Its command line, and the further processes that this may start: with `multiprocessing` and,
+    # if it is installed, `watchfiles`.
+    "uvicorn.main",
+    "uvicorn.supervisors",
+    # A kind of its configuration of logs.
+    "configparser",
+    # Forms, which no route takes; with `tempfile`.
+    "starlette.formparsers",
+)
+"""Modules whose names are taken from them at once, so that they cannot be loaded late."""
+
+
+class _LateFinder:
+    """A finder of the modules that are loaded late."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return how to load a module; None if it is not one of them."""
+        spec = PathFinder.find_spec(name, path, target) if name in _LATE else None
+        if spec is None or spec.loader is None:
+            return None
+        folders = spec.submodule_search_locations
+        late = LazyLoader(spec.loader)
+        return spec_from_file_location(
+            name, spec.origin, loader=late, submodule_search_locations=folders
+        )
 
 
 class _Placeholder(ModuleType):
@@ -24,12 +64,23 @@ class _Placeholder(ModuleType):
         return type(name, (), {})
 
 
-def import_uvicorn() -> None:
-    """Import uvicorn, if it is not imported yet; afterwards its supervisors can be imported."""
-    if "uvicorn" in sys.modules:
+def import_libraries() -> None:
+    """Import uvicorn and Starlette, if that is not done yet.
+
+    Afterwards what was left out can be imported.
+    """
+    if "uvicorn" in sys.modules or "starlette" in sys.modules:
         return
-    sys.modules[_SUPERVISORS] = _Placeholder(_SUPERVISORS)
+    finder = _LateFinder()
+    sys.meta_path.insert(0, finder)
+    sys.modules.update((name, _Placeholder(name)) for name in LEFT_OUT)
     try:
-        import uvicorn  # noqa: F401 - what imports it later finds it
+        # Whatever imports them later finds them.
+        import shutil  # noqa: F401
+
+        import starlette.applications  # noqa: F401
+        import uvicorn.server  # noqa: F401
     finally:
-        del sys.modules[_SUPERVISORS]
+        for name in LEFT_OUT:
+            del sys.modules[name]
+        sys.meta_path.remove(finder)

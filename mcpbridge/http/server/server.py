@@ -12,13 +12,14 @@ from typing import Any, cast
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.server import Server
 
 _GRACE_S = 3
 _STALLED_AFTER_S = 2.0
 _BACKLOG = 1024
 
 
-class HttpServer(uvicorn.Server):
+class HttpServer(Server):
     """A uvicorn server that handles no signals and sets an event when it listens."""
 
     def __init__(self, config: uvicorn.Config, listening_options: Mapping[str, Any]) -> None:

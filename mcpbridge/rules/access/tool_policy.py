@@ -14,7 +14,6 @@ Source: MCP 2025-11-25 and 2026-07-28, Tools, Error Handling: an unknown tool is
 from __future__ import annotations
 
 import fnmatch
-import unicodedata
 
 from mcpbridge.errors import ToolDenied, WireError
 from mcpbridge.settings import SettingsSection, setting
@@ -82,7 +81,8 @@ class ToolPolicy(SettingsSection, frozen=True):
             WireError: The method is not `tools/call` or `tools/list` but could be read as one of
                 them.
         """
-        letters = filter(str.isalnum, unicodedata.normalize("NFKC", method).casefold())
+        plain = method if method.isascii() else _compatible(method)
+        letters = filter(str.isalnum, plain.casefold())
         meant = _PLAIN.get("".join(letters), method)
         if meant != method:
             raise WireError(f"the method could be read as {meant} (--allow-tool, --deny-tool)")
@@ -130,3 +130,10 @@ class ToolPolicy(SettingsSection, frozen=True):
         except WireError:
             return False
         return name is not None and self.permits(name)
+
+
+def _compatible(name: str) -> str:
+    """Return a name in the form in which letters that look alike are the same (NFKC)."""
+    import unicodedata  # only here: a table of 0.1 MiB that few names need
+
+    return unicodedata.normalize("NFKC", name)
