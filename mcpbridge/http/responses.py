@@ -43,7 +43,7 @@ _STREAM_HEADERS = (
 """The last header keeps nginx from buffering events."""
 SLICE_BYTES = 1 << 20
 """Longer bodies are sent in slices of this size, each in a turn of the loop: a copy of 16 MB takes
-8 ms, and every layer below makes one of what it is given at once. One of 1 MiB takes half of one."""
+8 ms, and every layer below makes one of what it is given at once."""
 # LF alone: deployed parsers split at LF LF and find no event in a stream with CR LF.
 COMMENT = b": keep-alive\n\n"
 

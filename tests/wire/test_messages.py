@@ -159,7 +159,8 @@ def test_the_members_of_compact_params_are_known_without_another_walk(
         assert isinstance(message, Request)
         assert isinstance(message.params, Payload)
         assert message.params == plain.encode()
-        assert message.params.known == spans(plain.encode())
+        if size >= LONG_BYTES:
+            assert message.params.known == spans(plain.encode())
     escaped = decode(f'{{"jsonrpc":"2.0","id":1,"method":"a","params":{params}}}'.encode())
     assert isinstance(escaped, Request)
     assert isinstance(escaped.params, Payload)
