@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import click
 import pytest
 
+from mcpbridge import __version__
 from mcpbridge.cli.main import NAMED
 from mcpbridge.config.load import load
 from mcpbridge.config.model import options
@@ -29,11 +30,13 @@ from mcpbridge.settings import Unit
 from tests.deploy.test_chart import KUBERNETES
 from tests.deploy.tools import (
     DEPLOY,
+    RELEASE,
     ROOT,
     block_lines,
     documents_in,
     kustomized,
     of_kind,
+    pushed_images,
     run,
     stages,
 )
@@ -302,9 +305,41 @@ def check_socat(command: Command) -> None:
     assert started == "EXEC:python -m mcpbridge.demo"
 
 
+def check_cosign(command: Command) -> None:
+    """The signature of a pushed image is asked for by the workflow and the tag that pushed it."""
+    verb, image, *options = command.words[1:]
+    assert verb == "verify"
+    workflow = f"{PROJECT['urls']['Repository']}/{RELEASE.relative_to(ROOT)}"
+    assert dict(zip(options[::2], options[1::2], strict=True)) == {
+        "--certificate-oidc-issuer": "https://token.actions.githubusercontent.com",
+        "--certificate-identity": f"{workflow}@refs/tags/v{_released(image)}",
+    }
+
+
+def check_attestation(command: Command) -> None:
+    """A pushed image, and the repository whose workflow attests it."""
+    verb, image, option, repository = command.words[2:]
+    assert (verb, option) == ("verify", "--repo")
+    assert _released(image.removeprefix("oci://"))
+    assert f"https://github.com/{repository}" == PROJECT["urls"]["Repository"]
+
+
+def _released(image: str) -> str:
+    """Return the version in the name of an image, which has to be as a release pushes it."""
+    found = re.search(r":(\d+\.\d+\.\d+)-", image)
+    assert found is not None
+    pushed = [
+        name.replace(f":{__version__}-", f":{found[1]}-") for name in pushed_images().values()
+    ]
+    assert image in pushed
+    return found[1]
+
+
 CHECKS: Mapping[str, Callable[[Command], None]] = {
+    "cosign": check_cosign,
     "curl": check_curl,
     "docker": check_docker,
+    "gh attestation": check_attestation,
     "helm": check_helm,
     "kubectl": check_kubectl,
     "make": check_make,
@@ -371,6 +406,8 @@ def test_every_reason_and_every_check_is_still_needed() -> None:
         "uvx mcpbridge -- python server.py",
         "make no-such-target",
         "make run NO_SUCH_VARIABLE=1",
+        "cosign verify ghcr.io/mcpbridge/mcpbridge:no-such-tag",
+        "gh attestation verify oci://ghcr.io/mcpbridge/mcpbridge:0.1.0-uv --repo else/mcpbridge",
         "helm install weather deploy/chart --set server.imagee=x",
         "kubectl apply -k deploy/no-such-folder",
         "kubectl port-forward service/my-server 8000:8888",

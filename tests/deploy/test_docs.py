@@ -39,6 +39,8 @@ OF_OTHERS = {
         # COPY, HEALTHCHECK, npm and pip.
         *("--from", "--interval", "--timeout", "--start-period", "--retries", "--omit"),
         *("--no-cache-dir", "--tmpfs"),
+        # cosign and gh.
+        *("--certificate-identity", "--certificate-oidc-issuer", "--repo"),
     },
     # kubectl's, and doctor's own.
     "kubernetes.md": {"--previous", "--as", "--set", "--from-literal"},
@@ -87,7 +89,7 @@ def test_every_file_that_is_named_exists(name: str) -> None:
 @pytest.mark.parametrize("name", DOCS)
 def test_every_image_is_a_stage_of_the_dockerfile(name: str) -> None:
     """Tags of ours, and --target of the builds."""
-    named = set(re.findall(r"\bmcpbridge:(\w+)", read(name)))
+    named = set(re.findall(r"\bmcpbridge:(?:\d+\.\d+\.\d+-)?(\w+)", read(name)))
     named |= set(re.findall(r"--target (\w+)", read(name)))
     assert named <= set(stages())
 

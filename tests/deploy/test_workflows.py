@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,18 @@ NOT_UPDATED = {
     "pip": {"/tests/support/peers"},  # results are compared with theirs
     "npm": {"/benchmarks/peers"},  # likewise
 }
+NEEDED: dict[str, dict[str, str]] = {
+    "actions/attest-build-provenance@": {"attestations": "write", "id-token": "write"},
+    "actions/checkout@": {"contents": "read"},
+    "actions/configure-pages@": {"pages": "read"},
+    "actions/deploy-pages@": {"id-token": "write", "pages": "write"},
+    "cosign sign": {"id-token": "write"},
+    "docker/build-push-action@": {"packages": "write"},
+    "gh release create": {"contents": "write"},
+    "helm push": {"packages": "write"},
+    "pypa/gh-action-pypi-publish@": {"id-token": "write"},
+}
+"""What a step needs, by the action that it uses or a command that it has."""
 
 
 def test_actionlint_finds_nothing() -> None:
@@ -95,7 +109,7 @@ def test_nothing_is_published_before_all_is_checked() -> None:
     publishing = {
         name for name, job in jobs.items() if "write" in job.get("permissions", {}).values()
     }
-    assert publishing == {"pypi", "images", "chart", "notes"}
+    assert publishing == {"pypi", "images", "chart", "site", "notes"}
     assert {name for name in publishing if not {"ci", "build"} <= _before(name, jobs)} == set()
     assert jobs["ci"] == {"uses": "./.github/workflows/ci.yml"}
     (ci,) = documents(ROOT / ".github" / "workflows" / "ci.yml")
@@ -103,7 +117,87 @@ def test_nothing_is_published_before_all_is_checked() -> None:
     assert "workflow_call" in ci["true"]
     shell = [step["run"] for step in jobs["build"]["steps"] if "run" in step]
     assert "python3 -m scripts.release notes" in shell
+    # A job whose need was left out is left out as well.
+    assert jobs["build"]["if"] == "${{ !github.event.repository.fork }}"
+    assert [name for name in publishing if "if" in jobs[name]] == []
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_every_job_may_do_what_its_steps_need_and_nothing_else(path: Path) -> None:
+    """And none keeps the token in the clone, or has no bound on its time."""
+    (workflow,) = documents(path)
     assert workflow["permissions"] == {"contents": "read"}
+    for name, job in workflow["jobs"].items():
+        steps = job.get("steps", [])
+        needed: dict[str, str] = {}
+        for step in steps:
+            for beginning, permissions in NEEDED.items():
+                if _does(step, beginning):
+                    # "write" is more than "read", and the later word.
+                    needed = {
+                        each: max(needed.get(each, ""), permissions.get(each, ""))
+                        for each in {*needed, *permissions}
+                    }
+        assert job.get("permissions", workflow["permissions"]) == (
+            needed or workflow["permissions"]
+        ), name
+        assert "timeout-minutes" in job or "uses" in job, name
+        clones = [step["with"] for step in steps if _does(step, "actions/checkout@")]
+        assert all(each["persist-credentials"] is False for each in clones), name
+
+
+def test_images_and_chart_are_signed_by_digest() -> None:
+    """What was pushed, and not what a tag names a moment later; the digest of the push is taken."""
+    (workflow,) = documents(RELEASE)
+    steps = workflow["jobs"]["images"]["steps"]
+    (push,) = (step for step in steps if _does(step, "docker/build-push-action@"))
+    (sign,) = (step for step in steps if _does(step, "cosign sign"))
+    (attest,) = (step for step in steps if _does(step, "actions/attest-build-provenance@"))
+    assert steps.index(push) < steps.index(sign) < steps.index(attest)
+    digest = f"${{{{ steps.{push['id']}.outputs.digest }}}}"
+    assert sign["env"] == {"DIGEST": digest}
+    assert sign["run"] == 'cosign sign --yes "$IMAGE@$DIGEST"'
+    assert attest["with"]["subject-digest"] == digest
+    assert attest["with"]["subject-name"] == "${{ env.IMAGE }}"
+
+
+def test_the_chart_is_signed_by_the_digest_that_helm_prints(tmp_path: Path) -> None:
+    """Run as GitHub runs it, with programs that print what the real ones print."""
+    (workflow,) = documents(RELEASE)
+    (step,) = (each for each in workflow["jobs"]["chart"]["steps"] if _does(each, "helm push"))
+    assert step["shell"] == "bash"
+    digest = f"sha256:{'0a' * 32}"
+    for name, body in {
+        "helm": f'cat; [ "$1" != push ] || printf "Pushed: x\\nDigest: {digest}\\n" >&2',
+        "cosign": f'cat; echo "$@" >> {tmp_path}/said',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n", "utf-8")
+        (tmp_path / name).chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "CHARTS": "ghcr.io/our/charts",
+        "GITHUB_ACTOR": "us",
+        "TOKEN": "x",
+    }
+    words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]]
+    subprocess.run(words, check=True, cwd=tmp_path, env=env, stdin=subprocess.DEVNULL)
+    said = (tmp_path / "said").read_text("utf-8").splitlines()
+    assert said[-1] == f"sign --yes ghcr.io/our/charts/mcpbridge@{digest}"
+
+
+def test_a_release_publishes_the_site_that_make_builds() -> None:
+    """At the address that GitHub Pages names, from the folder that mkdocs writes."""
+    (workflow,) = documents(RELEASE)
+    job = workflow["jobs"]["site"]
+    assert job["environment"]["name"] == "github-pages"
+    (build,) = (step for step in job["steps"] if _does(step, "make docs-site"))
+    (pages,) = (step for step in job["steps"] if _does(step, "actions/configure-pages@"))
+    ((variable, address),) = build["env"].items()
+    assert address == f"${{{{ steps.{pages['id']}.outputs.base_url }}}}/"
+    site = (ROOT / "mkdocs.yml").read_text("utf-8")
+    assert f'site_url: !ENV [{variable}, ""]\n' in site
+    (upload,) = (step for step in job["steps"] if _does(step, "actions/upload-pages-artifact@"))
+    assert f"site_dir: {upload['with']['path']}\n" in site
 
 
 def test_the_images_of_a_release_have_the_version_of_the_package_and_the_chart() -> None:
@@ -153,6 +247,11 @@ def test_dependabot_can_read_every_base_of_an_image() -> None:
     assert len(bases) > 8
     assert [base for base in bases if "$" in base] == []
     assert {base for base in bases if ":" not in base} <= {*stages(), "scratch"}
+
+
+def _does(step: Document, what: str) -> bool:
+    """Tell whether a step uses an action, or has a command."""
+    return step.get("uses", "").startswith(what) or what in step.get("run", "")
 
 
 def _folders_with(*patterns: str) -> set[str]:

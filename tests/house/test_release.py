@@ -69,7 +69,6 @@ def project(
     version: str = "1.2.3",
     changes: str = DATED,
     name: str = "mcp-stdio-bridge",
-    site: str = "site_url: https://example.org/\n",
     images: str = "ghcr.io/our/bridge",
 ) -> Path:
     """A project that lacks nothing, but for what the arguments change."""
@@ -79,7 +78,6 @@ def project(
     (folder / "pyproject.toml").write_text(
         f'[project]\nname = "{name}"\n[project.urls]\nRepository = "https://example.org/our/bridge"\n'
     )
-    (folder / "mkdocs.yml").write_text(site)
     (folder / ".github/workflows").mkdir(parents=True)
     shutil.copy(ROOT / ".github/workflows/release.yml", folder / ".github/workflows")
     (folder / "deploy/chart").mkdir(parents=True)
@@ -123,7 +121,6 @@ def test_a_complete_project_lacks_nothing(origin: str, tmp_path: Path) -> None:
         ({}, {"origin": "https://example.org/my/bridge"}, "git's origin is example.org/my/bridge"),
         ({}, {"origin": ""}, "git's origin is not set"),
         ({"images": "ghcr.io/my/bridge"}, {}, "a release pushes them to 'ghcr.io/our/bridge'"),
-        ({"site": ""}, {}, "no site_url"),
         ({}, {"status": " M README.md\n"}, "not committed"),
         ({}, {"tags": "v1.2.3\n"}, "v1.2.3 exists"),
         ({}, {"branch": "fix"}, "not main"),
@@ -139,10 +136,10 @@ def test_each_thing_that_is_missing_is_named(
 def test_each_decision_that_is_open_is_named(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "releasing.md").read_text("utf-8")
     section = page.partition("## To decide\n")[2].partition("\n## ")[0]
-    undecided = project(tmp_path, name="mcpbridge", site="", images="bridge")
+    undecided = project(tmp_path, name="mcpbridge", images="bridge")
     lacking = "".join(missing(undecided, git(origin="")))  # type: ignore[arg-type]
     numbers = re.findall(r"^(\d)\. \*\*", section, re.MULTILINE)
-    assert len(numbers) == 4
+    assert len(numbers) == 3
     assert re.findall(r"docs/releasing\.md, To decide, (\d)", lacking) == numbers
 
 
