@@ -36,7 +36,7 @@ MEANINGS: Mapping[str, str] = {
     "child.ready": "The shared server process answered its handshake.",
     "child.recycling": "A server process will be replaced, for the reason in `by`.",
     "child.replace_failed": "The process that was to replace another one could not be started.",
-    "child.restarting": "The server is started again.",
+    "child.restarting": "The server is started again; `problem` says why.",
     "child.restore_failed": "A new process did not take over what the last one had been told.",
     "child.spawn_failed": "A server process could not be started.",
     "child.stalled": "A server process does not answer, or does not read, and is killed.",

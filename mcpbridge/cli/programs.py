@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping, Sequence
 
 import click
@@ -26,6 +27,17 @@ class Programs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the words that name a program."""
         return sorted(self._modules)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each word with the first sentence of its help, which click would cut short."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (word, program.get_short_help_str(limit=sys.maxsize))
+                    for word in self.list_commands(ctx)
+                    if (program := self.get_command(ctx, word)) is not None
+                ]
+            )
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the program that a word names, or None."""

@@ -9,6 +9,7 @@ certificates are verified with the system's authorities.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -205,4 +206,9 @@ def cause_of(error: BaseException) -> str:
     """Return the system's message for an error of httpx, which only says that attempts failed."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno and (error.strerror or "").startswith("Connect call failed"):
+        # asyncio's own words for any failure, with the address that the caller names anyway.
+        return os.strerror(error.errno)
+    return error.strerror or str(error)

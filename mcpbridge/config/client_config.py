@@ -94,8 +94,11 @@ def entries(file: str | None, url: str | None, name: str | None) -> Entries:
         name: The one server that is wanted; without a file, the name of the entry.
 
     Raises:
-        ConfigError: The URL is invalid, the file cannot be read, or it has no server of that name.
+        ConfigError: The URL is invalid, the name is a URL, the file cannot be read, or it has no
+            server of that name.
     """
+    if name is not None and "://" in name:
+        raise ConfigError("NAME", "", f"{name!r} is an address", f"write --url {name}")
     # The address of the endpoint is what the bridge prints, so it is accepted as well.
     base = (url or own_url()).rstrip("/").removesuffix("/mcp")
     if not base.startswith(("http://", "https://")):

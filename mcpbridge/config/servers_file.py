@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,6 +40,8 @@ _TABLES = ("mcpServers", "servers", "context_servers")
 """The last one is Zed's."""
 _URLS = ("url", "serverUrl", "httpUrl")
 """The members that have the URL of a remote server; the last two are Windsurf's and Gemini's."""
+_AT = re.compile(r"<string>:(\d+) (.*) at column (\d+)", re.DOTALL)
+"""How json5 says where a text is wrong, such as `<string>:12 Unexpected "x" at column 3`."""
 _REMOTE_TYPES = ("http", "streamable-http", "streamableHttp", "sse")
 _PROCESS_WIDE = frozenset((
     "command", "servers", "listen", "admin", "tls", "guard", "auth", "oauth", "arrival",
@@ -187,8 +190,9 @@ def _parsed(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError("--config", str(path), f"not UTF-8 at byte {error.start}") from None
     except (ValueError, RecursionError) as error:
-        # The parser says `<string>:12 Unexpected "x" at column 3`.
-        problem = str(error).replace("<string>:", "line ") or "nested too deeply"
+        found = _AT.fullmatch(str(error))
+        problem = f"{found[2]} (line {found[1]}, column {found[3]})" if found else str(error)
+        problem = problem or "nested too deeply"
         raise ConfigError("--config", str(path), f"not JSON: {problem}") from None
     if not isinstance(content, dict):
         raise ConfigError("--config", str(path), "not an object", 'write {"mcpServers": {…}}')
@@ -281,6 +285,20 @@ def _check_default(found: dict[str, ServerEntry | FailedEntry]) -> None:
         )
 
 
+def _for_one_of(raw: Mapping[str, Any]) -> str:
+    """Return the remedy for an entry that has neither a command nor a URL, or more than one."""
+    wanted = ("command", *_URLS)
+    there = [key for key in wanted if key in raw]
+    if there:
+        return f"leave out all but one of {', '.join(there)}"
+    import difflib  # only needed for this error
+
+    for key in raw:
+        if near := difflib.get_close_matches(key, wanted, n=1):
+            return f"write {near[0]} in place of {key!r}"
+    return 'write "command": "PROGRAM" or "url": "https://HOST/mcp"'
+
+
 class _Reader:
     """A reader of the entries of one file."""
 
@@ -313,7 +331,8 @@ class _Reader:
             raise _WrongField("entry", "not an object", 'write {"command": …} or {"url": …}')
         urls = [key for key in _URLS if key in raw]
         if ("command" in raw) + len(urls) != 1:
-            raise _WrongField("command", "exactly one of command and url is needed")
+            problem = "exactly one of command and url is needed"
+            raise _WrongField("command", problem, _for_one_of(raw))
         source = self._remote(raw, urls[0]) if urls else self._child(raw)
         own = self._object(raw, "mcpbridge")
         dev = self._object(raw, "dev")

@@ -96,7 +96,9 @@ class Recorder:
         try:
             self._fd = self._new_file()
         except OSError as error:
-            raise ConfigError("--record", "", f"cannot write {self._path}: {error}") from error
+            raise ConfigError(
+                "--record", "", f"cannot write {self._path}: {error.strerror}"
+            ) from error
         self._thread.start()
         try:
             yield

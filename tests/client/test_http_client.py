@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
-from mcpbridge.client.http_client import LineTooLong, at, bounded_events, events, http_url
+from mcpbridge.client.http_client import (
+    LineTooLong,
+    at,
+    bounded_events,
+    cause_of,
+    events,
+    http_url,
+)
 
 
 def response(body: bytes) -> httpx.Response:
@@ -58,6 +66,16 @@ def test_a_url_names_a_place_without_credentials() -> None:
     for text in ("", "ftp://h", "http://", "http://h:port/", "http://[::1"):
         with pytest.raises(ValueError, match="not an http URL"):
             http_url(text)
+
+
+async def test_a_connection_that_is_refused_is_called_so() -> None:
+    """And not by asyncio's words for any failure."""
+    with socket.socket() as bound:  # and not listening
+        bound.bind(("127.0.0.1", 0))
+        async with httpx.AsyncClient() as client:
+            with pytest.raises(httpx.ConnectError) as caught:
+                await client.get(f"http://127.0.0.1:{bound.getsockname()[1]}/")
+    assert cause_of(caught.value) == "Connection refused"
 
 
 def test_another_path_is_at_the_same_host() -> None:

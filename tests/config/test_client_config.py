@@ -85,3 +85,9 @@ def test_without_a_file_the_bridge_itself_is_named(monkeypatch: pytest.MonkeyPat
     }
     with pytest.raises(ConfigError, match="invalid URL"):
         printed("cursor", "--url", "host:80")
+
+
+def test_an_address_is_not_taken_for_a_name() -> None:
+    """An entry of that name would lead to this machine's own bridge."""
+    with pytest.raises(ConfigError, match=r"NAME: 'http://h:1/mcp' is an address.*--url http://h"):
+        printed("cursor", "http://h:1/mcp")

@@ -170,6 +170,24 @@ def test_one_wrong_entry_fails_alone(tmp_path: Path, entry: str, field: str, pro
     entry_of(file, "good")
 
 
+@pytest.mark.parametrize(
+    ("entry", "remedy"),
+    [
+        ('{"comand": "x"}', "write command in place of 'comand'"),
+        ('{"Url": "http://h"}', "write url in place of 'Url'"),
+        ("{}", 'write "command": "PROGRAM" or "url": "https://HOST/mcp"'),
+        ('{"command": "x", "url": "http://h"}', "leave out all but one of command, url"),
+    ],
+)
+def test_an_entry_without_one_source_is_told_what_to_write(
+    tmp_path: Path, entry: str, remedy: str
+) -> None:
+    """The nearest of the members that are read, if one is near."""
+    failed = read(written(tmp_path, served(bad=entry))).servers["bad"]
+    assert isinstance(failed, FailedEntry)
+    assert failed.remedy == remedy
+
+
 def test_a_misspelt_setting_is_told_the_right_one(tmp_path: Path) -> None:
     """As on the command line."""
     text = '{"servers": {"a": {"command": "x", "mcpbridge": {"isolaton": "shared"}}}}'
@@ -200,7 +218,8 @@ def test_names_and_defaults_that_stand_twice_fail(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"servers": {\n "a" 1}}', "not JSON: line 2"),
+        ('{"servers": {\n "a" 1}}', "(line 2, column "),
+        ('{"servers": {\n', "not JSON: Unexpected end of input (line 2, column 1)"),
         ('{"servers": {}, "servers": {}}', "Duplicate key"),
         ("[]", "not an object"),
         ("{}", "no object mcpServers or servers"),

@@ -399,6 +399,8 @@ async def test_a_child_that_never_answers_is_given_up_in_time() -> None:
         async with asyncio.timeout(5.5):  # less than one rung of the ladder on top
             assert await asyncio.gather(*asked, *own) == [wanted] * 3
         assert (await to_one.get("/readyz")).status_code == 503
+        again = (await one.logged("child.restarting"))[0]
+        assert "(--start-timeout)" in again["problem"]
 
 
 async def test_a_child_that_refuses_its_handshake() -> None:

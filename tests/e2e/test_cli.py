@@ -81,6 +81,7 @@ async def test_help_lists_the_commands() -> None:
     commands = out.partition("\nCommands:\n")[2].partition("\n\n")[0]
     names = re.findall(r"^  (\S+)  +\S", commands, re.MULTILINE)
     assert names == sorted(NAMED)
+    assert "..." not in commands
 
 
 @pytest.mark.parametrize("name", ["doctor", "shim"])

@@ -175,7 +175,7 @@ def test_an_earlier_recording_is_kept_and_another_file_is_not_replaced(tmp_path:
     assert other.read_text("utf-8") == "print()\n"
     with pytest.raises(ConfigError, match="not a regular file"):
         recorded(tmp_path)
-    with pytest.raises(ConfigError, match="cannot write"):
+    with pytest.raises(ConfigError, match=r"cannot write \S+: No such file or directory$"):
         recorded(tmp_path / "none" / "tape.jsonl")
 
 

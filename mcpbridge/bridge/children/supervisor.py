@@ -304,11 +304,19 @@ class Supervisor:
             # The process may have begun to end during the delay.
             if self._retired.is_set():
                 break
-            level = logging.DEBUG if away else logging.INFO
-            log.log(level, "child.restarting", extra={"failures": record.failures})
+            self._log_restart(record.failures, life.failed, away=away)
             self._child_pool.starts_again()
             self._become(Starting())
         self._become(Failed(draining()))
+
+    def _log_restart(self, failures: int, failed: Fault | None, *, away: bool) -> None:
+        """Log why a child is started again: its start failed, or else it ended."""
+        problem = (failed or child_exited(self._how(), "no")).message
+        extra = {"failures": failures, "problem": problem}
+        if away:
+            log.debug("child.restarting", extra=extra)
+        else:
+            log.info("child.restarting", extra=extra)
 
     async def _until_wanted(self) -> None:
         """Rest until a client needs a child, or no child will be started any more."""

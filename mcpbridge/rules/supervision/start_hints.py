@@ -191,8 +191,8 @@ def of_end(argv: Sequence[str], how: Exit) -> list[Hint]:
             " such as stdio or serve"
         )
         return [Hint("it ended as if all were done, without reading its input", remedy)]
-    remedy = f"run it by hand and read what it says: {program_name(argv[0])} …"
-    return [Hint(f"it ended with {how} and said nothing that is known here", remedy)]
+    remedy = f"read its last words, and run it by hand to see all: {program_name(argv[0])} …"
+    return [Hint(f"it ended with {how}, for a reason that mcpbridge does not recognize", remedy)]
 
 
 def of_failed_start(argv: Sequence[str], said: Iterable[str], how: Exit) -> tuple[Hint, ...]:

@@ -89,7 +89,7 @@ def test_the_error_that_a_server_names_is_the_cause() -> None:
 def test_words_that_mean_nothing_leave_how_it_ended() -> None:
     """A missing module is not a missing network; an unknown error gets no invented cause."""
     assert causes("all is well") == [
-        "it ended with exit code 1 and said nothing that is known here"
+        "it ended with exit code 1, for a reason that mcpbridge does not recognize"
     ]
     assert causes(code=0) == ["it ended as if all were done, without reading its input"]
     assert "memory" in causes(code=137)[0]
