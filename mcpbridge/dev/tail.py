@@ -68,7 +68,10 @@ def page_address(text: str, token: str | None) -> PageAddress:
     url = http_url(text)
     found = url.fragment.removeprefix("token=") if url.fragment.startswith("token=") else token
     if not found or not found.isascii() or not found.isprintable():
-        raise ValueError("there is no token: give the whole address of the page, with its #token=…")
+        raise ValueError(
+            "there is no token: give the whole address of the page, with its #token=…, as"
+            " `mcpbridge dev` prints it"
+        )
     path = url.path if url.path.rstrip("/").endswith(PAGE_PATH) else PAGE_PATH
     place = url.copy_with(path=path.rstrip("/") + _FRAMES, query=None, fragment=None)
     return PageAddress(str(place), found)
