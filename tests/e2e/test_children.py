@@ -514,6 +514,8 @@ async def test_a_first_start_that_ends_by_itself_says_what_how_and_a_hint(form: 
     (hint,) = record["hints"]
     assert hint.startswith("there is no file ")
     assert hint.endswith("nosuch.py: give the full path, or the folder with --cwd")
+    first = running.events("drain.phase_changed")[0]
+    assert first["because"] == "told_to_end", "there was no signal"
 
 
 async def test_a_traceback_of_a_child_keeps_its_indentation_and_letters() -> None:

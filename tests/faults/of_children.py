@@ -43,8 +43,8 @@ ROWS = (
     ),
     Row(
         7,
-        "The server is killed by SIGKILL, by a person or for want of memory.",
-        "As 5, and the error names the signal; the log says so where it was for want of memory.",
+        "The server is killed by SIGKILL, by a person or because memory ran out.",
+        "As 5, and the error names the signal; the log says so if memory ran out.",
     ),
     Row(
         8,
@@ -105,7 +105,7 @@ ROWS = (
         " the line is skipped and counted.",
     ),
     Row(20, "Lines begin with a byte-order mark.", "It is taken off."),
-    Row(21, "Lines end with CR and LF.", "Taken as they are meant."),
+    Row(21, "Lines end with CR and LF.", "CR before LF is taken for a part of the line's end."),
     Row(22, "A line is not UTF-8.", "As 19; no client ever gets bytes that are not UTF-8."),
     Row(23, "A line holds raw NUL or other control characters.", "As 19."),
     Row(24, "A text holds half of a surrogate pair as an escape.", "It passes byte for byte."),
@@ -216,7 +216,7 @@ ROWS = (
     Row(
         48,
         "Many servers start at once, and slowly.",
-        "Twice as many start at once as there are cores; who waits for a turn keeps the whole"
+        "Twice as many start at once as there are cores; one that waits has the whole"
         " `--start-timeout`, and clients that come during that time wait.",
     ),
     Row(

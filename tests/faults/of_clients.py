@@ -55,7 +55,7 @@ ROWS = (
     Row(
         60,
         "A session opens a second listening stream.",
-        "The newest is told; the older one stays open and takes over when the newer ends.",
+        "Messages go to the newest; the older one stays open and takes over when the newer ends.",
     ),
     Row(
         61,
@@ -78,7 +78,7 @@ ROWS = (
     Row(
         67,
         "A client does not say what it accepts, or says `*/*`, or something else.",
-        "JSON where that is acceptable, otherwise a stream, otherwise 406.",
+        "JSON if that is acceptable, otherwise a stream, otherwise 406.",
     ),
     Row(68, "The body is not JSON.", "400 with -32700."),
     Row(69, "The body is empty.", "400 with -32700."),
@@ -112,7 +112,7 @@ ROWS = (
     Row(
         77,
         "The routing headers of 2026-07-28 are missing or contradict the body.",
-        "400 with -32020; for an unknown revision -32022 with those that are.",
+        "400 with -32020; for an unknown revision -32022 with those that are served.",
     ),
     Row(
         78,
@@ -124,7 +124,7 @@ ROWS = (
         80,
         "A client names no session after `initialize`.",
         "The shared process serves it, so that simple clients work; 400 with"
-        " `--require-session`. To listen and to end always takes a session.",
+        " `--require-session`. A GET and a DELETE always need a session.",
     ),
     Row(
         81,
@@ -191,7 +191,7 @@ ROWS = (
     ),
     Row(
         94,
-        "Something else than HTTP/1.1 comes to the port: TLS, HTTP/2, HTTP/1.0.",
+        "Something other than HTTP/1.1 comes to the port: TLS, HTTP/2, HTTP/1.0.",
         "400 or an end of the connection, without a traceback; HTTP/1.0 is served.",
     ),
     Row(

@@ -25,7 +25,7 @@ ROWS = (
     Row(
         99,
         "SIGHUP.",
-        "With a terminal, whose end it tells, it is an order to end like SIGTERM; without one it is"
+        "If a terminal hangs up, it is an order to end, like SIGTERM; without a terminal it is"
         " logged, files that settings name are read again, and nothing ends.",
     ),
     Row(100, "A write to a connection that is gone raises SIGPIPE.", "It is ignored."),
@@ -86,7 +86,7 @@ ROWS = (
     Row(
         112,
         "The limits on descriptors or processes are low.",
-        "They are raised where that is allowed; otherwise `--max-connections` and `--max-children`"
+        "They are raised if that is allowed; otherwise `--max-connections` and `--max-children`"
         " are made to fit and the log says so, or it refuses to start with one line.",
     ),
     Row(
@@ -106,7 +106,7 @@ ROWS = (
         "The name of the server's host (`--connect`) or of the authorization server cannot be"
         " resolved.",
         "It is tried again, ever later; clients get 503 that says when to come back, `/readyz` 503,"
-        " `/livez` 200. Keys of an authorization server that were had serve for 24 hours; after"
+        " `/livez` 200. Keys that were fetched before stay valid for 24 hours; after"
         " that, tokens are answered with 503 and not with 401.",
     ),
     Row(

@@ -174,7 +174,8 @@ class DrainState(enum.Enum):
 class DrainEvent(enum.Enum):
     """The events that move the process on."""
 
-    SIGNAL = "signal"
+    SIGNAL = "told_to_end"
+    """By a signal, or because the server was given up."""
     LAME_DUCK_OVER = "lame_duck_over"
     IDLE = "idle"
     """No call is in flight."""
