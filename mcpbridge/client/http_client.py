@@ -26,6 +26,8 @@ _HEADERS = {
     "connection": "close",
     "accept-encoding": "identity",
 }
+_PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
+"""What releases of OpenSSL call an answer that is not TLS."""
 
 
 class LineTooLong(Exception):
@@ -208,6 +210,8 @@ def cause_of(error: BaseException) -> str:
         error = cause
     if not isinstance(error, OSError):
         return str(error)
+    if isinstance(error, ssl.SSLError) and error.reason in _PLAIN:
+        return "it does not speak TLS at this port: write http:// if that is meant"
     if error.errno and (error.strerror or "").startswith("Connect call failed"):
         # asyncio's own words for any failure, with the address that the caller names anyway.
         return os.strerror(error.errno)

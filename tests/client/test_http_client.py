@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 
@@ -76,6 +77,22 @@ async def test_a_connection_that_is_refused_is_called_so() -> None:
             with pytest.raises(httpx.ConnectError) as caught:
                 await client.get(f"http://127.0.0.1:{bound.getsockname()[1]}/")
     assert cause_of(caught.value) == "Connection refused"
+
+
+async def test_a_port_without_tls_is_called_so() -> None:
+    """And not by a number of a version, which was not sent."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with httpx.AsyncClient() as client:
+            with pytest.raises(httpx.ConnectError) as caught:
+                await client.get(f"https://127.0.0.1:{port}/")
+    assert "does not speak TLS at this port" in cause_of(caught.value)
 
 
 def test_another_path_is_at_the_same_host() -> None:

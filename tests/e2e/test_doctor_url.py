@@ -287,7 +287,7 @@ async def test_the_lifecycle_operator_wants_a_handshake() -> None:
 
 async def test_the_health_of_any_endpoint() -> None:
     """Every revision and transport of a bridge; and where nothing of MCP is."""
-    async with bridge() as running, endpoint(lambda _: http(b"hello")) as nothing:
+    async with bridge() as running, endpoint(lambda _: http(b"<p>\nhello")) as nothing:
         words, facts, none = await asyncio.gather(
             doctor(running.url), doctor(running.url, "--json"), doctor(nothing, "--json")
         )
@@ -296,6 +296,7 @@ async def test_the_health_of_any_endpoint() -> None:
             assert part in words.out
         assert set(facts.marks().values()) == {"ok"}
         assert none.failed() == ["served"]
+        assert any("<p> hello" in each["words"] for each in none.report["checks"])
     gone = await doctor(running.url)
     assert gone.status == 1
     assert "no client can use it" in gone.out

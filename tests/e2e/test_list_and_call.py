@@ -68,6 +68,19 @@ async def test_the_exit_status_says_what_failed(
     assert (found, said in printed) == (status, True), printed
 
 
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 No POST"])
+async def test_an_address_without_mcp_is_told(status: str) -> None:
+    """A server of files, or a wrong path: the error asks whether it is the right one."""
+
+    async def answer(got: Got, writer: asyncio.StreamWriter) -> None:
+        respond(writer, status, b"<html>", "text/html")
+
+    async with fake_remote(answer) as remote:
+        found, printed = await ran("list", remote.url)
+    assert found == 3
+    assert f"answered {status}; is this the address of an MCP endpoint" in printed
+
+
 async def test_a_server_of_the_file_is_named(tmp_path: Path) -> None:
     """The file of this folder, or another one; started or elsewhere, with what its entry says."""
 

@@ -74,8 +74,8 @@ class McpAnswer(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """The beginning of the text."""
-        return self.text[:_KEPT_CHARACTERS]
+        """The beginning of the text, on one line: it may be a page in HTML."""
+        return " ".join(self.text[:_KEPT_CHARACTERS].split())
 
     def reply_to(self, request_id: int) -> dict[str, Any] | None:
         """Return the message that answers a request, its id of any type; None if there is none."""

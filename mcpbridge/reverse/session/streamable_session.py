@@ -47,6 +47,9 @@ _POST_S = 10.0
 _CLOSE_S = 1.0
 _NO_ENDPOINT = (404, 405)
 """Statuses of an address at which no POST is served, whatever the body says."""
+_NO_POST = (*_NO_ENDPOINT, 501)
+"""The same, and that of servers of files."""
+_ADDRESS_HINT = "is this the address of an MCP endpoint, such as http://HOST:PORT/mcp?"
 _MOST_RESUMPTIONS = 10
 _MOST_WAIT_S = 30.0
 FIRST_WAIT_S = 0.25
@@ -169,7 +172,8 @@ class StreamableSession:
             raise faults.refused(name, status, response.reason_phrase, hint)
         own = Failure(request.id, failure.error, failure.extra) if failure and request else None
         if own is None or (request and request.method == INITIALIZE and status in _NO_ENDPOINT):
-            raise faults.refused(name, status, response.reason_phrase, failure=own)
+            hint = _ADDRESS_HINT if own is None and status in _NO_POST else ""
+            raise faults.refused(name, status, response.reason_phrase, hint, own)
         return own
 
     async def _reply_in(
