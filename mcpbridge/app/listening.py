@@ -23,7 +23,7 @@ from mcpbridge.http.refusals import Refusals
 from mcpbridge.http.server.connection import protocol_with
 from mcpbridge.http.server.fast_path import FastPath
 from mcpbridge.http.server.limits import BAND, Connections
-from mcpbridge.http.server.listeners import address_of, opened, url_of
+from mcpbridge.http.server.listeners import Bind, address_of, opened, url_of
 from mcpbridge.http.server.server import HttpServer, server_of
 from mcpbridge.http.server.tls import Certificates, listening_options
 from mcpbridge.rules.access.client_address import TrustedProxies
@@ -37,6 +37,8 @@ _ALL = tuple(map(ipaddress.ip_network, ("0.0.0.0/0", "::/0")))
 _PROOF_BYTES = 8 << 10
 _PORT_FLAGS = ("--port", "--admin-port", "--peers NAME:PORT")
 """What chooses the port of each of the addresses."""
+_FIRST_FREE_PORT = 1024
+"""The ports below it are root's, unless the system is set up otherwise."""
 
 
 class Sockets(msgspec.Struct, frozen=True):
@@ -56,10 +58,25 @@ def all_opened(config: Config, held: ExitStack) -> Sockets | str:
     for flag, bind in zip(_PORT_FLAGS, binds, strict=True):
         sockets = opened(bind, held, config.settings.connections.send_s) if bind else ()
         if isinstance(sockets, str):
-            taken = sockets.endswith(os.strerror(errno.EADDRINUSE))
-            return f"{sockets}; give another port with {flag}" if taken else sockets
+            return f"{sockets}{remedy_of(sockets, bind, flag)}" if bind else sockets
         found.append(sockets)
     return Sockets(*found)
+
+
+def remedy_of(problem: str, bind: Bind, flag: str) -> str:
+    """Return what to do about an address that cannot be had; empty if only its problem can say it.
+
+    Args:
+        problem: The error, which ends with that of the system.
+        bind: The address.
+        flag: The flag that chooses its port.
+    """
+    if problem.endswith(os.strerror(errno.EADDRINUSE)):
+        return f"; give another port with {flag}"
+    low = bind.path is None and bind.fd is None and bind.port < _FIRST_FREE_PORT
+    if low and problem.endswith(os.strerror(errno.EACCES)):
+        return f"; give a port from {_FIRST_FREE_PORT} on with {flag}"
+    return ""
 
 
 class Endpoints(msgspec.Struct, frozen=True):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from contextlib import ExitStack
 
 import pytest
 
+from mcpbridge.app.listening import remedy_of
 from mcpbridge.http.server import listeners, server
 from mcpbridge.http.server.listeners import Bind, opened
 
@@ -89,3 +91,20 @@ def test_one_address_is_one_socket() -> None:
     with ExitStack() as held:
         ((host, _),) = bound(Bind("127.0.0.1", 0, "a test"), held)
     assert host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("bind", "cause", "remedy"),
+    [
+        (Bind("127.0.0.1", 80, ""), errno.EACCES, "; give a port from 1024 on with --port"),
+        (Bind("127.0.0.1", 80, ""), errno.EADDRINUSE, "; give another port with --port"),
+        (Bind("127.0.0.1", 80, ""), errno.EADDRNOTAVAIL, ""),
+        (Bind("127.0.0.1", 8000, ""), errno.EACCES, ""),
+        (Bind("", 0, "", path="/run/mcp.sock"), errno.EACCES, ""),
+    ],
+)
+def test_an_address_that_cannot_be_had_has_its_remedy(bind: Bind, cause: int, remedy: str) -> None:
+    """If the port is the cause; what a folder permits, its path says."""
+    said = remedy_of(f"cannot listen: {os.strerror(cause)}", bind, "--port")
+    assert said.startswith(remedy)
+    assert bool(said) == bool(remedy)
