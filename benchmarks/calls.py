@@ -18,7 +18,7 @@ SESSIONS = 500
 LARGE, HUGE = 10_000, 1_000_000
 AT_ONCE = 4
 PIPE_CALLS = 20_000
-TO_ASGI, TO_GROW, TO_PROTOTYPE, TO_MODERN = 1.6, 1.25, 1.5, 1.2
+TO_ASGI, TO_GROW, TO_PROTOTYPE, TO_STRUCTURED, TO_MODERN = 1.6, 1.25, 1.5, 2.0, 1.2
 MIB_WITH_HUGE = 64
 MODERN = "2026-07-28"
 ENVELOPE: dict[str, object] = {
@@ -90,24 +90,43 @@ def eras(bench: Bench) -> Iterator[Figure]:
 
 
 def payloads(bench: Bench) -> Iterator[Figure]:
-    """Large texts beside the prototype, and what memory the largest take."""
-    for size, connections in ((LARGE, FEW), (HUGE, AT_ONCE)):
-        row = f"call of {size // 1000} kB, {connections} connections"
-        with ExitStack() as stack:
-            bridge = stack.enter_context(bench.bridge())
-            (headers,) = stack.enter_context(target.sessions(bridge))
-            argv = target.program_command("prototype", *bench.programs.child)
-            bare = stack.enter_context(target.running("prototype", argv, mark=bench.programs.mark))
-            target.Client(bare).ask("POST", {}, json.loads(load.call(load.FIRST_ID, 1)))
-            work = bench.work(bridge, connections, size, headers=headers)
-            mine = Contender("bridge", bridge, work)
-            its = Contender("prototype", bare, bench.work(bare, connections, size))
-            bench.run(mine, its)
-        yield from (rate(row, each) for each in (mine, its))
-        name, wall = "bridge / prototype", obstacles.PAYLOAD
-        yield Figure(row, name, "1", mine.over(its), TO_PROTOTYPE, obstacle=wall)
-        if size == HUGE:
+    """Large texts and structured content beside the prototype, and what memory 1 MB takes."""
+    for row, connections, fields, goal, wall in (
+        (f"call of {LARGE // 1000} kB", FEW, {"size": LARGE}, TO_PROTOTYPE, obstacles.PAYLOAD),
+        (f"call of {HUGE // 1000} kB", AT_ONCE, {"size": HUGE}, TO_PROTOTYPE, obstacles.PAYLOAD),
+        (
+            f"call of {HUGE // 1000} kB structured",
+            AT_ONCE,
+            {"structured_bytes": HUGE},
+            TO_STRUCTURED,
+            obstacles.STRUCTURED,
+        ),
+    ):
+        mine, its = _beside_prototype(bench, connections, fields)
+        named = f"{row}, {connections} connections"
+        yield from (rate(named, each) for each in (mine, its))
+        yield Figure(named, "bridge / prototype", "1", mine.over(its), goal, obstacle=wall)
+        if fields.get("size") == HUGE:
             yield from _memory(mine, its)
+
+
+def _beside_prototype(
+    bench: Bench, connections: int, fields: dict[str, int]
+) -> tuple[Contender, Contender]:
+    """Rounds of one load on the bridge and on the prototype; `fields` are those of the load."""
+    with ExitStack() as stack:
+        bridge = stack.enter_context(bench.bridge())
+        (headers,) = stack.enter_context(target.sessions(bridge))
+        argv = target.program_command("prototype", *bench.programs.child)
+        bare = stack.enter_context(target.running("prototype", argv, mark=bench.programs.mark))
+        first = target.Client(bare)
+        first.ask("POST", {}, json.loads(load.call(load.FIRST_ID, 1)))
+        first.close()
+        work = bench.work(bridge, connections, **fields, headers=headers)
+        mine = Contender("bridge", bridge, work)
+        its = Contender("prototype", bare, bench.work(bare, connections, **fields))
+        bench.run(mine, its)
+    return mine, its
 
 
 def _memory(mine: Contender, its: Contender) -> Iterator[Figure]:

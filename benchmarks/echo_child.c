@@ -83,7 +83,13 @@ static void call_tool(struct bytes *out, struct span id, struct span params) {
     report_progress(out, params, arguments);
     open_reply(out, id, ",\"result\":{\"content\":[{\"type\":\"text\",\"text\":");
     put(out, text.at, text.len);
-    put_text(out, "}]}}\n");
+    put_text(out, "}]");
+    struct span structured = member(arguments, "\"structured\"");
+    if (structured.at != NULL) {
+        put_text(out, ",\"structuredContent\":");
+        put(out, structured.at, structured.len);
+    }
+    put_text(out, "}}\n");
 }
 
 static void answer(struct bytes *out, const char *line, const char *end) {

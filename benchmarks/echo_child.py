@@ -118,7 +118,10 @@ def _call(params: dict[str, object]) -> dict[str, object]:
     text = arguments.get("text") if isinstance(arguments, dict) else None
     if params.get("name") != "echo" or not isinstance(text, str):
         raise Refused(-32602, "echo needs a text")
-    return {"content": [{"type": "text", "text": text}]}
+    content: dict[str, object] = {"content": [{"type": "text", "text": text}]}
+    if isinstance(arguments, dict) and "structured" in arguments:
+        content["structuredContent"] = arguments["structured"]
+    return content
 
 
 def _write_all(reply: bytes) -> None:

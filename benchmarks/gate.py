@@ -87,13 +87,22 @@ def count(programs: Programs, folder: Path, calls: Mapping[str, int], idle_s: fl
         TargetFailed: It did not start, or an answer was wrong.
     """
     out = folder / "-".join(map(str, (*calls.values(), idle_s)))
-    instrument = ("valgrind", "--tool=cachegrind", "--cache-sim=no")
-    pid, seconds = _live([*instrument, f"--cachegrind-out-file={out}.%p"], programs, calls, idle_s)
+    pid, seconds = _live(instrument(out), programs, calls, idle_s)
+    return Life(total(out, pid), seconds)
+
+
+def instrument(out: Path) -> tuple[str, ...]:
+    """Return the words before a command that let its instructions be counted; see `total`."""
+    return ("valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={out}.%p")
+
+
+def total(out: Path, pid: int) -> int:
+    """Return what a process under `instrument` executed, once it has ended; raise TargetFailed."""
     told = Path(f"{out}.{pid}").read_text()
     found = re.search(r"^(?:summary|totals): (\d+)", told, re.MULTILINE)
     if found is None:
         raise target.TargetFailed("cachegrind told no total")
-    return Life(int(found[1]), seconds)
+    return int(found[1])
 
 
 def _live(

@@ -27,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import (
+    bare,
     calls,
     crowd,
     figures,
@@ -63,6 +64,7 @@ PARTS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "crowd": crowd.crowd,
     "turns": lambda _: turns.turns(),
     "instructions": lambda _: instructions(),
+    "bare": bare.beside_bare,
     "images": lambda _: images.images(),
 }
 INSTRUCTIONS, TO_LEGACY = 180_000, 1.2
@@ -97,7 +99,7 @@ def instructions() -> Iterator[Figure]:
     if shutil.which("valgrind") is None:
         yield Figure(row, "legacy", "k", [], INSTRUCTIONS / 1000, note="no valgrind")
         return
-    with tempfile.TemporaryDirectory(prefix="mcpbridge-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="mcpbridge-bench-") as folder, bare.fixed_hashes():
         counted = gate.per_call(Path(folder))
     for kind, number in counted.items():
         goal = INSTRUCTIONS / 1000 if kind == "legacy" else None

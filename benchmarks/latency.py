@@ -7,10 +7,12 @@ is measured first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from statistics import median
+from typing import NamedTuple
 
 from benchmarks import load, obstacles, target
 from benchmarks.bench import Bench
@@ -24,36 +26,89 @@ MOST_CALLS = ("--max-calls", "8192", "--queue-length", "8192")
 """Room for a call of each of 4,096 connections of one client, and for the share of the others."""
 MOST_CHILDREN = ("--isolation", "session", "--max-children", "80")
 """More than run at once: those of the sessions before may still be ending."""
+RATE_LOST, SLOWER = 2.0, 1.0
 LIGHT_CALLS_PER_S = 200.0
 BESIDE_LARGE = 3
 LONGER = 4
 """A load whose 99th percentile is asked for lasts that many rounds' time."""
 
 
+class Step(NamedTuple):
+    """What was measured with one number of connections, or of children."""
+
+    number: int
+    calls_per_s: float
+    """The most that it manages."""
+    told: Mapping[float, Sequence[load.Tally]]
+    """Rounds at each level of load."""
+
+    def p99_ms(self, level: float) -> float:
+        """Return the milliseconds within which 99 % of the answers came, the least of the rounds.
+
+        Other work on the machine only adds to it, and a cliff stands in every round.
+        """
+        return min(each.p99_us for each in self.told[level]) / 1000
+
+
 def levels(bench: Bench) -> Iterator[Figure]:
     """Latency of small calls at two levels of load, by connections and by children."""
+    steps = []
     with bench.bridge(*MOST_CALLS) as bridge, target.sessions(bridge) as (headers,):
         for connections in CONNECTIONS:
             work = bench.work(bridge, connections, headers=headers)
-            yield from _at_levels(bench, f"latency, {connections} connections", work)
+            steps.append(_step(bench, connections, work))
+            yield from _figures(f"latency, {connections} connections", steps[-1])
+    yield from cliffs("connections", steps)
+    steps.clear()
     with bench.bridge(*MOST_CHILDREN) as bridge:
         for children in CHILDREN:
             with target.sessions(bridge, children) as opened:
                 work = bench.work(bridge, max(FEW, children), each=opened)
-                yield from _at_levels(bench, f"latency, {children} children", work)
+                steps.append(_step(bench, children, work))
+            yield from _figures(f"latency, {children} children", steps[-1])
+    yield from cliffs("children", steps)
 
 
-def _at_levels(bench: Bench, row: str, work: load.Load) -> Iterator[Figure]:
+def _step(bench: Bench, number: int, work: load.Load) -> Step:
     most = median(_tally(bench, work).calls_per_s for _ in range(bench.rounds))
-    for level in LEVELS:
-        calls_per_s = level * most
-        told = [_tally(bench, replace(work, rate=calls_per_s)) for _ in range(bench.rounds)]
-        note = f"{calls_per_s:.0f} calls/s"
+    told = {
+        level: [_tally(bench, replace(work, rate=level * most)) for _ in range(bench.rounds)]
+        for level in LEVELS
+    }
+    return Step(number, most, told)
+
+
+def _figures(row: str, step: Step) -> Iterator[Figure]:
+    for level, told in step.told.items():
+        note = f"{level * step.calls_per_s:.0f} calls/s"
         for name, figures in (
             ("median", [each.p50_us / 1000 for each in told]),
             ("99 %", [each.p99_us / 1000 for each in told]),
         ):
             yield Figure(row, f"{name} at {level:.0%} load", "ms", figures, note=note)
+
+
+def cliffs(kind: str, steps: Sequence[Step]) -> Iterator[Figure]:
+    """Yield the worst step from one number to the next: of the rate, and of the latency.
+
+    There is no cliff if the rate is at most halved, and if the latency of 99 % of the calls at half
+    load grows by no larger factor than the number does.
+    """
+    row, level = "no cliff", LEVELS[0]
+    pairs = list(pairwise(steps))
+    rates = [before.calls_per_s / after.calls_per_s for before, after in pairs]
+    slower = [
+        after.p99_ms(level) / before.p99_ms(level) / (after.number / before.number)
+        for before, after in pairs
+    ]
+    for name, found, goal in (
+        ("calls/s before / after the worst step", rates, RATE_LOST),
+        (f"99 % at {level:.0%} load, after / before, by the growth", slower, SLOWER),
+    ):
+        worst = max(found)
+        before, after = pairs[found.index(worst)]
+        note, wall = f"from {before.number} to {after.number}", obstacles.CLIFF
+        yield Figure(row, f"{kind}: {name}", "1", [worst], goal, note=note, obstacle=wall)
 
 
 def _tally(bench: Bench, work: load.Load) -> load.Tally:

@@ -42,6 +42,9 @@ SHARED, FORKED, CLIENTS = 400, 40, 8
 ROOM = ("--max-children", "64")
 """For those that are about to end beside those that have come since."""
 MS_SHARED, MS_FORKED = 0.2, 1.5
+TO_BARE_REQUESTS = 1.6
+BARE_ID = "0" * 32
+"""What stands for the id of a session in requests to a server that names none."""
 
 
 def start(bench: Bench) -> Iterator[Figure]:
@@ -155,21 +158,29 @@ def _imported_heavy() -> list[str]:
 
 
 def sessions(bench: Bench) -> Iterator[Figure]:
-    """initialize, initialized, DELETE: with its own child each, and on the shared one."""
+    """initialize, initialized, DELETE: on a shared child, as bare requests, with a forked child."""
     row = "session, create and delete"
-    for name, count, goal, wall, words in (
-        ("shared child", SHARED, MS_SHARED, obstacles.SESSION, ("--isolation", "shared")),
-        ("forked child", FORKED, MS_FORKED, obstacles.FORK, ("--isolation", "session", *ROOM)),
+    with (
+        bench.bridge("--isolation", "shared") as bridge,
+        bench.limit("bare_asgi", SMALL) as bare,
     ):
-        with bench.bridge(*words) as bridge:
-            pids = bridge.own_pids()  # before a child could be seen between its fork and its exec
-            _come_and_go(bridge, pids, CLIENTS)
-            used = [_come_and_go(bridge, pids, count) for _ in range(bench.rounds)]
-        yield Figure(row, name, "ms", used, goal, obstacle=wall)
-    with bench.limit("bare_asgi", SMALL) as bare:
-        pids = bare.own_pids()
-        used = [_come_and_go(bare, pids, SHARED) for _ in range(bench.rounds)]
-    yield Figure(row, "as many requests to bare_asgi", "ms", used)
+        used: dict[str, list[float]] = {bridge.name: [], bare.name: []}
+        for server in (bridge, bare):
+            _come_and_go(server, server.own_pids(), CLIENTS)
+        for number in range(bench.rounds):
+            for server in (bridge, bare) if number % 2 else (bare, bridge):
+                used[server.name].append(_come_and_go(server, server.own_pids(), SHARED))
+    mine, its = used[bridge.name], used[bare.name]
+    yield Figure(row, "shared child", "ms", mine, MS_SHARED, obstacle=obstacles.SESSION)
+    yield Figure(row, "the same requests to bare_asgi", "ms", its)
+    ratios = [one / other for one, other in zip(mine, its, strict=True)]
+    name = "shared child / bare_asgi"
+    yield Figure(row, name, "1", ratios, TO_BARE_REQUESTS, obstacle=obstacles.SESSION)
+    with bench.bridge("--isolation", "session", *ROOM) as bridge:
+        pids = bridge.own_pids()  # before a child could be seen between its fork and its exec
+        _come_and_go(bridge, pids, CLIENTS)
+        forked = [_come_and_go(bridge, pids, FORKED) for _ in range(bench.rounds)]
+    yield Figure(row, "forked child", "ms", forked, MS_FORKED, obstacle=obstacles.FORK)
 
 
 def _come_and_go(server: target.Target, pids: Sequence[int], count: int) -> float:
@@ -182,7 +193,9 @@ def _come_and_go(server: target.Target, pids: Sequence[int], count: int) -> floa
     for _ in range(count // CLIENTS):
         for client in clients:
             client.say("POST", {}, target.HELLO)
-        sessions = [(client, target.session_headers(client.hear())) for client in clients]
+        sessions = [
+            (client, target.session_headers(client.hear() or BARE_ID)) for client in clients
+        ]
         for method, message in (("POST", target.INITIALIZED), ("DELETE", None)):
             for client, headers in sessions:
                 client.say(method, headers, message)

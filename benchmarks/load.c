@@ -12,8 +12,9 @@
  * closing them is not on the bill. load_fallback.py is the same program in Python.
  *
  * One answer outstanding per connection, so an answer belongs to the call before it; it is right if it
- * is a 200 whose JSON-RPC result has that call's id and text. A stream must hold it exactly once, and
- * before it NOTES notifications of progress, 1, 2, 3 and so on, under the request's own token.
+ * is a 200 whose JSON-RPC result has that call's id and text, and what the call's arguments hold as
+ * `structured`, if anything, as its `structuredContent`. A stream must hold it exactly once, and before
+ * it NOTES notifications of progress, 1, 2, 3 and so on, under the request's own token.
  * An answer whose end cannot be known, or none within PATIENCE_S, is lost and its connection reopened.
  *
  * RATE 0: a connection calls again as soon as it has its answer. RATE > 0: calls are due at equal
@@ -60,7 +61,8 @@ struct answer {
 struct connection {
     int fd;
     char *request;
-    struct span token; /* of progress, in the request */
+    struct span token;      /* of progress, in the request */
+    struct span structured; /* what the result has to hold as well, in the request */
     size_t sent;
     char *in;
     size_t len, cap;
@@ -72,6 +74,7 @@ struct connection {
 static struct sockaddr_in address;
 static int poller;
 static struct connection *connections;
+static size_t waiting_count; /* connections with a call outstanding */
 static size_t connection_count, template_count, request_size, id_at, text_at, text_bytes;
 static long next_id, step, notes_wanted;
 static double patience_s, rate;
@@ -151,6 +154,7 @@ static void begin_call(struct connection *c, struct phase *phase, double due) {
     c->len = 0;
     memset(&c->answer, 0, sizeof c->answer);
     c->waiting = true;
+    waiting_count++;
     phase->calls++;
     send_rest(c);
 }
@@ -247,7 +251,10 @@ static enum reason check_message(const struct connection *c, struct span message
     if (spells(member(result, "\"isError\""), "true")) return SHAPE;
     if (id.len != DIGITS || memcmp(id.at, c->request + id_at, DIGITS) != 0) return ID;
     if (text.len != text_bytes + 2 || text.at[0] != '"') return TEXT;
-    return memcmp(text.at + 1, c->request + text_at, text_bytes) == 0 ? RIGHT : TEXT;
+    if (memcmp(text.at + 1, c->request + text_at, text_bytes) != 0) return TEXT;
+    struct span got = member(result, "\"structuredContent\""), asked = c->structured;
+    if (got.len != asked.len) return TEXT;
+    return asked.len == 0 || memcmp(got.at, asked.at, asked.len) == 0 ? RIGHT : TEXT;
 }
 
 /* What has been read of a stream: notifications of progress in their order, and answers. */
@@ -348,6 +355,7 @@ static double begin_due(struct phase *phase) {
 static void end_call(struct connection *c, struct phase *phase, enum reason outcome) {
     phase->outcome[outcome]++;
     c->waiting = false;
+    waiting_count--;
     if (outcome != LOST) note_latency(phase, now() - c->due);
     if (outcome == LOST || c->answer.closes) reopen(c, phase);
     if (rate > 0) rest(c);
@@ -380,12 +388,6 @@ static void read_answer(struct connection *c, struct phase *phase) {
     if (complete != 0) end_call(c, phase, complete > 0 ? check_answer(c) : LOST);
 }
 
-static size_t waiting_count(void) {
-    size_t n = 0;
-    for (size_t i = 0; i < connection_count; i++) n += connections[i].waiting;
-    return n;
-}
-
 static struct timespec duration(double seconds) {
     struct timespec t = {.tv_sec = (time_t)seconds};
     t.tv_nsec = (long)((seconds - (double)t.tv_sec) * 1e9);
@@ -408,7 +410,7 @@ static void run(struct phase *phase, double seconds, long max_calls) {
     phase->max_calls = max_calls;
     begin_all(phase);
     double until_due = rate > 0 ? begin_due(phase) : -1, heard_at = now();
-    while (until_due >= 0 || waiting_count() > 0) {
+    while (until_due >= 0 || waiting_count > 0) {
         bool paced = until_due >= 0 && until_due < patience_s;
         struct timespec most = duration(paced ? until_due : patience_s);
         int n = epoll_pwait2(poller, events, 256, &most, NULL);
@@ -418,7 +420,7 @@ static void run(struct phase *phase, double seconds, long max_calls) {
             if ((events[i].events & EPOLLOUT) && c->waiting) send_rest(c);
             if (events[i].events & ~(unsigned)EPOLLOUT) read_answer(c, phase);
         }
-        if (n > 0 || waiting_count() == 0) heard_at = now();
+        if (n > 0 || waiting_count == 0) heard_at = now();
         if (now() - heard_at >= patience_s) {
             phase->ends_at = 0; /* what is waited for is lost, and the load is over */
             for (size_t i = 0; i < connection_count; i++)
@@ -463,12 +465,10 @@ static char *read_templates(void) {
     return requests;
 }
 
-static struct span token_in(const char *request) {
+static struct span params_in(const char *request) {
     const char *end = request + request_size, *body = memmem(request, request_size, "\r\n\r\n", 4);
     struct span none = {NULL, 0};
-    if (body == NULL) return none;
-    struct span params = member(whole_value(body + 4, end), "\"params\"");
-    return member(member(params, "\"_meta\""), "\"progressToken\"");
+    return body == NULL ? none : member(whole_value(body + 4, end), "\"params\"");
 }
 
 static void open_all(const char *templates) {
@@ -481,7 +481,9 @@ static void open_all(const char *templates) {
         c->request = malloc(request_size);
         if (c->request == NULL) fail("malloc");
         memcpy(c->request, templates + i % template_count * request_size, request_size);
-        c->token = token_in(c->request);
+        struct span params = params_in(c->request);
+        c->token = member(member(params, "\"_meta\""), "\"progressToken\"");
+        c->structured = member(member(params, "\"arguments\""), "\"structured\"");
         open_connection(c);
     }
 }

@@ -19,6 +19,8 @@ from typing import IO
 FIRST_ID = 100_000_000
 """Nine digits, to leave every message of a run the same size; the generators count up from it."""
 
+FIRST_ROW = 10_000
+"""Five digits, to leave the rows of structured content the same size."""
 DIGITS = len(str(FIRST_ID))
 OUTCOMES = ("right", "status", "shape", "id", "text", "notes", "lost")
 """What may become of a call; the names are explained at `Tally`."""
@@ -54,6 +56,8 @@ class Load:
     """Further headers, of equal size: the connections take one set each, in turn."""
     meta: dict[str, object] = field(default_factory=dict)
     """The `_meta` of every call's params."""
+    structured_bytes: int = 0
+    """About how many bytes of structured content every call sends and awaits; 0 for none."""
     notes: int = 0
     """Notifications of progress that every call asks for, and awaits."""
     rate: float = 0.0
@@ -88,7 +92,7 @@ class Tally:
     id: int
     """Results under another id than the call's."""
     text: int
-    """Results with another text than the call's."""
+    """Results with another text, or other structured content, than the call's."""
     notes: int
     """Right results with other notifications of progress than asked for, or in another order."""
     lost: int
@@ -119,12 +123,29 @@ def payload(call_id: int, size: int) -> str:
     return (str(call_id)[-min(size, DIGITS) :] + "x" * size)[:size] if size else ""
 
 
-def call(call_id: int, size: int, notes: int = 0, meta: dict[str, object] | None = None) -> bytes:
+def structured(size: int) -> dict[str, object]:
+    """Structured content of about that many bytes: rows with a few members each, as of a table."""
+    row = {"id": FIRST_ROW, "name": f"row {FIRST_ROW}", "score": 0.5, "tags": ["a", "b"]}
+    row |= {"open": True, "note": None}
+    row_bytes = len(json.dumps(row, separators=(",", ":"))) + len(",")
+    numbers = range(FIRST_ROW, FIRST_ROW + size // row_bytes)
+    return {"rows": [{**row, "id": number, "name": f"row {number}"} for number in numbers]}
+
+
+def call(
+    call_id: int,
+    size: int,
+    notes: int = 0,
+    meta: dict[str, object] | None = None,
+    structured_bytes: int = 0,
+) -> bytes:
     """The JSON-RPC request of one call."""
     arguments: dict[str, object] = {"text": payload(call_id, size)}
     params: dict[str, object] = {"name": "echo", "arguments": arguments}
     if notes:
         arguments["progress"] = notes
+    if structured_bytes:
+        arguments["structured"] = structured(structured_bytes)
     if meta:
         params["_meta"] = meta
     message = {"jsonrpc": "2.0", "id": call_id, "method": "tools/call", "params": params}
@@ -160,7 +181,8 @@ def _templates(load: Load) -> _Templates:
 
 def _request(load: Load, number: int) -> tuple[bytes, bytes]:
     token = {"progressToken": FIRST_ID + number} if load.notes else {}
-    body = call(FIRST_ID, load.payload_bytes, load.notes, {**load.meta, **token})
+    meta = {**load.meta, **token}
+    body = call(FIRST_ID, load.payload_bytes, load.notes, meta, load.structured_bytes)
     headers = {
         "Host": f"{load.host}:{load.port}",
         "Content-Type": "application/json",

@@ -91,6 +91,7 @@ class Connection:
         self.request = bytearray(template)
         asked = json.loads(template.partition(b"\r\n\r\n")[2])
         self.token = asked["params"].get("_meta", {}).get("progressToken")
+        self.structured = asked["params"]["arguments"].get("structured")
         self.unsent = memoryview(b"")
         self.received = bytearray()
         self.waiting = False
@@ -158,13 +159,18 @@ class Connection:
         match message:
             case {"error": _} | {"result": {"isError": True}}:
                 return "shape"
-            case {"jsonrpc": "2.0", "id": answered, "result": {"content": [{"text": text}, *_]}}:
+            case {
+                "jsonrpc": "2.0",
+                "id": answered,
+                "result": {"content": [{"text": text}, *_], **more},
+            }:
                 plan = self.plan
                 asked = int(self.request[plan.id_at : plan.id_at + DIGITS])
                 if type(answered) is not int or answered != asked:
                     return "id"
                 sent = self.request[plan.text_at : plan.text_at + plan.text_bytes].decode()
-                return "right" if text == sent else "text"
+                structured = more.get("structuredContent")
+                return "right" if (text, structured) == (sent, self.structured) else "text"
         return "shape"
 
 

@@ -13,16 +13,29 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import cast
 
 import pytest
 
-from benchmarks import gate, images, load, load_fallback, measure, moves
+from benchmarks import (
+    bare,
+    bench,
+    calls,
+    gate,
+    goals,
+    images,
+    latency,
+    lives,
+    load,
+    load_fallback,
+    measure,
+    moves,
+)
 from benchmarks.calls import SMALL
-from benchmarks.compiled import compile_c, compiler
+from benchmarks.compiled import Programs, compile_c, compiler, prepare
 from benchmarks.figures import Figure, table
 from benchmarks.target import TargetFailed
 
@@ -106,6 +119,24 @@ TOLD: list[tuple[str, Callable[[int, str, int], bytes]]] = [
 ]
 
 
+def _with_content(call_id: int, text: str, content: object) -> bytes:
+    result = {"content": [{"type": "text", "text": text}], "structuredContent": content}
+    message = {"jsonrpc": "2.0", "id": call_id, "result": result}
+    return _http(json.dumps(message, separators=(",", ":")).encode())
+
+
+# The same of a call whose arguments hold structured content, which is awaited back.
+STRUCTURED: list[tuple[str, Callable[[int, str, dict[str, list[object]]], bytes]]] = [
+    ("right", _with_content),
+    ("text", lambda i, t, s: _http(_message(i, t))),
+    ("text", lambda i, t, s: _with_content(i, t, {})),
+    ("text", lambda i, t, s: _with_content(i, t, {"rows": s["rows"][:-1]})),
+    ("text", lambda i, t, s: _with_content(i, t, {"rows": s["rows"][::-1]})),
+    ("text", lambda i, t, s: _with_content(i, t + "x", s)),
+    ("id", lambda i, t, s: _with_content(i + 1, t, s)),
+]
+
+
 class _Responder(socketserver.StreamRequestHandler):
     """Answers each call from the tables, by the call's id."""
 
@@ -120,7 +151,10 @@ class _Responder(socketserver.StreamRequestHandler):
             request = json.loads(self.rfile.read(size))
             call_id, text = request["id"], request["params"]["arguments"]["text"]
             token = request["params"].get("_meta", {}).get("progressToken")
-            if token is not None:
+            structured = request["params"]["arguments"].get("structured")
+            if structured is not None:
+                answer = STRUCTURED[call_id % len(STRUCTURED)][1](call_id, text, structured)
+            elif token is not None:
                 answer = TOLD[call_id % len(TOLD)][1](call_id, text, token)
             elif seen:
                 answer = _http(_message(call_id, text))
@@ -196,6 +230,29 @@ def test_generator_counts_lost_and_misplaced_notifications(
     expected = Counter(reason for reason, _ in TOLD for _ in range(ROUNDS))
     assert {name: getattr(tally, name) for name in expected} == expected
     assert tally.calls == expected.total()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_generator_compares_structured_content(
+    language: str, folder: Path, responder: tuple[str, int]
+) -> None:
+    """What is missing, shorter, or as long and in another order is wrong."""
+    count = ROUNDS * len(STRUCTURED)
+    work = load.Load(*responder, "/mcp", 3, 40, seconds=30, max_calls=count, structured_bytes=1000)
+    program = compile_c("load", folder) if language == "c" else None
+    with load.warm_generator(work, program) as measured:
+        tally = measured()
+    expected = Counter(reason for reason, _ in STRUCTURED for _ in range(ROUNDS))
+    assert {name: getattr(tally, name) for name in expected} == expected
+    assert tally.calls == expected.total()
+
+
+def test_structured_content_has_its_size_and_many_members() -> None:
+    """About as many bytes as asked for, a member in every 15."""
+    body = load.call(load.FIRST_ID, 100, structured_bytes=1_000_000)
+    assert 0.95 < len(body) / 1_000_000 < 1.05
+    assert body.count(b'":') > 60_000
 
 
 @pytest.mark.slow
@@ -295,6 +352,7 @@ def test_echo_child_is_a_correct_server(language: str, folder: Path) -> None:
         b'{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"other"}}',
         b'{"jsonrpc":"2.0","id":6,"method":"no/such"}',
         load.call(7, 3, 2, {"progressToken": "mine"}),
+        load.call(8, 3, structured_bytes=1000),
         b"",
         b"not JSON",
     ]
@@ -305,11 +363,12 @@ def test_echo_child_is_a_correct_server(language: str, folder: Path) -> None:
     assert told == [{"progressToken": "mine", "progress": number} for number in (1, 2)]
     assert "method" in replies[7]
     replies = [reply for reply in replies if "method" not in reply]
-    assert [reply["id"] for reply in replies] == [0, "1", 2, load.FIRST_ID, 4, 5, 6, 7, None]
+    assert [reply["id"] for reply in replies] == [0, "1", 2, load.FIRST_ID, 4, 5, 6, 7, 8, None]
     assert replies[0]["result"]["protocolVersion"] == "2025-06-18"
     assert [tool["name"] for tool in replies[2]["result"]["tools"]] == ["echo"]
     assert done.stdout.splitlines()[3] == load.answer_to_first(30)
     assert replies[4]["result"]["content"][0]["text"] == long_text
+    assert replies[8]["result"]["structuredContent"] == load.structured(1000)
     assert [reply["error"]["code"] for reply in replies if "error" in reply] == REFUSALS
 
 
@@ -476,3 +535,101 @@ def test_without_an_engine_the_size_of_images_is_not_measured(
     assert {(each.note, each.met) for each in found} == {("no engine", None)}
     assert table(found).count("not measured") == len(found) == 6
     assert json.loads(found[0].line())["median"] is None
+
+
+def _lives(server: str, mine: int, timers: int) -> Callable[..., gate.Life]:
+    """Return what counts lives: `mine` instructions a call of 16 connections, twice that of 64."""
+
+    def count(
+        _: bench.Bench, of: str, folder: Path, asked: dict[int, int], idle_s: float
+    ) -> gate.Life:
+        seconds = idle_s + sum(asked.values()) / 100
+        a_call = mine if of == server else 100
+        instructions = 9_000_000 + asked[16] * a_call + asked[64] * 2 * a_call
+        return gate.Life(instructions + round(timers * seconds), seconds)
+
+    return count
+
+
+def test_instructions_beside_the_bare_server_hold_no_start_and_no_timers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By server and number of connections; the ratio of each number has its goal."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    valgrind = tmp_path / "valgrind"
+    valgrind.write_text("#!/bin/sh\n")
+    valgrind.chmod(0o755)
+    monkeypatch.setattr(bare, "_count", _lives(bare.BRIDGE, mine=120, timers=70_000))
+    monkeypatch.setattr(bare, "_live", lambda *_: (0, 0.0))
+    found = list(bare.beside_bare(bench.Bench(Programs(None, ["child"]), 1.0, 3)))
+    assert [round(each.value, 4) for each in found] == [0.12, 0.1, 1.2, 0.24, 0.2, 1.2]
+    assert [each.met for each in found] == [None, None, False] * 2
+
+
+@pytest.mark.slow
+def test_without_valgrind_the_bare_server_is_compared_by_processor_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both answer under load, and the ratio says how it was measured."""
+    programs = prepare("python", "python", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    made = bench.Bench(programs, seconds=0.1, rounds=1)
+    found = list(bare.beside_bare(made))
+    ratios = [each for each in found if each.at_most is not None]
+    assert [(each.at_most, each.note) for each in ratios] == [
+        (1.0, "by processor time: no valgrind")
+    ] * 2
+    assert all(each.value > 0 for each in found)
+    assert made.wrong == 0
+
+
+def _step(number: int, calls_per_s: float, *p99_ms: float) -> latency.Step:
+    tally = load.Tally(1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, p50_us=0, p99_us=0, max_us=0)
+    told = [replace(tally, p99_us=each * 1000) for each in p99_ms]
+    return latency.Step(number, calls_per_s, {latency.LEVELS[0]: told})
+
+
+def test_a_cliff_is_a_rate_more_than_halved_or_a_latency_that_outgrows_the_number() -> None:
+    """The worst step decides, by the best round of each."""
+    even = [_step(1, 1000, 1, 9), _step(16, 900, 9, 16), _step(64, 500, 30, 36)]
+    rate, slower = latency.cliffs("connections", even)
+    assert (rate.value, rate.note, rate.met) == (1.8, "from 16 to 64", True)
+    assert (round(slower.value, 2), slower.note, slower.met) == (0.83, "from 16 to 64", True)
+    steep = [*even, _step(128, 200, 61, 70)]
+    assert [each.met for each in latency.cliffs("connections", steep)] == [False, False]
+
+
+@pytest.mark.slow
+def test_sessions_are_compared_with_the_same_requests_to_the_bare_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round by round, in one run, beside the times and their goals."""
+    monkeypatch.setattr(lives, "SHARED", lives.CLIENTS)
+    monkeypatch.setattr(lives, "FORKED", lives.CLIENTS)
+    made = bench.Bench(prepare("python", "python", tmp_path), seconds=0.1, rounds=2)
+    found = {each.name: each for each in lives.sessions(made)}
+    mine, its = found["shared child"].rounds, found["the same requests to bare_asgi"].rounds
+    ratio = found["shared child / bare_asgi"]
+    assert list(ratio.rounds) == [one / other for one, other in zip(mine, its, strict=True)]
+    assert ratio.at_most == lives.TO_BARE_REQUESTS
+    assert min(found["forked child"].rounds) > 0
+
+
+@pytest.mark.slow
+def test_one_megabyte_is_compared_with_the_prototype_as_text_and_as_structured_content(
+    tmp_path: Path,
+) -> None:
+    """Every answer is checked; each row has its goal."""
+    made = bench.Bench(prepare("python", "python", tmp_path), seconds=0.1, rounds=1)
+    ratios = [each for each in calls.payloads(made) if each.name == "bridge / prototype"]
+    assert [(each.row, each.at_most) for each in ratios] == [
+        ("call of 10 kB, 16 connections", 1.5),
+        ("call of 1000 kB, 4 connections", 1.5),
+        ("call of 1000 kB structured, 4 connections", 2.0),
+    ]
+    assert made.wrong == 0
+
+
+def test_the_table_of_goals_has_the_bare_server_and_the_levels_of_load() -> None:
+    """`make bench` measures all parts unless it is told which."""
+    assert {"bare", "payloads", "sessions", "latency"} <= set(goals.options([]).only)
