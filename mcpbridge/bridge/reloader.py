@@ -4,11 +4,13 @@
 |---|---|
 | spare, or left behind by its client | first it ends; another starts after the others |
 | shared | by one that starts now and takes over once it is ready; the old one finishes its calls |
-| of one session | the same |
+| of one session | the same, but it takes over after the shared one |
 | of one call of 2026-07-28 at a time | it takes no further call |
 
-The shared child is the first to be started. If it cannot be, nothing else is touched: everything
-would be started from the same program, and what runs serves on.
+If the shared child cannot be started, nothing else is touched: everything would be started from the
+same program, and what runs serves on. Children of sessions start beside it, so that their clients
+do not wait for two starts in turn: as many as there are further processors, but at least one, and
+no more than `--max-children` leaves places for. The others start after it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -39,6 +42,8 @@ _QUIET_S = 0.3
 """Seconds without a further request after which a reload begins, if one has begun just before."""
 _LONGEST_S = 2.5
 """Seconds from the beginning of a reload after which the next one waits for no quiet."""
+_BESIDE = max(1, (os.cpu_count() or 1) - 1)
+"""Children of sessions that start beside the shared one: more would only make it start later."""
 
 
 class Reload(msgspec.Struct, frozen=True):
@@ -200,18 +205,41 @@ class Reloader:
         starter = tenant.session_starter
         while (lease := starter.give_up_left_behind()) is not None:
             self._child_pool.release(lease)
-        failure = await tenant.eras.reload()
-        if failure is None:
-            tenant.warm_pool.renew()
-            async with anyio.create_task_group() as tasks:
-                for session in list(tenant.sessions):
-                    tasks.start_soon(self._replaced_in, tenant, session, counts)
+        may_serve, beside = anyio.Event(), self._beside(tenant)
+        async with anyio.create_task_group() as tasks:
+
+            def replace(sessions: Iterable[Session]) -> None:
+                for session in sessions:
+                    tasks.start_soon(self._replaced_in, tenant, session, may_serve, counts)
+
+            def shared_serves() -> None:
+                may_serve.set()
+                # With those that have been opened since: their children may be of the old program.
+                replace([session for session in tenant.sessions if session not in beside])
+
+            replace(beside)
+            failure = await tenant.eras.reload(shared_serves)
+            if failure is None:
+                tenant.warm_pool.renew()
+            elif not may_serve.is_set():
+                # What starts for sessions would fail too, or must not serve.
+                tasks.cancel_scope.cancel()
         return failure
 
-    async def _replaced_in(self, tenant: Owner, session: Session, counts: _Counts) -> None:
+    def _beside(self, tenant: Owner) -> list[Session]:
+        """Return the sessions whose children start beside the shared one, the last used first."""
+        own = [each for each in tenant.sessions if tenant.session_starter.has_own(each)]
+        own.sort(key=lambda session: session.last_used, reverse=True)
+        return own[: min(_BESIDE, self._child_pool.free_places)]
+
+    async def _replaced_in(
+        self, tenant: Owner, session: Session, may_serve: anyio.Event, counts: _Counts
+    ) -> None:
         try:
-            done = await tenant.session_starter.reload(session, self._finish_s)
+            done = await tenant.session_starter.reload(session, self._finish_s, may_serve)
         except Unavailable as error:
+            # If the shared child fails too the whole reload has, and this is cancelled.
+            await may_serve.wait()
             counts.add(failed=1)
             log.warning("session.reload_failed", extra={"reason": error.fault.reason})
         else:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import anyio
 import pytest
 
+from mcpbridge.bridge import reloader
 from mcpbridge.bridge.children.child_pool import ChildPool
 from mcpbridge.bridge.children.supervisor import StartFailure
 from mcpbridge.bridge.reloader import Owner, Reload, Reloader
@@ -33,10 +34,12 @@ def profile(capabilities: bytes) -> ServerProfile:
 
 
 class FakeSession:
-    """A session; its own child can be replaced, or `refusal` says why not."""
+    """A session; its own child, if it has one, can be replaced, or `refusal` says why not."""
 
-    def __init__(self, refusal: Unavailable | None = None) -> None:
-        self.refusal = refusal
+    def __init__(
+        self, refusal: Unavailable | None = None, *, last_used: float = 0.0, own: bool = True
+    ) -> None:
+        self.refusal, self.last_used, self.own = refusal, last_used, own
 
 
 class FakeServer:
@@ -47,6 +50,14 @@ class FakeServer:
         self.outcome: StartFailure | None = None
         self.hangs = False
         """Whether a start never ends."""
+        self.may_serve = asyncio.Event()
+        """Cleared while the shared child's start takes long."""
+        self.may_serve.set()
+        self.free_places = 9
+        self.started: list[FakeSession] = []
+        """The sessions whose next children have been started."""
+        self.broken_off: list[FakeSession] = []
+        """Those whose next children were ended before they served."""
         self.next_profile: ServerProfile | None = None
         self.profile: ServerProfile | None = None
         self.usable = None
@@ -73,21 +84,41 @@ class FakeServer:
     def give_up_left_behind(self) -> None:
         """Nothing was left behind."""
 
+    def has_own(self, session: FakeSession) -> bool:
+        """As `SessionStarter.has_own`."""
+        return session.own
+
     async def reload(self, *words: Any) -> Any:
         """As `EraSupervisors.reload`, and for a session as `SessionStarter.reload`."""
-        if words:
-            session, finish_s = words
-            assert finish_s == 5.0
-            if session.refusal is not None:
-                raise session.refusal
-            self.steps.append("session")
-            return True
+        if len(words) > 1:
+            return await self._reload_session(*words)
         self.steps.append("shared")
         if self.hangs:
             await asyncio.Event().wait()
+        await self.may_serve.wait()
         if self.next_profile is not None:
             self.profile = self.next_profile
+        if self.outcome is None:
+            (primary_serves,) = words
+            primary_serves()
         return self.outcome
+
+    async def _reload_session(
+        self, session: FakeSession, finish_s: float, may_serve: anyio.Event
+    ) -> bool:
+        assert finish_s == 5.0
+        if not session.own:
+            return False
+        self.started.append(session)
+        if session.refusal is not None:
+            raise session.refusal
+        try:
+            await may_serve.wait()
+        except asyncio.CancelledError:
+            self.broken_off.append(session)
+            raise
+        self.steps.append("session")
+        return True
 
 
 class FakeWarmPool:
@@ -108,6 +139,7 @@ async def test_spares_end_first_and_the_shared_child_is_replaced_before_all_othe
     server.sessions = {FakeSession(): None, FakeSession(): None}
     record = await server.reloader.reload("server.py")
     assert server.steps == ["no spares", "shared", "warm", "session", "session", "spares"]
+    assert len(server.started) == 2
     assert (record.because, record.problem, record.sessions) == ("server.py", None, 2)
     assert server.reloader.last is record
 
@@ -129,6 +161,55 @@ async def test_after_a_failed_start_nothing_else_is_touched(
     server.outcome = None
     assert (await server.reloader.reload("server.py")).problem is None
     assert server.reloader.last is not record
+
+
+@bounded
+@pytest.mark.parametrize(("beside", "free_places"), [(2, 9), (9, 2)])
+async def test_some_children_of_sessions_start_beside_the_shared_one(
+    monkeypatch: pytest.MonkeyPatch, beside: int, free_places: int
+) -> None:
+    """As many as processors and places allow, of the sessions used last; none serves before it.
+
+    The others start after it, also of a session that was opened in between: its child may be of
+    the program before.
+    """
+    monkeypatch.setattr(reloader, "_BESIDE", beside)
+    server = FakeServer()
+    server.free_places = free_places
+    server.may_serve.clear()
+    first, shares = FakeSession(last_used=1.0), FakeSession(last_used=9.0, own=False)
+    second, third = FakeSession(last_used=3.0), FakeSession(last_used=2.0)
+    server.sessions = dict.fromkeys((first, shares, second, third))
+    task = asyncio.create_task(server.reloader.reload("x"))
+    await turns()
+    assert server.started == [second, third]
+    assert server.steps == ["no spares", "shared"]
+    later = FakeSession()
+    server.sessions[later] = None
+    server.may_serve.set()
+    assert (await task).sessions == 4
+    assert server.started == [second, third, first, later]
+
+
+@bounded
+@pytest.mark.parametrize("refusal", [None, Unavailable(handshake_refused())])
+async def test_after_a_failed_start_no_child_that_started_beside_it_serves(
+    caplog: pytest.LogCaptureFixture, refusal: Unavailable | None
+) -> None:
+    """It is ended, or has failed for the same cause, which is told once."""
+    server = FakeServer()
+    server.may_serve.clear()
+    session = FakeSession(refusal)
+    server.sessions, server.outcome = {session: None}, FAILED
+    task = asyncio.create_task(server.reloader.reload("x"))
+    await turns()
+    assert server.started == [session]
+    server.may_serve.set()
+    record = await task
+    assert (record.problem is None, record.sessions, record.failed_sessions) == (False, 0, 0)
+    assert server.steps == ["no spares", "shared", "spares"]
+    assert server.broken_off == ([] if refusal else [session])
+    assert [each.message for each in caplog.records] == ["server.reload_failed"]
 
 
 @bounded

@@ -76,10 +76,54 @@ async def test_a_save_takes_effect_in_the_same_session(tmp_path: Path, kind: str
         await eventually(lambda: len(on.bridge.processes()) == kept, "the old ones have ended")
 
 
-async def test_a_mistake_is_not_served(tmp_path: Path) -> None:
+GATE = """\
+import os
+import pathlib
+
+pathlib.Path({folder!r}, str(os.getpid())).touch()
+open({fifo!r}, "rb").close()
+"""
+"""What a server does first that notes its start, and then goes on only when a fifo is opened."""
+
+
+async def test_processes_of_sessions_start_beside_the_shared_one(tmp_path: Path) -> None:
+    """Neither start waits for the other: both have begun before one of them can go on."""
+    folder, fifo = tmp_path / "started", new_fifo(tmp_path, "fifo")
+    folder.mkdir()
+    gate = GATE.format(folder=str(folder), fifo=fifo)
+    async with developing(tmp_path, source()) as on:
+        shared, own = await on.open(), await on.open(ROOTS)
+        before = [await on.call(each) for each in (shared, own)]
+        save(on.server, gate + source(["two"]))
+        await eventually(lambda: len(list(folder.iterdir())) == 2, "both have begun to start")
+        # Until then the old ones serve.
+        assert [await on.call(each) for each in (shared, own)] == before
+        passed = open_fifo(fifo)
+        (done,) = await on.bridge.logged("server.reloaded")
+        os.close(passed)
+        assert done["sessions"] == 1
+        pids = [(await on.call(each, "two"))["pid"] for each in (shared, own)]
+        assert sorted(map(str, pids)) == sorted(each.name for each in folder.iterdir())
+
+
+async def test_without_a_free_place_a_session_waits_for_the_shared_process(tmp_path: Path) -> None:
+    """No more processes start at once than `--max-children` allows, but the one that takes over."""
+    async with developing(tmp_path, source(), "--max-children", "2") as on:
+        session = await on.open(ROOTS)
+        await on.call(session)
+        done = await on.saved(source(["two"]))
+        assert (done["sessions"], await on.tools(session)) == (1, ["two"])
+        steps = [each["event"] for each in on.bridge.log]
+        _, ready = (number for number, step in enumerate(steps) if step == "child.ready")
+        assert steps[:ready].count("child.started") == 3
+        assert steps.count("child.started") == 4
+
+
+@pytest.mark.parametrize("who", CAPABILITIES)
+async def test_a_mistake_is_not_served(tmp_path: Path, who: str) -> None:
     """The old process serves on, the log says what is wrong, and the repair is served."""
     async with developing(tmp_path, source()) as on:
-        session = await on.open()
+        session = await on.open(CAPABILITIES[who])
         before = await on.call(session)
         async with reading(on.client, session) as listening:
             for _ in range(2):

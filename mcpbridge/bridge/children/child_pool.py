@@ -278,6 +278,11 @@ class ChildPool:
         """Most children that may run at once."""
         return self._max_children
 
+    @property
+    def free_places(self) -> int:
+        """Number of processes that may start beside those that run, the shared one left out."""
+        return max(0, self._max_children - 1 - self._taken())
+
     def resize(self, max_children: int) -> None:
         """Set how many children may run at once; those over a lower limit are not ended."""
         self._max_children = max_children

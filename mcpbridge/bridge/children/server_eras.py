@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 
 import anyio
 from anyio.abc import TaskGroup
@@ -43,6 +44,10 @@ from mcpbridge.rules.supervision.restart import RestartPolicy
 from mcpbridge.settings import SettingsSection, Unit, setting
 
 log = logging.getLogger("mcpbridge.bridge")
+
+
+def _no_step() -> None:
+    """Do nothing: the caller takes no further step."""
 
 
 class EraSettings(SettingsSection, frozen=True):
@@ -204,19 +209,24 @@ class EraSupervisors:
         self.legacy.replace(lease)
         self.modern.replace(lease)
 
-    async def reload(self) -> StartFailure | None:
+    async def reload(self, primary_serves: Callable[[], None] = _no_step) -> StartFailure | None:
         """Replace the shared processes by ones that start now: see `Supervisor.reload`.
 
         The primary process comes first. If its start fails the other one is left as it is: it
         would be started from the same program.
+
+        Args:
+            primary_serves: Called once the primary process has been replaced, or rests.
         """
         primary = self.primary
         failure = await primary.reload()
-        if primary is not self.primary:
-            # The first process was asked again what it speaks, and speaks the other era.
-            return None
+        # If not, the first process was asked again what it speaks, and speaks the other era.
+        same = primary is self.primary
+        if same and failure is not None:
+            return failure
+        primary_serves()
         other = self.modern if primary is self.legacy else self.legacy
-        return failure if failure is not None else await other.reload()
+        return await other.reload() if same else None
 
     def rest(self) -> None:
         """End the shared processes, since no client needs them; see `Supervisor.rest`."""

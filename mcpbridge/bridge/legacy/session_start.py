@@ -375,11 +375,20 @@ class SessionStarter:
             self._child_pool.release(before)
             await before.child.exited.wait()
 
-    async def reload(self, session: Session, finish_s: float | None) -> bool:
+    def has_own(self, session: Session) -> bool:
+        """Return whether a session has an own child, which `reload` replaces."""
+        return session.lease is not None and not session.lease.mux.shared
+
+    async def reload(
+        self, session: Session, finish_s: float | None, may_serve: anyio.Event
+    ) -> bool:
         """Replace the own child of a session by one that starts now and takes over when ready.
 
-        Calls in flight are finished by the child before, for at most `finish_s` seconds; None: for
-        as long as they take.
+        Args:
+            session: The session.
+            finish_s: Seconds that calls in flight have to finish on the child before; None: no
+                limit.
+            may_serve: Set once the program is known to start; before it no child takes over.
 
         Returns:
             Whether it was replaced. A session without an own child gets a new one next.
@@ -388,7 +397,7 @@ class SessionStarter:
             Unavailable: Another child could not be started; the one before serves on.
         """
         before = session.lease
-        if before is None or before.mux.shared:
+        if before is None or not self.has_own(session):
             return False
         # It may have read the program before it was changed, so its start is finished first.
         await self._starts.over(before)
@@ -397,7 +406,7 @@ class SessionStarter:
         lease = await self._child_pool.successor(caller=session.owner.share_key)
         beside = session.listener.beside(lease)
         try:
-            profile = await self._introduced_beside(session, lease)
+            profile = await self._introduced_beside(session, lease, may_serve)
             # The session's child may have ended by itself or with its session. Then its next child
             # is a new one in any case.
             needed = session.lease is before and session.link.usable is not None
@@ -415,7 +424,9 @@ class SessionStarter:
         self._child_pool.retire(before, finish_s, settle)
         return True
 
-    async def _introduced_beside(self, session: Session, lease: Lease) -> ServerProfile:
+    async def _introduced_beside(
+        self, session: Session, lease: Lease, may_serve: anyio.Event
+    ) -> ServerProfile:
         """Tell a child all that the session's present one was told, while that one serves.
 
         Raises:
@@ -426,6 +437,8 @@ class SessionStarter:
         if profile is None:
             raise Unavailable(handshake_refused())
         self._learned(session, lease, profile)
+        # Before the state is read: the client may change it while the shared child starts.
+        await may_serve.wait()
         told = session.client.initialized
         if told:
             lease.mux.send(Notification(INITIALIZED))

@@ -252,11 +252,19 @@ async def test_a_reload_replaces_the_processes_of_both_eras() -> None:
     async with eras_of(BOTH) as made:
         await made.eras.known_for_legacy()
         await made.eras.legacy_lease()
-        assert await made.eras.reload() is None
+        serving: list[list[int | None]] = []
+
+        def primary_serves() -> None:
+            leases = (made.eras.modern.usable, made.eras.legacy.usable)
+            serving.append([lease.child.pid for lease in leases if lease is not None])
+
+        assert await made.eras.reload(primary_serves) is None
+        assert serving == [[3, 2]]
         assert (await made.eras.modern_lease()).child.pid == 3
         assert (await made.eras.legacy_lease()).child.pid == 4
         made.server.answers["server/discover"] = {"code": -32603, "message": "broken"}
-        failure = await made.eras.reload()
+        failure = await made.eras.reload(primary_serves)
+        assert len(serving) == 1, "the first one was said to serve"
         assert failure is not None
         assert failure.fault.reason == "handshake_refused"
         assert len(made.server.processes) == 5, "a legacy process was started too"
