@@ -112,6 +112,8 @@ class Additions(msgspec.Struct, frozen=True):
     """Applied to the channel of each process; None: they are not decorated."""
     interceptor_of: Callable[[Channel], Interceptor] | None = None
     """Makes a further, last interceptor for the channel of each process; None: there is none."""
+    reloads: bool = False
+    """Whether the server's processes are replaced when its program has changed."""
     waits_for_change: bool = False
     """Whether a server whose start failed is started again only if a client or a reload asks."""
     made_by: Callable[[ChildMakers], ChildMakers] | None = None
@@ -314,7 +316,7 @@ def _bridge(
     bridge = Bridge(
         child_pool,
         _eras(config, child_pool, readiness, additions),
-        _bridge_settings(settings, pool_settings),
+        _bridge_settings(settings, pool_settings, additions),
         readiness,
         meters,
         CallLog(meters, log_calls=settings.logs.calls, tracing=tracing),
@@ -367,7 +369,9 @@ def _interceptors(
     return [each for each in found if each is not None]
 
 
-def _bridge_settings(settings: Settings, pool_settings: ChildPoolSettings) -> BridgeSettings:
+def _bridge_settings(
+    settings: Settings, pool_settings: ChildPoolSettings, additions: Additions
+) -> BridgeSettings:
     return BridgeSettings(
         pool_settings,
         settings.sessions,
@@ -378,6 +382,7 @@ def _bridge_settings(settings: Settings, pool_settings: ChildPoolSettings) -> Br
         settings.recycling,
         settings.loads,
         settings.streams,
+        keeps_listens=additions.reloads,
     )
 
 

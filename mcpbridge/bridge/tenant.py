@@ -68,6 +68,9 @@ class BridgeSettings(msgspec.Struct, frozen=True):
     recycling: RecyclePolicy
     loads: LoadLimits = LoadLimits()
     streams: StreamLimits = StreamLimits()
+    keeps_listens: bool = False
+    """Whether listens stay open on a server of 2026-07-28 that does not know them, as reloads give
+    the bridge something to tell."""
 
 
 class Tenant:
@@ -117,7 +120,7 @@ class Tenant:
             parking,
             answers_roots=bool(settings.child_pool.roots),
         )
-        native = Passthrough(self._context, eras)
+        native = Passthrough(self._context, eras, keeps_listens=settings.keeps_listens)
         most = settings.sessions.max_listens
         self.modern = ModernService(self._context, eras, emulated, native, most, settings.eras)
         """Serves clients of 2026-07-28."""
@@ -245,9 +248,17 @@ class Tenant:
             subscriber.take(lease)
 
     async def _announce_to_listens(self, lease: Lease) -> None:
-        """Tell modern clients of the next child, before it serves and their listens end."""
-        if lease.profile is not None:
-            self.modern.announce_lists(lease.profile)
+        """Tell clients of a child of 2026-07-28 that another takes over, before it serves.
+
+        Clients whose listens the child before has are told now, as those end with it; sessions
+        with such a listen are told when the next child has theirs.
+        """
+        if lease.profile is None:
+            return
+        self.modern.announce_lists(lease.profile)
+        for conversation in self.conversations:
+            if conversation.link.adapter is not None:
+                conversation.link.adapter.announce_lists(lease.profile)
 
     async def _settle_with_next_child(self, before: Lease, lease: Lease) -> None:
         """Move subscribers of a replaced child, after its last call, to the one that serves."""

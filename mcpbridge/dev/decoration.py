@@ -84,7 +84,10 @@ class Decoration:
             from mcpbridge.dev.callers import callers_of
 
             interceptor_of = callers_of
-        return Additions((ListsAnnounced(),), decorate, interceptor_of, waits_for_change)
+        announced = (ListsAnnounced(),)
+        return Additions(
+            announced, decorate, interceptor_of, reloads=True, waits_for_change=waits_for_change
+        )
 
     def _decorate(
         self, name: str, spec: ChildSpec | None, given: Iterable[str], secrets: Iterable[str]

@@ -13,6 +13,7 @@ What they change stands in `TOOLS` and `KIND`. Each call says which process it c
 | `plain` | its own program that announces changes of its tools |
 | `framework` | what a framework makes: a banner, three kinds of lists, and no changes of any |
 | `modern` | of 2026-07-28 |
+| `unlistening` | the same as a framework makes it: it knows no `subscriptions/listen` |
 """
 
 import json
@@ -36,8 +37,9 @@ CAPABILITIES: dict[str, Any] = {
         "resources": {"subscribe": False, "listChanged": False},
     },
     "modern": {"tools": {"listChanged": True}},
+    "unlistening": {"tools": {}, "resources": {"subscribe": False, "listChanged": False}},
 }
-MODERN = {"resultType": "complete"} if KIND == "modern" else {}
+MODERN = {"resultType": "complete"} if KIND in ("modern", "unlistening") else {}
 KEY = "io.modelcontextprotocol/"
 
 
@@ -68,6 +70,9 @@ def obey(request_id: Any, method: str, params: dict[str, Any]) -> None:
         found = {"supportedVersions": ["2026-07-28"], "capabilities": CAPABILITIES[KIND]}
         stamp = {"ttlMs": 0, "cacheScope": "public", "_meta": {KEY + "serverInfo": me}}
         answer(request_id, {**found, **stamp, **MODERN})
+    elif method == "subscriptions/listen" and KIND == "unlistening":
+        refusal = {"code": -32601, "message": "Method not found"}
+        write(json.dumps({"jsonrpc": "2.0", "id": request_id, "error": refusal}).encode() + b"\n")
     elif method == "subscriptions/listen":
         tag = {"_meta": {KEY + "subscriptionId": request_id}}
         granted = {"notifications": params["notifications"], **tag}

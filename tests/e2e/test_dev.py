@@ -199,6 +199,42 @@ async def test_a_modern_client_sees_a_save(tmp_path: Path, kind: str) -> None:
             os.close(passed)
 
 
+async def test_a_listen_that_the_server_does_not_know_stays_open(tmp_path: Path) -> None:
+    """It is acknowledged, each reload is told on it once, and it has its result at the end."""
+    wanted = {**TOOLS, "resourceSubscriptions": ["a:b"]}
+    async with developing(tmp_path, source(kind="unlistening"), "--child-era", "modern") as on:
+        client = Stateless(on.bridge, tmp_path, on.client)
+        offered = (await client.result("server/discover"))["capabilities"]
+        changing = {"listChanged": True}
+        assert offered == {"tools": changing, "resources": {"subscribe": False, **changing}}
+        async with client.stream(listen(client, wanted, 7)) as events:
+            acknowledged = await events.next()
+            assert told(acknowledged) == (ACK, None, 7)
+            assert acknowledged["params"]["notifications"] == TOOLS
+            await on.saved("def broken(:\n", "server.reload_failed")
+            for tools in (["two"], ["two", "three"]):
+                await on.saved(source(tools, "unlistening"))
+                assert told(await events.next()) == (CHANGED, None, 7)
+                listed = (await client.result("tools/list"))["tools"]
+                assert [each["name"] for each in listed] == tools
+            assert await on.bridge.terminate() == 0
+            (ended,) = await events.rest()
+            assert (ended["id"], ended["result"]["resultType"]) == (7, "complete")
+
+
+async def test_a_session_on_a_server_that_knows_no_listen_is_told_of_a_save(
+    tmp_path: Path,
+) -> None:
+    """Though mcpbridge can listen to that server no more than its client can."""
+    async with developing(tmp_path, source(kind="unlistening"), "--child-era", "modern") as on:
+        session = await on.open()
+        async with reading(on.client, session) as listening:
+            for tools in (["two"], ["two", "three"]):
+                await on.saved(source(tools, "unlistening"))
+                assert await next_methods(listening, 2) == [LISTS[0], LISTS[2]]
+                assert await on.tools(session) == tools
+
+
 async def test_a_modern_call_that_may_be_asked_comes_to_the_changed_server(tmp_path: Path) -> None:
     """The process that waits for further calls of its client is from before the change."""
     async with developing(tmp_path, source()) as on:
@@ -341,7 +377,7 @@ def test_nothing_of_it_is_imported_without_it() -> None:
         "import mcpbridge.app.servers_lifecycle;"
         "print([name for name in sys.modules if name.startswith(("
         "'mcpbridge.dev', 'mcpbridge.cli.dev', 'mcpbridge.bridge.reloader',"
-        "'mcpbridge.bridge.calls.lists_announced'))])"
+        "'mcpbridge.bridge.calls.lists_announced', 'mcpbridge.bridge.modern.kept_listen'))])"
     )
     told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert told.stdout == "[]\n"

@@ -35,8 +35,8 @@ TREE = {
     "mcpbridge.bridge.legacy": "client_state in_flight modern_child round_trips send_queue"
     " server_requests session session_child session_listener session_start session_table"
     " sessionless",
-    "mcpbridge.bridge.modern": "emulation parked_call parking passthrough request_state service"
-    " subscriptions tool_catalog",
+    "mcpbridge.bridge.modern": "emulation kept_listen parked_call parking passthrough"
+    " request_state service subscriptions tool_catalog",
     "mcpbridge.channels": "channel decorated memory off_loop pipes sockets threaded_files",
     "mcpbridge.cli": "config_for copy_self dev doctor health main programs remote serve"
     " setting_options shim sidecar tape",

@@ -160,16 +160,13 @@ async def test_a_session_sees_every_save_but_no_mistake(
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_modern_client_sees_a_repair_but_no_mistake(tmp_path: Path, version: str) -> None:
-    """By translation, where its subscription is told once; or by a server of the same era.
+    """By translation or by a server of the same era; its listen is told once of each repair.
 
-    FastMCP 4 has no `subscriptions/listen` and says so: its clients ask for the tools again.
+    FastMCP 4 has no `subscriptions/listen` and says so; the bridge keeps the listen open for it.
     """
     environment, era = VERSIONS[version]
     fifo, begun = new_fifo(tmp_path, "fifo"), tmp_path / "begun"
-    async with (
-        fastmcp_developed(tmp_path, environment, era) as on,
-        AsyncExitStack() as open_streams,
-    ):
+    async with fastmcp_developed(tmp_path, environment, era) as on, AsyncExitStack() as streams:
         client = Stateless(on.bridge, tmp_path, on.client)
 
         async def called(tool: str, **arguments: Any) -> Any:
@@ -179,10 +176,10 @@ async def test_a_modern_client_sees_a_repair_but_no_mistake(tmp_path: Path, vers
         async def names() -> list[str]:
             return [each["name"] for each in (await client.result("tools/list"))["tools"]]
 
-        events = None
-        if era == "legacy":
-            events = await open_streams.enter_async_context(client.stream(listen(client, TOOLS, 7)))
-            assert (await events.next())["method"] == ACK
+        events = await streams.enter_async_context(client.stream(listen(client, TOOLS, 7)))
+        acknowledged = await events.next()
+        assert told(acknowledged) == (ACK, None, 7)
+        assert acknowledged["params"]["notifications"] == TOOLS
         old = await called("one")
         waiting = asyncio.create_task(called("wait", begun=str(begun), fifo=fifo))
         await eventually(begun.exists, "the call is in flight")
@@ -192,8 +189,7 @@ async def test_a_modern_client_sees_a_repair_but_no_mistake(tmp_path: Path, vers
             assert failed["last_words"][-1] == MISTAKE
             assert (await names(), await called("one")) == before
             await on.saved(text(*tools))
-            if events is not None:
-                assert told(await events.next()) == (CHANGED, None, 7)
+            assert told(await events.next()) == (CHANGED, None, 7)
             assert await names() == ["wait", "one", *tools]
             assert await called(tools[0]) != before[1]
         assert not waiting.done()

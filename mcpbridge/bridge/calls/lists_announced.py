@@ -1,4 +1,4 @@
-"""Announces in `initialize` that the server's lists may change, since a reload changes them.
+"""Announces in the handshake that the server's lists may change, since a reload changes them.
 
 Many servers announce no changes, because their own lists never change while they run. Their clients
 may ignore the notification that a reload sends, or refuse it. Only used where reloads are.
@@ -10,18 +10,20 @@ from mcpbridge.bridge.children.listeners import Asker, CallEvent, CallSink, Inte
 from mcpbridge.errors import WireError
 from mcpbridge.rules.mcp.correlator import Answered
 from mcpbridge.rules.mcp.initialize import with_changing_lists
-from mcpbridge.rules.mcp.methods import INITIALIZE
+from mcpbridge.rules.mcp.methods import DISCOVER, INITIALIZE
 from mcpbridge.wire.messages import Request, Result
+
+_HANDSHAKES = (INITIALIZE, DISCOVER)
 
 
 class ListsAnnounced(Interceptor):
-    """An interceptor that changes the answers to `initialize`."""
+    """An interceptor that changes the answers to `initialize` and `server/discover`."""
 
     def outbound(
         self, request: Request, sink: CallSink, number: int, *, own: bool
     ) -> tuple[Request, CallSink]:
-        """Change the answer to `initialize`, let all else pass: see `Interceptor`."""
-        return request, _Introduced(sink) if request.method == INITIALIZE else sink
+        """Change the answer to a handshake, let all else pass: see `Interceptor`."""
+        return request, _Introduced(sink) if request.method in _HANDSHAKES else sink
 
 
 class _Introduced:

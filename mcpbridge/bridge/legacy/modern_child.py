@@ -31,7 +31,7 @@ from mcpbridge.rules.faults import (
     error_object,
 )
 from mcpbridge.rules.mcp.correlator import Answered, Tagged
-from mcpbridge.rules.mcp.initialize import ClientProfile
+from mcpbridge.rules.mcp.initialize import ClientProfile, ServerProfile
 from mcpbridge.rules.mcp.methods import (
     ACKNOWLEDGED,
     DISCOVER,
@@ -118,6 +118,12 @@ class ModernChildAdapter:
         """Open the listen after `initialized`; drop other notifications, unknown to the child."""
         if notification.method == INITIALIZED:
             self._spawn(self._listen_again, frozenset())
+
+    def announce_lists(self, profile: ServerProfile) -> None:
+        """Tell the client what its listen would have told, if the child has refused that."""
+        if self._listen is not None and self._listen.refused:
+            for method in profile.changing_lists:
+                self._tell_client(Notification(method))
 
     def close(self) -> None:
         """End the listen: see `Adapter`."""
@@ -248,6 +254,8 @@ class _Listen:
         self._acknowledged = anyio.Event()
         self.lost = False
         """Whether the child is gone."""
+        self.refused = False
+        """Whether the child has answered in place of an acknowledgement."""
         self._granted: frozenset[str] = frozenset()
         self._number = 0
 
@@ -272,6 +280,8 @@ class _Listen:
                 # The child has ended the listen, or refused it.
                 if self._acknowledged.is_set():
                     self._modern_child.renew(self)
+                else:
+                    self.refused = True
                 self._acknowledged.set()
             case CallFailed():
                 # The child is gone, or has taken the subscription back.

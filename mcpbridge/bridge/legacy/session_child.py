@@ -18,6 +18,7 @@ from mcpbridge.bridge.children.handshake import initialize
 from mcpbridge.bridge.children.lease import ChildSource, Lease, Wanted
 from mcpbridge.bridge.tasks import Spawn
 from mcpbridge.rules.faults import Unavailable, session_closed
+from mcpbridge.rules.mcp.initialize import ServerProfile
 from mcpbridge.rules.supervision.lifecycle import SESSION, SessionEvent, SessionState, step
 from mcpbridge.wire.messages import Notification, Reply
 
@@ -38,6 +39,9 @@ class Adapter(Protocol):
 
     def tell(self, notification: Notification) -> None:
         """Handle a notification of the client."""
+
+    def announce_lists(self, profile: ServerProfile) -> None:
+        """Tell the client that lists may differ: a child with this profile takes over."""
 
     def close(self) -> None:
         """End the subscription, as the session has ended."""

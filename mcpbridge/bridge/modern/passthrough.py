@@ -11,6 +11,7 @@ from mcpbridge.bridge.budget import Holder
 from mcpbridge.bridge.calls.context import CallContext
 from mcpbridge.bridge.calls.exchange import Exchange
 from mcpbridge.bridge.children.lease import Lease
+from mcpbridge.bridge.children.listeners import CallSink
 from mcpbridge.bridge.children.server_eras import EraSupervisors
 from mcpbridge.bridge.modern.emulation import CallScope, Overdue, Translation, log
 from mcpbridge.bridge.modern.subscriptions import wanted_lists
@@ -30,9 +31,19 @@ from mcpbridge.wire.messages import Notification, Reply, Request, Result, encode
 class Passthrough:
     """A backend that passes calls of one tenant's clients to its child of 2026-07-28."""
 
-    def __init__(self, context: CallContext, eras: EraSupervisors) -> None:
+    def __init__(
+        self, context: CallContext, eras: EraSupervisors, *, keeps_listens: bool = False
+    ) -> None:
+        """Make a backend without open calls.
+
+        Args:
+            context: What sessions and calls of the tenant share.
+            eras: Keeps the child.
+            keeps_listens: Whether a listen is kept open if the child does not know the method.
+        """
         self._context = context
         self._eras = eras
+        self._keeps_listens = keeps_listens
         self.in_flight: set[Exchange] = set()
         """The open calls and listens."""
 
@@ -59,10 +70,18 @@ class Passthrough:
             exchange.fail(fault)
         # In this turn, without a task, if the child reads; else the call waits like any other.
         elif not lease.mux.shut and not lease.mux.channel.congested:
-            exchange.submit(lease.mux)
+            exchange.submit(lease.mux, sink=self._sink(exchange))
         else:
             self._context.spawn(self._serve, exchange)
         return exchange
+
+    def _sink(self, exchange: Exchange) -> CallSink:
+        """Return what receives the events of an exchange: itself, or what keeps a listen open."""
+        if not (self._keeps_listens and exchange.lasting):
+            return exchange
+        from mcpbridge.bridge.modern.kept_listen import KeptListen  # for developers alone
+
+        return KeptListen(exchange)
 
     @property
     def holders(self) -> list[Holder]:
@@ -89,7 +108,8 @@ class Passthrough:
     def announce_lists(self, profile: ServerProfile) -> None:
         """Tell open listens that the lists of their child may differ: another one takes over.
 
-        They end with the child before; what their clients know of its lists must not outlast it.
+        What their clients know of the lists must not outlast the child before. Listens that it has
+        end with it; those that it did not know stay.
         """
         for exchange in list(self.in_flight):
             stream = exchange.stream
@@ -97,7 +117,8 @@ class Passthrough:
             if not exchange.lasting or stream is None or not stream.log.last:
                 continue
             params = packed({"_meta": packed({SUBSCRIPTION_ID: exchange.request.id})})
-            for method in set(wanted_lists(exchange.request)) & set(profile.changing_lists):
+            wanted = wanted_lists(exchange.request).values()
+            for method in set(wanted) & set(profile.changing_lists):
                 exchange.tell(encode(Notification(method, params)), sheddable=True)
 
     def end_listens(self) -> None:
@@ -115,7 +136,7 @@ class Passthrough:
         try:
             lease = await self._eras.modern_lease()
             await lease.mux.channel.writable()
-            exchange.submit(lease.mux)
+            exchange.submit(lease.mux, sink=self._sink(exchange))
         except Unavailable as error:
             exchange.refuse(error.fault)
 

@@ -9,7 +9,7 @@ Source: MCP 2026-07-28, Subscriptions.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from mcpbridge.bridge.calls.stream import Stream
 from mcpbridge.bridge.children.lease import Lease
@@ -166,13 +166,13 @@ class Subscription:
         self.stream.append(text, sheddable=method != ACKNOWLEDGED, key=key)
 
 
-def wanted_lists(request: Request) -> Collection[str]:
-    """Return the methods of the list-changed notifications that a listen asks for.
+def wanted_lists(request: Request) -> Mapping[str, str]:
+    """Return the methods of the list-changed notifications that a listen asks for, by its flags.
 
     Raises:
         WireError: The params are not what they must be.
     """
-    return _lists_in(_flags_in(request)).values()
+    return _lists_in(_flags_in(request))
 
 
 def _flags_in(request: Request) -> Mapping[str, bytes]:

@@ -133,7 +133,7 @@ def read_discovery(result: bytes) -> ServerProfile | None:
 
 
 def with_changing_lists(result: bytes) -> bytes:
-    """Return an `initialize` result that announces changes of each list that it offers.
+    """Return the result of a handshake that announces changes of each list that it offers.
 
     Raises:
         WireError: It cannot be read.

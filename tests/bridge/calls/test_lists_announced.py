@@ -1,21 +1,24 @@
-"""What a client is told in `initialize` where reloads change lists."""
+"""What a client is told in the handshake where reloads change lists."""
 
 from __future__ import annotations
+
+import pytest
 
 from mcpbridge.bridge.calls.lists_announced import ListsAnnounced
 from tests.bridge.playbook import Stage, bounded
 
 
 @bounded
-async def test_each_list_that_is_offered_is_said_to_change() -> None:
+@pytest.mark.parametrize("handshake", ["initialize", "server/discover"])
+async def test_each_list_that_is_offered_is_said_to_change(handshake: str) -> None:
     """And nothing else becomes different, in no other answer."""
     stage = Stage(shared=True, interceptors=(ListsAnnounced(),))
     stage.enter("A")
-    stage.call("A", '{"id":7,"method":"initialize"}')
+    stage.call("A", f'{{"id":7,"method":"{handshake}"}}')
     stage.call("A", '{"id":8,"method":"tools/list"}')
     await stage.play(
+        f'child >> {{"id":1,"method":"{handshake}"}}'
         """
-        child >> {"id":1,"method":"initialize"}
         child >> {"id":2,"method":"tools/list"}
         child << {"id":1,"result":{"capabilities":{"tools":{"listChanged":false},"prompts":{},"logging":{}},"x":1.0}}
         child << {"id":2,"result":{"capabilities":{"tools":{}}}}

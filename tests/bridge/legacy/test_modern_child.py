@@ -294,6 +294,23 @@ async def test_a_listen_that_the_child_ends_is_opened_again_but_not_one_that_it_
 
 
 @bounded
+async def test_a_client_is_told_in_place_of_a_listen_that_the_child_refuses() -> None:
+    """Of each list that the next child says it changes; a listen that it has tells by itself."""
+    refusal = {"code": UNKNOWN, "message": "method not found"}
+    for answer, told in ((refusal, [Notification(TOOLS)]), (grants(), [])):
+        async with adapted(subscriptions_listen=answer) as made:
+            made.adapter.announce_lists(profile_of(MODERN))
+            await made.listen()
+            await turns()
+            assert made.told == []
+            made.adapter.announce_lists(profile_of(MODERN))
+            assert made.told == told
+            made.adapter.close()
+            made.adapter.announce_lists(profile_of(MODERN))
+            assert made.told == told
+
+
+@bounded
 async def test_a_closed_session_listens_to_nothing() -> None:
     """Not even by a listen that was being opened."""
     async with adapted() as made:

@@ -46,13 +46,16 @@ META = RequestMeta("2026-07-28", b"{}", frozenset(), False, False, None)
 class Passed:
     """A passthrough on one process; `next` is what the supervisors would return."""
 
-    def __init__(self, context: CallContext, tasks: TaskGroup, server: FakeServer) -> None:
+    def __init__(
+        self, context: CallContext, tasks: TaskGroup, server: FakeServer, *, keeps_listens: bool
+    ) -> None:
         self.server, self.context = server, context
         self.next: Lease | None = None
         self.lease: Lease
         self.process: FakeProcess
         self.may_find = anyio.Event()
-        self.passthrough = Passthrough(context, cast(EraSupervisors, self))
+        eras = cast(EraSupervisors, self)
+        self.passthrough = Passthrough(context, eras, keeps_listens=keeps_listens)
         self._tasks = tasks
 
     async def start(self) -> tuple[Lease, FakeProcess]:
@@ -94,13 +97,15 @@ class Passed:
 
 
 @asynccontextmanager
-async def passed(limits: dict[str, Any] | None = None, **answers: Any) -> AsyncIterator[Passed]:
+async def passed(
+    limits: dict[str, Any] | None = None, *, keeps_listens: bool = False, **answers: Any
+) -> AsyncIterator[Passed]:
     """A passthrough whose child answers calls so, until the block ends."""
     found = {name.replace("_", "/"): answer for name, answer in answers.items()}
     server = FakeServer(MODERN, {CALL: GOOD, LISTEN: SILENT}, found)
     async with anyio.create_task_group() as tasks:
         context = msgspec.structs.replace(context_of(tasks.start_soon), **(limits or {}))
-        made = Passed(context, tasks, server)
+        made = Passed(context, tasks, server, keeps_listens=keeps_listens)
         made.lease, made.process = await made.start()
         yield made
         tasks.cancel_scope.cancel()
