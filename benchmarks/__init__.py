@@ -3,7 +3,7 @@
 Reading order:
 
 * `goals`: the program of `make bench`; every row of the table of goals, and whether it is met.
-* `calls`, `bare`, `streams`, `lives`, `latency`, `crowd`, `turns`, `images`: its parts.
+* `calls`, `bare`, `streams`, `lives`, `latency`, `crowd`, `turns`, `folder`, `images`: its parts.
 * `bench`: what the parts need: programs, servers, loads.
 * `peers`: the program of `make bench-peers`; other bridges under the same loads.
 * `gate`: the program of `make bench-gate`; instructions per call against `instructions.json`.
