@@ -31,7 +31,7 @@ from mcpbridge.replicas.peers import Ask, Peers, Tell, address_of, home_in
 from mcpbridge.replicas.session_id import Replica
 from mcpbridge.replicas.tombstones import Tombstones
 from mcpbridge.rules.access.principals import Principal
-from mcpbridge.rules.faults import Fault, Unavailable, replica_unreachable
+from mcpbridge.rules.faults import Unavailable, replica_unreachable
 from mcpbridge.rules.homes.adoption import HomeStep, PeerAnswer, StoreView, adopters, next_step
 from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.homes.owner import OwnerSign, judge_owner
@@ -42,6 +42,15 @@ if TYPE_CHECKING:
 
 _TRIES = 2
 """Rounds of asking, in case that an adopter has given way while it was asked."""
+
+
+class NoneSettled(Unavailable):
+    """A session that no replica may adopt yet: none has run for long enough."""
+
+    def __init__(self, after_s: float) -> None:
+        super().__init__(replica_unreachable())
+        self.after_s = after_s
+        """Seconds until the first one may."""
 
 
 class Homes:
@@ -138,6 +147,7 @@ class Homes:
             unknown: Whether that could not be reached, but may live.
 
         Raises:
+            NoneSettled: None can be made yet.
             Unavailable: None can be found or made at present.
             LookupError: It cannot be revived: its client has to begin another session.
         """
@@ -152,7 +162,7 @@ class Homes:
         step = await self._step(params, lost, unknown=unknown)
         if step is HomeStep.END:
             raise LookupError(session_id)
-        fault: Fault = replica_unreachable()
+        error = Unavailable(replica_unreachable())
         for _ in range(_TRIES if step is not HomeStep.WAIT else 0):
             await self.peers.look()
             found = await self._at_a_peer(session_id, principal, lost)
@@ -160,8 +170,8 @@ class Homes:
             if isinstance(home, Replica):
                 self.known_homes.remember(session_id, home)
                 return home
-            fault = home
-        raise Unavailable(fault)
+            error = home
+        raise error
 
     async def _step(self, params: bytes, lost: Replica, *, unknown: bool) -> HomeStep:
         """Return what follows for a session whose home is lost, or may be."""
@@ -237,7 +247,7 @@ class Homes:
         step: HomeStep,
         *,
         unknown: bool,
-    ) -> Replica | Fault:
+    ) -> Replica | Unavailable:
         """Have a replica adopt a session; return it, or why none has."""
         may_live = unknown and step in (HomeStep.TAKE_OVER, HomeStep.CLAIM)
         question = HomeQuestion(
@@ -247,16 +257,19 @@ class Homes:
         if step is HomeStep.CLAIM:
             # The first claim wins, so the nearest replica does as well as any.
             order = [self.address, *(each for each in order if each != self.address)]
+        waits: list[float] = []
         for address in order:
             if address == self.address:
                 try:
                     answer: HomeAnswer | None
                     answer = await self._adopter.adopt(session_id, principal, str(lost), may_live)
                 except Unavailable as error:
-                    return error.fault
+                    return error
             else:
                 answer = await self.peers.ask(address, question, principal)
             found = home_in(answer)
             if found is not None:
                 return found
-        return replica_unreachable()
+            if answer is not None and answer.adopts_in_s > 0:
+                waits.append(answer.adopts_in_s)
+        return NoneSettled(min(waits)) if waits else Unavailable(replica_unreachable())

@@ -43,6 +43,8 @@ class HomeAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The replica that has the session, if one has; the one that answers if none was named."""
     fill: float = 1.0
     """How full the one that answers is; 1: it takes no session that others have no room for."""
+    adopts_in_s: float = 0.0
+    """Seconds until the one that was told to adopt may, if it refuses since it began too late."""
 
 
 class OfferedSession(msgspec.Struct, frozen=True, omit_defaults=True, tag="session"):

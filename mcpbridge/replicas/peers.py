@@ -70,9 +70,9 @@ class Peers:
         self._view.met(address, self._clock())
 
     @property
-    def settled(self) -> bool:
-        """Whether this replica has run long enough that all others know it."""
-        return self._clock() - self._began_at >= SETTLED_AFTER_S
+    def settles_in_s(self) -> float:
+        """Seconds until this replica has run long enough that all others know it; 0 if it has."""
+        return max(0.0, self._began_at + SETTLED_AFTER_S - self._clock())
 
     def absent_s(self, address: str) -> float | None:
         """Return how long ago a name server last named a replica: see `PeerView`."""

@@ -14,7 +14,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from mcpbridge.http.peers.held import HELD_S
 from mcpbridge.replicas.peer_client import BUFFER_BYTES
+from mcpbridge.rules.homes.peer_view import SETTLED_AFTER_S
 from tests.e2e.test_legacy_sse import connected
 from tests.support.bridge_process import (
     asked_until,
@@ -257,6 +259,28 @@ async def test_a_call_whose_replica_is_killed_is_told_so(tmp_path: Path) -> None
         await running.running[0].ended()
         await served_again(other, headers)
         assert (await other.post("/mcp", json=rpc(1, "ping"), headers=mine)).status_code == 200
+
+
+async def test_a_call_waits_until_a_replica_may_adopt_its_session(tmp_path: Path) -> None:
+    """Its replica was killed before the others have run for 10 s; it is executed once."""
+    command = child("questioner", str(tmp_path))
+    async with replicas(3, command=command) as running:
+        having, *others = running.clients
+        headers = await open_session(having)
+        # A call that would have to wait for longer is refused at once.
+        await asyncio.sleep(SETTLED_AFTER_S - HELD_S + 0.5)  # no event says how long they have run
+        running.running[0].signal(signal.SIGKILL)
+        await running.running[0].ended()
+
+        async def call(number: int) -> httpx.Response:
+            body = rpc(number, "x/echo", {"text": f"nonce-{number}-"})
+            return await others[number % 2].post("/mcp", json=body, headers=headers)
+
+        for number, answer in enumerate(await asyncio.gather(*map(call, range(8)))):
+            assert answer.status_code == 200, answer.text
+            assert answer.json() == result_of(number, {"text": f"nonce-{number}-"})
+        read = recorded(tmp_path)
+        assert [read.count(b"nonce-%d-" % number) for number in range(8)] == [1] * 8
 
 
 async def test_a_replica_that_ends_finishes_what_it_forwards(tmp_path: Path) -> None:

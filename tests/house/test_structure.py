@@ -57,7 +57,7 @@ TREE = {
     "mcpbridge.http": "app auth body cors disconnect health keepalive origin_check pages peers"
     " refusals request request_metrics responses server transports",
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
-    "mcpbridge.http.peers": "admission fence forwarding questions relay sessions",
+    "mcpbridge.http.peers": "admission fence forwarding held questions relay sessions",
     "mcpbridge.http.server": "connection fast_path framing giving_way limits listeners server tls"
     " library_import write_buffer",
     "mcpbridge.http.transports": "legacy modern sse streamable_http",

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mcpbridge.replicas.homes import Homes
+from mcpbridge.replicas.homes import Homes, NoneSettled
 from mcpbridge.replicas.peer_messages import HomeAnswer, HomeQuestion
 from mcpbridge.replicas.peers import address_of
 from mcpbridge.replicas.session_id import Replica, SessionId
@@ -36,15 +36,32 @@ async def test_the_first_settled_replica_adopts_whoever_is_asked() -> None:
     assert late.known("m2", LOST) == LOST
 
 
-async def test_none_adopts_before_it_is_settled() -> None:
-    """The client is told to come again; afterwards there is a home."""
+async def test_a_replica_that_began_a_moment_ago_finds_those_that_are_settled() -> None:
+    """It cannot tell which are; it asks each, and what others find at the same time is the same."""
+    world = World(3)
+    await world.settle()
+    late = world.start(Replica("10.0.0.77", 8001, 77))
+    asking = [late, *world.replicas.values(), late]
+    found = await asyncio.gather(*(each.next_home("m1", ANONYMOUS, LOST) for each in asking))
+    assert [address_of(each) for each in set(found)] == world.homes
+    assert late.own not in found
+
+
+async def test_no_replica_adopts_before_it_is_settled() -> None:
+    """The asker learns when the first one will be; afterwards there is a home."""
     world = World(2)
-    with pytest.raises(Unavailable, match="cannot be reached"):
-        await world.replicas["10.0.0.0:8001"].next_home("m1", ANONYMOUS, LOST)
+    asker = world.replicas["10.0.0.0:8001"]
+    with pytest.raises(NoneSettled, match="cannot be reached") as none:
+        await asker.next_home("m1", ANONYMOUS, LOST)
+    assert none.value.after_s == SETTLED_AFTER_S
     world.now += SETTLED_AFTER_S - 1
+    world.start(Replica("10.0.0.77", 8001, 77))
+    with pytest.raises(NoneSettled) as none:
+        await asker.next_home("m1", ANONYMOUS, LOST)
+    assert none.value.after_s == 1.0
     told = HomeQuestion("m1", "10.0.0.50:8001", adopt=True)
     answer = await world.replicas["10.0.0.1:8001"].answer(told, ANONYMOUS)
-    assert answer == HomeAnswer(PeerAnswer.HAS_NOT)
+    assert answer == HomeAnswer(PeerAnswer.HAS_NOT, adopts_in_s=1.0)
     assert world.homes == []
     world.now += 1
     await world.replicas["10.0.0.0:8001"].next_home("m1", ANONYMOUS, LOST)
@@ -62,6 +79,17 @@ async def test_a_peer_that_refuses_or_fails_is_passed_over() -> None:
     world.kill(dead)
     assert address_of(await asker.next_home("m1", ANONYMOUS, LOST)) == last
     assert world.homes == [last]
+
+
+async def test_nothing_is_gained_by_waiting_for_replicas_that_refuse_for_good() -> None:
+    """All of them end: none says when it would adopt."""
+    world = World(2)
+    await world.settle()
+    for host in world.hosts.values():
+        host.ending = True
+    with pytest.raises(Unavailable) as refused:
+        await world.replicas["10.0.0.0:8001"].next_home("m1", ANONYMOUS, LOST)
+    assert not isinstance(refused.value, NoneSettled)
 
 
 async def test_a_home_that_is_lost_again_is_replaced() -> None:

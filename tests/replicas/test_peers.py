@@ -45,9 +45,11 @@ async def test_a_replica_is_settled_once_all_others_have_resolved_their_name() -
     """They know it from then on."""
     network = network_of_all()
     network.now += SETTLED_AFTER_S - 1
-    assert not network.peers.settled
+    assert network.peers.settles_in_s == 1.0
     network.now += 1
-    assert network.peers.settled
+    assert network.peers.settles_in_s == 0.0
+    network.now += 1
+    assert network.peers.settles_in_s == 0.0
 
 
 async def test_all_peers_are_asked_in_the_order_of_the_session() -> None:

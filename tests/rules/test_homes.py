@@ -195,10 +195,10 @@ KNOWN = st.builds(
 
 
 @given(IDS, st.lists(KNOWN, max_size=8, unique_by=lambda each: each.address), st.integers(0, 9))
-def test_only_settled_peers_adopt_and_the_dead_address_only_if_it_is_alone(
+def test_settled_peers_adopt_first_and_the_dead_address_only_if_it_is_alone(
     session: str, peers: list[KnownPeer], last: int
 ) -> None:
-    """Those that are there, for 10 s or more, in rendezvous order."""
+    """Those that are there, for 10 s or more, then the others, each in rendezvous order."""
     dead = f"10.0.0.{last}:8001"
     found = adopters(session, peers, dead)
     may = {
@@ -207,10 +207,10 @@ def test_only_settled_peers_adopt_and_the_dead_address_only_if_it_is_alone(
         if each.seen_s >= 10 and each.absent_s is None and each.address != dead
     }
     present = {each.address for each in peers if each.absent_s is None}
-    settled = {each.address for each in peers if each.settled}
-    alone = present == settled == {dead}
-    assert found == ([dead] if alone else rendezvous_order(session, may))
-    assert set(adopters(session, peers, None)) - may <= {dead}
+    new = present - may - {dead}
+    in_order = [*rendezvous_order(session, may), *rendezvous_order(session, new)]
+    assert found == ([dead] if present == {dead} else in_order)
+    assert set(adopters(session, peers, None)) == present
 
 
 @given(IDS, ADDRESSES)

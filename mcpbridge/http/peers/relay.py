@@ -12,14 +12,15 @@ import enum
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from mcpbridge.bridge.drain import Drain
+from mcpbridge.http.peers.held import HeldRequests
 from mcpbridge.http.request import HttpRequest, RequestHead
 from mcpbridge.http.responses import HttpResponse, refusal_of, refusing
-from mcpbridge.replicas.homes import Homes
+from mcpbridge.replicas.homes import Homes, NoneSettled
 from mcpbridge.replicas.peer_client import Headers, Lost, PeerClient, PeerConnection, Unreachable
 from mcpbridge.replicas.peer_proof import HEADER, PeerProofs, Unproven
 from mcpbridge.replicas.session_id import (
@@ -173,9 +174,17 @@ class _Exchange:
         self.connection.abort()
 
 
-_Otherwise = Callable[
-    [_Attempt | Replica, Replica, Forwarded, HttpRequest], Awaitable[Replica | HttpResponse]
-]
+class _Loss(NamedTuple):
+    """A replica that did not serve a request."""
+
+    attempt: _Attempt | Replica
+    """What came of asking it, or the replica that it named."""
+    home: Replica
+    since: float
+    """When the first of the replicas that were asked did not, on the event loop's clock."""
+
+
+_Otherwise = Callable[[_Loss, Forwarded, HttpRequest], Awaitable[Replica | HttpResponse]]
 """Returns where a request goes that a replica did not serve, or its answer."""
 
 
@@ -214,6 +223,7 @@ class Relay:
         self._passed = _PASSED | {name.encode() for name in passed}
         self._still = still
         self._open: set[_Exchange] = set()
+        self._held = HeldRequests()
         self._logged: dict[str, float] = {}
 
     def home_of(self, text: str, principal: Principal) -> Replica | Refusal | None:
@@ -313,6 +323,7 @@ class Relay:
             http_request: The client's request.
             otherwise: Returns what follows if the replica does not serve it.
         """
+        since = 0.0
         for _ in range(_MOST_HOMES):
             attempt = await self._attempt(home, sent, http_request)
             if isinstance(attempt, _Exchange) or attempt is _Attempt.OVER:
@@ -322,7 +333,8 @@ class Relay:
             if attempt is _Attempt.LOST:
                 # The next connection tells whether it has ended.
                 continue
-            found = await otherwise(attempt, home, sent, http_request)
+            since = since or asyncio.get_running_loop().time()
+            found = await otherwise(_Loss(attempt, home, since), sent, http_request)
             if isinstance(found, HttpResponse):
                 await found.finish(http_request)
                 return _Attempt.OVER
@@ -333,42 +345,59 @@ class Relay:
         return _Attempt.OVER
 
     async def _no_home(
-        self, attempt: _Attempt | Replica, _lost: Replica, sent: Forwarded, _: HttpRequest
+        self, loss: _Loss, sent: Forwarded, _: HttpRequest
     ) -> Replica | HttpResponse:
         """Return the answer to a request that only the replica that was lost could serve."""
-        unknown = attempt is _Attempt.UNREACHABLE
+        unknown = loss.attempt is _Attempt.UNREACHABLE
         return _unavailable(replica_unreachable(), sent) if unknown else _gone(sent)
 
     async def _this_replica(
-        self, _attempt: _Attempt | Replica, _lost: Replica, _sent: Forwarded, _: HttpRequest
+        self, _loss: _Loss, _sent: Forwarded, _: HttpRequest
     ) -> Replica | HttpResponse:
         """Return this replica, which serves what the other one was not there for."""
         return self._ids.own
 
     async def _next_home(
-        self,
-        attempt: _Attempt | Replica,
-        lost: Replica,
-        sent: Forwarded,
-        http_request: HttpRequest,
+        self, loss: _Loss, sent: Forwarded, http_request: HttpRequest
     ) -> Replica | HttpResponse:
-        """Return the next home of a session that has lost its own, or the answer if it has none."""
+        """Return the next home of a session that has lost its own, or the answer if it has none.
+
+        The request is held while no replica may adopt the session yet: none has it so far.
+        """
         homes, head = self._homes, http_request.head
         session_id = head.names.session_id
         assert homes is not None
         assert session_id is not None
-        if isinstance(attempt, Replica):
-            homes.moved(session_id, attempt)
-            return attempt
-        unknown = attempt is _Attempt.UNREACHABLE
+        if isinstance(loss.attempt, Replica):
+            homes.moved(session_id, loss.attempt)
+            return loss.attempt
+        unknown = loss.attempt is _Attempt.UNREACHABLE
+        while True:
+            try:
+                home = await homes.next_home(session_id, head.principal, loss.home, unknown=unknown)
+            except LookupError:
+                return _gone(sent)
+            except NoneSettled as error:
+                if not await self._hold(error.after_s, loss.since, sent, http_request):
+                    return _unavailable(error.fault, sent)
+            except Unavailable as error:
+                return _unavailable(error.fault, sent)
+            else:
+                self._meters.tally("adoptions", "owner_unknown" if unknown else "owner_dead")
+                return home
+
+    async def _hold(
+        self, seconds: float, since: float, sent: Forwarded, http_request: HttpRequest
+    ) -> bool:
+        """Hold a request for about this time; return whether it should be tried again."""
+        at = asyncio.get_running_loop().time() + seconds
+        if sent.requests:
+            self._drain.call_started()
         try:
-            home = await homes.next_home(session_id, head.principal, lost, unknown=unknown)
-        except LookupError:
-            return _gone(sent)
-        except Unavailable as error:
-            return _unavailable(error.fault, sent)
-        self._meters.tally("adoptions", "owner_unknown" if unknown else "owner_dead")
-        return home
+            return await self._held.until(at, since, len(sent.body), http_request.disconnect)
+        finally:
+            if sent.requests:
+                self._drain.call_finished()
 
     async def _attempt(
         self, home: Replica, sent: Forwarded, http_request: HttpRequest
@@ -456,6 +485,7 @@ class Relay:
         """Answer every forwarded request that is left with an error, and close all connections."""
         for exchange in list(self._open):
             exchange.cut(shutdown())
+        self._held.end()
         self._client.close()
 
     async def _lost(

@@ -84,17 +84,19 @@ class Adopter:
             return await going_on
         if self._host.has(session_id, principal):
             return HomeAnswer(PeerAnswer.HAS, str(self._peers.own))
-        if not self._may_adopt(claims=bool(lost)):
+        if not self._host.may_adopt():
             return HomeAnswer(PeerAnswer.HAS_NOT)
+        wait_s = self._adopts_in_s(claims=bool(lost))
+        if wait_s:
+            return HomeAnswer(PeerAnswer.HAS_NOT, adopts_in_s=wait_s)
         adopting = self._revived(session_id, principal, lost, may_live)
         return await self._adoptions.begin(session_id, adopting)
 
-    def _may_adopt(self, *, claims: bool) -> bool:
-        if not self._host.may_adopt():
-            return False
+    def _adopts_in_s(self, *, claims: bool) -> float:
+        """Return the seconds until this replica may adopt a session; 0 if it may now."""
         # A claim is safe at once; without one all must know each other.
         decides = claims and self._claims is not None and self._claims.up
-        return decides or self._peers.settled
+        return 0.0 if decides else self._peers.settles_in_s
 
     async def _revived(
         self,

@@ -26,6 +26,10 @@ adopter may be any of them. If none has it, the first settled peer in rendezvous
 peer is settled once it has been seen for 10 s: by then each other replica has seen it too. It
 refuses if it has not run for as long itself: its address was another process's. The address of the
 dead owner adopts only if it is alone, because its next process may not be known to all as another.
+A replica that began a moment ago takes none for settled, and cannot tell which are. So peers that
+are not settled in its view are asked too, after the others: they adopt if they have run for 10 s.
+If none has, each says when it will have, and the request is held until the first has, if that is
+soon.
 
 An adopter marks the session as its own, and then asks all peers itself, naming itself. So of two
 adopters at once at least one knows of the other: `yields` says which of them gives way.
@@ -124,22 +128,22 @@ def _without_store(verdict: OwnerVerdict, unknown_s: float, on_owner_lost: OnOwn
 def adopters(session_id: str, peers: Iterable[KnownPeer], dead: str | None) -> list[str]:
     """Return the addresses that may adopt a session, the one that should first.
 
-    The others follow for the case that those before them refuse: a peer that is ending does.
+    The others follow for the case that those before them refuse: a peer that is ending does, and
+    one that has not run for as long as it takes to be settled.
 
     Args:
         session_id: The id that the client sends.
         peers: The replicas in view, this one included.
         dead: The address of the owner that is lost; None if the owner itself hands it over.
-
-    Returns:
-        Empty if none has been seen for long enough yet.
     """
     present = [each for each in peers if each.absent_s is None]
-    settled = [each.address for each in present if each.settled]
-    if settled == [dead] and len(present) == 1:
+    if dead is not None and [each.address for each in present] == [dead]:
         # One replica that began again: there is no other that could know another home.
-        return settled
-    return rendezvous_order(session_id, (each for each in settled if each != dead))
+        return [dead]
+    others = [each for each in present if each.address != dead]
+    settled = rendezvous_order(session_id, (each.address for each in others if each.settled))
+    new = rendezvous_order(session_id, (each.address for each in others if not each.settled))
+    return [*settled, *new]
 
 
 def takers(session_id: str, peers: Iterable[KnownPeer], own: str) -> list[str]:
