@@ -9,6 +9,10 @@ import { setTimeout as rest } from 'node:timers/promises';
 
 const WITHIN_MS = 30_000;
 const REOPEN_AFTER_MS = 200;
+// A call whose answer to a question could not be sent is cancelled after this time: the answer may
+// have arrived although its connection broke. The SDK reports the failure and does not send it again,
+// so the server would wait for it until the call times out. The Python SDK ends the session itself.
+const CANCEL_AFTER_MS = 1000;
 const MAX_ERRORS = 2000;
 
 const plan = JSON.parse(process.argv[2]);
@@ -48,6 +52,7 @@ class OneSession {
     this.number = 0;
     this.left = plan.calls;
     this.timesOpened = 0;
+    this.cancelling = new AbortController();
   }
 
   // Every attempt counts, so that calls that cannot succeed come to an end.
@@ -77,6 +82,9 @@ class OneSession {
     const transport = new StreamableHTTPClientTransport(new URL(plan.url));
     if (this.asked) {
       client.setRequestHandler(ElicitRequestSchema, ({ params }) => this.elicited(params));
+      client.onerror = (error) => {
+        if (error.message.startsWith('Failed to send response')) this.answerLost(error);
+      };
     }
     try {
       await client.connect(transport);
@@ -109,7 +117,9 @@ class OneSession {
       seen.steps += 1;
       if (message !== text) seen.crossed.push([text, 'progress', message]);
     };
-    const options = { timeout: WITHIN_MS, ...(tool === 'steps' ? { onprogress } : {}) };
+    this.cancelling = new AbortController();
+    const { signal } = this.cancelling;
+    const options = { timeout: WITHIN_MS, signal, ...(tool === 'steps' ? { onprogress } : {}) };
     const args = { text, wait_s: plan.wait_s ?? 0 };
     try {
       const answer = await client.callTool({ name: tool, arguments: args }, undefined, options);
@@ -128,6 +138,11 @@ class OneSession {
       seen.longest_s = Math.max(seen.longest_s, now() - began);
     }
     return true;
+  }
+
+  answerLost(error) {
+    const { cancelling } = this;
+    setTimeout(() => cancelling.abort(error), CANCEL_AFTER_MS);
   }
 
   elicited({ message }) {

@@ -57,6 +57,7 @@ defaults
   timeout check 1s
   retries 3
   option redispatch 1
+  retry-on conn-failure
 frontend clients
   bind 127.0.0.1:{port}
   default_backend replicas
@@ -68,7 +69,11 @@ backend replicas
   default-server check inter 100ms fall 1 rise 1
 {servers}
 """
-"""Round robin for each request; a refused connection is tried at the next replica."""
+"""Round robin for each request; a refused connection is tried at the next replica.
+
+Nothing else is tried again: a connection that broke after that may have carried the request to a
+replica. docs/kubernetes.md says the same to operators.
+"""
 
 
 def load_commands() -> dict[str, tuple[str, str]]:
