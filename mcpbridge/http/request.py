@@ -63,6 +63,7 @@ class RequestHead:
         "client",
         "method",
         "names",
+        "passed_lines",
         "path",
         "principal",
         "raw",
@@ -75,6 +76,8 @@ class RequestHead:
     """The caller; not set before `http.auth.access` has admitted the request."""
     caller: bytes
     """Its `Principal.share_key`; empty before."""
+    passed_lines: bytes | None
+    """The lines that another replica gets of it, written once for all calls; None before."""
 
     def __init__(
         self,
@@ -106,6 +109,7 @@ class RequestHead:
         self.streams = accepts.streams
         self.client = client
         self.caller = b""
+        self.passed_lines = None
         self._peer: str | None = None
         self._verdict: HeadVerdict | None = None
         self._routing: RoutingHeaders | None = None
@@ -135,6 +139,10 @@ class RequestHead:
         if self._verdict is None:
             self._verdict = judge(self)
         return self._verdict
+
+    def keep_lines(self, lines: bytes) -> None:
+        """Keep the lines that another replica gets, for all requests under this head."""
+        self.passed_lines = lines
 
     @property
     def peer(self) -> str:

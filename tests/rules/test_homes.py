@@ -26,7 +26,7 @@ from mcpbridge.rules.homes.adoption import (
     next_step,
     yields,
 )
-from mcpbridge.rules.homes.lost_calls import REPEATABLE, AfterLoss, Delivery, after_loss
+from mcpbridge.rules.homes.lost_calls import REPEATABLE, is_repeatable
 from mcpbridge.rules.homes.on_owner_lost import OnOwnerLost
 from mcpbridge.rules.homes.owner import OWNER, OwnerSign, OwnerVerdict, judge_owner
 from mcpbridge.rules.homes.peer_view import (
@@ -125,13 +125,9 @@ def test_each_sign_has_its_row() -> None:
 
 
 @pytest.mark.parametrize("method", sorted(KNOWN_REQUESTS | {"vendor/unknown"}))
-def test_what_was_not_delivered_is_sent_and_what_may_have_been_is_repeated_by_its_method(
-    method: str,
-) -> None:
+def test_what_may_have_been_delivered_is_repeated_by_its_method(method: str) -> None:
     """A tool is never called twice, nor is anything whose effect is not known."""
-    assert after_loss("request", method, Delivery.NONE) is AfterLoss.SEND
-    lost = after_loss("request", method, Delivery.MAYBE)
-    assert lost is (AfterLoss.REPEAT if method in REPEATABLE else AfterLoss.LOST)
+    assert is_repeatable("request", method) is (method in REPEATABLE)
 
 
 def test_the_methods_that_are_repeated() -> None:
@@ -142,11 +138,8 @@ def test_the_methods_that_are_repeated() -> None:
 
 def test_what_has_no_answer_is_repeated() -> None:
     """Notifications, and replies to requests that ended with their server."""
-    for delivery, then in ((Delivery.NONE, AfterLoss.SEND), (Delivery.MAYBE, AfterLoss.REPEAT)):
-        assert after_loss("notification", "notifications/initialized", delivery) is then
-        assert after_loss("reply", None, delivery) is then
-    assert after_loss("notification", "tools/call", Delivery.MAYBE) is AfterLoss.REPEAT
-    assert after_loss(None, "ping", Delivery.MAYBE) is AfterLoss.LOST
+    assert is_repeatable("notification", None)
+    assert is_repeatable("reply", None)
 
 
 # Who adopts.

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from starlette.types import Scope
 
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.http.peers.held import HeldRequests
@@ -39,7 +40,7 @@ from mcpbridge.rules.faults import (
     session_of_newer_release,
     shutdown,
 )
-from mcpbridge.rules.homes.lost_calls import AfterLoss, Delivery, after_loss
+from mcpbridge.rules.homes.lost_calls import is_repeatable
 from mcpbridge.rules.mcp.admission import Refusal, session_gone
 from mcpbridge.telemetry.metrics import Meters
 from mcpbridge.wire.messages import Failure, Message, Notification, Request, encode
@@ -107,14 +108,10 @@ def forwarded(content: Message | list[Message], *, parked: bool = False) -> Forw
 
 
 def _is_repeatable(message: Message) -> bool:
-    match message:
-        case Request():
-            then = after_loss("request", message.method, Delivery.MAYBE)
-        case Notification():
-            then = after_loss("notification", message.method, Delivery.MAYBE)
-        case _:
-            then = after_loss("reply", None, Delivery.MAYBE)
-    return then is AfterLoss.REPEAT
+    # No class patterns, for which CPython makes a set, a list and a tuple: each call asks.
+    if isinstance(message, Request):
+        return is_repeatable("request", message.method)
+    return is_repeatable("notification" if isinstance(message, Notification) else "reply", None)
 
 
 class _Attempt(enum.Enum):
@@ -288,9 +285,10 @@ class Relay:
         here: Callable[[HttpRequest], Coroutine[Any, Any, None]] | None,
     ) -> None:
         begun = await self._begun(home, sent, http_request, otherwise)
-        if begun is _Attempt.HERE and here is not None:
-            await here(http_request)
+        # First, as with CPython 3.11 the class of an enum looks its members up by a slow path.
         if not isinstance(begun, _Exchange):
+            if begun is _Attempt.HERE and here is not None:
+                await here(http_request)
             return
         connection, send, last = begun.connection, http_request.send, None
         outcome, more = _LEFT, True
@@ -540,18 +538,24 @@ class Relay:
         self, home: Replica, head: RequestHead, http_request: HttpRequest, body: bytes
     ) -> bytes:
         """Return the request as the other replica gets it."""
-        scope, passed = http_request.scope, self._passed
+        lines = head.passed_lines
+        if lines is None:
+            lines = self._lines(head, http_request.scope)
+            head.keep_lines(lines)
+        # Not kept: the proof changes with time, and with the credentials under the same head.
+        proof = self._proofs.header_for(home, head.principal)
+        return b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (lines, proof, len(body), body)
+
+    def _lines(self, head: RequestHead, scope: Scope) -> bytes:
+        """Return the head of a request as another replica gets it, up to the value of the proof."""
         path: bytes = scope["raw_path"]
         if scope["query_string"]:
             path += b"?" + scope["query_string"]
-        parts = [b"%b %b HTTP/1.1\r\nhost: mcpbridge\r\n" % (head.method.encode(), path)]
+        lines = [b"%b %b HTTP/1.1\r\nhost: mcpbridge\r\n" % (head.method.encode(), path)]
         for name, value in head.raw:
-            if name in passed or name.startswith(_PARAM_PREFIX):
-                parts.append(b"%b: %b\r\n" % (name, value))
-        proof = self._proofs.header_for(home, head.principal)
-        parts.append(b"%b: %b\r\ncontent-length: %d\r\n\r\n" % (HEADER, proof, len(body)))
-        parts.append(body)
-        return b"".join(parts)
+            if name in self._passed or name.startswith(_PARAM_PREFIX):
+                lines.append(b"%b: %b\r\n" % (name, value))
+        return b"%b%b: " % (b"".join(lines), HEADER)
 
     def _may_log(self, event: str) -> bool:
         """Return whether an event of this kind may be logged again: once in `_LOG_EVERY_S`."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import cast
 
 import pytest
+from msgspec.structs import replace
 
 from mcpbridge.bridge.drain import Drain
 from mcpbridge.http.peers.held import HELD_S
@@ -40,6 +41,34 @@ class NoProcess:
         """There is nothing to close."""
 
 
+class Breaking(PeerConnection):
+    """A connection that ends once a request was sent."""
+
+    def __init__(self, requests: list[bytes]) -> None:
+        super().__init__(asyncio.get_running_loop(), [])
+        self._requests = requests
+
+    def begin(self, request: bytes, use: bytes = b"") -> None:
+        """Take the request."""
+        self._requests.append(request)
+        self.connection_lost(None)
+
+
+class Recording(NoProcess):
+    """A client of replicas that take requests and answer none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: list[bytes] = []
+
+    async def connection(self, target: Replica, use: bytes) -> PeerConnection:
+        """Return a connection."""
+        return Breaking(self.requests)
+
+    def release(self, connection: PeerConnection, target: Replica) -> None:
+        """Keep none."""
+
+
 class Settling:
     """Homes of sessions that this replica adopts after some tries."""
 
@@ -63,11 +92,11 @@ class Settling:
 class Held:
     """A request that is forwarded to a replica that was lost."""
 
-    def __init__(self, *waits: float) -> None:
+    def __init__(self, *waits: float, client: NoProcess | None = None) -> None:
         self.wire = Wire()
         self.drain = Drain()
         self.homes = Settling(*waits)
-        self.client = NoProcess()
+        self.client = client or NoProcess()
         self.served = 0
         ids = SessionIds(OWN, lambda: (), lambda: 0.0)
         parts = (ids, proofs(OWN), cast(PeerClient, self.client), self.drain, Meters())
@@ -124,3 +153,30 @@ async def test_a_request_that_is_let_go_is_never_served(ends: str) -> None:
     await task
     assert (held.wire.status, held.served, held.homes.tries) == (503, 0, 1)
     assert held.drain.calls == 0
+
+
+async def test_requests_under_one_head_get_their_own_proof_and_body() -> None:
+    """The lines of the client are written once; its credentials may change under the same bytes."""
+    recording = Recording()
+    held = Held(client=recording)
+    request = http_request(
+        held.wire, (b"mcp-session-id", b"m1"), (b"cookie", b"c=1"), (b"mcp-param-x", b"y")
+    )
+    request.scope.update(raw_path=b"/a%20b", query_string=b"q=1")
+    for number, principal in enumerate((ANONYMOUS, replace(ANONYMOUS, key=b"another"), ANONYMOUS)):
+        request.head.admit(principal)
+        call = forwarded(Request(b"%d" % number, "tools/call", b"{}"))
+        await held.relay.forward(LOST, call, request)
+    first, second, third = (each.split(b"\r\n") for each in recording.requests)
+    assert first[:4] == [
+        b"POST /a%20b?q=1 HTTP/1.1",
+        b"host: mcpbridge",
+        b"mcp-session-id: m1",
+        b"mcp-param-x: y",
+    ]
+    proven = [proofs(LOST).read(each[4].decode().partition(": ")[2]) for each in (first, second)]
+    assert [each.key for each in proven if isinstance(each, Principal)] == [b"", b"another"]
+    assert first[:5] == third[:5]
+    for number, each in enumerate((first, second, third)):
+        assert b'"id":%d' % number in each[-1]
+        assert each[5:7] == [b"content-length: %d" % len(each[-1]), b""]
