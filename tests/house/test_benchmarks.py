@@ -583,19 +583,19 @@ def test_without_valgrind_the_bare_server_is_compared_by_processor_time(
     assert made.wrong == 0
 
 
-def _step(number: int, calls_per_s: float, *p99_ms: float) -> latency.Step:
+def _step(number: int, cpu_us: float, *p99_ms: float) -> latency.Step:
     tally = load.Tally(1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, p50_us=0, p99_us=0, max_us=0)
     told = [replace(tally, p99_us=each * 1000) for each in p99_ms]
-    return latency.Step(number, calls_per_s, {latency.LEVELS[0]: told})
+    return latency.Step(number, 1000, cpu_us, {latency.LEVELS[0]: told})
 
 
-def test_a_cliff_is_a_rate_more_than_halved_or_a_latency_that_outgrows_the_number() -> None:
+def test_a_cliff_is_a_cost_more_than_doubled_or_a_latency_that_outgrows_the_number() -> None:
     """The worst step decides, by the best round of each."""
-    even = [_step(1, 1000, 1, 9), _step(16, 900, 9, 16), _step(64, 500, 30, 36)]
-    rate, slower = latency.cliffs("connections", even)
-    assert (rate.value, rate.note, rate.met) == (1.8, "from 16 to 64", True)
+    even = [_step(1, 10, 1, 9), _step(16, 12, 9, 16), _step(64, 21, 30, 36)]
+    dearer, slower = latency.cliffs("connections", even)
+    assert (dearer.value, dearer.note, dearer.met) == (1.75, "from 16 to 64", True)
     assert (round(slower.value, 2), slower.note, slower.met) == (0.83, "from 16 to 64", True)
-    steep = [*even, _step(128, 200, 61, 70)]
+    steep = [*even, _step(128, 43, 61, 70)]
     assert [each.met for each in latency.cliffs("connections", steep)] == [False, False]
 
 
@@ -633,3 +633,17 @@ def test_one_megabyte_is_compared_with_the_prototype_as_text_and_as_structured_c
 def test_the_table_of_goals_has_the_bare_server_and_the_levels_of_load() -> None:
     """`make bench` measures all parts unless it is told which."""
     assert {"bare", "payloads", "sessions", "latency"} <= set(goals.options([]).only)
+
+
+@pytest.mark.slow
+def test_light_calls_are_measured_on_one_child_and_with_a_child_for_each_session(
+    tmp_path: Path,
+) -> None:
+    """The goal is on the shared one; every answer of both loads is checked."""
+    made = bench.Bench(prepare("python", "python", tmp_path), seconds=0.05, rounds=1)
+    found = {each.name: each for each in latency.beside(made)}
+    ratio = found["99 % beside / alone"]
+    assert list(ratio.rounds) == [found["beside, 99 %"].value / found["alone, 99 %"].value]
+    assert [each.name for each in found.values() if each.at_most] == [ratio.name]
+    assert found["beside, a child for each session, 99 %"].value > 0
+    assert made.wrong == 0
