@@ -22,7 +22,7 @@ from mcpbridge.channels.threaded_files import FileCalls, ThreadedFiles, Watch, t
 from mcpbridge.errors import ChannelClosed, NotJson, TooDeep, WireError
 from mcpbridge.rules.access.shares import MESSAGE_BYTES, Account
 from mcpbridge.settings import SettingsSection, Unit, setting
-from mcpbridge.wire.json_object import MAX_DEPTH, count_rare
+from mcpbridge.wire.json_object import MAX_DEPTH, has_more
 from mcpbridge.wire.lines import Line, LongLine, LongLineSplitter, encode_line
 from mcpbridge.wire.messages import Message, decode, decode_batch, is_batch, pieces, walked
 from mcpbridge.wire.reply_id import answer_id
@@ -431,7 +431,7 @@ class PipeChannel:
         self._held += len(chunk)
         if self._held > _CHARGED_BYTES:
             self._settle()
-        if self._chunks or (len(chunk) > _DENSE_BYTES and count_rare(chunk, b"\n") > _MANY_LINES):
+        if self._chunks or (len(chunk) > _DENSE_BYTES and has_more(chunk, b"\n", _MANY_LINES)):
             self._chunks.append(chunk)
             return ()
         lines = self._splitter.feed(chunk)

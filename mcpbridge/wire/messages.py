@@ -16,7 +16,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -26,16 +26,18 @@ from mcpbridge.wire.json_object import (
     BACKSLASH,
     LONG_BYTES,
     MAX_DEPTH,
-    MAX_MEMBERS,
+    Key,
     Payload,
     check_json,
     check_text,
     compact_spans,
-    count_rare,
+    counting_keys,
     elements,
+    may_have_many,
     object_at,
     packed_pieces,
     spans,
+    uncounted,
 )
 
 MAX_ID_BYTES = 1024
@@ -100,19 +102,27 @@ class _Members(msgspec.Struct):
     jsonrpc: Literal["2.0"]
     id: Raw | UnsetType = UNSET
     method: str | UnsetType = UNSET
-    result: Raw | UnsetType = UNSET
 
 
 class _Envelope(_Members):
     """A message in the usual form; any other form takes the slow path."""
 
     params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
 
 
 class _LongEnvelope(_Members):
-    """A long message in the usual form, whose params are opened in the same pass."""
+    """A long message in the usual form, whose payload is opened in the same pass."""
 
     params: dict[str, Raw] | UnsetType = UNSET
+    result: dict[str, Raw] | UnsetType = UNSET
+
+
+class _CountedEnvelope(_Members):
+    """A long message whose payload may have too many members to be opened."""
+
+    params: dict[Key, Raw] | UnsetType = UNSET
+    result: dict[Key, Raw] | UnsetType = UNSET
 
 
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
@@ -122,7 +132,7 @@ _CALL_BYTES = len('{"jsonrpc":"2.0","method":""}')
 _RESULT_BYTES = len('{"jsonrpc":"2.0","id":,"result":}')
 _ID_BYTES = len('"id":,')
 _PARAMS_BYTES = len('"params":,')
-_PARAMS = b'"params":{'
+_PARAMS, _RESULT = b'"params":{', b'"result":{'
 
 
 def decode(data: bytes, max_depth: int = MAX_DEPTH) -> Message:
@@ -157,12 +167,7 @@ def _may_be_plain(data: bytes) -> bool:
     """
     if len(data) < LONG_BYTES:
         return True
-    return (
-        len(data) <= _ONE_PASS_BYTES
-        and _SPACE not in data[:_START_BYTES]
-        # An object of many members would be decoded whole.
-        and count_rare(data, b":") <= MAX_MEMBERS
-    )
+    return len(data) <= _ONE_PASS_BYTES and _SPACE not in data[:_START_BYTES]
 
 
 def is_batch(data: bytes) -> bool:
@@ -371,29 +376,27 @@ def _plain_message(data: bytes) -> Request | Notification | Result | None:
     The lengths of the members found, their keys and the commas add up to the length of the text
     only if no member is repeated or unknown, none has escapes and there is no whitespace.
     """
-    envelope: _Envelope | _LongEnvelope
-    left = len(data)
     try:
-        short = left < LONG_BYTES
-        envelope = (_envelope_decoder if short else _long_envelope_decoder).decode(data)
-    except (msgspec.DecodeError, RecursionError):
+        envelope = _envelope_of(data)
+    except (msgspec.DecodeError, RecursionError, TooMany):
         return None
-    method = envelope.method
+    method, left = envelope.method, len(data)
     # Joined alone, a part is copied in two thirds of the instructions of `bytes`.
     request_id = b"".join((envelope.id,)) if envelope.id is not UNSET else None
     if request_id is not None and not is_request_id(request_id):
         return None
     if method is UNSET:
-        if envelope.result is UNSET or request_id is None:
+        given = envelope.result
+        if given is UNSET or request_id is None:
             return None
-        result = b"".join((envelope.result,))
+        result = b"".join((given,)) if isinstance(given, Raw) else _opened(given, _RESULT, data)
         whole = _RESULT_BYTES + len(request_id) + len(result)
         return Result(request_id, result) if left == whole else None
     left -= _CALL_BYTES + len(method)
     params = None
     if envelope.params is not UNSET:
         found = envelope.params
-        params = Payload(found) if isinstance(found, Raw) else _opened(found, data)
+        params = Payload(found) if isinstance(found, Raw) else _opened(found, _PARAMS, data)
         left -= _PARAMS_BYTES + len(params)
         if params[0] not in _STRUCTURED:
             return None
@@ -403,15 +406,28 @@ def _plain_message(data: bytes) -> Request | Notification | Result | None:
     return Request(request_id, method, params) if left == 0 else None
 
 
-def _opened(values: Mapping[str, Raw], data: bytes) -> Payload:
-    """Return the params of a long message, with the spans of these members of theirs.
+def _envelope_of(data: bytes) -> _Envelope | _LongEnvelope | _CountedEnvelope:
+    if len(data) < LONG_BYTES:
+        return _envelope_decoder.decode(data)
+    if may_have_many(data):
+        return msgspec.json.Decoder(_CountedEnvelope, dec_hook=counting_keys()).decode(data)
+    return _long_envelope_decoder.decode(data)
 
-    Their length is wrong if their form is not the usual one.
+
+def _opened(values: Mapping[Any, Raw], mark: bytes, data: bytes) -> Payload:
+    """Return the payload of a long message, with the spans of its members.
+
+    Its length is wrong if the message is not in the usual form.
+
+    Args:
+        values: Its members.
+        mark: How it begins, with the name before it.
+        data: The message.
     """
     found, size = compact_spans(values, short=False)
-    # Within a string a backslash precedes each quote, so this is the member.
-    start = data.find(_PARAMS) + len(_PARAMS) - 1
-    return Payload(data[start : start + size]).knowing(found)
+    # Within a string a backslash precedes each quote, so this is the payload.
+    start = data.find(mark) + len(mark) - 1
+    return Payload(data[start : start + size]).knowing(uncounted(found))
 
 
 def _any_parts(data: bytes) -> tuple[dict[str, bytes], bytes]:

@@ -168,6 +168,27 @@ def test_the_members_of_compact_params_are_known_without_another_walk(
     assert spans(escaped.params) == spans(params.encode())
 
 
+@pytest.mark.parametrize("count", [2, 20_000])
+def test_the_members_of_a_long_compact_result_are_known_without_another_walk(count: int) -> None:
+    """However many values it has, but not if it has too many members."""
+    rows = b",".join(b'{"id":%d,"result":{"a":"%b"}}' % (n, b"x" * 9) for n in range(count))
+    text = b'{"content":[],"structuredContent":[%b],"text":"%b"}' % (rows, b"x" * 70_000)
+    message = decode(b'{"jsonrpc":"2.0","id":1,"result":%b}' % text)
+    assert isinstance(message, Result)
+    assert message.result == text
+    assert isinstance(message.result, Payload)
+    # One pass is for texts of up to 1 MiB.
+    if len(text) < 1_000_000:
+        assert message.result.known == spans(text)
+    many = b",".join(b'"m%d":1' % number for number in range(20_000))
+    message = decode(b'{"jsonrpc":"2.0","id":1,"result":{%b}}' % many)
+    assert isinstance(message, Result)
+    assert isinstance(message.result, Payload)
+    assert message.result.known is None
+    with pytest.raises(TooMany):
+        spans(message.result)
+
+
 @pytest.mark.parametrize("size", [10, 5_000, 70_000])
 def test_compact_params_with_a_member_named_twice_are_found_out(size: int) -> None:
     """When a rule opens them: the envelope is a message all the same."""
