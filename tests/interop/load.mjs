@@ -39,7 +39,10 @@ const now = () => Number(process.hrtime.bigint()) / 1e9;
 
 function failed(began, text, error) {
   if (seen.errors.length < MAX_ERRORS) {
-    seen.errors.push({ began, ended: now(), text, error: String(error).slice(0, 300) });
+    // "fetch failed" alone does not say whether a connection was refused, reset or closed.
+    const cause = error.cause ? ` (${error.cause.code ?? ''} ${error.cause.message ?? ''})` : '';
+    const why = String(error).slice(0, 300 - cause.length) + cause;
+    seen.errors.push({ began, ended: now(), text, error: why });
   }
 }
 
