@@ -189,6 +189,31 @@ class Load:
             setattr(self, name, max(mine, value) if name == "longest_s" else mine + value)
 
 
+def ways_in(log: str) -> dict[str, set[str]]:
+    """Return the replicas that a call and the answers in it went to, by its text.
+
+    The balancer writes nothing down of a request that was lost with its replica. So two kinds of
+    calls are left out, of which a part may have been: those with a question whose answer is not in
+    the log, and those of which there is only the answer: the question may come on another stream
+    of the client while the connection of the call waits, and that is lost.
+
+    Args:
+        log: What the balancer has written, with the bodies of requests.
+    """
+    found: dict[str, set[str]] = {}
+    called, asks, answered = set(), set(), set()
+    for ip, before, text, after in SENT.findall(log):
+        found.setdefault(text, set()).add(ip)
+        if after.startswith("/"):
+            answered.add(text)
+        else:
+            called.add(text)
+            if '"name":"ask"' in before + after:
+                asks.add(text)
+    known = called - (asks - answered)
+    return {text: ips for text, ips in found.items() if text in known}
+
+
 class Clients:
     """The programs with the SDKs' clients, at work; made by `Lab.clients`."""
 
@@ -328,20 +353,9 @@ class Lab:
     def relays(self) -> dict[str, set[str]]:
         """Return the replicas that the balancer sent a call and the answers in it to, by its text.
 
-        Of a lab with `bodies_logged`, and of texts as `clients` send them. A call with a question
-        whose answer is not in the log is left out: the answer may have been on its way to a replica
-        that was lost, of which the balancer writes nothing down.
+        Of a lab with `bodies_logged`, and of texts as `clients` send them: see `ways_in`.
         """
-        found: dict[str, set[str]] = {}
-        asks, answered = set(), set()
-        log = (self._folder / BALANCER_LOG).read_text("utf-8", "replace")
-        for ip, before, text, after in SENT.findall(log):
-            found.setdefault(text, set()).add(ip)
-            if '"name":"ask"' in before + after:
-                asks.add(text)
-            elif after.startswith("/"):
-                answered.add(text)
-        return {text: ips for text, ips in found.items() if text not in asks - answered}
+        return ways_in((self._folder / BALANCER_LOG).read_text("utf-8", "replace"))
 
     @asynccontextmanager
     async def clients(

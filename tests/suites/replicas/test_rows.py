@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from tests.suites.replicas import run
-from tests.suites.replicas.lab import Execution
+from tests.suites.replicas.lab import Execution, ways_in
 from tests.suites.replicas.load import Kill, excused
 from tests.suites.replicas.rows import SHORT, Figure, Row, Size, at_least, at_most, equal
 
@@ -103,6 +103,23 @@ def test_an_error_is_excused_by_the_end_of_a_replica_that_had_its_call(
     error = {"began": 100.0, "ended": 102.0, "text": text}
     relays = {"killed-python-0-4": {"127.0.0.1"}, "killed-python-0-5": {"127.0.0.4"}}
     assert excused(error, kills, EXECUTIONS, relays) is good
+
+
+def test_the_way_of_a_call_is_known_if_all_of_it_is_in_the_log() -> None:
+    """The call, and if the server asks, the client's answer."""
+    call = 'r127.0.0.%d {"method":"tools/call","params":{"name":"%s","arguments":{"text":"%s"}}}\n'
+    answer = 'r127.0.0.%d {"result":{"content":{"answer":"%s/killed-typescript-3"}}}\n'
+    log = (
+        call % (1, "echo", "killed-typescript-3-0")
+        + call % (2, "ask", "killed-typescript-3-3")
+        + answer % (3, "killed-typescript-3-3")
+        + call % (1, "ask", "killed-typescript-3-7")
+        + answer % (2, "killed-typescript-3-11")
+    )
+    assert ways_in(log) == {
+        "killed-typescript-3-0": {"127.0.0.1"},
+        "killed-typescript-3-3": {"127.0.0.2", "127.0.0.3"},
+    }
 
 
 def test_a_duration_is_the_full_size() -> None:
