@@ -541,7 +541,9 @@ class Relay:
         lines = head.passed_lines
         if lines is None:
             lines = self._lines(head, http_request.scope)
-            head.keep_lines(lines)
+            # Only the heads of POSTs are remembered; a stream would keep its lines for nothing.
+            if head.method == "POST":
+                head.keep_lines(lines)
         # Not kept: the proof changes with time, and with the credentials under the same head.
         proof = self._proofs.header_for(home, head.principal)
         return b"%b%b\r\ncontent-length: %d\r\n\r\n%b" % (lines, proof, len(body), body)
