@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks import load, measure, target, turns
+from benchmarks import load, measure, obstacles, target, turns
 from benchmarks.bench import Bench
 from benchmarks.calls import FEW
 from benchmarks.figures import Figure
@@ -33,7 +32,7 @@ def crowd(bench: Bench) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory(prefix="mcpbridge-bench-") as folder, ExitStack() as stack:
         path = Path(folder, "turns")
         command = target.bridge_command(bench.programs.child, *room, "--isolation", "shared")
-        argv = [sys.executable, "-m", "benchmarks.turn_meter", str(path), *command[3:]]
+        argv = [*turns.METER, str(path), *command]
         bridge = stack.enter_context(target.running("bridge", argv, mark=bench.programs.mark))
         began = time.monotonic()
         opened = stack.enter_context(target.sessions(bridge, count))
@@ -50,8 +49,13 @@ def crowd(bench: Bench) -> Iterator[Figure]:
         arriving, quiet = turns.longest(path, began, ready), turns.longest(path, ready, ended)
         held = measure.read_memory(bridge.pid).rss_kib / 1024
     row = f"{count} sessions with an open stream each"
-    yield Figure(row, "longest turn while they arrive", "ms", [arriving * 1e3], PAUSE_MS)
-    yield Figure(row, f"longest turn of {WATCHED_S:.0f} s after", "ms", [quiet * 1e3], PAUSE_MS)
+    fewer = f"{MOST} need more descriptors: ulimit -Hn" if count < MOST else ""
+    for name, longest_s in (
+        ("longest turn while they arrive", arriving),
+        (f"longest turn of {WATCHED_S:.0f} s after", quiet),
+    ):
+        values = [longest_s * 1e3]
+        yield Figure(row, name, "ms", values, PAUSE_MS, note=fewer, obstacle=obstacles.CROWD)
     yield Figure(row, "99 % of a few calls beside", "ms", [tally.p99_us / 1000])
     yield Figure(row, "RSS", "MiB", [held])
 

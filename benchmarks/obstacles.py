@@ -5,19 +5,17 @@ else is said. Parts of a profile are told as parts, for processors differ.
 """
 
 PAYLOAD = (
-    "a call of 1 MB takes 1.3 ms for checking and decoding its request and its answer (measured"
-    " alone, with time.perf_counter), more than what the prototype takes in all, which looks at"
-    " nothing of a message. The rest are copies (the body and the line made whole, params and"
-    " result cut out), reads, and writes to child and client. Only a decoder that checks UTF-8,"
-    " depth and members in one pass, and hands out views, would help."
+    "a call of 1 MB takes 0.7 ms for checking and decoding its request and its answer (measured"
+    " alone, with time.perf_counter), of which 0.35 are msgspec's two passes, beside the 1.0 that"
+    " the prototype takes in all, which looks at nothing of a message. The rest are searches for"
+    " brackets, line ends and colons, and copies. Only a decoder that checks UTF-8, depth and"
+    " members in its one pass, and hands out views, would help."
 )
 STRUCTURED = (
-    "two thirds of the processor time are the worker thread that reads the request and the"
-    " answer. Of that, 48 % is to count brackets and colons byte by byte, in ten passes"
-    " (count_rare), 24 % to find how deep they nest (_check_depth: replace, translate, split), 17"
-    " % msgspec's passes (cProfile in that thread, by thread_time). msgspec's passes take 2.1 ms,"
-    " and with what the prototype takes in all that is more than the goal. One native pass that"
-    " checks depth and counts members while it decodes would help."
+    "to read the request and the answer, of 0.92 MB each, takes 3.8 ms (measured alone, with"
+    " time.perf_counter): 2.1 to find how deep they nest (translate, count), 1.5 for msgspec's two"
+    " passes; the prototype takes 1.1 ms in all. One native pass that checks depth and counts"
+    " members while it decodes would help."
 )
 BESIDE = (
     "the server reads its one pipe in order: of 8.0 ms that a light call took in the median, 5.7"
@@ -28,6 +26,14 @@ BESIDE = (
     " ones that have not begun, letting at most one large one wait, and switching threads ten"
     " times as often changed the median by less than it differs between rounds. A child for each"
     " session helps, as the figures with one show."
+)
+TURN = (
+    "most turns that read a long message are one native pass over it, or over the part of it that"
+    " is opened (benchmarks.turn_meter): a codec that works in slices would help."
+)
+CROWD = (
+    "a turn is as long as the callbacks that are due in it: the sweeps of sessions and streams go"
+    " by slices (benchmarks.turn_meter). Smaller slices would help."
 )
 PROBE = (
     "native code that converts 16 MB of text, in passes of up to 60 ms each (measured with"
@@ -43,23 +49,20 @@ STREAM = (
     " implementation of streams."
 )
 FAST_PATH = (
-    "when it took 203 k instructions, counted by callgrind, 81 k were the interpreter's own loop,"
-    " and no other function took more than 5 k; they are spread over 123 calls of Python (make"
-    " bench-moves)."
+    "of 159 k instructions that are counted with 16 connections, the interpreter's own loop takes"
+    " 77 k (callgrind, CPython 3.11), spread over 98 calls of Python functions (cProfile), none of"
+    " which takes more than 5 %."
     " Only fewer calls would help, which means fewer and longer functions on the way of a call."
 )
 IDLE = (
-    "an interpreter that has imported anyio, click, msgspec, uvloop and uvicorn without its"
-    " supervisors, and done nothing, holds 28.3 MiB, with Starlette 31.4 MiB (CPython 3.11; 8.5 MiB"
-    " without imports). Our own modules add 5.4 MiB and serving 2.3; the goal leaves 2.6 for both."
-    " Only fewer libraries would help."
+    "an interpreter that has imported anyio, click, msgspec, uvloop, uvicorn and Starlette, each"
+    " without what a server does not need, and done nothing, holds 28.7 MiB (CPython 3.11; 8.5 MiB"
+    " without imports); 4.2 of them are ssl, which asyncio and uvloop import. Our own 191 modules"
+    " and serving add 7.8 MiB. Only fewer libraries would help."
 )
 SERVERS = (
-    "with one server in the file it is 39.6 MiB, so that each further one takes a quarter of a MiB;"
-    " 37.4 MiB are there once the program and its libraries are imported (CPython 3.11). ctypes,"
-    " through which Linux is asked for orphaned processes, takes 0.3 more. malloc_trim and a"
-    " garbage collection after the start give back 0.2 MiB at most."
-    " Only fewer libraries would help."
+    "most of it is what an idle bridge holds, for which the reason stands above; each further"
+    " server takes a quarter of a MiB. Only fewer libraries would help."
 )
 NOTE = (
     "a third of it is to find the call by its token and to put the client's own in its place, a"
@@ -67,12 +70,11 @@ NOTE = (
     " decode it; no step takes more than a tenth by itself."
 )
 START = (
-    "two thirds of the instructions are the interpreter and the libraries (counted by callgrind to"
-    " the end of a bridge that is stopped once it is ready, in this order of imports: the"
-    " interpreter 4 %, asyncio 21 %, click 5 %, anyio 12 %, msgspec 2 %, uvloop 1 %, uvicorn 12 %,"
-    " Starlette 9 %), a fifth the imports of 190 modules of our own (a third of it makes classes, a"
-    " fifth reads bytecode), 2 % the command line; what an interpreter takes that only imports"
-    " those libraries, without Starlette, stands in the table. Only fewer imports would help."
+    "two thirds of the processor time are the interpreter and the libraries, as stands below; the"
+    " rest is to import 191 modules of our own, to read the command line, and to start the server."
+    " asyncio and anyio are the largest of them: counted by callgrind to the end of a bridge that"
+    " is stopped once it is ready, they were 21 % and 12 % of the instructions. Only fewer imports"
+    " would help."
 )
 SESSION = (
     "the three requests take the ordinary way through parser, task and ASGI. A fifth of the profile"

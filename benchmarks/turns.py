@@ -165,7 +165,8 @@ def _measured(name: str, body: bytes, modern: str = "", server: Sequence[str] = 
         with target.running("bridge", argv) as bridge:
             began, ended, probe_s = asyncio.run(_slowest_probe(bridge, body, modern))
         turn_s = longest(path, began, ended)
-    yield Figure(ROW, f"{name}: turn", "ms", [turn_s * 1e3], TURN_MS)
+    turn = [turn_s * 1e3]
+    yield Figure(ROW, f"{name}: turn", "ms", turn, TURN_MS, obstacle=obstacles.TURN)
     probe = [probe_s * 1e3]
     yield Figure(ROW, f"{name}: slowest probe", "ms", probe, PROBE_MS, obstacle=obstacles.PROBE)
 

@@ -376,11 +376,14 @@ def _plain_message(data: bytes) -> Request | Notification | Result | None:
     The lengths of the members found, their keys and the commas add up to the length of the text
     only if no member is repeated or unknown, none has escapes and there is no whitespace.
     """
+    left = len(data)
+    short = left < LONG_BYTES
+    envelope: Any
     try:
-        envelope = _envelope_of(data)
+        envelope = _envelope_decoder.decode(data) if short else _long_envelope(data)
     except (msgspec.DecodeError, RecursionError, TooMany):
         return None
-    method, left = envelope.method, len(data)
+    method = envelope.method
     # Joined alone, a part is copied in two thirds of the instructions of `bytes`.
     request_id = b"".join((envelope.id,)) if envelope.id is not UNSET else None
     if request_id is not None and not is_request_id(request_id):
@@ -389,14 +392,14 @@ def _plain_message(data: bytes) -> Request | Notification | Result | None:
         given = envelope.result
         if given is UNSET or request_id is None:
             return None
-        result = b"".join((given,)) if isinstance(given, Raw) else _opened(given, _RESULT, data)
+        result = b"".join((given,)) if short else _opened(given, _RESULT, data)
         whole = _RESULT_BYTES + len(request_id) + len(result)
         return Result(request_id, result) if left == whole else None
     left -= _CALL_BYTES + len(method)
     params = None
     if envelope.params is not UNSET:
-        found = envelope.params
-        params = Payload(found) if isinstance(found, Raw) else _opened(found, _PARAMS, data)
+        given = envelope.params
+        params = Payload(given) if short else _opened(given, _PARAMS, data)
         left -= _PARAMS_BYTES + len(params)
         if params[0] not in _STRUCTURED:
             return None
@@ -406,9 +409,7 @@ def _plain_message(data: bytes) -> Request | Notification | Result | None:
     return Request(request_id, method, params) if left == 0 else None
 
 
-def _envelope_of(data: bytes) -> _Envelope | _LongEnvelope | _CountedEnvelope:
-    if len(data) < LONG_BYTES:
-        return _envelope_decoder.decode(data)
+def _long_envelope(data: bytes) -> _LongEnvelope | _CountedEnvelope:
     if may_have_many(data):
         return msgspec.json.Decoder(_CountedEnvelope, dec_hook=counting_keys()).decode(data)
     return _long_envelope_decoder.decode(data)

@@ -24,6 +24,7 @@ from benchmarks import (
     bare,
     bench,
     calls,
+    crowd,
     gate,
     goals,
     images,
@@ -465,6 +466,19 @@ def test_gate_fails_without_a_record_and_says_how_to_make_one() -> None:
         (complaint,) = gate.judge({"legacy": 1000}, recorded)
         assert "no record" in complaint
         assert "make bench-gate GATE_ARGS=--record" in complaint
+
+
+def test_a_crowd_of_sessions_is_measured(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a bridge whose turns are written down."""
+    monkeypatch.setattr(crowd, "_descriptors", lambda: crowd.FILES_BESIDE + 8)
+    monkeypatch.setattr(crowd, "WATCHED_S", 0.2)
+    figures = list(
+        crowd.crowd(bench.Bench(prepare("python", "python", folder), seconds=0.2, rounds=1))
+    )
+    assert [figure.row for figure in figures] == ["8 sessions with an open stream each"] * 4
+    arriving, *_, memory = figures
+    assert memory.value > 10
+    assert "descriptors" in arriving.note
 
 
 def test_a_goal_is_met_or_not_in_table_and_line() -> None:

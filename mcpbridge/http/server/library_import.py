@@ -20,6 +20,8 @@ _LATE = frozenset(
         "http.client",  # a table of status texts, for errors without a text; with parsers of mail
         "http.cookies",  # no route sets a cookie, or reads one
         "logging.config",  # uvicorn configures no logs here; with `pickle` and `socketserver`
+        "calendar",  # dates in mail that is read
+        "locale",  # `subprocess` in text mode
         "bz2",  # `shutil` looks only whether they are there
         "lzma",
     )
