@@ -10,7 +10,7 @@
 
 # Bases have their names here and nowhere else: Dependabot does not look through arguments. By tag: the
 # publishers move each to newer fixes, and a release is built on what they are on that day.
-# 3.12: 3.11 takes a tenth fewer instructions a call and 3.13 as many (docs/speed.md), but 3.11 gets
+# 3.12: 3.11 takes nearly a tenth fewer instructions a call and 3.13 as many (docs/speed.md), but 3.11 gets
 # security fixes for a year less.
 FROM python:3.12-slim AS python
 # The tree runs with the glibc of this image or a newer one, so this is the oldest in care.
