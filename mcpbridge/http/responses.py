@@ -1,8 +1,9 @@
 """The responses to clients: a JSON answer, an event stream, or an error.
 
-The events are those of sse-starlette, but not its response, which runs one task for pings, one to
-watch for a signal and one to wait for the end of the connection: they cost more than the call, and
-5 KiB for each idle stream. Here one timer serves all streams and the drain ends them.
+sse-starlette writes the event without a message: `retry`, when a stream ends early. Its response
+runs one task for pings, one to watch for a signal and one to wait for the end of the connection:
+they cost more than the call, and 5 KiB for each idle stream. Here one timer serves all streams and
+the drain ends them.
 
 Source: MCP 2025-03-26 to 2025-11-25, Transports; WHATWG HTML, Server-sent events.
 """

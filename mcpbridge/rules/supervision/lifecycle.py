@@ -13,7 +13,7 @@ has the final answer, whatever follows. A call of several attempts waits between
 
 The process SERVES until the first signal. In the LAME_DUCK phase everything is still served while
 load balancers take notice; DRAINING refuses new sessions and lets calls in flight finish; at the
-the CUTOFF each remaining call gets its one error, and then the process is ENDED. A second signal
+CUTOFF each remaining call gets its one error, and then the process is ENDED. A second signal
 leads to the cutoff from any state.
 
 | state | event | next |
