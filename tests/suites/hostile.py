@@ -30,10 +30,10 @@ from tests.support.bridge_process import RunningBridge, bridge
 
 LIMIT_MIB = 64
 RESERVE_MIB = 128
+"""Of one bridge, above what it takes when idle and what it keeps: copies that are made while bytes
+pass, a message that is read, the heap's gaps."""
 AS_IN_IMAGES = {"MALLOC_ARENA_MAX": "1"}
 """Else glibc keeps a heap for each thread that reads bodies, up to 50 MiB more."""
-"""Of one bridge, above what it keeps: copies that are made while bytes pass, a message that is
-read, the heap's gaps."""
 FLAGS = ("--max-children", "12", "--spares", "0", "--grace", "6s")
 LOOK_S = 0.02
 SETTLE_S = 15.0
