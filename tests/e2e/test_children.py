@@ -518,6 +518,18 @@ async def test_a_first_start_that_ends_by_itself_says_what_how_and_a_hint(form: 
     assert first["because"] == "told_to_end", "there was no signal"
 
 
+@proves("fault 139")
+async def test_what_a_child_writes_cannot_change_the_terminal() -> None:
+    """In the log as text: sequences of escape and characters that turn the text are escaped."""
+    script = r"import sys; sys.stderr.write('\x1b[2Jgone\u202e\n'); sys.exit(1)"
+    words = ("--port", "0", "--log-format", "text", "--", sys.executable, "-c", script)
+    async with started(*words) as running:
+        assert await running.ended() == 1
+    (line,) = [each for each in running.noise if " child.stderr " in each]
+    assert r"\u001b[2Jgone\u202e" in line
+    assert all(each.isprintable() for each in running.noise)
+
+
 async def test_a_traceback_of_a_child_keeps_its_indentation_and_letters() -> None:
     """As it stands on the child's stderr, in the log and among its last words."""
     script = "def größe():\n  raise ValueError('日本')\ngröße()"

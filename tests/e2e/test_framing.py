@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.support.bridge_process import RunningBridge, bridge
+from tests.support.proofs import proves
 
 HEAD = b"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
 PING = b'{"jsonrpc":"2.0","id":%d,"method":"ping"}'
@@ -50,6 +51,7 @@ def statuses(said: bytes) -> list[int]:
     return [int(each) for each in re.findall(rb"HTTP/1\.1 (\d{3}) ", said)]
 
 
+@proves("fault 121")
 @pytest.mark.slow
 async def test_an_upgrade_that_is_not_taken_is_ignored() -> None:
     """The body is read whole and what follows it is the next request (RFC 9110)."""
@@ -73,6 +75,7 @@ async def test_an_upgrade_that_is_not_taken_is_ignored() -> None:
     assert "websocket" not in f"{running.log} {running.noise}".lower()
 
 
+@proves("fault 121")
 @pytest.mark.slow
 async def test_no_byte_of_an_offered_body_becomes_a_request() -> None:
     """A request inside the body of a request with an offer is data."""
@@ -86,6 +89,7 @@ async def test_no_byte_of_an_offered_body_becomes_a_request() -> None:
         assert b"66" not in said
 
 
+@proves("fault 87")
 @pytest.mark.slow
 async def test_what_has_two_readings_is_refused_and_ends_the_connection() -> None:
     """Whatever follows such a head is not read as a request (RFC 9112, 11.2)."""
@@ -124,6 +128,7 @@ async def test_an_absolute_target_that_names_the_host_is_served() -> None:
         assert b'"id":7' in said
 
 
+@proves("fault 86")
 @pytest.mark.slow
 async def test_garbage_behind_a_call_is_not_its_answer() -> None:
     """The call gets its own answer, and then the connection ends."""
@@ -162,6 +167,7 @@ async def test_connections_told_408_before_their_first_head_leave_their_places()
                 writer.close()
 
 
+@proves("fault 122")
 @pytest.mark.slow
 async def test_requests_that_wait_for_no_answer_are_counted() -> None:
     """A hundred of one segment are served in order, offers of another protocol among them."""
@@ -184,6 +190,7 @@ async def test_a_refused_body_behind_a_call_leaves_the_call_its_answer() -> None
     assert statuses(said) == [200, 200]
 
 
+@proves("fault 121")
 @pytest.mark.slow
 async def test_an_offer_that_expects_to_be_asked_for_its_body() -> None:
     """`Expect: 100-continue` beside `Upgrade` is answered 100, and the body is read whole."""

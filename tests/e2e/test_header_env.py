@@ -95,6 +95,7 @@ async def test_the_same_value_of_two_clients_is_not_the_same(tmp_path: Path) -> 
             assert full.status_code == 429
 
 
+@proves("fault 132")
 async def test_a_client_that_makes_up_values_has_a_share(tmp_path: Path) -> None:
     """Its own sets of values give way when they are not in use; those of others never do."""
     words = ("--auth-token-file", str(token_file(tmp_path)), "--max-header-values", "2")
@@ -129,6 +130,7 @@ async def test_a_client_that_makes_up_values_has_a_share(tmp_path: Path) -> None
         assert (await bob.post("/mcp", json=environ(), headers=theirs)).status_code == 200
 
 
+@proves("fault 132")
 async def test_without_authentication_each_address_has_a_share() -> None:
     """One client that makes up values costs those at other addresses nothing."""
     async with (

@@ -216,7 +216,7 @@ async def test_a_server_that_asks_and_never_reads_is_replaced() -> None:
         assert answered.json()["result"]
 
 
-@proves("fault 83")
+@proves("fault 83", "fault 123")
 async def test_a_call_in_a_session_is_refused_while_memory_is_short() -> None:
     """The error names the cause and the setting; probes and what is in flight go on."""
     async with narrow() as ledger:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.bridge_process import DEMO, child, ran, started
 from tests.support.fake_remote import Got, fake_remote, respond, result
+from tests.support.proofs import proves
 from tests.support.servers_file import entry, write_servers
 
 pytestmark = pytest.mark.slow
@@ -135,6 +136,7 @@ async def test_a_modern_server_is_spoken_to_in_its_era(tmp_path: Path) -> None:
     assert await ran("call", "read_it", "--", *server) == (0, "did read_it\n")
 
 
+@proves("fault 139")
 async def test_what_a_server_says_cannot_change_the_terminal() -> None:
     """Escape sequences in names and descriptions are replaced."""
 

@@ -246,6 +246,7 @@ async def test_calls_do_not_count_as_listens(tmp_path_factory: pytest.TempPathFa
         assert (await held)["resultType"] == "complete"
 
 
+@proves("fault 131")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_listen_names_a_bounded_number_of_resources(
     tmp_path_factory: pytest.TempPathFactory, kind: str

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.bridge_process import RunningBridge, asked_until, bridge, initialize, rpc
+from tests.support.proofs import proves
 from tests.support.raw_http import Wire, wire
 
 pytestmark = pytest.mark.asyncio
@@ -41,6 +42,7 @@ async def served_again(running: RunningBridge) -> None:
         await asked_until(let_in, "a new client is let in")
 
 
+@proves("fault 123")
 async def test_bodies_that_do_not_arrive_are_refused() -> None:
     """503 with the flag's name; probes are answered; others are served again before time is up."""
     async with AsyncExitStack() as held:
@@ -87,6 +89,7 @@ async def first_of(wires: list[Wire]) -> Any:
     return response.error
 
 
+@proves("fault 123")
 async def test_a_reader_that_takes_nothing_is_cut_and_others_are_served() -> None:
     """Its answers may not be shed; so its session ends, and new clients are let in."""
     flags = ("--max-memory", "4MiB", "--send-timeout", "600s")

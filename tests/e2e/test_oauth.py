@@ -68,7 +68,7 @@ def assert_refused(answer: httpx.Response, status: int, error: str) -> None:
     assert not re.search(r"40[13]", answer.text)
 
 
-@proves("C95", "C97")
+@proves("C95", "C97", "fault 134")
 async def test_every_broken_token_is_refused_and_every_good_one_taken(host: KeyHost) -> None:
     """N of N with 401 and a challenge, or told when to come back, none with 500."""
     corpus = broken_tokens(host.issuer)
@@ -217,6 +217,7 @@ async def open_session_with(client: httpx.AsyncClient, token: dict[str, str]) ->
         del client.headers["authorization"]
 
 
+@proves("fault 133")
 async def test_an_issuer_may_change_its_keys_while_streams_are_open(host: KeyHost) -> None:
     """Streams go on while their key is published, and end when it is withdrawn."""
     issuer = host.issuer

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.bridge_process import ACCEPT, RunningBridge, bridge, open_session, rpc
+from tests.support.proofs import proves
 from tests.support.raw_http import post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -74,6 +75,7 @@ async def metric(running: RunningBridge, reason: str) -> float:
     return float(found[1]) if found is not None else 0.0
 
 
+@proves("fault 135")
 async def test_each_kind_of_refusal_is_logged_once_and_counted() -> None:
     """However often it happens, with what was refused and the setting that admits it."""
     call = json.dumps(rpc(1, "ping")).encode()
@@ -102,6 +104,7 @@ async def test_a_refused_host_is_named_to_its_client() -> None:
     assert answer.json()["error"]["message"] == problem
 
 
+@proves("fault 135")
 async def test_bytes_that_are_no_request_leave_one_record() -> None:
     """Of whatever connection they come on."""
     async with bridge() as running:
@@ -116,6 +119,7 @@ async def test_bytes_that_are_no_request_leave_one_record() -> None:
         assert await metric(running, "framing") == 40
 
 
+@proves("fault 135")
 async def test_a_refusal_under_a_known_head_leaves_a_record_too() -> None:
     """There the connection answers itself."""
     async with bridge() as running, running.client() as client:

@@ -36,6 +36,7 @@ from tests.support.modern_client import (
     retry_of,
     serving,
 )
+from tests.support.proofs import proves
 from tests.support.raw_http import Wire, post, wire
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
@@ -70,6 +71,7 @@ async def is_served(running: RunningBridge, source: str) -> bool:
         return (await connection.response()).status == 200
 
 
+@proves("fault 125")
 @pytest.mark.parametrize("sent", [b"", HALF_HEAD, HALF_BODY], ids=["none", "head", "body"])
 async def test_connections_that_ask_for_nothing_keep_no_other_client_out(sent: bytes) -> None:
     """One address has every connection, with half a request on each; another is served at once."""
@@ -99,6 +101,7 @@ async def test_a_lighter_peer_keeps_its_connection() -> None:
             assert (await kept.response()).status == 200
 
 
+@proves("fault 125")
 async def test_streams_that_only_listen_give_way_to_another_peer() -> None:
     """A client that listens on every connection keeps no other out; its own calls go on."""
     async with bridge("--max-connections", str(FEW)) as running, running.client() as client:
@@ -158,6 +161,7 @@ async def is_open(client: httpx.AsyncClient, session: dict[str, str]) -> bool:
     return (await client.post("/mcp", json=rpc(9, "ping"), headers=session)).status_code == 200
 
 
+@proves("fault 126")
 async def test_sessions_of_the_client_with_most_of_them_give_way() -> None:
     """However many one opens, another keeps its idle session and opens further ones."""
     async with (
@@ -216,6 +220,7 @@ def reason_of(answer: httpx.Response) -> str:
     return reason
 
 
+@proves("fault 124")
 async def test_a_client_that_crashes_the_server_ends_it_for_no_other() -> None:
     """It is paused, ever longer; another client is served all the time, and no bridge gives up."""
     async with (
@@ -253,6 +258,7 @@ async def test_without_other_clients_the_bridge_gives_up_as_ever() -> None:
         assert not running.events("child.crash_charged")
 
 
+@proves("fault 128")
 @pytest.mark.parametrize("limit", [("--queue-length", "8"), ("--max-calls", "9")])
 async def test_a_flood_of_calls_lets_another_client_have_its_turn(limit: tuple[str, str]) -> None:
     """Its call is answered after the one that runs, and no call that runs is ended for it."""
@@ -278,6 +284,7 @@ async def test_a_flood_of_calls_lets_another_client_have_its_turn(limit: tuple[s
         assert sorted(outcomes) == ["capacity", *["result"] * 8]
 
 
+@proves("fault 128")
 async def test_running_calls_of_one_client_leave_places_for_another() -> None:
     """None of them can be ended for it; the client itself is told that the last are not for it."""
     words = ("--max-calls", "16", "--max-calls-per-child", "16")
@@ -316,6 +323,7 @@ async def pid_of(client: httpx.AsyncClient, session: dict[str, str]) -> int:
     return pid
 
 
+@proves("fault 127")
 async def test_processes_of_the_client_with_most_of_them_give_way() -> None:
     """However many sessions with their own process one opens, another keeps its own."""
     async with (
@@ -334,6 +342,7 @@ async def test_processes_of_the_client_with_most_of_them_give_way() -> None:
         assert len(running.events("child.evicted_idle")) == 5
 
 
+@proves("fault 129")
 @pytest.mark.parametrize("era", ["legacy", "modern"])
 async def test_listens_of_the_client_with_most_of_them_give_way(tmp_path: Path, era: str) -> None:
     """The oldest ends with its result; another client's listen begins, and goes on."""
@@ -361,6 +370,7 @@ async def test_listens_of_the_client_with_most_of_them_give_way(tmp_path: Path, 
 ONLY = ("--isolation", "session", "--queue-timeout", "100ms", "--child-era", "legacy")
 
 
+@proves("fault 130")
 @pytest.mark.parametrize("limit", [("--max-parked", "2"), ("--max-children", "3")])
 async def test_parked_calls_of_the_client_with_most_of_them_give_way(
     tmp_path: Path, limit: tuple[str, str]

@@ -201,7 +201,7 @@ async def test_a_fault_of_our_own_ends_the_program_with_a_record_of_its_state() 
         await eventually(lambda: run.processes() == set(), "no process is left")
 
 
-@proves("fault 119")
+@proves("fault 119", "fault 140")
 async def test_a_callback_that_fails_ends_the_program_as_a_task_does() -> None:
     """Nothing waits for a callback: its pipe would stay as it is, and with it each call."""
     async with started("--port", "0", under=BROKEN, env=OURS, faulty=True) as run:

@@ -22,6 +22,7 @@ from tests.support.bridge_process import (
     rpc,
 )
 from tests.support.modern_client import FORM, Stateless, headers_of
+from tests.support.proofs import proves
 from tests.support.questioner_bridge import Blocks
 from tests.support.raw_http import post, recorded, wire
 
@@ -136,6 +137,7 @@ async def on_the_fast_path(running: RunningBridge, headers: dict[str, str]) -> N
         assert FIRST_PAGE in (await connection.response()).body
 
 
+@proves("fault 136")
 @pytest.mark.slow
 async def test_a_handshake_child_is_never_asked_for_a_denied_tool(tmp_path: Path) -> None:
     """In a session, outside of any, in a batch, on one stream, on the fast path."""

@@ -17,6 +17,7 @@ from benchmarks import hostile
 from benchmarks.calls import ENVELOPE
 from benchmarks.turns import METER, longest, modern_head
 from tests.support.bridge_process import ACCEPT, RunningBridge, bridge, open_session
+from tests.support.proofs import proves
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
@@ -78,6 +79,7 @@ async def _asked(
         return answer, longest(turns, began, time.monotonic())
 
 
+@proves("fault 137")
 @pytest.mark.parametrize("names", in_groups(hostile.BODIES))
 async def test_no_body_of_a_client_holds_the_loop(names: Sequence[str], tmp_path: Path) -> None:
     """Members, elements and levels are counted before they are walked, long bodies off the loop."""
@@ -93,6 +95,7 @@ async def test_no_body_of_a_client_holds_the_loop(names: Sequence[str], tmp_path
     assert slow == {}
 
 
+@proves("fault 138")
 @pytest.mark.parametrize("names", in_groups([*hostile.OUTPUTS, hostile.STDERR]))
 @pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
 async def test_no_output_of_the_server_holds_the_loop(
@@ -102,6 +105,7 @@ async def test_no_output_of_the_server_holds_the_loop(
     await _hold_no_loop(names, tmp_path, SERVER, modern=modern)
 
 
+@proves("fault 138")
 @pytest.mark.parametrize("names", in_groups(hostile.TRANSLATED))
 async def test_no_answer_of_a_modern_server_holds_the_loop(
     names: Sequence[str], tmp_path: Path

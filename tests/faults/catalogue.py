@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.faults import of_children, of_clients, of_hosts
 from tests.faults.row import Row
-from tests.faults.service_levels import LEVELS
+from tests.faults.service_levels import LEVELS, NOT_PROMISED
 from tests.support.proofs import faults
 
 SECTIONS: Mapping[str, tuple[Row, ...]] = {
@@ -75,7 +75,11 @@ def unsettled(
 def page() -> str:
     """The whole page as Markdown."""
     found = proved()
-    parts = [_HEAD + "".join(f"| {level} | {by} |\n" for level, by in LEVELS)]
+    limits = "".join(f"- {each}\n" for each in NOT_PROMISED)
+    parts = [
+        _HEAD + "".join(f"| {level} | {by} |\n" for level, by in LEVELS),
+        f"## What is not promised\n\n{limits}",
+    ]
     for title, rows in SECTIONS.items():
         lines = "".join(_line(row, found.get(row.number, [])) for row in rows)
         head = "| | fault | what happens | tests, or why there are none |\n|---|---|---|---|\n"

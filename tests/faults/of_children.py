@@ -1,4 +1,4 @@
-"""Rows 1 to 50: what a server process may do wrong."""
+"""Rows 1 to 50, 138 and 139: what a server process may do wrong."""
 
 from __future__ import annotations
 
@@ -228,5 +228,15 @@ ROWS = (
         50,
         "The server reads the environment for secrets of the bridge.",
         "No variable `MCPBRIDGE_*` reaches it.",
+    ),
+    Row(
+        138,
+        "A message of the server is costly to read for its size.",
+        "As 137; long answers are also translated between the eras in a thread.",
+    ),
+    Row(
+        139,
+        "The server writes sequences that control a terminal.",
+        "In the log as text, and in what `mcpbridge list` prints, they are escaped or replaced.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Rows 51 to 95: what a client, or a program that poses as one, may do wrong."""
+"""Rows 51 to 95 and 121 to 137: what a client, or a program that poses as one, may do wrong."""
 
 from __future__ import annotations
 
@@ -198,5 +198,104 @@ ROWS = (
         95,
         "A client answers a question that was not asked.",
         "202 and no effect; without a session 400.",
+    ),
+    Row(
+        121,
+        "A client offers another protocol (`Upgrade`).",
+        "The offer is ignored: the body is read whole, no byte of it becomes a request, and what"
+        " follows it is the next request.",
+    ),
+    Row(
+        122,
+        "A client sends more than 100 requests without waiting for an answer.",
+        "The 100 are answered in order, the next ones are not served, and the connection ends.",
+    ),
+    Row(
+        123,
+        "What is kept for clients reaches `--max-memory`.",
+        "New work gets 503 with `reason: memory`, which names the flag, a call in a session that"
+        " error as its answer; if that lasts, the heaviest gives way. Probes are answered.",
+    ),
+    Row(
+        124,
+        "The calls of one client crash the server again and again.",
+        "That client is paused, ever longer (429 with `reason: paused`); other clients are served,"
+        " and mcpbridge does not give up.",
+    ),
+    Row(
+        125,
+        "A client takes all connections.",
+        "At `--max-connections` those of it that have no request in service give way to a client"
+        " that has fewer.",
+    ),
+    Row(
+        126,
+        "A client takes all sessions.",
+        "At `--max-sessions` its idle ones give way, and no session of a client that has fewer.",
+    ),
+    Row(
+        127,
+        "A client takes all processes.",
+        "At `--max-children` its idle ones give way, and no process of a client that has fewer.",
+    ),
+    Row(
+        128,
+        "A client takes all calls.",
+        "At `--queue-length` and `--max-calls` its newest waiting calls give way with"
+        " `reason: capacity`; calls that the server has are not ended, and the last sixteenth of"
+        " `--max-calls` is for clients that have fewer than their share.",
+    ),
+    Row(
+        129,
+        "A client of 2026-07-28 takes all listens.",
+        "At `--max-sessions` the oldest of its listens ends with its result and gives way.",
+    ),
+    Row(
+        130,
+        "A client leaves questions unanswered until no further call can be parked.",
+        "At `--max-parked` and `--max-children` the call of it that has been parked for longest"
+        " gives way to another client.",
+    ),
+    Row(
+        131,
+        "A listen names too many resources, or one with too long a URI.",
+        "400 that names `--max-subscriptions` or the bound of 8192 bytes; the server gets none of"
+        " the names.",
+    ),
+    Row(
+        132,
+        "A client makes up values for a header of `--header-env`.",
+        "Beyond its share of sets of values, `--max-header-values`, it gets 429, and no process is"
+        " started; other clients keep theirs.",
+    ),
+    Row(
+        133,
+        "The key that signed a client's token is withdrawn.",
+        "Once the keys are fetched without it, its streams end and its token gets 401; tokens of"
+        " keys that are published are served all the time.",
+    ),
+    Row(
+        134,
+        "Tokens name keys that do not exist, so that keys are fetched for each.",
+        "A fetch for an unknown key is made twice a minute at most; in between such tokens get 503"
+        " with a time to come back, other broken ones 401.",
+    ),
+    Row(
+        135,
+        "Bad requests come in a flood.",
+        "The log has one record for each kind of refusal and not one for each request; the metric"
+        " counts them all.",
+    ),
+    Row(
+        136,
+        "A method is spelled almost like `tools/call`, to get past `--deny-tool`.",
+        "-32602, which says what it could be read as; without an id it is dropped. The server gets"
+        " neither.",
+    ),
+    Row(
+        137,
+        "A message of a client is costly to read for its size.",
+        "Members, elements and levels are counted before they are walked, and long messages are"
+        " read in a thread: no turn of the event loop takes 40 ms of processor time.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Rows 96 to 120: what may go wrong with the process itself and the machine it runs on."""
+"""Rows 96 to 120 and 140: what may go wrong with the process itself and the machine it runs on."""
 
 from __future__ import annotations
 
@@ -131,5 +131,11 @@ ROWS = (
         120,
         "An option or variable is misspelt, or a secret is too short.",
         "Status 2 and one line that says what is right, before anything is started.",
+    ),
+    Row(
+        140,
+        "A callback of the event loop fails.",
+        "As 119: the process ends with status 70 and says which, since what the callback serves"
+        " would stand still. A callback of a client's connection ends that connection.",
     ),
 )

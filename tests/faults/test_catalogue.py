@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from mcpbridge.config.model import options
-from tests.faults.catalogue import AGAINST_THE_PROGRAM, ROWS, page, proved, unsettled
+from tests.faults.catalogue import AGAINST_THE_PROGRAM, ROWS, SECTIONS, page, proved, unsettled
 from tests.faults.row import Row
 from tests.faults.service_levels import LEVELS
 from tests.support.proofs import faults
@@ -16,8 +16,10 @@ PAGE = ROOT / "docs" / "faults.md"
 
 
 def test_the_catalogue_is_whole() -> None:
-    """Each row once and in order, with a sentence for the fault and one for what happens."""
-    assert [row.number for row in ROWS] == list(range(1, 121))
+    """Each number once, in order in its section; a sentence for the fault and for what happens."""
+    assert sorted(row.number for row in ROWS) == list(range(1, 141))
+    for rows in SECTIONS.values():
+        assert list(rows) == sorted(rows)
     for row in ROWS:
         assert re.fullmatch(r"[A-Z][^|\n]{4,}\.", row.fault), row
         assert re.fullmatch(r"[^|\n]{3,}\.", row.done), row
