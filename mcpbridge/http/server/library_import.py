@@ -75,7 +75,8 @@ def import_libraries() -> None:
         return
     finder = _LateFinder()
     sys.meta_path.insert(0, finder)
-    sys.modules.update((name, _Placeholder(name)) for name in LEFT_OUT)
+    missing = [name for name in LEFT_OUT if name not in sys.modules]
+    sys.modules.update((name, _Placeholder(name)) for name in missing)
     try:
         # Whatever imports them later finds them.
         import shutil  # noqa: F401
@@ -83,6 +84,6 @@ def import_libraries() -> None:
         import starlette.applications  # noqa: F401
         import uvicorn.server  # noqa: F401
     finally:
-        for name in LEFT_OUT:
+        for name in missing:
             del sys.modules[name]
         sys.meta_path.remove(finder)
