@@ -19,7 +19,7 @@ from anyio.lowlevel import RunVar
 from mcpbridge.wire.json_object import is_plain
 
 LONG_BYTES = 1 << 18
-"""Shorter texts are read on the loop in at most 3 ms; changing threads takes time too."""
+"""Shorter texts are read on the loop in a few milliseconds; changing threads takes time too."""
 PLAIN_BYTES = 1 << 20
 """Plain texts up to this size as well: in a thread, which takes the interpreter from the loop again
 and again, the reads of a call of 1 MB cost twice the processor time."""

@@ -171,6 +171,8 @@ class Homes:
                 self.known_homes.remember(session_id, home)
                 return home
             error = home
+            if isinstance(error, NoneSettled):
+                break  # a second round cannot help before the first replica may
         raise error
 
     async def _step(self, params: bytes, lost: Replica, *, unknown: bool) -> HomeStep:

@@ -81,7 +81,8 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):  # musl has none
         return False
-    # Once one of the two is set, glibc does not adapt the other one any more.
+    # Once one of the two is set, glibc does not adapt the other one any more. On 32 bits it refuses
+    # this size, and everything stays as it was.
     return bool(
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES) and mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES) and mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
     )

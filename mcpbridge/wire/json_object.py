@@ -429,7 +429,7 @@ def decode_checked(decoder: msgspec.json.Decoder[T], data: bytes, wanted: str) -
 
 
 def is_plain(data: bytes) -> bool:
-    """Return whether a long text is read in little time, at most 3 ms/MiB, whatever is in it.
+    """Return whether a long text is read in little time, at most 8 ms/MiB, whatever is in it.
 
     Only arrays and objects, and line ends, take several times as long.
     """

@@ -28,6 +28,7 @@ class HeldRequests:
     def __init__(self) -> None:
         self._held: set[asyncio.Future[None]] = set()
         self._bytes = 0
+        self._ended = False
 
     def __len__(self) -> int:
         return len(self._held)
@@ -44,7 +45,7 @@ class HeldRequests:
             disconnect: The end of its connection.
         """
         loop = asyncio.get_running_loop()
-        if at > since + HELD_S or loop.time() >= since + HELD_S:
+        if self._ended or at > since + HELD_S or loop.time() >= since + HELD_S:
             return False
         if len(self._held) >= MOST_HELD or self._bytes + size > MOST_HELD_BYTES:
             return False
@@ -62,7 +63,8 @@ class HeldRequests:
         return not done
 
     def end(self) -> None:
-        """Let all requests go that are held: they are not tried again."""
+        """Let all requests go that are held, and hold no more: they are not tried again."""
+        self._ended = True
         for over in list(self._held):
             _end(over)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import functools
 import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -18,7 +19,7 @@ import msgspec
 from starlette.types import Scope
 
 from mcpbridge.bridge.drain import Drain
-from mcpbridge.http.peers.held import HeldRequests
+from mcpbridge.http.peers.held import HELD_S, HeldRequests
 from mcpbridge.http.request import HttpRequest, RequestHead
 from mcpbridge.http.responses import HttpResponse, refusal_of, refusing
 from mcpbridge.replicas.homes import Homes, NoneSettled
@@ -370,32 +371,56 @@ class Relay:
             homes.moved(session_id, loss.attempt)
             return loss.attempt
         unknown = loss.attempt is _Attempt.UNREACHABLE
-        while True:
-            try:
-                home = await homes.next_home(session_id, head.principal, loss.home, unknown=unknown)
-            except LookupError:
-                return _gone(sent)
-            except NoneSettled as error:
-                if not await self._hold(error.after_s, loss.since, sent, http_request):
-                    return _unavailable(error.fault, sent)
-            except Unavailable as error:
-                return _unavailable(error.fault, sent)
-            else:
-                self._meters.tally("adoptions", "owner_unknown" if unknown else "owner_dead")
-                return home
-
-    async def _hold(
-        self, seconds: float, since: float, sent: Forwarded, http_request: HttpRequest
-    ) -> bool:
-        """Hold a request for about this time; return whether it should be tried again."""
-        at = asyncio.get_running_loop().time() + seconds
         if sent.requests:
+            # Until it has a home, since the drain ends as soon as no call is in flight.
             self._drain.call_started()
         try:
-            return await self._held.until(at, since, len(sent.body), http_request.disconnect)
+            finding = functools.partial(
+                homes.next_home, session_id, head.principal, loss.home, unknown=unknown
+            )
+            home = await self._home_in_time(finding, loss.since, sent, http_request)
+        except LookupError:
+            return _gone(sent)
+        except Unavailable as error:
+            return _unavailable(error.fault, sent)
         finally:
             if sent.requests:
                 self._drain.call_finished()
+        self._meters.tally("adoptions", "owner_unknown" if unknown else "owner_dead")
+        return home
+
+    async def _home_in_time(
+        self,
+        finding: Callable[[], Awaitable[Replica]],
+        since: float,
+        sent: Forwarded,
+        http_request: HttpRequest,
+    ) -> Replica:
+        """Return the next home of a session, for which its request is held for `HELD_S` at most.
+
+        Args:
+            finding: Finds the home, or raises; see `Homes.next_home`.
+            since: When the session was found to have lost its home, on the event loop's clock.
+            sent: The request.
+            http_request: The same, with its connection.
+
+        Raises:
+            Unavailable, LookupError: See `Homes.next_home`.
+        """
+        loop, until = asyncio.get_running_loop(), None
+        while True:
+            try:
+                async with asyncio.timeout_at(until):
+                    return await finding()
+            except NoneSettled as error:
+                at = loop.time() + error.after_s
+                held = self._held.until(at, since, len(sent.body), http_request.disconnect)
+                if not await held:
+                    raise
+            except TimeoutError:
+                # What another replica has begun to adopt goes on, and the next request finds it.
+                raise Unavailable(replica_unreachable()) from None
+            until = since + HELD_S
 
     async def _attempt(
         self, home: Replica, sent: Forwarded, http_request: HttpRequest

@@ -17,7 +17,6 @@ from typing import Any
 _LATE = frozenset(
     (
         "html",  # Starlette's page for errors in debug mode; with a table of 2231 entities
-        "http.client",  # a table of status texts, for errors without a text; with parsers of mail
         "http.cookies",  # no route sets a cookie, or reads one
         "logging.config",  # uvicorn configures no logs here; with `pickle` and `socketserver`
         "calendar",  # dates in mail that is read

@@ -53,6 +53,7 @@ async def test_the_end_of_the_process_lets_all_go() -> None:
     await asyncio.sleep(0)  # a turn of the loop: they are held
     requests.end()
     assert await asyncio.gather(*waiting) == [False] * 3
+    assert not await holding(requests, Disconnect()), "it has ended"
 
 
 async def test_a_task_that_is_cancelled_frees_its_request() -> None:

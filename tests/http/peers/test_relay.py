@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -74,9 +75,13 @@ class Settling:
 
     has_doubts = False
 
-    def __init__(self, *waits: float) -> None:
+    def __init__(self, drain: Drain, waits: Sequence[float], *, stuck: bool) -> None:
         self.waits = list(waits)
         self.tries = 0
+        self.stuck = stuck
+        self.in_flight: list[int] = []
+        """Calls in flight at each try."""
+        self._drain = drain
 
     async def next_home(
         self, session_id: str, principal: Principal, lost: Replica, *, unknown: bool
@@ -84,18 +89,21 @@ class Settling:
         """Say when a replica may adopt the session; at last that this one has."""
         assert (session_id, lost, unknown) == ("m1", LOST, False)
         self.tries += 1
+        self.in_flight.append(self._drain.calls)
         if self.waits:
             raise NoneSettled(self.waits.pop(0))
+        if self.stuck:
+            await asyncio.Event().wait()
         return OWN
 
 
 class Held:
     """A request that is forwarded to a replica that was lost."""
 
-    def __init__(self, *waits: float, client: NoProcess | None = None) -> None:
+    def __init__(self, *waits: float, client: NoProcess | None = None, stuck: bool = False) -> None:
         self.wire = Wire()
         self.drain = Drain()
-        self.homes = Settling(*waits)
+        self.homes = Settling(self.drain, waits, stuck=stuck)
         self.client = client or NoProcess()
         self.served = 0
         ids = SessionIds(OWN, lambda: (), lambda: 0.0)
@@ -128,6 +136,7 @@ async def test_a_held_request_is_served_once_as_soon_as_its_session_has_a_home()
     assert held.served == 0
     await task
     assert (held.served, held.homes.tries, held.drain.calls) == (1, 3, 0)
+    assert held.homes.in_flight == [1, 1, 1]
     assert held.client.asked == [LOST], "no replica got it before"
     assert held.wire.sent == []
 
@@ -139,6 +148,17 @@ async def test_a_request_that_would_wait_for_long_is_refused_at_once() -> None:
     assert (held.wire.status, held.served, held.homes.tries) == (503, 0, 1)
     assert b'"replica_unreachable","executed":"no"' in held.wire.chunks[0]
     assert b'"id":7' in held.wire.chunks[0]
+
+
+async def test_a_held_request_does_not_wait_for_a_replica_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its time is over then as well."""
+    monkeypatch.setattr("mcpbridge.http.peers.relay.HELD_S", 0.1)
+    held = Held(0.01, stuck=True)
+    await held.sent()
+    assert (held.wire.status, held.served, held.homes.tries) == (503, 0, 2)
+    assert held.drain.calls == 0
 
 
 @pytest.mark.parametrize("ends", ["the client leaves", "the process ends"])
