@@ -39,7 +39,7 @@ LEVELS = (
 
 NOT_PROMISED = (
     "**Time by the clock.** The tests hold processor time, since time by the clock depends on the"
-    " machine. `python -m benchmarks.turns` measures the longest turn of the event loop (goal:"
+    " machine. `make bench` measures the longest turn of the event loop (goal:"
     " 20 ms) and the slowest of all probes (goal: 100 ms); no test holds these goals.",
     "**Memory within `--max-memory` alone.** It bounds what is kept. `make soak` holds resident"
     " memory under attack to what the idle bridge takes, `--max-memory` (64 MiB there) and 128 MiB"
