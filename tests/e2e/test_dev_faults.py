@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,12 @@ async def test_a_delayed_answer_comes_after_that_of_a_later_call(tmp_path: Path)
             answered.append(tool)
             return said
 
+        began = time.monotonic()
         slow = asyncio.create_task(call("slow_one"))
         # The server has it now: what is sent from here on is sent later.
         (mark,) = await on.bridge.logged("fault.injected")
         assert await call("quick") == await slow
+        assert time.monotonic() - began >= 2
         assert answered == ["quick", "slow_one"]
         assert on.bridge.events("fault.injected") == [mark]
         assert (mark["rule"], mark["effect"], mark["tool"]) == (rule, "delay", "slow_one")

@@ -128,9 +128,13 @@ async def test_no_other_site_and_no_program_without_the_token_reads_it(
         given = {
             name.encode(): value.encode() for name, value in (bearing(running) | headers).items()
         }
-        refused = await client.get(FRAMES, headers=given)
-        assert refused.status_code == status
-        assert says in refused.json()["error"]["message"]
+        for refused in (
+            await client.get(FRAMES, headers=given),
+            await client.get("/ui/state", headers=given),
+            await client.post("/ui/reload", headers=given),
+        ):
+            assert refused.status_code == status
+            assert says in refused.json()["error"]["message"]
         assert (await client.post(FRAMES, headers=bearing(running))).status_code == 405
         own = {**bearing(running), "origin": running.url, "sec-fetch-site": "same-origin"}
         assert (await client.post(FRAMES, headers=own)).status_code == 405
@@ -140,6 +144,7 @@ async def test_no_other_site_and_no_program_without_the_token_reads_it(
     ("words", "says"),
     [
         (("--host", "0.0.0.0"), "--host: 0.0.0.0 is open to other machines"),
+        (("--host", "::"), "--host: :: is open to other machines"),
         (("--path", "/ui"), "--path: /ui is the path of the page"),
         (("--open", "--no-page"), "either --open or --no-page"),
     ],

@@ -64,9 +64,12 @@ async def test_only_what_has_changed_is_touched(tmp_path: Path) -> None:
         record = await reloaded(running, 1)
         assert (record["added"], record["unchanged"]) == (["d"], ["a", "b", "c"])
         await running.logged("child.ready", count=4)
+        assert await pids(client, "abc") == {name: before[name]["pid"] for name in "abc"}
+        added = await pids(client, "d")
         del servers["b"]
         write_servers(path, servers)
         assert (await reloaded(running, 2))["removed"] == ["b"]
+        assert await pids(client, "ac") == {name: before[name]["pid"] for name in "ac"}
         servers["c"] = entry(ENVIRON)
         write_servers(path, servers)
         assert (await reloaded(running, 3))["changed"] == ["c"]
@@ -87,6 +90,14 @@ async def test_only_what_has_changed_is_touched(tmp_path: Path) -> None:
         save(path, f'{{"servers": {{ // the same\n{entries},}} }}')
         record = await reloaded(running, 4)
         assert sorted(record["unchanged"]) == ["a", "c", "d"]
+        assert await pids(client, "acd") == {name: after[name]["pid"] for name in "acd"}
+        assert await pids(client, "d") == added
+
+
+async def pids(client: Any, names: str) -> dict[str, object]:
+    """The processes of some servers."""
+    found = await statuses(client)
+    return {name: found[name]["pid"] for name in names}
 
 
 async def open_session_at(client: Any, name: str) -> dict[str, str]:

@@ -397,12 +397,13 @@ async def test_twenty_thousand_calls_with_the_page_open(tmp_path: Path) -> None:
         await page.shows(ROW, "the last")
         await page.shows("footer", "5000 lines")
         assert len(await page.rows()) <= 500
-        took = []
-        for text in ("last", "tool:echo", "status:error", "slower:1000", "x server:mcp"):
+        took: dict[str, float] = {}
+        for text in 3 * ("last", "tool:echo", "status:error", "slower:1000", "x server:mcp"):
             await page.do("fill", selector="#filter", text=text)
-            took.append(float(await page.do("attribute", selector="#filter", name="data-ms")))
-        # The least: the machine may do something else.
-        assert min(took) < MOST_FILTER_MS, took
+            ms = float(await page.do("attribute", selector="#filter", name="data-ms"))
+            # The least of each: the machine may do something else.
+            took[text] = min(ms, took.get(text, ms))
+        assert max(took.values()) < MOST_FILTER_MS, took
 
 
 async def total(running: RunningBridge) -> int:
