@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 
 from tests.support.bridge_process import DEMO, bridge, eventually, messages, open_session, ran, rpc
 from tests.support.recorded import recorded
+from tests.support.servers_file import entry, write_servers
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +116,33 @@ async def test_what_is_recorded_by_dev_is_replayed(tmp_path: Path) -> None:
         response = await client.post("/mcp", json=rpc(2, "tools/call", call), headers=headers)
         (said,) = messages(response.text)
         assert said["result"]["content"][0]["text"] == "it is ***"
+
+
+async def test_a_secret_of_an_entry_is_in_no_recorded_file(tmp_path: Path) -> None:
+    """Neither in the arguments and the result of a call nor in what the server writes to stderr."""
+    secret, folder = "sesame-2-ö", tmp_path / "tapes"
+    folder.mkdir()
+    script = (
+        "import os, sys; print('key', os.environ['MY_KEY'], file=sys.stderr, flush=True);"
+        "import mcpbridge.demo as demo; demo.main()"
+    )
+    one = {"command": sys.executable, "args": ["-c", script], "env": {"MY_KEY": secret}}
+    file = write_servers(tmp_path / "mcp.json", {"one": one, "two": entry(DEMO)})
+    words = ("--no-watch", "--record", str(folder / "tape.jsonl"), "--config", str(file))
+    call = {"name": "echo", "arguments": {"text": f"it is {secret}"}}
+    async with bridge(*words, program=["dev"]) as running, running.client() as client:
+        await running.logged("child.ready", count=2)
+        url = "/servers/one/mcp"
+        async with httpx.AsyncClient(base_url=f"{client.base_url}/servers/one") as of_one:
+            headers = await open_session(of_one)
+        response = await client.post(url, json=rpc(1, "tools/call", call), headers=headers)
+        (said,) = messages(response.text)
+        assert said["result"]["content"][0]["text"] == f"it is {secret}"
+        await running.logged("child.stderr")
+    text = "".join(each.read_text("utf-8") for each in folder.iterdir())
+    assert "sesame" not in text
+    assert text.count("it is ***") == 2, "the call and its answer"
+    assert "key ***" in text
 
 
 async def test_what_was_recorded_before_a_kill_can_be_read(tmp_path: Path) -> None:
