@@ -151,17 +151,15 @@ async def _send_body(send: Send, parts: Parts, *, more: bool) -> None:
 
 
 def _slices(parts: Parts) -> Iterator[bytes]:
-    """Split a text into slices; short parts are joined, up to the size of one."""
+    """Split a text into slices; short parts are joined."""
     short: list[bytes | memoryview] = []
-    size = 0
     for part in parts:
-        if short and size + len(part) > SLICE_BYTES:
-            yield b"".join(short)
-            short, size = [], 0
         if len(part) < SLICE_BYTES:
             short.append(part)
-            size += len(part)
             continue
+        if short:
+            yield b"".join(short)
+            short = []
         for start in range(0, len(part), SLICE_BYTES):
             yield bytes(part[start : start + SLICE_BYTES])
     if short:
