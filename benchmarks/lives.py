@@ -33,7 +33,7 @@ HEAVY = (
 )
 LIBRARIES = (
     "import anyio._backends._asyncio, click, msgspec, os, uvloop;"
-    "from mcpbridge.http.server.library_import import import_libraries; import_libraries();"
+    "from mcpbridge.http.server.lazy_import import import_libraries; import_libraries();"
     "import uvicorn.protocols.http.httptools_impl; os._exit(0)"
 )
 """What no bridge starts without."""

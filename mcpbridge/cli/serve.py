@@ -55,7 +55,7 @@ def program(command: Sequence[str], programs: Mapping[str, str]) -> click.Group:
     occupy_descriptors()
     collect_seldom()
     # Imported afterwards: it takes time and makes many objects, and a signal may come.
-    from mcpbridge.http.server.library_import import import_libraries
+    from mcpbridge.http.server.lazy_import import import_libraries
 
     import_libraries()
     from mcpbridge.config.model import options

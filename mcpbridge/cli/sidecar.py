@@ -30,7 +30,7 @@ def program(command: Sequence[str]) -> click.Command:
     """Return the command that proxies; `command` is ignored."""
     hold_signals()
     # Imported afterwards: it takes time, and a signal may come.
-    from mcpbridge.http.server.library_import import import_libraries
+    from mcpbridge.http.server.lazy_import import import_libraries
 
     import_libraries()
     from mcpbridge.cli.setting_options import setting_options

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcpbridge.http.server.library_import import LEFT_OUT
+from mcpbridge.http.server.lazy_import import LEFT_OUT
 
 TESTS = Path(__file__).parents[1]
 STARTS = re.compile(r'"-m",\s*"mcpbridge"|-m mcpbridge(?![.\w])')

@@ -59,7 +59,7 @@ TREE = {
     "mcpbridge.http.auth": "access authenticator jwk jwks oauth static_tokens",
     "mcpbridge.http.peers": "admission fence forwarding held questions relay sessions",
     "mcpbridge.http.server": "connection fast_path framing giving_way limits listeners server tls"
-    " library_import write_buffer",
+    " lazy_import write_buffer",
     "mcpbridge.http.transports": "legacy modern sse streamable_http",
     "mcpbridge.process": "_reaper child linux memory process_tree reaper run_as socket_child spawn"
     " spec stderr subprocess_child windows",

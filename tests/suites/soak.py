@@ -44,8 +44,8 @@ OWN_WORKERS = 4
 SAMPLES = 20
 GROWTH_KIB = 256.0
 NOISE_KIB = 192.0
-"""A heap that does not grow still takes and gives that much, as glibc enlarges it by 132 KiB at
-once; a shorter run is told more of it."""
+"""A heap that does not grow still takes and gives that much, as glibc enlarges it by 128 KiB at
+once (M_TOP_PAD); a shorter run is told more of it."""
 JUDGED_CALLS, JUDGED_SESSIONS = 100_000, 20_000
 JUDGED_FROM = 4
 """A phase is judged by no less than this part of what its growth is told for."""
